@@ -1,0 +1,62 @@
+# `make report` and `make test` do all the set-up themselves.
+SHELL := bash
+PYTHON ?= python3
+BIN := .venv/bin
+CORES ?= all
+export PYTHON
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+# Real imagery for the tests that want it; they skip where there is none.
+ifneq ($(wildcard ../shared/data),)
+export TMCNET_DATA ?= $(abspath ../shared/data)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup report test test-slow test-gpu lint format bench mlflow verify-splits docs clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+setup: ## Make .venv with the pinned stack, and the GDAL tools
+	@tools/setup.sh
+
+report: setup ## Run the demo from raw scenes to results/report.html
+	snakemake --cores $(CORES) results/report.html
+	@echo "Open results/report.html in any browser."
+
+test: setup lint ## Lint, types and all tests that need no GPU
+	python -m pytest -n $$(nproc) --dist loadgroup -m "not slow and not gpu"
+
+test-slow: setup ## Tests that take more than a minute each
+	python -m pytest -m slow
+
+test-gpu: setup ## Tests that need a CUDA device
+	python -m pytest -m gpu
+
+lint: setup ## ruff, snakefmt, mypy and snakemake --lint
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	mypy
+	snakemake --lint
+
+format: setup ## Bring the sources into shape
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+bench: setup ## Repeat the measurements of benchmarks/
+	python -m benchmarks
+
+mlflow: setup ## Open the MLflow UI on the recorded runs (loopback only)
+	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///results/mlflow.db --artifacts-destination results/mlartifacts
+
+verify-splits: setup ## Recompute the splits' hashes and say what changed
+	snakemake --cores 1 verify_splits
+
+docs: setup ## Write config/README.md from the typed config
+	python -m tmcnet.config.document > config/README.md
+
+clean: ## Remove results (the raw data and .venv stay)
+	rm -rf results .snakemake

@@ -1,0 +1,41 @@
+# The front door: reads and checks the config, includes the stages in the order the data flow, names the targets.
+#   snakemake --cores 8 results/report.html
+#   snakemake --cores 8 --configfile config/recipes/zion.yaml --config data_root=/where/it/lies report
+configfile: f"{workflow.basedir}/config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+wildcard_constraints:
+    scene=r"[^/]+",
+    method=r"[\w-]+",
+    run=r"[\w.-]+",
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",
+
+
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/rasters.smk"
+include: "workflow/rules/splits.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    inventory,
+    alignment,
+    tiles,
+    splits,
+    pretrain,
+    finetune,
+    evaluate,
+    maps,
+    report,

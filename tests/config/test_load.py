@@ -1,0 +1,107 @@
+"""The config says what is wrong with it, all at once, and the recipes are valid."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tmcnet.config import Run, expand_sweep, load, load_files
+from tmcnet.config.document import document
+from tmcnet.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "config" / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def changed(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    values = copy.deepcopy(values)
+    *path, last = key.split(".")
+    section = values
+    for part in path:
+        section = section.setdefault(part, {})
+    section[last] = value
+    return values
+
+
+def test_the_demo_config_is_valid(values: dict[str, Any]) -> None:
+    config = load(values)
+    assert {run.method for run in config.runs} == {"random", "tmcnet"}
+    assert len({run.fraction for run in config.runs}) >= 2
+    assert len({run.seed for run in config.runs}) >= 2
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_over_the_demo(recipe: Path) -> None:
+    config = load_files([ROOT / "config" / "config.yaml", recipe])
+    assert config.runs
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("tiles.sise", 64, "Did you mean `size`?"),
+        ("tiels", {}, "Did you mean `tiles`?"),
+        ("finetune.stepz", 3, "Did you mean `steps`?"),
+        ("tiles.size", 3, "greater than or equal to 16"),
+        ("tiles.stride", 4096, "must not exceed `size`"),
+        ("splits.shares.test", 0.9, "must add up to 1"),
+        ("splits.fractions", [25, 5], "must ascend"),
+        ("splits.block_size", 64, "at least `tiles.size`"),
+        ("sensors.sar.display", ["hh"], "unknown bands"),
+        ("labels.void", [1], "label codes [1] are given to more than one class"),
+        ("labels.classes", [], "must list the classes"),
+        ("pretrain.methods", {"random": {}}, "must differ"),
+        ("pretrain.patch_size", 999, "must not exceed `crop_size`"),
+        ("finetune.sweep", [{"methods": ["moco"], "fractions": [5]}], "names the method `moco`"),
+        ("finetune.sweep", [{"fractions": [7]}], "asks for 7 %"),
+        ("finetune.sweep", [{"fractions": [5], "seeds": [9]}], "`splits.subsets` is 2"),
+        ("maps.overlap", 200, "at most half"),
+        ("source.layout", "tiles", "needs the patterns"),
+        ("splits.given_fractions", True, "needs a source of layout `seed`"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_remedy(values: dict[str, Any], key: str, value: object, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(changed(values, key, value))
+    assert told in str(caught.value)
+
+
+def test_all_problems_are_told_at_once(values: dict[str, Any]) -> None:
+    values = changed(changed(values, "tiles.sise", 1), "splits.drawz", 2)
+    with pytest.raises(InputError) as caught:
+        load(values)
+    assert len(caught.value.problems) == 2
+
+
+def test_a_missing_file_and_bad_yaml_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load_files([tmp_path / "none.yaml"])
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1, 2")
+    with pytest.raises(InputError, match="not valid YAML"):
+        load_files([broken])
+
+
+def test_a_run_is_read_back_from_its_name(values: dict[str, Any]) -> None:
+    for run in load(values).runs:
+        assert Run.parse(run.name) == run
+    with pytest.raises(ValueError, match="not the name of a run"):
+        Run.parse("mssnet")
+
+
+def test_runs_listed_twice_are_run_once(values: dict[str, Any]) -> None:
+    sweep = load(values).finetune.sweep
+    assert expand_sweep([*sweep, *sweep]) == expand_sweep(sweep)
+
+
+def test_the_written_reference_has_not_drifted() -> None:
+    assert (ROOT / "config" / "README.md").read_text() == document(), "run `make docs`"

@@ -1,0 +1,59 @@
+import pytest
+
+from tmcnet.classes import ClassTable
+from tmcnet.dataset import export
+from tmcnet.dataset.export import export_seed_layout
+from tmcnet.dataset.layout import read_seed_layout
+from tmcnet.errors import InputError
+
+PARTS = {"train": ["s_r0_c0", "s_r0_c8", "s_r8_c0"], "val": ["t.1_r0_c0"], "test": ["u_r0_c0"]}
+SUBSETS = {"trainR5": ["s_r0_c8"], "trainR5_s2": ["s_r8_c0"], "trainR100": PARTS["train"]}
+
+
+@pytest.fixture
+def ours(tmp_path):
+    tiles, splits = tmp_path / "tiles", tmp_path / "splits"
+    splits.mkdir()
+    for kind in ("optical", "sar", "label"):
+        (tiles / kind).mkdir(parents=True)
+        for name in [name for names in PARTS.values() for name in names]:
+            (tiles / kind / f"{name}.tif").write_text(kind + name)
+    ClassTable.of([("water", "#0000ff"), ("road, paved", "#ff0010")]).write(tiles / "classes.csv")
+    for part, names in {**PARTS, **SUBSETS}.items():
+        for word in ("RGB", "SAR", "lbl"):
+            (splits / f"{part}_{word}.txt").write_text("".join(f"{name}\n" for name in names))
+    return tiles, splits
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_round_trip(ours, tmp_path, monkeypatch, links):
+    def refuse(source, target):
+        raise OSError("no links here")
+
+    if not links:
+        monkeypatch.setattr(export.os, "link", refuse)
+    tiles, splits = ours
+    export_seed_layout(tiles, splits, tmp_path / "out")
+    layout = read_seed_layout(tmp_path / "out")
+    assert {t.name: t.part for t in layout.tiles} == {n: part for part, names in PARTS.items() for n in names}
+    subsets = {s: [t.name for t in layout.tiles if s in t.subsets] for s in ("R5", "R5_s2", "R100")}
+    assert {f"train{s}": names for s, names in subsets.items()} == SUBSETS
+    assert layout.classes == [("water", (0, 0, 255)), ("road, paved", (255, 0, 16))]
+    for tile in layout.tiles:
+        assert tile.sar.read_text() == "sar" + tile.name
+        assert tile.label.read_text() == "label" + tile.name
+        assert (tile.optical.stat().st_nlink > 1) is links
+    assert (tmp_path / "out/trainR5_lbl.txt").read_text() == "s_r0_c8.tif\n"
+
+
+def test_errors(ours, tmp_path):
+    tiles, splits = ours
+    (tiles / "sar" / "u_r0_c0.tif").unlink()
+    with pytest.raises(InputError, match=r"no file for tiles of test_SAR.txt: u_r0_c0"):
+        export_seed_layout(tiles, splits, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "full" / "train_RGB").mkdir(parents=True)
+    with pytest.raises(InputError, match="not empty"):
+        export_seed_layout(tiles, splits, tmp_path / "full")
+    with pytest.raises(InputError, match="no lists"):
+        export_seed_layout(tiles, tmp_path, tmp_path / "out")

@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch import nn
+
+from tmcnet.config import ModelConfig
+from tmcnet.errors import InputError
+from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet, repeat_bands
+from tmcnet.model.networks import build_network, stack_stems
+
+SMALL = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
+PUBLISHED = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256)
+NETWORKS = [
+    ("mssnet", "reference"),
+    ("mssnet", "corrected"),
+    ("early_fusion", "baseline"),
+    ("late_fusion", "baseline"),
+    ("optical_only", "baseline"),
+    ("sar_only", "baseline"),
+]
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("network", "variant"), NETWORKS)
+def test_any_size_and_band_count_and_nothing_unused(network, variant):
+    torch.manual_seed(0)
+    module = build_network(network, variant, 4, 2, 5, SMALL)
+    optical, sar = torch.randn(2, 4, 45, 70), torch.randn(2, 2, 45, 70)
+    for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.ones_(norm.weight)  # the bottleneck starts at zero, which would hide what lies before it
+    logits = module(optical, sar)
+    assert logits.shape == (2, 5, 45, 70)
+    logits.pow(2).sum().backward()
+    assert [name for name, p in module.named_parameters() if p.grad is None] == []
+
+
+def test_reads_both_sensors():
+    torch.manual_seed(0)
+    optical, sar = torch.randn(1, 3, 32, 32), torch.randn(1, 1, 32, 32)
+    reads = {}
+    for network, variant in NETWORKS:
+        module = build_network(network, variant, 3, 1, 2, SMALL).eval()
+        with torch.no_grad():
+            logits = module(optical, sar)
+            reads[network] = (
+                bool((module(optical + 1, sar) != logits).any()),
+                bool((module(optical, sar + 1) != logits).any()),
+            )
+    assert reads.pop("optical_only") == (True, False)
+    assert reads.pop("sar_only") == (False, True)
+    assert set(reads.values()) == {(True, True)}
+
+
+def test_reference_has_the_published_size():
+    with torch.device("meta"):
+        reference = ReferenceMSSNet(3, 3, 8, PUBLISHED)
+        corrected = MSSNet(3, 3, 8, PUBLISHED)
+    assert count(reference) == pytest.approx(210.9e6, abs=0.05e6)
+    assert count(reference.fuse_high.rectify) == pytest.approx(109.1e6, abs=0.05e6)
+    assert count(reference.fuse_high.fuse) == pytest.approx(58.7e6, abs=0.05e6)
+    assert count(corrected.fuse_high) < count(corrected.backbone_sar) / 4
+
+
+def test_batch_norm_momentum_follows_the_variant():
+    for variant, momentum in (("reference", 0.9), ("corrected", 0.1)):
+        module = build_network("mssnet", variant, 3, 1, 2, SMALL)
+        found = {m.momentum for m in module.modules() if isinstance(m, nn.BatchNorm2d)}
+        assert found == {momentum}
+
+
+def test_repeated_bands():
+    image = torch.arange(2.0).reshape(1, 2, 1, 1)
+    assert repeat_bands(image, 5).flatten().tolist() == [0, 1, 0, 1, 0]
+
+
+def test_early_fusion_takes_both_stems():
+    optical, sar = torch.randn(8, 3, 7, 7), torch.randn(8, 1, 7, 7)
+    state = {"backbone_optical.stem.0.weight": optical, "backbone_sar.stem.0.weight": sar}
+    module = build_network("early_fusion", "baseline", 3, 1, 2, SMALL)
+    name = "backbone_optical.stem.0.weight"
+    assert stack_stems(state)[name].shape == module.state_dict()[name].shape
+    assert torch.equal(stack_stems(state)[name][:, 3:], sar)
+
+
+def test_unknown_network_is_named():
+    with pytest.raises(InputError, match="unet"):
+        build_network("unet", "baseline", 3, 1, 2, SMALL)

@@ -1,0 +1,84 @@
+"""Each room keeps to its own libraries, and nothing names a machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WALLS = {
+    "rasterio": ("raster/", "evaluate/inference.py"),
+    "torch": ("dataset/", "model/", "loss/", "train/", "evaluate/"),
+    "lightning": ("train/",),
+    "mlflow": ("tracking.py", "tracking/"),
+    "snakemake": (),
+}
+
+
+def sources() -> list[Path]:
+    return sorted((ROOT / "tmcnet").rglob("*.py"))
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_what_belongs_there(path: Path) -> None:
+    place = str(path.relative_to(ROOT / "tmcnet"))
+    broken = [
+        name
+        for name in imported(ast.parse(path.read_text()))
+        if name in WALLS and not place.startswith(WALLS[name] or ("\0",))
+    ]
+    assert not broken, f"{place} imports {broken}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 300, "asks to be two files"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno <= 60, f"{node.name} asks to be two functions"
+
+
+def test_the_front_door_stays_light() -> None:
+    """The workflow reads the sources while it is parsed: no raster library, no torch."""
+    code = (
+        "import sys, tmcnet.config, tmcnet.raster.sources; print({'torch', 'rasterio', 'mlflow'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [".venv/bin/python" if (ROOT / ".venv").exists() else "python", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_no_file_names_a_place_on_one_machine() -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split(
+        "\n"
+    )
+    pattern = re.compile(r"/(?:work|farm|root|home/\w+)/|/opt/(?:wheels|pypi)")
+    found = [
+        name
+        for name in listed
+        if name
+        and (ROOT / name).suffix in {".py", ".smk", ".yaml", ".md", ".sh", ".toml", ""}
+        and (ROOT / name).is_file()
+        and name != "tests/test_walls.py"
+        and pattern.search((ROOT / name).read_text(errors="replace"))
+    ]
+    assert not found

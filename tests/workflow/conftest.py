@@ -1,0 +1,53 @@
+"""Run Snakemake as a user would, each test in a folder of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+Snakemake = Callable[..., subprocess.CompletedProcess[str]]
+
+TINY = """
+source: {demo: {scenes: 3, size: 288, cloud_share: 0.1}}
+tiles: {size: 48, stride: 48, min_valid: 0.3}
+splits: {block_size: 96, draws: 200, fractions: [5, 100], subsets: 1}
+align: {spacing: 24, template: 48}
+model: {backbone: resnet18, width: 8, aspp_channels: 16, decoder_channels: 16, embedding: 16}
+pretrain: {steps: 3, batch_size: 4, crop_size: 32, patch_size: 8, patches: 2, warmup_steps: 1, log_every: 1}
+finetune:
+  sweep: [{methods: [tmcnet], networks: [mssnet], fractions: [5], seeds: [1]}]
+  steps: 4
+  batch_size: 4
+  crop_size: 32
+  warmup_steps: 1
+  validate_every: 2
+evaluate: {bootstrap: 100}
+maps: {window: 64, overlap: 16, max_tiles: 2}
+compute: {pretrain_threads: 1}
+"""
+"""Settings that make any recipe run in seconds; they change sizes only."""
+
+
+@pytest.fixture
+def snakemake(tmp_path: Path) -> Snakemake:
+    """A function that calls Snakemake in `tmp_path` with the tiny settings laid over a recipe."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+
+    def call(*arguments: str, recipe: str | None = None, **overrides: str) -> subprocess.CompletedProcess[str]:
+        recipes = [str(ROOT / "config" / "recipes" / f"{recipe}.yaml")] if recipe else []
+        command = [
+            *(str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile")),
+            *("--directory", str(tmp_path), "--cores", "1"),
+            *("--configfile", str(ROOT / "config" / "config.yaml"), *recipes, str(tmp_path / "tiny.yaml")),
+            *(("--config", *(f"{k}={v}" for k, v in overrides.items())) if overrides else ()),
+            *("--", *arguments),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+    return call

@@ -1,0 +1,95 @@
+"""Small folders that look like published data sets: same names, same coding, a few dozen pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rasterio.transform import from_origin
+from skimage.io import imsave
+
+from tmcnet.raster.io import Grid, write_raster
+
+SIZE = 96
+
+
+def landscape(seed: int, classes: int, size: int = SIZE) -> np.ndarray:
+    """Class ids 0..classes-1 in patches of 12 pixels, every class present."""
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(0, classes, (size // 12, size // 12))
+    cells.flat[rng.permutation(cells.size)[:classes]] = np.arange(classes)
+    return np.kron(cells, np.ones((12, 12), dtype=int))
+
+
+def images(ids: np.ndarray, seed: int, optical_bands: int, sar_bands: int) -> tuple[np.ndarray, np.ndarray]:
+    """8-bit optical and SAR pictures, C x H x W, from which the classes can be told."""
+    rng = np.random.default_rng(seed + 1000)
+    optical = np.stack([40 + 20 * ids + 9 * band for band in range(optical_bands)]) + rng.normal(
+        0, 6, (optical_bands, *ids.shape)
+    )
+    sar = np.stack([60 + 25 * (ids % 3)] * sar_bands) * rng.gamma(6, 1 / 6, (1, *ids.shape))
+    return optical.clip(1, 255).astype(np.uint8), sar.clip(1, 255).astype(np.uint8)
+
+
+def whu_opt_sar(root: Path, scenes: int = 6) -> Path:
+    codes = np.array([0, 10, 20, 30, 40, 50, 60, 70], dtype=np.uint8)
+    for number in range(scenes):
+        ids = landscape(number, 8)
+        optical, sar = images(ids, number, 4, 1)
+        grid = Grid("EPSG:32649", from_origin(5e5 + 2000 * number, 3.4e6, 5, 5), SIZE, SIZE)
+        name = f"NH49E{number:03d}.tif"
+        for folder, array in (("optical", optical), ("sar", sar), ("lbl", codes[ids])):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            write_raster(root / folder / name, array, grid)
+    return root
+
+
+def yeseg_opt_sar(root: Path, areas: int = 5, tiles: int = 6) -> Path:
+    for area in range(areas):
+        for tile in range(tiles):
+            ids = landscape(100 * area + tile, 8, 48)
+            optical, sar = images(ids, tile, 3, 1)
+            for folder, array in (("optical", optical), ("sar", sar), ("label", ids[None].astype(np.uint8))):
+                path = root / folder / f"area{area}" / f"{tile}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                imsave(path, array.transpose(1, 2, 0).squeeze(), check_contrast=False)
+    return root
+
+
+def potsdam(root: Path, scenes: int = 6) -> Path:
+    colours = np.array(
+        [[255, 255, 255], [0, 0, 255], [0, 255, 255], [0, 255, 0], [255, 255, 0], [255, 0, 0]], dtype=np.uint8
+    )
+    folders = {name: root / name for name in ("2_Ortho_RGB", "1_DSM", "5_Labels_all")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    for number in range(scenes):
+        row, col = 2, 8 + number
+        ids = landscape(number, 6)
+        optical, _ = images(ids, number, 3, 1)
+        height = (30 + 5 * (ids == 1) + 3 * (ids == 3)).astype(np.float32)
+        grid = Grid("EPSG:32633", from_origin(3.66e5 + 10 * number, 5.8e6, 0.05, 0.05), SIZE, SIZE)
+        write_raster(folders["2_Ortho_RGB"] / f"top_potsdam_{row}_{col}_RGB.tif", optical, grid)
+        write_raster(folders["1_DSM"] / f"dsm_potsdam_{row:02d}_{col:02d}.tif", height, grid)
+        write_raster(
+            folders["5_Labels_all"] / f"top_potsdam_{row}_{col}_label.tif", colours[ids].transpose(2, 0, 1), grid
+        )
+    return root
+
+
+def seed_layout(root: Path, train: int = 24, val: int = 6) -> Path:
+    """The published code's folder, with a 5 % label list of its own."""
+    names = {"train": [f"t{n:03d}" for n in range(train)], "val": [f"v{n:03d}" for n in range(val)]}
+    for part, tiles in names.items():
+        for kind in ("RGB", "SAR", "lbl"):
+            (root / f"{part}_{kind}").mkdir(parents=True, exist_ok=True)
+            (root / f"{part}_{kind}.txt").write_text("".join(f"{t}.tif\n" for t in tiles))
+        for number, tile in enumerate(tiles):
+            ids = landscape(number + 50 * (part == "val"), 3, 48)
+            optical, sar = images(ids, number, 3, 3)
+            for kind, array in (("RGB", optical), ("SAR", sar), ("lbl", ids[None].astype(np.uint8))):
+                write_raster(root / f"{part}_{kind}" / f"{tile}.tif", array, None)
+    for kind in ("RGB", "SAR", "lbl"):
+        (root / f"trainR5_{kind}.txt").write_text("t003.tif\nt007.tif\n")
+    (root / "class_dict.txt").write_text("name,r,g,b\nfield,200,200,0\nwater,0,0,255\nwood,0,120,0\n")
+    return root

@@ -1,0 +1,5 @@
+"""Label-efficient land-cover maps from optical and SAR scenes."""
+
+from importlib.metadata import version
+
+__version__ = version("tmcnet")

@@ -1,0 +1,63 @@
+"""The typed config: sections, defaults, units and limits, and the runs that follow from it."""
+
+from tmcnet.config.data import (
+    IGNORE,
+    AlignConfig,
+    ClassConfig,
+    DemoConfig,
+    LabelsConfig,
+    NormaliseConfig,
+    SensorConfig,
+    SensorsConfig,
+    SourceConfig,
+    TilesConfig,
+)
+from tmcnet.config.load import load, load_files
+from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
+from tmcnet.config.root import Config
+from tmcnet.config.runs import Run, expand_sweep, fraction_name, subset_name
+from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
+from tmcnet.config.training import (
+    RANDOM_START,
+    FinetuneConfig,
+    FinetuneSettings,
+    MethodConfig,
+    ModelConfig,
+    PretrainConfig,
+    SweepConfig,
+)
+
+__all__ = [
+    "IGNORE",
+    "RANDOM_START",
+    "AlignConfig",
+    "ClassConfig",
+    "ComputeConfig",
+    "Config",
+    "DemoConfig",
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "FinetuneSettings",
+    "GivenConfig",
+    "LabelsConfig",
+    "MapsConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "NormaliseConfig",
+    "PretrainConfig",
+    "ReportConfig",
+    "Run",
+    "SensorConfig",
+    "SensorsConfig",
+    "SharesConfig",
+    "SourceConfig",
+    "SplitsConfig",
+    "SweepConfig",
+    "TilesConfig",
+    "TrackingConfig",
+    "expand_sweep",
+    "fraction_name",
+    "load",
+    "load_files",
+    "subset_name",
+]

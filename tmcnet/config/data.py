@@ -1,0 +1,215 @@
+"""Config of what goes in: the source of the imagery, its sensors, its labels and its classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from tmcnet.config.base import Section
+
+IGNORE = 255
+"""The one ignore value: void pixels in label rasters, in the loss and in the metrics."""
+
+HexColor = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Layout = Literal["demo", "scenes", "tiles", "seed"]
+SensorKind = Literal["reflectance", "backscatter", "elevation"]
+Scale = Literal["auto", "none", "linear", "amplitude", "db"]
+
+
+class DemoConfig(Section):
+    """The simulated scenes that stand in for real ones until you bring your own."""
+
+    scenes: int = Field(4, ge=1, le=20, description="Number of simulated scenes.")
+    size: int = Field(768, ge=128, description="Height and width of a scene in optical pixels of 10 m.")
+    looks: float = Field(4.0, gt=0, description="Number of looks of the SAR speckle: more looks, less speckle.")
+    cloud_share: float = Field(0.15, ge=0, le=0.8, description="Share of a scene covered by cloud, about.")
+    displacement: float = Field(
+        6.0, ge=0, le=20, description="Largest misregistration of the SAR image in optical pixels."
+    )
+    seed: int = Field(7, ge=0, description="Seed of the simulated landscape.")
+
+
+class SourceConfig(Section):
+    """Where the imagery comes from and how its files are laid out."""
+
+    layout: Layout = Field(
+        "demo",
+        description="`demo`: simulated scenes. `scenes`: georeferenced scenes, listed in a sample sheet or found "
+        "by patterns. `tiles`: ready-made tiles found by patterns. `seed`: a folder with `train_RGB/`, "
+        "`train_SAR/`, `train_lbl/`, list files and `class_dict.txt`.",
+    )
+    sheet: str | None = Field(
+        None,
+        description="Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`. "
+        "Several files in one field are separated by `;` and stacked as bands.",
+    )
+    optical: str | None = Field(
+        None,
+        description="Pattern of the optical files below `data_root`, such as `optical/{scene}.tif`. "
+        "`{name}` matches any text without a slash, `{name:d}` a whole number whatever its leading zeros.",
+    )
+    sar: str | None = Field(None, description="Pattern of the files of the second sensor, with the same fields.")
+    label: str | None = Field(None, description="Pattern of the label files, with the same fields.")
+    exclude: list[str] = Field(
+        [],
+        description="Scenes or tiles to leave out, by name (joined fields of the pattern, such as `area_12`).",
+    )
+    demo: DemoConfig = Field(DemoConfig(), description="Settings of layout `demo`.")
+
+    @model_validator(mode="after")
+    def _says_where(self) -> SourceConfig:
+        if self.layout == "tiles" and not (self.optical and self.sar and self.label):
+            raise ValueError("layout `tiles` needs the patterns `optical`, `sar` and `label`")
+        if self.layout == "scenes" and not self.sheet and not (self.optical and self.sar):
+            raise ValueError("layout `scenes` needs either a `sheet` or the patterns `optical` and `sar`")
+        if self.layout == "scenes" and self.sheet and (self.optical or self.sar or self.label):
+            raise ValueError("give either a `sheet` or patterns, not both; set the other to null")
+        return self
+
+
+class SensorConfig(Section):
+    """One sensor: its bands and what their numbers mean."""
+
+    bands: list[str] = Field(..., min_length=1, description="Names of the bands, in file order.")
+    kind: SensorKind = Field(
+        ..., description="What the sensor measures; decides which photometric augmentation is proper."
+    )
+    scale: Scale = Field(
+        "none",
+        description="Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto` (told from the "
+        "values and recorded), `none` (taken as they are, as for 8-bit pictures). `linear` and "
+        "`amplitude` are turned into dB.",
+    )
+    clip_db: tuple[float, float] = Field(
+        (-35.0, 10.0),
+        description="Range to which backscatter in dB is clipped; has no effect on other scales.",
+    )
+    nodata: float | None = Field(
+        None, description="Value that means no data, where the file does not say so or says it wrongly."
+    )
+    display: list[str] = Field(
+        [],
+        description="One or three band names for pictures (red, green, blue); empty: the first band in grey.",
+    )
+
+    @model_validator(mode="after")
+    def _display_exists(self) -> SensorConfig:
+        unknown = [band for band in self.display if band not in self.bands]
+        if unknown:
+            raise ValueError(f"`display` names unknown bands {unknown}; the bands are {self.bands}")
+        if len(self.display) not in (0, 1, 3):
+            raise ValueError("`display` must name one or three bands")
+        if len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"`bands` names a band twice: {self.bands}")
+        return self
+
+
+class SensorsConfig(Section):
+    """The two sensors whose images make a pair."""
+
+    optical: SensorConfig = Field(..., description="The sensor whose grid all others are warped to.")
+    sar: SensorConfig = Field(
+        ..., description="The second sensor: SAR, or what stands in for it (a DEM or DSM, say)."
+    )
+
+
+class ClassConfig(Section):
+    """One land-cover class."""
+
+    name: str = Field(..., min_length=1, description="Name of the class in tables, maps and the report.")
+    codes: list[int] = Field([], description="Codes in the label files that mean this class.")
+    rgb: tuple[Byte, Byte, Byte] | None = Field(None, description="Colour in RGB-coded label files.")
+    color: HexColor = Field(..., description="Colour in maps and figures, as `#rrggbb`.")
+
+
+class LabelsConfig(Section):
+    """How label files are coded."""
+
+    encoding: Literal["ids", "rgb"] = Field(
+        "ids", description="`ids`: one band of codes. `rgb`: three bands of class colours."
+    )
+    void: list[int] = Field(
+        [], description="Codes that mean `no label`; every code neither here nor in a class is an error."
+    )
+    void_rgb: list[tuple[Byte, Byte, Byte]] = Field([], description="Colours that mean `no label`.")
+    classes: list[ClassConfig] = Field(
+        [],
+        description="The classes in the order of their ids. Layout `seed` takes them from `class_dict.txt` "
+        "where none are given here.",
+    )
+
+    @model_validator(mode="after")
+    def _codes_are_unique(self) -> LabelsConfig:
+        names = [c.name for c in self.classes]
+        doubles = sorted({n for n in names if names.count(n) > 1})
+        if doubles:
+            raise ValueError(f"class names must be unique: {doubles}")
+        codes = [code for c in self.classes for code in c.codes] + self.void
+        doubled_codes = sorted({code for code in codes if codes.count(code) > 1})
+        if doubled_codes and self.encoding == "ids":
+            raise ValueError(f"label codes {doubled_codes} are given to more than one class or to void as well")
+        if self.encoding == "ids" and any(not c.codes for c in self.classes):
+            raise ValueError("every class needs at least one code in `codes`")
+        if self.encoding == "rgb" and any(c.rgb is None for c in self.classes):
+            raise ValueError("every class needs its colour in `rgb` when `encoding` is `rgb`")
+        if len(self.classes) == 1:
+            raise ValueError("a map needs at least two classes")
+        if len(self.classes) >= IGNORE:
+            raise ValueError(f"at most {IGNORE - 1} classes fit beside the ignore value {IGNORE}")
+        return self
+
+
+class AlignConfig(Section):
+    """How the second sensor is registered to the optical grid."""
+
+    enabled: bool = Field(
+        True, description="Match the images. When false, the georeference is believed as delivered."
+    )
+    resolution: float | None = Field(
+        None,
+        gt=0,
+        description="Pixel size of the common grid in units of the optical CRS; null: as the optical image.",
+    )
+    max_shift: int = Field(16, ge=2, le=64, description="Largest misregistration looked for, in pixels of the grid.")
+    spacing: int = Field(32, ge=8, description="Distance between control points in pixels.")
+    template: int = Field(64, ge=24, description="Side of the window matched around a control point in pixels.")
+    min_points: int = Field(12, ge=4, description="Fewest reliable control points for a correction to be believed.")
+    min_inlier_share: float = Field(
+        0.3, gt=0, le=1, description="Smallest share of control points that must agree with one affine model."
+    )
+
+
+class TilesConfig(Section):
+    """How scenes are cut into tiles."""
+
+    size: int = Field(128, ge=16, description="Height and width of a tile in pixels.")
+    stride: int = Field(
+        128, ge=8, description="Step between tiles in pixels; smaller than `size` makes them overlap."
+    )
+    edge: Literal["pad", "shift", "drop"] = Field(
+        "shift",
+        description="What happens at the far edges: `pad` with no data, `shift` the last tile inwards (it then "
+        "overlaps its neighbour), or `drop` it.",
+    )
+    min_valid: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Smallest share of pixels that are valid in both sensors; poorer tiles are left out.",
+    )
+
+    @model_validator(mode="after")
+    def _stride_leaves_no_gap(self) -> TilesConfig:
+        if self.stride > self.size:
+            raise ValueError(f"`stride` ({self.stride}) must not exceed `size` ({self.size}), else strips are lost")
+        return self
+
+
+class NormaliseConfig(Section):
+    """How band values are brought to a common range: robust statistics of the training tiles."""
+
+    low: float = Field(2.0, ge=0, lt=50, description="Lower percentile of a band, mapped to -1.")
+    high: float = Field(98.0, gt=50, le=100, description="Upper percentile of a band, mapped to +1.")
+    clip: float = Field(1.5, ge=1, description="Values are clipped to plus and minus this much after scaling.")

@@ -1,0 +1,118 @@
+"""Write `config/README.md` from the typed config: `python -m tmcnet.config.document`."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from tmcnet.config.root import Config
+
+_HEAD = """# Every config key
+
+This page is written by `make docs` from the typed config in `tmcnet/config/`; a test fails when the two drift apart.
+An unknown key, a missing one or a value out of its limits stops the workflow at once, with a message that names it.
+`config/config.yaml` is the demo. A recipe in `config/recipes/` is laid over it key by key
+(`snakemake --cores 8 --configfile config/recipes/zion.yaml`); lists are replaced whole, and `null` empties a key.
+`data_root` and `results_dir` can also be given on the command line (`--config data_root=/somewhere`).
+
+A rule reruns when the section it depends on changes; other sections do not touch it.
+"""
+
+
+def document() -> str:
+    """The whole page as Markdown."""
+    parts = [_HEAD, *_section("", Config)]
+    return "\n".join(parts)
+
+
+def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
+    doc = (model.__doc__ or "").strip().splitlines()[0]
+    yield f"## {'`' + path + '`' if path else 'Top level'}\n"
+    yield f"{doc}\n"
+    yield "| key | type and limits | default | meaning |"
+    yield "| --- | --- | --- | --- |"
+    inner: list[tuple[str, type[BaseModel]]] = []
+    for name, field in model.model_fields.items():
+        child, suffix = _child(field.annotation)
+        kind = _type(field.annotation) if child is None else f"section{'s' if suffix else ''}, below"
+        limits = _limits(field)
+        default = "" if child is not None else _default(field)
+        yield f"| `{name}` | {kind}{limits} | {default} | {_escape(field.description or '')} |"
+        if child is not None:
+            inner.append((f"{path}.{name}{suffix}".lstrip("."), child))
+    yield ""
+    for child_path, child_model in inner:
+        yield from _section(child_path, child_model)
+
+
+def _child(annotation: Any) -> tuple[type[BaseModel] | None, str]:  # noqa: ANN401 - annotations are of any kind
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, ""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is list and isinstance(args[0], type) and issubclass(args[0], BaseModel):
+        return args[0], "[]"
+    if origin is dict and isinstance(args[1], type) and issubclass(args[1], BaseModel):
+        return args[1], ".<name>"
+    return None, ""
+
+
+def _type(annotation: Any) -> str:  # noqa: ANN401 - annotations are of any kind
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{a}`" for a in args)
+    if origin in (Union, types.UnionType):
+        return " or ".join("null" if a is type(None) else _type(a) for a in args)
+    if origin is list:
+        return f"list of {_type(args[0])}"
+    if origin is tuple:
+        return f"{len(args)} values: {_type(args[0])}"
+    if origin is dict:
+        return f"names with {_type(args[1])}"
+    if hasattr(annotation, "__metadata__"):
+        return _type(args[0])
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
+        annotation.__name__, annotation.__name__
+    )
+
+
+def _limits(field: FieldInfo) -> str:
+    signs = {
+        annotated_types.Gt: (">", "gt"),
+        annotated_types.Ge: ("≥", "ge"),
+        annotated_types.Lt: ("<", "lt"),
+        annotated_types.Le: ("≤", "le"),
+    }
+    found = [f"{signs[type(m)][0]} {getattr(m, signs[type(m)][1]):g}" for m in field.metadata if type(m) in signs]
+    return ", " + ", ".join(found) if found else ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    value = field.default
+    if isinstance(value, BaseModel):
+        return ""
+    return f"`{_escape(_yaml(value))}`"
+
+
+def _yaml(value: Any) -> str:  # noqa: ANN401 - defaults are of any kind
+    if isinstance(value, dict):
+        value = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in value.items()}
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

@@ -1,0 +1,101 @@
+"""The whole config as one typed model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import Field, model_validator
+
+from tmcnet.config.base import Section
+from tmcnet.config.data import (
+    AlignConfig,
+    LabelsConfig,
+    NormaliseConfig,
+    SensorsConfig,
+    SourceConfig,
+    TilesConfig,
+)
+from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
+from tmcnet.config.runs import Run, expand_sweep
+from tmcnet.config.splits import SplitsConfig
+from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig, PretrainConfig
+
+
+class Config(Section):
+    """Everything a run depends on. The only place where defaults, units and limits stand."""
+
+    name: str = Field("demo", pattern=r"^[\w-]+$", description="Name of the data set; the experiment in MLflow.")
+    results_dir: str = Field("results", min_length=1, description="Folder of everything the workflow writes.")
+    data_root: str = Field("data", min_length=1, description="Folder where relative paths of the imagery start.")
+    source: SourceConfig = Field(SourceConfig(), description="Where the imagery comes from.")
+    sensors: SensorsConfig = Field(..., description="The two sensors and their bands.")
+    labels: LabelsConfig = Field(LabelsConfig(), description="How labels are coded, and the classes.")
+    align: AlignConfig = Field(AlignConfig(), description="Co-registration.")
+    tiles: TilesConfig = Field(TilesConfig(), description="Tiling.")
+    splits: SplitsConfig = Field(SplitsConfig(), description="Parts and label fractions.")
+    normalise: NormaliseConfig = Field(NormaliseConfig(), description="Band statistics.")
+    model: ModelConfig = Field(ModelConfig(), description="Size of the networks.")
+    pretrain: PretrainConfig = Field(PretrainConfig(), description="Self-supervised pre-training.")
+    finetune: FinetuneConfig = Field(..., description="Supervised fine-tuning.")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Scores on the test part.")
+    maps: MapsConfig = Field(MapsConfig(), description="Whole-scene maps.")
+    tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
+    report: ReportConfig = Field(ReportConfig(), description="The report.")
+    compute: ComputeConfig = Field(ComputeConfig(), description="Threads, memory and accelerator.")
+
+    @property
+    def runs(self) -> list[Run]:
+        """The fine-tuned runs of the sweep."""
+        return expand_sweep(self.finetune.sweep)
+
+    @property
+    def map_runs(self) -> list[Run]:
+        """The runs that draw whole-scene maps."""
+        runs = [run for run in self.runs if run.seed in self.maps.seeds]
+        if self.maps.fractions:
+            return [run for run in runs if run.fraction in self.maps.fractions]
+        largest = {n: max(r.fraction for r in runs if r.network == n) for n in {r.network for r in runs}}
+        return [run for run in runs if run.fraction == largest[run.network]]
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Config:
+        problems = [*_source_problems(self), *_sweep_problems(self), *_size_problems(self)]
+        if problems:
+            raise ValueError("; ".join(dict.fromkeys(problems)))
+        return self
+
+
+def _source_problems(config: Config) -> Iterator[str]:
+    if not config.labels.classes and config.source.layout != "seed":
+        yield "`labels.classes` must list the classes"
+    if config.splits.given_fractions and config.source.layout != "seed":
+        yield "`splits.given_fractions` needs a source of layout `seed`, whose lists name the fractions"
+
+
+def _sweep_problems(config: Config) -> Iterator[str]:
+    known = sorted({RANDOM_START, *config.pretrain.methods, *config.pretrain.weights})
+    for run in config.runs:
+        if run.method not in known:
+            yield f"`finetune.sweep` names the method `{run.method}`; known are {known}"
+        if run.fraction not in config.splits.fractions:
+            yield (
+                f"`finetune.sweep` asks for {run.fraction:g} % of the labels; "
+                f"`splits.fractions` has {config.splits.fractions}"
+            )
+        if not 1 <= run.seed <= config.splits.subsets:
+            yield (
+                f"`finetune.sweep` has seed {run.seed}, which needs the draw of that number; "
+                f"`splits.subsets` is {config.splits.subsets}"
+            )
+
+
+def _size_problems(config: Config) -> Iterator[str]:
+    maps, tile = config.maps, config.tiles.size
+    if maps.overlap * 2 > maps.window:
+        yield f"`maps.overlap` ({maps.overlap}) must be at most half of `maps.window` ({maps.window})"
+    if config.source.layout not in ("demo", "scenes"):
+        return
+    if config.splits.method == "blocks" and config.splits.block_size < tile:
+        yield f"`splits.block_size` ({config.splits.block_size}) must be at least `tiles.size` ({tile})"
+    if config.finetune.crop_size > tile:
+        yield f"`finetune.crop_size` ({config.finetune.crop_size}) must not exceed `tiles.size` ({tile})"

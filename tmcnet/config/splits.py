@@ -1,0 +1,75 @@
+"""Config of the splits: parts, blocks and label fractions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tmcnet.config.base import Section
+
+
+class SharesConfig(Section):
+    """Wanted shares of the parts."""
+
+    train: float = Field(0.6, gt=0, lt=1, description="Share of training tiles.")
+    val: float = Field(0.2, gt=0, lt=1, description="Share of validation tiles.")
+    test: float = Field(0.2, gt=0, lt=1, description="Share of test tiles.")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> SharesConfig:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"`train`, `val` and `test` must add up to 1; they add up to {total:g}")
+        return self
+
+
+class GivenConfig(Section):
+    """Which values of `column` make up which part. A part left empty is drawn from the training tiles."""
+
+    train: list[str] = Field(["train"], min_length=1, description="Values of the training part.")
+    val: list[str] = Field([], description="Values of the validation part.")
+    test: list[str] = Field(["test"], description="Values of the test part.")
+
+
+class SplitsConfig(Section):
+    """How tiles are divided into training, validation and test parts, and how few labels are used."""
+
+    method: Literal["blocks", "scenes", "column", "given"] = Field(
+        "blocks",
+        description="`blocks`: square spatial blocks. `scenes`: whole scenes. `column`: groups with the same value "
+        "of `column` (an area, say). `given`: the parts that the source comes with.",
+    )
+    block_size: int = Field(256, ge=16, description="Side of a spatial block in pixels of the common grid.")
+    guard: int = Field(
+        0, ge=0, description="Width in pixels of the band kept empty between tiles of different parts."
+    )
+    column: str = Field(
+        "part", description="Field of the source's pattern that methods `column` and `given` look at."
+    )
+    given: GivenConfig = Field(GivenConfig(), description="Parts of method `given`.")
+    shares: SharesConfig = Field(SharesConfig(), description="Wanted shares of the three parts.")
+    draws: int = Field(
+        2000,
+        ge=1,
+        description="Seeded draws among which the one with the best balanced class shares is taken.",
+    )
+    fractions: list[float] = Field(
+        [5, 25, 100], min_length=1, description="Label fractions in percent of the training tiles; nested."
+    )
+    subsets: int = Field(
+        2, ge=1, description="Independent draws of the label fractions (`trainR5`, `trainR5_s2`, ...)."
+    )
+    given_fractions: bool = Field(
+        False,
+        description="Layout `seed`: take label fractions from its lists (`trainR5_RGB.txt`) where they exist.",
+    )
+    seed: int = Field(1, ge=0, description="Seed of the splits.")
+
+    @model_validator(mode="after")
+    def _fractions_ascend(self) -> SplitsConfig:
+        if any(not 0 < f <= 100 for f in self.fractions):
+            raise ValueError(f"`fractions` are percentages above 0 and up to 100, not {self.fractions}")
+        if sorted(set(self.fractions)) != list(self.fractions):
+            raise ValueError(f"`fractions` must ascend without doubles, not {self.fractions}")
+        return self

@@ -1,0 +1,71 @@
+"""The seed layout going out: our tiles and splits as a folder that users of the published code can take as it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from tmcnet.dataset.class_dict import write_class_dict
+from tmcnet.dataset.layout import KINDS, PARTS, tell
+from tmcnet.errors import InputError, Problem
+from tmcnet.store import TileStore, read_list
+
+
+def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None:
+    """Write tiles and splits as a folder in the seed layout.
+
+    Files are hard links where the file system allows it, else copies. Lists hold file names with extension.
+
+    Args:
+        tiles_root: Folder of the tiles, with `classes.csv`.
+        splits_folder: Folder of the lists.
+        out: Folder to write; it must be empty or not exist.
+
+    Raises:
+        InputError: If `out` holds something already, or a list or a listed tile is missing.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(Problem(str(out), "is there already and not empty", "Remove it or choose another folder."))
+    lists = sorted(path for word in KINDS.values() for path in splits_folder.glob(f"*_{word}.txt"))
+    if not lists:
+        raise InputError(
+            Problem(str(splits_folder), "holds no lists such as train_RGB.txt", "Make the splits first.")
+        )
+    store = TileStore(tiles_root)
+    sources = _sources(store, splits_folder)
+    out.mkdir(parents=True, exist_ok=True)
+    for target, source in sources.items():
+        path = out / target
+        path.parent.mkdir(exist_ok=True)
+        _link(source, path)
+    for path in lists:
+        (out / path.name).write_text("".join(f"{tile}.tif\n" for tile in read_list(path)))
+    write_class_dict(out / "class_dict.txt", store.classes)
+
+
+def _sources(store: TileStore, splits_folder: Path) -> dict[str, Path]:
+    """Source file by path below the new folder, for every tile of every part."""
+    sources: dict[str, Path] = {}
+    problems = []
+    for kind, word in KINDS.items():
+        for part in PARTS:
+            path = splits_folder / f"{part}_{word}.txt"
+            tiles = read_list(path) if path.is_file() else []
+            missing = [tile for tile in tiles if not store.path(kind, tile).is_file()]
+            if missing:
+                what = f"has no file for tiles of {path.name}: {tell(missing)}"
+                problems.append(
+                    Problem(str(store.root / kind), what, "Cut the tiles anew, then make the splits anew.")
+                )
+            sources.update({f"{part}_{word}/{tile}.tif": store.path(kind, tile) for tile in tiles})
+    if problems:
+        raise InputError(problems)
+    return sources
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)

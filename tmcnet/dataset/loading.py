@@ -1,0 +1,102 @@
+"""Tiles as tensors, read once and kept in memory while a budget lasts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tmcnet.dataset.normalise import Normalisation
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.io import read_float, read_labels
+from tmcnet.store import TileStore
+
+
+class Tile(NamedTuple):
+    """One tile.
+
+    Attributes:
+        name: Name of the tile.
+        optical: C x H x W float32, normalised; 0 where there is no data.
+        sar: C x H x W float32, normalised; 0 where there is no data.
+        label: H x W int64 class ids with 255 for void, or None.
+    """
+
+    name: str
+    optical: Tensor
+    sar: Tensor
+    label: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory the tensors take."""
+        return sum(t.nbytes for t in (self.optical, self.sar, self.label) if t is not None)
+
+
+class TileDataset(Dataset[Tile]):
+    """The tiles of a list, in its order.
+
+    Files are opened only while a tile is read, so no open handle is ever carried into a worker process.
+
+    Args:
+        store: The folder of tiles.
+        names: Tile names.
+        normalisation: Band statistics of the training tiles.
+        with_labels: Read labels as well.
+        cache_gib: Memory for tiles kept after the first read, in GiB; tiles beyond it are read anew each time.
+
+    Raises:
+        InputError: If the list is empty or names tiles whose files are missing.
+    """
+
+    def __init__(
+        self, store: TileStore, names: list[str], normalisation: Normalisation, with_labels: bool, cache_gib: float
+    ) -> None:
+        kinds = ("optical", "sar", "label") if with_labels else ("optical", "sar")
+        paths = [store.path(kind, name) for name in names for kind in kinds]
+        problems = [
+            Problem(str(path), "the file does not exist", "Run the tiling again.")
+            for path in paths
+            if not path.is_file()
+        ]
+        if not names:
+            problems = [Problem(str(store.root), "the list of tiles is empty", "Check the splits.")]
+        if problems:
+            raise InputError(problems)
+        self.store, self.names, self.with_labels = store, list(names), with_labels
+        self.normalisation = normalisation
+        self._budget = int(cache_gib * 2**30)
+        self._cache: dict[int, Tile] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Tile:
+        if index in self._cache:
+            return self._cache[index]
+        tile = self._read(self.names[index])
+        if tile.nbytes <= self._budget:
+            self._cache[index] = tile
+            self._budget -= tile.nbytes
+        return tile
+
+    def _read(self, name: str) -> Tile:
+        optical = self._image("optical", name)
+        sar = self._image("sar", name)
+        label = None
+        if self.with_labels:
+            label = torch.from_numpy(read_labels(self.store.path("label", name)).astype(np.int64))
+        shapes = {image.shape[-2:] for image in (optical, sar, label) if image is not None}
+        if len(shapes) > 1:
+            sizes = ", ".join(sorted(f"{h} x {w}" for h, w in shapes))
+            raise InputError(
+                Problem(name, f"its files differ in size ({sizes})", "Cut the tiles again from scenes on one grid.")
+            )
+        return Tile(name, optical, sar, label)
+
+    def _image(self, kind: str, name: str) -> Tensor:
+        values = self.normalisation.apply(read_float(self.store.path(kind, name)), kind)
+        return torch.from_numpy(np.nan_to_num(np.asarray(values, np.float32), nan=0.0))

@@ -1,0 +1,185 @@
+"""Band statistics of the training tiles, and the scaling of values that follows from them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.io import read_float
+from tmcnet.store import TileStore, read_list
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+Sensor: TypeAlias = Literal["optical", "sar"]
+
+MAX_BYTES = 120_000_000
+"""Pixels kept of one sensor take at most about this much memory; more would not move a percentile."""
+MAX_TILES = 5000
+"""More tiles than this are thinned evenly before they are read."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Statistics of one band: `low` is mapped to -1 and `high` to +1; mean and std are of values clipped to them."""
+
+    band: str
+    low: float
+    high: float
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How the values of both sensors are brought to a common range.
+
+    Attributes:
+        optical: Its bands in file order.
+        sar: Its bands in file order.
+        clip: Scaled values are clipped to plus and minus this much.
+        n_tiles: Number of training tiles that the statistics come from.
+    """
+
+    optical: tuple[Band, ...]
+    sar: tuple[Band, ...]
+    clip: float
+    n_tiles: int
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Normalisation:
+        """Build from what `to_dict` gives."""
+        optical, sar = (tuple(Band(**band) for band in values[sensor]) for sensor in ("optical", "sar"))
+        return cls(optical, sar, float(values["clip"]), int(values["n_tiles"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain lists and numbers, for JSON."""
+        return {
+            "optical": [asdict(band) for band in self.optical],
+            "sar": [asdict(band) for band in self.sar],
+            "clip": self.clip,
+            "n_tiles": self.n_tiles,
+        }
+
+    @classmethod
+    def read(cls, path: Path | str) -> Normalisation:
+        """Read `normalisation.json`."""
+        return cls.from_dict(json.loads(Path(path).read_text()))
+
+    def apply(self, array: FloatArray, sensor: Sensor) -> FloatArray:
+        """Scale the values of one sensor.
+
+        Args:
+            array: C x H x W float32, NaN where there is no data.
+            sensor: `optical` or `sar`.
+
+        Returns:
+            C x H x W float32 in -clip..+clip; 0 where there is no data.
+
+        Raises:
+            InputError: If the number of bands is not the one that the statistics are of.
+        """
+        bands = self.optical if sensor == "optical" else self.sar
+        if array.shape[0] != len(bands):
+            what = f"an image has {array.shape[0]} bands; the band statistics are of {[b.band for b in bands]}"
+            raise InputError(Problem(f"sensor `{sensor}`", what, "Give the bands that the model was trained on."))
+        low = np.array([b.low for b in bands], np.float32)[:, None, None]
+        high = np.array([b.high for b in bands], np.float32)[:, None, None]
+        scaled = (array - (low + high) / 2) / ((high - low) / 2)
+        return np.nan_to_num(np.clip(scaled, -self.clip, self.clip), nan=0.0).astype(np.float32, copy=False)
+
+
+def compute_normalisation(
+    tiles_root: Path, train_list: Path, sensors: SensorsConfig, config: NormaliseConfig, out: Path
+) -> None:
+    """Write `normalisation.json`: robust statistics of every band over the training tiles.
+
+    Pixels without data are left out. Large training parts are thinned evenly, in tiles and in pixels, so that memory
+    and time stay bounded; which pixels are taken depends on nothing but the list. Where both percentiles of a band
+    are the same, its extremes take their place; a constant band is mapped to 0.
+
+    Args:
+        tiles_root: Folder of the tiles.
+        train_list: List of the training tiles, such as `splits/train_RGB.txt`.
+        sensors: Bands of both sensors.
+        config: Percentiles and clip.
+        out: The JSON file to write.
+
+    Raises:
+        InputError: If there are no training tiles, a tile cannot be read or has another number of bands, or a band
+            has no valid pixel.
+    """
+    tiles = read_list(train_list)
+    if not tiles:
+        raise InputError(Problem(str(train_list), "names no tile", "Check the splits."))
+    tiles = tiles[:: math.ceil(len(tiles) / MAX_TILES)]
+    store = TileStore(tiles_root)
+    optical = _sensor_statistics(store, tiles, "optical", sensors.optical, config)
+    sar = _sensor_statistics(store, tiles, "sar", sensors.sar, config)
+    result = Normalisation(optical, sar, config.clip, len(tiles))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+
+
+def _sensor_statistics(
+    store: TileStore, tiles: list[str], kind: Sensor, sensor: SensorConfig, config: NormaliseConfig
+) -> tuple[Band, ...]:
+    pixels = _sample(store, tiles, kind, sensor)
+    rows = [row[np.isfinite(row)] for row in pixels]
+    empty = [name for name, row in zip(sensor.bands, rows, strict=True) if row.size == 0]
+    if empty:
+        what = f"bands {empty} have no valid pixel in any training tile"
+        raise InputError(Problem(str(store.root / kind), what, f"Check `sensors.{kind}.nodata` and the files."))
+    return tuple(_statistics(name, row, config) for name, row in zip(sensor.bands, rows, strict=True))
+
+
+def _sample(store: TileStore, tiles: list[str], kind: Sensor, sensor: SensorConfig) -> FloatArray:
+    """Every k-th pixel of the tiles, C x N.
+
+    k shares no factor with the width of a tile, so that all columns have their turn.
+    """
+    kept: list[FloatArray] = []
+    problems: list[Problem] = []
+    step, seen = 0, 0
+    for tile in tiles:
+        array = read_float(store.path(kind, tile))
+        if array.shape[0] != len(sensor.bands):
+            what = f"has {array.shape[0]} bands; `sensors.{kind}.bands` names {len(sensor.bands)}: {sensor.bands}"
+            problems.append(Problem(str(store.path(kind, tile)), what, "Mend the band names, or cut the tiles anew."))
+            continue
+        if step == 0:
+            step = _step(array.nbytes * len(tiles), array.shape[2])
+        flat = array.reshape(array.shape[0], -1)
+        kept.append(flat[:, -seen % step :: step].copy())
+        seen += flat.shape[1]
+    if problems:
+        raise InputError(problems[:10])
+    return np.concatenate(kept, axis=1)
+
+
+def _step(n_bytes: int, width: int) -> int:
+    step = math.ceil(n_bytes / MAX_BYTES)
+    while step > 1 and math.gcd(step, width) > 1:
+        step += 1
+    return step
+
+
+def _statistics(name: str, values: FloatArray, config: NormaliseConfig) -> Band:
+    low, high = (_fixed(v) for v in np.percentile(values, [config.low, config.high]))
+    if low == high:
+        low, high = _fixed(values.min()), _fixed(values.max())
+    if low == high:
+        low, high = low - max(abs(low), 1.0), high + max(abs(high), 1.0)
+    clipped = np.clip(values, low, high)
+    return Band(name, low, high, _fixed(clipped.mean(dtype=np.float64)), _fixed(clipped.std(dtype=np.float64)))
+
+
+def _fixed(value: float | np.floating[Any]) -> float:
+    """Six significant digits: further ones differ between machines."""
+    return float(f"{float(value):.6g}")

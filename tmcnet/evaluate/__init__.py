@@ -1,0 +1,1 @@
+"""Scores, their uncertainty, and whole-scene maps."""

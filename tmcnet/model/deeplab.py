@@ -1,0 +1,130 @@
+"""Atrous spatial pyramid pooling and the decoder of DeepLabv3+ (Chen et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tmcnet.config import ModelConfig
+from tmcnet.model.backbone import initialise
+
+DILATIONS: dict[Literal[8, 16], tuple[int, int, int]] = {16: (6, 12, 18), 8: (12, 24, 36)}
+"""Published dilations at each output stride. On maps smaller than a dilation the outer taps fall on padding, so the
+branch acts as a 1 x 1 convolution there; the numbers are kept so that weights fit crops of any size."""
+
+LOW_CHANNELS = 48
+"""Channels to which the decoder reduces the first stage's map."""
+
+
+class ScalarNorm(nn.BatchNorm2d):
+    """Batch norm that falls back on its running statistics where a batch has a single value per channel.
+
+    That happens in the image-pooling branch with one image: its variance is not defined, and torch would raise.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise N x C x H x W."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
+def conv_norm_relu(
+    inputs: int, outputs: int, kernel: int, momentum: float, dilation: int = 1, scalar: bool = False
+) -> nn.Sequential:
+    """A convolution that keeps the size, batch norm and ReLU; `scalar` where the map may be one pixel."""
+    norm = ScalarNorm if scalar else nn.BatchNorm2d
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
+        norm(outputs, momentum=momentum),
+        nn.ReLU(inplace=True),
+    )
+
+
+def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear enlargement of N x C x h x w to `size`, corners aligned as in the published networks."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: context at five scales, fused by a 1 x 1 convolution.
+
+    Args:
+        in_channels: Channels of the deepest map.
+        config: `aspp_channels` and `output_stride`, which sets the dilations.
+        batch_norm_momentum: Momentum in torch's sense.
+        dropout: Share of values dropped at the end.
+    """
+
+    def __init__(
+        self, in_channels: int, config: ModelConfig, batch_norm_momentum: float, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        channels = config.aspp_channels
+        self.pyramid = nn.ModuleList(
+            [conv_norm_relu(in_channels, channels, 1, batch_norm_momentum)]
+            + [
+                conv_norm_relu(in_channels, channels, 3, batch_norm_momentum, dilation)
+                for dilation in DILATIONS[config.output_stride]
+            ]
+        )
+        self.pooled = conv_norm_relu(in_channels, channels, 1, batch_norm_momentum, scalar=True)
+        self.fuse = conv_norm_relu(5 * channels, channels, 1, batch_norm_momentum)
+        self.dropout = nn.Dropout(dropout)
+        self.out_channels = channels
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x in_channels x h x w to N x aspp_channels x h x w."""
+        pooled = self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:])
+        y: Tensor = self.dropout(self.fuse(torch.cat([*(branch(x) for branch in self.pyramid), pooled], dim=1)))
+        return y
+
+
+class Decoder(nn.Module):
+    """The DeepLabv3+ decoder: joins deep context with the sharper first-stage map.
+
+    Args:
+        aspp_channels: Channels of the deep map.
+        low_channels: Channels of the first-stage map.
+        out_channels: Channels of the result; its 1 x 1 layer is named `output`.
+        config: `decoder_channels`.
+        batch_norm_momentum: Momentum in torch's sense.
+        dropout: Shares dropped after the first and the second 3 x 3 convolution.
+    """
+
+    def __init__(
+        self,
+        aspp_channels: int,
+        low_channels: int,
+        out_channels: int,
+        config: ModelConfig,
+        batch_norm_momentum: float,
+        dropout: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        super().__init__()
+        reduced, channels = min(LOW_CHANNELS, low_channels), config.decoder_channels
+        self.reduce = conv_norm_relu(low_channels, reduced, 1, batch_norm_momentum)
+        self.first = conv_norm_relu(aspp_channels + reduced, channels, 3, batch_norm_momentum)
+        self.second = conv_norm_relu(channels, channels, 3, batch_norm_momentum)
+        self.first_dropout, self.second_dropout = nn.Dropout(dropout[0]), nn.Dropout(dropout[1])
+        self.output = nn.Conv2d(channels, out_channels, 1)
+        initialise(self)
+
+    def forward(self, high: Tensor, low: Tensor) -> Tensor:
+        """Decode.
+
+        Args:
+            high: N x aspp_channels x h x w.
+            low: N x low_channels x H/4 x W/4.
+
+        Returns:
+            N x out_channels x H/4 x W/4.
+        """
+        joined = torch.cat([enlarge(high, (low.shape[-2], low.shape[-1])), self.reduce(low)], dim=1)
+        deep = self.second_dropout(self.second(self.first_dropout(self.first(joined))))
+        y: Tensor = self.output(deep)
+        return y

@@ -1,0 +1,136 @@
+"""MSSNet, the segmentation network of TMCNet (Ye et al., IEEE TGRS 2025), as published and mended."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tmcnet.config import ModelConfig
+from tmcnet.model.backbone import Backbone
+from tmcnet.model.deeplab import ASPP, Decoder, enlarge
+from tmcnet.model.fusion import BottleneckFusion, FeatureFusion, FeatureRectify, MultiScaleAttention
+
+DECODER_DROPOUT = (0.5, 0.1)
+"""Shares dropped in the decoder when it predicts classes."""
+
+SAR_SCALE = 0.1
+"""Factor on SAR features in the published code, applied before rectification and again before fusion."""
+
+BOTTLENECK = 8
+"""The corrected network fuses at one eighth of the encoder's channels."""
+
+_FEWEST_CHANNELS = 16
+
+
+class _Head(nn.Module):
+    """What follows the fusion in both variants: pyramid, attention and decoder."""
+
+    def __init__(self, encoder: Backbone, classes: int, config: ModelConfig, momentum: float) -> None:
+        super().__init__()
+        self.aspp = ASPP(encoder.high_channels, config, momentum)
+        self.attention_high = MultiScaleAttention(config.aspp_channels, batch_norm_momentum=momentum)
+        self.attention_low = MultiScaleAttention(encoder.low_channels, batch_norm_momentum=momentum)
+        self.decoder = Decoder(
+            config.aspp_channels, encoder.low_channels, classes, config, momentum, dropout=DECODER_DROPOUT
+        )
+
+    def decode(self, high: Tensor, low: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits of `size` from the fused maps."""
+        return enlarge(self.decoder(self.attention_high(self.aspp(high)), self.attention_low(low)), size)
+
+
+class MSSNet(_Head):
+    """The corrected network: an encoder for each sensor, and fusion at few channels at two levels.
+
+    Args:
+        optical_bands: Bands of the optical image.
+        sar_bands: Bands of the SAR image.
+        classes: K.
+        config: Sizes.
+        batch_norm_momentum: Momentum in torch's sense.
+    """
+
+    def __init__(
+        self,
+        optical_bands: int,
+        sar_bands: int,
+        classes: int,
+        config: ModelConfig,
+        batch_norm_momentum: float = 0.1,
+    ) -> None:
+        encoder = Backbone(optical_bands, config, batch_norm_momentum)
+        super().__init__(encoder, classes, config, batch_norm_momentum)
+        self.backbone_optical = encoder
+        self.backbone_sar = Backbone(sar_bands, config, batch_norm_momentum)
+        self.fuse_high, self.fuse_low = (
+            BottleneckFusion(channels, max(channels // BOTTLENECK, _FEWEST_CHANNELS), batch_norm_momentum)
+            for channels in (encoder.high_channels, encoder.low_channels)
+        )
+
+    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
+        """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
+        optical_high, optical_low = self.backbone_optical(optical)
+        sar_high, sar_low = self.backbone_sar(sar)
+        high, low = self.fuse_high(optical_high, sar_high), self.fuse_low(optical_low, sar_low)
+        return self.decode(high, low, (optical.shape[-2], optical.shape[-1]))
+
+
+class _PublishedFusion(nn.Module):
+    """Rectification and fusion at all channels, SAR scaled down before each."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.rectify = FeatureRectify(channels)
+        self.fuse = FeatureFusion(channels)
+
+    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
+        """Fuse two N x C x h x w maps into one."""
+        rectified_optical, rectified_sar = self.rectify(optical, SAR_SCALE * sar)
+        fused: Tensor = self.fuse(rectified_optical, SAR_SCALE * rectified_sar)
+        return fused
+
+
+class ReferenceMSSNet(_Head):
+    """The network as coded by its authors where their code runs; what they build and never use is left out.
+
+    Both sensors pass through one encoder. The published one asks for as many SAR as optical bands; here the encoder
+    takes the larger of the two numbers, and the sensor with fewer bands repeats them in turn (one SAR band is copied to
+    all channels, as the authors' data are).
+
+    Args:
+        optical_bands: Bands of the optical image.
+        sar_bands: Bands of the SAR image.
+        classes: K.
+        config: Sizes.
+        batch_norm_momentum: Momentum in torch's sense; 0.9 as published.
+    """
+
+    def __init__(
+        self,
+        optical_bands: int,
+        sar_bands: int,
+        classes: int,
+        config: ModelConfig,
+        batch_norm_momentum: float = 0.9,
+    ) -> None:
+        bands = max(optical_bands, sar_bands)
+        encoder = Backbone(bands, config, batch_norm_momentum)
+        super().__init__(encoder, classes, config, batch_norm_momentum)
+        self.bands = bands
+        self.backbone_optical = encoder
+        self.fuse_high = _PublishedFusion(encoder.high_channels)
+        self.fuse_low = _PublishedFusion(encoder.low_channels)
+
+    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
+        """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
+        optical_high, optical_low = self.backbone_optical(repeat_bands(optical, self.bands))
+        sar_high, sar_low = self.backbone_optical(repeat_bands(sar, self.bands))
+        high, low = self.fuse_high(optical_high, sar_high), self.fuse_low(optical_low, sar_low)
+        return self.decode(high, low, (optical.shape[-2], optical.shape[-1]))
+
+
+def repeat_bands(image: Tensor, bands: int) -> Tensor:
+    """The bands of an N x C x H x W image in turn, 0, 1, ..., C-1, 0, 1, ..., until there are `bands`."""
+    if image.shape[1] == bands:
+        return image
+    return image[:, torch.arange(bands, device=image.device) % image.shape[1]]

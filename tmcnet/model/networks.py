@@ -1,0 +1,136 @@
+"""The segmentation networks by name: MSSNet and the plain ones it must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tmcnet.config import ModelConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.model.backbone import Backbone
+from tmcnet.model.deeplab import ASPP, Decoder, enlarge
+from tmcnet.model.mssnet import DECODER_DROPOUT, MSSNet, ReferenceMSSNet
+
+MOMENTUM = 0.1
+"""Batch-norm momentum of all networks but the published one."""
+
+_STEM = "stem.0.weight"
+
+
+class _Plain(nn.Module):
+    """ASPP and decoder that follow one or several encoders of the same size."""
+
+    def __init__(self, encoder: Backbone, classes: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.aspp = ASPP(encoder.high_channels, config, MOMENTUM)
+        self.decoder = Decoder(
+            config.aspp_channels, encoder.low_channels, classes, config, MOMENTUM, dropout=DECODER_DROPOUT
+        )
+
+    def decode(self, encoder: Backbone, image: Tensor) -> Tensor:
+        """Logits of the size of an N x C x H x W image."""
+        high, low = encoder(image)
+        return enlarge(self.decoder(self.aspp(high), low), (image.shape[-2], image.shape[-1]))
+
+
+class EarlyFusion(_Plain):
+    """The bands of both sensors stacked into one image and one encoder."""
+
+    def __init__(self, optical_bands: int, sar_bands: int, classes: int, config: ModelConfig) -> None:
+        encoder = Backbone(optical_bands + sar_bands, config, MOMENTUM)
+        super().__init__(encoder, classes, config)
+        self.backbone_optical = encoder
+
+    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
+        """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
+        return self.decode(self.backbone_optical, torch.cat([optical, sar], dim=1))
+
+
+class LateFusion(_Plain):
+    """An encoder for each sensor, one pyramid and decoder for both, and the mean of the two sets of logits."""
+
+    def __init__(self, optical_bands: int, sar_bands: int, classes: int, config: ModelConfig) -> None:
+        encoder = Backbone(optical_bands, config, MOMENTUM)
+        super().__init__(encoder, classes, config)
+        self.backbone_optical = encoder
+        self.backbone_sar = Backbone(sar_bands, config, MOMENTUM)
+
+    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
+        """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
+        return 0.5 * (self.decode(self.backbone_optical, optical) + self.decode(self.backbone_sar, sar))
+
+
+class OpticalOnly(_Plain):
+    """The optical image alone."""
+
+    def __init__(self, optical_bands: int, classes: int, config: ModelConfig) -> None:
+        encoder = Backbone(optical_bands, config, MOMENTUM)
+        super().__init__(encoder, classes, config)
+        self.backbone_optical = encoder
+
+    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:  # noqa: ARG002 - all networks are called alike
+        """Logits N x K x H x W of optical N x Co x H x W; the SAR image is not looked at."""
+        return self.decode(self.backbone_optical, optical)
+
+
+class SarOnly(_Plain):
+    """The SAR image alone."""
+
+    def __init__(self, sar_bands: int, classes: int, config: ModelConfig) -> None:
+        encoder = Backbone(sar_bands, config, MOMENTUM)
+        super().__init__(encoder, classes, config)
+        self.backbone_sar = encoder
+
+    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:  # noqa: ARG002 - all networks are called alike
+        """Logits N x K x H x W of SAR N x Cs x H x W; the optical image is not looked at."""
+        return self.decode(self.backbone_sar, sar)
+
+
+def build_network(
+    network: str, variant: str, optical_bands: int, sar_bands: int, classes: int, model: ModelConfig
+) -> nn.Module:
+    """Build a segmentation network with random weights.
+
+    Args:
+        network: `mssnet`, `early_fusion`, `late_fusion`, `optical_only` or `sar_only`.
+        variant: `reference` or `corrected` for `mssnet`; the others have one variant.
+        optical_bands: Bands of the optical image.
+        sar_bands: Bands of the SAR image.
+        classes: Number of classes K.
+        model: Sizes.
+
+    Returns:
+        A module that maps optical N x Co x H x W and SAR N x Cs x H x W to logits N x K x H x W.
+
+    Raises:
+        InputError: If there is no such network or variant.
+    """
+    if network == "mssnet" and variant == "reference":
+        return ReferenceMSSNet(optical_bands, sar_bands, classes, model)
+    if network == "mssnet" and variant == "corrected":
+        return MSSNet(optical_bands, sar_bands, classes, model)
+    if network == "early_fusion":
+        return EarlyFusion(optical_bands, sar_bands, classes, model)
+    if network == "late_fusion":
+        return LateFusion(optical_bands, sar_bands, classes, model)
+    if network == "optical_only":
+        return OpticalOnly(optical_bands, classes, model)
+    if network == "sar_only":
+        return SarOnly(sar_bands, classes, model)
+    known = "mssnet (reference, corrected), early_fusion, late_fusion, optical_only, sar_only"
+    raise InputError(Problem(f"network `{network}`, variant `{variant}`", "is not known", f"There are: {known}."))
+
+
+def stack_stems(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pre-trained tensors for `EarlyFusion`: the filters of both sensors' first layers side by side.
+
+    Everything behind the first layer comes from the optical encoder. Without this the first layer of a pre-trained
+    encoder would not fit stacked bands, and early fusion would start with a handicap that is none of its own.
+    """
+    stems = [state.get(f"backbone_{sensor}.{_STEM}") for sensor in ("optical", "sar")]
+    found = [stem for stem in stems if stem is not None]
+    if len(found) < 2 or found[0].shape[0] != found[1].shape[0]:
+        return dict(state)
+    return {**state, f"backbone_optical.{_STEM}": torch.cat(found, dim=1)}

@@ -1,0 +1,1 @@
+"""Rasters in and out: inventory, the common grid, co-registration and tiles."""

@@ -1,0 +1,83 @@
+"""The sample sheet: a CSV with one scene a row."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.entry import PREDICT, TRAIN, Entry
+
+_NEEDED = ("scene", "optical", "sar")
+_KNOWN = (*_NEEDED, "label", "role")
+
+
+def read_sheet(path: Path, data_root: Path) -> list[Entry]:
+    """Read the scenes of a sample sheet.
+
+    Args:
+        path: CSV with columns scene, optical, sar and, if wanted, label and role; further columns become fields.
+            Several files in one cell are separated by `;`.
+        data_root: Where relative paths in the sheet start.
+
+    Raises:
+        InputError: If the sheet cannot be read, lacks columns, has unknown roles or names missing files.
+    """
+    where = f"sample sheet {path}"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            rows = [{(k or "").strip(): _cell(v) for k, v in row.items()} for row in reader]
+            columns = [name.strip() for name in reader.fieldnames or []]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        remedy = "Check `source.sheet`; relative paths start in the folder the workflow is run in."
+        raise InputError(Problem(where, f"cannot be read ({reason})", remedy)) from None
+    missing = [name for name in _NEEDED if name not in columns]
+    if missing:
+        what = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
+        raise InputError(Problem(where, what, f"The columns are {', '.join(_KNOWN)}, separated by commas."))
+    if not rows:
+        raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
+    problems: list[Problem] = []
+    entries = []
+    for number, row in enumerate(rows, start=2):
+        entries.append(_entry(row, data_root))
+        problems.extend(_row_problems(f"{where}, line {number} ({row['scene'] or 'no name'})", row, entries[-1]))
+    if problems:
+        raise InputError(problems)
+    return entries
+
+
+def _cell(value: str | list[str] | None) -> str:
+    return (";".join(value) if isinstance(value, list) else value or "").strip()
+
+
+def _entry(row: dict[str, str], data_root: Path) -> Entry:
+    files = {
+        kind: tuple(data_root / part.strip() for part in row.get(kind, "").split(";") if part.strip())
+        for kind in ("optical", "sar", "label")
+    }
+    fields = {name: value for name, value in row.items() if name and name not in _KNOWN}
+    return Entry(row["scene"], row.get("role") or TRAIN, **files, fields=fields)
+
+
+def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem]:
+    problems = []
+    if entry.role not in (TRAIN, PREDICT):
+        problems.append(Problem(where, f"has the unknown role `{entry.role}`", f"Roles are {TRAIN} and {PREDICT}."))
+    if "" in row:
+        problems.append(Problem(where, "has more cells than the sheet has columns", "Count the commas."))
+    if not entry.scene:
+        problems.append(Problem(where, "has no scene name", "Fill in the column `scene`."))
+    for kind, paths in (("optical", entry.optical), ("sar", entry.sar)):
+        if not paths:
+            problems.append(Problem(where, f"names no file in `{kind}`", "Fill in the column."))
+    if len(entry.label) > 1:
+        problems.append(Problem(where, "names several label files", "Labels cannot be stacked; merge them first."))
+    problems.extend(
+        Problem(where, f"the file {path} does not exist", "Correct the path; relative paths start at `data_root`.")
+        for path in (*entry.optical, *entry.sar, *entry.label)
+        if not path.is_file()
+    )
+    return problems

@@ -1,0 +1,164 @@
+"""What a page is made of: texts, notes, figures, tables and galleries, in sections. No HTML here, the template writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pandas as pd
+from markupsafe import Markup
+
+from tmcnet.classes import LandCoverClass
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph set apart: what is missing (`missing`) or deserves caution (`caution`)."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+    tone: str = "missing"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    kind: ClassVar[str] = "heading"
+    text: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Terms and what they stand for."""
+
+    kind: ClassVar[str] = "facts"
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart.
+
+    Attributes:
+        name: File name without ending; unique on the page.
+        svg: The chart as cleaned SVG.
+        caption: What is to be seen.
+        alt: The same for readers who do not see it.
+    """
+
+    kind: ClassVar[str] = "figure"
+    name: str
+    svg: Markup
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One raster image with its title; `uri` is a `data:` address."""
+
+    title: str
+    alt: str
+    uri: str
+    width: int
+    height: int
+    smooth: bool = True
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures side by side under one caption, with the class colours where they show classes."""
+
+    kind: ClassVar[str] = "gallery"
+    caption: str
+    pictures: Sequence[Picture]
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Legend:
+    """The classes and their colours."""
+
+    kind: ClassVar[str] = "legend"
+    classes: Sequence[LandCoverClass]
+    extra: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Details:
+    """Text that is folded away until asked for."""
+
+    kind: ClassVar[str] = "details"
+    summary: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command to copy."""
+
+    kind: ClassVar[str] = "code"
+    code: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first `heads` columns are row headings.
+
+    Attributes:
+        name: File name without ending; unique on the page.
+        caption: What it shows.
+        columns: Titles.
+        rows: Cells as shown.
+        numeric: Numbers of the columns set flush right.
+        frame: The same with full precision, for the CSV file; None: as shown.
+    """
+
+    kind: ClassVar[str] = "table"
+    name: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: frozenset[int] = frozenset()
+    heads: int = 1
+    frame: pd.DataFrame | None = None
+
+
+Block = Text | Note | Heading | Facts | Figure | Gallery | Legend | Details | Code | Table
+
+
+@dataclass
+class Section:
+    """A part of the page with its own entry in the table of contents."""
+
+    id: str
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+
+def number_text(value: float, digits: int = 3, *, sign: bool = False) -> str:
+    """A number for readers, with a real minus sign; an en dash where there is none."""
+    if value != value:
+        return "–"
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def percent(fraction: float) -> str:
+    """A label fraction in percent, such as `5 %`."""
+    return f"{fraction:g}\u00a0%"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 tile`, `2 tiles`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}".replace(",", "\u202f")

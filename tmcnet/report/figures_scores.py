@@ -1,0 +1,150 @@
+"""Charts of scores: label efficiency, classes, confusion, calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import Run
+from tmcnet.report.blocks import Figure, number_text, percent
+from tmcnet.report.palette import METRIC_LONG, METRIC_NAMES, Series, method_label, network_label
+from tmcnet.report.results import Results
+from tmcnet.report.scores import Estimate
+from tmcnet.report.svg import canvas, plain, render
+
+Matrix = npt.NDArray[np.float64]
+
+
+def label_efficiency(results: Results, metric: str, name: str) -> Figure:
+    """Score against label fraction, one line a network and start, with intervals where known."""
+    scores = results.scores
+    positions = {fraction: i for i, fraction in enumerate(scores.fractions)}
+    spread = 0.3 / max(len(scores.series) - 1, 1)
+    with canvas(7.5, 3.9 + 0.14 * len(scores.series)) as figure:
+        ax = figure.axes[0]
+        for rank, series in enumerate(scores.series):
+            known = [(f, e) for f in scores.fractions if (e := scores.estimate(series, f, metric))]
+            shift = (rank - (len(scores.series) - 1) / 2) * spread
+            _line(
+                ax, [positions[f] + shift for f, _ in known], [e for _, e in known], results.styles.of(series), series
+            )
+        if metric == "oa" and results.majority:
+            ax.axhline(results.majority[1], color="#444444", dashes=(6, 3), linewidth=1.2)
+            text = f"always “{results.majority[0]}”"
+            ax.annotate(text, (0, results.majority[1]), xytext=(0, 3), textcoords="offset points", fontsize=9)
+        ax.set_xticks(list(positions.values()), [percent(f) for f in positions])
+        ax.set_xlim(-0.35, len(positions) - 0.65)
+        ax.set_xlabel("share of the training tiles whose labels are used")
+        ax.set_ylabel(METRIC_NAMES[metric])
+        ax.grid(axis="x", visible=False)
+        handles, labels = ax.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        svg = render(figure, name)
+    return Figure(name, svg, _efficiency_caption(results, metric), _efficiency_alt(results, metric))
+
+
+def _line(ax: Any, x: list[float], estimates: list[Estimate], style: dict[str, object], series: Series) -> None:  # noqa: ANN401 - Matplotlib has no types
+    mean = np.array([e.mean for e in estimates])
+    low, high = (np.array([getattr(e, side) for e in estimates]) for side in ("low", "high"))
+    ax.plot(x, mean, label=plain(series.label), markeredgecolor="white", markeredgewidth=0.7, **style)
+    ax.vlines(x, low, high, color=style["color"], linewidth=1.3, alpha=0.8)
+
+
+def _efficiency_caption(results: Results, metric: str) -> str:
+    text = f"{METRIC_LONG[metric].capitalize()} on the test part against the label fraction"
+    text = text.replace("Miou", "mIoU").replace("(oa)", "(OA)").replace("(miou)", "(mIoU)").replace("f1", "F1")
+    text += f": means over seeds; bars are {results.config.evaluate.confidence * 100:g} % intervals."
+    if metric == "oa" and results.majority:
+        share = number_text(results.majority[1])
+        text += f" The dashed line is what always guessing the commonest class, {results.majority[0]}, would score ({share})."
+    return text
+
+
+def _efficiency_alt(results: Results, metric: str) -> str:
+    parts = []
+    for series in results.scores.series:
+        known = [(f, e) for f in results.scores.fractions if (e := results.scores.estimate(series, f, metric))]
+        parts.append(f"{series.label}: " + ", ".join(f"{number_text(e.mean)} at {percent(f)}" for f, e in known))
+    return f"Line chart of {METRIC_NAMES[metric]} against label fraction. " + "; ".join(parts) + "."
+
+
+def class_iou(results: Results, runs: list[Run], name: str) -> Figure:
+    """IoU per class of the best runs as dots, one row a class."""
+    names = results.classes.names
+    with canvas(7.5, 1.3 + 0.42 * len(names) + 0.2 * len(runs)) as figure:
+        ax = figure.axes[0]
+        for run in runs:
+            series = Series(run.network, run.variant, run.method)
+            iou = results.evaluation(run).get("iou", {})
+            style = {**results.styles.of(series), "linestyle": "none"}
+            label = plain(f"{series.label}, {percent(run.fraction)}")
+            values = [_or_nan(iou.get(n)) for n in names]
+            ax.plot(values, range(len(names)), label=label, markersize=8, alpha=0.85, **style)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.set_xlim(-0.02, 1.02)
+        ax.set_xlabel("IoU")
+        for tick, land_cover in zip(ax.get_yticklabels(), results.classes.classes, strict=True):
+            tick.set_bbox({"facecolor": land_cover.color, "alpha": 0.25, "edgecolor": "none", "pad": 2})
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        svg = render(figure, name)
+    caption = "Intersection over union per class: the best run of each network at its largest label fraction."
+    return Figure(name, svg, caption, f"{caption} The table below has the numbers.")
+
+
+def _or_nan(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def confusion(matrix: Matrix, classes: ClassTable, run: Run, name: str) -> Figure:
+    """Confusion matrix with rows summing to one."""
+    total = matrix.sum(1, keepdims=True)
+    shares = np.divide(matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0)
+    k = len(classes)
+    side = min(2.2 + 0.5 * k, 7.5)
+    with canvas(side + 0.9, side) as figure:
+        ax = figure.axes[0]
+        image = ax.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
+        for row, col in np.ndindex(k, k):
+            if k <= 15 and shares[row, col] >= 0.005:
+                color = "white" if shares[row, col] > 0.55 else "#222222"
+                ax.text(col + 0.5, row + 0.5, f"{100 * shares[row, col]:.0f}", ha="center", va="center", color=color)
+        ax.set_aspect("equal")
+        ax.invert_yaxis()
+        ax.set_xticks(np.arange(k) + 0.5, classes.names, rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_yticks(np.arange(k) + 0.5, classes.names)
+        ax.set_xlabel("predicted")
+        ax.set_ylabel("truth")
+        ax.grid(visible=False)
+        bar = figure.colorbar(image, ax=ax, shrink=0.8)
+        bar.set_ticks([0, 0.5, 1], labels=["0 %", "50 %", "100 %"])
+        svg = render(figure, name)
+    who = f"{network_label(run.network, run.variant)}, {method_label(run.method)}, {percent(run.fraction)} of the labels"
+    right = ", ".join(f"{n} {100 * d:.0f} %" for n, d in zip(classes.names, np.diag(shares), strict=True) if d == d)
+    caption = f"{who}, seed {run.seed}: of each true class (row), the percentage predicted as each class."
+    return Figure(name, svg, caption, f"Confusion matrix of {who}. Found again: {right}.")
+
+
+def reliability(results: Results, curves: dict[Run, tuple[Matrix, Matrix]], name: str) -> Figure:
+    """Reliability diagram: how often a prediction is right against how sure it was."""
+    with canvas(5.6, 4.6 + 0.2 * len(curves)) as figure:
+        ax = figure.axes[0]
+        ax.plot([0, 1], [0, 1], color="#888888", dashes=(4, 3), linewidth=1, label="perfectly calibrated")
+        for run, (confidence, accuracy) in curves.items():
+            series = Series(run.network, run.variant, run.method)
+            label = plain(f"{series.label}, {percent(run.fraction)}")
+            ax.plot(confidence, accuracy, label=label, **results.styles.of(series))
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, 1)
+        ax.set_aspect("equal")
+        ax.set_xlabel("confidence of the network")
+        ax.set_ylabel("share that is right")
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=1)
+        svg = render(figure, name)
+    caption = (
+        "Calibration of the same runs: below the diagonal a network is surer than it should be, above it less sure."
+    )
+    return Figure(name, svg, caption, f"Reliability diagram. {caption}")

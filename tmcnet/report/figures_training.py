@@ -1,0 +1,120 @@
+"""Charts of training: pre-training curves and health, fine-tuning curves."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from tmcnet.config import Run
+from tmcnet.report.blocks import Figure, percent
+from tmcnet.report.palette import OKABE_ITO, Series, series_order
+from tmcnet.report.results import Results
+from tmcnet.report.svg import canvas, plain, render
+
+TITLES = {
+    "loss": "loss",
+    "loss_global": "global loss",
+    "loss_local": "local loss",
+    "learning_rate": "learning rate",
+    "alignment": "alignment of the two sensors",
+    "uniformity": "uniformity",
+    "effective_rank": "effective rank",
+    "retrieval_optical_to_sar": "retrieval, optical to SAR",
+    "retrieval_sar_to_optical": "retrieval, SAR to optical",
+}
+_LONGEST = 400
+
+
+def pretraining(curves: dict[str, pd.DataFrame], colors: dict[str, str], name: str) -> Figure:
+    """Everything that was logged in pre-training, one small chart a quantity, one line a method."""
+    found = {c for table in curves.values() for c in table.columns} - {"step", "epoch"}
+    columns = [c for c in TITLES if c in found] + sorted(c for c in found if c not in TITLES)
+    columns = [c for c in columns if any(_is_numeric(t, c) for t in curves.values())]
+    across = min(3, max(1, len(columns)))
+    down = max(1, math.ceil(len(columns) / across))
+    with canvas(8.4, 2.1 * down + 0.4, down, across, squeeze=False) as figure:
+        for ax, column in zip(figure.axes, columns, strict=False):
+            for method, table in curves.items():
+                if column in table:
+                    line = thin(table[["step", column]].dropna())
+                    mark = "o" if len(line) < 12 else ""
+                    ax.plot(
+                        line["step"],
+                        line[column],
+                        color=colors[method],
+                        marker=mark,
+                        markersize=3,
+                        label=plain(method),
+                    )
+            ax.set_title(TITLES.get(column, column.replace("_", " ")), loc="left")
+        for ax in figure.axes[len(columns) :]:
+            ax.set_axis_off()
+        for ax in figure.axes[max(0, len(columns) - across) : len(columns)]:
+            ax.set_xlabel("step")
+        handles = dict(zip(*reversed(_all_handles(figure.axes)), strict=True))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+        svg = render(figure, name)
+    caption = (
+        "Pre-training by step. An effective rank that falls towards 1 would mean that the embeddings collapse; "
+        "retrieval is the share of pairs in which the matching image of the other sensor is the nearest."
+    )
+    return Figure(name, svg, caption, f"Small line charts of {', '.join(columns)} by step for {', '.join(curves)}.")
+
+
+def _all_handles(axes: list[object]) -> tuple[list[object], list[str]]:
+    handles: list[object] = []
+    labels: list[str] = []
+    for ax in axes:
+        h, n = ax.get_legend_handles_labels()  # type: ignore[attr-defined]
+        handles += h
+        labels += n
+    return handles, labels
+
+
+def _is_numeric(table: pd.DataFrame, column: str) -> bool:
+    return column in table and pd.api.types.is_numeric_dtype(table[column]) and bool(table[column].notna().any())
+
+
+def thin(table: pd.DataFrame, most: int = _LONGEST) -> pd.DataFrame:
+    """Every n-th row, so that a long training does not make a heavy page."""
+    return table.iloc[:: max(1, math.ceil(len(table) / most))]
+
+
+def finetuning(results: Results, curves: dict[Run, pd.DataFrame], quantity: str, name: str) -> Figure:
+    """One quantity of fine-tuning as small multiples: a chart a network, a panel column a label fraction."""
+    series = sorted({Series(r.network, r.variant, r.method) for r in curves}, key=series_order)
+    networks = list(dict.fromkeys((s.network, s.variant) for s in series))
+    fractions = sorted({r.fraction for r in curves})
+    shown = networks[:8]
+    with canvas(
+        8.4, 1.75 * len(shown) + 0.9, len(shown), len(fractions), squeeze=False, sharex=True, sharey=True
+    ) as figure:
+        grid = [figure.axes[i * len(fractions) : (i + 1) * len(fractions)] for i in range(len(shown))]
+        for run, table in curves.items():
+            if (run.network, run.variant) not in shown or quantity not in table:
+                continue
+            ax = grid[shown.index((run.network, run.variant))][fractions.index(run.fraction)]
+            line = thin(table[["step", quantity]].dropna(), 120)
+            color = results.styles.color(run.method)
+            ax.plot(line["step"], line[quantity], color=color, linewidth=1.3, alpha=0.85, label=plain(run.method))
+        for ax, fraction in zip(grid[0], fractions, strict=True):
+            ax.set_title(f"{percent(fraction)} of the labels", loc="left")
+        for row, network in zip(grid, shown, strict=True):
+            row[0].set_ylabel(Series(*network, "random").label.split(",")[0])
+        for ax in grid[-1]:
+            ax.set_xlabel("step")
+        handles = dict(zip(*reversed(_all_handles(figure.axes)), strict=True))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+        svg = render(figure, name)
+    what = {"loss": "training loss", "val_miou": "mIoU on the validation part"}.get(quantity, quantity)
+    caption = f"Fine-tuning: {what} by step, one line a seed, coloured by the start."
+    return Figure(name, svg, caption, caption)
+
+
+def method_colors(results: Results) -> dict[str, str]:
+    """Colour per pre-training method; those that no run started from get what is left."""
+    methods = list(results.config.pretrain.methods)
+    used = {s.method for s in results.scores.series}
+    spare = iter(OKABE_ITO[len(used) :] + OKABE_ITO)
+    return {m: results.styles.color(m) if m in used else next(spare) for m in methods}

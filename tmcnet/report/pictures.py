@@ -1,0 +1,102 @@
+"""Turn arrays of measurements, classes and confidences into pictures that can be looked at and embedded."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import IGNORE, SensorConfig
+
+Rgb = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.uint8]
+
+NO_DATA = (238, 238, 238)
+RIGHT = (205, 222, 235)
+WRONG = (213, 94, 0)
+Limits = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def shown_bands(sensor: SensorConfig) -> list[int]:
+    """Numbers (from 0) of the bands that pictures of a sensor show: three, or one for grey."""
+    if sensor.display:
+        return [sensor.bands.index(band) for band in sensor.display]
+    return [0, 1, 2] if sensor.kind == "reflectance" and len(sensor.bands) == 3 else [0]
+
+
+def limits_of(image: Floats, low: float = 2, high: float = 98) -> Limits:
+    """Percentiles of each band (C x H x W) that become black and white; 0 and 1 for bands without data."""
+    flat = image.reshape(len(image), -1)
+    with_data = np.isfinite(flat).any(1)
+    filled = np.where(with_data[:, None], flat, 0)
+    bottom, top = (np.nanpercentile(filled, q, axis=1).astype(np.float32) for q in (low, high))
+    return bottom, np.where(top > bottom, top, bottom + 1)
+
+
+def stretch(image: Floats, limits: Limits) -> Rgb:
+    """Picture (H x W x 3) of one or three bands (C x H x W); pixels without data become light grey."""
+    low, high = (side[:, None, None] for side in limits)
+    scaled = np.clip((image - low) / (high - low), 0, 1)
+    grey = np.nan_to_num(scaled * 255).astype(np.uint8)
+    picture = np.repeat(grey, 3, axis=0) if len(grey) == 1 else grey
+    shown: Rgb = np.ascontiguousarray(picture.transpose(1, 2, 0))
+    shown[~np.isfinite(image).all(axis=0)] = NO_DATA
+    return shown
+
+
+def paint_classes(ids: Ids, classes: ClassTable) -> Rgb:
+    """Picture of class ids (H x W) in the class colours; void and unknown ids become light grey."""
+    lookup = np.full((256, 3), NO_DATA, np.uint8)
+    for land_cover in classes.classes:
+        lookup[land_cover.id] = land_cover.rgb
+    return lookup[ids]
+
+
+def paint_errors(truth: Ids, guess: Ids) -> Rgb:
+    """Picture of right (pale blue) and wrong (orange) pixels; light grey where truth or guess is void."""
+    known = (truth != IGNORE) & (guess != IGNORE)
+    shown: Rgb = np.full((*truth.shape, 3), NO_DATA, np.uint8)
+    shown[known & (truth == guess)] = RIGHT
+    shown[known & (truth != guess)] = WRONG
+    return shown
+
+
+def paint_confidence(percent: Ids) -> Rgb:
+    """Picture of confidence 0..100 (H x W) in the colours of `cividis`; 255 becomes light grey."""
+    from matplotlib import colormaps
+
+    values = (colormaps["cividis"](np.clip(percent, 0, 100) / 100)[..., :3] * 255).astype(np.uint8)
+    shown: Rgb = np.where((percent == IGNORE)[..., None], np.array(NO_DATA, np.uint8), values)
+    return shown
+
+
+def encode(picture: Rgb, *, photo: bool) -> tuple[bytes, str]:
+    """File content and ending of a picture: JPEG for imagery, PNG with few colours for maps."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(picture)
+    if photo:
+        image.save(buffer, "JPEG", quality=85, optimize=True)
+        return buffer.getvalue(), "jpg"
+    image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue(), "png"
+
+
+def data_uri(content: bytes, ending: str) -> str:
+    """A `data:` address that holds the file itself."""
+    kind = {"jpg": "jpeg", "png": "png"}[ending]
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def shrink(content: bytes, longest: int) -> tuple[bytes, str, int, int]:
+    """Bring a picture file to at most `longest` pixels a side; returns content, ending, width and height."""
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        small = image.convert("RGB")
+        small.thumbnail((longest, longest))
+    content, ending = encode(np.asarray(small), photo=True)
+    return content, ending, *small.size

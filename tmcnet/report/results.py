@@ -1,0 +1,145 @@
+"""A results folder as the report sees it: every file typed, every absence an empty record."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import Config, Run
+from tmcnet.report.files import number, read_json, read_table
+from tmcnet.report.palette import Styles
+from tmcnet.report.scores import Scores
+
+
+class Results:
+    """What lies in a results folder, read when first asked for.
+
+    Attributes:
+        root: The folder.
+        config: The config that it was made with.
+        scores: Scores of the sweep.
+    """
+
+    def __init__(self, root: Path, config: Config) -> None:
+        self.root = root
+        self.config = config
+        self.scores = Scores(root)
+
+    @cached_property
+    def classes(self) -> ClassTable:
+        """Classes with their colours: of the tiles, else of the config."""
+        path = self.root / "tiles" / "classes.csv"
+        if path.exists():
+            return ClassTable.read(path)
+        return ClassTable.of((c.name, c.color) for c in self.config.labels.classes)
+
+    @cached_property
+    def styles(self) -> Styles:
+        """Colours and markers of the series."""
+        return Styles(self.scores.series)
+
+    @cached_property
+    def inventory(self) -> pd.DataFrame:
+        """`inventory.csv`, all cells as text."""
+        return read_table(self.root / "inventory.csv", as_text=True)
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """`tiles/index.csv`; tile and scene as text."""
+        text = read_table(self.root / "tiles" / "index.csv", as_text=True)
+        for column in ("row", "col", "height", "width", "valid_share", "label_share", *self.share_columns(text)):
+            if column in text:
+                text[column] = pd.to_numeric(text[column], errors="coerce")
+        return text
+
+    @staticmethod
+    def share_columns(index: pd.DataFrame) -> list[str]:
+        """Columns of class shares."""
+        return [c for c in index.columns if str(c).startswith("share_")]
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """`splits/manifest.json`."""
+        return read_json(self.root / "splits" / "manifest.json")
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        """SHA-256 of the split manifest, empty without one."""
+        path = self.root / "splits" / "manifest.json"
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+    @cached_property
+    def parts(self) -> dict[str, list[str]]:
+        """Tile names of train, val and test, as the list files have them."""
+        found = {}
+        for part in ("train", "val", "test"):
+            path = self.root / "splits" / f"{part}_RGB.txt"
+            if path.exists():
+                found[part] = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return found
+
+    @cached_property
+    def part_of(self) -> dict[str, str]:
+        """Part of each tile; tiles lost to the guard band are `dropped`."""
+        of = {tile: part for part, tiles in self.parts.items() for tile in tiles}
+        return {**{str(t): "dropped" for t in self.manifest.get("dropped", [])}, **of}
+
+    @cached_property
+    def alignments(self) -> dict[str, dict[str, Any]]:
+        """`alignment.json` per scene."""
+        paths = sorted((self.root / "scenes").glob("*/alignment.json"))
+        return {p.parent.name: record for p in paths if (record := read_json(p))}
+
+    def curves(self, stage: str, name: str) -> pd.DataFrame:
+        """`curves.csv` of one training."""
+        return read_table(self.root / stage / name / "curves.csv")
+
+    def summary(self, stage: str, name: str) -> dict[str, Any]:
+        """`summary.json` of one training."""
+        return read_json(self.root / stage / name / "summary.json")
+
+    def evaluation(self, run: Run) -> dict[str, Any]:
+        """`metrics.json` of one run."""
+        return read_json(self.root / "evaluate" / run.name / "metrics.json")
+
+    @cached_property
+    def scored(self) -> list[Run]:
+        """Runs of the sweep that were evaluated."""
+        return [run for run in self.config.runs if (self.root / "evaluate" / run.name / "metrics.json").exists()]
+
+    @cached_property
+    def missing(self) -> list[Run]:
+        """Runs of the sweep that were not evaluated."""
+        return [run for run in self.config.runs if run not in self.scored]
+
+    @cached_property
+    def majority(self) -> tuple[str, float] | None:
+        """Most frequent class of the test truth and its share: what always guessing it would score in OA."""
+        for run in self.scored:
+            truth = np.array(self.evaluation(run).get("confusion", []), float)
+            if truth.ndim == 2 and truth.sum() > 0 and len(truth) == len(self.classes):
+                shares = truth.sum(1) / truth.sum()
+                return self.classes.names[int(shares.argmax())], float(shares.max())
+        return None
+
+    @cached_property
+    def benchmarks(self) -> pd.DataFrame:
+        """Seconds, peak memory in MiB and number of jobs per stage, from Snakemake's benchmark files."""
+        folder, rows = self.root / "benchmarks", []
+        for path in sorted(folder.rglob("*.tsv")):
+            try:
+                table = pd.read_csv(path, sep="\t", dtype=str)
+            except (OSError, ValueError):
+                continue
+            stage = path.relative_to(folder).parts[0].removesuffix(".tsv")
+            rows += [(stage, number(r.get("s")), number(r.get("max_rss"))) for r in table.to_dict("records")]
+        frame = pd.DataFrame(rows, columns=["stage", "seconds", "memory"])
+        return frame.groupby("stage", sort=False).agg(
+            jobs=("seconds", "size"), seconds=("seconds", "sum"), longest=("seconds", "max"), memory=("memory", "max")
+        )

@@ -1,0 +1,185 @@
+"""The scores of the sweep as typed records: runs, means over seeds with intervals, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tmcnet.config import Run
+from tmcnet.report.files import number, read_json, read_table
+from tmcnet.report.palette import Series, series_order
+
+METRICS = ("oa", "kappa", "miou", "mf1")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its interval; the limits are NaN where none is known."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference `a - b` of one metric at one label fraction.
+
+    Attributes:
+        p: Two-sided p-value, NaN where none is known.
+        seeds: Pairs of runs behind it, 0 where not told.
+    """
+
+    metric: str
+    fraction: float
+    a: Series
+    b: Series
+    difference: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the interval excludes no difference at all."""
+        return self.low > 0 or self.high < 0
+
+
+class Scores:
+    """What `metrics.csv`, `metrics.json` and `comparisons.csv` of a results folder say."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """`metrics.csv`, one row a run."""
+        table = read_table(self.root / "metrics.csv")
+        return table if {"network", "variant", "method", "fraction"} <= set(table.columns) else pd.DataFrame()
+
+    @cached_property
+    def series(self) -> list[Series]:
+        """Every combination of network, variant and start that was scored."""
+        if self.table.empty:
+            return []
+        rows = self.table[["network", "variant", "method"]].drop_duplicates().itertuples(index=False)
+        return sorted((Series(*map(str, row)) for row in rows), key=series_order)
+
+    @cached_property
+    def fractions(self) -> list[float]:
+        """Label fractions in percent, ascending."""
+        return [] if self.table.empty else sorted(float(f) for f in self.table["fraction"].unique())
+
+    @cached_property
+    def seeds(self) -> int:
+        """Fewest seeds behind any mean."""
+        return (
+            0
+            if self.table.empty
+            else int(self.table.groupby(["network", "variant", "method", "fraction"]).size().min())
+        )
+
+    def rows(self, series: Series, fraction: float) -> pd.DataFrame:
+        """The runs of one series at one label fraction."""
+        t = self.table
+        same = (t["network"] == series.network) & (t["variant"] == series.variant) & (t["method"] == series.method)
+        return t[same & (t["fraction"] == fraction)]
+
+    def estimate(self, series: Series, fraction: float, metric: str) -> Estimate | None:
+        """Mean over seeds and interval, or None where nothing was run."""
+        rows = self.rows(series, fraction)
+        if rows.empty or metric not in rows:
+            return None
+        known = self._headline.get((series, fraction), {}).get(metric)
+        limits = (
+            (number(known.get("low")), number(known.get("high"))) if isinstance(known, dict) else (np.nan, np.nan)
+        )
+        return Estimate(float(rows[metric].mean()), *limits, seeds=len(rows))
+
+    @cached_property
+    def _headline(self) -> dict[tuple[Series, float], dict[str, Any]]:
+        return dict(_headline_entries(read_json(self.root / "metrics.json")))
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """The paired differences, in file order."""
+        return [c for row in read_table(self.root / "comparisons.csv").to_dict("records") if (c := _comparison(row))]
+
+    def best(self, metric: str) -> dict[tuple[str, str], Run]:
+        """Per network and variant, the best run at the largest fraction that it was run with."""
+        found: dict[tuple[str, str], Run] = {}
+        for series in self.series:
+            rows = self.table[(self.table["network"] == series.network) & (self.table["variant"] == series.variant)]
+            rows = rows[rows["fraction"] == rows["fraction"].max()].sort_values(metric, ascending=False)
+            row = rows.iloc[0]
+            found[series.network, series.variant] = Run(
+                series.network, series.variant, str(row["method"]), float(row["fraction"]), int(row["seed"])
+            )
+        return found
+
+
+def _headline_entries(tree: dict[str, Any]) -> Iterator[tuple[tuple[Series, float], dict[str, Any]]]:
+    for name, entry in tree.items():
+        parts = str(name).split("__")
+        if not isinstance(entry, dict) or len(parts) != 3 or "-" not in parts[0] or not parts[2].startswith("R"):
+            continue
+        yield (parse_series("__".join(parts[:2])), number(parts[2][1:])), entry
+
+
+def parse_series(key: str) -> Series:
+    """Read `mssnet-corrected__tmcnet` back into a series."""
+    head, _, method = key.partition("__")
+    network, _, variant = head.partition("-")
+    return Series(network, variant, method)
+
+
+def _comparison(row: dict[Any, Any]) -> Comparison | None:
+    if not {"metric", "fraction", "a", "b", "difference", "low", "high"} <= set(row):
+        return None
+    seeds = number(row.get("n_seeds", 0))
+    return Comparison(
+        str(row["metric"]),
+        number(row["fraction"]),
+        parse_series(str(row["a"])),
+        parse_series(str(row["b"])),
+        number(row["difference"]),
+        number(row["low"]),
+        number(row["high"]),
+        number(row.get("p")),
+        0 if np.isnan(seeds) else int(seeds),
+    )
+
+
+@dataclass(frozen=True)
+class TileScores:
+    """Confusion matrices per test tile of one run: names and scenes of T tiles, T x K x K counts, rows truth."""
+
+    names: list[str]
+    scenes: list[str]
+    confusion: npt.NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> npt.NDArray[np.float64]:
+        """Overall accuracy per tile, NaN for tiles without labels."""
+        total = self.confusion.sum((1, 2)).astype(float)
+        right = np.trace(self.confusion, axis1=1, axis2=2).astype(float)
+        return np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def read_tiles(path: Path) -> TileScores | None:
+    """Read `tiles.npz` of a run, or None where there is none."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names, scenes = archive["names"].astype(str).tolist(), archive["scenes"].astype(str).tolist()
+            return TileScores(names, scenes, archive["confusion"])
+    except (OSError, KeyError, ValueError):
+        return None

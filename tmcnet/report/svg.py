@@ -1,0 +1,135 @@
+"""Matplotlib figures as small, self-contained SVG that may stand beside each other in one HTML page."""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "http://www.w3.org/1999/xlink"
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
+    "font.size": 10.5,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10.5,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "tmcnet",
+    "text.parse_math": False,  # a class called `$x$` is a name, no formula
+    "axes.unicode_minus": True,
+}
+
+
+@contextmanager
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: object) -> Iterator[Figure]:
+    """A figure in the report's style, without a display and freed by whoever lets go of it.
+
+    Args:
+        width: Width in inches; 7.5 fills a column of text.
+        height: Height in inches.
+        rows: Rows of axes.
+        columns: Columns of axes.
+        options: Passed on to `Figure.subplots`.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        figure.subplots(rows, columns, **options)
+        yield figure
+
+
+def plain(text: str) -> str:
+    """A label for legends: Matplotlib would hide one that starts with an underscore."""
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def render(figure: Figure, name: str) -> Markup:
+    """SVG text of a figure, to stand inside an HTML page.
+
+    Ids get the figure's name in front, so that charts on one page do not borrow each other's shapes; dates,
+    metadata and the style sheet (which would apply to the whole page) are taken out. Text stays text and is escaped.
+
+    Args:
+        figure: What was drawn.
+        name: Unique on the page.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    ET.register_namespace("", _SVG)
+    root = ET.fromstring(buffer.getvalue())
+    _drop(root, {f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"})
+    prefix = re.sub(r"[^A-Za-z0-9-]", "-", name)
+    used = _references(root)
+    for element in root.iter():
+        _clean(element, prefix, used)
+    root.attrib.pop("width", None)
+    root.attrib.pop("height", None)
+    return Markup(ET.tostring(root, encoding="unicode"))
+
+
+def _drop(parent: ET.Element, tags: set[str]) -> None:
+    for child in list(parent):
+        if child.tag in tags:
+            parent.remove(child)
+        else:
+            _drop(child, tags)
+
+
+def _references(root: ET.Element) -> set[str]:
+    found = set()
+    for element in root.iter():
+        for value in element.attrib.values():
+            found.update(_REFERENCE.findall(value))
+            if value.startswith("#"):
+                found.add(value[1:])
+    return found
+
+
+def _clean(element: ET.Element, prefix: str, used: set[str]) -> None:
+    for key, value in list(element.attrib.items()):
+        if key == f"{{{_XLINK}}}href":
+            del element.attrib[key]
+            element.set("href", f"#{prefix}-{value[1:]}" if value.startswith("#") else value)
+        elif key == "id" and value in used:
+            element.set("id", f"{prefix}-{value}")
+        elif key == "id":
+            del element.attrib[key]
+        elif "url(#" in value:
+            element.set(key, _REFERENCE.sub(rf"url(#{prefix}-\1)", value))
+        elif key in ("d", "transform", "x", "y", "points"):
+            element.set(key, _LONG_NUMBER.sub(lambda m: f"{float(m[0]):.2f}", value))
+    if (
+        element.tag == f"{{{_SVG}}}text"
+        or element.tag == f"{{{_SVG}}}g"
+        or element.text is None
+        or element.text.strip()
+    ):
+        return
+    element.text = None

@@ -1,0 +1,107 @@
+"""The verdict in words: what the paired differences allow to be said, and no more."""
+
+from __future__ import annotations
+
+from tmcnet.config import RANDOM_START
+from tmcnet.report.blocks import number_text, percent, plural
+from tmcnet.report.palette import FUSION, METRIC_NAMES, SINGLE, network_label
+from tmcnet.report.results import Results
+from tmcnet.report.scores import Comparison
+
+FEW_SEEDS = 5
+
+
+def verdict(results: Results) -> list[str]:
+    """Sentences for a reader in a hurry: on pre-training, on fusion, and on what they rest on."""
+    if results.scores.table.empty:
+        return ["No run has been evaluated yet, so there is nothing to conclude."]
+    metric = results.config.report.metric
+    return [*_pretraining(results, metric), *_fusion(results, metric), *_caution(results)]
+
+
+def _pretraining(results: Results, metric: str) -> list[str]:
+    """One sentence a method, at the smallest fraction where it meets a random start of the same network."""
+    pairs = [c for c in results.scores.comparisons if c.metric == metric and _against_random(c)]
+    if not pairs:
+        return ["Pre-training and random start were not compared, so nothing can be said about pre-training."]
+    main = [c for c in pairs if c.a.network == "mssnet"] or pairs
+    sentences = []
+    for series in dict.fromkeys(c.a for c in main):
+        mine = sorted((c for c in main if c.a == series), key=lambda c: c.fraction)
+        who = f"{series.method} pre-training of {network_label(series.network, series.variant)}"
+        sentences.append(f"At {percent(mine[0].fraction)} of the labels, {who} {_change(mine[0], results)}")
+        if len(mine) > 1:
+            sentences.append(_elsewhere(mine[1:], results))
+    return sentences
+
+
+def _against_random(c: Comparison) -> bool:
+    same = (c.a.network, c.a.variant) == (c.b.network, c.b.variant)
+    return same and c.b.method == RANDOM_START and c.a.method != RANDOM_START
+
+
+def _change(c: Comparison, results: Results) -> str:
+    level = f"{results.config.evaluate.confidence * 100:g} %"
+    seeds = f", {plural(c.seeds, 'seed')}" if c.seeds else ""
+    text = (
+        f"changed {METRIC_NAMES[c.metric]} by {number_text(c.difference, sign=True)} ({level} interval "
+        f"{number_text(c.low, sign=True)} to {number_text(c.high, sign=True)}{seeds})"
+    )
+    if c.low != c.low or c.high != c.high:
+        return f"{text}: without an interval this is no evidence either way."
+    if not c.reliable:
+        return f"{text}: no reliable difference."
+    return f"{text}: a {'gain' if c.difference > 0 else 'loss'} that the interval bears out."
+
+
+def _elsewhere(rest: list[Comparison], results: Results) -> str:
+    metric = METRIC_NAMES[rest[0].metric]
+    parts = [
+        f"{number_text(c.difference, sign=True)} at {percent(c.fraction)} ({_judgement(c)})" for c in rest if c.low == c.low
+    ]
+    return f"With more labels the change in {metric} was {', '.join(parts)}." if parts else ""
+
+
+def _judgement(c: Comparison) -> str:
+    return "reliable" if c.reliable else "not reliable"
+
+
+def _fusion(results: Results, metric: str) -> list[str]:
+    """One sentence on fusion against each single sensor, at the largest fraction where both started alike."""
+    sentences = []
+    for single in SINGLE:
+        pairs = [p for c in results.scores.comparisons if c.metric == metric and (p := _fused_first(c, single))]
+        if not pairs:
+            continue
+        ranks = {n: i for i, n in enumerate(FUSION)}
+        c = min(pairs, key=lambda c: (ranks[c.a.network], c.a.variant == "reference", -c.fraction))
+        who = network_label(c.a.network, c.a.variant)
+        other = network_label(c.b.network, c.b.variant).replace("Optical", "optical").replace(" only", " alone")
+        start = "both from a random start" if c.a.method == RANDOM_START else f"both after {c.a.method} pre-training"
+        lead = f"At {percent(c.fraction)} of the labels, fusing both sensors ({who}) instead of {other}, {start},"
+        sentences.append(f"{lead} {_change(c, results)}")
+    return sentences or ["Fusion and single sensors were not compared, so nothing can be said about fusion."]
+
+
+def _fused_first(c: Comparison, single: str) -> Comparison | None:
+    """The comparison as fusion minus single sensor, turned round where needed; None if it is another one."""
+    if c.a.method != c.b.method:
+        return None
+    if c.a.network in FUSION and c.b.network == single:
+        return c
+    if c.b.network in FUSION and c.a.network == single:
+        return Comparison(c.metric, c.fraction, c.b, c.a, -c.difference, -c.high, -c.low, c.p, c.seeds)
+    return None
+
+
+def _caution(results: Results) -> list[str]:
+    out = []
+    if results.scores.seeds < FEW_SEEDS:
+        out.append(
+            f"Each figure rests on {plural(results.scores.seeds, 'seed')}, fewer than {FEW_SEEDS}: "
+            "differences of the size of the spread between seeds mean little."
+        )
+    if results.missing:
+        total = len(results.config.runs)
+        out.append(f"{len(results.missing)} of {total} planned runs have no scores yet; the verdict may change.")
+    return out

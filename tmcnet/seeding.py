@@ -1,0 +1,24 @@
+"""Random generators that depend on what is drawn, never on when or where it is drawn."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def derive_seed(seed: int, purpose: str, *items: str | int) -> int:
+    """A 63-bit seed that is the same on any machine for the same arguments.
+
+    Args:
+        seed: The run's own seed.
+        purpose: What is drawn, such as `views`.
+        items: What it is drawn for, such as a tile name and an epoch.
+    """
+    text = "\x1f".join([str(seed), purpose, *map(str, items)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, purpose: str, *items: str | int) -> np.random.Generator:
+    """A NumPy generator seeded by (seed, purpose, items)."""
+    return np.random.default_rng(derive_seed(seed, purpose, *items))

@@ -1,0 +1,1 @@
+"""Both trainings: self-supervised pre-training and supervised fine-tuning."""

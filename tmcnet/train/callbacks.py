@@ -1,0 +1,155 @@
+"""What happens around a step: curves, progress lines, the stop at a loss that is not finite, and saved states."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from tmcnet.errors import TrainingError
+
+PROGRESS_SECONDS = 10.0
+STATE_FILE = "last.ckpt"
+
+
+class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
+    """Means of what steps report, one row every `log_every` steps; part of the saved state, so resuming leaves no gap.
+
+    Args:
+        log_every: Steps between two points.
+        steps: Number of steps in all; the last one always ends a point.
+    """
+
+    def __init__(self, log_every: int, steps: int) -> None:
+        self.log_every, self.steps = log_every, steps
+        self.rows: dict[int, dict[str, float]] = {}
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def wants(self, step: int) -> bool:
+        """Whether step (counted from 1) ends a point of the curves."""
+        return step % self.log_every == 0 or step == self.steps
+
+    def add(self, step: int, **values: float) -> None:
+        """Enter more values, such as a validation score, into the row of a step (counted from 1)."""
+        self.rows.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: dict[str, torch.Tensor], *_: object
+    ) -> None:
+        """Take in one step's numbers."""
+        step = trainer.global_step
+        for name, value in outputs.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        self.count += 1
+        if not self.wants(step):
+            return
+        means = {name: total / self.count for name, total in self.sums.items()}
+        self.add(step, **means, learning_rate=pl_module.last_rate, **pl_module.measure(step))
+        self.sums, self.count = {}, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {"rows": self.rows, "sums": self.sums, "count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the curves up where a killed run left them."""
+        self.rows, self.sums, self.count = state_dict["rows"], state_dict["sums"], state_dict["count"]
+
+    def write(self, path: Path) -> None:
+        """Write `curves.csv`: one row a step, empty where a value was not measured."""
+        columns = ["step", *dict.fromkeys(name for row in self.rows.values() for name in row)]
+        with path.open("w", newline="") as file:
+            rows = csv.DictWriter(file, columns, lineterminator="\n")
+            rows.writeheader()
+            for step, row in sorted(self.rows.items()):
+                rows.writerow({"step": step, **{name: f"{value:.6g}" for name, value in row.items()}})
+
+
+class Progress(pl.Callback):  # type: ignore[misc]
+    """A line on stderr every ten seconds: step, loss, tiles a second, time left.
+
+    Args:
+        label: What is being trained.
+        steps: Number of steps in all.
+        batch_size: Tiles in a step.
+    """
+
+    def __init__(self, label: str, steps: int, batch_size: int) -> None:
+        self.label, self.steps, self.batch_size = label, steps, batch_size
+        self.first, self.began, self.told = 0, 0.0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
+        """Start the clock."""
+        self.first, self.began = trainer.global_step, time.monotonic()
+        self.told = self.began
+        if self.first:
+            print(f"{self.label}: resumes after step {self.first}", file=sys.stderr, flush=True)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, _: pl.LightningModule, outputs: dict[str, torch.Tensor], *__: object
+    ) -> None:
+        """Tell how far it is."""
+        now, step = time.monotonic(), trainer.global_step
+        if now - self.told < PROGRESS_SECONDS and step != self.steps:
+            return
+        self.told = now
+        rate = (step - self.first) / max(now - self.began, 1e-9)
+        print(
+            f"{self.label}: step {step}/{self.steps}, loss {float(outputs['loss']):.4f}, "
+            f"{rate * self.batch_size:.1f} tiles/s, {math.ceil((self.steps - step) / rate)} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class FiniteLoss(pl.Callback):  # type: ignore[misc]
+    """Stops before a loss that is not finite can spoil the weights, and keeps the names of the tiles that gave it.
+
+    Args:
+        state: Folder of the run's state, where the names are written.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
+        """Look at the loss of a step."""
+        if torch.isfinite(loss):
+            return
+        step = trainer.global_step + 1
+        self.state.mkdir(parents=True, exist_ok=True)
+        file = self.state / f"not_finite_step_{step}.json"
+        file.write_text(json.dumps({"step": step, "tiles": pl_module.tile_names}, indent=1))
+        raise TrainingError(
+            f"the loss of step {step} is {float(loss)}; the names of its tiles are in {file}. "
+            "Look at their values, or lower the learning rate."
+        )
+
+
+class StateSaver(pl.Callback):  # type: ignore[misc]
+    """Saves everything a killed run needs to go on.
+
+    Stands last among the callbacks, so that their state is that of the same step.
+
+    Args:
+        state: Folder of the run's state.
+        every: Steps between two states.
+        steps: Number of steps in all; nothing is saved after the last, when the results themselves are written.
+    """
+
+    def __init__(self, state: Path, every: int, steps: int) -> None:
+        self.state, self.every, self.steps = state, every, steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Save after every so many steps."""
+        if trainer.global_step % self.every == 0 and trainer.global_step < self.steps:
+            self.state.mkdir(parents=True, exist_ok=True)
+            trainer.save_checkpoint(self.state / STATE_FILE)

@@ -1,0 +1,161 @@
+"""The training loop that pre-training and fine-tuning share, on Lightning."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from tmcnet.config import ComputeConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.seeding import derive_seed
+from tmcnet.train.callbacks import STATE_FILE, Curves, FiniteLoss, Progress, StateSaver
+from tmcnet.train.optimise import OptimiserPlan, build_optimiser
+from tmcnet.train.stream import step_loader
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """How a training runs.
+
+    Attributes:
+        label: What is trained, in progress lines.
+        steps: Number of steps.
+        batch_size: Tiles in a step, for the progress lines.
+        checkpoint_every: Steps between two saved states.
+        state: Folder of the saved states; a state found there is taken up.
+        threads: CPU threads.
+        compute: Accelerator and number format.
+        seed: Seed of what the network itself draws (dropout).
+    """
+
+    label: str
+    steps: int
+    batch_size: int
+    checkpoint_every: int
+    state: Path
+    threads: int
+    compute: ComputeConfig
+    seed: int
+
+
+class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # lightning is not type-checked here
+    """A network with what one step of its training does; subclasses give `losses` and may give `measure`.
+
+    Args:
+        network: The network whose weights are trained.
+        optimiser: How they are updated.
+        build: Makes the batch of a step, counted from 0; a pure function of the step.
+
+    Attributes:
+        tile_names: Tiles of the batch at hand, for the message about a loss that is not finite; set by `losses`.
+        last_rate: Learning rate of the last step.
+    """
+
+    def __init__(self, network: nn.Module, optimiser: OptimiserPlan, build: Callable[[int], Batch]) -> None:
+        super().__init__()
+        self.network = network
+        self.plan = optimiser
+        self.build = build
+        self.tile_names: list[str] = []
+        self.last_rate = 0.0
+        self.dropout_seed = 0
+        self.workers = 0
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The scalar `loss` of a batch that is minimised, and further scalars for the curves."""
+        raise NotImplementedError
+
+    def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - for subclasses
+        """Further numbers for the row of the curves that step (counted from 1) ends; none unless overridden."""
+        return {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002 - Lightning's signature
+        """One step: the loss with its graph, everything else without."""
+        # Dropout draws from torch's global generator and takes no other; seeding it by the step makes it repeatable.
+        torch.manual_seed(derive_seed(self.dropout_seed, "dropout", self.global_step))
+        losses = self.losses(batch)
+        self.last_rate = float(self.optimizers().param_groups[-1]["lr"])
+        return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Optimiser and schedule, advanced every step."""
+        optimiser, schedule = build_optimiser(self.network, self.plan)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches from the step at which training starts or resumes."""
+        return step_loader(self.build, self.plan.steps, self.global_step, self.workers)
+
+
+def _quiet() -> None:
+    """Lightning's tips and notices drown the project's own lines."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for pattern in (
+        r".*does not have many workers.*",
+        r".*mid-epoch checkpoint.*",
+        r".*You're resuming from a checkpoint that ended before the epoch.*",
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", pattern)
+
+
+def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[pl.Callback] = ()) -> None:
+    """Train for the planned number of steps, from the state a killed run left if there is one.
+
+    Args:
+        module: What is trained; its network holds the trained weights afterwards, on the CPU.
+        plan: How it runs.
+        curves: Filled with what the steps report; the caller writes them.
+        callbacks: Lightning callbacks of the caller; a `state_dict` of theirs is saved and restored. They run after
+            the curves took in a step, and may enter values of their own with `curves.add(step, ...)`.
+
+    Raises:
+        InputError: If the saved state cannot be read.
+        TrainingError: If a loss is not finite.
+    """
+    _quiet()
+    torch.set_num_threads(plan.threads)
+    module.dropout_seed = plan.seed
+    saver = StateSaver(plan.state, plan.checkpoint_every, plan.steps)
+    progress = Progress(plan.label, plan.steps, plan.batch_size)
+    trainer = pl.Trainer(
+        accelerator=plan.compute.accelerator,
+        devices=1,
+        precision=plan.compute.precision,
+        max_steps=plan.steps,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=plan.state,
+        callbacks=[FiniteLoss(plan.state), curves, progress, *callbacks, saver],
+        # One process a job: without this Lightning takes a Slurm allocation for its own and may wait for others.
+        plugins=[LightningEnvironment()],
+    )
+    # Reading tiles competes with a GPU only when it happens in the training process.
+    module.workers = plan.threads if trainer.strategy.root_device.type == "cuda" else 0
+    saved = plan.state / STATE_FILE
+    try:
+        trainer.fit(module, ckpt_path=saved if saved.exists() else None, weights_only=True)
+    except (EOFError, RuntimeError, KeyError) as error:
+        if trainer.state.fn is None or not saved.exists() or trainer.global_step > 0:
+            raise
+        what = f"the saved state of an earlier run cannot be taken up ({str(error).splitlines()[0]})"
+        raise InputError(Problem(str(saved), what, "Delete this file to start anew.")) from error
+    module.cpu()

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Makes .venv with the pinned stack and sees to it that the GDAL command-line tools are there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo -n "$@"
+    else return 1
+    fi
+}
+
+# Installs Debian packages where that is allowed, else prints the one command that does.
+need_packages() {
+    say "Installing $* ..."
+    if command -v apt-get >/dev/null \
+        && as_root apt-get update -qq >&2 \
+        && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
+        return
+    fi
+    say "Could not install $*. Please run: sudo apt-get update && sudo apt-get install -y $*"
+    exit 1
+}
+
+python=${PYTHON:-python3}
+command -v "$python" >/dev/null || need_packages python3 python3-venv
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    say "$("$python" --version) is too old: Python 3.11 or newer is needed. Name one with: make PYTHON=python3.11 ..."
+    exit 1
+}
+"$python" -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
+
+for tool in gdalwarp gdalbuildvrt gdal_translate; do
+    command -v "$tool" >/dev/null || { need_packages gdal-bin; break; }
+done
+
+stamp=.venv/.installed
+wanted=$(cat pyproject.toml constraints.txt | sha256sum)
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    exit 0
+fi
+say "Installing the Python environment into .venv (one to five minutes) ..."
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip install -q uv
+# Bytecode is compiled now, since otherwise every job would spend ten seconds on its imports.
+UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}" VIRTUAL_ENV=$PWD/.venv \
+    .venv/bin/uv pip install -q --compile-bytecode -c constraints.txt -e '.[dev]'
+printf '%s\n' "$wanted" >"$stamp"

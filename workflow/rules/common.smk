@@ -1,0 +1,61 @@
+# The checked config, and what all stages ask of it.
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from tmcnet.config import RANDOM_START, Run, load
+from tmcnet.errors import InputError
+from tmcnet.raster.sources import find_entries
+
+try:
+    CONFIG = load(config)
+except InputError as error:
+    raise WorkflowError(f"The config must be mended:\n{error}") from None
+
+RESULTS = CONFIG.results_dir
+DATA = CONFIG.data_root
+TILED = CONFIG.source.layout in ("tiles", "seed")
+RUNS = {run.name: run for run in CONFIG.runs}
+MAP_RUNS = [run.name for run in CONFIG.map_runs]
+
+try:
+    ENTRIES = {entry.scene: entry for entry in find_entries(CONFIG.source, Path(DATA))}
+except InputError as error:
+    raise WorkflowError(f"The imagery must be mended:\n{error}") from None
+
+SCENES = [] if TILED else sorted(ENTRIES)
+
+
+def section(*names):
+    """The config sections that a job depends on, as plain values; a change of other sections does not rerun it."""
+    return {name: getattr(CONFIG, name).model_dump(mode="json") for name in names}
+
+
+def rasters(_wildcards):
+    """Every raster file of the source."""
+    entries = ENTRIES.values()
+    return [str(path) for e in entries for path in (*e.optical, *e.sar, *e.label)]
+
+
+def start_weights(wildcards):
+    """The weights a run starts from: none, those of a pre-training, or a file named in the config."""
+    method = RUNS[wildcards.run].method
+    if method == RANDOM_START:
+        return []
+    return CONFIG.pretrain.weights.get(
+        method, f"{RESULTS}/pretrain/{method}/weights.safetensors"
+    )
+
+
+def run_of(wildcards):
+    """The name of the run, once it is known to belong to the sweep."""
+    if wildcards.run not in RUNS:
+        raise WorkflowError(
+            f"{wildcards.run} is not a run of `finetune.sweep`. The runs are: {', '.join(RUNS)}."
+        )
+    return wildcards.run
+
+
+def folder(*parts):
+    """A function that gives a folder below the results, for params that name more than one file."""
+    return lambda wildcards: str(Path(RESULTS, *parts))

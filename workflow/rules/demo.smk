@@ -1,0 +1,23 @@
+# Stage 0, for the demo alone: stand-ins for real scenes.
+#   needs: nothing but the config
+#   gives: {data_root}/demo/<scene>/{optical,sar,label}.tif and truth.npz
+
+
+rule simulate_scene:
+    output:
+        optical=f"{DATA}/demo/{{scene}}/optical.tif",
+        sar=f"{DATA}/demo/{{scene}}/sar.tif",
+        label=f"{DATA}/demo/{{scene}}/label.tif",
+        truth=f"{DATA}/demo/{{scene}}/truth.npz",
+    log:
+        f"{RESULTS}/logs/simulate/{{scene}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/simulate/{{scene}}.tsv"
+    conda:
+        "../envs/tmcnet.yaml"
+    params:
+        demo=CONFIG.source.demo.model_dump(mode="json"),
+    message:
+        "Simulating the scene {wildcards.scene}"
+    script:
+        "../scripts/simulate_scene.py"

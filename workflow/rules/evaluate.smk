@@ -1,0 +1,98 @@
+# Stage 7: scores on the test part, and maps of whole scenes.
+#   needs: {results_dir}/finetune/<run>/weights.safetensors, test tiles, {results_dir}/scenes/
+#   gives: {results_dir}/evaluate/<run>/{metrics.json,tiles.npz}
+#          {results_dir}/maps/<scene>/<run>.tif with <run>_confidence.tif, and maps/<run>.csv
+#          {results_dir}/metrics.csv, metrics.json, comparisons.csv
+
+
+rule evaluate_run:
+    input:
+        tiles=rules.make_tiles.output.index,
+        test=rules.make_splits.output.test,
+        val=rules.make_splits.output.val,
+        weights=rules.finetune_run.output.weights,
+    output:
+        metrics=f"{RESULTS}/evaluate/{{run}}/metrics.json",
+        tiles=f"{RESULTS}/evaluate/{{run}}/tiles.npz",
+    log:
+        f"{RESULTS}/logs/evaluate/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate/{{run}}.tsv"
+    conda:
+        "../envs/tmcnet.yaml"
+    threads: CONFIG.compute.finetune_threads
+    resources:
+        gpu=int(CONFIG.compute.accelerator == "gpu"),
+    params:
+        **section("evaluate", "compute"),
+        run=run_of,
+    message:
+        "Scoring {wildcards.run} on the test part"
+    script:
+        "../scripts/evaluate_run.py"
+
+
+rule map_scenes:
+    input:
+        weights=rules.finetune_run.output.weights,
+        scenes=rules.make_tiles.input.scenes,
+        tiles=rules.make_tiles.output.index,
+        test=rules.make_splits.output.test,
+    output:
+        table=f"{RESULTS}/maps/{{run}}.csv",
+        maps=expand(f"{RESULTS}/maps/{{scene}}/{{{{run}}}}.tif", scene=SCENES),
+        confidence=expand(
+            f"{RESULTS}/maps/{{scene}}/{{{{run}}}}_confidence.tif", scene=SCENES
+        ),
+    log:
+        f"{RESULTS}/logs/maps/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/maps/{{run}}.tsv"
+    conda:
+        "../envs/tmcnet.yaml"
+    threads: CONFIG.compute.finetune_threads
+    resources:
+        gpu=int(CONFIG.compute.accelerator == "gpu"),
+    params:
+        **section("maps", "compute"),
+        scenes=SCENES,
+        scenes_root=folder("scenes"),
+    message:
+        "Mapping whole scenes with {wildcards.run}"
+    script:
+        "../scripts/map_scenes.py"
+
+
+rule summarise:
+    input:
+        metrics=expand(rules.evaluate_run.output.metrics, run=RUNS),
+        index=rules.make_tiles.output.index,
+        manifest=rules.make_splits.output.manifest,
+    output:
+        csv=f"{RESULTS}/metrics.csv",
+        json=f"{RESULTS}/metrics.json",
+        comparisons=f"{RESULTS}/comparisons.csv",
+    log:
+        f"{RESULTS}/logs/summarise.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summarise/all.tsv"
+    conda:
+        "../envs/tmcnet.yaml"
+    params:
+        **section("evaluate"),
+        evaluate_root=folder("evaluate"),
+        runs=list(RUNS),
+    message:
+        "Comparing the runs"
+    script:
+        "../scripts/summarise.py"
+
+
+rule evaluate:
+    input:
+        rules.summarise.output,
+
+
+rule maps:
+    input:
+        expand(rules.map_scenes.output.table, run=MAP_RUNS),

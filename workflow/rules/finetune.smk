@@ -1,0 +1,39 @@
+# Stage 6: supervised fine-tuning, one job a run.
+#   needs: training and validation tiles with their labels, {results_dir}/pretrain/<method>/weights.safetensors
+#   gives: {results_dir}/finetune/<run>/{weights.safetensors,curves.csv,summary.json}
+
+
+rule finetune_run:
+    input:
+        tiles=rules.make_tiles.output.index,
+        splits=rules.make_splits.output.manifest,
+        normalisation=rules.normalise.output,
+        start=start_weights,
+    output:
+        weights=f"{RESULTS}/finetune/{{run}}/weights.safetensors",
+        curves=f"{RESULTS}/finetune/{{run}}/curves.csv",
+        summary=f"{RESULTS}/finetune/{{run}}/summary.json",
+    log:
+        f"{RESULTS}/logs/finetune/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/finetune/{{run}}.tsv"
+    conda:
+        "../envs/tmcnet.yaml"
+    threads: CONFIG.compute.finetune_threads
+    resources:
+        gpu=int(CONFIG.compute.accelerator == "gpu"),
+    params:
+        **section("model", "sensors", "compute"),
+        # A killed run resumes from here; outside the outputs, which Snakemake deletes before a job starts.
+        run=run_of,
+        finetune=CONFIG.finetune.model_dump(mode="json", exclude={"sweep"}),
+        state=lambda wildcards: f"{RESULTS}/.state/finetune/{wildcards.run}",
+    message:
+        "Fine-tuning {wildcards.run}"
+    script:
+        "../scripts/finetune_run.py"
+
+
+rule finetune:
+    input:
+        expand(rules.finetune_run.output, run=RUNS),

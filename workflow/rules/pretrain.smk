@@ -1,0 +1,40 @@
+# Stage 5: self-supervised pre-training.
+#   needs: the training tiles without their labels, {results_dir}/normalisation.json
+#   gives: {results_dir}/pretrain/<method>/{weights.safetensors,curves.csv,summary.json}
+
+
+rule pretrain_method:
+    input:
+        tiles=rules.make_tiles.output.index,
+        train=rules.make_splits.output.train,
+        normalisation=rules.normalise.output,
+    output:
+        weights=f"{RESULTS}/pretrain/{{method}}/weights.safetensors",
+        curves=f"{RESULTS}/pretrain/{{method}}/curves.csv",
+        summary=f"{RESULTS}/pretrain/{{method}}/summary.json",
+    log:
+        f"{RESULTS}/logs/pretrain/{{method}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/pretrain/{{method}}.tsv"
+    conda:
+        "../envs/tmcnet.yaml"
+    threads: CONFIG.compute.pretrain_threads
+    resources:
+        gpu=int(CONFIG.compute.accelerator == "gpu"),
+    params:
+        **section("model", "sensors", "compute"),
+        # A killed run resumes from here; outside the outputs, which Snakemake deletes before a job starts.
+        method=lambda wildcards: CONFIG.pretrain.methods[wildcards.method].model_dump(
+            mode="json"
+        ),
+        pretrain=CONFIG.pretrain.model_dump(mode="json", exclude={"methods", "weights"}),
+        state=lambda wildcards: f"{RESULTS}/.state/pretrain/{wildcards.method}",
+    message:
+        "Pre-training both encoders: {wildcards.method}"
+    script:
+        "../scripts/pretrain_method.py"
+
+
+rule pretrain:
+    input:
+        expand(rules.pretrain_method.output, method=CONFIG.pretrain.methods),

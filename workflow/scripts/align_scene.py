@@ -1,0 +1,18 @@
+"""Put optical, SAR and label of one scene on one grid."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import AlignConfig, LabelsConfig, SensorsConfig
+from tmcnet.raster.grid import align_scene
+
+with logged(snakemake.log[0]):
+    align_scene(
+        Path(snakemake.input[0]),
+        snakemake.wildcards.scene,
+        SensorsConfig.model_validate(snakemake.params.sensors),
+        LabelsConfig.model_validate(snakemake.params.labels),
+        AlignConfig.model_validate(snakemake.params.align),
+        Path(snakemake.output.optical).parent,
+    )

@@ -1,0 +1,20 @@
+"""Score one run on the test part."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import ComputeConfig, EvaluateConfig, Run
+from tmcnet.evaluate.evaluate import evaluate_run
+
+with logged(snakemake.log[0]):
+    evaluate_run(
+        tiles_root=Path(snakemake.input.tiles).parent,
+        test_list=Path(snakemake.input.test),
+        val_list=Path(snakemake.input.val),
+        weights=Path(snakemake.input.weights),
+        run=Run.parse(snakemake.params.run),
+        config=EvaluateConfig.model_validate(snakemake.params.evaluate),
+        compute=ComputeConfig.model_validate(snakemake.params.compute),
+        out=Path(snakemake.output.metrics).parent,
+    )

@@ -1,0 +1,23 @@
+"""Fine-tune one network on one label fraction from one start."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
+from tmcnet.train.finetune import finetune
+
+with logged(snakemake.log[0]):
+    finetune(
+        tiles_root=Path(snakemake.input.tiles).parent,
+        splits=Path(snakemake.input.splits).parent,
+        normalisation=Path(snakemake.input.normalisation),
+        run=Run.parse(snakemake.params.run),
+        weights=Path(snakemake.input.start) if snakemake.input.start else None,
+        config=FinetuneSettings.model_validate(snakemake.params.finetune),
+        model=ModelConfig.model_validate(snakemake.params.model),
+        sensors=SensorsConfig.model_validate(snakemake.params.sensors),
+        compute=ComputeConfig.model_validate(snakemake.params.compute),
+        out=Path(snakemake.output.weights).parent,
+        state=Path(snakemake.params.state),
+    )

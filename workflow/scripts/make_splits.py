@@ -1,0 +1,15 @@
+"""Divide the tiles into parts and label fractions."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import SplitsConfig
+from tmcnet.dataset.splits import make_splits
+
+with logged(snakemake.log[0]):
+    make_splits(
+        Path(snakemake.input.index),
+        SplitsConfig.model_validate(snakemake.params.splits),
+        Path(snakemake.output.manifest).parent,
+    )

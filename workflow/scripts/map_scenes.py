@@ -1,0 +1,28 @@
+"""Map whole scenes with one run, or the first test tiles where the source came in tiles."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import ComputeConfig, MapsConfig
+from tmcnet.evaluate.inference import SceneImages, map_scenes
+from tmcnet.store import TileStore, read_list
+
+with logged(snakemake.log[0]):
+    config = MapsConfig.model_validate(snakemake.params.maps)
+    store = TileStore(Path(snakemake.input.tiles).parent)
+    root = Path(snakemake.params.scenes_root)
+    if snakemake.params.scenes:
+        images = [SceneImages(s, root / s / "optical.tif", root / s / "sar.tif") for s in snakemake.params.scenes]
+    else:
+        tiles = read_list(snakemake.input.test)[: config.max_tiles]
+        images = [SceneImages(t, store.path("optical", t), store.path("sar", t)) for t in tiles]
+    map_scenes(
+        weights=Path(snakemake.input.weights),
+        scenes=images,
+        config=config,
+        compute=ComputeConfig.model_validate(snakemake.params.compute),
+        run_name=snakemake.wildcards.run,
+        maps_root=Path(snakemake.output.table).parent,
+        table=Path(snakemake.output.table),
+    )

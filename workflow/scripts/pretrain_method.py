@@ -1,0 +1,23 @@
+"""Pre-train both encoders with one method."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
+from tmcnet.train.pretrain import pretrain
+
+with logged(snakemake.log[0]):
+    pretrain(
+        tiles_root=Path(snakemake.input.tiles).parent,
+        train_list=Path(snakemake.input.train),
+        normalisation=Path(snakemake.input.normalisation),
+        method_name=snakemake.wildcards.method,
+        method=MethodConfig.model_validate(snakemake.params.method),
+        config=PretrainConfig.model_validate(snakemake.params.pretrain),
+        model=ModelConfig.model_validate(snakemake.params.model),
+        sensors=SensorsConfig.model_validate(snakemake.params.sensors),
+        compute=ComputeConfig.model_validate(snakemake.params.compute),
+        out=Path(snakemake.output.weights).parent,
+        state=Path(snakemake.params.state),
+    )

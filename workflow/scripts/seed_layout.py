@@ -1,0 +1,14 @@
+"""Lay tiles and lists out as the published code expects them."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.dataset.layout import export_seed_layout
+
+with logged(snakemake.log[0]):
+    export_seed_layout(
+        Path(snakemake.input.tiles).parent,
+        Path(snakemake.input.manifest).parent,
+        Path(snakemake.output[0]),
+    )

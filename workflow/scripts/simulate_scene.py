@@ -1,0 +1,15 @@
+"""Simulate one demo scene."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import DemoConfig
+from tmcnet.simulate import simulate_scene
+
+with logged(snakemake.log[0]):
+    simulate_scene(
+        DemoConfig.model_validate(snakemake.params.demo),
+        snakemake.wildcards.scene,
+        Path(snakemake.output.optical).parent,
+    )

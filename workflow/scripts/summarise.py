@@ -1,0 +1,20 @@
+"""Gather the scores of all runs, with intervals and comparisons."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import EvaluateConfig, Run
+from tmcnet.evaluate.summary import summarise
+
+with logged(snakemake.log[0]):
+    summarise(
+        evaluate_root=Path(snakemake.params.evaluate_root),
+        runs=[Run.parse(name) for name in snakemake.params.runs],
+        index=Path(snakemake.input.index),
+        manifest=Path(snakemake.input.manifest),
+        config=EvaluateConfig.model_validate(snakemake.params.evaluate),
+        metrics_csv=Path(snakemake.output.csv),
+        metrics_json=Path(snakemake.output.json),
+        comparisons_csv=Path(snakemake.output.comparisons),
+    )

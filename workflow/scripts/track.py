@@ -1,0 +1,13 @@
+"""Record in MLflow what lies in the results folder."""
+
+from pathlib import Path
+
+from _job import logged
+from _provenance import provenance
+
+from tmcnet.config import Config
+from tmcnet.tracking import sync
+
+with logged(snakemake.log[0]):
+    results = Path(snakemake.params.results)
+    sync(results, Config.model_validate(snakemake.params.config), Path(snakemake.output[0]), provenance(results))

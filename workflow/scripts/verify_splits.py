@@ -1,0 +1,18 @@
+"""Compare splits with their manifest and say what changed."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import SplitsConfig
+from tmcnet.dataset.manifest import verify
+from tmcnet.errors import InputError
+
+with logged(snakemake.log[0]):
+    problems = verify(
+        Path(snakemake.input.manifest).parent,
+        Path(snakemake.input.index),
+        SplitsConfig.model_validate(snakemake.params.splits),
+    )
+    if problems:
+        raise InputError(problems)

@@ -1,0 +1,13 @@
+"""Write the report."""
+
+from pathlib import Path
+
+from _job import logged
+from _provenance import provenance
+
+from tmcnet.config import Config
+from tmcnet.report import build
+
+with logged(snakemake.log[0]):
+    results = Path(snakemake.params.results)
+    build(results, Config.model_validate(snakemake.params.config), Path(snakemake.output[0]), provenance(results))
