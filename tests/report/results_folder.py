@@ -1,7 +1,7 @@
 """A complete, small results folder as the workflow leaves it, made in code.
 
-Two scenes of 256 x 256 pixels in 16 tiles each, 5 classes, two pre-trainings and a sweep of fine-tuned runs. The scores
-are not free inventions: predictions are drawn with an error rate per run, and every table follows from them.
+Two scenes of 256 x 256 pixels in 16 tiles each, 5 classes, two pre-trainings and a sweep of fine-tuned runs. The
+scores are not free inventions: predictions are drawn with an error rate per run, and every table follows from them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,14 @@ def write_raster(path: Path, data: np.ndarray, *, nodata: float | None, origin: 
     profile = {"driver": "GTiff", "count": data.shape[0], "height": data.shape[1], "width": data.shape[2]}
     transform = from_origin(*origin, 10, 10)
     with rasterio.open(
-        path, "w", dtype=data.dtype, nodata=nodata, crs="EPSG:32633", transform=transform, compress="deflate", **profile
+        path,
+        "w",
+        dtype=data.dtype,
+        nodata=nodata,
+        crs="EPSG:32633",
+        transform=transform,
+        compress="deflate",
+        **profile,
     ) as file:
         file.write(data)
 
@@ -116,7 +123,9 @@ def _write_scene(world: World, scene: str, number: int) -> None:
     label = _landscape(rng, len(world.classes))
     spectra = rng.uniform(300, 4000, size=(len(world.classes) + 1, 4))
     shown = np.where(label == 255, len(world.classes), label)
-    optical = (spectra[shown].transpose(2, 0, 1) + rng.normal(0, 150, (4, SIDE, SIDE))).clip(1, 10000).astype(np.uint16)
+    optical = (
+        (spectra[shown].transpose(2, 0, 1) + rng.normal(0, 150, (4, SIDE, SIDE))).clip(1, 10000).astype(np.uint16)
+    )
     optical[:, -20:, -30:] = 0
     sar = (rng.uniform(-22, -4, (len(world.classes) + 1, 2))[shown].transpose(2, 0, 1)).astype(np.float32)
     sar += rng.normal(0, 2, sar.shape).astype(np.float32)
@@ -178,7 +187,9 @@ def _write_inventory(world: World) -> None:
         }
         for scene in SCENES
     ]
-    (world.root / "inventory.json").write_text(json.dumps({"layout": "scenes", "entries": entries, "classes": classes}))
+    (world.root / "inventory.json").write_text(
+        json.dumps({"layout": "scenes", "entries": entries, "classes": classes})
+    )
     rows = [
         {
             "scene": scene,
@@ -235,7 +246,9 @@ def _write_splits(world: World) -> None:
         inside = [
             str(t["tile"])
             for t in world.tiles
-            if t["scene"] == scene and top <= int(str(t["row"])) < top + BLOCK and left <= int(str(t["col"])) < left + BLOCK
+            if t["scene"] == scene
+            and top <= int(str(t["row"])) < top + BLOCK
+            and left <= int(str(t["col"])) < left + BLOCK
         ]
         dropped = inside[-1:] if part == "val" else []
         world.parts[part] += [t for t in inside if t not in dropped]

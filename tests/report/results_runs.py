@@ -90,11 +90,15 @@ def _write_evaluation(
     edges = np.linspace(0, 1, 11)
     middle = (edges[1:] + edges[:-1]) / 2
     record["calibration"] = {
-        "edges": edges.tolist(),
-        "confidence": middle.tolist(),
-        "accuracy": (middle**1.3).tolist(),
-        "count": (np.arange(1, 11) ** 2 * 50).tolist(),
+        "bins": [
+            {"low": lo, "high": hi, "count": 50 * (i + 1) ** 2, "confidence": c, "accuracy": c**1.3}
+            for i, (lo, hi, c) in enumerate(
+                zip(edges[:-1].tolist(), edges[1:].tolist(), middle.tolist(), strict=True)
+            )
+        ]
     }
+    record["calibration"]["scaled"] = {"ece": 0.021, "bins": []}
+    record["calibration"]["bins"][0] |= {"count": 0, "confidence": None, "accuracy": None}
     record["ece"] = 0.04
     (folder / "metrics.json").write_text(json.dumps(record))
     return record
@@ -247,14 +251,20 @@ def _write_maps(root: Path, run: Run, guess: dict[str, np.ndarray]) -> None:
             ) as file:
                 file.write(data, 1)
     rows = [
-        {"scene": s, "path": f"maps/{s}/{run.name}.tif", "confidence": 0.8, "megapixels": 0.07, "seconds": 1.5} for s in guess
+        {"scene": s, "path": f"maps/{s}/{run.name}.tif", "confidence": 0.8, "megapixels": 0.07, "seconds": 1.5}
+        for s in guess
     ]
     _write_table(root / "maps" / f"{run.name}.csv", rows)
 
 
 def _write_benchmarks(folder: Path, config: Config) -> None:
     heads = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
-    names = ["inventory", "tiles", *(f"align/{s}" for s in ("alpha", "beta")), *(f"finetune/{r.name}" for r in config.runs)]
+    names = [
+        "inventory",
+        "tiles",
+        *(f"align/{s}" for s in ("alpha", "beta")),
+        *(f"finetune/{r.name}" for r in config.runs),
+    ]
     for number, name in enumerate(names):
         path = folder / f"{name}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)

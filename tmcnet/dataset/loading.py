@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -97,6 +97,6 @@ class TileDataset(Dataset[Tile]):
             )
         return Tile(name, optical, sar, label)
 
-    def _image(self, kind: str, name: str) -> Tensor:
+    def _image(self, kind: Literal["optical", "sar"], name: str) -> Tensor:
         values = self.normalisation.apply(read_float(self.store.path(kind, name)), kind)
-        return torch.from_numpy(np.nan_to_num(np.asarray(values, np.float32), nan=0.0))
+        return torch.from_numpy(np.ascontiguousarray(values))

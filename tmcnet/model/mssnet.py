@@ -94,8 +94,8 @@ class ReferenceMSSNet(_Head):
     """The network as coded by its authors where their code runs; what they build and never use is left out.
 
     Both sensors pass through one encoder. The published one asks for as many SAR as optical bands; here the encoder
-    takes the larger of the two numbers, and the sensor with fewer bands repeats them in turn (one SAR band is copied to
-    all channels, as the authors' data are).
+    takes the larger of the two numbers, and the sensor with fewer bands repeats them in turn (one SAR band is copied
+    to all channels, as the authors' data are).
 
     Args:
         optical_bands: Bands of the optical image.

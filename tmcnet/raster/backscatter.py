@@ -26,7 +26,7 @@ def detect_scale(dtype: str, low: float, high: float, median: float) -> str | No
     if dtype == "uint8":
         return "none"
     if low < 0:
-        return "db" if _LOWEST_DB <= low and high <= _HIGHEST_DB else None
+        return "db" if low >= _LOWEST_DB and high <= _HIGHEST_DB else None
     if np.dtype(dtype).kind in "iu":
         return "amplitude"
     return "linear" if median < _LINEAR_MEDIAN else "amplitude"
@@ -35,8 +35,9 @@ def detect_scale(dtype: str, low: float, high: float, median: float) -> str | No
 def to_power(values: FloatArray, scale: str) -> FloatArray:
     """Bring values to linear power, in which neighbouring pixels may be averaged; `none` stays as it is."""
     if scale == "db":
-        return np.power(np.float32(10), values / np.float32(10))
-    return np.square(values) if scale == "amplitude" else values
+        power: FloatArray = np.power(np.float32(10), values / np.float32(10))
+        return power
+    return values * values if scale == "amplitude" else values
 
 
 def power_to_db(power: FloatArray, scale: str, clip_db: tuple[float, float]) -> FloatArray:
@@ -48,7 +49,8 @@ def power_to_db(power: FloatArray, scale: str, clip_db: tuple[float, float]) -> 
         return power
     tiny = np.float32(10 ** (clip_db[0] / 10))
     # np.maximum and np.clip hand NaN on
-    return np.clip(10 * np.log10(np.maximum(power, tiny)), *clip_db).astype(np.float32)
+    decibels: FloatArray = np.clip(10 * np.log10(np.maximum(power, tiny)), *clip_db).astype(np.float32)
+    return decibels
 
 
 def to_db(values: FloatArray, scale: str, clip_db: tuple[float, float]) -> FloatArray:

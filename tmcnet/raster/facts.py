@@ -11,6 +11,7 @@ import numpy as np
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from tmcnet.config import IGNORE
 from tmcnet.raster.io import Grid, data_bands, grid_of, open_raster, unify_masks, values_and_mask
 from tmcnet.raster.labels import LabelCoder, Unknown
 
@@ -72,7 +73,7 @@ def scan(path: Path, nodata: float | None) -> Facts:
         lows, highs = [], []
         for window in _strips(dataset):
             values, valid = values_and_mask(dataset, window, nodata)
-            digest.update(np.ascontiguousarray(values))
+            digest.update(values.tobytes())
             if values.dtype == np.uint8:
                 valid = unify_masks(valid)
             if values.dtype.kind == "f":
@@ -105,7 +106,7 @@ def scan_labels(path: Path, coder: LabelCoder) -> Facts:
         for window in _strips(dataset):
             values, valid = values_and_mask(dataset, window, None)
             ids, unknown = coder.encode(values, valid[0])
-            labelled += int((ids != 255).sum())
+            labelled += int((ids != IGNORE).sum())
             for code, count in unknown.items():
                 facts.unknown[code] = facts.unknown.get(code, 0) + count
     facts.labelled_share = labelled / (facts.grid.height * facts.grid.width)

@@ -84,10 +84,21 @@ def open_raster(path: Path | str) -> Iterator[DatasetReader]:
     """
     try:
         with rasterio.open(path) as dataset:
+            if dataset.driver == "PNG":
+                _require_png_end(Path(path))
             yield dataset
     except RasterioError as error:
         what = "does not exist" if not Path(path).exists() else f"cannot be read ({_reason(error)})"
         raise InputError(Problem(str(path), what, "Check the path, or fetch the file again.")) from None
+
+
+def _require_png_end(path: Path) -> None:
+    """GDAL fills the missing rows of a PNG that breaks off with zeros, and says nothing."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(-min(file.tell(), 64), 2)
+        if b"IEND" not in file.read():
+            raise RasterioError("the PNG breaks off before its end")
 
 
 def _reason(error: Exception) -> str:

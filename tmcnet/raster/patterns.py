@@ -67,10 +67,10 @@ class Pattern:
             if key is None:
                 continue
             if key in found:
-                doubled.append(f"{name} and {found[key]}")
+                doubled.append(f"{found[key].relative_to(root)} and {name}")
             found.setdefault(key, root / name)
         if doubled:
-            what = f"files that stand for the same tile in {len(doubled)} cases: {shorten(doubled)}"
+            what = f"finds two files for the same name {len(doubled)} times: {shorten(doubled)}"
             raise InputError(Problem(self.where, what, "Remove one of each, or make the pattern more exact."))
         return found
 

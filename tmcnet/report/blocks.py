@@ -1,4 +1,4 @@
-"""What a page is made of: texts, notes, figures, tables and galleries, in sections. No HTML here, the template writes it."""
+"""What a page is made of: texts, notes, figures, tables, galleries. No HTML here; the template writes it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from markupsafe import Markup
 
 from tmcnet.classes import LandCoverClass
 
+DASH = "\u2013"
+"""Stands in a table where there is no number."""
+MINUS = "\u2212"
+
 
 @dataclass(frozen=True)
 class Text:
@@ -18,6 +22,14 @@ class Text:
 
     kind: ClassVar[str] = "text"
     text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The sentences that a reader in a hurry should take home."""
+
+    kind: ClassVar[str] = "verdict"
+    sentences: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,14 @@ class Figure:
     svg: Markup
     caption: str
     alt: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Small charts side by side."""
+
+    kind: ClassVar[str] = "row"
+    figures: Sequence[Figure]
 
 
 @dataclass(frozen=True)
@@ -134,7 +154,7 @@ class Table:
     frame: pd.DataFrame | None = None
 
 
-Block = Text | Note | Heading | Facts | Figure | Gallery | Legend | Details | Code | Table
+Block = Text | Verdict | Note | Heading | Facts | Figure | Row | Gallery | Legend | Details | Code | Table
 
 
 @dataclass
@@ -149,9 +169,9 @@ class Section:
 def number_text(value: float, digits: int = 3, *, sign: bool = False) -> str:
     """A number for readers, with a real minus sign; an en dash where there is none."""
     if value != value:
-        return "–"
+        return DASH
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-    return text.replace("-", "−")
+    return text.replace("-", MINUS)
 
 
 def percent(fraction: float) -> str:
@@ -162,3 +182,8 @@ def percent(fraction: float) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """`1 tile`, `2 tiles`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}".replace(",", "\u202f")
+
+
+def sentence_case(text: str) -> str:
+    """The same text with a capital first letter and nothing else changed."""
+    return text[:1].upper() + text[1:]

@@ -2,79 +2,95 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Run
-from tmcnet.report.blocks import Figure, number_text, percent
-from tmcnet.report.palette import METRIC_LONG, METRIC_NAMES, Series, method_label, network_label
+from tmcnet.report.blocks import Figure, number_text, percent, sentence_case
+from tmcnet.report.palette import METRIC_LONG, METRIC_NAMES, Series
 from tmcnet.report.results import Results
 from tmcnet.report.scores import Estimate
 from tmcnet.report.svg import canvas, plain, render
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Matrix = npt.NDArray[np.float64]
 
 
-def label_efficiency(results: Results, metric: str, name: str) -> Figure:
-    """Score against label fraction, one line a network and start, with intervals where known."""
+def label_efficiency(results: Results, metrics: Sequence[str], name: str) -> Figure:
+    """Scores against label fraction, one panel a metric, one line a network and start, with intervals where known."""
+    across = min(2, len(metrics))
+    down = math.ceil(len(metrics) / across)
+    legend = 0.13 * len(results.scores.series)
+    with canvas(7.6 if across == 1 else 8.8, (3.6 if across == 1 else 2.8) * down + legend, down, across) as figure:
+        for ax, metric in zip(figure.axes, metrics, strict=False):
+            _efficiency_panel(ax, results, metric)
+        for ax in figure.axes[len(metrics) :]:
+            ax.set_axis_off()
+        for ax in figure.axes[max(0, len(metrics) - across) : len(metrics)]:
+            ax.set_xlabel("share of the training tiles whose labels are used")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        svg = render(figure, name)
+    return Figure(name, svg, _efficiency_caption(results, metrics), _efficiency_alt(results, metrics))
+
+
+def _efficiency_panel(ax: Axes, results: Results, metric: str) -> None:
     scores = results.scores
     positions = {fraction: i for i, fraction in enumerate(scores.fractions)}
     spread = 0.3 / max(len(scores.series) - 1, 1)
-    with canvas(7.5, 3.9 + 0.14 * len(scores.series)) as figure:
-        ax = figure.axes[0]
-        for rank, series in enumerate(scores.series):
-            known = [(f, e) for f in scores.fractions if (e := scores.estimate(series, f, metric))]
-            shift = (rank - (len(scores.series) - 1) / 2) * spread
-            _line(
-                ax, [positions[f] + shift for f, _ in known], [e for _, e in known], results.styles.of(series), series
-            )
-        if metric == "oa" and results.majority:
-            ax.axhline(results.majority[1], color="#444444", dashes=(6, 3), linewidth=1.2)
-            text = f"always “{results.majority[0]}”"
-            ax.annotate(text, (0, results.majority[1]), xytext=(0, 3), textcoords="offset points", fontsize=9)
-        ax.set_xticks(list(positions.values()), [percent(f) for f in positions])
-        ax.set_xlim(-0.35, len(positions) - 0.65)
-        ax.set_xlabel("share of the training tiles whose labels are used")
-        ax.set_ylabel(METRIC_NAMES[metric])
-        ax.grid(axis="x", visible=False)
-        handles, labels = ax.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        svg = render(figure, name)
-    return Figure(name, svg, _efficiency_caption(results, metric), _efficiency_alt(results, metric))
+    for rank, series in enumerate(scores.series):
+        known = [(f, e) for f in scores.fractions if (e := scores.estimate(series, f, metric))]
+        shift = (rank - (len(scores.series) - 1) / 2) * spread
+        _line(ax, [positions[f] + shift for f, _ in known], [e for _, e in known], results.styles.of(series), series)
+    if metric == "oa" and results.majority:
+        ax.axhline(results.majority[1], color="#444444", dashes=(6, 3), linewidth=1.2)
+        text = f"always “{results.majority[0]}”"
+        ax.annotate(text, (-0.25, results.majority[1]), xytext=(0, 3), textcoords="offset points", fontsize=9)
+    ax.set_xticks(list(positions.values()), [percent(f) for f in positions])
+    ax.set_xlim(-0.35, len(positions) - 0.65)
+    ax.set_ylabel(METRIC_NAMES[metric])
+    ax.grid(axis="x", visible=False)
 
 
-def _line(ax: Any, x: list[float], estimates: list[Estimate], style: dict[str, object], series: Series) -> None:  # noqa: ANN401 - Matplotlib has no types
+def _line(ax: Axes, x: list[float], estimates: list[Estimate], style: dict[str, Any], series: Series) -> None:
     mean = np.array([e.mean for e in estimates])
     low, high = (np.array([getattr(e, side) for e in estimates]) for side in ("low", "high"))
     ax.plot(x, mean, label=plain(series.label), markeredgecolor="white", markeredgewidth=0.7, **style)
     ax.vlines(x, low, high, color=style["color"], linewidth=1.3, alpha=0.8)
 
 
-def _efficiency_caption(results: Results, metric: str) -> str:
-    text = f"{METRIC_LONG[metric].capitalize()} on the test part against the label fraction"
-    text = text.replace("Miou", "mIoU").replace("(oa)", "(OA)").replace("(miou)", "(mIoU)").replace("f1", "F1")
-    text += f": means over seeds; bars are {results.config.evaluate.confidence * 100:g} % intervals."
-    if metric == "oa" and results.majority:
-        share = number_text(results.majority[1])
-        text += f" The dashed line is what always guessing the commonest class, {results.majority[0]}, would score ({share})."
+def _efficiency_caption(results: Results, metrics: Sequence[str]) -> str:
+    level = f"{results.config.evaluate.confidence * 100:g} %"
+    what = sentence_case(METRIC_LONG[metrics[0]]) if len(metrics) == 1 else "Scores"
+    text = f"{what} on the test part against the label fraction: means over seeds; bars are {level} intervals."
+    if "oa" in metrics and results.majority:
+        name, share = results.majority
+        text += f" The dashed line is what always guessing the commonest class, {name}, would score ({share:.3f})."
     return text
 
 
-def _efficiency_alt(results: Results, metric: str) -> str:
-    parts = []
-    for series in results.scores.series:
-        known = [(f, e) for f in results.scores.fractions if (e := results.scores.estimate(series, f, metric))]
-        parts.append(f"{series.label}: " + ", ".join(f"{number_text(e.mean)} at {percent(f)}" for f, e in known))
-    return f"Line chart of {METRIC_NAMES[metric]} against label fraction. " + "; ".join(parts) + "."
+def _efficiency_alt(results: Results, metrics: Sequence[str]) -> str:
+    text = []
+    for metric in metrics:
+        text.append(f"Line chart of {METRIC_NAMES[metric]} against label fraction.")
+        for series in results.scores.series:
+            known = [(f, e) for f in results.scores.fractions if (e := results.scores.estimate(series, f, metric))]
+            text.append(
+                f"{series.label}: " + ", ".join(f"{number_text(e.mean)} at {percent(f)}" for f, e in known) + "."
+            )
+    return " ".join(text)
 
 
 def class_iou(results: Results, runs: list[Run], name: str) -> Figure:
     """IoU per class of the best runs as dots, one row a class."""
     names = results.classes.names
-    with canvas(7.5, 1.3 + 0.42 * len(names) + 0.2 * len(runs)) as figure:
+    with canvas(7.6, 1.2 + 0.38 * len(names) + 0.16 * len(runs)) as figure:
         ax = figure.axes[0]
         for run in runs:
             series = Series(run.network, run.variant, run.method)
@@ -104,10 +120,11 @@ def confusion(matrix: Matrix, classes: ClassTable, run: Run, name: str) -> Figur
     total = matrix.sum(1, keepdims=True)
     shares = np.divide(matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0)
     k = len(classes)
-    side = min(2.2 + 0.5 * k, 7.5)
-    with canvas(side + 0.9, side) as figure:
+    longest = min(max(len(n) for n in classes.names), 26)
+    side = min(1.0 + 0.085 * longest + 0.44 * k, 9.0)
+    with canvas(side, side - 0.2) as figure:
         ax = figure.axes[0]
-        image = ax.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
+        ax.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
         for row, col in np.ndindex(k, k):
             if k <= 15 and shares[row, col] >= 0.005:
                 color = "white" if shares[row, col] > 0.55 else "#222222"
@@ -119,10 +136,8 @@ def confusion(matrix: Matrix, classes: ClassTable, run: Run, name: str) -> Figur
         ax.set_xlabel("predicted")
         ax.set_ylabel("truth")
         ax.grid(visible=False)
-        bar = figure.colorbar(image, ax=ax, shrink=0.8)
-        bar.set_ticks([0, 0.5, 1], labels=["0 %", "50 %", "100 %"])
         svg = render(figure, name)
-    who = f"{network_label(run.network, run.variant)}, {method_label(run.method)}, {percent(run.fraction)} of the labels"
+    who = f"{Series(run.network, run.variant, run.method).label}, {percent(run.fraction)} of the labels"
     right = ", ".join(f"{n} {100 * d:.0f} %" for n, d in zip(classes.names, np.diag(shares), strict=True) if d == d)
     caption = f"{who}, seed {run.seed}: of each true class (row), the percentage predicted as each class."
     return Figure(name, svg, caption, f"Confusion matrix of {who}. Found again: {right}.")

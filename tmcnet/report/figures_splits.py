@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -10,6 +11,9 @@ from tmcnet.report.blocks import Figure, plural
 from tmcnet.report.palette import PARTS
 from tmcnet.report.results import Results
 from tmcnet.report.svg import canvas, plain, render
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _MOST_SCENES = 12
 
@@ -25,7 +29,7 @@ def split_maps(results: Results, name: str) -> Figure | None:
         return None
     across = min(4, len(scenes))
     down = math.ceil(len(scenes) / across)
-    with canvas(min(8.4, 2.6 * across + 0.4), 2.5 * down + 0.5, down, across, squeeze=False) as figure:
+    with canvas(min(8.4, 2.6 * across + 0.4), 2.5 * down + 0.5, down, across) as figure:
         for ax, scene in zip(figure.axes, scenes, strict=False):
             _draw_scene(ax, index[index["scene"] == scene], results.part_of)
             ax.set_title(scene, loc="left")
@@ -42,18 +46,19 @@ def split_maps(results: Results, name: str) -> Figure | None:
     return Figure(name, svg, caption, f"Maps of {plural(len(scenes), 'scene')}: tiles coloured by part.")
 
 
-def _draw_scene(ax: object, tiles: pd.DataFrame, part_of: dict[str, str]) -> None:
+def _draw_scene(ax: Axes, tiles: pd.DataFrame, part_of: dict[str, str]) -> None:
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
     for part, color in PARTS.items():
         chosen = tiles[[part_of.get(t, "dropped") == part for t in tiles["tile"]]]
-        boxes = [Rectangle((t.col, t.row), t.width, t.height) for t in chosen.itertuples()]
+        windows = chosen[["col", "row", "width", "height"]].to_numpy(float)
+        boxes = [Rectangle((col, row), width, height) for col, row, width, height in windows]
         collection = PatchCollection(boxes, facecolor=color, edgecolor="white", linewidth=0.6)
-        ax.add_collection(collection)  # type: ignore[attr-defined]
-    ax.set_xlim(tiles["col"].min(), (tiles["col"] + tiles["width"]).max())  # type: ignore[attr-defined]
-    ax.set_ylim((tiles["row"] + tiles["height"]).max(), tiles["row"].min())  # type: ignore[attr-defined]
-    ax.set_aspect("equal")  # type: ignore[attr-defined]
+        ax.add_collection(collection)
+    ax.set_xlim(tiles["col"].min(), (tiles["col"] + tiles["width"]).max())
+    ax.set_ylim((tiles["row"] + tiles["height"]).max(), tiles["row"].min())
+    ax.set_aspect("equal")
 
 
 def class_shares(results: Results, shares: dict[str, dict[str, float]], name: str) -> Figure:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from tmcnet.config import Run
 from tmcnet.report.blocks import Figure, percent
-from tmcnet.report.palette import OKABE_ITO, Series, series_order
+from tmcnet.report.palette import OKABE_ITO, Series, method_label, network_label, series_order
 from tmcnet.report.results import Results
 from tmcnet.report.svg import canvas, plain, render
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
 
 TITLES = {
     "loss": "loss",
@@ -33,7 +37,7 @@ def pretraining(curves: dict[str, pd.DataFrame], colors: dict[str, str], name: s
     columns = [c for c in columns if any(_is_numeric(t, c) for t in curves.values())]
     across = min(3, max(1, len(columns)))
     down = max(1, math.ceil(len(columns) / across))
-    with canvas(8.4, 2.1 * down + 0.4, down, across, squeeze=False) as figure:
+    with canvas(8.4, 2.1 * down + 0.4, down, across) as figure:
         for ax, column in zip(figure.axes, columns, strict=False):
             for method, table in curves.items():
                 if column in table:
@@ -52,8 +56,7 @@ def pretraining(curves: dict[str, pd.DataFrame], colors: dict[str, str], name: s
             ax.set_axis_off()
         for ax in figure.axes[max(0, len(columns) - across) : len(columns)]:
             ax.set_xlabel("step")
-        handles = dict(zip(*reversed(_all_handles(figure.axes)), strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+        _legend(figure)
         svg = render(figure, name)
     caption = (
         "Pre-training by step. An effective rank that falls towards 1 would mean that the embeddings collapse; "
@@ -62,14 +65,13 @@ def pretraining(curves: dict[str, pd.DataFrame], colors: dict[str, str], name: s
     return Figure(name, svg, caption, f"Small line charts of {', '.join(columns)} by step for {', '.join(curves)}.")
 
 
-def _all_handles(axes: list[object]) -> tuple[list[object], list[str]]:
-    handles: list[object] = []
-    labels: list[str] = []
-    for ax in axes:
-        h, n = ax.get_legend_handles_labels()  # type: ignore[attr-defined]
-        handles += h
-        labels += n
-    return handles, labels
+def _legend(figure: Canvas) -> None:
+    """One legend for all axes, each label once."""
+    handles: dict[str, Any] = {}
+    for ax in figure.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(str(label), handle)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
 
 
 def _is_numeric(table: pd.DataFrame, column: str) -> bool:
@@ -87,9 +89,7 @@ def finetuning(results: Results, curves: dict[Run, pd.DataFrame], quantity: str,
     networks = list(dict.fromkeys((s.network, s.variant) for s in series))
     fractions = sorted({r.fraction for r in curves})
     shown = networks[:8]
-    with canvas(
-        8.4, 1.75 * len(shown) + 0.9, len(shown), len(fractions), squeeze=False, sharex=True, sharey=True
-    ) as figure:
+    with canvas(8.4, 1.75 * len(shown) + 0.9, len(shown), len(fractions), share=True) as figure:
         grid = [figure.axes[i * len(fractions) : (i + 1) * len(fractions)] for i in range(len(shown))]
         for run, table in curves.items():
             if (run.network, run.variant) not in shown or quantity not in table:
@@ -97,15 +97,19 @@ def finetuning(results: Results, curves: dict[Run, pd.DataFrame], quantity: str,
             ax = grid[shown.index((run.network, run.variant))][fractions.index(run.fraction)]
             line = thin(table[["step", quantity]].dropna(), 120)
             color = results.styles.color(run.method)
-            ax.plot(line["step"], line[quantity], color=color, linewidth=1.3, alpha=0.85, label=plain(run.method))
+            ax.plot(
+                line["step"], line[quantity], color=color, linewidth=1.3, alpha=0.85, label=method_label(run.method)
+            )
         for ax, fraction in zip(grid[0], fractions, strict=True):
             ax.set_title(f"{percent(fraction)} of the labels", loc="left")
         for row, network in zip(grid, shown, strict=True):
-            row[0].set_ylabel(Series(*network, "random").label.split(",")[0])
+            row[0].set_ylabel(network_label(*network))
+        for ax in figure.axes:
+            if not ax.lines:
+                ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", va="center", color="#777777")
         for ax in grid[-1]:
             ax.set_xlabel("step")
-        handles = dict(zip(*reversed(_all_handles(figure.axes)), strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+        _legend(figure)
         svg = render(figure, name)
     what = {"loss": "training loss", "val_miou": "mIoU on the validation part"}.get(quantity, quantity)
     caption = f"Fine-tuning: {what} by step, one line a seed, coloured by the start."

@@ -48,14 +48,11 @@ def places(results: Results, tiles: Iterable[str]) -> list[Place]:
     index = results.index
     if index.empty:
         return []
-    rows = index.set_index("tile")
-    found = []
-    for tile in tiles:
-        if tile in rows.index:
-            row = rows.loc[tile]
-            box = (int(row["row"]), int(row["col"]), int(row["height"]), int(row["width"]))
-            found.append(Place(tile, str(row["scene"]), box))
-    return found
+    rows = {str(r["tile"]): r for r in index.to_dict("records")}
+    known = [(tile, rows[tile]) for tile in tiles if tile in rows]
+    return [
+        Place(t, str(r["scene"]), (int(r["row"]), int(r["col"]), int(r["height"]), int(r["width"]))) for t, r in known
+    ]
 
 
 class Painter:
@@ -108,9 +105,17 @@ class Painter:
         known = (label != IGNORE) & (guess != IGNORE)
         right = float((label == guess)[known].mean()) if known.any() else float("nan")
         maps = {
-            "label": ("Label", thin(paint_classes(label, classes)), f"Label of tile {place.tile}: {self.shares(label)}"),
+            "label": (
+                "Label",
+                thin(paint_classes(label, classes)),
+                f"Label of tile {place.tile}: {self.shares(label)}",
+            ),
             "prediction": ("Prediction", thin(paint_classes(guess, classes)), f"Prediction: {self.shares(guess)}"),
-            "error": ("Error", thin(paint_errors(label, guess)), f"Errors: {number_text(100 * right, 0)} % of the pixels right"),
+            "error": (
+                "Error",
+                thin(paint_errors(label, guess)),
+                f"Errors: {number_text(100 * right, 0)} % of the pixels right",
+            ),
         }
         sure = read_classes(self.map_path(place.scene, run, confidence=True), place.box)
         if sure is not None:
@@ -128,7 +133,9 @@ class Painter:
         for kind, title in self.sensor_titles().items():
             shown = self.sensor(kind, self.results.root / "scenes" / scene / f"{kind}.tif")
             if shown is not None:
-                pictures.append(self.picture(shown[0], f"scene_{scene}_{kind}", title, f"{title} image of {scene}", photo=True))
+                pictures.append(
+                    self.picture(shown[0], f"scene_{scene}_{kind}", title, f"{title} image of {scene}", photo=True)
+                )
         paths = [("Label", "label", self.results.root / "scenes" / scene / "label.tif")]
         for run in runs:
             title = f"{Series(run.network, run.variant, run.method).label}, {percent(run.fraction)}"
@@ -153,7 +160,9 @@ class Painter:
         counts = np.bincount(ids[ids != IGNORE].ravel(), minlength=len(self.results.classes))
         total = max(int(counts.sum()), 1)
         order = [i for i in np.argsort(-counts)[:3] if i < len(self.results.classes) and counts[i]]
-        return ", ".join(f"{self.results.classes.names[i]} {100 * counts[i] / total:.0f} %" for i in order) or "no data"
+        return (
+            ", ".join(f"{self.results.classes.names[i]} {100 * counts[i] / total:.0f} %" for i in order) or "no data"
+        )
 
 
 def thin(image: Rgb, longest: int = _TILE_SIDE) -> Rgb:
@@ -163,7 +172,7 @@ def thin(image: Rgb, longest: int = _TILE_SIDE) -> Rgb:
 
 
 def read_thinned(path: Path, longest: int = LONGEST) -> npt.NDArray[np.float32]:
-    """Every n-th pixel of a raster, C x H x W with NaN for no data, read in strips so that it need not fit in memory."""
+    """Every n-th pixel of a raster, C x H x W with NaN for no data; read in strips, so it need not fit in memory."""
     from tmcnet.raster.io import read_float, read_grid
 
     grid = read_grid(path)

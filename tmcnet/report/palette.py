@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from tmcnet.config import RANDOM_START
+from tmcnet.config import RANDOM_START, Run
 
 # Okabe and Ito's colours, told apart by colour-blind readers. Yellow is left out: too faint for lines on white.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6b6b6b"
 PARTS = {"train": "#0072B2", "val": "#E69F00", "test": "#CC79A7", "dropped": "#bdbdbd"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
 
 METRIC_NAMES = {"oa": "OA", "kappa": "kappa", "miou": "mIoU", "mf1": "mean F1", "ece": "ECE"}
 METRIC_LONG = {
@@ -70,7 +71,7 @@ class Styles:
         self._colors = {m: OKABE_ITO[i % len(OKABE_ITO)] for i, m in enumerate(methods)}
         self._ranks = {n: i for i, n in enumerate(networks)}
 
-    def of(self, series: Series) -> dict[str, object]:
+    def of(self, series: Series) -> dict[str, Any]:
         """Keyword arguments for Matplotlib's line plots."""
         rank = self._ranks[series.network, series.variant]
         return {
@@ -89,6 +90,6 @@ def _network_order(network: tuple[str, str]) -> tuple[int, str, str]:
     return (known.index(network[0]) if network[0] in known else len(known), *network)
 
 
-def series_order(series: Series) -> tuple[object, ...]:
+def series_order(series: Series | Run) -> tuple[object, ...]:
     """Sort key: networks as listed, corrected before reference, pre-trained before random start."""
     return (*_network_order((series.network, series.variant)), series.method == RANDOM_START, series.method)

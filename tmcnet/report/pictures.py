@@ -32,8 +32,8 @@ def shown_bands(sensor: SensorConfig) -> list[int]:
 def limits_of(image: Floats, low: float = 2, high: float = 98) -> Limits:
     """Percentiles of each band (C x H x W) that become black and white; 0 and 1 for bands without data."""
     flat = image.reshape(len(image), -1)
-    with_data = np.isfinite(flat).any(1)
-    filled = np.where(with_data[:, None], flat, 0)
+    with_data = np.asarray(np.isfinite(flat).any(axis=1))
+    filled = np.where(with_data[:, None], flat, np.float32(0))
     bottom, top = (np.nanpercentile(filled, q, axis=1).astype(np.float32) for q in (low, high))
     return bottom, np.where(top > bottom, top, bottom + 1)
 

@@ -172,7 +172,8 @@ class TileScores:
         """Overall accuracy per tile, NaN for tiles without labels."""
         total = self.confusion.sum((1, 2)).astype(float)
         right = np.trace(self.confusion, axis1=1, axis2=2).astype(float)
-        return np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
+        share: npt.NDArray[np.float64] = np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
+        return share
 
 
 def read_tiles(path: Path) -> TileScores | None:

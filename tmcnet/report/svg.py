@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
+_PIXELS_PER_INCH = 106
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
@@ -46,7 +47,7 @@ STYLE = {
 
 
 @contextmanager
-def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: object) -> Iterator[Figure]:
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, *, share: bool = False) -> Iterator[Figure]:
     """A figure in the report's style, without a display and freed by whoever lets go of it.
 
     Args:
@@ -54,14 +55,14 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
         height: Height in inches.
         rows: Rows of axes.
         columns: Columns of axes.
-        options: Passed on to `Figure.subplots`.
+        share: Give all axes the same range.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
-        figure.subplots(rows, columns, **options)
+        figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
         yield figure
 
 
@@ -89,7 +90,8 @@ def render(figure: Figure, name: str) -> Markup:
     used = _references(root)
     for element in root.iter():
         _clean(element, prefix, used)
-    root.attrib.pop("width", None)
+    width, _ = figure.get_size_inches()
+    root.set("width", f"{width * _PIXELS_PER_INCH:.0f}")
     root.attrib.pop("height", None)
     return Markup(ET.tostring(root, encoding="unicode"))
 
@@ -125,11 +127,3 @@ def _clean(element: ET.Element, prefix: str, used: set[str]) -> None:
             element.set(key, _REFERENCE.sub(rf"url(#{prefix}-\1)", value))
         elif key in ("d", "transform", "x", "y", "points"):
             element.set(key, _LONG_NUMBER.sub(lambda m: f"{float(m[0]):.2f}", value))
-    if (
-        element.tag == f"{{{_SVG}}}text"
-        or element.tag == f"{{{_SVG}}}g"
-        or element.text is None
-        or element.text.strip()
-    ):
-        return
-    element.text = None

@@ -31,7 +31,7 @@ def _pretraining(results: Results, metric: str) -> list[str]:
         who = f"{series.method} pre-training of {network_label(series.network, series.variant)}"
         sentences.append(f"At {percent(mine[0].fraction)} of the labels, {who} {_change(mine[0], results)}")
         if len(mine) > 1:
-            sentences.append(_elsewhere(mine[1:], results))
+            sentences.append(_elsewhere(mine[1:]))
     return sentences
 
 
@@ -51,13 +51,18 @@ def _change(c: Comparison, results: Results) -> str:
         return f"{text}: without an interval this is no evidence either way."
     if not c.reliable:
         return f"{text}: no reliable difference."
-    return f"{text}: a {'gain' if c.difference > 0 else 'loss'} that the interval bears out."
+    what = "gain" if c.difference > 0 else "loss"
+    if 0 < c.seeds < FEW_SEEDS:
+        return f"{text}: a {what} beyond the interval, though from {plural(c.seeds, 'seed')} only."
+    return f"{text}: a {what} beyond the interval."
 
 
-def _elsewhere(rest: list[Comparison], results: Results) -> str:
+def _elsewhere(rest: list[Comparison]) -> str:
     metric = METRIC_NAMES[rest[0].metric]
     parts = [
-        f"{number_text(c.difference, sign=True)} at {percent(c.fraction)} ({_judgement(c)})" for c in rest if c.low == c.low
+        f"{number_text(c.difference, sign=True)} at {percent(c.fraction)} ({_judgement(c)})"
+        for c in rest
+        if c.low == c.low
     ]
     return f"With more labels the change in {metric} was {', '.join(parts)}." if parts else ""
 

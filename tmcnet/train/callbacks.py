@@ -20,7 +20,7 @@ STATE_FILE = "last.ckpt"
 
 
 class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
-    """Means of what steps report, one row every `log_every` steps; part of the saved state, so resuming leaves no gap.
+    """Means of what steps report, a row every `log_every` steps; part of the saved state, so resuming leaves no gap.
 
     Args:
         log_every: Steps between two points.

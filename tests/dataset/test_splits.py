@@ -1,0 +1,317 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tile_indexes import build_given, build_index
+
+from tmcnet.config import GivenConfig, SharesConfig, SplitsConfig, subset_name
+from tmcnet.dataset.fractions import subset_size
+from tmcnet.dataset.manifest import verify
+from tmcnet.dataset.splits import make_splits
+from tmcnet.errors import InputError
+from tmcnet.store import read_list
+
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+BLOCKS = SplitsConfig(block_size=64, draws=200, fractions=[5, 25, 100])
+
+
+def split(path, config, folder=None):
+    """Lists by name, and the manifest."""
+    folder = folder or path.parent / "splits"
+    make_splits(path, config, folder)
+    lists = {}
+    for file in folder.glob("*_RGB.txt"):
+        lists[file.name.removesuffix("_RGB.txt")] = read_list(file)
+    return lists, json.loads((folder / "manifest.json").read_text())
+
+
+def gap(a, b):
+    """Pixels between two tiles: Chebyshev distance of their windows, negative where they overlap."""
+    return max(
+        max(a[name], b[name]) - min(a[name] + a[size], b[name] + b[size])
+        for name, size in (("row", "height"), ("col", "width"))
+    )
+
+
+@QUICK
+@given(
+    seed=st.integers(0, 10**6),
+    scenes=st.integers(1, 5),
+    stride=st.sampled_from([16, 24, 32]),
+    guard=st.sampled_from([0, 1, 20]),
+    unlabelled=st.sampled_from([0.0, 0.3]),
+    method=st.sampled_from(["blocks", "scenes"]),
+)
+def test_splits_of_any_index(seed, scenes, stride, guard, unlabelled, method):
+    table = build_index(seed, scenes, 7, 32, stride, unlabelled=unlabelled)
+    config = SplitsConfig(method=method, block_size=48, guard=guard, draws=50, fractions=[3, 10, 50, 100], seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index.csv"
+        table.to_csv(path, index=False)
+        if method == "scenes" and scenes < 3:
+            with pytest.raises(InputError, match=rf"{scenes} scenes .* cannot be divided into 3 parts"):
+                split(path, config)
+            return
+        lists, manifest = split(path, config)
+        assert verify(path.parent / "splits", path, config) == []
+    rows = table.set_index("tile")
+    parts = {part: lists[part] for part in ("train", "val", "test")}
+    assert all(tiles == sorted(set(tiles)) for tiles in lists.values())
+    assert sorted([t for tiles in parts.values() for t in tiles] + manifest["dropped"]) == sorted(table["tile"])
+    assert (rows.loc[parts["val"] + parts["test"], "label_share"] > 0).all()
+    for draw in (1, 2):
+        chain = [lists[subset_name(f, draw)] for f in config.fractions]
+        assert all(set(a) <= set(b) for a, b in zip(chain, [*chain[1:], parts["train"]], strict=True))
+        assert chain[-1] == [t for t in parts["train"] if rows.loc[t, "label_share"] > 0]
+        assert [len(c) for c in chain] == [subset_size(len(chain[-1]), f) for f in config.fractions]
+    records = rows.to_dict("index")
+    named = [(part, records[t]) for part, tiles in parts.items() for t in tiles]
+    for i, (part, tile) in enumerate(named):
+        for other_part, other in named[:i]:
+            if part != other_part and tile["scene"] == other["scene"]:
+                assert gap(tile, other) >= guard
+    areas = {p: area_of(rows.loc[tiles]) for p, tiles in parts.items()}
+    whole = sum(areas.values())
+    found = max(np.abs(a / a.sum() - whole / whole.sum()).max() for a in areas.values())
+    assert manifest["deviation"] == pytest.approx(found, abs=2e-3)
+
+
+def area_of(rows):
+    shares = rows.filter(like="share_class").to_numpy()
+    return (shares * (rows["label_share"] * rows["height"] * rows["width"]).to_numpy()[:, None]).sum(axis=0)
+
+
+def test_sizes_and_classes_come_out_as_wanted(index_at):
+    table = build_index(3, scenes=6, side=12, rare=(3, 6))
+    _, manifest = split(
+        index_at(table), BLOCKS.model_copy(update={"shares": SharesConfig(train=0.5, val=0.2, test=0.3)})
+    )
+    assert [manifest["parts"][p]["share"] for p in ("train", "val", "test")] == pytest.approx(
+        [0.5, 0.2, 0.3], abs=0.02
+    )
+    assert manifest["deviation"] < 0.03
+    for part in manifest["parts"].values():
+        assert all(share > 0 for share in part["class_shares"].values())
+    assert not [w for w in manifest["warnings"] if w.startswith(("train ", "val ", "test "))]
+
+
+def test_best_of_many_draws_beats_one(index_at):
+    path = index_at(build_index(5, scenes=5, side=10))
+    one = split(path, BLOCKS.model_copy(update={"draws": 1}))[1]
+    many = split(path, BLOCKS.model_copy(update={"draws": 1000}))[1]
+    assert many["deviation"] + many["size_deviation"] <= one["deviation"] + one["size_deviation"]
+
+
+def test_absent_class_is_told(index_at):
+    _, manifest = split(index_at(build_index(1, rare=(1,))), BLOCKS)
+    absent = [w for w in manifest["warnings"] if w.endswith("has no pixel of class 4.")]
+    assert {"val has no pixel of class 4.", "test has no pixel of class 4."} & set(absent)
+
+
+def test_same_bytes_whatever_the_order_of_rows_and_the_hash_seed(index_at, tmp_path):
+    table = build_index(2, rare=(4,))
+    path = index_at(table)
+    config = BLOCKS.model_copy(update={"guard": 8})
+    make_splits(path, config, tmp_path / "a")
+    table.sample(frac=1, random_state=0).to_csv(tmp_path / "shuffled.csv", index=False, float_format="%.6f")
+    make_splits(tmp_path / "shuffled.csv", config, tmp_path / "b")
+    code = (
+        "import sys; from pathlib import Path; from tmcnet.config import SplitsConfig;"
+        "from tmcnet.dataset.splits import make_splits;"
+        "make_splits(Path(sys.argv[1]), SplitsConfig.model_validate_json(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    command = [sys.executable, "-c", code, str(path), config.model_dump_json(), str(tmp_path / "c")]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "77"})
+    files = sorted(p.name for p in (tmp_path / "a").iterdir())
+    for other in ("b", "c"):
+        assert sorted(p.name for p in (tmp_path / other).iterdir()) == files
+        for name in files:
+            assert (tmp_path / other / name).read_bytes() == (tmp_path / "a" / name).read_bytes(), name
+    assert str(tmp_path) not in (tmp_path / "a" / "manifest.json").read_text()
+
+
+def test_another_seed_gives_other_splits(index_at):
+    path = index_at(build_index())
+    assert split(path, BLOCKS)[0]["test"] != split(path, BLOCKS.model_copy(update={"seed": 2}))[0]["test"]
+
+
+def test_lists_of_earlier_splits_are_removed(index_at, tmp_path):
+    path = index_at(build_index())
+    split(path, BLOCKS)
+    (tmp_path / "splits" / "notes.txt").write_text("mine")
+    split(path, BLOCKS.model_copy(update={"fractions": [50, 100]}))
+    assert not (tmp_path / "splits" / "trainR5_SAR.txt").exists()
+    assert (tmp_path / "splits" / "notes.txt").exists()
+    assert verify(tmp_path / "splits", path) == []
+
+
+def test_blocks_of_the_manifest_hold_the_tiles_they_say(index_at):
+    table = build_index(unlabelled=0.2)
+    lists, manifest = split(index_at(table), BLOCKS)
+    rows = table.set_index("tile")
+    for part, tiles in lists.items():
+        for tile in tiles if part in ("train", "val", "test") else []:
+            row, col = ((rows.loc[tile, name] + 16) // 64 * 64 for name in ("row", "col"))
+            block = [
+                b for b in manifest["blocks"] if (b["scene"], b["row"], b["col"]) == (tile.split("_")[0], row, col)
+            ]
+            assert [b["part"] for b in block] == [part]
+    assert sum(b["tiles"] for b in manifest["blocks"]) == len(table) - len(manifest["dropped"])
+
+
+def test_tiles_that_are_only_mapped_take_no_part(index_at):
+    table = build_index(unlabelled=0)
+    table.loc[table["scene"] == "s1", "role"] = "predict"
+    lists, manifest = split(index_at(table), BLOCKS)
+    assert not any(t.startswith("s1_") for tiles in lists.values() for t in tiles)
+    assert manifest["dropped"] == []
+
+
+def test_column_keeps_values_together(index_at):
+    table = build_index(scenes=1, side=12)
+    table["field_area"] = [f"area{i % 9}" for i in range(len(table))]
+    table["row"] = table["col"] = 0
+    lists, manifest = split(index_at(table), BLOCKS.model_copy(update={"method": "column", "column": "area"}))
+    area = dict(zip(table["tile"], table["field_area"], strict=True))
+    seen = [{area[t] for t in lists[part]} for part in ("train", "val", "test")]
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    assert {g["group"]: g["part"] for g in manifest["groups"]}["area3"] in ("train", "val", "test")
+
+
+GIVEN = SplitsConfig(method="given", draws=100, fractions=[5, 20, 50, 100])
+
+
+def test_given_parts_with_validation_drawn_from_train(index_at, tmp_path):
+    path = index_at(build_given())
+    lists, manifest = split(path, GIVEN)
+    assert lists["test"] == [f"test_{i:04d}" for i in range(15)]
+    assert sorted(lists["train"] + lists["val"]) == [f"train_{i:04d}" for i in range(60)]
+    assert len(lists["val"]) == 15
+    assert manifest["dropped"] == []
+    assert verify(tmp_path / "splits", path, GIVEN) == []
+
+
+@pytest.mark.parametrize("scene", ["", "all"])
+def test_ready_made_tiles_of_one_scene_name_are_independent(index_at, scene):
+    table = build_given()
+    table["scene"] = scene
+    assert len(split(index_at(table), GIVEN)[0]["val"]) == 15
+
+
+def test_all_parts_given(index_at):
+    config = GIVEN.model_copy(update={"given": GivenConfig(train=["train"], val=["val"], test=["test"])})
+    table = build_given()
+    table.loc[table["tile"].isin(["train_0002", "train_0031"]), "field_part"] = "val"
+    assert split(index_at(table), config)[0]["val"] == ["train_0002", "train_0031"]
+
+
+def test_given_fractions_are_taken_and_the_others_fitted_between(index_at, tmp_path):
+    config = GIVEN.model_copy(update={"given_fractions": True, "fractions": [2, 5, 10, 20, 50, 100]})
+    path = index_at(build_given())
+    lists, manifest = split(path, config)
+    r5, r20 = ([f"train_{i:04d}" for i in range(n)] for n in (3, 12))
+    assert (lists["trainR5"], lists["trainR20"]) == (r5, r20)
+    assert set(lists["trainR2"]) < set(r5) < set(lists["trainR10"]) < set(r20) < set(lists["trainR50"])
+    assert lists["trainR5_s2"] != r5
+    assert [name for name, entry in manifest["lists"].items() if entry.get("given")] == ["trainR5", "trainR20"]
+    assert verify(tmp_path / "splits", path, config) == []
+
+
+def test_given_fractions_that_are_not_nested_are_told(index_at, tmp_path):
+    table = build_given()
+    table["field_subsets"] = ["R5" if i < 3 else "R20" if i < 12 else "" for i in range(len(table))]
+    config = GIVEN.model_copy(update={"given_fractions": True})
+    path = index_at(table)
+    lists, manifest = split(path, config)
+    assert lists["trainR20"] == [f"train_{i:04d}" for i in range(3, 12)]
+    assert set(lists["trainR5"]) | set(lists["trainR20"]) <= set(lists["trainR50"])
+    assert any("trainR5 and trainR20 are not nested: 3 tiles" in w for w in manifest["warnings"])
+    assert verify(tmp_path / "splits", path, config) == []
+
+
+def error_of(path, config):
+    with pytest.raises(InputError) as caught:
+        make_splits(path, config, path.parent / "splits")
+    return str(caught.value)
+
+
+def test_given_fraction_outside_train(index_at):
+    table = build_given()
+    table.loc[table["tile"] == "test_0003", "field_subsets"] = "R5"
+    config = GIVEN.model_copy(update={"given_fractions": True})
+    assert "trainR5 has tiles that are not in train: test_0003" in error_of(index_at(table), config)
+    path = index_at(table.drop(columns="field_subsets"), "b.csv")
+    assert "no column `field_subsets`" in error_of(path, config)
+
+
+def test_given_values_must_belong_to_a_part(index_at):
+    table = build_given()
+    table.loc[3, "field_part"] = "validation"
+    assert "values that belong to no part: validation" in error_of(index_at(table), GIVEN)
+    twice = GIVEN.model_copy(
+        update={"given": GivenConfig(train=["train", "validation"], val=["train"], test=["test"])}
+    )
+    assert "belong to another part as well" in error_of(index_at(table), twice)
+
+
+def test_column_that_does_not_exist(index_at):
+    message = error_of(index_at(build_given()), GIVEN.model_copy(update={"column": "area"}))
+    assert "no column `field_area`" in message
+    assert "it has ['part', 'subsets']" in message
+
+
+def test_a_part_that_would_be_empty(index_at):
+    table = build_index(scenes=1, side=6)
+    path = index_at(table)
+    assert "1 blocks with labelled tiles cannot" in error_of(path, BLOCKS.model_copy(update={"block_size": 512}))
+    message = error_of(path, BLOCKS.model_copy(update={"guard": 500}))
+    assert "leaves no labelled tile in train and val" in message
+    assert "lost to the guard band of 500 pixels; 9 blocks" in message
+    assert "`splits.block_size`" in message
+
+
+def test_all_mistakes_of_an_index_are_told_at_once(index_at, tmp_path):
+    table = build_index(unlabelled=0).astype({"row": object, "share_class 1": object})
+    table.loc[0, "row"] = "x"
+    table.loc[1, "label_share"] = np.nan
+    table.loc[2, "share_class 1"] = ""
+    table.loc[3, "share_class 2"] = 1.2
+    message = error_of(index_at(pd.concat([table, table.iloc[[5]]])), BLOCKS)
+    assert f"names tiles twice: {table.loc[5, 'tile']}" in message
+    assert f"`row` is no proper whole number: {table.loc[0, 'tile']}" in message
+    assert f"`label_share` is not between 0 and 1: {table.loc[1, 'tile']}" in message
+    assert f"`share_class 1` is not between 0 and 1: {table.loc[2, 'tile']}" in message
+    assert f"`share_class 2` is not between 0 and 1: {table.loc[3, 'tile']}" in message
+    columns = error_of(index_at(table.drop(columns=["scene", "label_share"]), "b.csv"), BLOCKS)
+    assert "no column `scene`" in columns and "no column `label_share`" in columns
+    assert "none of its 144 tiles has a label" in error_of(index_at(build_index(unlabelled=1.1), "c.csv"), BLOCKS)
+    assert "does not exist" in error_of(tmp_path / "nowhere.csv", BLOCKS)
+
+
+def test_export_of_own_splits_reads_back(index_at, tmp_path):
+    from tmcnet.classes import ClassTable
+    from tmcnet.dataset.export import export_seed_layout
+    from tmcnet.dataset.layout import read_seed_layout
+
+    table = build_index(scenes=3, side=4)
+    lists, _ = split(index_at(table), BLOCKS)
+    for kind in ("optical", "sar", "label"):
+        (tmp_path / kind).mkdir()
+        for tile in table["tile"]:
+            shutil.copyfile(tmp_path / "index.csv", tmp_path / kind / f"{tile}.tif")
+    ClassTable.of([(f"class {k}", f"#00000{k}") for k in range(4)]).write(tmp_path / "classes.csv")
+    export_seed_layout(tmp_path, tmp_path / "splits", tmp_path / "seed")
+    tiles = read_seed_layout(tmp_path / "seed").tiles
+    for part in ("train", "val", "test"):
+        assert [t.name for t in tiles if t.part == part] == lists[part]
+    for subset in ("R5", "R5_s2", "R25", "R100"):
+        assert [t.name for t in tiles if subset in t.subsets] == lists[f"train{subset}"]

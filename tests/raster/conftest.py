@@ -1,0 +1,112 @@
+"""Small scenes made in code, and the config sections that go with them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from tmcnet.config import ClassConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
+from tmcnet.raster.inventory import take_inventory
+from tmcnet.raster.records import Inventory
+
+UTM = ("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000))
+
+
+@dataclass
+class Source:
+    """A source in a folder, with the config that reads it."""
+
+    root: Path
+    source: SourceConfig = field(
+        default_factory=lambda: SourceConfig(
+            layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif", label="{scene}_l.tif"
+        )
+    )
+    sensors: SensorsConfig = field(
+        default_factory=lambda: SensorsConfig(
+            optical=SensorConfig(bands=["red", "nir"], kind="reflectance"),
+            sar=SensorConfig(bands=["vv"], kind="backscatter", scale="linear"),
+        )
+    )
+    labels: LabelsConfig = field(
+        default_factory=lambda: LabelsConfig(
+            void=[0],
+            classes=[
+                ClassConfig(name="water", codes=[1], color="#0000ff"),
+                ClassConfig(name="land", codes=[2, 3], color="#00ff00"),
+            ],
+        )
+    )
+
+    @property
+    def json(self) -> Path:
+        return self.root / "results" / "inventory.json"
+
+    def take(self) -> Inventory:
+        take_inventory(self.source, self.sensors, self.labels, self.root, self.json, self.json.with_suffix(".csv"))
+        return Inventory.read(self.json)
+
+    def write(self, name: str, array, crs=UTM[0], transform=UTM[1], **profile) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bands = array if array.ndim == 3 else array[None]
+        count, height, width = bands.shape
+        profile = {"driver": "GTiff", "dtype": bands.dtype.name, "crs": crs, "transform": transform} | profile
+        with rasterio.open(path, "w", count=count, height=height, width=width, **profile) as dataset:
+            dataset.write(bands)
+        return path
+
+    def scene(self, name: str, size: int = 64, seed: int = 0, label: bool = True, transform=UTM[1]) -> None:
+        """A valid scene: optical uint16 with no data 0, linear SAR, codes 0 (void) to 3."""
+        rng = np.random.default_rng(seed)
+        self.write(
+            f"{name}_o.tif", rng.integers(1, 4000, (2, size, size)).astype("u2"), nodata=0, transform=transform
+        )
+        self.write(f"{name}_s.tif", rng.gamma(2, 0.05, (size, size)).astype("f4"), transform=transform)
+        if label:
+            self.write(f"{name}_l.tif", rng.integers(0, 4, (size, size)).astype("u1"), transform=transform)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return Source(tmp_path)
+
+
+@pytest.fixture
+def tile_source(tmp_path: Path) -> Source:
+    """Ready-made 8-bit PNG tiles in two parts."""
+    return Source(
+        tmp_path,
+        SourceConfig(
+            layout="tiles",
+            optical="{part}/o_{tile:d}.png",
+            sar="{part}/s_{tile:d}.png",
+            label="{part}/l_{tile:d}.png",
+        ),
+        SensorsConfig(
+            optical=SensorConfig(bands=["r", "g", "b"], kind="reflectance", nodata=0),
+            sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto"),
+        ),
+        LabelsConfig(
+            classes=[
+                ClassConfig(name="dry", codes=[0], color="#cccccc"),
+                ClassConfig(name="flood", codes=[255], color="#0000ff"),
+            ]
+        ),
+    )
+
+
+@pytest.fixture
+def write_png_tile() -> Callable[..., None]:
+    def write(source: Source, part: str, tile: str, size: int = 32, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        png = {"driver": "PNG", "crs": None, "transform": None}
+        source.write(f"{part}/o_{tile}.png", rng.integers(0, 255, (3, size, size)).astype("u1"), **png)
+        source.write(f"{part}/s_{tile}.png", rng.integers(0, 255, (size, size)).astype("u1"), **png)
+        source.write(f"{part}/l_{tile}.png", (rng.integers(0, 2, (size, size)) * 255).astype("u1"), **png)
+
+    return write

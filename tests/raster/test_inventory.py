@@ -1,0 +1,214 @@
+import csv
+import math
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
+from tmcnet.errors import InputError
+from tmcnet.raster.backscatter import detect_scale, power_to_db, to_db, to_power
+
+WRONG_UTM = ("EPSG:32612", Affine(10, 0, 500_000, 0, -10, 5_400_000))
+
+
+def rows(source) -> list[dict[str, str]]:
+    with source.json.with_suffix(".csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fault(source) -> str:
+    with pytest.raises(InputError) as caught:
+        source.take()
+    assert not source.json.exists()
+    return str(caught.value)
+
+
+def test_good_scenes_are_described(source):
+    source.scene("b", seed=1, transform=Affine(10, 0, 500_640, 0, -10, 5_400_000))
+    source.scene("a")
+    found = source.take()
+    assert [r.scene for r in found.records] == ["a", "b"]
+    a = found.records[0]
+    assert (a.height, a.width, a.crs, a.gsd, a.sar_scale) == (64, 64, "EPSG:32633", 10.0, "linear")
+    assert (a.optical_nodata, a.sar_nodata, a.overlap) == (0.0, None, 1.0)
+    assert list(a.bounds) == [500_000, 5_399_360, 500_640, 5_400_000]
+    assert found.classes.names == ["water", "land"]
+    assert rows(source)[0]["optical_nodata"] == "0" and rows(source)[0]["warnings"] == ""
+    assert math.isclose(float(rows(source)[0]["label_share"]), 0.75, abs_tol=0.05)
+
+
+def test_a_wrong_number_of_bands_names_file_and_key(source):
+    source.scene("a")
+    source.write("a_o.tif", np.ones((3, 64, 64), "u2"))
+    assert "a_o.tif: has 3 band(s), but `sensors.optical.bands` names 2: red, nir" in fault(source)
+
+
+def test_a_missing_crs_is_told(source):
+    source.scene("a")
+    source.write("a_s.tif", np.ones((64, 64), "f4"), crs=None, transform=None)
+    assert "a_s.tif: has no CRS and geotransform" in fault(source)
+
+
+def test_scenes_that_do_not_overlap_are_told(source):
+    source.scene("a")
+    source.write("a_s.tif", np.ones((64, 64), "f4"), *WRONG_UTM)
+    assert "a_s.tif: covers 0% of a_o.tif; at least 50% is needed" in fault(source)
+
+
+def test_partial_overlap_is_stated_and_may_be_too_little(source):
+    source.scene("a")
+    source.write("a_s.tif", np.ones((64, 64), "f4"), transform=Affine(10, 0, 500_160, 0, -10, 5_400_000))
+    assert abs(source.take().records[0].overlap - 0.75) < 0.03
+    assert "sar covers 7" in rows(source)[0]["warnings"]
+    source.json.unlink()
+    source.write("a_s.tif", np.ones((64, 64), "f4"), transform=Affine(10, 0, 500_400, 0, -10, 5_400_000))
+    assert "covers 36%" in fault(source) or "covers 39%" in fault(source)
+
+
+def test_overlap_is_found_across_crs(source):
+    source.scene("a")
+    geographic = Affine(0.0002, 0, 14.99, 0, -0.0002, 48.76)
+    source.write("a_s.tif", np.ones((200, 200), "f4"), "EPSG:4326", geographic)
+    assert source.take().records[0].overlap == 1.0
+
+
+def test_a_file_that_breaks_off_is_told_beside_all_other_faults(source):
+    source.scene("a")
+    source.scene("b", seed=1)
+    path = source.root / "a_o.tif"
+    path.write_bytes(path.read_bytes()[:-3000])
+    source.write("b_l.tif", np.full((64, 64), 9, "u1"))
+    message = fault(source)
+    assert "a_o.tif: cannot be read" in message
+    assert "b_l.tif: holds 1 codes that no class has: 9 (4096 pixels)" in message
+
+
+def test_the_same_fault_of_many_files_is_one_line(source):
+    for i in range(12):
+        source.scene(f"s{i:02}", seed=i)
+        source.write(f"s{i:02}_l.tif", np.full((64, 64), 9, "u1"))
+    with pytest.raises(InputError) as caught:
+        source.take()
+    assert len(caught.value.problems) == 1
+    assert "12 files (" in str(caught.value) and "and 2 more" in str(caught.value)
+
+
+def test_a_file_without_any_data_is_told(source):
+    source.scene("a")
+    source.write("a_s.tif", np.full((64, 64), np.nan, "f4"))
+    assert "a_s.tif: has no pixel that is valid in all bands" in fault(source)
+
+
+def test_negative_power_is_told(source):
+    source.scene("a")
+    source.write("a_s.tif", np.full((64, 64), -12.0, "f4"))
+    assert "`sensors.sar.scale: linear` cannot be: the smallest value is -12" in fault(source)
+
+
+def test_stacked_files_must_agree(source):
+    source.scene("a")
+    source.write("second.tif", np.ones((64, 64), "f4"), *WRONG_UTM)
+    source.write("first.tif", np.ones((64, 64), "u2"))
+    (source.root / "scenes.csv").write_text("scene,optical,sar\na,first.tif;second.tif,a_s.tif\n")
+    source.source = SourceConfig(layout="scenes", sheet=str(source.root / "scenes.csv"))
+    assert "second.tif: is stacked with first.tif but has another CRS and type of numbers" in fault(source)
+
+
+def test_doubled_scenes_are_noted(source):
+    source.scene("a")
+    source.scene("b")
+    source.take()
+    assert rows(source)[1]["warnings"] == "same footprint as a; optical identical with a; sar identical with a"
+
+
+def test_infinite_values_are_noted(source):
+    source.scene("a")
+    values = np.ones((64, 64), "f4")
+    values[0, :3] = np.inf
+    source.write("a_s.tif", values)
+    source.take()
+    assert "a_s.tif: 3 infinite values" in rows(source)[0]["warnings"]
+
+
+def test_labels_without_classes_are_told(source):
+    source.scene("a")
+    source.labels = LabelsConfig()
+    assert "config key `labels.classes`: is empty, but there are labels" in fault(source)
+
+
+def test_scenes_without_labels_need_no_classes(source):
+    source.scene("a", label=False)
+    source.labels = LabelsConfig()
+    source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
+    assert source.take().records[0].label == []
+
+
+def test_tiles_need_no_crs_but_one_size(tile_source, write_png_tile):
+    write_png_tile(tile_source, "train", "01")
+    write_png_tile(tile_source, "test", "1", seed=1)
+    found = tile_source.take()
+    assert [(r.scene, r.crs, r.sar_scale) for r in found.records] == [("test_1", "", "none"), ("train_1", "", "none")]
+    tile_source.json.unlink()
+    png = {"driver": "PNG", "crs": None, "transform": None}
+    tile_source.write("train/s_01.png", np.ones((32, 33), "u1"), **png)
+    assert "differs in size from its fellows: o_01.png 32 x 32, s_01.png 33 x 32, l_01.png 32 x 32" in fault(
+        tile_source
+    )
+
+
+def test_an_empty_tile_is_only_noted(tile_source, write_png_tile):
+    write_png_tile(tile_source, "train", "1")
+    png = {"driver": "PNG", "crs": None, "transform": None}
+    tile_source.write("train/o_1.png", np.zeros((3, 32, 32), "u1"), **png)
+    tile_source.take()
+    assert rows(tile_source)[0]["warnings"] == "o_1.png: no data everywhere"
+
+
+@pytest.mark.parametrize("coded", ["ids", "rgb"])
+def test_the_seed_layout_brings_its_classes(source, coded):
+    source.source = SourceConfig(layout="seed")
+    source.labels = LabelsConfig()
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["r", "g", "b"], kind="reflectance"),
+        sar=SensorConfig(bands=["vv"], kind="backscatter"),
+    )
+    (source.root / "class_dict.txt").write_text("name,r,g,b\nwater,0,0,255\nland,0,255,0\n")
+    bare = {"crs": None, "transform": None}
+    ids = np.random.default_rng(0).integers(0, 2, (16, 16))
+    label = ids.astype("u1") if coded == "ids" else np.stack([ids * 0, ids * 255, 255 - ids * 255]).astype("u1")
+    source.write("train_RGB/t.tif", np.ones((3, 16, 16), "u1"), **bare)
+    source.write("train_SAR/t.tif", np.ones((16, 16), "u1"), **bare)
+    source.write("train_lbl/t.tif", label, **bare)
+    found = source.take()
+    assert found.label_encoding == coded and found.classes.names == ["water", "land"]
+    assert found.classes.classes[0].color == "#0000ff"
+
+
+def test_scales_are_told_from_the_values():
+    assert detect_scale("uint8", 0, 255, 80) == "none"
+    assert detect_scale("float32", -40, 12, -11) == "db"
+    assert detect_scale("float32", 0, 900, 0.05) == "linear"
+    assert detect_scale("float32", 0, 900, 80) == "amplitude"
+    assert detect_scale("uint16", 0, 9000, 200) == "amplitude"
+    assert detect_scale("float32", -9999, 3, 0.1) is None
+
+
+def test_different_scales_in_one_source_are_told(source):
+    source.sensors = SensorsConfig(
+        optical=source.sensors.optical, sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto")
+    )
+    source.scene("a")
+    source.scene("b")
+    source.write("b_s.tif", np.linspace(-20, 1, 64 * 64, dtype="f4").reshape(64, 64))
+    assert "finds different scales of backscatter (db: b; linear: a)" in fault(source)
+
+
+@pytest.mark.parametrize("scale", ["linear", "amplitude", "db"])
+def test_every_scale_comes_to_the_same_decibels(scale):
+    decibels = np.array([-50.0, -20.0, 0.0, 3.0, 30.0, np.nan], "f4")
+    power = 10 ** (decibels / 10)
+    values = {"linear": power, "amplitude": np.sqrt(power), "db": decibels}[scale].astype("f4")
+    expected = [-35, -20, 0, 3, 10, np.nan]
+    np.testing.assert_allclose(to_db(values, scale, (-35, 10)), expected, atol=1e-4)
+    np.testing.assert_allclose(power_to_db(to_power(values, scale), scale, (-35, 10)), expected, atol=1e-4)

@@ -1,0 +1,188 @@
+"""The tile index as the splits see it: sorted by tile, checked, and as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tmcnet.config import SplitsConfig
+from tmcnet.dataset.layout import tell
+from tmcnet.errors import InputError, Problem
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Names: TypeAlias = npt.NDArray[np.object_]
+
+_TEXT = ["tile", "scene", "role"]
+_WINDOW = ["row", "col", "height", "width"]
+_REMEDY = "Let the tiling stage write the index anew."
+
+
+@dataclass(frozen=True)
+class TileIndex:
+    """What the splits need to know of N tiles and K classes; tiles are sorted by name.
+
+    Attributes:
+        tiles: N names.
+        scene: N numbers of scenes. Tiles without a place in a scene have one of their own each.
+        scenes: Names of the scenes by number.
+        window: N x 4: row, column, height and width in the scene, in pixels.
+        labelled: N; whether any pixel has a label.
+        area: N x K labelled pixels of each class. Whole numbers, so that sums do not depend on their order.
+        classes: K names.
+        field: N values of the column that methods `column` and `given` look at; else None.
+        subsets: N label subsets that the source gives, such as `R1;R5`; None unless they are asked for.
+    """
+
+    tiles: Names
+    scene: IntArray
+    scenes: list[str]
+    window: IntArray
+    labelled: BoolArray
+    area: npt.NDArray[np.int32]
+    classes: list[str]
+    field: Names | None
+    subsets: Names | None
+
+
+def read_index(path: Path, config: SplitsConfig) -> TileIndex:
+    """Read the index; rows of scenes that are only mapped (role `predict`) are left out.
+
+    Args:
+        path: `tiles/index.csv`.
+        config: Says which fields are needed.
+
+    Raises:
+        InputError: If columns are missing, a tile is doubled, a number is missing or out of its range, or no tile
+            has a label; tells all of it.
+    """
+    if not path.is_file():
+        raise InputError(Problem(str(path), "does not exist", "Make the tiles first."))
+    field = f"field_{config.column}" if config.method in ("column", "given") else None
+    subsets = "field_subsets" if config.given_fractions else None
+    texts = [*_TEXT, *dict.fromkeys(name for name in (field, subsets) if name)]
+    header = pd.read_csv(path, nrows=0).columns.tolist()
+    shares = [name for name in header if name.startswith("share_")]
+    _check_columns(path, header, texts, shares)
+    frame = _read(path, texts, [*_WINDOW, "label_share", *shares])
+    frame = frame[frame["role"] != "predict"].sort_values("tile", kind="stable", ignore_index=True)
+    _check_rows(path, frame, shares, field)
+    scene, scenes = _scenes(frame)
+    window = frame[_WINDOW].to_numpy(np.int64)
+    pixels = frame["label_share"].to_numpy() * (window[:, 2] * window[:, 3])
+    area = np.empty((len(frame), len(shares)), np.int32)
+    for k, name in enumerate(shares):
+        area[:, k] = np.rint(np.nan_to_num(frame[name].to_numpy()) * pixels)
+    return TileIndex(
+        frame["tile"].to_numpy(object),
+        scene,
+        scenes,
+        window,
+        frame["label_share"].to_numpy() > 0,
+        area,
+        [name.removeprefix("share_") for name in shares],
+        frame[field].to_numpy(object) if field else None,
+        frame[subsets].to_numpy(object) if subsets else None,
+    )
+
+
+def index_sha256(path: Path) -> str:
+    """SHA-256 of the header and the sorted rows: that of the file itself, as its rows are written in this order."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.readline())
+        last = b""
+        for line in file:
+            if line < last:
+                break
+            digest.update(line)
+            last = line
+        else:
+            return digest.hexdigest()
+    header, *rows = path.read_bytes().splitlines(keepends=True)
+    ends = b"" if header.endswith(b"\r\n") else b"\n"
+    return hashlib.sha256(header + b"".join(sorted(r if r.endswith(b"\n") else r + ends for r in rows))).hexdigest()
+
+
+def _read(path: Path, texts: list[str], numbers: list[str]) -> pd.DataFrame:
+    """The wanted columns; a number that cannot be read becomes NaN."""
+    try:
+        return pd.read_csv(
+            path,
+            usecols=[*texts, *numbers],
+            dtype={**dict.fromkeys(texts, "str"), **dict.fromkeys(numbers, "float64")},
+            keep_default_na=False,
+            na_values={name: ["", "nan", "NaN"] for name in numbers},
+        )
+    except ValueError:
+        frame = pd.read_csv(path, usecols=[*texts, *numbers], dtype="str", keep_default_na=False)
+        return frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in numbers})
+
+
+def _check_columns(path: Path, header: list[str], texts: list[str], shares: list[str]) -> None:
+    problems = [
+        Problem(str(path), f"has no column `{name}`", _column_remedy(name, header))
+        for name in [*texts, *_WINDOW, "label_share"]
+        if name not in header
+    ]
+    if not shares:
+        problems.append(Problem(str(path), "has no columns `share_<class>`", _REMEDY))
+    if problems:
+        raise InputError(problems)
+
+
+def _column_remedy(name: str, header: list[str]) -> str:
+    if name == "field_subsets":
+        return "Only layout `seed` comes with label subsets; set `splits.given_fractions` to false."
+    if name.startswith("field_"):
+        known = [column.removeprefix("field_") for column in header if column.startswith("field_")]
+        return f"Set `splits.column` to a field of the source; it has {known}."
+    return _REMEDY
+
+
+def _check_rows(path: Path, frame: pd.DataFrame, shares: list[str], field: str | None) -> None:
+    where = str(path)
+    problems: list[Problem] = []
+
+    def complain(wrong: pd.Series[bool], what: str, remedy: str = _REMEDY) -> None:
+        if wrong.any():
+            problems.append(Problem(where, f"{what}: {tell(frame['tile'][wrong].unique())}", remedy))
+
+    complain(frame["tile"].duplicated(), "names tiles twice")
+    complain(frame["tile"].str.strip() == "", "has rows without a tile name")
+    for name in _WINDOW:
+        lowest = 1 if name in ("height", "width") else -(2**31)
+        complain(~(frame[name] >= lowest) | (frame[name] % 1 != 0), f"`{name}` is no proper whole number")
+    complain(~frame["label_share"].between(0, 1), "`label_share` is not between 0 and 1")
+    labelled = frame["label_share"] > 0
+    for name in shares:
+        wrong = ~frame[name].between(0, 1) & (labelled | frame[name].notna())
+        complain(wrong, f"`{name}` is not between 0 and 1")
+    if field:
+        complain(frame[field] == "", f"`{field}` is empty", "Give every tile a value, or exclude these tiles.")
+    if not labelled.any():
+        what = f"none of its {len(frame)} tiles has a label"
+        problems.append(Problem(where, what, "Check the label files and `labels`; without labels nothing is learnt."))
+    if problems:
+        raise InputError(problems)
+
+
+def _scenes(frame: pd.DataFrame) -> tuple[IntArray, list[str]]:
+    """Numbers and names of scenes.
+
+    Ready-made tiles may have no scene, or one name for all and the same window: then no place in it is known, and
+    each counts as a scene of its own.
+    """
+    sizes = frame.groupby("scene", sort=False)["row"].transform("size")
+    ranges = [
+        frame.groupby("scene", sort=False)[name].transform(how) for name in ("row", "col") for how in ("min", "max")
+    ]
+    placeless = (frame["scene"] == "") | ((sizes > 1) & (ranges[0] == ranges[1]) & (ranges[2] == ranges[3]))
+    names = frame["scene"].mask(placeless, frame["tile"]) if placeless.any() else frame["scene"]
+    codes, unique = pd.factorize(names)
+    return codes.astype(np.int64), [str(name) for name in unique]

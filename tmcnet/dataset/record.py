@@ -1,0 +1,152 @@
+"""What the manifest of splits says: what was made from what, with hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tmcnet
+from tmcnet.config import SplitsConfig
+from tmcnet.dataset.balance import FloatArray
+from tmcnet.dataset.index import IntArray, Names, TileIndex
+from tmcnet.dataset.layout import PARTS
+from tmcnet.dataset.parts import DROPPED, Division, part_totals
+
+VERSION = 1
+"""Version of the manifest's own form."""
+
+_LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$")
+
+
+def build(
+    index: TileIndex,
+    division: Division,
+    config: SplitsConfig,
+    index_sha256: str,
+    lists: dict[str, IntArray],
+    given: list[str],
+) -> dict[str, Any]:
+    """The manifest as plain values; holds neither times nor paths, so that equal splits have equal manifests.
+
+    Args:
+        index: The tiles.
+        division: Their parts.
+        config: The section `splits`.
+        index_sha256: Hash of the index.
+        lists: Positions of the tiles of each list.
+        given: Names of the lists that the source gives.
+    """
+    tiles, areas = part_totals(index, division.part)
+    shares = tiles / tiles.sum()
+    wanted = [config.shares.train, config.shares.val, config.shares.test]
+    off = [abs(share - want) for share, want in zip(shares, wanted, strict=True)]
+    return {
+        "version": VERSION,
+        "config": config.model_dump(mode="json"),
+        "seed": config.seed,
+        "software_version": tmcnet.__version__,
+        "index_sha256": index_sha256,
+        "n_tiles": len(index.tiles),
+        "lists": {name: list_entry(index, members, name in given) for name, members in lists.items()},
+        "parts": _parts(index, division, shares),
+        "deviation": _round(class_deviation(areas)),
+        "size_deviation": _round(max(off)),
+        "n_groups": len(division.groups.names),
+        "blocks": _blocks(index, division, config),
+        "groups": _groups(division, config),
+        "dropped": index.tiles[division.part == DROPPED].tolist(),
+        "dropped_by_guard": int(division.by_guard.sum()),
+        "dropped_unlabelled": int(((division.part == DROPPED) & ~division.by_guard).sum()),
+    }
+
+
+def write(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write `manifest.json` with fixed formatting."""
+    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "manifest.json").write_bytes(text.encode() + b"\n")
+
+
+def list_files(folder: Path) -> list[Path]:
+    """All list files of a folder, sorted."""
+    return sorted(path for path in folder.glob("*.txt") if _LIST_FILE.match(path.name))
+
+
+def list_text(tiles: Names) -> bytes:
+    """Content of a list file: one tile a line."""
+    return "".join(f"{tile}\n" for tile in tiles).encode()
+
+
+def list_entry(index: TileIndex, members: IntArray, given: bool) -> dict[str, Any]:
+    """What the manifest says about one list."""
+    digest = hashlib.sha256(list_text(index.tiles[members])).hexdigest()
+    entry = {"n": len(members), "sha256": digest, "class_shares": class_shares(index, members)}
+    return {**entry, "given": True} if given else entry
+
+
+def class_shares(index: TileIndex, members: IntArray) -> dict[str, float]:
+    """Share of each class in the labelled pixels of some tiles."""
+    area = index.area[members].sum(axis=0, dtype=np.int64)
+    return {name: _round(float(a)) for name, a in zip(index.classes, area / max(int(area.sum()), 1), strict=True)}
+
+
+def class_deviation(areas: FloatArray) -> float:
+    """Largest absolute difference of a class share between a part and the whole, from P x K class areas."""
+    whole = areas.sum(axis=0)
+    parts = areas / np.maximum(areas.sum(axis=1, keepdims=True), 1)
+    return float(np.abs(parts - whole / max(float(whole.sum()), 1)).max())
+
+
+def _parts(index: TileIndex, division: Division, shares: FloatArray) -> dict[str, Any]:
+    parts = {}
+    for p, name in enumerate(PARTS):
+        members = np.flatnonzero(division.part == p)
+        parts[name] = {
+            "tiles": len(members),
+            "labelled": int(index.labelled[members].sum()),
+            "share": _round(float(shares[p])),
+            "scenes": len(np.unique(index.scene[members])),
+            "groups": len(np.unique(division.groups.of[members])),
+            "class_shares": class_shares(index, members),
+        }
+    return parts
+
+
+def _blocks(index: TileIndex, division: Division, config: SplitsConfig) -> list[dict[str, Any]]:
+    """Spatial blocks by the row and column of their first pixel, with their part and the tiles left in it."""
+    places = division.groups.places
+    if config.method != "blocks" or places is None:
+        return []
+    return [
+        {"scene": index.scenes[place[0]], "row": place[1], "col": place[2], "part": part, "tiles": n}
+        for place, (_, part, n) in zip(places.tolist(), _group_parts(division), strict=True)
+    ]
+
+
+def _groups(division: Division, config: SplitsConfig) -> list[dict[str, Any]]:
+    """Scenes or values of the column, with their part and the tiles left in it."""
+    if config.method not in ("scenes", "column"):
+        return []
+    return [{"group": name, "part": part, "tiles": n} for name, part, n in _group_parts(division)]
+
+
+def _group_parts(division: Division) -> list[tuple[str, str, int]]:
+    """Name, part and number of tiles of each group; a group that lost all its tiles is `dropped`."""
+    n_groups = len(division.groups.names)
+    kept = division.part != DROPPED
+    part = np.full(n_groups, DROPPED)
+    part[division.groups.of[kept]] = division.part[kept]
+    tiles = np.bincount(division.groups.of[kept], minlength=n_groups)
+    words = ("dropped", *PARTS)
+    return [
+        (name, words[p - DROPPED], n)
+        for name, p, n in zip(division.groups.names, part.tolist(), tiles.tolist(), strict=True)
+    ]
+
+
+def _round(value: float) -> float:
+    return round(float(value), 6)

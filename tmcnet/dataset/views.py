@@ -1,0 +1,152 @@
+"""Two views of each tile pair and the patches they share: the input of pre-training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tmcnet.config import PretrainConfig, SensorsConfig
+from tmcnet.config.training import Variant
+from tmcnet.dataset.correspondence import IntArray, View, draw_patches, patch_range
+from tmcnet.dataset.loading import Tile
+from tmcnet.dataset.photometric import PublishedDraw, corrected, published
+from tmcnet.seeding import derive_seed, generator
+
+CROP_TRIES = 5
+VIEW_TRIES = 10
+RATIO = (3 / 4, 4 / 3)
+"""Range of the width of a crop over its height."""
+SMOOTHED_FROM = 1.25
+"""Reduction from which a crop is smoothed before it is resampled; below it, smoothing costs more than it saves."""
+
+
+class ViewBatch(NamedTuple):
+    """Two views of N tile pairs.
+
+    Attributes:
+        names: Names of the tiles.
+        optical: Views 1 and 2, N x C x S x S.
+        sar: Views 1 and 2, on the same pixels.
+        corners: First (x, y) of each patch in view 1 and in view 2, N x P x 2 int64.
+    """
+
+    names: list[str]
+    optical: tuple[Tensor, Tensor]
+    sar: tuple[Tensor, Tensor]
+    corners: tuple[Tensor, Tensor]
+
+
+def _draw_crop(rng: np.random.Generator, height: int, width: int, config: PretrainConfig) -> View:
+    """A random resized crop smaller than the tile; after a few tries the middle square."""
+    for _ in range(CROP_TRIES):
+        area = rng.uniform(*config.crop_area) * height * width
+        ratio = rng.uniform(*RATIO)
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if rng.random() < 0.5:
+            w, h = h, w
+        if 0 < w < width and 0 < h < height:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            return View(int(top), int(left), h, w, config.crop_size)
+    side = min(height, width)
+    return View((height - side) // 2, (width - side) // 2, side, side, config.crop_size)
+
+
+def _oriented(rng: np.random.Generator, crop: View) -> View:
+    """Flip (horizontal, vertical, both, or none at twice the chance) and, four times in five, turn."""
+    flip = int(rng.integers(5))
+    turns = int(rng.integers(4)) if rng.random() < 0.8 else 0
+    return View(crop.top, crop.left, crop.height, crop.width, crop.size, flip in (0, 2), flip in (1, 2), turns)
+
+
+def draw_views(
+    rng: np.random.Generator, height: int, width: int, config: PretrainConfig, variant: Variant
+) -> tuple[View, View]:
+    """Draw two views of a tile that share room for the patches.
+
+    View 2 is flipped and turned; view 1 too in `corrected`, where the published pair is lopsided. Pairs that share
+    too little are drawn again; after some tries view 2 takes the crop of view 1, which always leaves room.
+
+    Args:
+        rng: Source of the draws.
+        height: Rows of the tile.
+        width: Columns of the tile.
+        config: `crop_size`, `crop_area`, `patch_size`, `patches`.
+        variant: `reference` or `corrected`.
+    """
+    for _ in range(VIEW_TRIES):
+        first = _draw_crop(rng, height, width, config)
+        first = first if variant == "reference" else _oriented(rng, first)
+        second = _oriented(rng, _draw_crop(rng, height, width, config))
+        lowest, highest = patch_range(first, second, config.patch_size)
+        room = np.maximum(highest - lowest + 1, 0)
+        if room.prod() >= config.patches:
+            return first, second
+    return first, _oriented(rng, first)
+
+
+def render(image: Tensor, view: View) -> Tensor:
+    """Cut a view out of C x H x W: crop, bilinear resize (smoothed where it shrinks much), flips, quarter turns."""
+    crop = image[:, view.top : view.top + view.height, view.left : view.left + view.width]
+    shrinks = max(view.height, view.width) > SMOOTHED_FROM * view.size
+    out = F.interpolate(crop[None], (view.size, view.size), mode="bilinear", align_corners=False, antialias=shrinks)[
+        0
+    ]
+    flipped = [axis for axis, wanted in ((-1, view.flip_x), (-2, view.flip_y)) if wanted]
+    if flipped:
+        out = out.flip(flipped)
+    return out.rot90(-view.turns, (-2, -1)) if view.turns else out
+
+
+class ViewMaker:
+    """Makes the views of a step's tiles; what it draws depends on the seed, the step and the tiles' names alone.
+
+    Both sensors share the geometry of a view. `reference` follows the published photometric changes: view 2 only, the
+    same for both sensors. `corrected` changes both views, each sensor on its own and in its own way.
+
+    Args:
+        config: Sizes and seed.
+        sensors: What each sensor measures.
+        variant: `reference` or `corrected`.
+        clip: Largest absolute value after normalisation.
+    """
+
+    def __init__(self, config: PretrainConfig, sensors: SensorsConfig, variant: Variant, clip: float) -> None:
+        self.config, self.sensors, self.variant, self.clip = config, sensors, variant, clip
+
+    def __call__(self, tiles: Sequence[Tile], step: int) -> ViewBatch:
+        """Make the views of a batch.
+
+        Args:
+            tiles: The tiles of the step; a tile that comes twice gets different views.
+            step: Step, counted from 0.
+        """
+        seed = self.config.seed
+        noise = torch.Generator().manual_seed(derive_seed(seed, "speckle", step))
+        images: list[tuple[Tensor, ...]] = []
+        corners: list[tuple[IntArray, IntArray]] = []
+        for slot, tile in enumerate(tiles):
+            rng = generator(seed, "views", tile.name, step, slot)
+            pair = draw_views(rng, tile.optical.shape[1], tile.optical.shape[2], self.config, self.variant)
+            corners.append(draw_patches(rng, *pair, self.config.patch_size, self.config.patches))
+            cuts = [render(image, view) for image in (tile.optical, tile.sar) for view in pair]
+            images.append(self._published(cuts, rng) if self.variant == "reference" else self._own(cuts, rng, noise))
+        optical1, optical2, sar1, sar2 = (torch.stack(column) for column in zip(*images, strict=True))
+        corners1, corners2 = (torch.from_numpy(np.stack(column)) for column in zip(*corners, strict=True))
+        names = [tile.name for tile in tiles]
+        return ViewBatch(names, (optical1, optical2), (sar1, sar2), (corners1, corners2))
+
+    def _published(self, cuts: list[Tensor], rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """The published changes of view 2 of optical 1, 2, SAR 1, 2."""
+        draw = PublishedDraw.draw(rng)
+        optical1, optical2, sar1, sar2 = cuts
+        return optical1, published(optical2, draw, self.clip), sar1, published(sar2, draw, self.clip)
+
+    def _own(self, cuts: list[Tensor], rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, ...]:
+        """Changes of each of optical 1, 2, SAR 1, 2 on its own, as its sensor allows."""
+        kinds = [self.sensors.optical.kind] * 2 + [self.sensors.sar.kind] * 2
+        return tuple(corrected(x, kind, rng, noise, self.clip) for x, kind in zip(cuts, kinds, strict=True))

@@ -1,0 +1,166 @@
+"""Scores of one fine-tuned network on the test part."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import ComputeConfig, EvaluateConfig, Run
+from tmcnet.dataset.loading import TileDataset
+from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate import metrics, tile_scores
+from tmcnet.evaluate.calibration import Calibration, fit_temperature
+from tmcnet.evaluate.metrics import Counts, Floats
+from tmcnet.evaluate.numbers import without_nan
+from tmcnet.evaluate.predict import choose_device, predict_tiles
+from tmcnet.evaluate.trained import Trained
+from tmcnet.seeding import generator
+from tmcnet.store import TileStore, read_list
+
+TEMPERATURE_PIXELS = 200_000
+"""Validation pixels from which the temperature is fitted, about; more would not move its second digit."""
+
+
+def evaluate_run(
+    tiles_root: Path,
+    test_list: Path,
+    val_list: Path,
+    weights: Path,
+    run: Run,
+    config: EvaluateConfig,
+    compute: ComputeConfig,
+    out: Path,
+) -> None:
+    """Score a fine-tuned network: one confusion matrix over all test pixels, and calibration.
+
+    Writes `metrics.json` and `tiles.npz` (names, scenes, T x K x K confusion matrices, accuracy per tile) into `out`.
+    The temperature is fitted on validation pixels; the test part is only scored.
+
+    Args:
+        tiles_root: Folder of the tiles.
+        test_list: Names of the test tiles.
+        val_list: Names of the validation tiles.
+        weights: The network, as fine-tuning wrote it.
+        run: The run that is scored.
+        config: Batch size, bins and seed.
+        compute: Threads and accelerator.
+        out: Folder to write to.
+
+    Raises:
+        InputError: If a list is empty, no test pixel is labelled, or the weights belong to another run or other
+            classes.
+    """
+    torch.set_num_threads(compute.finetune_threads)
+    trained = Trained.read(weights, choose_device(compute))
+    store = TileStore(tiles_root)
+    _check(trained, run, store.classes, weights)
+    val = TileDataset(store, read_list(val_list), trained.normalisation, with_labels=True, cache_gib=0)
+    test = TileDataset(store, read_list(test_list), trained.normalisation, with_labels=True, cache_gib=0)
+    temperature = _temperature(trained.network, val, config)
+    calibrations = Calibration(config.calibration_bins), Calibration(config.calibration_bins, temperature)
+    tiles = _score_tiles(trained.network, test, config.batch_size, len(trained.classes), calibrations)
+    if tiles.sum() == 0:
+        raise InputError(Problem(str(test_list), "no pixel of its tiles is labelled", "Check labels and splits."))
+    out.mkdir(parents=True, exist_ok=True)
+    scenes = _scenes(store, test.names)
+    accuracy = metrics.overall_accuracy(tiles)
+    np.savez_compressed(out / "tiles.npz", names=test.names, scenes=scenes, confusion=tiles, accuracy=accuracy)
+    scores = {"run": {"name": run.name, **asdict(run)}, **_scores(tiles, trained.classes.names)}
+    scores |= _calibration_scores(*calibrations)
+    (out / "metrics.json").write_text(json.dumps(without_nan(scores), indent=1) + "\n")
+
+
+def _check(trained: Trained, run: Run, classes: ClassTable, weights: Path) -> None:
+    problems = []
+    if trained.run != run:
+        what = f"was fine-tuned in run {trained.run.name}, not {run.name}"
+        problems.append(Problem(str(weights), what, "Give the weights of the run."))
+    if trained.classes.names != classes.names:
+        what = f"tells apart {trained.classes.names}; the tiles have {classes.names}"
+        problems.append(Problem(str(weights), what, "Fine-tune again on these tiles."))
+    if problems:
+        raise InputError(problems)
+
+
+def _temperature(network: nn.Module, val: TileDataset, config: EvaluateConfig) -> float:
+    """Fitted on a seeded sample of the pixels of every validation tile."""
+    share = max(TEMPERATURE_PIXELS // len(val), 1)
+    probabilities, truths = [], []
+    for tile, found in predict_tiles(network, (val[i] for i in range(len(val))), config.batch_size):
+        truth = _truth(tile.label)
+        chosen = generator(config.seed, "temperature", tile.name).permutation(truth.size)[:share]
+        probabilities.append(found.reshape(len(found), -1).T[chosen])
+        truths.append(truth.ravel()[chosen])
+    return fit_temperature(np.concatenate(probabilities), np.concatenate(truths))
+
+
+def _score_tiles(
+    network: nn.Module, test: TileDataset, batch_size: int, classes: int, calibrations: tuple[Calibration, ...]
+) -> Counts:
+    matrices = []
+    for tile, found in predict_tiles(network, (test[i] for i in range(len(test))), batch_size):
+        truth = _truth(tile.label)
+        matrices.append(metrics.confusion(truth, found.argmax(axis=0), classes))
+        for calibration in calibrations:
+            calibration.add(found.reshape(classes, -1).T, truth.ravel())
+    return np.stack(matrices)
+
+
+def _truth(label: torch.Tensor | None) -> NDArray[np.int64]:
+    if label is None:
+        raise ValueError("the tile was read without its label")
+    return np.asarray(label.numpy())
+
+
+def _scores(tiles: Counts, names: list[str]) -> dict[str, Any]:
+    pooled = tiles.sum(axis=0)
+
+    def by_class(values: Floats) -> dict[str, float]:
+        return dict(zip(names, map(float, values), strict=True))
+
+    image_iou = tile_scores.image_iou(tiles)
+    return {
+        **metrics.headline(pooled),
+        "n_tiles": len(tiles),
+        "n_pixels": int(pooled.sum()),
+        "iou": by_class(metrics.iou(pooled)),
+        "precision": by_class(metrics.precision(pooled)),
+        "recall": by_class(metrics.recall(pooled)),
+        "f1": by_class(metrics.f1(pooled)),
+        "confusion": pooled.tolist(),
+        "per_tile_oa": tile_scores.mean_tile_accuracy(tiles),
+        "per_tile_miou": tile_scores.mean_tile_miou(tiles),
+        "reference_style": {
+            "image_miou": float(image_iou.mean()),
+            "image_iou": by_class(image_iou),
+            "mean_precision": tile_scores.mean_precision(pooled),
+        },
+    }
+
+
+def _calibration_scores(raw: Calibration, scaled: Calibration) -> dict[str, Any]:
+    return {
+        "ece": raw.error,
+        "calibration": {
+            "bins": raw.table(),
+            "log_loss": raw.log_loss,
+            "temperature": scaled.temperature,
+            "scaled": {"ece": scaled.error, "bins": scaled.table(), "log_loss": scaled.log_loss},
+        },
+    }
+
+
+def _scenes(store: TileStore, names: list[str]) -> list[str]:
+    """The scene of each tile as the index has it."""
+    with store.index.open(newline="") as file:
+        scene = {row["tile"]: row["scene"] for row in csv.DictReader(file)}
+    return [scene.get(name, "") for name in names]

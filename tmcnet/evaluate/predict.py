@@ -1,0 +1,81 @@
+"""Class probabilities of tiles, shared by validation and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tmcnet.config import ComputeConfig
+from tmcnet.dataset.loading import Tile
+from tmcnet.errors import InputError, Problem
+
+Probabilities = NDArray[np.float32]
+
+
+def choose_device(compute: ComputeConfig) -> torch.device:
+    """The device that `compute.accelerator` asks for.
+
+    Raises:
+        InputError: If a GPU is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if compute.accelerator == "gpu" and not available:
+        remedy = "Set it to `auto` or `cpu`, or install a torch build for this GPU."
+        raise InputError(Problem("config key `compute.accelerator`", "is `gpu`, but torch finds no GPU", remedy))
+    return torch.device("cuda" if available and compute.accelerator != "cpu" else "cpu")
+
+
+@torch.no_grad()
+def probabilities(network: nn.Module, optical: Tensor, sar: Tensor, rotations: bool = False) -> Tensor:
+    """Class probabilities of a batch, computed in evaluation mode; the network's own mode is put back afterwards.
+
+    Args:
+        network: Maps optical and SAR to logits.
+        optical: N x Co x H x W.
+        sar: N x Cs x H x W.
+        rotations: Average over the four right-angle rotations.
+
+    Returns:
+        N x K x H x W on the device of the network, in single precision.
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    images = optical.to(device), sar.to(device)
+    turns = range(4 if rotations else 1)
+    total = torch.zeros(())
+    for turn in turns:
+        logits = network(*(torch.rot90(image, turn, (2, 3)) for image in images))
+        total = torch.rot90(logits.float().softmax(dim=1), -turn, (2, 3)) + total.to(device)
+    network.train(training)
+    return total / len(turns)
+
+
+def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) -> Iterator[tuple[Tile, Probabilities]]:
+    """Predict tiles in batches, in their order; tiles of different sizes never share a batch.
+
+    Args:
+        network: Maps optical and SAR to logits.
+        tiles: Tiles of any sizes.
+        batch_size: Most tiles in one forward pass.
+
+    Yields:
+        Each tile with its K x H x W float32 probabilities.
+    """
+    batch: list[Tile] = []
+    for tile in tiles:
+        if batch and (len(batch) == batch_size or batch[0].optical.shape != tile.optical.shape):
+            yield from _predict_batch(network, batch)
+            batch = []
+        batch.append(tile)
+    if batch:
+        yield from _predict_batch(network, batch)
+
+
+def _predict_batch(network: nn.Module, batch: Sequence[Tile]) -> Iterator[tuple[Tile, Probabilities]]:
+    found = probabilities(network, torch.stack([t.optical for t in batch]), torch.stack([t.sar for t in batch]))
+    yield from zip(batch, found.cpu().numpy(), strict=True)

@@ -1,0 +1,1 @@
+"""Networks: encoders, decoders, fusion, and files of weights."""

@@ -1,0 +1,164 @@
+"""What can be wrong with one scene or tile, told with file, config field and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tmcnet.config import SensorConfig, SensorsConfig
+from tmcnet.errors import Problem
+from tmcnet.raster.backscatter import detect_scale
+from tmcnet.raster.entry import Entry
+from tmcnet.raster.facts import Facts
+from tmcnet.raster.io import Grid
+from tmcnet.raster.labels import LabelCoder
+from tmcnet.raster.projection import reproject_points
+
+_PROBES = 33
+_MIN_OVERLAP = 0.5
+
+
+@dataclass
+class Inspected:
+    """A scene or tile whose files have been read through.
+
+    Attributes:
+        entry: Its names.
+        optical: Facts of the optical files.
+        sar: Facts of the files of the second sensor.
+        label: Facts of the label file.
+        scale: Declared or detected scale of the second sensor; empty where it cannot be told.
+        overlap: Share of the optical footprint that the second sensor covers.
+        label_overlap: Share that the label covers.
+        problems: What must be mended.
+        warnings: What should be looked at.
+    """
+
+    entry: Entry
+    optical: list[Facts] = field(default_factory=list)
+    sar: list[Facts] = field(default_factory=list)
+    label: Facts | None = None
+    scale: str = ""
+    overlap: float = 1.0
+    label_overlap: float = 1.0
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, georeferenced: bool) -> None:
+    """Note all problems and warnings of a scene or tile whose files could be read.
+
+    Args:
+        seen: What was read; takes what is found.
+        sensors: Section `sensors` of the config.
+        coder: The label codes.
+        georeferenced: True for scenes, which are warped; false for ready-made tiles, which must match in pixels.
+    """
+    for kind, facts, sensor in (("optical", seen.optical, sensors.optical), ("sar", seen.sar, sensors.sar)):
+        seen.problems += _bands(kind, facts, sensor)
+        for one in facts:
+            if one.infinite:
+                seen.warnings.append(f"{one.path.name}: {one.infinite} infinite values, taken as no data")
+            if one.valid_share == 0:
+                _no_data(seen, kind, one, georeferenced)
+    if seen.label is not None and seen.label.unknown and coder is not None:
+        seen.problems.append(coder.problem(seen.label.path, seen.label.unknown))
+    seen.scale, problems = _scale(seen.sar, sensors.sar)
+    seen.problems += problems
+    if georeferenced:
+        _check_places(seen)
+    else:
+        seen.problems += _sizes(seen)
+
+
+def _bands(kind: str, facts: Sequence[Facts], sensor: SensorConfig) -> list[Problem]:
+    count = sum(one.bands for one in facts)
+    if count == len(sensor.bands):
+        return []
+    files = ", ".join(str(one.path) for one in facts)
+    what = f"{'has' if len(facts) == 1 else 'have'} {count} band(s), but `sensors.{kind}.bands` names "
+    return [Problem(files, f"{what}{len(sensor.bands)}: {', '.join(sensor.bands)}", "Name one band per band.")]
+
+
+def _no_data(seen: Inspected, kind: str, facts: Facts, georeferenced: bool) -> None:
+    if not georeferenced:
+        # one empty tile of hundreds is left out later, by `tiles.min_valid`
+        seen.warnings.append(f"{facts.path.name}: no data everywhere")
+        return
+    remedy = f"Replace the file, or correct `sensors.{kind}.nodata`; the file's own value is {facts.nodata}."
+    seen.problems.append(Problem(str(facts.path), "has no pixel that is valid in all bands", remedy))
+
+
+def _scale(facts: Sequence[Facts], sensor: SensorConfig) -> tuple[str, list[Problem]]:
+    valid = [one for one in facts if np.isfinite(one.low)]
+    if sensor.scale != "auto":
+        negative = [one for one in valid if sensor.scale in ("linear", "amplitude") and one.low < 0]
+        remedy = "Declare `db` if these are decibels, or the value of no data as `sensors.sar.nodata`."
+        told = f"`sensors.sar.scale: {sensor.scale}` cannot be: the smallest value is"
+        return sensor.scale, [Problem(str(one.path), f"{told} {one.low:g}", remedy) for one in negative]
+    if sensor.kind != "backscatter" or not valid:
+        return "none", []
+    low, high = min(one.low for one in valid), max(one.high for one in valid)
+    scale = detect_scale(valid[0].dtype, low, high, float(np.median([one.median for one in valid])))
+    if scale is not None:
+        return scale, []
+    what = f"the scale of the backscatter cannot be told from its values ({low:g} to {high:g})"
+    remedy = (
+        "Declare `sensors.sar.scale` as linear, amplitude, db or none; and `sensors.sar.nodata` if one is missing."
+    )
+    return "", [Problem(str(valid[0].path), what, remedy)]
+
+
+def _sizes(seen: Inspected) -> list[Problem]:
+    files = [*seen.optical, *seen.sar, *([seen.label] if seen.label else [])]
+    sizes = {(one.grid.height, one.grid.width) for one in files}
+    if len(sizes) == 1:
+        return []
+    told = ", ".join(f"{one.path.name} {one.grid.width} x {one.grid.height}" for one in files)
+    remedy = "Tiles are taken pixel by pixel: bring them to one grid, or use `source.layout: scenes`."
+    return [Problem(str(files[0].path), f"differs in size from its fellows: {told}", remedy)]
+
+
+def _check_places(seen: Inspected) -> None:
+    files = [*seen.optical, *seen.sar, *([seen.label] if seen.label else [])]
+    lost = [one for one in files if not one.grid.crs or not one.georeferenced]
+    for one in lost:
+        lacks = " and ".join(
+            [*(["CRS"] if not one.grid.crs else []), *([] if one.georeferenced else ["geotransform"])]
+        )
+        remedy = "Scenes are warped to a common grid: assign it (`gdal_translate -a_srs EPSG:... -a_ullr ...`)."
+        seen.problems.append(Problem(str(one.path), f"has no {lacks}", remedy))
+    if lost:
+        return
+    first = seen.optical[0].grid
+    for kind, facts in (("optical", seen.optical), ("sar", seen.sar)):
+        for one in facts[1:]:
+            same = {"CRS": one.grid.crs == facts[0].grid.crs, "type of numbers": one.dtype == facts[0].dtype}
+            if not all(same.values()):
+                other = " and ".join(name for name, equal in same.items() if not equal)
+                what = f"is stacked with {facts[0].path.name} but has another {other}"
+                seen.problems.append(Problem(str(one.path), what, f"Bring the {kind} files of a scene to one."))
+    seen.overlap = min(coverage(first, one.grid) for one in seen.sar)
+    seen.label_overlap = coverage(first, seen.label.grid) if seen.label else 0.0
+    shares = [("sar", seen.sar[0], seen.overlap)] + (
+        [("label", seen.label, seen.label_overlap)] if seen.label else []
+    )
+    for kind, one, share in shares:
+        if share < _MIN_OVERLAP:
+            what = f"covers {share:.0%} of {seen.optical[0].path.name}; at least {_MIN_OVERLAP:.0%} is needed"
+            remedy = f"Check that this is the {kind} of scene {seen.entry.scene}, and its CRS."
+            seen.problems.append(Problem(str(one.path), what, remedy))
+        elif share < 1:
+            seen.warnings.append(f"{kind} covers {share:.1%} of the optical image")
+
+
+def coverage(reference: Grid, other: Grid) -> float:
+    """Share of the footprint of one raster that lies inside another, from 33 x 33 probes."""
+    x, y = np.meshgrid((np.arange(_PROBES) + 0.5) / _PROBES, (np.arange(_PROBES) + 0.5) / _PROBES)
+    x, y = reference.transform @ (x * reference.width, y * reference.height)
+    if reference.crs != other.crs:
+        x, y = reproject_points(reference.crs, other.crs, x, y)
+    column, row = ~other.transform @ (x, y)
+    return float(np.mean((column >= 0) & (column <= other.width) & (row >= 0) & (row <= other.height)))

@@ -1,0 +1,73 @@
+"""Run GDAL's command-line tools: a process of its own, with its own GDAL beside the one inside rasterio."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.io import Grid
+
+TOOLS = ("gdalbuildvrt", "gdalwarp", "gdal_translate")
+_MISLEADING = ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
+"""Set by rasterio for its own GDAL; with them the tools would read another version's tables."""
+
+
+def require_tools(names: Sequence[str] = TOOLS) -> None:
+    """Ask for GDAL's tools before any work is done.
+
+    Raises:
+        InputError: If one is missing; says how to install them all.
+    """
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        remedy = "Install GDAL's tools: `apt-get install gdal-bin` (or `conda install -c conda-forge gdal`)."
+        raise InputError(Problem(", ".join(missing), "not found on the PATH", remedy))
+
+
+def run_tool(name: str, *arguments: str | Path | float) -> str:
+    """Run one of GDAL's tools.
+
+    Args:
+        name: `gdalwarp`, say.
+        arguments: What follows it on the command line.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        InputError: If the tool is missing, or fails; carries GDAL's own words then.
+    """
+    require_tools([name])
+    environment = {key: value for key, value in os.environ.items() if key not in _MISLEADING}
+    command = [name, *(repr(float(a)) if isinstance(a, float) else str(a) for a in arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if result.returncode != 0:
+        said = " ".join(result.stderr.split()) or f"exit status {result.returncode}"
+        remedy = "Check the file named in the message; free some space if the disk is full."
+        raise InputError(Problem(" ".join(command), f"GDAL says: {said}".rstrip("."), remedy))
+    return result.stdout
+
+
+def stack_files(paths: Sequence[Path | str], grid: Grid, vrt: Path) -> Path:
+    """Make one raster of several files, band after band, on the grid of the first.
+
+    Files with other pixel sizes (the 20 m bands of Sentinel-2, say) are interpolated bilinearly.
+
+    Args:
+        paths: The files, all in one CRS.
+        grid: Grid of the first.
+        vrt: Where to put the virtual raster.
+
+    Returns:
+        `vrt`, or the file itself where there is only one.
+    """
+    if len(paths) == 1:
+        return Path(paths[0])
+    extent = ("-te", *grid.bounds, "-tr", grid.transform.a, -grid.transform.e)
+    files = [Path(path).resolve() for path in paths]
+    run_tool("gdalbuildvrt", "-q", "-strict", "-separate", "-r", "bilinear", *extent, vrt, *files)
+    return vrt

@@ -1,0 +1,227 @@
+"""The inventory: what the source holds, checked to the last block before any work is done with it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.atomic import write_bytes
+from tmcnet.raster.checks import Inspected, check
+from tmcnet.raster.entry import Entry, shorten
+from tmcnet.raster.facts import Facts, scan, scan_labels
+from tmcnet.raster.io import open_raster
+from tmcnet.raster.labels import LabelCoder
+from tmcnet.raster.records import Inventory, Record
+from tmcnet.raster.sources import find_entries
+
+GEOREFERENCED = ("demo", "scenes")
+"""Layouts whose files are warped to a common grid."""
+
+
+def take_inventory(
+    source: SourceConfig,
+    sensors: SensorsConfig,
+    labels: LabelsConfig,
+    data_root: Path,
+    json_path: Path,
+    csv_path: Path,
+) -> None:
+    """Read every file of the source through once, check it, and write what was found.
+
+    Args:
+        source: Section `source` of the config.
+        sensors: Section `sensors`.
+        labels: Section `labels`.
+        data_root: Where relative paths start.
+        json_path: The inventory for the next stages.
+        csv_path: The inventory for people, one row a scene or tile.
+
+    Raises:
+        InputError: If anything about the files must be mended; names all of it, alike problems together.
+    """
+    entries = find_entries(source, Path(data_root))
+    classes, encoding = find_classes(source, labels, Path(data_root), entries)
+    coder = LabelCoder(labels, classes, encoding) if len(classes) else None
+    georeferenced = source.layout in GEOREFERENCED
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        seen = list(pool.map(lambda entry: _inspect(entry, sensors, coder, georeferenced), entries))
+    problems = [problem for one in seen for problem in one.problems] + _scale_problems(seen)
+    if problems:
+        raise InputError(_condense(problems))
+    _warn_of_doubles(seen)
+    Inventory(source.layout, encoding, classes, [_record(one, sensors) for one in seen]).write(json_path)
+    write_bytes(csv_path, _table([_row(one, sensors) for one in seen]))
+
+
+def find_classes(
+    source: SourceConfig, labels: LabelsConfig, data_root: Path, entries: Sequence[Entry]
+) -> tuple[ClassTable, Literal["ids", "rgb"]]:
+    """The classes and how label files are coded.
+
+    Both come from the config; in layout `seed` without classes in the config, from `class_dict.txt` and the number
+    of bands of the first label file.
+
+    Raises:
+        InputError: If there are labels but no classes.
+    """
+    if labels.classes:
+        return ClassTable.of((c.name, c.color) for c in labels.classes), labels.encoding
+    labelled = [entry for entry in entries if entry.label]
+    if source.layout == "seed":
+        from tmcnet.dataset.layout import read_seed_layout  # imported here: other layouts need no list files
+
+        given = read_seed_layout(data_root).classes
+        if given:
+            with open_raster(labelled[0].label[0]) as dataset:
+                encoding: Literal["ids", "rgb"] = "rgb" if dataset.count >= 3 else "ids"
+            return ClassTable.of((name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in given), encoding
+    if labelled:
+        remedy = "Name the classes with their codes" + (
+            f", or add {data_root / 'class_dict.txt'}." if source.layout == "seed" else "."
+        )
+        raise InputError(Problem("config key `labels.classes`", "is empty, but there are labels", remedy))
+    return ClassTable(()), labels.encoding
+
+
+def _inspect(entry: Entry, sensors: SensorsConfig, coder: LabelCoder | None, georeferenced: bool) -> Inspected:
+    seen = Inspected(entry)
+
+    def tried(read: Callable[[], Facts]) -> list[Facts]:
+        try:
+            return [read()]
+        except InputError as error:
+            seen.problems += error.problems
+            return []
+
+    for path in entry.optical:
+        seen.optical += tried(lambda path=path: scan(path, sensors.optical.nodata))  # type: ignore[misc]
+    for path in entry.sar:
+        seen.sar += tried(lambda path=path: scan(path, sensors.sar.nodata))  # type: ignore[misc]
+    if entry.label and coder is not None:
+        seen.label = next(iter(tried(lambda: scan_labels(entry.label[0], coder))), None)
+    if not seen.problems:
+        check(seen, sensors, coder, georeferenced)
+    return seen
+
+
+def _scale_problems(seen: Sequence[Inspected]) -> list[Problem]:
+    """One network sees all scenes: they must share one scale."""
+    by_scale: dict[str, list[str]] = {}
+    for one in seen:
+        if one.scale:
+            by_scale.setdefault(one.scale, []).append(one.entry.scene)
+    if len(by_scale) < 2:
+        return []
+    told = "; ".join(f"{scale}: {shorten(names)}" for scale, names in sorted(by_scale.items()))
+    what = f"`auto` finds different scales of backscatter ({told})"
+    return [Problem("config key `sensors.sar.scale`", what, "Declare the scale, or bring the files to one.")]
+
+
+def _condense(problems: Sequence[Problem]) -> list[Problem]:
+    """Put files with the same problem on one line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        groups.setdefault((problem.what, problem.remedy), []).append(problem.where)
+    return [
+        Problem(where[0] if len(where) == 1 else f"{len(where)} files ({shorten(where)})", what, remedy)
+        for (what, remedy), where in groups.items()
+    ]
+
+
+def _warn_of_doubles(seen: Sequence[Inspected]) -> None:
+    footprints: dict[Any, str] = {}
+    contents: dict[Any, str] = {}
+    for one in seen:
+        grid = one.optical[0].grid
+        if grid.crs:
+            bounds = (grid.crs, *(round(value / grid.pixel_size) for value in grid.bounds))
+            other = footprints.setdefault(bounds, one.entry.scene)
+            if other != one.entry.scene:
+                one.warnings.append(f"same footprint as {other}")
+        for kind, facts in (("optical", one.optical), ("sar", one.sar)):
+            other = contents.setdefault((kind, *(f.digest for f in facts)), one.entry.scene)
+            if other != one.entry.scene and facts[0].low < facts[0].high:
+                one.warnings.append(f"{kind} identical with {other}")
+
+
+def _record(one: Inspected, sensors: SensorsConfig) -> Record:
+    grid = one.optical[0].grid
+    return Record(
+        one.entry.scene,
+        one.entry.role,
+        [str(path) for path in one.entry.optical],
+        [str(path) for path in one.entry.sar],
+        [str(path) for path in one.entry.label],
+        one.entry.fields,
+        grid.height,
+        grid.width,
+        grid.crs,
+        grid.pixel_size,
+        one.scale,
+        _nodata(one.optical[0], sensors.optical.nodata),
+        _nodata(one.sar[0], sensors.sar.nodata),
+        round(one.overlap, 6),
+        grid.bounds,
+    )
+
+
+def _nodata(facts: Facts, declared: float | None) -> float | None:
+    """The value that means no data; None for none, and for NaN, which always means it."""
+    value = facts.nodata if declared is None else declared
+    return None if value is None or math.isnan(value) else value
+
+
+def _row(one: Inspected, sensors: SensorsConfig) -> dict[str, str]:
+    row = {"scene": one.entry.scene, "role": one.entry.role}
+    for kind, facts, sensor in (("optical", one.optical, sensors.optical), ("sar", one.sar, sensors.sar)):
+        first = facts[0]
+        row |= {
+            f"{kind}_files": ";".join(str(f.path) for f in facts),
+            f"{kind}_bands": str(sum(f.bands for f in facts)),
+            f"{kind}_dtype": first.dtype,
+            f"{kind}_crs": _short_crs(first.grid.crs),
+            f"{kind}_width": str(first.grid.width),
+            f"{kind}_height": str(first.grid.height),
+            f"{kind}_gsd": f"{first.grid.pixel_size:.6g}",
+            f"{kind}_nodata": _told_nodata(first, sensor.nodata),
+            f"{kind}_min": f"{min(f.low for f in facts):.6g}",
+            f"{kind}_max": f"{max(f.high for f in facts):.6g}",
+            f"{kind}_valid_share": f"{min(f.valid_share for f in facts):.6f}",
+        }
+    row |= {
+        "sar_scale": one.scale,
+        "overlap": f"{one.overlap:.6f}",
+        "label_file": str(one.label.path) if one.label else "",
+        "label_dtype": one.label.dtype if one.label else "",
+        "label_crs": _short_crs(one.label.grid.crs) if one.label else "",
+        "label_gsd": f"{one.label.grid.pixel_size:.6g}" if one.label else "",
+        "label_share": f"{one.label.labelled_share:.6f}" if one.label else "",
+    }
+    return row | {f"field_{k}": v for k, v in one.entry.fields.items()} | {"warnings": "; ".join(one.warnings)}
+
+
+def _told_nodata(facts: Facts, declared: float | None) -> str:
+    value = facts.nodata if declared is None else declared
+    return "" if value is None else f"{value:g}"
+
+
+def _short_crs(crs: str) -> str:
+    """An EPSG code, or the name inside WKT."""
+    return crs if crs.startswith("EPSG:") or '"' not in crs else crs.split('"')[1]
+
+
+def _table(rows: Sequence[dict[str, str]]) -> bytes:
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,208 @@
+"""Find where a window of one image lies in another one taken by a different kind of sensor.
+
+Optical and SAR brightness have little in common, but edges lie in the same places and run in the same directions.
+So images are described, pixel by pixel, by how strong the gradient is along each of a few directions, whichever side is
+the brighter one, and windows of these descriptions are compared. The idea of dense oriented-gradient channels
+compared by FFT is that of Ye et al., "Fast and robust matching for multimodal remote sensing image registration",
+IEEE TGRS 2019 (CFOG).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, ndimage
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+DIRECTIONS = 8
+"""Number of gradient directions, evenly spaced over half a turn."""
+GRADIENT_SIGMA = 1.4
+"""Width of the derivative filter in pixels: wide enough to bridge speckle."""
+SMOOTHING_SIGMA = 1.2
+"""Width of the spatial smoothing of each direction in pixels."""
+REACH = int(np.ceil(3 * (GRADIENT_SIGMA + SMOOTHING_SIGMA)))
+"""Pixels around a window that its description depends on."""
+NEIGHBOURHOOD = 4
+"""Peaks nearer than this to the best one (pixels) belong to it."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Where windows were found; all arrays have one entry per window.
+
+    Attributes:
+        dx: Displacement in x in pixels; NaN where nothing could be compared.
+        dy: Displacement in y in pixels.
+        peak: Correlation at the best shift, -1..1.
+        ratio: Correlation at the best shift over that at the second-best peak, both above the median; at least 1.
+        still: Correlation without any shift.
+    """
+
+    dx: FloatArray
+    dy: FloatArray
+    peak: FloatArray
+    ratio: FloatArray
+    still: FloatArray
+
+
+def value_range(image: FloatArray) -> FloatArray:
+    """Robust range of each band: the 2nd and 98th percentile of a sample of its valid pixels.
+
+    Args:
+        image: C x H x W with NaN for no data.
+
+    Returns:
+        C x 2, low and high.
+    """
+    step = max(1, int(np.sqrt(image[0].size / 2.5e5)))
+    sample = image[:, ::step, ::step].reshape(len(image), -1)
+    ranges = np.zeros((len(image), 2), dtype=np.float32)
+    for row, band in zip(ranges, sample, strict=True):
+        valid = band[np.isfinite(band)]
+        if valid.size:
+            row[:] = np.percentile(valid, [2.0, 98.0])
+    return ranges
+
+
+def describe(image: FloatArray, ranges: FloatArray) -> tuple[FloatArray, BoolArray]:
+    """Describe every pixel by the strength of the gradient along each direction.
+
+    Args:
+        image: C x H x W with NaN for no data.
+        ranges: C x 2, the range of each band; all bands weigh alike whatever their units.
+
+    Returns:
+        Description, DIRECTIONS x H x W, of length up to 1 per pixel; and where it is valid, H x W.
+    """
+    valid = np.isfinite(image).all(axis=0)
+    angles = np.pi * np.arange(DIRECTIONS) / DIRECTIONS
+    channels = np.zeros((DIRECTIONS, *valid.shape), dtype=np.float32)
+    for band, (low, high) in zip(image, ranges, strict=True):
+        if high <= low:
+            continue
+        scaled = np.clip((band - low) / (high - low), 0.0, 1.0)
+        scaled = np.where(valid, scaled, 0.5)
+        gx = ndimage.gaussian_filter(scaled, GRADIENT_SIGMA, order=(0, 1))
+        gy = ndimage.gaussian_filter(scaled, GRADIENT_SIGMA, order=(1, 0))
+        for channel, angle in zip(channels, angles, strict=True):
+            channel += np.abs(np.float32(np.cos(angle)) * gx + np.float32(np.sin(angle)) * gy)
+    valid = ndimage.binary_erosion(valid, iterations=int(2 * GRADIENT_SIGMA), border_value=1)
+    channels *= valid
+    channels = ndimage.gaussian_filter(channels, (0.0, SMOOTHING_SIGMA, SMOOTHING_SIGMA))
+    channels = 0.5 * channels + 0.25 * (np.roll(channels, 1, axis=0) + np.roll(channels, -1, axis=0))
+    length = np.sqrt((channels**2).sum(axis=0))
+    floor = float(np.median(length[valid])) if valid.any() else 1.0
+    return np.asarray(channels / (length + max(floor, 1e-9)), dtype=np.float32), valid
+
+
+def cut(image: FloatArray, row: int, col: int, height: int, width: int) -> FloatArray:
+    """A window of C x H x W, with NaN where it reaches beyond the image."""
+    window = np.full((len(image), height, width), np.nan, dtype=np.float32)
+    top, left = max(row, 0), max(col, 0)
+    bottom, right = min(row + height, image.shape[1]), min(col + width, image.shape[2])
+    if bottom > top and right > left:
+        window[:, top - row : bottom - row, left - col : right - col] = image[:, top:bottom, left:right]
+    return window
+
+
+def correlate(
+    template: FloatArray, template_valid: BoolArray, search: FloatArray, search_valid: BoolArray, min_valid: float = 0.5
+) -> FloatArray:
+    """Correlation of described windows with wider windows at every whole shift.
+
+    Only pixels valid in both are compared; each channel is taken relative to its mean over the window.
+
+    Args:
+        template: P x D x T x T.
+        template_valid: P x T x T.
+        search: P x D x S x S, the same places with a margin of r = (S - T) / 2 on all sides.
+        search_valid: P x S x S.
+        min_valid: Smallest share of a window that must be valid in both images.
+
+    Returns:
+        P x (2r+1) x (2r+1), rows are shifts in y from -r to r; NaN where too few pixels can be compared.
+    """
+    side, wide = template.shape[-1], search.shape[-1]
+    shifts = wide - side + 1
+    n = fft.next_fast_len(wide, real=True)
+
+    def spectrum(values: FloatArray) -> npt.NDArray[np.complex64]:
+        return np.asarray(fft.rfft2(values, s=(n, n)))
+
+    def back(product: npt.NDArray[np.complex64]) -> FloatArray:
+        return np.asarray(fft.irfft2(product, s=(n, n))[..., :shifts, :shifts])
+
+    first, second = _centred(template, template_valid), _centred(search, search_valid)
+    cross = back((np.conj(spectrum(first)) * spectrum(second)).sum(axis=1))
+    mask_one = np.conj(spectrum(template_valid.astype(np.float32)))
+    mask_two = spectrum(search_valid.astype(np.float32))
+    energy_one = back(np.conj(spectrum((first**2).sum(axis=1))) * mask_two)
+    energy_two = back(mask_one * spectrum((second**2).sum(axis=1)))
+    count = back(mask_one * mask_two)
+    norm = np.sqrt(np.maximum(energy_one, 0.0) * np.maximum(energy_two, 0.0))
+    enough = (count > min_valid * side * side) & (norm > 1e-3 * side * side / 64)
+    return np.where(enough, cross / np.maximum(norm, 1e-9), np.nan).astype(np.float32)
+
+
+def _centred(windows: FloatArray, valid: BoolArray) -> FloatArray:
+    """Windows less the mean of each channel over the valid pixels, 0 elsewhere."""
+    masked = windows * valid[:, None]
+    count = np.maximum(valid.sum(axis=(1, 2)), 1)[:, None, None, None]
+    mean = masked.sum(axis=(2, 3), keepdims=True) / count
+    return np.asarray((windows - mean) * valid[:, None], dtype=np.float32)
+
+
+def locate(surface: FloatArray) -> Matches:
+    """Find the best shift in each correlation surface, to a fraction of a pixel.
+
+    Args:
+        surface: P x (2r+1) x (2r+1) as `correlate` gives it.
+
+    Returns:
+        The matches; those with the peak at the rim of the surface are NaN.
+    """
+    n, side = len(surface), surface.shape[-1]
+    reach = side // 2
+    filled = np.where(np.isfinite(surface), surface, -np.inf)
+    best = filled.reshape(n, -1).argmax(axis=1)
+    row, col = best // side, best % side
+    each = np.arange(n)
+    peak = filled[each, row, col]
+    inside = (row > 0) & (row < side - 1) & (col > 0) & (col < side - 1) & np.isfinite(surface).all(axis=(1, 2))
+    r, c = np.clip(row, 1, side - 2), np.clip(col, 1, side - 2)
+    patch = np.stack([surface[each, r + j, c + i] for j in (-1, 0, 1) for i in (-1, 0, 1)], axis=1)
+    sub_x, sub_y = _vertex(np.where(inside[:, None], patch, 0.0))
+    yy, xx = np.mgrid[:side, :side]
+    far = np.maximum(np.abs(yy[None] - row[:, None, None]), np.abs(xx[None] - col[:, None, None])) > NEIGHBOURHOOD
+    usable = np.where(inside[:, None, None], surface, 0.0)
+    middle = np.median(usable.reshape(n, -1), axis=1)
+    second = np.where(far, usable, -np.inf).reshape(n, -1).max(axis=1)
+    # in a search too narrow for a second peak the ratio says nothing, and counts as good
+    ratio = np.where(np.isfinite(second), (peak - middle) / np.maximum(second - middle, 1e-3), np.inf)
+    lost = ~inside
+    dx, dy = np.where(lost, np.nan, col - reach + sub_x), np.where(lost, np.nan, row - reach + sub_y)
+    still = surface[:, reach, reach]
+    return Matches(
+        *(np.asarray(part, dtype=np.float32) for part in (dx, dy, peak, np.where(lost, 0.0, ratio), still))
+    )
+
+
+def _vertex(patch: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Summit of the quadratic surface fitted to 3 x 3 values by least squares, relative to the middle one.
+
+    Args:
+        patch: P x 9, row by row.
+    """
+    y, x = (part.ravel() for part in np.mgrid[-1:2, -1:2].astype(np.float64))
+    design = np.column_stack([np.ones(9), x, y, x * x, x * y, y * y])
+    _, bx, by, axx, axy, ayy = np.linalg.pinv(design) @ patch.T
+    det = 4.0 * axx * ayy - axy**2
+    summit = (det > 1e-12) & (axx < 0)
+    safe = np.where(summit, det, 1.0)
+    dx = np.where(summit, (axy * by - 2.0 * ayy * bx) / safe, 0.0)
+    dy = np.where(summit, (axy * bx - 2.0 * axx * by) / safe, 0.0)
+    return np.clip(dx, -1.0, 1.0).astype(np.float32), np.clip(dy, -1.0, 1.0).astype(np.float32)

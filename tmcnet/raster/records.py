@@ -1,0 +1,106 @@
+"""The inventory as the next stages read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tmcnet.classes import ClassTable
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.atomic import write_bytes
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the inventory knows of a scene or tile.
+
+    Attributes:
+        scene: Its name.
+        role: `train` or `predict`.
+        optical: Optical files, to be stacked as bands.
+        sar: Files of the second sensor, likewise.
+        label: The label file; empty where there is none.
+        fields: Fields of the pattern or sheet.
+        height: Rows of the first optical file.
+        width: Its columns.
+        crs: Its CRS, `EPSG:...` or WKT; empty for none.
+        gsd: Its pixel size in units of the CRS.
+        sar_scale: `none`, `linear`, `amplitude` or `db`: declared or detected.
+        optical_nodata: Value that means no data; None for none and for NaN.
+        sar_nodata: Likewise.
+        overlap: Share of the optical footprint that the second sensor covers.
+        bounds: Left, bottom, right, top of the first optical file.
+    """
+
+    scene: str
+    role: str
+    optical: list[str]
+    sar: list[str]
+    label: list[str]
+    fields: dict[str, str]
+    height: int
+    width: int
+    crs: str
+    gsd: float
+    sar_scale: str
+    optical_nodata: float | None
+    sar_nodata: float | None
+    overlap: float
+    bounds: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All scenes or tiles of a source.
+
+    Attributes:
+        layout: Layout of the source.
+        label_encoding: How label files are coded: `ids` or `rgb`.
+        classes: The classes.
+        records: The scenes or tiles, sorted by name.
+    """
+
+    layout: str
+    label_encoding: Literal["ids", "rgb"]
+    classes: ClassTable
+    records: list[Record]
+
+    @classmethod
+    def read(cls, path: Path | str) -> Inventory:
+        """Read `inventory.json`.
+
+        Raises:
+            InputError: If the file cannot be read or is no inventory of this version.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            classes = ClassTable.of((row["name"], row["color"]) for row in content["classes"])
+            records = [Record(**entry) for entry in content["entries"]]
+            return cls(content["layout"], content["label_encoding"], classes, records)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = f"is no inventory that can be read ({error})"
+            raise InputError(Problem(str(path), what, "Remove it; the inventory is then taken anew.")) from None
+
+    def write(self, path: Path | str) -> None:
+        """Write `inventory.json`."""
+        content = {
+            "layout": self.layout,
+            "label_encoding": self.label_encoding,
+            "classes": [{"id": c.id, "name": c.name, "color": c.color} for c in self.classes.classes],
+            "entries": [asdict(record) for record in self.records],
+        }
+        write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+    def record(self, scene: str) -> Record:
+        """The record of one scene.
+
+        Raises:
+            InputError: If there is no such scene.
+        """
+        for record in self.records:
+            if record.scene == scene:
+                return record
+        raise InputError(Problem(f"scene {scene}", "is not in the inventory", "Check its name in the sample sheet."))

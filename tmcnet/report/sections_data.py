@@ -1,0 +1,205 @@
+"""Sections on the data: what was found, how it was aligned, cut and divided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from tmcnet.report.blocks import (
+    DASH,
+    Block,
+    Facts,
+    Figure,
+    Gallery,
+    Note,
+    Picture,
+    Section,
+    Table,
+    Text,
+    number_text,
+    plural,
+)
+from tmcnet.report.figures_splits import class_shares, split_maps
+from tmcnet.report.files import number
+from tmcnet.report.pictures import data_uri, shrink
+from tmcnet.report.results import Results
+
+_MOST_ROWS = 40
+_MOST_PICTURES = 8
+
+
+def inventory(results: Results) -> Section:
+    """What was found in the input."""
+    section = Section("data", "Data")
+    table = results.inventory
+    if table.empty:
+        section.blocks.append(Note("The inventory (inventory.csv) is missing: run the stage `inventory`."))
+        return section
+    section.blocks.append(Text(f"The inventory has {plural(len(table), 'row')}, as found in the files themselves."))
+    columns = [str(c) for c in table.columns]
+    numeric = frozenset(i for i, c in enumerate(columns) if _looks_numeric(table[c]))
+    shown = table.head(_MOST_ROWS)
+    caption = "What was found."
+    if len(table) > len(shown):
+        section.blocks.append(_summary(table))
+        caption = f"The first {len(shown)} of {len(table)} rows; tables/inventory.csv has all of them."
+    rows = [[_short(str(v)) for v in row] for row in shown.itertuples(index=False)]
+    section.blocks.append(Table("inventory", caption, columns, rows, numeric, frame=table))
+    return section
+
+
+def _looks_numeric(column: pd.Series[Any]) -> bool:
+    filled = column[column.astype(str) != ""]
+    return len(filled) > 0 and bool(pd.to_numeric(filled, errors="coerce").notna().mean() > 0.5)
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"…{text[-most:]}"
+
+
+def _summary(table: pd.DataFrame) -> Table:
+    """Distinct values and ranges of each column, for inventories too long to read."""
+    rows = []
+    for name in table.columns:
+        column = table[name].astype(str)
+        values = column.value_counts()
+        if _looks_numeric(column):
+            numbers = pd.to_numeric(column, errors="coerce")
+            text = f"{numbers.min():g} to {numbers.max():g}"
+        else:
+            text = ", ".join(f"{_short(str(v), 30)} ({n})" for v, n in values.head(3).items() if v)
+        rows.append([str(name), str(len(values)), text])
+    return Table(
+        "inventory_summary", "The inventory in brief.", ["Column", "Distinct values", "Values"], rows, frozenset({1})
+    )
+
+
+def alignment(results: Results) -> Section:
+    """How well the second sensor fits the optical grid."""
+    section = Section("alignment", "Alignment")
+    records = results.alignments
+    if not records:
+        section.blocks.append(Note("No scene has an alignment.json: ready-made tiles are taken as they come."))
+        return section
+    rows = []
+    for scene, r in records.items():
+        points, inliers = number(r.get("n_points")), number(r.get("n_inliers"))
+        cells = [number_text(points, 0), number_text(inliers, 0), number_text(number(r.get("rmse_px")), 2)]
+        rows.append(
+            [scene, str(r.get("status", DASH)), str(r.get("model") or DASH), *cells, str(r.get("reason") or "")]
+        )
+    columns = ["Scene", "Status", "Model", "Points", "Inliers", "RMSE (px)", "Reason"]
+    rejected = [s for s, r in records.items() if r.get("status") == "rejected"]
+    section.blocks.append(Table("alignment", "Co-registration per scene.", columns, rows, frozenset({3, 4, 5})))
+    section.blocks.append(
+        Text("The RMSE is what is left between the control points and the model, not an error against ground truth.")
+    )
+    if rejected:
+        text = f"Rejected, so the delivered georeference was kept: {', '.join(rejected)}."
+        section.blocks.append(Note(text, "caution"))
+    section.blocks += _alignment_pictures(results)
+    return section
+
+
+def _alignment_pictures(results: Results) -> list[Block]:
+    pictures: list[Block] = []
+    for scene in list(results.alignments)[:_MOST_PICTURES]:
+        path = results.root / "scenes" / scene / "alignment.png"
+        if path.exists():
+            content, ending, width, height = shrink(path.read_bytes(), 1000)
+            alt = (
+                f"Checkerboard of optical and second sensor before and after, and displacement vectors, scene {scene}"
+            )
+            picture = Picture("before and after", alt, data_uri(content, ending), width, height)
+            pictures.append(
+                Gallery(f"Scene {scene}: both sensors in a checkerboard, and the displacements.", [picture], True)
+            )
+    absent = len(results.alignments) - len(pictures)
+    if absent:
+        pictures.append(Text(f"{plural(absent, 'scene')} without a picture here; see scenes/*/alignment.png."))
+    return pictures
+
+
+def tiles(results: Results) -> Section:
+    """How many tiles there are and how much of them is usable."""
+    section = Section("tiles", "Tiles")
+    index = results.index
+    if index.empty or "scene" not in index:
+        section.blocks.append(Note("The tile index (tiles/index.csv) is missing: run the stage `tiles`."))
+        return section
+    sizes = ", ".join(
+        f"{h:g} by {w:g}" for h, w in index[["height", "width"]].drop_duplicates().head(3).itertuples(index=False)
+    )
+    pairs = [
+        ("Tiles", f"{len(index)} of {sizes} pixels, from {plural(index['scene'].nunique(), 'scene')}"),
+        ("Valid in both sensors", f"{100 * index['valid_share'].mean():.1f} % of the pixels"),
+        ("Labelled", f"{100 * index['label_share'].mean():.1f} % of the pixels"),
+    ]
+    section.blocks.append(Facts(pairs))
+    groups = index.groupby("scene")
+    if len(groups) > _MOST_ROWS:
+        return section
+    rows = [
+        [str(s), str(len(g)), f"{100 * g['valid_share'].mean():.1f}", f"{100 * g['label_share'].mean():.1f}"]
+        for s, g in groups
+    ]
+    columns = ["Scene", "Tiles", "Valid (%)", "Labelled (%)"]
+    section.blocks.append(Table("tiles", "Tiles per scene.", columns, rows, frozenset({1, 2, 3})))
+    return section
+
+
+def splits(results: Results) -> Section:
+    """How the tiles are divided, and what that costs."""
+    section = Section("splits", "Splits")
+    manifest = results.manifest
+    if not manifest:
+        section.blocks.append(Note("The split manifest (splits/manifest.json) is missing: run the stage `splits`."))
+        return section
+    section.blocks.append(Text(_method_text(results)))
+    for warning in manifest.get("warnings", []):
+        section.blocks.append(Note(str(warning), "caution"))
+    chart = split_maps(results, "splits_map")
+    if chart is not None:
+        section.blocks.append(chart)
+    else:
+        section.blocks.append(Text("The tiles have no common scene, so there is no map of the parts."))
+    section.blocks += _shares(results)
+    section.blocks.append(_lists(manifest))
+    return section
+
+
+def _method_text(results: Results) -> str:
+    splits, manifest = results.config.splits, results.manifest
+    how = {
+        "blocks": f"Blocks of {splits.block_size} pixels belong to one part each; the guard has {splits.guard} pixels.",
+        "scenes": "Whole scenes go to one part each.",
+        "column": f"All tiles with the same `{splits.column}` go to one part.",
+        "given": "The parts are the ones that the source comes with.",
+    }[splits.method]
+    dropped = len(manifest.get("dropped", []))
+    lost = f" {plural(dropped, 'tile')} lost to the guard." if dropped else ""
+    deviation = number(manifest.get("deviation"))
+    gap = (
+        f" Class shares of a part differ from those of the whole by at most {100 * deviation:.1f} percentage points."
+    )
+    return f"{how}{lost}{gap if deviation == deviation else ''}"
+
+
+def _shares(results: Results) -> list[Figure]:
+    shares: dict[str, dict[str, float]] = {}
+    for part, record in results.manifest.get("parts", {}).items():
+        known = record.get("class_shares") if isinstance(record, dict) else None
+        if isinstance(known, dict) and known:
+            shares[str(part)] = {str(name): number(share) for name, share in known.items()}
+    return [class_shares(results, shares, "class_shares")] if shares else []
+
+
+def _lists(manifest: dict[str, Any]) -> Table:
+    rows = [
+        [str(name), str(record.get("n", DASH)), str(record.get("sha256", ""))[:12]]
+        for name, record in manifest.get("lists", {}).items()
+        if isinstance(record, dict)
+    ]
+    caption = "Lists of tiles: the parts and the nested label fractions (trainR5 is 5 %, _s2 the second draw)."
+    return Table("splits", caption, ["List", "Tiles", "SHA-256 (start)"], rows, frozenset({1}))

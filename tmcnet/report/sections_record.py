@@ -1,0 +1,167 @@
+"""Sections that open and close the page: the summary, time, how to reproduce, how to read."""
+
+from __future__ import annotations
+
+import yaml
+
+from tmcnet.config import RANDOM_START
+from tmcnet.report.blocks import (
+    DASH,
+    Code,
+    Details,
+    Facts,
+    Note,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    number_text,
+    percent,
+    plural,
+)
+from tmcnet.report.figures_scores import label_efficiency
+from tmcnet.report.files import read_table
+from tmcnet.report.palette import network_label, series_order
+from tmcnet.report.results import Results
+from tmcnet.report.sections_scores import runs_table
+from tmcnet.report.verdict import verdict
+
+GLOSSARY = (
+    (
+        "Overall accuracy (OA)",
+        "The share of labelled test pixels whose class is right. Frequent classes dominate it.",
+    ),
+    (
+        "Cohen's kappa",
+        "Agreement beyond what guessing with the same class frequencies would reach: 0 is guessing, 1 is perfect.",
+    ),
+    (
+        "IoU and mIoU",
+        "For a class: the pixels that truth and map both call so, divided by those that either calls so. mIoU is the "
+        "mean over classes, so rare classes count as much as frequent ones.",
+    ),
+    (
+        "F1",
+        "The harmonic mean of how much of a class was found (recall) and how much of what was called so is right "
+        "(precision).",
+    ),
+    (
+        "Interval",
+        "Where the figure may well lie, given that the test tiles are a sample: blocks of test tiles are drawn again "
+        "and again with replacement. It does not cover other places, dates or sensors.",
+    ),
+    ("Calibration, ECE", "Of pixels mapped with 80 % confidence, 80 % should be right. ECE is the mean gap."),
+    ("Label fraction", "The share of training tiles whose labels the network saw; pre-training sees images only."),
+    ("Random start", "The network learns from labels alone. What pre-training is worth is judged against it."),
+    (
+        "Variant",
+        "`reference` follows the published code, `corrected` mends its defects and goes unnamed in figures.",
+    ),
+)
+
+
+def summary(results: Results) -> Section:
+    """For a reader in a hurry: what data, what was run, the headline figure and the verdict."""
+    section = Section("summary", "In short")
+    section.blocks.append(Facts(_facts(results)))
+    if not results.scores.table.empty:
+        section.blocks.append(label_efficiency(results, [results.config.report.metric], "headline"))
+    section.blocks.append(Verdict(verdict(results)))
+    return section
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    config, index = results.config, results.index
+    source = {
+        "demo": "simulated scenes",
+        "scenes": "scenes",
+        "tiles": "ready-made tiles",
+        "seed": "a folder in the seed layout",
+    }
+    data = f"{config.name}: {source[config.source.layout]}"
+    if not index.empty and "scene" in index:
+        scenes = index["scene"].nunique()
+        data += f", {plural(len(index), 'tile')}" + (
+            f" from {plural(scenes, 'scene')}" if scenes < len(index) else ""
+        )
+    optical, sar = config.sensors.optical, config.sensors.sar
+    sensors = f"optical ({', '.join(optical.bands)}) and {sar.kind} ({', '.join(sar.bands)})"
+    parts = ", ".join(f"{len(t)} {p}" for p, t in results.parts.items()) or "not divided yet"
+    networks = dict.fromkeys(network_label(r.network, r.variant) for r in sorted(config.runs, key=series_order))
+    starts = dict.fromkeys("random start" if r.method == RANDOM_START else r.method for r in config.runs)
+    fractions = ", ".join(percent(f) for f in sorted({r.fraction for r in config.runs}))
+    seeds = len({r.seed for r in config.runs})
+    done = f"{len(results.scored)} of {plural(len(config.runs), 'run')}"
+    return [
+        ("Data", data),
+        ("Sensors", sensors),
+        ("Classes", f"{len(results.classes)}: {', '.join(results.classes.names)}"),
+        ("Tiles per part", parts),
+        ("Networks", ", ".join(networks)),
+        ("Starts", ", ".join(starts)),
+        ("Labels used", f"{fractions} of the training tiles, {plural(seeds, 'seed')}"),
+        ("Evaluated", done),
+    ]
+
+
+def time(results: Results) -> Section:
+    """Where the time went."""
+    section = Section("time", "Time and memory")
+    table = results.benchmarks
+    if table.empty:
+        section.blocks.append(Note("There are no benchmark files (benchmarks/), so times are unknown."))
+        return section
+    rows = [
+        [str(stage), str(int(r["jobs"])), duration(r["seconds"]), duration(r["longest"]), number_text(r["memory"], 0)]
+        for stage, r in table.iterrows()
+    ]
+    total = f"Job time adds up to {duration(float(table['seconds'].sum()))}; jobs that ran side by side count each."
+    section.blocks.append(Text(total))
+    columns = ["Stage", "Jobs", "Time", "Longest job", "Peak memory (MiB)"]
+    numeric = frozenset({1, 2, 3, 4})
+    section.blocks.append(
+        Table("time", "Time and memory per stage.", columns, rows, numeric, frame=table.reset_index())
+    )
+    return section
+
+
+def duration(seconds: float) -> str:
+    """Seconds for readers: `12.3 s`, `4 min 05 s`, `2 h 03 min`."""
+    if seconds != seconds:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def reproduce(results: Results, provenance: dict[str, str]) -> Section:
+    """What it takes to get the same page again."""
+    section = Section("reproduce", "How to reproduce")
+    if command := provenance.get("command"):
+        section.blocks.append(Code(command))
+    known = [(k.replace("_", " "), v) for k, v in provenance.items() if k != "command"]
+    known.append(("manifest hash (SHA-256)", results.manifest_hash or "no manifest"))
+    section.blocks.append(Facts(known))
+    text = yaml.safe_dump(results.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    section.blocks.append(Details("Config with all defaults", text))
+    if runs := runs_table(results):
+        section.blocks.append(runs)
+    tracked = read_table(results.root / "tracking.csv", as_text=True)
+    if tracked.empty:
+        section.blocks.append(Note("Runs are not recorded in MLflow yet (tracking.csv)."))
+        return section
+    section.blocks.append(Text("Curves, parameters and scores of every run are recorded in MLflow; to look at them:"))
+    section.blocks.append(Code("make mlflow"))
+    rows = [list(map(str, row)) for row in tracked.itertuples(index=False)]
+    heads = [str(c).replace("_", " ").capitalize() for c in tracked.columns]
+    section.blocks.append(Table("tracking", "Runs recorded in MLflow.", heads, rows, frame=tracked))
+    return section
+
+
+def reading() -> Section:
+    """Plain words for the terms on this page."""
+    section = Section("reading", "How to read this")
+    section.blocks.append(Facts(GLOSSARY))
+    return section

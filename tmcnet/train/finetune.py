@@ -1,0 +1,239 @@
+"""Supervised fine-tuning of a segmentation network on a label fraction."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import IGNORE, RANDOM_START, ComputeConfig, FinetuneConfig, ModelConfig, Run, SensorsConfig
+from tmcnet.config.training import LoadParts
+from tmcnet.dataset.loading import TileDataset
+from tmcnet.dataset.normalise import Normalisation
+from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.metrics import Counts
+from tmcnet.evaluate.numbers import without_nan
+from tmcnet.evaluate.trained import Trained
+from tmcnet.model.networks import build_network, stack_stems
+from tmcnet.model.weights import Transfer, read_weights, transfer
+from tmcnet.seeding import derive_seed
+from tmcnet.store import TileStore, read_list
+from tmcnet.train.callbacks import Curves
+from tmcnet.train.loop import LoopPlan, StepModule, fit
+from tmcnet.train.optimise import OptimiserPlan
+from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
+from tmcnet.train.validate import Validation
+
+POINTS_PER_LOOK = 5
+"""Points of the loss curve between two looks at the validation part."""
+
+
+class FinetuneModule(StepModule[Batch]):
+    """Weighted cross-entropy of a batch, void pixels left out.
+
+    Args:
+        network: The segmentation network.
+        optimiser: How its weights are updated.
+        build: Makes the batch of a step.
+        weights: Weight of each class.
+    """
+
+    def __init__(self, network: nn.Module, optimiser: OptimiserPlan, build: BatchBuilder, weights: Tensor) -> None:
+        super().__init__(network, optimiser, build)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of a batch."""
+        self.tile_names = list(batch.names)
+        return {"loss": weighted_loss(self.network(batch.optical, batch.sar), batch.label, self.class_weights)}
+
+
+def weighted_loss(logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
+    """Mean cross-entropy over labelled pixels, each weighted by its class; 0 for a batch without any.
+
+    Args:
+        logits: N x K x H x W.
+        label: N x H x W int64, `IGNORE` for void.
+        weights: K.
+    """
+    total = F.cross_entropy(logits, label, weight=weights, ignore_index=IGNORE, reduction="sum")
+    mass = weights[label[label != IGNORE]].sum()
+    return total / mass.clamp_min(torch.finfo(mass.dtype).tiny)
+
+
+def finetune(
+    tiles_root: Path,
+    splits: Path,
+    normalisation: Path,
+    run: Run,
+    weights: Path | None,
+    config: FinetuneConfig,
+    model: ModelConfig,
+    sensors: SensorsConfig,
+    compute: ComputeConfig,
+    out: Path,
+    state: Path,
+) -> None:
+    """Train a network on a label fraction and keep the weights that do best on the validation part.
+
+    Writes `weights.safetensors`, `curves.csv` and `summary.json` into `out`. A killed run goes on from `state`, which
+    is removed at the end.
+
+    Args:
+        tiles_root: Folder of the tiles.
+        splits: Folder of the lists.
+        normalisation: Band statistics of the training tiles.
+        run: Network, variant, start, label fraction and seed.
+        weights: What the network starts from; None for the random start.
+        config: How it is trained.
+        model: Sizes of the network.
+        sensors: The bands and what they measure.
+        compute: Threads, accelerator and number format.
+        out: Folder of the results.
+        state: Folder of the saved states.
+
+    Raises:
+        InputError: If a list is empty or missing, no pixel is labelled, or the start does not fit the run.
+        TrainingError: If the start loads nothing, or a loss is not finite.
+    """
+    began = time.monotonic()
+    torch.set_num_threads(compute.finetune_threads)
+    data = _read(tiles_root, splits, normalisation, run, config, compute)
+    seed = derive_seed(config.seed, "finetune", run.seed)
+    network = _build(run, sensors, len(data.classes), model, seed)
+    start = _start(network, run, weights, config.load)
+    curves = Curves(max(config.validate_every // POINTS_PER_LOOK, 1), config.steps)
+    looks = Validation(data.val, len(data.classes), config.batch_size, config.validate_every, config.steps, curves)
+    builder = BatchBuilder(data.train, config, sensors, run.network, seed)
+    module = FinetuneModule(network, _optimiser(config), builder, data.balance)
+    fit(module, _plan(run, config, compute, state, seed), curves, [looks])
+
+    network.load_state_dict(looks.weights)
+    out.mkdir(parents=True, exist_ok=True)
+    trained = Trained(network, run, model, sensors, data.classes, data.scaling, looks.best)
+    trained.write(out / "weights.safetensors", {"finetune": config.model_dump(exclude={"sweep"})})
+    curves.write(out / "curves.csv")
+    summary = {
+        "run": {"name": run.name, **asdict(run)},
+        **data.summary(),
+        **_start_summary(network, start),
+        "steps": config.steps,
+        "best_step": looks.best_step,
+        "validation": without_nan(looks.best),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    shutil.rmtree(state, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The tiles of a run, and how often each class occurs in its label fraction."""
+
+    train: TileDataset
+    val: TileDataset
+    scaling: Normalisation
+    classes: ClassTable
+    counts: Counts
+    balance: Tensor
+
+    def summary(self) -> dict[str, Any]:
+        """What was learnt from."""
+        return {
+            "tiles": len(self.train),
+            "labelled_pixels": dict(zip(self.classes.names, map(int, self.counts), strict=True)),
+            "class_weights": dict(zip(self.classes.names, map(float, self.balance), strict=True)),
+        }
+
+
+def _read(
+    tiles_root: Path, splits: Path, normalisation: Path, run: Run, config: FinetuneConfig, compute: ComputeConfig
+) -> _Data:
+    store, scaling = TileStore(tiles_root), Normalisation.read(normalisation)
+    train = _tiles(store, splits / f"{run.subset}_RGB.txt", scaling, compute.cache_gib / 2)
+    val = _tiles(store, splits / "val_RGB.txt", scaling, compute.cache_gib / 2)
+    classes = store.classes
+    counts = class_counts(train, len(classes))
+    balance = class_weights(counts) if config.class_weights else torch.ones(len(classes))
+    return _Data(train, val, scaling, classes, counts, balance)
+
+
+def _tiles(store: TileStore, path: Path, scaling: Normalisation, cache_gib: float) -> TileDataset:
+    try:
+        names = read_list(path)
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+        raise InputError(Problem(str(path), what, "Run the splits again.")) from error
+    if not names:
+        remedy = "Take a larger label fraction, or more tiles."
+        raise InputError(Problem(str(path), "names no tile", remedy))
+    return TileDataset(store, names, scaling, with_labels=True, cache_gib=cache_gib)
+
+
+def _build(run: Run, sensors: SensorsConfig, classes: int, model: ModelConfig, seed: int) -> nn.Module:
+    """The network with initial weights that depend on the seed alone, so that starts are compared like with like."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        bands = len(sensors.optical.bands), len(sensors.sar.bands)
+        return build_network(run.network, run.variant, *bands, classes, model)
+
+
+def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts) -> Transfer:
+    if (weights is None) != (run.method == RANDOM_START):
+        what = f"starts from `{run.method}`, but the weights given are {weights}"
+        raise InputError(Problem(f"run {run.name}", what, f"Only `{RANDOM_START}` starts without weights."))
+    if weights is None:
+        return Transfer()
+    state, _ = read_weights(weights)
+    # counters of batches fit every network of whatever size; they would hide a start that loads nothing else
+    state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    return transfer(network, stack_stems(state) if run.network == "early_fusion" else state, parts)
+
+
+def _start_summary(network: nn.Module, start: Transfer) -> dict[str, Any]:
+    """What was taken over, what was not and why, and which tensors of the network began at random."""
+    fresh = [
+        name
+        for name in network.state_dict()
+        if name not in set(start.loaded) and not name.endswith("num_batches_tracked")
+    ]
+    return {
+        "loaded": len(start.loaded),
+        "not_loaded": len(start.skipped),
+        "started_at_random": len(fresh),
+        "loaded_names": start.loaded,
+        "not_loaded_names": start.skipped,
+        "started_at_random_names": fresh,
+    }
+
+
+def _optimiser(config: FinetuneConfig) -> OptimiserPlan:
+    return OptimiserPlan(
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        encoder_rate=config.encoder_rate,
+    )
+
+
+def _plan(run: Run, config: FinetuneConfig, compute: ComputeConfig, state: Path, seed: int) -> LoopPlan:
+    return LoopPlan(
+        label=run.name,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        checkpoint_every=config.validate_every,
+        state=state,
+        threads=compute.finetune_threads,
+        compute=compute,
+        seed=seed,
+    )

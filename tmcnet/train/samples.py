@@ -1,0 +1,127 @@
+"""Labelled batches for fine-tuning, each a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tmcnet.config import IGNORE, FinetuneConfig, SensorsConfig
+from tmcnet.dataset.loading import TileDataset
+from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.metrics import Counts
+from tmcnet.seeding import generator
+from tmcnet.train.augment import draw_placement, take, take_label
+from tmcnet.train.stream import indices_of_step
+
+LARGEST_WEIGHT = 10.0
+"""No class weighs more than this many times the average pixel."""
+
+SINGLE_SENSOR = ("optical_only", "sar_only")
+"""Networks that look at one sensor: without it a sample would hold nothing."""
+
+
+class Batch(NamedTuple):
+    """Augmented crops of labelled tiles.
+
+    Attributes:
+        names: Their tiles.
+        optical: N x Co x H x W.
+        sar: N x Cs x H x W.
+        label: N x H x W int64, `IGNORE` for void.
+    """
+
+    names: list[str]
+    optical: Tensor
+    sar: Tensor
+    label: Tensor
+
+
+@dataclass(frozen=True)
+class BatchBuilder:
+    """Makes the batch of a step.
+
+    Attributes:
+        tiles: The labelled tiles of the fraction.
+        config: Batch size, crop size and modality dropout.
+        sensors: What the sensors measure, which decides what may be done to their values.
+        network: Name of the network.
+        seed: Seed of everything that is drawn.
+    """
+
+    tiles: TileDataset
+    config: FinetuneConfig
+    sensors: SensorsConfig
+    network: str
+    seed: int
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, counted from 0."""
+        chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
+        samples = [self._sample(index, step, place) for place, index in enumerate(chosen)]
+        optical, sar, label = (torch.stack(parts) for parts in zip(*samples, strict=True))
+        return Batch([self.tiles.names[index] for index in chosen], optical, sar, label)
+
+    def _sample(self, index: int, step: int, place: int) -> tuple[Tensor, Tensor, Tensor]:
+        tile, crop = self.tiles[index], self.config.crop_size
+        if tile.label is None:
+            raise ValueError("fine-tuning needs tiles with labels")
+        random = generator(self.seed, "finetune", step, place)
+        placement = draw_placement(tile.label.shape[0], tile.label.shape[1], crop, random)
+        optical, sar = take(tile.optical, placement, crop), take(tile.sar, placement, crop)
+        optical, sar = self._hide_one(optical, sar, random)
+        return optical, sar, take_label(tile.label, placement, crop)
+
+    def _hide_one(self, optical: Tensor, sar: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """With a chance of `modality_dropout`, one sensor without any data."""
+        hidden, first = random.random() < self.config.modality_dropout, random.random() < 0.5
+        if not hidden or self.network in SINGLE_SENSOR:
+            return optical, sar
+        return (torch.zeros_like(optical), sar) if first else (optical, torch.zeros_like(sar))
+
+
+def class_counts(tiles: TileDataset, classes: int) -> Counts:
+    """Labelled pixels of each class over all tiles.
+
+    Raises:
+        InputError: If no pixel is labelled, or a label holds ids that are no classes.
+    """
+    counts = np.zeros(256, dtype=np.int64)
+    problems = []
+    for index, name in enumerate(tiles.names):
+        label = tiles[index].label
+        if label is None:
+            raise ValueError("the tiles were read without labels")
+        found = np.bincount(label.numpy().ravel(), minlength=256)
+        if found[classes:IGNORE].any():
+            foreign = [int(i) for i in np.flatnonzero(found[:IGNORE]) if i >= classes]
+            problems.append(
+                Problem(name, f"its label holds ids {foreign}; there are {classes} classes", "Tile again.")
+            )
+        counts += found
+    if not problems and counts[:classes].sum() == 0:
+        remedy = "Check the labels, or take a larger label fraction."
+        problems.append(Problem(str(tiles.store.root), "no pixel of the chosen tiles is labelled", remedy))
+    if problems:
+        raise InputError(problems)
+    return np.asarray(counts[:classes])
+
+
+def class_weights(counts: Counts) -> Tensor:
+    """Weights by the inverse square root of the frequency, such that the average labelled pixel weighs 1.
+
+    Args:
+        counts: Labelled pixels of each class.
+
+    Returns:
+        K float32; at most `LARGEST_WEIGHT`, and 1 for classes without any pixel, which no target ever names.
+    """
+    shares = counts / counts.sum()
+    weights = np.ones(len(counts))
+    seen = shares > 0
+    weights[seen] = shares[seen] ** -0.5
+    weights[seen] /= (shares[seen] * weights[seen]).sum()
+    return torch.from_numpy(np.minimum(weights, LARGEST_WEIGHT)).float()
