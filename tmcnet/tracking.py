@@ -65,12 +65,13 @@ def sync(results: Path, config: Config, out: Path, tags: dict[str, str]) -> None
         out: Table of what was recorded: `run, kind, run_id, status`.
         tags: Further tags of every new run, such as `git_commit` and `dirty`.
     """
-    records = collect(results, config)
+    records = [sweep_record(results, config), *collect(results, config)]
+    rows: list[Row] = []
     with _quiet_environment():
         try:
-            rows = _Store(results, config, tags).sync(records)
-        except Exception as error:
-            rows = _pending(records, error)
+            rows.extend(_Store(results, config, tags).sync(records))
+        except Exception as error:  # whatever a tracking server does must not stop the workflow
+            rows.extend(_pending(records[len(rows) :], error))
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     with draft.open("w", newline="", encoding="utf-8") as file:
@@ -123,12 +124,19 @@ class _Store:
         self.tags = {**tags, "host": socket.gethostname(), "results": str(results)}
         self.client: MlflowClient = MlflowClient(tracking_uri(results, config))
         self.experiment = self._experiment()
-        self.known = {run.data.tags[KEY]: run for run in self._runs() if KEY in run.data.tags}
+        self.known = self._known()
 
-    def sync(self, records: list[Record]) -> list[Row]:
-        parent, rows = self._sync_parent()
-        rows += [self._sync_child(record, parent) for record in records]
-        return rows + self._mark_stale({self._key(r) for r in records if r.exists})
+    def sync(self, records: list[Record]) -> Iterator[Row]:
+        """Bring the records up to date, one row each in the same order, then a row for each run that went stale.
+
+        Args:
+            records: The sweep, then its children.
+        """
+        sweep = self._sync_sweep(records[0])
+        yield sweep
+        for record in records[1:]:
+            yield self._sync_child(record, sweep.run_id)
+        yield from self._mark_stale({self._key(record) for record in records if record.exists})
 
     def _experiment(self) -> str:
         name = self.config.tracking.experiment or self.config.name
@@ -140,6 +148,15 @@ class _Store:
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
+
+    def _known(self) -> dict[str, Tracked]:
+        """This folder's runs by key; of doubles that a broken sync left behind only a finished one is kept."""
+        known: dict[str, Tracked] = {}
+        runs = [run for run in self._runs() if run.data.tags.get(KEY, "").startswith(f"{self.source}/")]
+        for run in sorted(runs, key=lambda run: HASH not in run.data.tags):
+            if known.setdefault(run.data.tags[KEY], run) is not run:
+                self.client.delete_run(run.info.run_id)
+        return known
 
     def _runs(self) -> Iterator[Tracked]:
         token = None
@@ -153,15 +170,14 @@ class _Store:
     def _key(self, record: Record) -> str:
         return f"{self.source}/{record.kind}/{record.name}"
 
-    def _sync_parent(self) -> tuple[str, list[Row]]:
+    def _sync_sweep(self, record: Record) -> Row:
         """The sweep's own run. It is updated in place, because its children refer to it; so it has no params."""
-        record = sweep_record(self.results, self.config)
         old = self.known.get(self._key(record))
         if old is not None and old.data.tags.get(HASH) == record.hash:
-            return old.info.run_id, [Row(record.name, record.kind, old.info.run_id, "unchanged")]
+            return Row(record.name, record.kind, old.info.run_id, "unchanged")
         run_id = old.info.run_id if old is not None else self._create(record, None)
         self._fill(run_id, record)
-        return run_id, [Row(record.name, record.kind, run_id, "new" if old is None else "updated")]
+        return Row(record.name, record.kind, run_id, "new" if old is None else "updated")
 
     def _sync_child(self, record: Record, parent: str) -> Row:
         old = self.known.get(self._key(record))
@@ -184,8 +200,9 @@ class _Store:
 
     def _fill(self, run_id: str, record: Record) -> None:
         """Everything but the key; the hash comes last, so that a run broken off half-way is recorded anew."""
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Metric, Param, RunTag
 
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record.tags.items()])
         params = [Param(key, value) for key, value in record.params.items()]
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start : start + 100])
@@ -199,13 +216,10 @@ class _Store:
         self.client.set_terminated(run_id, "FINISHED", record.ended)
         self.client.set_tag(run_id, HASH, record.hash)
 
-    def _mark_stale(self, present: set[str]) -> list[Row]:
+    def _mark_stale(self, present: set[str]) -> Iterator[Row]:
         """Tag runs of this folder whose files are gone; runs that only left the sweep stay as they are."""
-        rows = []
         for key, run in self.known.items():
-            source, kind, name = (*key.split("/", 2), "", "")[:3]
-            if source != self.source or kind == "sweep" or key in present or (self.results / kind / name).exists():
-                continue
-            self.client.set_tag(run.info.run_id, STALE, "true")
-            rows.append(Row(name, kind, run.info.run_id, "stale"))
-        return rows
+            _, kind, name = key.split("/", 2)
+            if kind != "sweep" and key not in present and not (self.results / kind / name).exists():
+                self.client.set_tag(run.info.run_id, STALE, "true")
+                yield Row(name, kind, run.info.run_id, "stale")

@@ -104,6 +104,13 @@ def test_sizes_and_classes_come_out_as_wanted(index_at):
     assert not [w for w in manifest["warnings"] if w.startswith(("train ", "val ", "test "))]
 
 
+def test_sizes_come_out_as_wanted_in_spite_of_the_guard_band(index_at):
+    config = SplitsConfig(block_size=128, guard=16, draws=300, fractions=[100])
+    _, manifest = split(index_at(build_index(3, scenes=6, side=16)), config)
+    assert manifest["dropped_by_guard"] > 300
+    assert manifest["size_deviation"] < 0.04
+
+
 def test_best_of_many_draws_beats_one(index_at):
     path = index_at(build_index(5, scenes=5, side=10))
     one = split(path, BLOCKS.model_copy(update={"draws": 1}))[1]

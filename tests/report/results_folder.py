@@ -252,7 +252,7 @@ def _write_splits(world: World) -> None:
         ]
         dropped = inside[-1:] if part == "val" else []
         world.parts[part] += [t for t in inside if t not in dropped]
-        blocks.append({"scene": scene, "row": top // BLOCK, "col": left // BLOCK, "part": part, "tiles": len(inside)})
+        blocks.append({"scene": scene, "row": top, "col": left, "part": part, "tiles": len(inside)})
     lists = {part: sorted(tiles) for part, tiles in world.parts.items()}
     for share in (5, 25, 100):
         size = max(1, round(len(lists["train"]) * share / 100))
@@ -267,7 +267,7 @@ def _write_splits(world: World) -> None:
         "version": 1,
         "config": world.config.splits.model_dump(mode="json"),
         "seed": 1,
-        "software": "0.1.0",
+        "software_version": "0.1.0",
         "index_sha256": "0" * 64,
         "lists": {
             n: {"n": len(t), "sha256": hashlib.sha256("\n".join(t).encode()).hexdigest(), "class_shares": shares}
@@ -276,6 +276,8 @@ def _write_splits(world: World) -> None:
         "parts": {p: {"tiles": len(t), "class_shares": shares} for p, t in world.parts.items()},
         "blocks": blocks,
         "dropped": sorted({str(t["tile"]) for t in world.tiles} - used),
+        "dropped_by_guard": 2,
+        "dropped_unlabelled": 0,
         "deviation": 0.031,
         "warnings": ["5 % of 16 training tiles is 1 tile."],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -149,38 +150,41 @@ def _groups(scores: dict[Run, dict[str, object]]) -> dict[tuple[str, str, str, f
 
 
 def _headline(scores: dict[Run, dict[str, object]]) -> dict[str, object]:
-    out: dict[str, object] = {}
+    tree: dict[str, dict[str, dict[str, object]]] = {}
     for (network, variant, method, fraction), records in _groups(scores).items():
         entry = {}
-        for metric in [*METRICS, "ece"]:
+        for metric in METRICS:
             mean = float(np.mean([float(str(r[metric])) for r in records]))
-            entry[metric] = {"mean": mean, "low": mean - 0.021, "high": mean + 0.018}
-        out[f"{network}-{variant}__{method}__R{fraction:g}"] = {"seeds": len(records), **entry}
-    return out
+            entry[metric] = {"mean": mean, "low": mean - 0.021, "high": mean + 0.018, "n_seeds": len(records)}
+        tree.setdefault(f"{network}-{variant}", {}).setdefault(method, {})[f"R{fraction:g}"] = entry
+    return {**tree, "missing": []}
 
 
 def _comparisons(scores: dict[Run, dict[str, object]]) -> list[dict[str, object]]:
-    groups, rows = _groups(scores), []
-    pairs = [(("mssnet", "corrected", "tmcnet", f), ("mssnet", "corrected", "random", f)) for f in (5, 25, 100)]
-    pairs += [
-        (("mssnet", "corrected", "random", f), (n, "baseline", "random", f))
-        for n in ("optical_only", "sar_only")
-        for f in (5, 100)
-    ]
-    for a, b in pairs:
+    """Pairs that differ in one thing, named in alphabetical order as the evaluation does."""
+    rows = []
+    for (a, of_a), (b, of_b) in combinations(sorted(_groups(scores).items()), 2):
+        same_network = a[:2] == b[:2]
+        if a[3] != b[3] or (a[2] != b[2] and not same_network):
+            continue
         for metric in METRICS:
-            mean = [float(np.mean([float(str(r[metric])) for r in groups[g]])) for g in (a, b)]
+            means = [float(np.mean([float(str(r[metric])) for r in group])) for group in (of_a, of_b)]
+            difference = means[0] - means[1]
             rows.append(
                 {
-                    "metric": metric,
-                    "fraction": f"{a[3]:g}",
+                    "kind": "method" if same_network else "network",
                     "a": f"{a[0]}-{a[1]}__{a[2]}",
                     "b": f"{b[0]}-{b[1]}__{b[2]}",
-                    "difference": f"{mean[0] - mean[1]:.6f}",
-                    "low": f"{mean[0] - mean[1] - 0.022:.6f}",
-                    "high": f"{mean[0] - mean[1] + 0.022:.6f}",
-                    "p": "0.04",
+                    "fraction": f"{a[3]:.6f}",
+                    "metric": metric,
                     "n_seeds": 2,
+                    "n_blocks": 2,
+                    "difference": f"{difference:.6f}",
+                    "low": f"{difference - 0.05:.6f}",
+                    "high": f"{difference + 0.05:.6f}",
+                    "p": "0.040000",
+                    "p_holm": "0.120000" if abs(difference) < 0.06 else "0.020000",
+                    "significant": abs(difference) >= 0.06,
                 }
             )
     return rows
@@ -191,7 +195,7 @@ def _write_pretrain(folder: Path, number: int) -> None:
     steps = np.arange(10, 310, 10)
     rows = []
     for step in steps:
-        loss = 3 * np.exp(-step / 120) + 0.8 + rng.normal(0, 0.03)
+        loss = 3 * np.exp(-step / (120 + 60 * number)) + 0.8 + rng.normal(0, 0.03)
         rows.append(
             {
                 "step": step,
@@ -201,7 +205,7 @@ def _write_pretrain(folder: Path, number: int) -> None:
                 "learning_rate": f"{1e-3 * np.cos(step / 300 * 1.5):.8f}",
                 "alignment": f"{1 - np.exp(-step / 100) * 0.6:.6f}",
                 "uniformity": f"{-1 - step / 300:.6f}",
-                "effective_rank": f"{20 + step / 30:.6f}",
+                "effective_rank": f"{20 + step / (30 + 20 * number):.6f}",
                 "retrieval_optical_to_sar": f"{0.05 + 0.7 * step / 300:.6f}" if step % 50 == 0 else "",
             }
         )

@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import ComputeConfig, FinetuneConfig, ModelConfig, SensorConfig, SensorsConfig
+from tmcnet.config import ComputeConfig, FinetuneSettings, ModelConfig, SensorConfig, SensorsConfig
 from tmcnet.raster.io import write_raster
 
 SIZE = 40  # no multiple of the output stride
@@ -50,7 +50,7 @@ def build_tiles(root, tiles=12, size=SIZE):
 def configs(**changes):
     """Fine-tuning, model, sensors and compute configs of a size for tests."""
     values = {"steps": 6, "batch_size": 4, "crop_size": 32, "warmup_steps": 2, "validate_every": 3}
-    config = FinetuneConfig(sweep=[{"fractions": [50]}], **{**values, **changes})
+    config = FinetuneSettings(**{**values, **changes})
     model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
     sensors = SensorsConfig(
         optical=SensorConfig(bands=["b0", "b1", "b2"], kind="reflectance"),

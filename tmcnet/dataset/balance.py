@@ -92,8 +92,8 @@ def assign(counts: FloatArray, areas: FloatArray, wish: Wish, draws: int, rng: n
     n_parts, n_groups = len(wish.shares), len(counts)
     best = np.empty((0, n_groups), np.int64)
     best_scores = np.empty(0, np.int64)
-    exhaustive = n_groups * np.log(n_parts) <= np.log(draws)
-    total = n_parts**n_groups if exhaustive else max(min(draws, WORK // n_groups), 2 * KEPT)
+    exhaustive = n_groups < 64 and n_parts**n_groups <= draws
+    total = n_parts**n_groups if exhaustive else min(draws, max(WORK // n_groups, 2 * KEPT))
     step = max(_CHUNK // n_groups, 1)
     for start in range(0, total, step):
         numbers = np.arange(start, min(start + step, total))

@@ -68,10 +68,12 @@ def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
     if not wanted:
         return _checked(index, _finish(index, start, pairs), groups, config, where)
     parts = [TRAIN, *wanted]
-    finished = [_finish(index, c, pairs) for c in _candidates(index, groups, start, parts, config, where)]
+    finished = [_finish(index, _candidates(index, groups, start, parts, config, where)[0], pairs)]
     if finished[0][1].any():
-        kept = _kept_shares(index, *finished[0])
-        finished += [_finish(index, c, pairs) for c in _candidates(index, groups, start, parts, config, where, kept)]
+        excess = _excess(index, finished[0][0], config)
+        finished += [
+            _finish(index, c, pairs) for c in _candidates(index, groups, start, parts, config, where, excess)
+        ]
         finished = [finished[_best(index, finished, config)]]
     return _checked(index, finished[0], groups, config, where)
 
@@ -113,12 +115,11 @@ def _with_subsets(subsets: Names, groups: Groups, config: SplitsConfig) -> BoolA
     return chosen
 
 
-def _kept_shares(index: TileIndex, part: PartArray, by_guard: BoolArray) -> list[float]:
-    """Share of the labelled tiles of each part that the guard band leaves, told from one division."""
-    lost = int((by_guard & index.labelled).sum())
+def _excess(index: TileIndex, part: PartArray, config: SplitsConfig) -> list[float]:
+    """How many times its wanted share of the labelled tiles each part got once tiles were dropped."""
     tiles, _ = part_totals(index, part)
-    # nearly all that is lost is lost by the training part
-    return [max(float(tiles[TRAIN] / (tiles[TRAIN] + lost)), 0.1), 1.0, 1.0]
+    wanted = (config.shares.train, config.shares.val, config.shares.test)
+    return [max(float(n) / float(tiles.sum()) / share, 0.1) for n, share in zip(tiles, wanted, strict=True)]
 
 
 def _candidates(
@@ -128,12 +129,12 @@ def _candidates(
     parts: list[int],
     config: SplitsConfig,
     where: str,
-    kept: Sequence[float] = (1.0, 1.0, 1.0),
+    excess: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> list[PartArray]:
     """The best ways found to draw the undrawn tiles, best first.
 
-    Groups without labels go to the training part: there they serve pre-training. `kept` is the share of each part
-    that will be left once tiles are dropped; what will be lost is drawn in excess.
+    Groups without labels go to the training part: there they serve pre-training. `excess` corrects the
+    wanted shares of the parts for what the guard band took from an earlier division.
     """
     undrawn = start == _UNDRAWN
     labelled = undrawn & index.labelled
@@ -143,7 +144,7 @@ def _candidates(
     areas = np.stack(columns, axis=1).astype(np.float64)
     drawn = np.flatnonzero(counts)
     fixed = int((index.labelled & (start == TRAIN)).sum())
-    shares = _shares(parts, config, kept, fixed, int(counts.sum()))
+    shares = _shares(parts, config, excess, fixed, int(counts.sum()))
     if len(drawn) < len(shares):
         raise InputError(_too_few(groups.noun, len(drawn), shares, where))
     wish = Wish.of(list(shares.values()), areas[drawn])
@@ -157,10 +158,10 @@ def _candidates(
 
 
 def _shares(
-    parts: list[int], config: SplitsConfig, kept: Sequence[float], fixed: int, drawable: int
+    parts: list[int], config: SplitsConfig, excess: Sequence[float], fixed: int, drawable: int
 ) -> dict[int, float]:
     """Wanted share of each part among the tiles that are drawn; `fixed` training tiles are there already."""
-    wishes = {p: getattr(config.shares, PARTS[p]) / kept[p] for p in parts}
+    wishes = {p: getattr(config.shares, PARTS[p]) / excess[p] for p in parts}
     shares = {p: wish / sum(wishes.values()) for p, wish in wishes.items()}
     if not fixed or not drawable:
         return shares
@@ -181,11 +182,10 @@ def _finish(index: TileIndex, part: PartArray, pairs: IntArray) -> tuple[PartArr
     result = part.copy()
     result[(part != TRAIN) & ~index.labelled] = DROPPED
     by_guard = np.zeros(len(part), bool)
-    a, b = pairs.T
-    for losing, winning in ((VAL, (TEST,)), (TRAIN, (VAL, TEST))):
+    a, b = pairs[result[pairs[:, 0]] != result[pairs[:, 1]]].T
+    for losing in (VAL, TRAIN):
         for one, other in ((a, b), (b, a)):
-            lost = one[(result[one] == losing) & np.isin(result[other], winning)]
-            by_guard[lost] = True
+            by_guard[one[(result[one] == losing) & (result[other] > losing)]] = True
         result[by_guard] = DROPPED
     return result, by_guard
 
@@ -200,8 +200,8 @@ def _best(index: TileIndex, finished: list[tuple[PartArray, BoolArray]], config:
 
 def part_totals(index: TileIndex, part: PartArray) -> tuple[FloatArray, FloatArray]:
     """Labelled tiles (3) and class areas (3 x K) of the parts."""
-    members = [(part == p) & index.labelled for p in range(len(PARTS))]
-    tiles = np.array([m.sum() for m in members], np.float64)
+    members = [np.flatnonzero((part == p) & index.labelled) for p in range(len(PARTS))]
+    tiles = np.array([len(m) for m in members], np.float64)
     return tiles, np.stack([index.area[m].sum(axis=0, dtype=np.int64) for m in members]).astype(np.float64)
 
 

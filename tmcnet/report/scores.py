@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ class Comparison:
     """A paired difference `a - b` of one metric at one label fraction.
 
     Attributes:
-        p: Two-sided p-value, NaN where none is known.
+        p: Two-sided p-value, corrected for the number of comparisons where the file says so; NaN where unknown.
+        significant: Whether that p-value is small enough.
         seeds: Pairs of runs behind it, 0 where not told.
     """
 
@@ -46,12 +47,24 @@ class Comparison:
     low: float
     high: float
     p: float
+    significant: bool
     seeds: int
 
     @property
     def reliable(self) -> bool:
-        """Whether the interval excludes no difference at all."""
+        """Whether the interval excludes no difference, and the p-value holds for so many comparisons."""
+        return self.outside and self.significant
+
+    @property
+    def outside(self) -> bool:
+        """Whether the interval excludes no difference."""
         return self.low > 0 or self.high < 0
+
+    def oriented(self) -> Comparison:
+        """The same with the series first that figures list first: fused before single, pre-trained before random."""
+        if series_order(self.a) <= series_order(self.b):
+            return self
+        return replace(self, a=self.b, b=self.a, difference=-self.difference, low=-self.high, high=-self.low)
 
 
 class Scores:
@@ -111,8 +124,10 @@ class Scores:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """The paired differences, in file order."""
-        return [c for row in read_table(self.root / "comparisons.csv").to_dict("records") if (c := _comparison(row))]
+        """The paired differences: starts first, then networks, by fraction."""
+        rows = read_table(self.root / "comparisons.csv").to_dict("records")
+        found = [c for row in rows if (c := _comparison(row))]
+        return sorted(found, key=_comparison_order)
 
     def best(self, metric: str) -> dict[tuple[str, str], Run]:
         """Per network and variant, the best run at the largest fraction that it was run with."""
@@ -128,11 +143,11 @@ class Scores:
 
 
 def _headline_entries(tree: dict[str, Any]) -> Iterator[tuple[tuple[Series, float], dict[str, Any]]]:
-    for name, entry in tree.items():
-        parts = str(name).split("__")
-        if not isinstance(entry, dict) or len(parts) != 3 or "-" not in parts[0] or not parts[2].startswith("R"):
-            continue
-        yield (parse_series("__".join(parts[:2])), number(parts[2][1:])), entry
+    """Walk `{network-variant: {method: {R5: {miou: {mean, low, high}}}}}`."""
+    for network, methods in tree.items():
+        for method, fractions in methods.items() if isinstance(methods, dict) else ():
+            for fraction, entry in fractions.items() if isinstance(fractions, dict) else ():
+                yield (parse_series(f"{network}__{method}"), number(str(fraction).removeprefix("R"))), entry
 
 
 def parse_series(key: str) -> Series:
@@ -142,21 +157,27 @@ def parse_series(key: str) -> Series:
     return Series(network, variant, method)
 
 
+def _comparison_order(c: Comparison) -> tuple[object, ...]:
+    return (c.a.method == c.b.method, series_order(c.a), series_order(c.b), c.fraction)
+
+
 def _comparison(row: dict[Any, Any]) -> Comparison | None:
     if not {"metric", "fraction", "a", "b", "difference", "low", "high"} <= set(row):
         return None
     seeds = number(row.get("n_seeds", 0))
-    return Comparison(
-        str(row["metric"]),
-        number(row["fraction"]),
-        parse_series(str(row["a"])),
-        parse_series(str(row["b"])),
-        number(row["difference"]),
-        number(row["low"]),
-        number(row["high"]),
-        number(row.get("p")),
-        0 if np.isnan(seeds) else int(seeds),
+    found = Comparison(
+        metric=str(row["metric"]),
+        fraction=number(row["fraction"]),
+        a=parse_series(str(row["a"])),
+        b=parse_series(str(row["b"])),
+        difference=number(row["difference"]),
+        low=number(row["low"]),
+        high=number(row["high"]),
+        p=number(row.get("p_holm", row.get("p"))),
+        significant=str(row.get("significant", True)) == "True",
+        seeds=0 if np.isnan(seeds) else int(seeds),
     )
+    return found.oriented()
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def alignment(results: Results) -> Section:
     rejected = [s for s, r in records.items() if r.get("status") == "rejected"]
     section.blocks.append(Table("alignment", "Co-registration per scene.", columns, rows, frozenset({3, 4, 5})))
     section.blocks.append(
-        Text("The RMSE is what is left between the control points and the model, not an error against ground truth.")
+        Text("The RMSE is what is left at agreeing control points held out of the fit; it is no ground truth.")
     )
     if rejected:
         text = f"Rejected, so the delivered georeference was kept: {', '.join(rejected)}."
@@ -172,13 +172,17 @@ def splits(results: Results) -> Section:
 def _method_text(results: Results) -> str:
     splits, manifest = results.config.splits, results.manifest
     how = {
-        "blocks": f"Blocks of {splits.block_size} pixels belong to one part each; the guard has {splits.guard} pixels.",
+        "blocks": f"Blocks of {splits.block_size} pixels belong to one part each; guard: {splits.guard} pixels.",
         "scenes": "Whole scenes go to one part each.",
         "column": f"All tiles with the same `{splits.column}` go to one part.",
         "given": "The parts are the ones that the source comes with.",
     }[splits.method]
     dropped = len(manifest.get("dropped", []))
-    lost = f" {plural(dropped, 'tile')} lost to the guard." if dropped else ""
+    unlabelled = manifest.get("dropped_unlabelled", 0)
+    why = f"{plural(dropped - unlabelled, 'tile')} for the guard" + (
+        f", {unlabelled} without labels" if unlabelled else ""
+    )
+    lost = f" Left out: {why}." if dropped else ""
     deviation = number(manifest.get("deviation"))
     gap = (
         f" Class shares of a part differ from those of the whole by at most {100 * deviation:.1f} percentage points."

@@ -139,10 +139,11 @@ def duration(seconds: float) -> str:
 def reproduce(results: Results, provenance: dict[str, str]) -> Section:
     """What it takes to get the same page again."""
     section = Section("reproduce", "How to reproduce")
-    if command := provenance.get("command"):
-        section.blocks.append(Code(command))
+    section.blocks.append(Text("Save the config below as my.yaml, put the same data in place, and run:"))
+    section.blocks.append(Code(provenance.get("command", "snakemake --cores 8 --configfile my.yaml -- report")))
     known = [(k.replace("_", " "), v) for k, v in provenance.items() if k != "command"]
-    known.append(("manifest hash (SHA-256)", results.manifest_hash or "no manifest"))
+    if "manifest_sha256" not in provenance:
+        known.append(("manifest sha256", results.manifest_hash or "no manifest"))
     section.blocks.append(Facts(known))
     text = yaml.safe_dump(results.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     section.blocks.append(Details("Config with all defaults", text))

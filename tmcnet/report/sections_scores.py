@@ -30,6 +30,7 @@ from tmcnet.report.results import Results
 from tmcnet.report.scores import METRICS, Estimate
 
 _MOST_NAMES = 8
+_MOST_COMPARISONS = 60
 
 
 def pretrain(results: Results) -> Section:
@@ -103,8 +104,9 @@ def scores(results: Results) -> Section:
     section.blocks.append(_comparison_table(results))
     section.blocks.append(
         Text(
-            "Each difference compares the same test tiles under the same seeds. An interval that excludes 0 is "
-            "called reliable. With many rows, some will look reliable by chance alone."
+            "Each difference compares the same test tiles under the same seeds. A difference is called reliable "
+            "where its interval excludes 0 and its p-value, corrected for the number of comparisons (Holm), is small "
+            "enough."
         )
     )
     return section
@@ -146,6 +148,7 @@ def _comparison_table(results: Results) -> Table | Note:
     found = [c for c in results.scores.comparisons if c.metric == results.config.report.metric]
     if not found:
         return Note("No paired differences were computed (comparisons.csv).")
+    shown = found[:_MOST_COMPARISONS]
     rows = [
         [
             c.a.label,
@@ -157,10 +160,10 @@ def _comparison_table(results: Results) -> Table | Note:
             str(c.seeds or DASH),
             "reliable" if c.reliable else "not reliable",
         ]
-        for c in found
+        for c in shown
     ]
     level = f"{results.config.evaluate.confidence * 100:g} % interval"
-    columns = ["A", "B", "Labels", f"A {MINUS} B", level, "p", "Seeds", "Verdict"]
+    columns = ["A", "B", "Labels", f"A {MINUS} B", level, "p (Holm)", "Seeds", "Verdict"]
     caption = (
         f"Paired differences in {METRIC_NAMES[results.config.report.metric]}; tables/comparisons.csv has all metrics."
     )
@@ -222,8 +225,8 @@ def calibration(results: Results) -> Section:
         errors = [number_text(number(e)) for e in (record.get("ece"), scaled.get("ece"))]
         rows.append([Series(run.network, run.variant, run.method).label, percent(run.fraction), *errors])
     caption = (
-        "Expected calibration error (ECE): the mean gap between confidence and accuracy; 0 is perfect. `Scaled` is after "
-        "dividing the logits by a temperature fitted on the validation part."
+        "Expected calibration error (ECE): the mean gap between confidence and accuracy; 0 is perfect. `Scaled` is "
+        "after dividing the logits by a temperature fitted on the validation part."
     )
     columns = ["Run", "Labels", "ECE", "ECE, scaled"]
     section.blocks.append(Table("calibration", caption, columns, rows, frozenset({1, 2, 3})))

@@ -49,8 +49,10 @@ def _change(c: Comparison, results: Results) -> str:
     )
     if c.low != c.low or c.high != c.high:
         return f"{text}: without an interval this is no evidence either way."
-    if not c.reliable:
+    if not c.outside:
         return f"{text}: no reliable difference."
+    if not c.significant:
+        return f"{text}: no reliable difference once the number of comparisons is allowed for (p = {c.p:.2f})."
     what = "gain" if c.difference > 0 else "loss"
     if 0 < c.seeds < FEW_SEEDS:
         return f"{text}: a {what} beyond the interval, though from {plural(c.seeds, 'seed')} only."
@@ -75,7 +77,7 @@ def _fusion(results: Results, metric: str) -> list[str]:
     """One sentence on fusion against each single sensor, at the largest fraction where both started alike."""
     sentences = []
     for single in SINGLE:
-        pairs = [p for c in results.scores.comparisons if c.metric == metric and (p := _fused_first(c, single))]
+        pairs = [c for c in results.scores.comparisons if c.metric == metric and _fused(c, single)]
         if not pairs:
             continue
         ranks = {n: i for i, n in enumerate(FUSION)}
@@ -88,15 +90,8 @@ def _fusion(results: Results, metric: str) -> list[str]:
     return sentences or ["Fusion and single sensors were not compared, so nothing can be said about fusion."]
 
 
-def _fused_first(c: Comparison, single: str) -> Comparison | None:
-    """The comparison as fusion minus single sensor, turned round where needed; None if it is another one."""
-    if c.a.method != c.b.method:
-        return None
-    if c.a.network in FUSION and c.b.network == single:
-        return c
-    if c.b.network in FUSION and c.a.network == single:
-        return Comparison(c.metric, c.fraction, c.b, c.a, -c.difference, -c.high, -c.low, c.p, c.seeds)
-    return None
+def _fused(c: Comparison, single: str) -> bool:
+    return c.a.method == c.b.method and c.a.network in FUSION and c.b.network == single
 
 
 def _caution(results: Results) -> list[str]:

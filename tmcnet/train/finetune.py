@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import IGNORE, RANDOM_START, ComputeConfig, FinetuneConfig, ModelConfig, Run, SensorsConfig
+from tmcnet.config import IGNORE, RANDOM_START, ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
 from tmcnet.config.training import LoadParts
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
@@ -75,7 +75,7 @@ def finetune(
     normalisation: Path,
     run: Run,
     weights: Path | None,
-    config: FinetuneConfig,
+    config: FinetuneSettings,
     model: ModelConfig,
     sensors: SensorsConfig,
     compute: ComputeConfig,
@@ -119,19 +119,13 @@ def finetune(
     network.load_state_dict(looks.weights)
     out.mkdir(parents=True, exist_ok=True)
     trained = Trained(network, run, model, sensors, data.classes, data.scaling, looks.best)
-    trained.write(out / "weights.safetensors", {"finetune": config.model_dump(exclude={"sweep"})})
+    trained.write(out / "weights.safetensors", {"finetune": config.model_dump()})
     curves.write(out / "curves.csv")
-    summary = {
-        "run": {"name": run.name, **asdict(run)},
-        **data.summary(),
-        **_start_summary(network, start),
-        "steps": config.steps,
-        "best_step": looks.best_step,
-        "validation": without_nan(looks.best),
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    about = {"run": {"name": run.name, **asdict(run)}, **data.summary(), **_start_summary(network, start)}
+    seconds = round(time.monotonic() - began, 1)
+    (out / "summary.json").write_text(
+        json.dumps({**about, **_end_summary(looks), "seconds": seconds}, indent=1) + "\n"
+    )
     shutil.rmtree(state, ignore_errors=True)
 
 
@@ -156,7 +150,7 @@ class _Data:
 
 
 def _read(
-    tiles_root: Path, splits: Path, normalisation: Path, run: Run, config: FinetuneConfig, compute: ComputeConfig
+    tiles_root: Path, splits: Path, normalisation: Path, run: Run, config: FinetuneSettings, compute: ComputeConfig
 ) -> _Data:
     store, scaling = TileStore(tiles_root), Normalisation.read(normalisation)
     train = _tiles(store, splits / f"{run.subset}_RGB.txt", scaling, compute.cache_gib / 2)
@@ -200,13 +194,14 @@ def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts)
 
 
 def _start_summary(network: nn.Module, start: Transfer) -> dict[str, Any]:
-    """What was taken over, what was not and why, and which tensors of the network began at random."""
+    """Size of the network; what was taken over, what was not and why, and which tensors of the network began at random."""
     fresh = [
         name
         for name in network.state_dict()
         if name not in set(start.loaded) and not name.endswith("num_batches_tracked")
     ]
     return {
+        "parameters": sum(p.numel() for p in network.parameters()),
         "loaded": len(start.loaded),
         "not_loaded": len(start.skipped),
         "started_at_random": len(fresh),
@@ -216,7 +211,12 @@ def _start_summary(network: nn.Module, start: Transfer) -> dict[str, Any]:
     }
 
 
-def _optimiser(config: FinetuneConfig) -> OptimiserPlan:
+def _end_summary(looks: Validation) -> dict[str, Any]:
+    """Which step did best on the validation part."""
+    return {"steps": looks.steps, "best_step": looks.best_step, "validation": without_nan(looks.best)}
+
+
+def _optimiser(config: FinetuneSettings) -> OptimiserPlan:
     return OptimiserPlan(
         steps=config.steps,
         learning_rate=config.learning_rate,
@@ -226,7 +226,7 @@ def _optimiser(config: FinetuneConfig) -> OptimiserPlan:
     )
 
 
-def _plan(run: Run, config: FinetuneConfig, compute: ComputeConfig, state: Path, seed: int) -> LoopPlan:
+def _plan(run: Run, config: FinetuneSettings, compute: ComputeConfig, state: Path, seed: int) -> LoopPlan:
     return LoopPlan(
         label=run.name,
         steps=config.steps,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +16,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import derive_seed
@@ -38,6 +40,7 @@ class LoopPlan:
         threads: CPU threads.
         compute: Accelerator and number format.
         seed: Seed of what the network itself draws (dropout).
+        settings: Whatever else the result depends on, as text; a saved state of other settings is not taken up.
     """
 
     label: str
@@ -48,6 +51,7 @@ class LoopPlan:
     threads: int
     compute: ComputeConfig
     seed: int
+    settings: str = ""
 
 
 class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # lightning is not type-checked here
@@ -112,6 +116,17 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
+def _discard_foreign_state(module: StepModule[Batch], plan: LoopPlan) -> None:
+    """Remove a saved state that a run of other settings, sizes or software left; note those of this run."""
+    shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
+    mark = json.dumps([__version__, plan.settings, plan.seed, asdict(module.plan), shapes])
+    note = plan.state / "settings.json"
+    if not note.exists() or note.read_text() != mark:
+        (plan.state / STATE_FILE).unlink(missing_ok=True)
+    plan.state.mkdir(parents=True, exist_ok=True)
+    note.write_text(mark)
+
+
 def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[pl.Callback] = ()) -> None:
     """Train for the planned number of steps, from the state a killed run left if there is one.
 
@@ -150,6 +165,7 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
     )
     # Reading tiles competes with a GPU only when it happens in the training process.
     module.workers = plan.threads if trainer.strategy.root_device.type == "cuda" else 0
+    _discard_foreign_state(module, plan)
     saved = plan.state / STATE_FILE
     try:
         trainer.fit(module, ckpt_path=saved if saved.exists() else None, weights_only=True)

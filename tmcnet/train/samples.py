@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tmcnet.config import IGNORE, FinetuneConfig, SensorsConfig
+from tmcnet.config import IGNORE, FinetuneSettings, SensorsConfig
+from tmcnet.config.data import SensorKind
 from tmcnet.dataset.loading import TileDataset
+from tmcnet.dataset.photometric import corrected
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
-from tmcnet.seeding import generator
+from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.augment import draw_placement, take, take_label
 from tmcnet.train.stream import indices_of_step
 
@@ -53,7 +55,7 @@ class BatchBuilder:
     """
 
     tiles: TileDataset
-    config: FinetuneConfig
+    config: FinetuneSettings
     sensors: SensorsConfig
     network: str
     seed: int
@@ -61,26 +63,35 @@ class BatchBuilder:
     def __call__(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
         chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
-        samples = [self._sample(index, step, place) for place, index in enumerate(chosen)]
-        optical, sar, label = (torch.stack(parts) for parts in zip(*samples, strict=True))
+        randoms = [generator(self.seed, "finetune", step, place) for place in range(len(chosen))]
+        crops = [self._crop(index, random) for index, random in zip(chosen, randoms, strict=True)]
+        optical, sar, label = (torch.stack(parts) for parts in zip(*crops, strict=True))
+        noise = torch.Generator().manual_seed(derive_seed(self.seed, "speckle", step))
+        for place, random in enumerate(randoms):
+            optical[place] = self._change(optical[place], self.sensors.optical.kind, random, noise)
+            sar[place] = self._change(sar[place], self.sensors.sar.kind, random, noise)
+        self._hide(optical, sar, randoms)
         return Batch([self.tiles.names[index] for index in chosen], optical, sar, label)
 
-    def _sample(self, index: int, step: int, place: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _crop(self, index: int, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         tile, crop = self.tiles[index], self.config.crop_size
         if tile.label is None:
             raise ValueError("fine-tuning needs tiles with labels")
-        random = generator(self.seed, "finetune", step, place)
         placement = draw_placement(tile.label.shape[0], tile.label.shape[1], crop, random)
-        optical, sar = take(tile.optical, placement, crop), take(tile.sar, placement, crop)
-        optical, sar = self._hide_one(optical, sar, random)
-        return optical, sar, take_label(tile.label, placement, crop)
+        images = take(tile.optical, placement, crop), take(tile.sar, placement, crop)
+        return *images, take_label(tile.label, placement, crop)
 
-    def _hide_one(self, optical: Tensor, sar: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """With a chance of `modality_dropout`, one sensor without any data."""
-        hidden, first = random.random() < self.config.modality_dropout, random.random() < 0.5
-        if not hidden or self.network in SINGLE_SENSOR:
-            return optical, sar
-        return (torch.zeros_like(optical), sar) if first else (optical, torch.zeros_like(sar))
+    def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator, noise: torch.Generator) -> Tensor:
+        """The photometric changes of pre-training; what holds no data (0 in all bands) holds none afterwards."""
+        there = (image != 0).any(dim=0)
+        return corrected(image, kind, random, noise, self.tiles.normalisation.clip) * there
+
+    def _hide(self, optical: Tensor, sar: Tensor, randoms: list[np.random.Generator]) -> None:
+        """Empty one sensor of a sample, in place, with a chance of `modality_dropout`."""
+        for place, random in enumerate(randoms):
+            hidden, first = random.random() < self.config.modality_dropout, random.random() < 0.5
+            if hidden and self.network not in SINGLE_SENSOR:
+                (optical if first else sar)[place] = 0
 
 
 def class_counts(tiles: TileDataset, classes: int) -> Counts:

@@ -1,0 +1,198 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rasterio.warp import transform
+
+from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
+from tmcnet.raster import coregister, grid
+from tmcnet.raster.grid import align_scene
+from tmcnet.raster.io import read_float, read_grid, read_labels
+from tmcnet.raster.tiles import make_tiles
+
+OFF = AlignConfig(enabled=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(grid.alignment_picture, "draw", lambda *_: None)
+
+
+def align(source, scene="a", config=OFF):
+    source.take()
+    folder = source.root / "results" / "scenes" / scene
+    align_scene(source.json, scene, source.sensors, source.labels, config, folder)
+    return folder
+
+
+def spot(shape, column, row, width):
+    """A bright spot whose centre is at (column, row), counted from the outer corner of the first pixel."""
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    return np.exp(-((x - column) ** 2 + (y - row) ** 2) / (2 * width**2))
+
+
+def centre(weights):
+    """Centre of mass as (column, row), counted from the outer corner of the first pixel."""
+    y, x = np.mgrid[: weights.shape[0], : weights.shape[1]] + 0.5
+    return np.array([(x * weights).sum(), (y * weights).sum()]) / weights.sum()
+
+
+SIZE = 120
+PLACES = {
+    "EPSG:32633": (500_000, 5_400_000, 10.0),
+    "EPSG:3035": (4_600_000, 2_870_000, 10.0),
+    "EPSG:4326": (15.0, 48.75, 0.0001),
+    "EPSG:3857": (1_669_792, 6_230_000, 15.0),
+}
+
+
+def plant(source, name, crs, unit, point, spread, label=False):
+    """A raster of about 1.8 km around a point in EPSG:32633, with a spot on it."""
+    (x,), (y,) = transform("EPSG:32633", crs, [point[0]], [point[1]])
+    # the corner lies a fraction of a pixel off any round number
+    side = round(1800 / {"EPSG:4326": 111_000 * 0.75}.get(crs, 1.0) / unit)
+    corner = Affine(unit, 0, x - unit * (side / 2 + 0.3), 0, -unit, y + unit * (side / 2 - 0.4))
+    column, row = ~corner @ (x, y)
+    scale = unit * (111_000 if crs == "EPSG:4326" else 1) / 10
+    image = spot((side, side), column, row, spread / scale)
+    if label:
+        source.write(name, np.where(image > 0.5, 1, 2).astype("u1"), crs, corner)
+    else:
+        source.write(name, (0.01 + image).astype("f4"), crs, corner)
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+@given(
+    sar_crs=st.sampled_from(sorted(PLACES)),
+    label_crs=st.sampled_from(sorted(PLACES)),
+    sar_factor=st.sampled_from([0.5, 1.0, 1.7, 3.0]),
+    label_factor=st.sampled_from([1.0, 1.5]),
+    resolution=st.sampled_from([None, 10.0, 20.0, 13.0]),
+    offset=st.tuples(st.floats(-200, 200), st.floats(-200, 200)),
+)
+def test_a_landmark_stays_within_half_a_pixel_from_scene_to_tile(
+    source, sar_crs, label_crs, sar_factor, label_factor, resolution, offset
+):
+    point = (500_600 + offset[0], 5_399_400 + offset[1])
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["b"], kind="reflectance"), sar=SensorConfig(bands=["dem"], kind="elevation")
+    )
+    column, row = ~Affine(10, 0, 500_000, 0, -10, 5_400_000) @ point
+    source.write("a_o.tif", (0.01 + spot((SIZE, SIZE), column, row, 4)).astype("f4"))
+    plant(source, "a_s.tif", sar_crs, PLACES[sar_crs][2] * sar_factor, point, 4)
+    plant(source, "a_l.tif", label_crs, PLACES[label_crs][2] * label_factor, point, 4, label=True)
+    align(source, config=AlignConfig(enabled=False, resolution=resolution))
+    tiles = source.root / "results" / "tiles"
+    config = TilesAll(SIZE)
+    make_tiles(source.json, source.root / "results" / "scenes", source.sensors, source.labels, config, tiles, 1)
+    size = read_grid(tiles / "optical" / "a_r0_c0.tif")
+    expected = np.array(~size.transform @ point)
+    optical = np.nan_to_num(read_float(tiles / "optical" / "a_r0_c0.tif")[0] - 0.01)
+    sar = np.nan_to_num(read_float(tiles / "sar" / "a_r0_c0.tif")[0] - 0.01)
+    label = read_labels(tiles / "label" / "a_r0_c0.tif") == 0
+    for found in (optical, sar, label):
+        assert np.hypot(*(centre(found.clip(min=0)) - expected)) < 0.5
+
+
+def TilesAll(size):
+    from tmcnet.config import TilesConfig
+
+    return TilesConfig(size=size, stride=size, edge="pad", min_valid=0.0)
+
+
+def test_a_believed_correction_puts_the_landmark_in_place_in_one_resampling(source, monkeypatch):
+    matrix = [[0.995, -0.03, 6.2], [0.03, 0.995, -4.7]]
+    source.scene("a", size=SIZE, label=False)
+    place = np.array([70.0, 40.0])  # pixel centres at whole numbers
+    lies_at = np.array(matrix)[:, :2] @ place + np.array(matrix)[:, 2]
+    values = 0.01 + spot((SIZE, SIZE), *(lies_at + 0.5), 3)
+    source.write("a_s.tif", values.astype("f4"))
+    source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
+    found = coregister.Alignment("aligned", "affine", matrix, 99, 90, 0.4, "planted")
+    monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
+    calls = []
+    real = grid.warp_array
+    monkeypatch.setattr(
+        grid, "warp_array", lambda array, *rest: calls.append(float(np.nansum(array))) or real(array, *rest)
+    )
+    folder = align(source, config=AlignConfig())
+    power = 10 ** (read_float(folder / "sar.tif")[0] / 10)
+    assert np.hypot(*(centre(np.nan_to_num(power - 0.01).clip(min=0.002) - 0.002) - 0.5 - place)) < 0.1
+    # optical, then SAR twice: both times what was delivered, not what came of the first warp
+    assert len(calls) == 3 and calls[1] == calls[2] == pytest.approx(float(values.sum()), rel=1e-5)
+    record = json.loads((folder / "alignment.json").read_text())
+    assert record["status"] == "aligned" and record["rmse_px"] == 0.4 and record["matrix"][0][2] == 6.2
+
+
+def test_a_rejected_match_leaves_the_georeference(source, monkeypatch):
+    source.scene("a")
+    found = coregister.Alignment("rejected", "none", [[1, 0, 0], [0, 1, 0]], 3, 0, math.nan, "too few points")
+    monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
+    folder = align(source, config=AlignConfig())
+    np.testing.assert_allclose(
+        10 ** (read_float(folder / "sar.tif") / 10), read_float(source.root / "a_s.tif").clip(10**-3.5), rtol=1e-3
+    )
+    record = json.loads((folder / "alignment.json").read_text())
+    assert record["status"] == "rejected" and record["rmse_px"] is None
+
+
+def test_switched_off_means_rejected_with_that_reason(source):
+    source.scene("a")
+    record = json.loads((align(source) / "alignment.json").read_text())
+    assert record["status"] == "rejected" and record["reason"] == "co-registration is switched off"
+
+
+def test_masks_survive_every_step(source):
+    source.scene("a")
+    optical, sar = read_float(source.root / "a_o.tif").astype("u2"), read_float(source.root / "a_s.tif")
+    optical[:, :4], sar[:, :, :5] = 0, np.nan
+    label = np.ones((64, 64), "u1")
+    label[-6:] = 0
+    source.write("a_o.tif", optical, nodata=0)
+    source.write("a_s.tif", sar)
+    source.write("a_l.tif", label)
+    folder = align(source)
+    assert np.isnan(read_float(folder / "optical.tif")).all(axis=0).sum() == 4 * 64
+    np.testing.assert_array_equal(np.isnan(read_float(folder / "sar.tif"))[0], np.isnan(sar[0]))
+    ids = read_labels(folder / "label.tif")
+    assert (ids[-6:] == 255).all() and (ids[:-6] == 0).all()
+
+
+def test_the_optical_file_keeps_type_and_no_data_and_declared_no_data_counts(source):
+    source.scene("a")
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["red", "nir"], kind="reflectance", nodata=3999), sar=source.sensors.sar
+    )
+    folder = align(source, config=AlignConfig(enabled=False, resolution=20.0))
+    import rasterio
+
+    with rasterio.open(folder / "optical.tif") as dataset:
+        assert dataset.dtypes == ("uint16", "uint16") and dataset.nodata == 3999
+        assert dataset.descriptions == ("red", "nir") and dataset.shape == (32, 32)
+
+
+def test_backscatter_is_averaged_as_power(source):
+    source.scene("a", label=False)
+    source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
+    source.labels = LabelsConfig()
+    source.sensors = SensorsConfig(
+        optical=source.sensors.optical, sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db")
+    )
+    checker = np.where(np.indices((64, 64)).sum(axis=0) % 2, 0.0, -20.0).astype("f4")
+    source.write("a_s.tif", checker)
+    folder = align(source, config=AlignConfig(enabled=False, resolution=20.0))
+    expected = 10 * np.log10((1 + 0.01) / 2)
+    np.testing.assert_allclose(read_float(folder / "sar.tif"), expected, atol=1e-3)
+    assert (read_labels(folder / "label.tif") == 255).all()
+
+
+def test_nothing_is_left_beside_the_results(source):
+    source.scene("a")
+    folder = align(source, config=AlignConfig(enabled=False, resolution=20.0))
+    assert {p.name for p in folder.iterdir()} == {"optical.tif", "sar.tif", "label.tif", "alignment.json"}

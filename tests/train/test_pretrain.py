@@ -1,0 +1,188 @@
+"""Pre-training as a whole, small: what it writes, that it resumes exactly, and that it stops when it must."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorConfig, SensorsConfig
+from tmcnet.errors import InputError, TrainingError
+from tmcnet.model.weights import read_weights
+from tmcnet.train import pretrain as room
+from tmcnet.train.callbacks import STATE_FILE
+
+MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8)
+SENSORS = SensorsConfig(
+    optical=SensorConfig(bands=["red", "green", "blue"], kind="reflectance"),
+    sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db"),
+)
+CPU = ComputeConfig(accelerator="cpu", pretrain_threads=1)
+
+
+def settings(**changes):
+    small = dict(steps=7, batch_size=4, crop_size=32, patch_size=8, patches=2, log_every=2, checkpoint_every=3)
+    return PretrainConfig(**{**small, "warmup_steps": 2, **changes})
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    """Six tiles, their list and their statistics."""
+    root = tmp_path_factory.mktemp("pretrain")
+    rng = np.random.default_rng(0)
+    for kind, bands in (("optical", 3), ("sar", 1)):
+        (root / kind).mkdir()
+        for index in range(6):
+            values = rng.normal(size=(bands, 48, 48)).astype(np.float32)
+            profile = dict(driver="GTiff", count=bands, height=48, width=48, dtype="float32")
+            with rasterio.open(root / kind / f"t{index}.tif", "w", **profile) as file:
+                file.write(values)
+    (root / "train_RGB.txt").write_text("".join(f"t{i}\n" for i in range(6)))
+    band = {"low": -2.0, "high": 2.0, "mean": 0.0, "std": 1.0}
+    statistics = {
+        "optical": [{"band": name, **band} for name in SENSORS.optical.bands],
+        "sar": [{"band": "vv", **band}],
+        "clip": 1.5,
+        "n_tiles": 6,
+    }
+    (root / "normalisation.json").write_text(json.dumps(statistics))
+    return root
+
+
+def run(tiles, out, config=None, method=None, names="train_RGB.txt"):
+    room.pretrain(
+        tiles,
+        tiles / names,
+        tiles / "normalisation.json",
+        "tmcnet",
+        method or MethodConfig(),
+        config or settings(),
+        MODEL,
+        SENSORS,
+        CPU,
+        out,
+        out.parent / f"{out.name}_state",
+    )
+    return read_weights(out / "weights.safetensors")
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiles, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken") / "out"
+    return out, *run(tiles, out)
+
+
+def test_writes_weights_curves_and_summary(unbroken):
+    out, state, header = unbroken
+    assert header["kind"] == "encoder"
+    assert header["normalisation"]["n_tiles"] == 6
+    assert {name.split(".")[0] for name in state} >= {"backbone_optical", "backbone_sar", "aspp", "decoder"}
+    rows = list(csv.DictReader((out / "curves.csv").open()))
+    assert [row["step"] for row in rows] == ["2", "4", "6", "7"]
+    assert {"loss", "loss_global", "loss_local", "learning_rate", "alignment", "effective_rank"} <= rows[0].keys()
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["batch_size"] == 4
+    assert summary["metrics"]["loss"] == pytest.approx(header["metrics"]["loss"])
+    assert not (out.parent / "out_state").exists()
+
+
+def test_a_killed_run_ends_with_the_same_numbers(unbroken, tiles, tmp_path, monkeypatch):
+    whole, expected, _ = unbroken
+    losses = room.PretrainModule.losses
+
+    def dies(self, batch):
+        if self.global_step == 5:
+            raise ConnectionAbortedError("killed")
+        return losses(self, batch)
+
+    monkeypatch.setattr(room.PretrainModule, "losses", dies)
+    with pytest.raises(ConnectionAbortedError):
+        run(tiles, tmp_path / "out")
+    assert (tmp_path / "out_state" / STATE_FILE).exists()
+    begun = []
+
+    def counts(self, batch):
+        begun.append(self.global_step)
+        return losses(self, batch)
+
+    monkeypatch.setattr(room.PretrainModule, "losses", counts)
+    got, _ = run(tiles, tmp_path / "out")
+    assert begun == [3, 4, 5, 6]
+    assert same(got, expected)
+    assert (tmp_path / "out" / "curves.csv").read_text() == (whole / "curves.csv").read_text()
+
+
+def test_a_state_of_other_settings_is_not_taken_up(unbroken, tiles, tmp_path, monkeypatch):
+    losses = room.PretrainModule.losses
+
+    def dies(self, batch):
+        if self.global_step == 5:
+            raise ConnectionAbortedError("killed")
+        return losses(self, batch)
+
+    monkeypatch.setattr(room.PretrainModule, "losses", dies)
+    with pytest.raises(ConnectionAbortedError):
+        run(tiles, tmp_path / "out", config=settings(learning_rate=0.02))
+    monkeypatch.setattr(room.PretrainModule, "losses", losses)
+    assert same(run(tiles, tmp_path / "out")[0], unbroken[1])
+
+
+def test_the_seed_decides(unbroken, tiles, tmp_path):
+    assert same(run(tiles, tmp_path / "again")[0], unbroken[1])
+    assert not same(run(tiles, tmp_path / "other", config=settings(seed=2))[0], unbroken[1])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        MethodConfig(variant="reference"),
+        MethodConfig(style=False),
+        MethodConfig(lambda_global=0),
+        MethodConfig(lambda_global=1),
+        MethodConfig(perturbation=False),
+    ],
+)
+def test_every_ablation_runs(tiles, tmp_path, method):
+    state, header = run(tiles, tmp_path / "out", config=settings(steps=2), method=method)
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    assert header["config"]["settings"]["variant"] == method.variant
+    rows = list(csv.DictReader((tmp_path / "out" / "curves.csv").open()))
+    assert ("loss_global" in rows[0]) == (method.lambda_global > 0)
+    assert ("loss_local" in rows[0]) == (method.lambda_global < 1)
+
+
+def test_fewer_tiles_than_the_batch(tiles, tmp_path):
+    (tiles / "few.txt").write_text("t0\nt3\n")
+    run(tiles, tmp_path / "out", config=settings(steps=2), names="few.txt")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["batch_size"], summary["batch_size_wanted"], summary["n_tiles"]) == (2, 4, 2)
+
+
+def test_bad_lists_are_named(tiles, tmp_path):
+    (tiles / "one.txt").write_text("t0\n")
+    with pytest.raises(InputError, match=r"one\.txt"):
+        run(tiles, tmp_path / "out", names="one.txt")
+    (tiles / "absent.txt").write_text("t0\nt1\nnowhere\n")
+    with pytest.raises(InputError, match="nowhere"):
+        run(tiles, tmp_path / "out", names="absent.txt")
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_its_tiles(tiles, tmp_path, monkeypatch):
+    losses = room.PretrainModule.losses
+
+    def breaks(self, batch):
+        found = losses(self, batch)
+        return {**found, "loss": found["loss"] * float("nan")} if self.global_step == 1 else found
+
+    monkeypatch.setattr(room.PretrainModule, "losses", breaks)
+    with pytest.raises(TrainingError, match="step 2"):
+        run(tiles, tmp_path / "out")
+    told = json.loads((tmp_path / "out_state" / "not_finite_step_2.json").read_text())
+    assert len(told["tiles"]) == 4
+    assert not (tmp_path / "out" / "weights.safetensors").exists()

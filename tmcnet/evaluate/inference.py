@@ -1,0 +1,163 @@
+"""Maps of whole scenes of any size as cloud-optimised GeoTIFFs."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.windows import Window
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.predict import choose_device
+from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.windows import SceneImages, Strip, predict_scene
+from tmcnet.raster.gdal_tools import require_tools, run_tool
+from tmcnet.raster.io import Grid, read_grid
+
+__all__ = ["MapWriter", "SceneImages", "map_scenes"]
+
+COLUMNS = ("scene", "path", "confidence", "megapixels", "seconds")
+
+
+def map_scenes(
+    weights: Path,
+    scenes: list[SceneImages],
+    config: MapsConfig,
+    compute: ComputeConfig,
+    run_name: str,
+    maps_root: Path,
+    table: Path,
+) -> None:
+    """Draw the maps of one run: class ids and confidence as cloud-optimised GeoTIFFs, and a table of them.
+
+    Memory grows with the width of a scene, never with its height.
+
+    Args:
+        weights: The network, as fine-tuning wrote it.
+        scenes: What to map.
+        config: Window, overlap, batch size and rotations.
+        compute: Threads and accelerator.
+        run_name: Name of the run; becomes the name of the files.
+        maps_root: Folder with one folder a scene.
+        table: CSV to write; paths in it are relative to `maps_root`.
+
+    Raises:
+        InputError: If the two images of a scene differ in size, an image cannot be read, or GDAL's tools are missing.
+    """
+    require_tools(["gdal_translate"])
+    _check(scenes)
+    torch.set_num_threads(compute.finetune_threads)
+    trained = Trained.read(weights, choose_device(compute))
+    rows = []
+    for scene in scenes:
+        began = time.monotonic()
+        ids, sure = (maps_root / scene.name / f"{run_name}{end}.tif" for end in ("", "_confidence"))
+        grid = read_grid(scene.optical)
+        with TemporaryDirectory(prefix=".map_", dir=_folder(ids.parent)) as draft:
+            with MapWriter(Path(draft), grid, trained.classes) as writer:
+                for strip in predict_scene(trained, scene, config):
+                    writer.write(strip)
+            writer.publish(ids, sure)
+        megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
+        print(
+            f"{run_name}: {scene.name}, {megapixels:.2f} megapixels in {seconds:.1f} s", file=sys.stderr, flush=True
+        )
+        paths = (str(path.relative_to(maps_root)) for path in (ids, sure))
+        rows.append([scene.name, *paths, f"{megapixels:.6f}", f"{seconds:.1f}"])
+    _write_table(table, rows)
+
+
+class MapWriter:
+    """Writes a map and its confidence strip by strip, then turns both into cloud-optimised GeoTIFFs.
+
+    The finished files appear whole or not at all. Used as a context manager around `write`; `publish` comes after.
+
+    Args:
+        folder: Folder for the unfinished files.
+        grid: Grid of the scene.
+        classes: Their colours become the colour table, their names the tags `CLASS_<id>`.
+    """
+
+    def __init__(self, folder: Path, grid: Grid, classes: ClassTable) -> None:
+        self._drafts = folder / "ids.tif", folder / "confidence.tif"
+        profile: dict[str, Any] = {
+            "driver": "GTiff",
+            "count": 1,
+            "height": grid.height,
+            "width": grid.width,
+            "dtype": "uint8",
+            "nodata": IGNORE,
+            "crs": grid.crs or None,
+            "transform": grid.transform,
+            "compress": "deflate",
+            "bigtiff": "if_safer",
+        }
+        self._files = [rasterio.open(path, "w", **profile) for path in self._drafts]
+        ids, confidence = self._files
+        ids.write_colormap(1, {c.id: (*c.rgb, 255) for c in classes.classes} | {IGNORE: (0, 0, 0, 0)})
+        ids.update_tags(1, **{f"CLASS_{c.id}": c.name for c in classes.classes})
+        ids.set_band_description(1, "class")
+        confidence.set_band_description(1, "confidence in percent")
+
+    def __enter__(self) -> MapWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files:
+            file.close()
+
+    def write(self, strip: Strip) -> None:
+        """Write finished rows: the likeliest class, and its probability in percent."""
+        ids = strip.probabilities.argmax(axis=0)
+        percent = np.rint(strip.probabilities.max(axis=0) * 100).clip(0, 100)
+        window = Window(0, strip.top, strip.valid.shape[1], strip.valid.shape[0])
+        for file, values in zip(self._files, (ids, percent), strict=True):
+            file.write(np.where(strip.valid, values, IGNORE).astype(np.uint8), 1, window=window)
+
+    def publish(self, ids: Path, confidence: Path) -> None:
+        """Turn the closed drafts into cloud-optimised GeoTIFFs with these names."""
+        options = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
+        # averaging ids would invent classes; in overviews the most frequent one stands for the others
+        for draft, target, resampling in zip(self._drafts, (ids, confidence), ("MODE", "AVERAGE"), strict=True):
+            cog = draft.with_suffix(".cog.tif")
+            run_tool("gdal_translate", "-q", "-of", "COG", *options, "-co", f"RESAMPLING={resampling}", draft, cog)
+            cog.replace(target)
+
+
+def _check(scenes: Sequence[SceneImages]) -> None:
+    problems = []
+    for scene in scenes:
+        optical, sar = read_grid(scene.optical), read_grid(scene.sar)
+        if (optical.height, optical.width) != (sar.height, sar.width):
+            sizes = f"{optical.height} x {optical.width} and {sar.height} x {sar.width}"
+            problems.append(
+                Problem(f"scene {scene.name}", f"its images differ in size ({sizes})", "Align the scene first.")
+            )
+    if problems:
+        raise InputError(problems)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(rows)

@@ -1,0 +1,98 @@
+"""A picture of a co-registration: checkerboards of the two images before and after, and the control points."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tmcnet.raster.atomic import write_bytes
+from tmcnet.raster.coregister import Alignment
+
+FloatArray = npt.NDArray[np.float32]
+
+PANEL = 900
+"""Most pixels along the side of a panel; larger images are thinned."""
+SQUARES = 9
+"""Squares of the checkerboard along the longer side."""
+AGREES, DIFFERS = "#ffd400", "#ff3d7f"
+
+
+def draw(reference: FloatArray, before: FloatArray, after: FloatArray, alignment: Alignment, path: Path) -> None:
+    """Draw what co-registration did, as a PNG.
+
+    Args:
+        reference: Optical image, C x H x W or H x W; NaN is no data. Of three bands or more the first three are
+            shown as blue, green and red; otherwise the first.
+        before: SAR image on the same grid as delivered, B x H x W or H x W.
+        after: SAR image on the same grid as corrected.
+        alignment: What was found.
+        path: Where to write.
+    """
+    step = max(1, -(-max(reference.shape[-2:]) // PANEL))
+    optical = _colours(reference, step)
+    boards = [_checkerboard(optical, _colours(image, step, first_only=True)) for image in (before, after)]
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(16.5, 6.0), layout="constrained")
+        axes = figure.subplots(1, 3)
+        for axis, board, title in zip(axes, boards, ("As delivered", "As corrected"), strict=False):
+            axis.imshow(board, interpolation="nearest")
+            axis.set_title(f"{title}: optical and SAR in turn")
+        axes[2].imshow(0.25 + 0.6 * optical.mean(axis=2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        _arrows(axes[2], alignment, step)
+        for axis in axes:
+            axis.set_axis_off()
+        figure.suptitle(f"{alignment.status.replace('_', ' ')}: {alignment.reason}")
+        picture = BytesIO()
+        FigureCanvasAgg(figure).print_png(picture)
+    write_bytes(path, picture.getvalue())
+
+
+def _colours(image: FloatArray, step: int, first_only: bool = False) -> FloatArray:
+    """H x W x 3 in 0..1, stretched between the 2nd and 98th percentile of each band; no data is black."""
+    bands = image[None] if image.ndim == 2 else image
+    chosen = bands[[2, 1, 0]] if len(bands) >= 3 and not first_only else bands[[0, 0, 0]]
+    thinned = chosen[:, ::step, ::step]
+    shown = np.zeros_like(thinned, dtype=np.float32)
+    for target, band in zip(shown, thinned, strict=True):
+        valid = np.isfinite(band)
+        if valid.any():
+            low, high = np.percentile(band[valid], [2.0, 98.0])
+            target[valid] = np.clip((band[valid] - low) / max(float(high - low), 1e-9), 0.0, 1.0)
+    return shown.transpose(1, 2, 0)
+
+
+def _checkerboard(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Squares of two pictures in turn, so that lines which cross from one to the other show how well they meet."""
+    height, width = first.shape[:2]
+    side = max(1, -(-max(height, width) // SQUARES))
+    rows, cols = np.mgrid[:height, :width] // side
+    return np.where(((rows + cols) % 2 == 0)[..., None], first, second)
+
+
+def _arrows(axis: Any, alignment: Alignment, step: int) -> None:
+    """Control points as arrows from the optical to the SAR position, lengthened to be seen, with a scale."""
+    if not alignment.points:
+        axis.set_title("No control point could be matched reliably")
+        return
+    x, y, dx, dy, agrees = np.array(alignment.points).T
+    typical = float(np.median(np.hypot(dx, dy)))
+    longest = max(typical, 0.25)
+    right, bottom = axis.get_xlim()[1], axis.get_ylim()[0]
+    stretch = 0.05 * max(right, bottom) / longest
+    for wanted, colour, name in ((1, AGREES, "agree"), (0, DIFFERS, "do not agree")):
+        chosen = agrees == wanted
+        label = f"{int(chosen.sum())} {name}"
+        style = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "width": 0.0022, "color": colour, "label": label}
+        tip_x, tip_y = dx[chosen] * stretch, dy[chosen] * stretch
+        arrows = axis.quiver(x[chosen] / step, y[chosen] / step, tip_x, tip_y, **style)
+    key = float(f"{longest:.1g}")
+    axis.quiverkey(arrows, 0.12, -0.025, key * stretch, f"{key:g} px", labelpos="E", color="black", coordinates="axes")
+    axis.set_title(f"{len(x)} control points, arrows {stretch * step:.0f} times too long")
+    axis.legend(loc="upper right", fontsize=8, framealpha=0.85)

@@ -1,0 +1,58 @@
+"""Whether pre-training learns something: cheap figures of a batch of embeddings."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tmcnet.model.tmcnet import Quartet
+
+
+def alignment(x: Tensor, y: Tensor) -> float:
+    """Mean squared distance of positives on the unit sphere, 0..4; lower is better (Wang and Isola 2020)."""
+    return float((x - y).square().sum(1).mean())
+
+
+def uniformity(x: Tensor) -> float:
+    """Logarithm of the mean of exp(-2 d^2) over pairs on the unit sphere, -8..0; lower is better (Wang, Isola)."""
+    return float(torch.pdist(x).square().mul(-2).exp().mean().log())
+
+
+def effective_rank(x: Tensor) -> float:
+    """Exponential of the entropy of the singular values (Roy and Vetterli 2007), 1..min(N, C).
+
+    A collapsed embedding, the same for every place, is near 1. Values are centred beforehand.
+    """
+    singular = torch.linalg.svdvals(x - x.mean(0))
+    shares = singular / singular.sum().clamp_min(1e-12)
+    return float(torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum()))
+
+
+def retrieval(queries: Tensor, places: Tensor) -> float:
+    """Share of the queries whose nearest among the places is their own, 0..1; 1/N by chance."""
+    nearest = (queries @ places.T).argmax(1)
+    return float((nearest == torch.arange(len(queries), device=queries.device)).float().mean())
+
+
+def health(embeddings: Quartet) -> dict[str, float]:
+    """Figures of one batch.
+
+    Args:
+        embeddings: Optical view 1 and 2, SAR view 1 and 2, each N x C.
+
+    Returns:
+        `alignment`, `uniformity` and `effective_rank` of the fused views, and the accuracy of finding the same place
+        in the other view (`retrieval_optical`, `retrieval_sar`) and in the other sensor
+        (`retrieval_optical_to_sar`, both in view 1).
+    """
+    optical1, optical2, sar1, sar2 = (F.normalize(x.detach().float(), dim=1) for x in embeddings)
+    first, second = F.normalize(optical1 + sar1, dim=1), F.normalize(optical2 + sar2, dim=1)
+    return {
+        "alignment": alignment(first, second),
+        "uniformity": uniformity(first),
+        "effective_rank": effective_rank(first),
+        "retrieval_optical": retrieval(optical1, optical2),
+        "retrieval_sar": retrieval(sar1, sar2),
+        "retrieval_optical_to_sar": retrieval(optical1, sar1),
+    }
