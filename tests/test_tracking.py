@@ -93,6 +93,7 @@ def test_sync_records_once_updates_changes_and_marks_what_is_gone(folder, quiet)
     assert third[name]["status"] == "updated"
     assert third["tmcnet"]["status"] == "unchanged"
     assert third["tmcnet_reference"]["status"] == "stale"
+    assert list(third) == list(first) and len(out.read_text().splitlines()) == 1 + len(first)
     assert len(runs) == len(first)
     assert runs[name].data.metrics["miou"] == pytest.approx(0.999)
     assert runs["tmcnet_reference"].data.tags[STALE] == "true"
@@ -119,7 +120,7 @@ def test_a_server_that_is_down_costs_a_warning_only(folder, quiet, tmp_path, mon
 
 
 def test_config_comes_before_environment_before_the_folder(folder, monkeypatch, tmp_path):
-    root, config = folder
+    _, config = folder
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert tracking_uri(tmp_path, config) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://env.invalid")

@@ -136,7 +136,7 @@ class _Store:
         yield sweep
         for record in records[1:]:
             yield self._sync_child(record, sweep.run_id)
-        yield from self._mark_stale({self._key(record) for record in records if record.exists})
+        yield from self._left_over({self._key(record) for record in records})
 
     def _experiment(self) -> str:
         name = self.config.tracking.experiment or self.config.name
@@ -182,7 +182,8 @@ class _Store:
     def _sync_child(self, record: Record, parent: str) -> Row:
         old = self.known.get(self._key(record))
         if not record.exists:
-            return Row(record.name, record.kind, "", "missing")
+            missing = Row(record.name, record.kind, "", "missing")
+            return missing if old is None else self._mark_stale(record.kind, record.name, old)
         if old is not None and old.data.tags.get(HASH) == record.hash:
             if STALE in old.data.tags:
                 self.client.delete_tag(old.info.run_id, STALE)
@@ -216,10 +217,13 @@ class _Store:
         self.client.set_terminated(run_id, "FINISHED", record.ended)
         self.client.set_tag(run_id, HASH, record.hash)
 
-    def _mark_stale(self, present: set[str]) -> Iterator[Row]:
-        """Tag runs of this folder whose files are gone; runs that only left the sweep stay as they are."""
+    def _mark_stale(self, kind: str, name: str, run: Tracked) -> Row:
+        self.client.set_tag(run.info.run_id, STALE, "true")
+        return Row(name, kind, run.info.run_id, "stale")
+
+    def _left_over(self, known: set[str]) -> Iterator[Row]:
+        """Runs that left the sweep: they stay as they are, unless their files are gone too."""
         for key, run in self.known.items():
             _, kind, name = key.split("/", 2)
-            if kind != "sweep" and key not in present and not (self.results / kind / name).exists():
-                self.client.set_tag(run.info.run_id, STALE, "true")
-                yield Row(name, kind, run.info.run_id, "stale")
+            if kind != "sweep" and key not in known and not (self.results / kind / name).exists():
+                yield self._mark_stale(kind, name, run)

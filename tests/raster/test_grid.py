@@ -3,12 +3,13 @@ import math
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rasterio.warp import transform
 
-from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
+from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.raster import coregister, grid
 from tmcnet.raster.grid import align_scene
 from tmcnet.raster.io import read_float, read_grid, read_labels
@@ -66,7 +67,11 @@ def plant(source, name, crs, unit, point, spread, label=False):
 
 
 @settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],  # looking for a simpler failing case takes minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     sar_crs=st.sampled_from(sorted(PLACES)),
@@ -86,24 +91,20 @@ def test_a_landmark_stays_within_half_a_pixel_from_scene_to_tile(
     column, row = ~Affine(10, 0, 500_000, 0, -10, 5_400_000) @ point
     source.write("a_o.tif", (0.01 + spot((SIZE, SIZE), column, row, 4)).astype("f4"))
     plant(source, "a_s.tif", sar_crs, PLACES[sar_crs][2] * sar_factor, point, 4)
-    plant(source, "a_l.tif", label_crs, PLACES[label_crs][2] * label_factor, point, 4, label=True)
+    plant(source, "a_l.tif", label_crs, PLACES[label_crs][2] * label_factor, point, 10, label=True)
     align(source, config=AlignConfig(enabled=False, resolution=resolution))
     tiles = source.root / "results" / "tiles"
-    config = TilesAll(SIZE)
+    config = TilesConfig(size=SIZE, stride=SIZE, edge="pad", min_valid=0.0)
     make_tiles(source.json, source.root / "results" / "scenes", source.sensors, source.labels, config, tiles, 1)
     size = read_grid(tiles / "optical" / "a_r0_c0.tif")
     expected = np.array(~size.transform @ point)
     optical = np.nan_to_num(read_float(tiles / "optical" / "a_r0_c0.tif")[0] - 0.01)
     sar = np.nan_to_num(read_float(tiles / "sar" / "a_r0_c0.tif")[0] - 0.01)
     label = read_labels(tiles / "label" / "a_r0_c0.tif") == 0
-    for found in (optical, sar, label):
-        assert np.hypot(*(centre(found.clip(min=0)) - expected)) < 0.5
-
-
-def TilesAll(size):
-    from tmcnet.config import TilesConfig
-
-    return TilesConfig(size=size, stride=size, edge="pad", min_valid=0.0)
+    for found in (optical, sar):
+        assert np.hypot(*(centre(found.clip(min=0)) - expected)) < 0.2
+    # the nearest label may lie half a pixel off in each direction
+    assert np.abs(centre(label) - expected).max() < 0.55
 
 
 def test_a_believed_correction_puts_the_landmark_in_place_in_one_resampling(source, monkeypatch):
@@ -170,8 +171,6 @@ def test_the_optical_file_keeps_type_and_no_data_and_declared_no_data_counts(sou
         optical=SensorConfig(bands=["red", "nir"], kind="reflectance", nodata=3999), sar=source.sensors.sar
     )
     folder = align(source, config=AlignConfig(enabled=False, resolution=20.0))
-    import rasterio
-
     with rasterio.open(folder / "optical.tif") as dataset:
         assert dataset.dtypes == ("uint16", "uint16") and dataset.nodata == 3999
         assert dataset.descriptions == ("red", "nir") and dataset.shape == (32, 32)

@@ -14,7 +14,6 @@ from tmcnet.evaluate.trained import Trained
 from tmcnet.model.weights import save_weights
 from tmcnet.train import finetune as module
 from tmcnet.train.finetune import finetune, weighted_loss
-from tmcnet.train.samples import BatchBuilder, class_weights
 from tmcnet.train.validate import Validation
 
 RUN = Run("mssnet", "corrected", "random", 50.0, 1)
@@ -51,14 +50,6 @@ def test_loss_is_the_weighted_mean_over_labelled_pixels():
     )
     void = torch.full_like(label, 255)
     assert weighted_loss(logits, void, weights) == 0
-
-
-def test_class_weights_by_hand():
-    weights = class_weights(np.array([900, 100, 0]))
-    raw = np.array([0.9, 0.1]) ** -0.5
-    assert weights[:2].numpy() == pytest.approx(raw / (0.9 * raw[0] + 0.1 * raw[1]))
-    assert weights[2] == 1
-    assert class_weights(np.array([10**9, 1])).max() == 10
 
 
 def test_learns_and_writes_what_later_stages_need(world, tmp_path):
@@ -151,30 +142,3 @@ def test_every_network_trains_from_pre_trained_weights(world, tmp_path, network,
     names = json.loads((tmp_path / "run" / "summary.json").read_text())["loaded_names"]
     assert any(name.endswith("stem.0.weight") for name in names)
     assert any(name.startswith("decoder.") for name in names)
-
-
-def test_modality_dropout_hides_one_sensor_of_a_sample(world):
-    config, _, sensors, compute = configs(modality_dropout=0.5)
-    data = module._read(world / "tiles", world / "splits", world / "normalisation.json", RUN, config, compute)
-    batches = [BatchBuilder(data.train, config, sensors, "mssnet", 1)(step) for step in range(30)]
-    optical, sar = (
-        np.array([float(image.abs().max()) == 0 for batch in batches for image in getattr(batch, sensor)])
-        for sensor in ("optical", "sar")
-    )
-    assert not (optical & sar).any()
-    assert 0.1 < optical.mean() < 0.4
-    assert 0.1 < sar.mean() < 0.4
-    single = [BatchBuilder(data.train, config, sensors, "sar_only", 1)(step) for step in range(10)]
-    assert all(float(i.abs().max()) > 0 for b in single for i in b.sar)
-
-
-def test_batches_depend_on_seed_and_step_alone(world):
-    config, _, sensors, compute = configs()
-    data = module._read(world / "tiles", world / "splits", world / "normalisation.json", RUN, config, compute)
-    builder = BatchBuilder(data.train, config, sensors, "mssnet", 1)
-    later = builder(3)
-    builder(0)
-    again = builder(3)
-    assert torch.equal(later.optical, again.optical)
-    assert torch.equal(later.label, again.label)
-    assert not torch.equal(later.optical, BatchBuilder(data.train, config, sensors, "mssnet", 2)(3).optical)

@@ -23,7 +23,15 @@ CPU = ComputeConfig(accelerator="cpu", pretrain_threads=1)
 
 
 def settings(**changes):
-    small = dict(steps=7, batch_size=4, crop_size=32, patch_size=8, patches=2, log_every=2, checkpoint_every=3)
+    small = {
+        "steps": 7,
+        "batch_size": 4,
+        "crop_size": 32,
+        "patch_size": 8,
+        "patches": 2,
+        "log_every": 2,
+        "checkpoint_every": 3,
+    }
     return PretrainConfig(**{**small, "warmup_steps": 2, **changes})
 
 
@@ -36,7 +44,7 @@ def tiles(tmp_path_factory):
         (root / kind).mkdir()
         for index in range(6):
             values = rng.normal(size=(bands, 48, 48)).astype(np.float32)
-            profile = dict(driver="GTiff", count=bands, height=48, width=48, dtype="float32")
+            profile = {"driver": "GTiff", "count": bands, "height": 48, "width": 48, "dtype": "float32"}
             with rasterio.open(root / kind / f"t{index}.tif", "w", **profile) as file:
                 file.write(values)
     (root / "train_RGB.txt").write_text("".join(f"t{i}\n" for i in range(6)))
@@ -72,6 +80,15 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def dies_at_step_six(losses):
+    def dies(self, batch):
+        if self.global_step == 5:
+            raise ConnectionAbortedError("killed")
+        return losses(self, batch)
+
+    return dies
+
+
 @pytest.fixture(scope="module")
 def unbroken(tiles, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "out"
@@ -95,13 +112,7 @@ def test_writes_weights_curves_and_summary(unbroken):
 def test_a_killed_run_ends_with_the_same_numbers(unbroken, tiles, tmp_path, monkeypatch):
     whole, expected, _ = unbroken
     losses = room.PretrainModule.losses
-
-    def dies(self, batch):
-        if self.global_step == 5:
-            raise ConnectionAbortedError("killed")
-        return losses(self, batch)
-
-    monkeypatch.setattr(room.PretrainModule, "losses", dies)
+    monkeypatch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
     with pytest.raises(ConnectionAbortedError):
         run(tiles, tmp_path / "out")
     assert (tmp_path / "out_state" / STATE_FILE).exists()
@@ -120,15 +131,20 @@ def test_a_killed_run_ends_with_the_same_numbers(unbroken, tiles, tmp_path, monk
 
 def test_a_state_of_other_settings_is_not_taken_up(unbroken, tiles, tmp_path, monkeypatch):
     losses = room.PretrainModule.losses
-
-    def dies(self, batch):
-        if self.global_step == 5:
-            raise ConnectionAbortedError("killed")
-        return losses(self, batch)
-
-    monkeypatch.setattr(room.PretrainModule, "losses", dies)
+    monkeypatch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
     with pytest.raises(ConnectionAbortedError):
         run(tiles, tmp_path / "out", config=settings(learning_rate=0.02))
+    monkeypatch.setattr(room.PretrainModule, "losses", losses)
+    assert same(run(tiles, tmp_path / "out")[0], unbroken[1])
+
+
+def test_a_damaged_state_is_not_taken_up(unbroken, tiles, tmp_path, monkeypatch):
+    losses = room.PretrainModule.losses
+    monkeypatch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
+    with pytest.raises(ConnectionAbortedError):
+        run(tiles, tmp_path / "out")
+    file = tmp_path / "out_state" / STATE_FILE
+    file.write_bytes(file.read_bytes()[:2000])
     monkeypatch.setattr(room.PretrainModule, "losses", losses)
     assert same(run(tiles, tmp_path / "out")[0], unbroken[1])
 

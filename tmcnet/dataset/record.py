@@ -66,9 +66,21 @@ def build(
 
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write `manifest.json` with fixed formatting."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "manifest.json").write_bytes(text.encode() + b"\n")
+    """Write `manifest.json` with fixed formatting: long lists have one item a line."""
+    lines = [f"{_json(key)}: {_value(value)}" for key, value in manifest.items()]
+    (folder / "manifest.json").write_bytes(("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - anything that JSON can hold
+    if isinstance(value, dict) and value:
+        return "{\n" + ",\n".join(f" {_json(key)}: {_json(inner)}" for key, inner in value.items()) + "\n}"
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(f" {_json(item)}" for item in value) + "\n]"
+    return _json(value)
+
+
+def _json(value: Any) -> str:  # noqa: ANN401 - anything that JSON can hold
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -78,7 +90,7 @@ def list_files(folder: Path) -> list[Path]:
 
 def list_text(tiles: Names) -> bytes:
     """Content of a list file: one tile a line."""
-    return "".join(f"{tile}\n" for tile in tiles).encode()
+    return "\n".join([*tiles.tolist(), ""]).encode()
 
 
 def list_entry(index: TileIndex, members: IntArray, given: bool) -> dict[str, Any]:

@@ -47,8 +47,9 @@ def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
     for stale in list_files(folder):
         stale.unlink()
     for name, members in lists.members.items():
+        text = list_text(tiles.tiles[members])
         for word in KINDS.values():
-            (folder / f"{name}_{word}.txt").write_bytes(list_text(tiles.tiles[members]))
+            (folder / f"{name}_{word}.txt").write_bytes(text)
     manifest = build(tiles, division, config, index_sha256(index), lists.members, lists.given)
     manifest["warnings"] = _absent(manifest) + lists.warnings
     write(folder, manifest)

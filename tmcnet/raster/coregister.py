@@ -35,6 +35,8 @@ ROUND_TRIP = 1.5
 """Largest distance in pixels by which a point may miss its origin when matched there and back."""
 MOST_DISTORTION = 0.1
 """Largest change of lengths that two images with a georeference may show, as a share."""
+ABOVE_CHANCE = 2.5
+"""So many times more control points must agree than with the SAR image upside down."""
 OVERVIEW = 512
 """Side in pixels to which the image is reduced for the first, global match."""
 
@@ -115,9 +117,11 @@ def estimate(reference: FloatArray, moving: FloatArray, config: AlignConfig | No
     if both.mean() < 0.02 or min(both.shape) < config.template:
         return _rejected("the images hardly overlap, or are smaller than the window that is matched")
     matrix = _overview(one, two, config)
-    for level in _levels(both.shape, config):
+    levels = _levels(both.shape, config)
+    by_chance = _agreeing_by_chance(one, two, config, levels[0])
+    for level in levels:
         found = _refined(one, two, matrix, config, level)
-        refusal = _doubts(found, config)
+        refusal = _doubts(found, config, by_chance if level is levels[0] else 0)
         if refusal:
             return _rejected(refusal, found)
         matrix = found.matrix
@@ -131,6 +135,12 @@ def _levels(shape: tuple[int, ...], config: AlignConfig) -> list[_Level]:
     if min(shape) < 4 * config.template:
         return [_Level(1, int(wide), 1.5 * AGREEMENT), fine]
     return [_Level(2, int(wide / 2), 1.5 * AGREEMENT), fine]
+
+
+def _agreeing_by_chance(one: FloatArray, two: FloatArray, config: AlignConfig, level: _Level) -> int:
+    """Control points that agree where nothing can be right: with the SAR image turned by half a turn."""
+    turned = np.ascontiguousarray(two[:, ::-1, ::-1])
+    return int(_refined(one, turned, _overview(one, turned, config), config, level).agree.sum())
 
 
 def _overview(one: FloatArray, two: FloatArray, config: AlignConfig) -> Array:
@@ -173,13 +183,15 @@ def _reliable(matches: Matches) -> npt.NDArray[np.bool_]:
     return np.isfinite(matches.dx) & (matches.ratio >= MIN_RATIO) & (matches.peak >= MIN_PEAK)
 
 
-def _doubts(found: _Found, config: AlignConfig) -> str:
+def _doubts(found: _Found, config: AlignConfig, by_chance: int) -> str:
     """Why the model should not be believed, or nothing."""
     n, agreeing = len(found.source), int(found.agree.sum())
     if n < config.min_points:
         return f"only {n} control points could be matched reliably, {config.min_points} are needed"
     if agreeing < max(config.min_points, config.min_inlier_share * n):
         return f"only {agreeing} of {n} control points agree with one model, too few to believe it"
+    if agreeing < ABOVE_CHANCE * by_chance:
+        return f"{agreeing} control points agree, but {by_chance} do with an image that has nothing to do with it"
     if affine_fit.distortion(found.matrix) > MOST_DISTORTION:
         return "the control points ask for a distortion that images with a georeference do not have"
     largest = float(np.abs(affine_fit.apply(found.matrix, found.source) - found.source).max())

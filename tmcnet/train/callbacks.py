@@ -129,7 +129,7 @@ class FiniteLoss(pl.Callback):  # type: ignore[misc]
         file = self.state / f"not_finite_step_{step}.json"
         file.write_text(json.dumps({"step": step, "tiles": pl_module.tile_names}, indent=1))
         raise TrainingError(
-            f"the loss of step {step} is {float(loss)}; the names of its tiles are in {file}. "
+            f"the loss of step {step} is {float(loss.detach())}; the names of its tiles are in {file}. "
             "Look at their values, or lower the learning rate."
         )
 

@@ -194,7 +194,7 @@ def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts)
 
 
 def _start_summary(network: nn.Module, start: Transfer) -> dict[str, Any]:
-    """Size of the network; what was taken over, what was not and why, and which tensors of the network began at random."""
+    """Size of the network, what it took over, what it did not and why, and which tensors began at random."""
     fresh = [
         name
         for name in network.state_dict()

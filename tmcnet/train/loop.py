@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +20,6 @@ from torch.utils.data import DataLoader
 
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
-from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import derive_seed
 from tmcnet.train.callbacks import STATE_FILE, Curves, FiniteLoss, Progress, StateSaver
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser
@@ -116,15 +117,29 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
-def _discard_foreign_state(module: StepModule[Batch], plan: LoopPlan) -> None:
-    """Remove a saved state that a run of other settings, sizes or software left; note those of this run."""
+def _prepare_state(module: StepModule[Batch], plan: LoopPlan) -> Path | None:
+    """The saved state to resume from, or None.
+
+    A state that a run of other settings, sizes or software left is removed, and so is one that cannot be read.
+    """
     shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
     mark = json.dumps([__version__, plan.settings, plan.seed, asdict(module.plan), shapes])
-    note = plan.state / "settings.json"
-    if not note.exists() or note.read_text() != mark:
-        (plan.state / STATE_FILE).unlink(missing_ok=True)
+    note, saved = plan.state / "settings.json", plan.state / STATE_FILE
+    fits = note.exists() and note.read_text() == mark
+    if saved.exists() and not (fits and _readable(saved)):
+        print(f"{plan.label}: {saved} is damaged or of other settings; starting anew", file=sys.stderr, flush=True)
+        saved.unlink()
     plan.state.mkdir(parents=True, exist_ok=True)
     note.write_text(mark)
+    return saved if saved.exists() else None
+
+
+def _readable(saved: Path) -> bool:
+    try:
+        torch.load(saved, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        return False
+    return True
 
 
 def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[pl.Callback] = ()) -> None:
@@ -138,7 +153,6 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
             the curves took in a step, and may enter values of their own with `curves.add(step, ...)`.
 
     Raises:
-        InputError: If the saved state cannot be read.
         TrainingError: If a loss is not finite.
     """
     _quiet()
@@ -165,13 +179,5 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
     )
     # Reading tiles competes with a GPU only when it happens in the training process.
     module.workers = plan.threads if trainer.strategy.root_device.type == "cuda" else 0
-    _discard_foreign_state(module, plan)
-    saved = plan.state / STATE_FILE
-    try:
-        trainer.fit(module, ckpt_path=saved if saved.exists() else None, weights_only=True)
-    except (EOFError, RuntimeError, KeyError) as error:
-        if trainer.state.fn is None or not saved.exists() or trainer.global_step > 0:
-            raise
-        what = f"the saved state of an earlier run cannot be taken up ({str(error).splitlines()[0]})"
-        raise InputError(Problem(str(saved), what, "Delete this file to start anew.")) from error
+    trainer.fit(module, ckpt_path=_prepare_state(module, plan), weights_only=True)
     module.cpu()

@@ -204,15 +204,10 @@ def pretrain(
         settings=json.dumps([settings, statistics.to_dict(), names]),
     )
     fit(module, loop, curves)
-    last = curves.rows[config.steps]
-    header = {"kind": "encoder", "config": settings, "normalisation": statistics.to_dict(), "metrics": last}
-    out.mkdir(parents=True, exist_ok=True)
-    save_weights(out / "weights.safetensors", network.state_dict(), header)
-    curves.write(out / "curves.csv")
-    summary: dict[str, Any] = {
+    record = {
         "kind": "encoder",
         **settings,
-        "metrics": last,
+        "metrics": curves.rows[config.steps],
         "steps": config.steps,
         "batch_size": batch_size,
         "batch_size_wanted": config.batch_size,
@@ -220,5 +215,25 @@ def pretrain(
         "parameters": sum(p.numel() for p in network.parameters()),
         "seconds": round(time.monotonic() - began, 1),
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    _write(out, network, curves, statistics, settings, record)
     shutil.rmtree(state, ignore_errors=True)
+
+
+def _write(
+    out: Path,
+    network: TMCNet,
+    curves: Curves,
+    statistics: Normalisation,
+    settings: dict[str, Any],
+    record: dict[str, Any],
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    header = {
+        "kind": "encoder",
+        "config": settings,
+        "normalisation": statistics.to_dict(),
+        "metrics": record["metrics"],
+    }
+    save_weights(out / "weights.safetensors", network.state_dict(), header)
+    curves.write(out / "curves.csv")
+    (out / "summary.json").write_text(json.dumps(record, indent=1) + "\n")

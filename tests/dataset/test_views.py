@@ -1,0 +1,186 @@
+"""Views: planted marks must lie where the geometry says, in both sensors, and nothing may depend on luck."""
+
+import numpy as np
+import pytest
+import torch
+
+from tmcnet.config import PretrainConfig, SensorConfig, SensorsConfig
+from tmcnet.dataset.correspondence import View, draw_patches, patch_range
+from tmcnet.dataset.loading import Tile
+from tmcnet.dataset.photometric import PublishedDraw, corrected, gaussian_blur, published
+from tmcnet.dataset.views import ViewMaker, draw_views, render
+
+CONFIG = PretrainConfig(crop_size=48, patch_size=12, patches=3)
+SENSORS = SensorsConfig(
+    optical=SensorConfig(bands=["r", "g", "b"], kind="reflectance"),
+    sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db"),
+)
+VIEWS = [
+    View(3, 7, 40, 31, 48, flip_x, flip_y, turns)
+    for flip_x in (False, True)
+    for flip_y in (False, True)
+    for turns in range(4)
+]
+
+
+def coordinates(height, width):
+    """An image whose two bands are the x and the y of each pixel."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([x, y]).float()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_matrix_says_where_pixels_come_from(view):
+    shown = render(coordinates(64, 60), view)
+    inner = np.stack(np.meshgrid(np.arange(3, 45), np.arange(3, 45)), axis=-1).reshape(-1, 2)
+    expected = view.to_tile(inner.astype(float))
+    got = shown[:, inner[:, 1], inner[:, 0]].numpy().T
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+    np.testing.assert_allclose(view.from_tile(expected), inner, atol=1e-9)
+
+
+@pytest.mark.parametrize("variant", ["reference", "corrected"])
+def test_patches_show_the_same_ground(variant):
+    half = (CONFIG.patch_size - 1) / 2
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        first, second = draw_views(rng, 64, 70, CONFIG, variant)
+        corners, partners = draw_patches(rng, first, second, CONFIG.patch_size, CONFIG.patches)
+        for place in (corners, partners):
+            assert place.shape == (CONFIG.patches, 2)
+            assert place.min() >= 0 and place.max() <= CONFIG.crop_size - CONFIG.patch_size
+        ground = first.to_tile(corners + half)
+        apart = np.abs(second.from_tile(ground) - (partners + half))
+        assert apart.max() <= 0.5 + 1e-6
+
+
+def test_a_planted_mark_is_at_the_centre_of_both_patches():
+    """End to end through the rendered pixels: a blob at the ground point peaks at the centre of both patches."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        first, second = draw_views(rng, 64, 64, CONFIG, "corrected")
+        corners, partners = draw_patches(rng, first, second, CONFIG.patch_size, 1)
+        ground = first.to_tile(corners + (CONFIG.patch_size - 1) / 2)[0]
+        x, y = coordinates(64, 64)
+        mark = torch.exp(-((x - ground[0]) ** 2 + (y - ground[1]) ** 2) / 4)[None]
+        for view, corner in ((first, corners[0]), (second, partners[0])):
+            patch = render(mark, view)[0, corner[1] :, corner[0] :][: CONFIG.patch_size, : CONFIG.patch_size]
+            px, py = coordinates(CONFIG.patch_size, CONFIG.patch_size)
+            centre = torch.stack([(px * patch).sum(), (py * patch).sum()]) / patch.sum()
+            assert (centre - (CONFIG.patch_size - 1) / 2).abs().max() < 1.0
+
+
+def test_later_centres_lie_outside_earlier_patches():
+    view = View(0, 0, 64, 64, 64)
+    for seed in range(50):
+        corners, _ = draw_patches(np.random.default_rng(seed), view, view, 12, 4)
+        for later in range(1, 4):
+            inside = corners[later] + 6 - corners[:later]
+            assert not ((inside >= 0) & (inside < 12)).all(axis=1).any()
+
+
+def test_range_of_equal_views_is_everything_and_of_distant_views_nothing():
+    lowest, highest = patch_range(VIEWS[0], VIEWS[5], CONFIG.patch_size)
+    assert lowest.tolist() == [0, 0] and highest.tolist() == [36, 36]
+    far = View(0, 100, 20, 20, 48)
+    lowest, highest = patch_range(VIEWS[0], far, CONFIG.patch_size)
+    assert (lowest > highest).any()
+    with pytest.raises(ValueError, match="no patch"):
+        draw_patches(np.random.default_rng(0), VIEWS[0], far, CONFIG.patch_size, 1)
+
+
+def test_small_crops_and_large_patches_still_find_room():
+    tight = PretrainConfig(crop_size=48, patch_size=48, patches=4, crop_area=(0.05, 0.1))
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        first, second = draw_views(rng, 64, 64, tight, "corrected")
+        corners, partners = draw_patches(rng, first, second, 48, 4)
+        assert (corners == 0).all() and (partners == 0).all()
+
+
+def tiles(count=3, height=64, width=64):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        Tile(
+            f"t{i}",
+            torch.randn(3, height, width, generator=generator).clamp(-1.5, 1.5),
+            torch.randn(1, height, width, generator=generator).clamp(-1.5, 1.5),
+            None,
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("variant", ["reference", "corrected"])
+def test_a_batch_depends_on_seed_and_step_alone(variant):
+    make = ViewMaker(CONFIG, SENSORS, variant, 1.5)
+    batch, again, later = make(tiles(), 4), make(tiles(), 4), make(tiles(), 5)
+    for pair, other in ((batch.optical, again.optical), (batch.sar, again.sar), (batch.corners, again.corners)):
+        assert all(torch.equal(x, y) for x, y in zip(pair, other, strict=True))
+    assert not torch.equal(batch.optical[0], later.optical[0])
+    assert batch.optical[0].shape == (3, 3, 48, 48) and batch.sar[1].shape == (3, 1, 48, 48)
+    assert batch.corners[0].shape == (3, 3, 2) and batch.corners[0].dtype == torch.int64
+    assert all(torch.isfinite(x).all() for x in (*batch.optical, *batch.sar))
+
+
+def test_tiles_are_left_as_they_were_and_may_differ_in_size():
+    some = [*tiles(2), *tiles(1, 50, 72)]
+    before = [(t.optical.clone(), t.sar.clone()) for t in some]
+    for variant in ("reference", "corrected"):
+        for step in range(10):
+            ViewMaker(CONFIG, SENSORS, variant, 1.5)(some, step)
+    for tile, (optical, sar) in zip(some, before, strict=True):
+        assert torch.equal(tile.optical, optical) and torch.equal(tile.sar, sar)
+
+
+def test_both_sensors_share_the_geometry():
+    """With a DEM in place of SAR (an offset only), equal images stay equal up to that offset."""
+    sensors = SensorsConfig(
+        optical=SensorConfig(bands=["a"], kind="elevation"), sar=SensorConfig(bands=["b"], kind="elevation")
+    )
+    image = torch.rand(1, 64, 64)
+    batch = ViewMaker(CONFIG, sensors, "corrected", 1.5)([Tile("t", image, image, None)], 0)
+    for optical, sar in zip(batch.optical, batch.sar, strict=True):
+        apart = optical - sar
+        torch.testing.assert_close(apart, apart.mean().expand(apart.shape), atol=1e-5, rtol=0)
+
+
+def test_published_view_one_is_the_crop_alone():
+    images = tiles(1)
+    batch = ViewMaker(CONFIG, SENSORS, "reference", 1.5)(images, 0)
+    assert batch.optical[0].min() >= images[0].optical.min() and batch.optical[0].max() <= images[0].optical.max()
+
+
+@pytest.mark.parametrize("kind", ["reflectance", "backscatter", "elevation"])
+def test_corrected_changes_are_mild(kind):
+    image = torch.rand(3, 32, 32) * 2 - 1
+    noise = torch.Generator().manual_seed(0)
+    results = [corrected(image, kind, np.random.default_rng(i), noise, 1.5) for i in range(30)]
+    correlations = []
+    for result in results:
+        assert torch.isfinite(result).all() and not torch.equal(result, image)
+        correlations.append(np.corrcoef(result.flatten(), image.flatten())[0, 1])
+    assert np.median(correlations) > 0.8
+
+
+def test_blur_equals_the_textbook():
+    image = torch.rand(2, 3, 9, 11, dtype=torch.float64)
+    from scipy.ndimage import gaussian_filter
+
+    expected = gaussian_filter(image.numpy(), (0, 0, 1.1, 1.1), mode="mirror", radius=(0, 0, 2, 2))
+    np.testing.assert_allclose(gaussian_blur(image, 5, 1.1).numpy(), expected, atol=1e-12)
+
+
+def test_published_changes():
+    image = torch.rand(4, 16, 16) * 2 - 1
+    grey = published(image, PublishedDraw(0, 0, 0, 2, 0), 1.5)
+    assert torch.equal(grey, image[2].expand(4, -1, -1))
+    nothing = published(image, PublishedDraw(0, 0, 0, None, 0), 1.5)
+    assert torch.equal(nothing, image)
+    brighter = published(image, PublishedDraw(0, 0, 0.05, None, 0), 1.5)
+    torch.testing.assert_close(brighter[:3].amax(0), image[:3].amax(0) + 0.15, atol=1e-4, rtol=0)
+    torch.testing.assert_close(brighter[3], image[3], atol=1e-5, rtol=0)
+    one = published(image[:1], PublishedDraw(60, 0, 0.05, 2, 7), 1.5)
+    assert one.shape == (1, 16, 16) and torch.isfinite(one).all()
+    turned = published(image, PublishedDraw(120, 0, 1e-9, None, 0), 1.5)
+    torch.testing.assert_close(turned[1], image[0], atol=1e-4, rtol=0)  # red turned by a third becomes green

@@ -1,0 +1,180 @@
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from rasterio.enums import ColorInterp
+from torch import nn
+
+from tests.train.tiny import build_tiles, configs
+from tmcnet.classes import ClassTable
+from tmcnet.config import MapsConfig, Run
+from tmcnet.dataset.normalise import Normalisation
+from tmcnet.errors import InputError
+from tmcnet.evaluate import blending
+from tmcnet.evaluate.inference import SceneImages, map_scenes
+from tmcnet.evaluate.predict import probabilities
+from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.windows import predict_scene
+from tmcnet.model.networks import build_network
+from tmcnet.raster.io import Grid, read_float, read_grid, write_raster
+
+RUN = Run("mssnet", "corrected", "random", 50.0, 1)
+CLASSES = ClassTable.of([("open water", "#0000ff"), ("land", "#00ff00"), ("forest", "#004400")])
+
+
+class Blur(nn.Module):
+    """A network of known reach: 3 pixels to each side."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.layer = nn.Conv2d(4, 3, 7, padding=3)
+
+    def forward(self, optical, sar):
+        return self.layer(torch.cat([optical, sar], 1))
+
+
+def write_scene(root, height, width, crs="EPSG:32633"):
+    random = np.random.default_rng(0)
+    grid = Grid(crs, Affine(10, 0, 500000, 0, -10, 5200000), width, height)
+    optical = random.integers(30, 180, (3, height, width)).astype(np.uint16)
+    sar = random.normal(-12, 4, (1, height, width)).astype(np.float32)
+    optical[:, :9, :9] = 0
+    sar[:, :5, :20] = np.nan
+    write_raster(root / "optical.tif", optical, grid, nodata=0)
+    write_raster(root / "sar.tif", sar, grid, nodata=np.nan)
+    return SceneImages("here", root / "optical.tif", root / "sar.tif")
+
+
+@pytest.fixture(scope="module")
+def scaling(tmp_path_factory):
+    return Normalisation.read(build_tiles(tmp_path_factory.mktemp("world"), tiles=1) / "normalisation.json")
+
+
+def trained_with(network, scaling):
+    _, model, sensors, _ = configs()
+    return Trained(network.eval(), RUN, model, sensors, CLASSES, scaling, {})
+
+
+def whole_scene(trained, scene):
+    images = [
+        torch.from_numpy(trained.normalisation.apply(read_float(path), kind))[None]
+        for path, kind in ((scene.optical, "optical"), (scene.sar, "sar"))
+    ]
+    return probabilities(trained.network, *images)[0].numpy()
+
+
+def test_windows_leave_no_seam(tmp_path, scaling):
+    """Within a window's reach of its edge it sees padding; everywhere else blending changes nothing at all.
+
+    The taper gives those pixels little weight: the largest difference is bounded by it.
+    """
+    scene, trained = write_scene(tmp_path, 90, 110), trained_with(Blur(), scaling)
+    config = MapsConfig(window=48, overlap=20, batch_size=3)
+    strips = list(predict_scene(trained, scene, config))
+    blended = np.concatenate([strip.probabilities for strip in strips], axis=1)
+    single = whole_scene(trained, scene)
+    assert [s.top for s in strips] == [0, 28, 42]
+    assert blended.shape == single.shape
+    assert np.allclose(blended.sum(0), 1, atol=1e-5)
+    reach, touched = 3, np.zeros((90, 110), bool)
+    for axis, length in enumerate((90, 110)):
+        edges = [e for s in blending.starts(length, 48, 20) for e in (s, s + 48) if 0 < e < length]
+        for edge in edges:
+            near = np.abs(np.arange(length) + 0.5 - edge) < reach
+            touched |= near[:, None] if axis == 0 else near
+    assert 0.3 < touched.mean() < 0.8
+    assert np.abs(blended - single)[:, ~touched].max() < 1e-5
+    difference = np.abs(blended - single)
+    assert difference.max() < 0.12
+    hard = MapsConfig(window=48, overlap=0, batch_size=3)
+    abrupt = np.concatenate([s.probabilities for s in predict_scene(trained, scene, hard)], axis=1)
+    assert difference.max() < np.abs(abrupt - single).max() / 3
+
+
+def test_memory_is_flat_in_height(tmp_path, scaling):
+    scene, trained = write_scene(tmp_path, 400, 40), trained_with(Blur(), scaling)
+    strips = list(predict_scene(trained, scene, MapsConfig(window=32, overlap=8)))
+    assert max(s.probabilities.shape[1] for s in strips) == 32
+    assert sum(s.probabilities.shape[1] for s in strips) == 400
+    assert np.concatenate([s.valid for s in strips]).shape == (400, 40)
+
+
+@pytest.mark.parametrize("size", [(90, 110), (20, 33), (300, 70)])
+def test_a_small_scene_is_one_piece_and_any_size_works(tmp_path, scaling, size):
+    _, model, _, _ = configs()
+    torch.manual_seed(0)
+    scene = write_scene(tmp_path, *size)
+    trained = trained_with(build_network("mssnet", "corrected", 3, 1, 3, model), scaling)
+    blended = np.concatenate([s.probabilities for s in predict_scene(trained, scene, MapsConfig(window=128))], 1)
+    assert blended.shape == (3, *size)
+    if max(size) <= 128:
+        assert np.allclose(blended, whole_scene(trained, scene), atol=1e-5)
+
+
+def draw(tmp_path, scaling, scene, **changes):
+    _, model, _, compute = configs()
+    torch.manual_seed(0)
+    network = build_network("mssnet", "corrected", 3, 1, 3, model)
+    trained_with(network, scaling).write(tmp_path / "weights.safetensors", {})
+    config = MapsConfig(**{"window": 64, "overlap": 16, "rotations": True, **changes})
+    map_scenes(
+        tmp_path / "weights.safetensors", [scene], config, compute, RUN.name, tmp_path / "maps",
+        tmp_path / "maps" / f"{RUN.name}.csv",
+    )  # fmt: skip
+    return tmp_path / "maps" / scene.name
+
+
+def test_maps_keep_grid_classes_and_no_data(tmp_path, scaling):
+    scene = write_scene(tmp_path, 300, 530)
+    folder = draw(tmp_path, scaling, scene)
+    with rasterio.open(folder / f"{RUN.name}.tif") as file:
+        ids = file.read(1)
+        grid = read_grid(scene.optical)
+        assert (file.crs.to_string(), file.transform, file.shape) == (grid.crs, grid.transform, (300, 530))
+        assert (file.dtypes, file.nodata, file.colorinterp) == (("uint8",), 255, (ColorInterp.palette,))
+        assert file.colormap(1)[2] == (0, 0x44, 0, 255)
+        assert file.tags(1)["CLASS_0"] == "open water"
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.overviews(1) == [2]
+    with rasterio.open(folder / f"{RUN.name}_confidence.tif") as file:
+        sure = file.read(1)
+        assert (file.dtypes, file.nodata) == (("uint8",), 255)
+    empty = np.zeros(ids.shape, bool)
+    empty[:5, :9] = True  # where both sensors lack data
+    assert ((ids == 255) == empty).all()
+    assert ((sure == 255) == empty).all()
+    assert set(np.unique(ids[~empty])) <= {0, 1, 2}
+    assert sure[~empty].min() >= 33
+    assert sure[~empty].max() <= 100
+    said = json.loads(
+        subprocess.run(["gdalinfo", "-json", str(folder / f"{RUN.name}.tif")], capture_output=True).stdout
+    )
+    assert said["bands"][0]["colorTable"]["entries"][0] == [0, 0, 255, 255]
+    assert sorted(p.name for p in folder.iterdir()) == [f"{RUN.name}.tif", f"{RUN.name}_confidence.tif"]
+    header, row = (tmp_path / "maps" / f"{RUN.name}.csv").read_text().splitlines()
+    assert header == "scene,path,confidence,megapixels,seconds"
+    assert row.startswith(f"here,here/{RUN.name}.tif,here/{RUN.name}_confidence.tif,0.159000,")
+
+
+def test_ready_made_tiles_without_a_georeference(tmp_path, scaling):
+    random = np.random.default_rng(0)
+    for name, bands in (("optical", 3), ("sar", 1)):
+        profile = {"driver": "PNG", "count": bands, "height": 64, "width": 64, "dtype": "uint8"}
+        with rasterio.open(tmp_path / f"{name}.png", "w", **profile) as file:
+            file.write(random.integers(1, 255, (bands, 64, 64)).astype(np.uint8))
+    folder = draw(tmp_path, scaling, SceneImages("0001", tmp_path / "optical.png", tmp_path / "sar.png"))
+    with rasterio.open(folder / f"{RUN.name}.tif") as file:
+        assert file.crs is None
+        assert file.read(1).max() < 3
+
+
+def test_images_of_different_sizes_are_named(tmp_path, scaling):
+    scene = write_scene(tmp_path, 60, 60)
+    other = write_scene(tmp_path / "other", 50, 60)
+    with pytest.raises(InputError, match=r"scene here: its images differ in size \(60 x 60 and 50 x 60\)"):
+        draw(tmp_path, scaling, SceneImages("here", scene.optical, other.sar))

@@ -1,0 +1,127 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tmcnet.config import EvaluateConfig, Run
+from tmcnet.errors import InputError
+from tmcnet.evaluate import metrics
+from tmcnet.evaluate.summary import summarise
+
+TILES = [f"s_r{i}_c0" for i in range(24)]
+RUNS = [
+    Run("mssnet", "corrected", method, fraction, seed)
+    for method in ("random", "tmcnet")
+    for fraction in (5.0, 100.0)
+    for seed in (1, 2, 3)
+] + [Run("optical_only", "baseline", "random", 5.0, seed) for seed in (1, 2, 3)]
+SKILL = {("mssnet", "random"): 0.70, ("mssnet", "tmcnet"): 0.80, ("optical_only", "random"): 0.70}
+
+
+def write_run(root, run, tiles=TILES):
+    random = np.random.default_rng([run.seed, int(run.fraction), *run.method.encode(), *run.network.encode()])
+    ground = np.random.default_rng(0).normal(0, 0.05, len(TILES))  # what is hard is hard for all
+    right = np.clip(SKILL[run.network, run.method] + ground + random.normal(0, 0.005), 0, 1) * 1000
+    confusion = np.zeros((len(tiles), 2, 2), np.int64)
+    for i in range(len(tiles)):
+        confusion[i] = [[right[i] // 2, 500 - right[i] // 2], [500 - right[i] // 2, right[i] // 2]]
+    folder = root / "evaluate" / run.name
+    folder.mkdir(parents=True)
+    np.savez(folder / "tiles.npz", names=tiles, scenes=["s"] * len(tiles), confusion=confusion)
+    pooled = confusion.sum(0)
+    scores = {**metrics.headline(pooled), "ece": 0.1, "n_tiles": len(tiles), "n_pixels": int(pooled.sum())}
+    by_class = {"water": float(metrics.iou(pooled)[0]), "land": None}
+    (folder / "metrics.json").write_text(json.dumps({**scores, "iou": by_class, "f1": by_class}))
+
+
+def gather(root, runs=RUNS, seed=1):
+    index = pd.DataFrame({"tile": TILES})
+    index.to_csv(root / "index.csv", index=False)
+    blocks = [
+        {"scene": "s", "row": i, "col": 0, "part": "test", "tiles": TILES[2 * i : 2 * i + 2]} for i in range(10)
+    ]
+    (root / "manifest.json").write_text(json.dumps({"blocks": blocks}))
+    files = [root / name for name in ("metrics.csv", "metrics.json", "comparisons.csv")]
+    config = EvaluateConfig(bootstrap=400, seed=seed)
+    summarise(root / "evaluate", runs, root / "index.csv", root / "manifest.json", config, *files)
+    return pd.read_csv(files[0]), json.loads(files[1].read_text()), pd.read_csv(files[2])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("summary")
+    for run in RUNS:
+        write_run(root, run)
+    return root
+
+
+def test_one_row_a_run(folder):
+    table, _, _ = gather(folder)
+    assert len(table) == len(RUNS)
+    fixed = ["method", "network", "variant", "fraction", "seed", "oa", "kappa", "miou", "mf1", "ece"]
+    assert list(table.columns[:12]) == [*fixed, "n_tiles", "n_pixels"]
+    assert list(table.columns[12:]) == ["iou_water", "iou_land", "f1_water", "f1_land"]
+    assert table["iou_land"].isna().all()
+
+
+def test_headline_holds_means_and_intervals(folder):
+    table, headline, _ = gather(folder)
+    entry = headline["mssnet-corrected"]["tmcnet"]["R5"]["miou"]
+    rows = table[(table.method == "tmcnet") & (table.fraction == 5)]
+    assert entry["mean"] == pytest.approx(rows.miou.mean(), abs=2e-6)
+    assert entry["low"] < entry["mean"] < entry["high"]
+    assert entry["n_seeds"] == 3
+    assert headline["missing"] == []
+
+
+def test_comparisons_find_what_was_planted_and_nothing_else(folder):
+    _, _, pairs = gather(folder)
+    assert set(pairs.metric) == {"oa", "kappa", "miou", "mf1"}
+    methods = pairs[pairs.kind == "method"]
+    assert set(methods.a) == {"mssnet-corrected__random"}
+    assert set(methods.b) == {"mssnet-corrected__tmcnet"}
+    assert set(methods.fraction) == {5, 100}
+    assert methods.significant.all()
+    oa = methods[methods.metric == "oa"]
+    assert oa.difference.to_numpy() == pytest.approx(np.full(2, -0.1), abs=0.01)
+    assert ((oa.low < oa.difference) & (oa.difference < oa.high) & (oa.high < 0)).all()
+    networks = pairs[pairs.kind == "network"]
+    assert set(networks.fraction) == {5}
+    assert not networks.significant.any()
+    assert (pairs.p_holm >= pairs.p).all()
+    assert set(pairs.n_blocks) == {14}  # ten blocks of two tiles, and four tiles in no block
+
+
+def test_same_seed_same_files(folder):
+    def files():
+        return [(folder / name).read_bytes() for name in ("metrics.csv", "metrics.json", "comparisons.csv")]
+
+    gather(folder)
+    first = files()
+    gather(folder)
+    assert files() == first
+    gather(folder, seed=2)
+    assert files() != first
+
+
+def test_missing_runs_are_named(folder):
+    absent = Run("sar_only", "baseline", "random", 5.0, 1)
+    table, headline, _ = gather(folder, [*RUNS, absent])
+    assert headline["missing"] == [absent.name]
+    assert len(table) == len(RUNS)
+
+
+def test_no_run_at_all(tmp_path):
+    table, headline, pairs = gather(tmp_path)
+    assert len(table) == len(pairs) == 0
+    assert len(headline["missing"]) == len(RUNS)
+
+
+def test_runs_on_other_tiles_are_refused(tmp_path):
+    write_run(tmp_path, RUNS[0])
+    write_run(tmp_path, RUNS[1], TILES[:20])
+    write_run(tmp_path, RUNS[2], ["elsewhere", *TILES[1:]])
+    with pytest.raises(InputError, match="other test tiles") as caught:
+        gather(tmp_path, RUNS[:3])
+    assert len(caught.value.problems) == 2

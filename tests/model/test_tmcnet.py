@@ -1,0 +1,91 @@
+"""The pre-training network: sizes, parameter counts, and that nothing idle is built."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tmcnet.config import MethodConfig, ModelConfig
+from tmcnet.model.heads import GlobalHead, patch_means
+from tmcnet.model.tmcnet import TMCNet
+
+TINY = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8)
+
+
+def batch(n=3, size=64, patches=2):
+    generator = torch.Generator().manual_seed(0)
+    optical, sar = ([torch.randn(n, c, size, size, generator=generator) for _ in range(2)] for c in (4, 2))
+    corners = [torch.randint(0, size - 16, (n, patches, 2), generator=generator) for _ in range(2)]
+    return tuple(optical), tuple(sar), tuple(corners), 16
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_published_parameter_counts():
+    """reference_spec.md: 140,706,784 in all, of which two unused convolutions."""
+    with torch.device("meta"):
+        network = TMCNet(3, 3, ModelConfig(backbone="resnet50"), MethodConfig(variant="reference"))
+    unused = 9 * 4096 * 2048 + 2048 + 9 * 512 * 256 + 256
+    assert count(network) == 140_706_784 - unused
+    assert count(network.backbone_optical) == 23_508_032
+    assert network.global_head.project[0].in_features == 512
+    assert all(m.momentum == 0.9 for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("variant", ["reference", "corrected"])
+def test_embeddings_and_gradients_reach_everything(variant):
+    network = TMCNet(4, 2, TINY, MethodConfig(variant=variant))
+    found = network(*batch())
+    assert [x.shape for x in found.whole] == [(3, 8)] * 4
+    assert [x.shape for x in found.patches] == [(6, 8)] * 4
+    sum(x.square().sum() for x in (*found.whole, *found.patches)).backward()
+    idle = [name for name, p in network.named_parameters() if p.grad is None]
+    assert idle == []
+
+
+@pytest.mark.parametrize(("weight", "absent"), [(0.0, {"global_head"}), (1.0, {"decoder", "local_head"})])
+def test_a_dropped_term_is_neither_built_nor_computed(weight, absent):
+    network = TMCNet(4, 2, TINY, MethodConfig(lambda_global=weight))
+    assert not absent & {name for name, _ in network.named_children() if getattr(network, name) is not None}
+    found = network(*batch())
+    assert (found.whole is None) == (weight == 0)
+    assert (found.patches is None) == (weight == 1)
+    used = found.whole or found.patches
+    sum(x.square().sum() for x in used).backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_dropout_spares_the_statistics_in_corrected_only():
+    torch.manual_seed(0)
+    for variant, steady in (("corrected", True), ("reference", False)):
+        network = TMCNet(4, 2, TINY, MethodConfig(variant=variant))
+        first, second = network(*batch()), network(*batch())
+        assert torch.allclose(first.whole[0], second.whole[0]) == steady
+        assert not torch.allclose(first.patches[0], second.patches[0])
+
+
+def test_patch_means_equal_enlarging_first():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, 14, 14, generator=generator)
+    corners = torch.randint(0, 56 - 12 + 1, (3, 4, 2), generator=generator)
+    corners[0, 0], corners[0, 1] = torch.tensor([0, 0]), torch.tensor([44, 44])
+    large = F.interpolate(x, size=(56, 56), mode="bilinear", align_corners=True)
+    expected = torch.stack(
+        [
+            torch.stack([large[n, :, y : y + 12, c : c + 12].mean((1, 2)) for c, y in corners[n].tolist()])
+            for n in range(3)
+        ]
+    )
+    torch.testing.assert_close(patch_means(x, corners, 12, 56), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_global_head_sees_mean_and_unbiased_variance():
+    head = GlobalHead(2, 3, style=True)
+    head.project = nn.Identity()
+    x = torch.randn(4, 2, 5, 6)
+    got = head(x)
+    torch.testing.assert_close(got[:, :2], x.mean((2, 3)))
+    torch.testing.assert_close(got[:, 2:], ((x - x.mean((2, 3), keepdim=True)) ** 2).sum((2, 3)) / 29)
+    assert GlobalHead(2, 3, style=False)(x).shape == (4, 3)

@@ -1,0 +1,211 @@
+import csv
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig, TilesConfig
+from tmcnet.errors import InputError
+from tmcnet.raster.io import read_float, read_grid, read_labels
+from tmcnet.raster.tiles import make_tiles, offsets
+from tmcnet.store import TileStore
+
+
+def cut(source, threads=2, **config) -> list[dict[str, str]]:
+    results = source.json.parent
+    make_tiles(
+        source.json,
+        results / "scenes",
+        source.sensors,
+        source.labels,
+        TilesConfig(**({"size": 32, "stride": 32, "min_valid": 0.1} | config)),
+        results / "tiles",
+        threads,
+    )
+    with (results / "tiles" / "index.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def scenes(source, *names: str, alignment='{"status": "aligned", "rmse_px": 0.41}', **options) -> None:
+    """Scenes that lie on one grid already: what comes in is put where `align_scene` would put it."""
+    for seed, name in enumerate(names):
+        source.scene(name, seed=seed, **options)
+    source.take()
+    for name in names:
+        folder = source.json.parent / "scenes" / name
+        folder.mkdir(parents=True)
+        for kind in ("optical", "sar"):
+            shutil.copy(source.root / f"{name}_{kind[0]}.tif", folder / f"{kind}.tif")
+        codes = np.array([255, 0, 1, 1], "u1")
+        with rasterio.open(source.root / f"{name}_l.tif") as dataset:
+            ids = codes[dataset.read()]
+        source.write(f"results/scenes/{name}/label.tif", ids, nodata=255)
+        (folder / "alignment.json").write_text(alignment)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 90), st.integers(1, 90), st.sampled_from(["pad", "shift", "drop"]))
+def test_tiles_cover_a_side_without_gaps_or_surplus(length, size, stride, edge):
+    stride = min(stride, size)
+    found = offsets(length, size, stride, edge)
+    covered = {x for start in found for x in range(start, start + size)}
+    assert found == sorted(set(found)) and found[0] == 0
+    if length <= size:
+        assert found == [0]
+    elif edge == "drop":
+        assert max(covered) < length and length - max(covered) <= stride
+    else:
+        assert covered >= set(range(length))
+        assert edge == "pad" or max(covered) == length - 1
+        assert all(b - a <= stride for a, b in itertools.pairwise(found))
+
+
+def test_tiles_are_windows_of_the_scene(source):
+    scenes(source, "a", size=70)
+    rows = cut(source, edge="shift")
+    assert [r["tile"] for r in rows] == sorted(f"a_r{y}_c{x}" for y in (0, 32, 38) for x in (0, 32, 38))
+    store, folder = TileStore(source.json.parent / "tiles"), source.json.parent / "scenes" / "a"
+    for row in rows:
+        top, left = int(row["row"]), int(row["col"])
+        assert (row["height"], row["width"]) == ("32", "32")
+        here = np.s_[..., top : top + 32, left : left + 32]
+        for kind in ("optical", "sar"):
+            expected = read_float(folder / f"{kind}.tif")[here]
+            np.testing.assert_array_equal(read_float(store.path(kind, row["tile"])), expected)
+        label = read_labels(store.path("label", row["tile"]))
+        np.testing.assert_array_equal(label, read_labels(folder / "label.tif")[here])
+        grid = read_grid(store.path("optical", row["tile"]))
+        assert (
+            grid.transform @ (16, 16)
+            == (float(row["x"]), float(row["y"]))
+            == (500_000 + (left + 16) * 10, 5_400_000 - (top + 16) * 10)
+        )
+        assert float(row["label_share"]) == pytest.approx((label < 255).mean(), abs=1e-6)
+        assert float(row["share_land"]) == pytest.approx((label == 1).sum() / (label < 255).sum(), abs=1e-6)
+        assert row["alignment"] == "0.410000" and row["field_scene"] == "a" and row["crs"] == "EPSG:32633"
+    with rasterio.open(store.path("optical", rows[0]["tile"])) as dataset:
+        assert dataset.dtypes == ("uint16", "uint16") and dataset.nodata == 0
+    assert store.classes.names == ["water", "land"]
+
+
+def test_padding_is_no_data_in_all_three(source):
+    scenes(source, "a", size=40)
+    rows = {r["tile"]: r for r in cut(source, edge="pad", min_valid=0.0)}
+    store = TileStore(source.json.parent / "tiles")
+    assert set(rows) == {"a_r0_c0", "a_r0_c32", "a_r32_c0", "a_r32_c32"}
+    assert float(rows["a_r32_c32"]["valid_share"]) == 64 / 1024
+    for kind in ("optical", "sar"):
+        assert np.isnan(read_float(store.path(kind, "a_r32_c0"))).all(axis=0).sum() == 1024 - 8 * 32
+    assert (read_labels(store.path("label", "a_r32_c0"))[8:] == 255).all()
+
+
+def test_a_scene_smaller_than_a_tile_is_padded_whatever_the_edge(source):
+    scenes(source, "a", size=20)
+    (row,) = cut(source, edge="drop")
+    assert float(row["valid_share"]) == pytest.approx(400 / 1024, abs=1e-6)
+
+
+def test_poor_tiles_are_left_out_and_none_at_all_is_an_error(source):
+    scenes(source, "a", size=64)
+    sar = read_float(source.root / "a_s.tif")
+    sar[:, :, :40] = np.nan
+    source.write("results/scenes/a/sar.tif", sar)
+    assert [r["tile"] for r in cut(source, min_valid=0.7)] == ["a_r0_c32", "a_r32_c32"]
+    with pytest.raises(
+        InputError, match=r"`tiles.min_valid`: \(0\.9\) is reached by no tile: the best of 4 has 0\.75"
+    ):
+        cut(source, min_valid=0.9)
+
+
+def test_a_pixel_counts_only_where_every_band_of_both_sensors_is_valid(source):
+    scenes(source, "a", size=32)
+    optical = np.ones((2, 32, 32), "u2")
+    optical[0, :4] = 0
+    optical[1, 4:8] = 0
+    source.write("results/scenes/a/optical.tif", optical, nodata=0)
+    assert float(cut(source)[0]["valid_share"]) == 0.75
+
+
+def test_tiles_of_an_earlier_run_are_removed(source):
+    scenes(source, "a")
+    cut(source)
+    tiles = source.json.parent / "tiles"
+    stranger = tiles / "notes.txt"
+    stranger.write_text("mine")
+    cut(source, size=64, stride=64)
+    assert [p.name for p in (tiles / "sar").iterdir()] == ["a_r0_c0.tif"] and stranger.exists()
+
+
+def test_only_scenes_for_training_are_cut_and_those_without_label_are_void(source):
+    for name in "abc":
+        source.scene(name, label=name == "a")
+    text = "scene,optical,sar,label,role\n" + "".join(
+        f"{n},{n}_o.tif,{n}_s.tif,{'a_l.tif' if n == 'a' else ''},{role}\n"
+        for n, role in (("a", "train"), ("b", "train"), ("c", "predict"))
+    )
+    (source.root / "scenes.csv").write_text(text)
+    source.source = SourceConfig(layout="scenes", sheet=str(source.root / "scenes.csv"))
+    source.take()
+    for name in "ab":
+        folder = source.json.parent / "scenes" / name
+        folder.mkdir(parents=True)
+        shutil.copy(source.root / f"{name}_o.tif", folder / "optical.tif")
+        shutil.copy(source.root / f"{name}_s.tif", folder / "sar.tif")
+        source.write(
+            f"results/scenes/{name}/label.tif", np.full((64, 64), 0 if name == "a" else 255, "u1"), nodata=255
+        )
+        (folder / "alignment.json").write_text('{"status": "rejected", "rmse_px": null}')
+    rows = cut(source, size=64, stride=64)
+    assert [(r["scene"], r["label_share"], r["share_water"], r["alignment"]) for r in rows] == [
+        ("a", "1.000000", "1.000000", ""),
+        ("b", "0.000000", "0.000000", ""),
+    ]
+
+
+def test_ready_made_tiles_are_taken_whole_and_decoded(tile_source, write_png_tile):
+    write_png_tile(tile_source, "train", "01")
+    write_png_tile(tile_source, "test", "1", size=48, seed=1)
+    png = {"driver": "PNG", "crs": None, "transform": None}
+    image = np.full((3, 32, 32), 5, "u1")
+    image[:, :8] = 0
+    image[0, 8:] = 0
+    tile_source.write("train/o_01.png", image, **png)
+    tile_source.take()
+    test, train = cut(tile_source)
+    assert (train["tile"], train["field_part"], train["field_tile"]) == ("train_1", "train", "1")
+    assert (test["height"], test["width"], test["crs"], test["x"]) == ("48", "48", "", "")
+    # a dark red band alone is no missing pixel
+    assert float(train["valid_share"]) == 0.75
+    store = TileStore(tile_source.json.parent / "tiles")
+    with rasterio.open(tile_source.root / "train/l_01.png") as dataset:
+        np.testing.assert_array_equal(read_labels(store.path("label", "train_1")), dataset.read(1) // 255)
+    assert read_float(store.path("sar", "train_1")).max() > 200
+
+
+def test_backscatter_of_ready_made_tiles_becomes_decibels(tile_source, write_png_tile):
+    write_png_tile(tile_source, "train", "1")
+    power = np.full((1, 32, 32), 0.01, "f4")
+    power[0, 0, :3] = 0, 1000, np.nan
+    tile_source.write("train/s_1.png", power, driver="GTiff", crs=None, transform=None)
+    tile_source.sensors = SensorsConfig(
+        optical=tile_source.sensors.optical,
+        sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto", clip_db=(-30, 5)),
+    )
+    tile_source.take()
+    cut(tile_source)
+    found = read_float(TileStore(tile_source.json.parent / "tiles").path("sar", "train_1"))[0]
+    assert found[1, 1] == pytest.approx(-20) and found[0, :2].tolist() == [-30, 5] and np.isnan(found[0, 2])
+
+
+def test_any_number_of_threads_gives_the_same_bytes(source):
+    scenes(source, "a", "b", size=70)
+    tiles = source.json.parent / "tiles"
+    found = []
+    for threads in (1, 4):
+        cut(source, threads)
+        found.append({p.relative_to(tiles): p.read_bytes() for p in sorted(tiles.rglob("*.*"))})
+    assert found[0] == found[1] and len(found[0]) == 18 * 3 + 2

@@ -1,0 +1,75 @@
+"""The report of a workflow that is half done: each absence is named, and nothing fails."""
+
+import shutil
+
+import pytest
+from conftest import build_page
+from test_page import check
+
+from tmcnet.config import Run
+
+ABSENCES = [
+    ("inventory.csv", "The inventory (inventory.csv) is missing"),
+    ("scenes/*/alignment.json", "No scene has an alignment.json"),
+    ("scenes/*/alignment.png", "2 scenes without a picture"),
+    ("tiles/index.csv", "The tile index (tiles/index.csv) is missing"),
+    ("splits", "The split manifest (splits/manifest.json) is missing"),
+    ("pretrain/tmcnet", "No curves yet for tmcnet ("),
+    ("pretrain", "No curves yet for tmcnet, tmcnet_reference"),
+    ("finetune", "No curves yet for mssnet-corrected__random__R5__s1"),
+    ("evaluate", "No run was evaluated yet"),
+    ("evaluate/*/tiles.npz", "There are no scores per tile yet"),
+    ("metrics.csv", "nothing to conclude"),
+    ("metrics.json", "bars are 95"),
+    ("comparisons.csv", "nothing can be said about pre-training"),
+    ("maps", "There are no maps yet"),
+    ("maps/*/*_confidence.tif", "Whole scenes"),
+    ("tiles/label", "there are no examples side by side"),
+    ("scenes", "No scene has an alignment.json"),
+    ("benchmarks", "There are no benchmark files"),
+    ("tracking.csv", "Runs are not recorded in MLflow yet"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "said"), ABSENCES)
+def test_what_is_missing_is_said(small, pattern, said):
+    root, config = small
+    found = list(root.glob(pattern))
+    assert found
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = build_page(root, config)
+    check(page)
+    assert said in page
+
+
+def test_an_empty_folder_makes_a_page(small, tmp_path):
+    _, config = small
+    root = tmp_path / "nothing"
+    root.mkdir()
+    page = build_page(root, config)
+    check(page)
+    assert page.count("Missing:") >= 9
+
+
+def test_broken_files_count_as_missing(small):
+    root, config = small
+    for name in (
+        "metrics.json",
+        "comparisons.csv",
+        "inventory.csv",
+        "splits/manifest.json",
+        "pretrain/tmcnet/curves.csv",
+    ):
+        (root / name).write_text("")
+    (root / "evaluate" / config.runs[0].name / "metrics.json").write_text('{"oa": 0.')
+    check(build_page(root, config))
+
+
+def test_one_run_without_scores_is_named(small):
+    root, config = small
+    lost = Run.parse("mssnet-corrected__tmcnet__R5__s1")
+    shutil.rmtree(root / "evaluate" / lost.name)
+    page = build_page(root, config)
+    assert f"1 run without scores: {lost.name}" in page
+    assert "1 of 3 planned runs have no scores yet" in page

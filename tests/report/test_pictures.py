@@ -1,0 +1,86 @@
+import io
+
+import numpy as np
+from conftest import build_page
+from PIL import Image
+from results_folder import CLASSES, write_raster
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import Run
+from tmcnet.report.imagery import places, read_thinned, read_thinned_classes
+from tmcnet.report.pictures import (
+    NO_DATA,
+    RIGHT,
+    WRONG,
+    encode,
+    limits_of,
+    paint_classes,
+    paint_confidence,
+    paint_errors,
+    shown_bands,
+    stretch,
+)
+from tmcnet.report.results import Results
+
+
+def test_stretch_maps_limits_to_black_and_white_and_greys_no_data():
+    image = np.array([[[0.0, 5, 10], [20, np.nan, -5]]], np.float32)
+    shown = stretch(image, (np.array([0.0], np.float32), np.array([10.0], np.float32)))
+    assert shown[..., 0].tolist() == [[0, 127, 255], [255, NO_DATA[0], 0]]
+    assert (shown[1, 1] == NO_DATA).all()
+
+
+def test_limits_survive_bands_without_data_or_contrast():
+    image = np.stack([np.full((4, 4), np.nan), np.full((4, 4), 7.0)]).astype(np.float32)
+    low, high = limits_of(image)
+    assert np.isfinite(low).all() and (high > low).all()
+
+
+def test_classes_and_errors_get_their_colours():
+    table = ClassTable.of(CLASSES)
+    ids = np.array([[0, 1], [255, 200]], np.uint8)
+    assert paint_classes(ids, table).tolist() == [[[0x2B, 0x6C, 0xB0], [0x1B, 0x78, 0x37]], [list(NO_DATA)] * 2]
+    errors = paint_errors(np.array([[0, 1, 255, 1]], np.uint8), np.array([[0, 2, 1, 255]], np.uint8))
+    assert errors[0].tolist() == [list(RIGHT), list(WRONG), list(NO_DATA), list(NO_DATA)]
+    sure = paint_confidence(np.array([[0, 100, 255]], np.uint8))
+    assert (sure[0, 2] == NO_DATA).all() and sure[0, 1].sum() > sure[0, 0].sum()
+
+
+def test_maps_keep_their_exact_colours_in_the_file():
+    picture = paint_classes(np.arange(5, dtype=np.uint8)[None].repeat(3, 0), ClassTable.of(CLASSES))
+    content, ending = encode(picture, photo=False)
+    assert ending == "png"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), picture)
+
+
+def test_shown_bands_follow_the_config(full):
+    assert shown_bands(full.config.sensors.optical) == [0, 1, 2]
+    assert shown_bands(full.config.sensors.sar) == [0]
+
+
+def test_thinned_reading_equals_slicing(tmp_path):
+    data = np.random.default_rng(0).integers(0, 200, (1, 601, 333)).astype(np.uint8)
+    write_raster(tmp_path / "a.tif", data, nodata=255, origin=(0, 0))
+    for longest in (601, 100, 7):
+        step = -(-601 // longest)
+        np.testing.assert_array_equal(read_thinned(tmp_path / "a.tif", longest)[0], data[0, ::step, ::step])
+    np.testing.assert_array_equal(read_thinned_classes(tmp_path / "a.tif", 700), data[0])
+    assert read_thinned_classes(tmp_path / "none.tif") is None
+
+
+def test_predictions_are_cut_where_the_tile_lies(full):
+    """The accuracy under each example must be the one that the evaluation found for that tile."""
+    results = Results(full.root, full.config)
+    shown = [p.stem[5:-11] for p in (full.root / "report" / "figures").glob("tile_*_prediction.png")]
+    assert len(shown) == full.config.report.examples
+    archive = np.load(full.root / "evaluate" / Run.parse("mssnet-corrected__tmcnet__R100__s1").name / "tiles.npz")
+    for place in places(results, shown):
+        confusion = archive["confusion"][archive["names"].tolist().index(place.tile)]
+        assert f"Tile {place.tile}: {100 * np.trace(confusion) / confusion.sum():.1f} % of the labelled" in full.page
+
+
+def test_a_broken_map_is_left_out(small):
+    root, config = small
+    for path in (root / "maps").glob("*/*.tif"):
+        path.write_bytes(b"no raster")
+    assert "there are no examples side by side" in build_page(root, config)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from results_runs import scores_of
+
+from tmcnet.report.palette import Series
+from tmcnet.report.results import Results
+from tmcnet.report.scores import TileScores, read_tiles
+
+
+def test_means_are_of_the_runs_and_intervals_of_the_headline(full):
+    results = Results(full.root, full.config)
+    series = Series("mssnet", "corrected", "tmcnet")
+    estimate = results.scores.estimate(series, 5.0, "miou")
+    runs = [r for r in full.config.runs if (r.network, r.method, r.fraction) == ("mssnet", "tmcnet", 5.0)]
+    runs = [r for r in runs if r.variant == "corrected"]
+    mean = np.mean([results.evaluation(r)["miou"] for r in runs])
+    assert estimate.mean == pytest.approx(mean, abs=1e-6)
+    assert estimate.low == pytest.approx(mean - 0.021, abs=1e-6)
+    assert estimate.high == pytest.approx(mean + 0.018, abs=1e-6)
+    assert estimate.seeds == 2
+    assert results.scores.estimate(Series("sar_only", "baseline", "random"), 25.0, "miou") is None
+
+
+def test_the_best_run_is_the_best_at_the_largest_fraction(full):
+    scores = Results(full.root, full.config).scores
+    best = scores.best("miou")["mssnet", "corrected"]
+    rows = scores.table.query("network == 'mssnet' and variant == 'corrected' and fraction == 100")
+    assert best.fraction == 100
+    assert rows.set_index(["method", "seed"])["miou"].idxmax() == (best.method, best.seed)
+    assert scores.best("miou")["mssnet", "reference"].fraction == 5
+
+
+def test_comparisons_put_the_pretrained_and_the_fused_first(full):
+    for c in Results(full.root, full.config).scores.comparisons:
+        if c.a.method != c.b.method:
+            assert c.b.method == "random"
+        assert not (c.a.network in ("optical_only", "sar_only") and c.b.network in ("mssnet", "late_fusion"))
+
+
+def test_accuracy_per_tile():
+    confusion = np.array([[[3, 1], [0, 4]], [[0, 0], [0, 0]], [[0, 2], [2, 0]]])
+    accuracy = TileScores(["a", "b", "c"], ["s"] * 3, confusion).accuracy
+    np.testing.assert_allclose(accuracy, [7 / 8, np.nan, 0])
+
+
+def test_tiles_are_read_back(full):
+    run = full.config.runs[0]
+    tiles = read_tiles(full.root / "evaluate" / run.name / "tiles.npz")
+    pooled = scores_of(tiles.confusion.sum(0), [str(i) for i in range(5)])
+    assert pooled["oa"] == pytest.approx(Results(full.root, full.config).evaluation(run)["oa"])
+    assert read_tiles(full.root / "nowhere.npz") is None
+
+
+def test_the_majority_is_of_the_test_truth(full):
+    results = Results(full.root, full.config)
+    truth = np.array(results.evaluation(full.config.runs[0])["confusion"]).sum(1)
+    name, share = results.majority
+    assert share == pytest.approx(truth.max() / truth.sum())
+    assert name == results.classes.names[int(truth.argmax())]
+
+
+def test_seconds_add_up_by_stage(full):
+    table = Results(full.root, full.config).benchmarks
+    assert table.loc["align", "jobs"] == 2
+    assert table.loc["align", "seconds"] == pytest.approx(14.5 + 15.5)
+    assert table.loc["align", "memory"] == pytest.approx(353.2)
+    assert np.isnan(table.loc["inventory", "memory"])

@@ -1,0 +1,34 @@
+import re
+
+from tmcnet.report.svg import canvas, plain, render
+
+
+def draw(name, label="x"):
+    with canvas(4, 3) as figure:
+        ax = figure.axes[0]
+        ax.plot([0, 1], [0, 1], marker="o", label=plain(label))
+        ax.set_title(label)
+        figure.legend()
+        return render(figure, name)
+
+
+def test_charts_do_not_share_ids_and_find_their_own():
+    ids = []
+    for name in ("one", "two"):
+        svg = draw(name)
+        own = set(re.findall(r'\bid="([^"]+)"', svg))
+        used = set(re.findall(r"url\(#([^)]+)\)", svg)) | set(re.findall(r'href="#([^"]+)"', svg))
+        assert used and used == own
+        ids.append(own)
+    assert not ids[0] & ids[1]
+
+
+def test_no_date_no_metadata_no_style_sheet():
+    svg = draw("one")
+    assert "<metadata" not in svg and "<style" not in svg and "<?xml" not in svg and "DOCTYPE" not in svg
+    assert svg == draw("one")
+
+
+def test_labels_are_text_whatever_they_hold():
+    svg = draw("one", "_<i>$x_y$ & \\frac</i>")
+    assert svg.count("_&lt;i&gt;$x_y$ &amp; \\frac&lt;/i&gt;") == 2

@@ -1,0 +1,85 @@
+import pytest
+from results_folder import make_config, write_csv
+
+from tmcnet.report.results import Results
+from tmcnet.report.verdict import verdict
+
+TMCNET, RANDOM = "mssnet-corrected__tmcnet", "mssnet-corrected__random"
+
+
+def folder(tmp_path, comparisons, seeds=2):
+    runs = [
+        {
+            "method": m,
+            "network": n,
+            "variant": v,
+            "fraction": 5,
+            "seed": s,
+            "oa": 0.8,
+            "kappa": 0.7,
+            "miou": 0.6,
+            "mf1": 0.7,
+        }
+        for m, n, v in [
+            ("random", "mssnet", "corrected"),
+            ("tmcnet", "mssnet", "corrected"),
+            ("random", "sar_only", "baseline"),
+        ]
+        for s in range(seeds)
+    ]
+    write_csv(tmp_path / "metrics.csv", runs)
+    write_csv(tmp_path / "comparisons.csv", comparisons)
+    return Results(tmp_path, make_config())
+
+
+def row(a, b, difference, low, high, significant=True, seeds=2, fraction=5.0):
+    values = {"metric": "miou", "difference": difference, "low": low, "high": high, "p": 0.03, "p_holm": 0.3}
+    return {"a": a, "b": b, "fraction": fraction, "n_seeds": seeds, "significant": significant, **values}
+
+
+def test_an_interval_around_zero_is_no_difference(tmp_path):
+    said = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.012, -0.010, 0.034, significant=False)]))[0]
+    assert said == (
+        "At 5\u00a0% of the labels, tmcnet pre-training of MSSNet changed mIoU by +0.012 "
+        "(95 % interval \u22120.010 to +0.034, 2 seeds): no reliable difference."
+    )
+
+
+def test_differences_are_told_the_same_way_whichever_comes_first(tmp_path):
+    one = verdict(folder(tmp_path / "a", [row(TMCNET, RANDOM, -0.05, -0.08, -0.02)]))[0]
+    other = verdict(folder(tmp_path / "b", [row(RANDOM, TMCNET, 0.05, 0.02, 0.08)]))[0]
+    assert one == other
+    assert "by \u22120.050 (95 % interval \u22120.080 to \u22120.020" in one
+    assert "a loss beyond the interval, though from 2 seeds only" in one
+
+
+@pytest.mark.parametrize(("significant", "seeds", "said"), [
+    (True, 8, ": a gain beyond the interval."),
+    (True, 2, ": a gain beyond the interval, though from 2 seeds only."),
+    (False, 8, ": no reliable difference once the number of comparisons is allowed for (p = 0.30)."),
+])  # fmt: skip
+def test_the_words_follow_the_statistics(tmp_path, significant, seeds, said):
+    found = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant, seeds)], seeds))
+    assert found[0].endswith(said)
+
+
+def test_fusion_is_judged_against_the_single_sensor(tmp_path):
+    found = verdict(folder(tmp_path, [row(RANDOM, "sar_only-baseline__random", 0.3, 0.2, 0.4)]))
+    assert "nothing can be said about pre-training" in found[0]
+    assert (
+        "fusing both sensors (MSSNet) instead of SAR alone, both from a random start, changed mIoU by +0.300"
+        in found[1]
+    )
+
+
+def test_few_seeds_and_missing_runs_are_said(tmp_path):
+    found = " ".join(verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
+    assert "rests on 2 seeds, fewer than 5" in found
+    assert "26 of 26 planned runs have no scores yet" in found
+    many = " ".join(verdict(folder(tmp_path / "many", [row(TMCNET, RANDOM, 0.1, 0.05, 0.2, seeds=6)], seeds=6)))
+    assert "fewer than" not in many
+
+
+def test_without_an_interval_nothing_is_claimed(tmp_path):
+    found = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, "", "")]))
+    assert found[0].endswith("without an interval this is no evidence either way.")

@@ -1,0 +1,74 @@
+"""The order of the tiles, the schedule and the health figures."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tmcnet.train.health import effective_rank, health, retrieval
+from tmcnet.train.optimise import OptimiserPlan, build_optimiser, parameter_groups, rate_factor
+from tmcnet.train.stream import indices_of_step, step_loader
+
+
+def test_every_item_comes_once_an_epoch():
+    n, size = 12, 5
+    for epoch in range(3):
+        steps = [indices_of_step(n, size, 1, epoch * 2 + i) for i in range(2)]
+        assert len({i for step in steps for i in step}) == 10
+    assert indices_of_step(n, size, 1, 0) != indices_of_step(n, size, 1, 2)
+    assert indices_of_step(n, size, 1, 0) != indices_of_step(n, size, 2, 0)
+
+
+def test_too_few_items_are_strung_together():
+    items = indices_of_step(3, 8, 1, 0)
+    assert len(items) == 8
+    assert set(items[:3]) == set(items[3:6]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_and_resuming_change_no_batch(workers):
+    batches = list(step_loader(lambda step: torch.tensor(step * 10), 7, 2, workers))
+    assert [int(b) for b in batches] == [20, 30, 40, 50, 60]
+
+
+def test_schedule_rises_then_falls():
+    plan = OptimiserPlan(steps=20, learning_rate=0.1, warmup_steps=4, weight_decay=0, final_rate=0.01)
+    rates = [rate_factor(plan)(step) * 0.1 for step in range(21)]
+    assert rates[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+    assert rates[12] == pytest.approx(0.01 + 0.09 * 0.5)
+    assert rates[20] == pytest.approx(0.01)
+    short = OptimiserPlan(steps=2, learning_rate=0.1, warmup_steps=10, weight_decay=0)
+    assert [rate_factor(short)(step) for step in range(2)] == [0.5, 1.0]
+
+
+def test_norms_and_biases_are_not_decayed_and_encoders_have_their_rate():
+    network = nn.ModuleDict({"backbone_sar": nn.Linear(2, 3), "norm": nn.BatchNorm1d(3), "head": nn.Linear(3, 1)})
+    plan = OptimiserPlan(steps=5, learning_rate=0.1, warmup_steps=0, weight_decay=0.3, encoder_rate=0.1)
+    groups = parameter_groups(network, plan)
+    found = {(round(g["lr"], 6), g["weight_decay"]): len(g["params"]) for g in groups}
+    assert found == {(0.1, 0.0): 3, (0.1, 0.3): 1, (0.01, 0.0): 1, (0.01, 0.3): 1}
+    published, _ = build_optimiser(network, OptimiserPlan(5, 0.1, 0, 0.3, kind="adam"))
+    assert isinstance(published, torch.optim.Adam) and not isinstance(published, torch.optim.AdamW)
+    assert {g["weight_decay"] for g in published.param_groups} == {0.3}
+
+
+def test_health_tells_a_good_embedding_from_a_collapsed_one():
+    places = torch.eye(8)
+    good = health((places, places, places, places))
+    assert good["alignment"] == pytest.approx(0, abs=1e-6)
+    assert good["retrieval_optical_to_sar"] == good["retrieval_sar"] == 1
+    assert good["effective_rank"] == pytest.approx(7, abs=0.1)
+    assert good["uniformity"] == pytest.approx(-4, abs=1e-3)
+    same = torch.ones(8, 8)
+    collapsed = health((same, same, same, same))
+    assert collapsed["uniformity"] == pytest.approx(0, abs=1e-3)
+    assert collapsed["retrieval_optical"] == pytest.approx(1 / 8)
+    assert all(math.isfinite(value) for value in collapsed.values())
+
+
+def test_effective_rank_counts_directions():
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(200, 3, generator=generator) @ torch.randn(3, 20, generator=generator)
+    assert 1 < effective_rank(flat) <= 3.001
+    assert retrieval(torch.eye(4), torch.eye(4).roll(1, 0)) == 0
