@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from tmcnet.config import ModelConfig
+from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.errors import InputError
 from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet, repeat_bands
 from tmcnet.model.networks import build_network, stack_stems
+from tmcnet.model.tmcnet import TMCNet
+from tmcnet.model.weights import transfer
 
 SMALL = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
 PUBLISHED = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256)
@@ -82,6 +84,20 @@ def test_early_fusion_takes_both_stems():
     name = "backbone_optical.stem.0.weight"
     assert stack_stems(state)[name].shape == module.state_dict()[name].shape
     assert torch.equal(stack_stems(state)[name][:, 3:], sar)
+
+
+@pytest.mark.parametrize(("network", "variant"), NETWORKS)
+def test_pre_trained_weights_fit(network, variant):
+    state = stack_stems(TMCNet(4, 2, SMALL, MethodConfig()).state_dict()) if network == "early_fusion" else None
+    state = state or TMCNet(4, 2, SMALL, MethodConfig()).state_dict()
+    module = build_network(network, variant, 4, 2, 5, SMALL)
+    skipped = transfer(module, state, "all").skipped
+    absent = ("backbone_optical.",) if network == "sar_only" else ("backbone_sar.",)
+    without = () if network == "late_fusion" or (network, variant) == ("mssnet", "corrected") else absent
+    left = [
+        name for name in skipped if not name.startswith(("global_head.", "local_head.", "decoder.output.", *without))
+    ]
+    assert left == []
 
 
 def test_unknown_network_is_named():

@@ -4,9 +4,19 @@ import shutil
 
 import pytest
 from conftest import build_page
+from markupsafe import Markup
 from test_page import check
 
 from tmcnet.config import Run
+from tmcnet.report import figures_scores, figures_splits, figures_training
+
+
+@pytest.fixture(autouse=True)
+def _no_drawing(monkeypatch):
+    """Charts are set up but not drawn: that takes most of the time and is tested with the whole page."""
+    for module in (figures_scores, figures_splits, figures_training):
+        monkeypatch.setattr(module, "render", lambda figure, name: Markup("<svg></svg>"))
+
 
 ABSENCES = [
     ("inventory.csv", "The inventory (inventory.csv) is missing"),

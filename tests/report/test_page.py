@@ -85,7 +85,7 @@ def test_readers_who_do_not_see_find_their_way(full):
     assert names.count("caption") == names.count("table") > 8
     charts = [a for tag, a in page.tags if a.get("class") == "chart"]
     assert charts and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in charts)
-    assert [tag for tag in names if tag in ("h1", "h2", "h3")][0] == "h1" and names.count("h1") == 1
+    assert next(tag for tag in names if tag in ("h1", "h2", "h3")) == "h1" and names.count("h1") == 1
     skip = next(a for tag, a in page.tags if tag == "a")
     assert skip["href"] == "#main"
     assert dict(page.tags)["html"]["lang"] == "en"

@@ -14,6 +14,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import ModelConfig, Run, SensorsConfig
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.numbers import without_nan
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 
@@ -31,7 +32,7 @@ class Trained:
         sensors: The bands that it takes.
         classes: The classes that it tells apart.
         normalisation: The scaling that its inputs need.
-        metrics: Scores on the validation part.
+        metrics: Scores on the validation part; None where a score is not defined.
     """
 
     network: nn.Module
@@ -40,7 +41,7 @@ class Trained:
     sensors: SensorsConfig
     classes: ClassTable
     normalisation: Normalisation
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | None]
 
     def write(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write the network, with further settings of its training beside the config it is rebuilt from."""
@@ -50,7 +51,7 @@ class Trained:
             "normalisation": self.normalisation.to_dict(),
             "run": asdict(self.run),
             "classes": [asdict(c) for c in self.classes.classes],
-            "metrics": dict(self.metrics),
+            "metrics": without_nan(dict(self.metrics)),
         }
         save_weights(path, self.network.state_dict(), header)
 

@@ -93,6 +93,8 @@ def _arrows(axis: Any, alignment: Alignment, step: int) -> None:
         tip_x, tip_y = dx[chosen] * stretch, dy[chosen] * stretch
         arrows = axis.quiver(x[chosen] / step, y[chosen] / step, tip_x, tip_y, **style)
     key = float(f"{longest:.1g}")
-    axis.quiverkey(arrows, 0.12, -0.025, key * stretch, f"{key:g} px", labelpos="E", color="black", coordinates="axes")
+    axis.quiverkey(
+        arrows, 0.12, -0.025, key * stretch, f"{key:g} px", labelpos="E", color="black", coordinates="axes"
+    )
     axis.set_title(f"{len(x)} control points, arrows {stretch * step:.0f} times too long")
     axis.legend(loc="upper right", fontsize=8, framealpha=0.85)

@@ -219,14 +219,18 @@ def _decide(one: FloatArray, two: FloatArray, found: _Found, config: AlignConfig
     }
     model: Model = "affine" if errors["affine"] < errors["shift"] else "shift"
     everyone = np.ones(len(source), dtype=bool)
-    matrix = affine_fit.refine(source, target, everyone, 2.0 * AGREEMENT, "shift") if model == "shift" else found.matrix
+    matrix = (
+        affine_fit.refine(source, target, everyone, 2.0 * AGREEMENT, "shift") if model == "shift" else found.matrix
+    )
     height, width = one.shape[1:]
     corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], dtype=np.float64)
     largest = float(np.hypot(*(affine_fit.apply(matrix, corners) - corners).T).max())
     counts = len(found.source), len(source)
     if largest < NEGLIGIBLE:
         reason = f"the largest displacement found is {largest:.2f} pixels, nothing to correct"
-        return Alignment("already_aligned", "none", IDENTITY.tolist(), *counts, errors["none"], reason, _points(found))
+        return Alignment(
+            "already_aligned", "none", IDENTITY.tolist(), *counts, errors["none"], reason, _points(found)
+        )
     gain, better = _improvement(one, two, matrix, config)
     if gain <= 0.0 or better < 0.5:
         return _rejected("the images are not more alike after the correction than before", found)
@@ -254,9 +258,9 @@ def warp(image: FloatArray, matrix: Array) -> FloatArray:
     if np.array_equal(matrix, IDENTITY):
         return image
     linear, offset = matrix[::-1, 1::-1], matrix[::-1, 2]
-    return np.stack([
-        ndimage.affine_transform(band, linear, offset, order=1, cval=np.nan, output=np.float32) for band in image
-    ])
+    return np.stack(
+        [ndimage.affine_transform(band, linear, offset, order=1, cval=np.nan, output=np.float32) for band in image]
+    )
 
 
 def _reduce(image: FloatArray, scale: int) -> FloatArray:

@@ -12,8 +12,9 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from tmcnet.config import IGNORE
-from tmcnet.raster.io import Grid, data_bands, grid_of, open_raster, unify_masks, values_and_mask
+from tmcnet.raster.io import Grid, data_bands, grid_of, unify_masks, values_and_mask
 from tmcnet.raster.labels import LabelCoder, Unknown
+from tmcnet.raster.opening import open_raster
 
 _BLOCK_VALUES = 4_000_000
 _SAMPLE_STEP = 97

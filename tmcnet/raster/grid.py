@@ -15,8 +15,9 @@ from tmcnet.raster import alignment_picture, coregister
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.backscatter import power_to_db, to_power
 from tmcnet.raster.gdal_tools import require_tools, stack_files
-from tmcnet.raster.io import FloatArray, Grid, open_raster, read_float, read_grid, write_raster
+from tmcnet.raster.io import FloatArray, Grid, read_float, read_grid, write_raster
 from tmcnet.raster.labels import LabelCoder
+from tmcnet.raster.opening import open_raster
 from tmcnet.raster.records import Inventory, Record
 from tmcnet.raster.warp import coarser_grid, image_method, shifted_grid, to_dtype, warp_array
 

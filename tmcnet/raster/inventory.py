@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,8 @@ from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.checks import Inspected, check
 from tmcnet.raster.entry import Entry, shorten
 from tmcnet.raster.facts import Facts, scan, scan_labels
-from tmcnet.raster.io import open_raster
 from tmcnet.raster.labels import LabelCoder
+from tmcnet.raster.opening import open_raster
 from tmcnet.raster.records import Inventory, Record
 from tmcnet.raster.sources import find_entries
 
@@ -103,11 +104,11 @@ def _inspect(entry: Entry, sensors: SensorsConfig, coder: LabelCoder | None, geo
             return []
 
     for path in entry.optical:
-        seen.optical += tried(lambda path=path: scan(path, sensors.optical.nodata))  # type: ignore[misc]
+        seen.optical += tried(partial(scan, path, sensors.optical.nodata))
     for path in entry.sar:
-        seen.sar += tried(lambda path=path: scan(path, sensors.sar.nodata))  # type: ignore[misc]
+        seen.sar += tried(partial(scan, path, sensors.sar.nodata))
     if entry.label and coder is not None:
-        seen.label = next(iter(tried(lambda: scan_labels(entry.label[0], coder))), None)
+        seen.label = next(iter(tried(partial(scan_labels, entry.label[0], coder))), None)
     if not seen.problems:
         check(seen, sensors, coder, georeferenced)
     return seen

@@ -6,21 +6,16 @@ bands a value such as 0 is also an ordinary measurement, so there a pixel is no 
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
@@ -28,17 +23,13 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
+from tmcnet.raster.opening import open_raster
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[int, int, int, int]
 """A window as (row, col, height, width) in pixels; it may reach past the edges."""
-
-# Broken files are reported as `InputError`; rasterio's own log lines would only say it twice.
-logging.getLogger("rasterio").setLevel(logging.CRITICAL)
-# Tiles without a georeference are ordinary input here; where one is needed, the inventory asks for it.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 @dataclass(frozen=True)
@@ -73,36 +64,6 @@ class Grid:
         """The grid of a window of this raster."""
         row, col, height, width = box
         return Grid(self.crs, self.transform @ Affine.translation(col, row), width, height)
-
-
-@contextmanager
-def open_raster(path: Path | str) -> Iterator[DatasetReader]:
-    """Open a raster for reading; whatever goes wrong while it is open is told with the name of the file.
-
-    Raises:
-        InputError: If the file is missing, is no raster, or breaks off.
-    """
-    try:
-        with rasterio.open(path) as dataset:
-            if dataset.driver == "PNG":
-                _require_png_end(Path(path))
-            yield dataset
-    except RasterioError as error:
-        what = "does not exist" if not Path(path).exists() else f"cannot be read ({_reason(error)})"
-        raise InputError(Problem(str(path), what, "Check the path, or fetch the file again.")) from None
-
-
-def _require_png_end(path: Path) -> None:
-    """GDAL fills the missing rows of a PNG that breaks off with zeros, and says nothing."""
-    with path.open("rb") as file:
-        file.seek(-12, 2)  # the chunk that ends a PNG
-        if file.read(8)[4:] != b"IEND":
-            raise RasterioError("the PNG breaks off before its end")
-
-
-def _reason(error: Exception) -> str:
-    """GDAL's own words where rasterio hides them behind `See previous exception`."""
-    return str(error.__cause__ or error).strip().rstrip(".")
 
 
 def data_bands(dataset: DatasetReader) -> list[int]:

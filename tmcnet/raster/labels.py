@@ -13,7 +13,8 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.entry import shorten
-from tmcnet.raster.io import BoolArray, Box, ByteArray, inner_window, open_raster, place, values_and_mask
+from tmcnet.raster.io import BoolArray, Box, ByteArray, inner_window, place, values_and_mask
+from tmcnet.raster.opening import open_raster
 
 Unknown: TypeAlias = dict[int, int]
 """Pixel counts of codes that mean nothing, by code (colours packed as `r * 65536 + g * 256 + b`)."""

@@ -110,7 +110,11 @@ def cut(image: FloatArray, row: int, col: int, height: int, width: int) -> Float
 
 
 def correlate(
-    template: FloatArray, template_valid: BoolArray, search: FloatArray, search_valid: BoolArray, min_valid: float = 0.5
+    template: FloatArray,
+    template_valid: BoolArray,
+    search: FloatArray,
+    search_valid: BoolArray,
+    min_valid: float = 0.5,
 ) -> FloatArray:
     """Correlation of described windows with wider windows at every whole shift.
 

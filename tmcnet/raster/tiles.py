@@ -21,9 +21,10 @@ from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.backscatter import to_db
 from tmcnet.raster.entry import TRAIN
 from tmcnet.raster.inventory import GEOREFERENCED
-from tmcnet.raster.io import Box, ByteArray, FloatArray, Grid, open_raster, read_float, read_grid, read_labels
+from tmcnet.raster.io import Box, ByteArray, FloatArray, Grid, read_float, read_grid, read_labels
 from tmcnet.raster.io import write_raster as write
 from tmcnet.raster.labels import LabelCoder
+from tmcnet.raster.opening import open_raster
 from tmcnet.raster.records import Inventory, Record
 from tmcnet.raster.warp import to_dtype
 from tmcnet.store import TileStore

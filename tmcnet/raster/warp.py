@@ -11,7 +11,8 @@ import numpy.typing as npt
 from affine import Affine
 
 from tmcnet.raster.gdal_tools import run_tool
-from tmcnet.raster.io import FloatArray, Grid, open_raster, write_raster
+from tmcnet.raster.io import FloatArray, Grid, write_raster
+from tmcnet.raster.opening import open_raster
 from tmcnet.raster.projection import reproject_points
 
 Method: TypeAlias = Literal["average", "bilinear", "near"]

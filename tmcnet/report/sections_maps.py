@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -54,8 +55,8 @@ def maps(results: Results, painter: Painter) -> Section:
     section.blocks.append(Text(f"The tiles below are drawn with the mapped run of the best {metric}: {who}."))
     section.blocks.append(_legend(results))
     section.blocks.append(Text("Confidence goes from dark blue (0 %) to yellow (100 %)."))
-    examples = [e for place in _example_places(results, found[run]) if (e := painter.example(place, run))]
-    examples = examples[: results.config.report.examples]
+    drawn = (e for place in _example_places(results, found[run]) if (e := painter.example(place, run)))
+    examples = list(islice(drawn, results.config.report.examples))
     section.blocks += examples
     if not examples:
         section.blocks.append(Note("No test tile lies in a mapped scene, so there are no examples side by side."))

@@ -59,7 +59,6 @@ class PretrainModule(StepModule[ViewBatch]):
         patch_size: Side of a patch in pixels.
         optimiser: How weights are updated.
         build: Makes the batch of a step.
-        curves: Says at which steps the embeddings are looked at.
     """
 
     def __init__(
@@ -69,10 +68,9 @@ class PretrainModule(StepModule[ViewBatch]):
         patch_size: int,
         optimiser: OptimiserPlan,
         build: StepBuilder,
-        curves: Curves,
     ) -> None:
         super().__init__(network, optimiser, build)
-        self.method, self.patch_size, self.curves = method, patch_size, curves
+        self.method, self.patch_size = method, patch_size
         self.loss = TupleNTXent(
             method.temperature, method.perturbation_weight, method.variant, perturbation=method.perturbation
         )
@@ -148,6 +146,18 @@ def _settings(
     }
 
 
+def _record(config: PretrainConfig, curves: Curves, batch_size: int, n_tiles: int, network: TMCNet) -> dict[str, Any]:
+    """What the run came to."""
+    return {
+        "metrics": curves.rows[config.steps],
+        "steps": config.steps,
+        "batch_size": batch_size,
+        "batch_size_wanted": config.batch_size,
+        "n_tiles": n_tiles,
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+
+
 def pretrain(
     tiles_root: Path,
     train_list: Path,
@@ -188,9 +198,8 @@ def pretrain(
     network = _network(sensors, model, method, config.seed)
     curves = Curves(config.log_every, config.steps)
     views = ViewMaker(config, sensors, method.variant, statistics.clip)
-    builder = StepBuilder(tiles, views, batch_size, config.seed)
-    plan = optimiser_plan(config, method)
-    module = PretrainModule(network, method, config.patch_size, plan, builder, curves)
+    build = StepBuilder(tiles, views, batch_size, config.seed)
+    module = PretrainModule(network, method, config.patch_size, optimiser_plan(config, method), build)
     settings = _settings(method_name, method, config, model, sensors)
     loop = LoopPlan(
         label=f"pretrain {method_name}",
@@ -205,14 +214,7 @@ def pretrain(
     )
     fit(module, loop, curves)
     record = {
-        "kind": "encoder",
-        **settings,
-        "metrics": curves.rows[config.steps],
-        "steps": config.steps,
-        "batch_size": batch_size,
-        "batch_size_wanted": config.batch_size,
-        "n_tiles": len(names),
-        "parameters": sum(p.numel() for p in network.parameters()),
+        **_record(config, curves, batch_size, len(names), network),
         "seconds": round(time.monotonic() - began, 1),
     }
     _write(out, network, curves, statistics, settings, record)
@@ -236,4 +238,4 @@ def _write(
     }
     save_weights(out / "weights.safetensors", network.state_dict(), header)
     curves.write(out / "curves.csv")
-    (out / "summary.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "summary.json").write_text(json.dumps({"kind": "encoder", **settings, **record}, indent=1) + "\n")

@@ -7,7 +7,7 @@ rule finetune_run:
     input:
         tiles=rules.make_tiles.output.index,
         splits=rules.make_splits.output.manifest,
-        normalisation=rules.normalise.output,
+        normalisation=rules.normalise.output.json,
         start=start_weights,
     output:
         weights=f"{RESULTS}/finetune/{{run}}/weights.safetensors",

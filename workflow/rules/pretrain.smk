@@ -7,7 +7,7 @@ rule pretrain_method:
     input:
         tiles=rules.make_tiles.output.index,
         train=rules.make_splits.output.train,
-        normalisation=rules.normalise.output,
+        normalisation=rules.normalise.output.json,
     output:
         weights=f"{RESULTS}/pretrain/{{method}}/weights.safetensors",
         curves=f"{RESULTS}/pretrain/{{method}}/curves.csv",

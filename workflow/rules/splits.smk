@@ -32,7 +32,7 @@ rule normalise:
         tiles=rules.make_tiles.output.index,
         train=rules.make_splits.output.train,
     output:
-        f"{RESULTS}/normalisation.json",
+        json=f"{RESULTS}/normalisation.json",
     log:
         f"{RESULTS}/logs/normalise.log",
     benchmark:

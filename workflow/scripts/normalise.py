@@ -13,5 +13,5 @@ with logged(snakemake.log[0]):
         Path(snakemake.input.train),
         SensorsConfig.model_validate(snakemake.params.sensors),
         NormaliseConfig.model_validate(snakemake.params.normalise),
-        Path(snakemake.output[0]),
+        Path(snakemake.output.json),
     )
