@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -76,7 +76,7 @@ def _checkerboard(first: FloatArray, second: FloatArray) -> FloatArray:
     return np.where(((rows + cols) % 2 == 0)[..., None], first, second)
 
 
-def _arrows(axis: Any, alignment: Alignment, step: int) -> None:
+def _arrows(axis: Axes, alignment: Alignment, step: int) -> None:
     """Control points as arrows from the optical to the SAR position, lengthened to be seen, with a scale."""
     if not alignment.points:
         axis.set_title("No control point could be matched reliably")

@@ -74,7 +74,7 @@ def _match_strip(
     two = matching.describe(matching.cut(moving, top, -margin, height, width), ranges[1])
     parts = []
     for start in range(0, len(points), BATCH):
-        corners = points[start : start + BATCH] + [margin - half, -top - half]
+        corners = points[start : start + BATCH] + np.array([margin - half, -top - half], dtype=np.int64)
         small = _gather(one, corners, window.side)
         large = _gather(two, corners - window.reach, window.side + 2 * window.reach)
         parts.append(matching.locate(matching.correlate(*small, *large)))

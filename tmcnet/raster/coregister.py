@@ -153,7 +153,7 @@ def _overview(one: FloatArray, two: FloatArray, config: AlignConfig) -> Array:
     template = matching.describe(matching.cut(small[0], 0, 0, side, side), matching.value_range(small[0]))
     wide = matching.cut(small[1], -reach, -reach, side + 2 * reach, side + 2 * reach)
     search = matching.describe(wide, matching.value_range(small[1]))
-    surface = matching.correlate(*(part[None] for part in (*template, *search)), min_valid=0.02)
+    surface = matching.correlate(template[0][None], template[1][None], search[0][None], search[1][None], 0.02)
     found = matching.locate(surface)
     shift = np.array([found.dx[0], found.dy[0]], dtype=np.float64) * scale
     return np.column_stack([np.eye(2), shift]) if np.isfinite(shift).all() else IDENTITY
@@ -169,7 +169,7 @@ def _refined(one: FloatArray, two: FloatArray, matrix: Array, config: AlignConfi
     miss = np.hypot(there.dx + back.dx, there.dy + back.dy)
     good &= np.nan_to_num(miss, nan=np.inf) < ROUND_TRIP
     step = np.stack([there.dx - back.dx, there.dy - back.dy], axis=1)[good] / 2.0
-    source = grid[good] * float(level.scale) + (level.scale - 1) / 2.0
+    source = np.asarray(grid[good] * level.scale + (level.scale - 1) / 2.0, dtype=np.float64)
     target = affine_fit.apply(matrix, source + level.scale * step.astype(np.float64))
     agree = affine_fit.consensus(source, target, level.agreement)
     if agree.sum() < 4:

@@ -1,8 +1,8 @@
 """Find where a window of one image lies in another one taken by a different kind of sensor.
 
 Optical and SAR brightness have little in common, but edges lie in the same places and run in the same directions.
-So images are described, pixel by pixel, by how strong the gradient is along each of a few directions, whichever side is
-the brighter one, and windows of these descriptions are compared. The idea of dense oriented-gradient channels
+So images are described, pixel by pixel, by how strong the gradient is along each of a few directions, whichever
+side is the brighter one, and windows of these descriptions are compared. The idea of dense oriented-gradient channels
 compared by FFT is that of Ye et al., "Fast and robust matching for multimodal remote sensing image registration",
 IEEE TGRS 2019 (CFOG).
 """

@@ -97,7 +97,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side under one caption, with the class colours where they show classes."""
+    """Pictures side by side under one caption; `wide` gives each more room."""
 
     kind: ClassVar[str] = "gallery"
     caption: str

@@ -34,7 +34,7 @@ def inventory(results: Results) -> Section:
     section = Section("data", "Data")
     table = results.inventory
     if table.empty:
-        section.blocks.append(Note("The inventory (inventory.csv) is missing: run the stage `inventory`."))
+        section.blocks.append(Note("The inventory (inventory.csv) is missing: run the stage “inventory”."))
         return section
     section.blocks.append(Text(f"The inventory has {plural(len(table), 'row')}, as found in the files themselves."))
     columns = [str(c) for c in table.columns]
@@ -45,7 +45,9 @@ def inventory(results: Results) -> Section:
         section.blocks.append(_summary(table))
         caption = f"The first {len(shown)} of {len(table)} rows; tables/inventory.csv has all of them."
     rows = [[_short(str(v)) for v in row] for row in shown.itertuples(index=False)]
-    section.blocks.append(Table("inventory", caption, columns, rows, numeric, frame=table))
+    section.blocks.append(
+        Table("inventory", caption, [c.replace("_", " ") for c in columns], rows, numeric, frame=table)
+    )
     return section
 
 
@@ -126,7 +128,7 @@ def tiles(results: Results) -> Section:
     section = Section("tiles", "Tiles")
     index = results.index
     if index.empty or "scene" not in index:
-        section.blocks.append(Note("The tile index (tiles/index.csv) is missing: run the stage `tiles`."))
+        section.blocks.append(Note("The tile index (tiles/index.csv) is missing: run the stage “tiles”."))
         return section
     sizes = ", ".join(
         f"{h:g} by {w:g}" for h, w in index[["height", "width"]].drop_duplicates().head(3).itertuples(index=False)
@@ -154,7 +156,7 @@ def splits(results: Results) -> Section:
     section = Section("splits", "Splits")
     manifest = results.manifest
     if not manifest:
-        section.blocks.append(Note("The split manifest (splits/manifest.json) is missing: run the stage `splits`."))
+        section.blocks.append(Note("The split manifest (splits/manifest.json) is missing: run the stage “splits”."))
         return section
     section.blocks.append(Text(_method_text(results)))
     for warning in manifest.get("warnings", []):
@@ -174,7 +176,7 @@ def _method_text(results: Results) -> str:
     how = {
         "blocks": f"Blocks of {splits.block_size} pixels belong to one part each; guard: {splits.guard} pixels.",
         "scenes": "Whole scenes go to one part each.",
-        "column": f"All tiles with the same `{splits.column}` go to one part.",
+        "column": f"All tiles with the same “{splits.column}” go to one part.",
         "given": "The parts are the ones that the source comes with.",
     }[splits.method]
     dropped = len(manifest.get("dropped", []))

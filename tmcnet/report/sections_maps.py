@@ -46,7 +46,7 @@ def maps(results: Results, painter: Painter) -> Section:
     section = Section("maps", "Maps")
     found = mapped(results)
     if not found:
-        section.blocks.append(Note("There are no maps yet (maps/<scene>/<run>.tif): run the stage `maps`."))
+        section.blocks.append(Note("There are no maps yet (maps/<scene>/<run>.tif): run the stage “maps”."))
         return section
     run = next(iter(found))
     label = Series(run.network, run.variant, run.method).label

@@ -55,7 +55,7 @@ GLOSSARY = (
     ("Random start", "The network learns from labels alone. What pre-training is worth is judged against it."),
     (
         "Variant",
-        "`reference` follows the published code, `corrected` mends its defects and goes unnamed in figures.",
+        "“reference” follows the published code, “corrected” mends its defects and goes unnamed in figures.",
     ),
 )
 

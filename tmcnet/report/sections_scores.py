@@ -95,7 +95,7 @@ def scores(results: Results) -> Section:
         names = _some([r.name for r in results.missing])
         section.blocks.append(Note(f"{plural(len(results.missing), 'run')} without scores: {names}."))
     if results.scores.table.empty:
-        section.blocks.append(Note("The scores (metrics.csv) are missing: run the stage `evaluate`."))
+        section.blocks.append(Note("The scores (metrics.csv) are missing: run the stage “evaluate”."))
         return section
     shown = [metric for metric in METRICS if metric in results.scores.table]
     section.blocks.append(label_efficiency(results, shown, "label_efficiency"))
@@ -225,7 +225,7 @@ def calibration(results: Results) -> Section:
         errors = [number_text(number(e)) for e in (record.get("ece"), scaled.get("ece"))]
         rows.append([Series(run.network, run.variant, run.method).label, percent(run.fraction), *errors])
     caption = (
-        "Expected calibration error (ECE): the mean gap between confidence and accuracy; 0 is perfect. `Scaled` is "
+        "Expected calibration error (ECE): the mean gap between confidence and accuracy; 0 is perfect. “Scaled” is "
         "after dividing the logits by a temperature fitted on the validation part."
     )
     columns = ["Run", "Labels", "ECE", "ECE, scaled"]

@@ -74,7 +74,7 @@ def simulate_scene(config: DemoConfig, name: str, folder: Path) -> None:
     margin = 2 * BORDER + int(np.ceil(config.displacement))
     land = make_landscape(draw("landscape"), config.size, margin)
     inner = slice(margin, margin + config.size)
-    image = optical.render_optical(draw("optical"), land, config.cloud_share)[:, inner, inner]
+    image = optical.render_optical(draw("optical"), land, config.cloud_share, inner)[:, inner, inner]
     image = _cut_swath(draw("swath"), image)
     labels = land.label[inner, inner]
     field = make_displacement(draw("displacement"), config.size, config.displacement)

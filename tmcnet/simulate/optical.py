@@ -15,13 +15,16 @@ HAZE = np.array([3.0, 1.9, 1.2, 0.5], dtype=np.float32)
 """Path radiance in percent reflectance, per band, where haze is 1: it falls with the wavelength."""
 
 
-def render_optical(rng: np.random.Generator, land: Landscape, cloud_share: float) -> npt.NDArray[np.uint16]:
+def render_optical(
+    rng: np.random.Generator, land: Landscape, cloud_share: float, inner: slice
+) -> npt.NDArray[np.uint16]:
     """The scene as digital numbers of 0.01 % reflectance; 4 x H x W, never 0.
 
     Args:
         rng: Source of randomness.
         land: The ground.
         cloud_share: Share of the scene under cloud, about.
+        inner: Rows, and columns, of the scene within the landscape.
     """
     shape = land.surface.shape
     reflectance = column("reflectance").T[:, land.surface] * _brightness(rng, land) * _relief(land)
@@ -30,9 +33,9 @@ def render_optical(rng: np.random.Generator, land: Landscape, cloud_share: float
     haze = 0.45 + 0.30 * fractal(rng, shape, 260.0, 3)
     reflectance += HAZE[:, None, None] * np.maximum(haze, 0.0)
     if cloud_share > 0:
-        reflectance = _cloud(rng, reflectance, cloud_share)
+        reflectance = _cloud(rng, reflectance, cloud_share, inner)
     reflectance *= 1.0 + 0.012 * rng.standard_normal(reflectance.shape).astype(np.float32)
-    return np.clip(np.rint(reflectance * 100.0), 1, 12000).astype(np.uint16)
+    return np.asarray(np.clip(np.rint(reflectance * 100.0), 1, 12000), dtype=np.uint16)
 
 
 def _brightness(rng: np.random.Generator, land: Landscape) -> FloatMap:
@@ -61,11 +64,11 @@ def _relief(land: Landscape) -> FloatMap:
     return np.asarray(np.clip(1.0 - 0.30 * (dx + 1.2 * dy), 0.55, 1.35), dtype=np.float32)
 
 
-def _cloud(rng: np.random.Generator, reflectance: FloatMap, share: float) -> FloatMap:
+def _cloud(rng: np.random.Generator, reflectance: FloatMap, share: float, inner: slice) -> FloatMap:
     """Lay clouds over the scene, and their shadows to the north-west of them."""
     shape = (reflectance.shape[1], reflectance.shape[2])
     field = fractal(rng, shape, 150.0, 6, 0.55)
-    threshold = float(np.quantile(field, 1.0 - share))
+    threshold = float(np.quantile(field[inner, inner], 1.0 - share))
     opacity = np.clip((field - threshold + 0.16) / 0.5, 0.0, 1.0)
     shadow = ndimage.shift(opacity, (-rng.uniform(14.0, 24.0), -rng.uniform(10.0, 20.0)), order=1, mode="nearest")
     shaded = reflectance * (1.0 - 0.62 * np.clip(1.3 * ndimage.gaussian_filter(shadow, 1.5), 0.0, 1.0))

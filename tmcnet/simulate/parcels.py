@@ -55,7 +55,7 @@ def make_parcels(rng: np.random.Generator, shape: tuple[int, int], track_share: 
     across, key = _strips(rng, x, y, block, len(centres))
     _, parcel = np.unique(key, return_inverse=True)
     parcel = parcel.reshape(shape).astype(np.int32)
-    return Parcels(block.astype(np.int32), parcel, int(parcel.max()) + 1, across, track)
+    return Parcels(block.astype(np.int32), np.asarray(parcel, dtype=np.int32), int(parcel.max()) + 1, across, track)
 
 
 def _centres(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.float64]:

@@ -21,8 +21,8 @@ SAR_GRIDS = (("EPSG:3035", 8.0), ("EPSG:32633", 9.0), ("EPSG:3035", 12.0), ("EPS
 """CRS and pixel size of the SAR images, taken in turn."""
 BORDER = 16
 """Margin of the SAR image around the optical one, in optical pixels, over and above the displacement."""
-STEP = 16
-"""Coordinates are projected at every so many pixels and interpolated between: errs by less than 1 cm."""
+STEP = 8
+"""Coordinates are computed at every so many pixels and interpolated between: errs by under 0.01 pixels."""
 
 
 @dataclass(frozen=True)

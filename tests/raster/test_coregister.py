@@ -1,0 +1,196 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.warp import Resampling, reproject
+from scipy import ndimage
+
+from tmcnet.config import AlignConfig, DemoConfig
+from tmcnet.raster import affine_fit, matching
+from tmcnet.raster.alignment_picture import draw
+from tmcnet.raster.control_points import Window, control_grid, match
+from tmcnet.raster.coregister import estimate, warp
+from tmcnet.simulate import simulate_scene
+
+SIZE = 320
+
+
+def demo_pair(folder, name="birch", **settings):
+    simulate_scene(DemoConfig(size=SIZE, **settings), name, folder)
+    with rasterio.open(folder / "optical.tif") as optical, rasterio.open(folder / "sar.tif") as sar:
+        reference = optical.read().astype(np.float32)
+        reference[reference == 0] = np.nan
+        moving = np.full((2, SIZE, SIZE), np.nan, np.float32)
+        reproject(
+            sar.read(), moving, src_transform=sar.transform, src_crs=sar.crs, dst_transform=optical.transform,
+            dst_crs=optical.crs, resampling=Resampling.bilinear, src_nodata=np.nan, dst_nodata=np.nan,
+        )  # fmt: skip
+    return reference, 10 * np.log10(np.maximum(moving, 1e-5)), np.load(folder / "truth.npz")["displacement"]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return demo_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="module")
+def found(pair):
+    return estimate(pair[0], pair[1])
+
+
+def residual(alignment, displacement):
+    height, width = displacement.shape[:2]
+    points = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2).astype(float)
+    moved = affine_fit.apply(np.array(alignment.matrix), points) - points
+    return np.hypot(*(moved - displacement.reshape(-1, 2)).T)
+
+
+def test_known_displacement_is_found_to_half_a_pixel(pair, found):
+    assert found.status == "aligned"
+    assert np.median(np.hypot(*pair[2].reshape(-1, 2).T)) > 4.0
+    assert np.median(residual(found, pair[2])) < 0.5
+
+
+def test_record_is_plain_json_and_holds_the_points(found):
+    record = json.loads(json.dumps(found.to_dict()))
+    assert {"status", "model", "matrix", "n_points", "n_inliers", "rmse_px", "reason", "points"} == set(record)
+    assert np.shape(record["matrix"]) == (2, 3)
+    assert record["n_points"] == len(record["points"])
+    assert record["n_inliers"] == sum(p[4] for p in record["points"])
+
+
+def test_second_pass_finds_nothing_left_to_correct(pair, found):
+    corrected = warp(pair[1], np.array(found.matrix))
+    again = estimate(pair[0], corrected)
+    largest = residual(again, np.zeros((SIZE, SIZE, 2))).max()
+    assert again.status == "already_aligned" or largest < 0.6
+    if again.status == "already_aligned":
+        assert again.matrix == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+
+
+def test_same_input_gives_the_same_record(pair, found):
+    assert estimate(pair[0], pair[1]).to_dict() == found.to_dict()
+
+
+def test_unrelated_images_are_rejected(pair, tmp_path):
+    stranger = demo_pair(tmp_path, "cedar")[1]
+    result = estimate(pair[0], stranger)
+    assert (result.status, result.model, result.rmse_px) == ("rejected", "none", None)
+    assert result.matrix == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    assert result.reason
+
+
+@pytest.mark.parametrize("kind", ["constant", "noise", "nothing"])
+def test_images_without_common_content_are_rejected(pair, kind):
+    rng = np.random.default_rng(0)
+    moving = {"constant": np.ones((SIZE, SIZE)), "noise": rng.normal(size=(SIZE, SIZE))}.get(kind)
+    moving = np.full((SIZE, SIZE), np.nan) if moving is None else moving
+    assert estimate(pair[0], moving.astype(np.float32)).status == "rejected"
+
+
+def test_contrast_reversal_and_no_data_do_not_matter(pair):
+    image = pair[0][1]
+    shift = np.array([[1.0, 0.0, 4.3], [0.0, 1.0, -2.6]])
+    moving = -warp(image[None], np.array([[1.0, 0.0, -4.3], [0.0, 1.0, 2.6]]))[0]
+    moving[:, :60] = np.nan
+    moving[200:240, 150:220] = np.nan
+    result = estimate(image, moving)
+    assert result.status == "aligned"
+    points = np.array([[60.0, 40.0], [250.0, 90.0], [160.0, 260.0]])
+    error = affine_fit.apply(np.array(result.matrix), points) - affine_fit.apply(shift, points)
+    assert np.abs(error).max() < 0.15
+
+
+def test_pure_shift_gets_the_shift_model_or_an_affine_one_as_good(pair):
+    image = pair[0][2]
+    result = estimate(image, warp(image[None], np.array([[1.0, 0.0, 3.0], [0.0, 1.0, 5.0]]))[0])
+    assert np.allclose(np.array(result.matrix) @ [SIZE / 2, SIZE / 2, 1], [SIZE / 2 - 3, SIZE / 2 - 5], atol=0.1)
+
+
+def test_different_grids_are_a_programming_error(pair):
+    with pytest.raises(ValueError, match="one grid"):
+        estimate(pair[0], pair[1][:, :-1])
+
+
+def test_correlation_against_the_slow_formula():
+    rng = np.random.default_rng(1)
+    search = rng.random((1, 3, 14, 14)).astype(np.float32)
+    search_valid = rng.random((1, 14, 14)) > 0.1
+    template = search[:, :, 3:13, 1:11].copy()
+    template_valid = rng.random((1, 10, 10)) > 0.1
+    surface = matching.correlate(template, template_valid, search, search_valid)[0]
+    first = template[0] - (template[0] * template_valid).sum((1, 2), keepdims=True) / template_valid.sum()
+    second = search[0] - (search[0] * search_valid).sum((1, 2), keepdims=True) / search_valid.sum()
+    for row in range(5):
+        for col in range(5):
+            part = second[:, row : row + 10, col : col + 10]
+            both = template_valid[0] & search_valid[0, row : row + 10, col : col + 10]
+            top = (first * part * both).sum()
+            bottom = np.sqrt((first**2 * both).sum() * (part**2 * both).sum())
+            assert surface[row, col] == pytest.approx(top / bottom, abs=1e-4)
+    assert np.unravel_index(surface.argmax(), surface.shape) == (3, 1)
+
+
+def test_peak_is_found_between_pixels():
+    y, x = np.mgrid[-6:7, -6:7]
+    surface = np.exp(-((x - 1.3) ** 2 + (y + 2.4) ** 2) / 18.0)[None].astype(np.float32)
+    found = matching.locate(surface)
+    assert found.dx[0] == pytest.approx(1.3, abs=0.05)
+    assert found.dy[0] == pytest.approx(-2.4, abs=0.05)
+
+
+def test_strips_do_not_change_what_is_found(pair, monkeypatch):
+    image, grid = pair[0][:1], control_grid((SIZE, SIZE), 32)
+    whole = match(image, ndimage.shift(image, (0, 2, -1), order=1, mode="nearest"), grid, Window(48, 5))
+    ok = np.isfinite(whole.dx)
+    assert ok.sum() > 50
+    assert np.median(whole.dx[ok]) == pytest.approx(-1.0, abs=0.05)
+    assert np.median(whole.dy[ok]) == pytest.approx(2.0, abs=0.05)
+
+
+def test_robust_fit_survives_half_of_the_points_being_wrong():
+    rng = np.random.default_rng(2)
+    source = rng.uniform(0, 500, (200, 2))
+    truth = np.array([[1.004, -0.01, 5.0], [0.01, 0.997, -3.0]])
+    target = affine_fit.apply(truth, source) + rng.normal(0, 0.2, (200, 2))
+    target[::2] += rng.uniform(-15, 15, (100, 2))
+    agree = affine_fit.consensus(source, target, 1.5)
+    fitted = affine_fit.refine(source, target, agree, 1.5, "affine")
+    assert np.abs(affine_fit.apply(fitted, source) - affine_fit.apply(truth, source)).max() < 0.3
+
+
+def test_picture_shows_something(pair, found, tmp_path):
+    draw(pair[0], pair[1], warp(pair[1], np.array(found.matrix)), found, tmp_path / "alignment.png")
+    rejected = estimate(pair[0], np.ones((SIZE, SIZE), np.float32))
+    draw(pair[0], pair[1], pair[1], rejected, tmp_path / "rejected.png")
+    for name in ("alignment.png", "rejected.png"):
+        assert (tmp_path / name).read_bytes()[1:4] == b"PNG"
+        assert 50_000 < (tmp_path / name).stat().st_size < 5_000_000
+
+
+def real(name):
+    root = os.environ.get("TMCNET_DATA")
+    if not root:
+        pytest.skip("TMCNET_DATA is not set: the real pairs are needed here")
+    with rasterio.open(Path(root) / name) as dataset:
+        return dataset.read().astype(np.float32)
+
+
+def test_real_pair_with_checkpoints_is_brought_back_from_a_known_shift():
+    optical, sar = real("coregistration/cfog_2/optical.tif"), real("coregistration/cfog_2/sar.tif")
+    table = Path(os.environ["TMCNET_DATA"]) / "coregistration/cfog_2/checkpoints.csv"
+    checks = np.loadtxt(table, delimiter=",", skiprows=1)
+    design = np.column_stack([checks[:, :2], np.ones(len(checks))])
+    affine = np.linalg.lstsq(design, checks[:, 2:], rcond=None)[0].T
+    georeference = affine - np.array([[0, 0, 6.0], [0, 0, -4.0]])
+    result = estimate(optical, warp(sar, georeference), AlignConfig(spacing=48))
+    seen = affine_fit.apply(georeference, affine_fit.apply(np.array(result.matrix), checks[:, :2]))
+    assert np.sqrt(((seen - checks[:, 2:]) ** 2).sum(axis=1).mean()) < 0.95
+
+
+def test_real_strangers_are_rejected():
+    optical, sar = real("volkov/034_opt.tif"), real("volkov/280_sar.tif")
+    assert estimate(optical[:, :512, :512], sar[:, :512, :512]).status == "rejected"
