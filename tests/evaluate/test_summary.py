@@ -36,12 +36,11 @@ def write_run(root, run, tiles=TILES):
 
 
 def gather(root, runs=RUNS, seed=1):
-    index = pd.DataFrame({"tile": TILES})
+    index = pd.DataFrame(
+        {"tile": TILES, "scene": "s", "row": np.arange(24) * 32, "col": 0, "height": 32, "width": 32}
+    )
     index.to_csv(root / "index.csv", index=False)
-    blocks = [
-        {"scene": "s", "row": i, "col": 0, "part": "test", "tiles": TILES[2 * i : 2 * i + 2]} for i in range(10)
-    ]
-    (root / "manifest.json").write_text(json.dumps({"blocks": blocks}))
+    (root / "manifest.json").write_text(json.dumps({"config": {"block_size": 64}}))
     files = [root / name for name in ("metrics.csv", "metrics.json", "comparisons.csv")]
     config = EvaluateConfig(bootstrap=400, seed=seed)
     summarise(root / "evaluate", runs, root / "index.csv", root / "manifest.json", config, *files)
@@ -90,7 +89,7 @@ def test_comparisons_find_what_was_planted_and_nothing_else(folder):
     assert set(networks.fraction) == {5}
     assert not networks.significant.any()
     assert (pairs.p_holm >= pairs.p).all()
-    assert set(pairs.n_blocks) == {14}  # ten blocks of two tiles, and four tiles in no block
+    assert set(pairs.n_blocks) == {12}  # blocks of two tiles
 
 
 def test_same_seed_same_files(folder):

@@ -9,9 +9,9 @@ from rasterio.warp import Resampling, reproject
 from scipy import ndimage
 
 from tmcnet.config import AlignConfig, DemoConfig
-from tmcnet.raster import affine_fit, matching
+from tmcnet.raster import affine_fit, control_points, matching
 from tmcnet.raster.alignment_picture import draw
-from tmcnet.raster.control_points import Window, control_grid, match
+from tmcnet.raster.control_points import control_grid
 from tmcnet.raster.coregister import estimate, warp
 from tmcnet.simulate import simulate_scene
 
@@ -142,11 +142,17 @@ def test_peak_is_found_between_pixels():
     assert found.dy[0] == pytest.approx(-2.4, abs=0.05)
 
 
-def test_strips_do_not_change_what_is_found(pair, monkeypatch):
+def test_strips_make_no_difference_and_a_known_shift_is_matched(pair, monkeypatch):
     image, grid = pair[0][:1], control_grid((SIZE, SIZE), 32)
-    whole = match(image, ndimage.shift(image, (0, 2, -1), order=1, mode="nearest"), grid, Window(48, 5))
-    ok = np.isfinite(whole.dx)
+    moved = ndimage.shift(image, (0, 2, -1), order=1, mode="nearest")
+    found = []
+    for strip in (100, 2):
+        monkeypatch.setattr(control_points, "STRIP", strip)
+        found.append(control_points.match(image, moved, grid, control_points.Window(48, 5)))
+    whole, cut = found
+    ok = np.isfinite(whole.dx) & np.isfinite(cut.dx)
     assert ok.sum() > 50
+    assert np.median(np.abs(whole.dx[ok] - cut.dx[ok])) < 0.02
     assert np.median(whole.dx[ok]) == pytest.approx(-1.0, abs=0.05)
     assert np.median(whole.dy[ok]) == pytest.approx(2.0, abs=0.05)
 

@@ -107,7 +107,8 @@ def _yaml(value: Any) -> str:  # noqa: ANN401 - defaults are of any kind
     if isinstance(value, dict):
         value = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in value.items()}
     plain = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    text: str = yaml.safe_dump(plain, default_flow_style=True, width=1000)
+    return text.removesuffix("\n...\n").strip()
 
 
 def _escape(text: str) -> str:

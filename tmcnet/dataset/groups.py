@@ -41,8 +41,8 @@ def group_tiles(index: TileIndex, config: SplitsConfig) -> Groups:
 
 def _blocks(index: TileIndex, size: int) -> Groups:
     """Square blocks from the scene's first pixel on; a tile belongs to the block that its centre lies in."""
-    row = (2 * index.window[:, 0] + index.window[:, 2]) // (2 * size)
-    col = (2 * index.window[:, 1] + index.window[:, 3]) // (2 * size)
+    row = block_number(index.window[:, 0], index.window[:, 2], size)
+    col = block_number(index.window[:, 1], index.window[:, 3], size)
     rows, cols = int(np.ptp(row)) + 1, int(np.ptp(col)) + 1
     key = (index.scene * rows + (row - row.min())) * cols + (col - col.min())
     unique, of = np.unique(key, return_inverse=True)
@@ -52,6 +52,17 @@ def _blocks(index: TileIndex, size: int) -> Groups:
     )
     names = [f"{index.scenes[scene]}_r{r}_c{c}" for scene, r, c in places.tolist()]
     return Groups(of.astype(np.int64), names, places, "blocks")
+
+
+def block_number(first: IntArray, length: IntArray, size: int) -> IntArray:
+    """Number, along one axis, of the block that the centre of each window lies in.
+
+    Args:
+        first: N first pixels of the windows.
+        length: N lengths of the windows in pixels.
+        size: Side of a block in pixels.
+    """
+    return (2 * first + length) // (2 * size)
 
 
 def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tmcnet.config import EvaluateConfig, Run
+from tmcnet.dataset.groups import block_number
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import HEADLINE, Counts
 from tmcnet.evaluate.significance import Interval, Resamples, difference, holm, interval
@@ -21,6 +22,9 @@ from tmcnet.seeding import generator
 DRAWS_PER_COMPARISON = 80
 """Bootstrap draws for each comparison that p-values are corrected for: with fewer draws than that, the smallest
 p-value there can be would not stay below 5 % after the correction."""
+
+_WINDOW = ("row", "col", "height", "width")
+_LOWEST = {metric: -1.0 if metric == "kappa" else 0.0 for metric in HEADLINE}
 
 
 @dataclass(frozen=True, order=True)
@@ -102,16 +106,15 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
 
 
 def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
-    """Spatial block of each tile of the index, from the manifest of the splits.
+    """Spatial block of each tile of the index: the blocks of the splits, whatever the parts were made of.
 
-    A tile that lies in no block (ready-made tiles, or parts made of whole scenes) is a block of its own.
+    A ready-made tile, which is a scene of its own, is a block of its own.
     """
-    with index.open(newline="") as file:
-        of = {row["tile"]: f"tile {row['tile']}" for row in csv.DictReader(file)}
-    for block in json.loads(manifest.read_text()).get("blocks") or []:
-        name = f"block {block['scene']} {block['row']} {block['col']}"
-        of |= {tile: name for tile in block.get("tiles", []) if tile in of}
-    return of
+    size = int(json.loads(manifest.read_text())["config"]["block_size"])
+    tiles = pd.read_csv(index, usecols=["tile", "scene", *_WINDOW], dtype={"tile": str, "scene": str})
+    row, col, height, width = (tiles[name].to_numpy(np.int64) for name in _WINDOW)
+    places = zip(tiles["scene"], block_number(row, height, size), block_number(col, width, size), strict=True)
+    return {tile: f"{scene} {r} {c}" for tile, (scene, r, c) in zip(tiles["tile"], places, strict=True)}
 
 
 def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[tuple[Cell, str, Interval]]:
@@ -121,7 +124,9 @@ def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[
         random = generator(config.seed, "interval", cell.series, f"{cell.fraction:g}")
         resamples = Resamples.draw(blocks, seeds, config.bootstrap, random)
         for metric, score in HEADLINE.items():
-            yield cell, metric, interval(score, scored.counts, resamples, config.confidence)
+            found = interval(score, scored.counts, resamples, config.confidence)
+            # widened for few units, a limit may leave the range of the score
+            yield cell, metric, replace(found, low=max(found.low, _LOWEST[metric]), high=min(found.high, 1.0))
 
 
 def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[str, Any]]:

@@ -157,6 +157,8 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
     """
     _quiet()
     torch.set_num_threads(plan.threads)
+    # convolutions on the CPU are about a third faster this way, and those of tensor cores want it
+    module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.dropout_seed = plan.seed
     saver = StateSaver(plan.state, plan.checkpoint_every, plan.steps)
     progress = Progress(plan.label, plan.steps, plan.batch_size)

@@ -79,5 +79,5 @@ def build_optimiser(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """The optimiser of a network and its schedule, to be advanced once a step."""
     kind = torch.optim.Adam if plan.kind == "adam" else torch.optim.AdamW
-    optimiser = kind(parameter_groups(network, plan), lr=plan.learning_rate, betas=plan.betas)
+    optimiser = kind(parameter_groups(network, plan), lr=plan.learning_rate, betas=plan.betas, fused=True)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate_factor(plan))

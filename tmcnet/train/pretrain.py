@@ -128,8 +128,7 @@ def _network(sensors: SensorsConfig, model: ModelConfig, method: MethodConfig, s
     """A network with initial weights that depend on the seed alone; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        network = TMCNet(len(sensors.optical.bands), len(sensors.sar.bands), model, method)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return TMCNet(len(sensors.optical.bands), len(sensors.sar.bands), model, method)
 
 
 def _settings(
