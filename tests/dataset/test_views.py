@@ -163,6 +163,15 @@ def test_corrected_changes_are_mild(kind):
     assert np.median(correlations) > 0.8
 
 
+@pytest.mark.parametrize("kind", ["reflectance", "backscatter", "elevation"])
+def test_no_strength_changes_nothing(kind):
+    image = torch.rand(3, 32, 32) * 2 - 1
+    noise = torch.Generator().manual_seed(0)
+    for i in range(30):
+        result = corrected(image, kind, np.random.default_rng(i), noise, 1.5, strength=0.0)
+        assert torch.allclose(result, image, atol=1e-6)
+
+
 def test_blur_equals_the_textbook():
     image = torch.rand(2, 3, 9, 11, dtype=torch.float64)
     from scipy.ndimage import gaussian_filter

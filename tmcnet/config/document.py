@@ -78,9 +78,8 @@ def _type(annotation: Any) -> str:  # noqa: ANN401 - annotations are of any kind
         return f"names with {_type(args[1])}"
     if hasattr(annotation, "__metadata__"):
         return _type(args[0])
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
-        annotation.__name__, annotation.__name__
-    )
+    name = str(annotation.__name__)
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(name, name)
 
 
 def _limits(field: FieldInfo) -> str:
@@ -107,7 +106,7 @@ def _yaml(value: Any) -> str:  # noqa: ANN401 - defaults are of any kind
     if isinstance(value, dict):
         value = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in value.items()}
     plain = list(value) if isinstance(value, tuple) else value
-    text: str = yaml.safe_dump(plain, default_flow_style=True, width=1000)
+    text = str(yaml.safe_dump(plain, default_flow_style=True, width=1000))
     return text.removesuffix("\n...\n").strip()
 
 

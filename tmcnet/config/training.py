@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from tmcnet.config.base import Section
 Variant = Literal["reference", "corrected"]
 Network = Literal["mssnet", "early_fusion", "late_fusion", "optical_only", "sar_only"]
 LoadParts = Literal["backbone", "encoder", "all"]
+Dilation = Annotated[int, Field(ge=1)]
 RANDOM_START = "random"
 """Name of the start that loads nothing; reserved."""
 
@@ -23,8 +24,27 @@ class ModelConfig(Section):
     )
     width: int = Field(64, ge=8, description="Channels of the first stage; 64 in the published networks.")
     output_stride: Literal[8, 16] = Field(16, description="Input pixels per pixel of the deepest feature map.")
+    dilations: tuple[Dilation, Dilation, Dilation] = Field(
+        (6, 12, 18),
+        description="Dilations of the pyramid at output stride 16; doubled at 8. The outer taps of a dilation larger "
+        "than `crop_size` / `output_stride` fall on padding and are never trained, yet act on larger images: "
+        "small crops want small dilations.",
+    )
     aspp_channels: int = Field(256, ge=16, description="Channels of atrous spatial pyramid pooling.")
     decoder_channels: int = Field(256, ge=16, description="Channels of the decoder.")
+    detail_channels: int = Field(
+        16,
+        ge=0,
+        description="Channels of the full-resolution branch of all segmentation networks but the `reference` one; "
+        "0 leaves it out, which loses what is narrower than four pixels.",
+    )
+    dropout: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="Share of the encoder's output dropped in training; short schedules want less. The `reference` "
+        "variants always drop the published 0.5.",
+    )
     embedding: int = Field(64, ge=8, description="Length of the embeddings compared by the contrastive loss.")
 
 
@@ -74,6 +94,12 @@ class PretrainConfig(Section):
     batch_size: int = Field(16, ge=2, description="Tile pairs in a step.")
     crop_size: int = Field(96, ge=32, description="Side of a view in pixels after the random resized crop.")
     crop_area: tuple[float, float] = Field((0.4, 1.0), description="Range of the share of a tile that a crop covers.")
+    photometric: float = Field(
+        1.0,
+        ge=0,
+        le=2,
+        description="Strength of the changes of brightness and texture in `corrected` views; 0: none.",
+    )
     patch_size: int = Field(24, ge=4, description="Side of a local patch in pixels of the view.")
     patches: int = Field(4, ge=1, description="Corresponding patches drawn in each pair of views.")
     learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate.")
@@ -146,6 +172,9 @@ class FinetuneSettings(Section):
     warmup_steps: int = Field(20, ge=0, description="Steps over which the learning rate rises.")
     class_weights: bool = Field(
         True, description="Weigh classes by the inverse square root of their frequency in the label fraction."
+    )
+    photometric: float = Field(
+        0.25, ge=0, le=2, description="Strength of the changes of brightness and texture; 1 as in pre-training."
     )
     modality_dropout: float = Field(
         0.0, ge=0, lt=1, description="Chance that a training sample is shown with one sensor missing."

@@ -49,7 +49,12 @@ def _sum_of_shifts(x: Tensor, taps: npt.NDArray[np.float64], dim: int) -> Tensor
 
 
 def corrected(
-    image: Tensor, kind: SensorKind, rng: np.random.Generator, noise: torch.Generator, clip: float
+    image: Tensor,
+    kind: SensorKind,
+    rng: np.random.Generator,
+    noise: torch.Generator,
+    clip: float,
+    strength: float = 1.0,
 ) -> Tensor:
     """Change an image as its kind of sensor may change between two looks at the same ground.
 
@@ -62,20 +67,22 @@ def corrected(
         rng: Source of all draws but the speckle.
         noise: Source of the speckle.
         clip: Largest absolute value after normalisation.
+        strength: Factor on the size of all changes, and on the chance of those that happen or not.
 
     Returns:
         A new tensor of the same shape.
     """
-    image = image + rng.uniform(-OFFSET, OFFSET)
+    image = image + strength * rng.uniform(-OFFSET, OFFSET)
     if kind == "backscatter":
         speckle = torch.randn(image.shape, generator=noise, dtype=image.dtype)
-        return image.add_(speckle, alpha=rng.uniform(0, SPECKLE))
+        return image.add_(speckle, alpha=strength * rng.uniform(0, SPECKLE))
     if kind == "reflectance":
-        gamma, contrast = np.exp(rng.uniform(-GAMMA, GAMMA)), np.exp(rng.uniform(-CONTRAST, CONTRAST))
+        gamma = np.exp(strength * rng.uniform(-GAMMA, GAMMA))
+        contrast = np.exp(strength * rng.uniform(-CONTRAST, CONTRAST))
         image.add_(clip).div_(2 * clip).clamp_(0, 1).pow_(gamma).mul_(2 * clip).sub_(clip).mul_(contrast)
-        if rng.random() < BLUR_CHANCE:
+        if rng.random() < strength * BLUR_CHANCE:
             image = gaussian_blur(image[None], 5, rng.uniform(0.3, 1.2))[0]
-        if rng.random() < DROP_CHANCE and len(image) > 1:
+        if rng.random() < strength * DROP_CHANCE and len(image) > 1:
             image[rng.integers(len(image))] = 0
     return image
 

@@ -149,4 +149,5 @@ class ViewMaker:
     def _own(self, cuts: list[Tensor], rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, ...]:
         """Changes of each of optical 1, 2, SAR 1, 2 on its own, as its sensor allows."""
         kinds = [self.sensors.optical.kind] * 2 + [self.sensors.sar.kind] * 2
-        return tuple(corrected(x, kind, rng, noise, self.clip) for x, kind in zip(cuts, kinds, strict=True))
+        strength = self.config.photometric
+        return tuple(corrected(x, kind, rng, noise, self.clip, strength) for x, kind in zip(cuts, kinds, strict=True))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,9 +9,8 @@ from torch import Tensor, nn
 from tmcnet.config import ModelConfig
 from tmcnet.model.backbone import initialise
 
-DILATIONS: dict[Literal[8, 16], tuple[int, int, int]] = {16: (6, 12, 18), 8: (12, 24, 36)}
-"""Published dilations at each output stride. On maps smaller than a dilation the outer taps fall on padding, so the
-branch acts as a 1 x 1 convolution there; the numbers are kept so that weights fit crops of any size."""
+DILATION_STRIDE = 16
+"""Output stride for which the dilations are given; at stride 8 the same reach on the ground takes twice as much."""
 
 LOW_CHANNELS = 48
 """Channels to which the decoder reduces the first stage's map."""
@@ -49,27 +46,59 @@ def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
+class Detail(nn.Module):
+    """What the pixels themselves say, at full resolution, added to the logits of the decoder.
+
+    The decoder works at a quarter of the resolution, which loses whatever is narrower than four pixels: roads,
+    houses, the edges of fields. Two small convolutions on the bands give it back. The last layer starts at zero, so
+    that training begins from the decoder's logits. Not part of the published networks.
+
+    Args:
+        bands: Bands of all images.
+        classes: K.
+        config: `detail_channels`; 0 leaves the branch out.
+        batch_norm_momentum: Momentum in torch's sense.
+    """
+
+    def __init__(self, bands: int, classes: int, config: ModelConfig, batch_norm_momentum: float) -> None:
+        super().__init__()
+        channels = config.detail_channels
+        self.layers: nn.Sequential | None = None
+        if channels == 0:
+            return
+        self.layers = nn.Sequential(
+            conv_norm_relu(bands, channels, 3, batch_norm_momentum),
+            conv_norm_relu(channels, channels, 3, batch_norm_momentum),
+            nn.Conv2d(channels, classes, 1),
+        )
+        initialise(self)
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits N x K x H x W of images N x C x H x W; a scalar 0 without channels."""
+        if self.layers is None:
+            return images[0].new_zeros(())
+        logits: Tensor = self.layers(torch.cat(images, dim=1))
+        return logits
+
+
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: context at five scales, fused by a 1 x 1 convolution.
 
     Args:
         in_channels: Channels of the deepest map.
-        config: `aspp_channels` and `output_stride`, which sets the dilations.
+        config: `aspp_channels`, `dilations` and `output_stride`.
         batch_norm_momentum: Momentum in torch's sense.
         dropout: Share of values dropped at the end.
     """
 
-    def __init__(
-        self, in_channels: int, config: ModelConfig, batch_norm_momentum: float, dropout: float = 0.5
-    ) -> None:
+    def __init__(self, in_channels: int, config: ModelConfig, batch_norm_momentum: float, dropout: float) -> None:
         super().__init__()
         channels = config.aspp_channels
+        dilations = [d * DILATION_STRIDE // config.output_stride for d in config.dilations]
         self.pyramid = nn.ModuleList(
             [conv_norm_relu(in_channels, channels, 1, batch_norm_momentum)]
-            + [
-                conv_norm_relu(in_channels, channels, 3, batch_norm_momentum, dilation)
-                for dilation in DILATIONS[config.output_stride]
-            ]
+            + [conv_norm_relu(in_channels, channels, 3, batch_norm_momentum, dilation) for dilation in dilations]
         )
         self.pooled = conv_norm_relu(in_channels, channels, 1, batch_norm_momentum, scalar=True)
         self.fuse = conv_norm_relu(5 * channels, channels, 1, batch_norm_momentum)

@@ -7,11 +7,14 @@ from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
 from tmcnet.model.backbone import Backbone
-from tmcnet.model.deeplab import ASPP, Decoder, enlarge
+from tmcnet.model.deeplab import ASPP, Decoder, Detail, enlarge
 from tmcnet.model.fusion import BottleneckFusion, FeatureFusion, FeatureRectify, MultiScaleAttention
 
-DECODER_DROPOUT = (0.5, 0.1)
-"""Shares dropped in the decoder when it predicts classes."""
+PUBLISHED_DROPOUT = 0.5
+"""Share of the encoder's output, and of the decoder's first map, that the published network drops."""
+
+LAST_DROPOUT = 0.1
+"""Share of the decoder's last map that is dropped when it predicts classes."""
 
 SAR_SCALE = 0.1
 """Factor on SAR features in the published code, applied before rectification and again before fusion."""
@@ -25,13 +28,13 @@ _FEWEST_CHANNELS = 16
 class _Head(nn.Module):
     """What follows the fusion in both variants: pyramid, attention and decoder."""
 
-    def __init__(self, encoder: Backbone, classes: int, config: ModelConfig, momentum: float) -> None:
+    def __init__(self, encoder: Backbone, classes: int, config: ModelConfig, momentum: float, dropout: float) -> None:
         super().__init__()
-        self.aspp = ASPP(encoder.high_channels, config, momentum)
+        self.aspp = ASPP(encoder.high_channels, config, momentum, dropout)
         self.attention_high = MultiScaleAttention(config.aspp_channels, batch_norm_momentum=momentum)
         self.attention_low = MultiScaleAttention(encoder.low_channels, batch_norm_momentum=momentum)
         self.decoder = Decoder(
-            config.aspp_channels, encoder.low_channels, classes, config, momentum, dropout=DECODER_DROPOUT
+            config.aspp_channels, encoder.low_channels, classes, config, momentum, (dropout, LAST_DROPOUT)
         )
 
     def decode(self, high: Tensor, low: Tensor, size: tuple[int, int]) -> Tensor:
@@ -59,9 +62,10 @@ class MSSNet(_Head):
         batch_norm_momentum: float = 0.1,
     ) -> None:
         encoder = Backbone(optical_bands, config, batch_norm_momentum)
-        super().__init__(encoder, classes, config, batch_norm_momentum)
+        super().__init__(encoder, classes, config, batch_norm_momentum, config.dropout)
         self.backbone_optical = encoder
         self.backbone_sar = Backbone(sar_bands, config, batch_norm_momentum)
+        self.detail = Detail(optical_bands + sar_bands, classes, config, batch_norm_momentum)
         self.fuse_high, self.fuse_low = (
             BottleneckFusion(channels, max(channels // BOTTLENECK, _FEWEST_CHANNELS), batch_norm_momentum)
             for channels in (encoder.high_channels, encoder.low_channels)
@@ -72,7 +76,8 @@ class MSSNet(_Head):
         optical_high, optical_low = self.backbone_optical(optical)
         sar_high, sar_low = self.backbone_sar(sar)
         high, low = self.fuse_high(optical_high, sar_high), self.fuse_low(optical_low, sar_low)
-        return self.decode(high, low, (optical.shape[-2], optical.shape[-1]))
+        logits: Tensor = self.decode(high, low, (optical.shape[-2], optical.shape[-1])) + self.detail(optical, sar)
+        return logits
 
 
 class _PublishedFusion(nn.Module):
@@ -115,7 +120,7 @@ class ReferenceMSSNet(_Head):
     ) -> None:
         bands = max(optical_bands, sar_bands)
         encoder = Backbone(bands, config, batch_norm_momentum)
-        super().__init__(encoder, classes, config, batch_norm_momentum)
+        super().__init__(encoder, classes, config, batch_norm_momentum, PUBLISHED_DROPOUT)
         self.bands = bands
         self.backbone_optical = encoder
         self.fuse_high = _PublishedFusion(encoder.high_channels)

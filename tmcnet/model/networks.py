@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tmcnet.config import ModelConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import Backbone
-from tmcnet.model.deeplab import ASPP, Decoder, enlarge
-from tmcnet.model.mssnet import DECODER_DROPOUT, MSSNet, ReferenceMSSNet
+from tmcnet.model.deeplab import ASPP, Decoder, Detail, enlarge
+from tmcnet.model.mssnet import LAST_DROPOUT, MSSNet, ReferenceMSSNet
 
 MOMENTUM = 0.1
 """Batch-norm momentum of all networks but the published one."""
@@ -22,11 +22,12 @@ _STEM = "stem.0.weight"
 class _Plain(nn.Module):
     """ASPP and decoder that follow one or several encoders of the same size."""
 
-    def __init__(self, encoder: Backbone, classes: int, config: ModelConfig) -> None:
+    def __init__(self, encoder: Backbone, bands: int, classes: int, config: ModelConfig) -> None:
         super().__init__()
-        self.aspp = ASPP(encoder.high_channels, config, MOMENTUM)
+        self.detail = Detail(bands, classes, config, MOMENTUM)
+        self.aspp = ASPP(encoder.high_channels, config, MOMENTUM, config.dropout)
         self.decoder = Decoder(
-            config.aspp_channels, encoder.low_channels, classes, config, MOMENTUM, dropout=DECODER_DROPOUT
+            config.aspp_channels, encoder.low_channels, classes, config, MOMENTUM, (config.dropout, LAST_DROPOUT)
         )
 
     def decode(self, encoder: Backbone, image: Tensor) -> Tensor:
@@ -40,12 +41,14 @@ class EarlyFusion(_Plain):
 
     def __init__(self, optical_bands: int, sar_bands: int, classes: int, config: ModelConfig) -> None:
         encoder = Backbone(optical_bands + sar_bands, config, MOMENTUM)
-        super().__init__(encoder, classes, config)
+        super().__init__(encoder, optical_bands + sar_bands, classes, config)
         self.backbone_optical = encoder
 
     def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
         """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
-        return self.decode(self.backbone_optical, torch.cat([optical, sar], dim=1))
+        stacked = torch.cat([optical, sar], dim=1)
+        logits: Tensor = self.decode(self.backbone_optical, stacked) + self.detail(stacked)
+        return logits
 
 
 class LateFusion(_Plain):
@@ -53,13 +56,15 @@ class LateFusion(_Plain):
 
     def __init__(self, optical_bands: int, sar_bands: int, classes: int, config: ModelConfig) -> None:
         encoder = Backbone(optical_bands, config, MOMENTUM)
-        super().__init__(encoder, classes, config)
+        super().__init__(encoder, optical_bands + sar_bands, classes, config)
         self.backbone_optical = encoder
         self.backbone_sar = Backbone(sar_bands, config, MOMENTUM)
 
     def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
         """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
-        return 0.5 * (self.decode(self.backbone_optical, optical) + self.decode(self.backbone_sar, sar))
+        both = self.decode(self.backbone_optical, optical) + self.decode(self.backbone_sar, sar)
+        logits: Tensor = 0.5 * both + self.detail(optical, sar)
+        return logits
 
 
 class OpticalOnly(_Plain):
@@ -67,12 +72,13 @@ class OpticalOnly(_Plain):
 
     def __init__(self, optical_bands: int, classes: int, config: ModelConfig) -> None:
         encoder = Backbone(optical_bands, config, MOMENTUM)
-        super().__init__(encoder, classes, config)
+        super().__init__(encoder, optical_bands, classes, config)
         self.backbone_optical = encoder
 
     def forward(self, optical: Tensor, sar: Tensor) -> Tensor:  # noqa: ARG002 - all networks are called alike
         """Logits N x K x H x W of optical N x Co x H x W; the SAR image is not looked at."""
-        return self.decode(self.backbone_optical, optical)
+        logits: Tensor = self.decode(self.backbone_optical, optical) + self.detail(optical)
+        return logits
 
 
 class SarOnly(_Plain):
@@ -80,12 +86,13 @@ class SarOnly(_Plain):
 
     def __init__(self, sar_bands: int, classes: int, config: ModelConfig) -> None:
         encoder = Backbone(sar_bands, config, MOMENTUM)
-        super().__init__(encoder, classes, config)
+        super().__init__(encoder, sar_bands, classes, config)
         self.backbone_sar = encoder
 
     def forward(self, optical: Tensor, sar: Tensor) -> Tensor:  # noqa: ARG002 - all networks are called alike
         """Logits N x K x H x W of SAR N x Cs x H x W; the optical image is not looked at."""
-        return self.decode(self.backbone_sar, sar)
+        logits: Tensor = self.decode(self.backbone_sar, sar) + self.detail(sar)
+        return logits
 
 
 def build_network(

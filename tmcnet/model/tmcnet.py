@@ -16,7 +16,7 @@ from tmcnet.model.heads import GlobalHead, LocalHead
 BATCH_NORM_MOMENTUM: dict[Variant, float] = {"reference": 0.9, "corrected": 0.1}
 """Momentum of batch norm where the method gives none; 0.9 keeps little but the last batch."""
 
-DROPOUT = 0.5
+PUBLISHED_DROPOUT = 0.5
 
 Quartet = tuple[Tensor, Tensor, Tensor, Tensor]
 """Optical view 1, optical view 2, SAR view 1, SAR view 2: the order of `TupleNTXent`."""
@@ -55,14 +55,16 @@ class TMCNet(nn.Module):
         self.backbone_optical = Backbone(optical_bands, model, momentum)
         self.backbone_sar = Backbone(sar_bands, model, momentum)
         reference = method.variant == "reference"
-        self.aspp = ASPP(self.backbone_optical.high_channels, model, momentum, DROPOUT if reference else 0.0)
+        self.aspp = ASPP(
+            self.backbone_optical.high_channels, model, momentum, PUBLISHED_DROPOUT if reference else 0.0
+        )
         self.global_head: GlobalHead | None = None
         self.decoder: Decoder | None = None
         self.local_head: LocalHead | None = None
         if method.lambda_global > 0:
             self.global_head = GlobalHead(model.aspp_channels, model.embedding, method.style)
         if method.lambda_global < 1:
-            self.late_dropout = nn.Dropout(0.0 if reference else DROPOUT)
+            self.late_dropout = nn.Dropout(0.0 if reference else model.dropout)
             self.decoder = Decoder(
                 model.aspp_channels, self.backbone_optical.low_channels, model.embedding, model, momentum
             )

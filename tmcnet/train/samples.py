@@ -84,7 +84,8 @@ class BatchBuilder:
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator, noise: torch.Generator) -> Tensor:
         """The photometric changes of pre-training; what holds no data (0 in all bands) holds none afterwards."""
         there = (image != 0).any(dim=0)
-        return corrected(image, kind, random, noise, self.tiles.normalisation.clip) * there
+        changed = corrected(image, kind, random, noise, self.tiles.normalisation.clip, self.config.photometric)
+        return changed * there
 
     def _hide(self, optical: Tensor, sar: Tensor, randoms: list[np.random.Generator]) -> None:
         """Empty one sensor of a sample, in place, with a chance of `modality_dropout`."""
