@@ -161,6 +161,16 @@ def test_maps_keep_grid_classes_and_no_data(tmp_path, scaling):
     assert row.startswith(f"here,here/{RUN.name}.tif,here/{RUN.name}_confidence.tif,0.159000,")
 
 
+def test_a_coloured_copy_shows_the_class_colours(tmp_path, scaling):
+    folder = draw(tmp_path, scaling, write_scene(tmp_path, 64, 64), rgb=True)
+    with rasterio.open(folder / f"{RUN.name}.tif") as file:
+        ids = file.read(1)
+    with rasterio.open(folder / f"{RUN.name}_rgb.tif") as file:
+        colours = file.read((1, 2, 3))
+    for c in CLASSES.classes:
+        assert (c.rgb == colours[:, ids == c.id].T).all()
+
+
 def test_ready_made_tiles_without_a_georeference(tmp_path, scaling):
     random = np.random.default_rng(0)
     for name, bands in (("optical", 3), ("sar", 1)):

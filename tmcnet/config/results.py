@@ -28,6 +28,7 @@ class MapsConfig(Section):
     overlap: int = Field(64, ge=0, description="Overlap of neighbouring windows in pixels, blended smoothly.")
     batch_size: int = Field(4, ge=1, description="Windows in one forward pass.")
     rotations: bool = Field(False, description="Average over the four right-angle rotations.")
+    rgb: bool = Field(False, description="Write `<run>_rgb.tif` as well, for programs that know no colour table.")
     max_tiles: int = Field(
         24, ge=1, description="For sources of ready-made tiles: number of test tiles that are mapped."
     )

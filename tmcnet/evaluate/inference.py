@@ -27,6 +27,7 @@ from tmcnet.raster.io import Grid, read_grid
 
 __all__ = ["MapWriter", "SceneImages", "map_scenes"]
 
+_COMPRESSED = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
 COLUMNS = ("scene", "path", "confidence", "megapixels", "seconds")
 
 
@@ -46,7 +47,7 @@ def map_scenes(
     Args:
         weights: The network, as fine-tuning wrote it.
         scenes: What to map.
-        config: Window, overlap, batch size and rotations.
+        config: Window, overlap, batch size, rotations, and whether coloured copies are wanted.
         compute: Threads and accelerator.
         run_name: Name of the run; becomes the name of the files.
         maps_root: Folder with one folder a scene.
@@ -69,6 +70,10 @@ def map_scenes(
                 for strip in predict_scene(trained, scene, config):
                     writer.write(strip)
             writer.publish(ids, sure)
+            if config.rgb:
+                colour = Path(draft) / "rgb.tif"
+                run_tool("gdal_translate", "-q", "-of", "COG", *_COMPRESSED, "-expand", "rgb", ids, colour)
+                colour.replace(ids.with_name(f"{run_name}_rgb.tif"))
         megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
         print(
             f"{run_name}: {scene.name}, {megapixels:.2f} megapixels in {seconds:.1f} s", file=sys.stderr, flush=True
@@ -129,11 +134,12 @@ class MapWriter:
 
     def publish(self, ids: Path, confidence: Path) -> None:
         """Turn the closed drafts into cloud-optimised GeoTIFFs with these names."""
-        options = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
         # averaging ids would invent classes; in overviews the most frequent one stands for the others
         for draft, target, resampling in zip(self._drafts, (ids, confidence), ("MODE", "AVERAGE"), strict=True):
             cog = draft.with_suffix(".cog.tif")
-            run_tool("gdal_translate", "-q", "-of", "COG", *options, "-co", f"RESAMPLING={resampling}", draft, cog)
+            run_tool(
+                "gdal_translate", "-q", "-of", "COG", *_COMPRESSED, "-co", f"RESAMPLING={resampling}", draft, cog
+            )
             cog.replace(target)
 
 

@@ -1,0 +1,26 @@
+"""Run measurements by name: `python -m benchmarks loss views networks coregistration`; all of them without names."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from benchmarks import coregistration, loss, networks, views
+
+MEASURES = {"loss": loss.run, "views": views.run, "networks": networks.run, "coregistration": coregistration.run}
+
+
+def main(names: list[str]) -> None:
+    """Run the named measurements on one thread, each printing a table."""
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        sys.exit(f"unknown measurement {unknown}; there are {list(MEASURES)}")
+    torch.set_num_threads(1)
+    for name in names or MEASURES:
+        print(f"\n## {name}\n", flush=True)
+        MEASURES[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
