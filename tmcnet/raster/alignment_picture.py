@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.coregister import Alignment
+from tmcnet.raster.display import display_range
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -55,7 +56,7 @@ def draw(reference: FloatArray, before: FloatArray, after: FloatArray, alignment
 
 
 def _colours(image: FloatArray, step: int, first_only: bool = False) -> FloatArray:
-    """H x W x 3 in 0..1, stretched between the 2nd and 98th percentile of each band; no data is black."""
+    """H x W x 3 in 0..1, each band stretched to its display range; no data is black."""
     bands = image[None] if image.ndim == 2 else image
     chosen = bands[[2, 1, 0]] if len(bands) >= 3 and not first_only else bands[[0, 0, 0]]
     thinned = chosen[:, ::step, ::step]
@@ -63,8 +64,8 @@ def _colours(image: FloatArray, step: int, first_only: bool = False) -> FloatArr
     for target, band in zip(shown, thinned, strict=True):
         valid = np.isfinite(band)
         if valid.any():
-            low, high = np.percentile(band[valid], [2.0, 98.0])
-            target[valid] = np.clip((band[valid] - low) / max(float(high - low), 1e-9), 0.0, 1.0)
+            low, high = display_range(band[valid])
+            target[valid] = np.clip((band[valid] - low) / (high - low), 0.0, 1.0)
     return shown.transpose(1, 2, 0)
 
 
@@ -96,5 +97,5 @@ def _arrows(axis: Axes, alignment: Alignment, step: int) -> None:
     axis.quiverkey(
         arrows, 0.12, -0.025, key * stretch, f"{key:g} px", labelpos="E", color="black", coordinates="axes"
     )
-    axis.set_title(f"{len(x)} control points, arrows {stretch * step:.0f} times too long")
+    axis.set_title(f"{len(x)} control points, arrows {stretch * step:.0f} times enlarged")
     axis.legend(loc="upper right", fontsize=8, framealpha=0.85)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorConfig
+from tmcnet.raster.display import display_range
 
 Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -29,13 +30,11 @@ def shown_bands(sensor: SensorConfig) -> list[int]:
     return [0, 1, 2] if sensor.kind == "reflectance" and len(sensor.bands) == 3 else [0]
 
 
-def limits_of(image: Floats, low: float = 2, high: float = 98) -> Limits:
-    """Percentiles of each band (C x H x W) that become black and white; 0 and 1 for bands without data."""
-    flat = image.reshape(len(image), -1)
-    with_data = np.asarray(np.isfinite(flat).any(axis=1))
-    filled = np.where(with_data[:, None], flat, np.float32(0))
-    bottom, top = (np.nanpercentile(filled, q, axis=1).astype(np.float32) for q in (low, high))
-    return bottom, np.where(top > bottom, top, bottom + 1)
+def limits_of(image: Floats) -> Limits:
+    """Values of each band (C x H x W) that become black and white; 0 and 1 for bands without data."""
+    ranges = [display_range(valid) if len(valid := band[np.isfinite(band)]) else (0.0, 1.0) for band in image]
+    bottom, top = np.array(ranges, dtype=np.float32).T
+    return bottom, top
 
 
 def stretch(image: Floats, limits: Limits) -> Rgb:
