@@ -12,7 +12,7 @@ from tmcnet.model.deeplab import ASPP, Decoder
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize("stride", [8, 16])
 def test_maps_have_the_promised_sizes(name, stride):
-    backbone = Backbone(5, ModelConfig(backbone=name, width=8, output_stride=stride), 0.1, 0.5)
+    backbone = Backbone(5, ModelConfig(backbone=name, width=8, output_stride=stride), 0.1, 0.5, image_pooling=False)
     high, low = backbone(torch.randn(2, 5, 64, 48))
     assert high.shape == (2, backbone.high_channels, 64 // stride, 48 // stride)
     assert low.shape == (2, backbone.low_channels, 16, 12)
@@ -37,7 +37,7 @@ def test_last_stage_is_dilated_not_strided():
 
 def test_aspp_takes_a_single_image_in_training():
     config = ModelConfig(aspp_channels=16)
-    aspp = ASPP(32, config, 0.1, 0.5).train()
+    aspp = ASPP(32, config, 0.1, 0.5, image_pooling=True).train()
     y = aspp(torch.randn(1, 32, 4, 4))
     assert y.shape == (1, 16, 4, 4) and torch.isfinite(y).all()
     before = aspp.pooled[1].running_mean.clone()
@@ -47,7 +47,7 @@ def test_aspp_takes_a_single_image_in_training():
 
 def test_aspp_dilations_follow_the_stride():
     for stride, expected in ((16, [6, 12, 18]), (8, [12, 24, 36])):
-        aspp = ASPP(8, ModelConfig(aspp_channels=16, output_stride=stride), 0.1, 0.5)
+        aspp = ASPP(8, ModelConfig(aspp_channels=16, output_stride=stride), 0.1, 0.5, image_pooling=False)
         assert [branch[0].dilation[0] for branch in list(aspp.pyramid)[1:]] == expected
 
 

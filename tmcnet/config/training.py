@@ -32,6 +32,11 @@ class ModelConfig(Section):
     )
     aspp_channels: int = Field(256, ge=16, description="Channels of atrous spatial pyramid pooling.")
     decoder_channels: int = Field(256, ge=16, description="Channels of the decoder.")
+    image_pooling: bool = Field(
+        False,
+        description="Mean over the whole image as a further scale of the pyramid. With it a pixel depends on the "
+        "window it is seen in, and on every cloud there, which shows as seams. The `reference` variants have it.",
+    )
     detail_channels: int = Field(
         16,
         ge=0,

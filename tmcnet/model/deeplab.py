@@ -83,16 +83,19 @@ class Detail(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: context at five scales, fused by a 1 x 1 convolution.
+    """Atrous spatial pyramid pooling: context at several scales, fused by a 1 x 1 convolution.
 
     Args:
         in_channels: Channels of the deepest map.
         config: `aspp_channels`, `dilations` and `output_stride`.
         batch_norm_momentum: Momentum in torch's sense.
         dropout: Share of values dropped at the end.
+        image_pooling: Add the mean over the whole image, as published.
     """
 
-    def __init__(self, in_channels: int, config: ModelConfig, batch_norm_momentum: float, dropout: float) -> None:
+    def __init__(
+        self, in_channels: int, config: ModelConfig, batch_norm_momentum: float, dropout: float, image_pooling: bool
+    ) -> None:
         super().__init__()
         channels = config.aspp_channels
         dilations = [d * DILATION_STRIDE // config.output_stride for d in config.dilations]
@@ -100,16 +103,20 @@ class ASPP(nn.Module):
             [conv_norm_relu(in_channels, channels, 1, batch_norm_momentum)]
             + [conv_norm_relu(in_channels, channels, 3, batch_norm_momentum, dilation) for dilation in dilations]
         )
-        self.pooled = conv_norm_relu(in_channels, channels, 1, batch_norm_momentum, scalar=True)
-        self.fuse = conv_norm_relu(5 * channels, channels, 1, batch_norm_momentum)
+        self.pooled: nn.Sequential | None = None
+        if image_pooling:
+            self.pooled = conv_norm_relu(in_channels, channels, 1, batch_norm_momentum, scalar=True)
+        self.fuse = conv_norm_relu((4 + image_pooling) * channels, channels, 1, batch_norm_momentum)
         self.dropout = nn.Dropout(dropout)
         self.out_channels = channels
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x in_channels x h x w to N x aspp_channels x h x w."""
-        pooled = self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:])
-        y: Tensor = self.dropout(self.fuse(torch.cat([*(branch(x) for branch in self.pyramid), pooled], dim=1)))
+        scales = [branch(x) for branch in self.pyramid]
+        if self.pooled is not None:
+            scales.append(self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:]))
+        y: Tensor = self.dropout(self.fuse(torch.cat(scales, dim=1)))
         return y
 
 

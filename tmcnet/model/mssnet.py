@@ -28,9 +28,17 @@ _FEWEST_CHANNELS = 16
 class _Head(nn.Module):
     """What follows the fusion in both variants: pyramid, attention and decoder."""
 
-    def __init__(self, encoder: Backbone, classes: int, config: ModelConfig, momentum: float, dropout: float) -> None:
+    def __init__(
+        self,
+        encoder: Backbone,
+        classes: int,
+        config: ModelConfig,
+        momentum: float,
+        dropout: float,
+        image_pooling: bool,
+    ) -> None:
         super().__init__()
-        self.aspp = ASPP(encoder.high_channels, config, momentum, dropout)
+        self.aspp = ASPP(encoder.high_channels, config, momentum, dropout, image_pooling)
         self.attention_high = MultiScaleAttention(config.aspp_channels, batch_norm_momentum=momentum)
         self.attention_low = MultiScaleAttention(encoder.low_channels, batch_norm_momentum=momentum)
         self.decoder = Decoder(
@@ -62,7 +70,7 @@ class MSSNet(_Head):
         batch_norm_momentum: float = 0.1,
     ) -> None:
         encoder = Backbone(optical_bands, config, batch_norm_momentum)
-        super().__init__(encoder, classes, config, batch_norm_momentum, config.dropout)
+        super().__init__(encoder, classes, config, batch_norm_momentum, config.dropout, config.image_pooling)
         self.backbone_optical = encoder
         self.backbone_sar = Backbone(sar_bands, config, batch_norm_momentum)
         self.detail = Detail(optical_bands + sar_bands, classes, config, batch_norm_momentum)
@@ -120,7 +128,7 @@ class ReferenceMSSNet(_Head):
     ) -> None:
         bands = max(optical_bands, sar_bands)
         encoder = Backbone(bands, config, batch_norm_momentum)
-        super().__init__(encoder, classes, config, batch_norm_momentum, PUBLISHED_DROPOUT)
+        super().__init__(encoder, classes, config, batch_norm_momentum, PUBLISHED_DROPOUT, image_pooling=True)
         self.bands = bands
         self.backbone_optical = encoder
         self.fuse_high = _PublishedFusion(encoder.high_channels)

@@ -25,7 +25,7 @@ class _Plain(nn.Module):
     def __init__(self, encoder: Backbone, bands: int, classes: int, config: ModelConfig) -> None:
         super().__init__()
         self.detail = Detail(bands, classes, config, MOMENTUM)
-        self.aspp = ASPP(encoder.high_channels, config, MOMENTUM, config.dropout)
+        self.aspp = ASPP(encoder.high_channels, config, MOMENTUM, config.dropout, config.image_pooling)
         self.decoder = Decoder(
             config.aspp_channels, encoder.low_channels, classes, config, MOMENTUM, (config.dropout, LAST_DROPOUT)
         )

@@ -56,7 +56,11 @@ class TMCNet(nn.Module):
         self.backbone_sar = Backbone(sar_bands, model, momentum)
         reference = method.variant == "reference"
         self.aspp = ASPP(
-            self.backbone_optical.high_channels, model, momentum, PUBLISHED_DROPOUT if reference else 0.0
+            self.backbone_optical.high_channels,
+            model,
+            momentum,
+            dropout=PUBLISHED_DROPOUT if reference else 0.0,
+            image_pooling=reference or model.image_pooling,
         )
         self.global_head: GlobalHead | None = None
         self.decoder: Decoder | None = None
