@@ -12,7 +12,7 @@ from tmcnet.model.deeplab import ASPP, Decoder
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize("stride", [8, 16])
 def test_maps_have_the_promised_sizes(name, stride):
-    backbone = Backbone(5, ModelConfig(backbone=name, width=8, output_stride=stride), 0.1, 0.5, image_pooling=False)
+    backbone = Backbone(5, ModelConfig(backbone=name, width=8, output_stride=stride), 0.1)
     high, low = backbone(torch.randn(2, 5, 64, 48))
     assert high.shape == (2, backbone.high_channels, 64 // stride, 48 // stride)
     assert low.shape == (2, backbone.low_channels, 16, 12)
@@ -55,3 +55,16 @@ def test_decoder_gives_the_size_of_the_low_map():
     decoder = Decoder(16, 32, 7, ModelConfig(aspp_channels=16, decoder_channels=24), 0.1, dropout=(0.5, 0.1))
     assert decoder(torch.randn(2, 16, 3, 5), torch.randn(2, 32, 12, 20)).shape == (2, 7, 12, 20)
     assert decoder.output.weight.shape == (7, 24, 1, 1)
+
+
+def test_without_image_pooling_a_pixel_does_not_know_its_window():
+    """What lies beyond the reach of the pyramid must not change a pixel; with image pooling it does."""
+    torch.manual_seed(0)
+    config = ModelConfig(aspp_channels=16, dilations=(1, 2, 3))
+    near = torch.randn(1, 8, 12, 12)
+    far = near.clone()
+    far[..., 6:] += 5
+    for image_pooling in (False, True):
+        aspp = ASPP(8, config, 0.1, 0.0, image_pooling).eval()
+        same = torch.allclose(aspp(near)[..., :2], aspp(far)[..., :2])
+        assert same is not image_pooling

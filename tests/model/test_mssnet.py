@@ -88,8 +88,9 @@ def test_early_fusion_takes_both_stems():
 
 @pytest.mark.parametrize(("network", "variant"), NETWORKS)
 def test_pre_trained_weights_fit(network, variant):
-    state = stack_stems(TMCNet(4, 2, SMALL, MethodConfig()).state_dict()) if network == "early_fusion" else None
-    state = state or TMCNet(4, 2, SMALL, MethodConfig()).state_dict()
+    method = MethodConfig(variant="reference" if variant == "reference" else "corrected")
+    state = TMCNet(4, 2, SMALL, method).state_dict()
+    state = stack_stems(state) if network == "early_fusion" else state
     module = build_network(network, variant, 4, 2, 5, SMALL)
     skipped = transfer(module, state, "all").skipped
     absent = ("backbone_optical.",) if network == "sar_only" else ("backbone_sar.",)
