@@ -99,7 +99,9 @@ def test_start_is_taken_over_and_accounted_for(world, tmp_path):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["loaded"] == len([n for n in state if not n.endswith("num_batches_tracked")])
     assert list(summary["not_loaded_names"]) == ["head"]
-    assert all(n.startswith(("fuse_", "attention_", "decoder.")) for n in summary["started_at_random_names"])
+    assert all(
+        n.startswith(("fuse_", "attention_", "decoder.", "detail.")) for n in summary["started_at_random_names"]
+    )
 
 
 def test_a_start_that_fits_nothing_is_an_error(world, tmp_path):
