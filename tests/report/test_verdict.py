@@ -74,7 +74,7 @@ def test_fusion_is_judged_against_the_single_sensor(tmp_path):
 
 def test_few_seeds_and_missing_runs_are_said(tmp_path):
     found = " ".join(verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
-    assert "rests on 2 seeds, fewer than 5" in found
+    assert "rest on 2 seeds, fewer than 5" in found
     assert "26 of 26 planned runs have no scores yet" in found
     many = " ".join(verdict(folder(tmp_path / "many", [row(TMCNET, RANDOM, 0.1, 0.05, 0.2, seeds=6)], seeds=6)))
     assert "fewer than" not in many

@@ -39,14 +39,19 @@ def snakemake(tmp_path: Path) -> Snakemake:
     """A function that calls Snakemake in `tmp_path` with the tiny settings laid over a recipe."""
     (tmp_path / "tiny.yaml").write_text(TINY)
 
-    def call(*arguments: str, recipe: str | None = None, **overrides: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        *targets: str, recipe: str | None = None, change: str = "", dry: bool = False, **overrides: str
+    ) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "change.yaml").write_text(change or "{}")
         recipes = [str(ROOT / "config" / "recipes" / f"{recipe}.yaml")] if recipe else []
+        layers = [str(ROOT / "config" / "config.yaml"), *recipes, str(tmp_path / "tiny.yaml")]
         command = [
             *(str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile")),
             *("--directory", str(tmp_path), "--cores", "1"),
-            *("--configfile", str(ROOT / "config" / "config.yaml"), *recipes, str(tmp_path / "tiny.yaml")),
+            *(["--dry-run"] if dry else []),
+            *("--configfile", *layers, str(tmp_path / "change.yaml")),
             *(("--config", *(f"{k}={v}" for k, v in overrides.items())) if overrides else ()),
-            *("--", *arguments),
+            *("--", *targets),
         ]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 

@@ -98,7 +98,7 @@ def _caution(results: Results) -> list[str]:
     out = []
     if results.scores.seeds < FEW_SEEDS:
         out.append(
-            f"Each figure rests on {plural(results.scores.seeds, 'seed')}, fewer than {FEW_SEEDS}: "
+            f"Some figures rest on {plural(results.scores.seeds, 'seed')}, fewer than {FEW_SEEDS}: "
             "differences of the size of the spread between seeds mean little."
         )
     if results.missing:

@@ -1,0 +1,56 @@
+"""The demo, much reduced: it runs through, runs nothing twice, and reruns only what a change touches."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from tests.workflow.conftest import Snakemake
+
+
+def test_the_demo_from_scenes_to_report(snakemake: Snakemake, tmp_path: Path) -> None:
+    done = snakemake("report", "verify_splits", "seed_layout")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = tmp_path / "results"
+    for name in ("alder", "birch", "cedar"):
+        record = json.loads((results / "scenes" / name / "alignment.json").read_text())
+        assert {"status", "model", "matrix", "n_points", "n_inliers", "rmse_px", "reason"} <= set(record)
+        assert (results / "maps" / name / "mssnet-corrected__tmcnet__R5__s1.tif").exists()
+    index = pd.read_csv(results / "tiles" / "index.csv")
+    assert {"tile", "scene", "valid_share", "share_water"} <= set(index)
+    metrics = pd.read_csv(results / "metrics.csv")
+    columns = [
+        "method",
+        "network",
+        "variant",
+        "fraction",
+        "seed",
+        "oa",
+        "kappa",
+        "miou",
+        "mf1",
+        "ece",
+        "n_tiles",
+        "n_pixels",
+    ]
+    assert list(metrics.columns[:12]) == names.split()
+    assert (results / "seed" / "class_dict.txt").exists()
+    assert not list((results / ".state").glob("*/*"))
+
+    assert planned(snakemake, "") == set()
+    assert planned(snakemake, "report: {title: Another heading}") == {"write_report"}
+    assert planned(snakemake, "evaluate: {bootstrap: 150}") == {"evaluate_run", "summarise", "track", "write_report"}
+    after_training = planned(snakemake, "finetune: {weight_decay: 0.5}")
+    assert "finetune_run" in after_training
+    assert not after_training & {"align_scene", "make_tiles", "make_splits", "pretrain_method"}
+
+
+def planned(snakemake: Snakemake, change: str) -> set[str]:
+    """The rules that would run if the config were changed so."""
+    told = snakemake("report", change=change, dry=True)
+    assert told.returncode == 0, told.stderr
+    rows = re.findall(r"^(\w+) +\d+$", told.stdout + told.stderr, re.MULTILINE)
+    return set(rows) - {"report", "total"}
