@@ -22,20 +22,7 @@ def test_the_demo_from_scenes_to_report(snakemake: Snakemake, tmp_path: Path) ->
     index = pd.read_csv(results / "tiles" / "index.csv")
     assert {"tile", "scene", "valid_share", "share_water"} <= set(index)
     metrics = pd.read_csv(results / "metrics.csv")
-    columns = [
-        "method",
-        "network",
-        "variant",
-        "fraction",
-        "seed",
-        "oa",
-        "kappa",
-        "miou",
-        "mf1",
-        "ece",
-        "n_tiles",
-        "n_pixels",
-    ]
+    names = "method network variant fraction seed oa kappa miou mf1 ece n_tiles n_pixels"
     assert list(metrics.columns[:12]) == names.split()
     assert (results / "seed" / "class_dict.txt").exists()
     assert not list((results / ".state").glob("*/*"))
