@@ -3,6 +3,7 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
+RESULTS ?= results
 export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -49,8 +50,8 @@ format: setup ## Bring the sources into shape
 bench: setup ## Repeat the measurements of benchmarks/
 	python -m benchmarks
 
-mlflow: setup ## Open the MLflow UI on the recorded runs (loopback only)
-	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///results/mlflow.db --artifacts-destination results/mlartifacts
+mlflow: setup ## Open the MLflow UI on the runs in RESULTS (loopback only)
+	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(RESULTS)/mlflow.db --artifacts-destination $(RESULTS)/mlartifacts
 
 verify-splits: setup ## Recompute the splits' hashes and say what changed
 	snakemake --cores 1 verify_splits

@@ -7,10 +7,11 @@ from tmcnet.errors import InputError
 from tmcnet.raster.io import read_grid
 from tmcnet.raster.projection import reproject_points
 from tmcnet.seeding import generator
-from tmcnet.simulate import scene_names, simulate_scene
+from tmcnet.simulate.names import scene_names
 from tmcnet.simulate.noise import densify, distance_to
 from tmcnet.simulate.placement import content_of, displacement_map, make_displacement, optical_grid, sar_grid
 from tmcnet.simulate.radar import add_speckle
+from tmcnet.simulate.scene import simulate_scene
 
 CONFIG = DemoConfig(size=256, scenes=4, seed=11)
 

@@ -144,7 +144,9 @@ class _Store:
         if found is None:
             own = tracking_uri(self.results, self.config) == f"sqlite:///{_database(self.results)}"
             place = (self.results.resolve() / "mlartifacts").as_uri() if own else None
-            return str(self.client.create_experiment(name, artifact_location=place))
+            # without this tag the UI takes the experiment for one of language models and hides its runs
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self.client.create_experiment(name, artifact_location=place, tags=tags))
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)

@@ -13,7 +13,7 @@ from tmcnet.raster import affine_fit, control_points, matching
 from tmcnet.raster.alignment_picture import draw
 from tmcnet.raster.control_points import control_grid
 from tmcnet.raster.coregister import estimate, warp
-from tmcnet.simulate import simulate_scene
+from tmcnet.simulate.scene import simulate_scene
 
 SIZE = 320
 

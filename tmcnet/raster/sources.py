@@ -58,7 +58,7 @@ def find_entries(source: SourceConfig, data_root: Path) -> list[Entry]:
 
 
 def _demo(source: SourceConfig, root: Path) -> list[Entry]:
-    from tmcnet.simulate import scene_names  # imported here: other layouts need no simulation
+    from tmcnet.simulate.names import scene_names  # imported here: other layouts need no simulation
 
     folders = [root / "demo" / name for name in scene_names(source.demo)]
     return [

@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import logged
 
 from tmcnet.config import DemoConfig
-from tmcnet.simulate import simulate_scene
+from tmcnet.simulate.scene import simulate_scene
 
 with logged(snakemake.log[0]):
     simulate_scene(
