@@ -69,8 +69,7 @@ def test_learns_and_writes_what_later_stages_need(world, tmp_path):
     assert trained.metrics["miou"] == pytest.approx(curves["val_miou"][best], abs=1e-5)
 
 
-def test_a_killed_run_ends_with_the_same_weights(world, tmp_path, monkeypatch):
-    train(world, tmp_path / "whole", steps=12, validate_every=4)
+def kill_at_step_7(monkeypatch, *arguments, **changes):
     look = Validation.on_train_batch_end
 
     def killed(self, trainer, *args):
@@ -78,15 +77,31 @@ def test_a_killed_run_ends_with_the_same_weights(world, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         look(self, trainer, *args)
 
-    monkeypatch.setattr(Validation, "on_train_batch_end", killed)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(world, tmp_path / "broken", steps=12, validate_every=4)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
+        patch.setattr(Validation, "on_train_batch_end", killed)
+        train(*arguments, steps=12, validate_every=4, **changes)
+
+
+def test_a_killed_run_ends_with_the_same_weights(world, tmp_path, monkeypatch):
+    train(world, tmp_path / "whole", steps=12, validate_every=4)
+    kill_at_step_7(monkeypatch, world, tmp_path / "broken")
     assert (tmp_path / "broken.state").exists()
     train(world, tmp_path / "broken", steps=12, validate_every=4)
     whole, resumed = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert (tmp_path / "whole" / "curves.csv").read_text() == (tmp_path / "broken" / "curves.csv").read_text()
+
+
+def test_a_state_left_by_other_labels_is_not_taken_up(world, tmp_path, monkeypatch, capsys):
+    kill_at_step_7(monkeypatch, world, tmp_path / "run")
+    other = shutil.copytree(world, tmp_path / "world")
+    names = (other / "splits" / f"{RUN.subset}_RGB.txt").read_text().split()
+    (other / "splits" / f"{RUN.subset}_RGB.txt").write_text("\n".join(names[:-1]) + "\n")
+    train(other, tmp_path / "run", steps=12, validate_every=4)
+    assert "starting anew" in capsys.readouterr().err
+    train(other, tmp_path / "fresh", steps=12, validate_every=4)
+    after, fresh = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "fresh"))
+    assert all(torch.equal(after[name], fresh[name]) for name in fresh)
 
 
 def test_start_is_taken_over_and_accounted_for(world, tmp_path):

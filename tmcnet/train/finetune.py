@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -114,7 +115,7 @@ def finetune(
     looks = Validation(data.val, len(data.classes), config.batch_size, config.validate_every, config.steps, curves)
     builder = BatchBuilder(data.train, config, sensors, run.network, seed)
     module = FinetuneModule(network, _optimiser(config), builder, data.balance)
-    fit(module, _plan(run, config, compute, state, seed), curves, [looks])
+    fit(module, _plan(run, config, compute, state, seed, data.settings(config, weights)), curves, [looks])
 
     network.load_state_dict(looks.weights)
     out.mkdir(parents=True, exist_ok=True)
@@ -139,6 +140,11 @@ class _Data:
     classes: ClassTable
     counts: Counts
     balance: Tensor
+
+    def settings(self, config: FinetuneSettings, start: Path | None) -> str:
+        """What the result depends on beside the network, so that no state is taken up that other data left."""
+        weights = hashlib.sha256(start.read_bytes()).hexdigest() if start else RANDOM_START
+        return json.dumps([config.model_dump(), self.scaling.to_dict(), self.train.names, self.val.names, weights])
 
     def summary(self) -> dict[str, Any]:
         """What was learnt from."""
@@ -226,7 +232,9 @@ def _optimiser(config: FinetuneSettings) -> OptimiserPlan:
     )
 
 
-def _plan(run: Run, config: FinetuneSettings, compute: ComputeConfig, state: Path, seed: int) -> LoopPlan:
+def _plan(
+    run: Run, config: FinetuneSettings, compute: ComputeConfig, state: Path, seed: int, settings: str
+) -> LoopPlan:
     return LoopPlan(
         label=run.name,
         steps=config.steps,
@@ -236,4 +244,5 @@ def _plan(run: Run, config: FinetuneSettings, compute: ComputeConfig, state: Pat
         threads=compute.finetune_threads,
         compute=compute,
         seed=seed,
+        settings=settings,
     )
