@@ -1,4 +1,4 @@
-"""Run measurements by name: `python -m benchmarks loss views networks coregistration`; all of them without names."""
+"""Run measurements by name, `python -m benchmarks loss views` say; all of them without names."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import sys
 
 import torch
 
-from benchmarks import coregistration, loss, networks, views
+from benchmarks import coregistration, independent, loss, networks, views
 
-MEASURES = {"loss": loss.run, "views": views.run, "networks": networks.run, "coregistration": coregistration.run}
+MEASURES = {
+    "loss": loss.run,
+    "views": views.run,
+    "networks": networks.run,
+    "coregistration": coregistration.run,
+    "independent": independent.run,
+}
 
 
 def main(names: list[str]) -> None:
