@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tile_indexes import build_given, build_index
 
@@ -51,6 +51,7 @@ def gap(a, b):
     unlabelled=st.sampled_from([0.0, 0.3]),
     method=st.sampled_from(["blocks", "scenes"]),
 )
+@example(seed=1, scenes=1, stride=16, guard=1, unlabelled=0.0, method="blocks")
 def test_splits_of_any_index(seed, scenes, stride, guard, unlabelled, method):
     table = build_index(seed, scenes, 7, 32, stride, unlabelled=unlabelled)
     config = SplitsConfig(method=method, block_size=48, guard=guard, draws=50, fractions=[3, 10, 50, 100], seed=seed)
@@ -61,7 +62,13 @@ def test_splits_of_any_index(seed, scenes, stride, guard, unlabelled, method):
             with pytest.raises(InputError, match=rf"{scenes} scenes .* cannot be divided into 3 parts"):
                 split(path, config)
             return
-        lists, manifest = split(path, config)
+        try:
+            lists, manifest = split(path, config)
+        except InputError as error:
+            # few small blocks may lose every tile of a part to their neighbours, but only where tiles come too close
+            assert "lost to the guard band" in str(error)
+            assert guard > 0 or stride < 32
+            return
         assert verify(path.parent / "splits", path, config) == []
     rows = table.set_index("tile")
     parts = {part: lists[part] for part in ("train", "val", "test")}
