@@ -3,7 +3,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from tmcnet.config import RANDOM_START, Run, load
+from tmcnet.config import RANDOM_START, load
 from tmcnet.errors import InputError
 from tmcnet.raster.sources import find_entries
 
@@ -39,7 +39,7 @@ def rasters(_wildcards):
 
 def start_weights(wildcards):
     """The weights a run starts from: none, those of a pre-training, or a file named in the config."""
-    method = RUNS[wildcards.run].method
+    method = RUNS[run_of(wildcards)].method
     if method == RANDOM_START:
         return []
     return CONFIG.pretrain.weights.get(
