@@ -7,38 +7,34 @@ from tmcnet.evaluate import blending
 
 
 @pytest.mark.parametrize(
-    ("length", "window", "overlap"), [(100, 32, 8), (64, 32, 16), (33, 32, 0), (20, 32, 8), (32, 32, 16)]
+    ("length", "window", "overlap"), [(100, 32, 8), (64, 32, 16), (33, 32, 0), (20, 32, 8), (32, 32, 16), (57, 32, 8)]
 )
-def test_windows_cover_and_overlap(length, window, overlap):
-    first, size = blending.starts(length, window, overlap), blending.extent(length, window)
-    covered = np.zeros(length)
-    for start in first:
-        assert 0 <= start <= length - size
-        covered[start : start + size] += 1
-    assert covered.min() >= 1
-    assert first[-1] + size == length
-    assert all(b + overlap <= a + size for a, b in itertools.pairwise(first))
-    assert first == sorted(set(first))
+def test_windows_cover_and_overlap_evenly(length, window, overlap):
+    found = blending.spans(length, window, overlap)
+    assert (found[0].start, found[-1].stop) == (0, length)
+    assert [(span.first, span.last) for span in found] == [
+        (number == 0, number == len(found) - 1) for number in range(len(found))
+    ]
+    assert all(a.stop - b.start == overlap for a, b in itertools.pairwise(found))
+    assert all(span.size == window for span in found[:-1])
+    assert found[-1].size <= window
+    assert len(found) == 1 or found[-1].size > overlap
+    assert all(span.start % (window - overlap) == 0 for span in found)
 
 
-def test_ramps_of_neighbours_add_up_to_one():
-    weights = blending.taper(32, 8)
-    assert np.allclose(weights[-8:] + weights[:8], 1)
-    assert weights.min() > 0
-    assert np.array_equal(blending.taper(5, 0), np.ones(5))
+@pytest.mark.parametrize(("length", "window", "overlap"), [(100, 32, 8), (57, 32, 16), (70, 32, 0), (20, 32, 6)])
+def test_weights_add_up_to_one_and_leave_the_edges_out(length, window, overlap):
+    total = np.zeros(length)
+    for span in blending.spans(length, window, overlap):
+        weights = blending.taper(span, overlap)
+        total[span.start : span.stop] += weights
+        unused = int(overlap * blending.UNUSED_SHARE)
+        assert span.first or not weights[:unused].any()
+        assert span.last or not weights[span.size - unused :].any()
+    assert np.allclose(total, 1, atol=1e-6)
 
 
-def test_blending_gives_back_what_windows_agree_on():
-    image = np.random.default_rng(0).random((50, 70))
-    total = np.zeros_like(image)
-    for top in blending.starts(50, 20, 6):
-        for left in blending.starts(70, 20, 6):
-            weights = np.outer(blending.taper(20, 6), blending.taper(20, 6))
-            total[top : top + 20, left : left + 20] += weights * image[top : top + 20, left : left + 20]
-    both = np.outer(blending.total(50, 20, 6), blending.total(70, 20, 6))
-    assert np.allclose(total / both, image, atol=1e-5)
-
-
-def test_overlap_as_large_as_the_window_is_refused():
-    with pytest.raises(ValueError, match="overlap 8"):
-        blending.starts(100, 8, 8)
+@pytest.mark.parametrize("overlap", [-1, 17])
+def test_an_overlap_that_no_two_windows_share_is_refused(overlap):
+    with pytest.raises(ValueError, match=f"overlap {overlap}"):
+        blending.spans(100, 32, overlap)

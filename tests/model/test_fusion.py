@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tmcnet.model.fusion import BottleneckFusion, FeatureFusion, FeatureRectify, MultiScaleAttention
+from tmcnet.model.fusion import FeatureFusion, FeatureRectify, LocalFusion, MultiScaleAttention
 
 RENAMED = {
     "feature_rectify": {"channel_weights.mlp.": "channel_gate.", "spatial_weights.mlp.": "pixel_gate."},
@@ -86,9 +86,9 @@ def test_attention_reads_the_other_sensor():
     assert changed.abs().max() > 1e-6
 
 
-def test_bottleneck_starts_as_the_mean_and_learns():
+def test_local_fusion_starts_as_the_mean_and_learns():
     torch.manual_seed(0)
-    fusion = BottleneckFusion(16, 8)
+    fusion = LocalFusion(16, 8)
     optical, sar = torch.rand(2, 2, 16, 6, 6)
     assert torch.allclose(fusion(optical, sar), (optical + sar) / 2)
     fusion(optical, sar).pow(2).sum().backward()
@@ -100,9 +100,9 @@ def test_bottleneck_starts_as_the_mean_and_learns():
     assert silent == []
 
 
-def test_bottleneck_is_far_smaller_than_the_full_block():
+def test_local_fusion_is_far_smaller_than_the_full_block():
     def count(module):
         return sum(p.numel() for p in module.parameters())
 
     full = count(FeatureRectify(512)) + count(FeatureFusion(512))
-    assert count(BottleneckFusion(512, 64)) < full / 20
+    assert count(LocalFusion(512, 64)) < full / 20

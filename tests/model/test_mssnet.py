@@ -55,6 +55,24 @@ def test_reads_both_sensors():
     assert set(reads.values()) == {(True, True)}
 
 
+@pytest.mark.parametrize(("network", "variant"), NETWORKS)
+def test_far_pixels_matter_in_the_published_network_only(network, variant):
+    """What a window shows far away must not change a place, or windows of a map would not fit together."""
+    torch.manual_seed(0)
+    module = build_network(network, variant, 3, 1, 2, SMALL.model_copy(update={"dilations": (1, 1, 1)})).eval()
+    for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.ones_(norm.weight)
+    optical, sar = torch.randn(1, 3, 16, 700), torch.randn(1, 1, 16, 700)
+    with torch.no_grad():
+        before = module(optical, sar)
+        optical[..., 600:], sar[..., 600:] = 3, -3
+        after = module(optical, sar)
+        shifted = module(optical[..., 48:], sar[..., 48:])
+    same = torch.allclose(before[..., :300], after[..., :300], atol=1e-5)
+    inside = torch.allclose(after[..., 380:], shifted[..., 332:], atol=1e-5)
+    assert (same, inside) == ((False, False) if variant == "reference" else (True, True))
+
+
 def test_reference_has_the_published_size():
     with torch.device("meta"):
         reference = ReferenceMSSNet(3, 3, 8, PUBLISHED)

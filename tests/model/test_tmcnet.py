@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from tmcnet.config import MethodConfig, ModelConfig
+from tmcnet.model.deeplab import enlarge
 from tmcnet.model.heads import GlobalHead, patch_means
 from tmcnet.model.tmcnet import TMCNet
 
@@ -66,19 +66,20 @@ def test_dropout_spares_the_statistics_in_corrected_only():
         assert not torch.allclose(first.patches[0], second.patches[0])
 
 
-def test_patch_means_equal_enlarging_first():
+@pytest.mark.parametrize("factor", [None, 4])
+def test_patch_means_equal_enlarging_first(factor):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 5, 14, 14, generator=generator)
     corners = torch.randint(0, 56 - 12 + 1, (3, 4, 2), generator=generator)
     corners[0, 0], corners[0, 1] = torch.tensor([0, 0]), torch.tensor([44, 44])
-    large = F.interpolate(x, size=(56, 56), mode="bilinear", align_corners=True)
+    large = enlarge(x, (56, 56), factor)
     expected = torch.stack(
         [
             torch.stack([large[n, :, y : y + 12, c : c + 12].mean((1, 2)) for c, y in corners[n].tolist()])
             for n in range(3)
         ]
     )
-    torch.testing.assert_close(patch_means(x, corners, 12, 56), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(patch_means(x, corners, 12, 56, factor), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_global_head_sees_mean_and_unbiased_variance():

@@ -18,18 +18,23 @@ from tmcnet.config.root import Config
 from tmcnet.config.runs import Run, expand_sweep, fraction_name, subset_name
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (
+    PIXELWISE,
     RANDOM_START,
+    SINGLE_SENSOR,
     FinetuneConfig,
     FinetuneSettings,
     MethodConfig,
     ModelConfig,
+    PixelwiseConfig,
     PretrainConfig,
     SweepConfig,
 )
 
 __all__ = [
     "IGNORE",
+    "PIXELWISE",
     "RANDOM_START",
+    "SINGLE_SENSOR",
     "AlignConfig",
     "ClassConfig",
     "ComputeConfig",
@@ -44,6 +49,7 @@ __all__ = [
     "MethodConfig",
     "ModelConfig",
     "NormaliseConfig",
+    "PixelwiseConfig",
     "PretrainConfig",
     "ReportConfig",
     "Run",

@@ -43,7 +43,8 @@ class SourceConfig(Section):
     sheet: str | None = Field(
         None,
         description="Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`. "
-        "Several files in one field are separated by `;` and stacked as bands.",
+        "Several files in one field are separated by `;` and stacked as bands. Scenes of role `predict` may leave "
+        "`optical` or `sar` empty.",
     )
     optical: str | None = Field(
         None,
@@ -109,7 +110,9 @@ class SensorConfig(Section):
 class SensorsConfig(Section):
     """The two sensors whose images make a pair."""
 
-    optical: SensorConfig = Field(..., description="The sensor whose grid all others are warped to.")
+    optical: SensorConfig = Field(
+        ..., description="The sensor whose grid all others are warped to, where there is one."
+    )
     sar: SensorConfig = Field(
         ..., description="The second sensor: SAR, or what stands in for it (a DEM or DSM, say)."
     )
@@ -170,7 +173,7 @@ class AlignConfig(Section):
     resolution: float | None = Field(
         None,
         gt=0,
-        description="Pixel size of the common grid in units of the optical CRS; null: as the optical image.",
+        description="Pixel size of the common grid in units of the scene's CRS; null: as the optical image.",
     )
     max_shift: int = Field(16, ge=2, le=64, description="Largest misregistration looked for, in pixels of the grid.")
     spacing: int = Field(32, ge=8, description="Distance between control points in pixels.")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from tmcnet.config.base import Section
+
+TestTime = Literal["none", "flips", "rotations", "all"]
+MAP_ENDINGS = ("_confidence", "_rgb")
+"""What is added to the name of a map for the rasters beside it."""
 
 
 class EvaluateConfig(Section):
@@ -13,6 +20,12 @@ class EvaluateConfig(Section):
     batch_size: int = Field(16, ge=1, description="Tiles in one forward pass.")
     bootstrap: int = Field(1000, ge=100, description="Bootstrap draws over test blocks for the intervals.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals.")
+    boundary_tolerance: int = Field(
+        2, ge=0, description="Distance in pixels up to which a predicted boundary counts as found (boundary F1)."
+    )
+    withheld: bool = Field(
+        True, description="Score networks of both sensors once more with either sensor hidden, as under cloud."
+    )
     calibration_bins: int = Field(15, ge=2, description="Bins of the expected calibration error.")
     seed: int = Field(1, ge=0, description="Seed of the bootstrap.")
 
@@ -24,14 +37,51 @@ class MapsConfig(Section):
         [], description="Label fractions whose runs draw maps; empty: the largest of each network only."
     )
     seeds: list[int] = Field([1], description="Run seeds that draw maps.")
-    window: int = Field(256, ge=32, description="Side of an inference window in pixels.")
-    overlap: int = Field(64, ge=0, description="Overlap of neighbouring windows in pixels, blended smoothly.")
-    batch_size: int = Field(4, ge=1, description="Windows in one forward pass.")
-    rotations: bool = Field(False, description="Average over the four right-angle rotations.")
+    window: int = Field(
+        1024,
+        ge=32,
+        multiple_of=16,
+        description="Side of an inference window in pixels; a multiple of 16, the coarsest output stride.",
+    )
+    overlap: int = Field(
+        384,
+        ge=0,
+        multiple_of=16,
+        description="Overlap of neighbouring windows in pixels; a multiple of 16. Most of it is context only, since "
+        "networks are unsure near the edge of what they see; in its middle the windows fade into each other.",
+    )
+    batch_size: int = Field(1, ge=1, description="Windows in one forward pass; GPUs and small windows want more.")
+    test_time: TestTime = Field(
+        "none",
+        description="Average over changed copies of each window: the image and its mirror images (`flips`, 4 "
+        "copies), its right-angle turns (`rotations`, 4), or `all` 8 of both.",
+    )
     rgb: bool = Field(False, description="Write `<run>_rgb.tif` as well, for programs that know no colour table.")
+    models: dict[str, str] = Field(
+        {},
+        description="Trained networks from earlier runs by name: `weights.safetensors` files that fine-tuning wrote, "
+        "with the same bands and classes. They draw maps beside the runs of the sweep.",
+    )
+    polygons: bool = Field(False, description="Write `<run>.gpkg` as well: the map as polygons, for any GIS.")
+    minimum_mapping_unit: float = Field(
+        0,
+        ge=0,
+        description="Polygons: patches below this area, in square metres (pixels where a scene has no CRS), join "
+        "their largest neighbour. The raster map keeps them.",
+    )
     max_tiles: int = Field(
         24, ge=1, description="For sources of ready-made tiles: number of test tiles that are mapped."
     )
+
+    @model_validator(mode="after")
+    def _names_of_models_are_files(self) -> MapsConfig:
+        bad = [name for name in self.models if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII)]
+        if bad:
+            raise ValueError(
+                "names in `models` hold letters, digits, `_`, `-` and `.` only and begin with a letter or digit, "
+                f"not {bad}"
+            )
+        return self
 
 
 class TrackingConfig(Section):
@@ -65,3 +115,21 @@ class ComputeConfig(Section):
     pretrain_threads: int = Field(2, ge=1, description="CPU threads of a pre-training job.")
     finetune_threads: int = Field(1, ge=1, description="CPU threads of a fine-tuning or mapping job.")
     cache_gib: float = Field(4.0, ge=0, description="Largest memory for tiles kept in RAM, per job, in GiB.")
+    job_gib: float = Field(
+        2.0,
+        gt=0,
+        description="Memory of a training, scoring or mapping job beside these tiles, in GiB; both make up "
+        "its `mem_mb` in Snakemake. Training the default network takes 1.2, the published one (`resnet50`) 6.1.",
+    )
+
+    def numerics(self) -> dict[str, str]:
+        """What numbers depend on: `accelerator` and `precision`. Threads and memory change no result."""
+        return self.model_dump(mode="json", include={"accelerator", "precision"})
+
+    def memory_mb(self, cached: bool) -> int:
+        """Memory that a job asks Snakemake for, in MB (10^6 bytes).
+
+        Args:
+            cached: Whether the job keeps tiles in RAM.
+        """
+        return round((self.job_gib + self.cache_gib * cached) * 2**30 / 1e6)

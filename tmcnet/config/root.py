@@ -15,7 +15,14 @@ from tmcnet.config.data import (
     SourceConfig,
     TilesConfig,
 )
-from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
+from tmcnet.config.results import (
+    MAP_ENDINGS,
+    ComputeConfig,
+    EvaluateConfig,
+    MapsConfig,
+    ReportConfig,
+    TrackingConfig,
+)
 from tmcnet.config.runs import Run, expand_sweep
 from tmcnet.config.splits import SplitsConfig
 from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig, PretrainConfig
@@ -59,7 +66,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
-        problems = [*_source_problems(self), *_sweep_problems(self), *_size_problems(self)]
+        problems = [*_source_problems(self), *_sweep_problems(self), *_map_problems(self), *_size_problems(self)]
         if problems:
             raise ValueError("; ".join(dict.fromkeys(problems)))
         return self
@@ -89,13 +96,24 @@ def _sweep_problems(config: Config) -> Iterator[str]:
             )
 
 
+def _map_problems(config: Config) -> Iterator[str]:
+    runs = [run.name for run in config.runs]
+    for model in config.maps.models:
+        if model in runs:
+            yield f"`maps.models` has the name `{model}`, which is that of a run of `finetune.sweep`"
+        taken = [name for name in (*runs, *config.maps.models) for end in MAP_ENDINGS if model == f"{name}{end}"]
+        if taken:
+            yield f"`maps.models` has the name `{model}`; a map that belongs to `{taken[0]}` is called so"
+
+
 def _size_problems(config: Config) -> Iterator[str]:
     maps, tile = config.maps, config.tiles.size
     if maps.overlap * 2 > maps.window:
         yield f"`maps.overlap` ({maps.overlap}) must be at most half of `maps.window` ({maps.window})"
     if config.source.layout not in ("demo", "scenes"):
         return
-    if config.splits.method == "blocks" and config.splits.block_size < tile:
+    by_pixels = config.splits.method == "blocks" and config.splits.block_metres is None
+    if by_pixels and config.splits.block_size < tile:
         yield f"`splits.block_size` ({config.splits.block_size}) must be at least `tiles.size` ({tile})"
     if config.finetune.crop_size > tile:
         yield f"`finetune.crop_size` ({config.finetune.crop_size}) must not exceed `tiles.size` ({tile})"

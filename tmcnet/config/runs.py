@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tmcnet.config.training import SweepConfig
+from tmcnet.config.training import PIXELWISE, RANDOM_START, SweepConfig
 
 BASELINE = "baseline"
 """Variant of the networks that have no published counterpart to depart from."""
@@ -59,15 +59,19 @@ def subset_name(fraction: float, draw: int) -> str:
 
 
 def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
-    """All runs of a sweep, each once, in a fixed order."""
+    """All runs of a sweep, each once, in a fixed order.
+
+    Only `mssnet` has variants. Pixel-wise baselines load no weights, so they have the random start alone.
+    """
     runs: set[Run] = set()
     for part in sweep:
         for network in part.networks:
             variants = part.variants if network == "mssnet" else [BASELINE]
+            methods = [RANDOM_START] if network in PIXELWISE else part.methods
             runs.update(
                 Run(network, variant, method, fraction, seed)
                 for variant in variants
-                for method in part.methods
+                for method in methods
                 for fraction in part.fractions
                 for seed in part.seeds
             )

@@ -41,6 +41,12 @@ class SplitsConfig(Section):
         "of `column` (an area, say). `given`: the parts that the source comes with.",
     )
     block_size: int = Field(256, ge=16, description="Side of a spatial block in pixels of the common grid.")
+    block_metres: float | None = Field(
+        None,
+        gt=0,
+        description="Side of a spatial block in metres, in place of `block_size`; null: `block_size` counts. Needs "
+        "scenes with a CRS and pixels of one size.",
+    )
     guard: int = Field(
         0, ge=0, description="Width in pixels of the band kept empty between tiles of different parts."
     )

@@ -9,9 +9,17 @@ from pydantic import Field, model_validator
 from tmcnet.config.base import Section
 
 Variant = Literal["reference", "corrected"]
-Network = Literal["mssnet", "early_fusion", "late_fusion", "optical_only", "sar_only"]
+Network = Literal[
+    "mssnet", "early_fusion", "late_fusion", "optical_only", "sar_only", "pixel_logistic", "pixel_boosting"
+]
+SINGLE_SENSOR = ("optical_only", "sar_only")
+"""Networks that look at one sensor only."""
+PIXELWISE = ("pixel_logistic", "pixel_boosting")
+"""Classifiers of single pixels, the baselines of scikit-learn; they have no encoder and one start only."""
 LoadParts = Literal["backbone", "encoder", "all"]
+Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
 Dilation = Annotated[int, Field(ge=1)]
+Window = Annotated[int, Field(ge=3)]
 RANDOM_START = "random"
 """Name of the start that loads nothing; reserved."""
 
@@ -38,7 +46,7 @@ class ModelConfig(Section):
         "window it is seen in, and on every cloud there, which shows as seams. The `reference` variants have it.",
     )
     detail_channels: int = Field(
-        16,
+        32,
         ge=0,
         description="Channels of the full-resolution branch of all segmentation networks but the `reference` one; "
         "0 leaves it out, which loses what is narrower than four pixels.",
@@ -49,6 +57,11 @@ class ModelConfig(Section):
         lt=1,
         description="Share of the encoder's output dropped in training; short schedules want less. The `reference` "
         "variants always drop the published 0.5.",
+    )
+    texture_windows: tuple[Window, ...] = Field(
+        (3, 7, 15),
+        description="Sides of the windows, in pixels, over which the full-resolution branch and the pixel-wise "
+        "baselines take the mean and the standard deviation of each band, beside the band itself.",
     )
     embedding: int = Field(64, ge=8, description="Length of the embeddings compared by the contrastive loss.")
 
@@ -158,6 +171,18 @@ class SweepConfig(Section):
     )
 
 
+class PixelwiseConfig(Section):
+    """How the pixel-wise baselines are fitted (`pixel_logistic`, `pixel_boosting`)."""
+
+    pixels: int = Field(
+        50_000, ge=100, description="Labelled pixels that are learnt from at most, drawn evenly over the classes."
+    )
+    iterations: int = Field(100, ge=1, description="Boosting rounds at most; one tree a class and round.")
+    leaves: int = Field(15, ge=2, le=255, description="Leaves of a tree at most.")
+    learning_rate: float = Field(0.1, gt=0, description="Shrinkage of each boosting round.")
+    regularisation: float = Field(1.0, gt=0, description="Weight of the L2 penalty of both baselines.")
+
+
 class FinetuneSettings(Section):
     """How one network is fine-tuned on one label fraction."""
 
@@ -175,6 +200,24 @@ class FinetuneSettings(Section):
     )
     weight_decay: float = Field(1e-2, ge=0, description="Weight decay.")
     warmup_steps: int = Field(20, ge=0, description="Steps over which the learning rate rises.")
+    loss: Loss = Field(
+        "cross_entropy",
+        description="`cross_entropy`; `focal`, which weighs pixels that are already right less (Lin et al. 2017); "
+        "`dice`, the overlap of each class (Milletari et al. 2016); `cross_entropy_dice`, the sum of the two.",
+    )
+    focal_gamma: float = Field(2.0, ge=0, description="Exponent of the `focal` loss; 0 is cross-entropy.")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay per step of a running mean of the weights, which then is what is validated and kept; "
+        "null: the weights themselves.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Looks at the validation part without a better mIoU after which training stops; null: never.",
+    )
     class_weights: bool = Field(
         True, description="Weigh classes by the inverse square root of their frequency in the label fraction."
     )
@@ -185,6 +228,7 @@ class FinetuneSettings(Section):
         0.0, ge=0, lt=1, description="Chance that a training sample is shown with one sensor missing."
     )
     validate_every: int = Field(50, ge=1, description="Steps between two looks at the validation part.")
+    pixelwise: PixelwiseConfig = Field(PixelwiseConfig(), description="The pixel-wise baselines.")
     seed: int = Field(1, ge=0, description="Added to every run seed.")
 
 

@@ -1,50 +1,77 @@
-"""Windows that cover a scene, and the weights with which their predictions are blended."""
+"""Windows that cover a scene, and the weights with which their predictions are blended.
+
+Near the edge of a window a network sees padding instead of the scene. So the outer part of every overlap is read and
+predicted, but not used; over the rest the windows fade into each other. Windows start at multiples of a step that is
+itself a multiple of the output stride, so that all of them sample the scene at the same pixels.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+UNUSED_SHARE = 0.375
+"""Share of an overlap that is left out at either end of it."""
 
-def starts(length: int, window: int, overlap: int) -> list[int]:
-    """First pixels of windows that cover 0..length-1 along one axis.
 
-    Neighbours overlap by at least `overlap`; the last window is moved inwards so that it ends with the scene. A scene
-    that is shorter than `window` has one window of its own length (see `extent`).
+class Span(NamedTuple):
+    """A window along one axis.
+
+    Attributes:
+        start: Its first pixel.
+        size: Its length.
+        first: Whether the scene begins here.
+        last: Whether the scene ends here.
     """
-    if not 0 <= overlap < window:
-        raise ValueError(f"overlap {overlap} must be at least 0 and below the window {window}")
-    if length <= window:
-        return [0]
-    inner = list(range(0, length - window, window - overlap))
-    return [*inner, length - window]
+
+    start: int
+    size: int
+    first: bool
+    last: bool
+
+    @property
+    def stop(self) -> int:
+        """The pixel after its last one."""
+        return self.start + self.size
 
 
-def extent(length: int, window: int) -> int:
-    """Length of the windows along an axis of `length` pixels."""
-    return min(length, window)
+def spans(length: int, window: int, overlap: int) -> list[Span]:
+    """Windows that cover 0..length-1 along one axis, each overlapping the next by exactly `overlap`.
 
+    The last one ends with the scene and may be shorter than `window`, but is always longer than `overlap`.
 
-def taper(size: int, overlap: int) -> NDArray[np.float32]:
-    """Weight of a window's pixels along one axis, of shape `size`: 1 inside, falling to both ends as a Hann window.
+    Args:
+        length: Pixels of the scene.
+        window: Length of a window.
+        overlap: Pixels shared by neighbours, at most half a window, so that no pixel is in more than two.
 
-    Two ramps that meet over `overlap` pixels add up to 1. No weight is 0, so that pixels at the scene's edge, which
-    have one window only, can be divided by the sum of their weights.
+    Raises:
+        ValueError: If the overlap is negative or more than half the window.
     """
-    ramp = min(overlap, size // 2)
-    weights = np.ones(size, dtype=np.float32)
-    if ramp == 0:
-        return weights
-    rise = np.sin(0.5 * np.pi * (np.arange(ramp) + 0.5) / ramp) ** 2
-    weights[:ramp] = rise
-    weights[size - ramp :] = rise[::-1]
-    return weights
+    if not 0 <= overlap <= window // 2:
+        raise ValueError(f"overlap {overlap} must be at least 0 and at most half of the window {window}")
+    starts = [0]
+    while starts[-1] + window < length:
+        starts.append(starts[-1] + window - overlap)
+    ends = [*(start + window for start in starts[:-1]), length]
+    return [Span(start, end - start, start == 0, end == length) for start, end in zip(starts, ends, strict=True)]
 
 
-def total(length: int, window: int, overlap: int) -> NDArray[np.float32]:
-    """Sum of the windows' weights along an axis of `length` pixels, by which blended values are divided."""
-    size = extent(length, window)
-    weights = np.zeros(length, dtype=np.float32)
-    for start in starts(length, window, overlap):
-        weights[start : start + size] += taper(size, overlap)
+def taper(span: Span, overlap: int) -> NDArray[np.float32]:
+    """Weights of a window's pixels along one axis, of shape `size`.
+
+    Over an overlap the weights of two neighbours add up to 1: 0 in its outer quarter, a rise along half a Hann
+    window, then 1. At the ends of the scene there is no neighbour and no fall.
+    """
+    unused = int(overlap * UNUSED_SHARE)
+    rising = overlap - 2 * unused
+    rise = np.sin(0.5 * np.pi * (np.arange(rising) + 0.5) / max(rising, 1)) ** 2
+    ramp = np.concatenate([np.zeros(unused), rise, np.ones(unused)]).astype(np.float32)
+    weights = np.ones(span.size, dtype=np.float32)
+    if not span.first:
+        weights[:overlap] = ramp
+    if not span.last:
+        weights[span.size - overlap :] *= ramp[::-1]
     return weights

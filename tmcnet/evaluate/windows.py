@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from tmcnet.config import MapsConfig
 from tmcnet.evaluate import blending
+from tmcnet.evaluate.blending import Span
 from tmcnet.evaluate.predict import Probabilities, probabilities
 from tmcnet.evaluate.trained import Trained
-from tmcnet.raster.io import Grid, read_float, read_grid
+from tmcnet.raster.io import read_float, read_grid
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Strip:
     Attributes:
         top: First row.
         probabilities: K x rows x W float32.
-        valid: rows x W; False where no band of either sensor holds data.
+        valid: rows x W; False where no band of the sensors that the network looks at holds data.
     """
 
     top: int
@@ -50,57 +52,59 @@ class Strip:
 def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> Iterator[Strip]:
     """Class probabilities of a scene from top to bottom, in strips that never overlap and leave no row out.
 
-    Every row of windows is read, predicted and added to a buffer of one window's height; the rows that no further
-    window touches are divided by the sum of their weights and handed out.
+    Every window of a row is read, predicted and added to a buffer of one window's height; the rows that no further
+    window touches are handed out.
 
     Args:
         trained: The network.
         scene: The images.
-        config: Window, overlap, batch size and rotations.
+        config: Window, overlap, batch size and test-time copies.
     """
     grid = read_grid(scene.optical)
-    height, width = (blending.extent(length, config.window) for length in (grid.height, grid.width))
-    lefts = blending.starts(grid.width, config.window, config.overlap)
-    tops = blending.starts(grid.height, config.window, config.overlap)
-    across = blending.total(grid.width, config.window, config.overlap)
-    down = blending.total(grid.height, config.window, config.overlap)
-    weights = np.outer(blending.taper(height, config.overlap), blending.taper(width, config.overlap))
-
-    buffer = np.zeros((len(trained.classes), height, grid.width), np.float32)
-    for top, following in zip(tops, [*tops[1:], grid.height], strict=True):
-        optical, sar, valid = _read_rows(trained, scene, grid, top, height)
-        for left, found in _predict_windows(trained, optical, sar, lefts, width, config):
-            buffer[..., left : left + width] += found * weights
-        done = following - top
-        finished = buffer[:, :done] / (down[top:following, None] * across)
-        yield Strip(top, finished, valid[:done])
-        buffer[:, : height - done] = buffer[:, done:].copy()
-        buffer[:, height - done :] = 0
+    down = blending.spans(grid.height, config.window, config.overlap)
+    across = blending.spans(grid.width, config.window, config.overlap)
+    buffer = np.zeros((len(trained.classes), down[0].size, grid.width), np.float32)
+    valid = np.zeros((down[0].size, grid.width), bool)
+    for row, following in zip(down, [*(span.start for span in down[1:]), grid.height], strict=True):
+        fall = blending.taper(row, config.overlap)[:, None]
+        for window, found in _predict_row(trained, scene, row, across, config):
+            place = slice(row.size), slice(window.span.start, window.span.stop)
+            buffer[:, *place] += found * (fall * blending.taper(window.span, config.overlap))
+            valid[place] = window.valid
+        done, left = following - row.start, row.stop - following
+        yield Strip(row.start, buffer[:, :done].copy(), valid[:done].copy())
+        buffer[:, :left] = buffer[:, done : row.size].copy()
+        buffer[:, left:] = 0
 
 
-def _read_rows(
-    trained: Trained, scene: SceneImages, grid: Grid, top: int, height: int
-) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.bool_]]:
-    """Normalised bands of both sensors over the full width, and where either of them holds any data."""
-    box = (top, 0, height, grid.width)
+@dataclass(frozen=True)
+class _Window:
+    """What a window shows: normalised bands of both sensors, and where those that the network looks at hold data."""
+
+    span: Span
+    optical: torch.Tensor
+    sar: torch.Tensor
+    valid: NDArray[np.bool_]
+
+
+def _read(trained: Trained, scene: SceneImages, row: Span, span: Span) -> _Window:
+    box = (row.start, span.start, row.size, span.size)
     optical, sar = read_float(scene.optical, box), read_float(scene.sar, box)
-    valid = np.asarray(np.isfinite(optical).any(axis=0) | np.isfinite(sar).any(axis=0))
+    used = {"optical_only": (optical,), "sar_only": (sar,)}.get(trained.run.network, (optical, sar))
+    valid = np.logical_or.reduce([np.isfinite(image).any(axis=0) for image in used])
     scaling = trained.normalisation
-    images = scaling.apply(optical, "optical"), scaling.apply(sar, "sar")
-    return torch.from_numpy(images[0]), torch.from_numpy(images[1]), valid
+    images = torch.from_numpy(scaling.apply(optical, "optical")), torch.from_numpy(scaling.apply(sar, "sar"))
+    return _Window(span, *images, valid)
 
 
-def _predict_windows(
-    trained: Trained,
-    optical: torch.Tensor,
-    sar: torch.Tensor,
-    lefts: Sequence[int],
-    width: int,
-    config: MapsConfig,
-) -> Iterator[tuple[int, Probabilities]]:
-    """First column and probabilities (K x h x w) of each window of a row."""
-    for first in range(0, len(lefts), config.batch_size):
-        batch = lefts[first : first + config.batch_size]
-        windows_o, windows_s = (torch.stack([x[..., left : left + width] for left in batch]) for x in (optical, sar))
-        found = probabilities(trained.network, windows_o, windows_s, config.rotations)
-        yield from zip(batch, found.cpu().numpy(), strict=True)
+def _predict_row(
+    trained: Trained, scene: SceneImages, row: Span, across: Sequence[Span], config: MapsConfig
+) -> Iterator[tuple[_Window, Probabilities]]:
+    """Each window of a row with its probabilities, K x h x w; the last one may be narrower and then goes alone."""
+    for _, group in groupby(across, key=lambda span: span.size):
+        alike = list(group)
+        for first in range(0, len(alike), config.batch_size):
+            windows = [_read(trained, scene, row, span) for span in alike[first : first + config.batch_size]]
+            optical, sar = torch.stack([w.optical for w in windows]), torch.stack([w.sar for w in windows])
+            found = probabilities(trained.network, optical, sar, config.test_time)
+            yield from zip(windows, found.cpu().numpy(), strict=True)

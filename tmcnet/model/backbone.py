@@ -23,27 +23,50 @@ STRIDES_AND_DILATIONS: dict[Literal[8, 16], tuple[Sequence[int], Sequence[int]]]
 """Stride of the first block of each stage and dilation of its 3 x 3 convolutions."""
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    padding = dilation * (kernel // 2)
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
+Padding = Literal["zeros", "replicate"]
+"""What convolutions see beyond the edge of a window: black, as published, or its last pixels repeated.
+
+A black frame tells a network how far it is from the edge. Trained on small crops, it learns to count on the frame,
+and does worse in larger windows, which show less of it: on the demo, trained on crops of 64 pixels, mIoU fell from
+0.60 in tiles of 128 pixels to 0.46 in whole scenes. With repeated pixels it stayed the same.
+"""
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, padding: Padding = "replicate"
+) -> nn.Conv2d:
+    """A convolution without bias whose map is as large as its input, but for the stride."""
+    width = dilation * (kernel // 2)
+    mode = padding if width else "zeros"
+    return nn.Conv2d(inputs, outputs, kernel, stride, width, dilation, bias=False, padding_mode=mode)
 
 
 class Block(nn.Module):
     """A residual block, basic (two 3 x 3) or bottleneck (1 x 1, 3 x 3, 1 x 1 with four times the channels)."""
 
     def __init__(
-        self, inputs: int, channels: int, stride: int, dilation: int, bottleneck: bool, momentum: float
+        self,
+        inputs: int,
+        channels: int,
+        stride: int,
+        dilation: int,
+        bottleneck: bool,
+        momentum: float,
+        padding: Padding,
     ) -> None:
         super().__init__()
         outputs = channels * 4 if bottleneck else channels
         if bottleneck:
             convs = [
-                _conv(inputs, channels, 1),
-                _conv(channels, channels, 3, stride, dilation),
-                _conv(channels, outputs, 1),
+                convolution(inputs, channels, 1),
+                convolution(channels, channels, 3, stride, dilation, padding),
+                convolution(channels, outputs, 1),
             ]
         else:
-            convs = [_conv(inputs, channels, 3, stride, dilation), _conv(channels, channels, 3, 1, dilation)]
+            convs = [
+                convolution(inputs, channels, 3, stride, dilation, padding),
+                convolution(channels, channels, 3, 1, dilation, padding),
+            ]
         layers: list[nn.Module] = []
         for conv in convs:
             layers += [conv, nn.BatchNorm2d(conv.out_channels, momentum=momentum), nn.ReLU(inplace=True)]
@@ -51,7 +74,7 @@ class Block(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
-                _conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs, momentum=momentum)
+                convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs, momentum=momentum)
             )
         self.activation = nn.ReLU(inplace=True)
         self.out_channels = outputs
@@ -81,18 +104,21 @@ class Backbone(nn.Module):
         in_channels: Bands of the image.
         config: `backbone`, `width` (channels of the stem) and `output_stride`.
         batch_norm_momentum: Momentum in torch's sense: the share of the newest batch.
+        padding: What convolutions see beyond the edge.
 
     Attributes:
         high_channels: Channels of the deepest map.
         low_channels: Channels of the first stage's map.
     """
 
-    def __init__(self, in_channels: int, config: ModelConfig, batch_norm_momentum: float) -> None:
+    def __init__(
+        self, in_channels: int, config: ModelConfig, batch_norm_momentum: float, padding: Padding = "replicate"
+    ) -> None:
         super().__init__()
         counts, bottleneck = LAYERS[config.backbone]
         strides, dilations = STRIDES_AND_DILATIONS[config.output_stride]
         self.stem = nn.Sequential(
-            _conv(in_channels, config.width, 7, stride=2),
+            convolution(in_channels, config.width, 7, stride=2, padding=padding),
             nn.BatchNorm2d(config.width, momentum=batch_norm_momentum),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1),
@@ -103,9 +129,8 @@ class Backbone(nn.Module):
             blocks: list[nn.Module] = []
             for index in range(count):
                 stride = strides[stage] if index == 0 else 1
-                block = Block(
-                    channels, config.width * 2**stage, stride, dilations[stage], bottleneck, batch_norm_momentum
-                )
+                width, dilation = config.width * 2**stage, dilations[stage]
+                block = Block(channels, width, stride, dilation, bottleneck, batch_norm_momentum, padding)
                 channels = block.out_channels
                 blocks.append(block)
             stages.append(nn.Sequential(*blocks))

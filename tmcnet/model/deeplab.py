@@ -7,10 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
-from tmcnet.model.backbone import initialise
+from tmcnet.model.backbone import Padding, convolution, initialise
+from tmcnet.model.texture import PixelFeatures
 
 DILATION_STRIDE = 16
 """Output stride for which the dilations are given; at stride 8 the same reach on the ground takes twice as much."""
+
+LOW_STRIDE = 4
+"""Input pixels per pixel of the first stage's map, which the decoder works at."""
 
 LOW_CHANNELS = 48
 """Channels to which the decoder reduces the first stage's map."""
@@ -30,33 +34,48 @@ class ScalarNorm(nn.BatchNorm2d):
 
 
 def conv_norm_relu(
-    inputs: int, outputs: int, kernel: int, momentum: float, dilation: int = 1, scalar: bool = False
+    inputs: int, outputs: int, kernel: int, momentum: float, dilation: int = 1, padding: Padding = "replicate"
 ) -> nn.Sequential:
-    """A convolution that keeps the size, batch norm and ReLU; `scalar` where the map may be one pixel."""
-    norm = ScalarNorm if scalar else nn.BatchNorm2d
+    """A convolution that keeps the size, batch norm and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
-        norm(outputs, momentum=momentum),
+        convolution(inputs, outputs, kernel, 1, dilation, padding),
+        nn.BatchNorm2d(outputs, momentum=momentum),
         nn.ReLU(inplace=True),
     )
 
 
-def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear enlargement of N x C x h x w to `size`, corners aligned as in the published networks."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+def enlarge(x: Tensor, size: tuple[int, int], factor: int | None) -> Tensor:
+    """Bilinear enlargement of an N x C x h x w map.
+
+    Args:
+        x: The map.
+        size: Rows and columns wanted; with a factor at most `factor` times those there are.
+        factor: Small pixel k lies exactly at `factor` times k, which is where the strided convolutions of the encoder
+            have their centres, and the last one is repeated beyond. So a place in the image gets the same value in
+            whatever window it is seen. None: the corners of both maps are aligned as in the published networks, which
+            stretches a map by an amount that depends on its size.
+    """
+    if factor is None:
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    height, width = x.shape[-2] * factor + 1, x.shape[-1] * factor + 1
+    larger = F.interpolate(padded, size=(height, width), mode="bilinear", align_corners=True)
+    return larger[..., : size[0], : size[1]]
 
 
 class Detail(nn.Module):
-    """What the pixels themselves say, at full resolution, added to the logits of the decoder.
+    """What the pixels themselves and their near surroundings say, at full resolution, added to the decoder's logits.
 
     The decoder works at a quarter of the resolution, which loses whatever is narrower than four pixels: roads,
-    houses, the edges of fields. Two small convolutions on the bands give it back. The last layer starts at zero, so
-    that training begins from the decoder's logits. Not part of the published networks.
+    houses, the edges of fields. Two small convolutions on the bands and on their local means and deviations (the
+    features of the pixel-wise baselines) give it back; the statistics tame speckle, which short trainings would not
+    learn to average. The last layer starts at zero, so that training begins from the decoder's logits. Not part of
+    the published networks.
 
     Args:
         bands: Bands of all images.
         classes: K.
-        config: `detail_channels`; 0 leaves the branch out.
+        config: `detail_channels` (0 leaves the branch out) and `texture_windows`.
         batch_norm_momentum: Momentum in torch's sense.
     """
 
@@ -66,8 +85,11 @@ class Detail(nn.Module):
         self.layers: nn.Sequential | None = None
         if channels == 0:
             return
+        self.features = PixelFeatures(config.texture_windows)
+        inputs = self.features.count(bands)
         self.layers = nn.Sequential(
-            conv_norm_relu(bands, channels, 3, batch_norm_momentum),
+            nn.BatchNorm2d(inputs, momentum=batch_norm_momentum),
+            conv_norm_relu(inputs, channels, 1, batch_norm_momentum),
             conv_norm_relu(channels, channels, 3, batch_norm_momentum),
             nn.Conv2d(channels, classes, 1),
         )
@@ -78,7 +100,7 @@ class Detail(nn.Module):
         """Logits N x K x H x W of images N x C x H x W; a scalar 0 without channels."""
         if self.layers is None:
             return images[0].new_zeros(())
-        logits: Tensor = self.layers(torch.cat(images, dim=1))
+        logits: Tensor = self.layers(self.features(*images))
         return logits
 
 
@@ -91,21 +113,32 @@ class ASPP(nn.Module):
         batch_norm_momentum: Momentum in torch's sense.
         dropout: Share of values dropped at the end.
         image_pooling: Add the mean over the whole image, as published.
+        padding: What convolutions see beyond the edge.
     """
 
     def __init__(
-        self, in_channels: int, config: ModelConfig, batch_norm_momentum: float, dropout: float, image_pooling: bool
+        self,
+        in_channels: int,
+        config: ModelConfig,
+        batch_norm_momentum: float,
+        dropout: float,
+        image_pooling: bool,
+        padding: Padding = "replicate",
     ) -> None:
         super().__init__()
         channels = config.aspp_channels
         dilations = [d * DILATION_STRIDE // config.output_stride for d in config.dilations]
         self.pyramid = nn.ModuleList(
             [conv_norm_relu(in_channels, channels, 1, batch_norm_momentum)]
-            + [conv_norm_relu(in_channels, channels, 3, batch_norm_momentum, dilation) for dilation in dilations]
+            + [conv_norm_relu(in_channels, channels, 3, batch_norm_momentum, d, padding) for d in dilations]
         )
         self.pooled: nn.Sequential | None = None
         if image_pooling:
-            self.pooled = conv_norm_relu(in_channels, channels, 1, batch_norm_momentum, scalar=True)
+            self.pooled = nn.Sequential(
+                convolution(in_channels, channels, 1),
+                ScalarNorm(channels, momentum=batch_norm_momentum),
+                nn.ReLU(inplace=True),
+            )
         self.fuse = conv_norm_relu((4 + image_pooling) * channels, channels, 1, batch_norm_momentum)
         self.dropout = nn.Dropout(dropout)
         self.out_channels = channels
@@ -130,6 +163,7 @@ class Decoder(nn.Module):
         config: `decoder_channels`.
         batch_norm_momentum: Momentum in torch's sense.
         dropout: Shares dropped after the first and the second 3 x 3 convolution.
+        published: Enlarge with aligned corners and pad with zeros, as the published networks do.
     """
 
     def __init__(
@@ -140,12 +174,15 @@ class Decoder(nn.Module):
         config: ModelConfig,
         batch_norm_momentum: float,
         dropout: tuple[float, float] = (0.0, 0.0),
+        published: bool = False,
     ) -> None:
         super().__init__()
+        self.factor = None if published else config.output_stride // LOW_STRIDE
+        padding: Padding = "zeros" if published else "replicate"
         reduced, channels = min(LOW_CHANNELS, low_channels), config.decoder_channels
         self.reduce = conv_norm_relu(low_channels, reduced, 1, batch_norm_momentum)
-        self.first = conv_norm_relu(aspp_channels + reduced, channels, 3, batch_norm_momentum)
-        self.second = conv_norm_relu(channels, channels, 3, batch_norm_momentum)
+        self.first = conv_norm_relu(aspp_channels + reduced, channels, 3, batch_norm_momentum, padding=padding)
+        self.second = conv_norm_relu(channels, channels, 3, batch_norm_momentum, padding=padding)
         self.first_dropout, self.second_dropout = nn.Dropout(dropout[0]), nn.Dropout(dropout[1])
         self.output = nn.Conv2d(channels, out_channels, 1)
         initialise(self)
@@ -160,7 +197,7 @@ class Decoder(nn.Module):
         Returns:
             N x out_channels x H/4 x W/4.
         """
-        joined = torch.cat([enlarge(high, (low.shape[-2], low.shape[-1])), self.reduce(low)], dim=1)
+        joined = torch.cat([enlarge(high, (low.shape[-2], low.shape[-1]), self.factor), self.reduce(low)], dim=1)
         deep = self.second_dropout(self.second(self.first_dropout(self.first(joined))))
         y: Tensor = self.output(deep)
         return y

@@ -2,13 +2,16 @@
 
 `FeatureRectify`, `FeatureFusion` and `MultiScaleAttention` compute what MSSNet (Ye et al., IEEE TGRS 2025) computes;
 the first two descend from CMX (Zhang et al., 2023), the third from attentional feature fusion (Dai et al., 2021).
-`BottleneckFusion` is this project's own: the same rectification and fusion at few channels, beside a plain mean.
+`LocalFusion` is this project's own: gates and convolutions at few channels, beside a plain mean.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from tmcnet.model.backbone import initialise
+from tmcnet.model.deeplab import conv_norm_relu
 
 
 class FeatureRectify(nn.Module):
@@ -82,7 +85,7 @@ class FeatureFusion(nn.Module):
         seen_s = query_s @ self._context(self.optical, query_o)
         out_o = self.optical.norm(tokens_o + self.optical.join(torch.cat([kept_o, seen_o], dim=-1)))
         out_s = self.sar.norm(tokens_s + self.sar.join(torch.cat([kept_s, seen_s], dim=-1)))
-        both = torch.cat([out_o, out_s], dim=-1).transpose(1, 2).reshape(len(optical), -1, height, width)
+        both = torch.cat([out_o, out_s], dim=-1).transpose(1, 2).reshape(optical.shape[0], -1, height, width)
         merged: Tensor = self.merge(both)
         return merged
 
@@ -99,9 +102,10 @@ class MultiScaleAttention(nn.Module):
         channels: C of the N x C x H x W map.
         ratio: The bottleneck has C / ratio channels, at least one.
         batch_norm_momentum: Momentum of the batch norms, in the PyTorch sense.
+        whole: Look at the mean of the map, as published; without it a pixel does not depend on the window around it.
     """
 
-    def __init__(self, channels: int, ratio: int = 4, batch_norm_momentum: float = 0.1) -> None:
+    def __init__(self, channels: int, ratio: int = 4, batch_norm_momentum: float = 0.1, whole: bool = True) -> None:
         super().__init__()
         inner = max(channels // ratio, 1)
 
@@ -115,19 +119,23 @@ class MultiScaleAttention(nn.Module):
             )
 
         self.pixel = bottleneck()
-        self.whole = bottleneck()
+        self.whole = bottleneck() if whole else None
 
     def forward(self, features: Tensor) -> Tensor:
         """Gated features, N x C x H x W."""
-        gate: Tensor = self.pixel(features) + self.whole(features.mean(dim=(2, 3), keepdim=True))
+        gate: Tensor = self.pixel(features)
+        if self.whole is not None:
+            gate = gate + self.whole(features.mean(dim=(2, 3), keepdim=True))
         return features * gate.sigmoid()
 
 
-class BottleneckFusion(nn.Module):
-    """The mean of both sensors' maps plus what rectification and cross-attention add to it at few channels.
+class LocalFusion(nn.Module):
+    """The mean of both sensors' maps plus what gated convolutions over both add to it at few channels.
 
-    At C = 2048 rectification and fusion hold five times as many parameters as the encoder they follow. Here they work
-    on `inner` channels. The added part starts at zero (its last batch norm has zero scale), so that a pre-trained
+    At C = 2048 the published rectification and fusion hold five times as many parameters as the encoder they follow,
+    and they sum up whole maps: a cloud anywhere in a window changes every pixel of it. Here everything works on
+    `inner` channels and on neighbouring pixels: each pixel's gates say, channel by channel, how far either sensor is
+    to be trusted there. The added part starts at zero (its last batch norm has zero scale), so that a pre-trained
     decoder first meets features like those it was trained on.
 
     Args:
@@ -138,22 +146,20 @@ class BottleneckFusion(nn.Module):
 
     def __init__(self, channels: int, inner: int, batch_norm_momentum: float = 0.1) -> None:
         super().__init__()
-        self.narrow_optical = _narrow(channels, inner, batch_norm_momentum)
-        self.narrow_sar = _narrow(channels, inner, batch_norm_momentum)
-        self.rectify = FeatureRectify(inner)
-        self.fuse = FeatureFusion(inner)
+        self.narrow_optical = conv_norm_relu(channels, inner, 1, batch_norm_momentum)
+        self.narrow_sar = conv_norm_relu(channels, inner, 1, batch_norm_momentum)
+        self.gate = nn.Sequential(
+            conv_norm_relu(2 * inner, inner, 3, batch_norm_momentum), nn.Conv2d(inner, 2 * inner, 1)
+        )
+        self.merge = conv_norm_relu(2 * inner, inner, 3, batch_norm_momentum)
         self.widen = nn.Conv2d(inner, channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels, momentum=batch_norm_momentum)
+        initialise(self)
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
         """Fuse two N x C x H x W maps into one."""
-        rectified = self.rectify(self.narrow_optical(optical), self.narrow_sar(sar))
-        added: Tensor = self.norm(self.widen(self.fuse(*rectified)))
+        both = torch.cat([self.narrow_optical(optical), self.narrow_sar(sar)], dim=1)
+        merged = self.merge(both * self.gate(both).sigmoid())
+        added: Tensor = self.norm(self.widen(merged))
         return torch.relu(0.5 * (optical + sar) + added)
-
-
-def _narrow(channels: int, inner: int, momentum: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner, momentum=momentum), nn.ReLU(inplace=True)
-    )

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
-from tmcnet.model.backbone import Backbone
-from tmcnet.model.deeplab import ASPP, Decoder, Detail, enlarge
-from tmcnet.model.fusion import BottleneckFusion, FeatureFusion, FeatureRectify, MultiScaleAttention
+from tmcnet.model.backbone import Backbone, Padding
+from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder, Detail, enlarge
+from tmcnet.model.fusion import FeatureFusion, FeatureRectify, LocalFusion, MultiScaleAttention
 
 PUBLISHED_DROPOUT = 0.5
 """Share of the encoder's output, and of the decoder's first map, that the published network drops."""
@@ -26,32 +26,39 @@ _FEWEST_CHANNELS = 16
 
 
 class _Head(nn.Module):
-    """What follows the fusion in both variants: pyramid, attention and decoder."""
+    """What follows the fusion in both variants: pyramid, attention and decoder.
+
+    `published` adds all that ties a pixel to the window it is seen in: image pooling, attention to the mean of the
+    map, enlargement with aligned corners, and padding with zeros.
+    """
 
     def __init__(
-        self,
-        encoder: Backbone,
-        classes: int,
-        config: ModelConfig,
-        momentum: float,
-        dropout: float,
-        image_pooling: bool,
+        self, encoder: Backbone, classes: int, config: ModelConfig, momentum: float, dropout: float, published: bool
     ) -> None:
         super().__init__()
-        self.aspp = ASPP(encoder.high_channels, config, momentum, dropout, image_pooling)
-        self.attention_high = MultiScaleAttention(config.aspp_channels, batch_norm_momentum=momentum)
-        self.attention_low = MultiScaleAttention(encoder.low_channels, batch_norm_momentum=momentum)
+        self.factor = None if published else LOW_STRIDE
+        pooling = published or config.image_pooling
+        padding: Padding = "zeros" if published else "replicate"
+        self.aspp = ASPP(encoder.high_channels, config, momentum, dropout, pooling, padding)
+        self.attention_high, self.attention_low = (
+            MultiScaleAttention(channels, batch_norm_momentum=momentum, whole=published)
+            for channels in (config.aspp_channels, encoder.low_channels)
+        )
+        shares = (dropout, LAST_DROPOUT)
         self.decoder = Decoder(
-            config.aspp_channels, encoder.low_channels, classes, config, momentum, (dropout, LAST_DROPOUT)
+            config.aspp_channels, encoder.low_channels, classes, config, momentum, shares, published
         )
 
     def decode(self, high: Tensor, low: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits of `size` from the fused maps."""
-        return enlarge(self.decoder(self.attention_high(self.aspp(high)), self.attention_low(low)), size)
+        logits = self.decoder(self.attention_high(self.aspp(high)), self.attention_low(low))
+        return enlarge(logits, size, self.factor)
 
 
 class MSSNet(_Head):
     """The corrected network: an encoder for each sensor, and fusion at few channels at two levels.
+
+    Nothing in it looks at a window as a whole, so that a place gets the same class in whatever window it is seen.
 
     Args:
         optical_bands: Bands of the optical image.
@@ -70,12 +77,12 @@ class MSSNet(_Head):
         batch_norm_momentum: float = 0.1,
     ) -> None:
         encoder = Backbone(optical_bands, config, batch_norm_momentum)
-        super().__init__(encoder, classes, config, batch_norm_momentum, config.dropout, config.image_pooling)
+        super().__init__(encoder, classes, config, batch_norm_momentum, config.dropout, published=False)
         self.backbone_optical = encoder
         self.backbone_sar = Backbone(sar_bands, config, batch_norm_momentum)
         self.detail = Detail(optical_bands + sar_bands, classes, config, batch_norm_momentum)
         self.fuse_high, self.fuse_low = (
-            BottleneckFusion(channels, max(channels // BOTTLENECK, _FEWEST_CHANNELS), batch_norm_momentum)
+            LocalFusion(channels, max(channels // BOTTLENECK, _FEWEST_CHANNELS), batch_norm_momentum)
             for channels in (encoder.high_channels, encoder.low_channels)
         )
 
@@ -127,8 +134,8 @@ class ReferenceMSSNet(_Head):
         batch_norm_momentum: float = 0.9,
     ) -> None:
         bands = max(optical_bands, sar_bands)
-        encoder = Backbone(bands, config, batch_norm_momentum)
-        super().__init__(encoder, classes, config, batch_norm_momentum, PUBLISHED_DROPOUT, image_pooling=True)
+        encoder = Backbone(bands, config, batch_norm_momentum, padding="zeros")
+        super().__init__(encoder, classes, config, batch_norm_momentum, PUBLISHED_DROPOUT, published=True)
         self.bands = bands
         self.backbone_optical = encoder
         self.fuse_high = _PublishedFusion(encoder.high_channels)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.config.training import Variant
-from tmcnet.model.backbone import Backbone
-from tmcnet.model.deeplab import ASPP, Decoder
+from tmcnet.model.backbone import Backbone, Padding
+from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder
 from tmcnet.model.heads import GlobalHead, LocalHead
 
 BATCH_NORM_MOMENTUM: dict[Variant, float] = {"reference": 0.9, "corrected": 0.1}
@@ -52,15 +52,17 @@ class TMCNet(nn.Module):
     def __init__(self, optical_bands: int, sar_bands: int, model: ModelConfig, method: MethodConfig) -> None:
         super().__init__()
         momentum = method.batch_norm_momentum or BATCH_NORM_MOMENTUM[method.variant]
-        self.backbone_optical = Backbone(optical_bands, model, momentum)
-        self.backbone_sar = Backbone(sar_bands, model, momentum)
         reference = method.variant == "reference"
+        padding: Padding = "zeros" if reference else "replicate"
+        self.backbone_optical = Backbone(optical_bands, model, momentum, padding)
+        self.backbone_sar = Backbone(sar_bands, model, momentum, padding)
         self.aspp = ASPP(
             self.backbone_optical.high_channels,
             model,
             momentum,
             dropout=PUBLISHED_DROPOUT if reference else 0.0,
             image_pooling=reference or model.image_pooling,
+            padding=padding,
         )
         self.global_head: GlobalHead | None = None
         self.decoder: Decoder | None = None
@@ -69,10 +71,9 @@ class TMCNet(nn.Module):
             self.global_head = GlobalHead(model.aspp_channels, model.embedding, method.style)
         if method.lambda_global < 1:
             self.late_dropout = nn.Dropout(0.0 if reference else model.dropout)
-            self.decoder = Decoder(
-                model.aspp_channels, self.backbone_optical.low_channels, model.embedding, model, momentum
-            )
-            self.local_head = LocalHead(model.embedding, model.embedding)
+            low = self.backbone_optical.low_channels
+            self.decoder = Decoder(model.aspp_channels, low, model.embedding, model, momentum, published=reference)
+            self.local_head = LocalHead(model.embedding, model.embedding, None if reference else LOW_STRIDE)
 
     def forward(
         self,

@@ -1,0 +1,141 @@
+"""Maps of whole scenes: how exact windows are, how fast, and in how much memory.
+
+Needs the demo's results (`make report`): the trained network and a scene that it was not trained on in full.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tmcnet.config import ComputeConfig, MapsConfig
+from tmcnet.evaluate.inference import map_scenes
+from tmcnet.evaluate.predict import Probabilities, probabilities
+from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.windows import SceneImages, predict_scene
+from tmcnet.raster.io import Grid, read_float, read_grid, write_raster
+
+RUN = "mssnet-corrected__random__R100__s1"
+LARGE = 12_000
+"""Side of the large scene in pixels."""
+
+BATCH = 8
+
+
+def run() -> None:
+    """Print the difference to one-piece inference, the speed beside plain loops, and the memory of a large scene."""
+    root = Path("results")
+    weights, folder = root / "finetune" / RUN / "weights.safetensors", root / "scenes"
+    scenes = sorted(path.parent for path in folder.glob("*/optical.tif"))
+    if not weights.exists() or not scenes:
+        print("There are no results of the demo; run `make report` first.")
+        return
+    scene = SceneImages(scenes[0].name, scenes[0] / "optical.tif", scenes[0] / "sar.tif")
+    trained = Trained.read(weights)
+    _seams(trained, scene)
+    _speed(trained, scene)
+    _memory(weights, scene)
+
+
+def _seams(trained: Trained, scene: SceneImages) -> None:
+    single = probabilities(trained.network, *(image[None] for image in _images(trained, scene)))[0].numpy()
+    print("| window | overlap | largest difference | 99.9th percentile | pixels of another class |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    for window, overlap in ((256, 0), (256, 64), (256, 128), (512, 128), (512, 192), (512, 256)):
+        config = MapsConfig(window=window, overlap=overlap, batch_size=BATCH)
+        found = np.concatenate([s.probabilities for s in predict_scene(trained, scene, config)], axis=1)
+        difference = np.abs(found - single).max(axis=0)
+        other = float((found.argmax(0) != single.argmax(0)).mean())
+        print(
+            f"| {window} | {overlap} | {difference.max():.1e} | {np.quantile(difference, 0.999):.1e} | {other:.1e} |",
+            flush=True,
+        )
+
+
+def _speed(trained: Trained, scene: SceneImages) -> None:
+    grid = read_grid(scene.optical)
+    megapixels = grid.width * grid.height / 1e6
+    config = MapsConfig(window=256, overlap=64, batch_size=BATCH)
+
+    def ours() -> None:
+        for _ in predict_scene(trained, scene, config):
+            pass
+
+    def loop(overlap: int) -> None:
+        for _ in _plain_loop(trained, scene, config.window, overlap):
+            pass
+
+    ways = {"windows in batches, blended": ours, "plain loop, same overlap": lambda: loop(64)}
+    ways["plain loop, no overlap"] = lambda: loop(0)
+    print("\n| way | megapixels/s |\n| --- | ---: |")
+    for name, way in ways.items():
+        seconds = []
+        for _ in range(3):
+            began = time.perf_counter()
+            way()
+            seconds.append(time.perf_counter() - began)
+        print(f"| {name} | {megapixels / min(seconds):.3f} |", flush=True)
+
+
+def _plain_loop(trained: Trained, scene: SceneImages, window: int, overlap: int) -> Iterator[Probabilities]:
+    """What one writes first: read a tile, predict it, go on."""
+    grid = read_grid(scene.optical)
+    step = window - overlap
+    for top, left in product(range(0, grid.height - overlap, step), range(0, grid.width - overlap, step)):
+        box = (top, left, min(window, grid.height - top), min(window, grid.width - left))
+        optical = trained.normalisation.apply(read_float(scene.optical, box), "optical")
+        sar = trained.normalisation.apply(read_float(scene.sar, box), "sar")
+        yield probabilities(trained.network, torch.from_numpy(optical)[None], torch.from_numpy(sar)[None])[0].numpy()
+
+
+def _memory(weights: Path, scene: SceneImages) -> None:
+    print("\n| scene | megapixels/s | peak memory, GiB |\n| --- | ---: | ---: |")
+    for side in (LARGE // 4, LARGE):
+        with tempfile.TemporaryDirectory() as folder:
+            large = _enlarge(scene, Path(folder), side)
+            job = (sys.executable, "-m", "benchmarks.maps", weights, large.optical, large.sar, folder)
+            said = subprocess.run([str(part) for part in job], capture_output=True, text=True, check=True).stdout
+        print(f"| {side} x {side} | {said}", flush=True)
+
+
+def _enlarge(scene: SceneImages, folder: Path, side: int) -> SceneImages:
+    """The scene laid out again and again until it has `side` rows and columns."""
+    paths = []
+    for source in (scene.optical, scene.sar):
+        image: NDArray[np.float32] = read_float(source)
+        repeats = [1, *(-(-side // length) for length in image.shape[1:])]
+        grid = read_grid(source)
+        path = folder / source.name
+        write_raster(path, np.tile(image, repeats)[:, :side, :side], Grid(grid.crs, grid.transform, side, side))
+        paths.append(path)
+    return SceneImages("large", paths[0], paths[1])
+
+
+def _images(trained: Trained, scene: SceneImages) -> tuple[torch.Tensor, torch.Tensor]:
+    optical = trained.normalisation.apply(read_float(scene.optical), "optical")
+    return torch.from_numpy(optical), torch.from_numpy(trained.normalisation.apply(read_float(scene.sar), "sar"))
+
+
+def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:
+    """Map one scene in a process of its own, whose peak memory is that of the map alone."""
+    scene = SceneImages("large", Path(optical), Path(sar))
+    grid, began = read_grid(scene.optical), time.perf_counter()
+    config = MapsConfig(window=512, overlap=128, batch_size=BATCH)
+    out = Path(folder)
+    map_scenes(Path(weights), [scene], config, ComputeConfig(), "run", out / "maps", out / "maps.csv")
+    speed = grid.width * grid.height / 1e6 / (time.perf_counter() - began)
+    print(f"{speed:.3f} | {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} |")
+
+
+if __name__ == "__main__":
+    _map_large(*sys.argv[1:])
