@@ -1,19 +1,24 @@
 import json
 import shutil
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from tests.train.tiny import build_tiles, configs
 from tmcnet.config import Run
+from tmcnet.config.training import Loss
 from tmcnet.errors import InputError, TrainingError
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.weights import save_weights
 from tmcnet.train import finetune as module
-from tmcnet.train.finetune import finetune, weighted_loss
+from tmcnet.train import validate as looks
+from tmcnet.train.callbacks import STATE_FILE
+from tmcnet.train.finetune import finetune
+from tmcnet.train.loop import fit
+from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.validate import Validation
 
 RUN = Run("mssnet", "corrected", "random", 50.0, 1)
@@ -24,8 +29,9 @@ def world(tmp_path_factory):
     return build_tiles(tmp_path_factory.mktemp("world"))
 
 
-def train(world, out, run=RUN, weights=None, **changes):
+def train(world, out, run=RUN, weights=None, precision="32-true", **changes):
     config, model, sensors, compute = configs(**changes)
+    compute = compute.model_copy(update={"precision": precision})
     finetune(
         world / "tiles",
         world / "splits",
@@ -39,17 +45,6 @@ def train(world, out, run=RUN, weights=None, **changes):
         out,
         out.parent / f"{out.name}.state",
     )
-
-
-def test_loss_is_the_weighted_mean_over_labelled_pixels():
-    torch.manual_seed(0)
-    logits, label, weights = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5)), torch.tensor([1.0, 2.0, 0.5])
-    label[0] = 255
-    assert weighted_loss(logits, label, weights) == pytest.approx(
-        float(F.cross_entropy(logits[1:], label[1:], weight=weights))
-    )
-    void = torch.full_like(label, 255)
-    assert weighted_loss(logits, void, weights) == 0
 
 
 def test_learns_and_writes_what_later_stages_need(world, tmp_path):
@@ -82,14 +77,120 @@ def kill_at_step_7(monkeypatch, *arguments, **changes):
         train(*arguments, steps=12, validate_every=4, **changes)
 
 
-def test_a_killed_run_ends_with_the_same_weights(world, tmp_path, monkeypatch):
-    train(world, tmp_path / "whole", steps=12, validate_every=4)
-    kill_at_step_7(monkeypatch, world, tmp_path / "broken")
-    assert (tmp_path / "broken.state").exists()
-    train(world, tmp_path / "broken", steps=12, validate_every=4)
-    whole, resumed = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "broken"))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert (tmp_path / "whole" / "curves.csv").read_text() == (tmp_path / "broken" / "curves.csv").read_text()
+def same_ends(first, second):
+    """Whether two runs wrote the same weights and curves, bit for bit."""
+    states = [load_file(out / "weights.safetensors") for out in (first, second)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert (first / "curves.csv").read_text() == (second / "curves.csv").read_text()
+
+
+def summary_of(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"loss": "focal", "focal_gamma": 0.5},
+        {"loss": "dice"},
+        {"loss": "cross_entropy_dice"},
+        {"ema": 0.9},
+        {"patience": 1},
+        {"precision": "bf16-mixed"},
+        {"loss": "cross_entropy_dice", "ema": 0.9, "patience": 2, "modality_dropout": 0.3},
+    ],
+    ids=str,
+)
+def test_a_killed_run_ends_with_the_same_weights(world, tmp_path, monkeypatch, options):
+    train(world, tmp_path / "whole", steps=12, validate_every=4, **options)
+    kill_at_step_7(monkeypatch, world, tmp_path / "broken", **options)
+    assert (tmp_path / "broken.state" / STATE_FILE).exists()
+    train(world, tmp_path / "broken", steps=12, validate_every=4, **options)
+    same_ends(tmp_path / "whole", tmp_path / "broken")
+    assert not (tmp_path / "broken.state").exists()
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Validation scores as a list says them, in a run that begins at the first step."""
+
+    def script(*scores):
+        left = iter(scores)
+        monkeypatch.setattr(looks, "validate", lambda *_: {"miou": next(left), "oa": 0.5})
+
+    return script
+
+
+def test_training_stops_when_nothing_gets_better(world, tmp_path, scripted):
+    scripted(0.2, 0.3, 0.3, 0.1, 0.4)
+    train(world, tmp_path / "run", steps=50, validate_every=11, patience=2)
+    summary = summary_of(tmp_path / "run")
+    assert (summary["steps"], summary["stopped_early"], summary["best_step"]) == (44, True, 22)
+    curves = np.genfromtxt(tmp_path / "run" / "curves.csv", delimiter=",", names=True)
+    assert curves["step"][-1] == 44
+    assert np.isfinite(curves["loss"][-1])
+
+
+def test_a_better_look_renews_patience(world, tmp_path, scripted):
+    scripted(0.2, 0.1, 0.3, 0.2, 0.2)
+    train(world, tmp_path / "run", steps=9, validate_every=2, patience=2)
+    summary = summary_of(tmp_path / "run")
+    assert (summary["steps"], summary["stopped_early"], summary["best_step"]) == (9, False, 6)
+
+
+def test_a_run_killed_after_it_stopped_goes_no_further(world, tmp_path, scripted, monkeypatch):
+    options = {"steps": 20, "validate_every": 3, "patience": 2}
+    scripted(0.2, 0.1, 0.1)
+    train(world, tmp_path / "whole", **options)
+    with monkeypatch.context() as patch, pytest.raises(ConnectionAbortedError):
+        patch.setattr(Trained, "write", lambda *_: (_ for _ in ()).throw(ConnectionAbortedError))
+        scripted(0.2, 0.1, 0.1)
+        train(world, tmp_path / "broken", **options)
+    assert (tmp_path / "broken.state" / STATE_FILE).exists()
+    scripted(0.1, 0.9)  # looks after the saved state of step 6; the second must never come
+    train(world, tmp_path / "broken", **options)
+    same_ends(tmp_path / "whole", tmp_path / "broken")
+    ends = [
+        {key: summary_of(tmp_path / name)[key] for key in ("steps", "stopped_early", "best_step")}
+        for name in ("whole", "broken")
+    ]
+    assert ends[0] == ends[1] == {"steps": 9, "stopped_early": True, "best_step": 3}
+
+
+def test_the_averaged_weights_are_scored_and_kept(world, tmp_path, monkeypatch):
+    scored = []
+    score = looks.validate
+    monkeypatch.setattr(looks, "validate", lambda network, *rest: (scored.append(network), score(network, *rest))[1])
+    trained = []
+    monkeypatch.setattr(module, "fit", lambda m, *rest: (trained.append(m.network), fit(m, *rest)))
+    train(world, tmp_path / "run", steps=3, validate_every=3, ema=0.9)
+    assert scored[0] is not trained[0]
+    kept, last = load_file(tmp_path / "run" / "weights.safetensors"), scored[0].state_dict()
+    assert all(torch.equal(kept[name], last[name].cpu()) for name in kept)
+    train(world, tmp_path / "plain", steps=3, validate_every=3)
+    plain = load_file(tmp_path / "plain" / "weights.safetensors")
+    assert any(not torch.equal(kept[name], plain[name]) for name in kept)
+
+
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_every_loss_trains_in_bfloat16(world, tmp_path, monkeypatch, loss):
+    seen = []
+
+    def spy(logits, *rest):
+        found = segmentation_loss(logits, *rest)
+        seen.append((torch.is_autocast_enabled("cpu"), found.dtype, bool(torch.isfinite(found))))
+        return found
+
+    monkeypatch.setattr(module, "segmentation_loss", spy)
+    train(world, tmp_path / "run", precision="bf16-mixed", steps=3, loss=loss)
+    assert seen == [(True, torch.float32, True)] * 3
+    assert all(
+        t.dtype == torch.float32
+        for n, t in load_file(tmp_path / "run" / "weights.safetensors").items()
+        if not n.endswith("num_batches_tracked")
+    )
 
 
 def test_a_state_left_by_other_labels_is_not_taken_up(world, tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from tests.workflow.conftest import Snakemake
+from tmcnet.config import ComputeConfig
 
 
 def test_the_demo_from_scenes_to_report(snakemake: Snakemake, tmp_path: Path) -> None:
@@ -34,10 +35,22 @@ def test_the_demo_from_scenes_to_report(snakemake: Snakemake, tmp_path: Path) ->
     assert "finetune_run" in after_training
     assert not after_training & {"align_scene", "make_tiles", "make_splits", "pretrain_method"}
 
+    machine = "compute: {cache_gib: 0.5, job_gib: 3, pretrain_threads: 2, finetune_threads: 2}"
+    assert planned(snakemake, machine, "evaluate", "maps") == set()
+    numerics = planned(snakemake, "compute: {precision: bf16-mixed}", "evaluate", "maps")
+    assert numerics == {"pretrain_method", "finetune_run", "evaluate_run", "map_scenes", "summarise"}
 
-def planned(snakemake: Snakemake, change: str) -> set[str]:
-    """The rules that would run if the config were changed so."""
-    told = snakemake("report", change=change, dry=True)
+
+def test_a_job_asks_for_the_memory_it_may_take() -> None:
+    compute = ComputeConfig(cache_gib=1.5, job_gib=2.5)
+    assert compute.memory_mb(cached=True) == 4295  # 4 GiB in MB
+    assert compute.memory_mb(cached=False) == 2684
+    assert compute.numerics() == {"accelerator": "auto", "precision": "32-true"}
+
+
+def planned(snakemake: Snakemake, change: str, *targets: str) -> set[str]:
+    """The rules that would run for the report, or for these targets, if the config were changed so."""
+    told = snakemake(*(targets or ("report",)), change=change, dry=True)
     assert told.returncode == 0, told.stderr
     rows = re.findall(r"^(\w+) +\d+$", told.stdout + told.stderr, re.MULTILINE)
-    return set(rows) - {"report", "total"}
+    return set(rows) - {"report", "evaluate", "maps", "total"}

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from tmcnet.config import ModelConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import Backbone
-from tmcnet.model.deeplab import ASPP, Decoder, Detail, enlarge
+from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder, Detail, enlarge
 from tmcnet.model.mssnet import LAST_DROPOUT, MSSNet, ReferenceMSSNet
+from tmcnet.model.pixelwise import PixelBoosting, PixelLogistic
 
 MOMENTUM = 0.1
 """Batch-norm momentum of all networks but the published one."""
@@ -33,7 +34,7 @@ class _Plain(nn.Module):
     def decode(self, encoder: Backbone, image: Tensor) -> Tensor:
         """Logits of the size of an N x C x H x W image."""
         high, low = encoder(image)
-        return enlarge(self.decoder(self.aspp(high), low), (image.shape[-2], image.shape[-1]))
+        return enlarge(self.decoder(self.aspp(high), low), (image.shape[-2], image.shape[-1]), LOW_STRIDE)
 
 
 class EarlyFusion(_Plain):
@@ -98,10 +99,11 @@ class SarOnly(_Plain):
 def build_network(
     network: str, variant: str, optical_bands: int, sar_bands: int, classes: int, model: ModelConfig
 ) -> nn.Module:
-    """Build a segmentation network with random weights.
+    """Build a segmentation network with random weights, or an empty pixel-wise baseline.
 
     Args:
-        network: `mssnet`, `early_fusion`, `late_fusion`, `optical_only` or `sar_only`.
+        network: `mssnet`, `early_fusion`, `late_fusion`, `optical_only`, `sar_only`, `pixel_logistic` or
+            `pixel_boosting`.
         variant: `reference` or `corrected` for `mssnet`; the others have one variant.
         optical_bands: Bands of the optical image.
         sar_bands: Bands of the SAR image.
@@ -126,7 +128,12 @@ def build_network(
         return OpticalOnly(optical_bands, classes, model)
     if network == "sar_only":
         return SarOnly(sar_bands, classes, model)
-    known = "mssnet (reference, corrected), early_fusion, late_fusion, optical_only, sar_only"
+    if network == "pixel_logistic":
+        return PixelLogistic(optical_bands, sar_bands, classes, model)
+    if network == "pixel_boosting":
+        return PixelBoosting(optical_bands, sar_bands, classes, model)
+    fusing = "mssnet (reference, corrected), early_fusion, late_fusion"
+    known = f"{fusing}, optical_only, sar_only, pixel_logistic, pixel_boosting"
     raise InputError(Problem(f"network `{network}`, variant `{variant}`", "is not known", f"There are: {known}."))
 
 

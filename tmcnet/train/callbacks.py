@@ -49,7 +49,12 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
         for name, value in outputs.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
         self.count += 1
-        if not self.wants(step):
+        if self.wants(step):
+            self.close(step, pl_module)
+
+    def close(self, step: int, pl_module: pl.LightningModule) -> None:
+        """End a point of the curves at a step (counted from 1), unless one has just ended."""
+        if not self.count:
             return
         means = {name: total / self.count for name, total in self.sums.items()}
         self.add(step, **means, learning_rate=pl_module.last_rate, **pl_module.measure(step))
@@ -142,14 +147,19 @@ class StateSaver(pl.Callback):  # type: ignore[misc]
     Args:
         state: Folder of the run's state.
         every: Steps between two states.
-        steps: Number of steps in all; nothing is saved after the last, when the results themselves are written.
+        steps: Number of steps in all.
     """
 
     def __init__(self, state: Path, every: int, steps: int) -> None:
         self.state, self.every, self.steps = state, every, steps
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        """Save after every so many steps."""
-        if trainer.global_step % self.every == 0 and trainer.global_step < self.steps:
+        """Save after every so many steps.
+
+        Not after the last, planned or not, when the results themselves are written: a run that is killed then goes
+        back to the state before it and ends at the same step.
+        """
+        over = trainer.should_stop or trainer.global_step >= self.steps
+        if not over and trainer.global_step % self.every == 0:
             self.state.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(self.state / STATE_FILE)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import IGNORE, RANDOM_START, ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
+from tmcnet.config import RANDOM_START, ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
 from tmcnet.config.training import LoadParts
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
@@ -24,12 +23,16 @@ from tmcnet.evaluate.metrics import Counts
 from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import build_network, stack_stems
+from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import Transfer, read_weights, transfer
 from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
+from tmcnet.train.average import WeightAverage
 from tmcnet.train.callbacks import Curves
 from tmcnet.train.loop import LoopPlan, StepModule, fit
+from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.optimise import OptimiserPlan
+from tmcnet.train.pixelwise import Fitted, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
 from tmcnet.train.validate import Validation
 
@@ -38,36 +41,25 @@ POINTS_PER_LOOK = 5
 
 
 class FinetuneModule(StepModule[Batch]):
-    """Weighted cross-entropy of a batch, void pixels left out.
+    """The loss of a batch, void pixels left out.
 
     Args:
         network: The segmentation network.
-        optimiser: How its weights are updated.
+        config: How it is trained; names the loss.
         build: Makes the batch of a step.
         weights: Weight of each class.
     """
 
-    def __init__(self, network: nn.Module, optimiser: OptimiserPlan, build: BatchBuilder, weights: Tensor) -> None:
-        super().__init__(network, optimiser, build)
+    def __init__(self, network: nn.Module, config: FinetuneSettings, build: BatchBuilder, weights: Tensor) -> None:
+        super().__init__(network, _optimiser(config), build)
+        self.config = config
         self.register_buffer("class_weights", weights, persistent=False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch."""
         self.tile_names = list(batch.names)
-        return {"loss": weighted_loss(self.network(batch.optical, batch.sar), batch.label, self.class_weights)}
-
-
-def weighted_loss(logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
-    """Mean cross-entropy over labelled pixels, each weighted by its class; 0 for a batch without any.
-
-    Args:
-        logits: N x K x H x W.
-        label: N x H x W int64, `IGNORE` for void.
-        weights: K.
-    """
-    total = F.cross_entropy(logits, label, weight=weights, ignore_index=IGNORE, reduction="sum")
-    mass = weights[label[label != IGNORE]].sum()
-    return total / mass.clamp_min(torch.finfo(mass.dtype).tiny)
+        logits = self.network(batch.optical, batch.sar)
+        return {"loss": segmentation_loss(logits, batch.label, self.class_weights, self.config)}
 
 
 def finetune(
@@ -111,11 +103,14 @@ def finetune(
     seed = derive_seed(config.seed, "finetune", run.seed)
     network = _build(run, sensors, len(data.classes), model, seed)
     start = _start(network, run, weights, config.load)
-    curves = Curves(max(config.validate_every // POINTS_PER_LOOK, 1), config.steps)
-    looks = Validation(data.val, len(data.classes), config.batch_size, config.validate_every, config.steps, curves)
-    builder = BatchBuilder(data.train, config, sensors, run.network, seed)
-    module = FinetuneModule(network, _optimiser(config), builder, data.balance)
-    fit(module, _plan(run, config, compute, state, seed, data.settings(config, weights)), curves, [looks])
+    looks: Validation | Fitted
+    if isinstance(network, Pixelwise):
+        curves, looks = _fit_pixelwise(network, data, config, compute, seed)
+    else:
+        builder = BatchBuilder(data.train, config, sensors, run.network, seed)
+        module = FinetuneModule(network, config, builder, data.balance)
+        plan = _plan(run, config, compute, state, seed, data.settings(config, weights))
+        curves, looks = _fit(module, plan, data, config)
 
     network.load_state_dict(looks.weights)
     out.mkdir(parents=True, exist_ok=True)
@@ -128,6 +123,23 @@ def finetune(
         json.dumps({**about, **_end_summary(looks), "seconds": seconds}, indent=1) + "\n"
     )
     shutil.rmtree(state, ignore_errors=True)
+
+
+def _fit(module: FinetuneModule, plan: LoopPlan, data: _Data, config: FinetuneSettings) -> tuple[Curves, Validation]:
+    """Train; what is validated, and so kept, is the running mean of the weights where the config asks for one."""
+    curves = Curves(max(config.validate_every // POINTS_PER_LOOK, 1), config.steps)
+    averages = [] if config.ema is None else [WeightAverage(module.network, config.ema)]
+    watched = averages[0].network if averages else module.network
+    looks = Validation(watched, data.val, len(data.classes), config, curves)
+    fit(module, plan, curves, [*averages, looks])
+    return curves, looks
+
+
+def _fit_pixelwise(
+    network: Pixelwise, data: _Data, config: FinetuneSettings, compute: ComputeConfig, seed: int
+) -> tuple[Curves, Fitted]:
+    threads = compute.finetune_threads
+    return fit_pixelwise(network, data.train, data.val, data.counts, data.balance, config, threads, seed)
 
 
 @dataclass(frozen=True)
@@ -217,9 +229,15 @@ def _start_summary(network: nn.Module, start: Transfer) -> dict[str, Any]:
     }
 
 
-def _end_summary(looks: Validation) -> dict[str, Any]:
-    """Which step did best on the validation part."""
-    return {"steps": looks.steps, "best_step": looks.best_step, "validation": without_nan(looks.best)}
+def _end_summary(looks: Validation | Fitted) -> dict[str, Any]:
+    """How far training went, which step did best on the validation part, and what a solver had to say."""
+    return {
+        "steps": looks.last_step,
+        "stopped_early": looks.stopped_early,
+        "best_step": looks.best_step,
+        "validation": without_nan(looks.best),
+        **({"warnings": looks.notes} if isinstance(looks, Fitted) else {}),
+    }
 
 
 def _optimiser(config: FinetuneSettings) -> OptimiserPlan:

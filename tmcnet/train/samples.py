@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tmcnet.config import IGNORE, FinetuneSettings, SensorsConfig
+from tmcnet.config import IGNORE, SINGLE_SENSOR, FinetuneSettings, SensorsConfig
 from tmcnet.config.data import SensorKind
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.photometric import corrected
@@ -21,9 +21,6 @@ from tmcnet.train.stream import indices_of_step
 
 LARGEST_WEIGHT = 10.0
 """No class weighs more than this many times the average pixel."""
-
-SINGLE_SENSOR = ("optical_only", "sar_only")
-"""Networks that look at one sensor: without it a sample would hold nothing."""
 
 
 class Batch(NamedTuple):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 from torch import Tensor, nn
 
+from tmcnet.config import FinetuneSettings
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import confusion, headline
@@ -34,42 +36,62 @@ def validate(network: nn.Module, tiles: TileDataset, classes: int, batch_size: i
 
 
 class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
-    """Scores whole validation tiles every `every` steps and after the last, and keeps the best weights by mIoU.
+    """Scores whole validation tiles every so many steps and after the last, and keeps the best weights by mIoU.
+
+    Ends training after `config.patience` looks in a row without a better mIoU.
 
     Args:
+        network: What is scored and kept: the network that is trained, or the running mean of its weights.
         tiles: The validation tiles.
         classes: K.
-        batch_size: Tiles in one forward pass.
-        every: Steps between two looks.
-        steps: Number of steps in all.
+        config: Steps in all and between two looks, tiles in one forward pass, and patience.
         curves: Takes `val_miou` and `val_oa`.
 
     Attributes:
+        last_step: Step of the last look; the number of steps done once training has ended.
         best_step: Step of the best weights.
         best: Scores at that step.
         weights: The best weights, on the CPU.
     """
 
     def __init__(
-        self, tiles: TileDataset, classes: int, batch_size: int, every: int, steps: int, curves: Curves
+        self, network: nn.Module, tiles: TileDataset, classes: int, config: FinetuneSettings, curves: Curves
     ) -> None:
-        self.tiles, self.classes, self.batch_size = tiles, classes, batch_size
-        self.every, self.steps, self.curves = every, steps, curves
-        self.best_step = 0
+        self.network, self.tiles, self.classes, self.config = network, tiles, classes, config
+        self.curves = curves
+        self.last_step = self.best_step = 0
         self.best: dict[str, float] = {"miou": -math.inf}
         self.weights: dict[str, Tensor] = {}
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether training ended before its last step."""
+        return self.last_step < self.config.steps
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Look at the validation part where it is due."""
         step = trainer.global_step
-        if step % self.every and step != self.steps:
+        if step % self.config.validate_every and step != self.config.steps:
             return
-        scores = validate(pl_module.network, self.tiles, self.classes, self.batch_size)
+        self._look(step)
+        if self._waited_enough():
+            print(f"stops at step {step}: nothing better since step {self.best_step}", file=sys.stderr, flush=True)
+            self.curves.close(step, pl_module)
+            trainer.should_stop = True
+
+    def _look(self, step: int) -> None:
+        scores = validate(self.network, self.tiles, self.classes, self.config.batch_size)
         self.curves.add(step, val_miou=scores["miou"], val_oa=scores["oa"])
+        self.last_step = step
         if scores["miou"] > self.best["miou"]:
             self.best_step, self.best = step, scores
-            state = pl_module.network.state_dict()
+            state = self.network.state_dict()
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    def _waited_enough(self) -> bool:
+        if self.config.patience is None or not self.stopped_early:
+            return False
+        return self.last_step - self.best_step >= self.config.patience * self.config.validate_every
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

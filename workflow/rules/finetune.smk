@@ -22,8 +22,12 @@ rule finetune_run:
     threads: CONFIG.compute.finetune_threads
     resources:
         gpu=int(CONFIG.compute.accelerator == "gpu"),
+        # Memory and threads rerun nothing: no result depends on them.
+        mem_mb=CONFIG.compute.memory_mb(cached=True),
+        cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
-        **section("model", "sensors", "compute"),
+        **section("model", "sensors"),
+        compute=CONFIG.compute.numerics(),
         # A killed run resumes from here; outside the outputs, which Snakemake deletes before a job starts.
         run=run_of,
         finetune=CONFIG.finetune.model_dump(mode="json", exclude={"sweep"}),

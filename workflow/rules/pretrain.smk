@@ -21,8 +21,12 @@ rule pretrain_method:
     threads: CONFIG.compute.pretrain_threads
     resources:
         gpu=int(CONFIG.compute.accelerator == "gpu"),
+        # Memory and threads rerun nothing: no result depends on them.
+        mem_mb=CONFIG.compute.memory_mb(cached=True),
+        cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
-        **section("model", "sensors", "compute"),
+        **section("model", "sensors"),
+        compute=CONFIG.compute.numerics(),
         # A killed run resumes from here; outside the outputs, which Snakemake deletes before a job starts.
         method=lambda wildcards: CONFIG.pretrain.methods[wildcards.method].model_dump(
             mode="json"

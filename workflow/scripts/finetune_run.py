@@ -17,7 +17,11 @@ with logged(snakemake.log[0]):
         config=FinetuneSettings.model_validate(snakemake.params.finetune),
         model=ModelConfig.model_validate(snakemake.params.model),
         sensors=SensorsConfig.model_validate(snakemake.params.sensors),
-        compute=ComputeConfig.model_validate(snakemake.params.compute),
+        compute=ComputeConfig(
+            **snakemake.params.compute,
+            finetune_threads=snakemake.threads,
+            cache_gib=snakemake.resources.cache_mib / 1024,
+        ),
         out=Path(snakemake.output.weights).parent,
         state=Path(snakemake.params.state),
     )

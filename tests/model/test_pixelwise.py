@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+
+from tests.train.tiny import configs
+from tmcnet.classes import ClassTable
+from tmcnet.config import ModelConfig, Run
+from tmcnet.dataset.normalise import Band, Normalisation
+from tmcnet.errors import InputError
+from tmcnet.evaluate.trained import Trained
+from tmcnet.model import pixelwise
+from tmcnet.model.networks import build_network
+from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic
+from tmcnet.model.texture import PixelFeatures
+from tmcnet.train.pixelwise import _binned, _edges, _trees
+
+MODEL = ModelConfig(texture_windows=(3,))
+BANDS = 2, 2  # so 12 features
+
+
+def slow_features(images, windows, row, column):
+    """The features of one pixel, by looking at every neighbour."""
+    values = [*images[0][:, row, column], *images[1][:, row, column]]
+    for window in windows:
+        first = (window - 1) // 2
+        for image in images:
+            rows = slice(max(row - first, 0), max(row - first + window, 0))
+            columns = slice(max(column - first, 0), max(column - first + window, 0))
+            around = image[:, rows, columns].reshape(len(image), -1)
+            around = around[:, (around != 0).any(axis=0)]
+            values += list(around.mean(axis=1) if around.size else np.zeros(len(image)))
+            values += list(around.std(axis=1) if around.size else np.zeros(len(image)))
+    return values
+
+
+def test_features_are_those_of_a_loop_over_pixels():
+    random = np.random.default_rng(0)
+    images = random.uniform(-1.5, 1.5, (3, 9, 11)), random.uniform(-1.5, 1.5, (1, 9, 11))
+    images[0][0, 2, 2] = 0  # one band only: the pixel still holds data
+    images[0][:, 4:, 6:] = 0
+    images[1][:, :5, :] = 0
+    windows = (3, 4, 7)
+    tensors = [torch.from_numpy(image).float()[None] for image in images]
+    features = PixelFeatures(windows)
+    found = features(*tensors)[0]
+    assert len(found) == features.count(4)
+    for row, column in np.ndindex(9, 11):
+        expected = slow_features([t[0].numpy().astype(float) for t in tensors], windows, row, column)
+        np.testing.assert_allclose(found[:, row, column], expected, atol=2e-6)
+
+
+def test_an_even_area_has_no_deviation_and_a_hidden_sensor_no_features():
+    optical = torch.full((1, 3, 40, 40), 1.4)
+    found = PixelFeatures((3, 15))(optical, torch.zeros(1, 2, 40, 40))[0]
+    means, deviations = found[5:8], found[8:11]
+    torch.testing.assert_close(means, optical[0])
+    assert not deviations.any()
+    sar = [*range(3, 5), *range(11, 15), *range(21, 25)]
+    assert not found[sar].any()
+
+
+def fitted(classes, rounds=12):
+    random = np.random.default_rng(classes)
+    values = random.normal(size=(1500, 12)).astype(np.float32)
+    noise = random.normal(size=(1500, classes))
+    truth = (values[:, :classes] * 2 + np.sin(3 * values[:, 1:2]) + noise).argmax(axis=1)
+    model = HistGradientBoostingClassifier(max_iter=rounds, max_leaf_nodes=9, early_stopping=False)
+    edges = _edges(values)
+    return model.fit(_binned(values, edges), truth), edges, values, truth
+
+
+def boosting(state, classes):
+    network = PixelBoosting(*BANDS, classes, MODEL)
+    network.load_state_dict(state)
+    return network
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_trees_predict_what_scikit_learn_predicts(classes, monkeypatch):
+    model, edges, values, _ = fitted(classes)
+    network = boosting(_trees(model, edges, classes, 0, 12), classes)
+    on_edges = np.stack([edge[:200] for edge in edges], axis=1)
+    for table in (values, on_edges, values * 9):
+        scores = network.scores(torch.from_numpy(table.T.copy()))
+        np.testing.assert_allclose(scores.softmax(dim=0).T, model.predict_proba(_binned(table, edges)), atol=1e-5)
+    monkeypatch.setattr(pixelwise, "CHUNK_PIXELS", (7, 7))
+    torch.testing.assert_close(network.scores(torch.from_numpy(table.T.copy())), scores, atol=1e-6, rtol=0)
+
+
+def test_stages_add_up():
+    model, edges, values, _ = fitted(3)
+    table = torch.from_numpy(values.T.copy())
+    parts = [boosting(_trees(model, edges, 3, first, last), 3).scores(table) for first, last in ((0, 5), (5, 12))]
+    whole = boosting(_trees(model, edges, 3, 0, 12), 3).scores(table)
+    torch.testing.assert_close(sum(parts), whole, atol=1e-5, rtol=0)
+
+
+def test_a_class_without_labels_is_never_predicted():
+    model, edges, values, truth = fitted(3)
+    model.fit(_binned(values, edges), np.array([0, 2, 3])[truth])
+    network = boosting(_trees(model, edges, 5, 0, 12), 5)
+    found = network.scores(torch.from_numpy(values.T.copy())).softmax(dim=0).T.numpy()
+    np.testing.assert_allclose(found[:, [0, 2, 3]], model.predict_proba(_binned(values, edges)), atol=1e-5)
+    assert not found[:, [1, 4]].any()
+    assert float(network.base[1]) == ABSENT
+
+
+def trained(network, name):
+    _, model, sensors, _ = configs()
+    model = model.model_copy(update={"texture_windows": (3,)})
+    sensors = sensors.model_copy(update={"optical": sensors.optical.model_copy(update={"bands": ["a", "b"]})})
+    sensors = sensors.model_copy(update={"sar": sensors.sar.model_copy(update={"bands": ["a", "b"]})})
+    bands = tuple(Band(b, 0, 1, 0, 1) for b in "ab")
+    classes = ClassTable.of([("x", "#000000"), ("y", "#ffffff"), ("z", "#ff0000")])
+    run = Run(name, "baseline", "random", 5.0, 1)
+    return Trained(network, run, model, sensors, classes, Normalisation(bands, bands, 1.5, 1), {})
+
+
+def images(seed=0):
+    return torch.randn(2, 2, 13, 10, generator=torch.Generator().manual_seed(seed)), torch.randn(2, 2, 13, 10)
+
+
+def test_trees_of_any_size_come_back_from_a_file(tmp_path):
+    network = boosting(_trees(*fitted(3)[:2], 3, 0, 12), 3)
+    trained(network, "pixel_boosting").write(tmp_path / "w.safetensors", {})
+    again = Trained.read(tmp_path / "w.safetensors").network
+    optical, sar = images()
+    assert again(optical, sar).shape == (2, 3, 13, 10)
+    assert torch.equal(again(optical, sar), network(optical, sar))
+
+
+def test_logistic_regression_comes_back_from_a_file(tmp_path):
+    _, _, values, truth = fitted(3)
+    model = LogisticRegression(max_iter=500).fit((values - 0.5) / 2, truth)
+    network = build_network("pixel_logistic", "baseline", *BANDS, 3, MODEL)
+    assert isinstance(network, PixelLogistic)
+    state = {"weight": model.coef_, "bias": model.intercept_, "mean": np.full(12, 0.5), "scale": np.full(12, 2.0)}
+    network.load_state_dict({name: torch.from_numpy(value).float() for name, value in state.items()})
+    found = network.scores(torch.from_numpy(values.T.copy())).softmax(dim=0).T
+    np.testing.assert_allclose(found, model.predict_proba((values - 0.5) / 2), atol=1e-5)
+    trained(network, "pixel_logistic").write(tmp_path / "w.safetensors", {})
+    again = Trained.read(tmp_path / "w.safetensors").network
+    assert torch.equal(again(*(pair := images())), network(*pair))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("left", 0), ("right", 10**6), ("root", -1), ("feature", 12), ("target", 3)]
+)
+def test_tensors_that_are_no_trees_are_refused(tmp_path, name, value):
+    state = _trees(*fitted(3)[:2], 3, 0, 2)
+    whole = boosting(state, 3)
+    whole.get_buffer(name).data[0] = value
+    trained(whole, "pixel_boosting").write(tmp_path / "w.safetensors", {})
+    with pytest.raises(InputError, match="no decision trees"):
+        Trained.read(tmp_path / "w.safetensors")
