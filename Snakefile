@@ -25,6 +25,7 @@ include: "workflow/rules/splits.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -38,4 +39,9 @@ localrules:
     finetune,
     evaluate,
     maps,
+    export,
     report,
+
+
+onerror:
+    report_gaps()

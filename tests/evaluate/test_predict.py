@@ -40,18 +40,59 @@ def test_tiles_of_different_sizes_come_back_in_order():
         assert torch.allclose(torch.from_numpy(p), expected, atol=1e-6)
 
 
-def test_rotations_are_turned_back():
+def copies(image, test_time):
+    """Every copy of an image N x C x H x W, written out."""
+    flips = [(), (3,), (2,), (2, 3)]
+    turned = [torch.rot90(image, k, (2, 3)) for k in range(4)]
+    return {
+        "none": [image],
+        "flips": [image.flip(axes) for axes in flips],
+        "rotations": turned,
+        "all": [*turned, *(x.flip(3) for x in turned)],
+    }[test_time]
+
+
+@pytest.mark.parametrize(("test_time", "count"), [("none", 1), ("flips", 4), ("rotations", 4), ("all", 8)])
+def test_every_copy_is_seen_once_and_turned_back(test_time, count):
+    """Pixels numbered one by one: a network that hands its input on must get every copy, and put each pixel back."""
+
+    class Recorder(Local):
+        def forward(self, optical, sar):
+            seen.append(optical)
+            return torch.cat([optical, -optical], 1)
+
+    seen = []
+    optical = torch.linspace(-1, 1, 24).reshape(1, 1, 4, 6)
+    found = probabilities(Recorder(), optical, optical, test_time)
+    expected = {(tuple(x.shape), tuple(x.flatten().tolist())) for x in copies(optical, test_time)}
+    assert {(tuple(x.shape), tuple(x.flatten().tolist())) for x in seen} == expected
+    assert len(seen) == len(expected) == count
+    assert torch.allclose(found, torch.cat([optical, -optical], 1).softmax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("test_time", ["flips", "rotations", "all"])
+def test_the_mean_over_copies_turns_with_the_image(test_time):
+    """Averaged over a whole group of copies, prediction and mirroring change places."""
     torch.manual_seed(0)
     network = Local().eval()
     optical, sar = torch.randn(2, 1, 1, 4, 6)
-    found = probabilities(network, optical, sar, rotations=True)
-    with torch.no_grad():
-        turned = [
-            torch.rot90(network(*(torch.rot90(x, k, (2, 3)) for x in (optical, sar))).softmax(1), -k, (2, 3))
-            for k in range(4)
-        ]
-    assert torch.allclose(found, sum(turned) / 4, atol=1e-6)
-    assert torch.allclose(found.sum(1), torch.ones(1, 4, 6))
+    whole = probabilities(network, optical, sar, test_time)
+    half_turn = probabilities(network, optical.flip(2, 3), sar.flip(2, 3), test_time)
+    assert torch.allclose(half_turn.flip(2, 3), whole, atol=1e-6)
+    assert torch.allclose(whole.sum(1), torch.ones(1, 4, 6))
+    assert not torch.allclose(whole, probabilities(network, optical, sar), atol=1e-3)
+
+
+def test_a_network_of_buffers_alone_is_found_on_its_device():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(2.0))
+
+        def forward(self, optical, sar):
+            return torch.cat([optical, self.scale * sar], 1)
+
+    assert probabilities(Fixed(), torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2)).shape == (1, 2, 2, 2)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

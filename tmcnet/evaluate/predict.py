@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -10,10 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tmcnet.config import ComputeConfig
+from tmcnet.config.results import TestTime
 from tmcnet.dataset.loading import Tile
 from tmcnet.errors import InputError, Problem
 
 Probabilities = NDArray[np.float32]
+
+COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {
+    "none": ((False, 0),),
+    "flips": ((False, 0), (True, 0), (True, 2), (False, 2)),
+    "rotations": tuple((False, turns) for turns in range(4)),
+    "all": tuple((mirrored, turns) for mirrored in (False, True) for turns in range(4)),
+}
+"""Copies of an image that are predicted: whether it is mirrored left to right, then its quarter turns."""
 
 
 def choose_device(compute: ComputeConfig) -> torch.device:
@@ -30,29 +40,38 @@ def choose_device(compute: ComputeConfig) -> torch.device:
 
 
 @torch.no_grad()
-def probabilities(network: nn.Module, optical: Tensor, sar: Tensor, rotations: bool = False) -> Tensor:
+def probabilities(network: nn.Module, optical: Tensor, sar: Tensor, test_time: TestTime = "none") -> Tensor:
     """Class probabilities of a batch, computed in evaluation mode; the network's own mode is put back afterwards.
 
     Args:
         network: Maps optical and SAR to logits.
         optical: N x Co x H x W.
         sar: N x Cs x H x W.
-        rotations: Average over the four right-angle rotations.
+        test_time: Average over the image alone, its mirror images, its right-angle turns, or all 8 of both.
 
     Returns:
         N x K x H x W on the device of the network, in single precision.
     """
-    device = next(network.parameters()).device
+    device = next(chain(network.parameters(), network.buffers())).device
     training = network.training
     network.eval()
     images = optical.to(device), sar.to(device)
-    turns = range(4 if rotations else 1)
-    total = torch.zeros(())
-    for turn in turns:
-        logits = network(*(torch.rot90(image, turn, (2, 3)) for image in images))
-        total = torch.rot90(logits.float().softmax(dim=1), -turn, (2, 3)) + total.to(device)
+    copies = COPIES[test_time]
+    total = torch.zeros((), device=device)
+    for mirrored, turns in copies:
+        logits = network(*(_change(image, mirrored, turns) for image in images))
+        total = _undo(logits.float().softmax(dim=1), mirrored, turns) + total
     network.train(training)
-    return total / len(turns)
+    return total / len(copies)
+
+
+def _change(image: Tensor, mirrored: bool, turns: int) -> Tensor:
+    return torch.rot90(image.flip(3) if mirrored else image, turns, (2, 3))
+
+
+def _undo(image: Tensor, mirrored: bool, turns: int) -> Tensor:
+    turned_back = torch.rot90(image, -turns, (2, 3))
+    return turned_back.flip(3) if mirrored else turned_back
 
 
 def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) -> Iterator[tuple[Tile, Probabilities]]:

@@ -1,4 +1,4 @@
-"""Map whole scenes with one run, or the first test tiles where the source came in tiles."""
+"""Map whole scenes with one network, or the first test tiles where the source came in tiles."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from _job import logged
 
 from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.evaluate.inference import SceneImages, map_scenes
+from tmcnet.raster.digests import require_scenes
 from tmcnet.store import TileStore, read_list
 
 with logged(snakemake.log[0]):
@@ -13,6 +14,7 @@ with logged(snakemake.log[0]):
     store = TileStore(Path(snakemake.input.tiles).parent)
     root = Path(snakemake.params.scenes_root)
     if snakemake.params.scenes:
+        require_scenes([root / scene for scene in snakemake.params.scenes], ("optical", "sar"))
         images = [SceneImages(s, root / s / "optical.tif", root / s / "sar.tif") for s in snakemake.params.scenes]
     else:
         tiles = read_list(snakemake.input.test)[: config.max_tiles]
@@ -20,8 +22,9 @@ with logged(snakemake.log[0]):
     map_scenes(
         weights=Path(snakemake.input.weights),
         scenes=images,
+        classes=store.classes,
         config=config,
-        compute=ComputeConfig.model_validate(snakemake.params.compute),
+        compute=ComputeConfig(**snakemake.params.compute, finetune_threads=snakemake.threads),
         run_name=snakemake.wildcards.run,
         maps_root=Path(snakemake.output.table).parent,
         table=Path(snakemake.output.table),

@@ -1,0 +1,171 @@
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from affine import Affine
+from torch import nn
+
+from tests.train.tiny import build_tiles, configs
+from tmcnet.classes import ClassTable
+from tmcnet.config import Run
+from tmcnet.dataset.normalise import Band, Normalisation
+from tmcnet.errors import InputError
+from tmcnet.evaluate import export
+from tmcnet.evaluate.export import SIZES, TOLERANCE, RawNetwork, export_model, largest_difference
+from tmcnet.evaluate.trained import Trained
+from tmcnet.model import backbone
+from tmcnet.model.networks import build_network
+from tmcnet.raster.io import Grid, read_float, write_raster
+
+CLASSES = ClassTable.of([("open water", "#0000ff"), ("land", "#00ff00"), ("forest", "#004400")])
+QUICK = "pixel_logistic"
+NETWORKS = [
+    ("mssnet", "corrected"),
+    ("mssnet", "reference"),
+    ("early_fusion", "baseline"),
+    ("late_fusion", "baseline"),
+    ("optical_only", "baseline"),
+    ("sar_only", "baseline"),
+    ("pixel_boosting", "baseline"),
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return build_tiles(tmp_path_factory.mktemp("world"), tiles=4)
+
+
+def write_weights(path, world, network=QUICK, variant="baseline"):
+    """A network with random weights everywhere: some parts start at zero, and would not be seen otherwise."""
+    _, model, sensors, _ = configs()
+    model = model.model_copy(update={"texture_windows": (3,)})
+    torch.manual_seed(1)
+    built = build_network(network, variant, 3, 1, 3, model)
+    for parameter in built.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    run, scaling = Run(network, variant, "random", 50.0, 1), Normalisation.read(world / "normalisation.json")
+    Trained(built, run, model, sensors, CLASSES, scaling, {"miou": 0.5, "oa": float("nan")}).write(path, {})
+    return path
+
+
+def test_raw_values_in_probabilities_out(tmp_path, world, capfd):
+    """The exported model on a tile as it lies on disk gives what the network gives of the normalised tile."""
+    weights = write_weights(tmp_path / "weights.safetensors", world)
+    export_model(weights, tmp_path / "out")
+    said = capfd.readouterr()
+    assert said.out + said.err == ""
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["card.json", "model.onnx"]
+    onnx.checker.check_model(tmp_path / "out" / "model.onnx", full_check=True)
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    assert {i.name: i.shape for i in session.get_inputs()} == {
+        "optical": ["N", 3, "H", "W"],
+        "sar": ["N", 1, "H", "W"],
+    }
+    assert [(o.name, o.shape) for o in session.get_outputs()] == [("probabilities", ["N", 3, "H", "W"])]
+    tile = "s0_r0_c0.tif"
+    optical, sar = (read_float(world / "tiles" / kind / tile) for kind in ("optical", "sar"))
+    assert np.isnan(sar).any()
+    (found,) = session.run(None, {"optical": optical[None], "sar": sar[None]})
+    trained = Trained.read(weights)
+    images = [
+        torch.from_numpy(trained.normalisation.apply(x, k))[None] for x, k in ((optical, "optical"), (sar, "sar"))
+    ]
+    with torch.no_grad():
+        expected = trained.network(*images).softmax(1).numpy()
+    assert np.abs(found - expected).max() < 1e-5
+    assert expected.std() > 0.05
+    assert np.isfinite(found).all()
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """An exporter that takes no time, and the difference of its model."""
+
+    def set_difference(value):
+        monkeypatch.setattr(export, "_write_onnx", lambda _trained, file, _weights: file.write_bytes(b"model"))
+        monkeypatch.setattr(export, "largest_difference", lambda _trained, _file: value)
+
+    return set_difference
+
+
+def test_the_card_says_what_a_user_must_know(tmp_path, world, stand_in):
+    stand_in(2e-6)
+    weights = write_weights(tmp_path / "weights.safetensors", world)
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "metrics.json").write_text(
+        json.dumps({"oa": 0.8, "miou": 0.6, "iou": {"land": 0.6}, "confusion": []})
+    )
+    grid = Grid("EPSG:32633", Affine(20, 0, 5e5, 0, -20, 5e6), 8, 8)
+    write_raster(tmp_path / "tiles" / "optical" / "a.tif", np.zeros((3, 8, 8), np.uint8), grid)
+    (tmp_path / "tiles" / "index.csv").write_text("tile,scene\na,a\n")
+    export_model(
+        weights, tmp_path, tmp_path / "tiles", manifest=tmp_path / "manifest.json", metrics=tmp_path / "metrics.json"
+    )
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["name"] == f"{QUICK}-baseline__random__R50__s1"
+    assert card["run"]["fraction"] == 50
+    assert [band["name"] for band in card["inputs"]["optical"]["bands"]] == ["b0", "b1", "b2"]
+    assert (card["inputs"]["optical"]["unit"], card["inputs"]["sar"]["unit"]) == ("as delivered", "dB")
+    assert card["classes"][1] == {"id": 1, "name": "land", "color": "#00ff00"}
+    assert card["ground_sampling_distance_m"] == 20
+    assert card["metrics"] == {
+        "validation": {"miou": 0.5, "oa": None},
+        "test": {"oa": 0.8, "miou": 0.6, "iou": {"land": 0.6}},
+    }
+    assert card["data_sha256"] == hashlib.sha256(b"{}").hexdigest()
+    assert card["normalisation"]["optical"][0]["low"] == 50
+    assert card["checked"]["n_h_w"] == [list(size) for size in SIZES]
+    assert card["checked"]["largest_difference"] == 2e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "variant"), NETWORKS)
+def test_every_network_can_be_exported(tmp_path, world, monkeypatch, network, variant):
+    """At one block a stage, which has every kind of layer: the exporter takes half a minute for all of them."""
+    monkeypatch.setitem(backbone.LAYERS, "resnet18", ((1, 1, 1, 1), False))
+    weights = write_weights(tmp_path / "weights.safetensors", world, network, variant)
+    export_model(weights, tmp_path)
+    assert largest_difference(Trained.read(weights), tmp_path / "model.onnx") <= TOLERANCE
+
+
+@pytest.mark.parametrize("difference", [1.1 * TOLERANCE, float("nan"), float("inf")])
+def test_a_model_that_differs_is_not_kept(tmp_path, world, stand_in, difference):
+    stand_in(difference)
+    with pytest.raises(InputError, match=r"weights\.safetensors: the exported model differs by up to"):
+        export_model(write_weights(tmp_path / "weights.safetensors", world), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"clip": 1.4}, {"sar": (Band("b0", -17.0, -4.0, 0, 1),)}])
+def test_another_scaling_is_noticed(tmp_path, world, change):
+    """Compared with a network whose normalisation differs a little, the same model is not taken for the same."""
+    trained = Trained.read(write_weights(tmp_path / "weights.safetensors", world))
+    other = replace(trained, normalisation=replace(trained.normalisation, **change))
+
+    class Session:
+        def __init__(self, *_arguments, **_options):
+            self.network = RawNetwork(trained.network, trained.normalisation)
+
+        def run(self, _names, images):
+            with torch.no_grad():
+                return [self.network(*map(torch.from_numpy, images.values())).numpy()]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", Session)
+        assert largest_difference(trained, tmp_path) <= 1e-6
+        assert largest_difference(other, tmp_path) > TOLERANCE
+
+
+def test_a_network_that_onnx_cannot_hold_is_named(tmp_path, world, monkeypatch):
+    class Odd(nn.Module):
+        def forward(self, image):
+            return image if image.sum() > 0 else -image
+
+    monkeypatch.setattr(export, "_Scaling", lambda bands, clip: Odd())
+    with pytest.raises(InputError, match=r"weights\.safetensors: pixel_logistic cannot be written as ONNX"):
+        export_model(write_weights(tmp_path / "weights.safetensors", world), tmp_path / "out")

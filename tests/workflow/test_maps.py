@@ -1,0 +1,49 @@
+"""Maps of networks from files, beside those of the sweep."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import rasterio
+
+from tests.workflow.conftest import Snakemake
+
+RUN = "mssnet-corrected__random__R5__s1"
+RANDOM = "finetune: {sweep: [{methods: [random], networks: [mssnet], fractions: [5], seeds: [1]}]}\n"
+
+
+def test_a_network_from_a_file_draws_the_same_maps(snakemake: Snakemake, tmp_path: Path) -> None:
+    told = snakemake("maps", change=f"{RANDOM}maps: {{models: {{earlier: nowhere.safetensors}}}}")
+    message = told.stdout + told.stderr
+    assert told.returncode != 0
+    assert "config key `maps.models`: no such file: `earlier`: nowhere.safetensors. Correct the path" in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "results" / "inventory.json").exists()
+
+    done = snakemake("maps", change=RANDOM)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = tmp_path / "results"
+    shutil.copy(results / "finetune" / RUN / "weights.safetensors", tmp_path / "given.safetensors")
+    given = f"{RANDOM}maps: {{models: {{earlier-1.0: given.safetensors}}}}"
+    planned = snakemake("maps", change=given, dry=True)
+    assert re.findall(r"^(\w+) +(\d+)$", planned.stdout, re.MULTILINE)[:2] == [("map_scenes", "1"), ("maps", "1")]
+    done = snakemake("maps", change=given.replace("{models", "{polygons: true, minimum_mapping_unit: 500, models"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for scene in ("alder", "birch", "cedar"):
+        folder = results / "maps" / scene
+        for ending in ("", "_confidence"):
+            own, other = (folder / f"{name}{ending}.tif" for name in (RUN, "earlier-1.0"))
+            with rasterio.open(own) as first, rasterio.open(other) as second:
+                assert (first.read() == second.read()).all()
+        ask = ["ogrinfo", "-so", str(folder / "earlier-1.0.gpkg"), "land_cover"]
+        assert "area_m2" in subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_mistyped_name_of_a_map_is_answered(snakemake: Snakemake) -> None:
+    told = snakemake("results/maps/mssnet.csv", change=RANDOM)
+    message = told.stdout + told.stderr
+    assert told.returncode != 0
+    assert f"mssnet is not a run of `finetune.sweep`. The runs are: {RUN}." in message

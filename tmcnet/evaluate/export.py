@@ -1,0 +1,250 @@
+"""Trained networks for programs without torch: ONNX files that take raw values, and a card that describes them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+import tmcnet
+from tmcnet.config import SensorConfig
+from tmcnet.dataset.normalise import Band, FloatArray, Normalisation, Sensor
+from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.metrics import HEADLINE
+from tmcnet.evaluate.numbers import without_nan
+from tmcnet.evaluate.predict import probabilities
+from tmcnet.evaluate.trained import Trained
+from tmcnet.raster.atomic import write_bytes
+from tmcnet.raster.ground import pixel_area
+from tmcnet.raster.io import read_grid
+from tmcnet.seeding import generator
+from tmcnet.store import TileStore
+
+SIZES = ((1, 64, 64), (2, 96, 80), (1, 61, 45), (3, 33, 50), (1, 130, 127))
+"""N, H and W on which every exported model is compared with its network."""
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability that is taken for rounding."""
+
+_AXES = {0: "N", 2: "H", 3: "W"}
+_TRACED = (2, 64, 96)
+"""Three different sizes, so that the exporter takes no two axes for the same."""
+
+
+class RawNetwork(nn.Module):
+    """A network that takes raw values, NaN for no data, and gives probabilities.
+
+    Args:
+        network: Maps normalised optical and SAR images to logits.
+        normalisation: The scaling that its inputs need.
+    """
+
+    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.network = network
+        self.optical = _Scaling(normalisation.optical, normalisation.clip)
+        self.sar = _Scaling(normalisation.sar, normalisation.clip)
+
+    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
+        """Probabilities N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
+        logits: Tensor = self.network(self.optical(optical), self.sar(sar))
+        return logits.softmax(dim=1)
+
+
+class _Scaling(nn.Module):
+    """What `Normalisation.apply` does to the bands of one sensor, as a part of the exported graph."""
+
+    centre: Tensor
+    half_range: Tensor
+
+    def __init__(self, bands: tuple[Band, ...], clip: float) -> None:
+        super().__init__()
+        low, high = (torch.tensor([getattr(b, end) for b in bands])[:, None, None] for end in ("low", "high"))
+        self.clip = clip
+        self.register_buffer("centre", (low + high) / 2)
+        self.register_buffer("half_range", (high - low) / 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        scaled = ((image - self.centre) / self.half_range).clamp(-self.clip, self.clip)
+        return torch.where(image.isnan(), torch.zeros_like(scaled), scaled)
+
+
+def export_model(
+    weights: Path,
+    out: Path,
+    tiles_root: Path | None = None,
+    manifest: Path | None = None,
+    metrics: Path | None = None,
+) -> None:
+    """Write `model.onnx` and `card.json`.
+
+    The model takes `optical` N x Co x H x W and `sar` N x Cs x H x W in single precision, as aligned scenes hold them
+    (backscatter in dB, NaN for no data), and gives `probabilities` N x K x H x W; N, H and W are free. It is compared
+    with the network on several sizes before it is kept.
+
+    Args:
+        weights: The network, as fine-tuning wrote it.
+        out: Folder to write to.
+        tiles_root: Folder of the tiles it was trained on, which tell the ground sampling distance.
+        manifest: Manifest of the splits; its SHA-256 stands for the data.
+        metrics: `metrics.json` of its evaluation on the test part.
+
+    Raises:
+        InputError: If the file is no fine-tuned network, or the network cannot be written as ONNX or differs there.
+    """
+    trained = Trained.read(weights)
+    trained.network.float()
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export_", dir=out) as folder:
+        draft = Path(folder) / "model.onnx"
+        _write_onnx(trained, draft, weights)
+        difference = largest_difference(trained, draft)
+        if not difference <= TOLERANCE:
+            what = f"the exported model differs by up to {difference:.2g} in probability (at most {TOLERANCE:g})"
+            raise InputError(Problem(str(weights), what, "Keep to the safetensors file, and report this."))
+        draft.replace(out / "model.onnx")
+    card = {
+        **_card(trained),
+        "ground_sampling_distance_m": _ground_sampling_distance(tiles_root) if tiles_root else None,
+        "metrics": {"validation": dict(trained.metrics), "test": _test_scores(metrics) if metrics else None},
+        "data_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest else None,
+        "checked": {"n_h_w": SIZES, "largest_difference": difference, "limit": TOLERANCE},
+    }
+    write_bytes(out / "card.json", (json.dumps(without_nan(card), indent=1) + "\n").encode())
+
+
+def largest_difference(trained: Trained, file: Path) -> float:
+    """Largest difference of a probability between an ONNX file and its network over `SIZES`; NaN where one is NaN."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    scaling, differences = trained.normalisation, []
+    for count, height, width in SIZES:
+        optical = _sample(scaling, "optical", count, height, width)
+        sar = _sample(scaling, "sar", count, height, width)
+        (found,) = session.run(["probabilities"], {"optical": optical, "sar": sar})
+        scaled_optical = torch.from_numpy(np.stack([scaling.apply(image, "optical") for image in optical]))
+        scaled_sar = torch.from_numpy(np.stack([scaling.apply(image, "sar") for image in sar]))
+        expected = probabilities(trained.network, scaled_optical, scaled_sar).numpy()
+        if found.shape != expected.shape:
+            return math.inf
+        differences.append(np.abs(found - expected).max())
+    return float(np.max(differences))
+
+
+def _sample(normalisation: Normalisation, sensor: Sensor, count: int, height: int, width: int) -> FloatArray:
+    """Raw images N x C x H x W: values in and beyond the usual range, no data in all bands and in single ones.
+
+    The last of several images holds no data at all.
+    """
+    bands = getattr(normalisation, sensor)
+    low, high = (np.array([getattr(b, end) for b in bands])[:, None, None] for end in ("low", "high"))
+    random = generator(0, "export", sensor, f"{count} {height} {width}")
+    shares = random.uniform(-0.5, 1.5, (count, len(bands), height, width))
+    images: FloatArray = (low + (high - low) * shares).astype(np.float32)
+    images[..., : height // 4, : width // 3] = np.nan
+    images[:, 0, :, -5:] = np.nan
+    if count > 1:
+        images[-1] = np.nan
+    return images
+
+
+def _write_onnx(trained: Trained, file: Path, weights: Path) -> None:
+    count, height, width = _TRACED
+    bands = len(trained.normalisation.optical), len(trained.normalisation.sar)
+    images = tuple(torch.zeros(count, channels, height, width) for channels in bands)
+    network = RawNetwork(trained.network, trained.normalisation).eval()
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                images,
+                input_names=["optical", "sar"],
+                output_names=["probabilities"],
+                dynamic_shapes={"optical": _AXES, "sar": _AXES},
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        what = f"{trained.run.network} cannot be written as ONNX ({str(error).strip().splitlines()[0]})"
+        raise InputError(
+            Problem(str(weights), what, "Use the safetensors file, or export another network.")
+        ) from error
+    if program is None:
+        raise RuntimeError("torch's exporter gave no model")
+    program.save(str(file))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of whatever it cannot translate, needed or not; what matters is checked afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _card(trained: Trained) -> dict[str, Any]:
+    """What the file of weights itself tells."""
+    sensors, scaling = trained.sensors, trained.normalisation
+    return {
+        "name": trained.run.name,
+        "run": asdict(trained.run),
+        "software": {"tmcnet": tmcnet.__version__, **{name: version(name) for name in ("torch", "onnx")}},
+        "inputs": {
+            "optical": _input(sensors.optical, scaling.optical),
+            "sar": _input(sensors.sar, scaling.sar),
+        },
+        "output": {"name": "probabilities", "shape": f"N x {len(trained.classes)} x H x W"},
+        "classes": [asdict(c) for c in trained.classes.classes],
+        "normalisation": {**scaling.to_dict(), "inside_model": True},
+    }
+
+
+def _input(sensor: SensorConfig, bands: tuple[Band, ...]) -> dict[str, Any]:
+    """One input of the model: its bands in order, and what their numbers mean."""
+    # without a declared scale, only decibels have a negative low end: 8-bit pictures stay as they are
+    decibels = sensor.kind == "backscatter" and sensor.scale != "none" and min(b.low for b in bands) < 0
+    return {
+        "shape": f"N x {len(bands)} x H x W",
+        "type": "float32",
+        "no_data": "NaN",
+        "kind": sensor.kind,
+        "unit": "dB" if decibels else "as delivered",
+        "scale_delivered": sensor.scale,
+        "clip_db": sensor.clip_db if decibels else None,
+        "bands": [{"name": name, "low": b.low, "high": b.high} for name, b in zip(sensor.bands, bands, strict=True)],
+    }
+
+
+def _ground_sampling_distance(tiles_root: Path) -> float | None:
+    """Side of a pixel of the first tile, in metres; None for tiles without a reference."""
+    store = TileStore(tiles_root)
+    with store.index.open(newline="") as file:
+        tile = next(csv.DictReader(file))["tile"]
+    area = pixel_area(read_grid(store.path("optical", tile)))
+    return None if area is None else round(math.sqrt(area), 6)
+
+
+def _test_scores(metrics: Path) -> dict[str, Any]:
+    content = json.loads(metrics.read_text())
+    return {key: content[key] for key in (*HEADLINE, "ece", "n_tiles", "n_pixels", "iou") if key in content}

@@ -1,0 +1,31 @@
+# Beside the stages, on demand: trained networks for programs without torch.
+#   needs: {results_dir}/finetune/<run>/weights.safetensors, evaluate/<run>/metrics.json, splits/manifest.json, tiles
+#   gives: {results_dir}/models/<run>/{model.onnx,card.json}
+
+
+rule export_model:
+    input:
+        weights=rules.finetune_run.output.weights,
+        metrics=rules.evaluate_run.output.metrics,
+        tiles=rules.make_tiles.output.index,
+        manifest=rules.make_splits.output.manifest,
+    output:
+        model=f"{RESULTS}/models/{{run}}/model.onnx",
+        card=f"{RESULTS}/models/{{run}}/card.json",
+    log:
+        f"{RESULTS}/logs/export/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/export/{{run}}.tsv"
+    conda:
+        "../envs/tmcnet.yaml"
+    resources:
+        mem_mb=CONFIG.compute.memory_mb(cached=False),
+    message:
+        "Writing {wildcards.run} as ONNX"
+    script:
+        "../scripts/export_model.py"
+
+
+rule export:
+    input:
+        expand(rules.export_model.output, run=MAP_RUNS),
