@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from benchmarks import coregistration, independent, loss, networks, views
+from benchmarks import coregistration, independent, intervals, loss, networks, splits, views
 
 MEASURES = {
     "loss": loss.run,
@@ -14,6 +14,8 @@ MEASURES = {
     "networks": networks.run,
     "coregistration": coregistration.run,
     "independent": independent.run,
+    "splits": splits.run,
+    "intervals": intervals.run,
 }
 
 

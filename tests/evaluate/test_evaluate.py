@@ -10,6 +10,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
+from tmcnet.evaluate.boundary import boundary_counts, boundary_f1
 from tmcnet.evaluate.evaluate import evaluate_run
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import build_network
@@ -26,20 +27,20 @@ def world(tmp_path_factory):
     return root
 
 
-def write_network(root, classes):
+def write_network(root, classes, run=RUN):
     _, model, sensors, _ = configs()
     torch.manual_seed(3)
-    network = build_network(RUN.network, RUN.variant, 3, 1, len(classes), model)
+    network = build_network(run.network, run.variant, 3, 1, len(classes), model)
     scaling = Normalisation.read(root / "normalisation.json")
-    Trained(network, RUN, model, sensors, classes, scaling, {}).write(root / "weights.safetensors", {})
+    Trained(network, run, model, sensors, classes, scaling, {}).write(root / "weights.safetensors", {})
 
 
-def score(world, out, run=RUN, **changes):
+def score(world, out, run=RUN, withheld=True, **changes):
     splits, compute = world / "splits", configs()[3]
     paths = {"test_list": splits / "test_RGB.txt", "val_list": splits / "val_RGB.txt"} | changes
     evaluate_run(
         world / "tiles", **paths, weights=world / "weights.safetensors", run=run,
-        config=EvaluateConfig(batch_size=3), compute=compute, out=out,
+        config=EvaluateConfig(batch_size=3, withheld=withheld), compute=compute, out=out,
     )  # fmt: skip
     return json.loads((out / "metrics.json").read_text())
 
@@ -74,6 +75,26 @@ def test_scores_are_those_of_all_test_pixels(world, tmp_path):
         assert tiles["accuracy"] == pytest.approx(np.array(each), abs=2e-3)
     assert scores["calibration"]["temperature"] > 0
     assert sum(row["count"] for row in scores["calibration"]["bins"]) == scores["n_pixels"]
+    assert scores["boundary"]["tolerance"] == 2
+    counts = sum(boundary_counts(t, g, 2, 2) for t, g in zip(truth, guess, strict=True))
+    assert list(scores["boundary"]["f1"].values()) == pytest.approx(boundary_f1(counts), abs=2e-3)
+    assert scores["boundary_f1"] == pytest.approx(np.mean(list(scores["boundary"]["f1"].values())))
+
+
+def test_networks_of_both_sensors_are_scored_with_either_withheld(world, tmp_path):
+    found = score(world, tmp_path / "both")
+    assert {sensor: set(scores) for sensor, scores in found["withheld"].items()} == {
+        sensor: {"oa", "kappa", "miou", "mf1"} for sensor in ("optical", "sar")
+    }
+    without = score(world, tmp_path / "without", withheld=False)
+    assert without == {**found, "withheld": {}}
+
+
+def test_networks_of_one_sensor_have_nothing_to_withhold(world, tmp_path):
+    single = Run("sar_only", "baseline", "random", 50.0, 1)
+    copy = build_tiles(tmp_path / "world")
+    write_network(copy, ClassTable.of([("left", "#0000ff"), ("right", "#00ff00")]), single)
+    assert score(copy, tmp_path / "single", single)["withheld"] == {}
 
 
 def test_an_absent_class_is_null_and_not_counted(world, tmp_path):
@@ -88,9 +109,15 @@ def test_an_absent_class_is_null_and_not_counted(world, tmp_path):
     three = score(copy, tmp_path / "three")
     assert three["iou"]["nowhere"] is None
     assert three["f1"]["nowhere"] is None
-    assert three["miou"] == pytest.approx(np.mean([three["iou"]["left"], three["iou"]["right"]]))
+    assert three["miou"] == pytest.approx(two_classes(three["iou"]))
+    assert three["boundary"]["f1"]["nowhere"] is None
+    assert three["boundary_f1"] == pytest.approx(two_classes(three["boundary"]["f1"]))
     assert three["reference_style"]["image_iou"]["nowhere"] == 0
     assert set(three) == set(scores)
+
+
+def two_classes(by_class):
+    return np.mean([by_class["left"], by_class["right"]])
 
 
 def test_what_does_not_fit_is_said(world, tmp_path):

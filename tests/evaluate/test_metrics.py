@@ -1,53 +1,92 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import (
     accuracy_score,
     cohen_kappa_score,
+    confusion_matrix,
     f1_score,
     jaccard_score,
     precision_score,
     recall_score,
 )
-from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
+from torchmetrics.functional import classification as theirs
 
 from tmcnet.evaluate import metrics
 
-
-@pytest.fixture
-def pixels():
-    random = np.random.default_rng(0)
-    truth = random.integers(0, 5, (40, 50)).astype(np.uint8)
-    prediction = np.where(random.random((40, 50)) < 0.6, truth, random.integers(0, 5, (40, 50))).astype(np.uint8)
-    truth[:5] = 255
-    return truth, prediction
+BY_CLASS = {
+    "iou": (metrics.iou, jaccard_score, theirs.multiclass_jaccard_index),
+    "precision": (metrics.precision, precision_score, theirs.multiclass_precision),
+    "recall": (metrics.recall, recall_score, theirs.multiclass_recall),
+    "f1": (metrics.f1, f1_score, theirs.multiclass_f1_score),
+}
 
 
-def test_agrees_with_scikit_learn(pixels):
-    truth, prediction = pixels
-    matrix = metrics.confusion(truth, prediction, 5)
-    known = truth != 255
-    t, p = truth[known], prediction[known]
+@st.composite
+def pixels(draw):
+    """K, and truth and prediction of a random image: void in places, and classes missing in one of them or both."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    k = draw(st.sampled_from([2, 3, 5, 11]))
+    in_truth, in_prediction = (sorted(draw(st.sets(st.integers(0, k - 1), min_size=2, max_size=k))) for _ in range(2))
+    shape = draw(st.integers(5, 30)), draw(st.integers(5, 30))
+    truth = random.choice(in_truth, shape).astype(np.uint8)
+    # right where that is possible, in a share of the pixels
+    right = (random.random(shape) < draw(st.floats(0, 1))) & np.isin(truth, in_prediction)
+    prediction = np.where(right, truth, random.choice(in_prediction, shape)).astype(np.uint8)
+    truth[random.random(shape) < draw(st.floats(0, 0.8))] = 255
+    truth[0, :2] = in_truth[:2]  # something is labelled, and kappa has two classes to tell apart
+    return k, truth, prediction
+
+
+@settings(max_examples=50)
+@given(pixels())
+def test_agrees_with_scikit_learn(drawn):
+    k, truth, prediction = drawn
+    matrix = metrics.confusion(truth, prediction, k)
+    t, p = truth[truth != 255], prediction[truth != 255]
+    ids = list(range(k))
+    occurs = np.isin(ids, t) | np.isin(ids, p)
+    assert np.array_equal(matrix, confusion_matrix(t, p, labels=ids))
     assert metrics.overall_accuracy(matrix) == pytest.approx(accuracy_score(t, p))
     assert metrics.kappa(matrix) == pytest.approx(cohen_kappa_score(t, p))
-    for ours, theirs in (
-        (metrics.iou, jaccard_score),
-        (metrics.precision, precision_score),
-        (metrics.recall, recall_score),
-        (metrics.f1, f1_score),
-    ):
-        assert np.allclose(ours(matrix), theirs(t, p, average=None))
-    assert metrics.mean_iou(matrix) == pytest.approx(jaccard_score(t, p, average="macro"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that occur nowhere
+        for name, (ours, scikit, _) in BY_CLASS.items():
+            expected = scikit(t, p, labels=ids, average=None, zero_division=0)
+            assert ours(matrix) == pytest.approx(np.where(occurs, expected, np.nan), nan_ok=True), name
+        # without labels, scikit-learn takes the mean over the classes that occur
+        assert metrics.mean_iou(matrix) == pytest.approx(jaccard_score(t, p, average="macro", zero_division=0))
+        assert metrics.mean_f1(matrix) == pytest.approx(f1_score(t, p, average="macro", zero_division=0))
 
 
-def test_agrees_with_torchmetrics_with_void(pixels):
-    truth, prediction = (torch.from_numpy(a.astype(np.int64)) for a in pixels)
-    matrix = metrics.confusion(*pixels, 5)
-    theirs = multiclass_confusion_matrix(prediction, truth, 5, ignore_index=255)
-    assert np.array_equal(matrix, theirs.numpy())
-    assert metrics.mean_iou(matrix) == pytest.approx(
-        float(multiclass_jaccard_index(prediction, truth, 5, ignore_index=255)), abs=1e-6
+@given(pixels())
+def test_agrees_with_torchmetrics_which_leaves_out_void_itself(drawn):
+    k, truth, prediction = drawn
+    matrix = metrics.confusion(truth, prediction, k)
+    t, p = (torch.from_numpy(a.astype(np.int64)) for a in (truth, prediction))
+    both = {"preds": p, "target": t, "num_classes": k, "ignore_index": 255}
+    assert np.array_equal(matrix, theirs.multiclass_confusion_matrix(**both).numpy())
+    accuracy = theirs.multiclass_accuracy(**both, average="micro")
+    assert metrics.overall_accuracy(matrix) == pytest.approx(float(accuracy), abs=1e-6)
+    assert metrics.kappa(matrix) == pytest.approx(float(theirs.multiclass_cohen_kappa(**both)), abs=1e-5)
+    occurs = (matrix.sum(0) + matrix.sum(1)) > 0
+    for name, (ours, _, torchs) in BY_CLASS.items():
+        expected = torchs(**both, average="none").numpy()
+        assert ours(matrix) == pytest.approx(np.where(occurs, expected, np.nan), abs=1e-6, nan_ok=True), name
+    assert metrics.mean_iou(matrix) == pytest.approx(float(theirs.multiclass_jaccard_index(**both)), abs=1e-6)
+    assert metrics.mean_f1(matrix) == pytest.approx(
+        float(theirs.multiclass_f1_score(**both, average="macro")), abs=1e-6
     )
+
+
+def test_void_may_be_anything_in_the_prediction():
+    truth, prediction = np.array([0, 1, 255, 255]), np.array([0, 1, 1, 0])
+    assert metrics.confusion(truth, prediction, 2).tolist() == [[1, 0], [0, 1]]
+    assert metrics.confusion(np.full(4, 255), prediction, 2).sum() == 0
 
 
 def test_a_class_that_occurs_nowhere_has_no_score():
@@ -71,7 +110,7 @@ def test_kappa_of_ten_thousand_million_pixels():
     assert metrics.kappa(matrix * 10**9) == pytest.approx(float(metrics.kappa(matrix)))
 
 
-def test_many_matrices_at_once(pixels):
+def test_many_matrices_at_once():
     random = np.random.default_rng(1)
     many = random.integers(0, 50, (3, 4, 5, 5))
     for score in metrics.HEADLINE.values():

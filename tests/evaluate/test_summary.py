@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,20 @@ from tmcnet.evaluate import metrics
 from tmcnet.evaluate.summary import summarise
 
 TILES = [f"s_r{i}_c0" for i in range(24)]
+BOOSTING = Run("pixel_boosting", "baseline", "random", 5.0, 1)
 RUNS = [
     Run("mssnet", "corrected", method, fraction, seed)
     for method in ("random", "tmcnet")
     for fraction in (5.0, 100.0)
     for seed in (1, 2, 3)
 ] + [Run("optical_only", "baseline", "random", 5.0, seed) for seed in (1, 2, 3)]
-SKILL = {("mssnet", "random"): 0.70, ("mssnet", "tmcnet"): 0.80, ("optical_only", "random"): 0.70}
+FILES = ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json")
+SKILL = {
+    ("mssnet", "random"): 0.70,
+    ("mssnet", "tmcnet"): 0.80,
+    ("optical_only", "random"): 0.70,
+    ("pixel_boosting", "random"): 0.75,
+}
 
 
 def write_run(root, run, tiles=TILES):
@@ -30,7 +38,13 @@ def write_run(root, run, tiles=TILES):
     folder.mkdir(parents=True)
     np.savez(folder / "tiles.npz", names=tiles, scenes=["s"] * len(tiles), confusion=confusion)
     pooled = confusion.sum(0)
-    scores = {**metrics.headline(pooled), "ece": 0.1, "n_tiles": len(tiles), "n_pixels": int(pooled.sum())}
+    scores = {
+        **metrics.headline(pooled),
+        "ece": 0.1,
+        "n_tiles": len(tiles),
+        "n_pixels": int(pooled.sum()),
+        "boundary_f1": 0.5,
+    }
     by_class = {"water": float(metrics.iou(pooled)[0]), "land": None}
     (folder / "metrics.json").write_text(json.dumps({**scores, "iou": by_class, "f1": by_class}))
 
@@ -41,7 +55,7 @@ def gather(root, runs=RUNS, seed=1):
     )
     index.to_csv(root / "index.csv", index=False)
     (root / "manifest.json").write_text(json.dumps({"config": {"block_size": 64}}))
-    files = [root / name for name in ("metrics.csv", "metrics.json", "comparisons.csv")]
+    files = [root / name for name in FILES]
     config = EvaluateConfig(bootstrap=400, seed=seed)
     summarise(root / "evaluate", runs, root / "index.csv", root / "manifest.json", config, *files)
     return pd.read_csv(files[0]), json.loads(files[1].read_text()), pd.read_csv(files[2])
@@ -59,8 +73,9 @@ def test_one_row_a_run(folder):
     table, _, _ = gather(folder)
     assert len(table) == len(RUNS)
     fixed = ["method", "network", "variant", "fraction", "seed", "oa", "kappa", "miou", "mf1", "ece"]
-    assert list(table.columns[:12]) == [*fixed, "n_tiles", "n_pixels"]
-    assert list(table.columns[12:]) == ["iou_water", "iou_land", "f1_water", "f1_land"]
+    assert list(table.columns[:13]) == [*fixed, "n_tiles", "n_pixels", "boundary_f1"]
+    assert set(table["boundary_f1"]) == {0.5}
+    assert list(table.columns[13:]) == ["iou_water", "iou_land", "f1_water", "f1_land"]
     assert table["iou_land"].isna().all()
 
 
@@ -72,6 +87,17 @@ def test_headline_holds_means_and_intervals(folder):
     assert entry["low"] < entry["mean"] < entry["high"]
     assert entry["n_seeds"] == 3
     assert headline["missing"] == []
+
+
+def test_scores_are_the_means_of_the_headline(folder):
+    _, headline, _ = gather(folder)
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores.keys() == headline.keys() - {"missing"}
+    assert scores["mssnet-corrected"]["tmcnet"].keys() == {"R5", "R100"}
+    found = scores["mssnet-corrected"]["tmcnet"]["R5"]
+    expected = headline["mssnet-corrected"]["tmcnet"]["R5"]
+    assert found == {metric: round(entry["mean"], 4) for metric, entry in expected.items()}
+    assert found["oa"] != expected["oa"]["mean"]
 
 
 def test_comparisons_find_what_was_planted_and_nothing_else(folder):
@@ -94,7 +120,7 @@ def test_comparisons_find_what_was_planted_and_nothing_else(folder):
 
 def test_same_seed_same_files(folder):
     def files():
-        return [(folder / name).read_bytes() for name in ("metrics.csv", "metrics.json", "comparisons.csv")]
+        return [(folder / name).read_bytes() for name in FILES]
 
     gather(folder)
     first = files()
@@ -111,10 +137,44 @@ def test_missing_runs_are_named(folder):
     assert len(table) == len(RUNS)
 
 
+@pytest.mark.parametrize("lost", ["metrics.json", "tiles.npz"])
+def test_a_run_that_broke_off_counts_as_missing(tmp_path, lost):
+    for run in RUNS[:3]:
+        write_run(tmp_path, run)
+    (tmp_path / "evaluate" / RUNS[1].name / lost).unlink()
+    table, headline, _ = gather(tmp_path, RUNS[:3])
+    assert headline["missing"] == [RUNS[1].name]
+    assert table["seed"].tolist() == [1, 3]
+    assert headline["mssnet-corrected"]["random"]["R5"]["oa"]["n_seeds"] == 2
+
+
 def test_no_run_at_all(tmp_path):
-    table, headline, pairs = gather(tmp_path)
-    assert len(table) == len(pairs) == 0
-    assert len(headline["missing"]) == len(RUNS)
+    with pytest.raises(InputError, match=f"holds no scores of any of the {len(RUNS)} runs") as caught:
+        gather(tmp_path)
+    assert caught.value.problems[0].where == str(tmp_path / "evaluate")
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_pixelwise_baselines_meet_every_network_of_whatever_start(tmp_path):
+    runs = [*RUNS, *(replace(BOOSTING, seed=seed) for seed in (1, 2, 3))]
+    for run in runs:
+        write_run(tmp_path, run)
+    _, _, pairs = gather(tmp_path, runs)
+    pairs = pairs[pairs.metric == "miou"]
+    met = pairs[(pairs.a == "pixel_boosting-baseline__random") | (pairs.b == "pixel_boosting-baseline__random")]
+    assert set(met.kind) == {"network"}
+    assert set(met.fraction) == {5}
+    assert {*met.a, *met.b} == {
+        "mssnet-corrected__random",
+        "mssnet-corrected__tmcnet",
+        "optical_only-baseline__random",
+        "pixel_boosting-baseline__random",
+    }
+    others = pairs.drop(met.index)
+    assert not ((others.a == "mssnet-corrected__tmcnet") & (others.b == "optical_only-baseline__random")).any()
+    better = met[met.a == "mssnet-corrected__tmcnet"].iloc[0]
+    assert better.significant
+    assert better.low > 0
 
 
 def test_runs_on_other_tiles_are_refused(tmp_path):

@@ -41,7 +41,7 @@ SWEEP = [
     {"methods": ["tmcnet"], "variants": ["reference"], "fractions": [5], "seeds": [1, 2]},
     {
         "methods": ["random"],
-        "networks": ["optical_only", "sar_only", "late_fusion"],
+        "networks": ["optical_only", "sar_only", "late_fusion", "pixel_boosting"],
         "fractions": [5, 100],
         "seeds": [1, 2],
     },

@@ -49,7 +49,9 @@ def write_runs(
 
 
 def _skill(run: Run) -> float:
-    base = {"mssnet": 0.80, "late_fusion": 0.78, "optical_only": 0.74, "sar_only": 0.52}[run.network]
+    base = {"mssnet": 0.80, "late_fusion": 0.78, "optical_only": 0.74, "sar_only": 0.52, "pixel_boosting": 0.66}[
+        run.network
+    ]
     gain = {"random": 0.0, "tmcnet": 0.05}[run.method] * (1 if run.variant == "corrected" else 0.2)
     rng = np.random.default_rng([int(run.fraction), run.seed, len(run.name)])
     return float(base + gain + 0.06 * np.log10(run.fraction / 100) + rng.normal(0, 0.012))
@@ -101,6 +103,12 @@ def _write_evaluation(
     record["calibration"]["scaled"] = {"ece": 0.021, "bins": []}
     record["calibration"]["bins"][0] |= {"count": 0, "confidence": None, "accuracy": None}
     record["ece"] = 0.04
+    record |= {"boundary_f1": 0.5 * _skill(run), "boundary": {"tolerance": 2, "f1": dict.fromkeys(names, 0.4)}}
+    both = run.network not in ("optical_only", "sar_only")
+    shares = {"optical": 0.5, "sar": 0.9} if both else {}
+    record["withheld"] = {
+        hidden: {m: share * float(str(record[m])) for m in METRICS} for hidden, share in shares.items()
+    }
     (folder / "metrics.json").write_text(json.dumps(record))
     return record
 
@@ -137,6 +145,7 @@ def _row(run: Run, record: dict[str, object]) -> dict[str, object]:
         **{m: f"{record[m]:.6f}" for m in [*METRICS, "ece"]},
         "n_tiles": record["n_tiles"],
         "n_pixels": record["n_pixels"],
+        "boundary_f1": f"{record['boundary_f1']:.6f}",
         **{f"iou_{n}": f"{v:.6f}" for n, v in iou.items()},
         **{f"f1_{n}": f"{v:.6f}" for n, v in f1.items()},
     }
@@ -165,7 +174,8 @@ def _comparisons(scores: dict[Run, dict[str, object]]) -> list[dict[str, object]
     rows = []
     for (a, of_a), (b, of_b) in combinations(sorted(_groups(scores).items()), 2):
         same_network = a[:2] == b[:2]
-        if a[3] != b[3] or (a[2] != b[2] and not same_network):
+        pixelwise = "pixel_boosting" in (a[0], b[0])
+        if a[3] != b[3] or (a[2] != b[2] and not same_network and not pixelwise):
             continue
         for metric in METRICS:
             means = [float(np.mean([float(str(r[metric])) for r in group])) for group in (of_a, of_b)]

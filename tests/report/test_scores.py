@@ -37,6 +37,40 @@ def test_comparisons_put_the_pretrained_and_the_fused_first(full):
         assert not (c.a.network in ("optical_only", "sar_only") and c.b.network in ("mssnet", "late_fusion"))
 
 
+def test_differences_of_starts_come_before_those_of_networks(full):
+    same = [c.a.network == c.b.network for c in Results(full.root, full.config).scores.comparisons]
+    assert same == sorted(same, reverse=True)
+    assert set(same) == {True, False}
+
+
+def test_a_comparison_is_found_from_either_side(full):
+    scores = Results(full.root, full.config).scores
+    a, b = Series("mssnet", "corrected", "tmcnet"), Series("pixel_boosting", "baseline", "random")
+    one, other = scores.comparison(a, b, 5.0, "miou"), scores.comparison(b, a, 5.0, "miou")
+    assert (one.a, one.b) == (other.b, other.a) == (a, b)
+    assert one.difference == -other.difference > 0
+    assert (one.low, one.high) == (-other.high, -other.low)
+    assert scores.comparison(a, Series("sar_only", "baseline", "random"), 5.0, "miou") is None
+
+
+def test_standing_against_the_best(full):
+    scores = Results(full.root, full.config).scores
+    leader = scores.leader(5.0, "miou")
+    means = {s: scores.estimate(s, 5.0, "miou").mean for s in scores.series}
+    assert means[leader] == max(means.values())
+    assert leader == Series("mssnet", "corrected", "tmcnet")
+    standings = {s: scores.standing(s, leader, 5.0, "miou") for s in scores.series}
+    assert standings[leader] == "best"
+    assert standings[Series("sar_only", "baseline", "random")] == "not compared"
+    assert standings[Series("pixel_boosting", "baseline", "random")] == "worse"
+    close = [s for s, mean in means.items() if standings[s] == "not worse" and s != leader]
+    assert close
+    assert all(means[leader] - means[s] < 0.06 for s in close)
+    some = [Series("sar_only", "baseline", "random"), Series("nothing", "", "")]
+    assert scores.leader(5.0, "miou", some) == some[0]
+    assert scores.leader(5.0, "miou", some[1:]) is None
+
+
 def test_accuracy_per_tile():
     confusion = np.array([[[3, 1], [0, 4]], [[0, 0], [0, 0]], [[0, 2], [2, 0]]])
     accuracy = TileScores(["a", "b", "c"], ["s"] * 3, confusion).accuracy

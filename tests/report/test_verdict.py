@@ -2,9 +2,11 @@ import pytest
 from results_folder import make_config, write_csv
 
 from tmcnet.report.results import Results
+from tmcnet.report.scores import parse_series
 from tmcnet.report.verdict import verdict
 
 TMCNET, RANDOM = "mssnet-corrected__tmcnet", "mssnet-corrected__random"
+LOGISTIC, BOOSTING = "pixel_logistic-baseline__random", "pixel_boosting-baseline__random"
 
 
 def folder(tmp_path, comparisons, seeds=2):
@@ -75,7 +77,7 @@ def test_fusion_is_judged_against_the_single_sensor(tmp_path):
 def test_few_seeds_and_missing_runs_are_said(tmp_path):
     found = " ".join(verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
     assert "rest on 2 seeds, fewer than 5" in found
-    assert "26 of 26 planned runs have no scores yet" in found
+    assert "30 of 30 planned runs have no scores yet" in found
     many = " ".join(verdict(folder(tmp_path / "many", [row(TMCNET, RANDOM, 0.1, 0.05, 0.2, seeds=6)], seeds=6)))
     assert "fewer than" not in many
 
@@ -83,3 +85,56 @@ def test_few_seeds_and_missing_runs_are_said(tmp_path):
 def test_without_an_interval_nothing_is_claimed(tmp_path):
     found = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, "", "")]))
     assert found[0].endswith("without an interval this is no evidence either way.")
+
+
+def baselines(tmp_path, comparisons):
+    """At 5 % TMCNet and boosting are best, at 25 % the random start and logistic regression; none at 100 %."""
+    means = {
+        5: {TMCNET: 0.8, RANDOM: 0.6, LOGISTIC: 0.5, BOOSTING: 0.7},
+        25: {TMCNET: 0.7, RANDOM: 0.8, LOGISTIC: 0.82, BOOSTING: 0.7},
+        100: {TMCNET: 0.9, RANDOM: 0.8},
+    }
+    rows = []
+    for fraction, scores in means.items():
+        for key, value in scores.items():
+            head, method = key.split("__")
+            network, variant = head.split("-")
+            cell = {"method": method, "network": network, "variant": variant, "fraction": fraction}
+            rows += [{**cell, "seed": s, "miou": value} for s in (1, 2)]
+    write_csv(tmp_path / "metrics.csv", rows)
+    write_csv(tmp_path / "comparisons.csv", comparisons)
+    results = Results(tmp_path, make_config())
+    found = [sentence for sentence in verdict(results) if "pixel-wise baseline" in sentence]
+    assert len(found) == 1
+    labels = {key: parse_series(key).label for key in (TMCNET, RANDOM, LOGISTIC, BOOSTING)}
+    labels |= {key: labels[key][:1].lower() + labels[key][1:] for key in (LOGISTIC, BOOSTING)}
+    return found[0], labels
+
+
+@pytest.mark.parametrize(("difference", "said"), [(0.1, "better"), (-0.1, "worse")])
+def test_the_best_network_is_judged_against_the_best_pixelwise_baseline(tmp_path, difference, said):
+    limits = difference - 0.05, difference + 0.05
+    found, labels = baselines(
+        tmp_path,
+        [
+            row(BOOSTING, TMCNET, -difference, -limits[1], -limits[0]),
+            row(BOOSTING, RANDOM, 0.4, 0.3, 0.5),
+            row(LOGISTIC, RANDOM, -0.01, -0.02, 0.02, significant=False, fraction=25.0),
+        ],
+    )
+    assert f"at 5\u00a0% of the labels {labels[TMCNET]} is reliably {said} than {labels[BOOSTING]} (" in found
+    assert (
+        f"at 25\u00a0% of the labels {labels[RANDOM]} shows no reliable difference to {labels[LOGISTIC]} (" in found
+    )
+    assert "100\u00a0%" not in found
+    assert "both picked by these scores" in found
+
+
+def test_a_difference_that_does_not_survive_the_correction_is_none(tmp_path):
+    found, labels = baselines(tmp_path, [row(TMCNET, BOOSTING, 0.1, 0.05, 0.15, significant=False)])
+    assert f"{labels[TMCNET]} shows no reliable difference to {labels[BOOSTING]}" in found
+    assert f"{labels[RANDOM]} and {labels[LOGISTIC]} were not compared" in found
+
+
+def test_without_baselines_nothing_is_said_of_them(tmp_path):
+    assert "pixel-wise" not in " ".join(verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))

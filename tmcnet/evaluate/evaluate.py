@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import ComputeConfig, EvaluateConfig, Run
+from tmcnet.config import SINGLE_SENSOR, ComputeConfig, EvaluateConfig, Run
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import metrics, tile_scores
+from tmcnet.evaluate.boundary import boundary_f1
 from tmcnet.evaluate.calibration import Calibration, fit_temperature
 from tmcnet.evaluate.metrics import Counts, Floats
 from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.predict import choose_device, predict_tiles
+from tmcnet.evaluate.scoring import SENSORS, count_tiles, true_classes
 from tmcnet.evaluate.trained import Trained
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore, read_list
@@ -40,7 +41,9 @@ def evaluate_run(
     compute: ComputeConfig,
     out: Path,
 ) -> None:
-    """Score a fine-tuned network: one confusion matrix over all test pixels, and calibration.
+    """Score a fine-tuned network: one confusion matrix over all test pixels, boundaries, and calibration.
+
+    A network of both sensors is scored twice more with one sensor withheld, if the config says so.
 
     Writes `metrics.json` and `tiles.npz` (names, scenes, T x K x K confusion matrices, accuracy per tile) into `out`.
     The temperature is fitted on validation pixels; the test part is only scored.
@@ -67,7 +70,9 @@ def evaluate_run(
     test = TileDataset(store, read_list(test_list), trained.normalisation, with_labels=True, cache_gib=0)
     temperature = _temperature(trained.network, val, config)
     calibrations = Calibration(config.calibration_bins), Calibration(config.calibration_bins, temperature)
-    tiles = _score_tiles(trained.network, test, config.batch_size, len(trained.classes), calibrations)
+    withheld = SENSORS if config.withheld and run.network not in SINGLE_SENSOR else ()
+    counted = count_tiles(trained.network, test, len(trained.classes), config, calibrations, withheld)
+    tiles = counted.tiles
     if tiles.sum() == 0:
         raise InputError(Problem(str(test_list), "no pixel of its tiles is labelled", "Check labels and splits."))
     out.mkdir(parents=True, exist_ok=True)
@@ -75,6 +80,8 @@ def evaluate_run(
     accuracy = metrics.overall_accuracy(tiles)
     np.savez_compressed(out / "tiles.npz", names=test.names, scenes=scenes, confusion=tiles, accuracy=accuracy)
     scores = {"run": {"name": run.name, **asdict(run)}, **_scores(tiles, trained.classes.names)}
+    scores |= _boundary_scores(counted.boundary, trained.classes.names, config.boundary_tolerance)
+    scores["withheld"] = {sensor: metrics.headline(matrix) for sensor, matrix in counted.withheld.items()}
     scores |= _calibration_scores(*calibrations)
     (out / "metrics.json").write_text(json.dumps(without_nan(scores), indent=1) + "\n")
 
@@ -96,55 +103,45 @@ def _temperature(network: nn.Module, val: TileDataset, config: EvaluateConfig) -
     share = max(TEMPERATURE_PIXELS // len(val), 1)
     probabilities, truths = [], []
     for tile, found in predict_tiles(network, (val[i] for i in range(len(val))), config.batch_size):
-        truth = _truth(tile.label)
+        truth = true_classes(tile)
         chosen = generator(config.seed, "temperature", tile.name).permutation(truth.size)[:share]
         probabilities.append(found.reshape(len(found), -1).T[chosen])
         truths.append(truth.ravel()[chosen])
     return fit_temperature(np.concatenate(probabilities), np.concatenate(truths))
 
 
-def _score_tiles(
-    network: nn.Module, test: TileDataset, batch_size: int, classes: int, calibrations: tuple[Calibration, ...]
-) -> Counts:
-    matrices = []
-    for tile, found in predict_tiles(network, (test[i] for i in range(len(test))), batch_size):
-        truth = _truth(tile.label)
-        matrices.append(metrics.confusion(truth, found.argmax(axis=0), classes))
-        for calibration in calibrations:
-            calibration.add(found.reshape(classes, -1).T, truth.ravel())
-    return np.stack(matrices)
-
-
-def _truth(label: torch.Tensor | None) -> NDArray[np.int64]:
-    if label is None:
-        raise ValueError("the tile was read without its label")
-    return np.asarray(label.numpy())
-
-
 def _scores(tiles: Counts, names: list[str]) -> dict[str, Any]:
     pooled = tiles.sum(axis=0)
-
-    def by_class(values: Floats) -> dict[str, float]:
-        return dict(zip(names, map(float, values), strict=True))
-
     image_iou = tile_scores.image_iou(tiles)
     return {
         **metrics.headline(pooled),
         "n_tiles": len(tiles),
         "n_pixels": int(pooled.sum()),
-        "iou": by_class(metrics.iou(pooled)),
-        "precision": by_class(metrics.precision(pooled)),
-        "recall": by_class(metrics.recall(pooled)),
-        "f1": by_class(metrics.f1(pooled)),
+        "iou": _by_class(metrics.iou(pooled), names),
+        "precision": _by_class(metrics.precision(pooled), names),
+        "recall": _by_class(metrics.recall(pooled), names),
+        "f1": _by_class(metrics.f1(pooled), names),
         "confusion": pooled.tolist(),
         "per_tile_oa": tile_scores.mean_tile_accuracy(tiles),
         "per_tile_miou": tile_scores.mean_tile_miou(tiles),
         "reference_style": {
             "image_miou": float(image_iou.mean()),
-            "image_iou": by_class(image_iou),
+            "image_iou": _by_class(image_iou, names),
             "mean_precision": tile_scores.mean_precision(pooled),
         },
     }
+
+
+def _boundary_scores(counts: Counts, names: list[str], tolerance: int) -> dict[str, Any]:
+    score = boundary_f1(counts)
+    return {
+        "boundary_f1": float(metrics.class_mean(score)),
+        "boundary": {"tolerance": tolerance, "f1": _by_class(score, names)},
+    }
+
+
+def _by_class(values: Floats, names: list[str]) -> dict[str, float]:
+    return dict(zip(names, map(float, values), strict=True))
 
 
 def _calibration_scores(raw: Calibration, scaled: Calibration) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def confusion(truth: NDArray[np.integer], prediction: NDArray[np.integer], class
 
 def overall_accuracy(matrix: Counts | Floats) -> Floats:
     """Share of pixels that are right, of shape ...; NaN where there are no pixels."""
-    return _ratio(_diagonal(matrix).sum(-1), _as_float(matrix).sum((-2, -1)))
+    return ratio(_diagonal(matrix).sum(-1), _as_float(matrix).sum((-2, -1)))
 
 
 def kappa(matrix: Counts | Floats) -> Floats:
@@ -55,16 +55,16 @@ def kappa(matrix: Counts | Floats) -> Floats:
     """
     shares = _as_float(matrix)
     total = shares.sum((-2, -1), keepdims=True)
-    shares = _ratio(shares, np.broadcast_to(total, shares.shape))
+    shares = ratio(shares, np.broadcast_to(total, shares.shape))
     observed = _diagonal(shares).sum(-1)
     expected = (shares.sum(-1) * shares.sum(-2)).sum(-1)
-    return _ratio(observed - expected, np.where(expected >= 1, 0.0, 1 - expected))
+    return ratio(observed - expected, np.where(expected >= 1, 0.0, 1 - expected))
 
 
 def iou(matrix: Counts | Floats) -> Floats:
     """Intersection over union per class, of shape ... x K."""
     hit, true, predicted = _parts(matrix)
-    return _ratio(hit, true + predicted - hit)
+    return ratio(hit, true + predicted - hit)
 
 
 def precision(matrix: Counts | Floats) -> Floats:
@@ -82,17 +82,17 @@ def recall(matrix: Counts | Floats) -> Floats:
 def f1(matrix: Counts | Floats) -> Floats:
     """Harmonic mean of precision and recall per class, of shape ... x K."""
     hit, true, predicted = _parts(matrix)
-    return _ratio(2 * hit, true + predicted)
+    return ratio(2 * hit, true + predicted)
 
 
 def mean_iou(matrix: Counts | Floats) -> Floats:
     """Mean of `iou` over the classes that occur, of shape ..."""
-    return _mean(iou(matrix))
+    return class_mean(iou(matrix))
 
 
 def mean_f1(matrix: Counts | Floats) -> Floats:
     """Mean of `f1` over the classes that occur, of shape ..."""
-    return _mean(f1(matrix))
+    return class_mean(f1(matrix))
 
 
 HEADLINE = {"oa": overall_accuracy, "kappa": kappa, "miou": mean_iou, "mf1": mean_f1}
@@ -118,16 +118,17 @@ def _parts(matrix: Counts | Floats) -> tuple[Floats, Floats, Floats]:
     return _diagonal(values), values.sum(-1), values.sum(-2)
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
+def ratio(above: Floats, below: Floats) -> Floats:
     """Quotient that is NaN where the divisor is 0."""
     quotient: Floats = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) > 0)
     return quotient
 
 
 def _share(hit: Floats, below: Floats, occurs: Floats) -> Floats:
-    return np.where(occurs > 0, np.nan_to_num(_ratio(hit, below)), np.nan)
+    return np.where(occurs > 0, np.nan_to_num(ratio(hit, below)), np.nan)
 
 
-def _mean(scores: Floats) -> Floats:
+def class_mean(scores: Floats) -> Floats:
+    """Mean over the classes (the last axis) that have a score, of shape ...; NaN where none has."""
     known = ~np.isnan(scores)
-    return _ratio(np.where(known, scores, 0.0).sum(-1), known.sum(-1).astype(np.float64))
+    return ratio(np.where(known, scores, 0.0).sum(-1), known.sum(-1).astype(np.float64))

@@ -6,9 +6,14 @@ the seeds (initial weights and label draw), drawn with replacement on their own:
 units the bootstrap is too narrow, so the two parts of a deviation are each widened by sqrt(n / (n - 1)), and both by
 the ratio of Student's to the normal quantile (Hesterberg, 2015) at Satterthwaite's degrees of freedom.
 
-In simulations of accuracy the 95 % intervals held the truth in 92 to 97 % of cases with 6 to 60 blocks and 2 to 5
-seeds where blocks vary most, and in 88 to 95 % where seeds vary most. With one seed an interval speaks of the blocks
-alone: nothing is known about other seeds.
+Redrawn blocks lack rare classes more often than the blocks at hand do, which pulls mean IoU down in the mean of all
+draws. Plain percentiles would inherit this bias on top of the score's own, so it is subtracted instead (Efron and
+Tibshirani, 1993, chapter 10): the interval lies around the estimate less its bias.
+
+In simulations with five classes (`python -m benchmarks intervals`) the 95 % intervals of OA, mIoU and paired
+differences hold the truth in 88 to 97 % of cases with 6 to 60 blocks and 2 to 5 seeds where blocks vary most. Where
+seeds vary most they do so in 90 to 96 % with 3 or 5 seeds and in 86 to 95 % with 2. With one seed an interval speaks
+of the blocks alone: nothing is known about other seeds, and as few as 16 % hold the truth where seeds vary most.
 """
 
 from __future__ import annotations
@@ -122,7 +127,10 @@ def _interval(observed: Floats, redrawn: Floats, resamples: Resamples, confidenc
     means = redrawn.mean(axis=1)
     by_block = (means - estimate) * np.sqrt(blocks / (blocks - 1))
     by_seed = ((redrawn * weights).sum(axis=1) / seeds - means) * np.sqrt(seeds / max(seeds - 1, 1))
-    values = estimate + _stretch(by_block, by_seed, blocks, seeds, confidence) * (by_block + by_seed)
+    deviations = by_block + by_seed
+    bias = means.mean() - estimate
+    stretched = _stretch(by_block, by_seed, blocks, seeds, confidence) * (deviations - deviations.mean())
+    values = estimate - bias + stretched
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     tail = 1 + min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
     return Interval(estimate, float(low), float(high), float(min(1.0, 2 * tail / (len(values) + 1))))

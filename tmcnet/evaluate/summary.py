@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tmcnet.config import EvaluateConfig, Run, fraction_name
+from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.comparisons import Cell, Scored, compare, intervals, read_blocks, read_cells
 from tmcnet.evaluate.numbers import without_nan
 
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
-SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels")
+SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels", "boundary_f1")
 COMPARISON_COLUMNS = (
     "kind",
     "a",
@@ -41,12 +42,14 @@ def summarise(
     metrics_csv: Path,
     metrics_json: Path,
     comparisons_csv: Path,
+    scores_json: Path,
 ) -> None:
     """Gather the scores of all runs.
 
     `metrics.csv` has one row a run. `metrics.json` has, for every network, method and fraction, the mean over seeds
     of each headline score with its interval (`{network-variant: {method: {R5: {miou: {mean, low, high, n_seeds}}}}}`)
-    and, under `missing`, the names of runs that have no scores. `comparisons.csv` has paired differences.
+    and, under `missing`, the names of runs that have no scores. `scores.json` has these means alone, with four
+    decimals (`{network-variant: {method: {R5: {miou: mean}}}}`). `comparisons.csv` has paired differences.
 
     Args:
         evaluate_root: Folder with one folder a run.
@@ -57,28 +60,34 @@ def summarise(
         metrics_csv: File to write.
         metrics_json: File to write.
         comparisons_csv: File to write.
+        scores_json: File to write.
 
     Raises:
-        InputError: If runs were scored on different test tiles or classes, or on tiles that the index does not have.
+        InputError: If no run was scored, or runs were scored on different test tiles or classes, or on tiles that the
+            index does not have.
     """
-    scored = [run for run in runs if (evaluate_root / run.name / "metrics.json").exists()]
+    files = ("metrics.json", "tiles.npz")
+    scored = [run for run in runs if all((evaluate_root / run.name / name).exists() for name in files)]
+    if not scored:
+        what = f"holds no scores of any of the {len(runs)} runs"
+        raise InputError(Problem(str(evaluate_root), what, "Evaluate at least one run (`snakemake evaluate`)."))
     rows = [_row(run, json.loads((evaluate_root / run.name / "metrics.json").read_text())) for run in scored]
     classes = dict.fromkeys(column for row in rows for column in row)
     columns = [c for c in classes if c not in {*RUN_COLUMNS, *SCORE_COLUMNS}]
     _write_csv(metrics_csv, [*RUN_COLUMNS, *SCORE_COLUMNS, *columns], rows)
 
     cells = read_cells(evaluate_root, scored, read_blocks(index, manifest))
-    headline: dict[str, Any] = _headline(cells, config)
-    headline["missing"] = sorted(run.name for run in set(runs) - set(scored))
-    metrics_json.parent.mkdir(parents=True, exist_ok=True)
-    metrics_json.write_text(json.dumps(without_nan(headline), indent=1) + "\n")
+    headline = _headline(cells, config)
+    missing = sorted(run.name for run in set(runs) - set(scored))
+    _write_json(metrics_json, {**headline, "missing": missing})
+    _write_json(scores_json, _means(headline))
     _write_csv(comparisons_csv, COMPARISON_COLUMNS, compare(cells, config))
 
 
 def _row(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {column: getattr(run, column) for column in RUN_COLUMNS}
     row["fraction"] = f"{run.fraction:g}"
-    row |= {column: scores[column] for column in SCORE_COLUMNS}
+    row |= {column: scores.get(column) for column in SCORE_COLUMNS}
     for metric in ("iou", "f1"):
         row |= {f"{metric}_{name}": value for name, value in scores[metric].items()}
     return row
@@ -96,6 +105,25 @@ def _headline(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> dict[str,
             "n_seeds": len(cells[cell].seeds),
         }
     return tree
+
+
+def _means(headline: Mapping[str, Any]) -> dict[str, Any]:
+    """The headline without its intervals."""
+    return {
+        network: {
+            method: {
+                fraction: {metric: round(found["mean"], 4) for metric, found in scores.items()}
+                for fraction, scores in fractions.items()
+            }
+            for method, fractions in methods.items()
+        }
+        for network, methods in headline.items()
+    }
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(without_nan(content), indent=1) + "\n")
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

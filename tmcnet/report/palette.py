@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tmcnet.config import RANDOM_START, Run
+from tmcnet.config import PIXELWISE, RANDOM_START, Run
 
 # Okabe and Ito's colours, told apart by colour-blind readers. Yellow is left out: too faint for lines on white.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6b6b6b"
 PARTS = {"train": "#0072B2", "val": "#E69F00", "test": "#CC79A7", "dropped": "#bdbdbd"}
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
 
-METRIC_NAMES = {"oa": "OA", "kappa": "kappa", "miou": "mIoU", "mf1": "mean F1", "ece": "ECE"}
+METRIC_NAMES = {
+    "oa": "OA",
+    "kappa": "kappa",
+    "miou": "mIoU",
+    "mf1": "mean F1",
+    "ece": "ECE",
+    "boundary_f1": "Boundary F1",
+}
 METRIC_LONG = {
     "oa": "overall accuracy (OA)",
     "kappa": "Cohen's kappa",
@@ -27,9 +34,10 @@ NETWORK_NAMES = {
     "late_fusion": "Late fusion",
     "optical_only": "Optical only",
     "sar_only": "SAR only",
+    "pixel_logistic": "Pixel-wise logistic regression",
+    "pixel_boosting": "Pixel-wise gradient boosting",
 }
 FUSION = ("mssnet", "late_fusion", "early_fusion")
-SINGLE = ("optical_only", "sar_only")
 
 
 @dataclass(frozen=True, order=True)
@@ -47,8 +55,9 @@ class Series:
 
     @property
     def label(self) -> str:
-        """Name for readers, such as `MSSNet, tmcnet pre-training`."""
-        return f"{network_label(self.network, self.variant)}, {method_label(self.method)}"
+        """Name for readers, such as `MSSNet, tmcnet pre-training`; pixel-wise baselines have one start only."""
+        name = network_label(self.network, self.variant)
+        return name if self.network in PIXELWISE else f"{name}, {method_label(self.method)}"
 
 
 def network_label(network: str, variant: str) -> str:
@@ -63,7 +72,7 @@ def method_label(method: str) -> str:
 
 
 class Styles:
-    """Colour by start, marker and dashes by network: fixed for the whole page."""
+    """Colour by start, grey for the pixel-wise baselines, marker and dashes by network: fixed for the whole page."""
 
     def __init__(self, series: list[Series]) -> None:
         methods = sorted({s.method for s in series}, key=lambda m: (m == RANDOM_START, m))
@@ -75,7 +84,7 @@ class Styles:
         """Keyword arguments for Matplotlib's line plots."""
         rank = self._ranks[series.network, series.variant]
         return {
-            "color": self.color(series.method),
+            "color": GREY if series.network in PIXELWISE else self.color(series.method),
             "marker": MARKERS[rank % len(MARKERS)],
             "linestyle": DASHES[rank % len(DASHES)],
         }

@@ -16,7 +16,7 @@ import yaml
 from tmcnet.config import Config, Run
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.palette import Series
-from tmcnet.report.scores import METRICS, Scores
+from tmcnet.report.scores import METRICS, PLAIN_METRICS, Scores
 
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :]")
 _LONGEST_VALUE = 500
@@ -78,7 +78,8 @@ def collect(results: Path, config: Config) -> list[Record]:
 
 def sweep_record(results: Path, config: Config) -> Record:
     """The sweep as a whole: config, splits and the tables over all runs."""
-    names = ("splits/manifest.json", "normalisation.json", "metrics.csv", "metrics.json", "comparisons.csv")
+    tables = ("metrics.csv", "metrics.json", "scores.json", "comparisons.csv")
+    names = ("splits/manifest.json", "normalisation.json", *tables)
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return Record(
         "sweep",
@@ -196,7 +197,7 @@ def _curve_points(path: Path) -> Iterator[Point]:
 
 
 def _final_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for key in (*METRICS, "ece", "n_tiles", "n_pixels", "per_tile_oa", "per_tile_miou"):
+    for key in (*METRICS, *PLAIN_METRICS, "n_tiles", "n_pixels", "per_tile_oa", "per_tile_miou"):
         if _is_number(metrics.get(key)):
             yield key, float(metrics[key])
     for key in _BY_CLASS:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,11 @@ from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.palette import Series, series_order
 
 METRICS = ("oa", "kappa", "miou", "mf1")
+"""Scores with intervals and paired differences."""
+PLAIN_METRICS = ("boundary_f1", "ece")
+"""Scores of which the evaluation gives no interval."""
+
+Standing = Literal["best", "not worse", "worse", "not compared"]
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,10 @@ class Comparison:
 
     def oriented(self) -> Comparison:
         """The same with the series first that figures list first: fused before single, pre-trained before random."""
-        if series_order(self.a) <= series_order(self.b):
-            return self
+        return self if series_order(self.a) <= series_order(self.b) else self.reversed()
+
+    def reversed(self) -> Comparison:
+        """The same as `b - a`."""
         return replace(self, a=self.b, b=self.a, difference=-self.difference, low=-self.high, high=-self.low)
 
 
@@ -129,6 +136,31 @@ class Scores:
         found = [c for row in rows if (c := _comparison(row))]
         return sorted(found, key=_comparison_order)
 
+    def comparison(self, a: Series, b: Series, fraction: float, metric: str) -> Comparison | None:
+        """The paired difference `a - b`, or None where the two were not compared."""
+        for c in self.comparisons:
+            if (c.fraction, c.metric) == (fraction, metric) and {c.a, c.b} == {a, b}:
+                return c if c.a == a else c.reversed()
+        return None
+
+    def leader(self, fraction: float, metric: str, among: Iterable[Series] | None = None) -> Series | None:
+        """The series with the best mean at a label fraction, of some or of all; None where none was run."""
+        means = {
+            series: found.mean
+            for series in (self.series if among is None else among)
+            if (found := self.estimate(series, fraction, metric)) and found.mean == found.mean
+        }
+        return max(means, key=lambda series: means[series]) if means else None
+
+    def standing(self, series: Series, leader: Series, fraction: float, metric: str) -> Standing:
+        """How a series stands against the best at its label fraction, as far as paired differences tell."""
+        if series == leader:
+            return "best"
+        found = self.comparison(leader, series, fraction, metric)
+        if found is None or found.low != found.low:
+            return "not compared"
+        return "worse" if found.reliable and found.difference > 0 else "not worse"
+
     def best(self, metric: str) -> dict[tuple[str, str], Run]:
         """Per network and variant, the best run at the largest fraction that it was run with."""
         found: dict[tuple[str, str], Run] = {}
@@ -158,7 +190,8 @@ def parse_series(key: str) -> Series:
 
 
 def _comparison_order(c: Comparison) -> tuple[object, ...]:
-    return (c.a.method == c.b.method, series_order(c.a), series_order(c.b), c.fraction)
+    other_network = (c.a.network, c.a.variant) != (c.b.network, c.b.variant)
+    return (other_network, series_order(c.a), series_order(c.b), c.fraction)
 
 
 def _comparison(row: dict[Any, Any]) -> Comparison | None:

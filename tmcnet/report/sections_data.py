@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -100,27 +101,42 @@ def alignment(results: Results) -> Section:
     if rejected:
         text = f"Rejected, so the delivered georeference was kept: {', '.join(rejected)}."
         section.blocks.append(Note(text, "caution"))
+    single = [s for s, r in records.items() if r.get("status") == "single_sensor"]
+    if single:
+        section.blocks.append(_single_sensor_note(results, single))
     section.blocks += _alignment_pictures(results)
     return section
 
 
+def _single_sensor_note(results: Results, scenes: list[str]) -> Block:
+    text = f"One sensor only, so nothing had to be registered: {', '.join(scenes)}."
+    if results.config.finetune.modality_dropout > 0:
+        return Text(text)
+    doubt = "No network of both sensors has learnt to do without one: finetune.modality_dropout is 0."
+    return Note(f"{text} {doubt} Do not rely on its maps of these scenes.", "caution")
+
+
 def _alignment_pictures(results: Results) -> list[Block]:
     pictures: list[Block] = []
-    for scene in list(results.alignments)[:_MOST_PICTURES]:
+    for scene, record in list(results.alignments.items())[:_MOST_PICTURES]:
         path = results.root / "scenes" / scene / "alignment.png"
         if path.exists():
             content, ending, width, height = shrink(path.read_bytes(), 1000)
-            alt = (
-                f"Checkerboard of optical and second sensor before and after, and displacement vectors, scene {scene}"
-            )
-            picture = Picture("before and after", alt, data_uri(content, ending), width, height)
-            pictures.append(
-                Gallery(f"Scene {scene}: both sensors in a checkerboard, and the displacements.", [picture], True)
-            )
+            title, alt, caption = _picture_texts(str(record.get("status")))
+            picture = Picture(title, f"{alt}, scene {scene}", data_uri(content, ending), width, height)
+            pictures.append(Gallery(f"Scene {scene}: {caption}.", [picture], True))
     absent = len(results.alignments) - len(pictures)
     if absent:
         pictures.append(Text(f"{plural(absent, 'scene')} without a picture here; see scenes/*/alignment.png."))
     return pictures
+
+
+def _picture_texts(status: str) -> tuple[str, str, str]:
+    """Title, text for those who cannot see it, and caption of a picture of an alignment."""
+    if status == "single_sensor":
+        return "one sensor", "Image of the only sensor", "the image of the only sensor"
+    alt = "Checkerboard of optical and second sensor before and after, and displacement vectors"
+    return "before and after", alt, "both sensors in a checkerboard, and the displacements"
 
 
 def tiles(results: Results) -> Section:
@@ -161,6 +177,7 @@ def splits(results: Results) -> Section:
     section.blocks.append(Text(_method_text(results)))
     for warning in manifest.get("warnings", []):
         section.blocks.append(Note(str(warning), "caution"))
+    section.blocks += _range(manifest.get("autocorrelation", {}))
     chart = split_maps(results, "splits_map")
     if chart is not None:
         section.blocks.append(chart)
@@ -173,15 +190,16 @@ def splits(results: Results) -> Section:
 
 def _method_text(results: Results) -> str:
     splits, manifest = results.config.splits, results.manifest
+    block_size = manifest.get("config", {}).get("block_size", splits.block_size)
     how = {
-        "blocks": f"Blocks of {splits.block_size} pixels belong to one part each; guard: {splits.guard} pixels.",
+        "blocks": f"Blocks of {block_size} pixels belong to one part each; guard: {splits.guard} pixels.",
         "scenes": "Whole scenes go to one part each.",
         "column": f"All tiles with the same “{splits.column}” go to one part.",
         "given": "The parts are the ones that the source comes with.",
     }[splits.method]
     dropped = len(manifest.get("dropped", []))
     unlabelled = manifest.get("dropped_unlabelled", 0)
-    why = f"{plural(dropped - unlabelled, 'tile')} for the guard" + (
+    why = f"{plural(dropped - unlabelled, 'tile')} for the guard or for overlap" + (
         f", {unlabelled} without labels" if unlabelled else ""
     )
     lost = f" Left out: {why}." if dropped else ""
@@ -190,6 +208,15 @@ def _method_text(results: Results) -> str:
         f" Class shares of a part differ from those of the whole by at most {100 * deviation:.1f} percentage points."
     )
     return f"{how}{lost}{gap if deviation == deviation else ''}"
+
+
+def _range(found: Mapping[str, Any]) -> list[Text]:
+    """How far labels are alike, which blocks must not fall short of."""
+    if found.get("range_pixels") is None:
+        return []
+    metres = "" if found.get("range_metres") is None else f" ({found['range_metres']} m)"
+    reach = f"Labels are alike over {found['relation']} {found['range_pixels']} pixels{metres}"
+    return [Text(f"{reach}; the side of a block is {found['block_size']} pixels.")]
 
 
 def _shares(results: Results) -> list[Figure]:

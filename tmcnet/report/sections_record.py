@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import yaml
 
 from tmcnet.config import RANDOM_START
@@ -48,7 +50,13 @@ GLOSSARY = (
     (
         "Interval",
         "Where the figure may well lie, given that the test tiles are a sample: blocks of test tiles are drawn again "
-        "and again with replacement. It does not cover other places, dates or sensors.",
+        "and again with replacement. It does not cover other places, dates or sensors. From one seed it does not "
+        "cover other draws of labels and starts either, so a difference seen with one seed is never called reliable.",
+    ),
+    (
+        "Boundary F1",
+        "F1 of the outlines of classes: a predicted boundary pixel is right where a true one of the same class lies "
+        "within a few pixels.",
     ),
     ("Calibration, ECE", "Of pixels mapped with 80 % confidence, 80 % should be right. ECE is the mean gap."),
     ("Label fraction", "The share of training tiles whose labels the network saw; pre-training sees images only."),
@@ -139,9 +147,8 @@ def duration(seconds: float) -> str:
 def reproduce(results: Results, provenance: dict[str, str]) -> Section:
     """What it takes to get the same page again."""
     section = Section("reproduce", "How to reproduce")
-    section.blocks.append(Text("Save the config below as my.yaml, put the same data in place, and run:"))
-    section.blocks.append(Code(provenance.get("command", "snakemake --cores 8 --configfile my.yaml -- report")))
-    known = [(k.replace("_", " "), v) for k, v in provenance.items() if k != "command"]
+    section.blocks += _commands(provenance)
+    known = [(k.replace("_", " "), v) for k, v in provenance.items()]
     if "manifest_sha256" not in provenance:
         known.append(("manifest sha256", results.manifest_hash or "no manifest"))
     section.blocks.append(Facts(known))
@@ -159,6 +166,20 @@ def reproduce(results: Results, provenance: dict[str, str]) -> Section:
     heads = [str(c).replace("_", " ").capitalize() for c in tracked.columns]
     section.blocks.append(Table("tracking", "Runs recorded in MLflow.", heads, rows, frame=tracked))
     return section
+
+
+def _commands(provenance: dict[str, str]) -> Iterator[Text | Code | Note]:
+    """What to type, and what of code and data no version holds."""
+    code, data = provenance.get("git_commit", "unknown"), provenance.get("data_record", "")
+    place = "" if data else ", put the same data in place"
+    yield Text(f"Save the config below as my.yaml{place}, and run:")
+    steps = [f"git checkout {code}"] if code != "unknown" else []
+    steps += [f"dvc pull {data}"] if data else []
+    yield Code("\n".join([*steps, "snakemake --cores 8 --configfile my.yaml -- report"]))
+    if provenance.get("git_dirty") == "true":
+        yield Note("The code, or the record of the data, had changes that no commit holds.", "caution")
+    if provenance.get("data_dirty") == "true":
+        yield Note("The raw data had changed since their version was recorded; dvc add records a new one.", "caution")
 
 
 def reading() -> Section:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tmcnet.config import Run
+from tmcnet.config import PIXELWISE, Run
+from tmcnet.report import tables_scores
 from tmcnet.report.blocks import (
-    DASH,
-    MINUS,
     Details,
     Heading,
     Note,
@@ -25,12 +24,11 @@ from tmcnet.report.blocks import (
 from tmcnet.report.figures_scores import Matrix, class_iou, confusion, label_efficiency, reliability
 from tmcnet.report.figures_training import finetuning, method_colors, pretraining
 from tmcnet.report.files import number
-from tmcnet.report.palette import METRIC_NAMES, Series, method_label, network_label
+from tmcnet.report.palette import Series
 from tmcnet.report.results import Results
-from tmcnet.report.scores import METRICS, Estimate
+from tmcnet.report.scores import METRICS, PLAIN_METRICS
 
 _MOST_NAMES = 8
-_MOST_COMPARISONS = 60
 
 
 def pretrain(results: Results) -> Section:
@@ -74,9 +72,11 @@ def finetune(results: Results) -> Section:
         section.blocks.append(Note(f"No curves yet for {_some(without)} (finetune/<run>/curves.csv)."))
     if not curves:
         return section
-    section.blocks.append(finetuning(results, curves, "loss", "finetuning_loss"))
-    if any("val_miou" in c for c in curves.values()):
-        section.blocks.append(finetuning(results, curves, "val_miou", "finetuning_val_miou"))
+    trained = {run: curve for run, curve in curves.items() if run.network not in PIXELWISE}
+    if trained:
+        section.blocks.append(finetuning(results, trained, "loss", "finetuning_loss"))
+    if any("val_miou" in c for c in trained.values()):
+        section.blocks.append(finetuning(results, trained, "val_miou", "finetuning_val_miou"))
     section.blocks.append(
         Text("The weights kept are those with the best score on the validation part, never on the test part.")
     )
@@ -99,76 +99,10 @@ def scores(results: Results) -> Section:
         return section
     shown = [metric for metric in METRICS if metric in results.scores.table]
     section.blocks.append(label_efficiency(results, shown, "label_efficiency"))
-    section.blocks.append(_score_table(results))
-    section.blocks.append(Heading("Paired differences"))
-    section.blocks.append(_comparison_table(results))
-    section.blocks.append(
-        Text(
-            "Each difference compares the same test tiles under the same seeds. A difference is called reliable "
-            "where its interval excludes 0 and its p-value, corrected for the number of comparisons (Holm), is small "
-            "enough."
-        )
-    )
+    section.blocks += tables_scores.score_table(results)
+    section.blocks += tables_scores.withheld_table(results)
+    section.blocks += tables_scores.comparison_table(results)
     return section
-
-
-def _score_table(results: Results) -> Table:
-    rows, frame = [], []
-    for series in results.scores.series:
-        for fraction in results.scores.fractions:
-            known = {m: e for m in (*METRICS, "ece") if (e := results.scores.estimate(series, fraction, m))}
-            if not known:
-                continue
-            head = [network_label(series.network, series.variant), method_label(series.method), percent(fraction)]
-            count = max(e.seeds for e in known.values())
-            rows.append([*head, str(count), *(_estimate_text(known.get(m)) for m in (*METRICS, "ece"))])
-            frame.append(
-                {
-                    **series.__dict__,
-                    "fraction": fraction,
-                    "seeds": count,
-                    **{f"{m}_{k}": getattr(e, k) for m, e in known.items() for k in ("mean", "low", "high")},
-                }
-            )
-    names = [METRIC_NAMES[m] for m in (*METRICS, "ece")]
-    caption = f"Means over seeds with {results.config.evaluate.confidence * 100:g} % intervals, on the test part."
-    columns = ["Network", "Start", "Labels", "Seeds", *names]
-    return Table("scores", caption, columns, rows, frozenset(range(2, 9)), heads=3, frame=pd.DataFrame(frame))
-
-
-def _estimate_text(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return DASH
-    if estimate.low != estimate.low:
-        return number_text(estimate.mean)
-    return f"{number_text(estimate.mean)}\n{number_text(estimate.low)}{DASH}{number_text(estimate.high)}"
-
-
-def _comparison_table(results: Results) -> Table | Note:
-    found = [c for c in results.scores.comparisons if c.metric == results.config.report.metric]
-    if not found:
-        return Note("No paired differences were computed (comparisons.csv).")
-    shown = found[:_MOST_COMPARISONS]
-    rows = [
-        [
-            c.a.label,
-            c.b.label,
-            percent(c.fraction),
-            number_text(c.difference, sign=True),
-            f"{number_text(c.low, sign=True)} to {number_text(c.high, sign=True)}",
-            number_text(c.p),
-            str(c.seeds or DASH),
-            "reliable" if c.reliable else "not reliable",
-        ]
-        for c in shown
-    ]
-    level = f"{results.config.evaluate.confidence * 100:g} % interval"
-    columns = ["A", "B", "Labels", f"A {MINUS} B", level, "p (Holm)", "Seeds", "Verdict"]
-    caption = (
-        f"Paired differences in {METRIC_NAMES[results.config.report.metric]}; tables/comparisons.csv has all metrics."
-    )
-    frame = pd.DataFrame([{**c.__dict__, "a": c.a.key, "b": c.b.key} for c in results.scores.comparisons])
-    return Table("comparisons", caption, columns, rows, frozenset({2, 3, 4, 5, 6}), heads=2, frame=frame)
 
 
 def classes(results: Results) -> Section:
@@ -197,7 +131,7 @@ def best_runs(results: Results) -> list[Run]:
 
 
 def _class_table(results: Results, runs: list[Run]) -> Table:
-    heads = [f"{network_label(r.network, r.variant)}, {method_label(r.method)}, {percent(r.fraction)}" for r in runs]
+    heads = [f"{Series(r.network, r.variant, r.method).label}, {percent(r.fraction)}" for r in runs]
     records = [results.evaluation(r).get("iou", {}) for r in runs]
     rows = [[n, *(number_text(number(r.get(n))) for r in records)] for n in results.classes.names]
     frame = pd.DataFrame(
@@ -252,6 +186,13 @@ def runs_table(results: Results) -> Details | None:
     table = results.scores.table
     if table.empty:
         return None
-    columns = ["network", "variant", "method", "fraction", "seed", *[m for m in (*METRICS, "ece") if m in table]]
+    columns = [
+        "network",
+        "variant",
+        "method",
+        "fraction",
+        "seed",
+        *[m for m in (*METRICS, *PLAIN_METRICS) if m in table],
+    ]
     text = table[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}")
     return Details(f"All {plural(len(table), 'run')}", text)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tmcnet.config import RANDOM_START
+from tmcnet.config import PIXELWISE, RANDOM_START, SINGLE_SENSOR
 from tmcnet.report.blocks import number_text, percent, plural
-from tmcnet.report.palette import FUSION, METRIC_NAMES, SINGLE, network_label
+from tmcnet.report.palette import FUSION, METRIC_NAMES, Series, network_label
 from tmcnet.report.results import Results
 from tmcnet.report.scores import Comparison
 
@@ -12,11 +12,11 @@ FEW_SEEDS = 5
 
 
 def verdict(results: Results) -> list[str]:
-    """Sentences for a reader in a hurry: on pre-training, on fusion, and on what they rest on."""
+    """Sentences for a reader in a hurry: on pre-training, fusion and depth, and on what they rest on."""
     if results.scores.table.empty:
         return ["No run has been evaluated yet, so there is nothing to conclude."]
     metric = results.config.report.metric
-    return [*_pretraining(results, metric), *_fusion(results, metric), *_caution(results)]
+    return [*_pretraining(results, metric), *_fusion(results, metric), *_deep(results, metric), *_caution(results)]
 
 
 def _pretraining(results: Results, metric: str) -> list[str]:
@@ -76,7 +76,7 @@ def _judgement(c: Comparison) -> str:
 def _fusion(results: Results, metric: str) -> list[str]:
     """One sentence on fusion against each single sensor, at the largest fraction where both started alike."""
     sentences = []
-    for single in SINGLE:
+    for single in SINGLE_SENSOR:
         pairs = [c for c in results.scores.comparisons if c.metric == metric and _fused(c, single)]
         if not pairs:
             continue
@@ -92,6 +92,39 @@ def _fusion(results: Results, metric: str) -> list[str]:
 
 def _fused(c: Comparison, single: str) -> bool:
     return c.a.method == c.b.method and c.a.network in FUSION and c.b.network == single
+
+
+def _deep(results: Results, metric: str) -> list[str]:
+    """One sentence on the best deep network against the best pixel-wise baseline, wherever both were run."""
+    pixelwise = [s for s in results.scores.series if s.network in PIXELWISE]
+    deep = [s for s in results.scores.series if s.network not in PIXELWISE]
+    parts = []
+    for fraction in results.scores.fractions:
+        best = [results.scores.leader(fraction, metric, among) for among in (deep, pixelwise)]
+        if best[0] and best[1]:
+            parts.append(_against_baseline(results, best[0], best[1], fraction))
+    if not parts:
+        return []
+    lead = (
+        f"Best deep network against best pixel-wise baseline in {METRIC_NAMES[metric]}, both picked by these scores"
+    )
+    return [f"{lead}: {'; '.join(parts)}."]
+
+
+def _against_baseline(results: Results, network: Series, baseline: Series, fraction: float) -> str:
+    """How a network compares with a baseline at one label fraction, with the figures it rests on."""
+    where = f"at {percent(fraction)} of the labels {network.label}"
+    other = baseline.label[:1].lower() + baseline.label[1:]
+    c = results.scores.comparison(network, baseline, fraction, results.config.report.metric)
+    if c is None or c.low != c.low:
+        return f"{where} and {other} were not compared with an interval"
+    figures = (
+        f"{number_text(c.difference, sign=True)}, {results.config.evaluate.confidence * 100:g} % interval "
+        f"{number_text(c.low, sign=True)} to {number_text(c.high, sign=True)}"
+    )
+    if not c.reliable:
+        return f"{where} shows no reliable difference to {other} ({figures})"
+    return f"{where} is reliably {'better' if c.difference > 0 else 'worse'} than {other} ({figures})"
 
 
 def _caution(results: Results) -> list[str]:

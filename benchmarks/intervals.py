@@ -1,0 +1,144 @@
+"""How often 95 % intervals of scores, and of paired differences, hold the truth, in simulations where it is known.
+
+Each of K classes has a chance of being recognised that varies around a mean of its own by block and by seed (normal
+on the logit scale); what is not recognised goes to the other classes by their frequency. The shares of the classes
+vary by block (Dirichlet), so that the rarest are missing from many blocks. The truth is the mean over all seeds of
+the score of all blocks, computed by quadrature. Two methods that are compared share a part of their block and seed
+effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tmcnet.evaluate.metrics import Counts, Floats, mean_iou, overall_accuracy
+from tmcnet.evaluate.significance import Resamples, difference, interval
+from tmcnet.seeding import generator
+
+CONFIDENCE = 0.95
+FREQUENCY = np.array([0.42, 0.28, 0.18, 0.09, 0.03])
+RECOGNISED = np.array([2.0, 1.6, 1.0, 0.8, 0.4])
+"""Logits of the chance of each class."""
+CONCENTRATION = 4.0
+"""Of the Dirichlet distribution of shares: low, so that blocks differ much."""
+PIXELS = 4000
+"""Labelled pixels of a block."""
+GAIN = 0.2
+"""By how much the better of two methods is better, on the logit scale."""
+SHARED = 0.5
+"""Share of the variance of blocks and of seeds that two methods have in common."""
+SCORES: dict[str, Callable[[Counts | Floats], Floats]] = {"OA": overall_accuracy, "mIoU": mean_iou}
+
+
+@dataclass(frozen=True)
+class Design:
+    """A test part and a sweep.
+
+    Attributes:
+        blocks: Number of test blocks.
+        seeds: Number of seeds.
+        block_spread: Standard deviation of the block effect on the logit scale.
+        seed_spread: The same of the seed effect.
+    """
+
+    blocks: int
+    seeds: int
+    block_spread: float
+    seed_spread: float
+
+
+SPREADS = {"blocks vary most": (0.6, 0.1), "seeds vary most": (0.2, 0.25)}
+
+
+def run() -> None:
+    """Print the share of intervals that hold the truth, in %, over 300 simulations each of 500 bootstrap draws."""
+    columns = [*SCORES, *(f"difference in {name}" for name in SCORES)]
+    print(f"| effects | blocks | seeds | {' | '.join(columns)} |\n| --- |{' ---: |' * (2 + len(columns))}")
+    for name, spreads in SPREADS.items():
+        for blocks in (6, 12, 30, 60):
+            for seeds in (1, 2, 3, 5):
+                found = coverage(Design(blocks, seeds, *spreads), repeats=300, draws=500)
+                shown = " | ".join(f"{100 * share:.0f}" for share in found.values())
+                print(f"| {name} | {blocks} | {seeds} | {shown} |", flush=True)
+
+
+def coverage(design: Design, repeats: int, draws: int) -> dict[str, float]:
+    """Share of intervals that hold the truth: of each score of one method, and of its difference to another.
+
+    Args:
+        design: The test part and the sweep.
+        repeats: Simulations.
+        draws: Bootstrap draws of each interval.
+    """
+    random = generator(1, "intervals", str(design))
+    better, worse = (expected(design, gain) for gain in (GAIN, 0.0))
+    hits = dict.fromkeys([*SCORES, *(f"difference in {name}" for name in SCORES)], 0)
+    for _ in range(repeats):
+        a, b = simulate(design, random)
+        resamples = Resamples.draw(design.blocks, design.seeds, draws, random)
+        for name, score in SCORES.items():
+            found = interval(score, a, resamples, CONFIDENCE)
+            hits[name] += found.low <= better[name] <= found.high
+            found = difference(score, a, b, resamples, CONFIDENCE)
+            hits[f"difference in {name}"] += found.low <= better[name] - worse[name] <= found.high
+    return {name: count / repeats for name, count in hits.items()}
+
+
+def simulate(design: Design, random: np.random.Generator) -> tuple[Counts, Counts]:
+    """S x B x K x K confusion matrices of the better and the worse method on the same blocks under the same seeds."""
+    shares = random.dirichlet(CONCENTRATION * FREQUENCY, design.blocks)
+    truth = random.multinomial(PIXELS, shares)
+
+    def effects() -> tuple[Floats, Floats]:
+        by_seed = random.normal(0, design.seed_spread, (design.seeds, 1))
+        return by_seed, random.normal(0, design.block_spread, (1, design.blocks))
+
+    shared = effects()
+    found = []
+    for gain in (GAIN, 0.0):
+        by_seed, by_block = (_mixed(x, y) for x, y in zip(shared, effects(), strict=True))
+        found.append(_draw(truth, gain + by_seed + by_block, random))
+    return found[0], found[1]
+
+
+def _mixed(shared: Floats, own: Floats) -> Floats:
+    """Effects with the variance of either."""
+    return np.asarray(SHARED**0.5 * shared + (1 - SHARED) ** 0.5 * own)
+
+
+def _draw(truth: NDArray[np.int64], effect: Floats, random: np.random.Generator) -> Counts:
+    """Confusion matrices S x B x K x K of B x K true pixels under S x B effects."""
+    chance = _logistic(RECOGNISED + effect[..., None])
+    right = random.binomial(truth, chance)
+    k = len(FREQUENCY)
+    counts = np.zeros((*effect.shape, k, k), dtype=np.int64)
+    for true in range(k):
+        counts[..., true, :] = random.multinomial(truth[:, true] - right[..., true], _elsewhere()[true])
+        counts[..., true, true] = right[..., true]
+    return counts
+
+
+def expected(design: Design, gain: float) -> dict[str, float]:
+    """The true scores of a method: means over all seeds of the scores of all blocks."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(31)
+    weights = weights / weights.sum()
+    effect = gain + design.seed_spread * nodes[:, None] + design.block_spread * nodes
+    chance = np.einsum("sbk,b->sk", _logistic(RECOGNISED + effect[..., None]), weights)
+    k = len(FREQUENCY)
+    matrix = (1 - chance)[..., None] * _elsewhere() + chance[..., None] * np.eye(k)
+    pooled = FREQUENCY[:, None] * matrix
+    return {name: float(score(pooled) @ weights) for name, score in SCORES.items()}
+
+
+def _elsewhere() -> Floats:
+    """Where pixels of each class (rows) go that are not recognised."""
+    others = np.tile(FREQUENCY, (len(FREQUENCY), 1)) * (1 - np.eye(len(FREQUENCY)))
+    return np.asarray(others / others.sum(axis=1, keepdims=True))
+
+
+def _logistic(x: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-x)))

@@ -1,0 +1,27 @@
+import json
+
+import pytest
+from results_folder import make_config
+
+from tmcnet.raster.atomic import write_bytes
+from tmcnet.report import sections_data
+from tmcnet.report.blocks import Gallery, Note, Table, Text
+from tmcnet.report.results import Results
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_scenes_with_one_sensor_are_told_with_what_their_maps_are_worth(small, tmp_path, dropout):
+    record = {"status": "single_sensor", "model": "none", "n_points": 0, "rmse_px": None, "reason": "only radar"}
+    folder = tmp_path / "scenes" / "gamma"
+    folder.mkdir(parents=True)
+    (folder / "alignment.json").write_text(json.dumps(record))
+    write_bytes(folder / "alignment.png", (small[0] / "scenes" / "alpha" / "alignment.png").read_bytes())
+    finetune = {"sweep": [{"fractions": [5]}], "modality_dropout": dropout, "crop_size": 48}
+    blocks = sections_data.alignment(Results(tmp_path, make_config(finetune=finetune))).blocks
+    (table,) = (b for b in blocks if isinstance(b, Table))
+    assert table.rows[0][:2] == ["gamma", "single_sensor"] and "only radar" in table.rows[0]
+    (told,) = (b for b in blocks if isinstance(b, Note | Text) and "One sensor only" in b.text)
+    assert told.text.endswith("gamma." if dropout else "Do not rely on its maps of these scenes.")
+    assert isinstance(told, Text if dropout else Note)
+    (gallery,) = (b for b in blocks if isinstance(b, Gallery))
+    assert gallery.caption == "Scene gamma: the image of the only sensor."

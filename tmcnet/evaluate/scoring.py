@@ -1,0 +1,96 @@
+"""Confusion matrices and boundaries of the test tiles, with both sensors and with either one withheld."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import tee
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tmcnet.config import EvaluateConfig
+from tmcnet.dataset.loading import Tile, TileDataset
+from tmcnet.evaluate.boundary import boundary_counts
+from tmcnet.evaluate.calibration import Calibration
+from tmcnet.evaluate.metrics import Counts, confusion
+from tmcnet.evaluate.predict import predict_tiles
+
+SENSORS = ("optical", "sar")
+"""The sensors that can be withheld, named as the fields of a tile."""
+
+
+@dataclass(frozen=True)
+class TileCounts:
+    """What scores are computed from.
+
+    Attributes:
+        tiles: T x K x K confusion matrices of the T tiles.
+        boundary: K x 4 boundary pixels of all tiles, as `boundary_counts` has them.
+        withheld: K x K confusion matrix of all tiles by the sensor that was withheld.
+    """
+
+    tiles: Counts
+    boundary: Counts
+    withheld: dict[str, Counts]
+
+
+def count_tiles(
+    network: nn.Module,
+    tiles: TileDataset,
+    classes: int,
+    config: EvaluateConfig,
+    calibrations: Sequence[Calibration],
+    withheld: Sequence[str],
+) -> TileCounts:
+    """Predict every tile and count.
+
+    Args:
+        network: Maps optical and SAR to logits.
+        tiles: Tiles with labels.
+        classes: K.
+        config: Batch size and tolerance of boundaries.
+        calibrations: Take the probabilities that were predicted from both sensors.
+        withheld: Sensors, of `SENSORS`, that are withheld in a further pass each.
+    """
+    # a tile is read once and handed to all passes, which keep step within a batch
+    streams = tee((tiles[i] for i in range(len(tiles))), 1 + len(withheld))
+    whole = predict_tiles(network, streams[0], config.batch_size)
+    blind = [
+        predict_tiles(network, _without(sensor, stream), config.batch_size)
+        for sensor, stream in zip(withheld, streams[1:], strict=True)
+    ]
+    matrices = []
+    boundary = np.zeros((classes, 4), dtype=np.int64)
+    of_blind = {sensor: np.zeros((classes, classes), dtype=np.int64) for sensor in withheld}
+    for (tile, found), *others in zip(whole, *blind, strict=True):
+        truth, guess = true_classes(tile), found.argmax(axis=0)
+        matrices.append(confusion(truth, guess, classes))
+        boundary += boundary_counts(truth, guess, classes, config.boundary_tolerance)
+        for calibration in calibrations:
+            calibration.add(found.reshape(classes, -1).T, truth.ravel())
+        for sensor, (_, seen) in zip(withheld, others, strict=True):
+            of_blind[sensor] += confusion(truth, seen.argmax(axis=0), classes)
+    return TileCounts(np.stack(matrices), boundary, of_blind)
+
+
+def true_classes(tile: Tile) -> NDArray[np.int64]:
+    """The label of a tile, H x W.
+
+    Raises:
+        ValueError: If the tile was read without its label.
+    """
+    if tile.label is None:
+        raise ValueError("the tile was read without its label")
+    return np.asarray(tile.label.numpy())
+
+
+def _without(sensor: str, tiles: Iterable[Tile]) -> Iterator[Tile]:
+    """The tiles with one sensor without data, as modality dropout shows them in training."""
+    for tile in tiles:
+        if sensor == "optical":
+            yield tile._replace(optical=torch.zeros_like(tile.optical))
+        else:
+            yield tile._replace(sar=torch.zeros_like(tile.sar))
