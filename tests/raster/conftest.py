@@ -70,6 +70,12 @@ class Source:
         if label:
             self.write(f"{name}_l.tif", rng.integers(0, 4, (size, size)).astype("u1"), transform=transform)
 
+    def sheet(self, *rows: str) -> None:
+        """Take the scenes from a sample sheet with these rows."""
+        path = self.root / "scenes.csv"
+        path.write_text("\n".join(["scene,optical,sar,label,role", *rows]) + "\n")
+        self.source = SourceConfig(layout="scenes", sheet=str(path))
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Source:

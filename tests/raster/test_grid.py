@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from rasterio.warp import transform
 
 from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
+from tmcnet.errors import InputError
 from tmcnet.raster import coregister, grid
+from tmcnet.raster.digests import file_digest, require_scenes
 from tmcnet.raster.grid import align_scene
 from tmcnet.raster.io import read_float, read_grid, read_labels
 from tmcnet.raster.tiles import make_tiles
@@ -147,6 +149,50 @@ def test_switched_off_means_rejected_with_that_reason(source):
     source.scene("a")
     record = json.loads((align(source) / "alignment.json").read_text())
     assert record["status"] == "rejected" and record["reason"] == "co-registration is switched off"
+
+
+def test_the_record_vouches_for_the_rasters_beside_it(source):
+    source.scene("a")
+    folder = align(source)
+    told = (folder / "alignment.json").read_text()
+    assert json.loads(told)["digests"] == {k: file_digest(folder / f"{k}.tif") for k in ("optical", "sar", "label")}
+    require_scenes([folder])
+    assert (align(source) / "alignment.json").read_text() == told
+    values = read_float(source.root / "a_s.tif")
+    source.write("a_s.tif", values[:, ::-1])
+    assert (align(source) / "alignment.json").read_text() != told
+
+
+@pytest.mark.parametrize(("here", "missing"), [("optical", "sar"), ("sar", "optical")])
+def test_a_scene_with_one_sensor_lies_on_its_grid(source, here, missing):
+    source.scene("a")
+    source.scene("b", seed=1, transform=Affine(10, 2, 600_000, 2, -10, 5_400_000))
+    files = {"optical": "b_o.tif,", "sar": ",b_s.tif"}
+    source.sheet("a,a_o.tif,a_s.tif,a_l.tif,train", f"b,{files[here]},,predict")
+    folder = align(source, "b", AlignConfig())
+    expected = read_float(source.root / f"b_{here[0]}.tif")
+    found = read_float(folder / f"{here}.tif")
+    np.testing.assert_allclose(10 ** (found / 10) if here == "sar" else found, expected.clip(10**-3.5), rtol=1e-3)
+    empty = read_float(folder / f"{missing}.tif")
+    assert np.isnan(empty).all() and len(empty) == {"optical": 2, "sar": 1}[missing]
+    grids = [read_grid(folder / f"{kind}.tif") for kind in ("optical", "sar", "label")]
+    assert grids == [read_grid(source.root / f"b_{here[0]}.tif")] * 3
+    assert (read_labels(folder / "label.tif") == 255).all()
+    record = json.loads((folder / "alignment.json").read_text())
+    assert (record["status"], record["model"], record["rmse_px"]) == ("single_sensor", "none", None)
+    assert record["reason"].startswith("only the ") and record["n_points"] == 0
+
+
+def test_a_single_sensor_gets_the_resolution_asked_for(source):
+    source.scene("a")
+    source.write("b_s.tif", np.full((64, 64), 0.1, "f4"), "EPSG:32632", Affine(5, 0, 5e5, 0, -5, 5e6))
+    source.write("c_s.tif", np.full((64, 64), 0.1, "f4"), "EPSG:4326", Affine(1e-4, 0, 15, 0, -1e-4, 48))
+    source.sheet("a,a_o.tif,a_s.tif,a_l.tif,train", "b,,b_s.tif,,predict", "c,,c_s.tif,,predict")
+    folder = align(source, "b", AlignConfig(resolution=10.0))
+    assert read_grid(folder / "optical.tif").width == 32
+    np.testing.assert_allclose(read_float(folder / "sar.tif"), -10, atol=1e-3)
+    with pytest.raises(InputError, match=r"`align\.resolution`: is 10, which leaves 1 x 1 pixels of scene c"):
+        align(source, "c", AlignConfig(resolution=10.0))
 
 
 def test_masks_survive_every_step(source):

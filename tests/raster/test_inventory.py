@@ -1,13 +1,16 @@
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.backscatter import detect_scale, power_to_db, to_db, to_power
+from tmcnet.raster.digests import file_digest
 
 WRONG_UTM = ("EPSG:32612", Affine(10, 0, 500_000, 0, -10, 5_400_000))
 
@@ -36,6 +39,20 @@ def test_good_scenes_are_described(source):
     assert found.classes.names == ["water", "land"]
     assert rows(source)[0]["optical_nodata"] == "0" and rows(source)[0]["warnings"] == ""
     assert math.isclose(float(rows(source)[0]["label_share"]), 0.75, abs_tol=0.05)
+
+
+def test_other_pixels_give_another_inventory(source):
+    source.scene("a")
+    first = source.take()
+    assert first.records[0].digests == [file_digest(source.root / f"a_{kind}.tif") for kind in "osl"]
+    with rasterio.open(source.root / "a_o.tif", "r+") as dataset:
+        pixels = dataset.read()
+        # neither range nor no data nor place change
+        dataset.write(pixels[:, ::-1])
+    second = source.take()
+    assert second != first
+    assert second.records[0] == replace(first.records[0], digests=second.records[0].digests)
+    assert [a == b for a, b in zip(first.records[0].digests, second.records[0].digests, strict=True)] == [0, 1, 1]
 
 
 def test_a_wrong_number_of_bands_names_file_and_key(source):
@@ -129,6 +146,53 @@ def test_infinite_values_are_noted(source):
     source.write("a_s.tif", values)
     source.take()
     assert "a_s.tif: 3 infinite values" in rows(source)[0]["warnings"]
+
+
+LEARNT = "a,a_o.tif,a_s.tif,a_l.tif,train"
+
+
+def test_scenes_with_one_sensor_are_described_by_it(source):
+    source.sensors = SensorsConfig(
+        optical=source.sensors.optical, sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto")
+    )
+    for seed, name in enumerate("abc"):
+        source.scene(name, seed=seed)
+    corner = Affine(20, 0, 700_000, 0, -20, 5_300_000)
+    source.write("c_s.tif", np.random.default_rng(9).gamma(2, 0.05, (40, 30)).astype("f4"), transform=corner)
+    source.sheet(LEARNT, "b,b_o.tif,,,predict", "c,,c_s.tif,,predict")
+    a, b, c = source.take().records
+    assert (a.sar_scale, b.sar_scale, c.sar_scale) == ("linear", "", "linear")
+    assert (b.sar, b.overlap, b.optical_nodata, b.sar_nodata) == ([], 0.0, 0.0, None)
+    assert (c.optical, c.height, c.width, c.gsd, c.bounds[0]) == ([], 40, 30, 20.0, 700_000)
+    _, b, c = rows(source)
+    assert b["sar_files"] == b["sar_valid_share"] == c["optical_files"] == c["optical_gsd"] == ""
+    assert b["warnings"] == "no sar image: mapped with one sensor; same footprint as a"
+    assert c["warnings"].startswith("no optical image: mapped with one sensor; pixels of 20 m; in the scenes")
+
+
+def test_pixel_sizes_are_compared_in_metres(source):
+    source.scene("a")
+    source.write("b_s.tif", np.ones((64, 64), "f4"), "EPSG:4326", Affine(1e-4, 0, 15, 0, -1e-4, 48))
+    source.sheet(LEARNT, "b,,b_s.tif,,predict")
+    source.take()
+    assert rows(source)[1]["warnings"] == "no optical image: mapped with one sensor"
+
+
+def test_faults_of_the_only_sensor_are_told(source):
+    source.scene("a")
+    source.sheet(LEARNT, "b,,two.tif,,predict", "c,,nowhere.tif,,predict")
+    source.write("two.tif", np.ones((2, 64, 64), "f4"))
+    source.write("nowhere.tif", np.ones((64, 64), "f4"), crs=None, transform=None)
+    message = fault(source)
+    assert "two.tif: has 2 band(s), but `sensors.sar.bands` names 1" in message
+    assert "nowhere.tif: has no CRS and geotransform" in message and "optical" not in message
+
+
+def test_a_label_must_lie_on_the_only_sensor(source):
+    source.scene("a")
+    source.scene("b", transform=Affine(10, 0, 800_000, 0, -10, 5_400_000))
+    source.sheet(LEARNT, "b,,b_s.tif,a_l.tif,predict")
+    assert "a_l.tif: covers 0% of b_s.tif" in fault(source)
 
 
 def test_labels_without_classes_are_told(source):

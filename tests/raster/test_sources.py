@@ -119,6 +119,26 @@ def test_all_faults_of_a_sheet_are_told_at_once(tmp_path):
         assert part in message
 
 
+def test_only_scenes_to_be_predicted_may_lack_a_sensor(tmp_path):
+    touch(tmp_path, "o.tif", "s.tif")
+    text = "scene,optical,sar,role\na,o.tif,,predict\nb,,s.tif,predict\n"
+    a, b = find_entries(sheet(tmp_path, text), tmp_path)
+    assert (a.optical, a.sar) == ((tmp_path / "o.tif",), ())
+    assert (b.optical, b.sar) == ((), (tmp_path / "s.tif",))
+    for role in ("train", ""):
+        with pytest.raises(InputError, match=r"line 3 \(b\): names no file in `optical`.* role predict may"):
+            find_entries(sheet(tmp_path, f"scene,optical,sar,role\na,o.tif,,predict\nb,,s.tif,{role}\n"), tmp_path)
+    with pytest.raises(InputError, match=r"line 2 \(a\): names no file in `optical` and `sar`"):
+        find_entries(sheet(tmp_path, "scene,optical,sar,role\na,,,predict\n"), tmp_path)
+
+
+def test_a_partner_that_no_pattern_finds_is_an_error_even_without_label(tmp_path):
+    touch(tmp_path, "a_o.tif", "a_s.tif", "a_l.tif", "b_o.tif")
+    patterns = {kind: f"{{scene}}_{kind[0]}.tif" for kind in ("optical", "sar", "label")}
+    with pytest.raises(InputError, match=r"no sar file for 1 of 2: b .*in a sample sheet, with role predict"):
+        find_entries(SourceConfig(layout="scenes", **patterns), tmp_path)
+
+
 def test_missing_columns_and_doubled_scenes_are_told(tmp_path):
     touch(tmp_path, "o.tif", "s.tif")
     with pytest.raises(InputError, match="lacks the columns sar"):

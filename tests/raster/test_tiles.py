@@ -1,5 +1,6 @@
 import csv
 import itertools
+import json
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.errors import InputError
+from tmcnet.raster.digests import scene_digests
 from tmcnet.raster.io import read_float, read_grid, read_labels
 from tmcnet.raster.tiles import make_tiles, offsets
 from tmcnet.store import TileStore
@@ -30,7 +32,12 @@ def cut(source, threads=2, **config) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def scenes(source, *names: str, alignment='{"status": "aligned", "rmse_px": 0.41}', **options) -> None:
+def record(folder, status="aligned", rmse=0.41) -> None:
+    told = {"status": status, "rmse_px": rmse, "digests": scene_digests(folder)}
+    (folder / "alignment.json").write_text(json.dumps(told))
+
+
+def scenes(source, *names: str, **options) -> None:
     """Scenes that lie on one grid already: what comes in is put where `align_scene` would put it."""
     for seed, name in enumerate(names):
         source.scene(name, seed=seed, **options)
@@ -44,7 +51,7 @@ def scenes(source, *names: str, alignment='{"status": "aligned", "rmse_px": 0.41
         with rasterio.open(source.root / f"{name}_l.tif") as dataset:
             ids = codes[dataset.read()]
         source.write(f"results/scenes/{name}/label.tif", ids, nodata=255)
-        (folder / "alignment.json").write_text(alignment)
+        record(folder)
 
 
 @settings(max_examples=200, deadline=None)
@@ -113,7 +120,7 @@ def test_poor_tiles_are_left_out_and_none_at_all_is_an_error(source):
     scenes(source, "a", size=64)
     sar = read_float(source.root / "a_s.tif")
     sar[:, :, :40] = np.nan
-    source.write("results/scenes/a/sar.tif", sar)
+    record(source.write("results/scenes/a/sar.tif", sar).parent)
     assert [r["tile"] for r in cut(source, min_valid=0.7)] == ["a_r0_c32", "a_r32_c32"]
     with pytest.raises(
         InputError, match=r"`tiles.min_valid`: \(0\.9\) is reached by no tile: the best of 4 has 0\.75"
@@ -126,8 +133,41 @@ def test_a_pixel_counts_only_where_every_band_of_both_sensors_is_valid(source):
     optical = np.ones((2, 32, 32), "u2")
     optical[0, :4] = 0
     optical[1, 4:8] = 0
-    source.write("results/scenes/a/optical.tif", optical, nodata=0)
+    record(source.write("results/scenes/a/optical.tif", optical, nodata=0).parent)
     assert float(cut(source)[0]["valid_share"]) == 0.75
+
+
+@pytest.mark.parametrize("kind", ["optical", "sar", "label"])
+def test_changed_pixels_change_the_digest_of_their_tile_alone(source, kind):
+    scenes(source, "a")
+    first = {r["tile"]: r for r in cut(source)}
+    path = source.json.parent / "scenes" / "a" / f"{kind}.tif"
+    with rasterio.open(path, "r+") as dataset:
+        pixels = dataset.read()
+        pixels[:, 32:, 32:] = pixels[:, :31:-1, 32:]  # upside down: shares of classes and of valid pixels stay
+        dataset.write(pixels)
+    record(path.parent)
+    second = {r["tile"]: r for r in cut(source)}
+    changed = [(tile, key) for tile in first for key in first[tile] if first[tile][key] != second[tile][key]]
+    assert changed == [("a_r32_c32", "digest")]
+
+
+def test_rasters_that_are_not_those_of_the_record_stop_before_anything_is_removed(source):
+    scenes(source, "a", "b")
+    cut(source)
+    folder = source.json.parent / "scenes"
+    (folder / "a" / "optical.tif").unlink()
+    source.write("results/scenes/b/label.tif", np.zeros((64, 64), "u1"))
+    before = sorted(source.json.parent.rglob("*.tif"))
+    with pytest.raises(InputError) as caught:
+        cut(source)
+    told = [(problem.where, problem.what) for problem in caught.value.problems]
+    assert told == [
+        (str(folder / "a" / "optical.tif"), "does not exist"),
+        (str(folder / "b" / "label.tif"), "was changed after alignment.json was written"),
+    ]
+    assert "run `snakemake alignment`" in str(caught.value)
+    assert sorted(source.json.parent.rglob("*.tif")) == before
 
 
 def test_tiles_of_an_earlier_run_are_removed(source):
@@ -158,7 +198,7 @@ def test_only_scenes_for_training_are_cut_and_those_without_label_are_void(sourc
         source.write(
             f"results/scenes/{name}/label.tif", np.full((64, 64), 0 if name == "a" else 255, "u1"), nodata=255
         )
-        (folder / "alignment.json").write_text('{"status": "rejected", "rmse_px": null}')
+        record(folder, "rejected", None)
     rows = cut(source, size=64, stride=64)
     assert [(r["scene"], r["label_share"], r["share_water"], r["alignment"]) for r in rows] == [
         ("a", "1.000000", "1.000000", ""),

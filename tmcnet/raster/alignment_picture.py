@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -26,7 +27,7 @@ AGREES, DIFFERS = "#ffd400", "#ff3d7f"
 
 
 def draw(reference: FloatArray, before: FloatArray, after: FloatArray, alignment: Alignment, path: Path) -> None:
-    """Draw what co-registration did, as a PNG.
+    """Draw what co-registration did, as a PNG; of a scene with one sensor only, its image.
 
     Args:
         reference: Optical image, C x H x W or H x W; NaN is no data. Of three bands or more the first three are
@@ -38,21 +39,31 @@ def draw(reference: FloatArray, before: FloatArray, after: FloatArray, alignment
     """
     step = max(1, -(-max(reference.shape[-2:]) // PANEL))
     optical = _colours(reference, step)
-    boards = [_checkerboard(optical, _colours(image, step, first_only=True)) for image in (before, after)]
+    single = alignment.status == "single_sensor"
     with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(16.5, 6.0), layout="constrained")
-        axes = figure.subplots(1, 3)
-        for axis, board, title in zip(axes, boards, ("As delivered", "As corrected"), strict=False):
-            axis.imshow(board, interpolation="nearest")
-            axis.set_title(f"{title}: optical and SAR in turn")
-        axes[2].imshow(0.25 + 0.6 * optical.mean(axis=2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        _arrows(axes[2], alignment, step)
-        for axis in axes:
-            axis.set_axis_off()
+        figure = Figure(figsize=(7.0 if single else 16.5, 6.0), layout="constrained")
+        if single:
+            _panels(figure, [_colours(after, step, first_only=True) if np.isnan(reference).all() else optical])
+        else:
+            sar = [_colours(image, step, first_only=True) for image in (before, after)]
+            grey = np.repeat(0.25 + 0.6 * optical.mean(axis=2, keepdims=True), 3, axis=2)
+            axes = _panels(figure, [*(_checkerboard(optical, image) for image in sar), grey])
+            for axis, title in zip(axes, ("As delivered", "As corrected"), strict=False):
+                axis.set_title(f"{title}: optical and SAR in turn")
+            _arrows(axes[2], alignment, step)
         figure.suptitle(f"{alignment.status.replace('_', ' ')}: {alignment.reason}")
         picture = BytesIO()
         FigureCanvasAgg(figure).print_png(picture)
     write_bytes(path, picture.getvalue())
+
+
+def _panels(figure: Figure, images: Sequence[FloatArray]) -> list[Axes]:
+    """One panel an image (H x W x 3), side by side."""
+    axes = list(figure.subplots(1, len(images), squeeze=False).flat)
+    for axis, image in zip(axes, images, strict=True):
+        axis.imshow(image, interpolation="nearest")
+        axis.set_axis_off()
+    return axes
 
 
 def _colours(image: FloatArray, step: int, first_only: bool = False) -> FloatArray:

@@ -26,12 +26,12 @@ class Inspected:
 
     Attributes:
         entry: Its names.
-        optical: Facts of the optical files.
-        sar: Facts of the files of the second sensor.
+        optical: Facts of the optical files; empty where the scene has none.
+        sar: Facts of the files of the second sensor, likewise.
         label: Facts of the label file.
-        scale: Declared or detected scale of the second sensor; empty where it cannot be told.
-        overlap: Share of the optical footprint that the second sensor covers.
-        label_overlap: Share that the label covers.
+        scale: Declared or detected scale of the second sensor; empty where it cannot be told or there is none.
+        overlap: Share of the optical footprint that the second sensor covers; 0 where either is missing.
+        label_overlap: Share of the scene that the label covers.
         problems: What must be mended.
         warnings: What should be looked at.
     """
@@ -46,6 +46,16 @@ class Inspected:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def first(self) -> Facts:
+        """The file whose grid the scene takes: an optical one, where there is one."""
+        return (self.optical or self.sar)[0]
+
+    @property
+    def has_both(self) -> bool:
+        """Whether there are files of both sensors."""
+        return bool(self.optical and self.sar)
+
 
 def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, georeferenced: bool) -> None:
     """Note all problems and warnings of a scene or tile whose files could be read.
@@ -57,6 +67,9 @@ def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, geo
         georeferenced: True for scenes, which are warped; false for ready-made tiles, which must match in pixels.
     """
     for kind, facts, sensor in (("optical", seen.optical, sensors.optical), ("sar", seen.sar, sensors.sar)):
+        if not facts:
+            seen.warnings.append(f"no {kind} image: mapped with one sensor")
+            continue
         seen.problems += _bands(kind, facts, sensor)
         for one in facts:
             if one.infinite:
@@ -92,6 +105,8 @@ def _no_data(seen: Inspected, kind: str, facts: Facts, georeferenced: bool) -> N
 
 
 def _scale(facts: Sequence[Facts], sensor: SensorConfig) -> tuple[str, list[Problem]]:
+    if not facts:
+        return "", []
     valid = [one for one in facts if np.isfinite(one.low)]
     if sensor.scale != "auto":
         negative = [one for one in valid if sensor.scale in ("linear", "amplitude") and one.low < 0]
@@ -132,7 +147,6 @@ def _check_places(seen: Inspected) -> None:
         seen.problems.append(Problem(str(one.path), f"has no {lacks}", remedy))
     if lost:
         return
-    first = seen.optical[0].grid
     for kind, facts in (("optical", seen.optical), ("sar", seen.sar)):
         for one in facts[1:]:
             same = {"CRS": one.grid.crs == facts[0].grid.crs, "type of numbers": one.dtype == facts[0].dtype}
@@ -140,18 +154,22 @@ def _check_places(seen: Inspected) -> None:
                 other = " and ".join(name for name, equal in same.items() if not equal)
                 what = f"is stacked with {facts[0].path.name} but has another {other}"
                 seen.problems.append(Problem(str(one.path), what, f"Bring the {kind} files of a scene to one."))
-    seen.overlap = min(coverage(first, one.grid) for one in seen.sar)
-    seen.label_overlap = coverage(first, seen.label.grid) if seen.label else 0.0
-    shares = [("sar", seen.sar[0], seen.overlap)] + (
-        [("label", seen.label, seen.label_overlap)] if seen.label else []
-    )
+    _check_overlap(seen)
+
+
+def _check_overlap(seen: Inspected) -> None:
+    grid = seen.first.grid
+    seen.overlap = min(coverage(grid, one.grid) for one in seen.sar) if seen.has_both else 0.0
+    seen.label_overlap = coverage(grid, seen.label.grid) if seen.label else 0.0
+    shares = [("sar", seen.sar[0], seen.overlap)] if seen.has_both else []
+    shares += [("label", seen.label, seen.label_overlap)] if seen.label else []
     for kind, one, share in shares:
         if share < _MIN_OVERLAP:
-            what = f"covers {share:.0%} of {seen.optical[0].path.name}; at least {_MIN_OVERLAP:.0%} is needed"
+            what = f"covers {share:.0%} of {seen.first.path.name}; at least {_MIN_OVERLAP:.0%} is needed"
             remedy = f"Check that this is the {kind} of scene {seen.entry.scene}, and its CRS."
             seen.problems.append(Problem(str(one.path), what, remedy))
         elif share < 1:
-            seen.warnings.append(f"{kind} covers {share:.1%} of the optical image")
+            seen.warnings.append(f"{kind} covers {share:.1%} of the {'optical' if seen.optical else 'sar'} image")
 
 
 def coverage(reference: Grid, other: Grid) -> float:

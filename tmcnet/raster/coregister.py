@@ -21,7 +21,7 @@ from tmcnet.raster.affine_fit import IDENTITY, Array, Model
 from tmcnet.raster.control_points import Window, control_grid, match
 from tmcnet.raster.matching import FloatArray, Matches
 
-Status = Literal["aligned", "already_aligned", "rejected"]
+Status = Literal["aligned", "already_aligned", "rejected", "single_sensor"]
 
 NEGLIGIBLE = 0.5
 """A displacement below this many pixels everywhere is left alone."""
@@ -43,11 +43,11 @@ OVERVIEW = 512
 
 @dataclass(frozen=True)
 class Alignment:
-    """What was found; `alignment.json` holds just this.
+    """What was found; `alignment.json` holds this and, as `digests`, the SHA-256 of the rasters beside it.
 
     Attributes:
         status: `aligned`: use the matrix. `already_aligned`: under half a pixel, nothing to do. `rejected`: no
-            correction could be trusted, the matrix is the identity.
+            correction could be trusted, the matrix is the identity. `single_sensor`: there is nothing to register.
         model: Kind of the matrix; `none` is the identity.
         matrix: 2 x 3, from optical pixel (x, y) to SAR pixel on the common grid, pixel centres at whole numbers.
         n_points: Control points that could be matched reliably.

@@ -23,7 +23,7 @@ class Entry:
     Attributes:
         scene: Its name, unique in the source.
         role: `train` (tiles are cut from it) or `predict` (only mapped at the end).
-        optical: Optical files; several are stacked as bands.
+        optical: Optical files; several are stacked as bands. Empty where a scene to be predicted has none.
         sar: Files of the second sensor, likewise.
         label: The label file; empty where there is none.
         fields: Fields of the pattern, or further columns of the sample sheet.

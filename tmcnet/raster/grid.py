@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
+from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorConfig, SensorsConfig
+from tmcnet.errors import InputError, Problem
 from tmcnet.raster import alignment_picture, coregister
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.backscatter import power_to_db, to_power
+from tmcnet.raster.digests import RECORD, scene_digests
 from tmcnet.raster.gdal_tools import require_tools, stack_files
 from tmcnet.raster.io import FloatArray, Grid, read_float, read_grid, write_raster
 from tmcnet.raster.labels import LabelCoder
@@ -35,6 +37,7 @@ def align_scene(
     The optical image keeps its grid, or gets `align.resolution`. The second sensor is warped to it as delivered,
     matched, and, where the match is believed, warped once more from the delivered file with the correction built
     in, so that it is resampled only once. Backscatter is averaged in linear power and written in dB, clipped.
+    Where only one sensor exists the scene lies on its grid, and the raster of the other is NaN throughout.
     A scene is held in memory as single-precision numbers, a few times over.
 
     Args:
@@ -46,32 +49,46 @@ def align_scene(
         folder: Where to; is made.
 
     Raises:
-        InputError: If a file cannot be read or written, or GDAL's tools are missing or fail.
+        InputError: If a file cannot be read or written, if `align.resolution` leaves nothing of the scene, or if
+            GDAL's tools are missing or fail.
     """
     require_tools(("gdalbuildvrt", "gdalwarp"))
     whole = Inventory.read(inventory)
     record = whole.record(scene)
+    grid = _common_grid(record, align)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as name:
         work = Path(name)
-        optical, grid = _write_optical(record, sensors, align, folder, work)
+        optical = _write_optical(record, sensors, grid, folder, work)
         _write_label(record, LabelCoder(labels, whole.classes, whole.label_encoding), whole.classes, grid, folder)
-        sar = _Sar(record, sensors, grid, work)
-        before = sar.on(grid)
-        alignment = coregister.estimate(optical, before, align) if align.enabled else _believed()
-        moved = alignment.status == "aligned"
-        after = sar.on(shifted_grid(grid, alignment.matrix)) if moved else before
+        sar = _Sar(record, sensors, grid, work) if record.sar else None
+        before = sar.on(grid) if sar else _no_data(sensors.sar, grid)
+        alignment = _register(record, optical, before, align)
+        moved = sar if alignment.status == "aligned" else None
+        after = moved.on(shifted_grid(grid, alignment.matrix)) if moved else before
         write_raster(folder / "sar.tif", after, grid, nodata=math.nan, descriptions=sensors.sar.bands)
-    write_bytes(folder / "alignment.json", (json.dumps(_plain(alignment.to_dict()), indent=1) + "\n").encode())
+    told = _plain(alignment.to_dict() | {"digests": scene_digests(folder)})
+    write_bytes(folder / RECORD, (json.dumps(told, indent=1) + "\n").encode())
     alignment_picture.draw(optical, before, after, alignment, folder / "alignment.png")
 
 
-def _write_optical(
-    record: Record, sensors: SensorsConfig, align: AlignConfig, folder: Path, work: Path
-) -> tuple[FloatArray, Grid]:
-    """The optical image on the common grid, C x H x W with NaN for no data, and that grid."""
-    native = read_grid(record.optical[0])
+def _common_grid(record: Record, align: AlignConfig) -> Grid:
+    native = read_grid((record.optical or record.sar)[0])
     grid = coarser_grid(native, align.resolution)
+    if min(grid.width, grid.height) < 2 <= min(native.width, native.height):
+        what = f"is {align.resolution:g}, which leaves {grid.width} x {grid.height} pixels of scene {record.scene}"
+        remedy = "It is in units of the scene's CRS: warp a scene in degrees to the CRS of the others first."
+        raise InputError(Problem("config key `align.resolution`", what, remedy))
+    return grid
+
+
+def _write_optical(record: Record, sensors: SensorsConfig, grid: Grid, folder: Path, work: Path) -> FloatArray:
+    """The optical image on the common grid, C x H x W with NaN for no data."""
+    if not record.optical:
+        values = _no_data(sensors.optical, grid)
+        write_raster(folder / "optical.tif", values, grid, math.nan, sensors.optical.bands)
+        return values
+    native = read_grid(record.optical[0])
     path = stack_files(record.optical, native, work / "optical.vrt")
     values = read_float(path, nodata=sensors.optical.nodata)
     values = warp_array(values, native, grid, image_method(native, grid), math.nan, work)
@@ -79,7 +96,12 @@ def _write_optical(
         dtype = dataset.dtypes[0]
     written, nodata = to_dtype(values, dtype, record.optical_nodata)
     write_raster(folder / "optical.tif", written, grid, nodata, sensors.optical.bands)
-    return values, grid
+    return values
+
+
+def _no_data(sensor: SensorConfig, grid: Grid) -> FloatArray:
+    """What stands for a sensor that is missing: C x H x W of NaN."""
+    return np.full((len(sensor.bands), grid.height, grid.width), np.nan, np.float32)
 
 
 def _write_label(record: Record, coder: LabelCoder, classes: ClassTable, grid: Grid, folder: Path) -> None:
@@ -109,10 +131,19 @@ class _Sar:
         return power_to_db(power, self._scale, self._clip)
 
 
-def _believed() -> coregister.Alignment:
+def _register(record: Record, optical: FloatArray, sar: FloatArray, align: AlignConfig) -> coregister.Alignment:
+    if not record.sar:
+        return _unmoved("single_sensor", "only the optical image exists, so there is nothing to register")
+    if not record.optical:
+        return _unmoved("single_sensor", "only the second sensor exists; the scene lies on its grid as delivered")
+    if not align.enabled:
+        return _unmoved("rejected", "co-registration is switched off")
+    return coregister.estimate(optical, sar, align)
+
+
+def _unmoved(status: coregister.Status, reason: str) -> coregister.Alignment:
     """The record of a scene whose georeference is taken as delivered."""
-    unmoved = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    return coregister.Alignment("rejected", "none", unmoved, 0, 0, None, "co-registration is switched off")
+    return coregister.Alignment(status, "none", [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], 0, 0, None, reason)
 
 
 def _plain(value: object) -> object:

@@ -17,8 +17,10 @@ from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.checks import Inspected, check
-from tmcnet.raster.entry import Entry, shorten
+from tmcnet.raster.digests import file_digest
+from tmcnet.raster.entry import TRAIN, Entry, shorten
 from tmcnet.raster.facts import Facts, scan, scan_labels
+from tmcnet.raster.ground import pixel_area
 from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.opening import open_raster
 from tmcnet.raster.records import Inventory, Record
@@ -26,6 +28,9 @@ from tmcnet.raster.sources import find_entries
 
 GEOREFERENCED = ("demo", "scenes")
 """Layouts whose files are warped to a common grid."""
+_SAME_SIZE = 1.25
+"""Pixels that differ by less than this factor show the same things."""
+_SENSOR_COLUMNS = ("files", "bands", "dtype", "crs", "width", "height", "gsd", "nodata", "min", "max", "valid_share")
 
 
 def take_inventory(
@@ -55,11 +60,13 @@ def take_inventory(
     georeferenced = source.layout in GEOREFERENCED
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         seen = list(pool.map(lambda entry: _inspect(entry, sensors, coder, georeferenced), entries))
-    problems = [problem for one in seen for problem in one.problems] + _scale_problems(seen)
-    if problems:
-        raise InputError(_condense(problems))
+        problems = [problem for one in seen for problem in one.problems] + _scale_problems(seen)
+        if problems:
+            raise InputError(_condense(problems))
+        records = list(pool.map(lambda one: _record(one, sensors), seen))
     _warn_of_doubles(seen)
-    Inventory(source.layout, encoding, classes, [_record(one, sensors) for one in seen]).write(json_path)
+    _warn_of_pixel_sizes(seen)
+    Inventory(source.layout, encoding, classes, records).write(json_path)
     write_bytes(csv_path, _table([_row(one, sensors) for one in seen]))
 
 
@@ -142,20 +149,40 @@ def _warn_of_doubles(seen: Sequence[Inspected]) -> None:
     footprints: dict[Any, str] = {}
     contents: dict[Any, str] = {}
     for one in seen:
-        grid = one.optical[0].grid
+        grid = one.first.grid
         if grid.crs:
             bounds = (grid.crs, *(round(value / grid.pixel_size) for value in grid.bounds))
             other = footprints.setdefault(bounds, one.entry.scene)
             if other != one.entry.scene:
                 one.warnings.append(f"same footprint as {other}")
         for kind, facts in (("optical", one.optical), ("sar", one.sar)):
+            if not facts:
+                continue
             other = contents.setdefault((kind, *(f.digest for f in facts)), one.entry.scene)
             if other != one.entry.scene and facts[0].low < facts[0].high:
                 one.warnings.append(f"{kind} identical with {other}")
 
 
+def _warn_of_pixel_sizes(seen: Sequence[Inspected]) -> None:
+    """A scene on the grid of its only sensor may have pixels of a size that no network has learnt."""
+    lone = [one for one in seen if not one.has_both]
+    learnt = [_metres(one) for one in seen if lone and one.entry.role == TRAIN]
+    for one in lone if learnt else ():
+        size = _metres(one)
+        if not any(other / _SAME_SIZE < size < other * _SAME_SIZE for other in learnt):
+            told = ", ".join(sorted({f"{other:.3g} m" for other in learnt}))
+            what = f"pixels of {size:.3g} m; in the scenes that are learnt from: {told}"
+            one.warnings.append(f"{what}. Set `align.resolution`, or resample the file")
+
+
+def _metres(one: Inspected) -> float:
+    """Width of a square pixel of that area; NaN, which equals nothing, where the CRS has no such thing."""
+    area = pixel_area(one.first.grid)
+    return math.nan if area is None else math.sqrt(area)
+
+
 def _record(one: Inspected, sensors: SensorsConfig) -> Record:
-    grid = one.optical[0].grid
+    grid = one.first.grid
     return Record(
         one.entry.scene,
         one.entry.role,
@@ -168,36 +195,25 @@ def _record(one: Inspected, sensors: SensorsConfig) -> Record:
         grid.crs,
         grid.pixel_size,
         one.scale,
-        _nodata(one.optical[0], sensors.optical.nodata),
-        _nodata(one.sar[0], sensors.sar.nodata),
+        _nodata(one.optical, sensors.optical.nodata),
+        _nodata(one.sar, sensors.sar.nodata),
         round(one.overlap, 6),
         grid.bounds,
+        [file_digest(path) for path in (*one.entry.optical, *one.entry.sar, *one.entry.label)],
     )
 
 
-def _nodata(facts: Facts, declared: float | None) -> float | None:
+def _nodata(facts: Sequence[Facts], declared: float | None) -> float | None:
     """The value that means no data; None for none, and for NaN, which always means it."""
-    value = facts.nodata if declared is None else declared
+    value = declared if declared is not None or not facts else facts[0].nodata
     return None if value is None or math.isnan(value) else value
 
 
 def _row(one: Inspected, sensors: SensorsConfig) -> dict[str, str]:
     row = {"scene": one.entry.scene, "role": one.entry.role}
     for kind, facts, sensor in (("optical", one.optical, sensors.optical), ("sar", one.sar, sensors.sar)):
-        first = facts[0]
-        row |= {
-            f"{kind}_files": ";".join(str(f.path) for f in facts),
-            f"{kind}_bands": str(sum(f.bands for f in facts)),
-            f"{kind}_dtype": first.dtype,
-            f"{kind}_crs": _short_crs(first.grid.crs),
-            f"{kind}_width": str(first.grid.width),
-            f"{kind}_height": str(first.grid.height),
-            f"{kind}_gsd": f"{first.grid.pixel_size:.6g}",
-            f"{kind}_nodata": _told_nodata(first, sensor.nodata),
-            f"{kind}_min": f"{min(f.low for f in facts):.6g}",
-            f"{kind}_max": f"{max(f.high for f in facts):.6g}",
-            f"{kind}_valid_share": f"{min(f.valid_share for f in facts):.6f}",
-        }
+        told = _sensor_cells(facts, sensor.nodata) if facts else dict.fromkeys(_SENSOR_COLUMNS, "")
+        row |= {f"{kind}_{name}": cell for name, cell in told.items()}
     row |= {
         "sar_scale": one.scale,
         "overlap": f"{one.overlap:.6f}",
@@ -208,6 +224,24 @@ def _row(one: Inspected, sensors: SensorsConfig) -> dict[str, str]:
         "label_share": f"{one.label.labelled_share:.6f}" if one.label else "",
     }
     return row | {f"field_{k}": v for k, v in one.entry.fields.items()} | {"warnings": "; ".join(one.warnings)}
+
+
+def _sensor_cells(facts: Sequence[Facts], nodata: float | None) -> dict[str, str]:
+    first = facts[0]
+    cells = (
+        ";".join(str(f.path) for f in facts),
+        str(sum(f.bands for f in facts)),
+        first.dtype,
+        _short_crs(first.grid.crs),
+        str(first.grid.width),
+        str(first.grid.height),
+        f"{first.grid.pixel_size:.6g}",
+        _told_nodata(first, nodata),
+        f"{min(f.low for f in facts):.6g}",
+        f"{max(f.high for f in facts):.6g}",
+        f"{min(f.valid_share for f in facts):.6f}",
+    )
+    return dict(zip(_SENSOR_COLUMNS, cells, strict=True))
 
 
 def _told_nodata(facts: Facts, declared: float | None) -> str:

@@ -20,19 +20,20 @@ class Record:
     Attributes:
         scene: Its name.
         role: `train` or `predict`.
-        optical: Optical files, to be stacked as bands.
+        optical: Optical files, to be stacked as bands; empty where a scene to be predicted has none.
         sar: Files of the second sensor, likewise.
         label: The label file; empty where there is none.
         fields: Fields of the pattern or sheet.
-        height: Rows of the first optical file.
+        height: Rows of the first optical file; without one, of the first file of the second sensor.
         width: Its columns.
         crs: Its CRS, `EPSG:...` or WKT; empty for none.
         gsd: Its pixel size in units of the CRS.
-        sar_scale: `none`, `linear`, `amplitude` or `db`: declared or detected.
+        sar_scale: `none`, `linear`, `amplitude` or `db`: declared or detected; empty without the second sensor.
         optical_nodata: Value that means no data; None for none and for NaN.
         sar_nodata: Likewise.
-        overlap: Share of the optical footprint that the second sensor covers.
-        bounds: Left, bottom, right, top of the first optical file.
+        overlap: Share of the optical footprint that the second sensor covers; 0 where either is missing.
+        bounds: Left, bottom, right, top of the file that height and width are of.
+        digests: SHA-256 of the files: optical, second sensor, label. Nothing else here need change with the pixels.
     """
 
     scene: str
@@ -50,6 +51,7 @@ class Record:
     sar_nodata: float | None
     overlap: float
     bounds: Sequence[float]
+    digests: list[str]
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ def read_sheet(path: Path, data_root: Path) -> list[Entry]:
 
     Args:
         path: CSV with columns scene, optical, sar and, if wanted, label and role; further columns become fields.
-            Several files in one cell are separated by `;`.
+            Several files in one cell are separated by `;`. Scenes of role `predict` may leave optical or sar empty.
         data_root: Where relative paths in the sheet start.
 
     Raises:
-        InputError: If the sheet cannot be read, lacks columns, has unknown roles or names missing files.
+        InputError: If the sheet cannot be read, lacks columns, has unknown roles, names missing files, or leaves out
+            a sensor where both are needed.
     """
     where = f"sample sheet {path}"
     try:
@@ -70,9 +71,7 @@ def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem
         problems.append(Problem(where, "has more cells than the sheet has columns", "Count the commas."))
     if not entry.scene:
         problems.append(Problem(where, "has no scene name", "Fill in the column `scene`."))
-    for kind, paths in (("optical", entry.optical), ("sar", entry.sar)):
-        if not paths:
-            problems.append(Problem(where, f"names no file in `{kind}`", "Fill in the column."))
+    problems.extend(_sensor_problems(where, entry))
     if len(entry.label) > 1:
         problems.append(Problem(where, "names several label files", "Labels cannot be stacked; merge them first."))
     problems.extend(
@@ -81,3 +80,14 @@ def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem
         if not path.is_file()
     )
     return problems
+
+
+def _sensor_problems(where: str, entry: Entry) -> list[Problem]:
+    lacking = [kind for kind, paths in (("optical", entry.optical), ("sar", entry.sar)) if not paths]
+    if len(lacking) == 2:
+        remedy = f"Fill in both columns; scenes of role {PREDICT} need at least one of them."
+        return [Problem(where, "names no file in `optical` and `sar`", remedy)]
+    if not lacking or entry.role == PREDICT:
+        return []
+    remedy = f"Fill in the column; only scenes of role {PREDICT} may lack a sensor."
+    return [Problem(where, f"names no file in `{lacking[0]}`", remedy)]

@@ -26,7 +26,8 @@ def find_entries(source: SourceConfig, data_root: Path) -> list[Entry]:
 
     Files belong together by what their names say, never by their order in a folder. In layout `scenes` a label may
     lack: with a label pattern the scene then has role `predict`; without one every scene has role `train`, so
-    that pre-training can use it.
+    that pre-training can use it. A sensor may lack only in a sample sheet, where that is said on purpose; a file
+    whose partner no pattern finds may as well be misnamed.
 
     Args:
         source: Section `source` of the config.
@@ -114,6 +115,8 @@ def _unpaired(pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], o
             examples = [f"{'_'.join(key)} (has {next(iter(pairs[key].values()))})" for key in lacking]
             what = f"`{pattern.text}` finds no {kind} file for {len(lacking)} of {len(pairs)}: {shorten(examples)}"
             remedy = "Add the missing files, or name these in `source.exclude`."
+            if "label" in optional:
+                remedy += f" Scenes of one sensor can be mapped: list them in a sample sheet, with role {PREDICT}."
             problems.append(Problem(pattern.where, what, remedy))
     return problems
 

@@ -19,7 +19,9 @@ from tmcnet.config import IGNORE, LabelsConfig, SensorsConfig, TilesConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.backscatter import to_db
+from tmcnet.raster.digests import KINDS, RECORD, pixel_digest, require_scenes
 from tmcnet.raster.entry import TRAIN
+from tmcnet.raster.ground import pixel_area
 from tmcnet.raster.inventory import GEOREFERENCED
 from tmcnet.raster.io import Box, ByteArray, FloatArray, Grid, read_float, read_grid, read_labels
 from tmcnet.raster.io import write_raster as write
@@ -29,7 +31,8 @@ from tmcnet.raster.records import Inventory, Record
 from tmcnet.raster.warp import to_dtype
 from tmcnet.store import TileStore
 
-KINDS = ("optical", "sar", "label")
+GROUND = ("x", "y", "pixel_x", "pixel_y", "pixel_metres")
+"""Columns of the index that say where on the ground a tile lies."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,20 @@ def make_tiles(
         threads: How many tiles are worked on at a time.
 
     Raises:
-        InputError: If a file cannot be read or written, or no tile is valid enough.
+        InputError: If a file cannot be read or written, a scene's raster is missing or not the one that
+            `alignment.json` speaks of, or no tile is valid enough.
     """
     whole = Inventory.read(inventory)
-    store = TileStore(out_root)
-    _clear(store)
     records = [record for record in whole.records if record.role == TRAIN]
     work: list[_SceneRow | _ReadyMade]
     if whole.layout in GEOREFERENCED:
+        require_scenes(scenes_root / record.scene for record in records)
         work = [part for record in records for part in _scene_rows(record, scenes_root, tiles)]
     else:
         coder = LabelCoder(labels, whole.classes, whole.label_encoding)
         work = [_ReadyMade(record, sensors, coder) for record in records]
+    store = TileStore(out_root)
+    _clear(store)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         done = pool.map(lambda part: _write_all(part.read(), sensors, whole.classes, tiles, store), work)
         rows, shares = [], []
@@ -203,7 +208,7 @@ def _scene_rows(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[_
     folder = scenes_root / record.scene
     grid = read_grid(folder / "optical.tif")
     boxes = windows(grid.height, grid.width, tiles)
-    alignment = json.loads((folder / "alignment.json").read_text())
+    alignment = json.loads((folder / RECORD).read_text())
     rmse = alignment.get("rmse_px")
     told = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
     rows = sorted({box[0] for box in boxes})
@@ -244,7 +249,6 @@ def _write_all(
 
 def _row(tile: Tile, valid_share: float, classes: ClassTable) -> dict[str, str]:
     row, column, height, width = tile.box
-    x, y = tile.grid.transform @ (width / 2, height / 2)
     counts = np.bincount(tile.label.ravel(), minlength=IGNORE + 1)[:IGNORE]
     labelled = int(counts.sum())
     shares = {f"share_{c.name}": f"{counts[c.id] / max(labelled, 1):.6f}" for c in classes.classes}
@@ -257,20 +261,32 @@ def _row(tile: Tile, valid_share: float, classes: ClassTable) -> dict[str, str]:
         "height": str(height),
         "width": str(width),
         "crs": tile.grid.crs,
-        "x": f"{x:.6f}" if tile.grid.crs else "",
-        "y": f"{y:.6f}" if tile.grid.crs else "",
+        **_ground(tile.grid),
         "valid_share": f"{valid_share:.6f}",
         "label_share": f"{labelled / tile.label.size:.6f}",
         **shares,
         "alignment": tile.alignment,
+        "digest": pixel_digest(tile.optical, tile.sar, tile.label),
         **{f"field_{name}": value for name, value in tile.record.fields.items()},
     }
 
 
+def _ground(grid: Grid) -> dict[str, str]:
+    """Centre of a tile and sides of its pixels in map units, side of a pixel in metres; empty without a CRS."""
+    if not grid.crs:
+        return dict.fromkeys(GROUND, "")
+    x, y = grid.transform @ (grid.width / 2, grid.height / 2)
+    sides = (math.hypot(grid.transform.a, grid.transform.d), math.hypot(grid.transform.b, grid.transform.e))
+    area = pixel_area(grid)
+    values = (f"{x:.6f}", f"{y:.6f}", *(f"{side:.12g}" for side in sides), f"{math.sqrt(area):.6f}" if area else "")
+    return dict(zip(GROUND, values, strict=True))
+
+
 def _table(rows: Sequence[dict[str, str]], classes: ClassTable, records: Sequence[Record]) -> bytes:
     fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
-    first = ("tile", "scene", "role", "row", "col", "height", "width", "crs", "x", "y", "valid_share", "label_share")
-    columns = [*first, *(f"share_{name}" for name in classes.names), "alignment", *fields]
+    first = ("tile", "scene", "role", "row", "col", "height", "width", "crs", *GROUND)
+    shares = ("valid_share", "label_share", *(f"share_{name}" for name in classes.names))
+    columns = [*first, *shares, "alignment", "digest", *fields]
     text = io.StringIO()
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     table.writeheader()

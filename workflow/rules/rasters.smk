@@ -53,7 +53,8 @@ rule align_scene:
 rule make_tiles:
     input:
         inventory=rules.take_inventory.output.json,
-        scenes=expand(rules.align_scene.output, scene=SCENES),
+        # The records hold the hashes of the rasters, which Snakemake would hash once for every output.
+        scenes=expand(rules.align_scene.output.record, scene=SCENES),
     output:
         index=f"{RESULTS}/tiles/index.csv",
         classes=f"{RESULTS}/tiles/classes.csv",
@@ -80,7 +81,8 @@ rule inventory:
 
 rule alignment:
     input:
-        expand(rules.align_scene.output.record, scene=SCENES),
+        # The rasters too: no other rule asks for them, so this target is what makes lost ones anew.
+        expand(rules.align_scene.output, scene=SCENES),
 
 
 rule tiles:
