@@ -36,7 +36,6 @@ def test_blocks_go_by_the_centre_of_a_tile(index_at):
         row, col, height, width = index.window[i]
         centre = [(row + height / 2) // 40 * 40, (col + width / 2) // 40 * 40]
         assert groups.places[groups.of[i]].tolist() == [index.scene[i], *centre]
-        assert groups.names[groups.of[i]] == f"s{index.scene[i]}_r{centre[0]:.0f}_c{centre[1]:.0f}"
 
 
 def test_hash_of_a_sorted_index_is_that_of_the_file(index_at, tmp_path):

@@ -1,5 +1,6 @@
 import json
 
+import pandas as pd
 import pytest
 from tile_indexes import build_index
 
@@ -12,6 +13,7 @@ from tmcnet.dataset.splits import make_splits
 from tmcnet.store import read_list
 
 CONFIG = SplitsConfig(block_size=64, guard=1, draws=100, fractions=[10, 40, 100])
+PARTS = ("train", "val", "test")
 WORDS = ("RGB", "SAR", "lbl")
 
 
@@ -58,6 +60,29 @@ def test_changed_data(case):
     assert "edited by hand" not in told(folder, index)
 
 
+def test_changed_data_is_told_by_tile(case):
+    folder, index = case
+    table = pd.read_csv(index, keep_default_na=False)
+    table.loc[3, "row"] += 1
+    table.loc[5, ["label_share", "share_class 1"]] = [0.9, 0.5]
+    added = table.iloc[[8]].assign(tile="s9_r0_c0", scene="s9")
+    gone = table.loc[10, "tile"]
+    pd.concat([table.drop(10), added]).to_csv(index, index=False, float_format="%.6f")
+    message = told(folder, index)
+    assert "the data changed: 1 added: s9_r0_c0; 1 removed: " + gone in message
+    assert f"1 moved to another place or scene: {table.loc[3, 'tile']}" in message
+    assert f"1 changed class counts: {table.loc[5, 'tile']}" in message
+    (folder / "tiles.csv").unlink()
+    assert "the data changed: it is not the index that the splits were made from" in told(folder, index)
+
+
+def test_data_that_changed_where_the_splits_do_not_look(case):
+    folder, index = case
+    table = pd.read_csv(index, keep_default_na=False).assign(alignment="1.0")
+    table.to_csv(index, index=False, float_format="%.6f")
+    assert "no tile differs in what the splits look at" in told(folder, index)
+
+
 def test_changed_config(case):
     message = told(*case, CONFIG.model_copy(update={"guard": 2, "seed": 9}))
     assert "the config changed: `splits.guard` was 1, is 2, `splits.seed` was 1, is 9" in message
@@ -66,6 +91,45 @@ def test_changed_config(case):
 def test_changed_code(case, monkeypatch):
     monkeypatch.setattr(tmcnet, "__version__", "99")
     assert "the code changed: made by version" in told(*case)
+
+
+def test_changed_code_of_the_same_version(case, monkeypatch):
+    folder, index = case
+    monkeypatch.setattr("tmcnet.dataset.fractions.POOL", 1)
+    message = told(folder, index)
+    assert "the code or the manifest changed: same data and config now give another trainR10: " in message
+    assert "another val" not in message
+
+
+def test_lists_from_outside_without_a_manifest(case):
+    folder, index = case
+    (folder / "manifest.json").unlink()
+    dropped = [t for t in read_index(index, CONFIG).tiles if all(t not in names(folder, p) for p in PARTS)]
+    message = told(folder, index)
+    assert f"tiles are in no part and not among the dropped: {dropped[0]}" in message
+    assert message.count("\n") == 1
+    both, small = names(folder, "test")[0], names(folder, "trainR10")[0]
+    rewrite(folder, index, "train", sorted([*names(folder, "train"), both]), consistent=False)
+    rewrite(folder, index, "trainR40", [t for t in names(folder, "trainR40") if t != small], consistent=False)
+    message = told(folder, index)
+    assert f"tiles are in train and in test: {both} (1 in all)" in message
+    assert f"trainR10_RGB.txt: is not nested in trainR40: {small} (1 in all)" in message
+
+
+def test_ready_made_tiles_that_overlap_on_the_ground(index_at, tmp_path):
+    table = build_index(scenes=1, side=9, unlabelled=0)
+    table = table.assign(scene=table["tile"], x=table["col"] * 10.0, y=table["row"] * -10.0, row=0, col=0)
+    table = table.assign(pixel_x=10.0, pixel_y=10.0, pixel_metres=10.0)
+    config = CONFIG.model_copy(update={"guard": 0})
+    path = index_at(table)
+    make_splits(path, config, tmp_path / "splits")
+    assert verify(tmp_path / "splits", path, config) == []
+    test, train = names(tmp_path / "splits", "test")[0], names(tmp_path / "splits", "train")[0]
+    rows = table.set_index("tile")
+    rows.loc[test, ["x", "y"]] = rows.loc[train, ["x", "y"]] + 100
+    message = told(tmp_path / "splits", index_at(rows.reset_index()))
+    assert "train and test share pixels" in message
+    assert f"{min(test, train)} with {max(test, train)}" in message
 
 
 def test_list_edited_by_hand(case):
@@ -88,6 +152,16 @@ def test_lists_that_are_not_paired(case, word):
     gone = names(folder, "val")[0]
     path.write_text(path.read_text().replace(f"{gone}\n", ""))
     assert f"three lists are not paired: {gone} (1 in all)" in told(folder, index)
+
+
+def test_lists_paired_with_other_tiles(case):
+    folder, index = case
+    path = folder / "val_SAR.txt"
+    first, second, *rest = names(folder, "val")
+    path.write_text("".join(f"{t}\n" for t in [second, first, *rest]))
+    assert f"three lists are not paired: {first}, {second} (2 in all)" in told(folder, index)
+    path.write_text("".join(f"{t}\n" for t in [first, first, second, *rest]))
+    assert f"three lists are not paired: {first} (1 in all)" in told(folder, index)
 
 
 def test_missing_and_unknown_lists(case):

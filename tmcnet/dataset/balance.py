@@ -17,11 +17,20 @@ from tmcnet.dataset.index import BoolArray, IntArray
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 KEPT = 8
-"""So many of the best draws are improved and then judged with the guard band."""
+"""So many of the best draws are judged with the guard band."""
+IMPROVED = 3
+"""So many of them are improved first; all of them where the best lacks a class in a part."""
 WORK = 20_000_000
 """Groups times draws at most: among very many groups any draw is balanced, and fewer do."""
 
 _CHUNK = 2_000_000
+_MOVES = 1000
+_SWAPS = 500
+_STEPS = 80
+_MORE = 3
+_STEP_WORK = 20_000_000
+_IDLE = 2
+_KICK = 3
 _MILLION = 1_000_000
 _MISSING = 1_000 * _MILLION
 _EMPTY = 1_000 * _MISSING
@@ -102,7 +111,10 @@ def assign(counts: FloatArray, areas: FloatArray, wish: Wish, draws: int, rng: n
         best_scores = np.concatenate([best_scores, score(*_totals(parts, counts, areas, n_parts), wish)])
         keep = np.argsort(best_scores, kind="stable")[:KEPT]
         best, best_scores = best[keep], best_scores[keep]
-    improved = np.stack([_improve(parts, counts, areas, wish) for parts in best])
+    if exhaustive:
+        return best
+    starts = KEPT if best_scores[0] >= _MISSING else IMPROVED
+    improved = np.stack([*(_improve(p, counts, areas, wish, rng) for p in best[:starts]), *best[starts:]])
     scores = score(*_totals(improved, counts, areas, n_parts), wish)
     ordered: IntArray = improved[np.argsort(scores, kind="stable")]
     return ordered
@@ -115,8 +127,21 @@ def _every(numbers: IntArray, n_groups: int, n_parts: int) -> IntArray:
 
 
 def _draw(n: int, counts: FloatArray, shares: FloatArray, rng: np.random.Generator) -> IntArray:
-    """Groups in random order are dealt out: each part takes them until it has its share of tiles."""
-    order = np.argsort(rng.random((n, len(counts))), axis=1, kind="stable")
+    """Groups dealt out in random order: each part takes them until it has its share of tiles."""
+    return deal(np.argsort(rng.random((n, len(counts))), axis=1, kind="stable"), counts, shares)
+
+
+def deal(order: IntArray, counts: FloatArray, shares: FloatArray) -> IntArray:
+    """Deal groups out in a given order, one part after the other.
+
+    Args:
+        order: D x G positions of the groups in the order of each draw.
+        counts: G labelled tiles of the groups.
+        shares: P wanted shares of the parts.
+
+    Returns:
+        D x G numbers of parts.
+    """
     sizes = counts[order]
     middle = np.cumsum(sizes, axis=1) - sizes / 2
     dealt = np.searchsorted(np.cumsum(shares)[:-1] * counts.sum(), middle.ravel()).reshape(middle.shape)
@@ -131,32 +156,84 @@ def _totals(parts: IntArray, counts: FloatArray, areas: FloatArray, n_parts: int
     return np.stack([m @ counts for m in member], axis=1), np.stack([m @ areas for m in member], axis=1)
 
 
-def _improve(parts: IntArray, counts: FloatArray, areas: FloatArray, wish: Wish) -> IntArray:
-    """Move single groups to other parts as long as that betters the score."""
-    parts = parts.copy()
+def _improve(
+    parts: IntArray, counts: FloatArray, areas: FloatArray, wish: Wish, rng: np.random.Generator
+) -> IntArray:
+    """Local search: the best of all moves of a group to another part and of some random swaps, while one betters.
+
+    Once nothing betters, a few groups are moved at random and the search goes on from there; the best is kept.
+    """
+    best = _State.of(parts, counts, areas, wish)
+    now = best
+    idle = 0
+    steps = min(_STEPS, max(_STEP_WORK // len(counts), 20))
+    for step in range(_MORE * steps):
+        if step >= steps and best.score < _MISSING:
+            break
+        after = _better(now, counts, areas, wish, rng)
+        if after is not None:
+            now, idle = after, 0
+            continue
+        best = min(best, now, key=lambda state: state.score)
+        idle += 1
+        if idle >= _IDLE:
+            now, idle = _kicked(best, counts, areas, wish, rng), 0
+    return min(best, now, key=lambda state: state.score).parts
+
+
+@dataclass(frozen=True)
+class _State:
+    """An assignment (G), its P tiles and P x K class areas, and its score."""
+
+    parts: IntArray
+    tiles: FloatArray
+    sums: FloatArray
+    score: int
+
+    @classmethod
+    def of(cls, parts: IntArray, counts: FloatArray, areas: FloatArray, wish: Wish) -> _State:
+        tiles, sums = _totals(parts[None], counts, areas, len(wish.shares))
+        return cls(parts, tiles[0], sums[0], int(score(tiles, sums, wish)[0]))
+
+
+def _better(
+    now: _State, counts: FloatArray, areas: FloatArray, wish: Wish, rng: np.random.Generator
+) -> _State | None:
+    """The best neighbour, if it is better: one group moved, or two swapped."""
     n_parts = len(wish.shares)
-    tiles, sums = (total[0] for total in _totals(parts[None], counts, areas, n_parts))
-    now = int(score(tiles[None], sums[None], wish)[0])
-    for _ in range(min(100, 200_000 // len(counts)) + len(wish.must)):
-        groups = _movable(sums, areas, wish)
-        if groups.size == 0:
-            break
-        moved, target = np.repeat(groups, n_parts), np.tile(np.arange(n_parts), len(groups))
-        change = (np.arange(n_parts) == target[:, None]) - (np.arange(n_parts) == parts[moved][:, None]).astype(float)
-        new_tiles = tiles + change * counts[moved][:, None]
-        new_sums = sums + change[:, :, None] * areas[moved][:, None, :]
-        scores = score(new_tiles, new_sums, wish)
-        pick = int(np.argmin(scores))
-        if scores[pick] >= now:
-            break
-        now, tiles, sums = int(scores[pick]), new_tiles[pick], new_sums[pick]
-        parts[moved[pick]] = target[pick]
-    return parts
+    groups = _movable(now.sums, areas, wish, rng)
+    moved, target = np.repeat(groups, n_parts), np.tile(np.arange(n_parts), len(groups))
+    one = groups[rng.integers(0, len(groups), _SWAPS)]
+    other = rng.integers(0, len(counts), _SWAPS)
+    first = np.concatenate([moved, one])
+    second = np.concatenate([moved, other])
+    goal = np.concatenate([target, now.parts[other]])
+    source, numbers = now.parts[first], np.arange(n_parts)
+    change = (numbers == goal[:, None]).astype(np.float64) - (numbers == source[:, None])
+    single = first == second
+    weight = counts[first] - np.where(single, 0, counts[second])
+    area = areas[first] - np.where(single[:, None], 0, areas[second])
+    tiles, sums = now.tiles + change * weight[:, None], now.sums + change[:, :, None] * area[:, None, :]
+    scores = score(tiles, sums, wish)
+    pick = int(np.argmin(scores))
+    if scores[pick] >= now.score:
+        return None
+    parts = now.parts.copy()
+    parts[first[pick]] = goal[pick]
+    if not single[pick]:
+        parts[second[pick]] = source[pick]
+    return _State(parts, tiles[pick], sums[pick], int(scores[pick]))
 
 
-def _movable(sums: FloatArray, areas: FloatArray, wish: Wish) -> IntArray:
-    """Groups worth trying: those with a class that a part lacks, else all unless they are too many."""
+def _kicked(state: _State, counts: FloatArray, areas: FloatArray, wish: Wish, rng: np.random.Generator) -> _State:
+    """The state with a few random groups in random parts."""
+    parts = state.parts.copy()
+    parts[rng.integers(0, len(parts), _KICK)] = rng.integers(0, len(wish.shares), _KICK)
+    return _State.of(parts, counts, areas, wish)
+
+
+def _movable(sums: FloatArray, areas: FloatArray, wish: Wish, rng: np.random.Generator) -> IntArray:
+    """Groups worth trying: those with a class that a part lacks, else all; some of them where they are too many."""
     missing = ((sums == 0) & wish.must).any(axis=0)
-    if missing.any():
-        return np.flatnonzero((areas[:, missing] > 0).any(axis=1))[:4000]
-    return np.arange(len(areas)) if len(areas) <= 4000 else np.empty(0, np.int64)
+    groups = np.flatnonzero((areas[:, missing] > 0).any(axis=1)) if missing.any() else np.arange(len(areas))
+    return groups if len(groups) <= _MOVES else np.sort(rng.choice(groups, _MOVES, replace=False))

@@ -9,7 +9,12 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from tmcnet.config import SplitsConfig
+from tmcnet.dataset.ground import pixel_side
 from tmcnet.dataset.index import BoolArray, IntArray, TileIndex
+from tmcnet.errors import InputError, Problem
+
+_MOST_BOXES = 2000
+"""Among more scenes than these, all tiles are compared on the ground, rather than scenes first."""
 
 
 @dataclass(frozen=True)
@@ -18,24 +23,52 @@ class Groups:
 
     Attributes:
         of: N numbers of groups.
-        names: Name of each group: a scene, a value of the column, or `<scene>_r<row>_c<col>` of a block.
+        names: Name of each group: a scene or a value of the column; None for blocks.
         places: G x 3 for blocks: number of the scene, row and column of the block's first pixel; else None.
+        n: Number of groups, G.
         noun: What a group is, for messages.
     """
 
     of: IntArray
-    names: list[str]
+    names: list[str] | None
     places: IntArray | None
+    n: int
     noun: str
+
+
+def in_pixels(config: SplitsConfig, index: TileIndex, where: str) -> SplitsConfig:
+    """The config with `block_size` as `block_metres` asks for it, in whole pixels of the tiles; else as it is.
+
+    Args:
+        config: The section `splits`.
+        index: The tiles, for the size of their pixels.
+        where: The index file, for messages.
+
+    Raises:
+        InputError: If the pixels have no known size or several, or a block would be smaller than a tile.
+    """
+    if config.block_metres is None:
+        return config
+    side = pixel_side(index.ground)
+    if side is None:
+        what = "does not tell one pixel size in metres for all tiles, which `splits.block_metres` needs"
+        remedy = "Set `splits.block_metres` to null and give `splits.block_size` in pixels."
+        raise InputError(Problem(where, what, remedy))
+    size, tile = round(config.block_metres / side), int(index.window[:, 2:].max())
+    if size < tile:
+        what = f"({config.block_metres:g} m) is {size} pixels of {side:g} m, less than the {tile} of a tile"
+        raise InputError(Problem("config key `splits.block_metres`", what, f"Make it at least {tile * side:g}."))
+    return config.model_copy(update={"block_size": size})
 
 
 def group_tiles(index: TileIndex, config: SplitsConfig) -> Groups:
     """Group tiles by block, scene or value of a column, as `config.method` says; `given` uses blocks."""
     if config.method == "scenes":
-        return Groups(index.scene, index.scenes, None, "scenes")
+        return Groups(index.scene, index.scenes, None, len(index.scenes), "scenes")
     if config.method == "column" and index.field is not None:
         codes, values = pd.factorize(index.field, sort=True)
-        return Groups(codes.astype(np.int64), [str(v) for v in values], None, f"values of `{config.column}`")
+        names = [str(v) for v in values]
+        return Groups(codes.astype(np.int64), names, None, len(names), f"values of `{config.column}`")
     return _blocks(index, config.block_size)
 
 
@@ -50,8 +83,7 @@ def _blocks(index: TileIndex, size: int) -> Groups:
         [unique // (rows * cols), (unique // cols % rows + row.min()) * size, (unique % cols + col.min()) * size],
         axis=1,
     )
-    names = [f"{index.scenes[scene]}_r{r}_c{c}" for scene, r, c in places.tolist()]
-    return Groups(of.astype(np.int64), names, places, "blocks")
+    return Groups(of.astype(np.int64), None, places, len(places), "blocks")
 
 
 def block_number(first: IntArray, length: IntArray, size: int) -> IntArray:
@@ -68,6 +100,8 @@ def block_number(first: IntArray, length: IntArray, size: int) -> IntArray:
 def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
     """Pairs of tiles with different keys whose windows overlap once one of them is widened by the guard band.
 
+    Windows are compared within scenes and, where the place on the ground is known, between scenes of one CRS.
+
     Args:
         index: The tiles.
         key: N numbers; only pairs that differ in it are wanted.
@@ -76,16 +110,26 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
     Returns:
         M x 2 positions in the index, sorted.
     """
-    chosen = np.flatnonzero(_in_mixed_scene(index.scene, key))
+    found = _close(np.flatnonzero(_in_mixed_scene(index.scene, key)), index.scene, index.window, key, guard)
+    if index.ground is not None and len(index.scenes) > 1:
+        of, window = index.ground.crs, index.ground.window
+        ground = _close(_in_meeting_scenes(of, window, index.scene, guard), of, window, key, guard)
+        found = np.concatenate([found, ground[index.scene[ground[:, 0]] != index.scene[ground[:, 1]]]])
+    ordered: IntArray = found[np.lexsort((found[:, 1], found[:, 0]))]
+    return ordered
+
+
+def _close(chosen: IntArray, place: IntArray, window: IntArray, key: IntArray, guard: int) -> IntArray:
+    """Pairs among the chosen tiles that lie in one place and are closer than the guard band, the smaller first."""
     if chosen.size == 0:
         return np.empty((0, 2), np.int64)
-    row, col, height, width = index.window[chosen].T
-    # Two windows can only be close if their centres are; the distance in units of the largest reach is then below 1.
+    row, col, height, width = window[chosen].T
+    # Two windows can only be close if their centres are: the distance in units of the largest reach is then below 1,
+    # and at most 1 less half a pixel. A radius between the two leaves out neighbours that merely touch.
     reach = max(int(height.max()), int(width.max())) + guard
-    points = np.stack(
-        [index.scene[chosen] * 4.0, (2 * row + height) / (2 * reach), (2 * col + width) / (2 * reach)], 1
-    )
-    pairs = cKDTree(points).query_pairs(1.0, p=np.inf, output_type="ndarray").astype(np.int64, copy=False)
+    points = np.stack([place[chosen] * 4.0, (2 * row + height) / (2 * reach), (2 * col + width) / (2 * reach)], 1)
+    radius = 1 - 0.25 / reach
+    pairs = cKDTree(points).query_pairs(radius, p=np.inf, output_type="ndarray").astype(np.int64, copy=False)
     pairs = pairs[key[chosen[pairs[:, 0]]] != key[chosen[pairs[:, 1]]]]
     a, b = pairs.T
     close = (
@@ -94,9 +138,23 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
         & (col[a] < col[b] + width[b] + guard)
         & (col[b] < col[a] + width[a] + guard)
     )
-    found = np.sort(chosen[pairs[close]], axis=1)
-    ordered: IntArray = found[np.lexsort((found[:, 1], found[:, 0]))]
-    return ordered
+    return np.sort(chosen[pairs[close]], axis=1)
+
+
+def _in_meeting_scenes(crs: IntArray, window: IntArray, scene: IntArray, guard: int) -> IntArray:
+    """Tiles with a known ground whose scene may meet another scene there."""
+    known = np.flatnonzero(crs >= 0)
+    ends = window[known, :2] + window[known, 2:]
+    frame = pd.DataFrame(np.hstack([window[known, :2], -ends]), columns=["top", "left", "bottom", "right"])
+    boxes = frame.assign(crs=crs[known]).groupby(scene[known]).min()
+    if len(boxes) > _MOST_BOXES:
+        return known
+    first, last = boxes[["top", "left"]].to_numpy(), -boxes[["bottom", "right"]].to_numpy()
+    meet = (first[:, None] < last[None] + guard).all(axis=2)
+    meet &= meet.T & (boxes["crs"].to_numpy()[:, None] == boxes["crs"].to_numpy())
+    np.fill_diagonal(meet, False)
+    chosen: IntArray = known[np.isin(scene[known], boxes.index[meet.any(axis=1)])]
+    return chosen
 
 
 def _in_mixed_scene(scene: IntArray, key: IntArray) -> BoolArray:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.config import SplitsConfig
+from tmcnet.dataset.ground import COLUMNS, Ground, locate
 from tmcnet.dataset.layout import tell
 from tmcnet.errors import InputError, Problem
 
@@ -38,6 +39,7 @@ class TileIndex:
         classes: K names.
         field: N values of the column that methods `column` and `given` look at; else None.
         subsets: N label subsets that the source gives, such as `R1;R5`; None unless they are asked for.
+        ground: Where the tiles lie on the ground; None where nothing is known.
     """
 
     tiles: Names
@@ -49,6 +51,7 @@ class TileIndex:
     classes: list[str]
     field: Names | None
     subsets: Names | None
+    ground: Ground | None = None
 
 
 def read_index(path: Path, config: SplitsConfig) -> TileIndex:
@@ -70,7 +73,8 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
     header = pd.read_csv(path, nrows=0).columns.tolist()
     shares = [name for name in header if name.startswith("share_")]
     _check_columns(path, header, texts, shares)
-    frame = _read(path, texts, [*_WINDOW, "label_share", *shares])
+    places = [name for name in COLUMNS if name in header]
+    frame = _read(path, texts, [*_WINDOW, "label_share", *shares, *places], "crs" in header)
     frame = frame[frame["role"] != "predict"].sort_values("tile", kind="stable", ignore_index=True)
     _check_rows(path, frame, shares, field)
     scene, scenes = _scenes(frame)
@@ -89,6 +93,7 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
         [name.removeprefix("share_") for name in shares],
         frame[field].to_numpy(object) if field else None,
         frame[subsets].to_numpy(object) if subsets else None,
+        locate(frame, scene, window),
     )
 
 
@@ -109,18 +114,20 @@ def index_sha256(path: Path) -> str:
     return hashlib.sha256(header + b"".join(sorted(r if r.endswith(b"\n") else r + ends for r in rows))).hexdigest()
 
 
-def _read(path: Path, texts: list[str], numbers: list[str]) -> pd.DataFrame:
+def _read(path: Path, texts: list[str], numbers: list[str], with_crs: bool) -> pd.DataFrame:
     """The wanted columns; a number that cannot be read becomes NaN."""
+    kinds = {**dict.fromkeys(texts, "str"), "role": "category", **({"crs": "category"} if with_crs else {})}
+    wanted = [*kinds, *numbers]
     try:
         return pd.read_csv(
             path,
-            usecols=[*texts, *numbers],
-            dtype={**dict.fromkeys(texts, "str"), **dict.fromkeys(numbers, "float64")},
+            usecols=wanted,
+            dtype={**kinds, **dict.fromkeys(numbers, "float64")},
             keep_default_na=False,
             na_values={name: ["", "nan", "NaN"] for name in numbers},
         )
     except ValueError:
-        frame = pd.read_csv(path, usecols=[*texts, *numbers], dtype="str", keep_default_na=False)
+        frame = pd.read_csv(path, usecols=wanted, dtype="str", keep_default_na=False)
         return frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in numbers})
 
 
@@ -178,11 +185,10 @@ def _scenes(frame: pd.DataFrame) -> tuple[IntArray, list[str]]:
     Ready-made tiles may have no scene, or one name for all and the same window: then no place in it is known, and
     each counts as a scene of its own.
     """
-    sizes = frame.groupby("scene", sort=False)["row"].transform("size")
-    ranges = [
-        frame.groupby("scene", sort=False)[name].transform(how) for name in ("row", "col") for how in ("min", "max")
-    ]
-    placeless = (frame["scene"] == "") | ((sizes > 1) & (ranges[0] == ranges[1]) & (ranges[2] == ranges[3]))
+    codes, _ = pd.factorize(frame["scene"])
+    first = frame[["row", "col"]].groupby(codes)
+    same = (first.transform("min") == first.transform("max")).all(axis=1).to_numpy()
+    placeless = (frame["scene"] == "").to_numpy() | (same & (np.bincount(codes)[codes] > 1))
     names = frame["scene"].mask(placeless, frame["tile"]) if placeless.any() else frame["scene"]
     codes, unique = pd.factorize(names)
     return codes.astype(np.int64), [str(name) for name in unique]

@@ -1,9 +1,10 @@
-"""Verify splits: recompute what their manifest vouches for, and say what changed."""
+"""Verify splits: recompute what their manifest vouches for, and say what changed and why."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,50 @@ from pydantic import ValidationError
 
 import tmcnet
 from tmcnet.config import SplitsConfig, subset_name
-from tmcnet.dataset.groups import close_pairs
-from tmcnet.dataset.index import IntArray, TileIndex, index_sha256, read_index
-from tmcnet.dataset.layout import KINDS, PARTS, SHOWN, tell
-from tmcnet.dataset.record import VERSION, list_entry, list_files
+from tmcnet.dataset import prints
+from tmcnet.dataset.checks import ANEW, Lists, chains_by_name, count, positions, problems_of
+from tmcnet.dataset.groups import in_pixels
+from tmcnet.dataset.index import TileIndex, index_sha256, read_index
+from tmcnet.dataset.layout import KINDS, tell
+from tmcnet.dataset.record import VERSION, list_entry, list_files, list_text
+from tmcnet.dataset.splits import draw
 from tmcnet.errors import InputError, Problem
-
-_ANEW = "Make the splits anew."
 
 
 @dataclass(frozen=True)
-class _Case:
-    """What is verified: the manifest, the config in it, the index, and the names in each list."""
+class _Made:
+    """A manifest that can be used, and the config in it."""
 
-    folder: Path
     manifest: dict[str, Any]
     config: SplitsConfig
-    index: TileIndex
-    lists: dict[str, list[str]]
 
-    def where(self, name: str) -> str:
-        return str(self.folder / f"{name}_RGB.txt")
+    @classmethod
+    def read(cls, folder: Path) -> _Made:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        config = SplitsConfig.model_validate(manifest["config"])
+        if manifest["version"] != VERSION:
+            raise ValueError(f"version {manifest['version']}")
+        for entry in manifest["lists"].values():
+            str(entry["sha256"])
+        list(manifest["dropped"])
+        return cls(manifest, config)
+
+    @property
+    def chains(self) -> list[list[str]]:
+        """Lists that have to be nested."""
+        fractions, draws = self.config.fractions, range(1, self.config.subsets + 1)
+        return [[*(subset_name(f, draw) for f in fractions), "train"] for draw in draws]
+
+    @property
+    def given(self) -> set[str]:
+        """Label fractions that the source gives."""
+        return {name for name, entry in self.manifest["lists"].items() if entry.get("given")}
 
 
 def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> list[Problem]:
     """Check splits against their manifest and the tile index.
+
+    Lists without a manifest, or with one that cannot be used, are checked as well for what must hold for any lists.
 
     Args:
         folder: Folder of the lists and `manifest.json`.
@@ -45,165 +65,156 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
         config: The section `splits` as it stands now; None: not compared.
 
     Returns:
-        Everything that is wrong: data, config or software that changed since; lists edited by hand; tiles in two
-        parts, in none, or doubled; label fractions that are not nested; parts that share pixels.
+        Everything that is wrong: data, config or software that changed since, and how; lists edited by hand; tiles in
+        two parts, in none, or doubled; label fractions that are not nested; parts that share pixels.
     """
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        made_with = SplitsConfig.model_validate(manifest["config"])
-        if manifest["version"] != VERSION:
-            raise ValueError(f"version {manifest['version']}")
-        recorded = {name: entry["sha256"] for name, entry in manifest["lists"].items()}
-        tiles = read_index(index, made_with)
-    except InputError as error:
-        return error.problems
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        return [Problem(str(folder / "manifest.json"), f"cannot be used ({error})", _ANEW)]
-    problems = _changed(manifest, made_with, index, config, folder)
-    problems += _files(folder, list(recorded))
-    lists = {name: _names(folder / f"{name}_RGB.txt") for name in recorded if (folder / f"{name}_RGB.txt").is_file()}
-    case = _Case(folder, manifest, made_with, tiles, lists)
-    return problems + _contents(case) + _parts(case) + _fractions(case) + _shared_pixels(case)
-
-
-def _changed(
-    manifest: dict[str, Any], made_with: SplitsConfig, index: Path, config: SplitsConfig | None, folder: Path
-) -> list[Problem]:
-    """What differs from when the splits were made: data, config, software."""
-    where = str(folder / "manifest.json")
     problems = []
-    if manifest.get("index_sha256") != index_sha256(index):
-        what = "the data changed: it is not the index that the splits were made from"
-        problems.append(Problem(str(index), what, _ANEW))
-    if config is not None and config != made_with:
-        now, then = config.model_dump(mode="json"), made_with.model_dump(mode="json")
-        keys = ", ".join(f"`splits.{k}` was {then[k]!r}, is {now[k]!r}" for k in now if now[k] != then[k])
-        problems.append(Problem(where, f"the config changed: {keys}", "Make the splits anew, or set the keys back."))
-    version = manifest.get("software_version")
+    made = None
+    try:
+        made = _Made.read(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        problems.append(Problem(str(folder / "manifest.json"), f"cannot be used ({error})", ANEW))
+    try:
+        tiles = read_index(index, made.config if made else SplitsConfig())
+    except InputError as error:
+        return problems + error.problems
+    changed = _changed(made, tiles, index, config, folder) if made else []
+    names = sorted({path.name.rsplit("_", 1)[0] for path in list_files(folder)})
+    listed = {n: _names(folder / f"{n}_RGB.txt") for n in names if (folder / f"{n}_RGB.txt").is_file()}
+    problems += _unpaired(folder, names) + _strangers(folder, listed, tiles)
+    found = {name: positions(tiles, some) for name, some in listed.items()}
+    members = {name: some[some >= 0] for name, some in found.items()}
+    dropped = positions(tiles, made.manifest["dropped"] if made else [])
+    lists = Lists(folder, tiles, members, dropped[dropped >= 0], made.config.guard if made else 0)
+    if made is None:
+        return problems + problems_of(lists, chains_by_name(listed), set())
+    problems = changed + problems
+    problems += _unknown_files(folder, made) + _contents(made, lists, listed)
+    return problems + problems_of(lists, made.chains, made.given)
+
+
+def _changed(made: _Made, tiles: TileIndex, index: Path, config: SplitsConfig | None, folder: Path) -> list[Problem]:
+    """What differs from when the splits were made: data, config, software."""
+    problems = []
+    same_data = made.manifest.get("index_sha256") == index_sha256(index)
+    if not same_data:
+        what = f"the data changed: {_data_changes(folder, tiles)}"
+        problems.append(Problem(str(index), what, ANEW))
+    problems += _config_changes(made, config, tiles, index, folder)
+    version = made.manifest.get("software_version")
     if version != tmcnet.__version__:
         what = f"the code changed: made by version {version}, this is {tmcnet.__version__}"
-        problems.append(Problem(where, what, "Make the splits anew, or go back to that version."))
+        problems.append(
+            Problem(str(folder / "manifest.json"), what, "Make the splits anew, or go back to that version.")
+        )
+    return problems + (_made_anew(made, tiles, index, folder) if same_data else [])
+
+
+def _data_changes(folder: Path, tiles: TileIndex) -> str:
+    then = prints.read(folder)
+    if then is None:
+        return f"it is not the index that the splits were made from; without {prints.FILE} no more is known"
+    return prints.differences(then, tiles)
+
+
+def _config_changes(
+    made: _Made, config: SplitsConfig | None, tiles: TileIndex, index: Path, folder: Path
+) -> list[Problem]:
+    if config is None:
+        return []
+    try:
+        now = in_pixels(config, tiles, str(index)).model_dump(mode="json")
+    except InputError as error:
+        return error.problems
+    then = made.config.model_dump(mode="json")
+    keys = ", ".join(f"`splits.{k}` was {then[k]!r}, is {now[k]!r}" for k in now if now[k] != then[k])
+    if not keys:
+        return []
+    what = f"the config changed: {keys}"
+    return [Problem(str(folder / "manifest.json"), what, "Make the splits anew, or set the keys back.")]
+
+
+def _made_anew(made: _Made, tiles: TileIndex, index: Path, folder: Path) -> list[Problem]:
+    """Lists that come out otherwise from the same data and config: the code changed, or the manifest did."""
+    try:
+        members = draw(tiles, made.config, str(index)).members
+    except InputError as error:
+        return error.problems
+    problems = []
+    for name, entry in made.manifest["lists"].items():
+        anew = tiles.tiles[members[name]] if name in members else np.empty(0, object)
+        if hashlib.sha256(list_text(anew)).hexdigest() == entry["sha256"]:
+            continue
+        there = folder / f"{name}_RGB.txt"
+        odd = set(anew.tolist()) ^ set(_names(there) if there.is_file() else [])
+        what = f"the code or the manifest changed: same data and config now give another {name}: {count(odd)} differ"
+        problems.append(Problem(str(folder / "manifest.json"), what, ANEW))
     return problems
 
 
-def _files(folder: Path, names: list[str]) -> list[Problem]:
-    """Lists that are missing, that nobody vouches for, or whose three files differ."""
+def _unpaired(folder: Path, names: list[str]) -> list[Problem]:
+    """Lists whose three files differ."""
     problems = []
-    expected = {f"{name}_{word}.txt" for name in names for word in KINDS.values()}
-    found = {path.name for path in list_files(folder)}
-    if expected - found:
-        problems.append(Problem(str(folder), f"lacks lists: {tell(expected - found)}", _ANEW))
-    if found - expected:
-        what = f"has lists that the manifest does not know: {tell(found - expected)}"
-        problems.append(Problem(str(folder), what, "Remove them, or make the splits anew."))
     for name in names:
         paths = [folder / f"{name}_{word}.txt" for word in KINDS.values()]
         if len({path.read_bytes() for path in paths if path.is_file()}) < 2:
             continue
-        tiles = [set(_names(path)) for path in paths if path.is_file()]
-        odd = set[str]().union(*tiles) - tiles[0].intersection(*tiles[1:])
+        tiles = [_names(path) for path in paths if path.is_file()]
+        counted = [Counter(some) for some in tiles]
+        odd = {tile for tile in set().union(*counted) if len({one[tile] for one in counted}) > 1}
+        if not odd:
+            odd = {tile for row in zip(*tiles, strict=True) if len(set(row)) > 1 for tile in row}
         if odd:
-            what = f"its three lists are not paired: {_count(odd)}"
-            problems.append(Problem(str(folder / f"{name}_*.txt"), what, _ANEW))
+            what = f"its three lists are not paired: {count(odd)}"
+            problems.append(Problem(str(folder / f"{name}_*.txt"), what, ANEW))
     return problems
 
 
-def _contents(case: _Case) -> list[Problem]:
-    """Lists edited by hand, doubled or unknown tiles, figures that do not follow from the lists."""
+def _strangers(folder: Path, listed: dict[str, list[str]], tiles: TileIndex) -> list[Problem]:
     problems = []
-    known = {tile: i for i, tile in enumerate(case.index.tiles)}
-    for name, tiles in case.lists.items():
-        strangers = [tile for tile in tiles if tile not in known]
-        doubled = {tile for tile, other in zip(sorted(tiles)[1:], sorted(tiles), strict=False) if tile == other}
+    for name, some in listed.items():
+        strangers = [tile for tile, position in zip(some, positions(tiles, some), strict=True) if position < 0]
         if strangers:
-            what = f"names tiles that the index does not have: {_count(strangers)}"
-            problems.append(Problem(case.where(name), what, _ANEW))
-        if doubled:
-            problems.append(Problem(case.where(name), f"names tiles twice: {_count(doubled)}", _ANEW))
-        members = np.array([known[tile] for tile in tiles if tile in known], np.int64)
-        recorded = case.manifest["lists"][name]
-        found = list_entry(case.index, members, bool(recorded.get("given")))
-        if strangers or doubled or found["sha256"] != recorded["sha256"]:
+            what = f"names tiles that the index does not have: {count(strangers)}"
+            problems.append(Problem(str(folder / f"{name}_RGB.txt"), what, ANEW))
+    return problems
+
+
+def _unknown_files(folder: Path, made: _Made) -> list[Problem]:
+    """Lists that are missing, or that nobody vouches for."""
+    problems = []
+    names = made.manifest["lists"]
+    expected = {f"{name}_{word}.txt" for name in names for word in KINDS.values()}
+    found = {path.name for path in list_files(folder)}
+    if expected - found:
+        problems.append(Problem(str(folder), f"lacks lists: {tell(expected - found)}", ANEW))
+    if found - expected:
+        what = f"has lists that the manifest does not know: {tell(found - expected)}"
+        problems.append(Problem(str(folder), what, "Remove them, or make the splits anew."))
+    absent = dict.fromkeys(name for chain in made.chains for name in chain if name not in names)
+    if absent:
+        what = f"has no list {', '.join(absent)}, which its config asks for"
+        problems.append(Problem(str(folder / "manifest.json"), what, ANEW))
+    return problems
+
+
+def _contents(made: _Made, lists: Lists, listed: dict[str, list[str]]) -> list[Problem]:
+    """Lists edited by hand, and figures that do not follow from the lists."""
+    problems = []
+    for name, recorded in made.manifest["lists"].items():
+        if name not in listed:
+            continue
+        text = list_text(np.array(listed[name], dtype=object))
+        if hashlib.sha256(text).hexdigest() != recorded["sha256"]:
             what = "was edited by hand: its hash is not the one in the manifest"
-            problems.append(Problem(case.where(name), what, "Make the splits anew, or restore the file."))
-        elif found != recorded:
-            differ = [key for key in found if found[key] != recorded.get(key)]
+            problems.append(Problem(lists.where(name), what, "Make the splits anew, or restore the file."))
+            continue
+        found = list_entry(lists.index, lists.members[name], bool(recorded.get("given")))
+        differ = [key for key in found if key != "sha256" and found[key] != recorded.get(key)]
+        if differ:
             what = f"says other {', '.join(differ)} of {name} than follow from its list and the index"
-            problems.append(Problem(str(case.folder / "manifest.json"), what, _ANEW))
+            problems.append(Problem(str(lists.folder / "manifest.json"), what, ANEW))
     return problems
-
-
-def _parts(case: _Case) -> list[Problem]:
-    """Tiles in two parts, in no part though not dropped, or without labels where labels are needed."""
-    problems = []
-    where = str(case.folder)
-    parts = {name: set(case.lists.get(name, [])) for name in PARTS} | {"dropped": set(case.manifest["dropped"])}
-    names = list(parts)
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            both = parts[one] & parts[other]
-            if both:
-                problems.append(Problem(where, f"tiles are in {one} and in {other}: {_count(both)}", _ANEW))
-    lost = set(case.index.tiles) - set().union(*parts.values())
-    if lost:
-        problems.append(Problem(where, f"tiles are in no part and not among the dropped: {_count(lost)}", _ANEW))
-    unlabelled = set(case.index.tiles[~case.index.labelled])
-    for name, tiles in case.lists.items():
-        blind = set(tiles) & unlabelled
-        if name != "train" and blind:
-            problems.append(Problem(case.where(name), f"names tiles without labels: {_count(blind)}", _ANEW))
-    return problems
-
-
-def _fractions(case: _Case) -> list[Problem]:
-    """Label fractions that leave the training part or do not contain the smaller ones."""
-    problems = []
-    given = {name for name, entry in case.manifest["lists"].items() if entry.get("given")}
-    for draw in range(1, case.config.subsets + 1):
-        chain = [subset_name(f, draw) for f in case.config.fractions] + ["train"]
-        absent = [name for name in chain if name not in case.manifest["lists"]]
-        if absent:
-            what = f"has no list {', '.join(absent)}, which its config asks for"
-            problems.append(Problem(str(case.folder / "manifest.json"), what, _ANEW))
-        chain = [name for name in chain if name in case.lists]
-        for i, small in enumerate(chain):
-            for large in chain[i + 1 :]:
-                outside = set(case.lists[small]) - set(case.lists[large])
-                # fractions that the source gives may be independent draws; the manifest warns of it
-                if outside and not {small, large} <= given:
-                    what = f"is not nested in {large}: {_count(outside)}"
-                    problems.append(Problem(case.where(small), what, _ANEW))
-    return problems
-
-
-def _shared_pixels(case: _Case) -> list[Problem]:
-    """Tiles of different parts that overlap, or are closer than the guard band."""
-    of = {tile: p for p, name in enumerate(PARTS) for tile in case.lists.get(name, [])}
-    part = np.array([of.get(tile, -1) for tile in case.index.tiles], np.int64)
-    placed = part >= 0
-    pairs = close_pairs(case.index, part, case.config.guard)
-    pairs = pairs[placed[pairs].all(axis=1)]
-    return [
-        Problem(
-            str(case.folder),
-            f"{PARTS[p]} and {PARTS[q]} share pixels or are closer than {case.config.guard} pixels: "
-            f"{_pairs(case.index, chosen)}",
-            _ANEW,
-        )
-        for p in range(len(PARTS))
-        for q in range(p + 1, len(PARTS))
-        if len(chosen := pairs[(np.sort(part[pairs], axis=1) == [p, q]).all(axis=1)])
-    ]
-
-
-def _pairs(index: TileIndex, pairs: IntArray) -> str:
-    shown = ", ".join(f"{index.tiles[a]} with {index.tiles[b]}" for a, b in pairs[:SHOWN])
-    return f"{shown} ({len(pairs)} pairs)"
-
-
-def _count(tiles: Iterable[str]) -> str:
-    known = sorted(set(tiles))
-    return f"{tell(known)} ({len(known)} in all)"
 
 
 def _names(path: Path) -> list[str]:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.config import SplitsConfig, subset_name
-from tmcnet.dataset.balance import FloatArray, Wish, assign, score
+from tmcnet.dataset.balance import FloatArray, Wish, assign
+from tmcnet.dataset.finish import (
+    DROPPED,
+    STRIPS,
+    TEST,
+    TRAIN,
+    VAL,
+    Finished,
+    Finisher,
+    PartArray,
+    drop,
+    part_totals,
+    search,
+    strips,
+)
 from tmcnet.dataset.groups import Groups, close_pairs, group_tiles
 from tmcnet.dataset.index import BoolArray, IntArray, Names, TileIndex
 from tmcnet.dataset.layout import PARTS, tell
 from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import generator
 
-PartArray = npt.NDArray[np.int8]
-
-TRAIN, VAL, TEST = range(3)
-"""Numbers of the parts, as in `PARTS`."""
-DROPPED = -1
 _UNDRAWN = -2
 
 
@@ -63,19 +72,29 @@ def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
         wanted = [VAL, TEST]
     if config.method == "given" and index.subsets is not None and wanted:
         start[_with_subsets(index.subsets, groups, config) & (start == _UNDRAWN)] = TRAIN
-    key = groups.of * 8 + start - _UNDRAWN
-    pairs = close_pairs(index, key, config.guard)
+    pairs = close_pairs(index, groups.of * 8 + start - _UNDRAWN, config.guard)
     if not wanted:
-        return _checked(index, _finish(index, start, pairs), groups, config, where)
-    parts = [TRAIN, *wanted]
-    finished = [_finish(index, _candidates(index, groups, start, parts, config, where)[0], pairs)]
-    if finished[0][1].any():
-        excess = _excess(index, finished[0][0], config)
-        finished += [
-            _finish(index, c, pairs) for c in _candidates(index, groups, start, parts, config, where, excess)
-        ]
-        finished = [finished[_best(index, finished, config)]]
-    return _checked(index, finished[0], groups, config, where)
+        return _checked(index, *drop(index, start, pairs), groups, config, where)
+    undrawn = start == _UNDRAWN
+    finish = Finisher.of(
+        index, pairs, config, lambda of_group: np.where(undrawn, of_group[groups.of], start).astype(np.int8)
+    )
+    task = _task(index, groups, start, [TRAIN, *wanted], config, where)
+    best = _searched(task, finish, config)
+    return _checked(index, best.part, best.by_guard, groups, config, where)
+
+
+def _searched(task: _Task, finish: Finisher, config: SplitsConfig) -> Finished:
+    """The best division found. Where tiles are lost to the guard band, more are tried and judged by what is left."""
+    shares = task.shares(config, (1.0, 1.0, 1.0))
+    drawn = task.draws(shares, config)
+    best = finish(drawn[0])
+    if not best.by_guard.any():
+        return best
+    corrected = task.shares(config, _excess(finish.index, best.part, config))
+    more = [*drawn[1:], *task.draws(corrected, config), *task.strips(shares, config), *task.strips(corrected, config)]
+    best = min(chain([best], map(finish, more)), key=lambda one: one.score)
+    return search(finish, best, task.drawn, np.array(list(shares), np.int8), generator(config.seed, "guarded parts"))
 
 
 def _given(index: TileIndex, config: SplitsConfig, where: str) -> PartArray:
@@ -109,7 +128,7 @@ def _with_subsets(subsets: Names, groups: Groups, config: SplitsConfig) -> BoolA
     wanted = set(drawn_lists(config))
     codes, values = pd.factorize(subsets)
     useful = np.array([any(f"train{name.strip()}" in wanted for name in str(v).split(";")) for v in values], bool)
-    used = np.zeros(len(groups.names), bool)
+    used = np.zeros(groups.n, bool)
     used[groups.of[useful[codes]]] = True
     chosen: BoolArray = used[groups.of]
     return chosen
@@ -122,52 +141,72 @@ def _excess(index: TileIndex, part: PartArray, config: SplitsConfig) -> list[flo
     return [max(float(n) / float(tiles.sum()) / share, 0.1) for n, share in zip(tiles, wanted, strict=True)]
 
 
-def _candidates(
-    index: TileIndex,
-    groups: Groups,
-    start: PartArray,
-    parts: list[int],
-    config: SplitsConfig,
-    where: str,
-    excess: Sequence[float] = (1.0, 1.0, 1.0),
-) -> list[PartArray]:
-    """The best ways found to draw the undrawn tiles, best first.
+@dataclass(frozen=True)
+class _Task:
+    """What is to be drawn: D groups with labelled tiles, among three parts or fewer.
 
-    Groups without labels go to the training part: there they serve pre-training. `excess` corrects the
-    wanted shares of the parts for what the guard band took from an earlier division.
+    Attributes:
+        groups: All groups; those without labels go to the training part, where they serve pre-training.
+        drawn: D numbers of groups.
+        counts: D labelled tiles.
+        areas: D x K class areas.
+        parts: The parts.
+        fixed: Labelled tiles that are in the training part already.
     """
-    undrawn = start == _UNDRAWN
-    labelled = undrawn & index.labelled
-    n_groups = len(groups.names)
-    counts = np.bincount(groups.of[labelled], minlength=n_groups).astype(np.float64)
-    columns = [np.bincount(groups.of[labelled], area, n_groups) for area in index.area[labelled].T]
-    areas = np.stack(columns, axis=1).astype(np.float64)
+
+    groups: Groups
+    drawn: IntArray
+    counts: FloatArray
+    areas: FloatArray
+    parts: list[int]
+    fixed: int
+
+    def shares(self, config: SplitsConfig, excess: Sequence[float]) -> dict[int, float]:
+        """Wanted share of each part among the drawn tiles.
+
+        `excess` corrects it for what the guard band took from an earlier division.
+        """
+        drawable = int(self.counts.sum())
+        wishes = {p: getattr(config.shares, PARTS[p]) / excess[p] for p in self.parts}
+        shares = {p: wish / sum(wishes.values()) for p, wish in wishes.items()}
+        if not self.fixed or not drawable:
+            return shares
+        wanted = {p: min(s * (self.fixed + drawable) / drawable, 1) for p, s in shares.items() if p != TRAIN}
+        rest = 1 - sum(wanted.values())
+        return {TRAIN: rest, **wanted} if rest > 0.01 else wanted
+
+    def draws(self, shares: dict[int, float], config: SplitsConfig) -> list[PartArray]:
+        """The best balanced ways found to draw, best first."""
+        wish = Wish.of(list(shares.values()), self.areas)
+        found = assign(self.counts, self.areas, wish, config.draws, generator(config.seed, "parts"))
+        return self._of_groups(found, shares)
+
+    def strips(self, shares: dict[int, float], config: SplitsConfig) -> list[PartArray]:
+        """Ways to draw with parts in one piece."""
+        wanted = np.array(list(shares.values())) / sum(shares.values())
+        rng = generator(config.seed, "strips")
+        return self._of_groups(strips(self.groups, self.drawn, self.counts, wanted, STRIPS, rng), shares)
+
+    def _of_groups(self, found: IntArray, shares: dict[int, float]) -> list[PartArray]:
+        result = np.full((len(found), self.groups.n), TRAIN, np.int8)
+        result[:, self.drawn] = np.array(list(shares), np.int8)[found]
+        return list(result)
+
+
+def _task(
+    index: TileIndex, groups: Groups, start: PartArray, parts: list[int], config: SplitsConfig, where: str
+) -> _Task:
+    labelled = (start == _UNDRAWN) & index.labelled
+    counts = np.bincount(groups.of[labelled], minlength=groups.n).astype(np.float64)
+    columns = [np.bincount(groups.of[labelled], area, groups.n) for area in index.area[labelled].T]
     drawn = np.flatnonzero(counts)
+    areas = np.stack(columns, axis=1).astype(np.float64)[drawn]
     fixed = int((index.labelled & (start == TRAIN)).sum())
-    shares = _shares(parts, config, excess, fixed, int(counts.sum()))
+    task = _Task(groups, drawn, counts[drawn], areas, parts, fixed)
+    shares = task.shares(config, (1.0, 1.0, 1.0))
     if len(drawn) < len(shares):
         raise InputError(_too_few(groups.noun, len(drawn), shares, where))
-    wish = Wish.of(list(shares.values()), areas[drawn])
-    rng = generator(config.seed, "parts")
-    found = []
-    for assignment in assign(counts[drawn], areas[drawn], wish, config.draws, rng):
-        of_group = np.full(n_groups, TRAIN, np.int8)
-        of_group[drawn] = np.array(list(shares), np.int8)[assignment]
-        found.append(np.where(undrawn, of_group[groups.of], start).astype(np.int8))
-    return found
-
-
-def _shares(
-    parts: list[int], config: SplitsConfig, excess: Sequence[float], fixed: int, drawable: int
-) -> dict[int, float]:
-    """Wanted share of each part among the tiles that are drawn; `fixed` training tiles are there already."""
-    wishes = {p: getattr(config.shares, PARTS[p]) / excess[p] for p in parts}
-    shares = {p: wish / sum(wishes.values()) for p, wish in wishes.items()}
-    if not fixed or not drawable:
-        return shares
-    wanted = {p: min(share * (fixed + drawable) / drawable, 1) for p, share in shares.items() if p != TRAIN}
-    rest = 1 - sum(wanted.values())
-    return {TRAIN: rest, **wanted} if rest > 0.01 else wanted
+    return task
 
 
 def _too_few(noun: str, found: int, shares: dict[int, float], where: str) -> Problem:
@@ -177,45 +216,16 @@ def _too_few(noun: str, found: int, shares: dict[int, float], where: str) -> Pro
     return Problem(where, f"{what} ({names}), of which each needs at least one", remedy)
 
 
-def _finish(index: TileIndex, part: PartArray, pairs: IntArray) -> tuple[PartArray, BoolArray]:
-    """Drop unlabelled tiles outside the training part, then tiles too close to another part."""
-    result = part.copy()
-    result[(part != TRAIN) & ~index.labelled] = DROPPED
-    by_guard = np.zeros(len(part), bool)
-    a, b = pairs[result[pairs[:, 0]] != result[pairs[:, 1]]].T
-    for losing in (VAL, TRAIN):
-        for one, other in ((a, b), (b, a)):
-            by_guard[one[(result[one] == losing) & (result[other] > losing)]] = True
-        result[by_guard] = DROPPED
-    return result, by_guard
-
-
-def _best(index: TileIndex, finished: list[tuple[PartArray, BoolArray]], config: SplitsConfig) -> int:
-    """The candidate that is nearest to the wish once tiles are dropped."""
-    shares = [config.shares.train, config.shares.val, config.shares.test]
-    wish = Wish.of(shares, index.area[index.labelled].astype(np.float64))
-    totals = [part_totals(index, part) for part, _ in finished]
-    return int(np.argmin(score(np.stack([t[0] for t in totals]), np.stack([t[1] for t in totals]), wish)))
-
-
-def part_totals(index: TileIndex, part: PartArray) -> tuple[FloatArray, FloatArray]:
-    """Labelled tiles (3) and class areas (3 x K) of the parts."""
-    members = [np.flatnonzero((part == p) & index.labelled) for p in range(len(PARTS))]
-    tiles = np.array([len(m) for m in members], np.float64)
-    return tiles, np.stack([index.area[m].sum(axis=0, dtype=np.int64) for m in members]).astype(np.float64)
-
-
 def _checked(
-    index: TileIndex, finished: tuple[PartArray, BoolArray], groups: Groups, config: SplitsConfig, where: str
+    index: TileIndex, part: PartArray, by_guard: BoolArray, groups: Groups, config: SplitsConfig, where: str
 ) -> Division:
-    part, by_guard = finished
     tiles, _ = part_totals(index, part)
     empty = [name for name, n in zip(PARTS, tiles, strict=True) if n == 0]
     if empty:
         sizes = ", ".join(f"{name} {int(n)}" for name, n in zip(PARTS, tiles, strict=True))
         what = (
             f"leaves no labelled tile in {' and '.join(empty)} ({sizes}; {int(by_guard.sum())} of {len(part)} tiles "
-            f"lost to the guard band of {config.guard} pixels; {len(groups.names)} {groups.noun})"
+            f"lost to the guard band of {config.guard} pixels or for overlap; {groups.n} {groups.noun})"
         )
         remedy = "Make `splits.block_size` or `splits.guard` smaller, add labelled scenes, or check `splits.given`."
         raise InputError(Problem(where, what, remedy))

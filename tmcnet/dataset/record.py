@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 import tmcnet
 from tmcnet.config import SplitsConfig
 from tmcnet.dataset.balance import FloatArray
+from tmcnet.dataset.finish import DROPPED, part_totals
 from tmcnet.dataset.index import IntArray, Names, TileIndex
 from tmcnet.dataset.layout import PARTS
-from tmcnet.dataset.parts import DROPPED, Division, part_totals
+from tmcnet.dataset.parts import Division
 
 VERSION = 1
 """Version of the manifest's own form."""
@@ -30,16 +32,20 @@ def build(
     index_sha256: str,
     lists: dict[str, IntArray],
     given: list[str],
+    correlation: dict[str, Any],
 ) -> dict[str, Any]:
     """The manifest as plain values; holds neither times nor paths, so that equal splits have equal manifests.
+
+    `blocks` is an iterator, since there may be as many as tiles; `write` takes it as it comes.
 
     Args:
         index: The tiles.
         division: Their parts.
-        config: The section `splits`.
+        config: The section `splits`, with `block_size` in pixels whatever it was given in.
         index_sha256: Hash of the index.
         lists: Positions of the tiles of each list.
         given: Names of the lists that the source gives.
+        correlation: Autocorrelation range of the labels, from `autocorrelation`.
     """
     tiles, areas = part_totals(index, division.part)
     shares = tiles / tiles.sum()
@@ -54,11 +60,14 @@ def build(
         "n_tiles": len(index.tiles),
         "lists": {name: list_entry(index, members, name in given) for name, members in lists.items()},
         "parts": _parts(index, division, shares),
-        "deviation": _round(class_deviation(areas)),
+        "deviation": _round(class_deviations(areas).max()),
+        "class_deviations": dict(zip(index.classes, map(_round, class_deviations(areas)), strict=True)),
         "size_deviation": _round(max(off)),
-        "n_groups": len(division.groups.names),
+        "autocorrelation": {**correlation, "block_size": config.block_size},
+        "n_groups": division.groups.n,
         "blocks": _blocks(index, division, config),
-        "groups": _groups(division, config),
+        "groups": _groups(division),
+        "tiles_on_ground": 0 if index.ground is None else int((index.ground.crs >= 0).sum()),
         "dropped": index.tiles[division.part == DROPPED].tolist(),
         "dropped_by_guard": int(division.by_guard.sum()),
         "dropped_unlabelled": int(((division.part == DROPPED) & ~division.by_guard).sum()),
@@ -67,16 +76,30 @@ def build(
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:
     """Write `manifest.json` with fixed formatting: long lists have one item a line."""
-    lines = [f"{_json(key)}: {_value(value)}" for key, value in manifest.items()]
-    (folder / "manifest.json").write_bytes(("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    with (folder / "manifest.json").open("w", encoding="utf-8", newline="\n") as file:
+        opening = "{\n"
+        for key, value in manifest.items():
+            file.write(f"{opening}{_json(key)}: ")
+            _write_value(file, value)
+            opening = ",\n"
+        file.write("\n}\n")
 
 
-def _value(value: Any) -> str:  # noqa: ANN401 - anything that JSON can hold
+def _write_value(file: TextIO, value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold, or an iterator
     if isinstance(value, dict) and value:
-        return "{\n" + ",\n".join(f" {_json(key)}: {_json(inner)}" for key, inner in value.items()) + "\n}"
-    if isinstance(value, list) and value:
-        return "[\n" + ",\n".join(f" {_json(item)}" for item in value) + "\n]"
-    return _json(value)
+        _write_items(file, "{}", (f"{_json(key)}: {_json(inner)}" for key, inner in value.items()))
+    elif isinstance(value, list | Iterator):
+        _write_items(file, "[]", map(_json, value))
+    else:
+        file.write(_json(value))
+
+
+def _write_items(file: TextIO, brackets: str, items: Iterable[str]) -> None:
+    before = f"{brackets[0]}\n "
+    for item in items:
+        file.write(before + item)
+        before = ",\n "
+    file.write(brackets if before[0] == brackets[0] else f"\n{brackets[1]}")
 
 
 def _json(value: Any) -> str:  # noqa: ANN401 - anything that JSON can hold
@@ -106,11 +129,12 @@ def class_shares(index: TileIndex, members: IntArray) -> dict[str, float]:
     return {name: _round(float(a)) for name, a in zip(index.classes, area / max(int(area.sum()), 1), strict=True)}
 
 
-def class_deviation(areas: FloatArray) -> float:
-    """Largest absolute difference of a class share between a part and the whole, from P x K class areas."""
+def class_deviations(areas: FloatArray) -> FloatArray:
+    """Largest absolute difference (K) of each class share between a part and the whole, from P x K class areas."""
     whole = areas.sum(axis=0)
     parts = areas / np.maximum(areas.sum(axis=1, keepdims=True), 1)
-    return float(np.abs(parts - whole / max(float(whole.sum()), 1)).max())
+    largest: FloatArray = np.abs(parts - whole / max(float(whole.sum()), 1)).max(axis=0)
+    return largest
 
 
 def _parts(index: TileIndex, division: Division, shares: FloatArray) -> dict[str, Any]:
@@ -128,36 +152,34 @@ def _parts(index: TileIndex, division: Division, shares: FloatArray) -> dict[str
     return parts
 
 
-def _blocks(index: TileIndex, division: Division, config: SplitsConfig) -> list[dict[str, Any]]:
+def _blocks(index: TileIndex, division: Division, config: SplitsConfig) -> Iterator[dict[str, Any]]:
     """Spatial blocks by the row and column of their first pixel, with their part and the tiles left in it."""
     places = division.groups.places
     if config.method != "blocks" or places is None:
-        return []
-    return [
-        {"scene": index.scenes[place[0]], "row": place[1], "col": place[2], "part": part, "tiles": n}
-        for place, (_, part, n) in zip(places.tolist(), _group_parts(division), strict=True)
-    ]
+        return
+    for (scene, row, col), (part, n) in zip(places, _group_parts(division), strict=True):
+        yield {"scene": index.scenes[scene], "row": int(row), "col": int(col), "part": part, "tiles": n}
 
 
-def _groups(division: Division, config: SplitsConfig) -> list[dict[str, Any]]:
+def _groups(division: Division) -> list[dict[str, Any]]:
     """Scenes or values of the column, with their part and the tiles left in it."""
-    if config.method not in ("scenes", "column"):
+    names = division.groups.names
+    if names is None:
         return []
-    return [{"group": name, "part": part, "tiles": n} for name, part, n in _group_parts(division)]
-
-
-def _group_parts(division: Division) -> list[tuple[str, str, int]]:
-    """Name, part and number of tiles of each group; a group that lost all its tiles is `dropped`."""
-    n_groups = len(division.groups.names)
-    kept = division.part != DROPPED
-    part = np.full(n_groups, DROPPED)
-    part[division.groups.of[kept]] = division.part[kept]
-    tiles = np.bincount(division.groups.of[kept], minlength=n_groups)
-    words = ("dropped", *PARTS)
     return [
-        (name, words[p - DROPPED], n)
-        for name, p, n in zip(division.groups.names, part.tolist(), tiles.tolist(), strict=True)
+        {"group": name, "part": part, "tiles": n}
+        for name, (part, n) in zip(names, _group_parts(division), strict=True)
     ]
+
+
+def _group_parts(division: Division) -> Iterator[tuple[str, int]]:
+    """Part and number of tiles of each group; a group that lost all its tiles is `dropped`."""
+    kept = division.part != DROPPED
+    part = np.full(division.groups.n, DROPPED)
+    part[division.groups.of[kept]] = division.part[kept]
+    tiles = np.bincount(division.groups.of[kept], minlength=division.groups.n)
+    words = ("dropped", *PARTS)
+    return ((words[p - DROPPED], int(n)) for p, n in zip(part, tiles, strict=True))
 
 
 def _round(value: float) -> float:

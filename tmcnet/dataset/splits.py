@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,34 @@ from typing import Any
 import numpy as np
 
 from tmcnet.config import SplitsConfig, fraction_name, subset_name
+from tmcnet.dataset import prints
+from tmcnet.dataset.autocorrelation import autocorrelation
+from tmcnet.dataset.checks import Lists, chains_by_name, problems_of
+from tmcnet.dataset.finish import DROPPED, TRAIN
 from tmcnet.dataset.fractions import draw_fractions
+from tmcnet.dataset.groups import in_pixels
 from tmcnet.dataset.index import BoolArray, IntArray, TileIndex, index_sha256, read_index
 from tmcnet.dataset.layout import KINDS, PARTS, tell
-from tmcnet.dataset.parts import DROPPED, TRAIN, Division, divide, drawn_lists
+from tmcnet.dataset.parts import Division, divide, drawn_lists
 from tmcnet.dataset.record import build, list_files, list_text, write
 from tmcnet.errors import InputError, Problem
+from tmcnet.seeding import generator
 
 
 @dataclass(frozen=True)
-class _Lists:
-    """Positions of tiles by list name; which lists the source gives; warnings."""
+class Splits:
+    """Splits before they are written.
 
+    Attributes:
+        division: Tiles divided into parts.
+        config: The config, with `block_size` in pixels whatever it was given in.
+        members: Positions in the index of the tiles of each list.
+        given: Names of the lists that the source gives.
+        warnings: Sentences about given lists.
+    """
+
+    division: Division
+    config: SplitsConfig
     members: dict[str, IntArray]
     given: list[str]
     warnings: list[str]
@@ -30,42 +47,69 @@ def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
     """Divide tiles into parts and label fractions, and write their lists and the manifest.
 
     Reads the index alone. The same index and config give the same files, byte for byte, whatever the order of rows.
-    Lists left in the folder by earlier splits are removed.
+    Lists left in the folder by earlier splits are removed. What must hold for any lists is checked before they are
+    written.
 
     Args:
         index: `tiles/index.csv`.
         config: The section `splits`.
-        folder: Where the lists `train_RGB.txt`, ... and `manifest.json` go.
+        folder: Where the lists `train_RGB.txt`, ..., `manifest.json` and `tiles.csv` go.
 
     Raises:
         InputError: If the index is wrong or no such division exists.
     """
     tiles = read_index(index, config)
-    division = divide(tiles, config, str(index))
-    lists = _label_lists(tiles, division, config, index)
+    splits = draw(tiles, config, str(index))
+    _check(tiles, splits, folder)
+    correlation = autocorrelation(tiles, generator(config.seed, "autocorrelation"))
     folder.mkdir(parents=True, exist_ok=True)
     for stale in list_files(folder):
         stale.unlink()
-    for name, members in lists.members.items():
+    for name, members in splits.members.items():
         text = list_text(tiles.tiles[members])
         for word in KINDS.values():
             (folder / f"{name}_{word}.txt").write_bytes(text)
-    manifest = build(tiles, division, config, index_sha256(index), lists.members, lists.given)
-    manifest["warnings"] = _absent(manifest) + lists.warnings
+    prints.write(folder, tiles)
+    sha256 = index_sha256(index)
+    manifest = build(tiles, splits.division, splits.config, sha256, splits.members, splits.given, correlation)
+    manifest["warnings"] = _absent(manifest) + splits.warnings + _blocks_too_small(splits.config, correlation)
+    for warning in manifest["warnings"]:
+        print(warning, file=sys.stderr, flush=True)
     write(folder, manifest)
 
 
-def _label_lists(tiles: TileIndex, division: Division, config: SplitsConfig, index: Path) -> _Lists:
+def draw(tiles: TileIndex, config: SplitsConfig, where: str) -> Splits:
+    """Divide tiles into parts and label fractions.
+
+    Args:
+        tiles: The index.
+        config: The section `splits`.
+        where: The index file, for messages.
+
+    Raises:
+        InputError: If no such division exists.
+    """
+    config = in_pixels(config, tiles, where)
+    division = divide(tiles, config, where)
     members = {name: np.flatnonzero(division.part == p) for p, name in enumerate(PARTS)}
     labelled = np.flatnonzero((division.part == TRAIN) & tiles.labelled)
-    given, warnings = _given_fractions(tiles, division, config, index)
+    given, warnings = _given_fractions(tiles, division, config, where)
     subsets, more = draw_fractions(tiles.area[labelled], config, {n: mask[labelled] for n, mask in given.items()})
     members.update({name: labelled[positions] for name, positions in subsets.items()})
-    return _Lists(members, sorted(given), warnings + more)
+    return Splits(division, config, members, sorted(given), warnings + more)
+
+
+def _check(tiles: TileIndex, splits: Splits, folder: Path) -> None:
+    """Stop if the lists break what must hold for any lists; that would be a fault of this program."""
+    dropped = np.flatnonzero(splits.division.part == DROPPED)
+    lists = Lists(folder, tiles, splits.members, dropped, splits.config.guard)
+    problems = problems_of(lists, chains_by_name(splits.members), set(splits.given))
+    if problems:
+        raise RuntimeError("\n".join(map(str, problems)))
 
 
 def _given_fractions(
-    tiles: TileIndex, division: Division, config: SplitsConfig, index: Path
+    tiles: TileIndex, division: Division, config: SplitsConfig, where: str
 ) -> tuple[dict[str, BoolArray], list[str]]:
     """Membership (N) of the label fractions that the source gives, by list name, and warnings.
 
@@ -89,7 +133,7 @@ def _given_fractions(
         if strangers.any():
             what = f"label fraction {name} has tiles that are not in train: {tell(tiles.tiles[strangers])}"
             remedy = "Mend the source's lists, or set `splits.given_fractions` to false."
-            problems.append(Problem(str(index), what, remedy))
+            problems.append(Problem(where, what, remedy))
         useless = mask & ~strangers & ((division.part == DROPPED) | ~tiles.labelled)
         if useless.any():
             warnings.append(f"{name} lost tiles without labels or dropped: {tell(tiles.tiles[useless])}.")
@@ -100,6 +144,23 @@ def _given_fractions(
     if unknown:
         warnings.append(f"The source gives no label fractions {', '.join(unknown)}; they are drawn.")
     return given, warnings
+
+
+def _blocks_too_small(config: SplitsConfig, correlation: dict[str, Any]) -> list[str]:
+    """A sentence where blocks are smaller than the labels' autocorrelation range, or where it cannot be told."""
+    if config.method != "blocks":
+        return []
+    if correlation["relation"] == "unknown":
+        return [f"Whether blocks are large enough for independent parts cannot be told: {correlation['reason']}."]
+    length, metres = correlation["range_pixels"], correlation["range_metres"]
+    if config.block_size >= length:
+        return []
+    on_ground = "" if metres is None else f", {metres} m"
+    return [
+        f"Blocks of {config.block_size} pixels are smaller than the distance over which labels are alike "
+        f"({correlation['relation']} {length} pixels{on_ground}): neighbouring parts are not independent and scores "
+        "come out too high. Make the blocks larger, or divide by scenes."
+    ]
 
 
 def _absent(manifest: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 # Stage 4: parts, label fractions, and the band statistics of the training part.
 #   needs: {results_dir}/tiles/index.csv (and the training tiles, for the statistics)
-#   gives: {results_dir}/splits/manifest.json and <list>_{RGB,SAR,lbl}.txt
+#   gives: {results_dir}/splits/manifest.json, <list>_{RGB,SAR,lbl}.txt and tiles.csv (what each tile was like)
 #          {results_dir}/normalisation.json
 #          {results_dir}/seed/, on demand: tiles and lists in the layout of the published code
 
@@ -10,6 +10,7 @@ rule make_splits:
         index=rules.make_tiles.output.index,
     output:
         manifest=f"{RESULTS}/splits/manifest.json",
+        tiles=f"{RESULTS}/splits/tiles.csv",
         train=f"{RESULTS}/splits/train_RGB.txt",
         val=f"{RESULTS}/splits/val_RGB.txt",
         test=f"{RESULTS}/splits/test_RGB.txt",
@@ -60,7 +61,7 @@ rule verify_splits:
     params:
         **section("splits"),
     message:
-        "Recomputing the splits' hashes"
+        "Recomputing the splits and saying what changed"
     script:
         "../scripts/verify_splits.py"
 

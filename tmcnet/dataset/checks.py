@@ -1,0 +1,152 @@
+"""What must hold for any lists of parts and label fractions, whoever made them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tmcnet.dataset.groups import close_pairs
+from tmcnet.dataset.index import IntArray, Names, TileIndex
+from tmcnet.dataset.layout import PARTS, SHOWN, tell
+from tmcnet.errors import Problem
+
+ANEW = "Make the splits anew."
+
+_FRACTION = re.compile(r"^trainR(?P<percent>\d+(?:\.\d+)?)(?:_s(?P<draw>\d+))?$")
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists of tiles as positions in the index.
+
+    Attributes:
+        folder: Where they lie, for messages.
+        index: The tiles.
+        members: Positions of the tiles of each list, those that the index has.
+        dropped: Positions of the tiles that are in no part on purpose.
+        guard: Width in pixels of the band that has to be empty between parts.
+    """
+
+    folder: Path
+    index: TileIndex
+    members: Mapping[str, IntArray]
+    dropped: IntArray
+    guard: int
+
+    def where(self, name: str) -> str:
+        """The file of a list, for messages."""
+        return str(self.folder / f"{name}_RGB.txt")
+
+
+def positions(index: TileIndex, names: Sequence[str]) -> IntArray:
+    """Positions of tiles in the index; -1 for those that it does not have."""
+    found: IntArray = pd.Index(index.tiles).get_indexer(pd.Index(np.array(names, dtype=object))).astype(np.int64)
+    return found
+
+
+def chains_by_name(names: Iterable[str]) -> list[list[str]]:
+    """Lists of each draw of label fractions that have to be nested, smallest first, ending with `train`."""
+    draws: dict[str, list[tuple[float, str]]] = {}
+    for name in names:
+        if match := _FRACTION.match(name):
+            draws.setdefault(match["draw"] or "1", []).append((float(match["percent"]), name))
+    return [[*(name for _, name in sorted(draw)), "train"] for _, draw in sorted(draws.items())]
+
+
+def problems_of(lists: Lists, chains: Iterable[Sequence[str]], given: Set[str]) -> list[Problem]:
+    """Everything wrong with lists: tiles doubled, in two parts, in none, unlabelled, not nested, too close.
+
+    Args:
+        lists: The lists.
+        chains: Names of lists that have to contain one another, smallest first.
+        given: Label fractions that the source gives; they may be independent draws.
+    """
+    return [*_doubled(lists), *_parts(lists), *_unlabelled(lists), *_nested(lists, chains, given), *_apart(lists)]
+
+
+def count(tiles: Iterable[str]) -> str:
+    """The first tiles by name, and how many there are."""
+    known = sorted(set(tiles))
+    return f"{tell(known)} ({len(known)} in all)"
+
+
+def _doubled(lists: Lists) -> list[Problem]:
+    problems = []
+    for name, members in lists.members.items():
+        unique, counts = np.unique(members, return_counts=True)
+        if (counts > 1).any():
+            what = f"names tiles twice: {count(lists.index.tiles[unique[counts > 1]])}"
+            problems.append(Problem(lists.where(name), what, ANEW))
+    return problems
+
+
+def _parts(lists: Lists) -> list[Problem]:
+    """Tiles in two parts, or in no part though not dropped."""
+    where, tiles = str(lists.folder), lists.index.tiles
+    parts = {name: lists.members.get(name, np.empty(0, np.int64)) for name in PARTS} | {"dropped": lists.dropped}
+    masks = np.zeros((len(parts), len(tiles)), bool)
+    for mask, members in zip(masks, parts.values(), strict=True):
+        mask[members] = True
+    names = list(parts)
+    problems = []
+    for i, one in enumerate(names):
+        for j, other in enumerate(names[i + 1 :], i + 1):
+            if len(both := tiles[masks[i] & masks[j]]):
+                problems.append(Problem(where, f"tiles are in {one} and in {other}: {count(both)}", ANEW))
+    if len(lost := tiles[~masks.any(axis=0)]):
+        problems.append(Problem(where, f"tiles are in no part and not among the dropped: {count(lost)}", ANEW))
+    return problems
+
+
+def _unlabelled(lists: Lists) -> list[Problem]:
+    """Tiles without labels where labels are needed: everywhere but in the training part."""
+    return [
+        Problem(lists.where(name), f"names tiles without labels: {count(lists.index.tiles[blind])}", ANEW)
+        for name, members in lists.members.items()
+        if name != "train" and len(blind := members[~lists.index.labelled[members]])
+    ]
+
+
+def _nested(lists: Lists, chains: Iterable[Sequence[str]], given: Set[str]) -> list[Problem]:
+    """Label fractions that leave the training part or do not contain the smaller ones."""
+    problems = []
+    for chain in chains:
+        known = [name for name in chain if name in lists.members]
+        for i, small in enumerate(known):
+            for large in known[i + 1 :]:
+                outside = lists.members[small][~np.isin(lists.members[small], lists.members[large])]
+                if len(outside) and not {small, large} <= given:
+                    what = f"is not nested in {large}: {count(lists.index.tiles[outside])}"
+                    problems.append(Problem(lists.where(small), what, ANEW))
+    return problems
+
+
+def _apart(lists: Lists) -> list[Problem]:
+    """Tiles of different parts that overlap, in their scene or on the ground, or are closer than the guard band."""
+    part = np.full(len(lists.index.tiles), -1, np.int64)
+    for p, name in enumerate(PARTS):
+        part[lists.members.get(name, np.empty(0, np.int64))] = p
+    pairs = close_pairs(lists.index, part, lists.guard)
+    pairs = pairs[(part[pairs] >= 0).all(axis=1)]
+    of = np.sort(part[pairs], axis=1)
+    return [
+        Problem(
+            str(lists.folder),
+            f"{PARTS[p]} and {PARTS[q]} share pixels or are closer than {lists.guard} pixels: "
+            f"{_pairs(lists.index.tiles, chosen)}",
+            ANEW,
+        )
+        for p in range(len(PARTS))
+        for q in range(p + 1, len(PARTS))
+        if len(chosen := pairs[(of == [p, q]).all(axis=1)])
+    ]
+
+
+def _pairs(tiles: Names, pairs: IntArray) -> str:
+    shown = ", ".join(f"{tiles[a]} with {tiles[b]}" for a, b in pairs[:SHOWN])
+    return f"{shown} ({len(pairs)} pairs)"
