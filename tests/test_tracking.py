@@ -79,17 +79,21 @@ def test_sync_records_once_updates_changes_and_marks_what_is_gone(folder, quiet)
     parent = {a.path for a in client.list_artifacts(first["fixture"]["run_id"])}
     assert {"config.yaml", "manifest.json", "metrics.csv"} <= parent
 
-    sync(root, config, out, {"git_commit": "another commit, same results"})
+    sync(root, config, out, {"git_commit": "another commit, same results", "data_version": "123.dir"})
     second = rows_of(out)
     assert {row["status"] for row in second.values()} == {"unchanged"}
     assert {n: row["run_id"] for n, row in first.items()} == {n: row["run_id"] for n, row in second.items()}
+    for run in runs_of(root, config)[1].values():
+        assert (run.data.tags["git_commit"], run.data.tags["data_version"]) == ("abc", "123.dir")
 
     scores["miou"] = 0.999
     (root / "evaluate" / name / "metrics.json").write_text(json.dumps(scores))
     shutil.move(root / "pretrain" / "tmcnet_reference", root / "elsewhere")
-    sync(root, config, out, {})
+    sync(root, config, out, {"data_version": "456.dir"})
     client, runs = runs_of(root, config)
     third = rows_of(out)
+    assert {run.data.tags["data_version"] for n, run in runs.items() if n != "tmcnet_reference"} == {"456.dir"}
+    assert runs["tmcnet_reference"].data.tags["data_version"] == "123.dir"
     assert third[name]["status"] == "updated"
     assert third["tmcnet"]["status"] == "unchanged"
     assert third["tmcnet_reference"]["status"] == "stale"

@@ -28,6 +28,7 @@ KEY = "tmcnet.key"
 HASH = "tmcnet.hash"
 STALE = "tmcnet.stale"
 _PARENT = "mlflow.parentRunId"
+_DATA = "data_"
 _BATCH = 1000
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -63,7 +64,8 @@ def sync(results: Path, config: Config, out: Path, tags: dict[str, str]) -> None
         results: The results folder.
         config: The config that it was made with; `tracking.uri` says where to send it.
         out: Table of what was recorded: `run, kind, run_id, status`.
-        tags: Further tags of every new run, such as `git_commit` and `dirty`.
+        tags: Further tags of every new run, such as `git_commit`. Those that name the data (`data_...`) are kept up
+            to date in runs that stay, too: the same data may have come under version control only now.
     """
     records = [sweep_record(results, config), *collect(results, config)]
     rows: list[Row] = []
@@ -175,11 +177,15 @@ class _Store:
     def _sync_sweep(self, record: Record) -> Row:
         """The sweep's own run. It is updated in place, because its children refer to it; so it has no params."""
         old = self.known.get(self._key(record))
-        if old is not None and old.data.tags.get(HASH) == record.hash:
+        if old is None:
+            run_id = self._create(record, None)
+            self._fill(run_id, record)
+            return Row(record.name, record.kind, run_id, "new")
+        self._name_data(old)
+        if old.data.tags.get(HASH) == record.hash:
             return Row(record.name, record.kind, old.info.run_id, "unchanged")
-        run_id = old.info.run_id if old is not None else self._create(record, None)
-        self._fill(run_id, record)
-        return Row(record.name, record.kind, run_id, "new" if old is None else "updated")
+        self._fill(old.info.run_id, record)
+        return Row(record.name, record.kind, old.info.run_id, "updated")
 
     def _sync_child(self, record: Record, parent: str) -> Row:
         old = self.known.get(self._key(record))
@@ -189,12 +195,18 @@ class _Store:
         if old is not None and old.data.tags.get(HASH) == record.hash:
             if STALE in old.data.tags:
                 self.client.delete_tag(old.info.run_id, STALE)
+            self._name_data(old)
             return Row(record.name, record.kind, old.info.run_id, "unchanged")
         run_id = self._create(record, parent)
         self._fill(run_id, record)
         if old is not None:  # params cannot be changed, so a changed run is recorded anew and the old one deleted
             self.client.delete_run(old.info.run_id)
         return Row(record.name, record.kind, run_id, "new" if old is None else "updated")
+
+    def _name_data(self, run: Tracked) -> None:
+        for key, value in self.tags.items():
+            if key.startswith(_DATA) and run.data.tags.get(key) != value:
+                self.client.set_tag(run.info.run_id, key, value)
 
     def _create(self, record: Record, parent: str | None) -> str:
         tags = {**self.tags, **record.tags, KEY: self._key(record), **({_PARENT: parent} if parent else {})}

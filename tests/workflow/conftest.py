@@ -40,7 +40,12 @@ def snakemake(tmp_path: Path) -> Snakemake:
     (tmp_path / "tiny.yaml").write_text(TINY)
 
     def call(
-        *targets: str, recipe: str | None = None, change: str = "", dry: bool = False, **overrides: str
+        *targets: str,
+        recipe: str | None = None,
+        change: str = "",
+        dry: bool = False,
+        keep_going: bool = False,
+        **overrides: str,
     ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "change.yaml").write_text(change or "{}")
         recipes = [str(ROOT / "config" / "recipes" / f"{recipe}.yaml")] if recipe else []
@@ -49,6 +54,7 @@ def snakemake(tmp_path: Path) -> Snakemake:
             *(str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile")),
             *("--directory", str(tmp_path), "--cores", "1"),
             *(["--dry-run"] if dry else []),
+            *(["--keep-going"] if keep_going else []),
             *("--configfile", *layers, str(tmp_path / "change.yaml")),
             *(("--config", *(f"{k}={v}" for k, v in overrides.items())) if overrides else ()),
             *("--", *targets),

@@ -1,4 +1,7 @@
 # The checked config, and what all stages ask of it.
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -17,6 +20,7 @@ DATA = CONFIG.data_root
 TILED = CONFIG.source.layout in ("tiles", "seed")
 RUNS = {run.name: run for run in CONFIG.runs}
 MAP_RUNS = [run.name for run in CONFIG.map_runs]
+MAPPED = [*MAP_RUNS, *CONFIG.maps.models]
 
 try:
     ENTRIES = {entry.scene: entry for entry in find_entries(CONFIG.source, Path(DATA))}
@@ -24,6 +28,19 @@ except InputError as error:
     raise WorkflowError(f"The imagery must be mended:\n{error}") from None
 
 SCENES = [] if TILED else sorted(ENTRIES)
+
+for key, files in (
+    ("pretrain.weights", CONFIG.pretrain.weights),
+    ("maps.models", CONFIG.maps.models),
+):
+    missing = [
+        f"`{name}`: {path}" for name, path in files.items() if not Path(path).is_file()
+    ]
+    if missing:
+        raise WorkflowError(
+            f"The config must be mended:\n- config key `{key}`: no such file: {', '.join(missing)}. "
+            "Correct the path; relative paths start in the folder the workflow is run in."
+        )
 
 
 def section(*names):
@@ -47,6 +64,13 @@ def start_weights(wildcards):
     )
 
 
+def map_weights(wildcards):
+    """The network that draws a map: a file named in the config, or that of a run."""
+    if wildcards.run in CONFIG.maps.models:
+        return CONFIG.maps.models[wildcards.run]
+    return f"{RESULTS}/finetune/{run_of(wildcards)}/weights.safetensors"
+
+
 def run_of(wildcards):
     """The name of the run, once it is known to belong to the sweep."""
     if wildcards.run not in RUNS:
@@ -59,3 +83,13 @@ def run_of(wildcards):
 def folder(*parts):
     """A function that gives a folder below the results, for params that name more than one file."""
     return lambda wildcards: str(Path(RESULTS, *parts))
+
+
+def report_gaps():
+    """After a failure, write the report of what there is, so that one failed run does not hide the others."""
+    job = {
+        "config": CONFIG.model_dump(mode="json"),
+        "data_version": rules.write_report.input.data_version,
+    }
+    script = Path(workflow.basedir, "workflow", "scripts", "report_gaps.py")
+    subprocess.run([sys.executable, str(script)], input=json.dumps(job), text=True)

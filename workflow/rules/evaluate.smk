@@ -1,8 +1,10 @@
 # Stage 7: scores on the test part, and maps of whole scenes.
-#   needs: {results_dir}/finetune/<run>/weights.safetensors, test tiles, {results_dir}/scenes/
+#   needs: {results_dir}/finetune/<run>/weights.safetensors (or files of `maps.models`), test tiles,
+#          {results_dir}/scenes/
 #   gives: {results_dir}/evaluate/<run>/{metrics.json,tiles.npz}
-#          {results_dir}/maps/<scene>/<run>.tif with <run>_confidence.tif, and maps/<run>.csv
-#          {results_dir}/metrics.csv, metrics.json, comparisons.csv
+#          {results_dir}/maps/<scene>/<run>.tif with <run>_confidence.tif, and maps/<run>.csv; where the config asks
+#          for them <run>_rgb.tif and <run>.gpkg; the names of `maps.models` stand beside those of runs
+#          {results_dir}/metrics.csv, metrics.json, comparisons.csv, scores.json
 
 
 rule evaluate_run:
@@ -23,8 +25,10 @@ rule evaluate_run:
     threads: CONFIG.compute.finetune_threads
     resources:
         gpu=int(CONFIG.compute.accelerator == "gpu"),
+        mem_mb=CONFIG.compute.memory_mb(cached=False),
     params:
-        **section("evaluate", "compute"),
+        **section("evaluate"),
+        compute=CONFIG.compute.numerics(),
         run=run_of,
     message:
         "Scoring {wildcards.run} on the test part"
@@ -34,7 +38,7 @@ rule evaluate_run:
 
 rule map_scenes:
     input:
-        weights=rules.finetune_run.output.weights,
+        weights=map_weights,
         scenes=rules.make_tiles.input.scenes,
         tiles=rules.make_tiles.output.index,
         test=rules.make_splits.output.test,
@@ -53,8 +57,13 @@ rule map_scenes:
     threads: CONFIG.compute.finetune_threads
     resources:
         gpu=int(CONFIG.compute.accelerator == "gpu"),
+        mem_mb=CONFIG.compute.memory_mb(cached=False),
     params:
-        **section("maps", "compute"),
+        # Which runs and models draw maps is no matter of the single map.
+        maps=CONFIG.maps.model_dump(
+            mode="json", exclude={"fractions", "seeds", "models"}
+        ),
+        compute=CONFIG.compute.numerics(),
         scenes=SCENES,
         scenes_root=folder("scenes"),
     message:
@@ -72,6 +81,7 @@ rule summarise:
         csv=f"{RESULTS}/metrics.csv",
         json=f"{RESULTS}/metrics.json",
         comparisons=f"{RESULTS}/comparisons.csv",
+        scores=f"{RESULTS}/scores.json",
     log:
         f"{RESULTS}/logs/summarise.log",
     benchmark:
@@ -95,4 +105,4 @@ rule evaluate:
 
 rule maps:
     input:
-        expand(rules.map_scenes.output.table, run=MAP_RUNS),
+        expand(rules.map_scenes.output.table, run=MAPPED),

@@ -3,11 +3,20 @@
 #   gives: {results_dir}/tracking.csv and the records in MLflow, {results_dir}/report.html
 
 
+# DVC's record of the raw data: that of the data root or of a folder above it, else those just inside it.
+DATA_RECORDS = [
+    f"{folder}.dvc"
+    for folder in (Path(DATA), *Path(DATA).parents)
+    if folder.name and Path(f"{folder}.dvc").is_file()
+][:1] or sorted(map(str, Path(DATA).glob("*.dvc")))
+
+
 rule track:
     input:
         metrics=rules.summarise.output,
         pretrain=rules.pretrain.input,
         finetune=rules.finetune.input,
+        data_version=DATA_RECORDS,
     output:
         f"{RESULTS}/tracking.csv",
     log:
@@ -28,13 +37,14 @@ rule track:
 rule write_report:
     input:
         inventory=rules.take_inventory.output,
-        alignment=rules.alignment.input,
+        alignment=rules.make_tiles.input.scenes,
         manifest=rules.make_splits.output.manifest,
         pretrain=rules.pretrain.input,
         finetune=rules.finetune.input,
         metrics=rules.summarise.output,
         maps=rules.maps.input,
         tracking=rules.track.output,
+        data_version=DATA_RECORDS,
     output:
         f"{RESULTS}/report.html",
     log:

@@ -15,6 +15,6 @@ with logged(snakemake.log[0]):
         weights=Path(snakemake.input.weights),
         run=Run.parse(snakemake.params.run),
         config=EvaluateConfig.model_validate(snakemake.params.evaluate),
-        compute=ComputeConfig.model_validate(snakemake.params.compute),
+        compute=ComputeConfig(**snakemake.params.compute, finetune_threads=snakemake.threads),
         out=Path(snakemake.output.metrics).parent,
     )

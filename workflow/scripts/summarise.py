@@ -17,4 +17,5 @@ with logged(snakemake.log[0]):
         metrics_csv=Path(snakemake.output.csv),
         metrics_json=Path(snakemake.output.json),
         comparisons_csv=Path(snakemake.output.comparisons),
+        scores_json=Path(snakemake.output.scores),
     )

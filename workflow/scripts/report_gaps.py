@@ -1,0 +1,34 @@
+"""After a failure: the report of what there is. Reads {config, data_version} as JSON from standard input.
+
+Snakemake never starts a job whose input is missing, so one failed training would leave no report at all.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from _provenance import provenance
+
+from tmcnet.config import Config
+from tmcnet.errors import InputError
+from tmcnet.evaluate.outdated import forget_outdated
+from tmcnet.evaluate.summary import summarise
+from tmcnet.report import build
+
+job = json.load(sys.stdin)
+config = Config.model_validate(job["config"])
+results = Path(config.results_dir)
+report = results / "report.html"
+tables = [results / name for name in ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json")]
+manifest, index = results / "splits" / "manifest.json", results / "tiles" / "index.csv"
+
+forget_outdated(results, config.runs)
+try:
+    summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, *tables)
+except (InputError, OSError):
+    sys.exit()  # nothing was scored yet: the message of the failed job says it all
+build(results, config, report, provenance(results, job["data_version"]))
+for path in (report, *tables):
+    os.utime(path, (0, 0))  # older than anything: the next run makes them anew
+print(f"{report} shows what there is, and which runs are missing.", file=sys.stderr)
