@@ -21,7 +21,7 @@ def test_a_failed_run_is_a_gap_in_the_report(snakemake, tmp_path):
     assert done.returncode != 0
     assert "broken.safetensors" in done.stdout + done.stderr
     page = report.read_text()
-    assert f"1 run without scores: {FAILED}" in page
+    assert f"1 run without scores: {FAILED} (broken.safetensors: " in page
     assert DONE in json.loads((tmp_path / "results" / "evaluate" / DONE / "metrics.json").read_text())["run"]["name"]
     assert json.loads((tmp_path / "results" / "metrics.json").read_text())["missing"] == [FAILED]
 

@@ -118,6 +118,13 @@ class Results:
         """Runs of the sweep that were not evaluated."""
         return [run for run in self.config.runs if run not in self.scored]
 
+    def reason(self, run: Run) -> str:
+        """Why a run has no scores: the last line of its latest log; empty if no stage of it began."""
+        logs = [self.root / "logs" / stage / f"{run.name}.log" for stage in ("finetune", "evaluate")]
+        latest = max((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime, default=None)
+        said = [line.strip() for line in latest.read_text(errors="replace").splitlines()] if latest else []
+        return next((line.removeprefix("- ") for line in reversed(said) if line), "")
+
     @cached_property
     def majority(self) -> tuple[str, float] | None:
         """Most frequent class of the test truth and its share: what always guessing it would score in OA."""

@@ -92,7 +92,8 @@ def scores(results: Results) -> Section:
     """Scores of all runs against the label fraction, and paired differences."""
     section = Section("scores", "Scores")
     if results.missing:
-        names = _some([r.name for r in results.missing])
+        reasons = {r.name: results.reason(r) for r in results.missing}
+        names = _some([f"{name} ({reason})" if reason else name for name, reason in reasons.items()])
         section.blocks.append(Note(f"{plural(len(results.missing), 'run')} without scores: {names}."))
     if results.scores.table.empty:
         section.blocks.append(Note("The scores (metrics.csv) are missing: run the stage “evaluate”."))
