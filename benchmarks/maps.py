@@ -51,7 +51,7 @@ def _seams(trained: Trained, scene: SceneImages) -> None:
     single = probabilities(trained.network, *(image[None] for image in _images(trained, scene)))[0].numpy()
     print("| window | overlap | largest difference | 99.9th percentile | pixels of another class |")
     print("| ---: | ---: | ---: | ---: | ---: |")
-    for window, overlap in ((256, 0), (256, 64), (256, 128), (512, 128), (512, 192), (512, 256)):
+    for window, overlap in ((256, 0), (256, 64), (256, 128), (512, 128), (512, 256), (608, 304), (736, 368)):
         config = MapsConfig(window=window, overlap=overlap, batch_size=BATCH)
         found = np.concatenate([s.probabilities for s in predict_scene(trained, scene, config)], axis=1)
         difference = np.abs(found - single).max(axis=0)
@@ -130,9 +130,10 @@ def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:
     """Map one scene in a process of its own, whose peak memory is that of the map alone."""
     scene = SceneImages("large", Path(optical), Path(sar))
     grid, began = read_grid(scene.optical), time.perf_counter()
-    config = MapsConfig(window=512, overlap=128, batch_size=BATCH)
+    config = MapsConfig(window=1536, overlap=384)
     out = Path(folder)
-    map_scenes(Path(weights), [scene], config, ComputeConfig(), "run", out / "maps", out / "maps.csv")
+    classes = Trained.read(Path(weights)).classes
+    map_scenes(Path(weights), [scene], classes, config, ComputeConfig(), "run", out / "maps", out / "maps.csv")
     speed = grid.width * grid.height / 1e6 / (time.perf_counter() - began)
     print(f"{speed:.3f} | {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} |")
 

@@ -18,6 +18,8 @@ rule pretrain_method:
         f"{RESULTS}/benchmarks/pretrain/{{method}}.tsv"
     conda:
         "../envs/tmcnet.yaml"
+    # Half of the runs wait for it.
+    priority: 10
     threads: CONFIG.compute.pretrain_threads
     resources:
         gpu=int(CONFIG.compute.accelerator == "gpu"),
