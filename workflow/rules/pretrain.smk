@@ -16,10 +16,10 @@ rule pretrain_method:
         f"{RESULTS}/logs/pretrain/{{method}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/pretrain/{{method}}.tsv"
-    conda:
-        "../envs/tmcnet.yaml"
     # Half of the runs wait for it.
     priority: 10
+    conda:
+        "../envs/tmcnet.yaml"
     threads: CONFIG.compute.pretrain_threads
     resources:
         gpu=int(CONFIG.compute.accelerator == "gpu"),
