@@ -130,7 +130,7 @@ def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:
     """Map one scene in a process of its own, whose peak memory is that of the map alone."""
     scene = SceneImages("large", Path(optical), Path(sar))
     grid, began = read_grid(scene.optical), time.perf_counter()
-    config = MapsConfig(window=1536, overlap=384)
+    config = MapsConfig(window=512, overlap=128, batch_size=BATCH)
     out = Path(folder)
     classes = Trained.read(Path(weights)).classes
     map_scenes(Path(weights), [scene], classes, config, ComputeConfig(), "run", out / "maps", out / "maps.csv")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FLAT = 1e-9
+FLAT = 1e-6
 """Variances below this, of values of order 1, are taken for the rounding of sums and set to 0."""
 
 
@@ -41,27 +41,28 @@ class PixelFeatures(nn.Module):
     def _textures(self, image: Tensor) -> Iterator[Tensor]:
         """Means and standard deviations N x 2C x H x W for each window.
 
-        From sums over all pixels above and to the left (Crow 1984), whose differences are the sums over windows: the
-        time does not grow with the window. In double precision, since differences of squares lose digits.
+        From means over windows of the values, of their squares, and of what is valid. In single precision even in
+        mixed-precision training, since the difference of squares loses digits.
         """
-        bands, reach = image.shape[1], max(self.windows, default=0)
-        valid = (image != 0).any(dim=1, keepdim=True)
-        stacked = torch.cat([valid, image, image.double().square()], dim=1)
-        table = F.pad(stacked, (reach,) * 4).cumsum(dim=3).cumsum(dim=2)
-        for window in self.windows:
-            count, total, squares = torch.split(_window_sums(table, window, reach), [1, bands, bands], dim=1)
-            count = count.round()
-            mean = torch.where(count > 0, total / count.clamp_min(1), 0.0)
-            variance = squares / count.clamp_min(1) - mean.square()
-            deviation = torch.where((count > 0) & (variance > FLAT), variance.clamp_min(0).sqrt(), 0.0)
-            yield torch.cat([mean, deviation], dim=1).to(image.dtype)
+        bands = image.shape[1]
+        with torch.autocast(image.device.type, enabled=False):
+            values = image.float()
+            valid = (values != 0).any(dim=1, keepdim=True).float()
+            stacked = torch.cat([valid, values, values.square()], dim=1)
+            stacked = stacked.contiguous(memory_format=torch.channels_last)
+            for window in self.windows:
+                share, mean, squares = torch.split(_box_mean(stacked, window), [1, bands, bands], dim=1)
+                there = share * window**2 > 0.5
+                mean = torch.where(there, mean / share, 0.0)
+                variance = torch.where(there, squares / share, 0.0) - mean.square()
+                deviation = torch.where(variance > FLAT, variance, 0.0).sqrt()
+                yield torch.cat([mean, deviation], dim=1).to(image.dtype)
 
 
-def _window_sums(table: Tensor, window: int, reach: int) -> Tensor:
-    """Sums over windows, N x C x H x W, from a table of sums of an image padded by `reach` on all sides."""
-    before = reach - (window - 1) // 2 - 1
-    sums = table
-    for axis in (2, 3):
-        length = table.shape[axis] - 2 * reach
-        sums = sums.narrow(axis, before + window, length) - sums.narrow(axis, before, length)
-    return sums
+def _box_mean(x: Tensor, window: int) -> Tensor:
+    """Means over square windows of N x C x H x W, zeros beyond the border; along rows, then along columns."""
+    before, after = (window - 1) // 2, window // 2
+    taps = x.new_full((x.shape[1], 1, 1, window), 1 / window)
+    padded = F.pad(x, (before, after, before, after))
+    along_rows = F.conv2d(padded, taps, groups=x.shape[1])
+    return F.conv2d(along_rows, taps.transpose(2, 3), groups=x.shape[1])
