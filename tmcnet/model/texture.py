@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,13 +38,13 @@ class PixelFeatures(nn.Module):
         textures = zip(*(self._textures(image) for image in images), strict=True)
         return torch.cat([*images, *(texture for window in textures for texture in window)], dim=1)
 
-    def _textures(self, image: Tensor) -> Iterator[Tensor]:
+    def _textures(self, image: Tensor) -> list[Tensor]:
         """Means and standard deviations N x 2C x H x W for each window.
 
         From means over windows of the values, of their squares, and of what is valid. In single precision even in
         mixed-precision training, since the difference of squares loses digits.
         """
-        bands = image.shape[1]
+        bands, found = image.shape[1], []
         with torch.autocast(image.device.type, enabled=False):
             values = image.float()
             valid = (values != 0).any(dim=1, keepdim=True).float()
@@ -56,7 +56,8 @@ class PixelFeatures(nn.Module):
                 mean = torch.where(there, mean / share, 0.0)
                 variance = torch.where(there, squares / share, 0.0) - mean.square()
                 deviation = torch.where(variance > FLAT, variance, 0.0).sqrt()
-                yield torch.cat([mean, deviation], dim=1).to(image.dtype)
+                found.append(torch.cat([mean, deviation], dim=1).to(image.dtype))
+        return found
 
 
 def _box_mean(x: Tensor, window: int) -> Tensor:
