@@ -152,7 +152,7 @@ def test_blocks_in_metres_need_one_known_pixel_size(index_at):
     config = BLOCKS.model_copy(update={"block_metres": 640.0})
     assert "does not tell one pixel size in metres" in error_of(index_at(build_index()), config)
     table = on_ground(build_index(scenes=2), pixel=10)
-    table.loc[table["scene"] == "s1", ["x", "y"]] *= 2
+    table.loc[table["scene"] == "s1", "pixel_metres"] *= 2
     assert "does not tell one pixel size in metres" in error_of(index_at(table, "b.csv"), config)
     small = config.model_copy(update={"block_metres": 200.0})
     message = error_of(index_at(on_ground(build_index(), pixel=10), "c.csv"), small)
@@ -185,7 +185,8 @@ def on_ground(table, pixel, apart=1e5):
     """The table with centres of tiles in UTM; scenes lie far apart."""
     scene = table["scene"].str[1:].astype(int)
     x = 4e5 + scene * apart + (table["col"] + table["width"] / 2) * pixel
-    return table.assign(x=x, y=5e6 - (table["row"] + table["height"] / 2) * pixel)
+    y = 5e6 - (table["row"] + table["height"] / 2) * pixel
+    return table.assign(x=x, y=y, pixel_x=pixel, pixel_y=pixel, pixel_metres=float(pixel))
 
 
 @pytest.mark.parametrize(("block", "warned"), [(32, True), (512, False)])

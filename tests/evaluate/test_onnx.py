@@ -7,7 +7,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from affine import Affine
 from torch import nn
 
 from tests.train.tiny import build_tiles, configs
@@ -20,7 +19,7 @@ from tmcnet.evaluate.export import SIZES, TOLERANCE, RawNetwork, export_model, l
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model import backbone
 from tmcnet.model.networks import build_network
-from tmcnet.raster.io import Grid, read_float, write_raster
+from tmcnet.raster.io import read_float
 
 CLASSES = ClassTable.of([("open water", "#0000ff"), ("land", "#00ff00"), ("forest", "#004400")])
 QUICK = "pixel_logistic"
@@ -100,9 +99,8 @@ def test_the_card_says_what_a_user_must_know(tmp_path, world, stand_in):
     (tmp_path / "metrics.json").write_text(
         json.dumps({"oa": 0.8, "miou": 0.6, "iou": {"land": 0.6}, "confusion": []})
     )
-    grid = Grid("EPSG:32633", Affine(20, 0, 5e5, 0, -20, 5e6), 8, 8)
-    write_raster(tmp_path / "tiles" / "optical" / "a.tif", np.zeros((3, 8, 8), np.uint8), grid)
-    (tmp_path / "tiles" / "index.csv").write_text("tile,scene\na,a\n")
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "tiles" / "index.csv").write_text("tile,scene,pixel_metres\na,a,20.000000\n")
     export_model(
         weights, tmp_path, tmp_path / "tiles", manifest=tmp_path / "manifest.json", metrics=tmp_path / "metrics.json"
     )

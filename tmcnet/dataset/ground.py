@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 COLUMNS = ("x", "y", "pixel_x", "pixel_y", "pixel_metres")
 """Optional columns of the index: tile centre and sides of a pixel in units of the CRS, side of a pixel in metres."""
 
-_UTM = r"EPSG:32[67]\d\d"
-
 
 @dataclass(frozen=True)
 class Ground:
@@ -34,29 +32,20 @@ class Ground:
     metres: npt.NDArray[np.float64]
 
 
-def locate(frame: pd.DataFrame, scene: IntArray, window: IntArray) -> Ground | None:
+def locate(frame: pd.DataFrame, window: IntArray) -> Ground | None:
     """Ground of the tiles of an index; None where no tile has any.
 
-    The sides of a pixel come from the columns `pixel_x` and `pixel_y`. Without them they follow from the distances
-    between the tiles of a scene, which takes several tiles and rows that run east. The side in metres comes from
-    `pixel_metres`; without that column it is known for UTM alone. Pixels are taken to lie north up.
+    Pixels are taken to lie north up.
 
     Args:
-        frame: Rows of the index, with those columns of `COLUMNS` that it has, and `crs`.
-        scene: N numbers of scenes.
+        frame: Rows of the index, with `crs` and the columns of `COLUMNS`, or without any of these.
         window: N x 4: row, column, height and width in the scene, in pixels.
     """
-    if not {"crs", "x", "y"} <= set(frame.columns) or (frame["crs"] == "").all():
+    if not {"crs", *COLUMNS} <= set(frame.columns) or (frame["crs"] == "").all():
         return None
     center = frame[["x", "y"]].to_numpy(np.float64)
-    if {"pixel_x", "pixel_y"} <= set(frame.columns):
-        pixel = frame[["pixel_x", "pixel_y"]].to_numpy(np.float64)
-    else:
-        pixel = _pixels_of_scenes(center, scene, window)
-    if "pixel_metres" in frame.columns:
-        metres = frame["pixel_metres"].to_numpy(np.float64)
-    else:
-        metres = np.where(frame["crs"].astype(str).str.fullmatch(_UTM), np.sqrt(pixel.prod(axis=1)), np.nan)
+    pixel = frame[["pixel_x", "pixel_y"]].to_numpy(np.float64)
+    metres = frame["pixel_metres"].to_numpy(np.float64)
     codes, _ = pd.factorize(frame["crs"].astype(str), sort=True)
     known = (frame["crs"] != "").to_numpy() & np.isfinite(center).all(axis=1) & (pixel > 0).all(axis=1)
     if not known.any():
@@ -71,20 +60,6 @@ def pixel_side(ground: Ground | None) -> float | None:
         return None
     low, high = float(ground.metres.min()), float(ground.metres.max())
     return float(np.median(ground.metres)) if 0 < high <= low * 1.01 else None
-
-
-def _pixels_of_scenes(center: npt.NDArray[np.float64], scene: IntArray, window: IntArray) -> npt.NDArray[np.float64]:
-    """N x 2 sides of a pixel from where the tiles of a scene lie; NaN for one tile, or rows that do not run east."""
-    middle = np.stack([window[:, 1] + window[:, 3] / 2, -(window[:, 0] + window[:, 2] / 2)], axis=1)
-    groups = pd.DataFrame(np.hstack([center, middle])).groupby(scene)
-    low, high = groups.transform("min").to_numpy(), groups.transform("max").to_numpy()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        pixel = (high - low)[:, :2] / (high - low)[:, 2:]
-    pixel = np.where(np.isfinite(pixel), pixel, pixel[:, ::-1]).astype(np.float64)
-    off = np.abs(center - low[:, :2] - pixel * (middle - low[:, 2:])) > pixel / 2
-    turned = pd.Series(off.any(axis=1)).groupby(scene).transform("any").to_numpy(bool)
-    sides: npt.NDArray[np.float64] = np.where(turned[:, None], np.nan, pixel)
-    return sides
 
 
 def _windows(

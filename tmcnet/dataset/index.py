@@ -93,7 +93,7 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
         [name.removeprefix("share_") for name in shares],
         frame[field].to_numpy(object) if field else None,
         frame[subsets].to_numpy(object) if subsets else None,
-        locate(frame, scene, window),
+        locate(frame, window),
     )
 
 

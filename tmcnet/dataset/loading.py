@@ -31,6 +31,17 @@ class Tile(NamedTuple):
     label: Tensor | None
 
     @property
+    def truth(self) -> Tensor:
+        """The label.
+
+        Raises:
+            ValueError: If the tile was read without it.
+        """
+        if self.label is None:
+            raise ValueError(f"tile {self.name} was read without its label")
+        return self.label
+
+    @property
     def nbytes(self) -> int:
         """Memory the tensors take."""
         return sum(t.nbytes for t in (self.optical, self.sar, self.label) if t is not None)

@@ -22,7 +22,7 @@ from tmcnet.evaluate.calibration import Calibration, fit_temperature
 from tmcnet.evaluate.metrics import Counts, Floats
 from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.predict import choose_device, predict_tiles
-from tmcnet.evaluate.scoring import SENSORS, count_tiles, true_classes
+from tmcnet.evaluate.scoring import SENSORS, count_tiles
 from tmcnet.evaluate.trained import Trained
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore, read_list
@@ -103,7 +103,7 @@ def _temperature(network: nn.Module, val: TileDataset, config: EvaluateConfig) -
     share = max(TEMPERATURE_PIXELS // len(val), 1)
     probabilities, truths = [], []
     for tile, found in predict_tiles(network, (val[i] for i in range(len(val))), config.batch_size):
-        truth = true_classes(tile)
+        truth = tile.truth.numpy()
         chosen = generator(config.seed, "temperature", tile.name).permutation(truth.size)[:share]
         probabilities.append(found.reshape(len(found), -1).T[chosen])
         truths.append(truth.ravel()[chosen])

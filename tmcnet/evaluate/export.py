@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import logging
 import math
@@ -30,8 +29,7 @@ from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.predict import probabilities
 from tmcnet.evaluate.trained import Trained
 from tmcnet.raster.atomic import write_bytes
-from tmcnet.raster.ground import pixel_area
-from tmcnet.raster.io import read_grid
+from tmcnet.raster.digests import file_digest
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore
 
@@ -122,7 +120,7 @@ def export_model(
         **_card(trained),
         "ground_sampling_distance_m": _ground_sampling_distance(tiles_root) if tiles_root else None,
         "metrics": {"validation": dict(trained.metrics), "test": _test_scores(metrics) if metrics else None},
-        "data_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest else None,
+        "data_sha256": file_digest(manifest) if manifest else None,
         "checked": {"n_h_w": SIZES, "largest_difference": difference, "limit": TOLERANCE},
     }
     write_bytes(out / "card.json", (json.dumps(without_nan(card), indent=1) + "\n").encode())
@@ -238,11 +236,9 @@ def _input(sensor: SensorConfig, bands: tuple[Band, ...]) -> dict[str, Any]:
 
 def _ground_sampling_distance(tiles_root: Path) -> float | None:
     """Side of a pixel of the first tile, in metres; None for tiles without a reference."""
-    store = TileStore(tiles_root)
-    with store.index.open(newline="") as file:
-        tile = next(csv.DictReader(file))["tile"]
-    area = pixel_area(read_grid(store.path("optical", tile)))
-    return None if area is None else round(math.sqrt(area), 6)
+    with TileStore(tiles_root).index.open(newline="") as file:
+        side = next(csv.DictReader(file))["pixel_metres"]
+    return float(side) if side else None
 
 
 def _test_scores(metrics: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from itertools import tee
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from tmcnet.config import EvaluateConfig
@@ -66,7 +65,7 @@ def count_tiles(
     boundary = np.zeros((classes, 4), dtype=np.int64)
     of_blind = {sensor: np.zeros((classes, classes), dtype=np.int64) for sensor in withheld}
     for (tile, found), *others in zip(whole, *blind, strict=True):
-        truth, guess = true_classes(tile), found.argmax(axis=0)
+        truth, guess = tile.truth.numpy(), found.argmax(axis=0)
         matrices.append(confusion(truth, guess, classes))
         boundary += boundary_counts(truth, guess, classes, config.boundary_tolerance)
         for calibration in calibrations:
@@ -74,17 +73,6 @@ def count_tiles(
         for sensor, (_, seen) in zip(withheld, others, strict=True):
             of_blind[sensor] += confusion(truth, seen.argmax(axis=0), classes)
     return TileCounts(np.stack(matrices), boundary, of_blind)
-
-
-def true_classes(tile: Tile) -> NDArray[np.int64]:
-    """The label of a tile, H x W.
-
-    Raises:
-        ValueError: If the tile was read without its label.
-    """
-    if tile.label is None:
-        raise ValueError("the tile was read without its label")
-    return np.asarray(tile.label.numpy())
 
 
 def _without(sensor: str, tiles: Iterable[Tile]) -> Iterator[Tile]:

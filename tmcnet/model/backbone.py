@@ -32,6 +32,11 @@ and does worse in larger windows, which show less of it: on the demo, trained on
 """
 
 
+def edge_padding(published: bool) -> Padding:
+    """What the convolutions of a network in its published, or in its corrected form see beyond the edge."""
+    return "zeros" if published else "replicate"
+
+
 def convolution(
     inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, padding: Padding = "replicate"
 ) -> nn.Conv2d:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
-from tmcnet.model.backbone import Padding, convolution, initialise
+from tmcnet.model.backbone import Padding, convolution, edge_padding, initialise
 from tmcnet.model.texture import PixelFeatures
 
 DILATION_STRIDE = 16
@@ -178,7 +178,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.factor = None if published else config.output_stride // LOW_STRIDE
-        padding: Padding = "zeros" if published else "replicate"
+        padding = edge_padding(published)
         reduced, channels = min(LOW_CHANNELS, low_channels), config.decoder_channels
         self.reduce = conv_norm_relu(low_channels, reduced, 1, batch_norm_momentum)
         self.first = conv_norm_relu(aspp_channels + reduced, channels, 3, batch_norm_momentum, padding=padding)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
-from tmcnet.model.backbone import Backbone, Padding
+from tmcnet.model.backbone import Backbone, edge_padding
 from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder, Detail, enlarge
 from tmcnet.model.fusion import FeatureFusion, FeatureRectify, LocalFusion, MultiScaleAttention
 
@@ -38,8 +38,7 @@ class _Head(nn.Module):
         super().__init__()
         self.factor = None if published else LOW_STRIDE
         pooling = published or config.image_pooling
-        padding: Padding = "zeros" if published else "replicate"
-        self.aspp = ASPP(encoder.high_channels, config, momentum, dropout, pooling, padding)
+        self.aspp = ASPP(encoder.high_channels, config, momentum, dropout, pooling, edge_padding(published))
         self.attention_high, self.attention_low = (
             MultiScaleAttention(channels, batch_norm_momentum=momentum, whole=published)
             for channels in (config.aspp_channels, encoder.low_channels)

@@ -75,9 +75,7 @@ def draw_pixels(
     values, truths = [], []
     for index, name in enumerate(tiles.names):
         tile = tiles[index]
-        if tile.label is None:
-            raise ValueError("the tiles were read without labels")
-        label = tile.label.numpy().ravel()
+        label = tile.truth.numpy().ravel()
         places = _places(label, ranks, seen)
         if len(places):
             values.append(_values(features, tile, places, config.modality_dropout, generator(seed, "hide", name)))

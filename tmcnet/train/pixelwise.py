@@ -26,7 +26,7 @@ from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, Pixelwi
 from tmcnet.seeding import derive_seed
 from tmcnet.train.callbacks import Curves
 from tmcnet.train.pixels import Pixels, draw_pixels
-from tmcnet.train.validate import validate
+from tmcnet.train.validate import require_labelled, validate
 
 SOLVER_STEPS = 1000
 """Most iterations of the solver of the logistic regression; on standardised features it needs far fewer."""
@@ -99,9 +99,10 @@ def fit_pixelwise(
         elif isinstance(network, PixelBoosting):
             _fit_boosting(network, pixels, val, config, seed, fitted, curves)
     network.load_state_dict(fitted.weights)
-    fitted.best = validate(network, val, len(counts), config.batch_size)
-    loss = _loss(network.scores(torch.from_numpy(pixels.values.T.copy())), pixels)
-    curves.add(fitted.best_step, loss=loss, val_miou=fitted.best["miou"], val_oa=fitted.best["oa"])
+    if not fitted.best:  # boosting has looked already
+        fitted.best = validate(network, val, len(counts), config.batch_size)
+        loss = _loss(network.scores(torch.from_numpy(pixels.values.T.copy())), pixels)
+        curves.add(fitted.best_step, loss=loss, val_miou=fitted.best["miou"], val_oa=fitted.best["oa"])
     for note in fitted.notes:
         print(note, file=sys.stderr, flush=True)
     return curves, fitted
@@ -172,13 +173,15 @@ def _fit_boosting(
     stages = [copy.deepcopy(network) for _ in rounds]
     for stage, first, last in zip(stages, [0, *rounds], rounds, strict=False):
         stage.load_state_dict(_trees(model, edges, len(network.base), first, last))
-    scores = [headline(matrix) for matrix in _staged_confusion(stages, val)]
+    matrices = _staged_confusion(stages, val)
+    require_labelled(matrices[0], val)
+    scores = [headline(matrix) for matrix in matrices]
     totals = _staged_logits(stages, torch.from_numpy(pixels.values.T.copy()))
     for step, total, score in zip(rounds, totals, scores, strict=True):
         measured = {"loss": _loss(total, pixels), "val_miou": score["miou"], "val_oa": score["oa"]}
         curves.add(int(step), **measured, learning_rate=settings.learning_rate)
     best = int(np.nan_to_num([score["miou"] for score in scores]).argmax())
-    fitted.last_step, fitted.best_step = int(rounds[-1]), int(rounds[best])
+    fitted.last_step, fitted.best_step, fitted.best = int(rounds[-1]), int(rounds[best]), scores[best]
     fitted.weights = _trees(model, edges, len(network.base), 0, fitted.best_step)
 
 
@@ -196,10 +199,8 @@ def _staged_confusion(stages: Sequence[PixelBoosting], val: TileDataset) -> Coun
     pooled = np.zeros((len(stages), classes, classes), dtype=np.int64)
     for index in range(len(val)):
         tile = val[index]
-        if tile.label is None:
-            raise ValueError("validation needs tiles with labels")
         values = stages[0].features(tile.optical[None], tile.sar[None])[0].flatten(1)
-        truth = tile.label.numpy().ravel()
+        truth = tile.truth.numpy().ravel()
         for place, logits in enumerate(_staged_logits(stages, values)):
             pooled[place] += confusion(truth, logits.argmax(dim=0).numpy(), classes)
     return pooled

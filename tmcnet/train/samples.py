@@ -72,11 +72,9 @@ class BatchBuilder:
 
     def _crop(self, index: int, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         tile, crop = self.tiles[index], self.config.crop_size
-        if tile.label is None:
-            raise ValueError("fine-tuning needs tiles with labels")
-        placement = draw_placement(tile.label.shape[0], tile.label.shape[1], crop, random)
+        placement = draw_placement(tile.truth.shape[0], tile.truth.shape[1], crop, random)
         images = take(tile.optical, placement, crop), take(tile.sar, placement, crop)
-        return *images, take_label(tile.label, placement, crop)
+        return *images, take_label(tile.truth, placement, crop)
 
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator, noise: torch.Generator) -> Tensor:
         """The photometric changes of pre-training; what holds no data (0 in all bands) holds none afterwards."""
@@ -101,10 +99,7 @@ def class_counts(tiles: TileDataset, classes: int) -> Counts:
     counts = np.zeros(256, dtype=np.int64)
     problems = []
     for index, name in enumerate(tiles.names):
-        label = tiles[index].label
-        if label is None:
-            raise ValueError("the tiles were read without labels")
-        found = np.bincount(label.numpy().ravel(), minlength=256)
+        found = np.bincount(tiles[index].truth.numpy().ravel(), minlength=256)
         if found[classes:IGNORE].any():
             foreign = [int(i) for i in np.flatnonzero(found[:IGNORE]) if i >= classes]
             problems.append(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tmcnet.config import FinetuneSettings
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.metrics import confusion, headline
+from tmcnet.evaluate.metrics import Counts, confusion, headline
 from tmcnet.evaluate.predict import predict_tiles
 from tmcnet.train.callbacks import Curves
 
@@ -26,13 +26,20 @@ def validate(network: nn.Module, tiles: TileDataset, classes: int, batch_size: i
     """
     pooled = np.zeros((classes, classes), dtype=np.int64)
     for tile, found in predict_tiles(network, (tiles[i] for i in range(len(tiles))), batch_size):
-        if tile.label is None:
-            raise ValueError("validation needs tiles with labels")
-        pooled += confusion(tile.label.numpy(), found.argmax(axis=0), classes)
+        pooled += confusion(tile.truth.numpy(), found.argmax(axis=0), classes)
+    require_labelled(pooled, tiles)
+    return headline(pooled)
+
+
+def require_labelled(pooled: Counts, tiles: TileDataset) -> None:
+    """Stop where the confusion matrix of the validation tiles is empty.
+
+    Raises:
+        InputError: If it is.
+    """
     if pooled.sum() == 0:
         what = "no pixel of the validation tiles is labelled"
         raise InputError(Problem(str(tiles.store.root), what, "Check the labels and the splits."))
-    return headline(pooled)
 
 
 class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
