@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from tmcnet.raster.coregister import estimate, warp
+from tmcnet.raster.deformation import largest_displacement
 from tmcnet.raster.io import read_float
 
 SCENES = ("034", "101", "280")
@@ -27,12 +28,9 @@ def run() -> None:
     for scene in SCENES:
         optical, sar = (read_float(Path(root) / "volkov" / f"{scene}_{kind}.tif") for kind in ("opt", "sar"))
         found = estimate(optical, sar)
-        matrix = np.array(found.matrix)
-        height, width = optical.shape[-2:]
-        corners = np.array([[x, y, 1] for x in (0, width - 1) for y in (0, height - 1)], dtype=float)
-        moved = np.hypot(*(corners @ matrix.T - corners[:, :2]).T).max()
+        moved = largest_displacement(found.where, optical.shape[-2:])
         grey = optical.mean(axis=0)
-        figures = [mutual_information(grey, image[0]) for image in (sar, warp(sar, matrix))]
+        figures = [mutual_information(grey, image[0]) for image in (sar, warp(sar, found.where))]
         print(f"| {scene} | {found.status} | {moved:.1f} | {figures[0]:.4f} | {figures[1]:.4f} |", flush=True)
 
 

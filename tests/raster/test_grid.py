@@ -11,7 +11,9 @@ from rasterio.warp import transform
 
 from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.errors import InputError
-from tmcnet.raster import coregister, grid
+from tmcnet.raster import grid
+from tmcnet.raster.alignment import Alignment
+from tmcnet.raster.deformation import on_lattice
 from tmcnet.raster.digests import file_digest, require_scenes
 from tmcnet.raster.grid import align_scene
 from tmcnet.raster.io import read_float, read_grid, read_labels
@@ -117,7 +119,7 @@ def test_a_believed_correction_puts_the_landmark_in_place_in_one_resampling(sour
     values = 0.01 + spot((SIZE, SIZE), *(lies_at + 0.5), 3)
     source.write("a_s.tif", values.astype("f4"))
     source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
-    found = coregister.Alignment("aligned", "affine", matrix, 99, 90, 0.4, "planted")
+    found = Alignment("aligned", "affine", matrix, 99, 90, 0.4, "planted")
     monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
     calls = []
     real = grid.warp_array
@@ -133,9 +135,31 @@ def test_a_believed_correction_puts_the_landmark_in_place_in_one_resampling(sour
     assert record["status"] == "aligned" and record["rmse_px"] == 0.4 and record["matrix"][0][2] == 6.2
 
 
+def test_a_bending_correction_puts_the_landmark_in_place_from_another_crs(source, monkeypatch):
+    def bend(points):
+        x, y = 2 * np.pi * points.T / SIZE
+        return points + np.stack([4 * np.sin(x) * np.cos(y) + 3, 4 * np.cos(x + y)], axis=1)
+
+    place = np.array([70.0, 40.0])
+    lies_at = bend(place[None])[0]
+    source.scene("a", size=SIZE, label=False)
+    delivered = Affine(10, 0, 500_000, 0, -10, 5_400_000) @ (lies_at[0] + 0.5, lies_at[1] + 0.5)
+    plant(source, "a_s.tif", "EPSG:3035", 8.0, delivered, 3)
+    source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
+    nodes = on_lattice(bend, (SIZE, SIZE)).tolist()
+    found = Alignment("aligned", "thin_plate", None, 99, 90, 0.4, "planted", [], nodes)
+    monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
+    folder = align(source, config=AlignConfig())
+    power = np.nan_to_num(10 ** (read_float(folder / "sar.tif")[0] / 10), nan=0.0)
+    assert np.hypot(*(centre((power - 0.012).clip(min=0)) - 0.5 - place)) < 0.2
+    record = json.loads((folder / "alignment.json").read_text())
+    assert record["matrix"] is None and record["model"] == "thin_plate"
+    np.testing.assert_allclose(record["nodes"], nodes, atol=6e-4)
+
+
 def test_a_rejected_match_leaves_the_georeference(source, monkeypatch):
     source.scene("a")
-    found = coregister.Alignment("rejected", "none", [[1, 0, 0], [0, 1, 0]], 3, 0, math.nan, "too few points")
+    found = Alignment("rejected", "none", [[1, 0, 0], [0, 1, 0]], 3, 0, math.nan, "too few points")
     monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
     folder = align(source, config=AlignConfig())
     np.testing.assert_allclose(

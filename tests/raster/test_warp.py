@@ -3,7 +3,9 @@ import pytest
 from affine import Affine
 from scipy import ndimage
 
+from tmcnet.raster.deformation import on_lattice
 from tmcnet.raster.io import Grid
+from tmcnet.raster.projection import reproject_points
 from tmcnet.raster.warp import coarser_grid, image_method, shifted_grid, to_dtype, warp_array
 
 GRID = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 60, 50)
@@ -86,3 +88,38 @@ def test_a_dark_band_of_a_byte_image_stays_as_it_is():
     values = np.array([[[0, 0, np.nan]], [[9, 0, np.nan]]], "f4")
     whole, _ = to_dtype(values, "uint8", 0)
     assert whole.tolist() == [[[0, 1, 0]], [[9, 1, 0]]]
+
+
+def bend(points):
+    x, y = 2 * np.pi * points.T / 60
+    return points + np.stack([2 * np.sin(x) + 3, 1.5 * np.cos(y) - 2], axis=1)
+
+
+def test_nodes_bend_an_image_as_they_say(tmp_path):
+    image = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(50, 60)), 2).astype("f4")
+    image[10:14, 20:26] = np.nan
+    nodes = on_lattice(bend, (50, 60))
+    warped = warp_array(image[None], GRID, GRID, "bilinear", float("nan"), tmp_path, nodes)[0]
+    y, x = np.mgrid[:50, :60].astype(float)
+    at = bend(np.column_stack([x.ravel(), y.ravel()]))
+    expected = ndimage.map_coordinates(image, at[:, ::-1].T, order=1, cval=np.nan).reshape(50, 60)
+    inside = ~np.isnan(expected)
+    assert inside.mean() > 0.75
+    np.testing.assert_allclose(warped[inside], expected[inside], atol=0.03 * np.nanmax(np.abs(image)))
+    hole = ndimage.map_coordinates(np.isnan(image).astype(float), at[:, ::-1].T, order=0).reshape(50, 60) > 0.5
+    assert hole.sum() >= 10 and np.isnan(warped[hole]).mean() > 0.8
+
+
+def test_nodes_hold_the_way_to_another_crs_and_resolution_too(tmp_path):
+    x, y = reproject_points("EPSG:32633", "EPSG:3035", np.array([500_300.0]), np.array([5_399_750.0]))
+    source = Grid("EPSG:3035", Affine(8, 0, x[0] - 480, 0, -8, y[0] + 480), 120, 120)
+    rows, cols = np.mgrid[:120, :120] + 0.5
+    east, north = source.transform @ (cols, rows)
+    east, north = reproject_points("EPSG:3035", "EPSG:32633", east, north)
+    values = np.stack(~GRID.transform @ (east, north)).astype("f4") - 0.5
+    nodes = on_lattice(bend, (50, 60))
+    warped = warp_array(values, source, GRID, "bilinear", float("nan"), tmp_path, nodes)
+    y, x = np.mgrid[:50, :60].astype(float)
+    expected = bend(np.column_stack([x.ravel(), y.ravel()])).T.reshape(2, 50, 60)
+    assert np.isfinite(warped).mean() > 0.9
+    assert np.nanmax(np.abs(warped - expected)) < 0.08

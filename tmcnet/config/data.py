@@ -15,6 +15,7 @@ HexColor = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Layout = Literal["demo", "scenes", "tiles", "seed"]
 SensorKind = Literal["reflectance", "backscatter", "elevation"]
+AlignModel = Literal["shift", "affine", "quadratic", "thin_plate"]
 Scale = Literal["auto", "none", "linear", "amplitude", "db"]
 
 
@@ -175,12 +176,24 @@ class AlignConfig(Section):
         gt=0,
         description="Pixel size of the common grid in units of the scene's CRS; null: as the optical image.",
     )
-    max_shift: int = Field(16, ge=2, le=64, description="Largest misregistration looked for, in pixels of the grid.")
+    max_shift: int = Field(
+        60,
+        ge=2,
+        le=200,
+        description="Largest shift at the centre of a scene that is looked for, in pixels of the grid. Errors of up "
+        "to 2 degrees in rotation and 3 % in scale are looked for as well.",
+    )
+    models: list[AlignModel] = Field(
+        ["shift", "affine", "quadratic", "thin_plate"],
+        min_length=1,
+        description="Models of the displacement that may be used. The one taken is that which best tells control "
+        "points in parts of the scene that it was not fitted to, and none at all where none clearly helps.",
+    )
     spacing: int = Field(32, ge=8, description="Distance between control points in pixels.")
     template: int = Field(64, ge=24, description="Side of the window matched around a control point in pixels.")
     min_points: int = Field(12, ge=4, description="Fewest reliable control points for a correction to be believed.")
     min_inlier_share: float = Field(
-        0.3, gt=0, le=1, description="Smallest share of control points that must agree with one affine model."
+        0.3, gt=0, le=1, description="Smallest share of control points that must agree with their neighbours."
     )
 
 

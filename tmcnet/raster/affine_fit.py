@@ -13,13 +13,11 @@ from skimage.transform import AffineTransform
 from tmcnet.seeding import generator
 
 Array = npt.NDArray[np.float64]
-Model = Literal["affine", "shift", "none"]
+Model = Literal["none", "shift", "affine", "quadratic", "thin_plate"]
 
 IDENTITY: Array = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 ROUNDS = 12
 """Rounds of reweighting; the weights no longer change well before."""
-FOLDS = 3
-"""The scene is cut into FOLDS x FOLDS blocks, each left out once."""
 
 
 def apply(matrix: Array, points: Array) -> Array:
@@ -101,25 +99,3 @@ def _fit(source: Array, target: Array, weights: Array, model: Model) -> Array:
     solution = np.linalg.lstsq(design, (target - source) * np.sqrt(weights)[:, None], rcond=None)[0]
     linear = solution[:2].T
     return np.column_stack([np.eye(2) + linear, solution[2] - linear @ centre])
-
-
-def held_out_error(source: Array, target: Array, threshold: float, model: Model) -> float:
-    """Root mean square residual in pixels at points in blocks of the scene that the fit has not seen.
-
-    Args:
-        source: N x 2 points that agree.
-        target: N x 2, where they were found.
-        threshold: As in `refine`.
-        model: `affine`, `shift` or `none`.
-    """
-    low, high = source.min(axis=0), source.max(axis=0)
-    cells = np.clip(((source - low) / np.maximum(high - low, 1e-9) * FOLDS).astype(int), 0, FOLDS - 1)
-    block = cells[:, 1] * FOLDS + cells[:, 0]
-    squares = []
-    for left_out in np.unique(block):
-        test = block == left_out
-        if (~test).sum() < 4:
-            return float("inf")
-        matrix = refine(source[~test], target[~test], np.ones((~test).sum(), dtype=bool), threshold, model)
-        squares.append(((apply(matrix, source[test]) - target[test]) ** 2).sum(axis=1))
-    return float(np.sqrt(np.concatenate(squares).mean()))

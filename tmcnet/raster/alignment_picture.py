@@ -1,10 +1,11 @@
-"""A picture of a co-registration: checkerboards of the two images before and after, and the control points."""
+"""A picture of a co-registration: checkerboards of the two images before and after, control points and residuals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -13,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tmcnet.raster.alignment import Alignment
 from tmcnet.raster.atomic import write_bytes
-from tmcnet.raster.coregister import Alignment
 from tmcnet.raster.display import display_range
 
 FloatArray = npt.NDArray[np.float32]
@@ -41,25 +42,26 @@ def draw(reference: FloatArray, before: FloatArray, after: FloatArray, alignment
     optical = _colours(reference, step)
     single = alignment.status == "single_sensor"
     with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(7.0 if single else 16.5, 6.0), layout="constrained")
+        figure = Figure(figsize=(7.0, 6.0) if single else (13.0, 12.5), layout="constrained")
         if single:
             _panels(figure, [_colours(after, step, first_only=True) if np.isnan(reference).all() else optical])
         else:
             sar = [_colours(image, step, first_only=True) for image in (before, after)]
             grey = np.repeat(0.25 + 0.6 * optical.mean(axis=2, keepdims=True), 3, axis=2)
-            axes = _panels(figure, [*(_checkerboard(optical, image) for image in sar), grey])
+            axes = _panels(figure, [*(_checkerboard(optical, image) for image in sar), grey, grey], rows=2)
             for axis, title in zip(axes, ("As delivered", "As corrected"), strict=False):
                 axis.set_title(f"{title}: optical and SAR in turn")
             _arrows(axes[2], alignment, step)
-        figure.suptitle(f"{alignment.status.replace('_', ' ')}: {alignment.reason}")
+            _residuals(axes[3], alignment, step)
+        figure.suptitle(fill(f"{alignment.status.replace('_', ' ')}: {alignment.reason}", 110))
         picture = BytesIO()
         FigureCanvasAgg(figure).print_png(picture)
     write_bytes(path, picture.getvalue())
 
 
-def _panels(figure: Figure, images: Sequence[FloatArray]) -> list[Axes]:
-    """One panel an image (H x W x 3), side by side."""
-    axes = list(figure.subplots(1, len(images), squeeze=False).flat)
+def _panels(figure: Figure, images: Sequence[FloatArray], rows: int = 1) -> list[Axes]:
+    """One panel an image (H x W x 3), in so many rows."""
+    axes = list(figure.subplots(rows, len(images) // rows, squeeze=False).flat)
     for axis, image in zip(axes, images, strict=True):
         axis.imshow(image, interpolation="nearest")
         axis.set_axis_off()
@@ -105,8 +107,22 @@ def _arrows(axis: Axes, alignment: Alignment, step: int) -> None:
         tip_x, tip_y = dx[chosen] * stretch, dy[chosen] * stretch
         arrows = axis.quiver(x[chosen] / step, y[chosen] / step, tip_x, tip_y, **style)
     key = float(f"{longest:.1g}")
-    axis.quiverkey(
-        arrows, 0.12, -0.025, key * stretch, f"{key:g} px", labelpos="E", color="black", coordinates="axes"
-    )
+    place = {"labelpos": "E", "coordinates": "axes", "color": AGREES, "labelcolor": "white"}
+    axis.quiverkey(arrows, 0.06, 0.03, key * stretch, f"{key:g} px", **place)
     axis.set_title(f"{len(x)} control points, arrows {stretch * step:.0f} times enlarged")
     axis.legend(loc="upper right", fontsize=8, framealpha=0.85)
+
+
+def _residuals(axis: Axes, alignment: Alignment, step: int) -> None:
+    """What is left at agreeing control points after the correction, as coloured dots."""
+    points = np.array([p for p in alignment.points if p[4]]).reshape(-1, 5)
+    if not len(points):
+        axis.set_title("No control point agrees with its neighbours")
+        return
+    source, found = points[:, :2], points[:, :2] + points[:, 2:4]
+    left = np.hypot(*(found - alignment.where(source)).T)
+    size = float(np.clip(40_000 / len(points), 12, 120))
+    style = {"c": left, "s": size, "cmap": "viridis", "vmin": 0.0, "vmax": max(float(np.quantile(left, 0.95)), 0.5)}
+    dots = axis.scatter(*(source / step).T, **style, edgecolors="black", linewidths=0.4)
+    axis.figure.colorbar(dots, ax=axis, shrink=0.8, extend="max", label="pixels")
+    axis.set_title(f"Left after correction at {len(points)} points: median {np.median(left):.2f} px")

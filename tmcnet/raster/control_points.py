@@ -1,21 +1,26 @@
-"""Match windows around a grid of control points, a strip of the images at a time."""
+"""Match windows around a grid of control points, a block of the images at a time."""
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tmcnet.raster import matching
-from tmcnet.raster.matching import BoolArray, FloatArray, Matches
+from tmcnet.raster.matching import BoolArray, FloatArray, Matches, Tone
+from tmcnet.raster.windowed import Image
 
 MOST_POINTS = 2000
 """Control points beyond this many are thinned out: they cost time and no longer add precision."""
-STRIP = 6
-"""Rows of control points worked on at a time."""
+BLOCK = 256
+"""Side in pixels of the part of an image whose control points are worked on together."""
 BATCH = 32
 """Windows compared at a time."""
+SAMPLES, SAMPLE_SIDE = 4, 72
+"""So many windows along each side of an image, each so many pixels wide, tell its range of values."""
 
 
 @dataclass(frozen=True)
@@ -30,55 +35,78 @@ def control_grid(shape: tuple[int, int], spacing: int) -> npt.NDArray[np.int64]:
     """Control points on a regular grid: N x 2, x and y in whole pixels, sorted by y."""
     height, width = shape
     step = max(spacing, int(np.ceil(np.sqrt(height * width / MOST_POINTS))))
-    xs = np.arange((width % step + step) // 2, width, step)
-    ys = np.arange((height % step + step) // 2, height, step)
+    xs, ys = (np.arange(min((side % step + step) // 2, side // 2), side, step) for side in (width, height))
     return np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2).astype(np.int64)
 
 
-def match(reference: FloatArray, moving: FloatArray, points: npt.NDArray[np.int64], window: Window) -> Matches:
-    """Find windows of the reference image around `points` in the moving image.
+def tone_of(image: Image, speckled: bool) -> Tone:
+    """How to scale the brightness of an image, told from windows spread over it; see `matching.tone`."""
+    _, height, width = image.shape
+    sides = min(SAMPLE_SIDE, height), min(SAMPLE_SIDE, width)
+    rows, cols = (
+        np.unique(np.linspace(0, size - side, SAMPLES).astype(int))
+        for size, side in zip((height, width), sides, strict=True)
+    )
+    return matching.tone([image.read(int(r), int(c), *sides) for r in rows for c in cols], speckled)
+
+
+def match(reference: Image, moving: Image, points: npt.NDArray[np.int64], window: Window) -> tuple[Matches, Matches]:
+    """Find windows of the reference image around `points` in the moving image, and those of the latter in the former.
 
     Args:
-        reference: C x H x W with NaN for no data.
-        moving: C x H x W on the same grid.
-        points: N x 2, x and y, sorted by y.
+        reference: Optical image.
+        moving: SAR image on the same grid.
+        points: N x 2, x and y.
         window: Side of the windows and largest shift.
+
+    Returns:
+        The matches there and back, in the order of the points.
     """
-    ranges = matching.value_range(reference), matching.value_range(moving)
-    rows = np.unique(points[:, 1])
-    parts = []
-    for start in range(0, len(rows), STRIP):
-        chosen = points[np.isin(points[:, 1], rows[start : start + STRIP])]
-        parts.append(_match_strip(reference, moving, ranges, chosen, window))
-    return _join(parts)
+    tones = tone_of(reference, speckled=False), tone_of(moving, speckled=True)
+    block = points // BLOCK
+    _, number = np.unique(block[:, 1] * (block[:, 0].max() + 1) + block[:, 0], return_inverse=True)
+    members = [np.flatnonzero(number == n) for n in range(number.max() + 1)]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        parts = list(pool.map(lambda m: _match_block((reference, moving), tones, points[m], window), members))
+    order = np.argsort(np.concatenate(members))
+    return _join([there for there, _ in parts], order), _join([back for _, back in parts], order)
 
 
-def _join(parts: list[Matches]) -> Matches:
+def _join(parts: list[Matches], order: npt.NDArray[np.int64] | None = None) -> Matches:
     names = ("dx", "dy", "peak", "ratio", "still")
-    return Matches(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    return Matches(*(column if order is None else column[order] for column in columns))
 
 
-def _match_strip(
-    reference: FloatArray,
-    moving: FloatArray,
-    ranges: tuple[FloatArray, FloatArray],
-    points: npt.NDArray[np.int64],
-    window: Window,
-) -> Matches:
+def _match_block(
+    images: tuple[Image, Image], tones: tuple[Tone, Tone], points: npt.NDArray[np.int64], window: Window
+) -> tuple[Matches, Matches]:
     half = window.side // 2
     margin = half + window.reach + matching.REACH
-    top = int(points[:, 1].min()) - margin
-    height = int(points[:, 1].max()) + margin - top
-    width = reference.shape[2] + 2 * margin
-    one = matching.describe(matching.cut(reference, top, -margin, height, width), ranges[0])
-    two = matching.describe(matching.cut(moving, top, -margin, height, width), ranges[1])
-    parts = []
+    left, top = (points.min(axis=0) - margin).tolist()
+    width, height = (np.ptp(points, axis=0) + 2 * margin).tolist()
+    one, two = (
+        matching.describe(image.read(top, left, height, width), scaling)
+        for image, scaling in zip(images, tones, strict=True)
+    )
+    corners = points - np.array([left + half, top + half], dtype=np.int64)
+    there, back = [], []
     for start in range(0, len(points), BATCH):
-        corners = points[start : start + BATCH] + np.array([margin - half, -top - half], dtype=np.int64)
-        small = _gather(one, corners, window.side)
-        large = _gather(two, corners - window.reach, window.side + 2 * window.reach)
-        parts.append(matching.locate(matching.correlate(*small, *large)))
-    return _join(parts)
+        some = corners[start : start + BATCH]
+        there.append(_compare(one, two, some, window))
+        back.append(_compare(two, one, some, window))
+    return _join(there), _join(back)
+
+
+def _compare(
+    one: tuple[FloatArray, BoolArray],
+    two: tuple[FloatArray, BoolArray],
+    corners: npt.NDArray[np.int64],
+    window: Window,
+) -> Matches:
+    small = _gather(one, corners, window.side)
+    large = _gather(two, corners - window.reach, window.side + 2 * window.reach)
+    return matching.locate(matching.correlate(*small, *large))
 
 
 def _gather(

@@ -1,89 +1,50 @@
 """Register a SAR image to an optical one on the same grid: by how much does the georeference err?
 
-Coarse to fine: one shift for the whole image at low resolution, then control points on a regular grid at half and
-at full resolution, each time with the image warped by what is known already. A correction is only given where
-enough control points agree on it and the images are more alike after it than before; otherwise the georeference
-stands, and the record says why.
+Coarse to fine: shift, rotation and scale of the whole image at low resolution, then control points on a regular grid
+at higher and higher resolution, each time with the image warped by what is known already. A correction is only given
+where enough control points agree with their neighbours, where it tells points that it was not fitted to, and where
+the images are more alike after it than before; otherwise the georeference stands, and the record says why.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+import sys
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from tmcnet.config import AlignConfig
-from tmcnet.raster import affine_fit, matching
-from tmcnet.raster.affine_fit import IDENTITY, Array, Model
+from tmcnet.raster.affine_fit import IDENTITY, Array
+from tmcnet.raster.agreement import Found, by_neighbours, doubts
+from tmcnet.raster.alignment import Alignment, Status, unmoved
 from tmcnet.raster.control_points import Window, control_grid, match
+from tmcnet.raster.deformation import AffineMap, largest_displacement, on_lattice
 from tmcnet.raster.matching import FloatArray, Matches
-
-Status = Literal["aligned", "already_aligned", "rejected", "single_sensor"]
+from tmcnet.raster.model_choice import Choice, Evidence, choose
+from tmcnet.raster.overview import enlarged, overview
+from tmcnet.raster.windowed import ArrayImage, Displaced, Image, PointMap, Reduced, in_memory
 
 NEGLIGIBLE = 0.5
 """A displacement below this many pixels everywhere is left alone."""
+SMALL = 3.0
+"""Up to this many pixels a correction that does not make the images more alike is left out, beyond it rejected."""
 AGREEMENT = 2.0
-"""Largest residual in pixels of a control point that agrees with the model; relief makes up much of it."""
+"""Largest residual in pixels of a control point that agrees with the others; relief makes up much of it."""
 MIN_RATIO = 1.1
 """A match counts as reliable when its peak stands out this many times over the second-best one."""
 MIN_PEAK = 0.06
 """Least correlation of a reliable match."""
 ROUND_TRIP = 1.5
 """Largest distance in pixels by which a point may miss its origin when matched there and back."""
-MOST_DISTORTION = 0.1
-"""Largest change of lengths that two images with a georeference may show, as a share."""
-ABOVE_CHANCE = 2.5
-"""So many times more control points must agree than with the SAR image upside down."""
-OVERVIEW = 512
-"""Side in pixels to which the image is reduced for the first, global match."""
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """What was found; `alignment.json` holds this and, as `digests`, the SHA-256 of the rasters beside it.
-
-    Attributes:
-        status: `aligned`: use the matrix. `already_aligned`: under half a pixel, nothing to do. `rejected`: no
-            correction could be trusted, the matrix is the identity. `single_sensor`: there is nothing to register.
-        model: Kind of the matrix; `none` is the identity.
-        matrix: 2 x 3, from optical pixel (x, y) to SAR pixel on the common grid, pixel centres at whole numbers.
-        n_points: Control points that could be matched reliably.
-        n_inliers: Those of them that agree with one model.
-        rmse_px: Residual of the model at agreeing points in parts of the scene held out of the fit, root mean
-            square in pixels; None where there is no model.
-        reason: In words, why the status is what it is.
-        points: Reliable control points [x, y, dx, dy, inlier], in pixels.
-    """
-
-    status: Status
-    model: Model
-    matrix: list[list[float]]
-    n_points: int
-    n_inliers: int
-    rmse_px: float | None
-    reason: str
-    points: list[list[float]] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, coordinates rounded to thousandths of a pixel."""
-        record = asdict(self)
-        record["matrix"] = [[round(value, 9) for value in row] for row in self.matrix]
-        record["points"] = [[*(round(v, 3) for v in p[:4]), int(p[4])] for p in self.points]
-        record["rmse_px"] = None if self.rmse_px is None else round(self.rmse_px, 4)
-        return record
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Reliable control points and the model they support."""
-
-    source: Array
-    target: Array
-    agree: npt.NDArray[np.bool_]
-    matrix: Array
+OVERVIEW = 256
+"""Side in pixels to which the images are reduced for the first, global match."""
+FIRST = 512
+"""Side in pixels to which they are reduced for the first control points."""
+STEP = 4
+"""From one level to the next the resolution grows by this factor at most."""
+HELD = 2400
+"""Images of up to so many pixels a side are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +56,36 @@ class _Level:
     agreement: float
 
 
-def estimate(reference: FloatArray, moving: FloatArray, config: AlignConfig | None = None) -> Alignment:
+class _Pair:
+    """Both images at any resolution; copies that are small enough are held in memory."""
+
+    def __init__(self, one: Image, two: Image) -> None:
+        self._copies = {1: (one, two)}
+        side = max(one.shape[1:])
+        self._held = 1
+        while side / self._held > HELD:
+            self._held *= 2
+
+    def reduced(self, scale: int) -> tuple[Image, Image]:
+        """Both images reduced by a power of two; made of a copy in memory rather than of the files again."""
+        if scale not in self._copies:
+            finer = self._held if scale > self._held else 1
+            one, two = (Reduced(image, scale // finer) for image in self.reduced(finer))
+            held = scale >= self._held
+            self._copies[scale] = (in_memory(one), in_memory(two)) if held else (one, two)
+        return self._copies[scale]
+
+
+def estimate(
+    reference: FloatArray | Image, moving: FloatArray | Image, config: AlignConfig | None = None
+) -> Alignment:
     """Estimate where the content of each optical pixel lies in the SAR image.
 
     Args:
-        reference: Optical image, C x H x W or H x W, any units; NaN is no data.
-        moving: SAR image on the same grid, B x H x W or H x W, backscatter in dB; NaN is no data.
-        config: Search range, spacing and side of the windows, and what it takes to believe a correction.
+        reference: Optical image, C x H x W or H x W, any units; NaN is no data. Or an image read by windows.
+        moving: SAR image on the same grid, B x H x W or H x W, backscatter in dB; NaN is no data. Values that are
+            never negative are taken for amplitudes or powers.
+        config: Search range, models, spacing and side of the windows, and what it takes to believe a correction.
 
     Returns:
         The correction with its evidence, or the reason why there is none.
@@ -110,167 +94,143 @@ def estimate(reference: FloatArray, moving: FloatArray, config: AlignConfig | No
         ValueError: If the two images differ in height or width.
     """
     config = config or AlignConfig()
-    one, two = (np.asarray(a if a.ndim == 3 else a[None], dtype=np.float32) for a in (reference, moving))
+    one, two = _image(reference), _image(moving)
     if one.shape[1:] != two.shape[1:]:
         raise ValueError(f"the images must share one grid, but are {one.shape[1:]} and {two.shape[1:]} pixels")
-    both = np.isfinite(one).all(axis=0) & np.isfinite(two).all(axis=0)
-    if both.mean() < 0.02 or min(both.shape) < config.template:
-        return _rejected("the images hardly overlap, or are smaller than the window that is matched")
-    matrix = _overview(one, two, config)
-    levels = _levels(both.shape, config)
-    by_chance = _agreeing_by_chance(one, two, config, levels[0])
-    for level in levels:
-        found = _refined(one, two, matrix, config, level)
-        refusal = _doubts(found, config, by_chance if level is levels[0] else 0)
+    pair = _Pair(one, two)
+    levels = _levels(one.shape[1:], config)
+    small = np.concatenate([in_memory(image).array for image in pair.reduced(levels[0].scale)])
+    if np.isfinite(small).all(axis=0).mean() < 0.02 or min(one.shape[1:]) < config.template:
+        return unmoved("rejected", "the images hardly overlap, or are smaller than the window that is matched")
+    where: PointMap = AffineMap(_first_look(pair, levels[0], config))
+    by_chance = _agreeing_by_chance(pair, levels[0], config)
+    for number, level in enumerate(levels):
+        found = _refined(pair.reduced(level.scale), where, level, config)
+        n, agreeing = len(found.source), int(found.agree.sum())
+        print(f"reduced by {level.scale}: {agreeing} of {n} control points agree", file=sys.stderr, flush=True)
+        refusal = doubts(found, config, one.shape[1:], 0 if number else by_chance)
         if refusal:
             return _rejected(refusal, found)
-        matrix = found.matrix
-    return _decide(one, two, found, config)
+        choice = choose(_evidence(found, one.shape[1:], level, config), config.models)
+        where = choice.where
+    return _decide(pair, found, choice, config)
+
+
+def _image(given: FloatArray | Image) -> Image:
+    if not isinstance(given, np.ndarray):
+        return given
+    return ArrayImage(np.asarray(given if given.ndim == 3 else given[None], dtype=np.float32))
 
 
 def _levels(shape: tuple[int, ...], config: AlignConfig) -> list[_Level]:
-    """Half resolution with a wide search, then full resolution with a narrow one; small images skip the former."""
-    wide = config.max_shift * 0.6 + 4.0
-    fine = _Level(1, 5, AGREEMENT)
-    if min(shape) < 4 * config.template:
-        return [_Level(1, int(wide), 1.5 * AGREEMENT), fine]
-    return [_Level(2, int(wide / 2), 1.5 * AGREEMENT), fine]
+    """From low resolution with a wide search to full resolution with a narrow one."""
+    scale = 2 if min(shape) >= 4 * config.template else 1
+    while max(shape) / scale > FIRST:
+        scale *= 2
+    wide = _Level(scale, int(np.clip(config.max_shift / scale + 4, 8, 14)), 1.5 * max(AGREEMENT, scale))
+    levels = [wide]
+    while scale > 1:
+        scale = max(1, scale // STEP)
+        levels.append(_Level(scale, 6, AGREEMENT if scale == 1 else 1.5 * scale))
+    return levels if len(levels) > 1 else [wide, _Level(1, 6, AGREEMENT)]
 
 
-def _agreeing_by_chance(one: FloatArray, two: FloatArray, config: AlignConfig, level: _Level) -> int:
+def _first_look(pair: _Pair, level: _Level, config: AlignConfig) -> Array:
+    scale = level.scale
+    while max(pair.reduced(level.scale)[0].shape[1:]) * level.scale / scale > OVERVIEW:
+        scale *= 2
+    found = overview(*pair.reduced(scale), int(np.ceil(config.max_shift / scale)) + 2)
+    return enlarged(found, scale)
+
+
+def _agreeing_by_chance(pair: _Pair, level: _Level, config: AlignConfig) -> int:
     """Control points that agree where nothing can be right: with the SAR image turned by half a turn."""
-    turned = np.ascontiguousarray(two[:, ::-1, ::-1])
-    return int(_refined(one, turned, _overview(one, turned, config), config, level).agree.sum())
+    one, two = pair.reduced(level.scale)
+    turned = ArrayImage(np.ascontiguousarray(in_memory(two).array[:, ::-1, ::-1]))
+    shift = overview(one, turned, int(np.ceil(config.max_shift / level.scale)) + 2, turned=False)
+    known = AffineMap(enlarged(shift, level.scale))
+    return int(_refined((one, turned), known, level, config).agree.sum())
 
 
-def _overview(one: FloatArray, two: FloatArray, config: AlignConfig) -> Array:
-    """One shift for the whole image; the identity where the images cannot be compared."""
-    scale = max(1, -(-max(one.shape[1:]) // OVERVIEW))
-    small = _reduce(one, scale), _reduce(two, scale)
-    reach = int(np.ceil(config.max_shift / scale)) + 2
-    height, width = small[0].shape[1:]
-    side = max(height, width)
-    template = matching.describe(matching.cut(small[0], 0, 0, side, side), matching.value_range(small[0]))
-    wide = matching.cut(small[1], -reach, -reach, side + 2 * reach, side + 2 * reach)
-    search = matching.describe(wide, matching.value_range(small[1]))
-    surface = matching.correlate(template[0][None], template[1][None], search[0][None], search[1][None], 0.02)
-    found = matching.locate(surface)
-    shift = np.array([found.dx[0], found.dy[0]], dtype=np.float64) * scale
-    return np.column_stack([np.eye(2), shift]) if np.isfinite(shift).all() else IDENTITY
-
-
-def _refined(one: FloatArray, two: FloatArray, matrix: Array, config: AlignConfig, level: _Level) -> _Found:
-    """Match control points after warping by what is known, there and back, and fit a model to them."""
-    small = _reduce(one, level.scale), _reduce(warp(two, matrix), level.scale)
-    grid = control_grid((small[0].shape[1], small[0].shape[2]), max(8, config.spacing // level.scale))
-    window = Window(config.template, level.reach)
-    there, back = match(*small, grid, window), match(small[1], small[0], grid, window)
-    good = _reliable(there) & _reliable(back)
+def _refined(images: tuple[Image, Image], where: PointMap, level: _Level, config: AlignConfig) -> Found:
+    """Match control points after warping by what is known, there and back, and see which agree."""
+    one, two = images
+    scale, middle = level.scale, (level.scale - 1) / 2.0
+    known = Displaced(two, lambda places: (where(places * scale + middle) - middle) / scale)
+    grid = control_grid(one.shape[1:], max(8, config.spacing // scale))
+    there, back = match(one, known, grid, Window(config.template, level.reach))
     miss = np.hypot(there.dx + back.dx, there.dy + back.dy)
-    good &= np.nan_to_num(miss, nan=np.inf) < ROUND_TRIP
-    step = np.stack([there.dx - back.dx, there.dy - back.dy], axis=1)[good] / 2.0
-    source = np.asarray(grid[good] * level.scale + (level.scale - 1) / 2.0, dtype=np.float64)
-    target = affine_fit.apply(matrix, source + level.scale * step.astype(np.float64))
-    agree = affine_fit.consensus(source, target, level.agreement)
-    if agree.sum() < 4:
-        return _Found(source, target, agree, matrix)
-    fitted = affine_fit.refine(source, target, agree, level.agreement, "affine")
-    residual = np.hypot(*(affine_fit.apply(fitted, source) - target).T)
-    return _Found(source, target, residual < level.agreement, fitted)
+    good = _reliable(there) & _reliable(back) & (np.nan_to_num(miss, nan=np.inf) < ROUND_TRIP)
+    step = np.stack([there.dx - back.dx, there.dy - back.dy], axis=1)[good].astype(np.float64) / 2.0
+    source = grid[good] * float(scale) + middle
+    full = one.shape[1] * scale, one.shape[2] * scale
+    return by_neighbours(source, where(source + scale * step), full, level.agreement)
 
 
 def _reliable(matches: Matches) -> npt.NDArray[np.bool_]:
     return np.isfinite(matches.dx) & (matches.ratio >= MIN_RATIO) & (matches.peak >= MIN_PEAK)
 
 
-def _doubts(found: _Found, config: AlignConfig, by_chance: int) -> str:
-    """Why the model should not be believed, or nothing."""
-    n, agreeing = len(found.source), int(found.agree.sum())
-    if n < config.min_points:
-        return f"only {n} control points could be matched reliably, {config.min_points} are needed"
-    if agreeing < max(config.min_points, config.min_inlier_share * n):
-        return f"only {agreeing} of {n} control points agree with one model, too few to believe it"
-    if agreeing < ABOVE_CHANCE * by_chance:
-        return f"{agreeing} control points agree, but {by_chance} do with an image that has nothing to do with it"
-    if affine_fit.distortion(found.matrix) > MOST_DISTORTION:
-        return "the control points ask for a distortion that images with a georeference do not have"
-    largest = float(np.abs(affine_fit.apply(found.matrix, found.source) - found.source).max())
-    if largest > 1.5 * config.max_shift:
-        return f"the control points ask for a shift of {largest:.1f} pixels, more than was looked for"
-    return ""
-
-
-def _rejected(reason: str, found: _Found | None = None) -> Alignment:
-    points = _points(found) if found else []
-    agreeing = int(found.agree.sum()) if found else 0
-    return Alignment("rejected", "none", IDENTITY.tolist(), len(points), agreeing, None, reason, points)
-
-
-def _points(found: _Found) -> list[list[float]]:
-    rows = np.column_stack([found.source, found.target - found.source, found.agree])
-    return [[float(value) for value in row] for row in rows]
-
-
-def _decide(one: FloatArray, two: FloatArray, found: _Found, config: AlignConfig) -> Alignment:
-    """Choose between affine model and shift, and make sure that the choice does good."""
+def _evidence(found: Found, shape: tuple[int, int], level: _Level, config: AlignConfig) -> Evidence:
+    window = float(config.template * level.scale)
+    # on the way a model need only lead the next level; only the last one is judged where no window overlaps
+    buffer = window if level.scale == 1 else 0.0
     source, target = found.source[found.agree], found.target[found.agree]
-    errors = {
-        name: affine_fit.held_out_error(source, target, AGREEMENT, name) for name in ("affine", "shift", "none")
-    }
-    model: Model = "affine" if errors["affine"] < errors["shift"] else "shift"
-    everyone = np.ones(len(source), dtype=bool)
-    matrix = (
-        affine_fit.refine(source, target, everyone, 2.0 * AGREEMENT, "shift") if model == "shift" else found.matrix
-    )
-    height, width = one.shape[1:]
-    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], dtype=np.float64)
-    largest = float(np.hypot(*(affine_fit.apply(matrix, corners) - corners).T).max())
-    counts = len(found.source), len(source)
+    return Evidence(source, target, shape, 2.0 * window, buffer, 2.0 * level.agreement)
+
+
+def _rejected(reason: str, found: Found) -> Alignment:
+    return _left_alone("rejected", reason, found, None)
+
+
+def _left_alone(status: Status, reason: str, found: Found, error: float | None) -> Alignment:
+    counts = len(found.source), int(found.agree.sum())
+    return Alignment(status, "none", IDENTITY.tolist(), *counts, error, reason, found.rows())
+
+
+def _decide(pair: _Pair, found: Found, choice: Choice, config: AlignConfig) -> Alignment:
+    """Take the model chosen, if it does good."""
+    shape, error = pair.reduced(1)[0].shape[1:], choice.error_of_none
+    if choice.model == "none":
+        reason = f"no correction tells points left out clearly better than none ({error:.2f} pixels)"
+        return _left_alone("already_aligned", reason, found, error)
+    largest = largest_displacement(choice.where, shape)
     if largest < NEGLIGIBLE:
         reason = f"the largest displacement found is {largest:.2f} pixels, nothing to correct"
-        return Alignment(
-            "already_aligned", "none", IDENTITY.tolist(), *counts, errors["none"], reason, _points(found)
-        )
-    gain, better = _improvement(one, two, matrix, config)
+        return _left_alone("already_aligned", reason, found, error)
+    gain, better = _improvement(pair, choice.where, config)
     if gain <= 0.0 or better < 0.5:
+        if largest < SMALL:
+            reason = f"a correction by up to {largest:.1f} pixels does not make the images more alike"
+            return _left_alone("already_aligned", reason, found, error)
         return _rejected("the images are not more alike after the correction than before", found)
-    reason = f"the {model} model agrees with {counts[1]} of {counts[0]} control points; likeness rose by {gain:.3f}"
-    return Alignment("aligned", model, matrix.tolist(), *counts, errors[model], reason, _points(found))
+    n, agreeing = len(found.source), int(found.agree.sum())
+    reason = (
+        f"the {choice.model.replace('_', '-')} model leaves {choice.error:.2f} pixels at points left out, none "
+        f"{error:.2f}; likeness rose by {gain:.3f}"
+    )
+    matrix = None if choice.matrix is None else choice.matrix.tolist()
+    nodes = on_lattice(choice.where, shape).tolist() if matrix is None else []
+    return Alignment("aligned", choice.model, matrix, n, agreeing, choice.error, reason, found.rows(), nodes)
 
 
-def _improvement(one: FloatArray, two: FloatArray, matrix: Array, config: AlignConfig) -> tuple[float, float]:
+def _improvement(pair: _Pair, where: PointMap, config: AlignConfig) -> tuple[float, float]:
     """Median gain in correlation of the windows by the correction, and the share of windows that gained."""
-    reference, before, after = (_reduce(image, 2) for image in (one, two, warp(two, matrix)))
-    grid = control_grid((reference.shape[1], reference.shape[2]), config.spacing)
+    one, two = pair.reduced(2)
+    after = Displaced(two, lambda places: (where(places * 2.0 + 0.5) - 0.5) / 2.0)
+    grid = control_grid(one.shape[1:], config.spacing)
     window = Window(config.template // 2, 1)
-    gain = match(reference, after, grid, window).still - match(reference, before, grid, window).still
+    gain = match(one, after, grid, window)[0].still - match(one, two, grid, window)[0].still
     gain = gain[np.isfinite(gain)]
     return (float(np.median(gain)), float((gain > 0).mean())) if gain.size else (0.0, 0.0)
 
 
-def warp(image: FloatArray, matrix: Array) -> FloatArray:
+def warp(image: FloatArray, where: PointMap) -> FloatArray:
     """Bring the content of a displaced image to where it belongs, with linear interpolation.
 
     Args:
         image: C x H x W with NaN for no data.
-        matrix: 2 x 3 from the pixels (x, y) wanted to those of the image.
+        where: From the pixels (x, y) wanted to those of the image.
     """
-    if np.array_equal(matrix, IDENTITY):
-        return image
-    linear, offset = matrix[::-1, 1::-1], matrix[::-1, 2]
-    return np.stack(
-        [ndimage.affine_transform(band, linear, offset, order=1, cval=np.nan, output=np.float32) for band in image]
-    )
-
-
-def _reduce(image: FloatArray, scale: int) -> FloatArray:
-    """Mean of the valid pixels of each block of `scale` x `scale`; NaN where there are none."""
-    if scale == 1:
-        return image
-    bands, height, width = image.shape
-    rows, cols = height // scale, width // scale
-    blocks = image[:, : rows * scale, : cols * scale].reshape(bands, rows, scale, cols, scale)
-    valid = np.isfinite(blocks)
-    count = valid.sum(axis=(2, 4))
-    total = np.where(valid, blocks, 0.0).sum(axis=(2, 4))
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+    moved = Displaced(ArrayImage(image), where)
+    return moved.read(0, 0, *image.shape[1:])

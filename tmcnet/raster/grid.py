@@ -8,11 +8,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster import alignment_picture, coregister
+from tmcnet.raster.alignment import Alignment, unmoved
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.backscatter import power_to_db, to_power
 from tmcnet.raster.digests import RECORD, scene_digests
@@ -52,7 +54,7 @@ def align_scene(
         InputError: If a file cannot be read or written, if `align.resolution` leaves nothing of the scene, or if
             GDAL's tools are missing or fail.
     """
-    require_tools(("gdalbuildvrt", "gdalwarp"))
+    require_tools()
     whole = Inventory.read(inventory)
     record = whole.record(scene)
     grid = _common_grid(record, align)
@@ -64,8 +66,7 @@ def align_scene(
         sar = _Sar(record, sensors, grid, work) if record.sar else None
         before = sar.on(grid) if sar else _no_data(sensors.sar, grid)
         alignment = _register(record, optical, before, align)
-        moved = sar if alignment.status == "aligned" else None
-        after = moved.on(shifted_grid(grid, alignment.matrix)) if moved else before
+        after = sar.corrected(grid, alignment) if sar and alignment.status == "aligned" else before
         write_raster(folder / "sar.tif", after, grid, nodata=math.nan, descriptions=sensors.sar.bands)
     told = _plain(alignment.to_dict() | {"digests": scene_digests(folder)})
     write_bytes(folder / RECORD, (json.dumps(told, indent=1) + "\n").encode())
@@ -125,25 +126,26 @@ class _Sar:
         self._method = image_method(self._source, grid)
         self._work = work
 
-    def on(self, grid: Grid) -> FloatArray:
+    def on(self, grid: Grid, nodes: npt.NDArray[np.float64] | None = None) -> FloatArray:
         """C x H x W on a grid, in dB where this is backscatter; NaN for no data."""
-        power = warp_array(self._power, self._source, grid, self._method, math.nan, self._work)
+        power = warp_array(self._power, self._source, grid, self._method, math.nan, self._work, nodes)
         return power_to_db(power, self._scale, self._clip)
 
+    def corrected(self, grid: Grid, alignment: Alignment) -> FloatArray:
+        """The same with a correction built in, resampled once from what was delivered."""
+        if alignment.matrix is None:
+            return self.on(grid, np.array(alignment.nodes))
+        return self.on(shifted_grid(grid, alignment.matrix))
 
-def _register(record: Record, optical: FloatArray, sar: FloatArray, align: AlignConfig) -> coregister.Alignment:
+
+def _register(record: Record, optical: FloatArray, sar: FloatArray, align: AlignConfig) -> Alignment:
     if not record.sar:
-        return _unmoved("single_sensor", "only the optical image exists, so there is nothing to register")
+        return unmoved("single_sensor", "only the optical image exists, so there is nothing to register")
     if not record.optical:
-        return _unmoved("single_sensor", "only the second sensor exists; the scene lies on its grid as delivered")
+        return unmoved("single_sensor", "only the second sensor exists; the scene lies on its grid as delivered")
     if not align.enabled:
-        return _unmoved("rejected", "co-registration is switched off")
+        return unmoved("rejected", "co-registration is switched off")
     return coregister.estimate(optical, sar, align)
-
-
-def _unmoved(status: coregister.Status, reason: str) -> coregister.Alignment:
-    """The record of a scene whose georeference is taken as delivered."""
-    return coregister.Alignment(status, "none", [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], 0, 0, None, reason)
 
 
 def _plain(value: object) -> object:

@@ -9,6 +9,7 @@ IEEE TGRS 2019 (CFOG).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,14 @@ BoolArray = npt.NDArray[np.bool_]
 
 DIRECTIONS = 8
 """Number of gradient directions, evenly spaced over half a turn."""
-GRADIENT_SIGMA = 1.4
-"""Width of the derivative filter in pixels: wide enough to bridge speckle."""
+GRADIENT_SIGMA = 0.7
+"""Width of the derivative filter in pixels. Wider ones bridge more speckle, but draw matches to the brighter side."""
 SMOOTHING_SIGMA = 1.2
 """Width of the spatial smoothing of each direction in pixels."""
-REACH = int(np.ceil(3 * (GRADIENT_SIGMA + SMOOTHING_SIGMA)))
+REACH = int(np.ceil(4 * (GRADIENT_SIGMA + SMOOTHING_SIGMA)))
 """Pixels around a window that its description depends on."""
+CONTRAST = 9.0
+"""Where contrasts count as ratios: the bright end of the range is so many times above the dark one, less one."""
 NEIGHBOURHOOD = 4
 """Peaks nearer than this to the best one (pixels) belong to it."""
 
@@ -49,64 +52,76 @@ class Matches:
     still: FloatArray
 
 
-def value_range(image: FloatArray) -> FloatArray:
-    """Robust range of each band: the 2nd and 98th percentile of a sample of its valid pixels.
+@dataclass(frozen=True)
+class Tone:
+    """How the brightness of an image is scaled before its gradients are taken.
+
+    Attributes:
+        ranges: C x 2: 2nd and 98th percentile of each band; all bands weigh alike whatever their units.
+        logarithmic: Whether contrasts count as ratios, as they should where noise grows with brightness.
+        floor: Typical strength of a gradient; weaker ones count for less.
+    """
+
+    ranges: FloatArray
+    logarithmic: bool
+    floor: float
+
+
+def tone(windows: Sequence[FloatArray], speckled: bool) -> Tone:
+    """Look at windows of an image, C x H x W with NaN for no data, for how to scale it.
 
     Args:
-        image: C x H x W with NaN for no data.
-
-    Returns:
-        C x 2, low and high.
+        windows: Windows spread over the image.
+        speckled: Whether this is a SAR image. If it holds no negative values it is not in dB, and contrasts are
+            taken as ratios: bright sides of edges would outweigh the dark ones and draw the match to them.
     """
-    step = max(1, int(np.sqrt(image[0].size / 2.5e5)))
-    sample = image[:, ::step, ::step].reshape(len(image), -1)
-    ranges = np.zeros((len(image), 2), dtype=np.float32)
-    for row, band in zip(ranges, sample, strict=True):
-        valid = band[np.isfinite(band)]
-        if valid.size:
-            row[:] = np.percentile(valid, [2.0, 98.0])
-    return ranges
+    ranges = np.zeros((len(windows[0]), 2), dtype=np.float32)
+    for number, row in enumerate(ranges):
+        band = np.concatenate([window[number][np.isfinite(window[number])] for window in windows])
+        if band.size:
+            row[:] = np.percentile(band, [2.0, 98.0])
+    logarithmic = speckled and float(ranges.min()) >= 0.0
+    raw = Tone(ranges, logarithmic, 1.0)
+    lengths = [np.sqrt((channels**2).sum(axis=0))[valid] for channels, valid in (_gradients(w, raw) for w in windows)]
+    together = np.concatenate(lengths)
+    return Tone(ranges, logarithmic, max(float(np.median(together)), 1e-9) if together.size else 1.0)
 
 
-def describe(image: FloatArray, ranges: FloatArray) -> tuple[FloatArray, BoolArray]:
+def describe(image: FloatArray, scaling: Tone) -> tuple[FloatArray, BoolArray]:
     """Describe every pixel by the strength of the gradient along each direction.
 
     Args:
         image: C x H x W with NaN for no data.
-        ranges: C x 2, the range of each band; all bands weigh alike whatever their units.
+        scaling: As `tone` found it.
 
     Returns:
         Description, DIRECTIONS x H x W, of length up to 1 per pixel; and where it is valid, H x W.
     """
+    channels, valid = _gradients(image, scaling)
+    length = np.sqrt((channels**2).sum(axis=0))
+    return np.asarray(channels / (length + scaling.floor), dtype=np.float32), valid
+
+
+def _gradients(image: FloatArray, scaling: Tone) -> tuple[FloatArray, BoolArray]:
+    """Smoothed strength of the gradient along each direction, DIRECTIONS x H x W, and where it is valid."""
     valid = np.isfinite(image).all(axis=0)
     angles = np.pi * np.arange(DIRECTIONS) / DIRECTIONS
     channels = np.zeros((DIRECTIONS, *valid.shape), dtype=np.float32)
-    for band, (low, high) in zip(image, ranges, strict=True):
+    for band, (low, high) in zip(image, scaling.ranges, strict=True):
         if high <= low:
             continue
         scaled = np.clip((band - low) / (high - low), 0.0, 1.0)
-        scaled = np.where(valid, scaled, 0.5)
+        scaled = np.where(
+            valid, np.log1p(CONTRAST * scaled) / np.log1p(CONTRAST) if scaling.logarithmic else scaled, 0.5
+        )
         gx = ndimage.gaussian_filter(scaled, GRADIENT_SIGMA, order=(0, 1))
         gy = ndimage.gaussian_filter(scaled, GRADIENT_SIGMA, order=(1, 0))
         for channel, angle in zip(channels, angles, strict=True):
             channel += np.abs(np.float32(np.cos(angle)) * gx + np.float32(np.sin(angle)) * gy)
-    valid = ndimage.binary_erosion(valid, iterations=int(2 * GRADIENT_SIGMA), border_value=1)
+    valid = ndimage.binary_erosion(valid, iterations=2, border_value=1)
     channels *= valid
     channels = ndimage.gaussian_filter(channels, (0.0, SMOOTHING_SIGMA, SMOOTHING_SIGMA))
-    channels = 0.5 * channels + 0.25 * (np.roll(channels, 1, axis=0) + np.roll(channels, -1, axis=0))
-    length = np.sqrt((channels**2).sum(axis=0))
-    floor = float(np.median(length[valid])) if valid.any() else 1.0
-    return np.asarray(channels / (length + max(floor, 1e-9)), dtype=np.float32), valid
-
-
-def cut(image: FloatArray, row: int, col: int, height: int, width: int) -> FloatArray:
-    """A window of C x H x W, with NaN where it reaches beyond the image."""
-    window = np.full((len(image), height, width), np.nan, dtype=np.float32)
-    top, left = max(row, 0), max(col, 0)
-    bottom, right = min(row + height, image.shape[1]), min(col + width, image.shape[2])
-    if bottom > top and right > left:
-        window[:, top - row : bottom - row, left - col : right - col] = image[:, top:bottom, left:right]
-    return window
+    return 0.5 * channels + 0.25 * (np.roll(channels, 1, axis=0) + np.roll(channels, -1, axis=0)), valid
 
 
 def correlate(

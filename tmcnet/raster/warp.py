@@ -24,9 +24,15 @@ _TOLERANCE = 0.01
 
 
 def warp_array(
-    array: npt.NDArray[Any], source: Grid, target: Grid, method: Method, nodata: float, folder: Path
+    array: npt.NDArray[Any],
+    source: Grid,
+    target: Grid,
+    method: Method,
+    nodata: float,
+    folder: Path,
+    nodes: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[Any]:
-    """Warp an array with `gdalwarp`.
+    """Warp an array with `gdalwarp`, in one resampling.
 
     Args:
         array: C x H x W on the source grid.
@@ -35,11 +41,13 @@ def warp_array(
         method: `near` for labels.
         nodata: Value of pixels without data, in each band for itself, in and out; may be NaN.
         folder: Where temporary files may lie, as large as the arrays.
+        nodes: Where content lies that the georeference of the source puts in a wrong place: N x 4, x and y of a
+            target pixel and the displacement dx, dy of its content, in target pixels. None: no such place.
 
     Returns:
         C x h x w on the target grid, in the same type.
     """
-    if source == target:
+    if source == target and nodes is None:
         return array
     with tempfile.TemporaryDirectory(prefix=".warp-", dir=folder) as work:
         before, after = Path(work) / "before.tif", Path(work) / "after.tif"
@@ -48,10 +56,31 @@ def warp_array(
         write_raster(after, np.full((len(array), target.height, target.width), nodata, array.dtype), target, nodata)
         empty = ("-srcnodata", nodata, "-dstnodata", nodata)
         options = ("-wo", "INIT_DEST=NO_DATA", "-wo", "UNIFIED_SRC_NODATA=NO")
-        run_tool("gdalwarp", "-q", "-r", method, "-et", _TOLERANCE, *empty, *options, before, after)
+        by_points = () if nodes is None else ("-tps",)
+        given = before if nodes is None else _with_control_points(before, source, target, nodes)
+        run_tool("gdalwarp", "-q", *by_points, "-r", method, "-et", _TOLERANCE, *empty, *options, given, after)
         with open_raster(after) as dataset:
             warped: npt.NDArray[Any] = dataset.read()
     return warped
+
+
+def _with_control_points(path: Path, source: Grid, target: Grid, nodes: npt.NDArray[np.float64]) -> Path:
+    """The raster with control points in place of its georeference: which of its pixels belong where on the target.
+
+    They hold the way between the two grids as well as the displacement, so thin-plate splines through them serve any
+    smooth displacement.
+    """
+    x, y, dx, dy = nodes.T
+    east, north = target.transform @ (x + 0.5, y + 0.5)
+    seen_east, seen_north = target.transform @ (x + dx + 0.5, y + dy + 0.5)
+    if source.crs != target.crs:
+        seen_east, seen_north = reproject_points(target.crs, source.crs, seen_east, seen_north)
+    column, row = ~source.transform @ (seen_east, seen_north)
+    table = np.column_stack([column, row, east, north])
+    points = [part for values in table.tolist() for part in ("-gcp", *values)]
+    virtual = path.with_suffix(".vrt")
+    run_tool("gdal_translate", "-q", "-of", "VRT", "-a_srs", target.crs, *points, path, virtual)
+    return virtual
 
 
 def image_method(source: Grid, target: Grid) -> Method:

@@ -1,0 +1,132 @@
+"""How well co-registration finds a displacement that was put in, and whether it knows strangers from pairs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.warp import Resampling, reproject
+
+from tmcnet.config import DemoConfig
+from tmcnet.raster.coregister import estimate, warp
+from tmcnet.raster.deformation import AffineMap
+from tmcnet.raster.io import read_float
+from tmcnet.raster.overview import about_centre
+from tmcnet.raster.windowed import PointMap
+from tmcnet.seeding import generator
+from tmcnet.simulate.scene import simulate_scene
+
+DEMO = ("birch", "cedar", "alder")
+VOLKOV = ("034", "101", "280")
+SIZE = 640
+"""Side of a demo scene in pixels."""
+BEND = 8.0
+Floats = NDArray[np.float64]
+Pair = tuple[str, Floats, Floats]
+
+
+def run() -> None:
+    """Print errors of recovered warps, then the fate of true pairs and of shuffled ones."""
+    pairs = [*_demo(), *_volkov()]
+    print("| pair | warp put in | status | model | median, px | 95th percentile, px |")
+    print("| --- | --- | --- | --- | ---: | ---: |")
+    refused = 0
+    for name, optical, sar in pairs:
+        known = estimate(optical, sar)
+        refused += known.status == "rejected"
+        for kind, put_in in warps(optical.shape[-2:], name).items():
+            found = estimate(optical, warp(sar, inverse(put_in)))
+            refused += found.status == "rejected"
+            errors = recovered(found.where, known.where, put_in, optical.shape[-2:])
+            figures = f"{np.median(errors):.2f} | {np.percentile(errors, 95):.2f}"
+            print(f"| {name} | {kind} | {found.status} | {found.model} | {figures} |", flush=True)
+    print(f"\nTrue pairs rejected: {refused} of {5 * len(pairs)}.", flush=True)
+    strangers = [
+        estimate(one[1], two[2]).status
+        for group in (pairs[: len(DEMO)], pairs[len(DEMO) :])
+        for one, two in permutations(group, 2)
+    ]
+    print(f"Shuffled pairs rejected: {strangers.count('rejected')} of {len(strangers)}.")
+
+
+def recovered(found: PointMap, known: PointMap, put_in: PointMap, shape: tuple[int, ...]) -> Floats:
+    """Distances in pixels between what was found and the warp put in after what was found without it.
+
+    Of 900 places spread over the scene those count whose content is still in the image.
+    """
+    height, width = shape
+    axes = (np.linspace(0.05, 0.95, 30) * side for side in (width, height))
+    places = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
+    truth = put_in(known(places))
+    inside = ((truth > 10) & (truth < [width - 10, height - 10])).all(axis=1)
+    return np.hypot(*(found(places) - truth)[inside].T)
+
+
+def warps(shape: tuple[int, ...], name: str) -> dict[str, PointMap]:
+    """A shift, an affine map, a smooth local one, and one as large as is looked for."""
+    random = generator(1, "known warps", name)
+    shift, affine = np.eye(2, 3), about_centre(random.uniform(-0.5, 0.5), 1.004, *shape)
+    shift[:, 2] = random.uniform(-12, 12, 2)
+    affine[:, 2] += random.uniform(-8, 8, 2)
+    large = about_centre(random.choice([-2.0, 2.0]), random.choice([0.97, 1.03]), *shape)
+    large[:, 2] += np.array([48.0, -36.0]) * random.choice([-1, 1])
+    wave = 2 * np.pi / (random.uniform(0.6, 1.0) * max(shape))
+    phase = random.uniform(0, 2 * np.pi, 4)
+
+    def smooth(points: Floats) -> Floats:
+        x, y = wave * points.T
+        right = np.sin(x + phase[0]) * np.cos(y + phase[1])
+        down = np.cos(x + phase[2]) * np.sin(y + phase[3])
+        return points + BEND / np.sqrt(2) * np.stack([right, down], axis=1)
+
+    large_name = "60 px, 2 degrees, 3 %"
+    return {
+        "shift": AffineMap(shift),
+        "affine": AffineMap(affine),
+        "smooth, 8 px": smooth,
+        large_name: AffineMap(large),
+    }
+
+
+def inverse(where: PointMap) -> PointMap:
+    """The way back of a map that moves neighbours alike, by repetition."""
+
+    def back(points: Floats) -> Floats:
+        found = points.copy()
+        for _ in range(30):
+            found = found - (where(found) - points)
+        return found
+
+    return back
+
+
+def _volkov() -> Iterator[Pair]:
+    root = os.environ.get("TMCNET_DATA")
+    if root is None:
+        print("TMCNET_DATA is not set; volkov/ is left out")
+        return
+    for name in VOLKOV:
+        optical, sar = (read_float(Path(root) / "volkov" / f"{name}_{kind}.tif") for kind in ("opt", "sar"))
+        yield f"volkov {name}", optical, sar
+
+
+def _demo() -> Iterator[Pair]:
+    for name in DEMO:
+        with tempfile.TemporaryDirectory() as folder:
+            simulate_scene(DemoConfig(size=SIZE), name, Path(folder))
+            with (
+                rasterio.open(Path(folder) / "sar.tif") as sar,
+                rasterio.open(Path(folder) / "optical.tif") as optical,
+            ):
+                moving = np.full((2, SIZE, SIZE), np.nan, np.float32)
+                grids = {"src_transform": sar.transform, "src_crs": sar.crs, "dst_transform": optical.transform}
+                reproject(sar.read(), moving, **grids, dst_crs=optical.crs, resampling=Resampling.bilinear,
+                          src_nodata=np.nan, dst_nodata=np.nan)  # fmt: skip
+            image = read_float(Path(folder) / "optical.tif")
+        yield f"demo {name}", image, 10 * np.log10(np.maximum(moving, 1e-5))

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from tmcnet.raster import affine_fit
+from tmcnet.raster.model_choice import BENDING, Evidence, candidates, choose, deal, held_out_error
+
+SHAPE = (800, 1000)
+ALL = ["shift", "affine", "quadratic", "thin_plate"]
+
+
+def evidence(where, noise=0.2, number=300, buffer=64.0, seed=0):
+    rng = np.random.default_rng(seed)
+    source = rng.uniform(0, 1, (number, 2)) * [SHAPE[1], SHAPE[0]]
+    return Evidence(source, where(source) + rng.normal(0, noise, source.shape), SHAPE, 128.0, buffer, 4.0)
+
+
+def quadratic(points):
+    x, y = (points - [500, 400]).T / 500
+    return points + np.stack([3 * x * x - 2 * y, 2 * x * y + 1], axis=1)
+
+
+def wave(points):
+    x, y = 2 * np.pi * points.T / 700
+    return points + 4 * np.stack([np.sin(x) * np.cos(y), np.cos(1.3 * x)], axis=1)
+
+
+TRUTHS = {
+    "none": lambda p: p,
+    "shift": lambda p: p + np.array([2.0, -1.0]),
+    "affine": lambda p: affine_fit.apply(np.array([[1.002, -0.004, 1.0], [0.003, 0.997, 2.0]]), p),
+    "quadratic": quadratic,
+    "thin_plate": wave,
+}
+
+
+@pytest.mark.parametrize("model", TRUTHS)
+def test_the_stiffest_model_that_tells_unseen_points_is_taken(model):
+    choice = choose(evidence(TRUTHS[model]), ALL)
+    assert choice.model == model
+    assert (choice.matrix is None) == (model in BENDING)
+    rng = np.random.default_rng(9)
+    points = rng.uniform(0.05, 0.95, (200, 2)) * [SHAPE[1], SHAPE[0]]
+    assert np.median(np.hypot(*(choice.where(points) - TRUTHS[model](points)).T)) < 0.2
+    noise = 0.2 * np.sqrt(2)
+    assert 0.8 * noise < choice.error < (2.0 if model == "thin_plate" else 1.35) * noise
+    assert choice.error_of_none >= choice.error
+
+
+def test_only_models_that_are_allowed_are_taken():
+    assert choose(evidence(wave), ["shift", "affine"]).model in ("none", "shift", "affine")
+    assert choose(evidence(quadratic), ["quadratic"]).model == "quadratic"
+    names = [c.model for c in candidates(evidence(wave), ["shift", "quadratic"])]
+    assert names == ["none", "shift", "quadratic"]
+
+
+def test_a_correction_that_hardly_helps_is_not_taken():
+    assert choose(evidence(lambda p: p + np.array([0.4, 0.0]), noise=1.0), ALL).model == "none"
+
+
+def test_neighbouring_blocks_are_never_left_out_together():
+    x, y = np.meshgrid(np.arange(64.0, 1000, 128), np.arange(64.0, 800, 128))
+    folds = deal(Evidence(np.column_stack([x.ravel(), y.ravel()]), np.zeros((x.size, 2)), SHAPE, 128.0, 0.0, 1.0))
+    table = folds.reshape(x.shape)
+    assert (table[:, 1:] != table[:, :-1]).all() and (table[1:] != table[:-1]).all()
+    assert set(np.unique(table)) == set(range(5))
+
+
+def test_errors_that_neighbours_share_do_not_pass_for_bending():
+    # 8 points at each of many places err alike, as overlapping windows do
+    rng = np.random.default_rng(1)
+    places = rng.uniform(0, 1, (60, 2)) * [SHAPE[1], SHAPE[0]]
+    source = np.repeat(places, 8, axis=0) + rng.uniform(-25, 25, (480, 2))
+    target = source + np.array([5.0, 3.0]) + np.repeat(rng.normal(0, 1.0, (60, 2)), 8, axis=0)
+    assert choose(Evidence(source, target, SHAPE, 128.0, 64.0, 4.0), ALL).model == "shift"
+
+
+def test_few_points_or_a_small_scene_are_left_to_the_stiff_models():
+    few = evidence(TRUTHS["shift"], number=14)
+    assert choose(few, ALL).model == "shift"
+    small = Evidence(few.source / 10, few.source / 10 + 2.0, (80, 100), 128.0, 64.0, 4.0)
+    assert held_out_error(small, np.zeros(14, int), "thin_plate", 0.1) == float("inf")
