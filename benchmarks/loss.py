@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +13,21 @@ from benchmarks.timing import best_of
 from tmcnet.loss import TupleNTXent
 
 TEMPERATURE, WEIGHT, EPS = 0.5, 0.1, 1e-8
+MEASURE = """if True:
+    import re, sys, time
+    from pathlib import Path
+    import torch
+    from tmcnet.loss import TupleNTXent
+    torch.set_num_threads(1)
+    inputs = [torch.randn(int(sys.argv[1]), 64, requires_grad=True) for _ in range(4)]
+    options = {"perturbed_views": "both", "wrong_partners": "both"} if sys.argv[3] == "all tuples" else {}
+    def peak():
+        # `ru_maxrss` would start from the peak of the process that started this one.
+        return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**10
+    before, began = peak(), time.process_time()
+    TupleNTXent(variant=sys.argv[2], **options)(*inputs).backward()
+    print(f"{time.process_time() - began:.1f} | {peak():.0f} | {before:.0f}")
+"""
 
 
 def loop_over_shifts(opt1: Tensor, opt2: Tensor, sar1: Tensor, sar2: Tensor) -> Tensor:
@@ -31,7 +49,27 @@ def loop_over_shifts(opt1: Tensor, opt2: Tensor, sar1: Tensor, sar2: Tensor) -> 
 
 
 def run() -> None:
-    """Print times and ratios for N = 64 embeddings of length 64 in float32, and times for larger N."""
+    """Print times and ratios for N = 64 embeddings of length 64 in float32, times for larger N, and peak memory."""
+    _times()
+    _memory()
+
+
+def _memory() -> None:
+    """Forward and backward, each in a process of its own, whose memory is that of the loss and of torch itself."""
+    print("\n| N | variant | perturbed | CPU s | peak MiB | before the loss, MiB |")
+    print("| ---: | --- | --- | ---: | ---: | ---: |")
+    for n, variant, tuples in (
+        (256, "reference", "as published"),
+        (1024, "reference", "as published"),
+        (256, "reference", "all tuples"),
+        (1024, "corrected", "as corrected"),
+    ):
+        command = [sys.executable, "-c", MEASURE, str(n), variant, tuples]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        print(f"| {n} | {variant} | {tuples} | {done.stdout.strip()} |", flush=True)
+
+
+def _times() -> None:
     print("| N | variant | ms | times faster than the loop |\n| ---: | --- | ---: | ---: |")
     for n in (64, 256, 1024):
         generator = torch.Generator().manual_seed(0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from tmcnet.config import PretrainConfig, SensorConfig, SensorsConfig
 from tmcnet.dataset.correspondence import View, draw_patches, patch_range
@@ -79,12 +80,44 @@ def test_later_centres_lie_outside_earlier_patches():
             assert not ((inside >= 0) & (inside < 12)).all(axis=1).any()
 
 
+def textbook_patches(rng, first, second, patch_size, count, distance):
+    """`draw_patches` with arrays and matrices, a patch at a time."""
+    lowest, highest = patch_range(first, second, patch_size)
+    half = (patch_size - 1) / 2
+    corners = []
+    for _ in range(count):
+        tries = rng.integers(lowest, np.add(highest, 1), size=(32, 2))
+        apart = tries[:, None] - np.array(corners, int).reshape(1, -1, 2)
+        if distance is None:
+            taken = ((-(patch_size // 2) <= apart) & (apart < patch_size - patch_size // 2)).all(2).any(1)
+            corners.append(tries[taken.argmin()])
+        else:
+            corners.append(tries[np.abs(apart).max(2).min(1, initial=distance).argmax()])
+    centres = second.from_tile(first.to_tile(np.array(corners) + half))
+    return np.array(corners), np.clip(np.rint(centres - half), 0, second.size - patch_size)
+
+
+@pytest.mark.parametrize("distance", [None, 5, 20])
+def test_patches_are_those_of_the_textbook(distance):
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        first, second = draw_views(rng, 64, 70, CONFIG, "corrected")
+        state = rng.bit_generator.state
+        got = draw_patches(rng, first, second, CONFIG.patch_size, 5, distance)
+        after = rng.random()
+        rng.bit_generator.state = state
+        expected = textbook_patches(rng, first, second, CONFIG.patch_size, 5, distance)
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert after == rng.random()
+
+
 def test_range_of_equal_views_is_everything_and_of_distant_views_nothing():
     lowest, highest = patch_range(VIEWS[0], VIEWS[5], CONFIG.patch_size)
-    assert lowest.tolist() == [0, 0] and highest.tolist() == [36, 36]
+    assert tuple(lowest) == (0, 0) and tuple(highest) == (36, 36)
     far = View(0, 100, 20, 20, 48)
     lowest, highest = patch_range(VIEWS[0], far, CONFIG.patch_size)
-    assert (lowest > highest).any()
+    assert lowest[0] > highest[0] or lowest[1] > highest[1]
     with pytest.raises(ValueError, match="no patch"):
         draw_patches(np.random.default_rng(0), VIEWS[0], far, CONFIG.patch_size, 1)
 
@@ -172,12 +205,30 @@ def test_no_strength_changes_nothing(kind):
         assert torch.allclose(result, image, atol=1e-6)
 
 
-def test_blur_equals_the_textbook():
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_blur_equals_the_textbook(layout):
     image = torch.rand(2, 3, 9, 11, dtype=torch.float64)
-    from scipy.ndimage import gaussian_filter
-
     expected = gaussian_filter(image.numpy(), (0, 0, 1.1, 1.1), mode="mirror", radius=(0, 0, 2, 2))
-    np.testing.assert_allclose(gaussian_blur(image, 5, 1.1).numpy(), expected, atol=1e-12)
+    found = gaussian_blur(image.contiguous(memory_format=layout), 5, 1.1)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    turned = gaussian_blur(image.transpose(2, 3), 5, 1.1).transpose(2, 3)
+    np.testing.assert_allclose(turned.numpy(), expected, atol=1e-12)
+
+
+def test_reflectance_changes_by_a_power():
+    image = torch.rand(2, 16, 16, dtype=torch.float64) * 3 - 1.5
+    image[0, 0] = torch.linspace(-1.5, 1.5, 16, dtype=torch.float64)
+    noise = torch.Generator()
+    for seed in range(10):
+        rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
+        found = corrected(image, "reflectance", rng, noise, 1.5)
+        offset, gamma = again.uniform(-0.2, 0.2), np.exp(again.uniform(-0.22, 0.22))
+        contrast = np.exp(again.uniform(-0.22, 0.22))
+        share = ((image + offset + 1.5) / 3).clamp(0, 1)
+        expected = (share**gamma * 3 - 1.5) * contrast
+        if again.random() < 0.3 or again.random() < 0.1:
+            continue  # blurred, or a band left out
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_published_changes():

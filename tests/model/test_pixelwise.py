@@ -114,7 +114,7 @@ def trained(network, name):
     sensors = sensors.model_copy(update={"sar": sensors.sar.model_copy(update={"bands": ["a", "b"]})})
     bands = tuple(Band(b, 0, 1, 0, 1) for b in "ab")
     classes = ClassTable.of([("x", "#000000"), ("y", "#ffffff"), ("z", "#ff0000")])
-    run = Run(name, "baseline", "random", 5.0, 1)
+    run = Run.parse(f"{name}-baseline__random__R5__s1")
     return Trained(network, run, model, sensors, classes, Normalisation(bands, bands, 1.5, 1), {})
 
 

@@ -66,6 +66,35 @@ def test_dropout_spares_the_statistics_in_corrected_only():
         assert not torch.allclose(first.patches[0], second.patches[0])
 
 
+@pytest.mark.parametrize("variant", ["corrected", "reference"])
+@pytest.mark.parametrize("early", [True, False])
+def test_where_dropout_acts_is_a_key(variant, early):
+    torch.manual_seed(0)
+    network = TMCNet(4, 2, TINY, MethodConfig(variant=variant, dropout_before_statistics=early))
+    shares = [m.p for m in network.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+    assert shares == [0.5]
+    first, second = network(*batch()), network(*batch())
+    assert torch.allclose(first.whole[0], second.whole[0]) != early
+    assert not torch.allclose(first.patches[0], second.patches[0])
+
+
+@pytest.mark.parametrize(("modality", "bands"), [("optical", 4), ("sar", 2)])
+def test_one_sensor_is_embedded_as_it_is_beside_the_other(modality, bands):
+    """The encoder of a sensor has the same names and shapes, so that its weights fit the same networks."""
+    both = TMCNet(4, 2, TINY, MethodConfig())
+    alone = TMCNet(4, 2, TINY, MethodConfig(modality=modality))
+    shapes = {name: t.shape for name, t in alone.state_dict().items()}
+    assert shapes == {n: t.shape for n, t in both.state_dict().items() if n in shapes}
+    assert alone.encoder(modality).stem[0].in_channels == bands
+    alone.load_state_dict({n: t for n, t in both.state_dict().items() if n in shapes})
+    alone.eval(), both.eval()
+    one, all_four = alone(*batch()), both(*batch())
+    mine = slice(0, 2) if modality == "optical" else slice(2, 4)
+    for got, expected in ((one.whole, all_four.whole[mine]), (one.patches, all_four.patches[mine])):
+        assert [x.shape for x in got] == [x.shape for x in expected]
+        assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(got, expected, strict=True))
+
+
 @pytest.mark.parametrize("factor", [None, 4])
 def test_patch_means_equal_enlarging_first(factor):
     generator = torch.Generator().manual_seed(0)

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from safetensors.torch import save_file
 
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, TrainingError
+from tmcnet.model.backbone import Backbone
+from tmcnet.model.initial import common_name
 from tmcnet.model.weights import read_weights
 from tmcnet.train import pretrain as room
 from tmcnet.train.callbacks import STATE_FILE
@@ -129,6 +132,30 @@ def test_a_killed_run_ends_with_the_same_numbers(unbroken, tiles, tmp_path, monk
     assert (tmp_path / "out" / "curves.csv").read_text() == (whole / "curves.csv").read_text()
 
 
+def test_a_killed_run_draws_the_same_shifts(tiles, tmp_path, monkeypatch):
+    few = MethodConfig(variant="reference", shifts=1)
+    expected, _ = run(tiles, tmp_path / "whole", method=few)
+    losses = room.PretrainModule.losses
+    with monkeypatch.context() as patch, pytest.raises(ConnectionAbortedError):
+        patch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
+        run(tiles, tmp_path / "out", method=few)
+    assert same(run(tiles, tmp_path / "out", method=few)[0], expected)
+
+
+def test_methods_are_shown_the_same_tiles_and_views(tiles, tmp_path, monkeypatch):
+    shown = []
+    losses = room.PretrainModule.losses
+
+    def looks(self, batch):
+        shown.append((batch.names, [image.sum().item() for image in (*batch.optical, *batch.sar)]))
+        return losses(self, batch)
+
+    monkeypatch.setattr(room.PretrainModule, "losses", looks)
+    for name in ("tuples", "simclr", "cross_modal"):
+        run(tiles, tmp_path / name, config=settings(steps=2), method=MethodConfig(method=name))
+    assert shown[:2] == shown[2:4] == shown[4:]
+
+
 def test_a_state_of_other_settings_is_not_taken_up(unbroken, tiles, tmp_path, monkeypatch):
     losses = room.PretrainModule.losses
     monkeypatch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
@@ -162,15 +189,36 @@ def test_the_seed_decides(unbroken, tiles, tmp_path):
         MethodConfig(lambda_global=0),
         MethodConfig(lambda_global=1),
         MethodConfig(perturbation=False),
+        MethodConfig(perturbed_negatives="both", shifts=2, positive_in_denominator=False, mask_same_tile=False),
+        MethodConfig(variant="reference", perturbed_views="both", wrong_partners="both", perturbed_gradient=True),
+        MethodConfig(variant="reference", dropout_before_statistics=False, photometric_by_sensor=True),
+        MethodConfig(modality="optical"),
+        MethodConfig(modality="sar", variant="reference"),
+        MethodConfig(method="simclr"),
+        MethodConfig(method="cross_modal", lambda_global=0),
     ],
 )
-def test_every_ablation_runs(tiles, tmp_path, method):
-    state, header = run(tiles, tmp_path / "out", config=settings(steps=2), method=method)
+def test_every_method_and_ablation_runs(tiles, tmp_path, method):
+    state, header = run(tiles, tmp_path / "out", config=settings(steps=2, patch_distance=8), method=method)
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
     assert header["config"]["settings"]["variant"] == method.variant
     rows = list(csv.DictReader((tmp_path / "out" / "curves.csv").open()))
     assert ("loss_global" in rows[0]) == (method.lambda_global > 0)
     assert ("loss_local" in rows[0]) == (method.lambda_global < 1)
+
+
+def test_encoders_begin_from_initial_weights(tiles, tmp_path):
+    donor = Backbone(3, MODEL, 0.1)
+    file = tmp_path / "resnet.safetensors"
+    save_file({common_name(name): tensor for name, tensor in donor.state_dict().items()}, file)
+    still = settings(steps=1, learning_rate=1e-12, initial_weights=str(file))
+    state, header = run(tiles, tmp_path / "out", config=still)
+    for sensor in ("optical", "sar"):
+        name = "deeper.0.0.body.0.weight"
+        torch.testing.assert_close(state[f"backbone_{sensor}.{name}"], donor.state_dict()[name])
+    assert len(header["config"]["initial_weights_sha256"]) == 64
+    with pytest.raises(InputError, match=r"absent\.safetensors"):
+        run(tiles, tmp_path / "none", config=settings(initial_weights="absent.safetensors"))
 
 
 def test_fewer_tiles_than_the_batch(tiles, tmp_path):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from tmcnet.config import ModelConfig
+from tmcnet.model.networks import build_network
 from tmcnet.train.health import effective_rank, health, retrieval
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser, parameter_groups, rate_factor
 from tmcnet.train.stream import indices_of_step, step_loader
@@ -53,18 +55,63 @@ def test_norms_and_biases_are_not_decayed_and_encoders_have_their_rate():
     assert {g["weight_decay"] for g in published.param_groups} == {0.3}
 
 
+@pytest.mark.parametrize("name", ["mssnet", "early_fusion"])
+@pytest.mark.parametrize("variant", ["reference", "corrected"])
+def test_only_weights_of_convolutions_and_linear_layers_are_decayed(name, variant):
+    network = build_network(name, variant, 3, 1, 2, ModelConfig(width=8, aspp_channels=16, decoder_channels=16))
+    plan = OptimiserPlan(steps=5, learning_rate=0.1, warmup_steps=0, weight_decay=0.3)
+    decayed = [p for g in parameter_groups(network, plan) if g["weight_decay"] for p in g["params"]]
+    weights = [m.weight for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert {id(p) for p in decayed} == {id(p) for p in weights}
+
+
 def test_health_tells_a_good_embedding_from_a_collapsed_one():
     places = torch.eye(8)
     good = health((places, places, places, places))
     assert good["alignment"] == pytest.approx(0, abs=1e-6)
-    assert good["retrieval_optical_to_sar"] == good["retrieval_sar"] == 1
-    assert good["effective_rank"] == pytest.approx(7, abs=0.1)
+    assert good["retrieval_optical_to_sar"] == good["retrieval_sar_to_optical"] == 1
+    assert good["retrieval_optical"] == good["retrieval_sar"] == 1
+    for rank in ("effective_rank", "effective_rank_optical", "effective_rank_sar"):
+        assert good[rank] == pytest.approx(7, abs=0.1)
+    assert good["positive_similarity"] == pytest.approx(1)
+    assert good["hardest_negative_similarity"] == pytest.approx(0, abs=1e-6)
     assert good["uniformity"] == pytest.approx(-4, abs=1e-3)
     same = torch.ones(8, 8)
     collapsed = health((same, same, same, same))
     assert collapsed["uniformity"] == pytest.approx(0, abs=1e-3)
     assert collapsed["retrieval_optical"] == pytest.approx(1 / 8)
+    assert collapsed["effective_rank_sar"] == pytest.approx(1, abs=1e-3)
+    assert collapsed["positive_similarity"] == collapsed["hardest_negative_similarity"] == pytest.approx(1)
     assert all(math.isfinite(value) for value in collapsed.values())
+
+
+def test_health_of_random_embeddings_is_that_of_chance():
+    generator = torch.Generator().manual_seed(0)
+    found = health(tuple(torch.randn(4, 400, 64, generator=generator)))
+    assert abs(found["positive_similarity"]) < 0.02
+    assert 0.3 < found["hardest_negative_similarity"] < 0.5
+    assert all(value < 0.02 for name, value in found.items() if name.startswith("retrieval"))
+    assert all(value > 60 for name, value in found.items() if name.startswith("effective_rank"))
+
+
+def test_health_sees_that_one_sensor_collapsed_and_that_the_other_finds_nothing_there():
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randn(50, 16, generator=generator)
+    dull = torch.ones(50, 16)
+    found = health((places, places, dull, dull))
+    assert found["effective_rank_optical"] > 12
+    assert found["effective_rank_sar"] == pytest.approx(1, abs=1e-3)
+    assert found["retrieval_optical"] == 1
+    assert found["retrieval_sar_to_optical"] == found["retrieval_optical_to_sar"] == pytest.approx(1 / 50)
+
+
+def test_the_two_ways_of_retrieval_between_sensors_differ():
+    # Both SAR images lie nearest to their own optical one; one SAR image attracts both optical images.
+    optical = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+    sar = torch.tensor([[0.95, 0.3], [-0.6, 0.8]])
+    found = health((optical, optical, sar, sar))
+    assert found["retrieval_sar_to_optical"] == 1
+    assert found["retrieval_optical_to_sar"] == 0.5
 
 
 def test_effective_rank_counts_directions():

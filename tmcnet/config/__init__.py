@@ -13,9 +13,10 @@ from tmcnet.config.data import (
     TilesConfig,
 )
 from tmcnet.config.load import load, load_files
+from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
 from tmcnet.config.root import Config
-from tmcnet.config.runs import Run, expand_sweep, fraction_name, subset_name
+from tmcnet.config.runs import Budget, Run, expand_sweep, subset_name
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (
     PIXELWISE,
@@ -23,10 +24,8 @@ from tmcnet.config.training import (
     SINGLE_SENSOR,
     FinetuneConfig,
     FinetuneSettings,
-    MethodConfig,
     ModelConfig,
     PixelwiseConfig,
-    PretrainConfig,
     SweepConfig,
 )
 
@@ -36,6 +35,7 @@ __all__ = [
     "RANDOM_START",
     "SINGLE_SENSOR",
     "AlignConfig",
+    "Budget",
     "ClassConfig",
     "ComputeConfig",
     "Config",
@@ -62,7 +62,6 @@ __all__ = [
     "TilesConfig",
     "TrackingConfig",
     "expand_sweep",
-    "fraction_name",
     "load",
     "load_files",
     "subset_name",

@@ -1,4 +1,4 @@
-"""Config of the networks and of both trainings."""
+"""Config of the networks and of fine-tuning."""
 
 from __future__ import annotations
 
@@ -66,89 +66,6 @@ class ModelConfig(Section):
     embedding: int = Field(64, ge=8, description="Length of the embeddings compared by the contrastive loss.")
 
 
-class MethodConfig(Section):
-    """One pre-training method: TMCNet in one of its variants, or an ablation of it."""
-
-    variant: Variant = Field(
-        "corrected",
-        description="`reference`: the published loss and views as coded. `corrected`: with their defects mended.",
-    )
-    style: bool = Field(True, description="Global embedding from means and variances; false: from means only.")
-    lambda_global: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Weight of the global loss; 1 minus it weighs the local loss. 0 or 1 drops a term.",
-    )
-    temperature: float = Field(0.5, gt=0, description="Temperature of the contrastive loss.")
-    perturbation: bool = Field(
-        True, description="Tuples with the wrong partner image as negatives; false: plain fused NT-Xent."
-    )
-    perturbation_weight: float | None = Field(
-        None,
-        gt=0,
-        description="Weight of the SAR embedding in perturbed tuples; null: 0.1 in `reference`, 1 in `corrected`.",
-    )
-    batch_norm_momentum: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Momentum of batch norm; null: 0.9 in `reference`, 0.1 in `corrected`.",
-    )
-
-
-class PretrainConfig(Section):
-    """Self-supervised pre-training of both encoders on unlabelled pairs of the training part."""
-
-    methods: dict[str, MethodConfig] = Field(
-        {"tmcnet": MethodConfig()},
-        description="Pre-training methods by name; the names appear in tables and figures.",
-    )
-    weights: dict[str, str] = Field(
-        {},
-        description="Weights from earlier runs by name: safetensors files that fine-tuning can start from.",
-    )
-    steps: int = Field(300, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(16, ge=2, description="Tile pairs in a step.")
-    crop_size: int = Field(96, ge=32, description="Side of a view in pixels after the random resized crop.")
-    crop_area: tuple[float, float] = Field((0.4, 1.0), description="Range of the share of a tile that a crop covers.")
-    photometric: float = Field(
-        1.0,
-        ge=0,
-        le=2,
-        description="Strength of the changes of brightness and texture in `corrected` views; 0: none.",
-    )
-    patch_size: int = Field(24, ge=4, description="Side of a local patch in pixels of the view.")
-    patches: int = Field(4, ge=1, description="Corresponding patches drawn in each pair of views.")
-    learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate.")
-    weight_decay: float = Field(1e-5, ge=0, description="Weight decay.")
-    warmup_steps: int = Field(20, ge=0, description="Steps over which the learning rate rises.")
-    log_every: int = Field(10, ge=1, description="Steps between two points of the curves.")
-    checkpoint_every: int = Field(100, ge=1, description="Steps between two states that a killed run resumes from.")
-    seed: int = Field(1, ge=0, description="Seed of initial weights and views.")
-
-    @model_validator(mode="after")
-    def _names_and_sizes_fit(self) -> PretrainConfig:
-        if self.patch_size > self.crop_size:
-            raise ValueError(f"`patch_size` ({self.patch_size}) must not exceed `crop_size` ({self.crop_size})")
-        both = set(self.methods) & set(self.weights)
-        if both or RANDOM_START in {*self.methods, *self.weights}:
-            raise ValueError(
-                f"names in `methods` and `weights` must differ from each other and from `{RANDOM_START}`"
-            )
-        bad = [
-            n
-            for n in {*self.methods, *self.weights}
-            if not n.replace("-", "").replace("_", "").isalnum() or "__" in n
-        ]
-        if bad:
-            raise ValueError(f"method names hold letters, digits, single `_` and `-` only, not {bad}")
-        low, high = self.crop_area
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"`crop_area` must be two ascending shares between 0 and 1, not {list(self.crop_area)}")
-        return self
-
-
 class SweepConfig(Section):
     """A part of the sweep: every combination of what it lists becomes a run."""
 
@@ -161,14 +78,23 @@ class SweepConfig(Section):
     variants: list[Variant] = Field(
         ["corrected"], min_length=1, description="Variants of `mssnet`; the other networks have only one."
     )
-    fractions: list[float] = Field(
-        ..., min_length=1, description="Label fractions in percent, from `splits.fractions`."
+    fractions: list[float] = Field([], description="Label fractions in percent, from `splits.fractions`.")
+    points: list[int] = Field(
+        [], description="Numbers of labelled pixels of each class, from `splits.points`: sparse annotation."
     )
-    seeds: list[int] = Field(
-        [1, 2],
+    subsets: list[int] | None = Field(
+        None,
         min_length=1,
-        description="Run seeds; run seed k also takes the k-th draw of the label fraction.",
+        description="Draws of the labels, counted from 1, each of which is run with every seed; null: run seed k "
+        "takes the k-th draw, which covers both with the fewest runs.",
     )
+    seeds: list[int] = Field([1, 2], min_length=1, description="Run seeds: initial weights, samples, augmentation.")
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> SweepConfig:
+        if not self.fractions and not self.points:
+            raise ValueError("name label `fractions`, `points`, or both")
+        return self
 
 
 class PixelwiseConfig(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,8 +16,12 @@ IntArray = npt.NDArray[np.int64]
 CANDIDATES = 32
 """Places tried for each patch before one that overlaps an earlier patch's centre is accepted."""
 
-QUARTER_TURN = np.array([[0.0, 1.0], [-1.0, 0.0]])
-"""From (x, y) of an image turned clockwise by 90 degrees, about its centre, back to the image before the turn."""
+QUARTER_TURNS = ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))
+"""From (x, y) of an image turned clockwise by so many quarters, about its centre, back to the image before the turns:
+the rows of a 2 x 2 matrix."""
+
+Corner = tuple[int, int]
+"""First column and row of a patch."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +49,42 @@ class View:
     turns: int = 0
 
     @cached_property
-    def matrix(self) -> FloatArray:
-        """2 x 3: from (x, y) of a view pixel to (x, y) of a tile pixel, pixel centres at whole numbers."""
-        flip = np.diag([-1.0 if self.flip_x else 1.0, -1.0 if self.flip_y else 1.0])
-        scale = np.diag([self.width / self.size, self.height / self.size])
-        linear = scale @ flip @ np.linalg.matrix_power(QUARTER_TURN, self.turns)
-        centre = np.full(2, (self.size - 1) / 2)
-        middle = np.array([self.left + (self.width - 1) / 2, self.top + (self.height - 1) / 2])
-        return np.column_stack([linear, middle - linear @ centre])
+    def rows(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Rows of the 2 x 3 matrix from (x, y) of a view pixel to that of a tile pixel, centres at whole numbers.
+
+        Plain numbers: a handful of points goes through them many times faster than through arrays.
+        """
+        xx, xy, yx, yy = QUARTER_TURNS[self.turns]
+        across = self.width / self.size * (-1 if self.flip_x else 1)
+        down = self.height / self.size * (-1 if self.flip_y else 1)
+        a, b, c, d = across * xx, across * xy, down * yx, down * yy
+        centre = (self.size - 1) / 2
+        x = self.left + (self.width - 1) / 2 - (a * centre + b * centre)
+        y = self.top + (self.height - 1) / 2 - (c * centre + d * centre)
+        return (a, b, x), (c, d, y)
+
+    def point_to_tile(self, x: float, y: float) -> tuple[float, float]:
+        """Map a view pixel to a tile pixel."""
+        (a, b, left), (c, d, top) = self.rows
+        return a * x + b * y + left, c * x + d * y + top
+
+    def point_from_tile(self, x: float, y: float) -> tuple[float, float]:
+        """Map a tile pixel to a view pixel."""
+        (a, b, left), (c, d, top) = self.rows
+        if self.turns % 2:
+            return (y - top) * (1 / c), (x - left) * (1 / b)
+        return (x - left) * (1 / a), (y - top) * (1 / d)
 
     def to_tile(self, points: FloatArray) -> FloatArray:
         """Map view pixels (n x 2, x and y) to tile pixels."""
-        return points @ self.matrix[:, :2].T + self.matrix[:, 2]
+        return np.array([self.point_to_tile(*point) for point in points.tolist()])
 
     def from_tile(self, points: FloatArray) -> FloatArray:
         """Map tile pixels (n x 2, x and y) to view pixels."""
-        return (points - self.matrix[:, 2]) @ np.linalg.inv(self.matrix[:, :2]).T
+        return np.array([self.point_from_tile(*point) for point in points.tolist()])
 
 
-def patch_range(first: View, second: View, patch_size: int) -> tuple[IntArray, IntArray]:
+def patch_range(first: View, second: View, patch_size: int) -> tuple[Corner, Corner]:
     """Where patches may begin in the first view so that they lie inside both views.
 
     Both views are aligned with the tile's axes, so the answer is a rectangle.
@@ -75,22 +98,31 @@ def patch_range(first: View, second: View, patch_size: int) -> tuple[IntArray, I
         Lowest and highest (x, y) of a patch's first pixel in view 1, both inclusive; empty where lowest > highest.
     """
     half = (patch_size - 1) / 2
-    extremes = np.array([[half, half], [second.size - 1 - half] * 2])
-    seen = first.from_tile(second.to_tile(extremes)) - half
+    far = second.size - 1 - half
+    one, other = (first.point_from_tile(*second.point_to_tile(place, place)) for place in (half, far))
+    xs, ys = sorted((one[0], other[0])), sorted((one[1], other[1]))
     # A hair of tolerance: the corner of equal views must not be lost to rounding.
-    lowest = np.maximum(np.ceil(seen.min(axis=0) - 1e-6), 0).astype(np.int64)
-    highest = np.minimum(np.floor(seen.max(axis=0) + 1e-6), first.size - patch_size).astype(np.int64)
+    lowest = max(math.ceil(xs[0] - half - 1e-6), 0), max(math.ceil(ys[0] - half - 1e-6), 0)
+    last = first.size - patch_size
+    highest = min(math.floor(xs[1] - half + 1e-6), last), min(math.floor(ys[1] - half + 1e-6), last)
     return lowest, highest
 
 
 def draw_patches(
-    rng: np.random.Generator, first: View, second: View, patch_size: int, count: int
+    rng: np.random.Generator,
+    first: View,
+    second: View,
+    patch_size: int,
+    count: int,
+    distance: int | None = None,
 ) -> tuple[IntArray, IntArray]:
     """Draw patches whose centres lie on the same ground in both views, to within half a pixel of view 2.
 
     As published, the centre of a later patch lies outside earlier patches of view 1 while there is room, and patches
     keep their size in pixels and their axes in each view, whatever its scale. The published code matches pixels of a
     nearest-neighbour index map; here the centres of the patches themselves are matched, which is exact under flips.
+    With a `distance`, a patch keeps it from earlier ones instead, and where none of the places tried does, it goes to
+    the one that is farthest from them.
 
     Args:
         rng: Source of the draws.
@@ -98,6 +130,7 @@ def draw_patches(
         second: View 2.
         patch_size: Side of a patch in pixels.
         count: Number of patches.
+        distance: Smallest distance between two centres, in pixels of view 1 along x or y, whichever is larger.
 
     Returns:
         First pixel (x, y) of each patch in view 1 and in view 2, each count x 2.
@@ -106,14 +139,34 @@ def draw_patches(
         ValueError: If no patch lies inside both views.
     """
     lowest, highest = patch_range(first, second, patch_size)
-    if (lowest > highest).any():
+    if lowest[0] > highest[0] or lowest[1] > highest[1]:
         raise ValueError("no patch lies inside both views")
+    last = second.size - patch_size
+    above = highest[0] + 1, highest[1] + 1
+    corners: list[Corner] = []
+    for places in rng.integers(lowest, above, size=(count, CANDIDATES, 2)).tolist():
+        choice = _first_free(places, corners, patch_size) if distance is None else _apart(places, corners, distance)
+        corners.append(choice)
     half = (patch_size - 1) / 2
-    corners = np.empty((count, 2), np.int64)
-    for index in range(count):
-        tries = rng.integers(lowest, highest + 1, size=(CANDIDATES, 2))
-        inside = tries[:, None, :] + patch_size // 2 - corners[None, :index, :]
-        taken = np.any(np.all((inside >= 0) & (inside < patch_size), axis=2), axis=1)
-        corners[index] = tries[np.argmin(taken)]
-    partners = second.from_tile(first.to_tile((corners + half).astype(np.float64))) - half
-    return corners, np.clip(np.rint(partners), 0, second.size - patch_size).astype(np.int64)
+    centres = [second.point_from_tile(*first.point_to_tile(x + half, y + half)) for x, y in corners]
+    partners = [[min(max(round(centre - half), 0), last) for centre in point] for point in centres]
+    return np.array(corners, np.int64), np.array(partners, np.int64)
+
+
+def _first_free(places: Sequence[Corner], earlier: Sequence[Corner], patch_size: int) -> Corner:
+    """The first place whose centre lies outside the earlier patches; the first of all where there is none."""
+    low = -(patch_size // 2)
+    high = low + patch_size
+    for x, y in places:
+        if not any(low <= x - left < high and low <= y - top < high for left, top in earlier):
+            return x, y
+    return places[0]
+
+
+def _apart(places: Sequence[Corner], earlier: Sequence[Corner], distance: int) -> Corner:
+    """The first place that keeps its distance from the earlier patches, or else the one that is farthest away."""
+
+    def gap(place: Corner) -> int:
+        return min((max(abs(place[0] - x), abs(place[1] - y)) for x, y in earlier), default=distance)
+
+    return max(places, key=lambda place: min(gap(place), distance))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tmcnet.config import PretrainConfig, SensorsConfig
+from tmcnet.config.pretraining import VARIANTS
 from tmcnet.config.training import Variant
 from tmcnet.dataset.correspondence import IntArray, View, draw_patches, patch_range
 from tmcnet.dataset.loading import Tile
@@ -82,20 +83,19 @@ def draw_views(
         first = _draw_crop(rng, height, width, config)
         first = first if variant == "reference" else _oriented(rng, first)
         second = _oriented(rng, _draw_crop(rng, height, width, config))
-        lowest, highest = patch_range(first, second, config.patch_size)
-        room = np.maximum(highest - lowest + 1, 0)
-        if room.prod() >= config.patches:
+        (left, top), (right, bottom) = patch_range(first, second, config.patch_size)
+        if max(right - left + 1, 0) * max(bottom - top + 1, 0) >= config.patches:
             return first, second
     return first, _oriented(rng, first)
 
 
 def render(image: Tensor, view: View) -> Tensor:
     """Cut a view out of C x H x W: crop, bilinear resize (smoothed where it shrinks much), flips, quarter turns."""
-    crop = image[:, view.top : view.top + view.height, view.left : view.left + view.width]
+    crop = image[:, view.top : view.top + view.height, view.left : view.left + view.width].contiguous()
     shrinks = max(view.height, view.width) > SMOOTHED_FROM * view.size
-    out = F.interpolate(crop[None], (view.size, view.size), mode="bilinear", align_corners=False, antialias=shrinks)[
-        0
-    ]
+    # Bands as images of one channel: torch resizes those more than twice as fast on a CPU.
+    size = (view.size, view.size)
+    out = F.interpolate(crop[:, None], size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0]
     flipped = [axis for axis, wanted in ((-1, view.flip_x), (-2, view.flip_y)) if wanted]
     if flipped:
         out = out.flip(flipped)
@@ -105,18 +105,29 @@ def render(image: Tensor, view: View) -> Tensor:
 class ViewMaker:
     """Makes the views of a step's tiles; what it draws depends on the seed, the step and the tiles' names alone.
 
-    Both sensors share the geometry of a view. `reference` follows the published photometric changes: view 2 only, the
-    same for both sensors. `corrected` changes both views, each sensor on its own and in its own way.
+    Both sensors share the geometry of a view. The published photometric changes (`reference`) are of view 2 only and
+    the same for both sensors. Those by sensor (`corrected`) change both views, each image on its own and as its
+    sensor allows.
 
     Args:
         config: Sizes and seed.
         sensors: What each sensor measures.
         variant: `reference` or `corrected`.
         clip: Largest absolute value after normalisation.
+        photometric_by_sensor: Which photometric changes; None for the variant's own.
     """
 
-    def __init__(self, config: PretrainConfig, sensors: SensorsConfig, variant: Variant, clip: float) -> None:
+    def __init__(
+        self,
+        config: PretrainConfig,
+        sensors: SensorsConfig,
+        variant: Variant,
+        clip: float,
+        photometric_by_sensor: bool | None = None,
+    ) -> None:
         self.config, self.sensors, self.variant, self.clip = config, sensors, variant, clip
+        own = VARIANTS[variant].photometric_by_sensor
+        self.by_sensor = own if photometric_by_sensor is None else photometric_by_sensor
 
     def __call__(self, tiles: Sequence[Tile], step: int) -> ViewBatch:
         """Make the views of a batch.
@@ -127,27 +138,32 @@ class ViewMaker:
         """
         seed = self.config.seed
         noise = torch.Generator().manual_seed(derive_seed(seed, "speckle", step))
-        images: list[tuple[Tensor, ...]] = []
+        tile, side = tiles[0], self.config.crop_size
+        # Written view by view: memory for all images and then for their batches took more time than the changes.
+        views = [torch.empty(len(tiles), len(x), side, side) for x in (tile.optical, tile.sar) for _ in range(2)]
         corners: list[tuple[IntArray, IntArray]] = []
         for slot, tile in enumerate(tiles):
             rng = generator(seed, "views", tile.name, step, slot)
             pair = draw_views(rng, tile.optical.shape[1], tile.optical.shape[2], self.config, self.variant)
-            corners.append(draw_patches(rng, *pair, self.config.patch_size, self.config.patches))
-            cuts = [render(image, view) for image in (tile.optical, tile.sar) for view in pair]
-            images.append(self._published(cuts, rng) if self.variant == "reference" else self._own(cuts, rng, noise))
-        optical1, optical2, sar1, sar2 = (torch.stack(column) for column in zip(*images, strict=True))
+            size, count, distance = self.config.patch_size, self.config.patches, self.config.patch_distance
+            corners.append(draw_patches(rng, *pair, size, count, distance))
+            cuts = (render(image, view) for image in (tile.optical, tile.sar) for view in pair)
+            changed = self._own(cuts, rng, noise) if self.by_sensor else self._published(cuts, rng)
+            for batch, image in zip(views, changed, strict=True):
+                batch[slot] = image
+        optical1, optical2, sar1, sar2 = views
         corners1, corners2 = (torch.from_numpy(np.stack(column)) for column in zip(*corners, strict=True))
         names = [tile.name for tile in tiles]
         return ViewBatch(names, (optical1, optical2), (sar1, sar2), (corners1, corners2))
 
-    def _published(self, cuts: list[Tensor], rng: np.random.Generator) -> tuple[Tensor, ...]:
+    def _published(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
         """The published changes of view 2 of optical 1, 2, SAR 1, 2."""
         draw = PublishedDraw.draw(rng)
-        optical1, optical2, sar1, sar2 = cuts
-        return optical1, published(optical2, draw, self.clip), sar1, published(sar2, draw, self.clip)
+        for place, cut in enumerate(cuts):
+            yield published(cut, draw, self.clip) if place % 2 else cut
 
-    def _own(self, cuts: list[Tensor], rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, ...]:
+    def _own(self, cuts: Iterable[Tensor], rng: np.random.Generator, noise: torch.Generator) -> Iterator[Tensor]:
         """Changes of each of optical 1, 2, SAR 1, 2 on its own, as its sensor allows."""
         kinds = [self.sensors.optical.kind] * 2 + [self.sensors.sar.kind] * 2
-        strength = self.config.photometric
-        return tuple(corrected(x, kind, rng, noise, self.clip, strength) for x, kind in zip(cuts, kinds, strict=True))
+        for cut, kind in zip(cuts, kinds, strict=True):
+            yield corrected(cut, kind, rng, noise, self.clip, self.config.photometric)

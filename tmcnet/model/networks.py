@@ -19,6 +19,9 @@ MOMENTUM = 0.1
 
 _STEM = "stem.0.weight"
 
+STACKED = "backbone_stacked."
+"""Start of the names of tensors in an encoder that was pre-trained on the stacked bands of both sensors."""
+
 
 class _Plain(nn.Module):
     """ASPP and decoder that follow one or several encoders of the same size."""
@@ -138,13 +141,40 @@ def build_network(
 
 
 def stack_stems(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Pre-trained tensors for `EarlyFusion`: the filters of both sensors' first layers side by side.
+    """Pre-trained tensors for `EarlyFusion`.
 
-    Everything behind the first layer comes from the optical encoder. Without this the first layer of a pre-trained
-    encoder would not fit stacked bands, and early fusion would start with a handicap that is none of its own.
+    An encoder of stacked bands is taken as it is. Of an encoder for each sensor, the filters of the first layers are
+    put side by side, and everything behind them comes from the optical one, or from the only one there is. Without
+    this the first layer of a pre-trained encoder would not fit stacked bands, and early fusion would start with a
+    handicap that is none of its own.
     """
+    if any(name.startswith(STACKED) for name in state):
+        return _renamed(state, STACKED, "backbone_optical.")
     stems = [state.get(f"backbone_{sensor}.{_STEM}") for sensor in ("optical", "sar")]
     found = [stem for stem in stems if stem is not None]
+    if len(found) == 1 and stems[0] is None:
+        return _renamed(state, "backbone_sar.", "backbone_optical.")
     if len(found) < 2 or found[0].shape[0] != found[1].shape[0]:
         return dict(state)
     return {**state, f"backbone_optical.{_STEM}": torch.cat(found, dim=1)}
+
+
+def split_stem(state: Mapping[str, Tensor], optical_bands: int) -> dict[str, Tensor]:
+    """Pre-trained tensors of stacked bands for networks with an encoder for each sensor.
+
+    Each sensor gets the filters of its own bands in the first layer, and everything behind it.
+
+    Args:
+        state: Tensors by name, with those of an encoder of stacked bands.
+        optical_bands: How many of the stacked bands are optical; they come first.
+    """
+    stem = state[f"{STACKED}{_STEM}"]
+    stems = {"optical": stem[:, :optical_bands], "sar": stem[:, optical_bands:]}
+    found: dict[str, Tensor] = {}
+    for sensor, columns in stems.items():
+        found |= _renamed({**state, f"{STACKED}{_STEM}": columns}, STACKED, f"backbone_{sensor}.")
+    return found
+
+
+def _renamed(state: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    return {new + name.removeprefix(old) if name.startswith(old) else name: t for name, t in state.items()}

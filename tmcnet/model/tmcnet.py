@@ -1,22 +1,22 @@
-"""The pre-training network: two backbones, a shared encoder and decoder, and the embeddings of both levels."""
+"""The pre-training networks: encoders, what they share, and the embeddings of both levels."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tmcnet.config import MethodConfig, ModelConfig
-from tmcnet.config.training import Variant
-from tmcnet.model.backbone import Backbone, Padding
+from tmcnet.model.backbone import Backbone, edge_padding
 from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder
 from tmcnet.model.heads import GlobalHead, LocalHead
 
-BATCH_NORM_MOMENTUM: dict[Variant, float] = {"reference": 0.9, "corrected": 0.1}
-"""Momentum of batch norm where the method gives none; 0.9 keeps little but the last batch."""
-
 PUBLISHED_DROPOUT = 0.5
+
+Pair = tuple[Tensor, Tensor]
+"""View 1 and view 2."""
 
 Quartet = tuple[Tensor, Tensor, Tensor, Tensor]
 """Optical view 1, optical view 2, SAR view 1, SAR view 2: the order of `TupleNTXent`."""
@@ -27,61 +27,67 @@ class Embeddings:
     """What the loss compares; a level whose loss has no weight is None.
 
     Attributes:
-        whole: Four times N x embedding, one row a tile.
-        patches: Four times N*P x embedding, tile by tile.
+        whole: Views 1 and 2 of each input of the network in turn, each N x embedding, one row a tile; a `Quartet`
+            where both sensors are inputs.
+        patches: The same of patches, each N*P x embedding, tile by tile.
     """
 
-    whole: Quartet | None
-    patches: Quartet | None
+    whole: tuple[Tensor, ...] | None
+    patches: tuple[Tensor, ...] | None
 
 
-class TMCNet(nn.Module):
-    """Embeds two views of optical and SAR images, as whole and by patches.
+class EmbeddingNetwork(nn.Module):
+    """Embeds two views of each of its inputs, as whole and by patches.
 
-    Only what the weights of the losses call for is built. In `reference` the encoder's dropout acts before the
-    channel statistics of the global head, as published; in `corrected` only the decoder sees it. Both modalities and
-    views pass the shared parts as one batch, so their batch norms see all four at once.
+    Only what the weights of the losses call for is built. All inputs and views pass the shared parts as one batch, so
+    their batch norms see all at once. Subclasses say what is put into which encoder.
 
     Args:
-        optical_bands: Bands of the optical image.
-        sar_bands: Bands of the SAR image.
+        bands: Bands of the input of each encoder; `optical` makes an encoder `backbone_optical`.
         model: Sizes.
-        method: Variant, `style`, `lambda_global` and `batch_norm_momentum`.
+        method: Variant, `style`, `lambda_global`, `batch_norm_momentum` and `dropout_before_statistics`.
     """
 
-    def __init__(self, optical_bands: int, sar_bands: int, model: ModelConfig, method: MethodConfig) -> None:
+    def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
         super().__init__()
-        momentum = method.batch_norm_momentum or BATCH_NORM_MOMENTUM[method.variant]
-        reference = method.variant == "reference"
-        padding: Padding = "zeros" if reference else "replicate"
-        self.backbone_optical = Backbone(optical_bands, model, momentum, padding)
-        self.backbone_sar = Backbone(sar_bands, model, momentum, padding)
-        self.aspp = ASPP(
-            self.backbone_optical.high_channels,
-            model,
-            momentum,
-            dropout=PUBLISHED_DROPOUT if reference else 0.0,
-            image_pooling=reference or model.image_pooling,
-            padding=padding,
-        )
+        momentum = method.corrections.batch_norm_momentum
+        published = method.variant == "reference"
+        padding = edge_padding(published)
+        self.inputs = tuple(bands)
+        for name, count in bands.items():
+            self.add_module(f"backbone_{name}", Backbone(count, model, momentum, padding))
+        encoder = self.encoder(self.inputs[0])
+        dropout = PUBLISHED_DROPOUT if published else model.dropout
+        early = method.corrections.dropout_before_statistics
+        pooling = published or model.image_pooling
+        self.aspp = ASPP(encoder.high_channels, model, momentum, dropout if early else 0.0, pooling, padding)
         self.global_head: GlobalHead | None = None
         self.decoder: Decoder | None = None
         self.local_head: LocalHead | None = None
         if method.lambda_global > 0:
             self.global_head = GlobalHead(model.aspp_channels, model.embedding, method.style)
         if method.lambda_global < 1:
-            self.late_dropout = nn.Dropout(0.0 if reference else model.dropout)
-            low = self.backbone_optical.low_channels
-            self.decoder = Decoder(model.aspp_channels, low, model.embedding, model, momentum, published=reference)
-            self.local_head = LocalHead(model.embedding, model.embedding, None if reference else LOW_STRIDE)
+            self.late_dropout = nn.Dropout(0.0 if early else dropout)
+            low = encoder.low_channels
+            self.decoder = Decoder(model.aspp_channels, low, model.embedding, model, momentum, published=published)
+            self.local_head = LocalHead(model.embedding, model.embedding, None if published else LOW_STRIDE)
 
-    def forward(
-        self,
-        optical: tuple[Tensor, Tensor],
-        sar: tuple[Tensor, Tensor],
-        corners: tuple[Tensor, Tensor],
-        patch_size: int,
-    ) -> Embeddings:
+    def encoder(self, name: str) -> Backbone:
+        """The encoder of an input."""
+        found: Backbone = getattr(self, f"backbone_{name}")
+        return found
+
+    def images(self, optical: Tensor, sar: Tensor) -> dict[str, Tensor]:
+        """What each encoder is shown of the optical image, N x Co x H x W, and the SAR image, N x Cs x H x W."""
+        raise NotImplementedError
+
+    def features(self, optical: Tensor, sar: Tensor) -> Tensor:
+        """The shared encoder's maps of all inputs, N x (inputs * aspp_channels) x h x w, at the output stride."""
+        images = self.images(optical, sar)
+        encoded: Tensor = self.aspp(torch.cat([self.encoder(name)(image)[0] for name, image in images.items()]))
+        return torch.cat(encoded.chunk(len(images)), dim=1)
+
+    def forward(self, optical: Pair, sar: Pair, corners: Pair, patch_size: int) -> Embeddings:
         """Embed a batch.
 
         Args:
@@ -93,19 +99,53 @@ class TMCNet(nn.Module):
         Returns:
             The embeddings of whole views and of patches.
         """
-        view_size = optical[0].shape[-1]
-        high_optical, low_optical = self.backbone_optical(torch.cat(optical))
-        high_sar, low_sar = self.backbone_sar(torch.cat(sar))
-        encoded = self.aspp(torch.cat([high_optical, high_sar]))
+        images = self.images(torch.cat(optical), torch.cat(sar))
+        maps = [self.encoder(name)(image) for name, image in images.items()]
+        encoded = self.aspp(torch.cat([high for high, _ in maps]))
+        parts = 2 * len(images)
         whole = patches = None
         if self.global_head is not None:
-            whole = _quartet(self.global_head(encoded))
+            whole = self.global_head(encoded).chunk(parts)
         if self.decoder is not None and self.local_head is not None:
-            decoded = self.decoder(self.late_dropout(encoded), torch.cat([low_optical, low_sar]))
-            patches = _quartet(self.local_head(decoded, torch.cat([*corners, *corners]), patch_size, view_size))
+            decoded = self.decoder(self.late_dropout(encoded), torch.cat([low for _, low in maps]))
+            places = torch.cat([*corners] * len(images))
+            patches = self.local_head(decoded, places, patch_size, optical[0].shape[-1]).chunk(parts)
         return Embeddings(whole, patches)
 
 
-def _quartet(x: Tensor) -> Quartet:
-    optical1, optical2, sar1, sar2 = x.chunk(4)
-    return optical1, optical2, sar1, sar2
+class TMCNet(EmbeddingNetwork):
+    """An encoder for each sensor, or for the one sensor that `modality` names.
+
+    Args:
+        optical_bands: Bands of the optical image.
+        sar_bands: Bands of the SAR image.
+        model: Sizes.
+        method: As of `EmbeddingNetwork`, and `modality`.
+    """
+
+    def __init__(self, optical_bands: int, sar_bands: int, model: ModelConfig, method: MethodConfig) -> None:
+        bands = {"optical": optical_bands, "sar": sar_bands}
+        super().__init__({n: b for n, b in bands.items() if method.modality in (n, "both")}, model, method)
+
+    def images(self, optical: Tensor, sar: Tensor) -> dict[str, Tensor]:
+        """Each sensor's image for its encoder."""
+        both = {"optical": optical, "sar": sar}
+        return {name: both[name] for name in self.inputs}
+
+
+class StackedNetwork(EmbeddingNetwork):
+    """One encoder of the bands of both sensors, optical first.
+
+    Args:
+        optical_bands: Bands of the optical image.
+        sar_bands: Bands of the SAR image.
+        model: Sizes.
+        method: As of `EmbeddingNetwork`.
+    """
+
+    def __init__(self, optical_bands: int, sar_bands: int, model: ModelConfig, method: MethodConfig) -> None:
+        super().__init__({"stacked": optical_bands + sar_bands}, model, method)
+
+    def images(self, optical: Tensor, sar: Tensor) -> dict[str, Tensor]:
+        """The stacked bands for the one encoder."""
+        return {"stacked": torch.cat([optical, sar], dim=1)}

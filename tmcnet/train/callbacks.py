@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch.nn.utils import get_total_norm
 
 from tmcnet.errors import TrainingError
 
@@ -19,8 +20,19 @@ PROGRESS_SECONDS = 10.0
 STATE_FILE = "last.ckpt"
 
 
+def ends_step(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether the batch that was just seen is the last one of its step, after which the weights were updated."""
+    return bool((batch_idx + 1) % trainer.accumulate_grad_batches == 0)
+
+
+def reported(trainer: pl.Trainer, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
+    """What a batch reported, with its own loss: Lightning has divided it by the batches that are accumulated."""
+    shares = {"loss": trainer.accumulate_grad_batches}
+    return {name: float(value) * shares.get(name, 1) for name, value in outputs.items()}
+
+
 class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
-    """Means of what steps report, a row every `log_every` steps; part of the saved state, so resuming leaves no gap.
+    """Means of what batches report, a row every `log_every` steps; in the saved state, so resuming leaves no gap.
 
     Args:
         log_every: Steps between two points.
@@ -31,7 +43,7 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
         self.log_every, self.steps = log_every, steps
         self.rows: dict[int, dict[str, float]] = {}
         self.sums: dict[str, float] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def wants(self, step: int) -> bool:
         """Whether step (counted from 1) ends a point of the curves."""
@@ -41,32 +53,41 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
         """Enter more values, such as a validation score, into the row of a step (counted from 1)."""
         self.rows.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: dict[str, torch.Tensor], *_: object
-    ) -> None:
-        """Take in one step's numbers."""
-        step = trainer.global_step
-        for name, value in outputs.items():
+    def take_in(self, **values: float) -> None:
+        """Take further values, such as the norm of a gradient, into the means of the next row."""
+        for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        self.count += 1
-        if self.wants(step):
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: dict[str, torch.Tensor],
+        _: object,
+        batch_idx: int,
+    ) -> None:
+        """Take in one batch's numbers."""
+        self.take_in(**reported(trainer, outputs))
+        step = trainer.global_step
+        if ends_step(trainer, batch_idx) and self.wants(step):
             self.close(step, pl_module)
 
     def close(self, step: int, pl_module: pl.LightningModule) -> None:
         """End a point of the curves at a step (counted from 1), unless one has just ended."""
-        if not self.count:
+        if not self.sums:
             return
-        means = {name: total / self.count for name, total in self.sums.items()}
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
         self.add(step, **means, learning_rate=pl_module.last_rate, **pl_module.measure(step))
-        self.sums, self.count = {}, 0
+        self.sums, self.counts = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
-        return {"rows": self.rows, "sums": self.sums, "count": self.count}
+        return {"rows": self.rows, "sums": self.sums, "counts": self.counts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the curves up where a killed run left them."""
-        self.rows, self.sums, self.count = state_dict["rows"], state_dict["sums"], state_dict["count"]
+        self.rows, self.sums, self.counts = state_dict["rows"], state_dict["sums"], state_dict["counts"]
 
     def write(self, path: Path) -> None:
         """Write `curves.csv`: one row a step, empty where a value was not measured."""
@@ -76,6 +97,25 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
             rows.writeheader()
             for step, row in sorted(self.rows.items()):
                 rows.writerow({"step": step, **{name: f"{value:.6g}" for name, value in row.items()}})
+
+
+class GradientNorm(pl.Callback):  # type: ignore[misc]
+    """The length of the gradient of all weights, before any clipping, as `gradient_norm` in the curves.
+
+    It settles while training goes well; sudden peaks say that the rate is too high or that clipping would help, and a
+    norm near 0 that nothing is learnt.
+
+    Args:
+        curves: Takes it in.
+    """
+
+    def __init__(self, curves: Curves) -> None:
+        self.curves = curves
+
+    def on_before_optimizer_step(self, _: pl.Trainer, pl_module: pl.LightningModule, *__: object) -> None:
+        """Measure the gradient of a step."""
+        gradients = [p.grad for p in pl_module.network.parameters() if p.grad is not None]
+        self.curves.take_in(gradient_norm=float(get_total_norm(gradients)))
 
 
 class Progress(pl.Callback):  # type: ignore[misc]
@@ -99,16 +139,22 @@ class Progress(pl.Callback):  # type: ignore[misc]
             print(f"{self.label}: resumes after step {self.first}", file=sys.stderr, flush=True)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, _: pl.LightningModule, outputs: dict[str, torch.Tensor], *__: object
+        self,
+        trainer: pl.Trainer,
+        _: pl.LightningModule,
+        outputs: dict[str, torch.Tensor],
+        __: object,
+        batch_idx: int,
     ) -> None:
         """Tell how far it is."""
         now, step = time.monotonic(), trainer.global_step
-        if now - self.told < PROGRESS_SECONDS and step != self.steps:
+        early = now - self.told < PROGRESS_SECONDS and step != self.steps
+        if early or not ends_step(trainer, batch_idx):
             return
         self.told = now
         rate = (step - self.first) / max(now - self.began, 1e-9)
         print(
-            f"{self.label}: step {step}/{self.steps}, loss {float(outputs['loss']):.4f}, "
+            f"{self.label}: step {step}/{self.steps}, loss {reported(trainer, outputs)['loss']:.4f}, "
             f"{rate * self.batch_size:.1f} tiles/s, {math.ceil((self.steps - step) / rate)} s left",
             file=sys.stderr,
             flush=True,
@@ -153,13 +199,15 @@ class StateSaver(pl.Callback):  # type: ignore[misc]
     def __init__(self, state: Path, every: int, steps: int) -> None:
         self.state, self.every, self.steps = state, every, steps
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, _: pl.LightningModule, __: object, ___: object, batch_idx: int
+    ) -> None:
         """Save after every so many steps.
 
         Not after the last, planned or not, when the results themselves are written: a run that is killed then goes
         back to the state before it and ends at the same step.
         """
         over = trainer.should_stop or trainer.global_step >= self.steps
-        if not over and trainer.global_step % self.every == 0:
+        if not over and trainer.global_step % self.every == 0 and ends_step(trainer, batch_idx):
             self.state.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(self.state / STATE_FILE)

@@ -1,4 +1,8 @@
-"""Whether pre-training learns something: cheap figures of a batch of embeddings."""
+"""Whether pre-training learns something: cheap figures of a batch of embeddings.
+
+What to look for: positives grow alike while the nearest other place stays apart, retrieval rises in each sensor and
+from one sensor to the other, and no effective rank falls towards 1.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,21 @@ def alignment(x: Tensor, y: Tensor) -> float:
 def uniformity(x: Tensor) -> float:
     """Logarithm of the mean of exp(-2 d^2) over pairs on the unit sphere, -8..0; lower is better (Wang, Isola)."""
     return float(torch.pdist(x).square().mul(-2).exp().mean().log())
+
+
+def positive_similarity(x: Tensor, y: Tensor) -> float:
+    """Mean cosine of the two views of a place, -1..1; near 1 where the changes between views are ignored."""
+    return float((x * y).sum(1).mean())
+
+
+def hardest_negative_similarity(x: Tensor, y: Tensor) -> float:
+    """Mean over the places of the cosine to the most similar other place in the other view, -1..1.
+
+    Learning widens the gap between it and `positive_similarity`; where both are near 1, the embedding has collapsed.
+    Neighbouring patches of one tile count as other places, so it need not be low for patches.
+    """
+    cosines = (x @ y.T).fill_diagonal_(-torch.inf)
+    return float(cosines.amax(1).mean())
 
 
 def effective_rank(x: Tensor) -> float:
@@ -39,12 +58,14 @@ def health(embeddings: Quartet) -> dict[str, float]:
     """Figures of one batch.
 
     Args:
-        embeddings: Optical view 1 and 2, SAR view 1 and 2, each N x C.
+        embeddings: Optical view 1 and 2, SAR view 1 and 2, each N x C, at least two rows.
 
     Returns:
-        `alignment`, `uniformity` and `effective_rank` of the fused views, and the accuracy of finding the same place
-        in the other view (`retrieval_optical`, `retrieval_sar`) and in the other sensor
-        (`retrieval_optical_to_sar`, both in view 1).
+        Of the fused views `alignment`, `uniformity`, `effective_rank`, `positive_similarity` and
+        `hardest_negative_similarity`; of each sensor alone `effective_rank_optical` and `effective_rank_sar` (view 1)
+        and the accuracy of finding the same place in the other view (`retrieval_optical`, `retrieval_sar`); and that
+        of finding it in the other sensor of view 1 (`retrieval_optical_to_sar`, `retrieval_sar_to_optical`), which
+        stays at 1/N unless the loss pulls the sensors together.
     """
     optical1, optical2, sar1, sar2 = (F.normalize(x.detach().float(), dim=1) for x in embeddings)
     first, second = F.normalize(optical1 + sar1, dim=1), F.normalize(optical2 + sar2, dim=1)
@@ -52,7 +73,12 @@ def health(embeddings: Quartet) -> dict[str, float]:
         "alignment": alignment(first, second),
         "uniformity": uniformity(first),
         "effective_rank": effective_rank(first),
+        "effective_rank_optical": effective_rank(optical1),
+        "effective_rank_sar": effective_rank(sar1),
+        "positive_similarity": positive_similarity(first, second),
+        "hardest_negative_similarity": hardest_negative_similarity(first, second),
         "retrieval_optical": retrieval(optical1, optical2),
         "retrieval_sar": retrieval(sar1, sar2),
         "retrieval_optical_to_sar": retrieval(optical1, sar1),
+        "retrieval_sar_to_optical": retrieval(sar1, optical1),
     }

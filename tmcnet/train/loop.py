@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
+from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import derive_seed
 from tmcnet.train.callbacks import STATE_FILE, Curves, FiniteLoss, Progress, StateSaver
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser
@@ -35,13 +38,16 @@ class LoopPlan:
     Attributes:
         label: What is trained, in progress lines.
         steps: Number of steps.
-        batch_size: Tiles in a step, for the progress lines.
+        batch_size: Tiles in a batch, for the progress lines.
         checkpoint_every: Steps between two saved states.
         state: Folder of the saved states; a state found there is taken up.
         threads: CPU threads.
         compute: Accelerator and number format.
         seed: Seed of what the network itself draws (dropout).
         settings: Whatever else the result depends on, as text; a saved state of other settings is not taken up.
+        accumulate: Batches whose mean gradient makes a step. It saves memory and steadies the gradient, but batch
+            norm and contrastive losses still see one batch at a time: the negatives do not grow.
+        compile: Compile the network with `torch.compile`. Worth its minutes for long trainings, on GPUs most of all.
     """
 
     label: str
@@ -53,6 +59,8 @@ class LoopPlan:
     compute: ComputeConfig
     seed: int
     settings: str = ""
+    accumulate: int = 1
+    compile: bool = False
 
 
 class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # lightning is not type-checked here
@@ -61,7 +69,8 @@ class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # l
     Args:
         network: The network whose weights are trained.
         optimiser: How they are updated.
-        build: Makes the batch of a step, counted from 0; a pure function of the step.
+        build: Makes a batch by its number, counted from 0; a pure function of it. A step takes one batch, or as many
+            as `LoopPlan.accumulate` says.
 
     Attributes:
         tile_names: Tiles of the batch at hand, for the message about a loss that is not finite; set by `losses`.
@@ -77,6 +86,8 @@ class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # l
         self.last_rate = 0.0
         self.dropout_seed = 0
         self.workers = 0
+        self.accumulate = 1
+        self.fused = True
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The scalar `loss` of a batch that is minimised, and further scalars for the curves."""
@@ -86,22 +97,24 @@ class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # l
         """Further numbers for the row of the curves that step (counted from 1) ends; none unless overridden."""
         return {}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002 - Lightning's signature
-        """One step: the loss with its graph, everything else without."""
-        # Dropout draws from torch's global generator and takes no other; seeding it by the step makes it repeatable.
-        torch.manual_seed(derive_seed(self.dropout_seed, "dropout", self.global_step))
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """One batch: the loss with its graph, everything else without."""
+        # Dropout draws from torch's global generator and takes no other; seeding it by the batch makes it repeatable.
+        number = self.global_step * self.accumulate + batch_idx % self.accumulate
+        torch.manual_seed(derive_seed(self.dropout_seed, "dropout", number))
         losses = self.losses(batch)
         self.last_rate = float(self.optimizers().param_groups[-1]["lr"])
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimiser and schedule, advanced every step."""
-        optimiser, schedule = build_optimiser(self.network, self.plan)
+        optimiser, schedule = build_optimiser(self.network, self.plan, self.fused)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches from the step at which training starts or resumes."""
-        return step_loader(self.build, self.plan.steps, self.global_step, self.workers)
+        batches, first = (number * self.accumulate for number in (self.plan.steps, self.global_step))
+        return step_loader(self.build, batches, first, self.workers)
 
 
 def _quiet() -> None:
@@ -123,7 +136,7 @@ def _prepare_state(module: StepModule[Batch], plan: LoopPlan) -> Path | None:
     A state that a run of other settings, sizes or software left is removed, and so is one that cannot be read.
     """
     shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
-    mark = json.dumps([__version__, plan.settings, plan.seed, asdict(module.plan), shapes])
+    mark = json.dumps([__version__, plan.settings, plan.seed, asdict(module.plan), plan.accumulate, shapes])
     note, saved = plan.state / "settings.json", plan.state / STATE_FILE
     fits = note.exists() and note.read_text() == mark
     if saved.exists() and not (fits and _readable(saved)):
@@ -142,6 +155,19 @@ def _readable(saved: Path) -> bool:
     return True
 
 
+def _compile(network: nn.Module) -> None:
+    """Compile a network in place, so that its tensors keep their names.
+
+    Raises:
+        InputError: If there is no compiler.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        what = f"asks for a C++ compiler, and `{compiler}` is not found"
+        raise InputError(Problem("`torch.compile`", what, "Install one, name it in CXX, or do not compile."))
+    network.compile()
+
+
 def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[pl.Callback] = ()) -> None:
     """Train for the planned number of steps, from the state a killed run left if there is one.
 
@@ -153,21 +179,30 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
             the curves took in a step, and may enter values of their own with `curves.add(step, ...)`.
 
     Raises:
+        InputError: If the network is to be compiled, and there is no compiler.
         TrainingError: If a loss is not finite.
     """
     _quiet()
     torch.set_num_threads(plan.threads)
     # convolutions on the CPU are about a third faster this way, and those of tensor cores want it
     module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module.dropout_seed = plan.seed
+    module.dropout_seed, module.accumulate = plan.seed, plan.accumulate
+    # Scaled gradients must be scaled back before they are looked at, which a fused optimiser does too late; Lightning
+    # does not clip before one in any mixed precision.
+    precision, clips = plan.compute.precision, module.plan.clip_norm is not None
+    module.fused = precision != "16-mixed" and not (clips and precision == "bf16-mixed")
+    if plan.compile:
+        _compile(module.network)
+    progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate)
     saver = StateSaver(plan.state, plan.checkpoint_every, plan.steps)
-    progress = Progress(plan.label, plan.steps, plan.batch_size)
     trainer = pl.Trainer(
         accelerator=plan.compute.accelerator,
         devices=1,
         precision=plan.compute.precision,
         max_steps=plan.steps,
         max_epochs=-1,
+        accumulate_grad_batches=plan.accumulate,
+        gradient_clip_val=module.plan.clip_norm,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

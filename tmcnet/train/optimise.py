@@ -25,6 +25,7 @@ class OptimiserPlan:
         final_rate: Rate at the end of the cosine.
         encoder_rate: Rate of the parameters whose names start with `encoder_prefix`, as a multiple of the rate.
         encoder_prefix: Start of the names of encoder parameters in the network.
+        clip_norm: Longer gradients (all weights together) are shortened to this length; None: none is.
     """
 
     steps: int
@@ -36,6 +37,7 @@ class OptimiserPlan:
     final_rate: float = 4e-8
     encoder_rate: float = 1.0
     encoder_prefix: str = "backbone_"
+    clip_norm: float | None = None
 
 
 def rate_factor(plan: OptimiserPlan) -> Callable[[int], float]:
@@ -75,9 +77,15 @@ def parameter_groups(network: nn.Module, plan: OptimiserPlan) -> list[dict[str, 
 
 
 def build_optimiser(
-    network: nn.Module, plan: OptimiserPlan
+    network: nn.Module, plan: OptimiserPlan, fused: bool = True
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """The optimiser of a network and its schedule, to be advanced once a step."""
+    """The optimiser of a network and its schedule, to be advanced once a step.
+
+    Args:
+        network: What is trained.
+        plan: How.
+        fused: Update in one kernel, which is fastest.
+    """
     kind = torch.optim.Adam if plan.kind == "adam" else torch.optim.AdamW
-    optimiser = kind(parameter_groups(network, plan), lr=plan.learning_rate, betas=plan.betas, fused=True)
+    optimiser = kind(parameter_groups(network, plan), lr=plan.learning_rate, betas=plan.betas, fused=fused)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate_factor(plan))

@@ -1,7 +1,8 @@
-"""Self-supervised pre-training of both encoders on unlabelled tile pairs."""
+"""Self-supervised pre-training of the encoders on unlabelled tile pairs."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -9,99 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
+from tmcnet.config.runs import Budget
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
-from tmcnet.dataset.views import ViewBatch, ViewMaker
+from tmcnet.dataset.views import ViewMaker
 from tmcnet.errors import InputError, Problem
-from tmcnet.loss import TupleNTXent
-from tmcnet.model.tmcnet import Embeddings, TMCNet
+from tmcnet.model.initial import load_initial_weights
+from tmcnet.model.tmcnet import EmbeddingNetwork
 from tmcnet.model.weights import save_weights
 from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
-from tmcnet.train.callbacks import Curves
-from tmcnet.train.health import health
-from tmcnet.train.loop import LoopPlan, StepModule, fit
+from tmcnet.train.callbacks import Curves, GradientNorm
+from tmcnet.train.contrastive import PretrainModule, StepBuilder
+from tmcnet.train.loop import LoopPlan, fit
+from tmcnet.train.methods import PretrainingMethod, build_method
 from tmcnet.train.optimise import OptimiserPlan
-from tmcnet.train.stream import indices_of_step
-
-
-class StepBuilder:
-    """Makes the views of a step from the tiles of a list.
-
-    Args:
-        tiles: The training tiles.
-        views: Makes views of tiles.
-        batch_size: Tiles in a step, at most as many as there are.
-        seed: Seed of the order.
-    """
-
-    def __init__(self, tiles: TileDataset, views: ViewMaker, batch_size: int, seed: int) -> None:
-        self.tiles, self.views, self.batch_size, self.seed = tiles, views, batch_size, seed
-
-    def __call__(self, step: int) -> ViewBatch:
-        """The batch of a step, counted from 0."""
-        indices = indices_of_step(len(self.tiles), self.batch_size, self.seed, step)
-        return self.views([self.tiles[index] for index in indices], step)
-
-
-class PretrainModule(StepModule[ViewBatch]):
-    """TMCNet with its loss: lambda * whole views + (1 - lambda) * patches.
-
-    In `corrected`, patches of one tile are not each other's negatives: they may show the same ground.
-
-    Args:
-        network: The network.
-        method: `lambda_global` and the settings of the loss.
-        patch_size: Side of a patch in pixels.
-        optimiser: How weights are updated.
-        build: Makes the batch of a step.
-    """
-
-    def __init__(
-        self,
-        network: TMCNet,
-        method: MethodConfig,
-        patch_size: int,
-        optimiser: OptimiserPlan,
-        build: StepBuilder,
-    ) -> None:
-        super().__init__(network, optimiser, build)
-        self.method, self.patch_size = method, patch_size
-        self.loss = TupleNTXent(
-            method.temperature, method.perturbation_weight, method.variant, perturbation=method.perturbation
-        )
-        self.latest: Embeddings | None = None
-
-    def losses(self, batch: ViewBatch) -> dict[str, Tensor]:
-        """`loss`, `loss_global` and `loss_local` of a batch; a term without weight is not computed."""
-        self.tile_names = batch.names
-        embeddings: Embeddings = self.network(batch.optical, batch.sar, batch.corners, self.patch_size)
-        self.latest = embeddings
-        weight = self.method.lambda_global
-        terms: dict[str, Tensor] = {}
-        total = torch.zeros((), device=batch.optical[0].device)
-        if embeddings.whole is not None:
-            terms["loss_global"] = self.loss(*embeddings.whole)
-            total = total + weight * terms["loss_global"]
-        if embeddings.patches is not None:
-            groups = None
-            if self.method.variant == "corrected":
-                tiles = torch.arange(len(batch.names), device=total.device)
-                groups = tiles.repeat_interleave(batch.corners[0].shape[1])
-            terms["loss_local"] = self.loss(*embeddings.patches, groups=groups)
-            total = total + (1 - weight) * terms["loss_local"]
-        return {"loss": total, **terms}
-
-    def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - the curves ask only when it is due
-        """Health of the newest embeddings: of whole views, or of patches where whole views are not embedded."""
-        if self.latest is None:
-            return {}
-        quartet = self.latest.whole if self.latest.whole is not None else self.latest.patches
-        return {} if quartet is None else health(quartet)
+from tmcnet.train.probe import Probe, ProbePlan
 
 
 def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPlan:
@@ -113,6 +41,7 @@ def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPla
         warmup_steps=0 if reference else config.warmup_steps,
         weight_decay=config.weight_decay,
         kind="adam" if reference else "adamw",
+        clip_norm=config.clip_norm,
     )
 
 
@@ -124,28 +53,54 @@ def _batch_size(n_tiles: int, train_list: Path, config: PretrainConfig) -> int:
     return min(config.batch_size, n_tiles)
 
 
-def _network(sensors: SensorsConfig, model: ModelConfig, method: MethodConfig, seed: int) -> TMCNet:
-    """A network with initial weights that depend on the seed alone; torch's own generator is left as it was."""
+def _network(
+    sensors: SensorsConfig, model: ModelConfig, method: PretrainingMethod, config: PretrainConfig
+) -> EmbeddingNetwork:
+    """A network with initial weights that depend on the seed and the file given; torch's generator is left alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
-        return TMCNet(len(sensors.optical.bands), len(sensors.sar.bands), model, method)
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        network = method.network(len(sensors.optical.bands), len(sensors.sar.bands), model)
+    if config.initial_weights is not None:
+        load_initial_weights(network, Path(config.initial_weights))
+    return network
+
+
+def _module(
+    tiles: TileDataset,
+    statistics: Normalisation,
+    config: MethodConfig,
+    shared: PretrainConfig,
+    model: ModelConfig,
+    sensors: SensorsConfig,
+    batch_size: int,
+) -> PretrainModule:
+    """What is trained: the method's network and loss, on views of the tiles."""
+    method = build_method(config)
+    network = _network(sensors, model, method, shared)
+    views = ViewMaker(shared, sensors, config.variant, statistics.clip, config.corrections.photometric_by_sensor)
+    build = StepBuilder(tiles, views, batch_size, shared.seed)
+    return PretrainModule(network, method, shared, optimiser_plan(shared, config), build)
 
 
 def _settings(
     method_name: str, method: MethodConfig, config: PretrainConfig, model: ModelConfig, sensors: SensorsConfig
 ) -> dict[str, Any]:
     """Everything the weights depend on but the tiles, ready for JSON."""
+    given = config.initial_weights
     return {
         "method": method_name,
         "pretrain": config.model_dump(mode="json", exclude={"methods", "weights"}),
         "settings": method.model_dump(mode="json"),
+        "initial_weights_sha256": None if given is None else hashlib.sha256(Path(given).read_bytes()).hexdigest(),
         "model": model.model_dump(mode="json"),
         "sensors": sensors.model_dump(mode="json"),
         "version": __version__,
     }
 
 
-def _record(config: PretrainConfig, curves: Curves, batch_size: int, n_tiles: int, network: TMCNet) -> dict[str, Any]:
+def _record(
+    config: PretrainConfig, curves: Curves, batch_size: int, n_tiles: int, network: nn.Module
+) -> dict[str, Any]:
     """What the run came to."""
     return {
         "metrics": curves.rows[config.steps],
@@ -155,6 +110,27 @@ def _record(config: PretrainConfig, curves: Curves, batch_size: int, n_tiles: in
         "n_tiles": n_tiles,
         "parameters": sum(p.numel() for p in network.parameters()),
     }
+
+
+def _probes(
+    network: EmbeddingNetwork,
+    tiles: TileDataset,
+    splits: Path,
+    config: PretrainConfig,
+    model: ModelConfig,
+    curves: Curves,
+) -> list[Probe]:
+    """The probe, where the config asks for one: on the lists of a label fraction and of the validation part."""
+    probe = config.probe
+    if probe.every is None:
+        return []
+    store, lists = tiles.store, (Budget("R", probe.fraction).subset(1), "val")
+    parts = [
+        TileDataset(store, read_list(splits / f"{name}_RGB.txt"), tiles.normalisation, True, cache_gib=0)
+        for name in lists
+    ]
+    plan = ProbePlan(probe.every, probe.classifier, model.output_stride, probe.tiles, probe.pixels, config.seed)
+    return [Probe(network, parts[0], parts[1], len(store.classes), plan, curves)]
 
 
 def pretrain(
@@ -174,7 +150,8 @@ def pretrain(
 
     Args:
         tiles_root: Folder of the tiles.
-        train_list: List of the training tiles, such as `train_RGB.txt`; no other tile is read.
+        train_list: List of the training tiles, such as `train_RGB.txt`; no other tile is read but by the probe,
+            which takes its lists from the same folder.
         normalisation: `normalisation.json`.
         method_name: Name of the method.
         method: Its settings.
@@ -186,7 +163,7 @@ def pretrain(
         state: Folder of the state that a killed run resumes from; removed at the end.
 
     Raises:
-        InputError: If tiles are missing, or there are fewer than two.
+        InputError: If tiles are missing, there are fewer than two, or `initial_weights` do not fit.
         TrainingError: If a loss is not finite.
     """
     began = time.monotonic()
@@ -194,11 +171,8 @@ def pretrain(
     names = read_list(train_list)
     batch_size = _batch_size(len(names), train_list, config)
     tiles = TileDataset(TileStore(tiles_root), names, statistics, with_labels=False, cache_gib=compute.cache_gib)
-    network = _network(sensors, model, method, config.seed)
-    curves = Curves(config.log_every, config.steps)
-    views = ViewMaker(config, sensors, method.variant, statistics.clip)
-    build = StepBuilder(tiles, views, batch_size, config.seed)
-    module = PretrainModule(network, method, config.patch_size, optimiser_plan(config, method), build)
+    module = _module(tiles, statistics, method, config, model, sensors, batch_size)
+    network, curves = module.network, Curves(config.log_every, config.steps)
     settings = _settings(method_name, method, config, model, sensors)
     loop = LoopPlan(
         label=f"pretrain {method_name}",
@@ -210,19 +184,19 @@ def pretrain(
         compute=compute,
         seed=config.seed,
         settings=json.dumps([settings, statistics.to_dict(), names]),
+        accumulate=config.accumulate,
+        compile=config.compile,
     )
-    fit(module, loop, curves)
-    record = {
-        **_record(config, curves, batch_size, len(names), network),
-        "seconds": round(time.monotonic() - began, 1),
-    }
+    probes = _probes(module.network, tiles, train_list.parent, config, model, curves)
+    fit(module, loop, curves, [GradientNorm(curves), *probes])
+    record = _record(config, curves, batch_size, len(names), network) | {"seconds": round(time.monotonic() - began, 1)}
     _write(out, network, curves, statistics, settings, record)
     shutil.rmtree(state, ignore_errors=True)
 
 
 def _write(
     out: Path,
-    network: TMCNet,
+    network: nn.Module,
     curves: Curves,
     statistics: Normalisation,
     settings: dict[str, Any],

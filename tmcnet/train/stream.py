@@ -1,5 +1,7 @@
 """What is shown at which step: a function of the seed and the step alone.
 
+Where a step takes several batches, they are counted in place of the steps.
+
 So a resumed run sees what an unbroken one would have seen, and the number of worker processes changes nothing.
 """
 

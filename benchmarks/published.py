@@ -1,0 +1,79 @@
+"""The published pre-training step, written out plainly from its description: what training speed is compared with.
+
+Layers are those of the `reference` networks; what is plain is how they are used (reference_spec.md, sections 4 to 6):
+one pass for each sensor and view, enlargement of the decoder's map to full resolution, patches cut out of it one by
+one, a loop over the shifts of the loss, Adam, float32 throughout. The 76.7 million parameters that the published
+model builds and never uses are left out.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.loss import loop_over_shifts
+from tmcnet.config import ModelConfig
+from tmcnet.model.backbone import Backbone
+from tmcnet.model.deeplab import ASPP, Decoder
+
+MOMENTUM = 0.9
+
+
+class PublishedModel(nn.Module):
+    """Two encoders, the shared pyramid and decoder, and both heads.
+
+    Args:
+        bands: Bands of the optical and of the SAR image.
+        model: Sizes.
+    """
+
+    def __init__(self, bands: tuple[int, int], model: ModelConfig) -> None:
+        super().__init__()
+        channels, embedding = model.aspp_channels, model.embedding
+        self.backbones = nn.ModuleList(Backbone(count, model, MOMENTUM, "zeros") for count in bands)
+        high, low = self.backbones[0].high_channels, self.backbones[0].low_channels
+        self.aspp = ASPP(high, model, MOMENTUM, dropout=0.5, image_pooling=True, padding="zeros")
+        self.decoder = Decoder(channels, low, embedding, model, MOMENTUM, published=True)
+        self.whole = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, embedding))
+        self.patch = nn.Sequential(nn.Linear(embedding, embedding), nn.ReLU(), nn.Linear(embedding, embedding))
+
+    def forward(self, sensor: int, image: Tensor, corners: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+        """Embed one view of one sensor.
+
+        Args:
+            sensor: 0 for optical, 1 for SAR.
+            image: N x C x S x S.
+            corners: First column and row of each patch, N x P x 2.
+            patch_size: Side of a patch in pixels.
+
+        Returns:
+            Whole images, N x embedding, and patches, N*P x embedding.
+        """
+        high, low = self.backbones[sensor](image)
+        encoded = self.aspp(high)
+        whole = self.whole(torch.cat([encoded.mean((2, 3)), encoded.var((2, 3))], dim=1))
+        decoded = self.decoder(encoded, low)
+        full = F.interpolate(decoded, image.shape[-2:], mode="bilinear", align_corners=True)
+        cut = [
+            full[n, :, y : y + patch_size, x : x + patch_size].mean((1, 2))
+            for n, places in enumerate(corners.tolist())
+            for x, y in places
+        ]
+        return whole, self.patch(torch.stack(cut))
+
+
+def published_loss(
+    network: PublishedModel,
+    optical: tuple[Tensor, Tensor],
+    sar: tuple[Tensor, Tensor],
+    corners: tuple[Tensor, Tensor],
+    patch_size: int,
+) -> Tensor:
+    """Half the loss of whole views and half that of patches."""
+    found = [
+        network(sensor, image, places, patch_size)
+        for sensor, pair in enumerate((optical, sar))
+        for image, places in zip(pair, corners, strict=True)
+    ]
+    return 0.5 * loop_over_shifts(*(whole for whole, _ in found)) + 0.5 * loop_over_shifts(*(p for _, p in found))

@@ -1,0 +1,170 @@
+"""A step of pre-training with ResNet-50, in time and memory, against the published way of doing it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.published import PublishedModel, published_loss
+from benchmarks.timing import peak_mib
+from tmcnet.config import MethodConfig, ModelConfig
+from tmcnet.model.tmcnet import EmbeddingNetwork
+from tmcnet.train.methods import build_method
+from tmcnet.train.optimise import OptimiserPlan, build_optimiser
+
+SIZES = [(2, 128, 3), (8, 224, 1)]
+"""Tiles in a batch, the side of a view in pixels, and how often a step is timed."""
+
+MODEL = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256, embedding=64)
+BANDS, PATCHES = (3, 3), 4
+WAYS = ["published", "reference", "corrected", "corrected, bf16"]
+
+Batch = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _batch(tiles: int, side: int) -> Batch:
+    random = torch.Generator().manual_seed(0)
+    patch = side * 48 // 224
+    images = [tuple(torch.randn(2, tiles, bands, side, side, generator=random).to(_device())) for bands in BANDS]
+    corners = tuple(torch.randint(0, side - patch, (2, tiles, PATCHES, 2), generator=random).to(_device()))
+    return images[0], images[1], corners, patch
+
+
+def _now() -> float:
+    """Seconds of this process on a CPU, of the clock with a GPU once that is done."""
+    if _device().type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _fastest(call: Callable[[], object], repeats: int) -> float:
+    call()
+    times = []
+    for _ in range(repeats):
+        began = _now()
+        call()
+        times.append(_now() - began)
+    return min(times)
+
+
+def _published(batch: Batch) -> Callable[[], None]:
+    network = PublishedModel(BANDS, MODEL).to(_device())
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-5)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        published_loss(network, *batch).backward()
+        optimiser.step()
+
+    return step
+
+
+def _own(way: str, batch: Batch) -> Callable[[], None]:
+    method = build_method(MethodConfig(variant=way.split(",")[0]))
+    network = method.network(*BANDS, MODEL).to(_device(), memory_format=torch.channels_last)
+    plan = OptimiserPlan(1000, 1e-3, 10, 1e-5, kind="adam" if way == "reference" else "adamw")
+    optimiser, _ = build_optimiser(network, plan)
+    random = np.random.default_rng(0)
+    groups = torch.arange(len(batch[0][0]), device=_device()).repeat_interleave(PATCHES)
+    groups = None if way == "reference" else groups
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with torch.autocast(_device().type, torch.bfloat16, enabled=way.endswith("bf16")):
+            found = network(*batch)
+            loss = 0.5 * method.loss(found.whole, None, random) + 0.5 * method.loss(found.patches, groups, random)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def _measure(way: str, tiles: int, side: int, repeats: int) -> tuple[float, float]:
+    """Seconds of a step and the most memory in GiB: of the process on a CPU, of its tensors on a GPU."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    batch = _batch(tiles, side)
+    seconds = _fastest(_published(batch) if way == "published" else _own(way, batch), repeats)
+    if _device().type == "cpu":
+        return seconds, peak_mib() / 2**10
+    return seconds, torch.cuda.max_memory_allocated() / 2**30
+
+
+def _stages(network: EmbeddingNetwork, batch: Batch) -> dict[str, tuple[nn.Module | Callable[..., object], tuple]]:
+    """Each stage with inputs of its own, so that it is timed apart, forward and backward."""
+    optical, sar, corners, patch = batch
+    method = build_method(MethodConfig())
+    images = torch.cat(optical), torch.cat(sar)
+    with torch.no_grad():
+        high, low = network.backbone_optical(images[0])
+        encoded = network.aspp(torch.cat([high, high]))
+        decoded = network.decoder(encoded, torch.cat([low, low]))
+        found = network(*batch)
+    places = torch.cat([*corners, *corners])
+    random = np.random.default_rng(0)
+    return {
+        "two backbones": (lambda o, s: (*network.backbone_optical(o), *network.backbone_sar(s)), images),
+        "pyramid": (network.aspp, (torch.cat([high, high]),)),
+        "decoder": (network.decoder, (encoded, torch.cat([low, low]))),
+        "global head": (network.global_head, (encoded,)),
+        "local head": (lambda x: network.local_head(x, places, patch, images[0].shape[-1]), (decoded,)),
+        "loss of whole views": (lambda *x: method.loss(x, None, random), found.whole),
+        "loss of patches": (lambda *x: method.loss(x, None, random), found.patches),
+    }
+
+
+def _breakdown(tiles: int, side: int, repeats: int) -> dict[str, float]:
+    """Seconds of each stage of a step of the corrected network."""
+    torch.set_num_threads(1)
+    network = build_method(MethodConfig()).network(*BANDS, MODEL)
+    network = network.to(_device(), memory_format=torch.channels_last)
+    seconds = {}
+    for name, (stage, inputs) in _stages(network, _batch(tiles, side)).items():
+        leaves = [x.detach().requires_grad_(name != "two backbones") for x in inputs]
+
+        def both(stage=stage, leaves=leaves) -> None:
+            found = stage(*leaves)
+            parts = found if isinstance(found, tuple) else (found,)
+            sum(part.sum() for part in parts).backward()
+
+        seconds[name] = _fastest(both, repeats)
+    optimiser, _ = build_optimiser(network, OptimiserPlan(1000, 1e-3, 10, 1e-5))
+    network(*_batch(2, 64)).whole[0].sum().backward()
+    seconds["optimiser"] = _fastest(optimiser.step, repeats)
+    return seconds
+
+
+def _apart(call: Callable[..., object], *arguments: object) -> object:
+    """The result of a call in a process of its own, whose memory is that of the call."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(call, *arguments).result()
+
+
+def run() -> None:
+    """Print seconds and memory of a step of each way, the ratio to the published one, and where the time goes."""
+    print("| tiles | view | way | step, s | published / this | GiB |\n| ---: | ---: | --- | ---: | ---: | ---: |")
+    for size in SIZES:
+        tiles, side, _ = size
+        published = None
+        for way in WAYS:
+            seconds, memory = _apart(_measure, way, *size)
+            published = published or seconds
+            ratio = published / seconds
+            print(f"| {tiles} | {side} | {way} | {seconds:.2f} | {ratio:.2f} | {memory:.2f} |", flush=True)
+    tiles, side, _ = SIZES[-1]
+    print(f"\nStages of a corrected step, {tiles} tiles of {side} px\n\n| stage | s | share |\n| --- | ---: | ---: |")
+    stages = _apart(_breakdown, *SIZES[-1])
+    total = sum(stages.values())
+    for name, seconds in stages.items():
+        print(f"| {name} | {seconds:.3f} | {seconds / total:.1%} |", flush=True)

@@ -1,0 +1,60 @@
+"""Pre-training methods: what the variants stand for, and that no key is ignored in silence."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from tmcnet.config import MethodConfig
+from tmcnet.config.pretraining import TUPLE_KEYS, VARIANTS, Corrections, Method
+
+
+def test_null_is_what_the_variant_says_and_a_given_key_goes_first() -> None:
+    for variant, corrections in VARIANTS.items():
+        assert MethodConfig(variant=variant).corrections == corrections
+    mixed = MethodConfig(variant="reference", perturbed_views="both", positive_in_denominator=True)
+    expected = VARIANTS["reference"]._replace(perturbed_views="both", positive_in_denominator=True)
+    assert mixed.corrections == expected
+
+
+def test_the_variants_differ_in_every_correction() -> None:
+    one, other = VARIANTS.values()
+    assert all(a != b for a, b in zip(one, other, strict=True))
+    assert set(Corrections._fields) <= set(MethodConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"method": "simclr", "perturbation": True}, "`perturbation` has no meaning in the method `simclr`"),
+        ({"method": "cross_modal", "positive_in_denominator": True}, "no meaning in the method `cross_modal`"),
+        ({"method": "simclr", "modality": "sar"}, "`modality` has no meaning in the method `simclr`"),
+        ({"shifts": 3}, "`shifts` has no meaning with `perturbed_negatives: own`"),
+        ({"perturbation": False, "perturbation_weight": 0.5}, "no meaning with `perturbation: false`"),
+        ({"modality": "optical", "wrong_partners": "sar"}, "no meaning with `modality: optical`"),
+        ({"modality": "sar", "perturbation": True}, "`perturbation` has no meaning with `modality: sar`"),
+        ({"lambda_global": 1, "mask_same_tile": False}, "`mask_same_tile` has no meaning without the local term"),
+        ({"lambda_global": 0, "style": False}, "`style` has no meaning without the global term"),
+        ({"lambda_global": 0, "dropout_before_statistics": True}, "no meaning without the global term"),
+        ({"method": "moco"}, "moco"),
+    ],
+)
+def test_a_key_without_effect_is_named(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        MethodConfig(**values)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_a_method_survives_the_way_through_a_job(method: Method) -> None:
+    config = MethodConfig(method=method, variant="reference", mask_same_tile=True)
+    assert MethodConfig.model_validate(config.model_dump(mode="json")) == config
+    assert config.perturbs == (method == "tuples")
+    assert all(getattr(config, key) is None for key in TUPLE_KEYS)
+
+
+def test_shifts_go_with_every_shifted_form() -> None:
+    for values in ({"variant": "reference"}, {"perturbed_negatives": "both"}, {"perturbed_negatives": "shifted"}):
+        assert MethodConfig(shifts=2, **values).shifts == 2  # type: ignore[arg-type]

@@ -1,0 +1,143 @@
+"""The loop that both trainings share, with a network so small that its steps can be checked by hand."""
+
+import csv
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tmcnet.config import ComputeConfig
+from tmcnet.errors import InputError
+from tmcnet.train.callbacks import Curves, GradientNorm
+from tmcnet.train.loop import LoopPlan, StepModule, fit
+from tmcnet.train.optimise import OptimiserPlan
+
+STEPS = 6
+
+
+def rows(first, count):
+    """Rows of a regression, each a function of its number alone."""
+    made = [torch.randn(4, generator=torch.Generator().manual_seed(first + i)) for i in range(count)]
+    x = torch.stack(made)
+    return x, x.sum(1, keepdim=True) * 100
+
+
+class Regression(StepModule):
+    dies_at = None
+
+    def losses(self, batch):
+        if self.global_step == self.dies_at:
+            raise ConnectionAbortedError("killed")
+        x, y = batch
+        return {"loss": F.mse_loss(self.network(x), y), "size": torch.tensor(float(len(x)))}
+
+
+def train(state, batch=4, accumulate=1, dropout=0.0, callbacks=(), compile=False, precision="32-true", **changes):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Linear(8, 1))
+    plan = OptimiserPlan(**{"steps": STEPS, "learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.1, **changes})
+    module = Regression(network, plan, lambda number: rows(number * batch, batch))
+    curves = Curves(2, STEPS)
+    compute = ComputeConfig(accelerator="cpu", precision=precision)
+    loop = LoopPlan("test", STEPS, batch, 2, state, 1, compute, 1, accumulate=accumulate, compile=compile)
+    fit(module, loop, curves, [GradientNorm(curves), *callbacks])
+    return network.state_dict(), curves
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path):
+    whole, curves = train(tmp_path / "whole", batch=8)
+    parts, others = train(tmp_path / "parts", batch=4, accumulate=2)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-5, atol=1e-6)
+    assert list(curves.rows) == list(others.rows) == [2, 4, 6]
+    for step, row in curves.rows.items():
+        assert others.rows[step]["loss"] == pytest.approx(row["loss"], rel=1e-5)
+        assert others.rows[step]["gradient_norm"] == pytest.approx(row["gradient_norm"], rel=1e-5)
+        assert others.rows[step]["learning_rate"] == row["learning_rate"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path, monkeypatch, accumulate):
+    settings = {"accumulate": accumulate, "dropout": 0.5, "clip_norm": 5.0}
+    expected, curves = train(tmp_path / "whole", **settings)
+    monkeypatch.setattr(Regression, "dies_at", 5)
+    with pytest.raises(ConnectionAbortedError):
+        train(tmp_path / "killed", **settings)
+    monkeypatch.setattr(Regression, "dies_at", None)
+    got, resumed = train(tmp_path / "killed", **settings)
+    assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
+    assert resumed.rows == curves.rows
+
+
+def test_a_state_of_other_accumulation_is_not_taken_up(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Regression, "dies_at", 5)
+    with pytest.raises(ConnectionAbortedError):
+        train(tmp_path, accumulate=2)
+    monkeypatch.setattr(Regression, "dies_at", None)
+    train(tmp_path, accumulate=1)
+    assert "of other settings" in capsys.readouterr().err
+
+
+def test_dropout_differs_between_the_batches_of_a_step(tmp_path):
+    class Masks(pl.Callback):
+        seen: list[torch.Tensor] = []  # noqa: RUF012 - one test, one list
+
+        def on_train_batch_start(self, _, module, *__):
+            module.network[1].register_forward_hook(lambda _, i, out: self.seen.append(out == 0) or None)
+
+    # both batches of a step hold the same rows, so that only dropout can tell them apart
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 1))
+    module = Regression(network, OptimiserPlan(1, 0.01, 0, 0.0), lambda number: rows(0, 2))
+    compute = ComputeConfig(accelerator="cpu")
+    fit(module, LoopPlan("test", 1, 2, 5, tmp_path, 1, compute, 1, accumulate=2), Curves(1, 1), [Masks()])
+    assert not torch.equal(Masks.seen[0], Masks.seen[-1])
+
+
+class Gradients(pl.Callback):
+    """Lengths of the gradients that the optimiser saw, found where the next step is about to clear them."""
+
+    def __init__(self):
+        self.lengths = []
+
+    def on_before_zero_grad(self, _, module, *__):
+        found = [p.grad for p in module.network.parameters() if p.grad is not None]
+        if found:
+            self.lengths.append(float(torch.cat([g.flatten() for g in found]).norm()))
+
+
+def test_long_gradients_are_clipped_and_their_own_length_is_told(tmp_path):
+    free, clipped = Gradients(), Gradients()
+    _, curves = train(tmp_path / "free", callbacks=[free])
+    _, told = train(tmp_path / "clipped", callbacks=[clipped], clip_norm=1.5)
+    assert min(free.lengths) > 100
+    assert clipped.lengths == pytest.approx([1.5] * (STEPS - 1), rel=1e-4)
+    assert curves.rows[2]["gradient_norm"] == pytest.approx(sum(free.lengths[:2]) / 2, rel=1e-5)
+    assert told.rows[2]["gradient_norm"] > 100
+
+
+def test_half_precision_on_the_cpu(tmp_path):
+    single, _ = train(tmp_path / "single")
+    half, curves = train(tmp_path / "half", precision="bf16-mixed", clip_norm=1e6)
+    for name, tensor in single.items():
+        assert half[name].dtype == torch.float32
+        torch.testing.assert_close(half[name], tensor, rtol=0.05, atol=0.02)
+    assert not all(torch.equal(half[name], tensor) for name, tensor in single.items())
+    curves.write(tmp_path / "curves.csv")
+    assert [row["step"] for row in csv.DictReader((tmp_path / "curves.csv").open())] == ["2", "4", "6"]
+
+
+def test_a_compiled_network_learns_the_same(tmp_path):
+    plain, _ = train(tmp_path / "plain")
+    compiled, _ = train(tmp_path / "compiled", compile=True)
+    assert compiled.keys() == plain.keys()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_compiling_without_a_compiler_is_told_before_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="no-such-compiler"):
+        train(tmp_path, compile=True)

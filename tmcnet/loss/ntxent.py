@@ -1,0 +1,146 @@
+"""NT-Xent and InfoNCE, and what the contrastive losses have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Masses = tuple[Tensor, Tensor]
+"""Sums of similarities for each row of view 1 and of view 2, N each."""
+
+
+def unit_rows(embeddings: Sequence[Tensor], eps: float) -> list[Tensor]:
+    """Rows scaled to length 1, of float32 at least: sums of exponentials lose too much in half precision.
+
+    Raises:
+        ValueError: If the embeddings are not N x C alike, or N is less than two.
+    """
+    first = embeddings[0]
+    if len({x.shape for x in embeddings}) > 1 or first.ndim != 2:
+        raise ValueError(f"the embeddings are N x C alike, not {[tuple(x.shape) for x in embeddings]}")
+    if len(first) < 2:
+        raise ValueError("the loss compares places with each other and needs at least two, not one")
+    at_least = torch.promote_types(first.dtype, torch.float32)
+    return [F.normalize(x.to(at_least), dim=1, eps=eps) for x in embeddings]
+
+
+def other_places(n: int, groups: Tensor | None, device: torch.device) -> Tensor:
+    """N x N: whether two rows may be each other's negatives, that is, belong to different groups or places."""
+    if groups is None:
+        groups = torch.arange(n, device=device)
+    return groups[:, None] != groups[None, :]
+
+
+def shifted_exp(cosine: Tensor, temperature: float) -> Tensor:
+    """exp((cosine - 1) / temperature): the similarity up to a factor that cancels; at most 1, so never infinite."""
+    return torch.exp((cosine - 1) / temperature)
+
+
+def base_masses(u: Tensor, v: Tensor, elsewhere: Tensor, temperature: float) -> Masses:
+    """For each row of Z = [u; v] the sum of its similarities with the other places in both views."""
+    uu, vv, uv = (shifted_exp(x @ y.T, temperature) * elsewhere for x, y in ((u, u), (v, v), (u, v)))
+    return uu.sum(1) + uv.sum(1), vv.sum(1) + uv.sum(0)
+
+
+def contrast(u: Tensor, v: Tensor, masses: Masses, temperature: float, with_positive: bool, eps: float) -> Tensor:
+    """Mean over both views of -log(positive / denominator).
+
+    Args:
+        u: N x C of view 1, of length 1.
+        v: N x C of view 2, of length 1.
+        masses: The negatives of the denominators, scaled as by `shifted_exp`.
+        temperature: Divides the cosines.
+        with_positive: Whether the positive is a summand of the denominator.
+        eps: Summand in its place, in the scale of exp(cosine / temperature).
+    """
+    positive = ((u * v).sum(1) - 1) / temperature
+    rest = torch.exp(positive).repeat(2) if with_positive else eps * math.exp(-1 / temperature)
+    return (torch.log(torch.cat(masses) + rest) - positive.repeat(2)).mean()
+
+
+class NTXent(nn.Module):
+    """The normalised temperature-scaled cross entropy of two views (Chen et al. 2020, equation 1).
+
+    With s(x, y) = exp(cos(x, y) / temperature), Z = [first; second] and z_k' the other view of z_k's place:
+
+        L = mean_k -log( s(z_k, z_k') / (s(z_k, z_k') + sum_{l not in {k, k'}} s(z_k, z_l)) )
+
+    Args:
+        temperature: Divides the cosines.
+        positive_in_denominator: Whether s(z_k, z_k') is a summand of the denominator; eps stands there otherwise.
+        eps: Smallest length of an embedding.
+
+    Raises:
+        ValueError: If the temperature is not positive.
+    """
+
+    def __init__(self, temperature: float = 0.5, positive_in_denominator: bool = True, eps: float = 1e-8) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"`temperature` is positive, not {temperature}")
+        self.temperature, self.with_positive, self.eps = temperature, positive_in_denominator, eps
+
+    def forward(self, first: Tensor, second: Tensor, groups: Tensor | None = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            first: N x C raw embeddings of view 1.
+            second: N x C of view 2.
+            groups: N ids; rows with the same id are never each other's negatives.
+
+        Returns:
+            A scalar; of float32 where the embeddings have less precision.
+
+        Raises:
+            ValueError: If there are fewer than two rows, or shapes differ.
+        """
+        with torch.autocast(first.device.type, enabled=False):
+            u, v = unit_rows((first, second), self.eps)
+            masses = base_masses(u, v, other_places(len(u), groups, u.device), self.temperature)
+            return contrast(u, v, masses, self.temperature, self.with_positive, self.eps)
+
+
+class InfoNCE(nn.Module):
+    """Which SAR image belongs to an optical one, and the other way round.
+
+    After van den Oord et al. 2018, made symmetric as by Radford et al. 2021. With s(x, y) = exp(cos(x, y) /
+    temperature), x_i and y_i the embeddings of place i by the two sensors:
+
+        L = mean_i 1/2 [ -log( s(x_i, y_i) / sum_j s(x_i, y_j) ) - log( s(x_i, y_i) / sum_j s(x_j, y_i) ) ]
+
+    Args:
+        temperature: Divides the cosines.
+        eps: Smallest length of an embedding.
+
+    Raises:
+        ValueError: If the temperature is not positive.
+    """
+
+    def __init__(self, temperature: float = 0.5, eps: float = 1e-8) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"`temperature` is positive, not {temperature}")
+        self.temperature, self.eps = temperature, eps
+
+    def forward(self, optical: Tensor, sar: Tensor, groups: Tensor | None = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            optical: N x C raw embeddings of the optical images.
+            sar: N x C of the SAR images, row by row of the same places.
+            groups: N ids; rows with the same id are never each other's negatives.
+
+        Returns:
+            A scalar; of float32 where the embeddings have less precision.
+
+        Raises:
+            ValueError: If there are fewer than two rows, or shapes differ.
+        """
+        with torch.autocast(optical.device.type, enabled=False):
+            x, y = unit_rows((optical, sar), self.eps)
+            similar = shifted_exp(x @ y.T, self.temperature) * other_places(len(x), groups, x.device)
+            return contrast(x, y, (similar.sum(1), similar.sum(0)), self.temperature, True, self.eps)

@@ -1,0 +1,56 @@
+"""TMCNet (Ye et al., IEEE TGRS 2025): fused tuples of optical and SAR embeddings; or one sensor's views alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from tmcnet.config import MethodConfig, ModelConfig
+from tmcnet.loss import NTXent, TupleNTXent
+from tmcnet.model.tmcnet import EmbeddingNetwork, TMCNet
+from tmcnet.train.health import health
+from tmcnet.train.methods.base import PretrainingMethod, health_of_views, pair, quartet
+
+
+class Tuples(PretrainingMethod):
+    """Tuples of both sensors; with `modality` of one, NT-Xent of its two views in its own encoder."""
+
+    def __init__(self, config: MethodConfig) -> None:
+        super().__init__(config)
+        form = config.corrections
+        self.tuples = TupleNTXent(
+            config.temperature,
+            form.perturbation_weight,
+            config.variant,
+            config.perturbs,
+            perturbed_negatives=form.perturbed_negatives,
+            wrong_partners=form.wrong_partners,
+            perturbed_views=form.perturbed_views,
+            perturbed_gradient=form.perturbed_gradient,
+            positive_in_denominator=form.positive_in_denominator,
+        )
+        self.views = NTXent(config.temperature, form.positive_in_denominator)
+
+    def network(self, optical_bands: int, sar_bands: int, model: ModelConfig) -> EmbeddingNetwork:
+        """An encoder for each sensor that is looked at."""
+        return TMCNet(optical_bands, sar_bands, model, self.config)
+
+    def loss(self, embeddings: tuple[Tensor, ...], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
+        """The loss of one level; `rng` draws the shifts where not all are used."""
+        if self.config.modality != "both":
+            value: Tensor = self.views(*pair(embeddings), groups=groups)
+            return value
+        shifts, n = None, len(embeddings[0])
+        if self.config.shifts is not None:
+            shifts = rng.choice(np.arange(1, n), min(self.config.shifts, n - 1), replace=False).tolist()
+        value = self.tuples(*quartet(embeddings), groups=groups, shifts=shifts)
+        return value
+
+    def health(self, embeddings: tuple[Tensor, ...]) -> dict[str, float]:
+        """Figures of both sensors, or of the one that is looked at."""
+        if self.config.modality != "both":
+            return health_of_views(pair(embeddings), self.config.modality)
+        return health(quartet(embeddings))
+
+
+METHOD = Tuples
