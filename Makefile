@@ -54,7 +54,7 @@ mlflow: setup ## Open the MLflow UI on the runs in RESULTS (loopback only)
 	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(RESULTS)/mlflow.db --artifacts-destination $(RESULTS)/mlartifacts
 
 verify-splits: setup ## Recompute the splits' hashes and say what changed
-	snakemake --cores 1 --forcerun verify_splits -- verify_splits
+	snakemake --cores 1 --forcerun verify_split -- verify_splits
 
 docs: setup ## Write config/README.md from the typed config
 	python -m tmcnet.config.document > config/README.md

@@ -11,6 +11,8 @@ wildcard_constraints:
     scene=r"[^/]+",
     method=r"[\w-]+",
     run=r"[\w.-]+",
+    fold=r"(folds/[0-9]+/)?",
+    tested=r"folds/[0-9]+/" if CONFIG.splits.folds else "()",
 
 
 rule all:
@@ -35,6 +37,7 @@ localrules:
     alignment,
     tiles,
     splits,
+    verify_splits,
     pretrain,
     finetune,
     evaluate,

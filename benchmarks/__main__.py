@@ -6,16 +6,36 @@ import sys
 
 import torch
 
-from benchmarks import coregistration, independent, intervals, loss, networks, splits, views
+from benchmarks import (
+    coregistration,
+    independent,
+    intervals,
+    known_warps,
+    large_pairs,
+    leakage,
+    loss,
+    maps,
+    networks,
+    patches,
+    splits,
+    steps,
+    views,
+)
 
 MEASURES = {
     "loss": loss.run,
     "views": views.run,
+    "patches": patches.run,
     "networks": networks.run,
+    "steps": steps.run,
     "coregistration": coregistration.run,
     "independent": independent.run,
+    "known_warps": known_warps.run,
+    "large_pairs": large_pairs.run,
     "splits": splits.run,
+    "leakage": leakage.run,
     "intervals": intervals.run,
+    "maps": maps.run,
 }
 
 

@@ -1,10 +1,10 @@
 """How often 95 % intervals of scores, and of paired differences, hold the truth, in simulations where it is known.
 
-Each of K classes has a chance of being recognised that varies around a mean of its own by block and by seed (normal
-on the logit scale); what is not recognised goes to the other classes by their frequency. The shares of the classes
-vary by block (Dirichlet), so that the rarest are missing from many blocks. The truth is the mean over all seeds of
-the score of all blocks, computed by quadrature. Two methods that are compared share a part of their block and seed
-effects.
+Each of K classes has a chance of being recognised that varies around a mean of its own by block, by draw of the
+labels and by seed (normal on the logit scale); what is not recognised goes to the other classes by their frequency.
+The shares of the classes vary by block (Dirichlet), so that the rarest are missing from many blocks. The truth is
+the mean over all draws and seeds of the score of all blocks, computed by quadrature. Two methods that are compared
+share a part of all their effects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tmcnet.evaluate.metrics import Counts, Floats, mean_iou, overall_accuracy
-from tmcnet.evaluate.significance import Resamples, difference, interval
+from tmcnet.evaluate.significance import Resamples, difference, effects_of, interval
 from tmcnet.seeding import generator
 
 CONFIDENCE = 0.95
@@ -43,12 +43,21 @@ class Design:
         seeds: Number of seeds.
         block_spread: Standard deviation of the block effect on the logit scale.
         seed_spread: The same of the seed effect.
+        draws: Number of draws of the labels, each run with every seed; 1: the draw is a part of the seed.
+        draw_spread: Standard deviation of the effect of the draw.
     """
 
     blocks: int
     seeds: int
     block_spread: float
     seed_spread: float
+    draws: int = 1
+    draw_spread: float = 0.0
+
+    @property
+    def replicates(self) -> list[tuple[int, int]]:
+        """Draw and seed of every run."""
+        return [(draw, seed) for draw in range(self.draws) for seed in range(self.seeds)]
 
 
 SPREADS = {"blocks vary most": (0.6, 0.1), "seeds vary most": (0.2, 0.25)}
@@ -57,13 +66,20 @@ SPREADS = {"blocks vary most": (0.6, 0.1), "seeds vary most": (0.2, 0.25)}
 def run() -> None:
     """Print the share of intervals that hold the truth, in %, over 300 simulations each of 500 bootstrap draws."""
     columns = [*SCORES, *(f"difference in {name}" for name in SCORES)]
-    print(f"| effects | blocks | seeds | {' | '.join(columns)} |\n| --- |{' ---: |' * (2 + len(columns))}")
+    print(f"| effects | blocks | draws | seeds | {' | '.join(columns)} |\n| --- |{' ---: |' * (3 + len(columns))}")
     for name, spreads in SPREADS.items():
         for blocks in (6, 12, 30, 60):
             for seeds in (1, 2, 3, 5):
-                found = coverage(Design(blocks, seeds, *spreads), repeats=300, draws=500)
-                shown = " | ".join(f"{100 * share:.0f}" for share in found.values())
-                print(f"| {name} | {blocks} | {seeds} | {shown} |", flush=True)
+                _print_row(name, Design(blocks, seeds, *spreads))
+    for blocks in (12, 30):
+        for draws, seeds in ((2, 2), (2, 5), (3, 3), (5, 2)):
+            _print_row("draws vary most", Design(blocks, seeds, 0.2, 0.1, draws, 0.25))
+
+
+def _print_row(name: str, design: Design) -> None:
+    found = coverage(design, repeats=300, draws=500)
+    shown = " | ".join(f"{100 * share:.0f}" for share in found.values())
+    print(f"| {name} | {design.blocks} | {design.draws} | {design.seeds} | {shown} |", flush=True)
 
 
 def coverage(design: Design, repeats: int, draws: int) -> dict[str, float]:
@@ -79,7 +95,7 @@ def coverage(design: Design, repeats: int, draws: int) -> dict[str, float]:
     hits = dict.fromkeys([*SCORES, *(f"difference in {name}" for name in SCORES)], 0)
     for _ in range(repeats):
         a, b = simulate(design, random)
-        resamples = Resamples.draw(design.blocks, design.seeds, draws, random)
+        resamples = Resamples.draw(design.blocks, effects_of(design.replicates), draws, random)
         for name, score in SCORES.items():
             found = interval(score, a, resamples, CONFIDENCE)
             hits[name] += found.low <= better[name] <= found.high
@@ -89,19 +105,22 @@ def coverage(design: Design, repeats: int, draws: int) -> dict[str, float]:
 
 
 def simulate(design: Design, random: np.random.Generator) -> tuple[Counts, Counts]:
-    """S x B x K x K confusion matrices of the better and the worse method on the same blocks under the same seeds."""
+    """R x B x K x K confusion matrices of the better and the worse method, in the same blocks and the same R runs."""
     shares = random.dirichlet(CONCENTRATION * FREQUENCY, design.blocks)
     truth = random.multinomial(PIXELS, shares)
 
-    def effects() -> tuple[Floats, Floats]:
-        by_seed = random.normal(0, design.seed_spread, (design.seeds, 1))
-        return by_seed, random.normal(0, design.block_spread, (1, design.blocks))
+    runs = np.array(design.replicates)
+
+    def effects() -> tuple[Floats, Floats, Floats]:
+        by_draw = random.normal(0, design.draw_spread, (design.draws, 1))[runs[:, 0]]
+        by_seed = random.normal(0, design.seed_spread, (design.seeds, 1))[runs[:, 1]]
+        return by_draw, by_seed, random.normal(0, design.block_spread, (1, design.blocks))
 
     shared = effects()
     found = []
     for gain in (GAIN, 0.0):
-        by_seed, by_block = (_mixed(x, y) for x, y in zip(shared, effects(), strict=True))
-        found.append(_draw(truth, gain + by_seed + by_block, random))
+        by_draw, by_seed, by_block = (_mixed(x, y) for x, y in zip(shared, effects(), strict=True))
+        found.append(_draw(truth, gain + by_draw + by_seed + by_block, random))
     return found[0], found[1]
 
 
@@ -111,7 +130,7 @@ def _mixed(shared: Floats, own: Floats) -> Floats:
 
 
 def _draw(truth: NDArray[np.int64], effect: Floats, random: np.random.Generator) -> Counts:
-    """Confusion matrices S x B x K x K of B x K true pixels under S x B effects."""
+    """Confusion matrices R x B x K x K of B x K true pixels under R x B effects."""
     chance = _logistic(RECOGNISED + effect[..., None])
     right = random.binomial(truth, chance)
     k = len(FREQUENCY)
@@ -123,10 +142,11 @@ def _draw(truth: NDArray[np.int64], effect: Floats, random: np.random.Generator)
 
 
 def expected(design: Design, gain: float) -> dict[str, float]:
-    """The true scores of a method: means over all seeds of the scores of all blocks."""
+    """The true scores of a method: means over all draws and seeds of the scores of all blocks."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(31)
     weights = weights / weights.sum()
-    effect = gain + design.seed_spread * nodes[:, None] + design.block_spread * nodes
+    run_spread = np.hypot(design.seed_spread, design.draw_spread)
+    effect = gain + run_spread * nodes[:, None] + design.block_spread * nodes
     chance = np.einsum("sbk,b->sk", _logistic(RECOGNISED + effect[..., None]), weights)
     k = len(FREQUENCY)
     matrix = (1 - chance)[..., None] * _elsewhere() + chance[..., None] * np.eye(k)

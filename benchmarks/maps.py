@@ -5,7 +5,6 @@ Needs the demo's results (`make report`): the trained network and a scene that i
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.timing import peak_mib
 from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.evaluate.inference import map_scenes
 from tmcnet.evaluate.predict import Probabilities, probabilities
@@ -135,7 +135,7 @@ def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:
     classes = Trained.read(Path(weights)).classes
     map_scenes(Path(weights), [scene], classes, config, ComputeConfig(), "run", out / "maps", out / "maps.csv")
     speed = grid.width * grid.height / 1e6 / (time.perf_counter() - began)
-    print(f"{speed:.3f} | {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} |")
+    print(f"{speed:.3f} | {peak_mib() / 2**10:.2f} |")
 
 
 if __name__ == "__main__":

@@ -13,20 +13,20 @@ import pandas as pd
 TILES = 1_000_000
 CLASSES = 8
 MEASURE = """if True:
-    import resource, sys, time
+    import sys, time
     from pathlib import Path
+    from benchmarks.timing import peak_mib
     from tmcnet.config import SplitsConfig
     from tmcnet.dataset.manifest import verify
     from tmcnet.dataset.splits import make_splits
     index, folder = map(Path, sys.argv[1:3])
-    config = SplitsConfig(method=sys.argv[4])
+    config = SplitsConfig(method=sys.argv[4], points=[10, 100])
     began = time.process_time()
     if sys.argv[3] == "make":
         make_splits(index, config, folder)
     else:
         assert verify(folder, index, config) == []
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{time.process_time() - began:.1f} | {peak:.0f}")
+    print(f"{time.process_time() - began:.1f} | {peak_mib():.0f}")
 """
 
 
@@ -50,7 +50,8 @@ def _scenes() -> pd.DataFrame:
     table = pd.DataFrame({"scene": scene, "row": row * 128, "col": col * 128})
     table["tile"] = [f"s{s}_r{r}_c{c}" for s, r, c in table.itertuples(index=False)]
     table["scene"] = "s" + table["scene"].astype(str)
-    return _labelled(table.assign(crs="EPSG:32633", x=3e5 + scene * 1e6 + col * 1280, y=5e6 - row * 1280))
+    sides = {"pixel_x": 10, "pixel_y": 10, "pixel_metres": 10}
+    return _labelled(table.assign(crs="EPSG:32633", x=3e5 + scene * 1e6 + col * 1280, y=5e6 - row * 1280, **sides))
 
 
 def _ready_made() -> pd.DataFrame:
@@ -65,4 +66,6 @@ def _labelled(table: pd.DataFrame) -> pd.DataFrame:
     random = np.random.default_rng(0)
     shares = random.dirichlet(np.full(CLASSES, 0.5), len(table))
     table = table.assign(role="train", height=128, width=128, label_share=random.uniform(0.3, 1, len(table)))
-    return table.assign(**{f"share_class {k}": shares[:, k] for k in range(CLASSES)})
+    table = table.assign(**{f"share_class {k}": shares[:, k] for k in range(CLASSES)})
+    table["digest"] = [f"{number:016x}" for number in random.integers(0, 2**63, len(table))]
+    return table[["tile", *table.columns.drop("tile")]]  # first, as the tiling stage writes it

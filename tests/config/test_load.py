@@ -35,7 +35,7 @@ def changed(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
 def test_the_demo_config_is_valid(values: dict[str, Any]) -> None:
     config = load(values)
     assert {run.method for run in config.runs} == {"random", "tmcnet"}
-    assert len({run.fraction for run in config.runs}) >= 2
+    assert len({run.budget for run in config.runs}) >= 2
     assert len({run.seed for run in config.runs}) >= 2
 
 
@@ -63,6 +63,10 @@ def test_every_recipe_is_valid_over_the_demo(recipe: Path) -> None:
         ("pretrain.patch_size", 999, "must not exceed `crop_size`"),
         ("finetune.sweep", [{"methods": ["moco"], "fractions": [5]}], "names the method `moco`"),
         ("finetune.sweep", [{"fractions": [7]}], "asks for 7 %"),
+        ("finetune.sweep", [{"points": [7]}], "asks for 7 points of each class"),
+        ("finetune.sweep", [{"seeds": [1]}], "name label `fractions`, `points`, or both"),
+        ("finetune.sweep", [{"fractions": [5], "subsets": [3]}], "asks for draw 3 of the labels"),
+        ("splits.points", [10, 10], "ascend without doubles"),
         ("finetune.sweep", [{"fractions": [5], "seeds": [9]}], "`splits.subsets` is 2"),
         ("maps.overlap", 528, "at most half"),
         ("maps.models", {"../a": "x"}, "letters, digits, `_`, `-` and `.` only and begin with a letter or digit"),

@@ -76,6 +76,16 @@ def test_changed_data_is_told_by_tile(case):
     assert "the data changed: it is not the index that the splits were made from" in told(folder, index)
 
 
+def test_tiles_of_which_only_pixels_changed_are_named(index_at, tmp_path):
+    table = build_index(scenes=4, side=6).assign(digest=[f"{i:016x}" for i in range(1, 145)])
+    table["digest"] = table["digest"].str[::-1]
+    index, folder = index_at(table), tmp_path / "splits"
+    make_splits(index, CONFIG, folder)
+    table.loc[7, "digest"] = "f" * 16
+    message = told(folder, index_at(table))
+    assert f"the data changed: 1 changed pixels: {table.loc[7, 'tile']}" in message
+
+
 def test_data_that_changed_where_the_splits_do_not_look(case):
     folder, index = case
     table = pd.read_csv(index, keep_default_na=False).assign(alignment="1.0")

@@ -54,7 +54,8 @@ def gap(a, b):
 @example(seed=1, scenes=1, stride=16, guard=1, unlabelled=0.0, method="blocks")
 def test_splits_of_any_index(seed, scenes, stride, guard, unlabelled, method):
     table = build_index(seed, scenes, 7, 32, stride, unlabelled=unlabelled)
-    config = SplitsConfig(method=method, block_size=48, guard=guard, draws=50, fractions=[3, 10, 50, 100], seed=seed)
+    some = {"fractions": [3, 10, 50, 100], "points": [1, 20]}
+    config = SplitsConfig(method=method, block_size=48, guard=guard, draws=50, seed=seed, **some)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.csv"
         table.to_csv(path, index=False)
@@ -218,7 +219,7 @@ def test_absent_class_is_told(index_at):
 def test_same_bytes_whatever_the_order_of_rows_the_hash_seed_and_the_working_folder(index_at, tmp_path):
     table = build_index(2, rare=(4,))
     path = index_at(table)
-    config = BLOCKS.model_copy(update={"guard": 8})
+    config = BLOCKS.model_copy(update={"guard": 8, "points": [2, 500]})
     make_splits(path, config, tmp_path / "a")
     table.sample(frac=1, random_state=0).to_csv(tmp_path / "shuffled.csv", index=False, float_format="%.6f")
     make_splits(tmp_path / "shuffled.csv", config, tmp_path / "b")

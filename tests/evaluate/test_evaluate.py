@@ -17,7 +17,7 @@ from tmcnet.model.networks import build_network
 from tmcnet.model.weights import save_weights
 from tmcnet.raster.io import read_float, read_labels
 
-RUN = Run("late_fusion", "baseline", "random", 50.0, 1)
+RUN = Run.parse("late_fusion-baseline__random__R50__s1")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_scores_are_those_of_all_test_pixels(world, tmp_path):
     assert scores["kappa"] == pytest.approx(cohen_kappa_score(truth[known], guess[known]), abs=2e-3)
     iou = jaccard_score(truth[known], guess[known], average=None)
     assert list(scores["iou"].values()) == pytest.approx(iou, abs=2e-3)
-    assert scores["run"] == {"name": RUN.name, **vars(RUN)}
+    assert scores["run"] == RUN.record
     with np.load(tmp_path / "tiles.npz") as tiles:
         assert tiles["names"].tolist() == names
         assert set(tiles["scenes"]) == {"s2"}
@@ -91,7 +91,7 @@ def test_networks_of_both_sensors_are_scored_with_either_withheld(world, tmp_pat
 
 
 def test_networks_of_one_sensor_have_nothing_to_withhold(world, tmp_path):
-    single = Run("sar_only", "baseline", "random", 50.0, 1)
+    single = Run.parse("sar_only-baseline__random__R50__s1")
     copy = build_tiles(tmp_path / "world")
     write_network(copy, ClassTable.of([("left", "#0000ff"), ("right", "#00ff00")]), single)
     assert score(copy, tmp_path / "single", single)["withheld"] == {}
@@ -122,7 +122,7 @@ def two_classes(by_class):
 
 def test_what_does_not_fit_is_said(world, tmp_path):
     with pytest.raises(InputError, match="was fine-tuned in run late_fusion"):
-        score(world, tmp_path, Run("late_fusion", "baseline", "random", 50.0, 2))
+        score(world, tmp_path, Run.parse("late_fusion-baseline__random__R50__s2"))
     empty = tmp_path / "empty.txt"
     empty.write_text("")
     with pytest.raises(InputError, match="list of tiles is empty"):

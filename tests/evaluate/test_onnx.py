@@ -47,7 +47,10 @@ def write_weights(path, world, network=QUICK, variant="baseline"):
     built = build_network(network, variant, 3, 1, 3, model)
     for parameter in built.parameters():
         nn.init.normal_(parameter, std=0.3)
-    run, scaling = Run(network, variant, "random", 50.0, 1), Normalisation.read(world / "normalisation.json")
+    run, scaling = (
+        Run.parse(f"{network}-{variant}__random__R50__s1"),
+        Normalisation.read(world / "normalisation.json"),
+    )
     Trained(built, run, model, sensors, CLASSES, scaling, {"miou": 0.5, "oa": float("nan")}).write(path, {})
     return path
 

@@ -3,7 +3,7 @@ import os
 from tmcnet.config import Run
 from tmcnet.evaluate.outdated import forget_outdated
 
-NEW, REPEATED, GONE = (Run("mssnet", "corrected", "random", 5.0, seed) for seed in (1, 2, 3))
+NEW, REPEATED, GONE = (Run.parse(f"mssnet-corrected__random__R5__s{seed}") for seed in (1, 2, 3))
 
 
 def write(path, age):

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from tmcnet.evaluate.metrics import mean_iou, overall_accuracy
-from tmcnet.evaluate.significance import Resamples, difference, holm, interval
+from tmcnet.evaluate.significance import Resamples, difference, effects_of, holm, interval
 
 PIXELS = 20000
 
@@ -24,7 +24,7 @@ def test_interval_covers_the_truth_in_about_95_percent():
     hits = 0
     for _ in range(300):
         counts = simulate(random)
-        found = interval(overall_accuracy, counts, Resamples.draw(12, 3, 300, random), 0.95)
+        found = interval(overall_accuracy, counts, Resamples.draw(12, [np.arange(3)], 300, random), 0.95)
         hits += found.low <= 0.8 <= found.high
     assert 0.92 <= hits / 300 <= 0.98
 
@@ -32,7 +32,7 @@ def test_interval_covers_the_truth_in_about_95_percent():
 def test_pixels_as_units_would_be_far_too_sure():
     random = np.random.default_rng(1)
     counts = simulate(random, seeds=1)
-    found = interval(overall_accuracy, counts, Resamples.draw(12, 1, 1000, random), 0.95)
+    found = interval(overall_accuracy, counts, Resamples.draw(12, [np.arange(1)], 1000, random), 0.95)
     pixels = counts.sum()
     naive = 2 * 1.96 * np.sqrt(found.estimate * (1 - found.estimate) / pixels)
     assert found.high - found.low > 4 * naive
@@ -43,7 +43,7 @@ def test_pairing_finds_a_small_difference_that_blocks_would_hide():
     shared = random.normal(0, 0.1, (1, 12))
     better = simulate(random, mean=0.83, seed_spread=0.002, shared=shared)
     worse = simulate(random, mean=0.80, seed_spread=0.002, shared=shared)
-    resamples = Resamples.draw(12, 3, 2000, random)
+    resamples = Resamples.draw(12, [np.arange(3)], 2000, random)
     found = difference(overall_accuracy, better, worse, resamples, 0.95)
     assert 0 < found.low < found.estimate < found.high < 0.06
     assert found.p < 0.01
@@ -59,30 +59,47 @@ def test_no_difference_is_called_significant_in_about_five_percent():
     for _ in range(300):
         shared = random.normal(0, 0.05, (1, 12))
         a, b = (simulate(random, shared=shared + random.normal(0, 0.03, (1, 12))) for _ in range(2))
-        called += difference(overall_accuracy, a, b, Resamples.draw(12, 3, 300, random), 0.95).p < 0.05
+        called += difference(overall_accuracy, a, b, Resamples.draw(12, [np.arange(3)], 300, random), 0.95).p < 0.05
     assert called / 300 < 0.09
 
 
 def test_estimate_is_the_mean_over_seeds_of_pooled_scores():
     counts = np.random.default_rng(4).integers(0, 100, (3, 7, 4, 4))
-    found = interval(mean_iou, counts, Resamples.draw(7, 3, 200, np.random.default_rng(0)), 0.95)
+    found = interval(mean_iou, counts, Resamples.draw(7, [np.arange(3)], 200, np.random.default_rng(0)), 0.95)
     assert found.estimate == pytest.approx(np.mean([mean_iou(c.sum(0)) for c in counts]))
     assert found.low < found.estimate < found.high
 
 
 def test_one_block_has_no_interval():
     found = interval(
-        overall_accuracy, np.ones((2, 1, 2, 2), np.int64), Resamples.draw(1, 2, 100, np.random.default_rng(0)), 0.95
+        overall_accuracy,
+        np.ones((2, 1, 2, 2), np.int64),
+        Resamples.draw(1, [np.arange(2)], 100, np.random.default_rng(0)),
+        0.95,
     )
     assert found.estimate == 0.5
     assert np.isnan([found.low, found.high, found.p]).all()
 
 
 def test_same_seed_same_draws():
-    a, b = (Resamples.draw(5, 2, 10, np.random.default_rng(7)) for _ in range(2))
+    a, b = (Resamples.draw(5, [np.arange(2)], 10, np.random.default_rng(7)) for _ in range(2))
     assert np.array_equal(a.blocks, b.blocks)
     assert (a.blocks.sum(1) == 5).all()
-    assert (a.seeds.sum(1) == 2).all()
+    ((levels, drawn),) = a.effects
+    assert levels == 2
+    assert (drawn.sum(1) == 2).all()
+
+
+def test_what_runs_have_in_common():
+    own = effects_of([(1, 1), (2, 2), (3, 3)])
+    assert [levels.tolist() for levels in own] == [[0, 1, 2]]
+    crossed = effects_of([(1, 1), (1, 2), (2, 1), (2, 2)])
+    assert [levels.tolist() for levels in crossed] == [[0, 0, 1, 1], [0, 1, 0, 1]]
+    assert [levels.tolist() for levels in effects_of([(1, 4), (1, 5)])] == [[0, 1]]
+    assert [levels.tolist() for levels in effects_of([(2, 7), (5, 7)])] == [[0, 1]]
+    assert effects_of([(1, 1)])[0].tolist() == [0]
+    nested = effects_of([(1, 1), (1, 2), (2, 3), (2, 4)])
+    assert [levels.tolist() for levels in nested] == [[0, 0, 1, 1], [0, 1, 2, 3]]
 
 
 def test_holm():

@@ -11,13 +11,13 @@ from tmcnet.evaluate import metrics
 from tmcnet.evaluate.summary import summarise
 
 TILES = [f"s_r{i}_c0" for i in range(24)]
-BOOSTING = Run("pixel_boosting", "baseline", "random", 5.0, 1)
+BOOSTING = Run.parse("pixel_boosting-baseline__random__R5__s1")
 RUNS = [
-    Run("mssnet", "corrected", method, fraction, seed)
+    Run.parse(f"mssnet-corrected__{method}__{labels}__s{seed}")
     for method in ("random", "tmcnet")
-    for fraction in (5.0, 100.0)
-    for seed in (1, 2, 3)
-] + [Run("optical_only", "baseline", "random", 5.0, seed) for seed in (1, 2, 3)]
+    for draws in (("R5", "R5_s2", "R5_s3"), ("R100",) * 3)
+    for seed, labels in enumerate(draws, 1)
+] + [Run.parse(f"optical_only-baseline__random__{d}__s{s}") for s, d in enumerate(("R5", "R5_s2", "R5_s3"), 1)]
 FILES = ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json")
 SKILL = {
     ("mssnet", "random"): 0.70,
@@ -28,7 +28,7 @@ SKILL = {
 
 
 def write_run(root, run, tiles=TILES):
-    random = np.random.default_rng([run.seed, int(run.fraction), *run.method.encode(), *run.network.encode()])
+    random = np.random.default_rng([run.seed, int(run.budget.amount), *run.method.encode(), *run.network.encode()])
     ground = np.random.default_rng(0).normal(0, 0.05, len(TILES))  # what is hard is hard for all
     right = np.clip(SKILL[run.network, run.method] + ground + random.normal(0, 0.005), 0, 1) * 1000
     confusion = np.zeros((len(tiles), 2, 2), np.int64)
@@ -75,7 +75,9 @@ def test_one_row_a_run(folder):
     fixed = ["method", "network", "variant", "fraction", "seed", "oa", "kappa", "miou", "mf1", "ece"]
     assert list(table.columns[:13]) == [*fixed, "n_tiles", "n_pixels", "boundary_f1"]
     assert set(table["boundary_f1"]) == {0.5}
-    assert list(table.columns[13:]) == ["iou_water", "iou_land", "f1_water", "f1_land"]
+    assert list(table.columns[13:]) == ["points", "draw", "iou_water", "iou_land", "f1_water", "f1_land"]
+    assert set(zip(table["fraction"], table["draw"], strict=True)) == {(5, 1), (5, 2), (5, 3), (100, 1)}
+    assert table["points"].isna().all()
     assert table["iou_land"].isna().all()
 
 
@@ -85,7 +87,7 @@ def test_headline_holds_means_and_intervals(folder):
     rows = table[(table.method == "tmcnet") & (table.fraction == 5)]
     assert entry["mean"] == pytest.approx(rows.miou.mean(), abs=2e-6)
     assert entry["low"] < entry["mean"] < entry["high"]
-    assert entry["n_seeds"] == 3
+    assert (entry["n_runs"], entry["n_draws"], entry["n_seeds"]) == (3, 3, 3)
     assert headline["missing"] == []
 
 
@@ -131,7 +133,7 @@ def test_same_seed_same_files(folder):
 
 
 def test_missing_runs_are_named(folder):
-    absent = Run("sar_only", "baseline", "random", 5.0, 1)
+    absent = Run.parse("sar_only-baseline__random__R5__s1")
     table, headline, _ = gather(folder, [*RUNS, absent])
     assert headline["missing"] == [absent.name]
     assert len(table) == len(RUNS)
@@ -156,7 +158,7 @@ def test_no_run_at_all(tmp_path):
 
 
 def test_pixelwise_baselines_meet_every_network_of_whatever_start(tmp_path):
-    runs = [*RUNS, *(replace(BOOSTING, seed=seed) for seed in (1, 2, 3))]
+    runs = [*RUNS, *(replace(BOOSTING, draw=seed, seed=seed) for seed in (1, 2, 3))]
     for run in runs:
         write_run(tmp_path, run)
     _, _, pairs = gather(tmp_path, runs)
@@ -175,6 +177,36 @@ def test_pixelwise_baselines_meet_every_network_of_whatever_start(tmp_path):
     better = met[met.a == "mssnet-corrected__tmcnet"].iloc[0]
     assert better.significant
     assert better.low > 0
+
+
+def crossed(tmp_path, labels, seeds):
+    """Paired differences of the two starts where every draw of the labels is run with every seed."""
+    starts = [f"mssnet-corrected__{method}" for method in ("random", "tmcnet")]
+    runs = [Run.parse(f"{start}__{name}__s{seed}") for start in starts for name in labels for seed in seeds]
+    for run in runs:
+        write_run(tmp_path, run)
+    table, headline, pairs = gather(tmp_path, runs)
+    return table, headline, pairs[pairs.metric == "miou"]
+
+
+def test_draws_and_seeds_are_axes_of_their_own(tmp_path):
+    table, headline, pairs = crossed(tmp_path, ["P10", "P10_s2", "R5", "R5_s3"], (1, 7))
+    assert len(table) == 16
+    assert set(zip(table["points"].fillna(0), table["draw"], strict=True)) == {(10, 1), (10, 2), (0, 1), (0, 3)}
+    assert headline["mssnet-corrected"]["tmcnet"].keys() == {"P10", "R5"}
+    entry = headline["mssnet-corrected"]["tmcnet"]["P10"]["oa"]
+    assert (entry["n_runs"], entry["n_draws"], entry["n_seeds"]) == (4, 2, 2)
+    assert len(pairs) == 2
+    assert set(pairs.n_runs) == {4}
+    assert pairs.significant.all()
+
+
+@pytest.mark.parametrize(("labels", "significant"), [(["R5"], False), (["R100"], True)])
+def test_one_draw_of_few_labels_proves_nothing(tmp_path, labels, significant):
+    """Of all labels there is no other draw that one could know nothing of."""
+    _, _, pairs = crossed(tmp_path, labels, (1, 2, 3))
+    assert (pairs.n_draws == 1).all()
+    assert (pairs.significant == significant).all()
 
 
 def test_runs_on_other_tiles_are_refused(tmp_path):

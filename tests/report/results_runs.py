@@ -53,8 +53,8 @@ def _skill(run: Run) -> float:
         run.network
     ]
     gain = {"random": 0.0, "tmcnet": 0.05}[run.method] * (1 if run.variant == "corrected" else 0.2)
-    rng = np.random.default_rng([int(run.fraction), run.seed, len(run.name)])
-    return float(base + gain + 0.06 * np.log10(run.fraction / 100) + rng.normal(0, 0.012))
+    rng = np.random.default_rng([int(run.budget.amount), run.seed, len(run.name)])
+    return float(base + gain + 0.06 * np.log10(run.budget.amount / 100) + rng.normal(0, 0.012))
 
 
 def _predict(run: Run, labels: dict[str, np.ndarray], k: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -89,7 +89,7 @@ def _write_evaluation(
     folder.mkdir(parents=True)
     scenes = np.array([str(places[t]["scene"]) for t in test])
     np.savez_compressed(folder / "tiles.npz", names=np.array(test), scenes=scenes, confusion=confusion)
-    record = {"run": {**run.__dict__, "name": run.name}, **scores_of(confusion.sum(0), names), "n_tiles": len(test)}
+    record = {"run": run.record, **scores_of(confusion.sum(0), names), "n_tiles": len(test)}
     edges = np.linspace(0, 1, 11)
     middle = (edges[1:] + edges[:-1]) / 2
     record["calibration"] = {
@@ -140,7 +140,8 @@ def _row(run: Run, record: dict[str, object]) -> dict[str, object]:
         "method": run.method,
         "network": run.network,
         "variant": run.variant,
-        "fraction": f"{run.fraction:g}",
+        "fraction": f"{run.budget.fraction:g}",
+        "draw": run.draw,
         "seed": run.seed,
         **{m: f"{record[m]:.6f}" for m in [*METRICS, "ece"]},
         "n_tiles": record["n_tiles"],
@@ -154,7 +155,7 @@ def _row(run: Run, record: dict[str, object]) -> dict[str, object]:
 def _groups(scores: dict[Run, dict[str, object]]) -> dict[tuple[str, str, str, float], list[dict[str, object]]]:
     groups: dict[tuple[str, str, str, float], list[dict[str, object]]] = {}
     for run, record in scores.items():
-        groups.setdefault((run.network, run.variant, run.method, run.fraction), []).append(record)
+        groups.setdefault((run.network, run.variant, run.method, run.budget.amount), []).append(record)
     return groups
 
 
@@ -164,7 +165,7 @@ def _headline(scores: dict[Run, dict[str, object]]) -> dict[str, object]:
         entry = {}
         for metric in METRICS:
             mean = float(np.mean([float(str(r[metric])) for r in records]))
-            entry[metric] = {"mean": mean, "low": mean - 0.021, "high": mean + 0.018, "n_seeds": len(records)}
+            entry[metric] = {"mean": mean, "low": mean - 0.021, "high": mean + 0.018, "n_runs": len(records)}
         tree.setdefault(f"{network}-{variant}", {}).setdefault(method, {})[f"R{fraction:g}"] = entry
     return {**tree, "missing": []}
 
@@ -187,6 +188,7 @@ def _comparisons(scores: dict[Run, dict[str, object]]) -> list[dict[str, object]
                     "b": f"{b[0]}-{b[1]}__{b[2]}",
                     "fraction": f"{a[3]:.6f}",
                     "metric": metric,
+                    "n_runs": 2,
                     "n_seeds": 2,
                     "n_blocks": 2,
                     "difference": f"{difference:.6f}",

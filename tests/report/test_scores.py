@@ -2,32 +2,35 @@ import numpy as np
 import pytest
 from results_runs import scores_of
 
+from tmcnet.config import Budget
 from tmcnet.report.palette import Series
 from tmcnet.report.results import Results
 from tmcnet.report.scores import TileScores, read_tiles
+
+FIVE = Budget("R", 5)
 
 
 def test_means_are_of_the_runs_and_intervals_of_the_headline(full):
     results = Results(full.root, full.config)
     series = Series("mssnet", "corrected", "tmcnet")
-    estimate = results.scores.estimate(series, 5.0, "miou")
-    runs = [r for r in full.config.runs if (r.network, r.method, r.fraction) == ("mssnet", "tmcnet", 5.0)]
+    estimate = results.scores.estimate(series, FIVE, "miou")
+    runs = [r for r in full.config.runs if (r.network, r.method, r.budget.name) == ("mssnet", "tmcnet", "R5")]
     runs = [r for r in runs if r.variant == "corrected"]
     mean = np.mean([results.evaluation(r)["miou"] for r in runs])
     assert estimate.mean == pytest.approx(mean, abs=1e-6)
     assert estimate.low == pytest.approx(mean - 0.021, abs=1e-6)
     assert estimate.high == pytest.approx(mean + 0.018, abs=1e-6)
-    assert estimate.seeds == 2
-    assert results.scores.estimate(Series("sar_only", "baseline", "random"), 25.0, "miou") is None
+    assert estimate.runs == 2
+    assert results.scores.estimate(Series("sar_only", "baseline", "random"), Budget("R", 25), "miou") is None
 
 
 def test_the_best_run_is_the_best_at_the_largest_fraction(full):
     scores = Results(full.root, full.config).scores
     best = scores.best("miou")["mssnet", "corrected"]
     rows = scores.table.query("network == 'mssnet' and variant == 'corrected' and fraction == 100")
-    assert best.fraction == 100
+    assert best.budget.fraction == 100
     assert rows.set_index(["method", "seed"])["miou"].idxmax() == (best.method, best.seed)
-    assert scores.best("miou")["mssnet", "reference"].fraction == 5
+    assert scores.best("miou")["mssnet", "reference"].budget.fraction == 5
 
 
 def test_comparisons_put_the_pretrained_and_the_fused_first(full):
@@ -46,20 +49,20 @@ def test_differences_of_starts_come_before_those_of_networks(full):
 def test_a_comparison_is_found_from_either_side(full):
     scores = Results(full.root, full.config).scores
     a, b = Series("mssnet", "corrected", "tmcnet"), Series("pixel_boosting", "baseline", "random")
-    one, other = scores.comparison(a, b, 5.0, "miou"), scores.comparison(b, a, 5.0, "miou")
+    one, other = scores.comparison(a, b, FIVE, "miou"), scores.comparison(b, a, FIVE, "miou")
     assert (one.a, one.b) == (other.b, other.a) == (a, b)
     assert one.difference == -other.difference > 0
     assert (one.low, one.high) == (-other.high, -other.low)
-    assert scores.comparison(a, Series("sar_only", "baseline", "random"), 5.0, "miou") is None
+    assert scores.comparison(a, Series("sar_only", "baseline", "random"), FIVE, "miou") is None
 
 
 def test_standing_against_the_best(full):
     scores = Results(full.root, full.config).scores
-    leader = scores.leader(5.0, "miou")
-    means = {s: scores.estimate(s, 5.0, "miou").mean for s in scores.series}
+    leader = scores.leader(FIVE, "miou")
+    means = {s: scores.estimate(s, FIVE, "miou").mean for s in scores.series}
     assert means[leader] == max(means.values())
     assert leader == Series("mssnet", "corrected", "tmcnet")
-    standings = {s: scores.standing(s, leader, 5.0, "miou") for s in scores.series}
+    standings = {s: scores.standing(s, leader, FIVE, "miou") for s in scores.series}
     assert standings[leader] == "best"
     assert standings[Series("sar_only", "baseline", "random")] == "not compared"
     assert standings[Series("pixel_boosting", "baseline", "random")] == "worse"
@@ -67,8 +70,8 @@ def test_standing_against_the_best(full):
     assert close
     assert all(means[leader] - means[s] < 0.06 for s in close)
     some = [Series("sar_only", "baseline", "random"), Series("nothing", "", "")]
-    assert scores.leader(5.0, "miou", some) == some[0]
-    assert scores.leader(5.0, "miou", some[1:]) is None
+    assert scores.leader(FIVE, "miou", some) == some[0]
+    assert scores.leader(FIVE, "miou", some[1:]) is None
 
 
 def test_accuracy_per_tile():

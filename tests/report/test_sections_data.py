@@ -7,6 +7,19 @@ from tmcnet.raster.atomic import write_bytes
 from tmcnet.report import sections_data
 from tmcnet.report.blocks import Gallery, Note, Table, Text
 from tmcnet.report.results import Results
+from tmcnet.report.sections_scores import scores
+
+
+def test_a_cross_validation_says_what_its_scores_and_its_map_are_of(small):
+    root, config = small
+    splits = config.splits.model_copy(update={"folds": 4, "fold": 2})
+    results = Results(root, config.model_copy(update={"splits": splits}))
+    said = " ".join(b.text for b in sections_data.splits(results).blocks if isinstance(b, Text))
+    assert "divided into 4 folds" in said
+    assert "fold 2 is tested" in said
+    assert any("of 4 folds together" in b.text for b in scores(results).blocks if isinstance(b, Text))
+    plain = Results(root, config)
+    assert not any("fold" in b.text for b in sections_data.splits(plain).blocks if isinstance(b, Text))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

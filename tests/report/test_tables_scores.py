@@ -3,6 +3,7 @@ import json
 import pandas as pd
 import pytest
 
+from tmcnet.config import Budget
 from tmcnet.report.blocks import Heading, Note, Table, Text
 from tmcnet.report.results import Results
 from tmcnet.report.tables_scores import comparison_table, score_table, withheld_table
@@ -20,10 +21,8 @@ def test_marks_say_what_is_worse_than_the_best(full):
     for cells, standing, mean in zip(table.rows, frame["miou_standing"], frame["miou_mean"], strict=True):
         assert cells[column].startswith(f"{signs[standing]}{mean:.3f}\n")
     best = frame[frame["miou_standing"] == "best"]
-    assert sorted(best["fraction"]) == sorted(set(frame["fraction"]))
-    assert all(
-        best["miou_mean"].to_numpy() == frame.groupby("fraction")["miou_mean"].max()[best["fraction"]].to_numpy()
-    )
+    assert sorted(best["budget"]) == sorted(set(frame["budget"]))
+    assert all(best["miou_mean"].to_numpy() == frame.groupby("budget")["miou_mean"].max()[best["budget"]].to_numpy())
     assert "\u201c*\u201d" in legend.text and "\u201c\u00b0\u201d" in legend.text
 
 
@@ -84,8 +83,8 @@ def test_one_sensor_missing_is_told_for_networks_of_both(full):
     for series in scores.series:
         rows = frame[(frame["network"] == series.network) & (frame["method"] == series.method)]
         for row in rows[rows["variant"] == series.variant].itertuples():
-            assert row.both == pytest.approx(scores.estimate(series, row.fraction, "miou").mean, abs=1e-6)
-            assert row.seeds == 2
+            assert row.both == pytest.approx(scores.estimate(series, Budget.parse(row.budget), "miou").mean, abs=1e-6)
+            assert row.runs == 2
     assert "no training sample" in text.text
     assert "One sensor missing" in full.page
 

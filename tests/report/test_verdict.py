@@ -36,14 +36,14 @@ def folder(tmp_path, comparisons, seeds=2):
 
 def row(a, b, difference, low, high, significant=True, seeds=2, fraction=5.0):
     values = {"metric": "miou", "difference": difference, "low": low, "high": high, "p": 0.03, "p_holm": 0.3}
-    return {"a": a, "b": b, "fraction": fraction, "n_seeds": seeds, "significant": significant, **values}
+    return {"a": a, "b": b, "fraction": fraction, "n_runs": seeds, "significant": significant, **values}
 
 
 def test_an_interval_around_zero_is_no_difference(tmp_path):
     said = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.012, -0.010, 0.034, significant=False)]))[0]
     assert said == (
-        "At 5\u00a0% of the labels, tmcnet pre-training of MSSNet changed mIoU by +0.012 "
-        "(95 % interval \u22120.010 to +0.034, 2 seeds): no reliable difference."
+        "With 5\u00a0% of the labels, tmcnet pre-training of MSSNet changed mIoU by +0.012 "
+        "(95 % interval \u22120.010 to +0.034, 2 runs each): no reliable difference."
     )
 
 
@@ -52,12 +52,12 @@ def test_differences_are_told_the_same_way_whichever_comes_first(tmp_path):
     other = verdict(folder(tmp_path / "b", [row(RANDOM, TMCNET, 0.05, 0.02, 0.08)]))[0]
     assert one == other
     assert "by \u22120.050 (95 % interval \u22120.080 to \u22120.020" in one
-    assert "a loss beyond the interval, though from 2 seeds only" in one
+    assert "a loss beyond the interval, though from 2 runs each only" in one
 
 
 @pytest.mark.parametrize(("significant", "seeds", "said"), [
     (True, 8, ": a gain beyond the interval."),
-    (True, 2, ": a gain beyond the interval, though from 2 seeds only."),
+    (True, 2, ": a gain beyond the interval, though from 2 runs each only."),
     (False, 8, ": no reliable difference once the number of comparisons is allowed for (p = 0.30)."),
 ])  # fmt: skip
 def test_the_words_follow_the_statistics(tmp_path, significant, seeds, said):
@@ -76,7 +76,7 @@ def test_fusion_is_judged_against_the_single_sensor(tmp_path):
 
 def test_few_seeds_and_missing_runs_are_said(tmp_path):
     found = " ".join(verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
-    assert "rest on 2 seeds, fewer than 5" in found
+    assert "rest on 2 runs, fewer than 5" in found
     assert "30 of 30 planned runs have no scores yet" in found
     many = " ".join(verdict(folder(tmp_path / "many", [row(TMCNET, RANDOM, 0.1, 0.05, 0.2, seeds=6)], seeds=6)))
     assert "fewer than" not in many
@@ -122,9 +122,9 @@ def test_the_best_network_is_judged_against_the_best_pixelwise_baseline(tmp_path
             row(LOGISTIC, RANDOM, -0.01, -0.02, 0.02, significant=False, fraction=25.0),
         ],
     )
-    assert f"at 5\u00a0% of the labels {labels[TMCNET]} is reliably {said} than {labels[BOOSTING]} (" in found
+    assert f"with 5\u00a0% of the labels {labels[TMCNET]} is reliably {said} than {labels[BOOSTING]} (" in found
     assert (
-        f"at 25\u00a0% of the labels {labels[RANDOM]} shows no reliable difference to {labels[LOGISTIC]} (" in found
+        f"with 25\u00a0% of the labels {labels[RANDOM]} shows no reliable difference to {labels[LOGISTIC]} (" in found
     )
     assert "100\u00a0%" not in found
     assert "both picked by these scores" in found

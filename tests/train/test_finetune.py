@@ -21,7 +21,7 @@ from tmcnet.train.loop import fit
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.validate import Validation
 
-RUN = Run("mssnet", "corrected", "random", 50.0, 1)
+RUN = Run.parse("mssnet-corrected__random__R50__s1")
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_start_is_taken_over_and_accounted_for(world, tmp_path):
     donor = module._build(RUN, sensors, 2, model, seed=5)
     state = {n: t for n, t in donor.state_dict().items() if n.startswith(("backbone_", "aspp."))}
     save_weights(tmp_path / "start.safetensors", {**state, "head": torch.zeros(3)}, {"kind": "encoder"})
-    run = Run("mssnet", "corrected", "tmcnet", 50.0, 1)
+    run = Run.parse("mssnet-corrected__tmcnet__R50__s1")
     train(world, tmp_path / "run", run, tmp_path / "start.safetensors", steps=1)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["loaded"] == len([n for n in state if not n.endswith("num_batches_tracked")])
@@ -225,7 +225,7 @@ def test_a_start_that_fits_nothing_is_an_error(world, tmp_path):
     wider = model.model_copy(update={"width": 16, "aspp_channels": 24, "decoder_channels": 24})
     state = module._build(RUN, sensors, 2, wider, seed=5).state_dict()
     save_weights(tmp_path / "start.safetensors", state, {"kind": "encoder"})
-    run = Run("mssnet", "corrected", "tmcnet", 50.0, 1)
+    run = Run.parse("mssnet-corrected__tmcnet__R50__s1")
     with pytest.raises(TrainingError, match="no weights were loaded"):
         train(world, tmp_path / "run", run, tmp_path / "start.safetensors")
     with pytest.raises(InputError, match="starts from `tmcnet`"):
@@ -234,7 +234,7 @@ def test_a_start_that_fits_nothing_is_an_error(world, tmp_path):
 
 def test_empty_and_missing_lists_are_named(world, tmp_path):
     with pytest.raises(InputError, match=r"trainR7_RGB.txt: cannot be read"):
-        train(world, tmp_path / "run", Run("mssnet", "corrected", "random", 7.0, 1))
+        train(world, tmp_path / "run", Run.parse("mssnet-corrected__random__R7__s1"))
     copy = tmp_path / "world"
     shutil.copytree(world, copy)
     (copy / "splits" / "trainR50_RGB.txt").write_text("")
@@ -254,9 +254,10 @@ def test_empty_and_missing_lists_are_named(world, tmp_path):
 )
 def test_every_network_trains_from_pre_trained_weights(world, tmp_path, network, variant):
     _, model, sensors, _ = configs()
-    donor = module._build(Run("late_fusion", "baseline", "random", 50.0, 1), sensors, 2, model, seed=5)
+    donor = module._build(Run.parse("late_fusion-baseline__random__R50__s1"), sensors, 2, model, seed=5)
     save_weights(tmp_path / "start.safetensors", donor.state_dict(), {"kind": "encoder"})
-    train(world, tmp_path / "run", Run(network, variant, "tmcnet", 50.0, 1), tmp_path / "start.safetensors", steps=2)
+    run = Run.parse(f"{network}-{variant}__tmcnet__R50__s1")
+    train(world, tmp_path / "run", run, tmp_path / "start.safetensors", steps=2)
     names = json.loads((tmp_path / "run" / "summary.json").read_text())["loaded_names"]
     assert any(name.endswith("stem.0.weight") for name in names)
     assert any(name.startswith("decoder.") for name in names)

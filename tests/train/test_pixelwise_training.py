@@ -29,7 +29,7 @@ def world(tmp_path_factory):
 
 
 def run_of(network):
-    return Run(network, "baseline", "random", 50.0, 1)
+    return Run.parse(f"{network}-baseline__random__R50__s1")
 
 
 def tiles_of(world, part="trainR50"):
@@ -98,7 +98,7 @@ def test_a_share_of_pixels_sees_one_sensor_only(world):
 @pytest.mark.parametrize("network", BOTH)
 def test_learns_and_writes_what_later_stages_need(world, tmp_path, network):
     train(world, tmp_path / "run", run_of(network), pixelwise=SMALL)
-    train(world, tmp_path / "net", Run("optical_only", "baseline", "random", 50.0, 1), steps=1)
+    train(world, tmp_path / "net", Run.parse("optical_only-baseline__random__R50__s1"), steps=1)
     summary, other = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "net"))
     assert set(summary) == {*other, "warnings"}
     assert summary["validation"]["miou"] > 0.9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,7 @@ from tmcnet.config.data import (
     SourceConfig,
     TilesConfig,
 )
+from tmcnet.config.pretraining import PretrainConfig
 from tmcnet.config.results import (
     MAP_ENDINGS,
     ComputeConfig,
@@ -25,7 +27,7 @@ from tmcnet.config.results import (
 )
 from tmcnet.config.runs import Run, expand_sweep
 from tmcnet.config.splits import SplitsConfig
-from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig, PretrainConfig
+from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig
 
 
 class Config(Section):
@@ -57,16 +59,21 @@ class Config(Section):
 
     @property
     def map_runs(self) -> list[Run]:
-        """The runs that draw whole-scene maps."""
-        runs = [run for run in self.runs if run.seed in self.maps.seeds]
+        """The runs that draw whole-scene maps: of several draws of the labels with the same seed the first."""
+        drawn: dict[Run, Run] = {}
+        for run in self.runs:
+            if run.seed in self.maps.seeds:
+                drawn.setdefault(replace(run, draw=1), run)
+        runs = list(drawn.values())
         if self.maps.fractions:
-            return [run for run in runs if run.fraction in self.maps.fractions]
-        largest = {n: max(r.fraction for r in runs if r.network == n) for n in {r.network for r in runs}}
-        return [run for run in runs if run.fraction == largest[run.network]]
+            return [run for run in runs if run.budget.fraction in self.maps.fractions]
+        largest = {n: max(r.budget for r in runs if r.network == n) for n in {r.network for r in runs}}
+        return [run for run in runs if run.budget == largest[run.network]]
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
-        problems = [*_source_problems(self), *_sweep_problems(self), *_map_problems(self), *_size_problems(self)]
+        problems = [*_source_problems(self), *_sweep_problems(self), *_probe_problems(self)]
+        problems += [*_map_problems(self), *_size_problems(self)]
         if problems:
             raise ValueError("; ".join(dict.fromkeys(problems)))
         return self
@@ -84,16 +91,30 @@ def _sweep_problems(config: Config) -> Iterator[str]:
     for run in config.runs:
         if run.method not in known:
             yield f"`finetune.sweep` names the method `{run.method}`; known are {known}"
-        if run.fraction not in config.splits.fractions:
+        if run.budget.fraction is not None and run.budget.fraction not in config.splits.fractions:
             yield (
-                f"`finetune.sweep` asks for {run.fraction:g} % of the labels; "
+                f"`finetune.sweep` asks for {run.budget.fraction:g} % of the labels; "
                 f"`splits.fractions` has {config.splits.fractions}"
             )
-        if not 1 <= run.seed <= config.splits.subsets:
+        if run.budget.points is not None and run.budget.points not in config.splits.points:
             yield (
-                f"`finetune.sweep` has seed {run.seed}, which needs the draw of that number; "
+                f"`finetune.sweep` asks for {run.budget.points} points of each class; "
+                f"`splits.points` has {config.splits.points}"
+            )
+        if not 1 <= run.draw <= config.splits.subsets:
+            yield (
+                f"`finetune.sweep` asks for draw {run.draw} of the labels (its `subsets`, or else its seeds); "
                 f"`splits.subsets` is {config.splits.subsets}"
             )
+
+
+def _probe_problems(config: Config) -> Iterator[str]:
+    probe = config.pretrain.probe
+    if probe.every is not None and probe.fraction not in config.splits.fractions:
+        yield (
+            f"`pretrain.probe` asks for {probe.fraction:g} % of the labels; "
+            f"`splits.fractions` has {config.splits.fractions}"
+        )
 
 
 def _map_problems(config: Config) -> Iterator[str]:

@@ -54,7 +54,22 @@ class SplitsConfig(Section):
         "part", description="Field of the source's pattern that methods `column` and `given` look at."
     )
     given: GivenConfig = Field(GivenConfig(), description="Parts of method `given`.")
-    shares: SharesConfig = Field(SharesConfig(), description="Wanted shares of the three parts.")
+    shares: SharesConfig = Field(
+        SharesConfig(), description="Wanted shares of the three parts; without meaning where there are `folds`."
+    )
+    folds: int | None = Field(
+        None,
+        ge=3,
+        description="Cross-validation: the groups are divided into so many folds, and every run of the sweep is "
+        "trained and tested once a fold, with the next fold as validation part; null: one division by `shares`. "
+        "Scores are those of all test parts together.",
+    )
+    fold: int = Field(
+        1,
+        ge=1,
+        description="The fold that is tested in `results_dir/splits`, and whose networks draw maps; the others are "
+        "in `results_dir/folds`.",
+    )
     draws: int = Field(
         2000,
         ge=1,
@@ -64,8 +79,13 @@ class SplitsConfig(Section):
     fractions: list[float] = Field(
         [5, 25, 100], min_length=1, description="Label fractions in percent of the training tiles; nested."
     )
+    points: list[int] = Field(
+        [],
+        description="Sparse annotation: so many labelled pixels of each class, over all labelled training tiles, "
+        "everything else void (`trainP10`); nested.",
+    )
     subsets: int = Field(
-        2, ge=1, description="Independent draws of the label fractions (`trainR5`, `trainR5_s2`, ...)."
+        2, ge=1, description="Independent draws of the label fractions and points (`trainR5`, `trainR5_s2`, ...)."
     )
     given_fractions: bool = Field(
         False,
@@ -73,10 +93,32 @@ class SplitsConfig(Section):
     )
     seed: int = Field(1, ge=0, description="Seed of the splits.")
 
+    @property
+    def folders(self) -> dict[int, str]:
+        """Where each fold writes below the results: the tested `fold` at the top, any further one in `folds/<n>/`."""
+        return {n: "" if n == self.fold else f"folds/{n}/" for n in range(1, (self.folds or 1) + 1)}
+
+    @property
+    def wanted(self) -> tuple[float, float, float]:
+        """Wanted shares of the training, validation and test part."""
+        if self.folds is None:
+            return self.shares.train, self.shares.val, self.shares.test
+        return 1 - 2 / self.folds, 1 / self.folds, 1 / self.folds
+
+    @model_validator(mode="after")
+    def _folds_fit(self) -> SplitsConfig:
+        if self.folds is not None and self.method == "given":
+            raise ValueError("`folds` are drawn, so `method` cannot be `given`")
+        if self.fold > (self.folds or 1):
+            raise ValueError(f"`fold` is {self.fold}, but there are {self.folds or 'no'} `folds`")
+        return self
+
     @model_validator(mode="after")
     def _fractions_ascend(self) -> SplitsConfig:
         if any(not 0 < f <= 100 for f in self.fractions):
             raise ValueError(f"`fractions` are percentages above 0 and up to 100, not {self.fractions}")
         if sorted(set(self.fractions)) != list(self.fractions):
             raise ValueError(f"`fractions` must ascend without doubles, not {self.fractions}")
+        if any(n < 1 for n in self.points) or sorted(set(self.points)) != list(self.points):
+            raise ValueError(f"`points` are whole numbers from 1 that ascend without doubles, not {self.points}")
         return self

@@ -1,23 +1,26 @@
-"""What must hold for any lists of parts and label fractions, whoever made them."""
+"""What must hold for any lists of parts, label fractions and points, whoever made them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tmcnet.dataset.groups import close_pairs
-from tmcnet.dataset.index import IntArray, Names, TileIndex
+from tmcnet.dataset.index import BoolArray, IntArray, Names, TileIndex
 from tmcnet.dataset.layout import PARTS, SHOWN, tell
+from tmcnet.dataset.points import Points, file_of, points_of_each_class
 from tmcnet.errors import Problem
 
 ANEW = "Make the splits anew."
 
-_FRACTION = re.compile(r"^trainR(?P<percent>\d+(?:\.\d+)?)(?:_s(?P<draw>\d+))?$")
+_SUBSET = re.compile(r"^train(?P<kind>[PR])(?P<amount>\d+(?:\.\d+)?)(?:_s(?P<draw>\d+))?$")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Lists:
         members: Positions of the tiles of each list, those that the index has.
         dropped: Positions of the tiles that are in no part on purpose.
         guard: Width in pixels of the band that has to be empty between parts.
+        points: The points of those lists that have some.
     """
 
     folder: Path
@@ -37,36 +41,41 @@ class Lists:
     members: Mapping[str, IntArray]
     dropped: IntArray
     guard: int
+    points: Mapping[str, Points]
 
     def where(self, name: str) -> str:
         """The file of a list, for messages."""
         return str(self.folder / f"{name}_RGB.txt")
 
 
-def positions(index: TileIndex, names: Sequence[str]) -> IntArray:
-    """Positions of tiles in the index; -1 for those that it does not have."""
-    found: IntArray = pd.Index(index.tiles).get_indexer(pd.Index(np.array(names, dtype=object))).astype(np.int64)
+def positions(tiles: pd.Index[Any], names: Sequence[str]) -> IntArray:
+    """Positions of names among those of the index; -1 for those that it does not have."""
+    found: IntArray = tiles.get_indexer(pd.Index(np.array(names, dtype=object))).astype(np.int64)
     return found
 
 
 def chains_by_name(names: Iterable[str]) -> list[list[str]]:
-    """Lists of each draw of label fractions that have to be nested, smallest first, ending with `train`."""
-    draws: dict[str, list[tuple[float, str]]] = {}
+    """Lists of each draw of fractions or points that have to be nested, smallest first, ending with `train`."""
+    draws: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for name in names:
-        if match := _FRACTION.match(name):
-            draws.setdefault(match["draw"] or "1", []).append((float(match["percent"]), name))
+        if match := _SUBSET.match(name):
+            draws.setdefault((match["kind"], match["draw"] or "1"), []).append((float(match["amount"]), name))
     return [[*(name for _, name in sorted(draw)), "train"] for _, draw in sorted(draws.items())]
 
 
 def problems_of(lists: Lists, chains: Iterable[Sequence[str]], given: Set[str]) -> list[Problem]:
     """Everything wrong with lists: tiles doubled, in two parts, in none, unlabelled, not nested, too close.
 
+    And points: doubled, past the pixels of their class, too many or too few, not nested, in other tiles than listed.
+
     Args:
         lists: The lists.
         chains: Names of lists that have to contain one another, smallest first.
         given: Label fractions that the source gives; they may be independent draws.
     """
-    return [*_doubled(lists), *_parts(lists), *_unlabelled(lists), *_nested(lists, chains, given), *_apart(lists)]
+    chains = list(chains)
+    of_lists = [*_doubled(lists), *_parts(lists), *_unlabelled(lists), *_nested(lists, chains, given), *_apart(lists)]
+    return [*of_lists, *_points(lists), *_points_nested(lists, chains)]
 
 
 def count(tiles: Iterable[str]) -> str:
@@ -150,3 +159,50 @@ def _apart(lists: Lists) -> list[Problem]:
 def _pairs(tiles: Names, pairs: IntArray) -> str:
     shown = ", ".join(f"{tiles[a]} with {tiles[b]}" for a, b in pairs[:SHOWN])
     return f"{shown} ({len(pairs)} pairs)"
+
+
+def _points(lists: Lists) -> list[Problem]:
+    """Points that do not fit their list, their tile or the number that the list is called by."""
+    if not lists.points:
+        return []
+    index, train = lists.index, lists.members.get("train", np.empty(0, np.int64))
+    total = index.area[train].sum(axis=0, dtype=np.int64)
+    problems = []
+    for name, points in lists.points.items():
+        where, named = str(file_of(lists.folder, name)), points.tiles
+        if len(odd := np.setxor1d(named, lists.members[name])):
+            what = f"and its list do not name the same tiles: {count(index.tiles[odd])}"
+            problems.append(Problem(where, what, ANEW))
+        if (doubled := points.keys.duplicated()).any():
+            problems.append(Problem(where, f"names points twice: {_told(index, points, doubled)}", ANEW))
+        if (past := points.pixel >= index.area[points.tile, points.class_id]).any():
+            what = f"has points past the last pixel of their class: {_told(index, points, past)}"
+            problems.append(Problem(where, what, ANEW))
+        wanted = np.minimum(total, points_of_each_class(name) or 0)
+        found = points.of_class(len(index.classes))
+        wrong = [f"{index.classes[k]} {found[k]} in place of {wanted[k]}" for k in np.flatnonzero(found != wanted)]
+        if wrong:
+            problems.append(Problem(where, f"has other numbers of points than it should: {', '.join(wrong)}", ANEW))
+    return problems
+
+
+def _points_nested(lists: Lists, chains: Iterable[Sequence[str]]) -> list[Problem]:
+    """Points that the larger lists of their draw do not have."""
+    problems = []
+    for chain in chains:
+        known = [name for name in chain if name in lists.points]
+        for i, small in enumerate(known):
+            for large in known[i + 1 :]:
+                outside = ~lists.points[small].keys.isin(lists.points[large].keys)
+                if outside.any():
+                    what = f"is not nested in {large}: {_told(lists.index, lists.points[small], outside)}"
+                    problems.append(Problem(str(file_of(lists.folder, small)), what, ANEW))
+    return problems
+
+
+def _told(index: TileIndex, points: Points, chosen: BoolArray) -> str:
+    """The first of some points, and how many there are."""
+    names = np.array(index.classes, dtype=object)[points.class_id[chosen]]
+    rows = zip(index.tiles[points.tile[chosen]], names, points.pixel[chosen], strict=True)
+    shown = ", ".join(f"{tile} {name} {pixel}" for tile, name, pixel in islice(rows, SHOWN))
+    return f"{shown} ({int(chosen.sum())} in all)"

@@ -6,16 +6,21 @@ import os
 import shutil
 from pathlib import Path
 
+from tmcnet.config import IGNORE
 from tmcnet.dataset.class_dict import write_class_dict
+from tmcnet.dataset.index import IntArray
 from tmcnet.dataset.layout import KINDS, PARTS, tell
+from tmcnet.dataset.points import TilePoints, file_of, keep_points, points_of_each_class, read_tile_points
 from tmcnet.errors import InputError, Problem
+from tmcnet.raster.io import read_grid, read_labels, write_raster
 from tmcnet.store import TileStore, read_list
 
 
 def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None:
     """Write tiles and splits as a folder in the seed layout.
 
-    Files are hard links where the file system allows it, else copies. Lists hold file names with extension.
+    Files are hard links where the file system allows it, else copies. Lists hold file names with extension. For lists
+    of points the labels with nothing but these are written anew, into a folder of their own, such as `trainP10_lbl`.
 
     Args:
         tiles_root: Folder of the tiles, with `classes.csv`.
@@ -23,7 +28,8 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
         out: Folder to write; it must be empty or not exist.
 
     Raises:
-        InputError: If `out` holds something already, or a list or a listed tile is missing.
+        InputError: If `out` holds something already, or a list, a listed tile or a file of points is missing or
+            damaged.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(Problem(str(out), "is there already and not empty", "Remove it or choose another folder."))
@@ -34,11 +40,15 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
         )
     store = TileStore(tiles_root)
     sources = _sources(store, splits_folder)
+    points = _points(store, splits_folder, lists)
     out.mkdir(parents=True, exist_ok=True)
     for target, source in sources.items():
         path = out / target
         path.parent.mkdir(exist_ok=True)
         _link(source, path)
+    for name, of_tile in points.items():
+        for tile, some in of_tile.items():
+            _write_sparse(store, tile, some, out / f"{name}_{KINDS['label']}" / f"{tile}.tif")
     for path in lists:
         (out / path.name).write_text("".join(f"{tile}.tif\n" for tile in read_list(path)))
     write_class_dict(out / "class_dict.txt", store.classes)
@@ -62,6 +72,22 @@ def _sources(store: TileStore, splits_folder: Path) -> dict[str, Path]:
     if problems:
         raise InputError(problems)
     return sources
+
+
+def _points(store: TileStore, splits_folder: Path, lists: list[Path]) -> dict[str, TilePoints]:
+    """The points of each list that has some, by tile."""
+    found: dict[str, TilePoints] = {}
+    for path in lists:
+        name = path.name.removesuffix(f"_{KINDS['label']}.txt")
+        if points_of_each_class(name):
+            found[name] = read_tile_points(file_of(splits_folder, name), read_list(path), store.classes.names)
+    return found
+
+
+def _write_sparse(store: TileStore, tile: str, points: IntArray, target: Path) -> None:
+    source = store.path("label", tile)
+    sparse = keep_points(read_labels(source), points, tile)
+    write_raster(target, sparse, read_grid(source), nodata=IGNORE, classes=store.classes)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -66,8 +66,7 @@ class Finisher:
         cls, index: TileIndex, pairs: IntArray, config: SplitsConfig, spread: Callable[[PartArray], PartArray]
     ) -> Finisher:
         """Wants the shares of the config and the class shares of all labelled tiles."""
-        shares = [config.shares.train, config.shares.val, config.shares.test]
-        return cls(index, pairs, Wish.of(shares, index.area[index.labelled].astype(np.float64)), spread)
+        return cls(index, pairs, Wish.of(list(config.wanted), index.area[index.labelled].astype(np.float64)), spread)
 
     def __call__(self, of_group: PartArray) -> Finished:
         """Finish one assignment of groups."""

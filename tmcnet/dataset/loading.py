@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tmcnet.dataset.normalise import Normalisation
+from tmcnet.dataset.points import TilePoints, keep_points
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io import read_float, read_labels
 from tmcnet.store import TileStore
@@ -22,7 +23,7 @@ class Tile(NamedTuple):
         name: Name of the tile.
         optical: C x H x W float32, normalised; 0 where there is no data.
         sar: C x H x W float32, normalised; 0 where there is no data.
-        label: H x W int64 class ids with 255 for void, or None.
+        label: H x W int64 class ids with 255 for void, or None. Of sparse labels all but the points is void.
     """
 
     name: str
@@ -58,13 +59,20 @@ class TileDataset(Dataset[Tile]):
         normalisation: Band statistics of the training tiles.
         with_labels: Read labels as well.
         cache_gib: Memory for tiles kept after the first read, in GiB; tiles beyond it are read anew each time.
+        points: Points of each of the tiles, beside which their labels are void; None: labels are dense.
 
     Raises:
         InputError: If the list is empty or names tiles whose files are missing.
     """
 
     def __init__(
-        self, store: TileStore, names: list[str], normalisation: Normalisation, with_labels: bool, cache_gib: float
+        self,
+        store: TileStore,
+        names: list[str],
+        normalisation: Normalisation,
+        with_labels: bool,
+        cache_gib: float,
+        points: TilePoints | None = None,
     ) -> None:
         kinds = ("optical", "sar", "label") if with_labels else ("optical", "sar")
         paths = [store.path(kind, name) for name in names for kind in kinds]
@@ -78,7 +86,7 @@ class TileDataset(Dataset[Tile]):
         if problems:
             raise InputError(problems)
         self.store, self.names, self.with_labels = store, list(names), with_labels
-        self.normalisation = normalisation
+        self.normalisation, self.points = normalisation, points
         self._budget = int(cache_gib * 2**30)
         self._cache: dict[int, Tile] = {}
 
@@ -99,7 +107,9 @@ class TileDataset(Dataset[Tile]):
         sar = self._image("sar", name)
         label = None
         if self.with_labels:
-            label = torch.from_numpy(read_labels(self.store.path("label", name)).astype(np.int64))
+            ids = read_labels(self.store.path("label", name))
+            kept = ids if self.points is None else keep_points(ids, self.points[name], name)
+            label = torch.from_numpy(kept.astype(np.int64))
         shapes = {image.shape[-2:] for image in (optical, sar, label) if image is not None}
         if len(shapes) > 1:
             sizes = ", ".join(sorted(f"{h} x {w}" for h, w in shapes))

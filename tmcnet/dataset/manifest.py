@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pydantic import ValidationError
 
 import tmcnet
-from tmcnet.config import SplitsConfig, subset_name
+from tmcnet.config import SplitsConfig
+from tmcnet.config.runs import Budget
 from tmcnet.dataset import prints
 from tmcnet.dataset.checks import ANEW, Lists, chains_by_name, count, positions, problems_of
 from tmcnet.dataset.groups import in_pixels
-from tmcnet.dataset.index import TileIndex, index_sha256, read_index
+from tmcnet.dataset.index import IntArray, TileIndex, index_sha256, read_index
 from tmcnet.dataset.layout import KINDS, tell
+from tmcnet.dataset.points import Points, file_of, points_of_each_class, points_text, read_points
 from tmcnet.dataset.record import VERSION, list_entry, list_files, list_text
 from tmcnet.dataset.splits import draw
 from tmcnet.errors import InputError, Problem
@@ -37,16 +40,20 @@ class _Made:
         config = SplitsConfig.model_validate(manifest["config"])
         if manifest["version"] != VERSION:
             raise ValueError(f"version {manifest['version']}")
-        for entry in manifest["lists"].values():
+        for name, entry in manifest["lists"].items():
             str(entry["sha256"])
+            if points_of_each_class(name):
+                str(entry["points"]["sha256"])
         list(manifest["dropped"])
         return cls(manifest, config)
 
     @property
     def chains(self) -> list[list[str]]:
         """Lists that have to be nested."""
-        fractions, draws = self.config.fractions, range(1, self.config.subsets + 1)
-        return [[*(subset_name(f, draw) for f in fractions), "train"] for draw in draws]
+        draws = range(1, self.config.subsets + 1)
+        shares = [Budget("R", fraction) for fraction in self.config.fractions]
+        points = [Budget("P", n) for n in self.config.points]
+        return [[*(one.subset(draw) for one in some), "train"] for some in (shares, points) for draw in draws]
 
     @property
     def given(self) -> set[str]:
@@ -66,7 +73,7 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
 
     Returns:
         Everything that is wrong: data, config or software that changed since, and how; lists edited by hand; tiles in
-        two parts, in none, or doubled; label fractions that are not nested; parts that share pixels.
+        two parts, in none, or doubled; label fractions or points that are not nested; parts that share pixels.
     """
     problems = []
     made = None
@@ -81,11 +88,14 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
     changed = _changed(made, tiles, index, config, folder) if made else []
     names = sorted({path.name.rsplit("_", 1)[0] for path in list_files(folder)})
     listed = {n: _names(folder / f"{n}_RGB.txt") for n in names if (folder / f"{n}_RGB.txt").is_file()}
-    problems += _unpaired(folder, names) + _strangers(folder, listed, tiles)
-    found = {name: positions(tiles, some) for name, some in listed.items()}
+    known = pd.Index(tiles.tiles)  # made once: at a million tiles it takes a second
+    found = {name: positions(known, some) for name, some in listed.items()}
+    problems += _unpaired(folder, names) + _strangers(folder, listed, found)
     members = {name: some[some >= 0] for name, some in found.items()}
-    dropped = positions(tiles, made.manifest["dropped"] if made else [])
-    lists = Lists(folder, tiles, members, dropped[dropped >= 0], made.config.guard if made else 0)
+    points, damaged = _points(folder, listed, tiles)
+    problems += damaged
+    dropped = positions(known, made.manifest["dropped"] if made else [])
+    lists = Lists(folder, tiles, members, dropped[dropped >= 0], made.config.guard if made else 0, points)
     if made is None:
         return problems + problems_of(lists, chains_by_name(listed), set())
     problems = changed + problems
@@ -98,7 +108,7 @@ def _changed(made: _Made, tiles: TileIndex, index: Path, config: SplitsConfig | 
     problems = []
     same_data = made.manifest.get("index_sha256") == index_sha256(index)
     if not same_data:
-        what = f"the data changed: {_data_changes(folder, tiles)}"
+        what = f"the data changed: {_data_changes(folder, tiles, index)}"
         problems.append(Problem(str(index), what, ANEW))
     problems += _config_changes(made, config, tiles, index, folder)
     version = made.manifest.get("software_version")
@@ -110,11 +120,11 @@ def _changed(made: _Made, tiles: TileIndex, index: Path, config: SplitsConfig | 
     return problems + (_made_anew(made, tiles, index, folder) if same_data else [])
 
 
-def _data_changes(folder: Path, tiles: TileIndex) -> str:
+def _data_changes(folder: Path, tiles: TileIndex, index: Path) -> str:
     then = prints.read(folder)
     if then is None:
         return f"it is not the index that the splits were made from; without {prints.FILE} no more is known"
-    return prints.differences(then, tiles)
+    return prints.differences(then, tiles, index)
 
 
 def _config_changes(
@@ -137,19 +147,33 @@ def _config_changes(
 def _made_anew(made: _Made, tiles: TileIndex, index: Path, folder: Path) -> list[Problem]:
     """Lists that come out otherwise from the same data and config: the code changed, or the manifest did."""
     try:
-        members = draw(tiles, made.config, str(index)).members
+        splits = draw(tiles, made.config, str(index))
     except InputError as error:
         return error.problems
+    members, where = splits.members, str(folder / "manifest.json")
+    known = "the code or the manifest changed: same data and config now give"
     problems = []
     for name, entry in made.manifest["lists"].items():
         anew = tiles.tiles[members[name]] if name in members else np.empty(0, object)
-        if hashlib.sha256(list_text(anew)).hexdigest() == entry["sha256"]:
-            continue
-        there = folder / f"{name}_RGB.txt"
-        odd = set(anew.tolist()) ^ set(_names(there) if there.is_file() else [])
-        what = f"the code or the manifest changed: same data and config now give another {name}: {count(odd)} differ"
-        problems.append(Problem(str(folder / "manifest.json"), what, ANEW))
+        if _sha256(list_text(anew)) != entry["sha256"]:
+            there = folder / f"{name}_RGB.txt"
+            odd = set(anew.tolist()) ^ set(_names(there) if there.is_file() else [])
+            problems.append(Problem(where, f"{known} another {name}: {count(odd)} differ", ANEW))
+        elif name in splits.points and _sha256(points_text(splits.points[name], tiles)) != entry["points"]["sha256"]:
+            problems.append(Problem(where, f"{known} other points of {name}", ANEW))
     return problems
+
+
+def _points(folder: Path, listed: dict[str, list[str]], tiles: TileIndex) -> tuple[dict[str, Points], list[Problem]]:
+    """The points of the lists that need some, and what is wrong with files that cannot be used."""
+    found: dict[str, Points] = {}
+    problems = []
+    for name in filter(points_of_each_class, listed):
+        try:
+            found[name] = read_points(file_of(folder, name), tiles)
+        except InputError as error:
+            problems += error.problems
+    return found, problems
 
 
 def _unpaired(folder: Path, names: list[str]) -> list[Problem]:
@@ -170,10 +194,10 @@ def _unpaired(folder: Path, names: list[str]) -> list[Problem]:
     return problems
 
 
-def _strangers(folder: Path, listed: dict[str, list[str]], tiles: TileIndex) -> list[Problem]:
+def _strangers(folder: Path, listed: dict[str, list[str]], found: dict[str, IntArray]) -> list[Problem]:
     problems = []
     for name, some in listed.items():
-        strangers = [tile for tile, position in zip(some, positions(tiles, some), strict=True) if position < 0]
+        strangers = [some[place] for place in np.flatnonzero(found[name] < 0)]
         if strangers:
             what = f"names tiles that the index does not have: {count(strangers)}"
             problems.append(Problem(str(folder / f"{name}_RGB.txt"), what, ANEW))
@@ -188,8 +212,9 @@ def _unknown_files(folder: Path, made: _Made) -> list[Problem]:
     found = {path.name for path in list_files(folder)}
     if expected - found:
         problems.append(Problem(str(folder), f"lacks lists: {tell(expected - found)}", ANEW))
-    if found - expected:
-        what = f"has lists that the manifest does not know: {tell(found - expected)}"
+    known = expected | {file_of(folder, name).name for name in filter(points_of_each_class, names)}
+    if found - known:
+        what = f"has lists that the manifest does not know: {tell(found - known)}"
         problems.append(Problem(str(folder), what, "Remove them, or make the splits anew."))
     absent = dict.fromkeys(name for chain in made.chains for name in chain if name not in names)
     if absent:
@@ -202,19 +227,31 @@ def _contents(made: _Made, lists: Lists, listed: dict[str, list[str]]) -> list[P
     """Lists edited by hand, and figures that do not follow from the lists."""
     problems = []
     for name, recorded in made.manifest["lists"].items():
-        if name not in listed:
+        points = lists.points.get(name)
+        if name not in listed or (points is None and points_of_each_class(name)):
             continue
         text = list_text(np.array(listed[name], dtype=object))
-        if hashlib.sha256(text).hexdigest() != recorded["sha256"]:
-            what = "was edited by hand: its hash is not the one in the manifest"
-            problems.append(Problem(lists.where(name), what, "Make the splits anew, or restore the file."))
+        if _sha256(text) != recorded["sha256"]:
+            problems.append(_edited(lists.where(name)))
             continue
-        found = list_entry(lists.index, lists.members[name], bool(recorded.get("given")))
+        if points and _sha256(file_of(lists.folder, name).read_bytes()) != recorded["points"]["sha256"]:
+            problems.append(_edited(str(file_of(lists.folder, name))))
+            continue
+        found = list_entry(lists.index, lists.members[name], bool(recorded.get("given")), points)
         differ = [key for key in found if key != "sha256" and found[key] != recorded.get(key)]
         if differ:
             what = f"says other {', '.join(differ)} of {name} than follow from its list and the index"
             problems.append(Problem(str(lists.folder / "manifest.json"), what, ANEW))
     return problems
+
+
+def _edited(where: str) -> Problem:
+    what = "was edited by hand: its hash is not the one in the manifest"
+    return Problem(where, what, "Make the splits anew, or restore the file.")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _names(path: Path) -> list[str]:

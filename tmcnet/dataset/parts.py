@@ -25,6 +25,7 @@ from tmcnet.dataset.finish import (
     search,
     strips,
 )
+from tmcnet.dataset.folds import divide_into_folds
 from tmcnet.dataset.groups import Groups, close_pairs, group_tiles
 from tmcnet.dataset.index import BoolArray, IntArray, Names, TileIndex
 from tmcnet.dataset.layout import PARTS, tell
@@ -52,8 +53,9 @@ class Division:
 def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
     """Divide tiles into parts as the config says.
 
-    Groups are assigned by `balance.assign`. Unlabelled tiles of validation and test groups are dropped, and so are
-    tiles too close to another part: rather training than validation tiles, rather validation than test tiles.
+    Groups are assigned by `balance.assign`, to folds by `folds.divide_into_folds`. Unlabelled tiles of validation and
+    test groups are dropped, and so are tiles too close to another part: rather training than validation tiles, rather
+    validation than test tiles.
 
     Args:
         index: The tiles.
@@ -73,6 +75,9 @@ def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
     if config.method == "given" and index.subsets is not None and wanted:
         start[_with_subsets(index.subsets, groups, config) & (start == _UNDRAWN)] = TRAIN
     pairs = close_pairs(index, groups.of * 8 + start - _UNDRAWN, config.guard)
+    if config.folds is not None:
+        best = divide_into_folds(index, groups, pairs, config, where)
+        return _checked(index, best.part, best.by_guard, groups, config, where)
     if not wanted:
         return _checked(index, *drop(index, start, pairs), groups, config, where)
     undrawn = start == _UNDRAWN
@@ -137,8 +142,7 @@ def _with_subsets(subsets: Names, groups: Groups, config: SplitsConfig) -> BoolA
 def _excess(index: TileIndex, part: PartArray, config: SplitsConfig) -> list[float]:
     """How many times its wanted share of the labelled tiles each part got once tiles were dropped."""
     tiles, _ = part_totals(index, part)
-    wanted = (config.shares.train, config.shares.val, config.shares.test)
-    return [max(float(n) / float(tiles.sum()) / share, 0.1) for n, share in zip(tiles, wanted, strict=True)]
+    return [max(float(n) / float(tiles.sum()) / share, 0.1) for n, share in zip(tiles, config.wanted, strict=True)]
 
 
 @dataclass(frozen=True)

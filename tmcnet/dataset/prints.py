@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.dataset.index import TileIndex
@@ -14,13 +15,19 @@ from tmcnet.dataset.layout import tell
 FILE = "tiles.csv"
 """Name of the file beside the manifest."""
 
-_SAID = {"place": "moved to another place or scene", "labels": "changed class counts", "source": "changed field"}
+_SAID = {
+    "place": "moved to another place or scene",
+    "labels": "changed class counts",
+    "source": "changed field",
+    "pixels": "changed pixels",
+}
 
 
-def fingerprints(index: TileIndex) -> pd.DataFrame:
-    """Checksums (CRC-32) of what the splits look at, a row a tile: its place, its class counts, its source's fields.
+def fingerprints(index: TileIndex, path: Path) -> pd.DataFrame:
+    """Checksums (32 bits) of each tile: its place, its class counts, its source's fields, and its pixels.
 
-    They only serve to find what changed; that nothing changed is vouched for by the hash of the index.
+    Splits do not look at pixels, but what is learnt does. They only serve to find what changed; that nothing
+    changed is vouched for by the hash of the index.
     """
     n = len(index.tiles)
     scenes = [zlib.crc32(name.encode()) for name in index.scenes]
@@ -38,13 +45,23 @@ def fingerprints(index: TileIndex) -> pd.DataFrame:
             "place": np.fromiter(place, np.uint32, n),
             "labels": np.fromiter(labels, np.uint32, n),
             "source": source.astype(np.uint32),
+            "pixels": _pixels(index, path),
         }
     )
 
 
-def write(folder: Path, index: TileIndex) -> None:
-    """Write the fingerprints beside the manifest."""
-    fingerprints(index).to_csv(folder / FILE, index=False, lineterminator="\n")
+def _pixels(index: TileIndex, path: Path) -> npt.NDArray[np.uint32]:
+    """The beginning of the digest of each tile; zeros where the index has none."""
+    if "digest" not in pd.read_csv(path, nrows=0).columns:
+        return np.zeros(len(index.tiles), np.uint32)
+    table = pd.read_csv(path, usecols=["tile", "digest"], dtype=str, keep_default_na=False).set_index("tile")
+    starts = table["digest"].reindex(index.tiles).str[:8]
+    return np.fromiter((int(start, 16) if start else 0 for start in starts), np.uint32, len(starts))
+
+
+def write(folder: Path, index: TileIndex, path: Path) -> None:
+    """Write the fingerprints of the index at a path beside the manifest."""
+    fingerprints(index, path).to_csv(folder / FILE, index=False, lineterminator="\n")
 
 
 def read(folder: Path) -> pd.DataFrame | None:
@@ -56,9 +73,9 @@ def read(folder: Path) -> pd.DataFrame | None:
     return frame if {"tile", *_SAID} <= set(frame.columns) else None
 
 
-def differences(then: pd.DataFrame, index: TileIndex) -> str:
+def differences(then: pd.DataFrame, index: TileIndex, path: Path) -> str:
     """What changed between the fingerprinted tiles and the index: tiles added, removed, changed; by name."""
-    both = then.merge(fingerprints(index), on="tile", how="outer", suffixes=("_then", "_now"), indicator="side")
+    both = then.merge(fingerprints(index, path), on="tile", how="outer", suffixes=("_then", "_now"), indicator="side")
     told = [
         _count("added", both["tile"][both["side"] == "right_only"]),
         _count("removed", both["tile"][both["side"] == "left_only"]),

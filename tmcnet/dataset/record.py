@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,11 +18,12 @@ from tmcnet.dataset.finish import DROPPED, part_totals
 from tmcnet.dataset.index import IntArray, Names, TileIndex
 from tmcnet.dataset.layout import PARTS
 from tmcnet.dataset.parts import Division
+from tmcnet.dataset.points import Points, points_text
 
 VERSION = 1
 """Version of the manifest's own form."""
 
-_LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$")
+_LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$|^train\S*_points\.csv$")
 
 
 def build(
@@ -32,6 +33,7 @@ def build(
     index_sha256: str,
     lists: dict[str, IntArray],
     given: list[str],
+    points: Mapping[str, Points],
     correlation: dict[str, Any],
 ) -> dict[str, Any]:
     """The manifest as plain values; holds neither times nor paths, so that equal splits have equal manifests.
@@ -45,12 +47,12 @@ def build(
         index_sha256: Hash of the index.
         lists: Positions of the tiles of each list.
         given: Names of the lists that the source gives.
+        points: The points of those lists that have some.
         correlation: Autocorrelation range of the labels, from `autocorrelation`.
     """
     tiles, areas = part_totals(index, division.part)
     shares = tiles / tiles.sum()
-    wanted = [config.shares.train, config.shares.val, config.shares.test]
-    off = [abs(share - want) for share, want in zip(shares, wanted, strict=True)]
+    off = [abs(share - want) for share, want in zip(shares, config.wanted, strict=True)]
     return {
         "version": VERSION,
         "config": config.model_dump(mode="json"),
@@ -58,7 +60,7 @@ def build(
         "software_version": tmcnet.__version__,
         "index_sha256": index_sha256,
         "n_tiles": len(index.tiles),
-        "lists": {name: list_entry(index, members, name in given) for name, members in lists.items()},
+        "lists": {name: list_entry(index, at, name in given, points.get(name)) for name, at in lists.items()},
         "parts": _parts(index, division, shares),
         "deviation": _round(class_deviations(areas).max()),
         "class_deviations": dict(zip(index.classes, map(_round, class_deviations(areas)), strict=True)),
@@ -107,8 +109,8 @@ def _json(value: Any) -> str:  # noqa: ANN401 - anything that JSON can hold
 
 
 def list_files(folder: Path) -> list[Path]:
-    """All list files of a folder, sorted."""
-    return sorted(path for path in folder.glob("*.txt") if _LIST_FILE.match(path.name))
+    """All list files of a folder and their files of points, sorted."""
+    return sorted(path for path in folder.glob("*") if _LIST_FILE.match(path.name))
 
 
 def list_text(tiles: Names) -> bytes:
@@ -116,17 +118,29 @@ def list_text(tiles: Names) -> bytes:
     return "\n".join([*tiles.tolist(), ""]).encode()
 
 
-def list_entry(index: TileIndex, members: IntArray, given: bool) -> dict[str, Any]:
-    """What the manifest says about one list."""
+def list_entry(index: TileIndex, members: IntArray, given: bool, points: Points | None = None) -> dict[str, Any]:
+    """What the manifest says about one list; of the tiles of a list of points, only the points count as labelled."""
     digest = hashlib.sha256(list_text(index.tiles[members])).hexdigest()
-    entry = {"n": len(members), "sha256": digest, "class_shares": class_shares(index, members)}
-    return {**entry, "given": True} if given else entry
+    entry: dict[str, Any] = {"n": len(members), "sha256": digest}
+    if points is None:
+        entry["class_shares"] = class_shares(index, members)
+        return {**entry, "given": True} if given else entry
+    drawn = points.of_class(len(index.classes))
+    told = {
+        "sha256": hashlib.sha256(points_text(points, index)).hexdigest(),
+        "of_class": dict(zip(index.classes, map(int, drawn), strict=True)),
+    }
+    return {**entry, "class_shares": _shares(index, drawn), "points": told}
 
 
 def class_shares(index: TileIndex, members: IntArray) -> dict[str, float]:
     """Share of each class in the labelled pixels of some tiles."""
-    area = index.area[members].sum(axis=0, dtype=np.int64)
-    return {name: _round(float(a)) for name, a in zip(index.classes, area / max(int(area.sum()), 1), strict=True)}
+    return _shares(index, index.area[members].sum(axis=0, dtype=np.int64))
+
+
+def _shares(index: TileIndex, pixels: IntArray) -> dict[str, float]:
+    """Share of each class in all, from K numbers of pixels."""
+    return dict(zip(index.classes, map(_round, pixels / max(int(pixels.sum()), 1)), strict=True))
 
 
 def class_deviations(areas: FloatArray) -> FloatArray:

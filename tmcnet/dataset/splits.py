@@ -1,4 +1,4 @@
-"""Write the lists of parts and label fractions, and the manifest that vouches for them."""
+"""Write the lists of parts, label fractions and points, and the manifest that vouches for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tmcnet.config import SplitsConfig, fraction_name, subset_name
+from tmcnet.config import SplitsConfig, subset_name
+from tmcnet.config.runs import Budget
 from tmcnet.dataset import prints
 from tmcnet.dataset.autocorrelation import autocorrelation
 from tmcnet.dataset.checks import Lists, chains_by_name, problems_of
@@ -19,6 +20,7 @@ from tmcnet.dataset.groups import in_pixels
 from tmcnet.dataset.index import BoolArray, IntArray, TileIndex, index_sha256, read_index
 from tmcnet.dataset.layout import KINDS, PARTS, tell
 from tmcnet.dataset.parts import Division, divide, drawn_lists
+from tmcnet.dataset.points import Points, draw_points, file_of, points_text, too_few
 from tmcnet.dataset.record import build, list_files, list_text, write
 from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import generator
@@ -33,18 +35,20 @@ class Splits:
         config: The config, with `block_size` in pixels whatever it was given in.
         members: Positions in the index of the tiles of each list.
         given: Names of the lists that the source gives.
-        warnings: Sentences about given lists.
+        points: The points of those lists that have some.
+        warnings: Sentences about given lists, and about classes with fewer pixels than points are asked for.
     """
 
     division: Division
     config: SplitsConfig
     members: dict[str, IntArray]
     given: list[str]
+    points: dict[str, Points]
     warnings: list[str]
 
 
 def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
-    """Divide tiles into parts and label fractions, and write their lists and the manifest.
+    """Divide tiles into parts, draw label fractions and points, and write their lists and the manifest.
 
     Reads the index alone. The same index and config give the same files, byte for byte, whatever the order of rows.
     Lists left in the folder by earlier splits are removed. What must hold for any lists is checked before they are
@@ -53,7 +57,8 @@ def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
     Args:
         index: `tiles/index.csv`.
         config: The section `splits`.
-        folder: Where the lists `train_RGB.txt`, ..., `manifest.json` and `tiles.csv` go.
+        folder: Where the lists `train_RGB.txt`, ..., the points `trainP10_points.csv`, ..., `manifest.json` and
+            `tiles.csv` go.
 
     Raises:
         InputError: If the index is wrong or no such division exists.
@@ -69,9 +74,11 @@ def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
         text = list_text(tiles.tiles[members])
         for word in KINDS.values():
             (folder / f"{name}_{word}.txt").write_bytes(text)
-    prints.write(folder, tiles)
-    sha256 = index_sha256(index)
-    manifest = build(tiles, splits.division, splits.config, sha256, splits.members, splits.given, correlation)
+    for name, points in splits.points.items():
+        file_of(folder, name).write_bytes(points_text(points, tiles))
+    prints.write(folder, tiles, index)
+    lists = splits.members, splits.given, splits.points
+    manifest = build(tiles, splits.division, splits.config, index_sha256(index), *lists, correlation)
     manifest["warnings"] = _absent(manifest) + splits.warnings + _blocks_too_small(splits.config, correlation)
     for warning in manifest["warnings"]:
         print(warning, file=sys.stderr, flush=True)
@@ -79,7 +86,7 @@ def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
 
 
 def draw(tiles: TileIndex, config: SplitsConfig, where: str) -> Splits:
-    """Divide tiles into parts and label fractions.
+    """Divide tiles into parts, and draw label fractions and points.
 
     Args:
         tiles: The index.
@@ -96,13 +103,16 @@ def draw(tiles: TileIndex, config: SplitsConfig, where: str) -> Splits:
     given, warnings = _given_fractions(tiles, division, config, where)
     subsets, more = draw_fractions(tiles.area[labelled], config, {n: mask[labelled] for n, mask in given.items()})
     members.update({name: labelled[positions] for name, positions in subsets.items()})
-    return Splits(division, config, members, sorted(given), warnings + more)
+    points = draw_points(tiles.area[labelled], labelled, tiles.classes, config)
+    members.update({name: drawn.tiles for name, drawn in points.items()})
+    more += too_few(tiles.area[labelled], tiles.classes, config)
+    return Splits(division, config, members, sorted(given), points, warnings + more)
 
 
 def _check(tiles: TileIndex, splits: Splits, folder: Path) -> None:
     """Stop if the lists break what must hold for any lists; that would be a fault of this program."""
     dropped = np.flatnonzero(splits.division.part == DROPPED)
-    lists = Lists(folder, tiles, splits.members, dropped, splits.config.guard)
+    lists = Lists(folder, tiles, splits.members, dropped, splits.config.guard, splits.points)
     problems = problems_of(lists, chains_by_name(splits.members), set(splits.given))
     if problems:
         raise RuntimeError("\n".join(map(str, problems)))
@@ -140,7 +150,7 @@ def _given_fractions(
         given[name] = mask & ~useless
     if problems:
         raise InputError(problems)
-    unknown = [fraction_name(f) for f in config.fractions if f < 100 and subset_name(f, 1) not in given]
+    unknown = [Budget("R", f).name for f in config.fractions if f < 100 and subset_name(f, 1) not in given]
     if unknown:
         warnings.append(f"The source gives no label fractions {', '.join(unknown)}; they are drawn.")
     return given, warnings

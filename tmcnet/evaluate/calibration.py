@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
@@ -26,6 +29,27 @@ class Calibration:
         self._confidence = np.zeros(bins)
         self._right = np.zeros(bins, dtype=np.int64)
         self._loss = 0.0
+
+    @classmethod
+    def of(cls, table: Sequence[Mapping[str, Any]], log_loss: float | None, temperature: float = 1.0) -> Calibration:
+        """Read back what `table` and `log_loss` told."""
+        found = cls(len(table), temperature)
+        found._count += np.array([row["count"] for row in table], dtype=np.int64)
+        found._confidence += [row["count"] * (row["confidence"] or 0.0) for row in table]
+        found._right += np.rint([row["count"] * (row["accuracy"] or 0.0) for row in table]).astype(np.int64)
+        found._loss = float(found._count.sum()) * (log_loss or 0.0)
+        return found
+
+    @classmethod
+    def together(cls, parts: Sequence[Calibration]) -> Calibration:
+        """One calibration of the pixels of several, which have equally many bins; temperatures are averaged."""
+        found = cls(len(parts[0]._count), float(np.mean([part.temperature for part in parts])))
+        for part in parts:
+            found._count += part._count
+            found._confidence += part._confidence
+            found._right += part._right
+            found._loss += part._loss
+        return found
 
     def add(self, probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> None:
         """Count one batch.

@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tmcnet.config import PIXELWISE, EvaluateConfig, Run
+from tmcnet.config import PIXELWISE, Budget, EvaluateConfig, Run
 from tmcnet.dataset.groups import block_number
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import HEADLINE, Counts
-from tmcnet.evaluate.significance import Interval, Resamples, difference, holm, interval
+from tmcnet.evaluate.significance import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.seeding import generator
 
 DRAWS_PER_COMPARISON = 80
 """Bootstrap draws for each comparison that p-values are corrected for: with fewer draws than that, the smallest
 p-value there can be would not stay below 5 % after the correction."""
 
-FEWEST_SEEDS = 2
-"""With one seed nothing is known about other draws of labels and starts: in simulations its intervals held the truth
-in as few as 16 % of cases, so no difference is called significant."""
+FEWEST = 2
+"""Run seeds, and draws of the labels where there is more than one, that a difference has to rest on. With one nothing
+is known about others: in simulations the intervals of one seed held the truth in as few as 16 % of cases, so no such
+difference is called significant."""
 
 _WINDOW = ("row", "col", "height", "width")
 _LOWEST = {metric: -1.0 if metric == "kappa" else 0.0 for metric in HEADLINE}
@@ -33,21 +34,21 @@ _LOWEST = {metric: -1.0 if metric == "kappa" else 0.0 for metric in HEADLINE}
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """Runs that differ in their seed only."""
+    """Runs that differ in the draw of their labels and in their seed only."""
 
     network: str
     variant: str
     method: str
-    fraction: float
+    budget: Budget
 
     @classmethod
     def of(cls, run: Run) -> Cell:
         """The cell of a run."""
-        return cls(run.network, run.variant, run.method, run.fraction)
+        return cls(run.network, run.variant, run.method, run.budget)
 
     @property
     def series(self) -> str:
-        """Name without the fraction, such as `mssnet-corrected__tmcnet`."""
+        """Name without the labels, such as `mssnet-corrected__tmcnet`."""
         return f"{self.network}-{self.variant}__{self.method}"
 
 
@@ -56,16 +57,22 @@ class Scored:
     """The confusion matrices of a cell's runs.
 
     Attributes:
-        seeds: Seeds of the runs, ascending.
-        counts: S x B x K x K by seed and spatial block.
+        replicates: Draw of the labels and seed of each of the R runs, ascending.
+        counts: R x B x K x K by run and spatial block.
     """
 
-    seeds: tuple[int, ...]
+    replicates: tuple[tuple[int, int], ...]
     counts: Counts
 
-    def only(self, seeds: Sequence[int]) -> Counts:
-        """The matrices of these seeds, in this order."""
-        return np.asarray(self.counts[[self.seeds.index(seed) for seed in seeds]])
+    def only(self, replicates: Sequence[tuple[int, int]]) -> Counts:
+        """The matrices of these runs, in this order."""
+        return np.asarray(self.counts[[self.replicates.index(one) for one in replicates]])
+
+
+def repetitions(replicates: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """How much a figure rests on: `n_runs`, `n_draws` of the labels and `n_seeds`."""
+    draws, seeds = ({one[place] for one in replicates} for place in (0, 1))
+    return {"n_runs": len(replicates), "n_draws": len(draws), "n_seeds": len(seeds)}
 
 
 def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str]) -> dict[Cell, Scored]:
@@ -104,7 +111,7 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
     for run in found:
         cells.setdefault(Cell.of(run), []).append(run)
     return {
-        cell: Scored(tuple(run.seed for run in members), np.stack([found[run] for run in members]))
+        cell: Scored(tuple((run.draw, run.seed) for run in members), np.stack([found[run] for run in members]))
         for cell, members in sorted(cells.items())
     }
 
@@ -122,11 +129,11 @@ def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
 
 
 def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[tuple[Cell, str, Interval]]:
-    """Mean over seeds of every headline score of every cell, with its interval."""
+    """Mean over runs of every headline score of every cell, with its interval."""
     for cell, scored in cells.items():
-        seeds, blocks = scored.counts.shape[:2]
-        random = generator(config.seed, "interval", cell.series, f"{cell.fraction:g}")
-        resamples = Resamples.draw(blocks, seeds, config.bootstrap, random)
+        random = generator(config.seed, "interval", cell.series, cell.budget.name)
+        blocks = scored.counts.shape[1]
+        resamples = Resamples.draw(blocks, effects_of(scored.replicates), config.bootstrap, random)
         for metric, score in HEADLINE.items():
             found = interval(score, scored.counts, resamples, config.confidence)
             # widened for few units, a limit may leave the range of the score
@@ -134,30 +141,40 @@ def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[
 
 
 def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[str, Any]]:
-    """Paired differences between methods of one network, and between networks of one method, at the same fraction.
+    """Paired differences between methods of one network, and between networks of one method, with the same labels.
 
-    Pixel-wise baselines have one method only and are compared with networks of whatever method. Seeds that both cells
-    have are paired. P-values are corrected for the number of comparisons of a metric (Holm).
+    Pixel-wise baselines have one method only and are compared with networks of whatever method. Runs of the same draw
+    and seed in both cells are paired. P-values are corrected for the number of comparisons of a metric (Holm).
 
     Returns:
-        One row a comparison and metric: kind, a, b, fraction, metric, n_seeds, n_blocks, difference (a - b), low,
-        high, p, p_holm, significant.
+        One row a comparison and metric: kind, a, b, fraction, points, metric, n_runs, n_draws, n_seeds, n_blocks,
+        difference (a - b), low, high, p, p_holm, significant.
     """
     pairs = [(kind, a, b) for a, b in combinations(sorted(cells), 2) if (kind := _kind(a, b))]
-    pairs = [(kind, a, b) for kind, a, b in pairs if set(cells[a].seeds) & set(cells[b].seeds)]
+    pairs = [(kind, a, b) for kind, a, b in pairs if _paired(a, b, cells)]
     draws = max(config.bootstrap, DRAWS_PER_COMPARISON * len(pairs))
     rows = [row for kind, a, b in pairs for row in _compare(kind, a, b, cells, draws, config)]
     for metric in HEADLINE:
         family = [row for row in rows if row["metric"] == metric]
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p_holm"] = p
-            row["significant"] = bool(p < 1 - config.confidence and row["n_seeds"] >= FEWEST_SEEDS)
+            row["significant"] = bool(p < 1 - config.confidence and _enough(row))
     return rows
+
+
+def _paired(a: Cell, b: Cell, cells: Mapping[Cell, Scored]) -> list[tuple[int, int]]:
+    """Draws and seeds that both cells were run with."""
+    return sorted(set(cells[a].replicates) & set(cells[b].replicates))
+
+
+def _enough(row: Mapping[str, Any]) -> bool:
+    """Whether a difference rests on enough seeds, and on enough draws where not all labels are used."""
+    return bool(row["n_seeds"] >= FEWEST and (row["fraction"] == 100 or row["n_draws"] >= FEWEST))
 
 
 def _kind(a: Cell, b: Cell) -> str | None:
     """What two cells differ in, where it is one thing only; how a pixel-wise baseline starts is no such thing."""
-    if a.fraction != b.fraction:
+    if a.budget != b.budget:
         return None
     same_network = (a.network, a.variant) == (b.network, b.variant)
     if same_network:
@@ -169,19 +186,20 @@ def _kind(a: Cell, b: Cell) -> str | None:
 def _compare(
     kind: str, a: Cell, b: Cell, cells: Mapping[Cell, Scored], draws: int, config: EvaluateConfig
 ) -> Iterator[dict[str, Any]]:
-    seeds = sorted(set(cells[a].seeds) & set(cells[b].seeds))
-    counts_a, counts_b = cells[a].only(seeds), cells[b].only(seeds)
-    random = generator(config.seed, "comparison", a.series, b.series, f"{a.fraction:g}")
-    resamples = Resamples.draw(counts_a.shape[1], len(seeds), draws, random)
+    both = _paired(a, b, cells)
+    counts_a, counts_b = cells[a].only(both), cells[b].only(both)
+    random = generator(config.seed, "comparison", a.series, b.series, a.budget.name)
+    resamples = Resamples.draw(counts_a.shape[1], effects_of(both), draws, random)
     for metric, score in HEADLINE.items():
         found = difference(score, counts_a, counts_b, resamples, config.confidence)
         yield {
             "kind": kind,
             "a": a.series,
             "b": b.series,
-            "fraction": a.fraction,
+            "fraction": a.budget.fraction,
+            "points": a.budget.points,
             "metric": metric,
-            "n_seeds": len(seeds),
+            **repetitions(both),
             "n_blocks": counts_a.shape[1],
             "difference": found.estimate,
             "low": found.low,

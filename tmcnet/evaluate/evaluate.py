@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tmcnet.evaluate.calibration import Calibration, fit_temperature
 from tmcnet.evaluate.metrics import Counts, Floats
 from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.predict import choose_device, predict_tiles
-from tmcnet.evaluate.scoring import SENSORS, count_tiles
+from tmcnet.evaluate.scoring import SENSORS, TileCounts, count_tiles
 from tmcnet.evaluate.trained import Trained
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore, read_list
@@ -45,7 +45,8 @@ def evaluate_run(
 
     A network of both sensors is scored twice more with one sensor withheld, if the config says so.
 
-    Writes `metrics.json` and `tiles.npz` (names, scenes, T x K x K confusion matrices, accuracy per tile) into `out`.
+    Writes `metrics.json` and `tiles.npz` (names, scenes, T x K x K confusion matrices, accuracy per tile, boundary
+    pixels, and the confusion matrices with a sensor withheld) into `out`.
     The temperature is fitted on validation pixels; the test part is only scored.
 
     Args:
@@ -72,17 +73,54 @@ def evaluate_run(
     calibrations = Calibration(config.calibration_bins), Calibration(config.calibration_bins, temperature)
     withheld = SENSORS if config.withheld and run.network not in SINGLE_SENSOR else ()
     counted = count_tiles(trained.network, test, len(trained.classes), config, calibrations, withheld)
-    tiles = counted.tiles
-    if tiles.sum() == 0:
+    if counted.tiles.sum() == 0:
         raise InputError(Problem(str(test_list), "no pixel of its tiles is labelled", "Check labels and splits."))
+    outcome = Outcome(test.names, _scenes(store, test.names), counted, calibrations)
+    write_scores(out, run, outcome, trained.classes.names, config.boundary_tolerance)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found on the test tiles.
+
+    Attributes:
+        names: Names of the T tiles.
+        scenes: Their scenes.
+        counts: What was counted on them.
+        calibrations: Calibration of the probabilities as they came, and after the fitted temperature.
+    """
+
+    names: list[str]
+    scenes: list[str]
+    counts: TileCounts
+    calibrations: tuple[Calibration, Calibration]
+
+
+def write_scores(out: Path, run: Run, outcome: Outcome, classes: list[str], tolerance: int) -> None:
+    """Write `metrics.json` and `tiles.npz`.
+
+    Args:
+        out: Folder to write to.
+        run: The run that was scored.
+        outcome: What was found.
+        classes: Names of the classes.
+        tolerance: Distance in pixels up to which a boundary counted as found.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    scenes = _scenes(store, test.names)
-    accuracy = metrics.overall_accuracy(tiles)
-    np.savez_compressed(out / "tiles.npz", names=test.names, scenes=scenes, confusion=tiles, accuracy=accuracy)
-    scores = {"run": {"name": run.name, **asdict(run)}, **_scores(tiles, trained.classes.names)}
-    scores |= _boundary_scores(counted.boundary, trained.classes.names, config.boundary_tolerance)
-    scores["withheld"] = {sensor: metrics.headline(matrix) for sensor, matrix in counted.withheld.items()}
-    scores |= _calibration_scores(*calibrations)
+    counts = outcome.counts
+    arrays: dict[str, Any] = {
+        "names": outcome.names,
+        "scenes": outcome.scenes,
+        "confusion": counts.tiles,
+        "accuracy": metrics.overall_accuracy(counts.tiles),
+        "boundary": counts.boundary,
+        **{f"withheld_{sensor}": matrix for sensor, matrix in counts.withheld.items()},
+    }
+    np.savez_compressed(out / "tiles.npz", **arrays)
+    scores = {"run": run.record, **_scores(counts.tiles, classes)}
+    scores |= _boundary_scores(counts.boundary.sum(axis=0), classes, tolerance)
+    scores["withheld"] = {sensor: metrics.headline(matrix) for sensor, matrix in counts.withheld.items()}
+    scores |= _calibration_scores(*outcome.calibrations)
     (out / "metrics.json").write_text(json.dumps(without_nan(scores), indent=1) + "\n")
 
 

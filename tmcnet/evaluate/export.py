@@ -206,7 +206,7 @@ def _card(trained: Trained) -> dict[str, Any]:
     sensors, scaling = trained.sensors, trained.normalisation
     return {
         "name": trained.run.name,
-        "run": asdict(trained.run),
+        "run": trained.run.record,
         "software": {"tmcnet": tmcnet.__version__, **{name: version(name) for name in ("torch", "onnx")}},
         "inputs": {
             "optical": _input(sensors.optical, scaling.optical),

@@ -27,7 +27,7 @@ class TileCounts:
 
     Attributes:
         tiles: T x K x K confusion matrices of the T tiles.
-        boundary: K x 4 boundary pixels of all tiles, as `boundary_counts` has them.
+        boundary: T x K x 4 boundary pixels of the tiles, as `boundary_counts` has them.
         withheld: K x K confusion matrix of all tiles by the sensor that was withheld.
     """
 
@@ -62,17 +62,17 @@ def count_tiles(
         for sensor, stream in zip(withheld, streams[1:], strict=True)
     ]
     matrices = []
-    boundary = np.zeros((classes, 4), dtype=np.int64)
+    boundary = []
     of_blind = {sensor: np.zeros((classes, classes), dtype=np.int64) for sensor in withheld}
     for (tile, found), *others in zip(whole, *blind, strict=True):
         truth, guess = tile.truth.numpy(), found.argmax(axis=0)
         matrices.append(confusion(truth, guess, classes))
-        boundary += boundary_counts(truth, guess, classes, config.boundary_tolerance)
+        boundary.append(boundary_counts(truth, guess, classes, config.boundary_tolerance))
         for calibration in calibrations:
             calibration.add(found.reshape(classes, -1).T, truth.ravel())
         for sensor, (_, seen) in zip(withheld, others, strict=True):
             of_blind[sensor] += confusion(truth, seen.argmax(axis=0), classes)
-    return TileCounts(np.stack(matrices), boundary, of_blind)
+    return TileCounts(np.stack(matrices), np.stack(boundary), of_blind)
 
 
 def _without(sensor: str, tiles: Iterable[Tile]) -> Iterator[Tile]:

@@ -1,10 +1,11 @@
 """How sure a score or a difference of scores is: bootstrap over spatial blocks and seeds.
 
 Neighbouring pixels, and neighbouring tiles, say nearly the same thing; pixels as the unit of a bootstrap would give
-intervals that are far too narrow. Here the units are the spatial blocks of the test part, drawn with replacement, and
-the seeds (initial weights and label draw), drawn with replacement on their own: two crossed random effects. With few
-units the bootstrap is too narrow, so the two parts of a deviation are each widened by sqrt(n / (n - 1)), and both by
-the ratio of Student's to the normal quantile (Hesterberg, 2015) at Satterthwaite's degrees of freedom.
+intervals that are far too narrow. Here the units are the spatial blocks of the test part, the draws of the labels,
+and the run seeds, each drawn with replacement on its own: crossed random effects (Owen, 2007). So runs that share a
+draw of the labels are not taken for independent. Where each run has a draw and a seed of its own, the two are one.
+With few units the bootstrap is too narrow, so the parts of a deviation are each widened by sqrt(n / (n - 1)), and all
+by the ratio of Student's to the normal quantile (Hesterberg, 2015) at Satterthwaite's degrees of freedom.
 
 Redrawn blocks lack rare classes more often than the blocks at hand do, which pulls mean IoU down in the mean of all
 draws. Plain percentiles would inherit this bias on top of the score's own, so it is subtracted instead (Efron and
@@ -30,13 +31,16 @@ from tmcnet.evaluate.metrics import Counts, Floats
 Score = Callable[[Floats], Floats]
 """From ... x K x K confusion matrices to ... scores."""
 
+Levels = NDArray[np.intp]
+"""Which level of an effect, counted from 0, each of R runs has."""
+
 
 @dataclass(frozen=True)
 class Interval:
     """An estimate with its limits; the limits are NaN where there is a single block only.
 
     Attributes:
-        estimate: Mean over seeds of the score of all blocks.
+        estimate: Mean over runs of the score of all blocks.
         low: Lower limit.
         high: Upper limit.
         p: Two-sided bootstrap p-value of the estimate being 0.
@@ -54,41 +58,60 @@ class Resamples:
 
     Attributes:
         blocks: D x B.
-        seeds: D x S.
+        effects: For every effect on the R runs its number of levels and, D x R, how often the level of each run was
+            drawn.
     """
 
     blocks: NDArray[np.int64]
-    seeds: NDArray[np.int64]
+    effects: tuple[tuple[int, NDArray[np.int64]], ...]
 
     @classmethod
-    def draw(cls, blocks: int, seeds: int, draws: int, random: np.random.Generator) -> Resamples:
-        """Draw B blocks and S seeds with replacement, `draws` times."""
-        return cls(
-            random.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws),
-            random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws),
-        )
+    def draw(cls, blocks: int, effects: Sequence[Levels], draws: int, random: np.random.Generator) -> Resamples:
+        """Draw B blocks, and the levels of every effect, with replacement, `draws` times."""
+        drawn_blocks = random.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws)
+        drawn = []
+        for levels in effects:
+            n = int(levels.max()) + 1
+            drawn.append((n, random.multinomial(n, np.full(n, 1 / n), size=draws)[:, levels]))
+        return cls(drawn_blocks, tuple(drawn))
+
+
+def effects_of(replicates: Sequence[tuple[int, int]]) -> list[Levels]:
+    """What runs have in common.
+
+    Args:
+        replicates: Draw of the labels and run seed of each of the R runs.
+
+    Returns:
+        Levels of the draws and of the seeds, R each; once where the two group the runs alike, and without one that
+        all runs share.
+    """
+    draws, seeds = (np.unique(ids, return_inverse=True)[1] for ids in zip(*replicates, strict=True))
+    pairs = len(set(zip(draws.tolist(), seeds.tolist(), strict=True)))
+    same = pairs == draws.max() + 1 == seeds.max() + 1
+    return [seeds] if same else [levels for levels in (draws, seeds) if levels.max() > 0]
 
 
 def interval(score: Score, counts: Counts, resamples: Resamples, confidence: float) -> Interval:
-    """Bootstrap interval of a score's mean over seeds.
+    """Bootstrap interval of a score's mean over runs.
 
     Args:
         score: The score.
-        counts: S x B x K x K confusion matrices by seed and block.
-        resamples: Draws over the same S and B.
+        counts: R x B x K x K confusion matrices by run and block.
+        resamples: Draws over the same R and B.
         confidence: Such as 0.95.
     """
     return _interval(score(_pool(counts)), _redraw(score, counts, resamples), resamples, confidence)
 
 
 def difference(score: Score, a: Counts, b: Counts, resamples: Resamples, confidence: float) -> Interval:
-    """Bootstrap interval of score(a) - score(b), paired: the same blocks and seeds are drawn for both.
+    """Bootstrap interval of score(a) - score(b), paired: the same blocks, draws and seeds are drawn for both.
 
     Args:
         score: The score.
-        a: S x B x K x K confusion matrices by seed and block.
-        b: The same of the other method or network, with the same seeds and blocks in the same order.
-        resamples: Draws over the same S and B.
+        a: R x B x K x K confusion matrices by run and block.
+        b: The same of the other method or network, with the same draws, seeds and blocks in the same order.
+        resamples: Draws over the same R and B.
         confidence: Such as 0.95.
     """
     observed = score(_pool(a)) - score(_pool(b))
@@ -110,38 +133,47 @@ def _pool(counts: Counts) -> Floats:
 
 
 def _redraw(score: Score, counts: Counts, resamples: Resamples) -> Floats:
-    """D x S scores of the drawn blocks."""
-    seeds, blocks, classes, _ = counts.shape
-    flat = counts.astype(np.float64).reshape(seeds, blocks, classes**2)
+    """D x R scores of the drawn blocks."""
+    runs, blocks, classes, _ = counts.shape
+    flat = counts.astype(np.float64).reshape(runs, blocks, classes**2)
     pooled = resamples.blocks.astype(np.float64) @ flat
-    return score(np.moveaxis(pooled, 0, 1).reshape(-1, seeds, classes, classes))
+    return score(np.moveaxis(pooled, 0, 1).reshape(-1, runs, classes, classes))
 
 
 def _interval(observed: Floats, redrawn: Floats, resamples: Resamples, confidence: float) -> Interval:
     estimate = float(observed.mean())
-    blocks, seeds = resamples.blocks.shape[1], resamples.seeds.shape[1]
+    blocks = resamples.blocks.shape[1]
     # a draw may lack every pixel of a class that the score needs (kappa of one class only); it says nothing
-    redrawn, weights = redrawn[~np.isnan(redrawn).any(axis=1)], resamples.seeds[~np.isnan(redrawn).any(axis=1)]
+    known = ~np.isnan(redrawn).any(axis=1)
+    redrawn = redrawn[known]
     if blocks < 2 or len(redrawn) < 2 or np.isnan(estimate):
         return Interval(estimate, float("nan"), float("nan"), float("nan"))
     means = redrawn.mean(axis=1)
-    by_block = (means - estimate) * np.sqrt(blocks / (blocks - 1))
-    by_seed = ((redrawn * weights).sum(axis=1) / seeds - means) * np.sqrt(seeds / max(seeds - 1, 1))
-    deviations = by_block + by_seed
+    parts = [((means - estimate) * np.sqrt(blocks / (blocks - 1)), blocks)]
+    for levels, drawn in resamples.effects:
+        weights = drawn[known]
+        of_drawn = (redrawn * weights).sum(axis=1) / weights.sum(axis=1)
+        parts.append(((of_drawn - means) * np.sqrt(levels / max(levels - 1, 1)), levels))
+    deviations = sum(part for part, _ in parts)
     bias = means.mean() - estimate
-    stretched = _stretch(by_block, by_seed, blocks, seeds, confidence) * (deviations - deviations.mean())
+    stretched = _stretch(parts, confidence) * (deviations - deviations.mean())
     values = estimate - bias + stretched
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     tail = 1 + min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
     return Interval(estimate, float(low), float(high), float(min(1.0, 2 * tail / (len(values) + 1))))
 
 
-def _stretch(by_block: Floats, by_seed: Floats, blocks: int, seeds: int, confidence: float) -> float:
-    """Student's quantile over the normal one, at the degrees of freedom that the two variances together have."""
-    parts = [(float(by_block.var()), blocks - 1), (float(by_seed.var()), max(seeds - 1, 1))]
-    variance = sum(v for v, _ in parts)
+def _stretch(parts: Sequence[tuple[Floats, int]], confidence: float) -> float:
+    """Student's quantile over the normal one, at the degrees of freedom that all variances together have.
+
+    Args:
+        parts: Deviations by each effect, and its number of levels.
+        confidence: Such as 0.95.
+    """
+    variances = [(float(part.var()), max(levels - 1, 1)) for part, levels in parts]
+    variance = sum(v for v, _ in variances)
     if variance == 0:
         return 1.0
-    freedom = variance**2 / sum(v**2 / n for v, n in parts)
+    freedom = variance**2 / sum(v**2 / n for v, n in variances)
     tail = (1 + confidence) / 2
     return float(stats.t.ppf(tail, freedom) / stats.norm.ppf(tail))

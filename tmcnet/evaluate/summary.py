@@ -9,19 +9,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tmcnet.config import EvaluateConfig, Run, fraction_name
+from tmcnet.config import EvaluateConfig, Run
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.comparisons import Cell, Scored, compare, intervals, read_blocks, read_cells
+from tmcnet.evaluate.comparisons import Cell, Scored, compare, intervals, read_blocks, read_cells, repetitions
 from tmcnet.evaluate.numbers import without_nan
 
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
 SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels", "boundary_f1")
+LABEL_COLUMNS = ("points", "draw")
+"""Fraction is empty where labels are counted in points, and points are where they are counted in tiles."""
 COMPARISON_COLUMNS = (
     "kind",
     "a",
     "b",
     "fraction",
+    "points",
     "metric",
+    "n_runs",
+    "n_draws",
     "n_seeds",
     "n_blocks",
     "difference",
@@ -46,10 +51,11 @@ def summarise(
 ) -> None:
     """Gather the scores of all runs.
 
-    `metrics.csv` has one row a run. `metrics.json` has, for every network, method and fraction, the mean over seeds
-    of each headline score with its interval (`{network-variant: {method: {R5: {miou: {mean, low, high, n_seeds}}}}}`)
-    and, under `missing`, the names of runs that have no scores. `scores.json` has these means alone, with four
-    decimals (`{network-variant: {method: {R5: {miou: mean}}}}`). `comparisons.csv` has paired differences.
+    `metrics.csv` has one row a run. `metrics.json` has, for every network, method and label budget, the mean over
+    runs of each headline score with its interval (`{network-variant: {method: {R5: {miou: {mean, low, high, n_runs,
+    n_draws, n_seeds}}}}}`) and, under `missing`, the names of runs that have no scores. `scores.json` has these means
+    alone, with four decimals (`{network-variant: {method: {R5: {miou: mean}}}}`). `comparisons.csv` has paired
+    differences.
 
     Args:
         evaluate_root: Folder with one folder a run.
@@ -73,8 +79,8 @@ def summarise(
         raise InputError(Problem(str(evaluate_root), what, "Evaluate at least one run (`snakemake evaluate`)."))
     rows = [_row(run, json.loads((evaluate_root / run.name / "metrics.json").read_text())) for run in scored]
     classes = dict.fromkeys(column for row in rows for column in row)
-    columns = [c for c in classes if c not in {*RUN_COLUMNS, *SCORE_COLUMNS}]
-    _write_csv(metrics_csv, [*RUN_COLUMNS, *SCORE_COLUMNS, *columns], rows)
+    columns = [c for c in classes if c not in {*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS}]
+    _write_csv(metrics_csv, [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
 
     cells = read_cells(evaluate_root, scored, read_blocks(index, manifest))
     headline = _headline(cells, config)
@@ -85,8 +91,8 @@ def summarise(
 
 
 def _row(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {column: getattr(run, column) for column in RUN_COLUMNS}
-    row["fraction"] = f"{run.fraction:g}"
+    row: dict[str, Any] = {column: run.record[column] for column in (*RUN_COLUMNS, *LABEL_COLUMNS)}
+    row["fraction"] = None if run.budget.fraction is None else f"{run.budget.fraction:g}"
     row |= {column: scores.get(column) for column in SCORE_COLUMNS}
     for metric in ("iou", "f1"):
         row |= {f"{metric}_{name}": value for name, value in scores[metric].items()}
@@ -97,12 +103,12 @@ def _headline(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> dict[str,
     tree: dict[str, Any] = {}
     for cell, metric, found in intervals(cells, config):
         of_network = tree.setdefault(f"{cell.network}-{cell.variant}", {})
-        entry = of_network.setdefault(cell.method, {}).setdefault(fraction_name(cell.fraction), {})
+        entry = of_network.setdefault(cell.method, {}).setdefault(cell.budget.name, {})
         entry[metric] = {
             "mean": round(found.estimate, 6),
             "low": round(found.low, 6),
             "high": round(found.high, 6),
-            "n_seeds": len(cells[cell].seeds),
+            **repetitions(cells[cell].replicates),
         }
     return tree
 
@@ -112,10 +118,10 @@ def _means(headline: Mapping[str, Any]) -> dict[str, Any]:
     return {
         network: {
             method: {
-                fraction: {metric: round(found["mean"], 4) for metric, found in scores.items()}
-                for fraction, scores in fractions.items()
+                labels: {metric: round(found["mean"], 4) for metric, found in scores.items()}
+                for labels, scores in budgets.items()
             }
-            for method, fractions in methods.items()
+            for method, budgets in methods.items()
         }
         for network, methods in headline.items()
     }

@@ -49,7 +49,7 @@ class Trained:
             "kind": KIND,
             "config": {"model": self.model.model_dump(), "sensors": self.sensors.model_dump(), **settings},
             "normalisation": self.normalisation.to_dict(),
-            "run": asdict(self.run),
+            "run": self.run.record,
             "classes": [asdict(c) for c in self.classes.classes],
             "metrics": without_nan(dict(self.metrics)),
         }
@@ -67,7 +67,7 @@ class Trained:
             what = f"holds weights of kind `{header['kind']}`, not a fine-tuned network"
             raise InputError(Problem(str(path), what, "Give the weights that fine-tuning wrote."))
         try:
-            run = Run(**header["run"])
+            run = Run.parse(header["run"]["name"])
             model = ModelConfig.model_validate(header["config"]["model"])
             sensors = SensorsConfig.model_validate(header["config"]["sensors"])
             classes = ClassTable.of((c["name"], c["color"]) for c in header["classes"])

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from tmcnet.classes import LandCoverClass
+from tmcnet.config import Budget, Run
 
 DASH = "\u2013"
 """Stands in a table where there is no number."""
@@ -174,9 +175,23 @@ def number_text(value: float, digits: int = 3, *, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
-def percent(fraction: float) -> str:
-    """A label fraction in percent, such as `5 %`."""
-    return f"{fraction:g}\u00a0%"
+def labels_text(budget: Budget) -> str:
+    """A label budget in short, such as `5 %` or `10 points`."""
+    if budget.kind == "R":
+        return f"{budget.amount:g}\u00a0%"
+    return plural(int(budget.amount), "point").replace(" ", "\u00a0")
+
+
+def labels_phrase(budget: Budget) -> str:
+    """A label budget within a sentence, such as `5 % of the labels` or `10 labelled points of each class`."""
+    if budget.kind == "R":
+        return f"{labels_text(budget)} of the labels"
+    return f"{plural(int(budget.amount), 'labelled point')} of each class"
+
+
+def replicate(run: Run) -> str:
+    """Which repetition a run is, such as `seed 1`, or `draw 2 of the labels, seed 1`."""
+    return f"seed {run.seed}" if run.draw == 1 else f"draw {run.draw} of the labels, seed {run.seed}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

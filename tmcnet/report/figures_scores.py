@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Run
-from tmcnet.report.blocks import Figure, number_text, percent, sentence_case
+from tmcnet.report.blocks import Figure, labels_phrase, labels_text, number_text, replicate, sentence_case
 from tmcnet.report.palette import METRIC_LONG, METRIC_NAMES, Series
 from tmcnet.report.results import Results
 from tmcnet.report.scores import Estimate
@@ -24,7 +24,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def label_efficiency(results: Results, metrics: Sequence[str], name: str) -> Figure:
-    """Scores against label fraction, one panel a metric, one line a network and start, with intervals where known."""
+    """Scores against the labels used, one panel a metric, one line a network and start, with known intervals."""
     across = min(2, len(metrics))
     down = math.ceil(len(metrics) / across)
     legend = 0.13 * len(results.scores.series)
@@ -34,25 +34,33 @@ def label_efficiency(results: Results, metrics: Sequence[str], name: str) -> Fig
         for ax in figure.axes[len(metrics) :]:
             ax.set_axis_off()
         for ax in figure.axes[max(0, len(metrics) - across) : len(metrics)]:
-            ax.set_xlabel("share of the training tiles whose labels are used")
+            ax.set_xlabel(_labels_axis(results))
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         svg = render(figure, name)
     return Figure(name, svg, _efficiency_caption(results, metrics), _efficiency_alt(results, metrics))
 
 
+def _labels_axis(results: Results) -> str:
+    of_tiles = "share of the training tiles whose labels are used"
+    kinds = {budget.kind for budget in results.scores.budgets}
+    if kinds == {"P"}:
+        return "labelled points of each class"
+    return of_tiles if kinds == {"R"} else f"labelled points of each class, or {of_tiles}"
+
+
 def _efficiency_panel(ax: Axes, results: Results, metric: str) -> None:
     scores = results.scores
-    positions = {fraction: i for i, fraction in enumerate(scores.fractions)}
+    positions = {budget: i for i, budget in enumerate(scores.budgets)}
     spread = 0.3 / max(len(scores.series) - 1, 1)
     for rank, series in enumerate(scores.series):
-        known = [(f, e) for f in scores.fractions if (e := scores.estimate(series, f, metric))]
+        known = [(f, e) for f in scores.budgets if (e := scores.estimate(series, f, metric))]
         shift = (rank - (len(scores.series) - 1) / 2) * spread
         _line(ax, [positions[f] + shift for f, _ in known], [e for _, e in known], results.styles.of(series), series)
     if metric == "oa" and results.majority:
         ax.axhline(results.majority[1], color="#444444", dashes=(6, 3), linewidth=1.2)
         text = f"always “{results.majority[0]}”"
         ax.annotate(text, (-0.25, results.majority[1]), xytext=(0, 3), textcoords="offset points", fontsize=9)
-    ax.set_xticks(list(positions.values()), [percent(f) for f in positions])
+    ax.set_xticks(list(positions.values()), [labels_text(f) for f in positions])
     ax.set_xlim(-0.35, len(positions) - 0.65)
     ax.set_ylabel(METRIC_NAMES[metric])
     ax.grid(axis="x", visible=False)
@@ -68,7 +76,7 @@ def _line(ax: Axes, x: list[float], estimates: list[Estimate], style: dict[str, 
 def _efficiency_caption(results: Results, metrics: Sequence[str]) -> str:
     level = f"{results.config.evaluate.confidence * 100:g} %"
     what = sentence_case(METRIC_LONG[metrics[0]]) if len(metrics) == 1 else "Scores"
-    text = f"{what} on the test part against the label fraction: means over seeds; bars are {level} intervals."
+    text = f"{what} on the test part against the labels used: means over runs; bars are {level} intervals."
     if "oa" in metrics and results.majority:
         name, share = results.majority
         text += f" The dashed line is what always guessing the commonest class, {name}, would score ({share:.3f})."
@@ -78,12 +86,11 @@ def _efficiency_caption(results: Results, metrics: Sequence[str]) -> str:
 def _efficiency_alt(results: Results, metrics: Sequence[str]) -> str:
     text = []
     for metric in metrics:
-        text.append(f"Line chart of {METRIC_NAMES[metric]} against label fraction.")
+        text.append(f"Line chart of {METRIC_NAMES[metric]} against the labels used.")
         for series in results.scores.series:
-            known = [(f, e) for f in results.scores.fractions if (e := results.scores.estimate(series, f, metric))]
-            text.append(
-                f"{series.label}: " + ", ".join(f"{number_text(e.mean)} at {percent(f)}" for f, e in known) + "."
-            )
+            known = [(f, e) for f in results.scores.budgets if (e := results.scores.estimate(series, f, metric))]
+            means = ", ".join(f"{number_text(e.mean)} with {labels_text(f)}" for f, e in known)
+            text.append(f"{series.label}: {means}.")
     return " ".join(text)
 
 
@@ -96,7 +103,7 @@ def class_iou(results: Results, runs: list[Run], name: str) -> Figure:
             series = Series(run.network, run.variant, run.method)
             iou = results.evaluation(run).get("iou", {})
             style = {**results.styles.of(series), "linestyle": "none"}
-            label = plain(f"{series.label}, {percent(run.fraction)}")
+            label = plain(f"{series.label}, {labels_text(run.budget)}")
             values = [_or_nan(iou.get(n)) for n in names]
             ax.plot(values, range(len(names)), label=label, markersize=8, alpha=0.85, **style)
         ax.set_yticks(range(len(names)), names)
@@ -107,7 +114,7 @@ def class_iou(results: Results, runs: list[Run], name: str) -> Figure:
             tick.set_bbox({"facecolor": land_cover.color, "alpha": 0.25, "edgecolor": "none", "pad": 2})
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         svg = render(figure, name)
-    caption = "Intersection over union per class: the best run of each network at its largest label fraction."
+    caption = "Intersection over union per class: the best run of each network with the most labels it was run with."
     return Figure(name, svg, caption, f"{caption} The table below has the numbers.")
 
 
@@ -137,9 +144,9 @@ def confusion(matrix: Matrix, classes: ClassTable, run: Run, name: str) -> Figur
         ax.set_ylabel("truth")
         ax.grid(visible=False)
         svg = render(figure, name)
-    who = f"{Series(run.network, run.variant, run.method).label}, {percent(run.fraction)} of the labels"
+    who = f"{Series(run.network, run.variant, run.method).label}, {labels_phrase(run.budget)}"
     right = ", ".join(f"{n} {100 * d:.0f} %" for n, d in zip(classes.names, np.diag(shares), strict=True) if d == d)
-    caption = f"{who}, seed {run.seed}: of each true class (row), the percentage predicted as each class."
+    caption = f"{who}, {replicate(run)}: of each true class (row), the percentage predicted as each class."
     return Figure(name, svg, caption, f"Confusion matrix of {who}. Found again: {right}.")
 
 
@@ -150,7 +157,7 @@ def reliability(results: Results, curves: dict[Run, tuple[Matrix, Matrix]], name
         ax.plot([0, 1], [0, 1], color="#888888", dashes=(4, 3), linewidth=1, label="perfectly calibrated")
         for run, (confidence, accuracy) in curves.items():
             series = Series(run.network, run.variant, run.method)
-            label = plain(f"{series.label}, {percent(run.fraction)}")
+            label = plain(f"{series.label}, {labels_text(run.budget)}")
             ax.plot(confidence, accuracy, label=label, **results.styles.of(series))
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1)

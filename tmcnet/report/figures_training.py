@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from tmcnet.config import Run
-from tmcnet.report.blocks import Figure, percent
+from tmcnet.report.blocks import Figure, labels_phrase
 from tmcnet.report.palette import OKABE_ITO, Series, method_label, network_label, series_order
 from tmcnet.report.results import Results
 from tmcnet.report.svg import canvas, plain, render
@@ -21,11 +21,18 @@ TITLES = {
     "loss_global": "global loss",
     "loss_local": "local loss",
     "learning_rate": "learning rate",
-    "alignment": "alignment of the two sensors",
+    "alignment": "alignment of the two views",
     "uniformity": "uniformity",
     "effective_rank": "effective rank",
+    "effective_rank_optical": "effective rank, optical",
+    "effective_rank_sar": "effective rank, SAR",
+    "positive_similarity": "similarity of positives",
+    "hardest_negative_similarity": "similarity of hardest negatives",
     "retrieval_optical_to_sar": "retrieval, optical to SAR",
     "retrieval_sar_to_optical": "retrieval, SAR to optical",
+    "gradient_norm": "gradient norm",
+    "probe_oa": "probe, overall accuracy",
+    "probe_miou": "probe, mIoU",
 }
 _LONGEST = 400
 
@@ -84,24 +91,24 @@ def thin(table: pd.DataFrame, most: int = _LONGEST) -> pd.DataFrame:
 
 
 def finetuning(results: Results, curves: dict[Run, pd.DataFrame], quantity: str, name: str) -> Figure:
-    """One quantity of fine-tuning as small multiples: a chart a network, a panel column a label fraction."""
+    """One quantity of fine-tuning as small multiples: a chart a network, a panel column a label budget."""
     series = sorted({Series(r.network, r.variant, r.method) for r in curves}, key=series_order)
     networks = list(dict.fromkeys((s.network, s.variant) for s in series))
-    fractions = sorted({r.fraction for r in curves})
+    budgets = sorted({r.budget for r in curves})
     shown = networks[:8]
-    with canvas(8.4, 1.75 * len(shown) + 0.9, len(shown), len(fractions), share=True) as figure:
-        grid = [figure.axes[i * len(fractions) : (i + 1) * len(fractions)] for i in range(len(shown))]
+    with canvas(8.4, 1.75 * len(shown) + 0.9, len(shown), len(budgets), share=True) as figure:
+        grid = [figure.axes[i * len(budgets) : (i + 1) * len(budgets)] for i in range(len(shown))]
         for run, table in curves.items():
             if (run.network, run.variant) not in shown or quantity not in table:
                 continue
-            ax = grid[shown.index((run.network, run.variant))][fractions.index(run.fraction)]
+            ax = grid[shown.index((run.network, run.variant))][budgets.index(run.budget)]
             line = thin(table[["step", quantity]].dropna(), 120)
             color = results.styles.color(run.method)
             ax.plot(
                 line["step"], line[quantity], color=color, linewidth=1.3, alpha=0.85, label=method_label(run.method)
             )
-        for ax, fraction in zip(grid[0], fractions, strict=True):
-            ax.set_title(f"{percent(fraction)} of the labels", loc="left")
+        for ax, budget in zip(grid[0], budgets, strict=True):
+            ax.set_title(labels_phrase(budget), loc="left")
         for row, network in zip(grid, shown, strict=True):
             row[0].set_ylabel(network_label(*network))
         for ax in figure.axes:

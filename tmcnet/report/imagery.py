@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tmcnet.config import IGNORE, Run
 from tmcnet.errors import InputError
-from tmcnet.report.blocks import Gallery, Picture, number_text, percent
+from tmcnet.report.blocks import Gallery, Picture, labels_text, number_text
 from tmcnet.report.palette import Series
 from tmcnet.report.pictures import (
     Ids,
@@ -138,7 +138,7 @@ class Painter:
                 )
         paths = [("Label", "label", self.results.root / "scenes" / scene / "label.tif")]
         for run in runs:
-            title = f"{Series(run.network, run.variant, run.method).label}, {percent(run.fraction)}"
+            title = f"{Series(run.network, run.variant, run.method).label}, {labels_text(run.budget)}"
             paths.append((title, run.name, self.map_path(scene, run)))
         drawn = 0
         for title, file, path in paths:

@@ -101,14 +101,14 @@ def _pretrain(results: Path, config: Config, method: str) -> Record:
     }
     summary = read_json(folder / "summary.json")
     final = {key: value for key, value in summary.items() if _is_number(value)}
-    tags = {"kind": "pretrain", "method": method, "variant": settings.variant}
+    tags = {"kind": "pretrain", "method": method, "objective": settings.method, "variant": settings.variant}
     return _record(results, folder, "pretrain", method, told, tags, final, {})
 
 
 def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> Record:
     folder = results / "finetune" / run.name
     told = {
-        "run": run.__dict__,
+        "run": {key: value for key, value in run.record.items() if key != "name" and value is not None},
         "finetune": config.finetune.model_dump(mode="json", exclude={"sweep"}),
         **_shared(config),
     }
@@ -117,7 +117,9 @@ def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> Record
         "method": run.method,
         "network": run.network,
         "variant": run.variant,
-        "fraction": f"{run.fraction:g}",
+        "labels": run.budget.name,
+        "fraction": "" if run.budget.fraction is None else f"{run.budget.fraction:g}",
+        "draw": str(run.draw),
         "seed": str(run.seed),
     }
     metrics = read_json(results / "evaluate" / run.name / "metrics.json")
@@ -211,9 +213,9 @@ def _final_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _intervals(scores: Scores, run: Run) -> Iterator[tuple[str, float]]:
-    """Mean over seeds and limits of the group that a run belongs to."""
+    """Mean over runs and limits of the group that a run belongs to."""
     for metric in METRICS if not scores.table.empty else ():
-        estimate = scores.estimate(Series(run.network, run.variant, run.method), run.fraction, metric)
+        estimate = scores.estimate(Series(run.network, run.variant, run.method), run.budget, metric)
         if estimate is not None and estimate.low == estimate.low:
             yield f"seeds.{metric}_mean", estimate.mean
             yield f"seeds.{metric}_low", estimate.low

@@ -120,7 +120,8 @@ class Results:
 
     def reason(self, run: Run) -> str:
         """Why a run has no scores: the last line of its latest log; empty if no stage of it began."""
-        logs = [self.root / "logs" / stage / f"{run.name}.log" for stage in ("finetune", "evaluate")]
+        folders = [self.root, *self.root.glob("folds/*")]
+        logs = [at / "logs" / stage / f"{run.name}.log" for at in folders for stage in ("finetune", "evaluate")]
         latest = max((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime, default=None)
         said = [line.strip() for line in latest.read_text(errors="replace").splitlines()] if latest else []
         return next((line.removeprefix("- ") for line in reversed(said) if line), "")
@@ -138,13 +139,15 @@ class Results:
     @cached_property
     def benchmarks(self) -> pd.DataFrame:
         """Seconds, peak memory in MiB and number of jobs per stage, from Snakemake's benchmark files."""
-        folder, rows = self.root / "benchmarks", []
-        for path in sorted(folder.rglob("*.tsv")):
+        rows = []
+        folders = [self.root / "benchmarks", *sorted(self.root.glob("folds/*/benchmarks"))]
+        for path in sorted(path for folder in folders for path in folder.rglob("*.tsv")):
             try:
                 table = pd.read_csv(path, sep="\t", dtype=str)
             except (OSError, ValueError):
                 continue
-            stage = path.relative_to(folder).parts[0].removesuffix(".tsv")
+            parts = path.relative_to(self.root).parts
+            stage = parts[parts.index("benchmarks") + 1].removesuffix(".tsv")
             rows += [(stage, number(r.get("s")), number(r.get("max_rss"))) for r in table.to_dict("records")]
         frame = pd.DataFrame(rows, columns=["stage", "seconds", "memory"])
         return frame.groupby("stage", sort=False).agg(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tmcnet.config import Run
+from tmcnet.config import Budget, Run
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.palette import Series, series_order
 
@@ -26,26 +26,26 @@ Standing = Literal["best", "not worse", "worse", "not compared"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its interval; the limits are NaN where none is known."""
+    """A mean over runs with its interval; the limits are NaN where none is known."""
 
     mean: float
     low: float
     high: float
-    seeds: int
+    runs: int
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference `a - b` of one metric at one label fraction.
+    """A paired difference `a - b` of one metric with the same labels.
 
     Attributes:
         p: Two-sided p-value, corrected for the number of comparisons where the file says so; NaN where unknown.
         significant: Whether that p-value is small enough.
-        seeds: Pairs of runs behind it, 0 where not told.
+        runs: Pairs of runs behind it, 0 where not told.
     """
 
     metric: str
-    fraction: float
+    budget: Budget
     a: Series
     b: Series
     difference: float
@@ -53,7 +53,7 @@ class Comparison:
     high: float
     p: float
     significant: bool
-    seeds: int
+    runs: int
 
     @property
     def reliable(self) -> bool:
@@ -82,9 +82,11 @@ class Scores:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """`metrics.csv`, one row a run."""
+        """`metrics.csv`, one row a run, with a column `budget` of the names of label budgets."""
         table = read_table(self.root / "metrics.csv")
-        return table if {"network", "variant", "method", "fraction"} <= set(table.columns) else pd.DataFrame()
+        if not {"network", "variant", "method", "fraction", "seed"} <= set(table.columns):
+            return pd.DataFrame()
+        return table.assign(budget=[_budget(row).name for row in table.to_dict("records")])
 
     @cached_property
     def series(self) -> list[Series]:
@@ -95,91 +97,97 @@ class Scores:
         return sorted((Series(*map(str, row)) for row in rows), key=series_order)
 
     @cached_property
-    def fractions(self) -> list[float]:
-        """Label fractions in percent, ascending."""
-        return [] if self.table.empty else sorted(float(f) for f in self.table["fraction"].unique())
+    def budgets(self) -> list[Budget]:
+        """Label budgets, ascending."""
+        return [] if self.table.empty else sorted(map(Budget.parse, self.table["budget"].unique()))
 
     @cached_property
-    def seeds(self) -> int:
-        """Fewest seeds behind any mean."""
+    def runs(self) -> int:
+        """Fewest runs behind any mean."""
         return (
             0
             if self.table.empty
-            else int(self.table.groupby(["network", "variant", "method", "fraction"]).size().min())
+            else int(self.table.groupby(["network", "variant", "method", "budget"]).size().min())
         )
 
-    def rows(self, series: Series, fraction: float) -> pd.DataFrame:
-        """The runs of one series at one label fraction."""
+    def rows(self, series: Series, budget: Budget) -> pd.DataFrame:
+        """The runs of one series with one label budget."""
         t = self.table
         same = (t["network"] == series.network) & (t["variant"] == series.variant) & (t["method"] == series.method)
-        return t[same & (t["fraction"] == fraction)]
+        return t[same & (t["budget"] == budget.name)]
 
-    def estimate(self, series: Series, fraction: float, metric: str) -> Estimate | None:
-        """Mean over seeds and interval, or None where nothing was run."""
-        rows = self.rows(series, fraction)
+    def estimate(self, series: Series, budget: Budget, metric: str) -> Estimate | None:
+        """Mean over runs and interval, or None where nothing was run."""
+        rows = self.rows(series, budget)
         if rows.empty or metric not in rows:
             return None
-        known = self._headline.get((series, fraction), {}).get(metric)
+        known = self._headline.get((series, budget), {}).get(metric)
         limits = (
             (number(known.get("low")), number(known.get("high"))) if isinstance(known, dict) else (np.nan, np.nan)
         )
-        return Estimate(float(rows[metric].mean()), *limits, seeds=len(rows))
+        return Estimate(float(rows[metric].mean()), *limits, runs=len(rows))
 
     @cached_property
-    def _headline(self) -> dict[tuple[Series, float], dict[str, Any]]:
+    def _headline(self) -> dict[tuple[Series, Budget], dict[str, Any]]:
         return dict(_headline_entries(read_json(self.root / "metrics.json")))
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """The paired differences: starts first, then networks, by fraction."""
+        """The paired differences: starts first, then networks, by label budget."""
         rows = read_table(self.root / "comparisons.csv").to_dict("records")
         found = [c for row in rows if (c := _comparison(row))]
         return sorted(found, key=_comparison_order)
 
-    def comparison(self, a: Series, b: Series, fraction: float, metric: str) -> Comparison | None:
+    def comparison(self, a: Series, b: Series, budget: Budget, metric: str) -> Comparison | None:
         """The paired difference `a - b`, or None where the two were not compared."""
         for c in self.comparisons:
-            if (c.fraction, c.metric) == (fraction, metric) and {c.a, c.b} == {a, b}:
+            if (c.budget, c.metric) == (budget, metric) and {c.a, c.b} == {a, b}:
                 return c if c.a == a else c.reversed()
         return None
 
-    def leader(self, fraction: float, metric: str, among: Iterable[Series] | None = None) -> Series | None:
-        """The series with the best mean at a label fraction, of some or of all; None where none was run."""
+    def leader(self, budget: Budget, metric: str, among: Iterable[Series] | None = None) -> Series | None:
+        """The series with the best mean with a label budget, of some or of all; None where none was run."""
         means = {
             series: found.mean
             for series in (self.series if among is None else among)
-            if (found := self.estimate(series, fraction, metric)) and found.mean == found.mean
+            if (found := self.estimate(series, budget, metric)) and found.mean == found.mean
         }
         return max(means, key=lambda series: means[series]) if means else None
 
-    def standing(self, series: Series, leader: Series, fraction: float, metric: str) -> Standing:
-        """How a series stands against the best at its label fraction, as far as paired differences tell."""
+    def standing(self, series: Series, leader: Series, budget: Budget, metric: str) -> Standing:
+        """How a series stands against the best with its label budget, as far as paired differences tell."""
         if series == leader:
             return "best"
-        found = self.comparison(leader, series, fraction, metric)
+        found = self.comparison(leader, series, budget, metric)
         if found is None or found.low != found.low:
             return "not compared"
         return "worse" if found.reliable and found.difference > 0 else "not worse"
 
     def best(self, metric: str) -> dict[tuple[str, str], Run]:
-        """Per network and variant, the best run at the largest fraction that it was run with."""
+        """Per network and variant, the best run with the largest label budget that it was run with."""
         found: dict[tuple[str, str], Run] = {}
         for series in self.series:
             rows = self.table[(self.table["network"] == series.network) & (self.table["variant"] == series.variant)]
-            rows = rows[rows["fraction"] == rows["fraction"].max()].sort_values(metric, ascending=False)
-            row = rows.iloc[0]
+            budget = max(map(Budget.parse, rows["budget"]))
+            row = rows[rows["budget"] == budget.name].sort_values(metric, ascending=False).iloc[0]
             found[series.network, series.variant] = Run(
-                series.network, series.variant, str(row["method"]), float(row["fraction"]), int(row["seed"])
+                series.network, series.variant, str(row["method"]), budget, int(row.get("draw", 1)), int(row["seed"])
             )
         return found
 
 
-def _headline_entries(tree: dict[str, Any]) -> Iterator[tuple[tuple[Series, float], dict[str, Any]]]:
+def _budget(row: dict[Any, Any]) -> Budget:
+    """The label budget that a row of a table names by points or fraction."""
+    points = number(row.get("points"))
+    return Budget("R", number(row["fraction"])) if points != points else Budget("P", points)
+
+
+def _headline_entries(tree: dict[str, Any]) -> Iterator[tuple[tuple[Series, Budget], dict[str, Any]]]:
     """Walk `{network-variant: {method: {R5: {miou: {mean, low, high}}}}}`."""
     for network, methods in tree.items():
-        for method, fractions in methods.items() if isinstance(methods, dict) else ():
-            for fraction, entry in fractions.items() if isinstance(fractions, dict) else ():
-                yield (parse_series(f"{network}__{method}"), number(str(fraction).removeprefix("R"))), entry
+        for method, budgets in methods.items() if isinstance(methods, dict) else ():
+            for budget, entry in budgets.items() if isinstance(budgets, dict) else ():
+                yield (parse_series(f"{network}__{method}"), Budget.parse(str(budget))), entry
 
 
 def parse_series(key: str) -> Series:
@@ -191,16 +199,16 @@ def parse_series(key: str) -> Series:
 
 def _comparison_order(c: Comparison) -> tuple[object, ...]:
     other_network = (c.a.network, c.a.variant) != (c.b.network, c.b.variant)
-    return (other_network, series_order(c.a), series_order(c.b), c.fraction)
+    return (other_network, series_order(c.a), series_order(c.b), c.budget)
 
 
 def _comparison(row: dict[Any, Any]) -> Comparison | None:
     if not {"metric", "fraction", "a", "b", "difference", "low", "high"} <= set(row):
         return None
-    seeds = number(row.get("n_seeds", 0))
+    runs = number(row.get("n_runs", 0))
     found = Comparison(
         metric=str(row["metric"]),
-        fraction=number(row["fraction"]),
+        budget=_budget(row),
         a=parse_series(str(row["a"])),
         b=parse_series(str(row["b"])),
         difference=number(row["difference"]),
@@ -208,7 +216,7 @@ def _comparison(row: dict[Any, Any]) -> Comparison | None:
         high=number(row["high"]),
         p=number(row.get("p_holm", row.get("p"))),
         significant=str(row.get("significant", True)) == "True",
-        seeds=0 if np.isnan(seeds) else int(seeds),
+        runs=0 if np.isnan(runs) else int(runs),
     )
     return found.oriented()
 

@@ -121,7 +121,7 @@ def _alignment_pictures(results: Results) -> list[Block]:
     for scene, record in list(results.alignments.items())[:_MOST_PICTURES]:
         path = results.root / "scenes" / scene / "alignment.png"
         if path.exists():
-            content, ending, width, height = shrink(path.read_bytes(), 1000)
+            content, ending, width, height = shrink(path.read_bytes(), 1300)
             title, alt, caption = _picture_texts(str(record.get("status")))
             picture = Picture(title, f"{alt}, scene {scene}", data_uri(content, ending), width, height)
             pictures.append(Gallery(f"Scene {scene}: {caption}.", [picture], True))
@@ -135,8 +135,8 @@ def _picture_texts(status: str) -> tuple[str, str, str]:
     """Title, text for those who cannot see it, and caption of a picture of an alignment."""
     if status == "single_sensor":
         return "one sensor", "Image of the only sensor", "the image of the only sensor"
-    alt = "Checkerboard of optical and second sensor before and after, and displacement vectors"
-    return "before and after", alt, "both sensors in a checkerboard, and the displacements"
+    alt = "Checkerboard of optical and second sensor before and after, displacement vectors and residuals"
+    return "before and after", alt, "both sensors in a checkerboard, the displacements and what is left of them"
 
 
 def tiles(results: Results) -> Section:
@@ -207,7 +207,17 @@ def _method_text(results: Results) -> str:
     gap = (
         f" Class shares of a part differ from those of the whole by at most {100 * deviation:.1f} percentage points."
     )
-    return f"{how}{lost}{gap if deviation == deviation else ''}"
+    return f"{how}{_folds_text(results)}{lost}{gap if deviation == deviation else ''}"
+
+
+def _folds_text(results: Results) -> str:
+    splits = results.config.splits
+    if splits.folds is None:
+        return ""
+    return (
+        f" They are divided into {splits.folds} folds, each of which is tested once, by networks trained without it; "
+        f"this section shows the division in which fold {splits.fold} is tested."
+    )
 
 
 def _range(found: Mapping[str, Any]) -> list[Text]:
@@ -234,5 +244,8 @@ def _lists(manifest: dict[str, Any]) -> Table:
         for name, record in manifest.get("lists", {}).items()
         if isinstance(record, dict)
     ]
-    caption = "Lists of tiles: the parts and the nested label fractions (trainR5 is 5 %, _s2 the second draw)."
+    caption = (
+        "Lists of tiles: the parts and the nested label fractions (trainR5 is 5 %, trainP10 ten points of each "
+        "class, _s2 the second draw)."
+    )
     return Table("splits", caption, ["List", "Tiles", "SHA-256 (start)"], rows, frozenset({1}))

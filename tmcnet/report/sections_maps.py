@@ -8,7 +8,18 @@ from itertools import islice
 import numpy as np
 
 from tmcnet.config import Run
-from tmcnet.report.blocks import Heading, Legend, Note, Section, Table, Text, number_text, percent, plural
+from tmcnet.report.blocks import (
+    Heading,
+    Legend,
+    Note,
+    Section,
+    Table,
+    Text,
+    labels_phrase,
+    number_text,
+    plural,
+    replicate,
+)
 from tmcnet.report.imagery import Painter, Place, places
 from tmcnet.report.palette import METRIC_NAMES, Series
 from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG
@@ -50,7 +61,7 @@ def maps(results: Results, painter: Painter) -> Section:
         return section
     run = next(iter(found))
     label = Series(run.network, run.variant, run.method).label
-    who = f"{label}, {percent(run.fraction)} of the labels, seed {run.seed}"
+    who = f"{label}, {labels_phrase(run.budget)}, {replicate(run)}"
     metric = METRIC_NAMES[results.config.report.metric]
     section.blocks.append(Text(f"The tiles below are drawn with the mapped run of the best {metric}: {who}."))
     section.blocks.append(_legend(results))
@@ -115,7 +126,7 @@ def extremes(results: Results) -> Section:
         return section
     label = Series(run.network, run.variant, run.method).label
     section.blocks.append(
-        Text(f"Overall accuracy per test tile of {label}, {percent(run.fraction)} of the labels, seed {run.seed}.")
+        Text(f"Overall accuracy per test tile of {label}, {labels_phrase(run.budget)}, {replicate(run)}.")
     )
     section.blocks.append(_extreme_table(scores))
     return section

@@ -17,8 +17,8 @@ from tmcnet.report.blocks import (
     Table,
     Text,
     Verdict,
+    labels_text,
     number_text,
-    percent,
     plural,
 )
 from tmcnet.report.figures_scores import label_efficiency
@@ -60,6 +60,8 @@ GLOSSARY = (
     ),
     ("Calibration, ECE", "Of pixels mapped with 80 % confidence, 80 % should be right. ECE is the mean gap."),
     ("Label fraction", "The share of training tiles whose labels the network saw; pre-training sees images only."),
+    ("Points", "Labelled pixels of each class, drawn over all training tiles; no other label was seen."),
+    ("Draw", "Which tiles or pixels are labelled is drawn at random, several times: such a drawing, by its number."),
     ("Random start", "The network learns from labels alone. What pre-training is worth is judged against it."),
     (
         "Variant",
@@ -97,8 +99,11 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     parts = ", ".join(f"{len(t)} {p}" for p, t in results.parts.items()) or "not divided yet"
     networks = dict.fromkeys(network_label(r.network, r.variant) for r in sorted(config.runs, key=series_order))
     starts = dict.fromkeys("random start" if r.method == RANDOM_START else r.method for r in config.runs)
-    fractions = ", ".join(percent(f) for f in sorted({r.fraction for r in config.runs}))
-    seeds = len({r.seed for r in config.runs})
+    budgets = sorted({r.budget for r in config.runs})
+    fractions, points = ([b for b in budgets if b.kind == kind] for kind in ("R", "P"))
+    labels = [f"{', '.join(map(labels_text, fractions))} of the training tiles"] if fractions else []
+    labels += [f"{', '.join(map(labels_text, points))} of each class"] if points else []
+    draws, seeds = (len({getattr(r, what) for r in config.runs}) for what in ("draw", "seed"))
     done = f"{len(results.scored)} of {plural(len(config.runs), 'run')}"
     return [
         ("Data", data),
@@ -107,7 +112,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("Tiles per part", parts),
         ("Networks", ", ".join(networks)),
         ("Starts", ", ".join(starts)),
-        ("Labels used", f"{fractions} of the training tiles, {plural(seeds, 'seed')}"),
+        ("Labels used", f"{'; '.join(labels)}; {plural(draws, 'draw')}, {plural(seeds, 'seed')}"),
         ("Evaluated", done),
     ]
 

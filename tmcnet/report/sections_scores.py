@@ -17,8 +17,8 @@ from tmcnet.report.blocks import (
     Section,
     Table,
     Text,
+    labels_text,
     number_text,
-    percent,
     plural,
 )
 from tmcnet.report.figures_scores import Matrix, class_iou, confusion, label_efficiency, reliability
@@ -48,10 +48,11 @@ def pretrain(results: Results) -> Section:
         final = [_last(table, c) for c in ("loss", "effective_rank", "retrieval_optical_to_sar")]
         seconds = number(results.summary("pretrain", method).get("seconds"))
         digits = zip(final, (3, 1, 3), strict=True)
-        rows.append([method, config.variant, *(number_text(v, d) for v, d in digits), number_text(seconds, 0)])
-    columns = ["Method", "Variant", "Last loss", "Effective rank", "Retrieval", "Seconds"]
-    caption = "Pre-training methods at their last step. Losses of different variants are not comparable."
-    section.blocks.append(Table("pretraining", caption, columns, rows, frozenset({2, 3, 4, 5})))
+        told = [method, config.method, config.variant]
+        rows.append([*told, *(number_text(v, d) for v, d in digits), number_text(seconds, 0)])
+    columns = ["Name", "Method", "Variant", "Last loss", "Effective rank", "Retrieval", "Seconds"]
+    caption = "Pre-training at its last step. Losses of different methods or variants are not comparable."
+    section.blocks.append(Table("pretraining", caption, columns, rows, frozenset({3, 4, 5, 6})))
     return section
 
 
@@ -100,6 +101,13 @@ def scores(results: Results) -> Section:
         return section
     shown = [metric for metric in METRICS if metric in results.scores.table]
     section.blocks.append(label_efficiency(results, shown, "label_efficiency"))
+    if results.config.splits.folds:
+        section.blocks.append(
+            Text(
+                f"All scores are of {results.config.splits.folds} folds together: each labelled tile was predicted "
+                "once, by a network that had seen nothing of its block. Curves and maps are those of one fold."
+            )
+        )
     section.blocks += tables_scores.score_table(results)
     section.blocks += tables_scores.withheld_table(results)
     section.blocks += tables_scores.comparison_table(results)
@@ -132,7 +140,7 @@ def best_runs(results: Results) -> list[Run]:
 
 
 def _class_table(results: Results, runs: list[Run]) -> Table:
-    heads = [f"{Series(r.network, r.variant, r.method).label}, {percent(r.fraction)}" for r in runs]
+    heads = [f"{Series(r.network, r.variant, r.method).label}, {labels_text(r.budget)}" for r in runs]
     records = [results.evaluation(r).get("iou", {}) for r in runs]
     rows = [[n, *(number_text(number(r.get(n))) for r in records)] for n in results.classes.names]
     frame = pd.DataFrame(
@@ -158,7 +166,7 @@ def calibration(results: Results) -> Section:
         record = results.evaluation(run)
         scaled = record["calibration"].get("scaled", {})
         errors = [number_text(number(e)) for e in (record.get("ece"), scaled.get("ece"))]
-        rows.append([Series(run.network, run.variant, run.method).label, percent(run.fraction), *errors])
+        rows.append([Series(run.network, run.variant, run.method).label, labels_text(run.budget), *errors])
     caption = (
         "Expected calibration error (ECE): the mean gap between confidence and accuracy; 0 is perfect. “Scaled” is "
         "after dividing the logits by a temperature fitted on the validation part."
@@ -192,6 +200,7 @@ def runs_table(results: Results) -> Details | None:
         "variant",
         "method",
         "fraction",
+        *[column for column in ("points", "draw") if column in table],
         "seed",
         *[m for m in (*METRICS, *PLAIN_METRICS) if m in table],
     ]

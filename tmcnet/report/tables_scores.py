@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from tmcnet.config import PIXELWISE, Run
-from tmcnet.report.blocks import DASH, MINUS, Block, Heading, Note, Table, Text, number_text, percent
+from tmcnet.config import PIXELWISE, Budget, Run
+from tmcnet.report.blocks import DASH, MINUS, Block, Heading, Note, Table, Text, labels_text, number_text
 from tmcnet.report.files import number
 from tmcnet.report.palette import METRIC_NAMES as NAMES
 from tmcnet.report.palette import Series, method_label, network_label, series_order
@@ -23,35 +23,37 @@ _COLUMNS = (*METRICS, *PLAIN_METRICS)
 
 
 def score_table(results: Results) -> list[Block]:
-    """Means of all series at all label fractions, and marks by how they stand against the best."""
+    """Means of all series at all label budgets, and marks by how they stand against the best."""
     scores, rows, frame = results.scores, [], []
-    leaders = {(f, m): scores.leader(f, m) for f in scores.fractions for m in METRICS if scores.comparisons}
+    leaders = {(f, m): scores.leader(f, m) for f in scores.budgets for m in METRICS if scores.comparisons}
     for series in scores.series:
-        for fraction in scores.fractions:
-            known = {m: e for m in _COLUMNS if (e := scores.estimate(series, fraction, m))}
+        for budget in scores.budgets:
+            known = {m: e for m in _COLUMNS if (e := scores.estimate(series, budget, m))}
             if not known:
                 continue
             standings = {
-                m: scores.standing(series, leader, fraction, m)
+                m: scores.standing(series, leader, budget, m)
                 for m in METRICS
-                if m in known and (leader := leaders.get((fraction, m)))
+                if m in known and (leader := leaders.get((budget, m)))
             }
-            head = [*_names(series), percent(fraction)]
-            count = max(e.seeds for e in known.values())
+            head = [*_names(series), labels_text(budget)]
+            count = max(e.runs for e in known.values())
             marks = {m: MARKS[standing] for m, standing in standings.items()}
             cells = [marks.get(m, "") + _estimate_text(known.get(m)) for m in _COLUMNS]
             rows.append([*head, str(count), *cells])
             frame.append(
                 {
                     **series.__dict__,
-                    "fraction": fraction,
-                    "seeds": count,
+                    "budget": budget.name,
+                    "runs": count,
                     **{f"{m}_{k}": getattr(e, k) for m, e in known.items() for k in ("mean", "low", "high")},
                     **{f"{m}_standing": standing for m, standing in standings.items()},
                 }
             )
-    caption = f"Means over seeds with {_level(results)} intervals, on the test part."
-    columns = ["Network", "Start", "Labels", "Seeds", *(NAMES[m] for m in _COLUMNS)]
+    caption = (
+        f"Means over runs (draws of the labels and run seeds) with {_level(results)} intervals, on the test part."
+    )
+    columns = ["Network", "Start", "Labels", "Runs", *(NAMES[m] for m in _COLUMNS)]
     numeric = frozenset(range(2, len(columns)))
     table = Table("scores", caption, columns, rows, numeric, heads=3, frame=pd.DataFrame(frame))
     return [table, Text(_legend(results))] if scores.comparisons else [table]
@@ -66,7 +68,7 @@ def _names(series: Series) -> tuple[str, str]:
 def _legend(results: Results) -> str:
     within = f"within {results.config.evaluate.boundary_tolerance} pixels"
     return (
-        "Marks compare the means of a column at the same label fraction. “*”: the best mean, or not significantly "
+        "Marks compare the means of a column with the same labels. “*”: the best mean, or not significantly "
         "worse than it. “°”: not compared with the best. No mark: significantly worse than the best, after Holm's "
         f"correction. {NAMES['boundary_f1']} (boundaries count as found {within}) and {NAMES['ece']} have no paired "
         "differences and thus no marks."
@@ -87,20 +89,20 @@ def _estimate_text(estimate: Estimate | None) -> str:
 
 def withheld_table(results: Results) -> list[Block]:
     """What is left of the scores when either sensor is missing; no table where that was not tried."""
-    groups: dict[tuple[Series, float], list[Run]] = {}
+    groups: dict[tuple[Series, Budget], list[Run]] = {}
     for run in results.scored:
         if results.evaluation(run).get("withheld"):
-            groups.setdefault((Series(run.network, run.variant, run.method), run.fraction), []).append(run)
+            groups.setdefault((Series(run.network, run.variant, run.method), run.budget), []).append(run)
     if not groups:
         return []
     metric = results.config.report.metric
     rows, frame = [], []
-    for (series, fraction), runs in sorted(groups.items(), key=lambda item: (series_order(item[0][0]), item[0][1])):
+    for (series, budget), runs in sorted(groups.items(), key=lambda item: (series_order(item[0][0]), item[0][1])):
         means = _withheld_means(results, runs, metric)
-        rows.append([*_names(series), percent(fraction), str(len(runs)), *map(number_text, means.values())])
-        frame.append({**series.__dict__, "fraction": fraction, "seeds": len(runs), **means})
-    caption = f"{NAMES[metric]} on the test part with both sensors, and with one of them hidden: means over seeds."
-    columns = ["Network", "Start", "Labels", "Seeds", "Both sensors", "Optical hidden", "SAR hidden"]
+        rows.append([*_names(series), labels_text(budget), str(len(runs)), *map(number_text, means.values())])
+        frame.append({**series.__dict__, "budget": budget.name, "runs": len(runs), **means})
+    caption = f"{NAMES[metric]} on the test part with both sensors, and with one of them hidden: means over runs."
+    columns = ["Network", "Start", "Labels", "Runs", "Both sensors", "Optical hidden", "SAR hidden"]
     numeric = frozenset(range(2, len(columns)))
     table = Table("withheld", caption, columns, rows, numeric, heads=3, frame=pd.DataFrame(frame))
     share = results.config.finetune.modality_dropout
@@ -133,16 +135,18 @@ def comparison_table(results: Results) -> list[Block]:
         return [heading, Note("No paired differences were computed (comparisons.csv).")]
     rows = [_comparison_row(c) for c in found[:_MOST_COMPARISONS]]
     level = f"{_level(results)} interval"
-    columns = ["A", "B", "Labels", f"A {MINUS} B", level, "p (Holm)", "Seeds", "Significant (Holm)"]
+    columns = ["A", "B", "Labels", f"A {MINUS} B", level, "p (Holm)", "Runs", "Significant (Holm)"]
     left_out = f" The first {_MOST_COMPARISONS} of {len(found)}." if len(found) > _MOST_COMPARISONS else ""
     caption = f"Paired differences in {NAMES[metric]}; tables/comparisons.csv has all metrics.{left_out}"
-    frame = pd.DataFrame([{**c.__dict__, "a": c.a.key, "b": c.b.key} for c in results.scores.comparisons])
+    frame = pd.DataFrame(
+        [{**c.__dict__, "a": c.a.key, "b": c.b.key, "budget": c.budget.name} for c in results.scores.comparisons]
+    )
     table = Table("comparisons", caption, columns, rows, frozenset({2, 3, 4, 5, 6}), heads=2, frame=frame)
     limit = f"{100 * (1 - results.config.evaluate.confidence):.3g} %"
     text = (
-        "Each difference compares the same test tiles under the same seeds. A difference is called significant, or "
-        f"reliable, where its p-value, corrected for the number of comparisons (Holm), is below {limit} and its "
-        "interval excludes 0."
+        "Each difference compares the same test tiles under the same draws of the labels and run seeds. A difference "
+        "is called significant, or reliable, where its p-value, corrected for the number of comparisons (Holm), is "
+        f"below {limit} and its interval excludes 0."
     )
     return [heading, table, Text(text)]
 
@@ -151,10 +155,10 @@ def _comparison_row(c: Comparison) -> list[str]:
     return [
         c.a.label,
         c.b.label,
-        percent(c.fraction),
+        labels_text(c.budget),
         number_text(c.difference, sign=True),
         f"{number_text(c.low, sign=True)} to {number_text(c.high, sign=True)}",
         number_text(c.p),
-        str(c.seeds or DASH),
+        str(c.runs or DASH),
         "significant" if c.reliable else "not significant",
     ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tmcnet.config import PIXELWISE, RANDOM_START, SINGLE_SENSOR
-from tmcnet.report.blocks import number_text, percent, plural
+from tmcnet.config import PIXELWISE, RANDOM_START, SINGLE_SENSOR, Budget
+from tmcnet.report.blocks import labels_phrase, labels_text, number_text, plural
 from tmcnet.report.palette import FUSION, METRIC_NAMES, Series, network_label
 from tmcnet.report.results import Results
 from tmcnet.report.scores import Comparison
 
-FEW_SEEDS = 5
+FEW_RUNS = 5
 
 
 def verdict(results: Results) -> list[str]:
@@ -20,16 +20,16 @@ def verdict(results: Results) -> list[str]:
 
 
 def _pretraining(results: Results, metric: str) -> list[str]:
-    """One sentence a method, at the smallest fraction where it meets a random start of the same network."""
+    """One sentence a method, with the fewest labels where it meets a random start of the same network."""
     pairs = [c for c in results.scores.comparisons if c.metric == metric and _against_random(c)]
     if not pairs:
         return ["Pre-training and random start were not compared, so nothing can be said about pre-training."]
     main = [c for c in pairs if c.a.network == "mssnet"] or pairs
     sentences = []
     for series in dict.fromkeys(c.a for c in main):
-        mine = sorted((c for c in main if c.a == series), key=lambda c: c.fraction)
+        mine = sorted((c for c in main if c.a == series), key=lambda c: c.budget)
         who = f"{series.method} pre-training of {network_label(series.network, series.variant)}"
-        sentences.append(f"At {percent(mine[0].fraction)} of the labels, {who} {_change(mine[0], results)}")
+        sentences.append(f"With {labels_phrase(mine[0].budget)}, {who} {_change(mine[0], results)}")
         if len(mine) > 1:
             sentences.append(_elsewhere(mine[1:]))
     return sentences
@@ -42,10 +42,10 @@ def _against_random(c: Comparison) -> bool:
 
 def _change(c: Comparison, results: Results) -> str:
     level = f"{results.config.evaluate.confidence * 100:g} %"
-    seeds = f", {plural(c.seeds, 'seed')}" if c.seeds else ""
+    runs = f", {plural(c.runs, 'run')} each" if c.runs else ""
     text = (
         f"changed {METRIC_NAMES[c.metric]} by {number_text(c.difference, sign=True)} ({level} interval "
-        f"{number_text(c.low, sign=True)} to {number_text(c.high, sign=True)}{seeds})"
+        f"{number_text(c.low, sign=True)} to {number_text(c.high, sign=True)}{runs})"
     )
     if c.low != c.low or c.high != c.high:
         return f"{text}: without an interval this is no evidence either way."
@@ -54,15 +54,15 @@ def _change(c: Comparison, results: Results) -> str:
     if not c.significant:
         return f"{text}: no reliable difference once the number of comparisons is allowed for (p = {c.p:.2f})."
     what = "gain" if c.difference > 0 else "loss"
-    if 0 < c.seeds < FEW_SEEDS:
-        return f"{text}: a {what} beyond the interval, though from {plural(c.seeds, 'seed')} only."
+    if 0 < c.runs < FEW_RUNS:
+        return f"{text}: a {what} beyond the interval, though from {plural(c.runs, 'run')} each only."
     return f"{text}: a {what} beyond the interval."
 
 
 def _elsewhere(rest: list[Comparison]) -> str:
     metric = METRIC_NAMES[rest[0].metric]
     parts = [
-        f"{number_text(c.difference, sign=True)} at {percent(c.fraction)} ({_judgement(c)})"
+        f"{number_text(c.difference, sign=True)} with {labels_text(c.budget)} ({_judgement(c)})"
         for c in rest
         if c.low == c.low
     ]
@@ -74,18 +74,19 @@ def _judgement(c: Comparison) -> str:
 
 
 def _fusion(results: Results, metric: str) -> list[str]:
-    """One sentence on fusion against each single sensor, at the largest fraction where both started alike."""
+    """One sentence on fusion against each single sensor, with the most labels where both started alike."""
     sentences = []
     for single in SINGLE_SENSOR:
         pairs = [c for c in results.scores.comparisons if c.metric == metric and _fused(c, single)]
         if not pairs:
             continue
         ranks = {n: i for i, n in enumerate(FUSION)}
-        c = min(pairs, key=lambda c: (ranks[c.a.network], c.a.variant == "reference", -c.fraction))
+        pairs.sort(key=lambda c: c.budget, reverse=True)
+        c = min(pairs, key=lambda c: (ranks[c.a.network], c.a.variant == "reference"))
         who = network_label(c.a.network, c.a.variant)
         other = network_label(c.b.network, c.b.variant).replace("Optical", "optical").replace(" only", " alone")
         start = "both from a random start" if c.a.method == RANDOM_START else f"both after {c.a.method} pre-training"
-        lead = f"At {percent(c.fraction)} of the labels, fusing both sensors ({who}) instead of {other}, {start},"
+        lead = f"With {labels_phrase(c.budget)}, fusing both sensors ({who}) instead of {other}, {start},"
         sentences.append(f"{lead} {_change(c, results)}")
     return sentences or ["Fusion and single sensors were not compared, so nothing can be said about fusion."]
 
@@ -99,10 +100,10 @@ def _deep(results: Results, metric: str) -> list[str]:
     pixelwise = [s for s in results.scores.series if s.network in PIXELWISE]
     deep = [s for s in results.scores.series if s.network not in PIXELWISE]
     parts = []
-    for fraction in results.scores.fractions:
-        best = [results.scores.leader(fraction, metric, among) for among in (deep, pixelwise)]
+    for budget in results.scores.budgets:
+        best = [results.scores.leader(budget, metric, among) for among in (deep, pixelwise)]
         if best[0] and best[1]:
-            parts.append(_against_baseline(results, best[0], best[1], fraction))
+            parts.append(_against_baseline(results, best[0], best[1], budget))
     if not parts:
         return []
     lead = (
@@ -111,11 +112,11 @@ def _deep(results: Results, metric: str) -> list[str]:
     return [f"{lead}: {'; '.join(parts)}."]
 
 
-def _against_baseline(results: Results, network: Series, baseline: Series, fraction: float) -> str:
-    """How a network compares with a baseline at one label fraction, with the figures it rests on."""
-    where = f"at {percent(fraction)} of the labels {network.label}"
+def _against_baseline(results: Results, network: Series, baseline: Series, budget: Budget) -> str:
+    """How a network compares with a baseline with one label budget, with the figures it rests on."""
+    where = f"with {labels_phrase(budget)} {network.label}"
     other = baseline.label[:1].lower() + baseline.label[1:]
-    c = results.scores.comparison(network, baseline, fraction, results.config.report.metric)
+    c = results.scores.comparison(network, baseline, budget, results.config.report.metric)
     if c is None or c.low != c.low:
         return f"{where} and {other} were not compared with an interval"
     figures = (
@@ -129,10 +130,10 @@ def _against_baseline(results: Results, network: Series, baseline: Series, fract
 
 def _caution(results: Results) -> list[str]:
     out = []
-    if results.scores.seeds < FEW_SEEDS:
+    if results.scores.runs < FEW_RUNS:
         out.append(
-            f"Some figures rest on {plural(results.scores.seeds, 'seed')}, fewer than {FEW_SEEDS}: "
-            "differences of the size of the spread between seeds mean little."
+            f"Some figures rest on {plural(results.scores.runs, 'run')}, fewer than {FEW_RUNS}: "
+            "differences of the size of the spread between runs mean little."
         )
     if results.missing:
         total = len(results.config.runs)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from tmcnet.config import RANDOM_START, ComputeConfig, FinetuneSettings, ModelCo
 from tmcnet.config.training import LoadParts
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
+from tmcnet.dataset.points import file_of, points_of_each_class, read_tile_points
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
 from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.trained import Trained
-from tmcnet.model.networks import build_network, stack_stems
+from tmcnet.model.networks import STACKED, build_network, split_stem, stack_stems
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import Transfer, read_weights, transfer
 from tmcnet.seeding import derive_seed
@@ -117,7 +118,7 @@ def finetune(
     trained = Trained(network, run, model, sensors, data.classes, data.scaling, looks.best)
     trained.write(out / "weights.safetensors", {"finetune": config.model_dump()})
     curves.write(out / "curves.csv")
-    about = {"run": {"name": run.name, **asdict(run)}, **data.summary(), **_start_summary(network, start)}
+    about = {"run": run.record, **data.summary(), **_start_summary(network, start)}
     seconds = round(time.monotonic() - began, 1)
     (out / "summary.json").write_text(
         json.dumps({**about, **_end_summary(looks), "seconds": seconds}, indent=1) + "\n"
@@ -144,7 +145,7 @@ def _fit_pixelwise(
 
 @dataclass(frozen=True)
 class _Data:
-    """The tiles of a run, and how often each class occurs in its label fraction."""
+    """The tiles of a run, and how often each class occurs in its labels."""
 
     train: TileDataset
     val: TileDataset
@@ -156,7 +157,9 @@ class _Data:
     def settings(self, config: FinetuneSettings, start: Path | None) -> str:
         """What the result depends on beside the network, so that no state is taken up that other data left."""
         weights = hashlib.sha256(start.read_bytes()).hexdigest() if start else RANDOM_START
-        return json.dumps([config.model_dump(), self.scaling.to_dict(), self.train.names, self.val.names, weights])
+        points = {name: points.tolist() for name, points in (self.train.points or {}).items()}
+        tiles = self.train.names, points, self.val.names
+        return json.dumps([config.model_dump(), self.scaling.to_dict(), *tiles, weights])
 
     def summary(self) -> dict[str, Any]:
         """What was learnt from."""
@@ -171,15 +174,17 @@ def _read(
     tiles_root: Path, splits: Path, normalisation: Path, run: Run, config: FinetuneSettings, compute: ComputeConfig
 ) -> _Data:
     store, scaling = TileStore(tiles_root), Normalisation.read(normalisation)
-    train = _tiles(store, splits / f"{run.subset}_RGB.txt", scaling, compute.cache_gib / 2)
-    val = _tiles(store, splits / "val_RGB.txt", scaling, compute.cache_gib / 2)
+    train = _tiles(store, splits, run.subset, scaling, compute.cache_gib / 2)
+    val = _tiles(store, splits, "val", scaling, compute.cache_gib / 2)
     classes = store.classes
     counts = class_counts(train, len(classes))
     balance = class_weights(counts) if config.class_weights else torch.ones(len(classes))
     return _Data(train, val, scaling, classes, counts, balance)
 
 
-def _tiles(store: TileStore, path: Path, scaling: Normalisation, cache_gib: float) -> TileDataset:
+def _tiles(store: TileStore, splits: Path, name: str, scaling: Normalisation, cache_gib: float) -> TileDataset:
+    """The tiles of a list; of a list of points, with these alone as their labels."""
+    path = splits / f"{name}_RGB.txt"
     try:
         names = read_list(path)
     except OSError as error:
@@ -188,7 +193,10 @@ def _tiles(store: TileStore, path: Path, scaling: Normalisation, cache_gib: floa
     if not names:
         remedy = "Take a larger label fraction, or more tiles."
         raise InputError(Problem(str(path), "names no tile", remedy))
-    return TileDataset(store, names, scaling, with_labels=True, cache_gib=cache_gib)
+    points = None
+    if points_of_each_class(name):
+        points = read_tile_points(file_of(splits, name), names, store.classes.names)
+    return TileDataset(store, names, scaling, with_labels=True, cache_gib=cache_gib, points=points)
 
 
 def _build(run: Run, sensors: SensorsConfig, classes: int, model: ModelConfig, seed: int) -> nn.Module:
@@ -205,10 +213,14 @@ def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts)
         raise InputError(Problem(f"run {run.name}", what, f"Only `{RANDOM_START}` starts without weights."))
     if weights is None:
         return Transfer()
-    state, _ = read_weights(weights)
+    state, header = read_weights(weights)
     # counters of batches fit every network of whatever size; they would hide a start that loads nothing else
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    return transfer(network, stack_stems(state) if run.network == "early_fusion" else state, parts)
+    if run.network == "early_fusion":
+        return transfer(network, stack_stems(state), parts)
+    if any(name.startswith(STACKED) for name in state):
+        state = split_stem(state, len(header["config"]["sensors"]["optical"]["bands"]))
+    return transfer(network, state, parts)
 
 
 def _start_summary(network: nn.Module, start: Transfer) -> dict[str, Any]:

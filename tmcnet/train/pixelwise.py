@@ -34,6 +34,9 @@ SOLVER_STEPS = 1000
 LOOKS = 10
 """Looks at the validation part over all boosting rounds."""
 
+FEWEST_IN_LEAF = 20
+"""Pixels in a leaf at least, as scikit-learn has it; fewer where there are few pixels of a class."""
+
 BINS = 255
 """Steps into which each feature is cut before boosting, the most that scikit-learn takes."""
 
@@ -165,6 +168,8 @@ def _fit_boosting(
         max_leaf_nodes=settings.leaves,
         l2_regularization=settings.regularisation,
         early_stopping=False,
+        # of few points, as many in a leaf as scikit-learn asks for would leave trees without a single split
+        min_samples_leaf=min(FEWEST_IN_LEAF, max(1, len(pixels.truth) // (2 * len(np.unique(pixels.truth))))),
         random_state=derive_seed(seed, "boosting") % 2**32,
     )
     edges = _edges(pixels.values)

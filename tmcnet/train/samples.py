@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from tmcnet.dataset.photometric import corrected
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
 from tmcnet.seeding import derive_seed, generator
-from tmcnet.train.augment import draw_placement, take, take_label
+from tmcnet.train.augment import Placement, draw_placement, take, take_label
 from tmcnet.train.stream import indices_of_step
 
 LARGEST_WEIGHT = 10.0
@@ -41,10 +42,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchBuilder:
-    """Makes the batch of a step.
+    """Makes the batch of a step. Where labels are sparse, every crop holds at least one labelled pixel.
 
     Attributes:
-        tiles: The labelled tiles of the fraction.
+        tiles: The labelled tiles of the run.
         config: Batch size, crop size and modality dropout.
         sensors: What the sensors measure, which decides what may be done to their values.
         network: Name of the network.
@@ -73,6 +74,8 @@ class BatchBuilder:
     def _crop(self, index: int, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         tile, crop = self.tiles[index], self.config.crop_size
         placement = draw_placement(tile.truth.shape[0], tile.truth.shape[1], crop, random)
+        if self.tiles.points is not None:
+            placement = over_a_point(placement, tile.truth, crop, random)
         images = take(tile.optical, placement, crop), take(tile.sar, placement, crop)
         return *images, take_label(tile.truth, placement, crop)
 
@@ -88,6 +91,35 @@ class BatchBuilder:
             hidden, first = random.random() < self.config.modality_dropout, random.random() < 0.5
             if hidden and self.network not in SINGLE_SENSOR:
                 (optical if first else sar)[place] = 0
+
+
+def over_a_point(placement: Placement, label: Tensor, crop: int, random: np.random.Generator) -> Placement:
+    """Move a crop to where it holds a random labelled pixel, at a random place; scale, turns and flip stay.
+
+    A crop that shows the tile smaller skips pixels. So it is shifted by up to half a pixel of its own, which centres
+    one on the labelled pixel; by so much it may reach past an edge of the tile.
+
+    Args:
+        placement: A crop of the tile.
+        label: H x W class ids, `IGNORE` for void, of which at least one pixel is labelled.
+        crop: Rows and columns of the crop.
+        random: Generator of this sample.
+    """
+    labelled = torch.nonzero(label != IGNORE)
+    row, col = (int(i) for i in labelled[int(random.integers(len(labelled)))])
+    top, left = (
+        _offset_over(pixel, length, placement.side, crop, random)
+        for pixel, length in zip((row, col), label.shape, strict=True)
+    )
+    return replace(placement, top=top, left=left)
+
+
+def _offset_over(pixel: int, length: int, side: float, crop: int, random: np.random.Generator) -> float:
+    """First row (or column) of a crop of which a pixel is centred on the given one of the tile."""
+    low, high = sorted((0.0, length - side))
+    first = random.uniform(max(low, pixel + 1 - side), min(high, pixel))
+    centre, step = pixel + 0.5, side / crop
+    return centre - (math.floor((centre - first) / step) + 0.5) * step
 
 
 def class_counts(tiles: TileDataset, classes: int) -> Counts:

@@ -27,10 +27,25 @@ try:
 except InputError as error:
     raise WorkflowError(f"The imagery must be mended:\n{error}") from None
 
+# Where the stages from the splits to the weights write: the results folder, and one more for each further fold.
+FOLDS = CONFIG.splits.folders
+
+# Where a run is scored, by the folder of its fold; with cross-validation `evaluate` holds the folds together.
+TESTED = {
+    f"folds/{number}/" if CONFIG.splits.folds else "": folder
+    for number, folder in FOLDS.items()
+}
+
 SCENES = [] if TILED else sorted(ENTRIES)
 
 for key, files in (
     ("pretrain.weights", CONFIG.pretrain.weights),
+    (
+        "pretrain",
+        {"initial_weights": CONFIG.pretrain.initial_weights}
+        if CONFIG.pretrain.initial_weights
+        else {},
+    ),
     ("maps.models", CONFIG.maps.models),
 ):
     missing = [
@@ -60,8 +75,26 @@ def start_weights(wildcards):
     if method == RANDOM_START:
         return []
     return CONFIG.pretrain.weights.get(
-        method, f"{RESULTS}/pretrain/{method}/weights.safetensors"
+        method, f"{RESULTS}/{wildcards.fold}pretrain/{method}/weights.safetensors"
     )
+
+
+def splits_of(wildcards):
+    """The section `splits`, with the fold that is tested."""
+    number = next(n for n, folder in FOLDS.items() if folder == wildcards.fold)
+    return {**section("splits")["splits"], "fold": number}
+
+
+def of_fold(file):
+    """A function that gives a file of the fold in which a run is scored."""
+    return lambda wildcards: str(file).format(
+        fold=TESTED[wildcards.tested], run=wildcards.run
+    )
+
+
+def at_home(file):
+    """A file of the fold that `results_dir/splits` tests, the only one where there is no cross-validation."""
+    return str(file).replace("{fold}", "")
 
 
 def map_weights(wildcards):

@@ -4,22 +4,23 @@
 #   gives: {results_dir}/evaluate/<run>/{metrics.json,tiles.npz}
 #          {results_dir}/maps/<scene>/<run>.tif with <run>_confidence.tif, and maps/<run>.csv; where the config asks
 #          for them <run>_rgb.tif and <run>.gpkg; the names of `maps.models` stand beside those of runs
+#          with cross-validation the same of each fold in {results_dir}/folds/<n>/evaluate/, pooled in evaluate/
 #          {results_dir}/metrics.csv, metrics.json, comparisons.csv, scores.json
 
 
 rule evaluate_run:
     input:
         tiles=rules.make_tiles.output.index,
-        test=rules.make_splits.output.test,
-        val=rules.make_splits.output.val,
-        weights=rules.finetune_run.output.weights,
+        test=of_fold(rules.make_splits.output.test),
+        val=of_fold(rules.make_splits.output.val),
+        weights=of_fold(rules.finetune_run.output.weights),
     output:
-        metrics=f"{RESULTS}/evaluate/{{run}}/metrics.json",
-        tiles=f"{RESULTS}/evaluate/{{run}}/tiles.npz",
+        metrics=f"{RESULTS}/{{tested}}evaluate/{{run}}/metrics.json",
+        tiles=f"{RESULTS}/{{tested}}evaluate/{{run}}/tiles.npz",
     log:
-        f"{RESULTS}/logs/evaluate/{{run}}.log",
+        f"{RESULTS}/{{tested}}logs/evaluate/{{run}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate/{{run}}.tsv"
+        f"{RESULTS}/{{tested}}benchmarks/evaluate/{{run}}.tsv"
     conda:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.finetune_threads
@@ -36,12 +37,42 @@ rule evaluate_run:
         "../scripts/evaluate_run.py"
 
 
+if CONFIG.splits.folds:
+
+    rule pool_folds:
+        input:
+            metrics=expand(
+                rules.evaluate_run.output.metrics, tested=TESTED, allow_missing=True
+            ),
+            tiles=expand(
+                rules.evaluate_run.output.tiles, tested=TESTED, allow_missing=True
+            ),
+        output:
+            metrics=f"{RESULTS}/evaluate/{{run}}/metrics.json",
+            tiles=f"{RESULTS}/evaluate/{{run}}/tiles.npz",
+        log:
+            f"{RESULTS}/logs/pool/{{run}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/pool/{{run}}.tsv"
+        conda:
+            "../envs/tmcnet.yaml"
+        params:
+            run=run_of,
+        message:
+            "Putting the folds of {wildcards.run} together"
+        script:
+            "../scripts/pool_folds.py"
+
+
+SCORES = f"{RESULTS}/evaluate/{{run}}/metrics.json"
+
+
 rule map_scenes:
     input:
         weights=map_weights,
         scenes=rules.make_tiles.input.scenes,
         tiles=rules.make_tiles.output.index,
-        test=rules.make_splits.output.test,
+        test=at_home(rules.make_splits.output.test),
     output:
         table=f"{RESULTS}/maps/{{run}}.csv",
         maps=expand(f"{RESULTS}/maps/{{scene}}/{{{{run}}}}.tif", scene=SCENES),
@@ -74,9 +105,9 @@ rule map_scenes:
 
 rule summarise:
     input:
-        metrics=expand(rules.evaluate_run.output.metrics, run=RUNS),
+        metrics=expand(SCORES, run=RUNS),
         index=rules.make_tiles.output.index,
-        manifest=rules.make_splits.output.manifest,
+        manifest=at_home(rules.make_splits.output.manifest),
     output:
         csv=f"{RESULTS}/metrics.csv",
         json=f"{RESULTS}/metrics.json",

@@ -10,13 +10,13 @@ rule finetune_run:
         normalisation=rules.normalise.output.json,
         start=start_weights,
     output:
-        weights=f"{RESULTS}/finetune/{{run}}/weights.safetensors",
-        curves=f"{RESULTS}/finetune/{{run}}/curves.csv",
-        summary=f"{RESULTS}/finetune/{{run}}/summary.json",
+        weights=f"{RESULTS}/{{fold}}finetune/{{run}}/weights.safetensors",
+        curves=f"{RESULTS}/{{fold}}finetune/{{run}}/curves.csv",
+        summary=f"{RESULTS}/{{fold}}finetune/{{run}}/summary.json",
     log:
-        f"{RESULTS}/logs/finetune/{{run}}.log",
+        f"{RESULTS}/{{fold}}logs/finetune/{{run}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/finetune/{{run}}.tsv"
+        f"{RESULTS}/{{fold}}benchmarks/finetune/{{run}}.tsv"
     conda:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.finetune_threads
@@ -31,7 +31,7 @@ rule finetune_run:
         # A killed run resumes from here; outside the outputs, which Snakemake deletes before a job starts.
         run=run_of,
         finetune=CONFIG.finetune.model_dump(mode="json", exclude={"sweep"}),
-        state=lambda wildcards: f"{RESULTS}/.state/finetune/{wildcards.run}",
+        state=lambda wildcards: f"{RESULTS}/{wildcards.fold}.state/finetune/{wildcards.run}",
     message:
         "Fine-tuning {wildcards.run}"
     script:
@@ -40,4 +40,4 @@ rule finetune_run:
 
 rule finetune:
     input:
-        expand(rules.finetune_run.output, run=RUNS),
+        expand(rules.finetune_run.output, run=RUNS, fold=FOLDS.values()),

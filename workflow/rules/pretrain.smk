@@ -8,14 +8,17 @@ rule pretrain_method:
         tiles=rules.make_tiles.output.index,
         train=rules.make_splits.output.train,
         normalisation=rules.normalise.output.json,
+        # The probe's lists lie beside it; without a probe pre-training depends on no label.
+        probe=rules.make_splits.output.manifest if CONFIG.pretrain.probe.every else [],
+        initial=CONFIG.pretrain.initial_weights or [],
     output:
-        weights=f"{RESULTS}/pretrain/{{method}}/weights.safetensors",
-        curves=f"{RESULTS}/pretrain/{{method}}/curves.csv",
-        summary=f"{RESULTS}/pretrain/{{method}}/summary.json",
+        weights=f"{RESULTS}/{{fold}}pretrain/{{method}}/weights.safetensors",
+        curves=f"{RESULTS}/{{fold}}pretrain/{{method}}/curves.csv",
+        summary=f"{RESULTS}/{{fold}}pretrain/{{method}}/summary.json",
     log:
-        f"{RESULTS}/logs/pretrain/{{method}}.log",
+        f"{RESULTS}/{{fold}}logs/pretrain/{{method}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/pretrain/{{method}}.tsv"
+        f"{RESULTS}/{{fold}}benchmarks/pretrain/{{method}}.tsv"
     # Half of the runs wait for it.
     priority: 10
     conda:
@@ -34,13 +37,17 @@ rule pretrain_method:
             mode="json"
         ),
         pretrain=CONFIG.pretrain.model_dump(mode="json", exclude={"methods", "weights"}),
-        state=lambda wildcards: f"{RESULTS}/.state/pretrain/{wildcards.method}",
+        state=lambda wildcards: f"{RESULTS}/{wildcards.fold}.state/pretrain/{wildcards.method}",
     message:
-        "Pre-training both encoders: {wildcards.method}"
+        "Pre-training: {wildcards.method}"
     script:
         "../scripts/pretrain_method.py"
 
 
 rule pretrain:
     input:
-        expand(rules.pretrain_method.output, method=CONFIG.pretrain.methods),
+        expand(
+            rules.pretrain_method.output,
+            method=CONFIG.pretrain.methods,
+            fold=FOLDS.values(),
+        ),

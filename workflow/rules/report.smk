@@ -38,7 +38,7 @@ rule write_report:
     input:
         inventory=rules.take_inventory.output,
         alignment=rules.make_tiles.input.scenes,
-        manifest=rules.make_splits.output.manifest,
+        manifest=at_home(rules.make_splits.output.manifest),
         pretrain=rules.pretrain.input,
         finetune=rules.finetune.input,
         metrics=rules.summarise.output,

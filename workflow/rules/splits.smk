@@ -2,6 +2,7 @@
 #   needs: {results_dir}/tiles/index.csv (and the training tiles, for the statistics)
 #   gives: {results_dir}/splits/manifest.json, <list>_{RGB,SAR,lbl}.txt and tiles.csv (what each tile was like)
 #          {results_dir}/normalisation.json
+#          all of these once more in {results_dir}/folds/<n>/ for every further fold of a cross-validation
 #          {results_dir}/seed/, on demand: tiles and lists in the layout of the published code
 
 
@@ -9,19 +10,19 @@ rule make_splits:
     input:
         index=rules.make_tiles.output.index,
     output:
-        manifest=f"{RESULTS}/splits/manifest.json",
-        tiles=f"{RESULTS}/splits/tiles.csv",
-        train=f"{RESULTS}/splits/train_RGB.txt",
-        val=f"{RESULTS}/splits/val_RGB.txt",
-        test=f"{RESULTS}/splits/test_RGB.txt",
+        manifest=f"{RESULTS}/{{fold}}splits/manifest.json",
+        tiles=f"{RESULTS}/{{fold}}splits/tiles.csv",
+        train=f"{RESULTS}/{{fold}}splits/train_RGB.txt",
+        val=f"{RESULTS}/{{fold}}splits/val_RGB.txt",
+        test=f"{RESULTS}/{{fold}}splits/test_RGB.txt",
     log:
-        f"{RESULTS}/logs/splits.log",
+        f"{RESULTS}/{{fold}}logs/splits.log",
     benchmark:
-        f"{RESULTS}/benchmarks/splits/all.tsv"
+        f"{RESULTS}/{{fold}}benchmarks/splits/all.tsv"
     conda:
         "../envs/tmcnet.yaml"
     params:
-        **section("splits"),
+        splits=splits_of,
     message:
         "Dividing the tiles into parts and label fractions"
     script:
@@ -33,11 +34,11 @@ rule normalise:
         tiles=rules.make_tiles.output.index,
         train=rules.make_splits.output.train,
     output:
-        json=f"{RESULTS}/normalisation.json",
+        json=f"{RESULTS}/{{fold}}normalisation.json",
     log:
-        f"{RESULTS}/logs/normalise.log",
+        f"{RESULTS}/{{fold}}logs/normalise.log",
     benchmark:
-        f"{RESULTS}/benchmarks/normalise/all.tsv"
+        f"{RESULTS}/{{fold}}benchmarks/normalise/all.tsv"
     conda:
         "../envs/tmcnet.yaml"
     params:
@@ -48,18 +49,18 @@ rule normalise:
         "../scripts/normalise.py"
 
 
-rule verify_splits:
+rule verify_split:
     input:
         index=rules.make_tiles.output.index,
         manifest=rules.make_splits.output.manifest,
     output:
-        touch(f"{RESULTS}/splits/verified"),
+        touch(f"{RESULTS}/{{fold}}splits/verified"),
     log:
-        f"{RESULTS}/logs/verify_splits.log",
+        f"{RESULTS}/{{fold}}logs/verify_splits.log",
     conda:
         "../envs/tmcnet.yaml"
     params:
-        **section("splits"),
+        splits=splits_of,
     message:
         "Recomputing the splits and saying what changed"
     script:
@@ -69,7 +70,7 @@ rule verify_splits:
 rule seed_layout:
     input:
         tiles=rules.make_tiles.output.index,
-        manifest=rules.make_splits.output.manifest,
+        manifest=at_home(rules.make_splits.output.manifest),
     output:
         directory(f"{RESULTS}/seed"),
     log:
@@ -82,6 +83,11 @@ rule seed_layout:
         "../scripts/seed_layout.py"
 
 
+rule verify_splits:
+    input:
+        expand(rules.verify_split.output, fold=FOLDS.values()),
+
+
 rule splits:
     input:
-        rules.make_splits.output.manifest,
+        expand(rules.make_splits.output.manifest, fold=FOLDS.values()),

@@ -23,7 +23,7 @@ report = results / "report.html"
 tables = [results / name for name in ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json")]
 manifest, index = results / "splits" / "manifest.json", results / "tiles" / "index.csv"
 
-forget_outdated(results, config.runs)
+forget_outdated(results, config.runs, config.splits.folders.values())
 try:
     summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, *tables)
 except (InputError, OSError):

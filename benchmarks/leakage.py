@@ -1,0 +1,109 @@
+"""What random tiles promise and blocks do not keep: the same tiles, predicted under both divisions.
+
+Every labelled tile is predicted once under each division, by cross-validation: once by a network that may have seen
+the tiles beside it, once by one that has seen nothing of its block. So both scores are of the same pixels, and
+their difference is due to the neighbours alone. Needs the tiles of the demo (`make report`) and of Zion.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tmcnet.config import Budget, Config, Run, SplitsConfig, load_files
+from tmcnet.dataset.normalise import compute_normalisation
+from tmcnet.dataset.splits import make_splits
+from tmcnet.evaluate.comparisons import read_blocks, read_cells
+from tmcnet.evaluate.evaluate import evaluate_run
+from tmcnet.evaluate.metrics import HEADLINE
+from tmcnet.evaluate.pool import pool_folds
+from tmcnet.evaluate.significance import Resamples, difference, effects_of
+from tmcnet.seeding import generator
+from tmcnet.train.finetune import finetune
+
+DATA = {"demo": ["config/config.yaml"], "zion": ["config/config.yaml", "config/recipes/zion.yaml"]}
+NETWORKS = ("pixel_boosting-baseline", "mssnet-corrected")
+SEEDS = (1, 2)
+FOLDS = 4
+SHOWN = ("oa", "miou")
+
+
+def run() -> None:
+    """Print the scores under both divisions, and their difference with its 95 % interval over blocks and seeds."""
+    print("| data | network | score | random tiles | blocks | promised too much |")
+    print("| --- | --- | --- | ---: | ---: | ---: |")
+    for name, files in DATA.items():
+        config = load_files(files)
+        index = Path(config.results_dir) / "tiles" / "index.csv"
+        if not index.exists():
+            print(f"{index} is missing: run the recipe up to the tiles first (`snakemake ... tiles`).")
+            continue
+        for network in NETWORKS:
+            for row in compare(config, index, network):
+                print(f"| {name} | {network.partition('-')[0]} | {row} |", flush=True)
+
+
+def compare(config: Config, index: Path, network: str) -> Iterator[str]:
+    """Score a network under both divisions.
+
+    Args:
+        config: Settings of the data set; its `splits.block_size` is that of the blocks.
+        index: Table of the tiles.
+        network: Network and variant, as in the names of runs.
+
+    Yields:
+        For each score its name, its value under random tiles and blocks, and the difference.
+    """
+    runs = [Run(*network.split("-"), "random", Budget("R", 100), 1, seed) for seed in SEEDS]
+    divisions = {
+        "random": config.splits.model_copy(update={"block_size": config.tiles.size, "folds": FOLDS}),
+        "blocks": config.splits.model_copy(update={"folds": FOLDS}),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, splits in divisions.items():
+            _cross_validate(config, index.parent, runs, splits, Path(folder, name))
+        # both are resampled by the blocks, which are the larger units
+        blocks = read_blocks(index, _manifest(Path(folder, "blocks")))
+        counts = {}
+        for name in divisions:
+            (scored,) = read_cells(Path(folder, name, "evaluate"), runs, blocks).values()
+            counts[name] = scored.counts
+    random = generator(1, "leakage", network)
+    effects = effects_of(scored.replicates)
+    resamples = Resamples.draw(counts["blocks"].shape[1], effects, 2000, random)
+    for metric in SHOWN:
+        score = HEADLINE[metric]
+        each = [float(score(counts[name].sum(axis=1).astype(np.float64)).mean()) for name in divisions]
+        found = difference(score, counts["random"], counts["blocks"], resamples, 0.95)
+        yield (
+            f"{metric} | {each[0]:.3f} | {each[1]:.3f} | "
+            f"{found.estimate:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+        )
+
+
+def _manifest(folder: Path) -> Path:
+    return folder / "1" / "splits" / "manifest.json"
+
+
+def _cross_validate(config: Config, tiles: Path, runs: list[Run], splits: SplitsConfig, folder: Path) -> None:
+    """Train and score every run once a fold, and pool."""
+    for number in range(1, FOLDS + 1):
+        home = folder / str(number)
+        make_splits(tiles / "index.csv", splits.model_copy(update={"fold": number}), home / "splits")
+        lists = {part: home / "splits" / f"{part}_RGB.txt" for part in ("train", "val", "test")}
+        scaling = home / "normalisation.json"
+        compute_normalisation(tiles, lists["train"], config.sensors, config.normalise, scaling)
+        for run in runs:
+            out = home / "finetune" / run.name
+            finetune(
+                tiles, home / "splits", scaling, run, None, config.finetune, config.model, config.sensors,
+                config.compute, out, home / ".state",
+            )  # fmt: skip
+            weights, scores = out / "weights.safetensors", home / "evaluate" / run.name
+            evaluate_run(tiles, lists["test"], lists["val"], weights, run, config.evaluate, config.compute, scores)
+    for run in runs:
+        parts = [folder / str(number) / "evaluate" / run.name for number in range(1, FOLDS + 1)]
+        pool_folds(parts, run, folder / "evaluate" / run.name)

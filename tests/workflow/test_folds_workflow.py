@@ -1,0 +1,48 @@
+"""Cross-validation: every run is trained once a fold, and its scores are those of all folds together."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+FOLDS = """
+source: {demo: {scenes: 2}}
+splits: {folds: 3, fold: 2, fractions: [100]}
+finetune:
+  sweep: [{networks: [pixel_logistic], fractions: [100], seeds: [1]}]
+pretrain: {methods: {}}
+tracking: {uri: "sqlite:///tracking.db"}
+"""
+RUN = "pixel_logistic-baseline__random__R100__s1"
+
+
+@pytest.mark.xdist_group("folds")
+def test_every_labelled_tile_is_tested_by_a_network_that_has_not_seen_it(snakemake, tmp_path):
+    done = snakemake("evaluate", change=FOLDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = tmp_path / "results"
+    homes = {1: results / "folds" / "1", 2: results, 3: results / "folds" / "3"}
+    tested = []
+    for number, home in homes.items():
+        assert json.loads((home / "splits" / "manifest.json").read_text())["config"]["fold"] == number
+        lists = {part: (home / "splits" / f"{part}_RGB.txt").read_text().split() for part in ("train", "test")}
+        assert not set(lists["train"]) & set(lists["test"])
+        with np.load(results / "folds" / str(number) / "evaluate" / RUN / "tiles.npz") as arrays:
+            assert arrays["names"].tolist() == lists["test"]
+        tested += lists["test"]
+    weights = [(home / "finetune" / RUN / "weights.safetensors").read_bytes() for home in homes.values()]
+    assert len(set(weights)) == 3
+
+    index = pd.read_csv(results / "tiles" / "index.csv")
+    labelled = sorted(index.loc[index["label_share"] > 0, "tile"])
+    with np.load(results / "evaluate" / RUN / "tiles.npz") as arrays:
+        assert arrays["names"].tolist() == sorted(tested) == labelled
+        pixels = int(arrays["confusion"].sum())
+    row = pd.read_csv(results / "metrics.csv").iloc[0]
+    assert (row["n_tiles"], row["n_pixels"]) == (len(labelled), pixels)
+
+    dry = snakemake("evaluate", "verify_splits", "report", change=FOLDS, dry=True)
+    planned = set(re.findall(r"^(\w+) +\d+$", dry.stdout, re.MULTILINE))
+    assert planned - {"total"} == {"verify_split", "verify_splits", "map_scenes", "track", "write_report", "report"}

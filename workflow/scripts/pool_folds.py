@@ -1,0 +1,15 @@
+"""Put the scores of all folds of one run together."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.config import Run
+from tmcnet.evaluate.pool import pool_folds
+
+with logged(snakemake.log[0]):
+    pool_folds(
+        [Path(path).parent for path in snakemake.input.metrics],
+        Run.parse(snakemake.params.run),
+        Path(snakemake.output.metrics).parent,
+    )
