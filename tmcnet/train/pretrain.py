@@ -189,7 +189,8 @@ def pretrain(
     )
     probes = _probes(module.network, tiles, train_list.parent, config, model, curves)
     fit(module, loop, curves, [GradientNorm(curves), *probes])
-    record = _record(config, curves, batch_size, len(names), network) | {"seconds": round(time.monotonic() - began, 1)}
+    record = _record(config, curves, batch_size, len(names), network)
+    record["seconds"] = round(time.monotonic() - began, 1)
     _write(out, network, curves, statistics, settings, record)
     shutil.rmtree(state, ignore_errors=True)
 
