@@ -42,9 +42,11 @@ for key, files in (
     ("pretrain.weights", CONFIG.pretrain.weights),
     (
         "pretrain",
-        {"initial_weights": CONFIG.pretrain.initial_weights}
-        if CONFIG.pretrain.initial_weights
-        else {},
+        (
+            {"initial_weights": CONFIG.pretrain.initial_weights}
+            if CONFIG.pretrain.initial_weights
+            else {}
+        ),
     ),
     ("maps.models", CONFIG.maps.models),
 ):
