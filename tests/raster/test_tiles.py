@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.errors import InputError
+from tmcnet.raster.alignment import Alignment
 from tmcnet.raster.digests import scene_digests
 from tmcnet.raster.io import read_float, read_grid, read_labels
 from tmcnet.raster.tiles import make_tiles, offsets
@@ -204,6 +206,27 @@ def test_only_scenes_for_training_are_cut_and_those_without_label_are_void(sourc
         ("a", "1.000000", "1.000000", ""),
         ("b", "0.000000", "0.000000", ""),
     ]
+
+
+def test_each_tile_tells_how_well_it_is_registered(source):
+    scenes(source, "a", size=400)
+    path = source.json.parent / "scenes" / "a" / "alignment.json"
+    points = [[x, y, 1.0 + (x > 200), 0.0, 1] for x in range(20, 400, 40) for y in range(20, 140, 40)]
+    found = Alignment("aligned", "shift", [[1, 0, 1], [0, 1, 0]], len(points), len(points), 0.5, "", points)
+    path.write_text(json.dumps(json.loads(path.read_text()) | found.to_dict()))
+    rows = {row["tile"]: row for row in cut(source)}
+    assert [rows[f"a_r0_c{x}"]["alignment_px"] for x in (0, 192, 368)] == ["0.000", "0.756", "1.000"]
+    assert [rows[f"a_r368_c{x}"]["alignment_px"] for x in (0, 192, 368)] == ["", "", ""]
+    assert {row["alignment"] for row in rows.values()} == {"0.500000"}
+
+
+def test_tiles_of_a_turned_scene_tell_that_they_are(source):
+    turned = Affine.translation(5e5, 5.4e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
+    scenes(source, "a", transform=turned)
+    (row, *_) = cut(source)
+    assert (row["north_up"], row["pixel_x"], row["pixel_metres"]) == ("0", "10", "10.000000")
+    assert (float(row["x"]), float(row["y"])) == pytest.approx(turned @ (16, 16))
+    assert float(row["radius_metres"]) == pytest.approx(10 * np.hypot(16, 16) / 0.9996, abs=0.02)
 
 
 def test_ready_made_tiles_are_taken_whole_and_decoded(tile_source, write_png_tile):

@@ -50,6 +50,13 @@ class SplitsConfig(Section):
     guard: int = Field(
         0, ge=0, description="Width in pixels of the band kept empty between tiles of different parts."
     )
+    max_misalignment: float | None = Field(
+        None,
+        gt=0,
+        description="Largest residual in pixels (root mean square) that the registration of the sensors may have at "
+        "the control points in and near a tile, `alignment_px` of the index; worse tiles are in no part. Tiles "
+        "without such points stay. null: all stay.",
+    )
     column: str = Field(
         "part", description="Field of the source's pattern that methods `column` and `given` look at."
     )

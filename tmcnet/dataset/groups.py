@@ -9,12 +9,9 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from tmcnet.config import SplitsConfig
-from tmcnet.dataset.ground import pixel_side
+from tmcnet.dataset.ground import MOST_SCENES, near_circles, pixel_side
 from tmcnet.dataset.index import BoolArray, IntArray, TileIndex
 from tmcnet.errors import InputError, Problem
-
-_MOST_BOXES = 2000
-"""Among more scenes than these, all tiles are compared on the ground, rather than scenes first."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,8 @@ def block_number(first: IntArray, length: IntArray, size: int) -> IntArray:
 def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
     """Pairs of tiles with different keys whose windows overlap once one of them is widened by the guard band.
 
-    Windows are compared within scenes and, where the place on the ground is known, between scenes of one CRS.
+    Windows are compared within scenes and, where the place on the ground is known, between scenes of one CRS. Between
+    scenes of different CRSs, or turned ones, circles around the tiles are compared instead, as `near_circles` says.
 
     Args:
         index: The tiles.
@@ -114,7 +112,9 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
     if index.ground is not None and len(index.scenes) > 1:
         of, window = index.ground.crs, index.ground.window
         ground = _close(_in_meeting_scenes(of, window, index.scene, guard), of, window, key, guard)
-        found = np.concatenate([found, ground[index.scene[ground[:, 0]] != index.scene[ground[:, 1]]]])
+        circles = near_circles(index.ground, index.scene, guard)
+        circles = circles[key[circles[:, 0]] != key[circles[:, 1]]]
+        found = np.concatenate([found, ground[index.scene[ground[:, 0]] != index.scene[ground[:, 1]]], circles])
     ordered: IntArray = found[np.lexsort((found[:, 1], found[:, 0]))]
     return ordered
 
@@ -147,7 +147,7 @@ def _in_meeting_scenes(crs: IntArray, window: IntArray, scene: IntArray, guard: 
     ends = window[known, :2] + window[known, 2:]
     frame = pd.DataFrame(np.hstack([window[known, :2], -ends]), columns=["top", "left", "bottom", "right"])
     boxes = frame.assign(crs=crs[known]).groupby(scene[known]).min()
-    if len(boxes) > _MOST_BOXES:
+    if len(boxes) > MOST_SCENES:
         return known
     first, last = boxes[["top", "left"]].to_numpy(), -boxes[["bottom", "right"]].to_numpy()
     meet = (first[:, None] < last[None] + guard).all(axis=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.config import SplitsConfig
-from tmcnet.dataset.ground import COLUMNS, Ground, locate
+from tmcnet.dataset.ground import CIRCLE, COLUMNS, NORTH_UP, Ground, locate
 from tmcnet.dataset.layout import tell
 from tmcnet.errors import InputError, Problem
 
@@ -22,6 +22,7 @@ Names: TypeAlias = npt.NDArray[np.object_]
 
 _TEXT = ["tile", "scene", "role"]
 _WINDOW = ["row", "col", "height", "width"]
+_ALIGNMENT = "alignment_px"
 _REMEDY = "Let the tiling stage write the index anew."
 
 
@@ -40,6 +41,8 @@ class TileIndex:
         field: N values of the column that methods `column` and `given` look at; else None.
         subsets: N label subsets that the source gives, such as `R1;R5`; None unless they are asked for.
         ground: Where the tiles lie on the ground; None where nothing is known.
+        misalignment: N residuals of the registration at the tile in pixels, NaN where not known; None unless they are
+            asked for.
     """
 
     tiles: Names
@@ -52,6 +55,15 @@ class TileIndex:
     field: Names | None
     subsets: Names | None
     ground: Ground | None = None
+    misalignment: npt.NDArray[np.float64] | None = None
+
+    def only(self, chosen: BoolArray) -> TileIndex:
+        """The chosen ones (N flags) of the tiles; numbers of scenes stay."""
+        rows = {name: getattr(self, name) for name in ("tiles", "scene", "window", "labelled", "area")}
+        more = {name: getattr(self, name) for name in ("field", "subsets", "misalignment")}
+        some = rows | {name: values for name, values in more.items() if values is not None}
+        ground = None if self.ground is None else self.ground.only(chosen)
+        return replace(self, ground=ground, **{name: values[chosen] for name, values in some.items()})
 
 
 def read_index(path: Path, config: SplitsConfig) -> TileIndex:
@@ -72,9 +84,10 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
     texts = [*_TEXT, *dict.fromkeys(name for name in (field, subsets) if name)]
     header = pd.read_csv(path, nrows=0).columns.tolist()
     shares = [name for name in header if name.startswith("share_")]
-    _check_columns(path, header, texts, shares)
-    places = [name for name in COLUMNS if name in header]
-    frame = _read(path, texts, [*_WINDOW, "label_share", *shares, *places], "crs" in header)
+    asked = [] if config.max_misalignment is None else [_ALIGNMENT]
+    _check_columns(path, header, [*texts, *asked], shares)
+    places = [name for name in (*COLUMNS, NORTH_UP, *CIRCLE) if name in header]
+    frame = _read(path, texts, [*_WINDOW, "label_share", *shares, *places, *asked], "crs" in header)
     frame = frame[frame["role"] != "predict"].sort_values("tile", kind="stable", ignore_index=True)
     _check_rows(path, frame, shares, field)
     scene, scenes = _scenes(frame)
@@ -94,6 +107,7 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
         frame[field].to_numpy(object) if field else None,
         frame[subsets].to_numpy(object) if subsets else None,
         locate(frame, window),
+        frame[_ALIGNMENT].to_numpy(np.float64) if asked else None,
     )
 
 
@@ -144,6 +158,8 @@ def _check_columns(path: Path, header: list[str], texts: list[str], shares: list
 
 
 def _column_remedy(name: str, header: list[str]) -> str:
+    if name == _ALIGNMENT:
+        return "Let the tiling stage write the index anew, or set `splits.max_misalignment` to null."
     if name == "field_subsets":
         return "Only layout `seed` comes with label subsets; set `splits.given_fractions` to false."
     if name.startswith("field_"):

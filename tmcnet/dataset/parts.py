@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -29,6 +29,7 @@ from tmcnet.dataset.folds import divide_into_folds
 from tmcnet.dataset.groups import Groups, close_pairs, group_tiles
 from tmcnet.dataset.index import BoolArray, IntArray, Names, TileIndex
 from tmcnet.dataset.layout import PARTS, tell
+from tmcnet.dataset.registration import misaligned
 from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import generator
 
@@ -42,20 +43,23 @@ class Division:
     Attributes:
         part: N; number of the part, or `DROPPED`.
         by_guard: N; whether the tile was dropped for being too close to a tile of another part.
-        groups: The groups that were kept together.
+        groups: The groups that were kept together; misaligned tiles belong to none, -1.
+        misaligned: N; whether the tile was dropped for its registration.
     """
 
     part: PartArray
     by_guard: BoolArray
     groups: Groups
+    misaligned: BoolArray
 
 
 def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
     """Divide tiles into parts as the config says.
 
-    Groups are assigned by `balance.assign`, to folds by `folds.divide_into_folds`. Unlabelled tiles of validation and
-    test groups are dropped, and so are tiles too close to another part: rather training than validation tiles, rather
-    validation than test tiles.
+    Misaligned tiles are dropped first, and the others divided as if there were no more. Groups are assigned by
+    `balance.assign`, to folds by `folds.divide_into_folds`. Unlabelled tiles of validation and test groups are
+    dropped, and so are tiles too close to another part: rather training than validation tiles, rather validation than
+    test tiles.
 
     Args:
         index: The tiles.
@@ -65,6 +69,18 @@ def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
     Raises:
         InputError: If a part would be empty, or method `given` meets a value that belongs to no part.
     """
+    lost = misaligned(index, config)
+    if not lost.any():
+        return _divide(index, config, where)
+    some = _divide(index.only(~lost), config, where)
+    part, of = np.full(len(lost), DROPPED, np.int8), np.full(len(lost), -1, np.int64)
+    by_guard = np.zeros(len(lost), bool)
+    part[~lost], of[~lost], by_guard[~lost] = some.part, some.groups.of, some.by_guard
+    return Division(part, by_guard, replace(some.groups, of=of), lost)
+
+
+def _divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
+    """Divide tiles that are all good enough."""
     groups = group_tiles(index, config)
     if config.method == "given":
         start = _given(index, config, where)
@@ -233,4 +249,4 @@ def _checked(
         )
         remedy = "Make `splits.block_size` or `splits.guard` smaller, add labelled scenes, or check `splits.given`."
         raise InputError(Problem(where, what, remedy))
-    return Division(part, by_guard, groups)
+    return Division(part, by_guard, groups, np.zeros(len(part), bool))

@@ -69,10 +69,11 @@ def build(
         "n_groups": division.groups.n,
         "blocks": _blocks(index, division, config),
         "groups": _groups(division),
-        "tiles_on_ground": 0 if index.ground is None else int((index.ground.crs >= 0).sum()),
+        "tiles_on_ground": 0 if index.ground is None else int(index.ground.known.sum()),
         "dropped": index.tiles[division.part == DROPPED].tolist(),
         "dropped_by_guard": int(division.by_guard.sum()),
-        "dropped_unlabelled": int(((division.part == DROPPED) & ~division.by_guard).sum()),
+        "dropped_misaligned": int(division.misaligned.sum()),
+        "dropped_unlabelled": int(((division.part == DROPPED) & ~division.by_guard & ~division.misaligned).sum()),
     }
 
 

@@ -36,7 +36,8 @@ class Splits:
         members: Positions in the index of the tiles of each list.
         given: Names of the lists that the source gives.
         points: The points of those lists that have some.
-        warnings: Sentences about given lists, and about classes with fewer pixels than points are asked for.
+        warnings: Sentences about tiles left out for their registration, about given lists, and about classes with
+            fewer pixels than points are asked for.
     """
 
     division: Division
@@ -106,7 +107,7 @@ def draw(tiles: TileIndex, config: SplitsConfig, where: str) -> Splits:
     points = draw_points(tiles.area[labelled], labelled, tiles.classes, config)
     members.update({name: drawn.tiles for name, drawn in points.items()})
     more += too_few(tiles.area[labelled], tiles.classes, config)
-    return Splits(division, config, members, sorted(given), points, warnings + more)
+    return Splits(division, config, members, sorted(given), points, _misaligned(division, config) + warnings + more)
 
 
 def _check(tiles: TileIndex, splits: Splits, folder: Path) -> None:
@@ -154,6 +155,15 @@ def _given_fractions(
     if unknown:
         warnings.append(f"The source gives no label fractions {', '.join(unknown)}; they are drawn.")
     return given, warnings
+
+
+def _misaligned(division: Division, config: SplitsConfig) -> list[str]:
+    """A sentence where tiles were dropped for their registration."""
+    lost, n = int(division.misaligned.sum()), len(division.part)
+    if not lost:
+        return []
+    why = f"their sensors are off by more than {config.max_misalignment:g} pixels (`splits.max_misalignment`)"
+    return [f"{lost} of {n} tiles are in no part, since {why}."]
 
 
 def _blocks_too_small(config: SplitsConfig, correlation: dict[str, Any]) -> list[str]:

@@ -21,18 +21,16 @@ from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.backscatter import to_db
 from tmcnet.raster.digests import KINDS, RECORD, pixel_digest, require_scenes
 from tmcnet.raster.entry import TRAIN
-from tmcnet.raster.ground import pixel_area
+from tmcnet.raster.ground import GROUND, ground_columns
 from tmcnet.raster.inventory import GEOREFERENCED
 from tmcnet.raster.io import Box, ByteArray, FloatArray, Grid, read_float, read_grid, read_labels
 from tmcnet.raster.io import write_raster as write
 from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.opening import open_raster
 from tmcnet.raster.records import Inventory, Record
+from tmcnet.raster.residuals import Residuals
 from tmcnet.raster.warp import to_dtype
 from tmcnet.store import TileStore
-
-GROUND = ("x", "y", "pixel_x", "pixel_y", "pixel_metres")
-"""Columns of the index that say where on the ground a tile lies."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Tile:
         optical_nodata: Value that means no data there.
         sar: C x H x W, NaN for no data.
         label: H x W ids, 255 for void.
-        alignment: Residual of the registration in pixels, or empty.
+        alignment: Residual of the registration of its scene in pixels, or empty.
+        alignment_px: Residual of the registration at the tile in pixels; None where too few points tell.
     """
 
     name: str
@@ -62,6 +61,7 @@ class Tile:
     sar: FloatArray
     label: ByteArray
     alignment: str = ""
+    alignment_px: float | None = None
 
     @property
     def valid_share(self) -> float:
@@ -155,6 +155,7 @@ class _SceneRow:
     folder: Path
     boxes: Sequence[Box]
     alignment: str
+    residuals: Residuals
 
     def read(self) -> list[Tile]:
         return [self._tile(box) for box in self.boxes]
@@ -173,6 +174,7 @@ class _SceneRow:
             read_float(self.folder / "sar.tif", box),
             read_labels(self.folder / "label.tif", box),
             self.alignment,
+            self.residuals.near(box),
         )
 
 
@@ -212,7 +214,8 @@ def _scene_rows(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[_
     rmse = alignment.get("rmse_px")
     told = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
     rows = sorted({box[0] for box in boxes})
-    return [_SceneRow(record, folder, [box for box in boxes if box[0] == row], told) for row in rows]
+    residuals = Residuals.of(alignment)
+    return [_SceneRow(record, folder, [box for box in boxes if box[0] == row], told, residuals) for row in rows]
 
 
 def _kind_of_number(path: Path) -> tuple[str, float | None]:
@@ -261,32 +264,22 @@ def _row(tile: Tile, valid_share: float, classes: ClassTable) -> dict[str, str]:
         "height": str(height),
         "width": str(width),
         "crs": tile.grid.crs,
-        **_ground(tile.grid),
+        **ground_columns(tile.grid),
         "valid_share": f"{valid_share:.6f}",
         "label_share": f"{labelled / tile.label.size:.6f}",
         **shares,
         "alignment": tile.alignment,
+        "alignment_px": "" if tile.alignment_px is None else f"{tile.alignment_px:.3f}",
         "digest": pixel_digest(tile.optical, tile.sar, tile.label),
         **{f"field_{name}": value for name, value in tile.record.fields.items()},
     }
-
-
-def _ground(grid: Grid) -> dict[str, str]:
-    """Centre of a tile and sides of its pixels in map units, side of a pixel in metres; empty without a CRS."""
-    if not grid.crs:
-        return dict.fromkeys(GROUND, "")
-    x, y = grid.transform @ (grid.width / 2, grid.height / 2)
-    sides = (math.hypot(grid.transform.a, grid.transform.d), math.hypot(grid.transform.b, grid.transform.e))
-    area = pixel_area(grid)
-    values = (f"{x:.6f}", f"{y:.6f}", *(f"{side:.12g}" for side in sides), f"{math.sqrt(area):.6f}" if area else "")
-    return dict(zip(GROUND, values, strict=True))
 
 
 def _table(rows: Sequence[dict[str, str]], classes: ClassTable, records: Sequence[Record]) -> bytes:
     fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
     first = ("tile", "scene", "role", "row", "col", "height", "width", "crs", *GROUND)
     shares = ("valid_share", "label_share", *(f"share_{name}" for name in classes.names))
-    columns = [*first, *shares, "alignment", "digest", *fields]
+    columns = [*first, *shares, "alignment", "alignment_px", "digest", *fields]
     text = io.StringIO()
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     table.writeheader()

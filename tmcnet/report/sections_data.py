@@ -198,10 +198,11 @@ def _method_text(results: Results) -> str:
         "given": "The parts are the ones that the source comes with.",
     }[splits.method]
     dropped = len(manifest.get("dropped", []))
-    unlabelled = manifest.get("dropped_unlabelled", 0)
-    why = f"{plural(dropped - unlabelled, 'tile')} for the guard or for overlap" + (
+    unlabelled, misaligned = manifest.get("dropped_unlabelled", 0), manifest.get("dropped_misaligned", 0)
+    why = f"{plural(dropped - unlabelled - misaligned, 'tile')} for the guard or for overlap" + (
         f", {unlabelled} without labels" if unlabelled else ""
     )
+    why += f", {misaligned} for their registration" if misaligned else ""
     lost = f" Left out: {why}." if dropped else ""
     deviation = number(manifest.get("deviation"))
     gap = (
