@@ -25,6 +25,8 @@ from tmcnet.seeding import generator
 from tmcnet.train.finetune import finetune
 
 DATA = {"demo": ["config/config.yaml"], "zion": ["config/config.yaml", "config/recipes/zion.yaml"]}
+BLOCKS = {"demo": 256, "zion": 384}
+"""Side of the blocks in pixels; tiles have 128."""
 NETWORKS = ("pixel_boosting-baseline", "mssnet-corrected")
 SEEDS = (1, 2)
 FOLDS = 4
@@ -42,17 +44,18 @@ def run() -> None:
             print(f"{index} is missing: run the recipe up to the tiles first (`snakemake ... tiles`).")
             continue
         for network in NETWORKS:
-            for row in compare(config, index, network):
+            for row in compare(config, index, network, BLOCKS[name]):
                 print(f"| {name} | {network.partition('-')[0]} | {row} |", flush=True)
 
 
-def compare(config: Config, index: Path, network: str) -> Iterator[str]:
+def compare(config: Config, index: Path, network: str, block_size: int) -> Iterator[str]:
     """Score a network under both divisions.
 
     Args:
-        config: Settings of the data set; its `splits.block_size` is that of the blocks.
+        config: Settings of the data set.
         index: Table of the tiles.
         network: Network and variant, as in the names of runs.
+        block_size: Side of the blocks in pixels.
 
     Yields:
         For each score its name, its value under random tiles and blocks, and the difference.
@@ -60,7 +63,7 @@ def compare(config: Config, index: Path, network: str) -> Iterator[str]:
     runs = [Run(*network.split("-"), "random", Budget("R", 100), 1, seed) for seed in SEEDS]
     divisions = {
         "random": config.splits.model_copy(update={"block_size": config.tiles.size, "folds": FOLDS}),
-        "blocks": config.splits.model_copy(update={"folds": FOLDS}),
+        "blocks": config.splits.model_copy(update={"block_size": block_size, "folds": FOLDS}),
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, splits in divisions.items():
