@@ -68,7 +68,7 @@ def test_every_encoder_takes_them_over(tmp_path, name):
 
 
 def test_a_grey_image_gives_the_same_whatever_the_number_of_bands():
-    filters, grey = torch.randn(4, 3, 7, 7), torch.randn(1, 1, 12, 12)
+    filters, grey = (torch.randn(*shape, dtype=torch.float64) for shape in ((4, 3, 7, 7), (1, 1, 12, 12)))
     three = torch.conv2d(grey.expand(-1, 3, -1, -1), filters)
     for bands in (3, 6):
         torch.testing.assert_close(torch.conv2d(grey.expand(-1, bands, -1, -1), for_bands(filters, bands)), three)
