@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ import rasterio
 from rasterio.windows import Window
 from scipy import ndimage
 
+from benchmarks.timing import peak_mib
 from tmcnet.config import DemoConfig
 from tmcnet.raster.coregister import estimate
 from tmcnet.raster.windowed import FileImage
@@ -71,7 +71,7 @@ def measure(folder: Path) -> None:
     found = estimate(*images)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     side = images[0].shape[1]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = peak_mib() / 2**10
     middle = np.array([[side / 2, side / 2]])
     moved = ", ".join(f"{v:.2f}" for v in (found.where(middle) - middle)[0])
     print(f"| {side} | {wall:.0f} | {cpu:.0f} | {side**2 / 1e6 / cpu:.2f} | {memory:.2f} | {found.status}, {moved} |")

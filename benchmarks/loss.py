@@ -14,19 +14,16 @@ from tmcnet.loss import TupleNTXent
 
 TEMPERATURE, WEIGHT, EPS = 0.5, 0.1, 1e-8
 MEASURE = """if True:
-    import re, sys, time
-    from pathlib import Path
+    import sys, time
     import torch
+    from benchmarks.timing import peak_mib
     from tmcnet.loss import TupleNTXent
     torch.set_num_threads(1)
     inputs = [torch.randn(int(sys.argv[1]), 64, requires_grad=True) for _ in range(4)]
     options = {"perturbed_views": "both", "wrong_partners": "both"} if sys.argv[3] == "all tuples" else {}
-    def peak():
-        # `ru_maxrss` would start from the peak of the process that started this one.
-        return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**10
-    before, began = peak(), time.process_time()
+    before, began = peak_mib(), time.process_time()
     TupleNTXent(variant=sys.argv[2], **options)(*inputs).backward()
-    print(f"{time.process_time() - began:.1f} | {peak():.0f} | {before:.0f}")
+    print(f"{time.process_time() - began:.1f} | {peak_mib():.0f} | {before:.0f}")
 """
 
 

@@ -98,6 +98,20 @@ def part_totals(index: TileIndex, part: PartArray) -> tuple[FloatArray, FloatArr
     return tiles, np.stack([index.area[m].sum(axis=0, dtype=np.int64) for m in members]).astype(np.float64)
 
 
+def group_totals(index: TileIndex, groups: Groups, labelled: BoolArray) -> tuple[IntArray, FloatArray, FloatArray]:
+    """What there is to be assigned: the D groups with labelled tiles, their tiles (D) and class areas (D x K).
+
+    Args:
+        index: The tiles.
+        groups: All groups.
+        labelled: N; the labelled tiles that count.
+    """
+    counts = np.bincount(groups.of[labelled], minlength=groups.n).astype(np.float64)
+    columns = [np.bincount(groups.of[labelled], area, groups.n) for area in index.area[labelled].T]
+    drawn = np.flatnonzero(counts)
+    return drawn, counts[drawn], np.stack(columns, axis=1).astype(np.float64)[drawn]
+
+
 def strips(
     groups: Groups, drawn: IntArray, counts: FloatArray, shares: FloatArray, n: int, rng: np.random.Generator
 ) -> IntArray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tmcnet.config import SplitsConfig
 from tmcnet.dataset.balance import Wish, assign
-from tmcnet.dataset.finish import STRIPS, TEST, TRAIN, VAL, Finished, Finisher, PartArray, strips
+from tmcnet.dataset.finish import STRIPS, TEST, TRAIN, VAL, Finished, Finisher, PartArray, group_totals, strips
 from tmcnet.dataset.groups import Groups
 from tmcnet.dataset.index import IntArray, TileIndex
 from tmcnet.errors import InputError, Problem
@@ -36,19 +36,15 @@ def divide_into_folds(
         InputError: If there are fewer groups with labelled tiles than folds.
     """
     n = config.folds or 0
-    labelled = np.flatnonzero(index.labelled)
-    counts = np.bincount(groups.of[labelled], minlength=groups.n).astype(np.float64)
-    drawn = np.flatnonzero(counts)
+    drawn, counts, areas = group_totals(index, groups, index.labelled)
     if len(drawn) < n:
         what = f"{len(drawn)} {groups.noun} with labelled tiles cannot be divided into {n} folds"
         remedy = "Make `splits.folds` or `splits.block_size` smaller, or add labelled scenes."
         raise InputError(Problem(where, what, remedy))
-    columns = [np.bincount(groups.of[labelled], area, groups.n) for area in index.area[labelled].T]
-    areas = np.stack(columns, axis=1).astype(np.float64)[drawn]
     equal = [1 / n] * n
-    found = assign(counts[drawn], areas, Wish.of(equal, areas), config.draws, generator(config.seed, "folds"))
+    found = assign(counts, areas, Wish.of(equal, areas), config.draws, generator(config.seed, "folds"))
     rng = generator(config.seed, "strips")
-    pieces = strips(groups, drawn, counts[drawn], np.array(equal), STRIPS, rng)
+    pieces = strips(groups, drawn, counts, np.array(equal), STRIPS, rng)
 
     def finished(folds: IntArray, tested: int) -> Finished:
         return finish(_parts(folds, drawn, groups.n, n, tested))

@@ -14,8 +14,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 import tmcnet
-from tmcnet.config import SplitsConfig
-from tmcnet.config.runs import Budget
+from tmcnet.config import Budget, SplitsConfig
 from tmcnet.dataset import prints
 from tmcnet.dataset.checks import ANEW, Lists, chains_by_name, count, positions, problems_of
 from tmcnet.dataset.groups import in_pixels

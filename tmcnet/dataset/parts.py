@@ -21,6 +21,7 @@ from tmcnet.dataset.finish import (
     Finisher,
     PartArray,
     drop,
+    group_totals,
     part_totals,
     search,
     strips,
@@ -217,12 +218,9 @@ def _task(
     index: TileIndex, groups: Groups, start: PartArray, parts: list[int], config: SplitsConfig, where: str
 ) -> _Task:
     labelled = (start == _UNDRAWN) & index.labelled
-    counts = np.bincount(groups.of[labelled], minlength=groups.n).astype(np.float64)
-    columns = [np.bincount(groups.of[labelled], area, groups.n) for area in index.area[labelled].T]
-    drawn = np.flatnonzero(counts)
-    areas = np.stack(columns, axis=1).astype(np.float64)[drawn]
+    drawn, counts, areas = group_totals(index, groups, labelled)
     fixed = int((index.labelled & (start == TRAIN)).sum())
-    task = _Task(groups, drawn, counts[drawn], areas, parts, fixed)
+    task = _Task(groups, drawn, counts, areas, parts, fixed)
     shares = task.shares(config, (1.0, 1.0, 1.0))
     if len(drawn) < len(shares):
         raise InputError(_too_few(groups.noun, len(drawn), shares, where))

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tmcnet.config import IGNORE, SplitsConfig
-from tmcnet.config.runs import Budget
+from tmcnet.config import IGNORE, Budget, SplitsConfig
 from tmcnet.dataset.fractions import AreaArray
 from tmcnet.dataset.index import IntArray, TileIndex
 from tmcnet.dataset.layout import tell

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tmcnet.config import SplitsConfig, subset_name
-from tmcnet.config.runs import Budget
+from tmcnet.config import Budget, SplitsConfig, subset_name
 from tmcnet.dataset import prints
 from tmcnet.dataset.autocorrelation import autocorrelation
 from tmcnet.dataset.checks import Lists, chains_by_name, problems_of

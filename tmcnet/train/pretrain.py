@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from tmcnet import __version__
-from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
-from tmcnet.config.runs import Budget
+from tmcnet.config import Budget, ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.dataset.views import ViewMaker
