@@ -38,6 +38,14 @@ def test_labels_are_listed_under_their_names():
     assert Budget.parse("P10") < Budget.parse("P100") < Budget.parse("R1") < Budget.parse("R100")
 
 
+def test_lists_tell_their_budget_and_draw():
+    for budget in (Budget("R", 0.5), Budget("P", 10)):
+        for draw in (1, 12):
+            assert Budget.parse_subset(budget.subset(draw)) == (budget, draw)
+    for other in ("train", "val", "trainR", "trainR5.", "trainR5_s", "trainX5"):
+        assert Budget.parse_subset(other) is None
+
+
 def test_seeds_take_the_draw_of_their_number():
     found = names(fractions=[5], seeds=[1, 2])
     assert found == ["mssnet-corrected__random__R5__s1", "mssnet-corrected__random__R5_s2__s2"]

@@ -12,10 +12,10 @@ from tmcnet.config.training import PIXELWISE, RANDOM_START, SweepConfig
 BASELINE = "baseline"
 """Variant of the networks that have no published counterpart to depart from."""
 
-_BUDGET = r"(?P<kind>[PR])(?P<amount>[0-9.]+)"
+_BUDGET = r"(?P<kind>[PR])(?P<amount>[0-9]+(?:\.[0-9]+)?)"
+_DRAWN = rf"{_BUDGET}(?:_s(?P<draw>[0-9]+))?"
 _PATTERN = re.compile(
-    r"^(?P<network>[a-z0-9_]+?)-(?P<variant>[a-z]+)__(?P<method>[\w-]+?)"
-    rf"__{_BUDGET}(_s(?P<draw>[0-9]+))?__s(?P<seed>[0-9]+)$"
+    rf"^(?P<network>[a-z0-9_]+?)-(?P<variant>[a-z]+)__(?P<method>[\w-]+?)__{_DRAWN}__s(?P<seed>[0-9]+)$"
 )
 
 
@@ -65,6 +65,16 @@ class Budget:
         match = re.fullmatch(_BUDGET, name)
         if match is None:
             raise ValueError(f"{name!r} is not the name of a label budget, such as R5 or P10")
+        return cls._of(match)
+
+    @classmethod
+    def parse_subset(cls, name: str) -> tuple[Budget, int] | None:
+        """The budget and the draw that the name of a label list tells; None for other lists, such as `train`."""
+        match = re.fullmatch(f"train{_DRAWN}", name)
+        return match and (cls._of(match), int(match["draw"] or 1))
+
+    @classmethod
+    def _of(cls, match: re.Match[str]) -> Budget:
         return cls("P" if match["kind"] == "P" else "R", float(match["amount"]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tmcnet.config import Budget
 from tmcnet.dataset.groups import close_pairs
 from tmcnet.dataset.index import BoolArray, IntArray, Names, TileIndex
 from tmcnet.dataset.layout import PARTS, SHOWN, tell
@@ -19,8 +19,6 @@ from tmcnet.dataset.points import Points, file_of, points_of_each_class
 from tmcnet.errors import Problem
 
 ANEW = "Make the splits anew."
-
-_SUBSET = re.compile(r"^train(?P<kind>[PR])(?P<amount>\d+(?:\.\d+)?)(?:_s(?P<draw>\d+))?$")
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,11 @@ def positions(tiles: pd.Index[Any], names: Sequence[str]) -> IntArray:
 
 def chains_by_name(names: Iterable[str]) -> list[list[str]]:
     """Lists of each draw of fractions or points that have to be nested, smallest first, ending with `train`."""
-    draws: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    draws: dict[tuple[str, int], list[tuple[Budget, str]]] = {}
     for name in names:
-        if match := _SUBSET.match(name):
-            draws.setdefault((match["kind"], match["draw"] or "1"), []).append((float(match["amount"]), name))
+        if subset := Budget.parse_subset(name):
+            budget, draw = subset
+            draws.setdefault((budget.kind, draw), []).append((budget, name))
     return [[*(name for _, name in sorted(draw)), "train"] for _, draw in sorted(draws.items())]
 
 

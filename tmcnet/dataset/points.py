@@ -6,7 +6,6 @@ the n-th pixel of this class in this tile, counted row by row from 0.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ COLUMNS = ("tile", "class", "pixel")
 TilePoints = Mapping[str, IntArray]
 """Points by tile, P x 2: class id and number of the pixel among those of its class."""
 
-_LIST = re.compile(r"^trainP(?P<points>\d+)(_s\d+)?$")
 _SHUFFLED = 2**20
 """Up to so many pixels of a class are shuffled as a whole; of more, some are picked until enough differ."""
 _PICKS = 4096
@@ -77,8 +75,8 @@ def file_of(folder: Path, name: str) -> Path:
 
 def points_of_each_class(name: str) -> int | None:
     """How many labelled pixels of each class a list asks for by its name; None for lists of whole tiles."""
-    match = _LIST.match(name)
-    return int(match["points"]) if match else None
+    subset = Budget.parse_subset(name)
+    return subset[0].points if subset else None
 
 
 def draw_points(area: AreaArray, tiles: IntArray, classes: Sequence[str], config: SplitsConfig) -> dict[str, Points]:
