@@ -19,6 +19,7 @@ from benchmarks import (
     patches,
     splits,
     steps,
+    tiling,
     views,
 )
 
@@ -36,6 +37,7 @@ MEASURES = {
     "leakage": leakage.run,
     "intervals": intervals.run,
     "maps": maps.run,
+    "tiling": tiling.run,
 }
 
 

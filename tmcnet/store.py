@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tmcnet.classes import ClassTable
 
+RASTERS = "rasters"
+"""Column of the index: the folder of the rasters that a tile is a window of, relative to the folder of the index.
+
+Empty for a tile with files of its own."""
+
 
 @dataclass(frozen=True)
 class TileStore:
-    """The folder `tiles/`: one GeoTIFF per tile and kind, an index and a class table."""
+    """The folder `tiles/`: an index, a class table, and one GeoTIFF per tile and kind, unless tiles are virtual.
+
+    A virtual tile is a window of the rasters of its aligned scene. Either kind is read as
+    `read_float(store.path("optical", tile), store.window(tile))`.
+    """
 
     root: Path
 
@@ -24,9 +35,34 @@ class TileStore:
         """The class table."""
         return ClassTable.read(self.root / "classes.csv")
 
-    def path(self, kind: str, tile: str) -> Path:
-        """File of one tile; `kind` is `optical`, `sar` or `label`."""
+    def own_file(self, kind: str, tile: str) -> Path:
+        """The file of a tile that is not virtual; `kind` is `optical`, `sar` or `label`."""
         return self.root / kind / f"{tile}.tif"
+
+    def path(self, kind: str, tile: str) -> Path:
+        """The raster that holds a tile: a file of its own or that of its scene."""
+        if tile not in self._virtual:
+            return self.own_file(kind, tile)
+        folder, _ = self._virtual[tile]
+        return folder / f"{kind}.tif"
+
+    def window(self, tile: str) -> tuple[int, int, int, int] | None:
+        """Window of a virtual tile in its raster: row, col, height, width; None for a file of its own."""
+        return self._virtual[tile][1] if tile in self._virtual else None
+
+    @cached_property
+    def _virtual(self) -> dict[str, tuple[Path, tuple[int, int, int, int]]]:
+        """Folder and window of each virtual tile, from the index."""
+        if not self.index.is_file():
+            return {}
+        with self.index.open(newline="") as file:
+            found: dict[str, tuple[Path, tuple[int, int, int, int]]] = {}
+            for row in csv.DictReader(file):
+                if not row.get(RASTERS):
+                    break  # tiles of one index are all of one kind
+                window = int(row["row"]), int(row["col"]), int(row["height"]), int(row["width"])
+                found[row["tile"]] = (self.root / row[RASTERS], window)
+        return found
 
 
 def read_list(path: Path | str) -> list[str]:

@@ -45,6 +45,9 @@ def test_every_recipe_is_valid_over_the_demo(recipe: Path) -> None:
     assert config.runs
 
 
+RADAR = {"bands": ["vv"], "kind": "backscatter", "scale": "db"}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
@@ -57,6 +60,9 @@ def test_every_recipe_is_valid_over_the_demo(recipe: Path) -> None:
         ("splits.fractions", [25, 5], "must ascend"),
         ("splits.block_size", 64, "at least `tiles.size`"),
         ("sensors.sar.display", ["hh"], "unknown bands"),
+        ("sensors.sar.speckle_window", 6, "must be odd"),
+        ("sensors.sar", {"bands": ["z"], "kind": "elevation", "speckle": "lee"}, "is filtered in linear power"),
+        ("sensors.optical", {**RADAR, "speckle": "lee"}, "only the second sensor is filtered"),
         ("labels.void", [1], "label codes [1] are given to more than one class"),
         ("labels.classes", [], "must list the classes"),
         ("pretrain.methods", {"random": {}}, "must differ"),

@@ -49,3 +49,10 @@ def test_files_are_stacked_on_the_grid_of_the_first(source):
     np.testing.assert_array_equal(np.nan_to_num(values[0]), first)
     assert np.isnan(values[0, 0, 0]) and (values[1] == 7).all()
     assert stack_files([a], grid, source.root / "unused.vrt") == a
+
+
+def test_all_bands_of_stacked_files_are_kept(source):
+    values = np.arange(1, 73, dtype="u2").reshape(2, 6, 6)
+    files = [source.write(f"{name}.tif", values + more) for name, more in (("a", 0), ("b", 100))]
+    stack = stack_files(files, read_grid(files[0]), source.root / "stack.vrt")
+    np.testing.assert_array_equal(read_float(stack), np.concatenate([values, values + 100]))

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rasterio.warp import transform
 
+from benchmarks import large_pairs
 from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.errors import InputError
-from tmcnet.raster import grid
+from tmcnet.raster import grid, second_sensor, streaming, warp
 from tmcnet.raster.alignment import Alignment
 from tmcnet.raster.deformation import on_lattice
 from tmcnet.raster.digests import file_digest, require_scenes
@@ -122,15 +123,18 @@ def test_a_believed_correction_puts_the_landmark_in_place_in_one_resampling(sour
     found = Alignment("aligned", "affine", matrix, 99, 90, 0.4, "planted")
     monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
     calls = []
-    real = grid.warp_array
-    monkeypatch.setattr(
-        grid, "warp_array", lambda array, *rest: calls.append(float(np.nansum(array))) or real(array, *rest)
-    )
+    real = second_sensor.warp
+
+    def warped(draft, *rest):
+        calls.append(float(np.nansum(read_float(draft.path))))
+        return real(draft, *rest)
+
+    monkeypatch.setattr(second_sensor, "warp", warped)
     folder = align(source, config=AlignConfig())
     power = 10 ** (read_float(folder / "sar.tif")[0] / 10)
     assert np.hypot(*(centre(np.nan_to_num(power - 0.01).clip(min=0.002) - 0.002) - 0.5 - place)) < 0.1
-    # optical, then SAR twice: both times what was delivered, not what came of the first warp
-    assert len(calls) == 3 and calls[1] == calls[2] == pytest.approx(float(values.sum()), rel=1e-5)
+    # both times what was delivered, not what came of the first warp
+    assert calls == [pytest.approx(float(values.sum()), rel=1e-5)] * 2
     record = json.loads((folder / "alignment.json").read_text())
     assert record["status"] == "aligned" and record["rmse_px"] == 0.4 and record["matrix"][0][2] == 6.2
 
@@ -235,6 +239,21 @@ def test_masks_survive_every_step(source):
     assert (ids[-6:] == 255).all() and (ids[:-6] == 0).all()
 
 
+def test_no_data_that_the_sample_sheet_declares_counts(source):
+    source.scene("a")
+    optical, sar = read_float(source.root / "a_o.tif").astype("u2"), read_float(source.root / "a_s.tif")
+    optical[:, 4:] += 8
+    optical[:, :4], sar[:, :, :5] = 7, 9.0
+    source.write("a_o.tif", optical)
+    source.write("a_s.tif", sar)
+    source.sheet("a,a_o.tif,a_s.tif,,train,7,9")
+    sheet = source.root / "scenes.csv"
+    sheet.write_text(sheet.read_text().replace("role", "role,optical_nodata,sar_nodata"))
+    folder = align(source)
+    assert (np.isnan(read_float(folder / "optical.tif")) == (np.arange(64) < 4)[:, None]).all()
+    assert (np.isnan(read_float(folder / "sar.tif")) == (np.arange(64) < 5)).all()
+
+
 def test_the_optical_file_keeps_type_and_no_data_and_declared_no_data_counts(source):
     source.scene("a")
     source.sensors = SensorsConfig(
@@ -265,3 +284,72 @@ def test_nothing_is_left_beside_the_results(source):
     source.scene("a")
     folder = align(source, config=AlignConfig(enabled=False, resolution=20.0))
     assert {p.name for p in folder.iterdir()} == {"optical.tif", "sar.tif", "label.tif", "alignment.json"}
+
+
+def coarse_scene(source):
+    """A scene of several blocks whose files lie on three grids, filtered against speckle."""
+    source.scene("a", size=560)
+    rng = np.random.default_rng(3)
+    off = Affine(7, 0, 500_003, 0, -7, 5_399_996)
+    power = np.kron(rng.gamma(2, 0.05, (40, 40)), np.ones((20, 20))) * rng.gamma(4, 1 / 4, (800, 800))
+    power[300:420, 100:350] = np.nan
+    source.write("a_s.tif", power.astype("f4"), transform=off)
+    source.write("a_l.tif", rng.integers(0, 4, (600, 600)).astype("u1"), transform=off @ Affine.scale(1.3))
+    sar = SensorConfig(bands=["vv"], kind="backscatter", scale="linear", speckle="lee", speckle_window=5)
+    source.sensors = SensorsConfig(optical=source.sensors.optical, sar=sar)
+
+
+def test_a_scene_of_many_blocks_comes_out_as_in_one(source, monkeypatch):
+    coarse_scene(source)
+    config = AlignConfig(enabled=False, resolution=13.0)
+
+    def rasters():
+        folder = align(source, config=config)
+        return [read_float(folder / f"{kind}.tif") for kind in ("optical", "sar", "label")]
+
+    whole = rasters()
+    assert whole[0].shape == (2, 431, 431) and len(streaming.blocks(431, 431, 1)) == 1
+    monkeypatch.setattr(streaming, "VALUES", 256 * 256)
+    assert len(streaming.blocks(431, 431, 1)) == 4
+    for one, cut in zip(whole, rasters(), strict=True):
+        np.testing.assert_array_equal(one, cut)
+    monkeypatch.setattr(warp, "_MEMORY", 1)  # gdalwarp cuts as well then, and places may differ by its tolerance
+    for one, cut in zip(whole[:2], rasters(), strict=False):
+        np.testing.assert_array_equal(np.isnan(one), np.isnan(cut))
+        assert np.nanmax(np.abs(one - cut)) <= 0.01 * np.nanmax(np.abs(one))
+
+
+def test_speckle_is_filtered_before_anything_else_and_told(source):
+    coarse_scene(source)
+    folder = align(source)
+    told = json.loads((folder / "alignment.json").read_text())["speckle"]
+    assert (told["filter"], told["window"]) == ("lee", 5) and told["looks"] == pytest.approx(4, rel=0.15)
+    smooth = read_float(folder / "sar.tif")
+    sar = SensorConfig(bands=["vv"], kind="backscatter", scale="linear")
+    source.sensors = SensorsConfig(optical=source.sensors.optical, sar=sar)
+    folder = align(source)
+    assert "speckle" not in json.loads((folder / "alignment.json").read_text())
+    rough = read_float(folder / "sar.tif")
+    np.testing.assert_array_equal(np.isnan(smooth), np.isnan(rough))
+    assert np.nanstd(np.diff(smooth)) < 0.6 * np.nanstd(np.diff(rough))
+    power = [np.nanmean(10 ** (image / 10)) for image in (smooth, rough)]
+    assert power[0] == pytest.approx(power[1], rel=0.01)
+
+
+def test_a_speckle_filter_for_pictures_is_refused_before_any_work(source):
+    source.scene("a")
+    source.write("a_s.tif", np.random.default_rng(0).integers(1, 255, (64, 64)).astype("u1"))
+    sar = SensorConfig(bands=["vv"], kind="backscatter", scale="auto", speckle="refined_lee")
+    source.sensors = SensorsConfig(optical=source.sensors.optical, sar=sar)
+    with pytest.raises(InputError, match=r"`sensors\.sar\.speckle`: is `refined_lee`, but the values of scene a"):
+        align(source)
+    assert not (source.root / "results" / "scenes").exists()
+
+
+@pytest.mark.slow
+def test_a_large_scene_takes_little_memory(capfd):
+    large_pairs.run([4000], "lee")
+    cells = capfd.readouterr().out.splitlines()[-1].split("|")
+    row = dict(zip(large_pairs.COLUMNS, (cell.strip() for cell in cells[1:-1]), strict=True))
+    assert row["side, px"] == "4000" and row["found"].startswith("aligned")
+    assert float(row["with GDAL's tools, GiB"]) < 1.6

@@ -1,5 +1,6 @@
 import csv
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, SourceConfi
 from tmcnet.errors import InputError
 from tmcnet.raster.backscatter import detect_scale, power_to_db, to_db, to_power
 from tmcnet.raster.digests import file_digest
+from tmcnet.raster.projection import reproject_points
 
 WRONG_UTM = ("EPSG:32612", Affine(10, 0, 500_000, 0, -10, 5_400_000))
 
@@ -139,13 +141,83 @@ def test_doubled_scenes_are_noted(source):
     assert rows(source)[1]["warnings"] == "same footprint as a; optical identical with a; sar identical with a"
 
 
-def test_infinite_values_are_noted(source):
+def test_scenes_that_share_ground_are_noted_with_the_share(source):
+    source.scene("a")
+    source.scene("b", seed=1, transform=Affine(10, 0, 500_320, 0, -10, 5_400_000))
+    source.scene("c", seed=2, transform=Affine(10, 0, 500_900, 0, -10, 5_400_000))
+    # a small part of a in another CRS
+    (east,), (north,) = reproject_points("EPSG:32633", "EPSG:32632", [500_150], [5_399_850])
+    place = "EPSG:32632", Affine(3, 0, east - 60, 0, -3, north + 60)
+    source.write("d_o.tif", np.ones((2, 40, 40), "u2"), *place)
+    source.write("d_s.tif", np.ones((40, 40), "f4"), *place)
+    source.take()
+    a, b, c, d = (row["warnings"] for row in rows(source))
+    assert a == "" and c == ""
+    assert re.fullmatch(r"(48|51)\.\d% of it lies on the ground of a", b)
+    assert re.fullmatch(r"100\.0% of it lies on the ground of a(; .*)?", d), d
+
+
+def test_values_of_one_scene_take_the_place_of_the_config(source):
+    for seed, name in enumerate("ab"):
+        source.scene(name, seed=seed, label=False)
+    source.write("b_o.tif", np.where(np.eye(64, dtype=bool), 9, 5).astype("u2")[None].repeat(2, 0), nodata=0)
+    decibels = np.full((64, 64), -12, "f4")
+    decibels[:, :32] = -99
+    source.write("b_s.tif", decibels)
+    (source.root / "scenes.csv").write_text(
+        "scene,optical,sar,optical_nodata,sar_nodata,sar_scale\na,a_o.tif,a_s.tif,,,\nb,b_o.tif,b_s.tif,9,-99,db\n"
+    )
+    source.source = SourceConfig(layout="scenes", sheet=str(source.root / "scenes.csv"))
+    a, b = source.take().records
+    assert (a.optical_nodata, a.sar_nodata, a.sar_scale, a.declared_nodata) == (0, None, "linear", {})
+    assert (b.optical_nodata, b.sar_nodata, b.sar_scale) == (9, -99, "db")
+    assert [b.declared(kind, source.sensors) for kind in ("optical", "sar")] == [9, -99]
+    assert a.declared("sar", source.sensors) is None
+    _, row = rows(source)
+    assert (row["optical_nodata"], row["sar_nodata"], row["sar_valid_share"]) == ("9", "-99", "0.500000")
+    assert float(row["optical_valid_share"]) == pytest.approx(63 / 64, abs=1e-6)
+    assert (row["sar_min"], row["sar_max"], row["optical_max"]) == ("-12", "-12", "5")
+
+
+def test_pictures_beside_decibels_are_told(source):
+    for seed, name in enumerate("ab"):
+        source.scene(name, seed=seed, label=False)
+    (source.root / "scenes.csv").write_text(
+        "scene,optical,sar,sar_scale\na,a_o.tif,a_s.tif,none\nb,b_o.tif,b_s.tif,\n"
+    )
+    source.source = SourceConfig(layout="scenes", sheet=str(source.root / "scenes.csv"))
+    assert "leaves some scenes as they are while others become decibels (linear: b; none: a)" in fault(source)
+
+
+def test_a_scale_that_the_sheet_declares_wrongly_is_told(source):
+    source.scene("a", label=False)
+    source.write("a_s.tif", np.full((64, 64), -12, "f4"))
+    (source.root / "scenes.csv").write_text("scene,optical,sar,sar_scale\na,a_o.tif,a_s.tif,amplitude\n")
+    source.source = SourceConfig(layout="scenes", sheet=str(source.root / "scenes.csv"))
+    assert "a_s.tif: `sar_scale: amplitude` cannot be: the smallest value is -12" in fault(source)
+
+
+def test_values_that_are_no_numbers_are_counted(source):
     source.scene("a")
     values = np.ones((64, 64), "f4")
     values[0, :3] = np.inf
+    values[1, :5] = np.nan
     source.write("a_s.tif", values)
     source.take()
-    assert "a_s.tif: 3 infinite values" in rows(source)[0]["warnings"]
+    (row,) = rows(source)
+    assert "a_s.tif: 3 infinite values" in row["warnings"]
+    assert (row["sar_infinite"], row["sar_nan"], row["optical_nan"]) == ("3", "5", "0")
+
+
+def test_codes_of_a_label_file_are_listed_with_their_pixels(source):
+    source.scene("a")
+    codes = np.zeros((64, 64), "u1")
+    codes[:2], codes[2, :5] = 3, 1
+    source.write("a_l.tif", codes, transform=Affine(10, 0, 500_160, 0, -10, 5_400_000))
+    source.take()
+    (row,) = rows(source)
+    assert row["label_codes"] == "0: 3963; 1: 5; 3: 128"
+    assert float(row["label_overlap"]) == pytest.approx(0.75, abs=0.03)
 
 
 LEARNT = "a,a_o.tif,a_s.tif,a_l.tif,train"

@@ -1,10 +1,13 @@
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tmcnet.config import SourceConfig
+from tmcnet.config.data import Scale
 from tmcnet.errors import InputError
 from tmcnet.raster.sources import find_entries
 
@@ -107,6 +110,26 @@ def test_a_sheet_lists_scenes_in_any_order(tmp_path):
     assert (a.scene, a.role, a.label) == ("a", "predict", ())
     assert z.optical == (tmp_path / "b1.tif", tmp_path / "b2.tif") and z.role == "train"
     assert z.fields == {"area": "north"}
+
+
+def test_a_sheet_may_name_patterns_and_values_for_one_scene(tmp_path):
+    touch(tmp_path, "t/b_B02.tif", "t/a_B02.tif", "t/a_B03.tif", "t/x/a_B02.tif", "s[1].tif", "s1.tif")
+    text = "scene,optical,sar,optical_nodata,sar_nodata,sar_scale\nz,t/*_B02.tif;t/a_B0[3].tif,s[1].tif,0,nan,db\n"
+    (z,) = find_entries(sheet(tmp_path, text), tmp_path)
+    assert z.optical == (tmp_path / "t/*_B02.tif", tmp_path / "t/a_B03.tif") and z.sar == (tmp_path / "s[1].tif",)
+    assert z.files == [tmp_path / name for name in ("t/a_B02.tif", "t/b_B02.tif", "t/a_B03.tif", "s[1].tif")]
+    assert z.nodata["optical"] == 0 and math.isnan(z.nodata["sar"]) and z.sar_scale == "db" and z.fields == {}
+
+
+def test_wrong_values_for_one_scene_are_told(tmp_path):
+    touch(tmp_path, "o.tif", "s.tif")
+    text = "scene,optical,sar,optical_nodata,sar_scale\na,o.tif,s.tif,none,decibel\n"
+    with pytest.raises(InputError) as caught:
+        find_entries(sheet(tmp_path, text), tmp_path)
+    message = str(caught.value)
+    assert "has `none` in `optical_nodata`" in message and "unknown scale `decibel`" in message
+    for scale in get_args(Scale):
+        assert find_entries(sheet(tmp_path, f"scene,optical,sar,sar_scale\na,o.tif,s.tif,{scale}\n"), tmp_path)
 
 
 def test_all_faults_of_a_sheet_are_told_at_once(tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import itertools
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -10,8 +11,13 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig, TilesConfig
+from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig, SourceConfig, SplitsConfig, TilesConfig
+from tmcnet.dataset.export import export_seed_layout
+from tmcnet.dataset.loading import TileDataset
+from tmcnet.dataset.normalise import Band, Normalisation, compute_normalisation
+from tmcnet.dataset.splits import make_splits
 from tmcnet.errors import InputError
+from tmcnet.raster import cutting
 from tmcnet.raster.alignment import Alignment
 from tmcnet.raster.digests import scene_digests
 from tmcnet.raster.io import read_float, read_grid, read_labels
@@ -272,3 +278,75 @@ def test_any_number_of_threads_gives_the_same_bytes(source):
         cut(source, threads)
         found.append({p.relative_to(tiles): p.read_bytes() for p in sorted(tiles.rglob("*.*"))})
     assert found[0] == found[1] and len(found[0]) == 18 * 3 + 2
+
+
+SPLITS = SplitsConfig(block_size=32, fractions=[50.0], points=[3], subsets=1, draws=20)
+
+
+def as_data(source, store: str, **options) -> dict[str, object]:
+    """All that is made of tiles: the index, the splits, the normalisation, the tiles as tensors and the export."""
+    results = source.json.parent
+    rows = cut(source, store=store, **options)
+    splits, tiles = results / "splits", TileStore(results / "tiles")
+    make_splits(tiles.index, SPLITS, splits)
+    made: dict[str, object] = {path.name: path.read_bytes() for path in sorted(splits.glob("*.txt"))}
+    scaling, train = results / "normalisation.json", splits / "train_RGB.txt"
+    compute_normalisation(tiles.root, train, source.sensors, NormaliseConfig(), scaling)
+    made["normalisation"] = scaling.read_bytes()
+    names = [row["tile"] for row in rows]
+    read = TileDataset(tiles, names, Normalisation.read(scaling), with_labels=True, cache_gib=0)
+    # a worker process gets the data set pickled
+    made["tensors"] = [[t.numpy().tobytes() for t in tile[1:]] for tile in pickle.loads(pickle.dumps(read))]
+    out = results / f"export_{store}"
+    export_seed_layout(tiles.root, splits, out)
+    made["export"] = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.*"))}
+    made["rasters"] = {row.pop("rasters") for row in rows}
+    made["index"] = rows
+    return made
+
+
+@pytest.mark.parametrize("options", [{}, {"edge": "pad", "stride": 20}])
+def test_virtual_tiles_are_what_tiles_of_their_own_would_be(source, options):
+    scenes(source, "a", "b", size=80)
+    for name in "ab":
+        folder = source.json.parent / "scenes" / name
+        for kind, bands in (("optical", source.sensors.optical.bands), ("sar", source.sensors.sar.bands)):
+            # as `align_scene` writes them
+            with rasterio.open(folder / f"{kind}.tif", "r+") as dataset:
+                dataset.descriptions = bands
+                dataset.nodata = np.nan if kind == "sar" else 0
+        record(folder)
+    own, virtual = as_data(source, "files", **options), as_data(source, "virtual", **options)
+    assert (own.pop("rasters"), virtual.pop("rasters")) == ({""}, {"../scenes/a", "../scenes/b"})
+    assert own.keys() == virtual.keys() and len(own["export"]) > 3 * 9
+    assert [key for key in own if own[key] != virtual[key]] == []
+    assert not list((source.json.parent / "tiles").rglob("*.tif"))
+
+
+def test_lost_scenes_of_virtual_tiles_are_told(source):
+    scenes(source, "a")
+    names = [row["tile"] for row in cut(source, store="virtual")]
+    (source.json.parent / "scenes" / "a" / "sar.tif").unlink()
+    bands = {"optical": (Band("red", 0, 1, 0, 1), Band("nir", 0, 1, 0, 1)), "sar": (Band("vv", 0, 1, 0, 1),)}
+    store = TileStore(source.json.parent / "tiles")
+    with pytest.raises(InputError) as caught:
+        TileDataset(store, names, Normalisation(**bands, clip=1, n_tiles=1), with_labels=True, cache_gib=0)
+    assert len(caught.value.problems) == 1 and "Run `snakemake alignment`" in str(caught.value)
+
+
+def test_ready_made_tiles_cannot_be_virtual(tile_source, write_png_tile):
+    write_png_tile(tile_source, "train", "1")
+    tile_source.take()
+    with pytest.raises(InputError, match=r"`tiles\.store`: is `virtual`, but layout `tiles` has ready-made tiles"):
+        cut(tile_source, store="virtual")
+
+
+def test_strips_of_any_width_give_the_same_tiles(source, monkeypatch):
+    scenes(source, "a", size=90)
+    tiles = source.json.parent / "tiles"
+    found = []
+    for pixels in (1, 3000, 10**6):
+        monkeypatch.setattr(cutting, "_STRIP_PIXELS", pixels)
+        cut(source, edge="pad", stride=20, min_valid=0)
+        found.append({p.relative_to(tiles): p.read_bytes() for p in sorted(tiles.rglob("*.*"))})
+    assert found[0] == found[1] == found[2] and len(found[0]) == 16 * 3 + 2

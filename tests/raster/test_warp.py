@@ -1,19 +1,31 @@
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from scipy import ndimage
 
 from tmcnet.raster.deformation import on_lattice
+from tmcnet.raster.form import Form
 from tmcnet.raster.io import Grid
 from tmcnet.raster.projection import reproject_points
-from tmcnet.raster.warp import coarser_grid, image_method, shifted_grid, to_dtype, warp_array
+from tmcnet.raster.streaming import write_draft
+from tmcnet.raster.warp import coarser_grid, image_method, shifted_grid, to_dtype, warp
 
 GRID = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 60, 50)
 
 
+def warp_array(array, source, target, method, nodata, folder, nodes=None, threads=1):
+    form = Form(len(array), array.dtype.name, nodata)
+    box = (0, 0, source.height, source.width)
+    draft = write_draft(folder / "before.tif", source, form, [(box, array)])
+    with rasterio.open(warp(draft, target, folder / "after.tif", method, nodes, threads).path) as dataset:
+        return dataset.read()
+
+
 def test_a_grid_onto_itself_changes_nothing(tmp_path):
-    array = np.random.default_rng(0).normal(size=(2, 50, 60)).astype("f4")
-    assert warp_array(array, GRID, GRID, "bilinear", float("nan"), tmp_path) is array
+    draft = write_draft(tmp_path / "a.tif", GRID, Form(2, "float32", float("nan")))
+    assert warp(draft, GRID, tmp_path / "b.tif", "bilinear") is draft
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,16 @@ import pytest
 from tmcnet.raster import windowed
 from tmcnet.raster.deformation import AffineMap
 from tmcnet.raster.io import write_raster
-from tmcnet.raster.windowed import ArrayImage, Displaced, FileImage, Reduced, block_means, in_memory
+from tmcnet.raster.windowed import (
+    ArrayImage,
+    Displaced,
+    FileImage,
+    Reduced,
+    as_image,
+    block_means,
+    in_memory,
+    thinned,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +71,9 @@ def test_a_displaced_image_shows_what_lies_there():
     np.testing.assert_allclose(window[0], 0.99 * cols - 0.03 * rows + 4, atol=1e-3)
     np.testing.assert_allclose(window[1], 0.03 * cols + rows - 2, atol=1e-3)
     assert np.isnan(image.read(0, 0, 2, 20)[0, 0]).any() and image.shape == (2, 90, 130)
+
+
+def test_thinning_by_strips_is_thinning_the_whole(array, monkeypatch):
+    monkeypatch.setattr(windowed, "STRIP", 130 * 12)
+    np.testing.assert_array_equal(thinned(ArrayImage(array), 7), array[:, ::7, ::7])
+    np.testing.assert_array_equal(thinned(as_image(array[0]), 200), array[:1, :1, :1])

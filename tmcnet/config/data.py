@@ -17,6 +17,7 @@ Layout = Literal["demo", "scenes", "tiles", "seed"]
 SensorKind = Literal["reflectance", "backscatter", "elevation"]
 AlignModel = Literal["shift", "affine", "quadratic", "thin_plate"]
 Scale = Literal["auto", "none", "linear", "amplitude", "db"]
+SpeckleFilter = Literal["none", "lee", "refined_lee"]
 
 
 class DemoConfig(Section):
@@ -44,8 +45,10 @@ class SourceConfig(Section):
     sheet: str | None = Field(
         None,
         description="Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`. "
-        "Several files in one field are separated by `;` and stacked as bands. Scenes of role `predict` may leave "
-        "`optical` or `sar` empty.",
+        "Several files in one field are separated by `;` and stacked as bands; each may be a pattern with `*`, `?` "
+        "or `[...]`, whose files are put together as the tiles of one mosaic (the last by name on top). Scenes of "
+        "role `predict` may leave `optical` or `sar` empty. The columns `optical_nodata`, `sar_nodata` and "
+        "`sar_scale` take the place of `sensors` for one scene; empty cells leave it as it is.",
     )
     optical: str | None = Field(
         None,
@@ -58,10 +61,17 @@ class SourceConfig(Section):
         [],
         description="Scenes or tiles to leave out, by name (joined fields of the pattern, such as `area_12`).",
     )
+    crs: str | None = Field(
+        None,
+        description="CRS of the files that state none, such as a PNG with a world file (`EPSG:32633`, say); for "
+        "layout `scenes`.",
+    )
     demo: DemoConfig = Field(DemoConfig(), description="Settings of layout `demo`.")
 
     @model_validator(mode="after")
     def _says_where(self) -> SourceConfig:
+        if self.crs and self.layout != "scenes":
+            raise ValueError(f"`crs` is for layout `scenes`; layout `{self.layout}` needs none")
         if self.layout == "tiles" and not (self.optical and self.sar and self.label):
             raise ValueError("layout `tiles` needs the patterns `optical`, `sar` and `label`")
         if self.layout == "scenes" and not self.sheet and not (self.optical and self.sar):
@@ -88,6 +98,21 @@ class SensorConfig(Section):
         (-35.0, 10.0),
         description="Range to which backscatter in dB is clipped; has no effect on other scales.",
     )
+    speckle: SpeckleFilter = Field(
+        "none",
+        description="Filter against speckle, applied to the backscatter of scenes in linear power before they are "
+        "warped: `lee`, or `refined_lee`, which takes means along edges and never across; keeps edges sharper and "
+        "smooths less elsewhere. Ready-made tiles are taken as they come.",
+    )
+    speckle_window: int = Field(
+        7, ge=3, le=31, description="Side of the speckle filter's window in pixels of the second sensor; odd."
+    )
+    looks: float | None = Field(
+        None,
+        gt=0,
+        description="Number of looks of the speckle. null: estimated from small squares all over a scene, where "
+        "speckle must differ from pixel to pixel; of oversampled images it comes out too high.",
+    )
     nodata: float | None = Field(
         None, description="Value that means no data, where the file does not say so or says it wrongly."
     )
@@ -107,6 +132,17 @@ class SensorConfig(Section):
             raise ValueError(f"`bands` names a band twice: {self.bands}")
         return self
 
+    @model_validator(mode="after")
+    def _speckle_is_of_backscatter(self) -> SensorConfig:
+        if self.speckle != "none" and (self.kind != "backscatter" or self.scale == "none"):
+            raise ValueError(
+                f"`speckle: {self.speckle}` needs `kind: backscatter` and a `scale` other than `none`, but these are "
+                f"`{self.kind}` and `{self.scale}`: speckle is filtered in linear power"
+            )
+        if self.speckle_window % 2 == 0:
+            raise ValueError(f"`speckle_window` ({self.speckle_window}) must be odd")
+        return self
+
 
 class SensorsConfig(Section):
     """The two sensors whose images make a pair."""
@@ -117,6 +153,12 @@ class SensorsConfig(Section):
     sar: SensorConfig = Field(
         ..., description="The second sensor: SAR, or what stands in for it (a DEM or DSM, say)."
     )
+
+    @model_validator(mode="after")
+    def _speckle_is_of_the_second_sensor(self) -> SensorsConfig:
+        if self.optical.speckle != "none":
+            raise ValueError("`optical.speckle` must be `none`: only the second sensor is filtered")
+        return self
 
 
 class ClassConfig(Section):
@@ -214,6 +256,11 @@ class TilesConfig(Section):
         ge=0,
         le=1,
         description="Smallest share of pixels that are valid in both sensors; poorer tiles are left out.",
+    )
+    store: Literal["files", "virtual"] = Field(
+        "files",
+        description="`files`: every tile becomes three GeoTIFFs. `virtual`: only the index is written, and tiles are "
+        "read from the aligned scenes by window, which saves a copy of all pixels; not for ready-made tiles.",
     )
 
     @model_validator(mode="after")

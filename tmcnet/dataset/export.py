@@ -12,6 +12,7 @@ from tmcnet.dataset.index import IntArray
 from tmcnet.dataset.layout import KINDS, PARTS, tell
 from tmcnet.dataset.points import TilePoints, file_of, keep_points, points_of_each_class, read_tile_points
 from tmcnet.errors import InputError, Problem
+from tmcnet.raster.cutting import cut_window
 from tmcnet.raster.io import read_grid, read_labels, write_raster
 from tmcnet.store import TileStore, read_list
 
@@ -19,8 +20,9 @@ from tmcnet.store import TileStore, read_list
 def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None:
     """Write tiles and splits as a folder in the seed layout.
 
-    Files are hard links where the file system allows it, else copies. Lists hold file names with extension. For lists
-    of points the labels with nothing but these are written anew, into a folder of their own, such as `trainP10_lbl`.
+    Files are hard links where the file system allows it, else copies; those of virtual tiles are cut. Lists hold file
+    names with extension. For lists of points the labels with nothing but these are written anew, into a folder of
+    their own, such as `trainP10_lbl`.
 
     Args:
         tiles_root: Folder of the tiles, with `classes.csv`.
@@ -42,10 +44,15 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
     sources = _sources(store, splits_folder)
     points = _points(store, splits_folder, lists)
     out.mkdir(parents=True, exist_ok=True)
-    for target, source in sources.items():
+    classes = store.classes
+    for target, (kind, tile) in sources.items():
         path = out / target
         path.parent.mkdir(exist_ok=True)
-        _link(source, path)
+        window = store.window(tile)
+        if window is None:
+            _link(store.path(kind, tile), path)
+        else:
+            cut_window(store.path(kind, tile), window, path, classes if kind == "label" else None)
     for name, of_tile in points.items():
         for tile, some in of_tile.items():
             _write_sparse(store, tile, some, out / f"{name}_{KINDS['label']}" / f"{tile}.tif")
@@ -54,9 +61,9 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
     write_class_dict(out / "class_dict.txt", store.classes)
 
 
-def _sources(store: TileStore, splits_folder: Path) -> dict[str, Path]:
-    """Source file by path below the new folder, for every tile of every part."""
-    sources: dict[str, Path] = {}
+def _sources(store: TileStore, splits_folder: Path) -> dict[str, tuple[str, str]]:
+    """Kind and tile by path below the new folder, for every tile of every part."""
+    sources: dict[str, tuple[str, str]] = {}
     problems = []
     for kind, word in KINDS.items():
         for part in PARTS:
@@ -68,7 +75,7 @@ def _sources(store: TileStore, splits_folder: Path) -> dict[str, Path]:
                 problems.append(
                     Problem(str(store.root / kind), what, "Cut the tiles anew, then make the splits anew.")
                 )
-            sources.update({f"{part}_{word}/{tile}.tif": store.path(kind, tile) for tile in tiles})
+            sources.update({f"{part}_{word}/{tile}.tif": (kind, tile) for tile in tiles})
     if problems:
         raise InputError(problems)
     return sources
@@ -85,9 +92,10 @@ def _points(store: TileStore, splits_folder: Path, lists: list[Path]) -> dict[st
 
 
 def _write_sparse(store: TileStore, tile: str, points: IntArray, target: Path) -> None:
-    source = store.path("label", tile)
-    sparse = keep_points(read_labels(source), points, tile)
-    write_raster(target, sparse, read_grid(source), nodata=IGNORE, classes=store.classes)
+    source, window = store.path("label", tile), store.window(tile)
+    sparse = keep_points(read_labels(source, window), points, tile)
+    grid = read_grid(source)
+    write_raster(target, sparse, grid.window(window) if window else grid, nodata=IGNORE, classes=store.classes)
 
 
 def _link(source: Path, target: Path) -> None:

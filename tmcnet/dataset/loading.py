@@ -75,12 +75,11 @@ class TileDataset(Dataset[Tile]):
         points: TilePoints | None = None,
     ) -> None:
         kinds = ("optical", "sar", "label") if with_labels else ("optical", "sar")
-        paths = [store.path(kind, name) for name in names for kind in kinds]
-        problems = [
-            Problem(str(path), "the file does not exist", "Run the tiling again.")
-            for path in paths
-            if not path.is_file()
-        ]
+        paths = dict.fromkeys(store.path(kind, name) for name in names for kind in kinds)
+        remedy = "Run the tiling again."
+        if names and store.window(names[0]):
+            remedy = "Run `snakemake alignment`: virtual tiles are read from the aligned scenes."
+        problems = [Problem(str(path), "the file does not exist", remedy) for path in paths if not path.is_file()]
         if not names:
             problems = [Problem(str(store.root), "the list of tiles is empty", "Check the splits.")]
         if problems:
@@ -107,7 +106,7 @@ class TileDataset(Dataset[Tile]):
         sar = self._image("sar", name)
         label = None
         if self.with_labels:
-            ids = read_labels(self.store.path("label", name))
+            ids = read_labels(self.store.path("label", name), self.store.window(name))
             kept = ids if self.points is None else keep_points(ids, self.points[name], name)
             label = torch.from_numpy(kept.astype(np.int64))
         shapes = {image.shape[-2:] for image in (optical, sar, label) if image is not None}
@@ -119,5 +118,6 @@ class TileDataset(Dataset[Tile]):
         return Tile(name, optical, sar, label)
 
     def _image(self, kind: Literal["optical", "sar"], name: str) -> Tensor:
-        values = self.normalisation.apply(read_float(self.store.path(kind, name)), kind)
+        values = read_float(self.store.path(kind, name), self.store.window(name))
+        values = self.normalisation.apply(values, kind)
         return torch.from_numpy(np.ascontiguousarray(values))

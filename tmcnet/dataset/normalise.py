@@ -148,7 +148,7 @@ def _sample(store: TileStore, tiles: list[str], kind: Sensor, sensor: SensorConf
     problems: list[Problem] = []
     step, seen = 0, 0
     for tile in tiles:
-        array = read_float(store.path(kind, tile))
+        array = read_float(store.path(kind, tile), store.window(tile))
         if array.shape[0] != len(sensor.bands):
             what = f"has {array.shape[0]} bands; `sensors.{kind}.bands` names {len(sensor.bands)}: {sensor.bands}"
             problems.append(Problem(str(store.path(kind, tile)), what, "Mend the band names, or cut the tiles anew."))

@@ -9,7 +9,6 @@ from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,8 +16,8 @@ from matplotlib.figure import Figure
 from tmcnet.raster.alignment import Alignment
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.display import display_range
-
-FloatArray = npt.NDArray[np.float32]
+from tmcnet.raster.io import FloatArray
+from tmcnet.raster.windowed import Image, as_image, thinned
 
 PANEL = 900
 """Most pixels along the side of a panel; larger images are thinned."""
@@ -27,28 +26,36 @@ SQUARES = 9
 AGREES, DIFFERS = "#ffd400", "#ff3d7f"
 
 
-def draw(reference: FloatArray, before: FloatArray, after: FloatArray, alignment: Alignment, path: Path) -> None:
+def draw(
+    reference: FloatArray | Image,
+    before: FloatArray | Image,
+    after: FloatArray | Image,
+    alignment: Alignment,
+    path: Path,
+) -> None:
     """Draw what co-registration did, as a PNG; of a scene with one sensor only, its image.
 
     Args:
-        reference: Optical image, C x H x W or H x W; NaN is no data. Of three bands or more the first three are
-            shown as blue, green and red; otherwise the first.
+        reference: Optical image, C x H x W or H x W; NaN is no data. Or an image read by windows. Of three bands or
+            more the first three are shown as blue, green and red; otherwise the first.
         before: SAR image on the same grid as delivered, B x H x W or H x W.
         after: SAR image on the same grid as corrected.
         alignment: What was found.
         path: Where to write.
     """
-    step = max(1, -(-max(reference.shape[-2:]) // PANEL))
-    optical = _colours(reference, step)
+    step = max(1, -(-max(as_image(reference).shape[1:]) // PANEL))
+    optical = thinned(as_image(reference), step)
     single = alignment.status == "single_sensor"
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(7.0, 6.0) if single else (13.0, 12.5), layout="constrained")
         if single:
-            _panels(figure, [_colours(after, step, first_only=True) if np.isnan(reference).all() else optical])
+            alone = thinned(as_image(after), step)[:1] if np.isnan(optical).all() else optical
+            _panels(figure, [_colours(alone)])
         else:
-            sar = [_colours(image, step, first_only=True) for image in (before, after)]
-            grey = np.repeat(0.25 + 0.6 * optical.mean(axis=2, keepdims=True), 3, axis=2)
-            axes = _panels(figure, [*(_checkerboard(optical, image) for image in sar), grey, grey], rows=2)
+            sar = [_colours(thinned(as_image(image), step)[:1]) for image in (before, after)]
+            shown = _colours(optical)
+            grey = np.repeat(0.25 + 0.6 * shown.mean(axis=2, keepdims=True), 3, axis=2)
+            axes = _panels(figure, [*(_checkerboard(shown, image) for image in sar), grey, grey], rows=2)
             for axis, title in zip(axes, ("As delivered", "As corrected"), strict=False):
                 axis.set_title(f"{title}: optical and SAR in turn")
             _arrows(axes[2], alignment, step)
@@ -68,13 +75,11 @@ def _panels(figure: Figure, images: Sequence[FloatArray], rows: int = 1) -> list
     return axes
 
 
-def _colours(image: FloatArray, step: int, first_only: bool = False) -> FloatArray:
-    """H x W x 3 in 0..1, each band stretched to its display range; no data is black."""
-    bands = image[None] if image.ndim == 2 else image
-    chosen = bands[[2, 1, 0]] if len(bands) >= 3 and not first_only else bands[[0, 0, 0]]
-    thinned = chosen[:, ::step, ::step]
-    shown = np.zeros_like(thinned, dtype=np.float32)
-    for target, band in zip(shown, thinned, strict=True):
+def _colours(image: FloatArray) -> FloatArray:
+    """H x W x 3 in 0..1 of C x H x W, each band stretched to its display range; no data is black."""
+    chosen = image[[2, 1, 0]] if len(image) >= 3 else image[[0, 0, 0]]
+    shown = np.zeros_like(chosen, dtype=np.float32)
+    for target, band in zip(shown, chosen, strict=True):
         valid = np.isfinite(band)
         if valid.any():
             low, high = display_range(band[valid])

@@ -27,5 +27,10 @@ def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
     except OSError as error:
         if draft is not None:
             Path(draft).unlink(missing_ok=True)
-        remedy = "Free some space, or let `results_dir` point to a disk and folder that can be written."
-        raise InputError(Problem(str(path), f"cannot be written ({error.strerror})", remedy)) from None
+        raise unwritable(path, str(error.strerror)) from None
+
+
+def unwritable(path: Path | str, reason: str) -> InputError:
+    """What to say of a file that cannot be written."""
+    remedy = "Free some space, or let `results_dir` point to a disk and folder that can be written."
+    return InputError(Problem(str(path), f"cannot be written ({reason})", remedy))

@@ -78,7 +78,7 @@ def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, geo
                 _no_data(seen, kind, one, georeferenced)
     if seen.label is not None and seen.label.unknown and coder is not None:
         seen.problems.append(coder.problem(seen.label.path, seen.label.unknown))
-    seen.scale, problems = _scale(seen.sar, sensors.sar)
+    seen.scale, problems = _scale(seen.sar, sensors.sar, seen.entry.sar_scale)
     seen.problems += problems
     if georeferenced:
         _check_places(seen)
@@ -104,15 +104,17 @@ def _no_data(seen: Inspected, kind: str, facts: Facts, georeferenced: bool) -> N
     seen.problems.append(Problem(str(facts.path), "has no pixel that is valid in all bands", remedy))
 
 
-def _scale(facts: Sequence[Facts], sensor: SensorConfig) -> tuple[str, list[Problem]]:
+def _scale(facts: Sequence[Facts], sensor: SensorConfig, of_scene: str) -> tuple[str, list[Problem]]:
+    """The scale of a scene: what the sample sheet declares (`of_scene`), else the config, else what is detected."""
     if not facts:
         return "", []
     valid = [one for one in facts if np.isfinite(one.low)]
-    if sensor.scale != "auto":
-        negative = [one for one in valid if sensor.scale in ("linear", "amplitude") and one.low < 0]
+    declared = of_scene or sensor.scale
+    if declared != "auto":
+        negative = [one for one in valid if declared in ("linear", "amplitude") and one.low < 0]
         remedy = "Declare `db` if these are decibels, or the value of no data as `sensors.sar.nodata`."
-        told = f"`sensors.sar.scale: {sensor.scale}` cannot be: the smallest value is"
-        return sensor.scale, [Problem(str(one.path), f"{told} {one.low:g}", remedy) for one in negative]
+        told = f"`{'sar_scale' if of_scene else 'sensors.sar.scale'}: {declared}` cannot be: the smallest value is"
+        return declared, [Problem(str(one.path), f"{told} {one.low:g}", remedy) for one in negative]
     if sensor.kind != "backscatter" or not valid:
         return "none", []
     low, high = min(one.low for one in valid), max(one.high for one in valid)
@@ -143,7 +145,8 @@ def _check_places(seen: Inspected) -> None:
         lacks = " and ".join(
             [*(["CRS"] if not one.grid.crs else []), *([] if one.georeferenced else ["geotransform"])]
         )
-        remedy = "Scenes are warped to a common grid: assign it (`gdal_translate -a_srs EPSG:... -a_ullr ...`)."
+        remedy = "Scenes are warped to a common grid: assign it (`gdal_translate -a_srs EPSG:... -a_ullr ...`)"
+        remedy += ", or set `source.crs`." if one.georeferenced else "."
         seen.problems.append(Problem(str(one.path), f"has no {lacks}", remedy))
     if lost:
         return

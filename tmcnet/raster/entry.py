@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 from tmcnet.errors import Problem
 
@@ -27,6 +28,10 @@ class Entry:
         sar: Files of the second sensor, likewise.
         label: The label file; empty where there is none.
         fields: Fields of the pattern, or further columns of the sample sheet.
+        members: The files behind each of the above that is none itself: the tiles that a pattern of the sample sheet
+            finds, in the order in which they are laid over one another.
+        nodata: Value that means no data, by sensor (`optical`, `sar`), where the sample sheet says it.
+        sar_scale: Scale of the backscatter, where the sample sheet says it; else empty.
     """
 
     scene: str
@@ -35,6 +40,31 @@ class Entry:
     sar: tuple[Path, ...]
     label: tuple[Path, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
+    members: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
+    nodata: dict[str, float] = field(default_factory=dict)
+    sar_scale: str = ""
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the source: optical, second sensor, label; of virtual rasters all that they show."""
+        named = (*self.optical, *self.sar, *self.label)
+        return [file for path in named for member in self.members.get(path, (path,)) for file in _shown(member)]
+
+
+def _shown(path: Path) -> list[Path]:
+    """A file, and the files that it shows where it is a virtual raster of GDAL."""
+    if path.suffix.lower() != ".vrt" or not path.is_file():
+        return [path]
+    try:
+        tree = ElementTree.parse(path)
+    except ElementTree.ParseError:
+        return [path]  # the inventory tells that it cannot be read
+    found = [path]
+    for element in tree.iter():
+        if element.tag in ("SourceFilename", "SourceDataset") and element.text:
+            source = path.parent / element.text if element.get("relativeToVRT") == "1" else Path(element.text)
+            found += [file for file in _shown(source) if file.is_file() and file not in found]
+    return found
 
 
 def shorten(names: Iterable[str]) -> str:

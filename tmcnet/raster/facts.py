@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,9 +37,11 @@ class Facts:
         high: Largest valid value.
         median: Median of the valid values, from a sample.
         valid_share: Share of pixels valid in all bands.
+        nan: Number of values that are NaN.
         infinite: Number of values that are infinite.
         digest: Hash of all values.
         labelled_share: Share of pixels with a class, of label files.
+        codes: Pixels by code, of label files.
         unknown: Codes that no class has, of label files.
     """
 
@@ -52,9 +55,11 @@ class Facts:
     high: float = float("nan")
     median: float = float("nan")
     valid_share: float = 0.0
+    nan: int = 0
     infinite: int = 0
     digest: str = ""
     labelled_share: float = 0.0
+    codes: Counter[int] = field(default_factory=Counter)
     unknown: Unknown = field(default_factory=dict)
 
 
@@ -78,6 +83,7 @@ def scan(path: Path, nodata: float | None) -> Facts:
             if values.dtype == np.uint8:
                 valid = unify_masks(valid)
             if values.dtype.kind == "f":
+                facts.nan += int(np.isnan(values).sum())
                 facts.infinite += int(np.isinf(values).sum())
                 valid = valid & np.isfinite(values)
             valid_pixels += int(valid.all(axis=0).sum())
@@ -108,6 +114,7 @@ def scan_labels(path: Path, coder: LabelCoder) -> Facts:
             values, valid = values_and_mask(dataset, window, None)
             ids, unknown = coder.encode(values, valid[0])
             labelled += int((ids != IGNORE).sum())
+            facts.codes += coder.count(values)
             for code, count in unknown.items():
                 facts.unknown[code] = facts.unknown.get(code, 0) + count
     facts.labelled_share = labelled / (facts.grid.height * facts.grid.width)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io import Grid
+from tmcnet.raster.io import Grid, data_bands
+from tmcnet.raster.opening import open_raster
 
 TOOLS = ("gdalbuildvrt", "gdalwarp", "gdal_translate")
 _MISLEADING = ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
@@ -68,6 +69,22 @@ def stack_files(paths: Sequence[Path | str], grid: Grid, vrt: Path) -> Path:
     if len(paths) == 1:
         return Path(paths[0])
     extent = ("-te", *grid.bounds, "-tr", grid.transform.a, -grid.transform.e)
-    files = [Path(path).resolve() for path in paths]
+    files = [
+        file
+        for number, path in enumerate(paths)
+        for file in _single_bands(Path(path).resolve(), vrt.with_name(f"{vrt.stem}_{number}"))
+    ]
     run_tool("gdalbuildvrt", "-q", "-strict", "-separate", "-r", "bilinear", *extent, vrt, *files)
     return vrt
+
+
+def _single_bands(path: Path, name: Path) -> list[Path]:
+    """A file of one band itself, or a virtual raster for each of its bands: GDAL before 3.8 stacks only the first."""
+    with open_raster(path) as dataset:
+        bands = data_bands(dataset)
+    if len(bands) == 1:
+        return [path]
+    singles = [name.with_name(f"{name.name}_{band}.vrt") for band in bands]
+    for band, single in zip(bands, singles, strict=True):
+        run_tool("gdalbuildvrt", "-q", "-strict", "-b", str(band), single, path)
+    return singles

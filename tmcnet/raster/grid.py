@@ -1,29 +1,59 @@
-"""Bring optical image, SAR image and label of a scene to one grid, registered to each other."""
+"""Bring optical image, SAR image and label of a scene to one grid, registered to each other.
+
+Rasters are worked on a block at a time, those on the way as files: memory does not grow with the scene.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from tmcnet.classes import ClassTable
-from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorConfig, SensorsConfig
+from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster import alignment_picture, coregister
 from tmcnet.raster.alignment import Alignment, unmoved
 from tmcnet.raster.atomic import write_bytes
-from tmcnet.raster.backscatter import power_to_db, to_power
 from tmcnet.raster.digests import RECORD, scene_digests
+from tmcnet.raster.form import Form
 from tmcnet.raster.gdal_tools import require_tools, stack_files
-from tmcnet.raster.io import FloatArray, Grid, read_float, read_grid, write_raster
+from tmcnet.raster.io import Grid, read_grid, read_labels
 from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.opening import open_raster
+from tmcnet.raster.progress import step, watched
 from tmcnet.raster.records import Inventory, Record
-from tmcnet.raster.warp import coarser_grid, image_method, shifted_grid, to_dtype, warp_array
+from tmcnet.raster.second_sensor import SecondSensor, require_speckle
+from tmcnet.raster.streaming import (
+    Part,
+    blocks,
+    float_blocks,
+    is_complete,
+    little_cache,
+    write_blocks,
+    write_draft,
+)
+from tmcnet.raster.warp import cast, coarser_grid, exact_dtype, fitting_nodata, image_method, warp
+from tmcnet.raster.windowed import FileImage
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A scene, the grid it comes to lie on, where its files go, and where those on the way."""
+
+    record: Record
+    sensors: SensorsConfig
+    grid: Grid
+    folder: Path
+    work: Path
+    threads: int
+
+    @property
+    def pixels(self) -> int:
+        return self.grid.height * self.grid.width
 
 
 def align_scene(
@@ -33,14 +63,15 @@ def align_scene(
     labels: LabelsConfig,
     align: AlignConfig,
     folder: Path,
+    threads: int = 1,
 ) -> None:
     """Write `optical.tif`, `sar.tif`, `label.tif`, `alignment.json` and `alignment.png` of a scene.
 
     The optical image keeps its grid, or gets `align.resolution`. The second sensor is warped to it as delivered,
     matched, and, where the match is believed, warped once more from the delivered file with the correction built
-    in, so that it is resampled only once. Backscatter is averaged in linear power and written in dB, clipped.
-    Where only one sensor exists the scene lies on its grid, and the raster of the other is NaN throughout.
-    A scene is held in memory as single-precision numbers, a few times over.
+    in, so that it is resampled only once. Backscatter is filtered and averaged in linear power and written in dB,
+    clipped. Where only one sensor exists the scene lies on its grid, and the raster of the other is NaN throughout.
+    Files on the way take the room of the scene in single precision, twice or three times, beside the results.
 
     Args:
         inventory: `inventory.json`.
@@ -49,28 +80,28 @@ def align_scene(
         labels: Section `labels`.
         align: Section `align`.
         folder: Where to; is made.
+        threads: How many threads filter, resample and compress; matching takes all cores.
 
     Raises:
-        InputError: If a file cannot be read or written, if `align.resolution` leaves nothing of the scene, or if
-            GDAL's tools are missing or fail.
+        InputError: If a file cannot be read or written, if `align.resolution` leaves nothing of the scene, if a
+            speckle filter is wanted of what is no backscatter, or if GDAL's tools are missing or fail.
     """
     require_tools()
     whole = Inventory.read(inventory)
     record = whole.record(scene)
+    require_speckle(record, sensors.sar)
     grid = _common_grid(record, align)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as name:
-        work = Path(name)
-        optical = _write_optical(record, sensors, grid, folder, work)
-        _write_label(record, LabelCoder(labels, whole.classes, whole.label_encoding), whole.classes, grid, folder)
-        sar = _Sar(record, sensors, grid, work) if record.sar else None
-        before = sar.on(grid) if sar else _no_data(sensors.sar, grid)
-        alignment = _register(record, optical, before, align)
-        after = sar.corrected(grid, alignment) if sar and alignment.status == "aligned" else before
-        write_raster(folder / "sar.tif", after, grid, nodata=math.nan, descriptions=sensors.sar.bands)
-    told = _plain(alignment.to_dict() | {"digests": scene_digests(folder)})
-    write_bytes(folder / RECORD, (json.dumps(told, indent=1) + "\n").encode())
-    alignment_picture.draw(optical, before, after, alignment, folder / "alignment.png")
+    with little_cache(), tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as name:
+        job = _Scene(record, sensors, grid, folder, Path(name), threads)
+        _write_optical(job)
+        _write_label(job, LabelCoder(labels, whole.classes, whole.label_encoding), whole.classes)
+        alignment, before, told = _write_sar(job, align)
+        record_of = alignment.to_dict() | told | {"digests": scene_digests(folder)}
+        write_bytes(folder / RECORD, (json.dumps(_plain(record_of), indent=1) + "\n").encode())
+        optical, delivered, sar = (FileImage(path) for path in (folder / "optical.tif", before, folder / "sar.tif"))
+        with step("picture"):
+            alignment_picture.draw(optical, delivered, sar, alignment, folder / "alignment.png")
 
 
 def _common_grid(record: Record, align: AlignConfig) -> Grid:
@@ -83,69 +114,81 @@ def _common_grid(record: Record, align: AlignConfig) -> Grid:
     return grid
 
 
-def _write_optical(record: Record, sensors: SensorsConfig, grid: Grid, folder: Path, work: Path) -> FloatArray:
-    """The optical image on the common grid, C x H x W with NaN for no data."""
+def _write_optical(job: _Scene) -> None:
+    """The optical image on the common grid; NaN throughout for a scene without."""
+    record, bands, target = job.record, job.sensors.optical.bands, job.folder / "optical.tif"
     if not record.optical:
-        values = _no_data(sensors.optical, grid)
-        write_raster(folder / "optical.tif", values, grid, math.nan, sensors.optical.bands)
-        return values
+        write_blocks(target, job.grid, Form(len(bands), "float32", math.nan, bands), ())
+        return
     native = read_grid(record.optical[0])
-    path = stack_files(record.optical, native, work / "optical.vrt")
-    values = read_float(path, nodata=sensors.optical.nodata)
-    values = warp_array(values, native, grid, image_method(native, grid), math.nan, work)
-    with open_raster(record.optical[0]) as dataset:
-        dtype = dataset.dtypes[0]
-    written, nodata = to_dtype(values, dtype, record.optical_nodata)
-    write_raster(folder / "optical.tif", written, grid, nodata, sensors.optical.bands)
-    return values
+    path = stack_files(record.optical, native, job.work / "optical.vrt")
+    nodata = record.declared("optical", job.sensors)
+    with step(f"optical image, {job.pixels / 1e6:.1f} megapixels"):
+        if native != job.grid:
+            form = Form(FileImage(path).shape[0], "float32", math.nan)
+            draft = write_draft(job.work / "optical.tif", native, form, float_blocks(path, nodata))
+            method = image_method(native, job.grid)
+            draft = warp(draft, job.grid, job.work / "optical_warped.tif", method, threads=job.threads)
+            path, nodata = draft.path, None
+        with open_raster(record.optical[0]) as dataset:
+            dtype = exact_dtype(dataset.dtypes[0])
+        empty = fitting_nodata(dtype, record.optical_nodata, lambda: is_complete(path, nodata))
+        form = Form(FileImage(path).shape[0], dtype, empty, bands)
+        values = watched(float_blocks(path, nodata), job.pixels, "optical image")
+        write_blocks(target, job.grid, form, ((box, cast(v, dtype, empty)) for box, v in values), job.threads)
 
 
-def _no_data(sensor: SensorConfig, grid: Grid) -> FloatArray:
-    """What stands for a sensor that is missing: C x H x W of NaN."""
-    return np.full((len(sensor.bands), grid.height, grid.width), np.nan, np.float32)
-
-
-def _write_label(record: Record, coder: LabelCoder, classes: ClassTable, grid: Grid, folder: Path) -> None:
+def _write_label(job: _Scene, coder: LabelCoder, classes: ClassTable) -> None:
     """The label on the common grid; void everywhere for a scene without."""
-    if record.label:
-        ids = coder.read(record.label[0])[None]
-        ids = warp_array(ids, read_grid(record.label[0]), grid, "near", IGNORE, folder)
-    else:
-        ids = np.full((1, grid.height, grid.width), IGNORE, np.uint8)
-    write_raster(folder / "label.tif", ids, grid, IGNORE, classes=classes)
+    target, form = job.folder / "label.tif", Form(1, "uint8", IGNORE, classes=classes)
+    if not job.record.label:
+        write_blocks(target, job.grid, form, ())
+        return
+    native = read_grid(job.record.label[0])
+    with step("label"):
+        parts = _decoded(coder, job.record.label[0], native)
+        if native != job.grid:
+            draft = write_draft(job.work / "label.tif", native, Form(1, "uint8", IGNORE), parts)
+            warped = warp(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
+            boxes = blocks(job.grid.height, job.grid.width, 1)
+            parts = ((box, read_labels(warped, box)[None]) for box in boxes)
+        write_blocks(target, job.grid, form, watched(parts, job.pixels, "label"), job.threads)
 
 
-class _Sar:
-    """The second sensor as delivered, ready to be warped."""
-
-    def __init__(self, record: Record, sensors: SensorsConfig, grid: Grid, work: Path) -> None:
-        self._source = read_grid(record.sar[0])
-        path = stack_files(record.sar, self._source, work / "sar.vrt")
-        self._scale, self._clip = record.sar_scale, sensors.sar.clip_db
-        self._power = to_power(read_float(path, nodata=sensors.sar.nodata), self._scale)
-        self._method = image_method(self._source, grid)
-        self._work = work
-
-    def on(self, grid: Grid, nodes: npt.NDArray[np.float64] | None = None) -> FloatArray:
-        """C x H x W on a grid, in dB where this is backscatter; NaN for no data."""
-        power = warp_array(self._power, self._source, grid, self._method, math.nan, self._work, nodes)
-        return power_to_db(power, self._scale, self._clip)
-
-    def corrected(self, grid: Grid, alignment: Alignment) -> FloatArray:
-        """The same with a correction built in, resampled once from what was delivered."""
-        if alignment.matrix is None:
-            return self.on(grid, np.array(alignment.nodes))
-        return self.on(shifted_grid(grid, alignment.matrix))
+def _decoded(coder: LabelCoder, path: str, grid: Grid) -> Iterator[Part]:
+    """Class ids of a label file; by blocks as for four bands, since colours are packed in wide numbers."""
+    for box in blocks(grid.height, grid.width, 4):
+        yield box, coder.read(path, box)[None]
 
 
-def _register(record: Record, optical: FloatArray, sar: FloatArray, align: AlignConfig) -> Alignment:
-    if not record.sar:
-        return unmoved("single_sensor", "only the optical image exists, so there is nothing to register")
-    if not record.optical:
+def _write_sar(job: _Scene, align: AlignConfig) -> tuple[Alignment, Path, dict[str, object]]:
+    """The second sensor on the common grid, registered; NaN throughout for a scene without.
+
+    Returns:
+        What was found, where the image as delivered lies, and what else the record tells.
+    """
+    target, bands = job.folder / "sar.tif", job.sensors.sar.bands
+    form = Form(len(bands), "float32", math.nan, bands)
+    if not job.record.sar:
+        write_blocks(target, job.grid, form, ())
+        return unmoved("single_sensor", "only the optical image exists, so there is nothing to register"), target, {}
+    sar = SecondSensor(job.record, job.sensors, job.grid, job.work, job.threads)
+    delivered = sar.on_grid()
+    alignment = _register(job, delivered.path, align)
+    image = sar.on_grid(alignment) if alignment.status == "aligned" else delivered
+    with step("second sensor written"):
+        parts = watched(float_blocks(image.path), job.pixels, "second sensor written")
+        write_blocks(target, job.grid, form, parts, job.threads)
+    return alignment, delivered.path, {"speckle": asdict(sar.speckle)} if sar.speckle else {}
+
+
+def _register(job: _Scene, sar: Path, align: AlignConfig) -> Alignment:
+    if not job.record.optical:
         return unmoved("single_sensor", "only the second sensor exists; the scene lies on its grid as delivered")
     if not align.enabled:
         return unmoved("rejected", "co-registration is switched off")
-    return coregister.estimate(optical, sar, align)
+    with step("matching"):
+        return coregister.estimate(FileImage(job.folder / "optical.tif"), FileImage(sar), align)
 
 
 def _plain(value: object) -> object:

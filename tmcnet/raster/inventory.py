@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
+from tmcnet.raster.between_scenes import scale_problems, warn_of_doubles, warn_of_pixel_sizes
 from tmcnet.raster.checks import Inspected, check
 from tmcnet.raster.digests import file_digest
-from tmcnet.raster.entry import TRAIN, Entry, shorten
+from tmcnet.raster.entry import Entry, shorten
 from tmcnet.raster.facts import Facts, scan, scan_labels
-from tmcnet.raster.ground import pixel_area
+from tmcnet.raster.inventory_table import inventory_table
 from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.opening import open_raster
 from tmcnet.raster.records import Inventory, Record
 from tmcnet.raster.sources import find_entries
+from tmcnet.raster.virtual import check_crs, with_virtual_files
 
 GEOREFERENCED = ("demo", "scenes")
 """Layouts whose files are warped to a common grid."""
-_SAME_SIZE = 1.25
-"""Pixels that differ by less than this factor show the same things."""
-_SENSOR_COLUMNS = ("files", "bands", "dtype", "crs", "width", "height", "gsd", "nodata", "min", "max", "valid_share")
+VIRTUAL = "virtual"
+"""Folder beside the inventory for the virtual rasters that it names."""
 
 
 def take_inventory(
@@ -43,6 +44,9 @@ def take_inventory(
 ) -> None:
     """Read every file of the source through once, check it, and write what was found.
 
+    Mosaics, and files that get their CRS from the config, become virtual rasters in a folder `virtual` beside the
+    inventory, which is emptied first; the inventory names these in place of the files.
+
     Args:
         source: Section `source` of the config.
         sensors: Section `sensors`.
@@ -54,20 +58,22 @@ def take_inventory(
     Raises:
         InputError: If anything about the files must be mended; names all of it, alike problems together.
     """
+    check_crs(source.crs)
     entries = find_entries(source, Path(data_root))
     classes, encoding = find_classes(source, labels, Path(data_root), entries)
     coder = LabelCoder(labels, classes, encoding) if len(classes) else None
-    georeferenced = source.layout in GEOREFERENCED
+    inspector = _Inspector(source, sensors, coder, Path(json_path).parent / VIRTUAL)
+    inspector.clear()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        seen = list(pool.map(lambda entry: _inspect(entry, sensors, coder, georeferenced), entries))
-        problems = [problem for one in seen for problem in one.problems] + _scale_problems(seen)
+        seen = list(pool.map(inspector.inspect, entries))
+        problems = [problem for one in seen for problem in one.problems] + scale_problems(seen, sensors.sar)
         if problems:
             raise InputError(_condense(problems))
         records = list(pool.map(lambda one: _record(one, sensors), seen))
-    _warn_of_doubles(seen)
-    _warn_of_pixel_sizes(seen)
+    warn_of_doubles(seen, source.layout in GEOREFERENCED)
+    warn_of_pixel_sizes(seen)
     Inventory(source.layout, encoding, classes, records).write(json_path)
-    write_bytes(csv_path, _table([_row(one, sensors) for one in seen]))
+    write_bytes(csv_path, inventory_table(seen, sensors, coder))
 
 
 def find_classes(
@@ -100,38 +106,47 @@ def find_classes(
     return ClassTable(()), labels.encoding
 
 
-def _inspect(entry: Entry, sensors: SensorsConfig, coder: LabelCoder | None, georeferenced: bool) -> Inspected:
-    seen = Inspected(entry)
+@dataclass(frozen=True)
+class _Inspector:
+    """Reads the files of scenes or tiles and checks them."""
 
-    def tried(read: Callable[[], Facts]) -> list[Facts]:
+    source: SourceConfig
+    sensors: SensorsConfig
+    coder: LabelCoder | None
+    virtual: Path
+
+    def clear(self) -> None:
+        """Make an empty folder for virtual rasters."""
+        shutil.rmtree(self.virtual, ignore_errors=True)
+        self.virtual.mkdir(parents=True)
+
+    def inspect(self, entry: Entry) -> Inspected:
+        """Read all files of a scene or tile through; all that is wrong becomes its problems."""
+        optical, sar = self.sensors.optical.nodata, self.sensors.sar.nodata
+        declared = {"optical": optical, "sar": sar, **entry.nodata}
         try:
-            return [read()]
+            folder = self.virtual / entry.scene
+            entry = with_virtual_files(entry, declared, self.source.crs, self.coder, folder)
         except InputError as error:
-            seen.problems += error.problems
-            return []
+            return Inspected(entry, problems=list(error.problems))
+        seen = Inspected(entry)
 
-    for path in entry.optical:
-        seen.optical += tried(partial(scan, path, sensors.optical.nodata))
-    for path in entry.sar:
-        seen.sar += tried(partial(scan, path, sensors.sar.nodata))
-    if entry.label and coder is not None:
-        seen.label = next(iter(tried(partial(scan_labels, entry.label[0], coder))), None)
-    if not seen.problems:
-        check(seen, sensors, coder, georeferenced)
-    return seen
+        def tried(read: Callable[[], Facts]) -> list[Facts]:
+            try:
+                return [read()]
+            except InputError as error:
+                seen.problems += error.problems
+                return []
 
-
-def _scale_problems(seen: Sequence[Inspected]) -> list[Problem]:
-    """One network sees all scenes: they must share one scale."""
-    by_scale: dict[str, list[str]] = {}
-    for one in seen:
-        if one.scale:
-            by_scale.setdefault(one.scale, []).append(one.entry.scene)
-    if len(by_scale) < 2:
-        return []
-    told = "; ".join(f"{scale}: {shorten(names)}" for scale, names in sorted(by_scale.items()))
-    what = f"`auto` finds different scales of backscatter ({told})"
-    return [Problem("config key `sensors.sar.scale`", what, "Declare the scale, or bring the files to one.")]
+        for path in entry.optical:
+            seen.optical += tried(partial(scan, path, declared["optical"]))
+        for path in entry.sar:
+            seen.sar += tried(partial(scan, path, declared["sar"]))
+        if entry.label and self.coder is not None:
+            seen.label = next(iter(tried(partial(scan_labels, entry.label[0], self.coder))), None)
+        if not seen.problems:
+            check(seen, self.sensors, self.coder, self.source.layout in GEOREFERENCED)
+        return seen
 
 
 def _condense(problems: Sequence[Problem]) -> list[Problem]:
@@ -145,61 +160,26 @@ def _condense(problems: Sequence[Problem]) -> list[Problem]:
     ]
 
 
-def _warn_of_doubles(seen: Sequence[Inspected]) -> None:
-    footprints: dict[Any, str] = {}
-    contents: dict[Any, str] = {}
-    for one in seen:
-        grid = one.first.grid
-        if grid.crs:
-            bounds = (grid.crs, *(round(value / grid.pixel_size) for value in grid.bounds))
-            other = footprints.setdefault(bounds, one.entry.scene)
-            if other != one.entry.scene:
-                one.warnings.append(f"same footprint as {other}")
-        for kind, facts in (("optical", one.optical), ("sar", one.sar)):
-            if not facts:
-                continue
-            other = contents.setdefault((kind, *(f.digest for f in facts)), one.entry.scene)
-            if other != one.entry.scene and facts[0].low < facts[0].high:
-                one.warnings.append(f"{kind} identical with {other}")
-
-
-def _warn_of_pixel_sizes(seen: Sequence[Inspected]) -> None:
-    """A scene on the grid of its only sensor may have pixels of a size that no network has learnt."""
-    lone = [one for one in seen if not one.has_both]
-    learnt = [_metres(one) for one in seen if lone and one.entry.role == TRAIN]
-    for one in lone if learnt else ():
-        size = _metres(one)
-        if not any(other / _SAME_SIZE < size < other * _SAME_SIZE for other in learnt):
-            told = ", ".join(sorted({f"{other:.3g} m" for other in learnt}))
-            what = f"pixels of {size:.3g} m; in the scenes that are learnt from: {told}"
-            one.warnings.append(f"{what}. Set `align.resolution`, or resample the file")
-
-
-def _metres(one: Inspected) -> float:
-    """Width of a square pixel of that area; NaN, which equals nothing, where the CRS has no such thing."""
-    area = pixel_area(one.first.grid)
-    return math.nan if area is None else math.sqrt(area)
-
-
 def _record(one: Inspected, sensors: SensorsConfig) -> Record:
-    grid = one.first.grid
+    grid, entry = one.first.grid, one.entry
     return Record(
-        one.entry.scene,
-        one.entry.role,
-        [str(path) for path in one.entry.optical],
-        [str(path) for path in one.entry.sar],
-        [str(path) for path in one.entry.label],
-        one.entry.fields,
+        entry.scene,
+        entry.role,
+        [str(path) for path in entry.optical],
+        [str(path) for path in entry.sar],
+        [str(path) for path in entry.label],
+        entry.fields,
         grid.height,
         grid.width,
         grid.crs,
         grid.pixel_size,
         one.scale,
-        _nodata(one.optical, sensors.optical.nodata),
-        _nodata(one.sar, sensors.sar.nodata),
+        _nodata(one.optical, entry.nodata.get("optical", sensors.optical.nodata)),
+        _nodata(one.sar, entry.nodata.get("sar", sensors.sar.nodata)),
         round(one.overlap, 6),
         grid.bounds,
-        [file_digest(path) for path in (*one.entry.optical, *one.entry.sar, *one.entry.label)],
+        [file_digest(path) for path in entry.files],
+        {kind: repr(value) for kind, value in entry.nodata.items()},
     )
 
 
@@ -207,56 +187,3 @@ def _nodata(facts: Sequence[Facts], declared: float | None) -> float | None:
     """The value that means no data; None for none, and for NaN, which always means it."""
     value = declared if declared is not None or not facts else facts[0].nodata
     return None if value is None or math.isnan(value) else value
-
-
-def _row(one: Inspected, sensors: SensorsConfig) -> dict[str, str]:
-    row = {"scene": one.entry.scene, "role": one.entry.role}
-    for kind, facts, sensor in (("optical", one.optical, sensors.optical), ("sar", one.sar, sensors.sar)):
-        told = _sensor_cells(facts, sensor.nodata) if facts else dict.fromkeys(_SENSOR_COLUMNS, "")
-        row |= {f"{kind}_{name}": cell for name, cell in told.items()}
-    row |= {
-        "sar_scale": one.scale,
-        "overlap": f"{one.overlap:.6f}",
-        "label_file": str(one.label.path) if one.label else "",
-        "label_dtype": one.label.dtype if one.label else "",
-        "label_crs": _short_crs(one.label.grid.crs) if one.label else "",
-        "label_gsd": f"{one.label.grid.pixel_size:.6g}" if one.label else "",
-        "label_share": f"{one.label.labelled_share:.6f}" if one.label else "",
-    }
-    return row | {f"field_{k}": v for k, v in one.entry.fields.items()} | {"warnings": "; ".join(one.warnings)}
-
-
-def _sensor_cells(facts: Sequence[Facts], nodata: float | None) -> dict[str, str]:
-    first = facts[0]
-    cells = (
-        ";".join(str(f.path) for f in facts),
-        str(sum(f.bands for f in facts)),
-        first.dtype,
-        _short_crs(first.grid.crs),
-        str(first.grid.width),
-        str(first.grid.height),
-        f"{first.grid.pixel_size:.6g}",
-        _told_nodata(first, nodata),
-        f"{min(f.low for f in facts):.6g}",
-        f"{max(f.high for f in facts):.6g}",
-        f"{min(f.valid_share for f in facts):.6f}",
-    )
-    return dict(zip(_SENSOR_COLUMNS, cells, strict=True))
-
-
-def _told_nodata(facts: Facts, declared: float | None) -> str:
-    value = facts.nodata if declared is None else declared
-    return "" if value is None else f"{value:g}"
-
-
-def _short_crs(crs: str) -> str:
-    """An EPSG code, or the name inside WKT."""
-    return crs if crs.startswith("EPSG:") or '"' not in crs else crs.split('"')[1]
-
-
-def _table(rows: Sequence[dict[str, str]]) -> bytes:
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue().encode()

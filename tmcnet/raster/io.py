@@ -6,7 +6,7 @@ bands a value such as 0 is also an ordinary measurement, so there a pixel is no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +23,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
+from tmcnet.raster.form import Form, describe, profile
 from tmcnet.raster.opening import open_raster
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -59,6 +60,11 @@ class Grid:
     def pixel_size(self) -> float:
         """Square root of the area of a pixel, in units of the CRS."""
         return float(abs(self.transform.determinant) ** 0.5)
+
+    @property
+    def georeference(self) -> dict[str, Any]:
+        """What a new file on this grid is told of its place."""
+        return {"crs": self.crs or None, "transform": self.transform}
 
     def window(self, box: Box) -> Grid:
         """The grid of a window of this raster."""
@@ -97,12 +103,24 @@ def read_float(
     if len({values.shape[1:] for values, _ in parts}) > 1:
         sizes = ", ".join(f"{p}: {v.shape[2]} x {v.shape[1]}" for p, (v, _) in zip(paths, parts, strict=True))
         raise InputError(Problem(str(paths[0]), f"files to be stacked differ in size ({sizes})", "Warp them alike."))
+    result = _joined(parts)
+    return place(result, window, np.nan) if window else result
+
+
+def read_window(dataset: DatasetReader, window: Box, nodata: float | None = None) -> FloatArray:
+    """A window of an open raster, as `read_float` gives it."""
+    inside = inner_window(window, dataset.height, dataset.width)
+    return place(_joined([values_and_mask(dataset, inside, nodata)]), window, np.nan)
+
+
+def _joined(parts: Sequence[tuple[npt.NDArray[Any], BoolArray]]) -> FloatArray:
+    """Values and masks of files that are stacked, as numbers with NaN for no data."""
     valid = np.concatenate([mask for _, mask in parts])
     if all(values.dtype == np.uint8 for values, _ in parts):
         valid = unify_masks(valid)
     result = np.concatenate([values.astype(np.float32) for values, _ in parts])
     result[~valid | ~np.isfinite(result)] = np.nan
-    return place(result, window, np.nan) if window else result
+    return result
 
 
 def unify_masks(valid: BoolArray) -> BoolArray:
@@ -229,37 +247,10 @@ def write_raster(
         InputError: If the file cannot be written (disk full, no permission).
     """
     bands = array[None] if array.ndim == 2 else array
+    form = Form(len(bands), bands.dtype.name, nodata, descriptions or (), classes)
+    height, width = bands.shape[1:]
     with MemoryFile() as memory:
-        with memory.open(**_profile(bands, grid, nodata)) as dataset:
-            if classes is not None:
-                dataset.write_colormap(1, {c.id: (*c.rgb, 255) for c in classes.classes} | {IGNORE: (0, 0, 0, 0)})
-                dataset.update_tags(1, **{f"CLASS_{c.id}": c.name for c in classes.classes})
+        with memory.open(**profile(form, height, width), **(grid.georeference if grid else {})) as dataset:
+            describe(dataset, form)
             dataset.write(bands)
-            for number, name in enumerate(descriptions or (), start=1):
-                dataset.set_band_description(number, name)
         write_bytes(path, memory.getbuffer())
-
-
-def _profile(bands: npt.NDArray[Any], grid: Grid | None, nodata: float | None) -> Mapping[str, Any]:
-    """Creation options; the predictor is chosen by the kind of number, as it saves most."""
-    count, height, width = bands.shape
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "count": count,
-        "height": height,
-        "width": width,
-        "dtype": bands.dtype.name,
-        "nodata": nodata,
-        "compress": "deflate",
-        "predictor": 3 if bands.dtype.kind == "f" else 2,
-        "photometric": "minisblack",
-        "alpha": "unspecified",
-        "interleave": "band",
-    }
-    if min(height, width) > 256:
-        profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
-    if bands.nbytes > 2**31:
-        profile["bigtiff"] = "if_safer"
-    if grid is not None:
-        profile |= {"crs": grid.crs or None, "transform": grid.transform}
-    return profile

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -77,6 +77,16 @@ class LabelCoder:
             int(c): int(n) for c, n in zip(found, counts, strict=True)
         }
 
+    def count(self, values: npt.NDArray[Any]) -> Counter[int]:
+        """Pixels by code (colours packed as in `Unknown`) in what was read of a file, C x H x W."""
+        codes, known = self._keys(values)
+        found, counts = np.unique(codes[known], return_counts=True)
+        return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+
+    def told(self, code: int) -> str:
+        """A code as people read it: the number, or red, green and blue."""
+        return str(_unpack(code)) if self.encoding == "rgb" else str(code)
+
     def _keys(self, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], BoolArray]:
         """One whole number a pixel, and where it stands for what the file says."""
         if self.encoding == "rgb":
@@ -111,6 +121,27 @@ class LabelCoder:
             raise InputError(self.problem(path, unknown))
         return place(ids, window, IGNORE) if window else ids
 
+    def empty_code(self, dtype: str, nodata: float | None) -> int | None:
+        """A number that means no label in every band of a file.
+
+        Args:
+            dtype: Type of the numbers in the file.
+            nodata: What the file calls no data.
+
+        Returns:
+            The file's value, unless it means a class; else one of `labels.void`; None where neither is there.
+        """
+        codes: list[int] = self._codes[self._ids == IGNORE].tolist()
+        if self.encoding == "rgb":
+            codes = [code & 255 for code in codes if code == _pack((code & 255,) * 3)]
+        given = [int(nodata)] if nodata is not None and nodata == np.trunc(nodata) else []
+        classes = set(self._codes[self._ids != IGNORE].tolist())
+        for code in (*given, *codes):
+            fits = np.dtype(dtype).kind == "f" or np.iinfo(dtype).min <= code <= np.iinfo(dtype).max
+            if fits and (code if self.encoding == "ids" else _pack((code,) * 3)) not in classes:
+                return code
+        return None
+
     def check_bands(self, path: Path | str, count: int) -> None:
         """Ask whether a file can hold such labels.
 
@@ -126,12 +157,11 @@ class LabelCoder:
 
     def problem(self, path: Path | str, unknown: Unknown) -> Problem:
         """Tell which codes of a file mean nothing."""
+        told = shorten(f"{self.told(code)} ({count} pixels)" for code, count in unknown.items())
         if self.encoding == "rgb":
-            told: Iterable[str] = [f"{_unpack(code)} ({count} pixels)" for code, count in unknown.items()]
-            what = f"holds {len(unknown)} colours that no class has: {shorten(told)}"
+            what = f"holds {len(unknown)} colours that no class has: {told}"
             return Problem(str(path), what, "Give each to a class as `rgb`, or add it to `labels.void_rgb`.")
-        told = [f"{code} ({count} pixels)" for code, count in unknown.items()]
-        what = f"holds {len(unknown)} codes that no class has: {shorten(told)}"
+        what = f"holds {len(unknown)} codes that no class has: {told}"
         return Problem(str(path), what, "Add each to the `codes` of a class, or to `labels.void`.")
 
 

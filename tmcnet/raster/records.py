@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tmcnet.classes import ClassTable
+from tmcnet.config import SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
 
@@ -20,7 +21,8 @@ class Record:
     Attributes:
         scene: Its name.
         role: `train` or `predict`.
-        optical: Optical files, to be stacked as bands; empty where a scene to be predicted has none.
+        optical: Optical files, to be stacked as bands; empty where a scene to be predicted has none. A mosaic is the
+            one virtual raster of its tiles.
         sar: Files of the second sensor, likewise.
         label: The label file; empty where there is none.
         fields: Fields of the pattern or sheet.
@@ -33,7 +35,9 @@ class Record:
         sar_nodata: Likewise.
         overlap: Share of the optical footprint that the second sensor covers; 0 where either is missing.
         bounds: Left, bottom, right, top of the file that height and width are of.
-        digests: SHA-256 of the files: optical, second sensor, label. Nothing else here need change with the pixels.
+        digests: SHA-256 of the files: optical, second sensor, label; of mosaics every tile. Nothing else here need
+            change with the pixels.
+        declared_nodata: Value that means no data, by sensor, as the sample sheet says it; the text of a number.
     """
 
     scene: str
@@ -52,6 +56,13 @@ class Record:
     overlap: float
     bounds: Sequence[float]
     digests: list[str]
+    declared_nodata: dict[str, str] = field(default_factory=dict)
+
+    def declared(self, kind: Literal["optical", "sar"], sensors: SensorsConfig) -> float | None:
+        """Value that means no data, in place of what the files say: that of the sample sheet, else of the config."""
+        of_scene = self.declared_nodata.get(kind)
+        sensor = sensors.optical if kind == "optical" else sensors.sar
+        return sensor.nodata if of_scene is None else float(of_scene)
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import csv
+import glob
 from pathlib import Path
 
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.entry import PREDICT, TRAIN, Entry
 
 _NEEDED = ("scene", "optical", "sar")
-_KNOWN = (*_NEEDED, "label", "role")
+_OVERRIDES = ("optical_nodata", "sar_nodata", "sar_scale")
+"""Columns that take the place of keys of the config section `sensors`, for one scene."""
+_KNOWN = (*_NEEDED, "label", "role", *_OVERRIDES)
+_SCALES = ("auto", "none", "linear", "amplitude", "db")
 
 
 def read_sheet(path: Path, data_root: Path) -> list[Entry]:
     """Read the scenes of a sample sheet.
 
     Args:
-        path: CSV with columns scene, optical, sar and, if wanted, label and role; further columns become fields.
-            Several files in one cell are separated by `;`. Scenes of role `predict` may leave optical or sar empty.
+        path: CSV with columns scene, optical, sar and, if wanted, label, role, optical_nodata, sar_nodata and
+            sar_scale; further columns become fields. Several files in one cell are separated by `;`, and each may be
+            a pattern with `*`, `?` or `[...]` whose files are the tiles of one mosaic. Scenes of role `predict` may
+            leave optical or sar empty.
         data_root: Where relative paths in the sheet start.
 
     Raises:
-        InputError: If the sheet cannot be read, lacks columns, has unknown roles, names missing files, or leaves out
-            a sensor where both are needed.
+        InputError: If the sheet cannot be read, lacks columns, has unknown roles or scales, names missing files, or
+            leaves out a sensor where both are needed.
     """
     where = f"sample sheet {path}"
     try:
@@ -55,12 +61,38 @@ def _cell(value: str | list[str] | None) -> str:
 
 
 def _entry(row: dict[str, str], data_root: Path) -> Entry:
-    files = {
-        kind: tuple(data_root / part.strip() for part in row.get(kind, "").split(";") if part.strip())
-        for kind in ("optical", "sar", "label")
-    }
+    files: dict[str, tuple[Path, ...]] = {}
+    members: dict[Path, tuple[Path, ...]] = {}
+    for kind in ("optical", "sar", "label"):
+        parts = [part.strip() for part in row.get(kind, "").split(";") if part.strip()]
+        found = [_tiles(part, data_root) for part in parts]
+        # the one file that a pattern finds is a file like any other
+        files[kind] = tuple(
+            tiles[0] if len(tiles) == 1 else data_root / part for part, tiles in zip(parts, found, strict=True)
+        )
+        members |= {data_root / part: tiles for part, tiles in zip(parts, found, strict=True) if len(tiles) > 1}
     fields = {name: value for name, value in row.items() if name and name not in _KNOWN}
-    return Entry(row["scene"], row.get("role") or TRAIN, **files, fields=fields)
+    nodata = {
+        kind: value for kind in ("optical", "sar") if (value := _number(row.get(f"{kind}_nodata", ""))) is not None
+    }
+    role, scale = row.get("role") or TRAIN, row.get("sar_scale", "")
+    return Entry(row["scene"], role, **files, fields=fields, members=members, nodata=nodata, sar_scale=scale)
+
+
+def _tiles(part: str, data_root: Path) -> tuple[Path, ...]:
+    """The files that a pattern finds, by name; the last lies on top."""
+    if not glob.has_magic(part) or (data_root / part).is_file():
+        return (data_root / part,)
+    # Path.glob refuses absolute patterns
+    names = sorted(glob.glob(part, root_dir=data_root, recursive=True))  # noqa: PTH207
+    return tuple(data_root / name for name in names if (data_root / name).is_file())
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem]:
@@ -74,11 +106,30 @@ def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem
     problems.extend(_sensor_problems(where, entry))
     if len(entry.label) > 1:
         problems.append(Problem(where, "names several label files", "Labels cannot be stacked; merge them first."))
+    problems.extend(_override_problems(where, row))
     problems.extend(
-        Problem(where, f"the file {path} does not exist", "Correct the path; relative paths start at `data_root`.")
+        Problem(where, _lost(path), "Correct the path; relative paths start at `data_root`.")
         for path in (*entry.optical, *entry.sar, *entry.label)
-        if not path.is_file()
+        if path not in entry.members and not path.is_file()
     )
+    return problems
+
+
+def _lost(path: Path) -> str:
+    pattern = glob.has_magic(str(path))
+    return f"the pattern {path} matches no file" if pattern else f"the file {path} does not exist"
+
+
+def _override_problems(where: str, row: dict[str, str]) -> list[Problem]:
+    problems = []
+    for name in ("optical_nodata", "sar_nodata"):
+        text = row.get(name, "")
+        if text and _number(text) is None:
+            problems.append(Problem(where, f"has `{text}` in `{name}`", "Write a number, `nan`, or nothing."))
+    scale = row.get("sar_scale", "")
+    if scale and scale not in _SCALES:
+        remedy = f"Scales are {', '.join(_SCALES)}."
+        problems.append(Problem(where, f"has the unknown scale `{scale}` in `sar_scale`", remedy))
     return problems
 
 

@@ -2,72 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig, SensorsConfig, TilesConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
-from tmcnet.raster.backscatter import to_db
-from tmcnet.raster.digests import KINDS, RECORD, pixel_digest, require_scenes
+from tmcnet.raster.cutting import ReadyMade, SceneStrip, Tile, scene_strips
+from tmcnet.raster.digests import KINDS, require_scenes
 from tmcnet.raster.entry import TRAIN
-from tmcnet.raster.ground import GROUND, ground_columns
 from tmcnet.raster.inventory import GEOREFERENCED
-from tmcnet.raster.io import Box, ByteArray, FloatArray, Grid, read_float, read_grid, read_labels
+from tmcnet.raster.io import Box, read_grid
 from tmcnet.raster.io import write_raster as write
 from tmcnet.raster.labels import LabelCoder
-from tmcnet.raster.opening import open_raster
 from tmcnet.raster.records import Inventory, Record
-from tmcnet.raster.residuals import Residuals
-from tmcnet.raster.warp import to_dtype
+from tmcnet.raster.tile_index import index_table, tile_row
 from tmcnet.store import TileStore
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One tile as it is written.
-
-    Attributes:
-        name: Its name.
-        record: The scene or ready-made tile it comes from.
-        box: Its window in the scene.
-        grid: Where its pixels lie.
-        optical: C x H x W, NaN for no data.
-        dtype: Type of the optical numbers in the file.
-        optical_nodata: Value that means no data there.
-        sar: C x H x W, NaN for no data.
-        label: H x W ids, 255 for void.
-        alignment: Residual of the registration of its scene in pixels, or empty.
-        alignment_px: Residual of the registration at the tile in pixels; None where too few points tell.
-    """
-
-    name: str
-    record: Record
-    box: Box
-    grid: Grid
-    optical: FloatArray
-    dtype: str
-    optical_nodata: float | None
-    sar: FloatArray
-    label: ByteArray
-    alignment: str = ""
-    alignment_px: float | None = None
-
-    @property
-    def valid_share(self) -> float:
-        """Share of pixels that are valid in all bands of both sensors."""
-        valid = ~np.isnan(self.optical).any(axis=0) & ~np.isnan(self.sar).any(axis=0)
-        return float(valid.mean())
 
 
 def make_tiles(
@@ -83,7 +39,8 @@ def make_tiles(
 
     Scenes are read from `scenes_root`, where they lie on one grid. Ready-made tiles are read from their own files
     and taken whole; their labels are decoded and their backscatter brought to dB. Tiles of an earlier run are
-    removed first. A scene without label gives tiles that are void everywhere, for pre-training.
+    removed first. A scene without label gives tiles that are void everywhere, for pre-training. Where tiles are
+    virtual, the index alone is written; it names the folder of the rasters of each tile's scene.
 
     Args:
         inventory: `inventory.json`.
@@ -92,25 +49,26 @@ def make_tiles(
         labels: Section `labels`.
         tiles: Section `tiles`.
         out_root: Folder `tiles/`.
-        threads: How many tiles are worked on at a time.
+        threads: How many strips of tiles are worked on at a time.
 
     Raises:
         InputError: If a file cannot be read or written, a scene's raster is missing or not the one that
-            `alignment.json` speaks of, or no tile is valid enough.
+            `alignment.json` speaks of, no tile is valid enough, or ready-made tiles shall be virtual.
     """
     whole = Inventory.read(inventory)
     records = [record for record in whole.records if record.role == TRAIN]
-    work: list[_SceneRow | _ReadyMade]
+    work: list[SceneStrip | ReadyMade]
     if whole.layout in GEOREFERENCED:
         require_scenes(scenes_root / record.scene for record in records)
-        work = [part for record in records for part in _scene_rows(record, scenes_root, tiles)]
+        work = [part for record in records for part in _strips(record, scenes_root, tiles)]
     else:
+        _require_files(tiles, whole.layout)
         coder = LabelCoder(labels, whole.classes, whole.label_encoding)
-        work = [_ReadyMade(record, sensors, coder) for record in records]
-    store = TileStore(out_root)
-    _clear(store)
+        work = [ReadyMade(record, sensors, coder) for record in records]
+    writer = _Writer(TileStore(out_root), sensors, whole.classes, tiles)
+    writer.clear()
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        done = pool.map(lambda part: _write_all(part.read(), sensors, whole.classes, tiles, store), work)
+        done = pool.map(lambda part: writer.write_all(part.read()), work)
         rows, shares = [], []
         for some, seen in done:
             rows += some
@@ -120,7 +78,8 @@ def make_tiles(
         what = f"({tiles.min_valid:g}) is reached by no tile: {best}"
         remedy = "Lower it; or check overlap and no data in inventory.csv, and the roles of the scenes."
         raise InputError(Problem("config key `tiles.min_valid`", what, remedy))
-    write_bytes(store.index, _table(sorted(rows, key=lambda row: row["tile"]), whole.classes, records))
+    index = index_table(sorted(rows, key=lambda row: row["tile"]), whole.classes, records)
+    write_bytes(writer.store.index, index)
     whole.classes.write(out_root / "classes.csv")
 
 
@@ -147,141 +106,50 @@ def offsets(length: int, size: int, stride: int, edge: Literal["pad", "shift", "
     return found
 
 
-@dataclass(frozen=True)
-class _SceneRow:
-    """The tiles of one scene that begin at the same row."""
+def _strips(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[SceneStrip]:
+    grid = read_grid(scenes_root / record.scene / "optical.tif")
+    return scene_strips(record, scenes_root, windows(grid.height, grid.width, tiles))
 
-    record: Record
-    folder: Path
-    boxes: Sequence[Box]
-    alignment: str
-    residuals: Residuals
 
-    def read(self) -> list[Tile]:
-        return [self._tile(box) for box in self.boxes]
-
-    def _tile(self, box: Box) -> Tile:
-        optical = self.folder / "optical.tif"
-        dtype, nodata = _kind_of_number(optical)
-        return Tile(
-            f"{self.record.scene}_r{box[0]}_c{box[1]}",
-            self.record,
-            box,
-            read_grid(optical).window(box),
-            read_float(optical, box),
-            dtype,
-            nodata,
-            read_float(self.folder / "sar.tif", box),
-            read_labels(self.folder / "label.tif", box),
-            self.alignment,
-            self.residuals.near(box),
-        )
+def _require_files(tiles: TilesConfig, layout: str) -> None:
+    if tiles.store == "virtual":
+        what = f"is `virtual`, but layout `{layout}` has ready-made tiles, whose labels and backscatter are converted"
+        raise InputError(Problem("config key `tiles.store`", what, "Set it to `files`."))
 
 
 @dataclass(frozen=True)
-class _ReadyMade:
-    """A tile that the source comes with."""
+class _Writer:
+    """Writes tiles that are valid enough."""
 
-    record: Record
+    store: TileStore
     sensors: SensorsConfig
-    coder: LabelCoder
+    classes: ClassTable
+    tiles: TilesConfig
 
-    def read(self) -> list[Tile]:
-        record = self.record
-        dtype, _ = _kind_of_number(Path(record.optical[0]))
-        grid = read_grid(record.optical[0])
-        sar = read_float(record.sar, nodata=self.sensors.sar.nodata)
-        return [
-            Tile(
-                record.scene,
-                record,
-                (0, 0, grid.height, grid.width),
-                grid,
-                read_float(record.optical, nodata=self.sensors.optical.nodata),
-                dtype,
-                record.optical_nodata,
-                to_db(sar, record.sar_scale, self.sensors.sar.clip_db),
-                self.coder.read(record.label[0]),
-            )
-        ]
+    def clear(self) -> None:
+        """Remove the tiles of an earlier run; they would be taken for tiles of this one."""
+        for kind in KINDS:
+            for path in self.store.own_file(kind, "any").parent.glob("*.tif"):
+                path.unlink()
 
+    def write_all(self, found: Iterable[Tile]) -> tuple[list[dict[str, str]], list[float]]:
+        """Write tiles; their rows of the index, and the valid shares of all, also of those left out."""
+        rows, shares = [], []
+        for tile in found:
+            shares.append(share := tile.valid_share)
+            if share < self.tiles.min_valid or share == 0:
+                continue
+            rasters = ""
+            if self.tiles.store == "virtual" and tile.folder is not None:
+                rasters = os.path.relpath(tile.folder, self.store.root)
+            else:
+                self._write(tile)
+            rows.append(tile_row(tile, share, self.classes, rasters))
+        return rows, shares
 
-def _scene_rows(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[_SceneRow]:
-    folder = scenes_root / record.scene
-    grid = read_grid(folder / "optical.tif")
-    boxes = windows(grid.height, grid.width, tiles)
-    alignment = json.loads((folder / RECORD).read_text())
-    rmse = alignment.get("rmse_px")
-    told = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
-    rows = sorted({box[0] for box in boxes})
-    residuals = Residuals.of(alignment)
-    return [_SceneRow(record, folder, [box for box in boxes if box[0] == row], told, residuals) for row in rows]
-
-
-def _kind_of_number(path: Path) -> tuple[str, float | None]:
-    with open_raster(path) as dataset:
-        return dataset.dtypes[0], dataset.nodata
-
-
-def _clear(store: TileStore) -> None:
-    """Remove the tiles of an earlier run; they would be taken for tiles of this one."""
-    for kind in KINDS:
-        folder = store.path(kind, "any").parent
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.tif"):
-            path.unlink()
-
-
-def _write_all(
-    found: Sequence[Tile], sensors: SensorsConfig, classes: ClassTable, tiles: TilesConfig, store: TileStore
-) -> tuple[list[dict[str, str]], list[float]]:
-    """Write tiles that are valid enough; their rows of the index, and the valid shares of all."""
-    shares = [tile.valid_share for tile in found]
-    rows = []
-    for tile, share in zip(found, shares, strict=True):
-        if share < tiles.min_valid or share == 0:
-            continue
+    def _write(self, tile: Tile) -> None:
         grid = tile.grid if tile.grid.crs else None
-        values, nodata = to_dtype(tile.optical, tile.dtype, tile.optical_nodata)
-        write(store.path("optical", tile.name), values, grid, nodata, sensors.optical.bands)
-        write(store.path("sar", tile.name), tile.sar, grid, math.nan, sensors.sar.bands)
-        write(store.path("label", tile.name), tile.label, grid, IGNORE, classes=classes)
-        rows.append(_row(tile, share, classes))
-    return rows, shares
-
-
-def _row(tile: Tile, valid_share: float, classes: ClassTable) -> dict[str, str]:
-    row, column, height, width = tile.box
-    counts = np.bincount(tile.label.ravel(), minlength=IGNORE + 1)[:IGNORE]
-    labelled = int(counts.sum())
-    shares = {f"share_{c.name}": f"{counts[c.id] / max(labelled, 1):.6f}" for c in classes.classes}
-    return {
-        "tile": tile.name,
-        "scene": tile.record.scene,
-        "role": tile.record.role,
-        "row": str(row),
-        "col": str(column),
-        "height": str(height),
-        "width": str(width),
-        "crs": tile.grid.crs,
-        **ground_columns(tile.grid),
-        "valid_share": f"{valid_share:.6f}",
-        "label_share": f"{labelled / tile.label.size:.6f}",
-        **shares,
-        "alignment": tile.alignment,
-        "alignment_px": "" if tile.alignment_px is None else f"{tile.alignment_px:.3f}",
-        "digest": pixel_digest(tile.optical, tile.sar, tile.label),
-        **{f"field_{name}": value for name, value in tile.record.fields.items()},
-    }
-
-
-def _table(rows: Sequence[dict[str, str]], classes: ClassTable, records: Sequence[Record]) -> bytes:
-    fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
-    first = ("tile", "scene", "role", "row", "col", "height", "width", "crs", *GROUND)
-    shares = ("valid_share", "label_share", *(f"share_{name}" for name in classes.names))
-    columns = [*first, *shares, "alignment", "alignment_px", "digest", *fields]
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue().encode()
+        optical, sar, label = (self.store.own_file(kind, tile.name) for kind in KINDS)
+        write(optical, tile.stored.values, grid, tile.stored.nodata, self.sensors.optical.bands)
+        write(sar, tile.sar, grid, math.nan, self.sensors.sar.bands)
+        write(label, tile.label, grid, IGNORE, classes=self.classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from affine import Affine
 
 from tmcnet.raster.gdal_tools import run_tool
-from tmcnet.raster.io import FloatArray, Grid, write_raster
-from tmcnet.raster.opening import open_raster
+from tmcnet.raster.io import FloatArray, Grid
 from tmcnet.raster.projection import reproject_points
+from tmcnet.raster.streaming import Draft, write_draft
 
 Method: TypeAlias = Literal["average", "bilinear", "near"]
 
@@ -21,55 +21,56 @@ _FINER = 1.25
 """Averaging begins where a target pixel is wider than this many source pixels; below that it only blurs."""
 _TOLERANCE = 0.01
 """Largest error, in target pixels, of interpolating the projection between points where it is worked out."""
+_MEMORY = 256
+"""Megabytes for the blocks that `gdalwarp` works on, and as many for those of its files."""
 
 
-def warp_array(
-    array: npt.NDArray[Any],
-    source: Grid,
-    target: Grid,
+def warp(
+    draft: Draft,
+    grid: Grid,
+    path: Path,
     method: Method,
-    nodata: float,
-    folder: Path,
     nodes: npt.NDArray[np.float64] | None = None,
-) -> npt.NDArray[Any]:
-    """Warp an array with `gdalwarp`, in one resampling.
+    threads: int = 1,
+) -> Draft:
+    """Warp a raster with `gdalwarp`, in one resampling.
 
     Args:
-        array: C x H x W on the source grid.
-        source: Grid with CRS.
-        target: Grid with CRS; may be turned or sheared.
+        draft: The raster, on a grid with CRS. Pixels without data hold its no data value, which may be NaN, in each
+            band for itself, before and after.
+        grid: Where to: a grid with CRS; may be turned or sheared.
+        path: Where the result goes.
         method: `near` for labels.
-        nodata: Value of pixels without data, in each band for itself, in and out; may be NaN.
-        folder: Where temporary files may lie, as large as the arrays.
         nodes: Where content lies that the georeference of the source puts in a wrong place: N x 4, x and y of a
             target pixel and the displacement dx, dy of its content, in target pixels. None: no such place.
+        threads: How many threads resample.
 
     Returns:
-        C x h x w on the target grid, in the same type.
+        The raster on the target grid; the one given where it lies there already.
+
+    Raises:
+        InputError: If `gdalwarp` fails, on a full disk, say.
     """
-    if source == target and nodes is None:
-        return array
-    with tempfile.TemporaryDirectory(prefix=".warp-", dir=folder) as work:
-        before, after = Path(work) / "before.tif", Path(work) / "after.tif"
-        write_raster(before, array, source, nodata)
-        # into a file that exists, for only that can lie on a turned grid
-        write_raster(after, np.full((len(array), target.height, target.width), nodata, array.dtype), target, nodata)
-        empty = ("-srcnodata", nodata, "-dstnodata", nodata)
-        options = ("-wo", "INIT_DEST=NO_DATA", "-wo", "UNIFIED_SRC_NODATA=NO")
-        by_points = () if nodes is None else ("-tps",)
-        given = before if nodes is None else _with_control_points(before, source, target, nodes)
-        run_tool("gdalwarp", "-q", *by_points, "-r", method, "-et", _TOLERANCE, *empty, *options, given, after)
-        with open_raster(after) as dataset:
-            warped: npt.NDArray[Any] = dataset.read()
+    if draft.grid == grid and nodes is None:
+        return draft
+    # into a file that exists, for only that can lie on a turned grid
+    warped = write_draft(path, grid, draft.form)
+    nodata = str(draft.form.nodata)
+    empty = ("-srcnodata", nodata, "-dstnodata", nodata, "-wo", "INIT_DEST=NO_DATA", "-wo", "UNIFIED_SRC_NODATA=NO")
+    speed = ("-multi", "-wo", f"NUM_THREADS={threads}", "-wm", _MEMORY, "--config", "GDAL_CACHEMAX", _MEMORY)
+    by_points = () if nodes is None else ("-tps",)
+    given = draft.path if nodes is None else _with_control_points(draft, grid, nodes)
+    run_tool("gdalwarp", "-q", *speed, *by_points, "-r", method, "-et", _TOLERANCE, *empty, given, path)
     return warped
 
 
-def _with_control_points(path: Path, source: Grid, target: Grid, nodes: npt.NDArray[np.float64]) -> Path:
+def _with_control_points(draft: Draft, target: Grid, nodes: npt.NDArray[np.float64]) -> Path:
     """The raster with control points in place of its georeference: which of its pixels belong where on the target.
 
     They hold the way between the two grids as well as the displacement, so thin-plate splines through them serve any
     smooth displacement.
     """
+    source = draft.grid
     x, y, dx, dy = nodes.T
     east, north = target.transform @ (x + 0.5, y + 0.5)
     seen_east, seen_north = target.transform @ (x + dx + 0.5, y + dy + 0.5)
@@ -78,8 +79,8 @@ def _with_control_points(path: Path, source: Grid, target: Grid, nodes: npt.NDAr
     column, row = ~source.transform @ (seen_east, seen_north)
     table = np.column_stack([column, row, east, north])
     points = [part for values in table.tolist() for part in ("-gcp", *values)]
-    virtual = path.with_suffix(".vrt")
-    run_tool("gdal_translate", "-q", "-of", "VRT", "-a_srs", target.crs, *points, path, virtual)
+    virtual = draft.path.with_suffix(".vrt")
+    run_tool("gdal_translate", "-q", "-of", "VRT", "-a_srs", target.crs, *points, draft.path, virtual)
     return virtual
 
 
@@ -133,22 +134,47 @@ def to_dtype(values: FloatArray, dtype: str, nodata: float | None) -> tuple[npt.
         nodata: Value that means no data there; None for none.
 
     Returns:
-        The values, and the value that means no data in them: NaN for float32, else the one given or, where one is
-        needed and none is given, the largest of the type. Valid values that would equal it move away by one.
+        The values, and the value that means no data in them, as `fitting_nodata` gives it. Valid values that would
+        equal it move away by one.
     """
-    if dtype not in ("uint8", "int8", "uint16", "int16"):
-        return values, float("nan")
+    dtype = exact_dtype(dtype)
+    nodata = fitting_nodata(dtype, nodata, lambda: not np.isnan(values).any())
+    return cast(values, dtype, nodata), nodata
+
+
+def exact_dtype(dtype: str) -> str:
+    """The type itself, or float32 where single precision cannot hold all its numbers."""
+    return dtype if dtype in ("uint8", "int8", "uint16", "int16") else "float32"
+
+
+def fitting_nodata(dtype: str, nodata: float | None, complete: Callable[[], bool]) -> float | None:
+    """The value that can mean no data: NaN for float32, else the one given or, where one is needed, the largest.
+
+    Args:
+        dtype: Type of the numbers.
+        nodata: Value wanted; None for none, or one that the type does not have.
+        complete: Whether no pixel lacks data; asked only where that decides.
+    """
+    if dtype == "float32":
+        return float("nan")
     info = np.iinfo(dtype)
-    valid = ~np.isnan(values)
-    fits = nodata is not None and info.min <= nodata <= info.max and nodata == int(nodata)
-    if not fits:
-        nodata = None if valid.all() else float(info.max)
+    if nodata is not None and info.min <= nodata <= info.max and nodata == int(nodata):
+        return nodata
+    return None if complete() else float(info.max)
+
+
+def cast(values: FloatArray, dtype: str, nodata: float | None) -> npt.NDArray[Any]:
+    """Values of one of the types of `exact_dtype`, with the number that means no data in place of NaN."""
+    if dtype == "float32":
+        return values
+    info = np.iinfo(dtype)
     whole = np.clip(np.rint(np.nan_to_num(values)), info.min, info.max).astype(dtype)
     if nodata is None:
-        return whole, None
+        return whole
+    valid = ~np.isnan(values)
     clash = (whole == nodata) & valid
     if dtype == "uint8":
         clash &= clash.all(axis=0)  # in 8-bit images only all bands together mean no data
     whole[clash] = int(nodata) - 1 if nodata == info.max else int(nodata) + 1
     whole[~valid] = int(nodata)
-    return whole, nodata
+    return whole

@@ -150,6 +150,21 @@ def block_means(image: FloatArray, scale: int) -> FloatArray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
+def as_image(given: FloatArray | Image) -> Image:
+    """An array, C x H x W or H x W, as an image; an image as it is."""
+    if not isinstance(given, np.ndarray):
+        return given
+    return ArrayImage(np.asarray(given if given.ndim == 3 else given[None], dtype=np.float32))
+
+
+def thinned(image: Image, step: int) -> FloatArray:
+    """Every so many pixels of an image, C x h x w, read a strip at a time."""
+    _, height, width = image.shape
+    rows = max(1, STRIP // (width * step)) * step
+    strips = (image.read(row, 0, min(rows, height - row), width) for row in range(0, height, rows))
+    return np.concatenate([strip[:, ::step, ::step].copy() for strip in strips], axis=1)
+
+
 def in_memory(image: Image) -> ArrayImage:
     """The whole image as an array, read a strip at a time."""
     if isinstance(image, ArrayImage):

@@ -65,12 +65,6 @@ def section(*names):
     return {name: getattr(CONFIG, name).model_dump(mode="json") for name in names}
 
 
-def rasters(_wildcards):
-    """Every raster file of the source."""
-    entries = ENTRIES.values()
-    return [str(path) for e in entries for path in (*e.optical, *e.sar, *e.label)]
-
-
 def start_weights(wildcards):
     """The weights a run starts from: none, those of a pre-training, or a file named in the config."""
     method = RUNS[run_of(wildcards)].method

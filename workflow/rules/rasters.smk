@@ -1,17 +1,18 @@
 # Stages 1 to 3: what is there, on one grid, in tiles.
 #   needs: the rasters named by the config's `source`
-#   gives: {results_dir}/inventory.{json,csv}
+#   gives: {results_dir}/inventory.{json,csv}, virtual/ (mosaics, and files that get a CRS)
 #          {results_dir}/scenes/<scene>/{optical,sar,label}.tif, alignment.json, alignment.png
 #          {results_dir}/tiles/{optical,sar,label}/<tile>.tif, index.csv, classes.csv
 
 
 rule take_inventory:
     input:
-        rasters=rasters,
+        rasters=[str(path) for entry in ENTRIES.values() for path in entry.files],
         sheet=CONFIG.source.sheet or [],
     output:
         json=f"{RESULTS}/inventory.json",
         csv=f"{RESULTS}/inventory.csv",
+        virtual=directory(f"{RESULTS}/virtual"),
     log:
         f"{RESULTS}/logs/inventory.log",
     benchmark:
@@ -42,6 +43,8 @@ rule align_scene:
         f"{RESULTS}/benchmarks/align/{{scene}}.tsv"
     conda:
         "../envs/tmcnet.yaml"
+    # One scene at a time: each keeps all cores busy by itself, and memory need hold one only.
+    threads: workflow.cores or 1
     params:
         **section("sensors", "labels", "align"),
     message:

@@ -15,4 +15,5 @@ with logged(snakemake.log[0]):
         LabelsConfig.model_validate(snakemake.params.labels),
         AlignConfig.model_validate(snakemake.params.align),
         Path(snakemake.output.optical).parent,
+        snakemake.threads,
     )

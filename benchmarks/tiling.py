@@ -1,0 +1,159 @@
+"""Speed and memory of cutting a large scene into tiles, beside `gdal_retile.py` on the same rasters."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+from scipy import ndimage
+
+from benchmarks.timing import peak_mib
+from tmcnet.classes import ClassTable
+from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, TilesConfig
+from tmcnet.raster.digests import RECORD, scene_digests
+from tmcnet.raster.records import Inventory, Record
+from tmcnet.raster.tiles import make_tiles
+
+SIDE = 10_000
+"""Rows and columns of the scene that both tools cut."""
+SIDES = (5_000, 10_000, 20_000)
+"""Those of the scenes whose memory is compared."""
+TILES = (512, 256)
+PIECE = 1024
+"""Side of the simulated ground that large scenes are pieced together of."""
+SENSORS = SensorsConfig(
+    optical=SensorConfig(bands=["blue", "green", "red", "nir"], kind="reflectance"),
+    sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db"),
+)
+CLASSES = ClassTable.of([("one", "#0000ff"), ("two", "#00ff00"), ("three", "#ff0000")])
+PREDICTORS = {"optical": 2, "sar": 3, "label": 2}
+
+
+def run() -> None:
+    """Print both tables; processes of their own, one after the other, the tools in turn."""
+    sides = SIDES
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_scene(folder, min(SIDE, max(sides)))
+        print(f"{min(SIDE, max(sides))} pixels a side, {len(os.sched_getaffinity(0))} cores\n")
+        print("| tiles | threads | gdal_retile.py, wall s (CPU s) | here, wall s (CPU s) | times faster |")
+        print("| ---: |" + " ---: |" * 4)
+        for size in TILES:
+            for threads in (1, len(os.sched_getaffinity(0))):
+                theirs = sum((retile(folder, kind, size, threads) for kind in PREDICTORS), Spent(0, 0))
+                ours = timed(worker(folder, size, threads, "files"))
+                print(f"| {size} | {threads} | {theirs} | {ours} | {theirs.wall / ours.wall:.2f} |", flush=True)
+    print("\n| side, px | tiles | wall s | most memory, MiB |\n| ---: | --- | ---: | ---: |")
+    for side in sides:
+        with tempfile.TemporaryDirectory() as name:
+            write_scene(Path(name), side)
+            for store in ("files", "virtual"):
+                began = time.perf_counter()
+                command = worker(Path(name), TILES[0], len(os.sched_getaffinity(0)), store)
+                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+                print(f"| {side} | {store} | {time.perf_counter() - began:.0f} | {said} |", flush=True)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a process took, in seconds."""
+
+    wall: float
+    cpu: float
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.wall + other.wall, self.cpu + other.cpu)
+
+    def __str__(self) -> str:
+        return f"{self.wall:.1f} ({self.cpu:.1f})"
+
+
+def timed(command: list[str]) -> Spent:
+    """Run a command and wait for it."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Spent(time.perf_counter() - began, cpu)
+
+
+def retile(folder: Path, kind: str, size: int, threads: int) -> Spent:
+    """Cut one raster with `gdal_retile.py` into files of the same form; its threads only compress."""
+    target = folder / "retiled"
+    target.mkdir()
+    options = ["COMPRESS=DEFLATE", f"PREDICTOR={PREDICTORS[kind]}", "INTERLEAVE=BAND", f"NUM_THREADS={threads}"]
+    if size > 256:
+        options += ["TILED=YES", "BLOCKXSIZE=256", "BLOCKYSIZE=256"]
+    chosen = [part for option in options for part in ("-co", option)]
+    raster = str(folder / "scenes" / "a" / f"{kind}.tif")
+    spent = timed(["gdal_retile.py", "-q", "-ps", str(size), str(size), *chosen, "-targetDir", str(target), raster])
+    shutil.rmtree(target)
+    return spent
+
+
+def worker(folder: Path, size: int, threads: int, store: str) -> list[str]:
+    """The command that cuts the scene here: all three rasters, with index, digests and shares."""
+    return [sys.executable, "-m", "benchmarks.tiling", str(folder), str(size), str(threads), store]
+
+
+def cut(folder: Path, size: int, threads: int, store: str) -> None:
+    """Cut the scene of a folder, and print the most memory that took."""
+    tiles = TilesConfig.model_validate({"size": size, "stride": size, "edge": "pad", "min_valid": 0, "store": store})
+    out = folder / "tiles"
+    make_tiles(folder / "inventory.json", folder / "scenes", SENSORS, LabelsConfig(), tiles, out, threads)
+    shutil.rmtree(out)
+    print(f"{peak_mib():.0f}")
+
+
+def write_scene(folder: Path, side: int) -> None:
+    """An aligned scene of copies of one simulated ground, each displaced in itself: smooth, with noise.
+
+    The rasters are in the form in which scenes are written: blocks of 256, deflated.
+    """
+    random = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(random.normal(size=(4, PIECE, PIECE)), (0, 12, 12), mode="wrap")
+    smooth /= smooth.std()
+    ground = {
+        "optical": np.clip(smooth * 600 + 2500 + random.normal(size=smooth.shape) * 25, 1, 65535).astype("u2"),
+        "sar": (smooth[:1] * 3 - 12 + random.gamma(4, 0.4, (1, PIECE, PIECE))).astype("f4"),
+        "label": np.digitize(smooth[:1], (-0.5, 0.5)).astype("u1"),
+    }
+    empty = {"optical": 0, "sar": float("nan"), "label": 255}
+    place = from_origin(500_000, 5_400_000, 10, 10)
+    scene = folder / "scenes" / "a"
+    scene.mkdir(parents=True)
+    for kind, values in ground.items():
+        profile = {
+            **{"driver": "GTiff", "count": len(values), "height": side, "width": side, "dtype": values.dtype.name},
+            **{"crs": "EPSG:32633", "transform": place, "nodata": empty[kind], "tiled": True, "interleave": "band"},
+            **{"blockxsize": 256, "blockysize": 256, "compress": "deflate", "predictor": PREDICTORS[kind]},
+        }
+        with rasterio.open(scene / f"{kind}.tif", "w", **profile, bigtiff="if_safer") as dataset:
+            for row in range(0, side, PIECE):
+                for col in range(0, side, PIECE):
+                    rows, cols = min(PIECE, side - row), min(PIECE, side - col)
+                    turned = np.roll(values, (row // PIECE * 37, col // PIECE * 53), (1, 2))
+                    dataset.write(turned[:, :rows, :cols], window=Window(col, row, cols, rows))
+    told = {"status": "rejected", "rmse_px": None, "digests": scene_digests(scene)}
+    (scene / RECORD).write_text(json.dumps(told))
+    bounds = (500_000, 5_400_000 - 10 * side, 500_000 + 10 * side, 5_400_000)
+    where = (side, side, "EPSG:32633", 10.0, "db", 0.0, None, 1.0, bounds)
+    Inventory("scenes", "ids", CLASSES, [Record("a", "train", ["a"], ["a"], [], {}, *where, [])]).write(
+        folder / "inventory.json"
+    )
+
+
+if __name__ == "__main__":
+    cut(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,108 @@
+"""The second sensor of a scene as delivered, brought to the common grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tmcnet.config import SensorConfig, SensorsConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.alignment import Alignment
+from tmcnet.raster.backscatter import power_to_db, to_power
+from tmcnet.raster.form import Form
+from tmcnet.raster.gdal_tools import stack_files
+from tmcnet.raster.io import Grid, read_grid
+from tmcnet.raster.progress import say, step, watched
+from tmcnet.raster.records import Record
+from tmcnet.raster.speckle import Speckle, estimate_looks
+from tmcnet.raster.streaming import Draft, Part, float_blocks, write_draft
+from tmcnet.raster.warp import image_method, shifted_grid, warp
+from tmcnet.raster.windowed import FileImage
+
+
+def require_speckle(record: Record, sensor: SensorConfig) -> None:
+    """Ask whether the speckle filter wanted can be applied to a scene.
+
+    Raises:
+        InputError: If its numbers are no backscatter.
+    """
+    if sensor.speckle != "none" and record.sar and record.sar_scale == "none":
+        what = f"is `{sensor.speckle}`, but the values of scene {record.scene} are not on a scale of backscatter"
+        remedy = "Set it to `none`, or say in `sensors.sar.scale` what the values are: linear, amplitude or db."
+        raise InputError(Problem("config key `sensors.sar.speckle`", what, remedy))
+
+
+class SecondSensor:
+    """The second sensor in linear power, or in its own values where it is no backscatter, ready to be warped.
+
+    Attributes:
+        speckle: The filter that was applied; None for none.
+    """
+
+    def __init__(self, record: Record, sensors: SensorsConfig, grid: Grid, work: Path, threads: int) -> None:
+        """Read the files, filter speckle, and put what comes of it on the disk.
+
+        Args:
+            record: The scene.
+            sensors: Section `sensors` of the config.
+            grid: The common grid.
+            work: Where files on the way go.
+            threads: How many threads filter and resample.
+
+        Raises:
+            InputError: If a file cannot be read or written.
+        """
+        self._scale, self._sensor, self._grid = record.sar_scale, sensors.sar, grid
+        self._nodata, self._work, self._threads = record.declared("sar", sensors), work, threads
+        source = read_grid(record.sar[0])
+        path = stack_files(record.sar, source, work / "sar.vrt")
+        image = FileImage(path, self._nodata)
+        self.speckle = self._filter(image)
+        form = Form(image.shape[0], "float32", math.nan)
+        pixels = source.height * source.width
+        with step(f"second sensor read, {pixels / 1e6:.1f} megapixels"):
+            parts = watched(self._power(path), pixels, "second sensor read")
+            self._draft = write_draft(work / "sar_power.tif", source, form, parts)
+        self._method = image_method(source, grid)
+
+    def _filter(self, image: FileImage) -> Speckle | None:
+        sensor = self._sensor
+        if sensor.speckle == "none":
+            return None
+        looks = sensor.looks or estimate_looks(image, lambda values: to_power(values, self._scale))
+        say(f"speckle of {looks:.2f} looks")
+        return Speckle(sensor.speckle, sensor.speckle_window, looks)
+
+    def _power(self, path: Path) -> Iterator[Part]:
+        speckle = self.speckle
+        for box, values in float_blocks(path, self._nodata, speckle.rim if speckle else 0):
+            power = to_power(values, self._scale)
+            yield box, speckle.apply(power, self._threads) if speckle else power
+
+    def on_grid(self, alignment: Alignment | None = None) -> Draft:
+        """The image on the common grid, resampled once, in dB where it is backscatter; NaN for no data.
+
+        Args:
+            alignment: A correction that is built in; None: as delivered.
+
+        Raises:
+            InputError: If the disk is full.
+        """
+        name, grid, nodes = "delivered" if alignment is None else "corrected", self._grid, None
+        if alignment is not None and alignment.matrix is not None:
+            grid = shifted_grid(grid, alignment.matrix)
+        elif alignment is not None:
+            nodes = np.array(alignment.nodes)
+        between = self._work / "sar_warped.tif"
+        with step(f"second sensor as {name}"):
+            warped = warp(self._draft, grid, between, self._method, nodes, self._threads)
+            draft = write_draft(self._work / f"sar_{name}.tif", self._grid, warped.form, self._shown(warped))
+            between.unlink(missing_ok=True)
+        return draft
+
+    def _shown(self, warped: Draft) -> Iterator[Part]:
+        for box, power in float_blocks(warped.path):
+            yield box, power_to_db(power, self._scale, self._sensor.clip_db)
