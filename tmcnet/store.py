@@ -25,7 +25,7 @@ class TileStore:
         return ClassTable.read(self.root / "classes.csv")
 
     def path(self, kind: str, tile: str) -> Path:
-        """File of one tile; `kind` is `optical`, `sar` or `label`."""
+        """File of one tile; `kind` is `optical`, `sar`, `label` or the name of a further modality."""
         return self.root / kind / f"{tile}.tif"
 
 

@@ -27,6 +27,7 @@ class Entry:
         sar: Files of the second sensor, likewise.
         label: The label file; empty where there is none.
         fields: Fields of the pattern, or further columns of the sample sheet.
+        further: Files of each further modality, likewise.
     """
 
     scene: str
@@ -35,6 +36,12 @@ class Entry:
     sar: tuple[Path, ...]
     label: tuple[Path, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
+    further: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All its files: optical, second sensor, label, further modalities."""
+        return (*self.optical, *self.sar, *self.label, *(path for paths in self.further.values() for path in paths))
 
 
 def shorten(names: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster import alignment_picture, coregister
+from tmcnet.raster import alignment_picture, coregister, further
 from tmcnet.raster.alignment import Alignment, unmoved
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.backscatter import power_to_db, to_power
@@ -35,6 +35,8 @@ def align_scene(
     folder: Path,
 ) -> None:
     """Write `optical.tif`, `sar.tif`, `label.tif`, `alignment.json` and `alignment.png` of a scene.
+
+    Further modalities are warped to the same grid as delivered, to `<name>.tif`; they are not matched.
 
     The optical image keeps its grid, or gets `align.resolution`. The second sensor is warped to it as delivered,
     matched, and, where the match is believed, warped once more from the delivered file with the correction built
@@ -68,7 +70,8 @@ def align_scene(
         alignment = _register(record, optical, before, align)
         after = sar.corrected(grid, alignment) if sar and alignment.status == "aligned" else before
         write_raster(folder / "sar.tif", after, grid, nodata=math.nan, descriptions=sensors.sar.bands)
-    told = _plain(alignment.to_dict() | {"digests": scene_digests(folder)})
+        further.write_aligned(record, sensors.further, grid, folder, work)
+    told = _plain(alignment.to_dict() | {"digests": scene_digests(folder, sensors.further)})
     write_bytes(folder / RECORD, (json.dumps(told, indent=1) + "\n").encode())
     alignment_picture.draw(optical, before, after, alignment, folder / "alignment.png")
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
+from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.checks import Inspected, check
@@ -23,7 +24,7 @@ from tmcnet.raster.facts import Facts, scan, scan_labels
 from tmcnet.raster.ground import pixel_area
 from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.opening import open_raster
-from tmcnet.raster.records import Inventory, Record
+from tmcnet.raster.records import FurtherRecord, Inventory, Record
 from tmcnet.raster.sources import find_entries
 
 GEOREFERENCED = ("demo", "scenes")
@@ -54,7 +55,7 @@ def take_inventory(
     Raises:
         InputError: If anything about the files must be mended; names all of it, alike problems together.
     """
-    entries = find_entries(source, Path(data_root))
+    entries = find_entries(source, Path(data_root), list(sensors.further))
     classes, encoding = find_classes(source, labels, Path(data_root), entries)
     coder = LabelCoder(labels, classes, encoding) if len(classes) else None
     georeferenced = source.layout in GEOREFERENCED
@@ -114,6 +115,8 @@ def _inspect(entry: Entry, sensors: SensorsConfig, coder: LabelCoder | None, geo
         seen.optical += tried(partial(scan, path, sensors.optical.nodata))
     for path in entry.sar:
         seen.sar += tried(partial(scan, path, sensors.sar.nodata))
+    for name, sensor in sensors.further.items():
+        seen.further[name] = [f for path in entry.further[name] for f in tried(partial(scan, path, sensor.nodata))]
     if entry.label and coder is not None:
         seen.label = next(iter(tried(partial(scan_labels, entry.label[0], coder))), None)
     if not seen.problems:
@@ -122,16 +125,20 @@ def _inspect(entry: Entry, sensors: SensorsConfig, coder: LabelCoder | None, geo
 
 
 def _scale_problems(seen: Sequence[Inspected]) -> list[Problem]:
-    """One network sees all scenes: they must share one scale."""
-    by_scale: dict[str, list[str]] = {}
+    """One network sees all scenes: each modality must share one scale."""
+    found: dict[str, dict[str, list[str]]] = {}
     for one in seen:
-        if one.scale:
-            by_scale.setdefault(one.scale, []).append(one.entry.scene)
-    if len(by_scale) < 2:
-        return []
-    told = "; ".join(f"{scale}: {shorten(names)}" for scale, names in sorted(by_scale.items()))
-    what = f"`auto` finds different scales of backscatter ({told})"
-    return [Problem("config key `sensors.sar.scale`", what, "Declare the scale, or bring the files to one.")]
+        for kind, scale in {"sar": one.scale, **one.scales}.items():
+            if scale:
+                found.setdefault(kind, {}).setdefault(scale, []).append(one.entry.scene)
+    problems = []
+    for kind, by_scale in found.items():
+        told = "; ".join(f"{scale}: {shorten(names)}" for scale, names in sorted(by_scale.items()))
+        what = f"`auto` finds different scales of backscatter ({told})"
+        if len(by_scale) > 1:
+            remedy = "Declare the scale, or bring the files to one."
+            problems.append(Problem(f"config key `{sensor_key(kind)}.scale`", what, remedy))
+    return problems
 
 
 def _condense(problems: Sequence[Problem]) -> list[Problem]:
@@ -155,7 +162,7 @@ def _warn_of_doubles(seen: Sequence[Inspected]) -> None:
             other = footprints.setdefault(bounds, one.entry.scene)
             if other != one.entry.scene:
                 one.warnings.append(f"same footprint as {other}")
-        for kind, facts in (("optical", one.optical), ("sar", one.sar)):
+        for kind, facts in one.images.items():
             if not facts:
                 continue
             other = contents.setdefault((kind, *(f.digest for f in facts)), one.entry.scene)
@@ -199,7 +206,15 @@ def _record(one: Inspected, sensors: SensorsConfig) -> Record:
         _nodata(one.sar, sensors.sar.nodata),
         round(one.overlap, 6),
         grid.bounds,
-        [file_digest(path) for path in (*one.entry.optical, *one.entry.sar, *one.entry.label)],
+        [file_digest(path) for path in one.entry.files],
+        {
+            name: FurtherRecord(
+                [str(path) for path in one.entry.further[name]],
+                one.scales[name],
+                round(one.overlaps.get(name, 1.0), 6),
+            )
+            for name in sensors.further
+        },
     )
 
 
@@ -223,6 +238,11 @@ def _row(one: Inspected, sensors: SensorsConfig) -> dict[str, str]:
         "label_gsd": f"{one.label.grid.pixel_size:.6g}" if one.label else "",
         "label_share": f"{one.label.labelled_share:.6f}" if one.label else "",
     }
+    for name, sensor in sensors.further.items():
+        facts = one.further[name]
+        told = _sensor_cells(facts, sensor.nodata) if facts else dict.fromkeys(_SENSOR_COLUMNS, "")
+        told |= {"scale": one.scales[name], "overlap": f"{one.overlaps.get(name, 1.0):.6f}"}
+        row |= {f"{name}_{column}": cell for column, cell in told.items()}
     return row | {f"field_{k}": v for k, v in one.entry.fields.items()} | {"warnings": "; ".join(one.warnings)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from tmcnet.errors import InputError, Problem
@@ -12,17 +13,19 @@ _NEEDED = ("scene", "optical", "sar")
 _KNOWN = (*_NEEDED, "label", "role")
 
 
-def read_sheet(path: Path, data_root: Path) -> list[Entry]:
+def read_sheet(path: Path, data_root: Path, further: Sequence[str] = ()) -> list[Entry]:
     """Read the scenes of a sample sheet.
 
     Args:
-        path: CSV with columns scene, optical, sar and, if wanted, label and role; further columns become fields.
-            Several files in one cell are separated by `;`. Scenes of role `predict` may leave optical or sar empty.
+        path: CSV with columns scene, optical, sar, one for each further modality and, if wanted, label and role;
+            other columns become fields. Several files in one cell are separated by `;`. Scenes of role `predict` may
+            leave modalities empty, but not both optical and sar.
         data_root: Where relative paths in the sheet start.
+        further: Names of the further modalities.
 
     Raises:
         InputError: If the sheet cannot be read, lacks columns, has unknown roles, names missing files, or leaves out
-            a sensor where both are needed.
+            a modality where all are needed.
     """
     where = f"sample sheet {path}"
     try:
@@ -34,16 +37,17 @@ def read_sheet(path: Path, data_root: Path) -> list[Entry]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         remedy = "Check `source.sheet`; relative paths start in the folder the workflow is run in."
         raise InputError(Problem(where, f"cannot be read ({reason})", remedy)) from None
-    missing = [name for name in _NEEDED if name not in columns]
+    missing = [name for name in (*_NEEDED, *further) if name not in columns]
     if missing:
         what = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
-        raise InputError(Problem(where, what, f"The columns are {', '.join(_KNOWN)}, separated by commas."))
+        known = ", ".join((*_KNOWN, *further))
+        raise InputError(Problem(where, what, f"The columns are {known}, separated by commas."))
     if not rows:
         raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
     problems: list[Problem] = []
     entries = []
     for number, row in enumerate(rows, start=2):
-        entries.append(_entry(row, data_root))
+        entries.append(_entry(row, data_root, further))
         problems.extend(_row_problems(f"{where}, line {number} ({row['scene'] or 'no name'})", row, entries[-1]))
     if problems:
         raise InputError(problems)
@@ -54,13 +58,14 @@ def _cell(value: str | list[str] | None) -> str:
     return (";".join(value) if isinstance(value, list) else value or "").strip()
 
 
-def _entry(row: dict[str, str], data_root: Path) -> Entry:
+def _entry(row: dict[str, str], data_root: Path, further: Sequence[str]) -> Entry:
     files = {
         kind: tuple(data_root / part.strip() for part in row.get(kind, "").split(";") if part.strip())
-        for kind in ("optical", "sar", "label")
+        for kind in ("optical", "sar", "label", *further)
     }
-    fields = {name: value for name, value in row.items() if name and name not in _KNOWN}
-    return Entry(row["scene"], row.get("role") or TRAIN, **files, fields=fields)
+    beside = {name: files.pop(name) for name in further}
+    fields = {name: value for name, value in row.items() if name and name not in (*_KNOWN, *further)}
+    return Entry(row["scene"], row.get("role") or TRAIN, **files, fields=fields, further=beside)
 
 
 def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem]:
@@ -76,18 +81,20 @@ def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem
         problems.append(Problem(where, "names several label files", "Labels cannot be stacked; merge them first."))
     problems.extend(
         Problem(where, f"the file {path} does not exist", "Correct the path; relative paths start at `data_root`.")
-        for path in (*entry.optical, *entry.sar, *entry.label)
+        for path in entry.files
         if not path.is_file()
     )
     return problems
 
 
 def _sensor_problems(where: str, entry: Entry) -> list[Problem]:
-    lacking = [kind for kind, paths in (("optical", entry.optical), ("sar", entry.sar)) if not paths]
-    if len(lacking) == 2:
+    if not entry.optical and not entry.sar:
         remedy = f"Fill in both columns; scenes of role {PREDICT} need at least one of them."
         return [Problem(where, "names no file in `optical` and `sar`", remedy)]
-    if not lacking or entry.role == PREDICT:
-        return []
+    files = {"optical": entry.optical, "sar": entry.sar, **entry.further}
     remedy = f"Fill in the column; only scenes of role {PREDICT} may lack a sensor."
-    return [Problem(where, f"names no file in `{lacking[0]}`", remedy)]
+    return [
+        Problem(where, f"names no file in `{kind}`", remedy)
+        for kind, paths in files.items()
+        if not paths and entry.role != PREDICT
+    ]

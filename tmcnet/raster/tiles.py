@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.backscatter import to_db
 from tmcnet.raster.digests import KINDS, RECORD, pixel_digest, require_scenes
 from tmcnet.raster.entry import TRAIN
+from tmcnet.raster.further import read_aligned, read_ready_made
 from tmcnet.raster.ground import GROUND, ground_columns
 from tmcnet.raster.inventory import GEOREFERENCED
 from tmcnet.raster.io import Box, ByteArray, FloatArray, Grid, read_float, read_grid, read_labels
@@ -49,6 +50,7 @@ class Tile:
         label: H x W ids, 255 for void.
         alignment: Residual of the registration of its scene in pixels, or empty.
         alignment_px: Residual of the registration at the tile in pixels; None where too few points tell.
+        further: C x H x W of each further modality, NaN for no data.
     """
 
     name: str
@@ -62,12 +64,13 @@ class Tile:
     label: ByteArray
     alignment: str = ""
     alignment_px: float | None = None
+    further: dict[str, FloatArray] = field(default_factory=dict)
 
     @property
     def valid_share(self) -> float:
-        """Share of pixels that are valid in all bands of both sensors."""
-        valid = ~np.isnan(self.optical).any(axis=0) & ~np.isnan(self.sar).any(axis=0)
-        return float(valid.mean())
+        """Share of pixels that are valid in all bands of all modalities."""
+        images = (self.optical, self.sar, *self.further.values())
+        return float(np.logical_and.reduce([~np.isnan(image).any(axis=0) for image in images]).mean())
 
 
 def make_tiles(
@@ -102,13 +105,13 @@ def make_tiles(
     records = [record for record in whole.records if record.role == TRAIN]
     work: list[_SceneRow | _ReadyMade]
     if whole.layout in GEOREFERENCED:
-        require_scenes(scenes_root / record.scene for record in records)
+        require_scenes((scenes_root / record.scene for record in records), (*KINDS, *sensors.further))
         work = [part for record in records for part in _scene_rows(record, scenes_root, tiles)]
     else:
         coder = LabelCoder(labels, whole.classes, whole.label_encoding)
         work = [_ReadyMade(record, sensors, coder) for record in records]
     store = TileStore(out_root)
-    _clear(store)
+    _clear(store, (*KINDS, *sensors.further))
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         done = pool.map(lambda part: _write_all(part.read(), sensors, whole.classes, tiles, store), work)
         rows, shares = [], []
@@ -175,6 +178,7 @@ class _SceneRow:
             read_labels(self.folder / "label.tif", box),
             self.alignment,
             self.residuals.near(box),
+            read_aligned(self.record, self.folder, box),
         )
 
 
@@ -202,6 +206,7 @@ class _ReadyMade:
                 record.optical_nodata,
                 to_db(sar, record.sar_scale, self.sensors.sar.clip_db),
                 self.coder.read(record.label[0]),
+                further=read_ready_made(record, self.sensors.further),
             )
         ]
 
@@ -223,9 +228,9 @@ def _kind_of_number(path: Path) -> tuple[str, float | None]:
         return dataset.dtypes[0], dataset.nodata
 
 
-def _clear(store: TileStore) -> None:
+def _clear(store: TileStore, kinds: Sequence[str]) -> None:
     """Remove the tiles of an earlier run; they would be taken for tiles of this one."""
-    for kind in KINDS:
+    for kind in kinds:
         folder = store.path(kind, "any").parent
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.tif"):
@@ -245,6 +250,8 @@ def _write_all(
         values, nodata = to_dtype(tile.optical, tile.dtype, tile.optical_nodata)
         write(store.path("optical", tile.name), values, grid, nodata, sensors.optical.bands)
         write(store.path("sar", tile.name), tile.sar, grid, math.nan, sensors.sar.bands)
+        for name, image in tile.further.items():
+            write(store.path(name, tile.name), image, grid, math.nan, sensors.further[name].bands)
         write(store.path("label", tile.name), tile.label, grid, IGNORE, classes=classes)
         rows.append(_row(tile, share, classes))
     return rows, shares
@@ -270,7 +277,7 @@ def _row(tile: Tile, valid_share: float, classes: ClassTable) -> dict[str, str]:
         **shares,
         "alignment": tile.alignment,
         "alignment_px": "" if tile.alignment_px is None else f"{tile.alignment_px:.3f}",
-        "digest": pixel_digest(tile.optical, tile.sar, tile.label),
+        "digest": pixel_digest(tile.optical, tile.sar, tile.label, *tile.further.values()),
         **{f"field_{name}": value for name, value in tile.record.fields.items()},
     }
 

@@ -97,6 +97,7 @@ rule map_scenes:
         compute=CONFIG.compute.numerics(),
         scenes=SCENES,
         scenes_root=folder("scenes"),
+        **({"further": FURTHER} if FURTHER else {}),
     message:
         "Mapping whole scenes with {wildcards.run}"
     script:
