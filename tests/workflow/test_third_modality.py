@@ -36,7 +36,7 @@ def write_sheet(folder: Path) -> list[str]:
         scene = folder / "demo" / name
         simulate_scene(demo, name, scene)
         grid = read_grid(scene / "optical.tif")
-        coarse = Grid(grid.crs, grid.transform * Affine.translation(-9, -9) * Affine.scale(3), 110, 110)
+        coarse = Grid(grid.crs, grid.transform @ Affine.translation(-9, -9) @ Affine.scale(3), 110, 110)
         slope = np.add(*np.mgrid[:110, :110]).astype(np.float32)[None] + 100 * number
         write_raster(scene / "dem.tif", slope, coarse)
         files = [f"demo/{name}/{kind}.tif" for kind in ("optical", "sar", "label", "dem")]
