@@ -296,7 +296,9 @@ def as_data(source, store: str, **options) -> dict[str, object]:
     names = [row["tile"] for row in rows]
     read = TileDataset(tiles, names, Normalisation.read(scaling), with_labels=True, cache_gib=0)
     # a worker process gets the data set pickled
-    made["tensors"] = [[t.numpy().tobytes() for t in tile[1:]] for tile in pickle.loads(pickle.dumps(read))]
+    made["tensors"] = [
+        [t.numpy().tobytes() for t in (*tile.images, tile.label)] for tile in pickle.loads(pickle.dumps(read))
+    ]
     out = results / f"export_{store}"
     export_seed_layout(tiles.root, splits, out)
     made["export"] = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.*"))}

@@ -139,7 +139,8 @@ def start(tmp_path, config, network, parts="all"):
     """The networks that pre-training gave and that fine-tuning starts from, and what was taken over."""
     variant = "corrected" if network == "mssnet" else "baseline"
     trained = build_method(config).network(OPTICAL, SAR, MODEL)
-    header = {"kind": "encoder", "config": {"sensors": {"optical": {"bands": ["r", "g", "b"]}}}}
+    sensors = {"optical": {"bands": ["r", "g", "b"]}, "sar": {"bands": ["vv", "vh"]}}
+    header = {"kind": "encoder", "config": {"sensors": sensors}}
     save_weights(tmp_path / "start.safetensors", trained.state_dict(), header)
     module = build_network(network, variant, OPTICAL, SAR, 2, MODEL)
     run = Run.parse(f"{network}-{variant}__pretrained__R100__s1")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from tmcnet.config.base import Section
+from tmcnet.config.modalities import ModalityName, WithFurther
 
 IGNORE = 255
 """The one ignore value: void pixels in label rasters, in the loss and in the metrics."""
@@ -33,7 +34,7 @@ class DemoConfig(Section):
     seed: int = Field(7, ge=0, description="Seed of the simulated landscape.")
 
 
-class SourceConfig(Section):
+class SourceConfig(WithFurther):
     """Where the imagery comes from and how its files are laid out."""
 
     layout: Layout = Field(
@@ -44,11 +45,12 @@ class SourceConfig(Section):
     )
     sheet: str | None = Field(
         None,
-        description="Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`. "
-        "Several files in one field are separated by `;` and stacked as bands; each may be a pattern with `*`, `?` "
-        "or `[...]`, whose files are put together as the tiles of one mosaic (the last by name on top). Scenes of "
-        "role `predict` may leave `optical` or `sar` empty. The columns `optical_nodata`, `sar_nodata` and "
-        "`sar_scale` take the place of `sensors` for one scene; empty cells leave it as it is.",
+        description="Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`, and one for "
+        "each modality of `sensors.further`. Several files in one field are separated by `;` and stacked as bands; "
+        "each may be a pattern with `*`, `?` or `[...]`, whose files are put together as the tiles of one mosaic "
+        "(the last by name on top). Scenes of role `predict` may leave modalities empty, but not both `optical` and "
+        "`sar`. The columns `optical_nodata`, `sar_nodata` and `sar_scale` take the place of `sensors` for one "
+        "scene; empty cells leave it as it is.",
     )
     optical: str | None = Field(
         None,
@@ -57,6 +59,11 @@ class SourceConfig(Section):
     )
     sar: str | None = Field(None, description="Pattern of the files of the second sensor, with the same fields.")
     label: str | None = Field(None, description="Pattern of the label files, with the same fields.")
+    further: dict[ModalityName, str] = Field(
+        {},
+        description="Patterns of the files of each modality of `sensors.further`, with the same fields, such as "
+        "`{dem: 'dem/{scene}.tif'}`. A sample sheet has columns instead.",
+    )
     exclude: list[str] = Field(
         [],
         description="Scenes or tiles to leave out, by name (joined fields of the pattern, such as `area_12`).",
@@ -76,7 +83,7 @@ class SourceConfig(Section):
             raise ValueError("layout `tiles` needs the patterns `optical`, `sar` and `label`")
         if self.layout == "scenes" and not self.sheet and not (self.optical and self.sar):
             raise ValueError("layout `scenes` needs either a `sheet` or the patterns `optical` and `sar`")
-        if self.layout == "scenes" and self.sheet and (self.optical or self.sar or self.label):
+        if self.layout == "scenes" and self.sheet and (self.optical or self.sar or self.label or self.further):
             raise ValueError("give either a `sheet` or patterns, not both; set the other to null")
         return self
 
@@ -144,8 +151,8 @@ class SensorConfig(Section):
         return self
 
 
-class SensorsConfig(Section):
-    """The two sensors whose images make a pair."""
+class SensorsConfig(WithFurther):
+    """The two sensors whose images make a pair, and what further images there are of the same ground."""
 
     optical: SensorConfig = Field(
         ..., description="The sensor whose grid all others are warped to, where there is one."
@@ -153,11 +160,27 @@ class SensorsConfig(Section):
     sar: SensorConfig = Field(
         ..., description="The second sensor: SAR, or what stands in for it (a DEM or DSM, say)."
     )
+    further: dict[ModalityName, SensorConfig] = Field(
+        {},
+        description="Further modalities by name, such as `{dem: {bands: [elevation], kind: elevation}}`: they are "
+        "warped to the common grid as delivered, without matching, and take part in all that follows.",
+    )
+
+    @property
+    def modalities(self) -> dict[str, SensorConfig]:
+        """All modalities by name: `optical`, `sar`, then the further ones in the order of the config."""
+        return {"optical": self.optical, "sar": self.sar, **self.further}
+
+    @property
+    def further_bands(self) -> dict[str, int]:
+        """Number of bands of each further modality."""
+        return {name: len(sensor.bands) for name, sensor in self.further.items()}
 
     @model_validator(mode="after")
     def _speckle_is_of_the_second_sensor(self) -> SensorsConfig:
-        if self.optical.speckle != "none":
-            raise ValueError("`optical.speckle` must be `none`: only the second sensor is filtered")
+        for name, sensor in self.modalities.items():
+            if name != "sar" and sensor.speckle != "none":
+                raise ValueError(f"`{name}.speckle` must be `none`: only the second sensor is filtered")
         return self
 
 
@@ -252,15 +275,13 @@ class TilesConfig(Section):
         "overlaps its neighbour), or `drop` it.",
     )
     min_valid: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Smallest share of pixels that are valid in both sensors; poorer tiles are left out.",
+        0.5, ge=0, le=1, description="Smallest share of pixels valid in all modalities; poorer tiles are left out."
     )
     store: Literal["files", "virtual"] = Field(
         "files",
-        description="`files`: every tile becomes three GeoTIFFs. `virtual`: only the index is written, and tiles are "
-        "read from the aligned scenes by window, which saves a copy of all pixels; not for ready-made tiles.",
+        description="`files`: every tile becomes one GeoTIFF of each modality and of the label. `virtual`: only the "
+        "index is written, and tiles are read from the aligned scenes by window, which saves a copy of all pixels; "
+        "not for ready-made tiles.",
     )
 
     @model_validator(mode="after")

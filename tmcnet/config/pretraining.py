@@ -14,7 +14,6 @@ Method = Literal["tuples", "simclr", "cross_modal"]
 Negatives = Literal["shifted", "own", "both"]
 Partners = Literal["sar", "both"]
 PerturbedViews = Literal["first", "both"]
-Modality = Literal["both", "optical", "sar"]
 
 PERTURBATION_KEYS = (
     "perturbed_negatives",
@@ -57,18 +56,19 @@ class MethodConfig(Section):
 
     method: Method = Field(
         "tuples",
-        description="`tuples`: TMCNet, which compares fused optical-SAR tuples. `simclr`: NT-Xent (Chen et al. 2020) "
-        "of the bands of both sensors stacked into one image, in one encoder. `cross_modal`: InfoNCE (van den Oord "
-        "et al. 2018) between the optical and the SAR image of a place. All have a global and a local term.",
+        description="`tuples`: TMCNet, which compares fused tuples of all modalities. `simclr`: NT-Xent (Chen et al. "
+        "2020) of all bands stacked into one image, in one encoder. `cross_modal`: InfoNCE (van den Oord et al. "
+        "2018) between the images of a place, the mean over pairs of modalities. All have a global and a local term.",
     )
     variant: Variant = Field(
         "corrected",
         description="`reference`: network, loss, views and optimiser as published and coded. `corrected`: with their "
         "defects mended. The keys below that may be null mend or undo one defect each.",
     )
-    modality: Modality = Field(
+    modality: str = Field(
         "both",
-        description="`optical` or `sar` pre-trains that encoder alone, by plain NT-Xent of its two views (`tuples`).",
+        description="`both`: all modalities. The name of one (`optical`, `sar` or one of `sensors.further`) "
+        "pre-trains its encoder alone, by plain NT-Xent of its two views (`tuples`).",
     )
     style: bool = Field(True, description="Global embedding from means and variances; false: from means only.")
     lambda_global: float = Field(
@@ -91,8 +91,9 @@ class MethodConfig(Section):
     )
     wrong_partners: Partners | None = Field(
         None,
-        description="`sar`: tuples get the wrong SAR image. `both`: there are also tuples with the wrong optical "
-        "image. null: `sar` in `reference`, `both` in `corrected`.",
+        description="`sar`: tuples get the wrong SAR image, or that of another modality beside the optical one. "
+        "`both`: there are also tuples with the wrong optical image. null: `sar` in `reference`, `both` in "
+        "`corrected`.",
     )
     perturbed_views: PerturbedViews | None = Field(
         None,
@@ -101,7 +102,8 @@ class MethodConfig(Section):
     perturbation_weight: float | None = Field(
         None,
         gt=0,
-        description="Weight of the SAR embedding in perturbed tuples; null: 0.1 in `reference`, 1 in `corrected`.",
+        description="Weight of the embeddings of SAR and further modalities in perturbed tuples; null: 0.1 in "
+        "`reference`, 1 in `corrected`.",
     )
     perturbed_gradient: bool | None = Field(
         None,

@@ -16,6 +16,7 @@ from tmcnet.config.data import (
     SourceConfig,
     TilesConfig,
 )
+from tmcnet.config.modalities import only_modality
 from tmcnet.config.pretraining import PretrainConfig
 from tmcnet.config.results import (
     MAP_ENDINGS,
@@ -37,7 +38,7 @@ class Config(Section):
     results_dir: str = Field("results", min_length=1, description="Folder of everything the workflow writes.")
     data_root: str = Field("data", min_length=1, description="Folder where relative paths of the imagery start.")
     source: SourceConfig = Field(SourceConfig(), description="Where the imagery comes from.")
-    sensors: SensorsConfig = Field(..., description="The two sensors and their bands.")
+    sensors: SensorsConfig = Field(..., description="The sensors and their bands.")
     labels: LabelsConfig = Field(LabelsConfig(), description="How labels are coded, and the classes.")
     align: AlignConfig = Field(AlignConfig(), description="Co-registration.")
     tiles: TilesConfig = Field(TilesConfig(), description="Tiling.")
@@ -72,8 +73,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
-        problems = [*_source_problems(self), *_sweep_problems(self), *_probe_problems(self)]
-        problems += [*_map_problems(self), *_size_problems(self)]
+        problems = [*_source_problems(self), *_modality_problems(self), *_sweep_problems(self)]
+        problems += [*_probe_problems(self), *_map_problems(self), *_size_problems(self)]
         if problems:
             raise ValueError("; ".join(dict.fromkeys(problems)))
         return self
@@ -84,6 +85,21 @@ def _source_problems(config: Config) -> Iterator[str]:
         yield "`labels.classes` must list the classes"
     if config.splits.given_fractions and config.source.layout != "seed":
         yield "`splits.given_fractions` needs a source of layout `seed`, whose lists name the fractions"
+
+
+def _modality_problems(config: Config) -> Iterator[str]:
+    source, further, known = config.source, config.sensors.further, list(config.sensors.modalities)
+    if further and source.layout in ("demo", "seed"):
+        yield f"`sensors.further` names {list(further)}, but layout `{source.layout}` has optical, SAR and label only"
+    elif source.layout in ("scenes", "tiles") and source.sheet is None and set(source.further) != set(further):
+        yield f"`source.further` has patterns of {list(source.further)}; `sensors.further` names {list(further)}"
+    for run in config.runs:
+        modality = only_modality(run.network)
+        if modality is not None and modality not in known:
+            yield f"`finetune.sweep` names the network `{run.network}`; the modalities are {known}"
+    for name, method in config.pretrain.methods.items():
+        if method.modality not in ("both", *known):
+            yield f"`pretrain.methods.{name}.modality` is `{method.modality}`; it is `both` or one of {known}"
 
 
 def _sweep_problems(config: Config) -> Iterator[str]:

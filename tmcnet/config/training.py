@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tmcnet.config.base import Section
+from tmcnet.config.modalities import ONLY, only_modality
 
 Variant = Literal["reference", "corrected"]
-Network = Literal[
-    "mssnet", "early_fusion", "late_fusion", "optical_only", "sar_only", "pixel_logistic", "pixel_boosting"
-]
-SINGLE_SENSOR = ("optical_only", "sar_only")
-"""Networks that look at one sensor only."""
+FUSION = ("mssnet", "early_fusion", "late_fusion")
+"""Networks that look at all modalities."""
+SINGLE_SENSOR = (f"optical{ONLY}", f"sar{ONLY}")
+"""Networks that look at one of the two sensors only; further modalities have such networks too."""
 PIXELWISE = ("pixel_logistic", "pixel_boosting")
 """Classifiers of single pixels, the baselines of scikit-learn; they have no encoder and one start only."""
+
+
+def _is_network(name: str) -> str:
+    if only_modality(name) or name in (*FUSION, *PIXELWISE):
+        return name
+    known = ", ".join((*FUSION, *SINGLE_SENSOR, *PIXELWISE))
+    raise ValueError(f"there is no network `{name}`; there are {known}, and `<name>{ONLY}` of each further modality")
+
+
+Network = Annotated[str, AfterValidator(_is_network)]
 LoadParts = Literal["backbone", "encoder", "all"]
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
 Dilation = Annotated[int, Field(ge=1)]
@@ -74,7 +84,13 @@ class SweepConfig(Section):
         min_length=1,
         description="Starts: `random`, names of `pretrain.methods` or `pretrain.weights`.",
     )
-    networks: list[Network] = Field(["mssnet"], min_length=1, description="Segmentation networks.")
+    networks: list[Network] = Field(
+        ["mssnet"],
+        min_length=1,
+        description="Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; "
+        "`optical_only`, `sar_only` and `<name>_only` of one of `sensors.further`; the baselines `pixel_logistic` "
+        "and `pixel_boosting`.",
+    )
     variants: list[Variant] = Field(
         ["corrected"], min_length=1, description="Variants of `mssnet`; the other networks have only one."
     )
@@ -151,7 +167,7 @@ class FinetuneSettings(Section):
         0.25, ge=0, le=2, description="Strength of the changes of brightness and texture; 1 as in pre-training."
     )
     modality_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Chance that a training sample is shown with one sensor missing."
+        0.0, ge=0, lt=1, description="Chance that a training sample is shown with one modality missing."
     )
     validate_every: int = Field(50, ge=1, description="Steps between two looks at the validation part.")
     pixelwise: PixelwiseConfig = Field(PixelwiseConfig(), description="The pixel-wise baselines.")

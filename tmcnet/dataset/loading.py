@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +24,19 @@ class Tile(NamedTuple):
         optical: C x H x W float32, normalised; 0 where there is no data.
         sar: C x H x W float32, normalised; 0 where there is no data.
         label: H x W int64 class ids with 255 for void, or None. Of sparse labels all but the points is void.
+        further: The same of each further modality, in the order of the config.
     """
 
     name: str
     optical: Tensor
     sar: Tensor
     label: Tensor | None
+    further: tuple[Tensor, ...] = ()
+
+    @property
+    def images(self) -> tuple[Tensor, ...]:
+        """The images of all modalities: optical, SAR, then the further ones."""
+        return (self.optical, self.sar, *self.further)
 
     @property
     def truth(self) -> Tensor:
@@ -45,7 +52,7 @@ class Tile(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Memory the tensors take."""
-        return sum(t.nbytes for t in (self.optical, self.sar, self.label) if t is not None)
+        return sum(t.nbytes for t in (*self.images, self.label) if t is not None)
 
 
 class TileDataset(Dataset[Tile]):
@@ -56,7 +63,7 @@ class TileDataset(Dataset[Tile]):
     Args:
         store: The folder of tiles.
         names: Tile names.
-        normalisation: Band statistics of the training tiles.
+        normalisation: Band statistics of the training tiles; the modalities that it knows are read.
         with_labels: Read labels as well.
         cache_gib: Memory for tiles kept after the first read, in GiB; tiles beyond it are read anew each time.
         points: Points of each of the tiles, beside which their labels are void; None: labels are dense.
@@ -74,7 +81,7 @@ class TileDataset(Dataset[Tile]):
         cache_gib: float,
         points: TilePoints | None = None,
     ) -> None:
-        kinds = ("optical", "sar", "label") if with_labels else ("optical", "sar")
+        kinds = (*normalisation.modalities, *(["label"] if with_labels else []))
         paths = dict.fromkeys(store.path(kind, name) for name in names for kind in kinds)
         remedy = "Run the tiling again."
         if names and store.window(names[0]):
@@ -102,22 +109,22 @@ class TileDataset(Dataset[Tile]):
         return tile
 
     def _read(self, name: str) -> Tile:
-        optical = self._image("optical", name)
-        sar = self._image("sar", name)
+        images = [self._image(kind, name) for kind in self.normalisation.modalities]
         label = None
         if self.with_labels:
             ids = read_labels(self.store.path("label", name), self.store.window(name))
             kept = ids if self.points is None else keep_points(ids, self.points[name], name)
             label = torch.from_numpy(kept.astype(np.int64))
-        shapes = {image.shape[-2:] for image in (optical, sar, label) if image is not None}
+        shapes = {image.shape[-2:] for image in (*images, label) if image is not None}
         if len(shapes) > 1:
             sizes = ", ".join(sorted(f"{h} x {w}" for h, w in shapes))
             raise InputError(
                 Problem(name, f"its files differ in size ({sizes})", "Cut the tiles again from scenes on one grid.")
             )
-        return Tile(name, optical, sar, label)
+        optical, sar, *further = images
+        return Tile(name, optical, sar, label, tuple(further))
 
-    def _image(self, kind: Literal["optical", "sar"], name: str) -> Tensor:
+    def _image(self, kind: str, name: str) -> Tensor:
         values = read_float(self.store.path(kind, name), self.store.window(name))
         values = self.normalisation.apply(values, kind)
         return torch.from_numpy(np.ascontiguousarray(values))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
+from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io import read_float
 from tmcnet.store import TileStore, read_list
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
-Sensor: TypeAlias = Literal["optical", "sar"]
 
 MAX_BYTES = 120_000_000
 """Pixels kept of one sensor take at most about this much memory; more would not move a percentile."""
@@ -38,46 +38,52 @@ class Band:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How the values of both sensors are brought to a common range.
+    """How the values of all modalities are brought to a common range.
 
     Attributes:
         optical: Its bands in file order.
         sar: Its bands in file order.
         clip: Scaled values are clipped to plus and minus this much.
         n_tiles: Number of training tiles that the statistics come from.
+        further: The bands of each further modality, in the order of the config.
     """
 
     optical: tuple[Band, ...]
     sar: tuple[Band, ...]
     clip: float
     n_tiles: int
+    further: dict[str, tuple[Band, ...]] = field(default_factory=dict)
+
+    @property
+    def modalities(self) -> dict[str, tuple[Band, ...]]:
+        """The bands of all modalities in the order in which networks take them: `optical`, `sar`, further ones."""
+        return {"optical": self.optical, "sar": self.sar, **self.further}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Normalisation:
         """Build from what `to_dict` gives."""
         optical, sar = (tuple(Band(**band) for band in values[sensor]) for sensor in ("optical", "sar"))
-        return cls(optical, sar, float(values["clip"]), int(values["n_tiles"]))
+        further = {name: tuple(Band(**b) for b in bands) for name, bands in values.get("further", {}).items()}
+        return cls(optical, sar, float(values["clip"]), int(values["n_tiles"]), further)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists and numbers, for JSON."""
-        return {
-            "optical": [asdict(band) for band in self.optical],
-            "sar": [asdict(band) for band in self.sar],
-            "clip": self.clip,
-            "n_tiles": self.n_tiles,
-        }
+        """As plain lists and numbers, for JSON; `further` only where there is any."""
+        plain = {name: [asdict(band) for band in bands] for name, bands in self.modalities.items()}
+        further = {name: plain.pop(name) for name in self.further}
+        told = {**plain, "clip": self.clip, "n_tiles": self.n_tiles}
+        return {**told, "further": further} if further else told
 
     @classmethod
     def read(cls, path: Path | str) -> Normalisation:
         """Read `normalisation.json`."""
         return cls.from_dict(json.loads(Path(path).read_text()))
 
-    def apply(self, array: FloatArray, sensor: Sensor) -> FloatArray:
-        """Scale the values of one sensor.
+    def apply(self, array: FloatArray, sensor: str) -> FloatArray:
+        """Scale the values of one modality.
 
         Args:
             array: C x H x W float32, NaN where there is no data.
-            sensor: `optical` or `sar`.
+            sensor: `optical`, `sar` or the name of a further modality.
 
         Returns:
             C x H x W float32 in -clip..+clip; 0 where there is no data.
@@ -85,7 +91,7 @@ class Normalisation:
         Raises:
             InputError: If the number of bands is not the one that the statistics are of.
         """
-        bands = self.optical if sensor == "optical" else self.sar
+        bands = self.modalities[sensor]
         if array.shape[0] != len(bands):
             what = f"an image has {array.shape[0]} bands; the band statistics are of {[b.band for b in bands]}"
             raise InputError(Problem(f"sensor `{sensor}`", what, "Give the bands that the model was trained on."))
@@ -107,7 +113,7 @@ def compute_normalisation(
     Args:
         tiles_root: Folder of the tiles.
         train_list: List of the training tiles, such as `splits/train_RGB.txt`.
-        sensors: Bands of both sensors.
+        sensors: Bands of all modalities.
         config: Percentiles and clip.
         out: The JSON file to write.
 
@@ -120,26 +126,25 @@ def compute_normalisation(
         raise InputError(Problem(str(train_list), "names no tile", "Check the splits."))
     tiles = tiles[:: math.ceil(len(tiles) / MAX_TILES)]
     store = TileStore(tiles_root)
-    optical = _sensor_statistics(store, tiles, "optical", sensors.optical, config)
-    sar = _sensor_statistics(store, tiles, "sar", sensors.sar, config)
-    result = Normalisation(optical, sar, config.clip, len(tiles))
+    found = {name: _sensor_statistics(store, tiles, name, s, config) for name, s in sensors.modalities.items()}
+    result = Normalisation(found.pop("optical"), found.pop("sar"), config.clip, len(tiles), found)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
 
 
 def _sensor_statistics(
-    store: TileStore, tiles: list[str], kind: Sensor, sensor: SensorConfig, config: NormaliseConfig
+    store: TileStore, tiles: list[str], kind: str, sensor: SensorConfig, config: NormaliseConfig
 ) -> tuple[Band, ...]:
     pixels = _sample(store, tiles, kind, sensor)
     rows = [row[np.isfinite(row)] for row in pixels]
     empty = [name for name, row in zip(sensor.bands, rows, strict=True) if row.size == 0]
     if empty:
         what = f"bands {empty} have no valid pixel in any training tile"
-        raise InputError(Problem(str(store.root / kind), what, f"Check `sensors.{kind}.nodata` and the files."))
+        raise InputError(Problem(str(store.root / kind), what, f"Check `{sensor_key(kind)}.nodata` and the files."))
     return tuple(_statistics(name, row, config) for name, row in zip(sensor.bands, rows, strict=True))
 
 
-def _sample(store: TileStore, tiles: list[str], kind: Sensor, sensor: SensorConfig) -> FloatArray:
+def _sample(store: TileStore, tiles: list[str], kind: str, sensor: SensorConfig) -> FloatArray:
     """Every k-th pixel of the tiles, C x N.
 
     k shares no factor with the width of a tile, so that all columns have their turn.
@@ -150,7 +155,7 @@ def _sample(store: TileStore, tiles: list[str], kind: Sensor, sensor: SensorConf
     for tile in tiles:
         array = read_float(store.path(kind, tile), store.window(tile))
         if array.shape[0] != len(sensor.bands):
-            what = f"has {array.shape[0]} bands; `sensors.{kind}.bands` names {len(sensor.bands)}: {sensor.bands}"
+            what = f"has {array.shape[0]} bands; `{sensor_key(kind)}.bands` names {len(sensor.bands)}: {sensor.bands}"
             problems.append(Problem(str(store.path(kind, tile)), what, "Mend the band names, or cut the tiles anew."))
             continue
         if step == 0:

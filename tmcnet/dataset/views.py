@@ -34,12 +34,14 @@ class ViewBatch(NamedTuple):
         optical: Views 1 and 2, N x C x S x S.
         sar: Views 1 and 2, on the same pixels.
         corners: First (x, y) of each patch in view 1 and in view 2, N x P x 2 int64.
+        further: Views 1 and 2 of each further modality, on the same pixels.
     """
 
     names: list[str]
     optical: tuple[Tensor, Tensor]
     sar: tuple[Tensor, Tensor]
     corners: tuple[Tensor, Tensor]
+    further: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 def _draw_crop(rng: np.random.Generator, height: int, width: int, config: PretrainConfig) -> View:
@@ -105,8 +107,8 @@ def render(image: Tensor, view: View) -> Tensor:
 class ViewMaker:
     """Makes the views of a step's tiles; what it draws depends on the seed, the step and the tiles' names alone.
 
-    Both sensors share the geometry of a view. The published photometric changes (`reference`) are of view 2 only and
-    the same for both sensors. Those by sensor (`corrected`) change both views, each image on its own and as its
+    All modalities share the geometry of a view. The published photometric changes (`reference`) are of view 2 only
+    and the same for all of them. Those by sensor (`corrected`) change both views, each image on its own and as its
     sensor allows.
 
     Args:
@@ -140,30 +142,30 @@ class ViewMaker:
         noise = torch.Generator().manual_seed(derive_seed(seed, "speckle", step))
         tile, side = tiles[0], self.config.crop_size
         # Written view by view: memory for all images and then for their batches took more time than the changes.
-        views = [torch.empty(len(tiles), len(x), side, side) for x in (tile.optical, tile.sar) for _ in range(2)]
+        views = [torch.empty(len(tiles), len(x), side, side) for x in tile.images for _ in range(2)]
         corners: list[tuple[IntArray, IntArray]] = []
         for slot, tile in enumerate(tiles):
             rng = generator(seed, "views", tile.name, step, slot)
             pair = draw_views(rng, tile.optical.shape[1], tile.optical.shape[2], self.config, self.variant)
             size, count, distance = self.config.patch_size, self.config.patches, self.config.patch_distance
             corners.append(draw_patches(rng, *pair, size, count, distance))
-            cuts = (render(image, view) for image in (tile.optical, tile.sar) for view in pair)
+            cuts = (render(image, view) for image in tile.images for view in pair)
             changed = self._own(cuts, rng, noise) if self.by_sensor else self._published(cuts, rng)
             for batch, image in zip(views, changed, strict=True):
                 batch[slot] = image
-        optical1, optical2, sar1, sar2 = views
+        optical, sar, *further = zip(views[::2], views[1::2], strict=True)
         corners1, corners2 = (torch.from_numpy(np.stack(column)) for column in zip(*corners, strict=True))
         names = [tile.name for tile in tiles]
-        return ViewBatch(names, (optical1, optical2), (sar1, sar2), (corners1, corners2))
+        return ViewBatch(names, optical, sar, (corners1, corners2), tuple(further))
 
     def _published(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
-        """The published changes of view 2 of optical 1, 2, SAR 1, 2."""
+        """The published changes of view 2 of optical 1, 2, SAR 1, 2, and so on."""
         draw = PublishedDraw.draw(rng)
         for place, cut in enumerate(cuts):
             yield published(cut, draw, self.clip) if place % 2 else cut
 
     def _own(self, cuts: Iterable[Tensor], rng: np.random.Generator, noise: torch.Generator) -> Iterator[Tensor]:
-        """Changes of each of optical 1, 2, SAR 1, 2 on its own, as its sensor allows."""
-        kinds = [self.sensors.optical.kind] * 2 + [self.sensors.sar.kind] * 2
+        """Changes of each of optical 1, 2, SAR 1, 2, and so on, on its own, as its sensor allows."""
+        kinds = [sensor.kind for sensor in self.sensors.modalities.values() for _ in range(2)]
         for cut, kind in zip(cuts, kinds, strict=True):
             yield corrected(cut, kind, rng, noise, self.clip, self.config.photometric)

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import SINGLE_SENSOR, ComputeConfig, EvaluateConfig, Run
+from tmcnet.config import ComputeConfig, EvaluateConfig, Run
+from tmcnet.config.modalities import only_modality
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import metrics, tile_scores
@@ -22,7 +23,7 @@ from tmcnet.evaluate.calibration import Calibration, fit_temperature
 from tmcnet.evaluate.metrics import Counts, Floats
 from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.predict import choose_device, predict_tiles
-from tmcnet.evaluate.scoring import SENSORS, TileCounts, count_tiles
+from tmcnet.evaluate.scoring import TileCounts, count_tiles
 from tmcnet.evaluate.trained import Trained
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore, read_list
@@ -43,10 +44,10 @@ def evaluate_run(
 ) -> None:
     """Score a fine-tuned network: one confusion matrix over all test pixels, boundaries, and calibration.
 
-    A network of both sensors is scored twice more with one sensor withheld, if the config says so.
+    A network of all modalities is scored once more with each of them withheld, if the config says so.
 
     Writes `metrics.json` and `tiles.npz` (names, scenes, T x K x K confusion matrices, accuracy per tile, boundary
-    pixels, and the confusion matrices with a sensor withheld) into `out`.
+    pixels, and the confusion matrices with a modality withheld) into `out`.
     The temperature is fitted on validation pixels; the test part is only scored.
 
     Args:
@@ -71,7 +72,7 @@ def evaluate_run(
     test = TileDataset(store, read_list(test_list), trained.normalisation, with_labels=True, cache_gib=0)
     temperature = _temperature(trained.network, val, config)
     calibrations = Calibration(config.calibration_bins), Calibration(config.calibration_bins, temperature)
-    withheld = SENSORS if config.withheld and run.network not in SINGLE_SENSOR else ()
+    withheld = list(trained.sensors.modalities) if config.withheld and only_modality(run.network) is None else []
     counted = count_tiles(trained.network, test, len(trained.classes), config, calibrations, withheld)
     if counted.tiles.sum() == 0:
         raise InputError(Problem(str(test_list), "no pixel of its tiles is labelled", "Check labels and splits."))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import tmcnet
 from tmcnet.config import SensorConfig
-from tmcnet.dataset.normalise import Band, FloatArray, Normalisation, Sensor
+from tmcnet.dataset.normalise import Band, FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import HEADLINE
 from tmcnet.evaluate.numbers import without_nan
@@ -48,24 +48,24 @@ class RawNetwork(nn.Module):
     """A network that takes raw values, NaN for no data, and gives probabilities.
 
     Args:
-        network: Maps normalised optical and SAR images to logits.
+        network: Maps normalised images of all modalities to logits.
         normalisation: The scaling that its inputs need.
     """
 
     def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
         self.network = network
-        self.optical = _Scaling(normalisation.optical, normalisation.clip)
-        self.sar = _Scaling(normalisation.sar, normalisation.clip)
+        bands = normalisation.modalities.values()
+        self.scalings = nn.ModuleList(_Scaling(some, normalisation.clip) for some in bands)
 
-    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
-        """Probabilities N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
-        logits: Tensor = self.network(self.optical(optical), self.sar(sar))
+    def forward(self, *images: Tensor) -> Tensor:
+        """Probabilities N x K x H x W of N x C x H x W images of the modalities: optical, SAR, then further ones."""
+        logits: Tensor = self.network(*(scale(i) for scale, i in zip(self.scalings, images, strict=True)))
         return logits.softmax(dim=1)
 
 
 class _Scaling(nn.Module):
-    """What `Normalisation.apply` does to the bands of one sensor, as a part of the exported graph."""
+    """What `Normalisation.apply` does to the bands of one modality, as a part of the exported graph."""
 
     centre: Tensor
     half_range: Tensor
@@ -91,9 +91,9 @@ def export_model(
 ) -> None:
     """Write `model.onnx` and `card.json`.
 
-    The model takes `optical` N x Co x H x W and `sar` N x Cs x H x W in single precision, as aligned scenes hold them
-    (backscatter in dB, NaN for no data), and gives `probabilities` N x K x H x W; N, H and W are free. It is compared
-    with the network on several sizes before it is kept.
+    The model takes `optical` N x Co x H x W, `sar` N x Cs x H x W and the further modalities by their names in single
+    precision, as aligned scenes hold them (backscatter in dB, NaN for no data), and gives `probabilities`
+    N x K x H x W; N, H and W are free. It is compared with the network on several sizes before it is kept.
 
     Args:
         weights: The network, as fine-tuning wrote it.
@@ -133,24 +133,25 @@ def largest_difference(trained: Trained, file: Path) -> float:
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     scaling, differences = trained.normalisation, []
     for count, height, width in SIZES:
-        optical = _sample(scaling, "optical", count, height, width)
-        sar = _sample(scaling, "sar", count, height, width)
-        (found,) = session.run(["probabilities"], {"optical": optical, "sar": sar})
-        scaled_optical = torch.from_numpy(np.stack([scaling.apply(image, "optical") for image in optical]))
-        scaled_sar = torch.from_numpy(np.stack([scaling.apply(image, "sar") for image in sar]))
-        expected = probabilities(trained.network, scaled_optical, scaled_sar).numpy()
+        images = {name: _sample(scaling, name, count, height, width) for name in scaling.modalities}
+        (found,) = session.run(["probabilities"], images)
+        optical, sar, *further = (
+            torch.from_numpy(np.stack([scaling.apply(image, name) for image in batch]))
+            for name, batch in images.items()
+        )
+        expected = probabilities(trained.network, optical, sar, further=further).numpy()
         if found.shape != expected.shape:
             return math.inf
         differences.append(np.abs(found - expected).max())
     return float(np.max(differences))
 
 
-def _sample(normalisation: Normalisation, sensor: Sensor, count: int, height: int, width: int) -> FloatArray:
+def _sample(normalisation: Normalisation, sensor: str, count: int, height: int, width: int) -> FloatArray:
     """Raw images N x C x H x W: values in and beyond the usual range, no data in all bands and in single ones.
 
     The last of several images holds no data at all.
     """
-    bands = getattr(normalisation, sensor)
+    bands = normalisation.modalities[sensor]
     low, high = (np.array([getattr(b, end) for b in bands])[:, None, None] for end in ("low", "high"))
     random = generator(0, "export", sensor, f"{count} {height} {width}")
     shares = random.uniform(-0.5, 1.5, (count, len(bands), height, width))
@@ -164,17 +165,17 @@ def _sample(normalisation: Normalisation, sensor: Sensor, count: int, height: in
 
 def _write_onnx(trained: Trained, file: Path, weights: Path) -> None:
     count, height, width = _TRACED
-    bands = len(trained.normalisation.optical), len(trained.normalisation.sar)
-    images = tuple(torch.zeros(count, channels, height, width) for channels in bands)
+    modalities = trained.normalisation.modalities
+    images = tuple(torch.zeros(count, len(bands), height, width) for bands in modalities.values())
     network = RawNetwork(trained.network, trained.normalisation).eval()
     try:
         with _quiet():
             program = torch.onnx.export(
                 network,
                 images,
-                input_names=["optical", "sar"],
+                input_names=list(modalities),
                 output_names=["probabilities"],
-                dynamic_shapes={"optical": _AXES, "sar": _AXES},
+                dynamic_shapes={"images": (_AXES,) * len(images)},
                 dynamo=True,
                 verbose=False,
             )
@@ -208,10 +209,7 @@ def _card(trained: Trained) -> dict[str, Any]:
         "name": trained.run.name,
         "run": trained.run.record,
         "software": {"tmcnet": tmcnet.__version__, **{name: version(name) for name in ("torch", "onnx")}},
-        "inputs": {
-            "optical": _input(sensors.optical, scaling.optical),
-            "sar": _input(sensors.sar, scaling.sar),
-        },
+        "inputs": {name: _input(sensor, scaling.modalities[name]) for name, sensor in sensors.modalities.items()},
         "output": {"name": "probabilities", "shape": f"N x {len(trained.classes)} x H x W"},
         "classes": [asdict(c) for c in trained.classes.classes],
         "normalisation": {**scaling.to_dict(), "inside_model": True},

@@ -60,8 +60,8 @@ def map_scenes(
         table: CSV to write; paths in it are relative to `maps_root`.
 
     Raises:
-        InputError: If the two images of a scene differ in size, an image cannot be read, the network was trained on
-            other bands or classes, or GDAL's tools are missing.
+        InputError: If the images of a scene differ in size, an image cannot be read, the network was trained on other
+            modalities, bands or classes, or GDAL's tools are missing.
     """
     require_tools(["gdal_translate", *(polygons.TOOLS if config.polygons else ())])
     torch.set_num_threads(compute.finetune_threads)
@@ -180,9 +180,9 @@ def _categories(classes: ClassTable) -> bytes:
 
 def _size_problems(scenes: Sequence[SceneImages]) -> Iterator[Problem]:
     for scene in scenes:
-        optical, sar = read_grid(scene.optical), read_grid(scene.sar)
-        if (optical.height, optical.width) != (sar.height, sar.width):
-            sizes = f"{optical.height} x {optical.width} and {sar.height} x {sar.width}"
+        grids = [read_grid(path) for path in scene.images.values()]
+        if len({(grid.height, grid.width) for grid in grids}) > 1:
+            sizes = " and ".join(f"{grid.height} x {grid.width}" for grid in grids)
             yield Problem(f"scene {scene.name}", f"its images differ in size ({sizes})", "Align the scene first.")
 
 
@@ -193,15 +193,19 @@ def _fit_problems(
     if trained.classes.names != classes.names:
         what = f"tells apart {trained.classes.names}; the classes here are {classes.names}"
         yield Problem(str(weights), what, "Give a network that was trained on these classes, in this order.")
-    for sensor in ("optical", "sar"):
-        bands = getattr(trained.sensors, sensor).bands
+    for name, sensor in trained.sensors.modalities.items():
+        bands = sensor.bands
         for scene in scenes:
-            with open_raster(getattr(scene, sensor)) as dataset:
-                count = len(data_bands(dataset))
+            count = _bands(scene.images[name]) if name in scene.images else 0
             if count != len(bands):
-                what = f"was trained on {len(bands)} bands of `{sensor}` {bands}; scene {scene.name} has {count}"
+                what = f"was trained on {len(bands)} bands of `{name}` {bands}; scene {scene.name} has {count}"
                 yield Problem(str(weights), what, "Give a network that was trained on the bands of these scenes.")
                 break
+
+
+def _bands(path: Path) -> int:
+    with open_raster(path) as dataset:
+        return len(data_bands(dataset))
 
 
 def _folder(path: Path) -> Path:

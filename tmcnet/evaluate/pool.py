@@ -13,7 +13,7 @@ from tmcnet.config import Run
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.calibration import Calibration
 from tmcnet.evaluate.evaluate import Outcome, write_scores
-from tmcnet.evaluate.scoring import SENSORS, TileCounts
+from tmcnet.evaluate.scoring import TileCounts
 
 
 def pool_folds(folders: Sequence[Path], run: Run, out: Path) -> None:
@@ -49,7 +49,7 @@ def pool_folds(folders: Sequence[Path], run: Run, out: Path) -> None:
 
 def _outcome(folder: Path, record: dict[str, Any]) -> Outcome:
     with np.load(folder / "tiles.npz", allow_pickle=False) as arrays:
-        withheld = {sensor: arrays[f"withheld_{sensor}"] for sensor in SENSORS if f"withheld_{sensor}" in arrays}
+        withheld = {modality: arrays[f"withheld_{modality}"] for modality in record["withheld"]}
         names, scenes = arrays["names"].astype(str).tolist(), arrays["scenes"].astype(str).tolist()
         counts = TileCounts(arrays["confusion"], arrays["boundary"], withheld)
     told = record["calibration"]

@@ -40,14 +40,21 @@ def choose_device(compute: ComputeConfig) -> torch.device:
 
 
 @torch.no_grad()
-def probabilities(network: nn.Module, optical: Tensor, sar: Tensor, test_time: TestTime = "none") -> Tensor:
+def probabilities(
+    network: nn.Module,
+    optical: Tensor,
+    sar: Tensor,
+    test_time: TestTime = "none",
+    further: Sequence[Tensor] = (),
+) -> Tensor:
     """Class probabilities of a batch, computed in evaluation mode; the network's own mode is put back afterwards.
 
     Args:
-        network: Maps optical and SAR to logits.
+        network: Maps images of all modalities to logits.
         optical: N x Co x H x W.
         sar: N x Cs x H x W.
         test_time: Average over the image alone, its mirror images, its right-angle turns, or all 8 of both.
+        further: N x C x H x W of each further modality.
 
     Returns:
         N x K x H x W on the device of the network, in single precision.
@@ -55,7 +62,7 @@ def probabilities(network: nn.Module, optical: Tensor, sar: Tensor, test_time: T
     device = next(chain(network.parameters(), network.buffers())).device
     training = network.training
     network.eval()
-    images = optical.to(device), sar.to(device)
+    images = [image.to(device) for image in (optical, sar, *further)]
     copies = COPIES[test_time]
     total = torch.zeros((), device=device)
     for mirrored, turns in copies:
@@ -78,7 +85,7 @@ def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) ->
     """Predict tiles in batches, in their order; tiles of different sizes never share a batch.
 
     Args:
-        network: Maps optical and SAR to logits.
+        network: Maps images of all modalities to logits.
         tiles: Tiles of any sizes.
         batch_size: Most tiles in one forward pass.
 
@@ -96,5 +103,6 @@ def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) ->
 
 
 def _predict_batch(network: nn.Module, batch: Sequence[Tile]) -> Iterator[tuple[Tile, Probabilities]]:
-    found = probabilities(network, torch.stack([t.optical for t in batch]), torch.stack([t.sar for t in batch]))
+    optical, sar, *further = (torch.stack(images) for images in zip(*(t.images for t in batch), strict=True))
+    found = probabilities(network, optical, sar, further=further)
     yield from zip(batch, found.cpu().numpy(), strict=True)

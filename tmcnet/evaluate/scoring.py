@@ -1,4 +1,4 @@
-"""Confusion matrices and boundaries of the test tiles, with both sensors and with either one withheld."""
+"""Confusion matrices and boundaries of the test tiles, with all modalities and with each one withheld."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from tmcnet.evaluate.calibration import Calibration
 from tmcnet.evaluate.metrics import Counts, confusion
 from tmcnet.evaluate.predict import predict_tiles
 
-SENSORS = ("optical", "sar")
-"""The sensors that can be withheld, named as the fields of a tile."""
-
 
 @dataclass(frozen=True)
 class TileCounts:
@@ -28,7 +25,7 @@ class TileCounts:
     Attributes:
         tiles: T x K x K confusion matrices of the T tiles.
         boundary: T x K x 4 boundary pixels of the tiles, as `boundary_counts` has them.
-        withheld: K x K confusion matrix of all tiles by the sensor that was withheld.
+        withheld: K x K confusion matrix of all tiles by the modality that was withheld.
     """
 
     tiles: Counts
@@ -47,18 +44,19 @@ def count_tiles(
     """Predict every tile and count.
 
     Args:
-        network: Maps optical and SAR to logits.
+        network: Maps images of all modalities to logits.
         tiles: Tiles with labels.
         classes: K.
         config: Batch size and tolerance of boundaries.
-        calibrations: Take the probabilities that were predicted from both sensors.
-        withheld: Sensors, of `SENSORS`, that are withheld in a further pass each.
+        calibrations: Take the probabilities that were predicted from all modalities.
+        withheld: Modalities that are withheld in a further pass each.
     """
     # a tile is read once and handed to all passes, which keep step within a batch
     streams = tee((tiles[i] for i in range(len(tiles))), 1 + len(withheld))
     whole = predict_tiles(network, streams[0], config.batch_size)
+    modalities = list(tiles.normalisation.modalities)
     blind = [
-        predict_tiles(network, _without(sensor, stream), config.batch_size)
+        predict_tiles(network, _without(modalities.index(sensor), stream), config.batch_size)
         for sensor, stream in zip(withheld, streams[1:], strict=True)
     ]
     matrices = []
@@ -75,10 +73,8 @@ def count_tiles(
     return TileCounts(np.stack(matrices), np.stack(boundary), of_blind)
 
 
-def _without(sensor: str, tiles: Iterable[Tile]) -> Iterator[Tile]:
-    """The tiles with one sensor without data, as modality dropout shows them in training."""
+def _without(place: int, tiles: Iterable[Tile]) -> Iterator[Tile]:
+    """The tiles with one of their images without data, as modality dropout shows them in training."""
     for tile in tiles:
-        if sensor == "optical":
-            yield tile._replace(optical=torch.zeros_like(tile.optical))
-        else:
-            yield tile._replace(sar=torch.zeros_like(tile.sar))
+        images = [torch.zeros_like(image) if n == place else image for n, image in enumerate(tile.images)]
+        yield tile._replace(optical=images[0], sar=images[1], further=tuple(images[2:]))

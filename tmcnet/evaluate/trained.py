@@ -26,7 +26,7 @@ class Trained:
     """A segmentation network and what it was trained on.
 
     Attributes:
-        network: Maps normalised optical and SAR images to logits.
+        network: Maps normalised images of all modalities to logits.
         run: The run that it comes from.
         model: Sizes of the network.
         sensors: The bands that it takes.
@@ -73,7 +73,8 @@ class Trained:
             classes = ClassTable.of((c["name"], c["color"]) for c in header["classes"])
             normalisation = Normalisation.from_dict(header["normalisation"])
             bands = len(sensors.optical.bands), len(sensors.sar.bands)
-            network = build_network(run.network, run.variant, *bands, len(classes), model)
+            further = sensors.further_bands
+            network = build_network(run.network, run.variant, *bands, len(classes), model, further)
             network.load_state_dict(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             what = f"its header does not describe its tensors ({str(error).splitlines()[0]})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from tmcnet.config import MapsConfig
+from tmcnet.config.modalities import only_modality
 from tmcnet.evaluate import blending
 from tmcnet.evaluate.blending import Span
 from tmcnet.evaluate.predict import Probabilities, probabilities
@@ -21,17 +22,24 @@ from tmcnet.raster.io import read_float, read_grid
 
 @dataclass(frozen=True)
 class SceneImages:
-    """The two images of a scene, on one grid.
+    """The images of a scene, on one grid.
 
     Attributes:
         name: Name of the scene.
         optical: The optical image.
         sar: The SAR image.
+        further: The image of each further modality by name.
     """
 
     name: str
     optical: Path
     sar: Path
+    further: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def images(self) -> dict[str, Path]:
+        """All images by name."""
+        return {"optical": self.optical, "sar": self.sar, **self.further}
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class Strip:
     Attributes:
         top: First row.
         probabilities: K x rows x W float32.
-        valid: rows x W; False where no band of the sensors that the network looks at holds data.
+        valid: rows x W; False where no band of what the network looks at holds data. Further modalities do not count
+            beside the two sensors: a DEM that reaches beyond the imagery alone tells too little.
     """
 
     top: int
@@ -79,22 +88,20 @@ def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> I
 
 @dataclass(frozen=True)
 class _Window:
-    """What a window shows: normalised bands of both sensors, and where those that the network looks at hold data."""
+    """What a window shows: normalised bands of all modalities, and where those that are looked at hold data."""
 
     span: Span
-    optical: torch.Tensor
-    sar: torch.Tensor
+    images: list[torch.Tensor]
     valid: NDArray[np.bool_]
 
 
 def _read(trained: Trained, scene: SceneImages, row: Span, span: Span) -> _Window:
     box = (row.start, span.start, row.size, span.size)
-    optical, sar = read_float(scene.optical, box), read_float(scene.sar, box)
-    used = {"optical_only": (optical,), "sar_only": (sar,)}.get(trained.run.network, (optical, sar))
-    valid = np.logical_or.reduce([np.isfinite(image).any(axis=0) for image in used])
-    scaling = trained.normalisation
-    images = torch.from_numpy(scaling.apply(optical, "optical")), torch.from_numpy(scaling.apply(sar, "sar"))
-    return _Window(span, *images, valid)
+    scaling, only = trained.normalisation, only_modality(trained.run.network)
+    images = {name: read_float(scene.images[name], box) for name in scaling.modalities}
+    used = ("optical", "sar") if only is None else (only,)
+    valid = np.logical_or.reduce([np.isfinite(images[name]).any(axis=0) for name in used])
+    return _Window(span, [torch.from_numpy(scaling.apply(image, name)) for name, image in images.items()], valid)
 
 
 def _predict_row(
@@ -105,6 +112,6 @@ def _predict_row(
         alike = list(group)
         for first in range(0, len(alike), config.batch_size):
             windows = [_read(trained, scene, row, span) for span in alike[first : first + config.batch_size]]
-            optical, sar = torch.stack([w.optical for w in windows]), torch.stack([w.sar for w in windows])
-            found = probabilities(trained.network, optical, sar, config.test_time)
+            optical, sar, *further = (torch.stack(i) for i in zip(*(w.images for w in windows), strict=True))
+            found = probabilities(trained.network, optical, sar, config.test_time, further)
             yield from zip(windows, found.cpu().numpy(), strict=True)

@@ -1,8 +1,9 @@
-"""The contrastive loss over tuples of optical and SAR embeddings: published, corrected, and anything in between."""
+"""The contrastive loss over tuples of embeddings of all modalities: published, corrected, and all in between."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -46,6 +47,15 @@ class TupleNTXent(nn.Module):
 
     Places of the same group are left out of all sums. `perturbation=False` leaves S and O out.
 
+    Further modalities (this project's own generalisation; none is published) are further summands. With x^t_m the
+    embeddings of modality m in view t, the optical one m = 0, and the weights w_0 = 1 and w_m = w else, a place is
+    fused to u_i = sum_m x^1_m,i, and a perturbed tuple has one modality from another place:
+
+        p^t_m,ij = sum_{n != m} w_n x^t_n,i + w_m x^t_m,j
+
+    There is such a family of tuples for each m > 0, and for m = 0 with `wrong_partners="both"`; S and O are sums over
+    all families. Of two modalities this is what stands above.
+
     Args:
         temperature: Divides the cosines.
         perturbation_weight: w.
@@ -53,7 +63,7 @@ class TupleNTXent(nn.Module):
         perturbation: Whether perturbed tuples are negatives.
         eps: Smallest length of an embedding, and the summand in place of the positive.
         perturbed_negatives: `shifted`, `own` or `both`.
-        wrong_partners: `sar` or `both`.
+        wrong_partners: `sar` (any modality but the optical one) or `both`.
         perturbed_views: `first` or `both`.
         perturbed_gradient: Gradient through the wrong half.
         positive_in_denominator: Whether the positive is a summand of the denominator.
@@ -101,6 +111,7 @@ class TupleNTXent(nn.Module):
         sar2: Tensor,
         groups: Tensor | None = None,
         shifts: Sequence[int] | None = None,
+        further: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> Tensor:
         """Compute the loss.
 
@@ -111,6 +122,7 @@ class TupleNTXent(nn.Module):
             sar2: N x C of SAR view 2.
             groups: N ids; rows with the same id are never each other's negatives.
             shifts: The shifts r of `shifted` negatives, from 1..N-1; None for all.
+            further: N x C of views 1 and 2 of each further modality.
 
         Returns:
             A scalar; of float32 where the embeddings have less precision.
@@ -119,21 +131,27 @@ class TupleNTXent(nn.Module):
             ValueError: If there are fewer than two rows, or shapes differ.
         """
         with torch.autocast(opt1.device.type, enabled=False):
-            a, c, b, d = unit_rows((opt1, opt2, sar1, sar2), self.eps)
-            u, v = (F.normalize(x, dim=1, eps=self.eps) for x in (a + b, c + d))
-            elsewhere = other_places(len(a), groups, a.device)
+            rows = unit_rows((opt1, opt2, sar1, sar2, *(x for pair in further for x in pair)), self.eps)
+            views = rows[::2], rows[1::2]
+            u, v = (F.normalize(reduce(torch.add, view), dim=1, eps=self.eps) for view in views)
+            elsewhere = other_places(len(u), groups, u.device)
             terms = [base_masses(u, v, elsewhere, self.temperature)]
             if self.perturbation:
-                terms += self._perturbed(u, v, ((a, b), (c, d)), elsewhere, shifts)
+                terms += self._perturbed(u, v, views, elsewhere, shifts)
             mass_u, mass_v = (torch.stack(column).sum(0) for column in zip(*terms, strict=True))
             return contrast(u, v, (mass_u, mass_v), self.temperature, self.form.positive_in_denominator, self.eps)
 
     def _perturbed(
-        self, u: Tensor, v: Tensor, views: Sequence[Halves], elsewhere: Tensor, shifts: Sequence[int] | None
+        self,
+        u: Tensor,
+        v: Tensor,
+        views: Sequence[Sequence[Tensor]],
+        elsewhere: Tensor,
+        shifts: Sequence[int] | None,
     ) -> Iterator[Masses]:
         """The masses of perturbed tuples, one pair for each kind of them."""
         both = self.form.perturbed_views == "both"
-        families = list(zip(*(self._families(*view) for view in views), strict=True))
+        families = list(zip(*(self._families(view) for view in views), strict=True))
         if self.form.perturbed_negatives != "own":
             for first, second in families:
                 yield shifted_masses(
@@ -144,13 +162,11 @@ class TupleNTXent(nn.Module):
                 mass_u, mass_v = (own_mass(z, halves, elsewhere, self.temperature, self.eps) for z in (u, v))
                 yield mass_u, mass_v
 
-    def _families(self, optical: Tensor, sar: Tensor) -> list[Halves]:
-        """The halves of a view's tuples with the wrong SAR and, where asked for, with the wrong optical image."""
-        sar = self.form.perturbation_weight * sar
-        found = [(optical, self._wrong(sar))]
-        if self.form.wrong_partners == "both":
-            found.append((sar, self._wrong(optical)))
-        return found
+    def _families(self, view: Sequence[Tensor]) -> list[Halves]:
+        """The halves of a view's tuples: a family for each modality that is wrong in turn, the optical one last."""
+        weighed = [view[0], *(self.form.perturbation_weight * x for x in view[1:])]
+        wrong = [*range(1, len(view)), *([0] if self.form.wrong_partners == "both" else [])]
+        return [(reduce(torch.add, [*weighed[:m], *weighed[m + 1 :]]), self._wrong(weighed[m])) for m in wrong]
 
     def _wrong(self, half: Tensor) -> Tensor:
         return half if self.form.perturbed_gradient else half.detach()

@@ -7,6 +7,9 @@ the first two descend from CMX (Zhang et al., 2023), the third from attentional 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
@@ -130,36 +133,42 @@ class MultiScaleAttention(nn.Module):
 
 
 class LocalFusion(nn.Module):
-    """The mean of both sensors' maps plus what gated convolutions over both add to it at few channels.
+    """The mean of the maps of all modalities plus what gated convolutions over them add to it at few channels.
 
     At C = 2048 the published rectification and fusion hold five times as many parameters as the encoder they follow,
     and they sum up whole maps: a cloud anywhere in a window changes every pixel of it. Here everything works on
-    `inner` channels and on neighbouring pixels: each pixel's gates say, channel by channel, how far either sensor is
-    to be trusted there. The added part starts at zero (its last batch norm has zero scale), so that a pre-trained
-    decoder first meets features like those it was trained on.
+    `inner` channels and on neighbouring pixels: each pixel's gates say, channel by channel, how far each
+    modality is to be trusted there. The added part starts at zero (its last batch norm has zero scale), so that a
+    pre-trained decoder first meets features like those it was trained on.
 
     Args:
         channels: C of the N x C x H x W maps.
         inner: Channels of the bottleneck.
         batch_norm_momentum: Momentum of the batch norms, in the PyTorch sense.
+        further: Names of the further modalities, whose maps come after the optical and the SAR map.
     """
 
-    def __init__(self, channels: int, inner: int, batch_norm_momentum: float = 0.1) -> None:
+    def __init__(
+        self, channels: int, inner: int, batch_norm_momentum: float = 0.1, further: Sequence[str] = ()
+    ) -> None:
         super().__init__()
-        self.narrow_optical = conv_norm_relu(channels, inner, 1, batch_norm_momentum)
-        self.narrow_sar = conv_norm_relu(channels, inner, 1, batch_norm_momentum)
+        self.modalities = ("optical", "sar", *further)
+        for name in self.modalities:
+            self.add_module(f"narrow_{name}", conv_norm_relu(channels, inner, 1, batch_norm_momentum))
+        stacked = len(self.modalities) * inner
         self.gate = nn.Sequential(
-            conv_norm_relu(2 * inner, inner, 3, batch_norm_momentum), nn.Conv2d(inner, 2 * inner, 1)
+            conv_norm_relu(stacked, inner, 3, batch_norm_momentum), nn.Conv2d(inner, stacked, 1)
         )
-        self.merge = conv_norm_relu(2 * inner, inner, 3, batch_norm_momentum)
+        self.merge = conv_norm_relu(stacked, inner, 3, batch_norm_momentum)
         self.widen = nn.Conv2d(inner, channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels, momentum=batch_norm_momentum)
         initialise(self)
         nn.init.zeros_(self.norm.weight)
 
-    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
-        """Fuse two N x C x H x W maps into one."""
-        both = torch.cat([self.narrow_optical(optical), self.narrow_sar(sar)], dim=1)
-        merged = self.merge(both * self.gate(both).sigmoid())
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Fuse N x C x H x W maps of the modalities, in their order, into one."""
+        narrowed = [self.get_submodule(f"narrow_{n}")(m) for n, m in zip(self.modalities, maps, strict=True)]
+        stacked = torch.cat(narrowed, dim=1)
+        merged = self.merge(stacked * self.gate(stacked).sigmoid())
         added: Tensor = self.norm(self.widen(merged))
-        return torch.relu(0.5 * (optical + sar) + added)
+        return torch.relu(reduce(torch.add, maps) * (1 / len(maps)) + added)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +57,7 @@ class _Head(nn.Module):
 
 
 class MSSNet(_Head):
-    """The corrected network: an encoder for each sensor, and fusion at few channels at two levels.
+    """The corrected network: an encoder for each modality, and fusion of all at few channels at two levels.
 
     Nothing in it looks at a window as a whole, so that a place gets the same class in whatever window it is seen.
 
@@ -65,6 +67,7 @@ class MSSNet(_Head):
         classes: K.
         config: Sizes.
         batch_norm_momentum: Momentum in torch's sense.
+        further: Bands of each further modality by name.
     """
 
     def __init__(
@@ -74,28 +77,34 @@ class MSSNet(_Head):
         classes: int,
         config: ModelConfig,
         batch_norm_momentum: float = 0.1,
+        further: Mapping[str, int] | None = None,
     ) -> None:
         encoder = Backbone(optical_bands, config, batch_norm_momentum)
         super().__init__(encoder, classes, config, batch_norm_momentum, config.dropout, published=False)
+        beside = {"sar": sar_bands, **(further or {})}
+        self.modalities = ("optical", *beside)
         self.backbone_optical = encoder
-        self.backbone_sar = Backbone(sar_bands, config, batch_norm_momentum)
-        self.detail = Detail(optical_bands + sar_bands, classes, config, batch_norm_momentum)
+        for name, bands in beside.items():
+            self.add_module(f"backbone_{name}", Backbone(bands, config, batch_norm_momentum))
+        self.detail = Detail(optical_bands + sum(beside.values()), classes, config, batch_norm_momentum)
         self.fuse_high, self.fuse_low = (
-            LocalFusion(channels, max(channels // BOTTLENECK, _FEWEST_CHANNELS), batch_norm_momentum)
+            LocalFusion(
+                channels, max(channels // BOTTLENECK, _FEWEST_CHANNELS), batch_norm_momentum, self.modalities[2:]
+            )
             for channels in (encoder.high_channels, encoder.low_channels)
         )
 
-    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
-        """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
-        optical_high, optical_low = self.backbone_optical(optical)
-        sar_high, sar_low = self.backbone_sar(sar)
-        high, low = self.fuse_high(optical_high, sar_high), self.fuse_low(optical_low, sar_low)
-        logits: Tensor = self.decode(high, low, (optical.shape[-2], optical.shape[-1])) + self.detail(optical, sar)
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of the modalities: optical, SAR, then further ones."""
+        maps = [self.get_submodule(f"backbone_{n}")(i) for n, i in zip(self.modalities, images, strict=True)]
+        high, low = self.fuse_high(*(high for high, _ in maps)), self.fuse_low(*(low for _, low in maps))
+        size = (images[0].shape[-2], images[0].shape[-1])
+        logits: Tensor = self.decode(high, low, size) + self.detail(*images)
         return logits
 
 
 class _PublishedFusion(nn.Module):
-    """Rectification and fusion at all channels, SAR scaled down before each."""
+    """Rectification and fusion of two maps at all channels, the second (SAR) scaled down before each."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -112,9 +121,10 @@ class _PublishedFusion(nn.Module):
 class ReferenceMSSNet(_Head):
     """The network as coded by its authors where their code runs; what they build and never use is left out.
 
-    Both sensors pass through one encoder. The published one asks for as many SAR as optical bands; here the encoder
-    takes the larger of the two numbers, and the sensor with fewer bands repeats them in turn (one SAR band is copied
-    to all channels, as the authors' data are).
+    All sensors pass through one encoder. The published one asks for as many SAR as optical bands; here the encoder
+    takes the larger of the numbers, and a sensor with fewer bands repeats them in turn (one SAR band is copied to all
+    channels, as the authors' data are). The published fusion takes two maps, so further modalities are fused one
+    after the other to what was fused before them, in the place of SAR and by modules of their own.
 
     Args:
         optical_bands: Bands of the optical image.
@@ -122,6 +132,7 @@ class ReferenceMSSNet(_Head):
         classes: K.
         config: Sizes.
         batch_norm_momentum: Momentum in torch's sense; 0.9 as published.
+        further: Bands of each further modality by name.
     """
 
     def __init__(
@@ -131,21 +142,28 @@ class ReferenceMSSNet(_Head):
         classes: int,
         config: ModelConfig,
         batch_norm_momentum: float = 0.9,
+        further: Mapping[str, int] | None = None,
     ) -> None:
-        bands = max(optical_bands, sar_bands)
+        bands = max(optical_bands, sar_bands, *(further or {}).values())
         encoder = Backbone(bands, config, batch_norm_momentum, padding="zeros")
         super().__init__(encoder, classes, config, batch_norm_momentum, PUBLISHED_DROPOUT, published=True)
         self.bands = bands
         self.backbone_optical = encoder
         self.fuse_high = _PublishedFusion(encoder.high_channels)
         self.fuse_low = _PublishedFusion(encoder.low_channels)
+        self.endings = ("", *(f"_{name}" for name in further or {}))
+        for ending in self.endings[1:]:
+            self.add_module(f"fuse_high{ending}", _PublishedFusion(encoder.high_channels))
+            self.add_module(f"fuse_low{ending}", _PublishedFusion(encoder.low_channels))
 
-    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
-        """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
-        optical_high, optical_low = self.backbone_optical(repeat_bands(optical, self.bands))
-        sar_high, sar_low = self.backbone_optical(repeat_bands(sar, self.bands))
-        high, low = self.fuse_high(optical_high, sar_high), self.fuse_low(optical_low, sar_low)
-        return self.decode(high, low, (optical.shape[-2], optical.shape[-1]))
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of the modalities: optical, SAR, then further ones."""
+        maps = [self.backbone_optical(repeat_bands(image, self.bands)) for image in images]
+        high, low = maps[0]
+        for ending, (further_high, further_low) in zip(self.endings, maps[1:], strict=True):
+            high = self.get_submodule(f"fuse_high{ending}")(high, further_high)
+            low = self.get_submodule(f"fuse_low{ending}")(low, further_low)
+        return self.decode(high, low, (images[0].shape[-2], images[0].shape[-1]))
 
 
 def repeat_bands(image: Tensor, bands: int) -> Tensor:

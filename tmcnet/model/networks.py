@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
+from tmcnet.config.modalities import ONLY, only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import Backbone
 from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder, Detail, enlarge
@@ -20,7 +22,7 @@ MOMENTUM = 0.1
 _STEM = "stem.0.weight"
 
 STACKED = "backbone_stacked."
-"""Start of the names of tensors in an encoder that was pre-trained on the stacked bands of both sensors."""
+"""Start of the names of tensors in an encoder that was pre-trained on the stacked bands of all modalities."""
 
 
 class _Plain(nn.Module):
@@ -41,138 +43,142 @@ class _Plain(nn.Module):
 
 
 class EarlyFusion(_Plain):
-    """The bands of both sensors stacked into one image and one encoder."""
+    """The bands of all modalities stacked into one image and one encoder."""
 
-    def __init__(self, optical_bands: int, sar_bands: int, classes: int, config: ModelConfig) -> None:
-        encoder = Backbone(optical_bands + sar_bands, config, MOMENTUM)
-        super().__init__(encoder, optical_bands + sar_bands, classes, config)
+    def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
+        stacked = sum(bands.values())
+        encoder = Backbone(stacked, config, MOMENTUM)
+        super().__init__(encoder, stacked, classes, config)
+        self.modalities = tuple(bands)
         self.backbone_optical = encoder
 
-    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
-        """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
-        stacked = torch.cat([optical, sar], dim=1)
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of the modalities, in their order."""
+        stacked = torch.cat(images, dim=1)
         logits: Tensor = self.decode(self.backbone_optical, stacked) + self.detail(stacked)
         return logits
 
 
 class LateFusion(_Plain):
-    """An encoder for each sensor, one pyramid and decoder for both, and the mean of the two sets of logits."""
+    """An encoder for each modality, one pyramid and decoder for all, and the mean of the sets of logits."""
 
-    def __init__(self, optical_bands: int, sar_bands: int, classes: int, config: ModelConfig) -> None:
-        encoder = Backbone(optical_bands, config, MOMENTUM)
-        super().__init__(encoder, optical_bands + sar_bands, classes, config)
+    def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
+        encoder = Backbone(bands["optical"], config, MOMENTUM)
+        super().__init__(encoder, sum(bands.values()), classes, config)
+        self.modalities = tuple(bands)
         self.backbone_optical = encoder
-        self.backbone_sar = Backbone(sar_bands, config, MOMENTUM)
+        for name in self.modalities[1:]:
+            self.add_module(f"backbone_{name}", Backbone(bands[name], config, MOMENTUM))
 
-    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
-        """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
-        both = self.decode(self.backbone_optical, optical) + self.decode(self.backbone_sar, sar)
-        logits: Tensor = 0.5 * both + self.detail(optical, sar)
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of the modalities, in their order."""
+        named = zip(self.modalities, images, strict=True)
+        found = [self.decode(getattr(self, f"backbone_{name}"), image) for name, image in named]
+        logits: Tensor = reduce(torch.add, found) * (1 / len(found)) + self.detail(*images)
         return logits
 
 
-class OpticalOnly(_Plain):
-    """The optical image alone."""
+class OneModality(_Plain):
+    """One modality alone; networks of all kinds are called alike, so the images of the others come in as well."""
 
-    def __init__(self, optical_bands: int, classes: int, config: ModelConfig) -> None:
-        encoder = Backbone(optical_bands, config, MOMENTUM)
-        super().__init__(encoder, optical_bands, classes, config)
-        self.backbone_optical = encoder
+    def __init__(self, name: str, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
+        encoder = Backbone(bands[name], config, MOMENTUM)
+        super().__init__(encoder, bands[name], classes, config)
+        self.place = list(bands).index(name)
+        self.encoder_name = f"backbone_{name}"
+        self.add_module(self.encoder_name, encoder)
 
-    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:  # noqa: ARG002 - all networks are called alike
-        """Logits N x K x H x W of optical N x Co x H x W; the SAR image is not looked at."""
-        logits: Tensor = self.decode(self.backbone_optical, optical) + self.detail(optical)
-        return logits
-
-
-class SarOnly(_Plain):
-    """The SAR image alone."""
-
-    def __init__(self, sar_bands: int, classes: int, config: ModelConfig) -> None:
-        encoder = Backbone(sar_bands, config, MOMENTUM)
-        super().__init__(encoder, sar_bands, classes, config)
-        self.backbone_sar = encoder
-
-    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:  # noqa: ARG002 - all networks are called alike
-        """Logits N x K x H x W of SAR N x Cs x H x W; the optical image is not looked at."""
-        logits: Tensor = self.decode(self.backbone_sar, sar) + self.detail(sar)
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of the modalities, of which one is looked at."""
+        image = images[self.place]
+        logits: Tensor = self.decode(getattr(self, self.encoder_name), image) + self.detail(image)
         return logits
 
 
 def build_network(
-    network: str, variant: str, optical_bands: int, sar_bands: int, classes: int, model: ModelConfig
+    network: str,
+    variant: str,
+    optical_bands: int,
+    sar_bands: int,
+    classes: int,
+    model: ModelConfig,
+    further: Mapping[str, int] | None = None,
 ) -> nn.Module:
     """Build a segmentation network with random weights, or an empty pixel-wise baseline.
 
     Args:
-        network: `mssnet`, `early_fusion`, `late_fusion`, `optical_only`, `sar_only`, `pixel_logistic` or
-            `pixel_boosting`.
+        network: `mssnet`, `early_fusion`, `late_fusion`, `optical_only`, `sar_only` and likewise of each further
+            modality, `pixel_logistic` or `pixel_boosting`.
         variant: `reference` or `corrected` for `mssnet`; the others have one variant.
         optical_bands: Bands of the optical image.
         sar_bands: Bands of the SAR image.
         classes: Number of classes K.
         model: Sizes.
+        further: Bands of each further modality by name, in the order in which their images come.
 
     Returns:
-        A module that maps optical N x Co x H x W and SAR N x Cs x H x W to logits N x K x H x W.
+        A module that maps N x C x H x W images, optical, SAR and those of the further modalities, to logits
+        N x K x H x W.
 
     Raises:
         InputError: If there is no such network or variant.
     """
+    bands = {"optical": optical_bands, "sar": sar_bands, **(further or {})}
     if network == "mssnet" and variant == "reference":
-        return ReferenceMSSNet(optical_bands, sar_bands, classes, model)
+        return ReferenceMSSNet(optical_bands, sar_bands, classes, model, further=further)
     if network == "mssnet" and variant == "corrected":
-        return MSSNet(optical_bands, sar_bands, classes, model)
+        return MSSNet(optical_bands, sar_bands, classes, model, further=further)
     if network == "early_fusion":
-        return EarlyFusion(optical_bands, sar_bands, classes, model)
+        return EarlyFusion(bands, classes, model)
     if network == "late_fusion":
-        return LateFusion(optical_bands, sar_bands, classes, model)
-    if network == "optical_only":
-        return OpticalOnly(optical_bands, classes, model)
-    if network == "sar_only":
-        return SarOnly(sar_bands, classes, model)
+        return LateFusion(bands, classes, model)
     if network == "pixel_logistic":
-        return PixelLogistic(optical_bands, sar_bands, classes, model)
+        return PixelLogistic(optical_bands, sar_bands, classes, model, further)
     if network == "pixel_boosting":
-        return PixelBoosting(optical_bands, sar_bands, classes, model)
-    fusing = "mssnet (reference, corrected), early_fusion, late_fusion"
-    known = f"{fusing}, optical_only, sar_only, pixel_logistic, pixel_boosting"
+        return PixelBoosting(optical_bands, sar_bands, classes, model, further)
+    modality = only_modality(network)
+    if modality in bands:
+        return OneModality(modality, bands, classes, model)
+    single = ", ".join(f"{name}{ONLY}" for name in bands)
+    known = f"mssnet (reference, corrected), early_fusion, late_fusion, {single}, pixel_logistic, pixel_boosting"
     raise InputError(Problem(f"network `{network}`, variant `{variant}`", "is not known", f"There are: {known}."))
 
 
-def stack_stems(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def stack_stems(state: Mapping[str, Tensor], modalities: Sequence[str] = ("optical", "sar")) -> dict[str, Tensor]:
     """Pre-trained tensors for `EarlyFusion`.
 
-    An encoder of stacked bands is taken as it is. Of an encoder for each sensor, the filters of the first layers are
-    put side by side, and everything behind them comes from the optical one, or from the only one there is. Without
-    this the first layer of a pre-trained encoder would not fit stacked bands, and early fusion would start with a
-    handicap that is none of its own.
+    An encoder of stacked bands is taken as it is. Of an encoder for each modality, the filters of the first layers
+    are put side by side, and everything behind them comes from the optical one, or from the only one there is.
+    Without this the first layer of a pre-trained encoder would not fit stacked bands, and early fusion would start
+    with a handicap that is none of its own.
+
+    Args:
+        state: Tensors by name.
+        modalities: Their names, in the order in which the bands are stacked.
     """
     if any(name.startswith(STACKED) for name in state):
         return _renamed(state, STACKED, "backbone_optical.")
-    stems = [state.get(f"backbone_{sensor}.{_STEM}") for sensor in ("optical", "sar")]
-    found = [stem for stem in stems if stem is not None]
-    if len(found) == 1 and stems[0] is None:
-        return _renamed(state, "backbone_sar.", "backbone_optical.")
-    if len(found) < 2 or found[0].shape[0] != found[1].shape[0]:
+    stems = {name: state[f"backbone_{name}.{_STEM}"] for name in modalities if f"backbone_{name}.{_STEM}" in state}
+    if len(stems) == 1 and "optical" not in stems:
+        return _renamed(state, f"backbone_{next(iter(stems))}.", "backbone_optical.")
+    if len(stems) < len(modalities) or len({stem.shape[0] for stem in stems.values()}) > 1:
         return dict(state)
-    return {**state, f"backbone_optical.{_STEM}": torch.cat(found, dim=1)}
+    return {**state, f"backbone_optical.{_STEM}": torch.cat(list(stems.values()), dim=1)}
 
 
-def split_stem(state: Mapping[str, Tensor], optical_bands: int) -> dict[str, Tensor]:
-    """Pre-trained tensors of stacked bands for networks with an encoder for each sensor.
+def split_stem(state: Mapping[str, Tensor], bands: Mapping[str, int]) -> dict[str, Tensor]:
+    """Pre-trained tensors of stacked bands for networks with an encoder for each modality.
 
-    Each sensor gets the filters of its own bands in the first layer, and everything behind it.
+    Each modality gets the filters of its own bands in the first layer, and everything behind it.
 
     Args:
         state: Tensors by name, with those of an encoder of stacked bands.
-        optical_bands: How many of the stacked bands are optical; they come first.
+        bands: Number of bands of each modality by name, in the order in which they are stacked.
     """
-    stem = state[f"{STACKED}{_STEM}"]
-    stems = {"optical": stem[:, :optical_bands], "sar": stem[:, optical_bands:]}
+    stems = torch.split(state[f"{STACKED}{_STEM}"], list(bands.values()), dim=1)
     found: dict[str, Tensor] = {}
-    for sensor, columns in stems.items():
-        found |= _renamed({**state, f"{STACKED}{_STEM}": columns}, STACKED, f"backbone_{sensor}.")
+    for name, columns in zip(bands, stems, strict=True):
+        found |= _renamed({**state, f"{STACKED}{_STEM}": columns}, STACKED, f"backbone_{name}.")
     return found
 
 

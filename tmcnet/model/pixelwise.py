@@ -34,22 +34,25 @@ class Pixelwise(nn.Module, ABC):
         optical_bands: Bands of the optical image.
         sar_bands: Bands of the SAR image.
         config: Sizes of the windows of the texture features.
+        further: Bands of each further modality by name.
     """
 
-    def __init__(self, optical_bands: int, sar_bands: int, config: ModelConfig) -> None:
+    def __init__(
+        self, optical_bands: int, sar_bands: int, config: ModelConfig, further: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
         self.features = PixelFeatures(config.texture_windows)
-        self.inputs = self.features.count(optical_bands + sar_bands)
+        self.inputs = self.features.count(optical_bands + sar_bands + sum((further or {}).values()))
 
-    def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
-        """Logits N x K x H x W of optical N x Co x H x W and SAR N x Cs x H x W."""
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of the modalities: optical, SAR, then further ones."""
         if torch.compiler.is_exporting():  # a loop would fix the number of images in the exported graph
-            return self._classify(optical, sar)
-        images = zip(torch.split(optical, 1), torch.split(sar, 1), strict=True)
-        return torch.cat([self._classify(*pair) for pair in images])
+            return self._classify(*images)
+        places = zip(*(torch.split(image, 1) for image in images), strict=True)
+        return torch.cat([self._classify(*place) for place in places])
 
-    def _classify(self, optical: Tensor, sar: Tensor) -> Tensor:
-        values = self.features(optical, sar).transpose(0, 1)
+    def _classify(self, *images: Tensor) -> Tensor:
+        values = self.features(*images).transpose(0, 1)
         logits = self.scores(values.flatten(1))
         return logits.reshape(-1, *values.shape[1:]).transpose(0, 1)
 
@@ -66,13 +69,21 @@ class PixelLogistic(Pixelwise):
         sar_bands: Bands of the SAR image.
         classes: K.
         config: Sizes of the windows of the texture features.
+        further: Bands of each further modality by name.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, optical_bands: int, sar_bands: int, classes: int, config: ModelConfig) -> None:
-        super().__init__(optical_bands, sar_bands, config)
+    def __init__(
+        self,
+        optical_bands: int,
+        sar_bands: int,
+        classes: int,
+        config: ModelConfig,
+        further: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(optical_bands, sar_bands, config, further)
         self.weight = nn.Parameter(torch.zeros(classes, self.inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
         self.register_buffer("mean", torch.zeros(self.inputs))
@@ -98,6 +109,7 @@ class PixelBoosting(Pixelwise):
         sar_bands: Bands of the SAR image.
         classes: K.
         config: Sizes of the windows of the texture features.
+        further: Bands of each further modality by name.
     """
 
     threshold: Tensor
@@ -114,8 +126,15 @@ class PixelBoosting(Pixelwise):
     leaf: Tensor
     leaf_value: Tensor
 
-    def __init__(self, optical_bands: int, sar_bands: int, classes: int, config: ModelConfig) -> None:
-        super().__init__(optical_bands, sar_bands, config)
+    def __init__(
+        self,
+        optical_bands: int,
+        sar_bands: int,
+        classes: int,
+        config: ModelConfig,
+        further: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(optical_bands, sar_bands, config, further)
         self.base = nn.Parameter(torch.zeros(classes), requires_grad=False)
         for name in ("threshold", "value"):
             self.register_parameter(name, nn.Parameter(torch.zeros(0), requires_grad=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,17 +18,14 @@ PUBLISHED_DROPOUT = 0.5
 Pair = tuple[Tensor, Tensor]
 """View 1 and view 2."""
 
-Quartet = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Optical view 1, optical view 2, SAR view 1, SAR view 2: the order of `TupleNTXent`."""
-
 
 @dataclass(frozen=True)
 class Embeddings:
     """What the loss compares; a level whose loss has no weight is None.
 
     Attributes:
-        whole: Views 1 and 2 of each input of the network in turn, each N x embedding, one row a tile; a `Quartet`
-            where both sensors are inputs.
+        whole: Views 1 and 2 of each input of the network in turn, each N x embedding, one row a tile: optical view
+            1, optical view 2, SAR view 1 and so on, where each modality is an input.
         patches: The same of patches, each N*P x embedding, tile by tile.
     """
 
@@ -77,17 +74,19 @@ class EmbeddingNetwork(nn.Module):
         found: Backbone = getattr(self, f"backbone_{name}")
         return found
 
-    def images(self, optical: Tensor, sar: Tensor) -> dict[str, Tensor]:
-        """What each encoder is shown of the optical image, N x Co x H x W, and the SAR image, N x Cs x H x W."""
+    def images(self, *images: Tensor) -> dict[str, Tensor]:
+        """What each encoder is shown of the N x C x H x W images: optical, SAR, then those of further modalities."""
         raise NotImplementedError
 
-    def features(self, optical: Tensor, sar: Tensor) -> Tensor:
+    def features(self, optical: Tensor, sar: Tensor, *further: Tensor) -> Tensor:
         """The shared encoder's maps of all inputs, N x (inputs * aspp_channels) x h x w, at the output stride."""
-        images = self.images(optical, sar)
+        images = self.images(optical, sar, *further)
         encoded: Tensor = self.aspp(torch.cat([self.encoder(name)(image)[0] for name, image in images.items()]))
         return torch.cat(encoded.chunk(len(images)), dim=1)
 
-    def forward(self, optical: Pair, sar: Pair, corners: Pair, patch_size: int) -> Embeddings:
+    def forward(
+        self, optical: Pair, sar: Pair, corners: Pair, patch_size: int, further: Sequence[Pair] = ()
+    ) -> Embeddings:
         """Embed a batch.
 
         Args:
@@ -95,11 +94,12 @@ class EmbeddingNetwork(nn.Module):
             sar: Views 1 and 2, N x SAR bands x S x S, each on the same pixels as the optical view.
             corners: First column and row of each patch in view 1 and in view 2, N x P x 2.
             patch_size: Side of a patch in pixels.
+            further: Views 1 and 2 of each further modality, on the same pixels.
 
         Returns:
             The embeddings of whole views and of patches.
         """
-        images = self.images(torch.cat(optical), torch.cat(sar))
+        images = self.images(*(torch.cat(views) for views in (optical, sar, *further)))
         maps = [self.encoder(name)(image) for name, image in images.items()]
         encoded = self.aspp(torch.cat([high for high, _ in maps]))
         parts = 2 * len(images)
@@ -114,38 +114,56 @@ class EmbeddingNetwork(nn.Module):
 
 
 class TMCNet(EmbeddingNetwork):
-    """An encoder for each sensor, or for the one sensor that `modality` names.
+    """An encoder for each modality, or for the one that `modality` names.
 
     Args:
         optical_bands: Bands of the optical image.
         sar_bands: Bands of the SAR image.
         model: Sizes.
         method: As of `EmbeddingNetwork`, and `modality`.
+        further: Bands of each further modality by name.
     """
 
-    def __init__(self, optical_bands: int, sar_bands: int, model: ModelConfig, method: MethodConfig) -> None:
-        bands = {"optical": optical_bands, "sar": sar_bands}
+    def __init__(
+        self,
+        optical_bands: int,
+        sar_bands: int,
+        model: ModelConfig,
+        method: MethodConfig,
+        further: Mapping[str, int] | None = None,
+    ) -> None:
+        bands = {"optical": optical_bands, "sar": sar_bands, **(further or {})}
+        self.modalities = tuple(bands)
         super().__init__({n: b for n, b in bands.items() if method.modality in (n, "both")}, model, method)
 
-    def images(self, optical: Tensor, sar: Tensor) -> dict[str, Tensor]:
-        """Each sensor's image for its encoder."""
-        both = {"optical": optical, "sar": sar}
-        return {name: both[name] for name in self.inputs}
+    def images(self, *images: Tensor) -> dict[str, Tensor]:
+        """Each modality's image for its encoder."""
+        given = dict(zip(self.modalities, images, strict=True))
+        return {name: given[name] for name in self.inputs}
 
 
 class StackedNetwork(EmbeddingNetwork):
-    """One encoder of the bands of both sensors, optical first.
+    """One encoder of the bands of all modalities, optical first, then SAR.
 
     Args:
         optical_bands: Bands of the optical image.
         sar_bands: Bands of the SAR image.
         model: Sizes.
         method: As of `EmbeddingNetwork`.
+        further: Bands of each further modality by name.
     """
 
-    def __init__(self, optical_bands: int, sar_bands: int, model: ModelConfig, method: MethodConfig) -> None:
-        super().__init__({"stacked": optical_bands + sar_bands}, model, method)
+    def __init__(
+        self,
+        optical_bands: int,
+        sar_bands: int,
+        model: ModelConfig,
+        method: MethodConfig,
+        further: Mapping[str, int] | None = None,
+    ) -> None:
+        bands = optical_bands + sar_bands + sum((further or {}).values())
+        super().__init__({"stacked": bands}, model, method)
 
-    def images(self, optical: Tensor, sar: Tensor) -> dict[str, Tensor]:
+    def images(self, *images: Tensor) -> dict[str, Tensor]:
         """The stacked bands for the one encoder."""
-        return {"stacked": torch.cat([optical, sar], dim=1)}
+        return {"stacked": torch.cat(images, dim=1)}

@@ -18,9 +18,9 @@ from tmcnet.config.training import LoadParts
 from tmcnet.errors import InputError, Problem, TrainingError
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "backbone": ("backbone_optical.", "backbone_sar."),
-    "encoder": ("backbone_optical.", "backbone_sar.", "aspp."),
-    "all": ("backbone_optical.", "backbone_sar.", "aspp.", "decoder."),
+    "backbone": ("backbone_",),
+    "encoder": ("backbone_", "aspp."),
+    "all": ("backbone_", "aspp.", "decoder."),
 }
 """What each choice of parts covers, as prefixes of tensor names."""
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from rasterio._err import CPLE_BaseError
 
-from tmcnet.config import SensorConfig
+from tmcnet.config import SensorConfig, SensorsConfig
+from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import Problem
 from tmcnet.raster.checks import Inspected, coverage
 from tmcnet.raster.entry import TRAIN, shorten
@@ -26,16 +27,28 @@ _SHARED = 0.1
 share less."""
 
 
-def scale_problems(seen: Sequence[Inspected], sensor: SensorConfig) -> list[Problem]:
+def scale_problems(seen: Sequence[Inspected], sensors: SensorsConfig) -> list[Problem]:
     """One network sees all scenes: what is detected must agree, and decibels must not stand beside plain numbers."""
-    detected = _by_scale(one for one in seen if (one.entry.sar_scale or sensor.scale) == "auto")
+    problems = _scales_of_sar(seen, sensors.sar)
+    for name, sensor in sensors.further.items():
+        scales = _by_scale((one.entry.scene, one.scales.get(name, "")) for one in seen)
+        if sensor.scale == "auto" and len(scales) > 1:
+            what = f"`auto` finds different scales of backscatter ({_told(scales)})"
+            remedy = "Declare the scale, or bring the files to one."
+            problems.append(Problem(f"config key `{sensor_key(name)}.scale`", what, remedy))
+    return problems
+
+
+def _scales_of_sar(seen: Sequence[Inspected], sensor: SensorConfig) -> list[Problem]:
+    found = [(one, (one.entry.scene, one.scale)) for one in seen]
+    detected = _by_scale(pair for one, pair in found if (one.entry.sar_scale or sensor.scale) == "auto")
     if len(detected) > 1:
         what = f"`auto` finds different scales of backscatter ({_told(detected)})"
         remedy = (
             "Declare the scale, here or in the column `sar_scale` of the sample sheet; or bring the files to one."
         )
         return [Problem("config key `sensors.sar.scale`", what, remedy)]
-    scales = _by_scale(seen)
+    scales = _by_scale(pair for _, pair in found)
     if "none" in scales and len(scales) > 1:
         what = f"leaves some scenes as they are while others become decibels ({_told(scales)})"
         remedy = "Correct the column `sar_scale` of the sample sheet, or bring the files to one scale."
@@ -59,7 +72,7 @@ def warn_of_doubles(seen: Sequence[Inspected], georeferenced: bool) -> None:
             other = footprints.setdefault(bounds, one.entry.scene)
             if other != one.entry.scene:
                 one.warnings.append(f"same footprint as {other}")
-        for kind, facts in (("optical", one.optical), ("sar", one.sar)):
+        for kind, facts in one.images.items():
             if not facts:
                 continue
             other = contents.setdefault((kind, *(f.digest for f in facts)), one.entry.scene)
@@ -115,11 +128,12 @@ def warn_of_pixel_sizes(seen: Sequence[Inspected]) -> None:
             one.warnings.append(f"{what}. Set `align.resolution`, or resample the file")
 
 
-def _by_scale(seen: Iterable[Inspected]) -> dict[str, list[str]]:
+def _by_scale(scales: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Scenes by their scale, of pairs of the two; those without are left out."""
     found: dict[str, list[str]] = {}
-    for one in seen:
-        if one.scale:
-            found.setdefault(one.scale, []).append(one.entry.scene)
+    for scene, scale in scales:
+        if scale:
+            found.setdefault(scale, []).append(scene)
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tmcnet.config import SensorConfig, SensorsConfig
+from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import Problem
 from tmcnet.raster.backscatter import detect_scale
 from tmcnet.raster.entry import Entry
@@ -32,6 +33,9 @@ class Inspected:
         scale: Declared or detected scale of the second sensor; empty where it cannot be told or there is none.
         overlap: Share of the optical footprint that the second sensor covers; 0 where either is missing.
         label_overlap: Share of the scene that the label covers.
+        further: Facts of the files of each further modality.
+        scales: Scale of each of them that has files, as `scale`.
+        overlaps: Share of the scene that each of them covers; 0 where there is no file.
         problems: What must be mended.
         warnings: What should be looked at.
     """
@@ -43,6 +47,9 @@ class Inspected:
     scale: str = ""
     overlap: float = 1.0
     label_overlap: float = 1.0
+    further: dict[str, list[Facts]] = field(default_factory=dict)
+    scales: dict[str, str] = field(default_factory=dict)
+    overlaps: dict[str, float] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -50,6 +57,17 @@ class Inspected:
     def first(self) -> Facts:
         """The file whose grid the scene takes: an optical one, where there is one."""
         return (self.optical or self.sar)[0]
+
+    @property
+    def images(self) -> dict[str, list[Facts]]:
+        """Facts of the files of all modalities by name."""
+        return {"optical": self.optical, "sar": self.sar, **self.further}
+
+    @property
+    def files(self) -> list[Facts]:
+        """Facts of all files: optical, second sensor, label, further modalities."""
+        label = [self.label] if self.label else []
+        return [*self.optical, *self.sar, *label, *(one for facts in self.further.values() for one in facts)]
 
     @property
     def has_both(self) -> bool:
@@ -66,9 +84,10 @@ def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, geo
         coder: The label codes.
         georeferenced: True for scenes, which are warped; false for ready-made tiles, which must match in pixels.
     """
-    for kind, facts, sensor in (("optical", seen.optical, sensors.optical), ("sar", seen.sar, sensors.sar)):
+    for kind, sensor in sensors.modalities.items():
+        facts = seen.images[kind]
         if not facts:
-            seen.warnings.append(f"no {kind} image: mapped with one sensor")
+            seen.warnings.append(f"no {kind} image: mapped {'without it' if sensors.further else 'with one sensor'}")
             continue
         seen.problems += _bands(kind, facts, sensor)
         for one in facts:
@@ -78,8 +97,11 @@ def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, geo
                 _no_data(seen, kind, one, georeferenced)
     if seen.label is not None and seen.label.unknown and coder is not None:
         seen.problems.append(coder.problem(seen.label.path, seen.label.unknown))
-    seen.scale, problems = _scale(seen.sar, sensors.sar, seen.entry.sar_scale)
+    seen.scale, problems = _scale("sar", seen.sar, sensors.sar, seen.entry.sar_scale)
     seen.problems += problems
+    for name, sensor in sensors.further.items():
+        seen.scales[name], problems = _scale(name, seen.further[name], sensor)
+        seen.problems += problems
     if georeferenced:
         _check_places(seen)
     else:
@@ -91,7 +113,7 @@ def _bands(kind: str, facts: Sequence[Facts], sensor: SensorConfig) -> list[Prob
     if count == len(sensor.bands):
         return []
     files = ", ".join(str(one.path) for one in facts)
-    what = f"{'has' if len(facts) == 1 else 'have'} {count} band(s), but `sensors.{kind}.bands` names "
+    what = f"{'has' if len(facts) == 1 else 'have'} {count} band(s), but `{sensor_key(kind)}.bands` names "
     return [Problem(files, f"{what}{len(sensor.bands)}: {', '.join(sensor.bands)}", "Name one band per band.")]
 
 
@@ -100,20 +122,21 @@ def _no_data(seen: Inspected, kind: str, facts: Facts, georeferenced: bool) -> N
         # one empty tile of hundreds is left out later, by `tiles.min_valid`
         seen.warnings.append(f"{facts.path.name}: no data everywhere")
         return
-    remedy = f"Replace the file, or correct `sensors.{kind}.nodata`; the file's own value is {facts.nodata}."
+    remedy = f"Replace the file, or correct `{sensor_key(kind)}.nodata`; the file's own value is {facts.nodata}."
     seen.problems.append(Problem(str(facts.path), "has no pixel that is valid in all bands", remedy))
 
 
-def _scale(facts: Sequence[Facts], sensor: SensorConfig, of_scene: str) -> tuple[str, list[Problem]]:
+def _scale(kind: str, facts: Sequence[Facts], sensor: SensorConfig, of_scene: str = "") -> tuple[str, list[Problem]]:
     """The scale of a scene: what the sample sheet declares (`of_scene`), else the config, else what is detected."""
+    key = sensor_key(kind)
     if not facts:
         return "", []
     valid = [one for one in facts if np.isfinite(one.low)]
     declared = of_scene or sensor.scale
     if declared != "auto":
         negative = [one for one in valid if declared in ("linear", "amplitude") and one.low < 0]
-        remedy = "Declare `db` if these are decibels, or the value of no data as `sensors.sar.nodata`."
-        told = f"`{'sar_scale' if of_scene else 'sensors.sar.scale'}: {declared}` cannot be: the smallest value is"
+        remedy = f"Declare `db` if these are decibels, or the value of no data as `{key}.nodata`."
+        told = f"`{'sar_scale' if of_scene else f'{key}.scale'}: {declared}` cannot be: the smallest value is"
         return declared, [Problem(str(one.path), f"{told} {one.low:g}", remedy) for one in negative]
     if sensor.kind != "backscatter" or not valid:
         return "none", []
@@ -122,14 +145,12 @@ def _scale(facts: Sequence[Facts], sensor: SensorConfig, of_scene: str) -> tuple
     if scale is not None:
         return scale, []
     what = f"the scale of the backscatter cannot be told from its values ({low:g} to {high:g})"
-    remedy = (
-        "Declare `sensors.sar.scale` as linear, amplitude, db or none; and `sensors.sar.nodata` if one is missing."
-    )
+    remedy = f"Declare `{key}.scale` as linear, amplitude, db or none; and `{key}.nodata` if one is missing."
     return "", [Problem(str(valid[0].path), what, remedy)]
 
 
 def _sizes(seen: Inspected) -> list[Problem]:
-    files = [*seen.optical, *seen.sar, *([seen.label] if seen.label else [])]
+    files = seen.files
     sizes = {(one.grid.height, one.grid.width) for one in files}
     if len(sizes) == 1:
         return []
@@ -139,8 +160,7 @@ def _sizes(seen: Inspected) -> list[Problem]:
 
 
 def _check_places(seen: Inspected) -> None:
-    files = [*seen.optical, *seen.sar, *([seen.label] if seen.label else [])]
-    lost = [one for one in files if not one.grid.crs or not one.georeferenced]
+    lost = [one for one in seen.files if not one.grid.crs or not one.georeferenced]
     for one in lost:
         lacks = " and ".join(
             [*(["CRS"] if not one.grid.crs else []), *([] if one.georeferenced else ["geotransform"])]
@@ -150,7 +170,7 @@ def _check_places(seen: Inspected) -> None:
         seen.problems.append(Problem(str(one.path), f"has no {lacks}", remedy))
     if lost:
         return
-    for kind, facts in (("optical", seen.optical), ("sar", seen.sar)):
+    for kind, facts in seen.images.items():
         for one in facts[1:]:
             same = {"CRS": one.grid.crs == facts[0].grid.crs, "type of numbers": one.dtype == facts[0].dtype}
             if not all(same.values()):
@@ -166,6 +186,9 @@ def _check_overlap(seen: Inspected) -> None:
     seen.label_overlap = coverage(grid, seen.label.grid) if seen.label else 0.0
     shares = [("sar", seen.sar[0], seen.overlap)] if seen.has_both else []
     shares += [("label", seen.label, seen.label_overlap)] if seen.label else []
+    for name, facts in seen.further.items():
+        seen.overlaps[name] = min((coverage(grid, one.grid) for one in facts), default=0.0)
+        shares += [(name, facts[0], seen.overlaps[name])] if facts else []
     for kind, one, share in shares:
         if share < _MIN_OVERLAP:
             what = f"covers {share:.0%} of {seen.first.path.name}; at least {_MIN_OVERLAP:.0%} is needed"

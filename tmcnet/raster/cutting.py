@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorsConfig
 from tmcnet.raster.backscatter import to_db
 from tmcnet.raster.digests import RECORD
+from tmcnet.raster.further import read_aligned, read_ready_made
 from tmcnet.raster.io import (
     Box,
     ByteArray,
@@ -69,6 +70,7 @@ class Tile:
         folder: Folder of the rasters that it is a window of; None for a ready-made one.
         alignment: Residual of the registration of its scene in pixels, or empty.
         alignment_px: Residual of the registration at the tile in pixels; None where too few points tell.
+        further: C x H x W of each further modality, NaN for no data.
     """
 
     name: str
@@ -82,12 +84,13 @@ class Tile:
     folder: Path | None = None
     alignment: str = ""
     alignment_px: float | None = None
+    further: dict[str, FloatArray] = field(default_factory=dict)
 
     @property
     def valid_share(self) -> float:
-        """Share of pixels that are valid in all bands of both sensors."""
-        valid = ~np.isnan(self.optical).any(axis=0) & ~np.isnan(self.sar).any(axis=0)
-        return float(valid.mean())
+        """Share of pixels that are valid in all bands of all modalities."""
+        images = (self.optical, self.sar, *self.further.values())
+        return float(np.logical_and.reduce([~np.isnan(image).any(axis=0) for image in images]).mean())
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class SceneStrip:
         optical, stored = read_stored(self.folder / "optical.tif", strip)
         sar = read_float(self.folder / "sar.tif", strip)
         label = read_labels(self.folder / "label.tif", strip)
+        further = read_aligned(self.record, self.folder, strip)
         grid = read_grid(self.folder / "optical.tif")
         for box in self.boxes:
             here = np.s_[..., box[1] - left : box[1] - left + box[3]]
@@ -126,6 +130,7 @@ class SceneStrip:
                 self.folder,
                 self.alignment,
                 self.residuals.near(box),
+                {name: image[here] for name, image in further.items()},
             )
 
 
@@ -158,6 +163,7 @@ class ReadyMade:
             Stored(*to_dtype(optical, dtype, record.optical_nodata)),
             to_db(sar, record.sar_scale, self.sensors.sar.clip_db),
             self.coder.read(record.label[0]),
+            further=read_ready_made(record, self.sensors.further),
         )
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tmcnet.errors import InputError, Problem
 
 KINDS = ("optical", "sar", "label")
-"""Rasters of an aligned scene, and of a tile."""
+"""Rasters of an aligned scene, and of a tile; those of further modalities stand beside them."""
 RECORD = "alignment.json"
 """Name of the record beside the rasters of a scene."""
 
@@ -44,9 +44,9 @@ def pixel_digest(*arrays: npt.NDArray[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def scene_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the rasters of an aligned scene: optical, sar, label."""
-    return {kind: file_digest(folder / f"{kind}.tif") for kind in KINDS}
+def scene_digests(folder: Path, further: Iterable[str] = ()) -> dict[str, str]:
+    """SHA-256 of the rasters of an aligned scene: optical, sar, label, and those of further modalities by name."""
+    return {kind: file_digest(folder / f"{kind}.tif") for kind in (*KINDS, *further)}
 
 
 def require_scenes(folders: Iterable[Path], kinds: Sequence[str] = KINDS) -> None:

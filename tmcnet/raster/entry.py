@@ -32,6 +32,7 @@ class Entry:
             finds, in the order in which they are laid over one another.
         nodata: Value that means no data, by sensor (`optical`, `sar`), where the sample sheet says it.
         sar_scale: Scale of the backscatter, where the sample sheet says it; else empty.
+        further: Files of each further modality, as `optical`.
     """
 
     scene: str
@@ -43,12 +44,17 @@ class Entry:
     members: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
     nodata: dict[str, float] = field(default_factory=dict)
     sar_scale: str = ""
+    further: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+
+    @property
+    def named(self) -> tuple[Path, ...]:
+        """What it names: optical, second sensor, label, further modalities; patterns as they stand."""
+        return (*self.optical, *self.sar, *self.label, *(path for paths in self.further.values() for path in paths))
 
     @property
     def files(self) -> list[Path]:
-        """The files of the source: optical, second sensor, label; of virtual rasters all that they show."""
-        named = (*self.optical, *self.sar, *self.label)
-        return [file for path in named for member in self.members.get(path, (path,)) for file in _shown(member)]
+        """The files of the source, in the order of `named`; of virtual rasters all that they show."""
+        return [file for path in self.named for member in self.members.get(path, (path,)) for file in _shown(member)]
 
 
 def _shown(path: Path) -> list[Path]:

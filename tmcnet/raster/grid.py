@@ -15,7 +15,7 @@ from pathlib import Path
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster import alignment_picture, coregister
+from tmcnet.raster import alignment_picture, coregister, further
 from tmcnet.raster.alignment import Alignment, unmoved
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.digests import RECORD, scene_digests
@@ -69,7 +69,8 @@ def align_scene(
 
     The optical image keeps its grid, or gets `align.resolution`. The second sensor is warped to it as delivered,
     matched, and, where the match is believed, warped once more from the delivered file with the correction built
-    in, so that it is resampled only once. Backscatter is filtered and averaged in linear power and written in dB,
+    in, so that it is resampled only once. Further modalities are warped to the same grid as delivered, to
+    `<name>.tif`; they are not matched. Backscatter is filtered and averaged in linear power and written in dB,
     clipped. Where only one sensor exists the scene lies on its grid, and the raster of the other is NaN throughout.
     Files on the way take the room of the scene in single precision, twice or three times, beside the results.
 
@@ -97,7 +98,8 @@ def align_scene(
         _write_optical(job)
         _write_label(job, LabelCoder(labels, whole.classes, whole.label_encoding), whole.classes)
         alignment, before, told = _write_sar(job, align)
-        record_of = alignment.to_dict() | told | {"digests": scene_digests(folder)}
+        further.write_aligned(record, sensors.further, grid, folder, threads)
+        record_of = alignment.to_dict() | told | {"digests": scene_digests(folder, sensors.further)}
         write_bytes(folder / RECORD, (json.dumps(_plain(record_of), indent=1) + "\n").encode())
         optical, delivered, sar = (FileImage(path) for path in (folder / "optical.tif", before, folder / "sar.tif"))
         with step("picture"):

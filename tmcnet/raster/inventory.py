@@ -24,7 +24,7 @@ from tmcnet.raster.facts import Facts, scan, scan_labels
 from tmcnet.raster.inventory_table import inventory_table
 from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.opening import open_raster
-from tmcnet.raster.records import Inventory, Record
+from tmcnet.raster.records import FurtherRecord, Inventory, Record
 from tmcnet.raster.sources import find_entries
 from tmcnet.raster.virtual import check_crs, with_virtual_files
 
@@ -59,14 +59,14 @@ def take_inventory(
         InputError: If anything about the files must be mended; names all of it, alike problems together.
     """
     check_crs(source.crs)
-    entries = find_entries(source, Path(data_root))
+    entries = find_entries(source, Path(data_root), list(sensors.further))
     classes, encoding = find_classes(source, labels, Path(data_root), entries)
     coder = LabelCoder(labels, classes, encoding) if len(classes) else None
     inspector = _Inspector(source, sensors, coder, Path(json_path).parent / VIRTUAL)
     inspector.clear()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         seen = list(pool.map(inspector.inspect, entries))
-        problems = [problem for one in seen for problem in one.problems] + scale_problems(seen, sensors.sar)
+        problems = [problem for one in seen for problem in one.problems] + scale_problems(seen, sensors)
         if problems:
             raise InputError(_condense(problems))
         records = list(pool.map(lambda one: _record(one, sensors), seen))
@@ -122,8 +122,7 @@ class _Inspector:
 
     def inspect(self, entry: Entry) -> Inspected:
         """Read all files of a scene or tile through; all that is wrong becomes its problems."""
-        optical, sar = self.sensors.optical.nodata, self.sensors.sar.nodata
-        declared = {"optical": optical, "sar": sar, **entry.nodata}
+        declared = {kind: sensor.nodata for kind, sensor in self.sensors.modalities.items()} | entry.nodata
         try:
             folder = self.virtual / entry.scene
             entry = with_virtual_files(entry, declared, self.source.crs, self.coder, folder)
@@ -142,6 +141,9 @@ class _Inspector:
             seen.optical += tried(partial(scan, path, declared["optical"]))
         for path in entry.sar:
             seen.sar += tried(partial(scan, path, declared["sar"]))
+        for name in self.sensors.further:
+            files = entry.further[name]
+            seen.further[name] = [facts for path in files for facts in tried(partial(scan, path, declared[name]))]
         if entry.label and self.coder is not None:
             seen.label = next(iter(tried(partial(scan_labels, entry.label[0], self.coder))), None)
         if not seen.problems:
@@ -180,6 +182,14 @@ def _record(one: Inspected, sensors: SensorsConfig) -> Record:
         grid.bounds,
         [file_digest(path) for path in entry.files],
         {kind: repr(value) for kind, value in entry.nodata.items()},
+        {
+            name: FurtherRecord(
+                [str(path) for path in entry.further[name]],
+                one.scales[name],
+                round(one.overlaps.get(name, 1.0), 6),
+            )
+            for name in sensors.further
+        },
     )
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from tmcnet.config import SensorsConfig
+from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.raster.checks import Inspected
 from tmcnet.raster.facts import Facts
 from tmcnet.raster.labels import LabelCoder
@@ -23,8 +23,8 @@ def inventory_table(seen: Sequence[Inspected], sensors: SensorsConfig, coder: La
 
     Files of a stack are separated by `;`. `tiles` counts the files of mosaics. `nan` and `infinite` count values;
     shares are between 0 and 1: `overlap` of the optical footprint that the second sensor covers, `label_overlap` of
-    the scene that the label covers, `label_share` of the label file that has a class. `label_codes` tells pixels by
-    code.
+    the scene that the label covers, and likewise of further modalities; `label_share` of the label file that has a
+    class. `label_codes` tells pixels by code.
 
     Args:
         seen: What was read.
@@ -42,16 +42,21 @@ def inventory_table(seen: Sequence[Inspected], sensors: SensorsConfig, coder: La
 
 def _row(one: Inspected, sensors: SensorsConfig, coder: LabelCoder | None) -> dict[str, str]:
     row = {"scene": one.entry.scene, "role": one.entry.role}
-    for kind, facts, sensor in (("optical", one.optical, sensors.optical), ("sar", one.sar, sensors.sar)):
-        told = dict.fromkeys(_SENSOR_COLUMNS, "")
-        if facts:
-            declared = one.entry.nodata.get(kind, sensor.nodata)
-            tiles = sum(len(one.entry.members.get(f.path, ())) for f in facts)
-            told = _sensor_cells(facts, declared, tiles)
-        row |= {f"{kind}_{name}": cell for name, cell in told.items()}
+    row |= _modality_cells(one, "optical", sensors.optical) | _modality_cells(one, "sar", sensors.sar)
     row |= {"sar_scale": one.scale, "overlap": f"{one.overlap:.6f}"}
     row |= _label_cells(one, coder)
+    for name, sensor in sensors.further.items():
+        row |= _modality_cells(one, name, sensor)
+        row |= {f"{name}_scale": one.scales[name], f"{name}_overlap": f"{one.overlaps.get(name, 1.0):.6f}"}
     return row | {f"field_{k}": v for k, v in one.entry.fields.items()} | {"warnings": "; ".join(one.warnings)}
+
+
+def _modality_cells(one: Inspected, kind: str, sensor: SensorConfig) -> dict[str, str]:
+    facts, told = one.images[kind], dict.fromkeys(_SENSOR_COLUMNS, "")
+    if facts:
+        tiles = sum(len(one.entry.members.get(f.path, ())) for f in facts)
+        told = _sensor_cells(facts, one.entry.nodata.get(kind, sensor.nodata), tiles)
+    return {f"{kind}_{name}": cell for name, cell in told.items()}
 
 
 def _label_cells(one: Inspected, coder: LabelCoder | None) -> dict[str, str]:

@@ -6,12 +6,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
+
+
+@dataclass(frozen=True)
+class FurtherRecord:
+    """What the inventory knows of a further modality of a scene or tile.
+
+    Attributes:
+        files: Its files, to be stacked as bands; empty where a scene to be predicted has none. A mosaic is the one
+            virtual raster of its tiles.
+        scale: `none`, `linear`, `amplitude` or `db`: declared or detected; empty without files.
+        overlap: Share of the scene that they cover; 0 without files.
+    """
+
+    files: list[str]
+    scale: str
+    overlap: float
 
 
 @dataclass(frozen=True)
@@ -35,9 +51,10 @@ class Record:
         sar_nodata: Likewise.
         overlap: Share of the optical footprint that the second sensor covers; 0 where either is missing.
         bounds: Left, bottom, right, top of the file that height and width are of.
-        digests: SHA-256 of the files: optical, second sensor, label; of mosaics every tile. Nothing else here need
-            change with the pixels.
+        digests: SHA-256 of the files: optical, second sensor, label, further modalities; of mosaics every tile.
+            Nothing else here need change with the pixels.
         declared_nodata: Value that means no data, by sensor, as the sample sheet says it; the text of a number.
+        further: The further modalities by name, in the order of the config.
     """
 
     scene: str
@@ -57,6 +74,17 @@ class Record:
     bounds: Sequence[float]
     digests: list[str]
     declared_nodata: dict[str, str] = field(default_factory=dict)
+    further: dict[str, FurtherRecord] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Record:
+        """Build from what `to_dict` gives."""
+        further = {name: FurtherRecord(**told) for name, told in values.get("further", {}).items()}
+        return cls(**{**values, "further": further})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values; `further` only where there is any."""
+        return {key: value for key, value in asdict(self).items() if key != "further" or value}
 
     def declared(self, kind: Literal["optical", "sar"], sensors: SensorsConfig) -> float | None:
         """Value that means no data, in place of what the files say: that of the sample sheet, else of the config."""
@@ -91,7 +119,7 @@ class Inventory:
         try:
             content = json.loads(Path(path).read_text())
             classes = ClassTable.of((row["name"], row["color"]) for row in content["classes"])
-            records = [Record(**entry) for entry in content["entries"]]
+            records = [Record.of(entry) for entry in content["entries"]]
             return cls(content["layout"], content["label_encoding"], classes, records)
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"is no inventory that can be read ({error})"
@@ -103,7 +131,7 @@ class Inventory:
             "layout": self.layout,
             "label_encoding": self.label_encoding,
             "classes": [{"id": c.id, "name": c.name, "color": c.color} for c in self.classes.classes],
-            "entries": [asdict(record) for record in self.records],
+            "entries": [record.to_dict() for record in self.records],
         }
         write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 

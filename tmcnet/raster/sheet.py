@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+from collections.abc import Sequence
 from pathlib import Path
 
 from tmcnet.errors import InputError, Problem
@@ -16,19 +17,20 @@ _KNOWN = (*_NEEDED, "label", "role", *_OVERRIDES)
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 
 
-def read_sheet(path: Path, data_root: Path) -> list[Entry]:
+def read_sheet(path: Path, data_root: Path, further: Sequence[str] = ()) -> list[Entry]:
     """Read the scenes of a sample sheet.
 
     Args:
-        path: CSV with columns scene, optical, sar and, if wanted, label, role, optical_nodata, sar_nodata and
-            sar_scale; further columns become fields. Several files in one cell are separated by `;`, and each may be
-            a pattern with `*`, `?` or `[...]` whose files are the tiles of one mosaic. Scenes of role `predict` may
-            leave optical or sar empty.
+        path: CSV with columns scene, optical, sar, one for each further modality and, if wanted, label, role,
+            optical_nodata, sar_nodata and sar_scale; other columns become fields. Several files in one cell are
+            separated by `;`, and each may be a pattern with `*`, `?` or `[...]` whose files are the tiles of one
+            mosaic. Scenes of role `predict` may leave modalities empty, but not both optical and sar.
         data_root: Where relative paths in the sheet start.
+        further: Names of the further modalities.
 
     Raises:
         InputError: If the sheet cannot be read, lacks columns, has unknown roles or scales, names missing files, or
-            leaves out a sensor where both are needed.
+            leaves out a modality where all are needed.
     """
     where = f"sample sheet {path}"
     try:
@@ -40,16 +42,17 @@ def read_sheet(path: Path, data_root: Path) -> list[Entry]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         remedy = "Check `source.sheet`; relative paths start in the folder the workflow is run in."
         raise InputError(Problem(where, f"cannot be read ({reason})", remedy)) from None
-    missing = [name for name in _NEEDED if name not in columns]
+    missing = [name for name in (*_NEEDED, *further) if name not in columns]
     if missing:
         what = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
-        raise InputError(Problem(where, what, f"The columns are {', '.join(_KNOWN)}, separated by commas."))
+        known = ", ".join((*_KNOWN, *further))
+        raise InputError(Problem(where, what, f"The columns are {known}, separated by commas."))
     if not rows:
         raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
     problems: list[Problem] = []
     entries = []
     for number, row in enumerate(rows, start=2):
-        entries.append(_entry(row, data_root))
+        entries.append(_entry(row, data_root, further))
         problems.extend(_row_problems(f"{where}, line {number} ({row['scene'] or 'no name'})", row, entries[-1]))
     if problems:
         raise InputError(problems)
@@ -60,10 +63,10 @@ def _cell(value: str | list[str] | None) -> str:
     return (";".join(value) if isinstance(value, list) else value or "").strip()
 
 
-def _entry(row: dict[str, str], data_root: Path) -> Entry:
+def _entry(row: dict[str, str], data_root: Path, further: Sequence[str]) -> Entry:
     files: dict[str, tuple[Path, ...]] = {}
     members: dict[Path, tuple[Path, ...]] = {}
-    for kind in ("optical", "sar", "label"):
+    for kind in ("optical", "sar", "label", *further):
         parts = [part.strip() for part in row.get(kind, "").split(";") if part.strip()]
         found = [_tiles(part, data_root) for part in parts]
         # the one file that a pattern finds is a file like any other
@@ -71,12 +74,22 @@ def _entry(row: dict[str, str], data_root: Path) -> Entry:
             tiles[0] if len(tiles) == 1 else data_root / part for part, tiles in zip(parts, found, strict=True)
         )
         members |= {data_root / part: tiles for part, tiles in zip(parts, found, strict=True) if len(tiles) > 1}
-    fields = {name: value for name, value in row.items() if name and name not in _KNOWN}
+    fields = {name: value for name, value in row.items() if name and name not in (*_KNOWN, *further)}
     nodata = {
         kind: value for kind in ("optical", "sar") if (value := _number(row.get(f"{kind}_nodata", ""))) is not None
     }
     role, scale = row.get("role") or TRAIN, row.get("sar_scale", "")
-    return Entry(row["scene"], role, **files, fields=fields, members=members, nodata=nodata, sar_scale=scale)
+    beside = {name: files.pop(name) for name in further}
+    return Entry(
+        row["scene"],
+        role,
+        **files,
+        fields=fields,
+        members=members,
+        nodata=nodata,
+        sar_scale=scale,
+        further=beside,
+    )
 
 
 def _tiles(part: str, data_root: Path) -> tuple[Path, ...]:
@@ -109,7 +122,7 @@ def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem
     problems.extend(_override_problems(where, row))
     problems.extend(
         Problem(where, _lost(path), "Correct the path; relative paths start at `data_root`.")
-        for path in (*entry.optical, *entry.sar, *entry.label)
+        for path in entry.named
         if path not in entry.members and not path.is_file()
     )
     return problems
@@ -134,11 +147,13 @@ def _override_problems(where: str, row: dict[str, str]) -> list[Problem]:
 
 
 def _sensor_problems(where: str, entry: Entry) -> list[Problem]:
-    lacking = [kind for kind, paths in (("optical", entry.optical), ("sar", entry.sar)) if not paths]
-    if len(lacking) == 2:
+    if not entry.optical and not entry.sar:
         remedy = f"Fill in both columns; scenes of role {PREDICT} need at least one of them."
         return [Problem(where, "names no file in `optical` and `sar`", remedy)]
-    if not lacking or entry.role == PREDICT:
-        return []
+    files = {"optical": entry.optical, "sar": entry.sar, **entry.further}
     remedy = f"Fill in the column; only scenes of role {PREDICT} may lack a sensor."
-    return [Problem(where, f"names no file in `{lacking[0]}`", remedy)]
+    return [
+        Problem(where, f"names no file in `{kind}`", remedy)
+        for kind, paths in files.items()
+        if not paths and entry.role != PREDICT
+    ]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "find_entries"]
 
 
-def find_entries(source: SourceConfig, data_root: Path) -> list[Entry]:
+def find_entries(source: SourceConfig, data_root: Path, further: Sequence[str] = ()) -> list[Entry]:
     """All scenes or tiles of a source, sorted by name.
 
     Files belong together by what their names say, never by their order in a folder. In layout `scenes` a label may
@@ -32,6 +32,7 @@ def find_entries(source: SourceConfig, data_root: Path) -> list[Entry]:
     Args:
         source: Section `source` of the config.
         data_root: Folder in which relative paths start.
+        further: Names of the further modalities, which are columns of a sample sheet; patterns name them themselves.
 
     Raises:
         InputError: If files are missing, doubled or unpaired, if names are doubled, or nothing is found.
@@ -42,7 +43,7 @@ def find_entries(source: SourceConfig, data_root: Path) -> list[Entry]:
     elif source.layout == "seed":
         entries = _seed(root)
     elif source.sheet is not None:
-        entries = read_sheet(Path(source.sheet), root)
+        entries = read_sheet(Path(source.sheet), root, further)
     else:
         entries = _by_patterns(source, root)
     where = f"sample sheet {source.sheet}" if source.sheet else f"config section `source` (layout `{source.layout}`)"
@@ -86,6 +87,8 @@ def _seed(root: Path) -> list[Entry]:
 def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
     texts = {"optical": source.optical, "sar": source.sar, "label": source.label}
     patterns = {kind: Pattern.parse(f"config key `source.{kind}`", text) for kind, text in texts.items() if text}
+    for name, text in source.further.items():
+        patterns[name] = Pattern.parse(f"config key `source.further.{name}`", text)
     everything = find_pairs(patterns, root)
     pairs = {key: files for key, files in everything.items() if "_".join(key) not in source.exclude}
     optional = {"label"} if source.layout == "scenes" else set()
@@ -102,6 +105,7 @@ def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
             (files["sar"],),
             (files["label"],) if "label" in files else (),
             fields=dict(zip(fields, key, strict=True)),
+            further={name: (files[name],) for name in source.further},
         )
         for key, files in pairs.items()
     ]

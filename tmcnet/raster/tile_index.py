@@ -22,7 +22,7 @@ def tile_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str) 
 
     Args:
         tile: The tile.
-        valid_share: Share of its pixels that are valid in both sensors.
+        valid_share: Share of its pixels that are valid in all modalities.
         classes: The classes.
         rasters: Folder of the rasters of its scene, relative to that of the index, where it is virtual; else empty.
     """
@@ -45,7 +45,7 @@ def tile_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str) 
         **shares,
         "alignment": tile.alignment,
         "alignment_px": "" if tile.alignment_px is None else f"{tile.alignment_px:.3f}",
-        "digest": pixel_digest(tile.optical, tile.sar, tile.label),
+        "digest": pixel_digest(tile.optical, tile.sar, tile.label, *tile.further.values()),
         RASTERS: rasters,
         **{f"field_{name}": value for name, value in tile.record.fields.items()},
     }

@@ -59,7 +59,7 @@ def make_tiles(
     records = [record for record in whole.records if record.role == TRAIN]
     work: list[SceneStrip | ReadyMade]
     if whole.layout in GEOREFERENCED:
-        require_scenes(scenes_root / record.scene for record in records)
+        require_scenes((scenes_root / record.scene for record in records), (*KINDS, *sensors.further))
         work = [part for record in records for part in _strips(record, scenes_root, tiles)]
     else:
         _require_files(tiles, whole.layout)
@@ -128,7 +128,7 @@ class _Writer:
 
     def clear(self) -> None:
         """Remove the tiles of an earlier run; they would be taken for tiles of this one."""
-        for kind in KINDS:
+        for kind in (*KINDS, *self.sensors.further):
             for path in self.store.own_file(kind, "any").parent.glob("*.tif"):
                 path.unlink()
 
@@ -152,4 +152,6 @@ class _Writer:
         optical, sar, label = (self.store.own_file(kind, tile.name) for kind in KINDS)
         write(optical, tile.stored.values, grid, tile.stored.nodata, self.sensors.optical.bands)
         write(sar, tile.sar, grid, math.nan, self.sensors.sar.bands)
+        for name, image in tile.further.items():
+            write(self.store.own_file(name, tile.name), image, grid, math.nan, self.sensors.further[name].bands)
         write(label, tile.label, grid, IGNORE, classes=self.classes)

@@ -14,6 +14,7 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.entry import Entry
 from tmcnet.raster.gdal_tools import run_tool
@@ -70,7 +71,7 @@ def with_virtual_files(
 
     Args:
         entry: The scene; patterns of the sample sheet have their tiles in `members`.
-        declared: Value that means no data, by sensor; None: what the files say.
+        declared: Value that means no data, by modality; None: what the files say.
         crs: CRS of files that state none. None: such files stay as they are.
         coder: The label codes; None where there are no labels.
         folder: Where the virtual rasters of the scene go; is made where there are any.
@@ -85,7 +86,8 @@ def with_virtual_files(
     problems: list[Problem] = []
     named: dict[str, tuple[Path, ...]] = {}
     members: dict[Path, tuple[Path, ...]] = {}
-    for kind, paths in (("optical", entry.optical), ("sar", entry.sar), ("label", entry.label)):
+    given = {"optical": entry.optical, "sar": entry.sar, "label": entry.label, **entry.further}
+    for kind, paths in given.items():
         for number, path in enumerate(paths, start=1):
             vrt = folder / f"{kind}_{number}.vrt"
             files = entry.members.get(path, (path,))
@@ -102,7 +104,8 @@ def with_virtual_files(
     if problems:
         raise InputError(problems)
     optical, sar, label = (named.get(kind, ()) for kind in ("optical", "sar", "label"))
-    return replace(entry, optical=optical, sar=sar, label=label, members=members)
+    further = {name: named.get(name, ()) for name in entry.further}
+    return replace(entry, optical=optical, sar=sar, label=label, members=members, further=further)
 
 
 def _assign_crs(path: Path, crs: str, vrt: Path) -> bool:
@@ -148,7 +151,8 @@ def _mosaic(mosaic: _Mosaic, crs: str | None, vrt: Path) -> None:
     empty = mosaic.empty(found[0])
     if not problems and empty is None and _has_gaps([_rectangle(one.grid, found[0].grid) for one in found]):
         what = "matches tiles with gaps between them, and nothing says which value means no data"
-        remedy = f"Declare `sensors.{mosaic.kind}.nodata`, or `{mosaic.kind}_nodata` in the sample sheet."
+        remedy = f"Declare `{sensor_key(mosaic.kind)}.nodata`"
+        remedy += f", or `{mosaic.kind}_nodata` in the sample sheet." if mosaic.kind in ("optical", "sar") else "."
         if mosaic.kind == "label":
             remedy = "Name a code that means no label in `labels.void`, or add the missing tiles."
         problems.append(Problem(str(mosaic.pattern), what, remedy))

@@ -1,4 +1,4 @@
-"""Geometric augmentation for fine-tuning: one draw moves optical, SAR and label together.
+"""Geometric augmentation for fine-tuning: one draw moves the images of all modalities and the label together.
 
 Crop, scale, flips and right-angle turns are one map from pixels of the crop to positions in the tile. Images are
 sampled bilinearly, labels by the nearest pixel, through the same map, so that the three stay registered and no class

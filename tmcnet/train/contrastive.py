@@ -64,7 +64,8 @@ class PretrainModule(StepModule[ViewBatch]):
     def losses(self, batch: ViewBatch) -> dict[str, Tensor]:
         """`loss`, `loss_global` and `loss_local` of a batch; a term without weight is not computed."""
         self.tile_names = batch.names
-        embeddings: Embeddings = self.network(batch.optical, batch.sar, batch.corners, self.patch_size)
+        images = batch.optical, batch.sar, batch.corners
+        embeddings: Embeddings = self.network(*images, self.patch_size, batch.further)
         self.latest = embeddings
         weight = self.method.config.lambda_global
         terms: dict[str, Tensor] = {}
@@ -89,4 +90,4 @@ class PretrainModule(StepModule[ViewBatch]):
         if self.latest is None:
             return {}
         embeddings = self.latest.whole if self.latest.whole is not None else self.latest.patches
-        return {} if embeddings is None else self.method.health(embeddings)
+        return {} if embeddings is None else self.method.health(embeddings, self.network.inputs[2:])

@@ -23,7 +23,7 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
 from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.trained import Trained
-from tmcnet.model.networks import STACKED, build_network, split_stem, stack_stems
+from tmcnet.model.networks import STACKED, EarlyFusion, build_network, split_stem, stack_stems
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import Transfer, read_weights, transfer
 from tmcnet.seeding import derive_seed
@@ -59,7 +59,7 @@ class FinetuneModule(StepModule[Batch]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch."""
         self.tile_names = list(batch.names)
-        logits = self.network(batch.optical, batch.sar)
+        logits = self.network(*batch.images)
         return {"loss": segmentation_loss(logits, batch.label, self.class_weights, self.config)}
 
 
@@ -204,7 +204,7 @@ def _build(run: Run, sensors: SensorsConfig, classes: int, model: ModelConfig, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         bands = len(sensors.optical.bands), len(sensors.sar.bands)
-        return build_network(run.network, run.variant, *bands, classes, model)
+        return build_network(run.network, run.variant, *bands, classes, model, sensors.further_bands)
 
 
 def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts) -> Transfer:
@@ -216,10 +216,12 @@ def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts)
     state, header = read_weights(weights)
     # counters of batches fit every network of whatever size; they would hide a start that loads nothing else
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    if run.network == "early_fusion":
-        return transfer(network, stack_stems(state), parts)
+    if isinstance(network, EarlyFusion):
+        return transfer(network, stack_stems(state, network.modalities), parts)
     if any(name.startswith(STACKED) for name in state):
-        state = split_stem(state, len(header["config"]["sensors"]["optical"]["bands"]))
+        sensors = header["config"]["sensors"]
+        stacked = {"optical": sensors["optical"], "sar": sensors["sar"], **sensors.get("further", {})}
+        state = split_stem(state, {name: len(sensor["bands"]) for name, sensor in stacked.items()})
     return transfer(network, state, parts)
 
 

@@ -1,16 +1,18 @@
 """Whether pre-training learns something: cheap figures of a batch of embeddings.
 
-What to look for: positives grow alike while the nearest other place stays apart, retrieval rises in each sensor and
-from one sensor to the other, and no effective rank falls towards 1.
+What to look for: positives grow alike while the nearest other place stays apart, retrieval rises in each modality
+and from one to another, and no effective rank falls towards 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from itertools import permutations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from tmcnet.model.tmcnet import Quartet
 
 
 def alignment(x: Tensor, y: Tensor) -> float:
@@ -54,31 +56,32 @@ def retrieval(queries: Tensor, places: Tensor) -> float:
     return float((nearest == torch.arange(len(queries), device=queries.device)).float().mean())
 
 
-def health(embeddings: Quartet) -> dict[str, float]:
+def health(embeddings: tuple[Tensor, ...], further: Sequence[str] = ()) -> dict[str, float]:
     """Figures of one batch.
 
     Args:
-        embeddings: Optical view 1 and 2, SAR view 1 and 2, each N x C, at least two rows.
+        embeddings: Optical view 1 and 2, SAR view 1 and 2, and views 1 and 2 of each further modality, each N x C, at
+            least two rows.
+        further: Names of the further modalities.
 
     Returns:
         Of the fused views `alignment`, `uniformity`, `effective_rank`, `positive_similarity` and
-        `hardest_negative_similarity`; of each sensor alone `effective_rank_optical` and `effective_rank_sar` (view 1)
-        and the accuracy of finding the same place in the other view (`retrieval_optical`, `retrieval_sar`); and that
-        of finding it in the other sensor of view 1 (`retrieval_optical_to_sar`, `retrieval_sar_to_optical`), which
-        stays at 1/N unless the loss pulls the sensors together.
+        `hardest_negative_similarity`; of each modality alone `effective_rank_optical`, `effective_rank_sar` (view 1)
+        and so on, and the accuracy of finding the same place in the other view (`retrieval_optical`,
+        `retrieval_sar`); and that of finding it in another modality of view 1 (`retrieval_optical_to_sar`,
+        `retrieval_sar_to_optical`), which stays at 1/N unless the loss pulls the modalities together.
     """
-    optical1, optical2, sar1, sar2 = (F.normalize(x.detach().float(), dim=1) for x in embeddings)
-    first, second = F.normalize(optical1 + sar1, dim=1), F.normalize(optical2 + sar2, dim=1)
+    rows = [F.normalize(x.detach().float(), dim=1) for x in embeddings]
+    names = ("optical", "sar", *further)
+    firsts, seconds = (dict(zip(names, rows[view::2], strict=True)) for view in (0, 1))
+    first, second = (F.normalize(reduce(torch.add, view.values()), dim=1) for view in (firsts, seconds))
     return {
         "alignment": alignment(first, second),
         "uniformity": uniformity(first),
         "effective_rank": effective_rank(first),
-        "effective_rank_optical": effective_rank(optical1),
-        "effective_rank_sar": effective_rank(sar1),
+        **{f"effective_rank_{name}": effective_rank(x) for name, x in firsts.items()},
         "positive_similarity": positive_similarity(first, second),
         "hardest_negative_similarity": hardest_negative_similarity(first, second),
-        "retrieval_optical": retrieval(optical1, optical2),
-        "retrieval_sar": retrieval(sar1, sar2),
-        "retrieval_optical_to_sar": retrieval(optical1, sar1),
-        "retrieval_sar_to_optical": retrieval(sar1, optical1),
+        **{f"retrieval_{name}": retrieval(firsts[name], seconds[name]) for name in names},
+        **{f"retrieval_{a}_to_{b}": retrieval(firsts[a], firsts[b]) for a, b in permutations(names, 2)},
     }

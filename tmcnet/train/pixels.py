@@ -99,12 +99,12 @@ def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Coun
 def _values(
     features: PixelFeatures, tile: Tile, places: NDArray[np.int64], dropout: float, random: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Features P x F of pixels, of which a share sees one sensor only."""
-    hidden = np.where(random.random(len(places)) < dropout, random.integers(1, 3, len(places)), 0)
-    optical, sar = tile.optical[None], tile.sar[None]
-    views = ((optical, sar), (torch.zeros_like(optical), sar), (optical, torch.zeros_like(sar)))
-    values = np.empty((len(places), features.count(optical.shape[1] + sar.shape[1])), dtype=np.float32)
+    """Features P x F of pixels, of which a share lacks one modality; `hidden` counts them from 1."""
+    images = [image[None] for image in tile.images]
+    hidden = np.where(random.random(len(places)) < dropout, random.integers(1, len(images) + 1, len(places)), 0)
+    values = np.empty((len(places), features.count(sum(image.shape[1] for image in images))), dtype=np.float32)
     for number in np.unique(hidden):
         mine = hidden == number
-        values[mine] = features(*views[number])[0].flatten(1)[:, torch.from_numpy(places[mine])].T.numpy()
+        seen = [torch.zeros_like(image) if n == number else image for n, image in enumerate(images, start=1)]
+        values[mine] = features(*seen)[0].flatten(1)[:, torch.from_numpy(places[mine])].T.numpy()
     return values

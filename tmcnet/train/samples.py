@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tmcnet.config import IGNORE, SINGLE_SENSOR, FinetuneSettings, SensorsConfig
+from tmcnet.config import IGNORE, FinetuneSettings, SensorsConfig
 from tmcnet.config.data import SensorKind
+from tmcnet.config.modalities import only_modality
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.photometric import corrected
 from tmcnet.errors import InputError, Problem
@@ -32,12 +34,19 @@ class Batch(NamedTuple):
         optical: N x Co x H x W.
         sar: N x Cs x H x W.
         label: N x H x W int64, `IGNORE` for void.
+        further: N x C x H x W of each further modality.
     """
 
     names: list[str]
     optical: Tensor
     sar: Tensor
     label: Tensor
+    further: tuple[Tensor, ...] = ()
+
+    @property
+    def images(self) -> tuple[Tensor, ...]:
+        """The images of all modalities: optical, SAR, then the further ones."""
+        return (self.optical, self.sar, *self.further)
 
 
 @dataclass(frozen=True)
@@ -63,21 +72,22 @@ class BatchBuilder:
         chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
         randoms = [generator(self.seed, "finetune", step, place) for place in range(len(chosen))]
         crops = [self._crop(index, random) for index, random in zip(chosen, randoms, strict=True)]
-        optical, sar, label = (torch.stack(parts) for parts in zip(*crops, strict=True))
+        label, *images = (torch.stack(parts) for parts in zip(*crops, strict=True))
         noise = torch.Generator().manual_seed(derive_seed(self.seed, "speckle", step))
         for place, random in enumerate(randoms):
-            optical[place] = self._change(optical[place], self.sensors.optical.kind, random, noise)
-            sar[place] = self._change(sar[place], self.sensors.sar.kind, random, noise)
-        self._hide(optical, sar, randoms)
-        return Batch([self.tiles.names[index] for index in chosen], optical, sar, label)
+            for image, sensor in zip(images, self.sensors.modalities.values(), strict=True):
+                image[place] = self._change(image[place], sensor.kind, random, noise)
+        self._hide(images, randoms)
+        optical, sar, *further = images
+        return Batch([self.tiles.names[index] for index in chosen], optical, sar, label, tuple(further))
 
-    def _crop(self, index: int, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _crop(self, index: int, random: np.random.Generator) -> tuple[Tensor, ...]:
+        """A crop of the label, and of the images of all modalities."""
         tile, crop = self.tiles[index], self.config.crop_size
         placement = draw_placement(tile.truth.shape[0], tile.truth.shape[1], crop, random)
         if self.tiles.points is not None:
             placement = over_a_point(placement, tile.truth, crop, random)
-        images = take(tile.optical, placement, crop), take(tile.sar, placement, crop)
-        return *images, take_label(tile.truth, placement, crop)
+        return take_label(tile.truth, placement, crop), *(take(image, placement, crop) for image in tile.images)
 
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator, noise: torch.Generator) -> Tensor:
         """The photometric changes of pre-training; what holds no data (0 in all bands) holds none afterwards."""
@@ -85,12 +95,12 @@ class BatchBuilder:
         changed = corrected(image, kind, random, noise, self.tiles.normalisation.clip, self.config.photometric)
         return changed * there
 
-    def _hide(self, optical: Tensor, sar: Tensor, randoms: list[np.random.Generator]) -> None:
-        """Empty one sensor of a sample, in place, with a chance of `modality_dropout`."""
+    def _hide(self, images: Sequence[Tensor], randoms: list[np.random.Generator]) -> None:
+        """Empty one modality of a sample, in place, with a chance of `modality_dropout`; any of them alike."""
         for place, random in enumerate(randoms):
-            hidden, first = random.random() < self.config.modality_dropout, random.random() < 0.5
-            if hidden and self.network not in SINGLE_SENSOR:
-                (optical if first else sar)[place] = 0
+            hidden, which = random.random() < self.config.modality_dropout, int(random.random() * len(images))
+            if hidden and only_modality(self.network) is None:
+                images[which][place] = 0
 
 
 def over_a_point(placement: Placement, label: Tensor, crop: int, random: np.random.Generator) -> Placement:

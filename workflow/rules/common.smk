@@ -21,9 +21,12 @@ TILED = CONFIG.source.layout in ("tiles", "seed")
 RUNS = {run.name: run for run in CONFIG.runs}
 MAP_RUNS = [run.name for run in CONFIG.map_runs]
 MAPPED = [*MAP_RUNS, *CONFIG.maps.models]
+FURTHER = list(CONFIG.sensors.further)
 
 try:
-    ENTRIES = {entry.scene: entry for entry in find_entries(CONFIG.source, Path(DATA))}
+    ENTRIES = {
+        entry.scene: entry for entry in find_entries(CONFIG.source, Path(DATA), FURTHER)
+    }
 except InputError as error:
     raise WorkflowError(f"The imagery must be mended:\n{error}") from None
 

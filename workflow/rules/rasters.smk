@@ -3,6 +3,7 @@
 #   gives: {results_dir}/inventory.{json,csv}, virtual/ (mosaics, and files that get a CRS)
 #          {results_dir}/scenes/<scene>/{optical,sar,label}.tif, alignment.json, alignment.png
 #          {results_dir}/tiles/{optical,sar,label}/<tile>.tif, index.csv, classes.csv
+#          and beside optical, sar and label those of each of `sensors.further`
 
 
 rule take_inventory:
@@ -35,6 +36,7 @@ rule align_scene:
         optical=f"{RESULTS}/scenes/{{scene}}/optical.tif",
         sar=f"{RESULTS}/scenes/{{scene}}/sar.tif",
         label=f"{RESULTS}/scenes/{{scene}}/label.tif",
+        further=[f"{RESULTS}/scenes/{{scene}}/{name}.tif" for name in FURTHER],
         record=f"{RESULTS}/scenes/{{scene}}/alignment.json",
         picture=f"{RESULTS}/scenes/{{scene}}/alignment.png",
     log:

@@ -13,12 +13,19 @@ with logged(snakemake.log[0]):
     config = MapsConfig.model_validate(snakemake.params.maps)
     store = TileStore(Path(snakemake.input.tiles).parent)
     root = Path(snakemake.params.scenes_root)
+    further = snakemake.params.get("further", [])
     if snakemake.params.scenes:
-        require_scenes([root / scene for scene in snakemake.params.scenes], ("optical", "sar"))
-        images = [SceneImages(s, root / s / "optical.tif", root / s / "sar.tif") for s in snakemake.params.scenes]
+        folders = {scene: root / scene for scene in snakemake.params.scenes}
+        require_scenes(folders.values(), ("optical", "sar", *further))
+        images = [
+            SceneImages(s, f / "optical.tif", f / "sar.tif", {name: f / f"{name}.tif" for name in further})
+            for s, f in folders.items()
+        ]
     else:
-        tiles = read_list(snakemake.input.test)[: config.max_tiles]
-        images = [SceneImages(t, store.path("optical", t), store.path("sar", t)) for t in tiles]
+        images = [
+            SceneImages(t, *(store.path(k, t) for k in ("optical", "sar")), {n: store.path(n, t) for n in further})
+            for t in read_list(snakemake.input.test)[: config.max_tiles]
+        ]
     map_scenes(
         weights=Path(snakemake.input.weights),
         scenes=images,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from torch import Tensor
 
 from tmcnet.config import MethodConfig, ModelConfig
-from tmcnet.model.tmcnet import EmbeddingNetwork, Pair, Quartet
+from tmcnet.model.tmcnet import EmbeddingNetwork, Pair
 from tmcnet.train.health import health
 
 
@@ -22,8 +24,10 @@ class PretrainingMethod:
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
 
-    def network(self, optical_bands: int, sar_bands: int, model: ModelConfig) -> EmbeddingNetwork:
-        """The network, with random weights."""
+    def network(
+        self, optical_bands: int, sar_bands: int, model: ModelConfig, further: Mapping[str, int] | None = None
+    ) -> EmbeddingNetwork:
+        """The network, with random weights, of so many bands of each modality."""
         raise NotImplementedError
 
     def loss(self, embeddings: tuple[Tensor, ...], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
@@ -36,15 +40,19 @@ class PretrainingMethod:
         """
         raise NotImplementedError
 
-    def health(self, embeddings: tuple[Tensor, ...]) -> dict[str, float]:
-        """Figures of one batch's embeddings; none unless overridden."""
+    def health(self, embeddings: tuple[Tensor, ...], further: Sequence[str] = ()) -> dict[str, float]:
+        """Figures of one batch's embeddings; none unless overridden.
+
+        Args:
+            embeddings: What `network` made of whole views or of patches.
+            further: Names of the further modalities among the inputs of the network.
+        """
         raise NotImplementedError
 
 
-def quartet(embeddings: tuple[Tensor, ...]) -> Quartet:
-    """The embeddings of a network with both sensors as inputs."""
-    optical1, optical2, sar1, sar2 = embeddings
-    return optical1, optical2, sar1, sar2
+def pairs(embeddings: tuple[Tensor, ...]) -> list[Pair]:
+    """Views 1 and 2 of each input of a network."""
+    return list(zip(embeddings[::2], embeddings[1::2], strict=True))
 
 
 def pair(embeddings: tuple[Tensor, ...]) -> Pair:
@@ -53,17 +61,18 @@ def pair(embeddings: tuple[Tensor, ...]) -> Pair:
     return first, second
 
 
-def health_of_views(views: Pair, sensor: str | None) -> dict[str, float]:
+def health_of_views(views: Pair, modality: str | None) -> dict[str, float]:
     """Figures of one input's two views.
 
     Args:
         views: N x C each.
-        sensor: `optical` or `sar`, which is all the input is; None for an input that mixes both.
+        modality: The one modality that is all the input; None for an input that mixes all.
 
     Returns:
         What `tmcnet.train.health.health` says of the input alone.
     """
-    others = {"optical", "sar"} - {sensor}
-    figures = health((*views, *views))
-    found = {name: value for name, value in figures.items() if not any(other in name for other in others)}
-    return found if sensor else {**found, "retrieval": figures["retrieval_optical"]}
+    figures = {name: value for name, value in health((*views, *views)).items() if "sar" not in name}
+    if modality is not None:
+        return {name.replace("optical", modality): value for name, value in figures.items()}
+    alone = {name: value for name, value in figures.items() if "optical" not in name}
+    return {**alone, "retrieval": figures["retrieval_optical"]}

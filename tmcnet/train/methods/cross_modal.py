@@ -1,27 +1,34 @@
-"""Cross-modal InfoNCE: the two sensors of a place are each other's only positive."""
+"""Cross-modal InfoNCE: the images of a place by two modalities are each other's only positive."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import combinations
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import InfoNCE
 from tmcnet.model.tmcnet import EmbeddingNetwork, TMCNet
 from tmcnet.train.health import health
-from tmcnet.train.methods.base import PretrainingMethod, quartet
+from tmcnet.train.methods.base import PretrainingMethod, pairs
 
 
 class CrossModal(PretrainingMethod):
-    """InfoNCE between the optical and the SAR image of a view, the mean over both views."""
+    """InfoNCE between two modalities of a view, the mean over both views and all pairs of modalities."""
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
         self.criterion = InfoNCE(config.temperature)
 
-    def network(self, optical_bands: int, sar_bands: int, model: ModelConfig) -> EmbeddingNetwork:
-        """An encoder for each sensor."""
-        return TMCNet(optical_bands, sar_bands, model, self.config)
+    def network(
+        self, optical_bands: int, sar_bands: int, model: ModelConfig, further: Mapping[str, int] | None = None
+    ) -> EmbeddingNetwork:
+        """An encoder for each modality."""
+        return TMCNet(optical_bands, sar_bands, model, self.config, further)
 
     def loss(
         self,
@@ -30,15 +37,14 @@ class CrossModal(PretrainingMethod):
         rng: np.random.Generator,  # noqa: ARG002 - all methods are called alike
     ) -> Tensor:
         """The loss of one level."""
-        optical1, optical2, sar1, sar2 = quartet(embeddings)
-        value: Tensor = (
-            self.criterion(optical1, sar1, groups=groups) + self.criterion(optical2, sar2, groups=groups)
-        ) / 2
+        couples = combinations(pairs(embeddings), 2)
+        terms = [self.criterion(*view, groups=groups) for couple in couples for view in zip(*couple, strict=True)]
+        value: Tensor = reduce(torch.add, terms) / len(terms)
         return value
 
-    def health(self, embeddings: tuple[Tensor, ...]) -> dict[str, float]:
-        """Figures of both sensors."""
-        return health(quartet(embeddings))
+    def health(self, embeddings: tuple[Tensor, ...], further: Sequence[str] = ()) -> dict[str, float]:
+        """Figures of all modalities."""
+        return health(embeddings, further)
 
 
 METHOD = CrossModal

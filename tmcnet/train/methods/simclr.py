@@ -1,6 +1,8 @@
-"""SimCLR (Chen et al. 2020) on early-fused bands: the baseline that takes both sensors for one."""
+"""SimCLR (Chen et al. 2020) on early-fused bands: the baseline that takes all modalities for one."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -18,9 +20,11 @@ class SimCLR(PretrainingMethod):
         super().__init__(config)
         self.criterion = NTXent(config.temperature)
 
-    def network(self, optical_bands: int, sar_bands: int, model: ModelConfig) -> EmbeddingNetwork:
+    def network(
+        self, optical_bands: int, sar_bands: int, model: ModelConfig, further: Mapping[str, int] | None = None
+    ) -> EmbeddingNetwork:
         """One encoder of all bands."""
-        return StackedNetwork(optical_bands, sar_bands, model, self.config)
+        return StackedNetwork(optical_bands, sar_bands, model, self.config, further)
 
     def loss(
         self,
@@ -32,7 +36,11 @@ class SimCLR(PretrainingMethod):
         value: Tensor = self.criterion(*pair(embeddings), groups=groups)
         return value
 
-    def health(self, embeddings: tuple[Tensor, ...]) -> dict[str, float]:
+    def health(
+        self,
+        embeddings: tuple[Tensor, ...],
+        further: Sequence[str] = (),  # noqa: ARG002 - all methods are called alike
+    ) -> dict[str, float]:
         """Figures of the stacked views."""
         return health_of_views(pair(embeddings), None)
 

@@ -1,6 +1,8 @@
-"""TMCNet (Ye et al., IEEE TGRS 2025): fused tuples of optical and SAR embeddings; or one sensor's views alone."""
+"""TMCNet (Ye et al., IEEE TGRS 2025): fused tuples of embeddings of all modalities; or one's views alone."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -9,11 +11,11 @@ from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import NTXent, TupleNTXent
 from tmcnet.model.tmcnet import EmbeddingNetwork, TMCNet
 from tmcnet.train.health import health
-from tmcnet.train.methods.base import PretrainingMethod, health_of_views, pair, quartet
+from tmcnet.train.methods.base import PretrainingMethod, health_of_views, pair, pairs
 
 
 class Tuples(PretrainingMethod):
-    """Tuples of both sensors; with `modality` of one, NT-Xent of its two views in its own encoder."""
+    """Tuples of all modalities; with `modality` of one, NT-Xent of its two views in its own encoder."""
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
@@ -31,9 +33,11 @@ class Tuples(PretrainingMethod):
         )
         self.views = NTXent(config.temperature, form.positive_in_denominator)
 
-    def network(self, optical_bands: int, sar_bands: int, model: ModelConfig) -> EmbeddingNetwork:
-        """An encoder for each sensor that is looked at."""
-        return TMCNet(optical_bands, sar_bands, model, self.config)
+    def network(
+        self, optical_bands: int, sar_bands: int, model: ModelConfig, further: Mapping[str, int] | None = None
+    ) -> EmbeddingNetwork:
+        """An encoder for each modality that is looked at."""
+        return TMCNet(optical_bands, sar_bands, model, self.config, further)
 
     def loss(self, embeddings: tuple[Tensor, ...], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
         """The loss of one level; `rng` draws the shifts where not all are used."""
@@ -43,14 +47,15 @@ class Tuples(PretrainingMethod):
         shifts, n = None, len(embeddings[0])
         if self.config.shifts is not None:
             shifts = rng.choice(np.arange(1, n), min(self.config.shifts, n - 1), replace=False).tolist()
-        value = self.tuples(*quartet(embeddings), groups=groups, shifts=shifts)
+        optical, sar, *further = pairs(embeddings)
+        value = self.tuples(*optical, *sar, groups=groups, shifts=shifts, further=further)
         return value
 
-    def health(self, embeddings: tuple[Tensor, ...]) -> dict[str, float]:
-        """Figures of both sensors, or of the one that is looked at."""
+    def health(self, embeddings: tuple[Tensor, ...], further: Sequence[str] = ()) -> dict[str, float]:
+        """Figures of all modalities, or of the one that is looked at."""
         if self.config.modality != "both":
             return health_of_views(pair(embeddings), self.config.modality)
-        return health(quartet(embeddings))
+        return health(embeddings, further)
 
 
 METHOD = Tuples

@@ -1,0 +1,86 @@
+"""Further modalities in the config: their names, where their files are named, and what asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig, load
+from tmcnet.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+DEM = {"dem": {"bands": ["elevation"], "kind": "elevation"}}
+PATTERNS = {"layout": "scenes", "optical": "o/{scene}.tif", "sar": "s/{scene}.tif"}
+
+
+def values(further: dict[str, Any], source: dict[str, Any], **finetune: object) -> dict[str, Any]:
+    """The demo's config with other sources and further modalities."""
+    given: dict[str, Any] = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    given["sensors"]["further"] = further
+    given["finetune"] |= finetune
+    return {**given, "source": source}
+
+
+def test_modalities_come_in_their_order() -> None:
+    second = {"bands": ["hh", "hv"], "kind": "backscatter", "scale": "auto"}
+    sheet = {"layout": "scenes", "sheet": "scenes.csv"}
+    sweep = [{"networks": ["dem_only", "l_band_only", "mssnet"], "fractions": [100], "seeds": [1]}]
+    config = load(values({"l_band": second, **DEM}, sheet, sweep=sweep))
+    assert list(config.sensors.modalities) == ["optical", "sar", "l_band", "dem"]
+    assert config.sensors.further_bands == {"l_band": 2, "dem": 1}
+    assert [run.network for run in config.runs] == ["dem_only", "l_band_only", "mssnet"]
+
+
+def test_patterns_are_of_the_modalities_that_there_are() -> None:
+    assert load(values(DEM, {**PATTERNS, "further": {"dem": "d/{scene}.tif"}})).source.further
+    for further, patterns in ((DEM, {}), ({}, {"dem": "d/{scene}.tif"}), (DEM, {"dsm": "d/{scene}.tif"})):
+        with pytest.raises(InputError, match=r"`source\.further` has patterns of .*; `sensors\.further` names"):
+            load(values(further, {**PATTERNS, "further": patterns}))
+    with pytest.raises(InputError, match="not both"):
+        load(values(DEM, {"layout": "scenes", "sheet": "scenes.csv", "further": {"dem": "d/{scene}.tif"}}))
+
+
+@pytest.mark.parametrize("layout", ["demo", "seed"])
+def test_layouts_of_two_sensors_have_no_further_ones(layout: str) -> None:
+    with pytest.raises(InputError, match=f"layout `{layout}` has optical, SAR and label only"):
+        load(values(DEM, {"layout": layout}))
+
+
+@pytest.mark.parametrize(
+    "name", ["sar", "sar_scale", "label", "both", "stacked", "Dem", "my dem", "a__b", "3d", "../dem"]
+)
+def test_names_that_mean_something_else_or_are_no_file_names_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="further"):
+        load(values({name: DEM["dem"]}, {"layout": "scenes", "sheet": "scenes.csv"}))
+
+
+def test_speckle_is_filtered_in_the_second_sensor_only() -> None:
+    speckled = {"bands": ["hh"], "kind": "backscatter", "scale": "auto", "speckle": "lee"}
+    with pytest.raises(InputError, match=r"`l_band\.speckle` must be `none`: only the second sensor is filtered"):
+        load(values({"l_band": speckled}, {"layout": "scenes", "sheet": "scenes.csv"}))
+
+
+def test_what_looks_at_an_unknown_modality_is_named() -> None:
+    sheet = {"layout": "scenes", "sheet": "scenes.csv"}
+    sweep = [{"networks": ["dsm_only"], "fractions": [100], "seeds": [1]}]
+    with pytest.raises(InputError, match=r"the network `dsm_only`; the modalities are \['optical', 'sar', 'dem'\]"):
+        load(values(DEM, sheet, sweep=sweep))
+    given = values(DEM, sheet)
+    given["pretrain"]["methods"] = {"dsm": {"modality": "dsm"}}
+    with pytest.raises(InputError, match=r"pretrain\.methods\.dsm\.modality` is `dsm`; it is `both` or one of"):
+        load(given)
+    with pytest.raises(InputError, match="there is no network `unet`; there are mssnet, early_fusion"):
+        load(values({}, sheet, sweep=[{"networks": ["unet"], "fractions": [100], "seeds": [1]}]))
+
+
+def test_without_further_modalities_nothing_is_told_of_them() -> None:
+    """Params of rules and headers of weights stay what they were, so that no earlier result is made anew."""
+    sensor = SensorConfig(bands=["b"], kind="reflectance")
+    two = SensorsConfig(optical=sensor, sar=sensor)
+    assert list(two.model_dump()) == ["optical", "sar"]
+    assert "further" not in SourceConfig().model_dump(mode="json")
+    three = SensorsConfig(optical=sensor, sar=sensor, further={"dem": sensor})
+    assert SensorsConfig.model_validate(three.model_dump(mode="json")) == three

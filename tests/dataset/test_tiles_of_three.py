@@ -1,0 +1,86 @@
+"""Tiles of three modalities as tensors, and views of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from tmcnet.config import NormaliseConfig, PretrainConfig, SensorConfig, SensorsConfig
+from tmcnet.dataset.loading import Tile, TileDataset
+from tmcnet.dataset.normalise import Normalisation, compute_normalisation
+from tmcnet.dataset.views import ViewMaker
+from tmcnet.errors import InputError
+from tmcnet.raster.io import write_raster
+from tmcnet.store import TileStore
+
+OPTICAL = SensorConfig(bands=["r", "g"], kind="reflectance")
+SAR = SensorConfig(bands=["vv"], kind="backscatter", scale="db")
+DEM = SensorConfig(bands=["elevation"], kind="elevation")
+THREE = SensorsConfig(optical=OPTICAL, sar=SAR, further={"dem": DEM})
+CONFIG = PretrainConfig(crop_size=32, patch_size=8, patches=2)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two tiles whose DEM rises from 400 to 500 m, with no data in a corner."""
+    heights = np.linspace(400, 500, 48 * 48, dtype=np.float32).reshape(1, 48, 48)
+    heights[:, :5, :5] = np.nan
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for kind, values in (
+            ("optical", rng.random((2, 48, 48))),
+            ("sar", rng.random((1, 48, 48))),
+            ("dem", heights),
+        ):
+            write_raster(tmp_path / kind / f"{name}.tif", values.astype(np.float32), None, nodata=np.nan)
+    (tmp_path / "train_RGB.txt").write_text("a\nb\n")
+    return TileStore(tmp_path)
+
+
+def statistics(store, sensors):
+    out = store.root / "normalisation.json"
+    compute_normalisation(store.root, store.root / "train_RGB.txt", sensors, NormaliseConfig(low=0, high=100), out)
+    return Normalisation.read(out)
+
+
+def test_statistics_and_tiles_hold_the_further_modality(store):
+    scaling = statistics(store, THREE)
+    assert list(scaling.modalities) == ["optical", "sar", "dem"]
+    (band,) = scaling.further["dem"]
+    assert (band.band, band.high) == ("elevation", 500)
+    tile = TileDataset(store, ["a"], scaling, with_labels=False, cache_gib=0)[0]
+    assert [len(image) for image in tile.images] == [2, 1, 1]
+    (heights,) = tile.further
+    assert (heights[:, :5, :5] == 0).all() and float(heights.max()) == pytest.approx(1)
+    assert tile.nbytes == 4 * 4 * 48 * 48
+    (store.root / "dem" / "b.tif").unlink()
+    with pytest.raises(InputError, match=r"dem/b\.tif: the file does not exist"):
+        TileDataset(store, ["a", "b"], scaling, with_labels=False, cache_gib=0)
+
+
+def test_statistics_of_two_modalities_are_told_as_before(store):
+    two = statistics(store, SensorsConfig(optical=OPTICAL, sar=SAR))
+    assert list(two.to_dict()) == ["optical", "sar", "clip", "n_tiles"]
+
+
+@pytest.mark.parametrize("variant", ["reference", "corrected"])
+def test_views_of_all_modalities_show_the_same_places(variant):
+    """Equal images stay equal up to the offset that their kind allows, whatever the crop, flip and turn."""
+    flat = SensorConfig(bands=["b"], kind="elevation")
+    sensors = SensorsConfig(optical=flat, sar=flat, further={"dem": flat, "dsm": flat})
+    image = torch.rand(1, 64, 64)
+    batch = ViewMaker(CONFIG, sensors, variant, 1.5)([Tile("t", image, image, None, (image, image))], 0)
+    assert len(batch.further) == 2
+    for pair in (batch.sar, *batch.further):
+        for view, optical in zip(pair, batch.optical, strict=True):
+            apart = view - optical
+            torch.testing.assert_close(apart, apart.mean().expand(apart.shape), atol=1e-5, rtol=0)
+
+
+def test_a_further_modality_leaves_the_views_of_the_others_as_they_are():
+    """Geometry and published changes are drawn before; by sensor, optical and SAR draw first."""
+    optical, sar, dem = torch.rand(2, 64, 64), torch.rand(1, 64, 64), torch.rand(1, 64, 64)
+    two = SensorsConfig(optical=OPTICAL, sar=SAR)
+    with_dem = ViewMaker(CONFIG, THREE, "corrected", 1.5)([Tile("t", optical, sar, None, (dem,))], 3)
+    without = ViewMaker(CONFIG, two, "corrected", 1.5)([Tile("t", optical, sar, None)], 3)
+    for pair, other in ((with_dem.optical, without.optical), (with_dem.sar, without.sar)):
+        assert all(torch.equal(x, y) for x, y in zip(pair, other, strict=True))

@@ -1,0 +1,105 @@
+"""Networks of three and four modalities: all are looked at, and pre-trained encoders find their places."""
+
+import pytest
+import torch
+
+from tmcnet.config import MethodConfig, ModelConfig
+from tmcnet.errors import InputError
+from tmcnet.model.fusion import LocalFusion
+from tmcnet.model.networks import build_network, split_stem, stack_stems
+from tmcnet.model.tmcnet import StackedNetwork, TMCNet
+from tmcnet.model.weights import transfer
+
+SMALL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8)
+BANDS = {"optical": 3, "sar": 2, "dem": 1, "l_band": 2}
+FURTHER = {"dem": 1, "l_band": 2}
+FUSING = [
+    ("mssnet", "corrected"),
+    ("mssnet", "reference"),
+    ("early_fusion", "baseline"),
+    ("late_fusion", "baseline"),
+]
+NETWORKS = [*FUSING, ("dem_only", "baseline"), ("l_band_only", "baseline"), ("sar_only", "baseline")]
+
+
+def build(network, variant, further=FURTHER):
+    torch.manual_seed(0)
+    return build_network(network, variant, 3, 2, 5, SMALL, further)
+
+
+def images(seed=0, size=48):
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, bands, size, size, generator=draw) for bands in BANDS.values()]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("network", "variant"), NETWORKS)
+def test_every_modality_is_looked_at_or_one_alone(network, variant):
+    module, given, other = build(network, variant).eval(), images(), images(1)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)  # some parts start at zero
+    before = module(*given)
+    assert before.shape == (2, 5, 48, 48)
+    read = [
+        name
+        for place, name in enumerate(BANDS)
+        if not torch.equal(module(*given[:place], other[place], *given[place + 1 :]), before)
+    ]
+    assert read == ([network.removesuffix("_only")] if network.endswith("_only") else list(BANDS))
+
+
+def test_an_unknown_modality_is_named():
+    with pytest.raises(InputError, match=r"dsm_only.*dem_only, l_band_only"):
+        build("dsm_only", "baseline")
+
+
+def test_fusion_starts_as_the_mean_of_all_modalities():
+    maps = torch.rand(3, 2, 16, 6, 6)
+    fusion = LocalFusion(16, 8, further=["dem"])
+    torch.testing.assert_close(fusion(*maps), maps.mean(0))
+
+
+@pytest.mark.parametrize(("network", "variant"), FUSING)
+def test_without_further_modalities_weights_have_the_names_and_values_of_two(network, variant):
+    two, none = build(network, variant, None).state_dict(), build(network, variant, {}).state_dict()
+    assert list(two) == list(none) and all(torch.equal(two[name], none[name]) for name in two)
+    assert not any("dem" in name for name in two)
+
+
+@pytest.mark.parametrize(("network", "variant"), NETWORKS)
+def test_encoders_of_all_modalities_are_taken_over(network, variant):
+    method = MethodConfig(variant="reference" if variant == "reference" else "corrected")
+    state = TMCNet(3, 2, SMALL, method, FURTHER).state_dict()
+    module = build(network, variant)
+    if network == "early_fusion":
+        state = stack_stems(state, module.modalities)
+        stem = module.state_dict()["backbone_optical.stem.0.weight"]
+        assert state["backbone_optical.stem.0.weight"].shape == stem.shape
+    own = {name.split(".")[0] for name in module.state_dict() if name.startswith("backbone_")}
+    skipped = transfer(module, state, "backbone").skipped
+    missing = {name for name in skipped if name.split(".")[0] in own}
+    # the published network has one encoder for all, of as many bands as the largest has
+    assert missing == set()
+
+
+def test_a_stacked_encoder_is_shared_out_and_one_alone_serves_early_fusion():
+    stacked = StackedNetwork(3, 2, SMALL, MethodConfig(method="simclr"), FURTHER).state_dict()
+    stem = stacked["backbone_stacked.stem.0.weight"]
+    shared = split_stem(stacked, BANDS)
+    assert torch.equal(shared["backbone_dem.stem.0.weight"], stem[:, 5:6])
+    assert torch.equal(shared["backbone_l_band.stem.0.weight"], stem[:, 6:])
+    module = build("mssnet", "corrected")
+    loaded = transfer(module, shared, "backbone").loaded
+    assert {name.split(".")[0] for name in loaded} == {f"backbone_{name}" for name in BANDS}
+    alone = TMCNet(3, 2, SMALL, MethodConfig(modality="dem"), FURTHER)
+    assert alone.inputs == ("dem",)
+    assert "backbone_optical.stem.0.weight" in stack_stems(alone.state_dict(), list(BANDS))
+
+
+def test_encoders_of_two_modalities_start_networks_of_three():
+    state = TMCNet(3, 2, SMALL, MethodConfig()).state_dict()
+    module = build("late_fusion", "baseline")
+    loaded = transfer(module, state, "backbone").loaded
+    assert {name.split(".")[0] for name in loaded} == {"backbone_optical", "backbone_sar"}
+    skipped = transfer(build("early_fusion", "baseline"), stack_stems(state, list(BANDS)), "backbone").skipped
+    assert "shape" in skipped["backbone_optical.stem.0.weight"]
