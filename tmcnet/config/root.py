@@ -73,7 +73,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
         problems = [*_source_problems(self), *_sweep_problems(self), *_probe_problems(self)]
-        problems += [*_map_problems(self), *_size_problems(self)]
+        problems += [*_map_problems(self), *_size_problems(self), *_device_problems(self)]
         if problems:
             raise ValueError("; ".join(dict.fromkeys(problems)))
         return self
@@ -84,6 +84,12 @@ def _source_problems(config: Config) -> Iterator[str]:
         yield "`labels.classes` must list the classes"
     if config.splits.given_fractions and config.source.layout != "seed":
         yield "`splits.given_fractions` needs a source of layout `seed`, whose lists name the fractions"
+
+
+def _device_problems(config: Config) -> Iterator[str]:
+    size, devices = config.pretrain.batch_size, config.compute.devices
+    if size % devices:
+        yield f"`pretrain.batch_size` ({size}) must be a multiple of `compute.devices` ({devices})"
 
 
 def _sweep_problems(config: Config) -> Iterator[str]:
