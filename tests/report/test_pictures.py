@@ -2,13 +2,14 @@ import io
 import shutil
 
 import numpy as np
+import pandas as pd
 from conftest import build_page
 from PIL import Image
 from results_folder import CLASSES, write_raster
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Run
-from tmcnet.report.imagery import places
+from tmcnet.report.imagery import Mapper, Painter, places
 from tmcnet.report.pictures import (
     NO_DATA,
     RIGHT,
@@ -66,6 +67,9 @@ def test_thinned_reading_equals_slicing(tmp_path):
     for longest in (601, 100, 7):
         step = -(-601 // longest)
         np.testing.assert_array_equal(read_thinned(tmp_path / "a.tif", longest)[0], data[0, ::step, ::step])
+    np.testing.assert_array_equal(
+        read_thinned(tmp_path / "a.tif", 50, (30, 7, 200, 150))[0], data[0, 30:230:4, 7:157:4]
+    )
     np.testing.assert_array_equal(read_thinned_classes(tmp_path / "a.tif", 700), data[0])
     assert read_thinned_classes(tmp_path / "none.tif", 700) is None
 
@@ -79,6 +83,26 @@ def test_predictions_are_cut_where_the_tile_lies(full):
     for place in places(results, shown):
         confusion = archive["confusion"][archive["names"].tolist().index(place.tile)]
         assert f"Tile {place.tile}: {100 * np.trace(confusion) / confusion.sum():.1f} % of the labelled" in full.page
+
+
+def test_virtual_tiles_are_shown_like_those_with_files(small):
+    root, config = small
+    run = next(path.stem for path in sorted(root.glob("maps/*/*.tif")) if "confidence" not in path.stem)
+    mapper = Mapper(run, Run.parse(run))
+    tile = next(path.stem for path in (root / "tiles" / "label").glob("*.tif"))
+
+    def example():
+        results = Results(root, config)
+        return Painter(results, root / "pictures").example(places(results, [tile])[0], mapper)
+
+    shown = example()
+    assert shown is not None and len(shown.pictures) >= 5
+    index = pd.read_csv(root / "tiles" / "index.csv", dtype=str)
+    index["rasters"] = "../scenes/" + index["scene"]
+    index.to_csv(root / "tiles" / "index.csv", index=False)
+    for kind in ("optical", "sar", "label"):
+        shutil.rmtree(root / "tiles" / kind)
+    assert example() == shown
 
 
 def test_a_broken_map_is_left_out(small):

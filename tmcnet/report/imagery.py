@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,20 +102,23 @@ class Painter:
         content, ending, width, height = shrink(path.read_bytes(), self.side(ALIGNMENT_SIDE))
         return Picture(title, alt, data_uri(content, ending), width, height)
 
-    def sensors(self, folder: str, name: str, file: str, longest: int) -> list[Picture]:
+    def sensors(
+        self, raster_of: Callable[[str], Path], name: str, file: str, longest: int, box: Box | None = None
+    ) -> list[Picture]:
         """Pictures of what there is of both sensors.
 
         Args:
-            folder: Where the rasters lie below the results folder, with `{kind}` and `{name}` in it.
+            raster_of: Where the raster of a sensor lies.
             name: Name of the tile or scene.
             file: How the names of the picture files begin.
             longest: Longest side in pixels.
+            box: Window of the rasters; None for all.
         """
         pictures = []
         for kind, title in self.sensor_titles().items():
-            path = self.results.root / folder.format(kind=kind, name=name)
+            path = raster_of(kind)
             if path.exists():
-                image = read_thinned(path, longest)[shown_bands(getattr(self.results.config.sensors, kind))]
+                image = read_thinned(path, longest, box)[shown_bands(getattr(self.results.config.sensors, kind))]
                 shown = stretch(image, limits_of(image))
                 pictures.append(self.picture(shown, f"{file}_{kind}", title, f"{title} image of {name}", photo=True))
         return pictures
@@ -134,11 +137,13 @@ class Painter:
         """
         side = self.side(TILE_SIDE)
         guess = read_classes(self.map_path(place.scene, mapper), place.box)
-        label = read_classes(self.results.root / "tiles" / "label" / f"{place.tile}.tif")
+        store = self.results.store
+        window = store.window(place.tile)
+        label = read_classes(store.path("label", place.tile), window)
         if guess is None or label is None or guess.shape != label.shape:
             return None
         file = f"tile_{place.tile}"
-        pictures = self.sensors("tiles/{kind}/{name}.tif", place.tile, file, side)
+        pictures = self.sensors(lambda kind: store.path(kind, place.tile), place.tile, file, side, window)
         pictures.append(self.classes(thin(label, side), f"{file}_label", "Label"))
         left = len(pictures)
         pictures.append(self.classes(thin(guess, side), f"{file}_prediction", "Prediction"))
@@ -159,8 +164,9 @@ class Painter:
             opened: Lay the pictures over each other without being asked.
         """
         side, file = self.side(SCENE_SIDE), f"scene_{scene}"
-        pictures = self.sensors("scenes/{name}/{kind}.tif", scene, file, side)
-        label = read_thinned_classes(self.results.root / "scenes" / scene / "label.tif", side)
+        folder = self.results.root / "scenes" / scene
+        pictures = self.sensors(lambda kind: folder / f"{kind}.tif", scene, file, side)
+        label = read_thinned_classes(folder / "label.tif", side)
         if label is not None:
             pictures.append(self.classes(label, f"{file}_label", "Label"))
         before = len(pictures)

@@ -15,6 +15,7 @@ from tmcnet.config import Config, Run
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.palette import Styles
 from tmcnet.report.scores import Scores
+from tmcnet.store import TileStore
 
 
 class Results:
@@ -38,6 +39,11 @@ class Results:
         if path.exists():
             return ClassTable.read(path)
         return ClassTable.of((c.name, c.color) for c in self.config.labels.classes)
+
+    @cached_property
+    def store(self) -> TileStore:
+        """Where the tiles lie."""
+        return TileStore(self.root / "tiles")
 
     @cached_property
     def styles(self) -> Styles:

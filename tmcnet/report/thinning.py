@@ -27,16 +27,17 @@ def thin(ids: Ids, longest: int) -> Ids:
     return ids[::step, ::step]
 
 
-def read_thinned(path: Path, longest: int) -> npt.NDArray[np.float32]:
-    """Every n-th pixel of a raster, C x H x W with NaN for no data; read in strips, so it need not fit in memory."""
+def read_thinned(path: Path, longest: int, box: Box | None = None) -> npt.NDArray[np.float32]:
+    """Every n-th pixel of a raster or of a window of it, C x H x W with NaN for no data; read in strips."""
     from tmcnet.raster.io import read_float, read_grid
 
     grid = read_grid(path)
-    step = step_of(grid.height, grid.width, longest)
+    top, left, height, width = box or (0, 0, grid.height, grid.width)
+    step = step_of(height, width, longest)
     strip = max(_STRIP // step, 1) * step
     parts = []
-    for row in range(0, grid.height, strip):
-        window = (row, 0, min(strip, grid.height - row), grid.width)
+    for row in range(0, height, strip):
+        window = (top + row, left, min(strip, height - row), width)
         parts.append(read_float(path, window)[:, ::step, ::step])
     return np.concatenate(parts, axis=1)
 
