@@ -14,7 +14,7 @@ export TMCNET_DATA ?= $(abspath ../shared/data)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test test-slow test-gpu lint format bench mlflow verify-splits docs clean
+.PHONY: help setup report test test-slow test-gpu lint format bench mlflow send verify-splits docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -52,6 +52,9 @@ bench: setup ## Repeat the measurements of benchmarks/
 
 mlflow: setup ## Open the MLflow UI on the runs in RESULTS (loopback only)
 	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(RESULTS)/mlflow.db --artifacts-destination $(RESULTS)/mlartifacts
+
+send: setup ## Send the runs in RESULTS to MLflow that a server which was down has not got yet
+	python -m tmcnet.tracking send $(RESULTS)
 
 verify-splits: setup ## Recompute the splits' hashes and say what changed
 	snakemake --cores 1 --forcerun verify_split -- verify_splits

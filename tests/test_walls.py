@@ -16,7 +16,7 @@ WALLS = {
     "rasterio": ("raster/", "evaluate/inference.py", "evaluate/polygons.py"),
     "torch": ("dataset/", "model/", "loss/", "train/", "evaluate/"),
     "lightning": ("train/",),
-    "mlflow": ("tracking.py", "tracking/"),
+    "mlflow": ("tracking/",),
     "snakemake": (),
 }
 

@@ -244,3 +244,11 @@ def test_published_changes():
     assert one.shape == (1, 16, 16) and torch.isfinite(one).all()
     turned = published(image, PublishedDraw(120, 0, 1e-9, None, 0), 1.5)
     torch.testing.assert_close(turned[1], image[0], atol=1e-4, rtol=0)  # red turned by a third becomes green
+
+
+def test_a_share_of_a_batch_has_the_same_views_as_all_of_it():
+    """What a tile is shown as depends on its place in the batch, not on the tiles that are made beside it."""
+    make, some = ViewMaker(CONFIG, SENSORS, "corrected", 1.5), tiles(4)
+    whole, share = make(some, 3), make(some[1::2], 3, [1, 3])
+    for pair, other in ((whole.optical, share.optical), (whole.sar, share.sar), (whole.corners, share.corners)):
+        assert all(torch.equal(x[1::2], y) for x, y in zip(pair, other, strict=True))

@@ -13,6 +13,7 @@ from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
 from tmcnet.config import Config, Run
+from tmcnet.evaluate.boundary import boundary_f1
 
 TILE = 64
 METRICS = ["oa", "kappa", "miou", "mf1"]
@@ -45,7 +46,11 @@ def write_runs(
     _write_benchmarks(root / "benchmarks", config)
     tracked = [{"run": m, "kind": "pretrain", "run_id": "a" * 32, "status": "new"} for m in config.pretrain.methods]
     tracked += [{"run": r.name, "kind": "finetune", "run_id": "b" * 32, "status": "unchanged"} for r in config.runs]
-    _write_table(root / "tracking.csv", tracked)
+    tracked += [{"run": "removed_from_the_sweep", "kind": "finetune", "run_id": "c" * 32, "status": "stale"}]
+    address = "http://127.0.0.1:5000/#/experiments/1"
+    _write_table(root / "tracking.csv", [row | {"url": f"{address}/runs/{row['run_id']}"} for row in tracked])
+    search = {"title": "Compare", "url": f"{address}?searchFilter=x", "filter": "x"}
+    (root / "tracking.json").write_text(json.dumps({"links": [search]}))
 
 
 def _skill(run: Run) -> float:
@@ -88,7 +93,11 @@ def _write_evaluation(
     confusion = np.stack(confusions).astype(np.int64)
     folder.mkdir(parents=True)
     scenes = np.array([str(places[t]["scene"]) for t in test])
-    np.savez_compressed(folder / "tiles.npz", names=np.array(test), scenes=scenes, confusion=confusion)
+    right = np.diagonal(confusion, axis1=1, axis2=2)
+    boundary = np.stack([right, confusion.sum(1), right, confusion.sum(2)], axis=2) // 4
+    np.savez_compressed(
+        folder / "tiles.npz", names=np.array(test), scenes=scenes, confusion=confusion, boundary=boundary
+    )
     record = {"run": run.record, **scores_of(confusion.sum(0), names), "n_tiles": len(test)}
     edges = np.linspace(0, 1, 11)
     middle = (edges[1:] + edges[:-1]) / 2
@@ -103,7 +112,9 @@ def _write_evaluation(
     record["calibration"]["scaled"] = {"ece": 0.021, "bins": []}
     record["calibration"]["bins"][0] |= {"count": 0, "confidence": None, "accuracy": None}
     record["ece"] = 0.04
-    record |= {"boundary_f1": 0.5 * _skill(run), "boundary": {"tolerance": 2, "f1": dict.fromkeys(names, 0.4)}}
+    outlines = boundary_f1(boundary.sum(0))
+    by_class = dict(zip(names, map(float, outlines), strict=True))
+    record |= {"boundary_f1": float(outlines.mean()), "boundary": {"tolerance": 2, "f1": by_class}}
     both = run.network not in ("optical_only", "sar_only")
     shares = {"optical": 0.5, "sar": 0.9} if both else {}
     record["withheld"] = {

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -34,8 +36,8 @@ class Checker(HTMLParser):
             self.ids.append(attrs["id"])
         for value in attrs.values():
             self.references += re.findall(r"url\(#([^)]+)\)", value or "")
-        for key in ("href", "aria-labelledby"):
-            if key in attrs:
+        for key in ("href", "aria-labelledby", "for"):
+            if key in attrs and not attrs[key].startswith("http://127.0.0.1"):
                 self.references.append(attrs[key].removeprefix("#"))
 
 
@@ -54,19 +56,42 @@ def test_tags_nest_ids_are_unique_and_references_resolve(full):
     assert len(page.references) > 50
 
 
-def test_the_page_asks_for_nothing_from_elsewhere_and_runs_nothing(full):
+def test_the_page_asks_for_nothing_from_elsewhere_and_runs_its_own_script_alone(full):
     page = check(full.page)
-    addresses = [a.get(k, "") for _, a in page.tags for k in ("src", "href", "data", "action") if k in a]
-    assert all(a.startswith(("data:image/", "#")) for a in addresses)
-    assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+    addresses = [a.get(k, "") for tag, a in page.tags for k in ("src", "href", "data", "action") if k in a]
+    tracked = [a["href"] for tag, a in page.tags if tag == "a" and a["href"].startswith("http")]
+    assert all(a.startswith(("data:image/", "#")) for a in addresses if a not in tracked)
+    assert not {"link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
     assert not [k for _, a in page.tags for k in a if k.startswith("on")]
     assert "@import" not in full.page and "url(http" not in full.page
     policies = [a for tag, a in page.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
     assert policies[0]["content"].startswith("default-src 'none'")
+    (script,) = re.findall(r"<script>(.*?)</script>", full.page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policies[0]["content"]
+    assert [a for tag, a in page.tags if tag == "script"] == [{}]
+
+
+def test_runs_are_linked_where_they_are_recorded_and_deleted_ones_are_gone(full):
+    page = check(full.page)
+    links = [a["href"] for tag, a in page.tags if tag == "a" and a["href"].startswith("http")]
+    address = "http://127.0.0.1:5000/#/experiments/1"
+    assert links[0] == f"{address}?searchFilter=x"
+    assert len(links) == 1 + len(full.config.pretrain.methods) + len(full.config.runs)
+    assert all(link.startswith(f"{address}/runs/") for link in links[1:])
+    assert "removed_from_the_sweep" not in full.page
+
+
+def test_an_address_that_leads_elsewhere_than_the_web_is_no_link(small):
+    root, config = small
+    tracking = (root / "tracking.csv").read_text().replace("http://127.0.0.1", "javascript:alert(1)//")
+    (root / "tracking.csv").write_text(tracking)
+    (root / "tracking.json").write_text('{"links": [{"title": "Compare", "url": "javascript:alert(1)"}]}')
+    assert "javascript:" not in build_page(root, config)
 
 
 def test_names_stay_text_in_html_and_in_charts(full):
-    assert "<script" not in full.page
+    assert full.page.count("<script") == 1
     assert "<b>abc</b>" not in full.page
     text = "".join(check(full.page).text)
     assert text.count("<script>alert(1)</script>") > 10
@@ -96,16 +121,21 @@ def test_everything_is_there_within_15_megabytes(full):
     assert "Missing:" not in full.page
     folder = full.root / "report"
     figures = {p.stem for p in (folder / "figures").glob("*.svg")}
-    assert figures >= {"headline", "label_efficiency", "class_iou", "reliability", "splits_map", "pretraining"}
+    metrics = {f"label_efficiency_{metric}" for metric in ("oa", "kappa", "miou", "mf1", "boundary_f1", "ece")}
+    others = {"headline", "class_iou", "reliability", "splits_map", "pretraining", "footprints"}
+    assert figures >= metrics | others
     assert {p.stem for p in (folder / "tables").glob("*.csv")} >= {
         "inventory",
         "scores",
         "comparisons",
         "time",
         "tracking",
+        "versions",
+        "class_scores",
+        "ablations_networks",
     }
     assert list((folder / "figures").glob("tile_*_error.png"))
-    assert full.page.count("data:image/") == 3 * 6 + 2 * 7 + 2
+    assert full.page.count("data:image/") == (3 + 4) * 6 + 2 * (3 + 4 + 2) + 2
 
 
 def test_the_same_results_make_the_same_page(small):

@@ -1,13 +1,15 @@
 import io
+import shutil
 
 import numpy as np
+import pandas as pd
 from conftest import build_page
 from PIL import Image
 from results_folder import CLASSES, write_raster
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Run
-from tmcnet.report.imagery import places, read_thinned, read_thinned_classes
+from tmcnet.report.imagery import Mapper, Painter, places
 from tmcnet.report.pictures import (
     NO_DATA,
     RIGHT,
@@ -21,6 +23,7 @@ from tmcnet.report.pictures import (
     stretch,
 )
 from tmcnet.report.results import Results
+from tmcnet.report.thinning import read_thinned, read_thinned_classes
 
 
 def test_stretch_maps_limits_to_black_and_white_and_greys_no_data():
@@ -64,19 +67,42 @@ def test_thinned_reading_equals_slicing(tmp_path):
     for longest in (601, 100, 7):
         step = -(-601 // longest)
         np.testing.assert_array_equal(read_thinned(tmp_path / "a.tif", longest)[0], data[0, ::step, ::step])
+    np.testing.assert_array_equal(
+        read_thinned(tmp_path / "a.tif", 50, (30, 7, 200, 150))[0], data[0, 30:230:4, 7:157:4]
+    )
     np.testing.assert_array_equal(read_thinned_classes(tmp_path / "a.tif", 700), data[0])
-    assert read_thinned_classes(tmp_path / "none.tif") is None
+    assert read_thinned_classes(tmp_path / "none.tif", 700) is None
 
 
 def test_predictions_are_cut_where_the_tile_lies(full):
     """The accuracy under each example must be the one that the evaluation found for that tile."""
     results = Results(full.root, full.config)
     shown = [p.stem[5:-11] for p in (full.root / "report" / "figures").glob("tile_*_prediction.png")]
-    assert len(shown) == full.config.report.examples
+    assert len(shown) >= full.config.report.examples
     archive = np.load(full.root / "evaluate" / Run.parse("mssnet-corrected__tmcnet__R100__s1").name / "tiles.npz")
     for place in places(results, shown):
         confusion = archive["confusion"][archive["names"].tolist().index(place.tile)]
         assert f"Tile {place.tile}: {100 * np.trace(confusion) / confusion.sum():.1f} % of the labelled" in full.page
+
+
+def test_virtual_tiles_are_shown_like_those_with_files(small):
+    root, config = small
+    run = next(path.stem for path in sorted(root.glob("maps/*/*.tif")) if "confidence" not in path.stem)
+    mapper = Mapper(run, Run.parse(run))
+    tile = next(path.stem for path in (root / "tiles" / "label").glob("*.tif"))
+
+    def example():
+        results = Results(root, config)
+        return Painter(results, root / "pictures").example(places(results, [tile])[0], mapper)
+
+    shown = example()
+    assert shown is not None and len(shown.pictures) >= 5
+    index = pd.read_csv(root / "tiles" / "index.csv", dtype=str)
+    index["rasters"] = "../scenes/" + index["scene"]
+    index.to_csv(root / "tiles" / "index.csv", index=False)
+    for kind in ("optical", "sar", "label"):
+        shutil.rmtree(root / "tiles" / kind)
+    assert example() == shown
 
 
 def test_a_broken_map_is_left_out(small):
@@ -84,3 +110,17 @@ def test_a_broken_map_is_left_out(small):
     for path in (root / "maps").glob("*/*.tif"):
         path.write_bytes(b"no raster")
     assert "there are no examples side by side" in build_page(root, config)
+
+
+def test_a_model_from_elsewhere_is_shown_and_named_as_such(small):
+    root, config = small
+    run = next(iter(config.map_runs))
+    for path in (root / "maps").glob(f"*/{run.name}.tif"):
+        shutil.copy(path, path.with_name("older.tif"))
+    other = config.model_copy(
+        update={"maps": config.maps.model_copy(update={"models": {"older": "old/w.safetensors"}})}
+    )
+    page = build_page(root, other)
+    assert "\u201colder\u201d is a network from elsewhere (old/w.safetensors, config key maps.models)" in page
+    assert page.count('alt="older, from elsewhere: ') == 2
+    assert "not scaled by" in page

@@ -5,7 +5,7 @@ from results_runs import scores_of
 from tmcnet.config import Budget
 from tmcnet.report.palette import Series
 from tmcnet.report.results import Results
-from tmcnet.report.scores import TileScores, read_tiles
+from tmcnet.report.tile_scores import TileScores, read_tiles
 
 FIVE = Budget("R", 5)
 

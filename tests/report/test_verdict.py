@@ -3,7 +3,7 @@ from results_folder import make_config, write_csv
 
 from tmcnet.report.results import Results
 from tmcnet.report.scores import parse_series
-from tmcnet.report.verdict import verdict
+from tmcnet.report.verdict import lead, verdict
 
 TMCNET, RANDOM = "mssnet-corrected__tmcnet", "mssnet-corrected__random"
 LOGISTIC, BOOSTING = "pixel_logistic-baseline__random", "pixel_boosting-baseline__random"
@@ -138,3 +138,25 @@ def test_a_difference_that_does_not_survive_the_correction_is_none(tmp_path):
 
 def test_without_baselines_nothing_is_said_of_them(tmp_path):
     assert "pixel-wise" not in " ".join(verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
+
+
+def test_one_sentence_says_what_is_reliable_and_what_not(tmp_path):
+    fused = row(RANDOM, "sar_only-baseline__random", 0.3, 0.2, 0.4, fraction=100.0)
+    rows = [
+        row(TMCNET, RANDOM, 0.02, -0.01, 0.05, significant=False),
+        row(TMCNET, RANDOM, 0.1, 0.05, 0.2, fraction=100.0),
+    ]
+    said = lead(folder(tmp_path, [*rows, fused]))
+    assert said == (
+        "With 5\u00a0% of the labels, tmcnet pre-training brought no reliable difference; "
+        "with 100\u00a0% of the labels, fusion brought a reliable gain over SAR alone "
+        "(mIoU, from as few as 2 runs)."
+    )
+    loss = [row(TMCNET, RANDOM, -0.1, -0.2, -0.05, seeds=6)]
+    assert lead(folder(tmp_path / "loss", loss, seeds=6)).endswith("brought a reliable loss (mIoU).")
+
+
+def test_without_comparisons_the_one_sentence_claims_nothing(tmp_path):
+    other = row(LOGISTIC, BOOSTING, 0.1, 0.05, 0.2)
+    assert "has no verdict" in lead(folder(tmp_path, [other]))
+    assert lead(Results(tmp_path / "nothing", make_config())) == "Nothing can be concluded yet."

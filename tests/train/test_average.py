@@ -23,8 +23,9 @@ def network():
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
 
 
-def take_in(average, network):
-    average.on_train_batch_end(None, SimpleNamespace(network=network))
+def take_in(average, network, batch=0, accumulate=1):
+    trainer = SimpleNamespace(accumulate_grad_batches=accumulate)
+    average.on_train_batch_end(trainer, SimpleNamespace(network=network), None, None, batch)
 
 
 def test_decay_warms_up():
@@ -54,6 +55,13 @@ def test_the_start_is_forgotten_in_short_schedules(network):
     for _ in range(30):
         take_in(average, network)
     assert average.network[0].weight.max() < 1.001
+
+
+def test_only_the_last_batch_of_a_step_is_taken_in(network):
+    average = WeightAverage(network, 0.9)
+    for batch in range(4):
+        take_in(average, network, batch, accumulate=2)
+    assert int(average.average.n_averaged) == 2
 
 
 def test_a_saved_average_goes_on_bit_for_bit(network):

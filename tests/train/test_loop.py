@@ -1,6 +1,7 @@
 """The loop that both trainings share, with a network so small that its steps can be checked by hand."""
 
 import csv
+import re
 
 import lightning.pytorch as pl
 import pytest
@@ -116,6 +117,21 @@ def test_long_gradients_are_clipped_and_their_own_length_is_told(tmp_path):
     assert clipped.lengths == pytest.approx([1.5] * (STEPS - 1), rel=1e-4)
     assert curves.rows[2]["gradient_norm"] == pytest.approx(sum(free.lengths[:2]) / 2, rel=1e-5)
     assert told.rows[2]["gradient_norm"] > 100
+
+
+def test_progress_tells_loss_speed_and_time_left(tmp_path, capsys):
+    train(tmp_path, batch=4, accumulate=2)
+    told = re.findall(r"test: step 6/6, loss (\S+), (\S+) tiles/s, 0 s left", capsys.readouterr().err)
+    assert len(told) == 1
+    assert float(told[0][0]) > 0 and float(told[0][1]) > 0
+
+
+def test_convolutions_are_trained_channels_last(tmp_path):
+    network = nn.Sequential(nn.Unflatten(1, (4, 1, 1)), nn.Conv2d(4, 8, 3, padding=1), nn.Flatten(), nn.Linear(8, 1))
+    module = Regression(network, OptimiserPlan(2, 0.01, 0, 0.0), lambda number: rows(number, 2))
+    fit(module, LoopPlan("test", 2, 2, 5, tmp_path, 1, ComputeConfig(accelerator="cpu"), 1), Curves(1, 2))
+    weight = network[1].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
 def test_half_precision_on_the_cpu(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, TrainingError
@@ -142,6 +142,29 @@ def test_a_killed_run_draws_the_same_shifts(tiles, tmp_path, monkeypatch):
     assert same(run(tiles, tmp_path / "out", method=few)[0], expected)
 
 
+def test_accumulated_batches_draw_their_own_shifts_and_the_same_when_resumed(tiles, tmp_path, monkeypatch):
+    few, drawn = MethodConfig(variant="reference", shifts=1, lambda_global=0), []
+    draws = room.PretrainModule._draws
+
+    def notes(self, level):
+        found = draws(self, level)
+        drawn.append(found.bit_generator.state["state"]["state"])
+        return found
+
+    monkeypatch.setattr(room.PretrainModule, "_draws", notes)
+    run(tiles, tmp_path / "whole", config=settings(accumulate=2), method=few)
+    whole, drawn[:] = list(drawn), []
+    assert len(set(whole)) == 14
+    losses = room.PretrainModule.losses
+    with monkeypatch.context() as patch, pytest.raises(ConnectionAbortedError):
+        patch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
+        run(tiles, tmp_path / "out", config=settings(accumulate=2), method=few)
+    assert drawn == whole[:10]
+    drawn.clear()
+    run(tiles, tmp_path / "out", config=settings(accumulate=2), method=few)
+    assert drawn == whole[6:]
+
+
 def test_methods_are_shown_the_same_tiles_and_views(tiles, tmp_path, monkeypatch):
     shown = []
     losses = room.PretrainModule.losses
@@ -245,8 +268,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_tiles(tiles, tmp_path, mo
         return {**found, "loss": found["loss"] * float("nan")} if self.global_step == 1 else found
 
     monkeypatch.setattr(room.PretrainModule, "losses", breaks)
-    with pytest.raises(TrainingError, match="step 2"):
+    with pytest.raises(TrainingError, match=r"step 2 is nan; its batch is in .*not_finite_step_2\.safetensors"):
         run(tiles, tmp_path / "out")
     told = json.loads((tmp_path / "out_state" / "not_finite_step_2.json").read_text())
     assert len(told["tiles"]) == 4
+    batch = load_file(tmp_path / "out_state" / "not_finite_step_2.safetensors")
+    assert {name: list(tensor.shape) for name, tensor in batch.items()} == {
+        **{f"optical{view}": [4, 3, 32, 32] for view in (1, 2)},
+        **{f"sar{view}": [4, 1, 32, 32] for view in (1, 2)},
+        **{f"corners{view}": [4, 2, 2] for view in (1, 2)},
+    }
     assert not (tmp_path / "out" / "weights.safetensors").exists()

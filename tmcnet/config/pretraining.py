@@ -210,7 +210,8 @@ class PretrainConfig(Section):
     )
     weights: dict[str, str] = Field(
         {},
-        description="Weights from earlier runs by name: safetensors files that fine-tuning can start from.",
+        description="Weights from earlier runs by name, which fine-tuning can start from: safetensors files, or "
+        "checkpoints of the published pre-training code (`.pth`, `.pt`, `.tar`), read without running code in them.",
     )
     initial_weights: str | None = Field(
         None,
@@ -233,6 +234,13 @@ class PretrainConfig(Section):
         le=2,
         description="Strength of the changes of brightness and texture of methods with `photometric_by_sensor`; "
         "0: none.",
+    )
+    hue: float = Field(
+        20.0,
+        ge=0,
+        le=180,
+        description="Largest turn of hue in degrees at `photometric: 1`, where the optical sensor measures "
+        "reflectance in bands named `red`, `green` and `blue`, for methods with `photometric_by_sensor`; 0: none.",
     )
     patch_size: int = Field(24, ge=4, description="Side of a local patch in pixels of the view.")
     patches: int = Field(4, ge=1, description="Corresponding patches drawn in each pair of views.")

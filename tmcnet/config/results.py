@@ -93,6 +93,23 @@ class TrackingConfig(Section):
         "`mlflow.db` (SQLite) in `results_dir`.",
     )
     experiment: str | None = Field(None, description="Name of the experiment; null: `name`.")
+    weights: bool = Field(
+        True,
+        description="Keep the weights of every fine-tuned network with its record, with signature and input "
+        "example, so that `mlflow.pyfunc.load_model` opens them. They are copies: false saves the disk space.",
+    )
+    register_as: str | None = Field(
+        None,
+        pattern=r"^[\w][\w .-]*$",
+        description="Name under which the network with the best validation score (`report.metric`) enters MLflow's "
+        "model registry, with the alias `best`; needs `weights`. Null: none does.",
+    )
+
+    @model_validator(mode="after")
+    def _what_is_registered_is_kept(self) -> TrackingConfig:
+        if self.register_as is not None and not self.weights:
+            raise ValueError("`register_as` needs `weights: true`: only networks that MLflow keeps can be registered")
+        return self
 
 
 class ReportConfig(Section):
@@ -112,24 +129,33 @@ class ComputeConfig(Section):
     precision: str = Field(
         "32-true", pattern="^(32-true|bf16-mixed|16-mixed)$", description="Number format of training."
     )
-    pretrain_threads: int = Field(2, ge=1, description="CPU threads of a pre-training job.")
+    devices: int = Field(
+        1,
+        ge=1,
+        description="Processes that share a pre-training: a GPU each, or `pretrain_threads` CPU threads each. They "
+        "train as one process with the whole batch would: places meet those of all processes, and batch norm sees "
+        "all images. `pretrain.batch_size` must be a multiple of it.",
+    )
+    pretrain_threads: int = Field(2, ge=1, description="CPU threads of each process of a pre-training job.")
     finetune_threads: int = Field(1, ge=1, description="CPU threads of a fine-tuning or mapping job.")
     cache_gib: float = Field(4.0, ge=0, description="Largest memory for tiles kept in RAM, per job, in GiB.")
     job_gib: float = Field(
         2.0,
         gt=0,
-        description="Memory of a training, scoring or mapping job beside these tiles, in GiB; both make up "
-        "its `mem_mb` in Snakemake. Training the default network takes 1.2, the published one (`resnet50`) 6.1.",
+        description="Memory of a training, scoring or mapping job (of each of its `devices`) beside these tiles, in "
+        "GiB; both make up its `mem_mb` in Snakemake. Training the default network takes 1.2, the published one "
+        "(`resnet50`) 6.1.",
     )
 
     def numerics(self) -> dict[str, str]:
         """What numbers depend on: `accelerator` and `precision`. Threads and memory change no result."""
         return self.model_dump(mode="json", include={"accelerator", "precision"})
 
-    def memory_mb(self, cached: bool) -> int:
+    def memory_mb(self, cached: bool, processes: int = 1) -> int:
         """Memory that a job asks Snakemake for, in MB (10^6 bytes).
 
         Args:
             cached: Whether the job keeps tiles in RAM.
+            processes: Processes of the job, which share the memory for tiles.
         """
-        return round((self.job_gib + self.cache_gib * cached) * 2**30 / 1e6)
+        return round((self.job_gib * processes + self.cache_gib * cached) * 2**30 / 1e6)

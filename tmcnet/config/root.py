@@ -74,7 +74,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
         problems = [*_source_problems(self), *_modality_problems(self), *_sweep_problems(self)]
-        problems += [*_probe_problems(self), *_map_problems(self), *_size_problems(self)]
+        problems += [*_probe_problems(self), *_map_problems(self), *_size_problems(self), *_device_problems(self)]
         if problems:
             raise ValueError("; ".join(dict.fromkeys(problems)))
         return self
@@ -100,6 +100,12 @@ def _modality_problems(config: Config) -> Iterator[str]:
     for name, method in config.pretrain.methods.items():
         if method.modality not in ("both", *known):
             yield f"`pretrain.methods.{name}.modality` is `{method.modality}`; it is `both` or one of {known}"
+
+
+def _device_problems(config: Config) -> Iterator[str]:
+    size, devices = config.pretrain.batch_size, config.compute.devices
+    if size % devices:
+        yield f"`pretrain.batch_size` ({size}) must be a multiple of `compute.devices` ({devices})"
 
 
 def _sweep_problems(config: Config) -> Iterator[str]:

@@ -5,9 +5,10 @@ All work on normalised values: the low percentile of a band at -1, the high one 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import kornia.color
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -61,8 +62,9 @@ def corrected(
 ) -> Tensor:
     """Change an image as its kind of sensor may change between two looks at the same ground.
 
-    Reflectance: contrast, brightness, gamma, sometimes a blur or one band at its middle value. Backscatter: a gain
-    (an offset in dB) and speckle; no hue, no blur. Elevation: an offset only.
+    Reflectance: contrast, brightness, gamma, sometimes a blur or one band at its middle value (`turn_hue` is apart,
+    since it takes bands of known colour). Backscatter: a gain (an offset in dB) and speckle; no blur. Elevation: an
+    offset only.
 
     Args:
         image: C x H x W.
@@ -82,16 +84,40 @@ def corrected(
     if kind == "reflectance":
         gamma = np.exp(strength * rng.uniform(-GAMMA, GAMMA))
         contrast = np.exp(strength * rng.uniform(-CONTRAST, CONTRAST))
-        share = (image + (offset + clip)).mul_(1 / (2 * clip)).clamp_(0, 1)
-        # A power by logarithm, several times as fast as torch's own; the logarithm of 0 comes back as 0.
-        share.log_().mul_(gamma).exp_()
-        image = share.mul_(2 * clip * contrast).sub_(clip * contrast)
+        # ((image + offset + clip) / (2 clip))^gamma, brought to +-clip times the contrast, in few passes over memory:
+        # the factor behind the power goes into the one before it, and the power by logarithm is several times as fast
+        # as torch's own; the logarithm of 0 comes back as 0.
+        top = (2 * clip * contrast) ** (1 / gamma)
+        factor = top / (2 * clip)
+        share = torch.rsub(image, (offset + clip) * factor, alpha=-factor).clamp_(0, top)
+        image = share.log_().mul_(gamma).exp_().sub_(clip * contrast)
         if rng.random() < strength * BLUR_CHANCE:
             image = gaussian_blur(image[None], 5, rng.uniform(0.3, 1.2))[0]
         if rng.random() < strength * DROP_CHANCE and len(image) > 1:
             image[rng.integers(len(image))] = 0
         return image
     return image + offset
+
+
+def turn_hue(image: Tensor, colours: Sequence[int], angle: float) -> Tensor:
+    """Turn the hue of an image by a rotation of its colours about the grey axis; other bands stay as they are.
+
+    Unlike a turn of the H of HSV it is linear, and cheap: it keeps the mean of the three bands and leaves grey pixels
+    grey, whatever the range of values. By Rodrigues' formula about (1, 1, 1) / sqrt(3).
+
+    Args:
+        image: C x H x W, values of any range.
+        colours: Places of the red, the green and the blue band.
+        angle: Radians; a third of a circle turns red into green, green into blue and blue into red.
+
+    Returns:
+        A new tensor of the same shape.
+    """
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    turn = math.cos(angle) * np.eye(3) + (1 - math.cos(angle)) / 3 + math.sin(angle) * cross
+    matrix = np.eye(len(image))
+    matrix[np.ix_(colours, colours)] = turn
+    return (torch.from_numpy(matrix).to(image.dtype) @ image.flatten(1)).view(image.shape)
 
 
 @dataclass(frozen=True)
@@ -122,6 +148,50 @@ class PublishedDraw:
         return cls(hue * shifted, saturation * shifted, value * shifted, channel, blur)
 
 
+def _step(x: Tensor) -> Tensor:
+    """1 where x > 0, else 0, in place. Comparisons and choices by masks are many times slower on a CPU."""
+    return x.mul_(1e30).clamp_(0, 1)
+
+
+def _hue(red: Tensor, green: Tensor, blue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hue in sixths of a circle (0..6; 0 for grey), largest and smallest value of three H x W bands.
+
+    The three bands are sorted in two steps, and each swap moves where the circle is counted from.
+    """
+    high, low = torch.maximum(green, blue), torch.minimum(green, blue)
+    middle, largest = torch.minimum(red, high), torch.maximum(red, high)
+    smallest = torch.minimum(middle, low)
+    blue_leads, red_trails = _step(blue - green), _step(high - red)
+    # Green before blue behind red: 0; blue before green behind red: -6; behind them both red: -2 and 4.
+    start = red_trails.mul_(blue_leads.mul(12).sub_(2)).sub_(blue_leads, alpha=6)
+    chroma = (largest - smallest).clamp_min_(1e-12)
+    return middle.sub_(low).div_(chroma).add_(start).abs_(), largest, smallest
+
+
+def shift_hsv(image: Tensor, hue: float, saturation: float, value: float) -> Tensor:
+    """Shift hue, saturation and value of an image (the hexcone of Smith 1978).
+
+    Args:
+        image: Red, green and blue, 3 x H x W, 0..1.
+        hue: Degrees, which wrap.
+        saturation: Added, the sum clipped to 0..1.
+        value: Added, the sum clipped to 0..1.
+
+    Returns:
+        A new tensor, 3 x H x W, 0..1.
+    """
+    angle, largest, smallest = _hue(*image)
+    angle.add_(hue / 60 % 6)
+    angle.sub_(_step(angle - 6), alpha=6)
+    strength = (largest - smallest).div_(largest + 1e-8).add_(saturation).clamp_(0, 1)
+    largest.add_(value).clamp_(0, 1)
+    chroma = strength.mul_(largest)
+    largest.sub_(chroma)
+    # How far each band reaches from the smallest value to the largest, by its distance from the middle of its reach.
+    shares = torch.stack([(angle - 3).abs_().sub_(1), *(2 - (angle - middle).abs_() for middle in (2, 4))])
+    return shares.clamp_(0, 1).mul_(chroma).add_(largest)
+
+
 def published(image: Tensor, draw: PublishedDraw, clip: float) -> Tensor:
     """Apply the published changes to one image, SAR as well as optical.
 
@@ -142,11 +212,7 @@ def published(image: Tensor, draw: PublishedDraw, clip: float) -> Tensor:
         if len(image) < 3:
             share = (share + draw.value).clamp(0, 1)
         else:
-            hsv = kornia.color.rgb_to_hsv(share[:3])
-            hue = (hsv[0] + np.deg2rad(draw.hue)) % (2 * np.pi)
-            saturation = (hsv[1] + draw.saturation).clamp(0, 1)
-            value = (hsv[2] + draw.value).clamp(0, 1)
-            share = torch.cat([kornia.color.hsv_to_rgb(torch.stack([hue, saturation, value])), share[3:]])
+            share[:3] = shift_hsv(share[:3], draw.hue, draw.saturation, draw.value)
         image = share * (2 * clip) - clip
     if draw.channel is not None:
         image = image[draw.channel % len(image)].expand(image.shape)

@@ -15,11 +15,13 @@ from tmcnet.config.pretraining import VARIANTS
 from tmcnet.config.training import Variant
 from tmcnet.dataset.correspondence import IntArray, View, draw_patches, patch_range
 from tmcnet.dataset.loading import Tile
-from tmcnet.dataset.photometric import PublishedDraw, corrected, published
+from tmcnet.dataset.photometric import PublishedDraw, corrected, published, turn_hue
 from tmcnet.seeding import derive_seed, generator
 
 CROP_TRIES = 5
 VIEW_TRIES = 10
+COLOURS = ("red", "green", "blue")
+"""Names of the bands whose hue may turn."""
 RATIO = (3 / 4, 4 / 3)
 """Range of the width of a crop over its height."""
 SMOOTHED_FROM = 1.25
@@ -93,23 +95,33 @@ def draw_views(
 
 def render(image: Tensor, view: View) -> Tensor:
     """Cut a view out of C x H x W: crop, bilinear resize (smoothed where it shrinks much), flips, quarter turns."""
-    crop = image[:, view.top : view.top + view.height, view.left : view.left + view.width].contiguous()
+    return _laid(_cut(image, view), view)
+
+
+def _cut(image: Tensor, view: View) -> Tensor:
+    """The view but for the transposition that `_laid` makes, in memory of its own."""
+    crop = image[:, view.top : view.top + view.height, view.left : view.left + view.width]
+    # Two quarter turns are both flips; one and three are one of them before a transposition. The crop is flipped and
+    # not the view, since it has to be copied anyway.
+    flips = view.flip_x ^ (view.turns in (2, 3)), view.flip_y ^ (view.turns in (1, 2))
+    crop = crop.flip([axis for axis, wanted in zip((-1, -2), flips, strict=True) if wanted])
     shrinks = max(view.height, view.width) > SMOOTHED_FROM * view.size
     # Bands as images of one channel: torch resizes those more than twice as fast on a CPU.
     size = (view.size, view.size)
-    out = F.interpolate(crop[:, None], size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0]
-    flipped = [axis for axis, wanted in ((-1, view.flip_x), (-2, view.flip_y)) if wanted]
-    if flipped:
-        out = out.flip(flipped)
-    return out.rot90(-view.turns, (-2, -1)) if view.turns else out
+    return F.interpolate(crop[:, None], size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0]
+
+
+def _laid(cut: Tensor, view: View) -> Tensor:
+    """A cut as the view lies. What changes pixels comes before: it is faster along memory, and does not mind."""
+    return cut.mT if view.turns % 2 else cut
 
 
 class ViewMaker:
-    """Makes the views of a step's tiles; what it draws depends on the seed, the step and the tiles' names alone.
+    """Makes the views of a step's tiles; what it draws depends on the seed, the step and each tile's name and slot.
 
     All modalities share the geometry of a view. The published photometric changes (`reference`) are of view 2 only
     and the same for all of them. Those by sensor (`corrected`) change both views, each image on its own and as its
-    sensor allows.
+    sensor allows: hue turns where the optical bands `red`, `green` and `blue` are there by name.
 
     Args:
         config: Sizes and seed.
@@ -130,29 +142,33 @@ class ViewMaker:
         self.config, self.sensors, self.variant, self.clip = config, sensors, variant, clip
         own = VARIANTS[variant].photometric_by_sensor
         self.by_sensor = own if photometric_by_sensor is None else photometric_by_sensor
+        bands = sensors.optical.bands
+        coloured = sensors.optical.kind == "reflectance" and set(COLOURS) <= set(bands)
+        self.colours = [bands.index(name) for name in COLOURS] if coloured else []
 
-    def __call__(self, tiles: Sequence[Tile], step: int) -> ViewBatch:
-        """Make the views of a batch.
+    def __call__(self, tiles: Sequence[Tile], step: int, slots: Sequence[int] | None = None) -> ViewBatch:
+        """Make the views of a batch, or of a share of it.
 
         Args:
-            tiles: The tiles of the step; a tile that comes twice gets different views.
+            tiles: The tiles; a tile that comes twice in a batch gets different views.
             step: Step, counted from 0.
+            slots: Places of the tiles in the batch of the step; None: these tiles are all of it.
         """
         seed = self.config.seed
-        noise = torch.Generator().manual_seed(derive_seed(seed, "speckle", step))
         tile, side = tiles[0], self.config.crop_size
         # Written view by view: memory for all images and then for their batches took more time than the changes.
         views = [torch.empty(len(tiles), len(x), side, side) for x in tile.images for _ in range(2)]
         corners: list[tuple[IntArray, IntArray]] = []
-        for slot, tile in enumerate(tiles):
+        for row, (slot, tile) in enumerate(zip(slots or range(len(tiles)), tiles, strict=True)):
             rng = generator(seed, "views", tile.name, step, slot)
             pair = draw_views(rng, tile.optical.shape[1], tile.optical.shape[2], self.config, self.variant)
             size, count, distance = self.config.patch_size, self.config.patches, self.config.patch_distance
             corners.append(draw_patches(rng, *pair, size, count, distance))
-            cuts = (render(image, view) for image in tile.images for view in pair)
+            cuts = (_cut(image, view) for image in tile.images for view in pair)
+            noise = torch.Generator().manual_seed(derive_seed(seed, "speckle", tile.name, step, slot))
             changed = self._own(cuts, rng, noise) if self.by_sensor else self._published(cuts, rng)
-            for batch, image in zip(views, changed, strict=True):
-                batch[slot] = image
+            for batch, image, view in zip(views, changed, pair * len(tile.images), strict=True):
+                batch[row] = _laid(image, view)
         optical, sar, *further = zip(views[::2], views[1::2], strict=True)
         corners1, corners2 = (torch.from_numpy(np.stack(column)) for column in zip(*corners, strict=True))
         names = [tile.name for tile in tiles]
@@ -166,6 +182,10 @@ class ViewMaker:
 
     def _own(self, cuts: Iterable[Tensor], rng: np.random.Generator, noise: torch.Generator) -> Iterator[Tensor]:
         """Changes of each of optical 1, 2, SAR 1, 2, and so on, on its own, as its sensor allows."""
+        strength, hue = self.config.photometric, np.deg2rad(self.config.hue)
         kinds = [sensor.kind for sensor in self.sensors.modalities.values() for _ in range(2)]
-        for cut, kind in zip(cuts, kinds, strict=True):
-            yield corrected(cut, kind, rng, noise, self.clip, self.config.photometric)
+        for place, (cut, kind) in enumerate(zip(cuts, kinds, strict=True)):
+            image = cut
+            if place < 2 and self.colours:
+                image = turn_hue(cut, self.colours, strength * rng.uniform(-hue, hue))
+            yield corrected(image, kind, rng, noise, self.clip, strength)

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
+from tmcnet.model.replicate import ReplicateConv2d
 
 LAYERS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
     "resnet18": ((2, 2, 2, 2), False),
@@ -41,6 +42,8 @@ def convolution(
     inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, padding: Padding = "replicate"
 ) -> nn.Conv2d:
     """A convolution without bias whose map is as large as its input, but for the stride."""
+    if kernel == 3 and stride == 1 and padding == "replicate":
+        return ReplicateConv2d(inputs, outputs, dilation)
     width = dilation * (kernel // 2)
     mode = padding if width else "zeros"
     return nn.Conv2d(inputs, outputs, kernel, stride, width, dilation, bias=False, padding_mode=mode)

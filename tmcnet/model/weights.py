@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tmcnet.config.training import LoadParts
 from tmcnet.errors import InputError, Problem, TrainingError
+from tmcnet.model.published import SUFFIXES, read_published
 
 PARTS: dict[str, tuple[str, ...]] = {
     "backbone": ("backbone_",),
@@ -44,17 +45,20 @@ def save_weights(path: Path, state: Mapping[str, Tensor], header: Mapping[str, A
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of `save_weights`.
+    """Read a file of `save_weights`, or a checkpoint of the published code.
 
     Args:
-        path: The file.
+        path: The file; `.pth`, `.pt` and `.tar` are taken for checkpoints of the published code.
 
     Returns:
-        The tensors by name, on the CPU, and the header.
+        The tensors by name, on the CPU, and the header; that of a checkpoint says no more than its kind and origin.
 
     Raises:
-        InputError: If the file is missing, is no safetensors file or lacks this project's header.
+        InputError: If the file is missing, is no safetensors file, lacks this project's header, or is a checkpoint
+            of other networks.
     """
+    if path.suffix in SUFFIXES:
+        return read_published(path), {"kind": "encoder", "origin": "published code"}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the handle is no mapping
@@ -62,7 +66,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError as error:
         raise InputError(Problem(str(path), "the file does not exist", "Check the path of these weights.")) from error
     except (SafetensorError, OSError) as error:
-        remedy = "Give a safetensors file written by this project; other formats are not loaded."
+        remedy = "Give a safetensors file of this project, or a checkpoint of the published code named `.pth`."
         raise InputError(Problem(str(path), f"cannot be read as safetensors ({error})", remedy)) from error
     except json.JSONDecodeError:
         header = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -27,9 +27,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The sentences that a reader in a hurry should take home."""
+    """What a reader in a hurry should take home: one sentence, and those that it rests on."""
 
     kind: ClassVar[str] = "verdict"
+    lead: str
     sentences: Sequence[str]
 
 
@@ -85,6 +86,24 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Switch:
+    """Charts of which one is shown at a time, by what the reader chooses; `chosen` is shown first.
+
+    Attributes:
+        name: Unique on the page.
+        label: What is chosen.
+        panels: Names of the choices, and their charts; the style sheet knows eight of them at most.
+        chosen: Number of the first choice, from 0.
+    """
+
+    kind: ClassVar[str] = "switch"
+    name: str
+    label: str
+    panels: Sequence[tuple[str, Figure]]
+    chosen: int = 0
+
+
+@dataclass(frozen=True)
 class Picture:
     """One raster image with its title; `uri` is a `data:` address."""
 
@@ -98,12 +117,23 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side under one caption; `wide` gives each more room."""
+    """Pictures side by side under one caption.
+
+    Attributes:
+        caption: What is to be seen.
+        pictures: In the order shown.
+        wide: Give each more room.
+        compare: Numbers, from 0, of the pictures that lie left and right when all are laid over each other, to be
+            swiped and zoomed; None for pictures that do not show the same place.
+        open: Lay them over each other without being asked.
+    """
 
     kind: ClassVar[str] = "gallery"
     caption: str
     pictures: Sequence[Picture]
     wide: bool = False
+    compare: tuple[int, int] | None = None
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +173,7 @@ class Table:
         rows: Cells as shown.
         numeric: Numbers of the columns set flush right.
         frame: The same with full precision, for the CSV file; None: as shown.
+        links: Web addresses by the number of their row; they lead from its first cell.
     """
 
     kind: ClassVar[str] = "table"
@@ -153,9 +184,21 @@ class Table:
     numeric: frozenset[int] = frozenset()
     heads: int = 1
     frame: pd.DataFrame | None = None
+    links: Mapping[int, str] = field(default_factory=dict)
 
 
-Block = Text | Verdict | Note | Heading | Facts | Figure | Row | Gallery | Legend | Details | Code | Table
+@dataclass(frozen=True)
+class Link:
+    """A web address on a line of its own."""
+
+    kind: ClassVar[str] = "link"
+    text: str
+    address: str
+
+
+Block = (
+    Text | Verdict | Note | Heading | Facts | Figure | Row | Switch | Gallery | Legend | Details | Code | Table | Link
+)
 
 
 @dataclass
@@ -165,6 +208,16 @@ class Section:
     id: str
     title: str
     blocks: list[Block] = field(default_factory=list)
+
+    def charts(self) -> Iterator[Figure]:
+        """Every chart, those inside other blocks included."""
+        for block in self.blocks:
+            if isinstance(block, Figure):
+                yield block
+            elif isinstance(block, Row):
+                yield from block.figures
+            elif isinstance(block, Switch):
+                yield from (chart for _, chart in block.panels)
 
 
 def number_text(value: float, digits: int = 3, *, sign: bool = False) -> str:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from tmcnet import __version__
 from tmcnet.config import Config
-from tmcnet.report import sections_data, sections_maps, sections_record, sections_scores
-from tmcnet.report.blocks import Figure, Row, Section, Table
+from tmcnet.report import sections_ablations, sections_data, sections_maps, sections_record, sections_scores
+from tmcnet.report.blocks import Section, Table
 from tmcnet.report.imagery import Painter
 from tmcnet.report.page import render_page
 from tmcnet.report.results import Results
+
+LARGEST = 15_000_000
+"""Bytes that the page must stay below."""
+_DETAILS = (1.0, 0.7, 0.5, 0.35, 0.2)
+"""Shares of the usual side of pictures, tried in turn until the page is light enough."""
 
 
 def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) -> None:
@@ -30,43 +36,72 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
     found = Results(results, config)
     folder = results / "report"
     shutil.rmtree(folder, ignore_errors=True)
-    painter = Painter(found, folder / "figures")
-    sections = [
-        sections_record.summary(found),
-        sections_data.inventory(found),
-        sections_data.alignment(found),
-        sections_data.tiles(found),
-        sections_data.splits(found),
-        sections_scores.pretrain(found),
-        sections_scores.finetune(found),
-        sections_scores.scores(found),
-        sections_scores.classes(found),
-        sections_scores.calibration(found),
-        sections_maps.maps(found, painter),
-        sections_maps.extremes(found),
-        sections_record.time(found),
-        sections_record.reproduce(found, provenance),
-        sections_record.reading(),
-    ]
-    save_files(sections, folder)
+    before, between, after = _without_pictures(found, provenance)
     subtitle = f"Data set {config.name}, made with tmcnet {__version__}"
-    text = render_page(config.report.title, subtitle, sections)
+
+    def page(detail: float) -> tuple[list[Section], str]:
+        painter = Painter(found, folder / "figures", detail)
+        maps, extremes = sections_maps.maps(found, painter), sections_maps.extremes(found, painter)
+        alignment = sections_data.alignment(found, painter)
+        sections = [*before, alignment, *between, maps, extremes, *after]
+        return sections, render_page(config.report.title, subtitle, sections)
+
+    sections, text = light_enough(page)
+    save_files(sections, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.replace(out)
 
 
+def _without_pictures(found: Results, provenance: dict[str, str]) -> tuple[list[Section], ...]:
+    """Sections before the alignment, between it and the maps, and after the maps."""
+    return (
+        [sections_record.summary(found), sections_data.inventory(found)],
+        [
+            sections_data.tiles(found),
+            sections_data.splits(found),
+            sections_scores.pretrain(found),
+            sections_scores.finetune(found),
+            sections_scores.scores(found),
+            sections_ablations.ablations(found),
+            sections_scores.classes(found),
+            sections_scores.calibration(found),
+        ],
+        [
+            sections_record.time(found),
+            sections_record.reproduce(found, provenance),
+            sections_record.reading(),
+        ],
+    )
+
+
+def light_enough(
+    page: Callable[[float], tuple[list[Section], str]], largest: int = LARGEST
+) -> tuple[list[Section], str]:
+    """The page with the sharpest pictures that keep it below `largest` bytes, or with the smallest there are.
+
+    Args:
+        page: Makes sections and text with pictures of a share of their usual side.
+        largest: In bytes.
+    """
+    for detail in _DETAILS:
+        sections, text = page(detail)
+        if len(text.encode()) < largest:
+            break
+    return sections, text
+
+
 def save_files(sections: list[Section], folder: Path) -> None:
     """Write every chart as SVG and every table as CSV."""
     for name in ("figures", "tables"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    blocks = [b for section in sections for b in section.blocks]
-    for block in [*blocks, *(f for b in blocks if isinstance(b, Row) for f in b.figures)]:
-        if isinstance(block, Figure):
-            (folder / "figures" / f"{block.name}.svg").write_text(str(block.svg), encoding="utf-8")
-        elif isinstance(block, Table):
-            _save_table(block, folder / "tables" / f"{block.name}.csv")
+    for section in sections:
+        for chart in section.charts():
+            (folder / "figures" / f"{chart.name}.svg").write_text(str(chart.svg), encoding="utf-8")
+        for block in section.blocks:
+            if isinstance(block, Table):
+                _save_table(block, folder / "tables" / f"{block.name}.csv")
 
 
 def _save_table(table: Table, path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,21 +21,15 @@ if TYPE_CHECKING:
 Matrix = npt.NDArray[np.float64]
 
 
-def label_efficiency(results: Results, metrics: Sequence[str], name: str) -> Figure:
-    """Scores against the labels used, one panel a metric, one line a network and start, with known intervals."""
-    across = min(2, len(metrics))
-    down = math.ceil(len(metrics) / across)
-    legend = 0.13 * len(results.scores.series)
-    with canvas(7.6 if across == 1 else 8.8, (3.6 if across == 1 else 2.8) * down + legend, down, across) as figure:
-        for ax, metric in zip(figure.axes, metrics, strict=False):
-            _efficiency_panel(ax, results, metric)
-        for ax in figure.axes[len(metrics) :]:
-            ax.set_axis_off()
-        for ax in figure.axes[max(0, len(metrics) - across) : len(metrics)]:
-            ax.set_xlabel(_labels_axis(results))
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+def label_efficiency(results: Results, metric: str, name: str) -> Figure:
+    """One score against the labels used, one line a network and start, with known intervals."""
+    with canvas(7.6, 3.6 + 0.13 * len(results.scores.series)) as figure:
+        ax = figure.axes[0]
+        _efficiency_panel(ax, results, metric)
+        ax.set_xlabel(_labels_axis(results))
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         svg = render(figure, name)
-    return Figure(name, svg, _efficiency_caption(results, metrics), _efficiency_alt(results, metrics))
+    return Figure(name, svg, _efficiency_caption(results, metric), _efficiency_alt(results, metric))
 
 
 def _labels_axis(results: Results) -> str:
@@ -73,24 +65,23 @@ def _line(ax: Axes, x: list[float], estimates: list[Estimate], style: dict[str, 
     ax.vlines(x, low, high, color=style["color"], linewidth=1.3, alpha=0.8)
 
 
-def _efficiency_caption(results: Results, metrics: Sequence[str]) -> str:
+def _efficiency_caption(results: Results, metric: str) -> str:
     level = f"{results.config.evaluate.confidence * 100:g} %"
-    what = sentence_case(METRIC_LONG[metrics[0]]) if len(metrics) == 1 else "Scores"
-    text = f"{what} on the test part against the labels used: means over runs; bars are {level} intervals."
-    if "oa" in metrics and results.majority:
+    what = sentence_case(METRIC_LONG[metric])
+    text = f"{what} on the test part against the labels used: means over runs"
+    text += "." if metric == "ece" else f"; bars are {level} intervals."
+    if metric == "oa" and results.majority:
         name, share = results.majority
         text += f" The dashed line is what always guessing the commonest class, {name}, would score ({share:.3f})."
     return text
 
 
-def _efficiency_alt(results: Results, metrics: Sequence[str]) -> str:
-    text = []
-    for metric in metrics:
-        text.append(f"Line chart of {METRIC_NAMES[metric]} against the labels used.")
-        for series in results.scores.series:
-            known = [(f, e) for f in results.scores.budgets if (e := results.scores.estimate(series, f, metric))]
-            means = ", ".join(f"{number_text(e.mean)} with {labels_text(f)}" for f, e in known)
-            text.append(f"{series.label}: {means}.")
+def _efficiency_alt(results: Results, metric: str) -> str:
+    text = [f"Line chart of {METRIC_NAMES[metric]} against the labels used."]
+    for series in results.scores.series:
+        known = [(f, e) for f in results.scores.budgets if (e := results.scores.estimate(series, f, metric))]
+        means = ", ".join(f"{number_text(e.mean)} with {labels_text(f)}" for f, e in known)
+        text.append(f"{series.label}: {means}.")
     return " ".join(text)
 
 

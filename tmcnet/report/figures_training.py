@@ -28,6 +28,8 @@ TITLES = {
     "effective_rank_sar": "effective rank, SAR",
     "positive_similarity": "similarity of positives",
     "hardest_negative_similarity": "similarity of hardest negatives",
+    "retrieval_optical": "retrieval, optical views",
+    "retrieval_sar": "retrieval, SAR views",
     "retrieval_optical_to_sar": "retrieval, optical to SAR",
     "retrieval_sar_to_optical": "retrieval, SAR to optical",
     "gradient_norm": "gradient norm",
@@ -67,7 +69,7 @@ def pretraining(curves: dict[str, pd.DataFrame], colors: dict[str, str], name: s
         svg = render(figure, name)
     caption = (
         "Pre-training by step. An effective rank that falls towards 1 would mean that the embeddings collapse; "
-        "retrieval is the share of pairs in which the matching image of the other sensor is the nearest."
+        "retrieval is the share of places whose other view, or whose image by the other sensor, is the nearest."
     )
     return Figure(name, svg, caption, f"Small line charts of {', '.join(columns)} by step for {', '.join(curves)}.")
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from tmcnet.config import IGNORE, Run
-from tmcnet.errors import InputError
 from tmcnet.report.blocks import Gallery, Picture, labels_text, number_text
 from tmcnet.report.palette import Series
 from tmcnet.report.pictures import (
     Ids,
-    Limits,
     Rgb,
     data_uri,
     encode,
@@ -24,14 +21,14 @@ from tmcnet.report.pictures import (
     paint_confidence,
     paint_errors,
     shown_bands,
+    shrink,
     stretch,
 )
 from tmcnet.report.results import Results
+from tmcnet.report.thinning import Box, read_classes, read_thinned, read_thinned_classes, thin
 
-Box = tuple[int, int, int, int]
-LONGEST = 700
-_TILE_SIDE = 256
-_STRIP = 256
+SCENE_SIDE, TILE_SIDE, ALIGNMENT_SIDE = 1024, 256, 1300
+"""Longest side in pixels of the pictures of whole scenes, of tiles and of alignments."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,22 @@ class Place:
     tile: str
     scene: str
     box: Box
+
+
+@dataclass(frozen=True)
+class Mapper:
+    """What draws maps: a run of the sweep, or a model from elsewhere (`maps.models`), which has no scores here."""
+
+    name: str
+    run: Run | None = None
+
+    @property
+    def label(self) -> str:
+        """Name for readers."""
+        if self.run is None:
+            return f"{self.name}, from elsewhere"
+        label = Series(self.run.network, self.run.variant, self.run.method).label
+        return f"{label}, {labels_text(self.run.budget)}"
 
 
 def places(results: Results, tiles: Iterable[str]) -> list[Place]:
@@ -61,12 +74,18 @@ class Painter:
     Args:
         results: The results folder.
         folder: Where picture files go.
+        detail: Share of the usual side that pictures may have, in 0..1; less makes a lighter page.
     """
 
-    def __init__(self, results: Results, folder: Path) -> None:
+    def __init__(self, results: Results, folder: Path, detail: float = 1.0) -> None:
         self.results = results
         self.folder = folder
+        self.detail = detail
         folder.mkdir(parents=True, exist_ok=True)
+
+    def side(self, usual: int) -> int:
+        """Longest side of a picture in pixels, of what it usually is."""
+        return max(1, round(usual * self.detail))
 
     def picture(self, image: Rgb, file: str, title: str, alt: str, *, photo: bool) -> Picture:
         """Write a picture as a file and wrap it for the page."""
@@ -75,85 +94,121 @@ class Painter:
         height, width = image.shape[:2]
         return Picture(title, alt, data_uri(content, ending), width, height, smooth=photo)
 
-    def sensor(self, kind: str, path: Path, limits: Limits | None = None) -> tuple[Rgb, Limits] | None:
-        """Picture of a sensor's raster, thinned to at most `LONGEST` pixels; None where there is no file."""
+    def alignment(self, scene: str, title: str, alt: str) -> Picture | None:
+        """The picture that the alignment of a scene left behind; None where there is none."""
+        path = self.results.root / "scenes" / scene / "alignment.png"
         if not path.exists():
             return None
-        config = getattr(self.results.config.sensors, kind)
-        image = read_thinned(path)[shown_bands(config)]
-        used = limits or limits_of(image)
-        return stretch(image, used), used
+        content, ending, width, height = shrink(path.read_bytes(), self.side(ALIGNMENT_SIDE))
+        return Picture(title, alt, data_uri(content, ending), width, height)
 
-    def map_path(self, scene: str, run: Run, *, confidence: bool = False) -> Path:
-        """The map of a scene by a run."""
-        return self.results.root / "maps" / scene / f"{run.name}{'_confidence' if confidence else ''}.tif"
+    def sensors(
+        self, raster_of: Callable[[str], Path], name: str, file: str, longest: int, box: Box | None = None
+    ) -> list[Picture]:
+        """Pictures of what there is of all modalities.
 
-    def example(self, place: Place, run: Run) -> Gallery | None:
-        """One tile side by side: both sensors, label, prediction, error and confidence; None without its files."""
-        root, file = self.results.root / "tiles", f"tile_{place.tile}"
-        guess = read_classes(self.map_path(place.scene, run), place.box)
-        label = read_classes(root / "label" / f"{place.tile}.tif")
+        Args:
+            raster_of: Where the raster of a sensor lies.
+            name: Name of the tile or scene.
+            file: How the names of the picture files begin.
+            longest: Longest side in pixels.
+            box: Window of the rasters; None for all.
+        """
+        pictures = []
+        for kind, title in self.sensor_titles().items():
+            path = raster_of(kind)
+            if path.exists():
+                image = read_thinned(path, longest, box)[shown_bands(self.results.config.sensors.modalities[kind])]
+                shown = stretch(image, limits_of(image))
+                pictures.append(self.picture(shown, f"{file}_{kind}", title, f"{title} image of {name}", photo=True))
+        return pictures
+
+    def map_path(self, scene: str, mapper: Mapper, *, confidence: bool = False) -> Path:
+        """The map of a scene."""
+        return self.results.root / "maps" / scene / f"{mapper.name}{'_confidence' if confidence else ''}.tif"
+
+    def example(self, place: Place, mapper: Mapper, note: str = "") -> Gallery | None:
+        """One tile side by side: both sensors, label, prediction, error and confidence; None without its files.
+
+        Args:
+            place: The tile.
+            mapper: What drew the map.
+            note: What else to say of the tile.
+        """
+        side = self.side(TILE_SIDE)
+        guess = read_classes(self.map_path(place.scene, mapper), place.box)
+        store = self.results.store
+        window = store.window(place.tile)
+        label = read_classes(store.path("label", place.tile), window)
         if guess is None or label is None or guess.shape != label.shape:
             return None
-        pictures = []
-        for kind, title in self.sensor_titles().items():
-            shown = self.sensor(kind, root / kind / f"{place.tile}.tif")
-            if shown is not None:
-                alt = f"{title} image of tile {place.tile}"
-                pictures.append(self.picture(shown[0], f"{file}_{kind}", title, alt, photo=True))
-        classes = self.results.classes
-        known = (label != IGNORE) & (guess != IGNORE)
-        right = float((label == guess)[known].mean()) if known.any() else float("nan")
-        maps = {
-            "label": (
-                "Label",
-                thin(paint_classes(label, classes)),
-                f"Label of tile {place.tile}: {self.shares(label)}",
-            ),
-            "prediction": ("Prediction", thin(paint_classes(guess, classes)), f"Prediction: {self.shares(guess)}"),
-            "error": (
-                "Error",
-                thin(paint_errors(label, guess)),
-                f"Errors: {number_text(100 * right, 0)} % of the pixels right",
-            ),
-        }
-        sure = read_classes(self.map_path(place.scene, run, confidence=True), place.box)
+        file = f"tile_{place.tile}"
+        pictures = self.sensors(lambda kind: store.path(kind, place.tile), place.tile, file, side, window)
+        pictures.append(self.classes(thin(label, side), f"{file}_label", "Label"))
+        left = len(pictures)
+        pictures.append(self.classes(thin(guess, side), f"{file}_prediction", "Prediction"))
+        pictures.append(self.errors(thin(label, side), thin(guess, side), f"{file}_error", "Error"))
+        sure = read_classes(self.map_path(place.scene, mapper, confidence=True), place.box)
         if sure is not None:
-            mean = float(sure[sure != IGNORE].mean()) if (sure != IGNORE).any() else float("nan")
-            alt = f"Confidence, {number_text(mean, 0)} % on average"
-            maps["confidence"] = ("Confidence", thin(paint_confidence(sure)), alt)
-        for kind, (title, image, alt) in maps.items():
-            pictures.append(self.picture(image, f"{file}_{kind}", title, alt, photo=False))
-        caption = f"Tile {place.tile}: {number_text(100 * right, 1)} % of the labelled pixels right."
-        return Gallery(caption, pictures)
+            pictures.append(self.confidence(thin(sure, side), f"{file}_confidence", "Confidence"))
+        right = _right(label, guess)
+        caption = f"Tile {place.tile}: {number_text(100 * right, 1)} % of the labelled pixels right.{note}"
+        return Gallery(caption, pictures, compare=(0, left))
 
-    def overview(self, scene: str, runs: list[Run]) -> Gallery | None:
-        """One whole scene: both sensors, label where there is one, and the map of each run; None without maps."""
-        pictures = []
-        for kind, title in self.sensor_titles().items():
-            shown = self.sensor(kind, self.results.root / "scenes" / scene / f"{kind}.tif")
-            if shown is not None:
-                pictures.append(
-                    self.picture(shown[0], f"scene_{scene}_{kind}", title, f"{title} image of {scene}", photo=True)
-                )
-        paths = [("Label", "label", self.results.root / "scenes" / scene / "label.tif")]
-        for run in runs:
-            title = f"{Series(run.network, run.variant, run.method).label}, {labels_text(run.budget)}"
-            paths.append((title, run.name, self.map_path(scene, run)))
-        drawn = 0
-        for title, file, path in paths:
-            ids = read_thinned_classes(path)
-            if ids is not None:
-                drawn += file != "label"
-                alt = f"{title}, scene {scene}: {self.shares(ids)}"
-                image = paint_classes(ids, self.results.classes)
-                pictures.append(self.picture(image, f"scene_{scene}_{file}", title, alt, photo=False))
-        return Gallery(f"Scene {scene}", pictures, wide=True) if drawn else None
+    def overview(self, scene: str, mappers: Sequence[Mapper], *, opened: bool = False) -> Gallery | None:
+        """One whole scene: both sensors, label where there is one, and maps; None without maps.
+
+        Args:
+            scene: Name of the scene.
+            mappers: What drew its maps; error and confidence are shown of the first.
+            opened: Lay the pictures over each other without being asked.
+        """
+        side, file = self.side(SCENE_SIDE), f"scene_{scene}"
+        folder = self.results.root / "scenes" / scene
+        pictures = self.sensors(lambda kind: folder / f"{kind}.tif", scene, file, side)
+        label = read_thinned_classes(folder / "label.tif", side)
+        if label is not None:
+            pictures.append(self.classes(label, f"{file}_label", "Label"))
+        before = len(pictures)
+        for mapper in mappers:
+            guess = read_thinned_classes(self.map_path(scene, mapper), side)
+            if guess is None:
+                continue
+            first = len(pictures) == before
+            pictures.append(self.classes(guess, f"{file}_{mapper.name}", mapper.label))
+            if first and label is not None and label.shape == guess.shape:
+                title = f"Error: {mapper.label}"
+                pictures.append(self.errors(label, guess, f"{file}_{mapper.name}_error", title))
+            sure = read_thinned_classes(self.map_path(scene, mapper, confidence=True), side) if first else None
+            if sure is not None:
+                title = f"Confidence: {mapper.label}"
+                pictures.append(self.confidence(sure, f"{file}_{mapper.name}_confidence", title))
+        if len(pictures) == before:
+            return None
+        return Gallery(f"Scene {scene}.", pictures, wide=True, compare=(0, before), open=opened)
+
+    def classes(self, ids: Ids, file: str, title: str) -> Picture:
+        """Picture of class ids."""
+        image = paint_classes(ids, self.results.classes)
+        return self.picture(image, file, title, f"{title}: {self.shares(ids)}", photo=False)
+
+    def errors(self, label: Ids, guess: Ids, file: str, title: str) -> Picture:
+        """Picture of right and wrong pixels."""
+        alt = f"{title}: {number_text(100 * _right(label, guess), 0)} % of the labelled pixels right"
+        return self.picture(paint_errors(label, guess), file, title, alt, photo=False)
+
+    def confidence(self, percent: Ids, file: str, title: str) -> Picture:
+        """Picture of confidence."""
+        known = percent[percent != IGNORE]
+        alt = f"{title}: {number_text(float(known.mean()) if known.size else float('nan'), 0)} % on average"
+        return self.picture(paint_confidence(percent), file, title, alt, photo=False)
 
     def sensor_titles(self) -> dict[str, str]:
-        """What the two sensors are called on the page."""
+        """What the modalities are called on the page."""
         second = {"backscatter": "SAR", "elevation": "Elevation", "reflectance": "Second sensor"}
-        return {"optical": "Optical", "sar": second[self.results.config.sensors.sar.kind]}
+        sensors = self.results.config.sensors
+        further = {name: name.replace("_", " ").capitalize() for name in sensors.further}
+        return {"optical": "Optical", "sar": second[sensors.sar.kind], **further}
 
     def shares(self, ids: Ids) -> str:
         """The commonest classes of a map in words."""
@@ -165,44 +220,7 @@ class Painter:
         )
 
 
-def thin(image: Rgb, longest: int = _TILE_SIDE) -> Rgb:
-    """Every n-th pixel, so that no side is longer than `longest`."""
-    step = -(-max(image.shape[:2]) // longest)
-    return image[::step, ::step]
-
-
-def read_thinned(path: Path, longest: int = LONGEST) -> npt.NDArray[np.float32]:
-    """Every n-th pixel of a raster, C x H x W with NaN for no data; read in strips, so it need not fit in memory."""
-    from tmcnet.raster.io import read_float, read_grid
-
-    grid = read_grid(path)
-    step = -(-max(grid.height, grid.width) // longest)
-    strip = max(_STRIP // step, 1) * step
-    parts = []
-    for row in range(0, grid.height, strip):
-        window = (row, 0, min(strip, grid.height - row), grid.width)
-        parts.append(read_float(path, window)[:, ::step, ::step])
-    return np.concatenate(parts, axis=1)
-
-
-def read_thinned_classes(path: Path, longest: int = LONGEST) -> Ids | None:
-    """Every n-th pixel of a raster of class ids; None where there is no readable file."""
-    if not path.exists():
-        return None
-    try:
-        values = read_thinned(path, longest)[0]
-    except InputError:
-        return None
-    return np.where(np.isfinite(values), values, IGNORE).astype(np.uint8)
-
-
-def read_classes(path: Path, box: Box | None = None) -> Ids | None:
-    """Class ids or confidences of a window; None where there is no readable file."""
-    from tmcnet.raster.io import read_labels
-
-    if not path.exists():
-        return None
-    try:
-        return read_labels(path, box)
-    except InputError:
-        return None
+def _right(label: Ids, guess: Ids) -> float:
+    """Share of the labelled pixels that are right; NaN where none is labelled."""
+    known = (label != IGNORE) & (guess != IGNORE)
+    return float((label == guess)[known].mean()) if known.any() else float("nan")

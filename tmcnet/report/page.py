@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
@@ -13,6 +15,8 @@ from tmcnet.report.blocks import Section
 def render_page(title: str, subtitle: str, sections: list[Section]) -> str:
     """The page as text. Everything that comes from data or config is escaped.
 
+    The browser is told to run the page's own script alone, which it knows by its hash.
+
     Args:
         title: Heading of the page.
         subtitle: Line below it.
@@ -22,4 +26,13 @@ def render_page(title: str, subtitle: str, sections: list[Section]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     style = Markup(here.joinpath("style.css").read_text(encoding="utf-8"))
-    return template.render(title=title, subtitle=subtitle, sections=sections, style=style)
+    script = here.joinpath("viewer.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return template.render(
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        style=style,
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+    )

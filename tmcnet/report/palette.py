@@ -27,6 +27,8 @@ METRIC_LONG = {
     "kappa": "Cohen's kappa",
     "miou": "mean intersection over union (mIoU)",
     "mf1": "mean F1",
+    "boundary_f1": "boundary F1",
+    "ece": "expected calibration error (ECE; low is good)",
 }
 NETWORK_NAMES = {
     "mssnet": "MSSNet",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -66,12 +67,19 @@ def paint_errors(truth: Ids, guess: Ids) -> Rgb:
 
 
 def paint_confidence(percent: Ids) -> Rgb:
-    """Picture of confidence 0..100 (H x W) in the colours of `cividis`; 255 becomes light grey."""
+    """Picture of confidence 0..100 (H x W) in steps of 2 % and the colours of `cividis`; 255 becomes light grey."""
     from matplotlib import colormaps
 
-    values = (colormaps["cividis"](np.clip(percent, 0, 100) / 100)[..., :3] * 255).astype(np.uint8)
+    steps = np.clip(percent, 0, 100) // 2
+    values = (colormaps["cividis"](steps / 50)[..., :3] * 255).astype(np.uint8)
     shown: Rgb = np.where((percent == IGNORE)[..., None], np.array(NO_DATA, np.uint8), values)
     return shown
+
+
+def confidence_colors(percents: Sequence[int]) -> dict[int, tuple[int, int, int]]:
+    """The colours that stand for confidences, for legends."""
+    colors = paint_confidence(np.array([percents], np.uint8))[0].tolist()
+    return {percent: (red, green, blue) for percent, (red, green, blue) in zip(percents, colors, strict=True)}
 
 
 def encode(picture: Rgb, *, photo: bool) -> tuple[bytes, str]:
@@ -81,7 +89,7 @@ def encode(picture: Rgb, *, photo: bool) -> tuple[bytes, str]:
     if photo:
         image.save(buffer, "JPEG", quality=85, optimize=True)
         return buffer.getvalue(), "jpg"
-    image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG")
     return buffer.getvalue(), "png"
 
 

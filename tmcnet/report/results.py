@@ -15,6 +15,7 @@ from tmcnet.config import Config, Run
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.palette import Styles
 from tmcnet.report.scores import Scores
+from tmcnet.store import TileStore
 
 
 class Results:
@@ -29,7 +30,7 @@ class Results:
     def __init__(self, root: Path, config: Config) -> None:
         self.root = root
         self.config = config
-        self.scores = Scores(root)
+        self.scores = Scores(root, config.evaluate)
 
     @cached_property
     def classes(self) -> ClassTable:
@@ -40,6 +41,11 @@ class Results:
         return ClassTable.of((c.name, c.color) for c in self.config.labels.classes)
 
     @cached_property
+    def store(self) -> TileStore:
+        """Where the tiles lie."""
+        return TileStore(self.root / "tiles")
+
+    @cached_property
     def styles(self) -> Styles:
         """Colours and markers of the series."""
         return Styles(self.scores.series)
@@ -48,6 +54,12 @@ class Results:
     def inventory(self) -> pd.DataFrame:
         """`inventory.csv`, all cells as text."""
         return read_table(self.root / "inventory.csv", as_text=True)
+
+    @cached_property
+    def entries(self) -> list[dict[str, Any]]:
+        """What `inventory.json` says of each scene or tile."""
+        entries = read_json(self.root / "inventory.json").get("entries")
+        return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
     @cached_property
     def index(self) -> pd.DataFrame:
@@ -138,7 +150,7 @@ class Results:
 
     @cached_property
     def benchmarks(self) -> pd.DataFrame:
-        """Seconds, peak memory in MiB and number of jobs per stage, from Snakemake's benchmark files."""
+        """Seconds, CPU seconds, peak memory in MiB and number of jobs per stage, from Snakemake's benchmark files."""
         rows = []
         folders = [self.root / "benchmarks", *sorted(self.root.glob("folds/*/benchmarks"))]
         for path in sorted(path for folder in folders for path in folder.rglob("*.tsv")):
@@ -148,8 +160,13 @@ class Results:
                 continue
             parts = path.relative_to(self.root).parts
             stage = parts[parts.index("benchmarks") + 1].removesuffix(".tsv")
-            rows += [(stage, number(r.get("s")), number(r.get("max_rss"))) for r in table.to_dict("records")]
-        frame = pd.DataFrame(rows, columns=["stage", "seconds", "memory"])
+            keys = ("s", "cpu_time", "max_rss")
+            rows += [(stage, *(number(r.get(key)) for key in keys)) for r in table.to_dict("records")]
+        frame = pd.DataFrame(rows, columns=["stage", "seconds", "cpu_seconds", "memory"])
         return frame.groupby("stage", sort=False).agg(
-            jobs=("seconds", "size"), seconds=("seconds", "sum"), longest=("seconds", "max"), memory=("memory", "max")
+            jobs=("seconds", "size"),
+            seconds=("seconds", "sum"),
+            longest=("seconds", "max"),
+            cpu_seconds=("cpu_seconds", "sum"),
+            memory=("memory", "max"),
         )

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from tmcnet.config import Budget, Run
+from tmcnet.config import Budget, EvaluateConfig, Run
+from tmcnet.evaluate.comparisons import read_blocks
+from tmcnet.report.boundary import boundary_interval
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.palette import Series, series_order
 
 METRICS = ("oa", "kappa", "miou", "mf1")
 """Scores with intervals and paired differences."""
 PLAIN_METRICS = ("boundary_f1", "ece")
-"""Scores of which the evaluation gives no interval."""
+"""Scores without paired differences."""
 
 Standing = Literal["best", "not worse", "worse", "not compared"]
 
@@ -75,10 +76,17 @@ class Comparison:
 
 
 class Scores:
-    """What `metrics.csv`, `metrics.json` and `comparisons.csv` of a results folder say."""
+    """What `metrics.csv`, `metrics.json` and `comparisons.csv` of a results folder say.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: The results folder.
+        config: How intervals of boundary F1 are made, which the evaluation leaves out; None: not at all.
+    """
+
+    def __init__(self, root: Path, config: EvaluateConfig | None = None) -> None:
         self.root = root
+        self.config = config
+        self._boundary: dict[tuple[Series, Budget], dict[str, float]] = {}
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -122,10 +130,34 @@ class Scores:
         if rows.empty or metric not in rows:
             return None
         known = self._headline.get((series, budget), {}).get(metric)
+        if known is None and metric == "boundary_f1":
+            known = self._boundary_limits(series, budget, rows)
         limits = (
             (number(known.get("low")), number(known.get("high"))) if isinstance(known, dict) else (np.nan, np.nan)
         )
         return Estimate(float(rows[metric].mean()), *limits, runs=len(rows))
+
+    def _boundary_limits(self, series: Series, budget: Budget, rows: pd.DataFrame) -> dict[str, float]:
+        """Limits of the mean boundary F1 of one series with one label budget; empty where they cannot be told."""
+        if self.config is None or not self._blocks:
+            return {}
+        if (series, budget) not in self._boundary:
+            runs = [self._run(series, budget, row) for row in rows.to_dict("records")]
+            found = boundary_interval(self.root / "evaluate", sorted(runs), self._blocks, self.config)
+            self._boundary[series, budget] = {"low": found.low, "high": found.high} if found else {}
+        return self._boundary[series, budget]
+
+    @cached_property
+    def _blocks(self) -> dict[str, str]:
+        try:
+            return read_blocks(self.root / "tiles" / "index.csv", self.root / "splits" / "manifest.json")
+        except (OSError, ValueError, KeyError):
+            return {}
+
+    @staticmethod
+    def _run(series: Series, budget: Budget, row: Mapping[Any, Any]) -> Run:
+        draw, seed = int(row.get("draw", 1)), int(row["seed"])
+        return Run(series.network, series.variant, series.method, budget, draw, seed)
 
     @cached_property
     def _headline(self) -> dict[tuple[Series, Budget], dict[str, Any]]:
@@ -170,9 +202,8 @@ class Scores:
             rows = self.table[(self.table["network"] == series.network) & (self.table["variant"] == series.variant)]
             budget = max(map(Budget.parse, rows["budget"]))
             row = rows[rows["budget"] == budget.name].sort_values(metric, ascending=False).iloc[0]
-            found[series.network, series.variant] = Run(
-                series.network, series.variant, str(row["method"]), budget, int(row.get("draw", 1)), int(row["seed"])
-            )
+            start = Series(series.network, series.variant, str(row["method"]))
+            found[series.network, series.variant] = self._run(start, budget, row.to_dict())
         return found
 
 
@@ -219,30 +250,3 @@ def _comparison(row: dict[Any, Any]) -> Comparison | None:
         runs=0 if np.isnan(runs) else int(runs),
     )
     return found.oriented()
-
-
-@dataclass(frozen=True)
-class TileScores:
-    """Confusion matrices per test tile of one run: names and scenes of T tiles, T x K x K counts, rows truth."""
-
-    names: list[str]
-    scenes: list[str]
-    confusion: npt.NDArray[np.int64]
-
-    @property
-    def accuracy(self) -> npt.NDArray[np.float64]:
-        """Overall accuracy per tile, NaN for tiles without labels."""
-        total = self.confusion.sum((1, 2)).astype(float)
-        right = np.trace(self.confusion, axis1=1, axis2=2).astype(float)
-        share: npt.NDArray[np.float64] = np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
-        return share
-
-
-def read_tiles(path: Path) -> TileScores | None:
-    """Read `tiles.npz` of a run, or None where there is none."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names, scenes = archive["names"].astype(str).tolist(), archive["scenes"].astype(str).tolist()
-            return TileScores(names, scenes, archive["confusion"])
-    except (OSError, KeyError, ValueError):
-        return None

@@ -14,19 +14,34 @@ from tmcnet.report.blocks import (
     Figure,
     Gallery,
     Note,
-    Picture,
     Section,
     Table,
     Text,
     number_text,
     plural,
 )
+from tmcnet.report.figures_footprints import footprints
 from tmcnet.report.figures_splits import class_shares, split_maps
 from tmcnet.report.files import number
-from tmcnet.report.pictures import data_uri, shrink
+from tmcnet.report.imagery import Painter
 from tmcnet.report.results import Results
 
 _MOST_ROWS = 40
+_MAIN_COLUMNS = (
+    "scene",
+    "role",
+    "optical_bands",
+    "optical_width",
+    "optical_height",
+    "optical_gsd",
+    "optical_crs",
+    "sar_bands",
+    "sar_gsd",
+    "sar_crs",
+    "overlap",
+    "label_share",
+    "warnings",
+)
 _MOST_PICTURES = 8
 
 
@@ -38,18 +53,26 @@ def inventory(results: Results) -> Section:
         section.blocks.append(Note("The inventory (inventory.csv) is missing: run the stage “inventory”."))
         return section
     section.blocks.append(Text(f"The inventory has {plural(len(table), 'row')}, as found in the files themselves."))
-    columns = [str(c) for c in table.columns]
-    numeric = frozenset(i for i, c in enumerate(columns) if _looks_numeric(table[c]))
-    shown = table.head(_MOST_ROWS)
-    caption = "What was found."
-    if len(table) > len(shown):
+    if (chart := footprints(results, "footprints")) is not None:
+        section.blocks.append(chart)
+    if len(table) > _MOST_ROWS:
         section.blocks.append(_summary(table))
-        caption = f"The first {len(shown)} of {len(table)} rows; tables/inventory.csv has all of them."
-    rows = [[_short(str(v)) for v in row] for row in shown.itertuples(index=False)]
-    section.blocks.append(
-        Table("inventory", caption, [c.replace("_", " ") for c in columns], rows, numeric, frame=table)
-    )
+    section.blocks.append(_inventory_table(table))
     return section
+
+
+def _inventory_table(table: pd.DataFrame) -> Table:
+    """The columns that matter most, and the first rows; the file has all."""
+    known = [c for c in _MAIN_COLUMNS if c in table]
+    columns = known if len(known) > len(_MAIN_COLUMNS) / 2 else [str(c) for c in table.columns]
+    shown = table[columns].head(_MOST_ROWS)
+    numeric = frozenset(i for i, c in enumerate(columns) if _looks_numeric(table[c]))
+    rows = [[_short(str(v)) for v in row] for row in shown.itertuples(index=False)]
+    caption = "What was found"
+    if len(table) > len(shown):
+        caption += f", the first {len(shown)} of {len(table)} rows"
+    caption += "; tables/inventory.csv has all of it." if shown.shape != table.shape else "."
+    return Table("inventory", caption, [c.replace("_", " ") for c in columns], rows, numeric, frame=table)
 
 
 def _looks_numeric(column: pd.Series[Any]) -> bool:
@@ -78,7 +101,7 @@ def _summary(table: pd.DataFrame) -> Table:
     )
 
 
-def alignment(results: Results) -> Section:
+def alignment(results: Results, painter: Painter) -> Section:
     """How well the second sensor fits the optical grid."""
     section = Section("alignment", "Alignment")
     records = results.alignments
@@ -104,7 +127,7 @@ def alignment(results: Results) -> Section:
     single = [s for s, r in records.items() if r.get("status") == "single_sensor"]
     if single:
         section.blocks.append(_single_sensor_note(results, single))
-    section.blocks += _alignment_pictures(results)
+    section.blocks += _alignment_pictures(results, painter)
     return section
 
 
@@ -116,14 +139,11 @@ def _single_sensor_note(results: Results, scenes: list[str]) -> Block:
     return Note(f"{text} {doubt} Do not rely on its maps of these scenes.", "caution")
 
 
-def _alignment_pictures(results: Results) -> list[Block]:
+def _alignment_pictures(results: Results, painter: Painter) -> list[Block]:
     pictures: list[Block] = []
     for scene, record in list(results.alignments.items())[:_MOST_PICTURES]:
-        path = results.root / "scenes" / scene / "alignment.png"
-        if path.exists():
-            content, ending, width, height = shrink(path.read_bytes(), 1300)
-            title, alt, caption = _picture_texts(str(record.get("status")))
-            picture = Picture(title, f"{alt}, scene {scene}", data_uri(content, ending), width, height)
+        title, alt, caption = _picture_texts(str(record.get("status")))
+        if (picture := painter.alignment(scene, title, f"{alt}, scene {scene}")) is not None:
             pictures.append(Gallery(f"Scene {scene}: {caption}.", [picture], True))
     absent = len(results.alignments) - len(pictures)
     if absent:

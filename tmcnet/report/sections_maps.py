@@ -9,6 +9,7 @@ import numpy as np
 
 from tmcnet.config import Run
 from tmcnet.report.blocks import (
+    Block,
     Heading,
     Legend,
     Note,
@@ -20,36 +21,40 @@ from tmcnet.report.blocks import (
     plural,
     replicate,
 )
-from tmcnet.report.imagery import Painter, Place, places
+from tmcnet.report.imagery import Mapper, Painter, Place, places
 from tmcnet.report.palette import METRIC_NAMES, Series
-from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG
+from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG, confidence_colors
 from tmcnet.report.results import Results
-from tmcnet.report.scores import TileScores, read_tiles
 from tmcnet.report.sections_scores import best_runs
+from tmcnet.report.tile_scores import TileScores, read_tiles
 
 _MOST_SCENES = 6
 _MOST_MAPS = 4
 _ENDS = 5
+_PICTURED_ENDS = 2
 
 
 def _hex(color: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def mapped(results: Results) -> dict[Run, list[str]]:
-    """Runs whose maps exist, best first, and the scenes that they mapped."""
-    found: dict[Run, list[str]] = {}
-    for run in results.config.runs:
-        scenes = sorted(p.parent.name for p in (results.root / "maps").glob(f"*/{run.name}.tif"))
-        if scenes:
-            found[run] = scenes
+def mapped(results: Results) -> dict[Mapper, list[str]]:
+    """What drew maps that exist, and the scenes: runs of the sweep, best first, then models from elsewhere."""
     metric = results.config.report.metric
-    return dict(sorted(found.items(), key=lambda item: -_score(results, item[0], metric)))
+    runs = sorted(results.config.runs, key=lambda run: -_score(results, run, metric))
+    mappers = [Mapper(run.name, run) for run in runs] + [Mapper(name) for name in results.config.maps.models]
+    found = {m: sorted(p.parent.name for p in (results.root / "maps").glob(f"*/{m.name}.tif")) for m in mappers}
+    return {mapper: scenes for mapper, scenes in found.items() if scenes}
 
 
 def _score(results: Results, run: Run, metric: str) -> float:
     value = results.evaluation(run).get(metric)
     return float(value) if isinstance(value, int | float) else -1.0
+
+
+def _who(run: Run) -> str:
+    label = Series(run.network, run.variant, run.method).label
+    return f"{label}, {labels_phrase(run.budget)}, {replicate(run)}"
 
 
 def maps(results: Results, painter: Painter) -> Section:
@@ -59,32 +64,61 @@ def maps(results: Results, painter: Painter) -> Section:
     if not found:
         section.blocks.append(Note("There are no maps yet (maps/<scene>/<run>.tif): run the stage “maps”."))
         return section
-    run = next(iter(found))
-    label = Series(run.network, run.variant, run.method).label
-    who = f"{label}, {labels_phrase(run.budget)}, {replicate(run)}"
-    metric = METRIC_NAMES[results.config.report.metric]
-    section.blocks.append(Text(f"The tiles below are drawn with the mapped run of the best {metric}: {who}."))
-    section.blocks.append(_legend(results))
-    section.blocks.append(Text("Confidence goes from dark blue (0 %) to yellow (100 %)."))
-    drawn = (e for place in _example_places(results, found[run]) if (e := painter.example(place, run)))
+    section.blocks += _explanation(results, found)
+    if scenes := _scenes(results, found):
+        section.blocks += [Heading("Whole scenes"), *_overviews(painter, found, scenes)]
+    section.blocks.append(Heading("Tiles of the test part"))
+    mapper = next(iter(found))
+    drawn = (e for place in _example_places(results, found[mapper]) if (e := painter.example(place, mapper)))
     examples = list(islice(drawn, results.config.report.examples))
     section.blocks += examples
     if not examples:
         section.blocks.append(Note("No test tile lies in a mapped scene, so there are no examples side by side."))
-    scenes = _scenes(results, found)
-    if scenes:
-        section.blocks.append(Heading("Whole scenes"))
-    runs = _one_per_network(found)
-    section.blocks += [g for s in scenes if (g := painter.overview(s, [r for r in runs if s in found[r]]))]
-    total = len({s for scenes_of in found.values() for s in scenes_of})
-    if scenes and total > len(scenes):
-        section.blocks.append(Text(f"{plural(total, 'scene')} were mapped; the first {len(scenes)} are shown."))
     return section
 
 
-def _legend(results: Results) -> Legend:
-    extra = [("no data or void", _hex(NO_DATA)), ("right", _hex(RIGHT)), ("wrong", _hex(WRONG))]
-    return Legend(results.classes.classes, extra)
+def _explanation(results: Results, found: dict[Mapper, list[str]]) -> Iterator[Block]:
+    """Who drew the maps, what their colours mean, and what their confidence is not."""
+    first = next(iter(found))
+    if first.run is not None:
+        metric = METRIC_NAMES[results.config.report.metric]
+        yield Text(
+            f"Errors, confidence and tiles are those of the mapped run of the best {metric}: {_who(first.run)}."
+        )
+    models = {name: path for name, path in results.config.maps.models.items() if Mapper(name) in found}
+    for name, path in models.items():
+        yield Text(f"“{name}” is a network from elsewhere ({path}, config key maps.models): it has no scores here.")
+    colors = [(f"confidence {percent} %", _hex(color)) for percent, color in confidence_colors((0, 50, 100)).items()]
+    extra = [("no data or void", _hex(NO_DATA)), ("right", _hex(RIGHT)), ("wrong", _hex(WRONG)), *colors]
+    yield Legend(results.classes.classes, extra)
+    yield Text(
+        "Confidence is the probability that the network gives to the class it maps, as it comes: it is not scaled by "
+        "the temperature of the section “Calibration”, which says how far to believe it."
+    )
+
+
+def _overviews(painter: Painter, found: dict[Mapper, list[str]], scenes: list[str]) -> list[Block]:
+    """The first scenes; the first of all opened."""
+    shown = _one_per_network(found)
+    blocks: list[Block] = []
+    for scene in scenes[:_MOST_SCENES]:
+        here = [mapper for mapper in shown if scene in found[mapper]]
+        if (gallery := painter.overview(scene, here, opened=not blocks)) is not None:
+            blocks.append(gallery)
+    left_out = " ".join(
+        text
+        for text in (
+            f"{plural(len(scenes), 'scene')} were mapped; the first {_MOST_SCENES} are shown."
+            if len(scenes) > _MOST_SCENES
+            else "",
+            f"{plural(len(found), 'network')} drew maps; {len(shown)} are shown, one of a kind."
+            if len(found) > len(shown)
+            else "",
+            "Pictures are thinned to fit this page; the maps themselves lie in maps/<scene>/.",
+        )
+        if text
+    )
+    return [*blocks, Text(left_out)]
 
 
 def _example_places(results: Results, scenes: list[str]) -> Iterator[Place]:
@@ -101,45 +135,61 @@ def _example_places(results: Results, scenes: list[str]) -> Iterator[Place]:
     yield from places(results, ranked.sort_values("turn", kind="stable")["tile"])
 
 
-def _scenes(results: Results, found: dict[Run, list[str]]) -> list[str]:
+def _scenes(results: Results, found: dict[Mapper, list[str]]) -> list[str]:
     """Mapped scenes that are more than one ready-made tile."""
     seen = sorted({s for scenes in found.values() for s in scenes})
-    return [s for s in seen if (results.root / "scenes" / s / "optical.tif").exists()][:_MOST_SCENES]
+    return [s for s in seen if (results.root / "scenes" / s / "optical.tif").exists()]
 
 
-def _one_per_network(found: dict[Run, list[str]]) -> list[Run]:
-    chosen: dict[tuple[str, str], Run] = {}
-    for run in found:
-        chosen.setdefault((run.network, run.variant), run)
-    return list(chosen.values())[:_MOST_MAPS]
+def _one_per_network(found: dict[Mapper, list[str]]) -> list[Mapper]:
+    """The best of each network, and models from elsewhere."""
+    chosen: dict[tuple[str, str], Mapper] = {}
+    for mapper in found:
+        kind = (mapper.run.network, mapper.run.variant) if mapper.run else (mapper.name, "")
+        chosen.setdefault(kind, mapper)
+    return list(chosen.values())[: _MOST_MAPS + sum(mapper.run is None for mapper in chosen.values())]
 
 
-def extremes(results: Results) -> Section:
-    """Test tiles that the best run maps best and worst."""
+def extremes(results: Results, painter: Painter) -> Section:
+    """Test tiles that one run maps best and worst: the best of those with maps, else the best of all."""
     section = Section("extremes", "Best and worst tiles")
-    best = best_runs(results)
     metric = results.config.report.metric
-    run = max(best, key=lambda r: _score(results, r, metric), default=None)
-    scores = read_tiles(results.root / "evaluate" / run.name / "tiles.npz") if run else None
-    if run is None or scores is None or not len(scores.names):
+    drew = [mapper.run for mapper in mapped(results) if mapper.run]
+    runs = drew or sorted(best_runs(results), key=lambda r: -_score(results, r, metric))
+    scores = read_tiles(results.root / "evaluate" / runs[0].name / "tiles.npz") if runs else None
+    if scores is None or not len(scores.names):
         section.blocks.append(Note("There are no scores per tile yet (evaluate/<run>/tiles.npz)."))
         return section
-    label = Series(run.network, run.variant, run.method).label
-    section.blocks.append(
-        Text(f"Overall accuracy per test tile of {label}, {labels_phrase(run.budget)}, {replicate(run)}.")
-    )
-    section.blocks.append(_extreme_table(scores))
+    section.blocks.append(Text(f"Overall accuracy per test tile of {_who(runs[0])}."))
+    worst, best = _ends(scores)
+    section.blocks.append(_extreme_table(scores, worst, best))
+    section.blocks += _extreme_pictures(results, painter, Mapper(runs[0].name, runs[0]), scores, worst, best)
     return section
 
 
-def _extreme_table(scores: TileScores) -> Table:
-    accuracy = scores.accuracy
-    order = [i for i in np.argsort(accuracy, kind="stable") if np.isfinite(accuracy[i])]
-    ends = min(_ENDS, len(order) // 2) or len(order)
-    chosen = [(i, "worst") for i in order[:ends]] + [(i, "best") for i in order[len(order) - ends :]]
+def _ends(scores: TileScores) -> tuple[list[int], list[int]]:
+    """Numbers of the tiles with the lowest overall accuracy, lowest first, and with the highest, highest first."""
+    order = [int(i) for i in np.argsort(scores.accuracy, kind="stable") if np.isfinite(scores.accuracy[i])]
+    ends = min(_ENDS, len(order) // 2)
+    return (order[:ends], order[::-1][:ends]) if ends else (order, [])
+
+
+def _extreme_pictures(
+    results: Results, painter: Painter, mapper: Mapper, scores: TileScores, worst: list[int], best: list[int]
+) -> Iterator[Block]:
+    for which, numbers in (("Worst", worst), ("Best", best)):
+        found = places(results, [scores.names[i] for i in numbers[:_PICTURED_ENDS]])
+        galleries = [g for place in found if (g := painter.example(place, mapper))]
+        if galleries:
+            yield Heading(f"{which} tiles")
+            yield from galleries
+
+
+def _extreme_table(scores: TileScores, worst: list[int], best: list[int]) -> Table:
     rows = [
-        [scores.names[i], scores.scenes[i], which, number_text(accuracy[i]), str(int(scores.confusion[i].sum()))]
-        for i, which in dict.fromkeys(chosen)
+        [scores.names[i], scores.scenes[i], which, number_text(scores.accuracy[i]), str(scores.confusion[i].sum())]
+        for which, numbers in (("worst", worst), ("best", best))
+        for i in numbers
     ]
     columns = ["Tile", "Scene", "Among the", "OA", "Labelled pixels"]
     return Table(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
 
 import yaml
 
 from tmcnet.config import RANDOM_START
 from tmcnet.report.blocks import (
     DASH,
+    Block,
     Code,
     Details,
     Facts,
+    Link,
     Note,
     Section,
     Table,
@@ -22,11 +26,11 @@ from tmcnet.report.blocks import (
     plural,
 )
 from tmcnet.report.figures_scores import label_efficiency
-from tmcnet.report.files import read_table
+from tmcnet.report.files import read_json, read_table
 from tmcnet.report.palette import network_label, series_order
 from tmcnet.report.results import Results
 from tmcnet.report.sections_scores import runs_table
-from tmcnet.report.verdict import verdict
+from tmcnet.report.verdict import lead, verdict
 
 GLOSSARY = (
     (
@@ -75,8 +79,8 @@ def summary(results: Results) -> Section:
     section = Section("summary", "In short")
     section.blocks.append(Facts(_facts(results)))
     if not results.scores.table.empty:
-        section.blocks.append(label_efficiency(results, [results.config.report.metric], "headline"))
-    section.blocks.append(Verdict(verdict(results)))
+        section.blocks.append(label_efficiency(results, results.config.report.metric, "headline"))
+    section.blocks.append(Verdict(lead(results), verdict(results)))
     return section
 
 
@@ -126,15 +130,25 @@ def time(results: Results) -> Section:
         section.blocks.append(Note("There are no benchmark files (benchmarks/), so times are unknown."))
         return section
     rows = [
-        [str(stage), str(int(r["jobs"])), duration(r["seconds"]), duration(r["longest"]), number_text(r["memory"], 0)]
+        [
+            str(stage),
+            str(int(r["jobs"])),
+            *(duration(r[key]) for key in ("seconds", "longest", "cpu_seconds")),
+            number_text(r["memory"], 0),
+        ]
         for stage, r in table.iterrows()
     ]
-    total = f"Job time adds up to {duration(float(table['seconds'].sum()))}; jobs that ran side by side count each."
-    section.blocks.append(Text(total))
-    columns = ["Stage", "Jobs", "Time", "Longest job", "Peak memory (MiB)"]
-    numeric = frozenset({1, 2, 3, 4})
+    wall, cpu = (float(table[key].sum()) for key in ("seconds", "cpu_seconds"))
     section.blocks.append(
-        Table("time", "Time and memory per stage.", columns, rows, numeric, frame=table.reset_index())
+        Text(
+            f"Jobs took {duration(wall)} one after the other; those that ran side by side count each. Their cost in "
+            f"processor time is {cpu / 3600:.2f} core-hours; time on a GPU is not in it."
+        )
+    )
+    columns = ["Stage", "Jobs", "Time", "Longest job", "CPU time", "Peak memory (MiB)"]
+    numeric = frozenset(range(1, len(columns)))
+    section.blocks.append(
+        Table("time", "Time, cost and memory per stage.", columns, rows, numeric, frame=table.reset_index())
     )
     return section
 
@@ -162,16 +176,49 @@ def reproduce(results: Results, provenance: dict[str, str]) -> Section:
     section.blocks.append(Details("Config with all defaults", text))
     if runs := runs_table(results):
         section.blocks.append(runs)
+    section.blocks.append(_versions())
+    section.blocks += _tracked(results)
+    return section
+
+
+def _versions() -> Table:
+    """Versions of what this package asks for, as installed where the report is made."""
+    named = (re.match(r"[\w.-]+", text) for text in requires("tmcnet") or [] if "extra ==" not in text)
+    rows = [[name, _version(name)] for name in sorted({match[0] for match in named if match})]
+    return Table("versions", "Versions of the libraries.", ["Library", "Version"], rows)
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _tracked(results: Results) -> Iterator[Block]:
+    """Where the runs stand in MLflow; those whose files are gone are left out."""
     tracked = read_table(results.root / "tracking.csv", as_text=True)
     if tracked.empty:
-        section.blocks.append(Note("Runs are not recorded in MLflow yet (tracking.csv)."))
-        return section
-    section.blocks.append(Text("Curves, parameters and scores of every run are recorded in MLflow; to look at them:"))
-    section.blocks.append(Code("make mlflow"))
-    rows = [list(map(str, row)) for row in tracked.itertuples(index=False)]
-    heads = [str(c).replace("_", " ").capitalize() for c in tracked.columns]
-    section.blocks.append(Table("tracking", "Runs recorded in MLflow.", heads, rows, frame=tracked))
-    return section
+        yield Note("Runs are not recorded in MLflow yet (tracking.csv).")
+        return
+    yield Text("Curves, parameters and scores of every run are recorded in MLflow; to look at them:")
+    yield Code("make mlflow")
+    links = read_json(results.root / "tracking.json").get("links")
+    for link in links if isinstance(links, list) else ():
+        if address := _web(link.get("url")):
+            yield Link(str(link.get("title")), address)
+    kept = tracked[tracked["status"] != "stale"] if "status" in tracked else tracked
+    urls = map(_web, kept["url"]) if "url" in kept else iter(())
+    addresses = {i: url for i, url in enumerate(urls) if url}
+    shown = kept.drop(columns="url", errors="ignore")
+    rows = [list(map(str, row)) for row in shown.itertuples(index=False)]
+    heads = [str(c).replace("_", " ").capitalize() for c in shown.columns]
+    yield Table("tracking", "Runs recorded in MLflow.", heads, rows, frame=kept, links=addresses)
+
+
+def _web(address: object) -> str:
+    """The address if it leads to a web page; a file may hold anything."""
+    return address if isinstance(address, str) and address.startswith(("http://", "https://")) else ""
 
 
 def _commands(provenance: dict[str, str]) -> Iterator[Text | Code | Note]:

@@ -10,25 +10,38 @@ import pandas as pd
 from tmcnet.config import PIXELWISE, Run
 from tmcnet.report import tables_scores
 from tmcnet.report.blocks import (
+    DASH,
     Details,
     Heading,
     Note,
     Row,
     Section,
+    Switch,
     Table,
     Text,
     labels_text,
     number_text,
     plural,
+    replicate,
 )
 from tmcnet.report.figures_scores import Matrix, class_iou, confusion, label_efficiency, reliability
 from tmcnet.report.figures_training import finetuning, method_colors, pretraining
 from tmcnet.report.files import number
-from tmcnet.report.palette import Series
+from tmcnet.report.palette import METRIC_NAMES, Series
 from tmcnet.report.results import Results
 from tmcnet.report.scores import METRICS, PLAIN_METRICS
 
 _MOST_NAMES = 8
+_COLLAPSED = 2.0
+"""Effective rank below which embeddings hold hardly more than one direction."""
+_HEALTH = (
+    ("loss", "Last loss", 3),
+    ("effective_rank", "Effective rank", 1),
+    ("alignment", "Alignment", 3),
+    ("uniformity", "Uniformity", 3),
+    ("retrieval_optical_to_sar", "Retrieval, optical to SAR", 3),
+    ("probe_miou", "Probe, mIoU", 3),
+)
 
 
 def pretrain(results: Results) -> Section:
@@ -42,18 +55,24 @@ def pretrain(results: Results) -> Section:
     if not curves:
         return section
     section.blocks.append(pretraining(curves, method_colors(results), "pretraining"))
+    collapsed = [m for m, table in curves.items() if _last(table, "effective_rank") < _COLLAPSED]
+    if collapsed:
+        text = f"The embeddings of {', '.join(collapsed)} may have collapsed: their effective rank ended below"
+        section.blocks.append(Note(f"{text} {_COLLAPSED:g}.", "caution"))
+    section.blocks.append(_pretraining_table(results, curves))
+    return section
+
+
+def _pretraining_table(results: Results, curves: dict[str, pd.DataFrame]) -> Table:
     rows = []
     for method, table in curves.items():
         config = results.config.pretrain.methods[method]
-        final = [_last(table, c) for c in ("loss", "effective_rank", "retrieval_optical_to_sar")]
+        final = [number_text(_last(table, column), digits) for column, _, digits in _HEALTH]
         seconds = number(results.summary("pretrain", method).get("seconds"))
-        digits = zip(final, (3, 1, 3), strict=True)
-        told = [method, config.method, config.variant]
-        rows.append([*told, *(number_text(v, d) for v, d in digits), number_text(seconds, 0)])
-    columns = ["Name", "Method", "Variant", "Last loss", "Effective rank", "Retrieval", "Seconds"]
+        rows.append([method, config.method, config.variant, *final, number_text(seconds, 0)])
+    columns = ["Name", "Method", "Variant", *(title for _, title, _ in _HEALTH), "Seconds"]
     caption = "Pre-training at its last step. Losses of different methods or variants are not comparable."
-    section.blocks.append(Table("pretraining", caption, columns, rows, frozenset({3, 4, 5, 6})))
-    return section
+    return Table("pretraining", caption, columns, rows, frozenset(range(3, len(columns))))
 
 
 def _last(table: pd.DataFrame, column: str) -> float:
@@ -99,8 +118,7 @@ def scores(results: Results) -> Section:
     if results.scores.table.empty:
         section.blocks.append(Note("The scores (metrics.csv) are missing: run the stage “evaluate”."))
         return section
-    shown = [metric for metric in METRICS if metric in results.scores.table]
-    section.blocks.append(label_efficiency(results, shown, "label_efficiency"))
+    section.blocks.append(_efficiency(results))
     if results.config.splits.folds:
         section.blocks.append(
             Text(
@@ -114,6 +132,14 @@ def scores(results: Results) -> Section:
     return section
 
 
+def _efficiency(results: Results) -> Switch:
+    """The label-efficiency chart of every metric that was scored, the one of the headline first."""
+    table, headline = results.scores.table, results.config.report.metric
+    shown = [m for m in (*METRICS, *PLAIN_METRICS) if m in table and table[m].notna().any()]
+    panels = [(METRIC_NAMES[m], label_efficiency(results, m, f"label_efficiency_{m}")) for m in shown]
+    return Switch("metric", "Score against labels used", panels, shown.index(headline) if headline in shown else 0)
+
+
 def classes(results: Results) -> Section:
     """Scores per class and confusion matrices."""
     section = Section("classes", "Classes")
@@ -123,6 +149,7 @@ def classes(results: Results) -> Section:
         return section
     section.blocks.append(class_iou(results, best, "class_iou"))
     section.blocks.append(_class_table(results, best))
+    section.blocks.append(_best_class_table(results, max(best, key=lambda run: _score(results, run))))
     section.blocks.append(Heading("Confusion matrices"))
     charts = []
     for run in best:
@@ -151,6 +178,34 @@ def _class_table(results: Results, runs: list[Run]) -> Table:
     )
     numeric = frozenset(range(1, len(runs) + 1))
     return Table("class_iou", "IoU per class of the same runs.", ["Class", *heads], rows, numeric, frame=frame)
+
+
+def _score(results: Results, run: Run) -> float:
+    return float(np.nan_to_num(number(results.evaluation(run).get(results.config.report.metric)), nan=-1.0))
+
+
+def _best_class_table(results: Results, run: Run) -> Table:
+    """All scores per class of one run, and how many pixels they rest on."""
+    record = results.evaluation(run)
+    boundary = record.get("boundary") or {}
+    scores = {
+        "Precision": record.get("precision", {}),
+        "Recall": record.get("recall", {}),
+        "F1": record.get("f1", {}),
+        "IoU": record.get("iou", {}),
+        "Boundary F1": boundary.get("f1", {}),
+    }
+    matrix = np.array(record.get("confusion", []))
+    names = results.classes.names
+    pixels = matrix.sum(1).tolist() if matrix.shape == (len(names),) * 2 else [DASH] * len(names)
+    rows = [
+        [n, str(count), *(number_text(number(by_class.get(n))) for by_class in scores.values())]
+        for n, count in zip(names, pixels, strict=True)
+    ]
+    label = Series(run.network, run.variant, run.method).label
+    caption = f"Scores per class of the best of them: {label}, {labels_text(run.budget)}, {replicate(run)}."
+    columns = ["Class", "Labelled pixels", *scores]
+    return Table("class_scores", caption, columns, rows, frozenset(range(1, len(columns))))
 
 
 def calibration(results: Results) -> Section:

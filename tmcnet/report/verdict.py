@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tmcnet.config import PIXELWISE, RANDOM_START, SINGLE_SENSOR, Budget
-from tmcnet.report.blocks import labels_phrase, labels_text, number_text, plural
+from tmcnet.report.blocks import labels_phrase, labels_text, number_text, plural, sentence_case
 from tmcnet.report.palette import FUSION, METRIC_NAMES, Series, network_label
 from tmcnet.report.results import Results
 from tmcnet.report.scores import Comparison
 
 FEW_RUNS = 5
+_SENSOR = {"optical_only": "optical", "sar_only": "SAR"}
 
 
 def verdict(results: Results) -> list[str]:
@@ -17,6 +18,36 @@ def verdict(results: Results) -> list[str]:
         return ["No run has been evaluated yet, so there is nothing to conclude."]
     metric = results.config.report.metric
     return [*_pretraining(results, metric), *_fusion(results, metric), *_deep(results, metric), *_caution(results)]
+
+
+def lead(results: Results) -> str:
+    """One sentence: what pre-training did with the fewest labels, what fusion did, and how much that rests on."""
+    metric, pairs = results.config.report.metric, results.scores.comparisons
+    if results.scores.table.empty:
+        return "Nothing can be concluded yet."
+    started = [c for c in pairs if c.metric == metric and _against_random(c)]
+    fused = [c for s in SINGLE_SENSOR if (c := _main_fusion(results, metric, s))]
+    parts = []
+    if started:
+        least = min(c.budget for c in started)
+        main = [c for c in started if c.budget == least]
+        main = [c for c in main if c.a.network == "mssnet"] or main
+        told = ", ".join(f"{c.a.method} pre-training {_outcome(c)}" for c in main)
+        parts.append(f"with {labels_phrase(least)}, {told}")
+    if fused:
+        told = ", ".join(f"fusion {_outcome(c)} over {_SENSOR[c.b.network]} alone" for c in fused)
+        parts.append(f"with {labels_phrase(fused[0].budget)}, {told}")
+    if not parts:
+        return "The sweep compares neither starts nor sensors, so it has no verdict on them."
+    runs = results.scores.runs
+    basis = f", from as few as {plural(runs, 'run')}" if runs < FEW_RUNS else ""
+    return f"{sentence_case('; '.join(parts))} ({METRIC_NAMES[metric]}{basis})."
+
+
+def _outcome(c: Comparison) -> str:
+    if not c.reliable:
+        return "brought no reliable difference"
+    return "brought a reliable gain" if c.difference > 0 else "brought a reliable loss"
 
 
 def _pretraining(results: Results, metric: str) -> list[str]:
@@ -77,18 +108,23 @@ def _fusion(results: Results, metric: str) -> list[str]:
     """One sentence on fusion against each single sensor, with the most labels where both started alike."""
     sentences = []
     for single in SINGLE_SENSOR:
-        pairs = [c for c in results.scores.comparisons if c.metric == metric and _fused(c, single)]
-        if not pairs:
+        c = _main_fusion(results, metric, single)
+        if c is None:
             continue
-        ranks = {n: i for i, n in enumerate(FUSION)}
-        pairs.sort(key=lambda c: c.budget, reverse=True)
-        c = min(pairs, key=lambda c: (ranks[c.a.network], c.a.variant == "reference"))
         who = network_label(c.a.network, c.a.variant)
         other = network_label(c.b.network, c.b.variant).replace("Optical", "optical").replace(" only", " alone")
         start = "both from a random start" if c.a.method == RANDOM_START else f"both after {c.a.method} pre-training"
         lead = f"With {labels_phrase(c.budget)}, fusing both sensors ({who}) instead of {other}, {start},"
         sentences.append(f"{lead} {_change(c, results)}")
     return sentences or ["Fusion and single sensors were not compared, so nothing can be said about fusion."]
+
+
+def _main_fusion(results: Results, metric: str, single: str) -> Comparison | None:
+    """The comparison of fusion with one sensor that says most: the main network, the most labels."""
+    pairs = [c for c in results.scores.comparisons if c.metric == metric and _fused(c, single)]
+    ranks = {n: i for i, n in enumerate(FUSION)}
+    pairs.sort(key=lambda c: c.budget, reverse=True)
+    return min(pairs, key=lambda c: (ranks[c.a.network], c.a.variant == "reference"), default=None)
 
 
 def _fused(c: Comparison, single: str) -> bool:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tmcnet.train.callbacks import ends_step
+
 
 def warm_decay(decay: float, steps: int) -> float:
     """Decay of the mean after so many steps: min(decay, (1 + steps) / (10 + steps)).
@@ -49,9 +51,12 @@ class WeightAverage(pl.Callback):  # type: ignore[misc]  # lightning is not type
         """Put the average beside the network."""
         self.average.to(pl_module.device)
 
-    def on_train_batch_end(self, _: pl.Trainer, pl_module: pl.LightningModule, *__: object) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _: object, __: object, batch_idx: int
+    ) -> None:
         """Take in the weights of a step."""
-        self.average.update_parameters(pl_module.network)
+        if ends_step(trainer, batch_idx):
+            self.average.update_parameters(pl_module.network)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

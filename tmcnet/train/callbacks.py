@@ -12,9 +12,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
 from torch.nn.utils import get_total_norm
 
 from tmcnet.errors import TrainingError
+from tmcnet.train.processes import processes, rank, wait_for_all
 
 PROGRESS_SECONDS = 10.0
 STATE_FILE = "last.ckpt"
@@ -161,27 +164,54 @@ class Progress(pl.Callback):  # type: ignore[misc]
         )
 
 
-class FiniteLoss(pl.Callback):  # type: ignore[misc]
-    """Stops before a loss that is not finite can spoil the weights, and keeps the names of the tiles that gave it.
+def tensors_of(batch: object) -> dict[str, torch.Tensor]:
+    """The tensors of a batch by their names: a field's own, with a number behind it where it holds several.
 
     Args:
-        state: Folder of the run's state, where the names are written.
+        batch: A tensor, or a tuple, which may be named, or list of tensors, further tuples and whatever else.
+    """
+    if isinstance(batch, torch.Tensor):
+        return {"": batch.detach().cpu().clone(memory_format=torch.contiguous_format)}
+    if not isinstance(batch, tuple | list):
+        return {}
+    fields = getattr(batch, "_fields", None) or [str(place) for place in range(1, len(batch) + 1)]
+    parts = ((field, tensors_of(value)) for field, value in zip(fields, batch, strict=True))
+    return {f"{field}{name}": tensor for field, found in parts for name, tensor in found.items()}
+
+
+class FiniteLoss(pl.Callback):  # type: ignore[misc]
+    """Stops before a loss that is not finite can spoil the weights, and keeps the batch that gave it.
+
+    Where several processes train together they stop together, and each keeps its share of the batch.
+
+    Args:
+        state: Folder of the run's state, where the batch and the names of its tiles are written.
     """
 
     def __init__(self, state: Path) -> None:
-        self.state = state
+        self.state, self.batch = state, None
+
+    def on_train_batch_start(self, _: pl.Trainer, __: pl.LightningModule, batch: Any, ___: int) -> None:  # noqa: ANN401
+        """Remember the batch."""
+        self.batch = batch
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
         """Look at the loss of a step."""
-        if torch.isfinite(loss):
+        spoilt = (~torch.isfinite(loss.detach())).float()
+        if processes() > 1:
+            dist.all_reduce(spoilt)
+        if not spoilt:
             return
-        step = trainer.global_step + 1
+        step, names = trainer.global_step + 1, pl_module.tile_names
+        share = f"_process_{rank()}" if processes() > 1 else ""
+        file = self.state / f"not_finite_step_{step}{share}.safetensors"
         self.state.mkdir(parents=True, exist_ok=True)
-        file = self.state / f"not_finite_step_{step}.json"
-        file.write_text(json.dumps({"step": step, "tiles": pl_module.tile_names}, indent=1))
+        file.with_suffix(".json").write_text(json.dumps({"step": step, "tiles": names}, indent=1))
+        save_file(tensors_of(self.batch), file)
+        wait_for_all()
         raise TrainingError(
-            f"the loss of step {step} is {float(loss.detach())}; the names of its tiles are in {file}. "
-            "Look at their values, or lower the learning rate."
+            f"the loss of step {step} is {float(loss.detach())}; its batch is in {file}, and the names of its tiles "
+            "are in the .json file beside it. Look at their values, or lower the learning rate."
         )
 
 

@@ -11,6 +11,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.views import ViewBatch, ViewMaker
 from tmcnet.model.tmcnet import EmbeddingNetwork, Embeddings
 from tmcnet.seeding import generator
+from tmcnet.train.gather import gather_rows
 from tmcnet.train.loop import StepModule
 from tmcnet.train.methods import PretrainingMethod
 from tmcnet.train.optimise import OptimiserPlan
@@ -18,26 +19,37 @@ from tmcnet.train.stream import indices_of_step
 
 
 class StepBuilder:
-    """Makes the views of a step from the tiles of a list.
+    """Makes the views of a batch from the tiles of a list, or the share that one of several processes takes of them.
+
+    All shares together are the batch of a single process: neither tiles nor views depend on their number.
 
     Args:
         tiles: The training tiles.
         views: Makes views of tiles.
-        batch_size: Tiles in a step, at most as many as there are.
+        batch_size: Tiles in a batch of all processes, at most as many as there are; a multiple of `shares`.
         seed: Seed of the order.
+        share: Which share, counted from 0.
+        shares: Number of shares.
     """
 
-    def __init__(self, tiles: TileDataset, views: ViewMaker, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, tiles: TileDataset, views: ViewMaker, batch_size: int, seed: int, share: int = 0, shares: int = 1
+    ) -> None:
         self.tiles, self.views, self.batch_size, self.seed = tiles, views, batch_size, seed
+        own = batch_size // shares
+        self.slots = range(share * own, (share + 1) * own)
 
-    def __call__(self, step: int) -> ViewBatch:
-        """The batch of a step, counted from 0."""
-        indices = indices_of_step(len(self.tiles), self.batch_size, self.seed, step)
-        return self.views([self.tiles[index] for index in indices], step)
+    def __call__(self, number: int) -> ViewBatch:
+        """The share of a batch, counted from 0."""
+        indices = indices_of_step(len(self.tiles), self.batch_size, self.seed, number)
+        return self.views([self.tiles[indices[slot]] for slot in self.slots], number, self.slots)
 
 
 class PretrainModule(StepModule[ViewBatch]):
     """A method's network with its loss: lambda * whole views + (1 - lambda) * patches.
+
+    Where several processes train together, each embeds its share of a batch and compares all of its rows, so that
+    places meet those of the whole batch.
 
     Args:
         network: The network.
@@ -65,25 +77,26 @@ class PretrainModule(StepModule[ViewBatch]):
         """`loss`, `loss_global` and `loss_local` of a batch; a term without weight is not computed."""
         self.tile_names = batch.names
         images = batch.optical, batch.sar, batch.corners
-        embeddings: Embeddings = self.network(*images, self.patch_size, batch.further)
-        self.latest = embeddings
+        own: Embeddings = self.network(*images, self.patch_size, batch.further)
+        whole, patches = (None if rows is None else gather_rows(rows) for rows in (own.whole, own.patches))
+        self.latest = Embeddings(whole, patches)
         weight = self.method.config.lambda_global
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=batch.optical[0].device)
-        if embeddings.whole is not None:
-            terms["loss_global"] = self.method.loss(embeddings.whole, None, self._draws("global"))
+        if whole is not None:
+            terms["loss_global"] = self.method.loss(whole, None, self._draws("global"))
             total = total + weight * terms["loss_global"]
-        if embeddings.patches is not None:
+        if patches is not None:
             groups = None
             if self.method.config.corrections.mask_same_tile:
-                tiles = torch.arange(len(batch.names), device=total.device)
-                groups = tiles.repeat_interleave(batch.corners[0].shape[1])
-            terms["loss_local"] = self.method.loss(embeddings.patches, groups, self._draws("local"))
+                count = batch.corners[0].shape[1]
+                groups = torch.arange(len(patches[0]), device=total.device) // count
+            terms["loss_local"] = self.method.loss(patches, groups, self._draws("local"))
             total = total + (1 - weight) * terms["loss_local"]
         return {"loss": total, **terms}
 
     def _draws(self, level: str) -> np.random.Generator:
-        return generator(self.seed, "loss", level, self.global_step)
+        return generator(self.seed, "loss", level, self.batch_number)
 
     def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - the curves ask only when it is due
         """Health of the newest embeddings: of whole views, or of patches where whole views are not embedded."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -22,10 +21,12 @@ from tmcnet.dataset.points import file_of, points_of_each_class, read_tile_point
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
 from tmcnet.evaluate.numbers import without_nan
+from tmcnet.evaluate.predict import choose_device
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import STACKED, EarlyFusion, build_network, split_stem, stack_stems
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import Transfer, read_weights, transfer
+from tmcnet.raster.digests import file_digest
 from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
 from tmcnet.train.average import WeightAverage
@@ -119,10 +120,9 @@ def finetune(
     trained.write(out / "weights.safetensors", {"finetune": config.model_dump()})
     curves.write(out / "curves.csv")
     about = {"run": run.record, **data.summary(), **_start_summary(network, start)}
-    seconds = round(time.monotonic() - began, 1)
-    (out / "summary.json").write_text(
-        json.dumps({**about, **_end_summary(looks), "seconds": seconds}, indent=1) + "\n"
-    )
+    device = "cpu" if isinstance(network, Pixelwise) else choose_device(compute).type
+    cost = {"device": device, "seconds": round(time.monotonic() - began, 1)}
+    (out / "summary.json").write_text(json.dumps({**about, **_end_summary(looks), **cost}, indent=1) + "\n")
     shutil.rmtree(state, ignore_errors=True)
 
 
@@ -156,7 +156,7 @@ class _Data:
 
     def settings(self, config: FinetuneSettings, start: Path | None) -> str:
         """What the result depends on beside the network, so that no state is taken up that other data left."""
-        weights = hashlib.sha256(start.read_bytes()).hexdigest() if start else RANDOM_START
+        weights = file_digest(start) if start else RANDOM_START
         points = {name: points.tolist() for name, points in (self.train.points or {}).items()}
         tiles = self.train.names, points, self.val.names
         return json.dumps([config.model_dump(), self.scaling.to_dict(), *tiles, weights])

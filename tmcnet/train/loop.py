@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -26,6 +27,8 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import derive_seed
 from tmcnet.train.callbacks import STATE_FILE, Curves, FiniteLoss, Progress, StateSaver
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser
+from tmcnet.train.processes import processes, rank, wait_for_all
+from tmcnet.train.shared_layers import share_layers
 from tmcnet.train.stream import step_loader
 
 Batch = TypeVar("Batch")
@@ -38,10 +41,10 @@ class LoopPlan:
     Attributes:
         label: What is trained, in progress lines.
         steps: Number of steps.
-        batch_size: Tiles in a batch, for the progress lines.
+        batch_size: Tiles in a batch, of all processes together.
         checkpoint_every: Steps between two saved states.
         state: Folder of the saved states; a state found there is taken up.
-        threads: CPU threads.
+        threads: CPU threads of each process.
         compute: Accelerator and number format.
         seed: Seed of what the network itself draws (dropout).
         settings: Whatever else the result depends on, as text; a saved state of other settings is not taken up.
@@ -74,6 +77,7 @@ class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # l
 
     Attributes:
         tile_names: Tiles of the batch at hand, for the message about a loss that is not finite; set by `losses`.
+        batch_number: Number of the batch at hand, counted from 0 as for `build`; the same in a resumed run.
         last_rate: Learning rate of the last step.
     """
 
@@ -83,6 +87,7 @@ class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # l
         self.plan = optimiser
         self.build = build
         self.tile_names: list[str] = []
+        self.batch_number = 0
         self.last_rate = 0.0
         self.dropout_seed = 0
         self.workers = 0
@@ -100,8 +105,8 @@ class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # l
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One batch: the loss with its graph, everything else without."""
         # Dropout draws from torch's global generator and takes no other; seeding it by the batch makes it repeatable.
-        number = self.global_step * self.accumulate + batch_idx % self.accumulate
-        torch.manual_seed(derive_seed(self.dropout_seed, "dropout", number))
+        self.batch_number = self.global_step * self.accumulate + batch_idx % self.accumulate
+        torch.manual_seed(derive_seed(self.dropout_seed, "dropout", self.batch_number))
         losses = self.losses(batch)
         self.last_rate = float(self.optimizers().param_groups[-1]["lr"])
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
@@ -130,13 +135,12 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
-def _prepare_state(module: StepModule[Batch], plan: LoopPlan) -> Path | None:
-    """The saved state to resume from, or None.
-
-    A state that a run of other settings, sizes or software left is removed, and so is one that cannot be read.
-    """
+def _prepare_state(module: StepModule[Batch], plan: LoopPlan) -> None:
+    """Remove a state that a run of other settings, sizes or software left, and one that cannot be read."""
     shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
-    mark = json.dumps([__version__, plan.settings, plan.seed, asdict(module.plan), plan.accumulate, shapes])
+    mark = json.dumps(
+        [__version__, plan.settings, plan.seed, asdict(module.plan), plan.batch_size, plan.accumulate, shapes]
+    )
     note, saved = plan.state / "settings.json", plan.state / STATE_FILE
     fits = note.exists() and note.read_text() == mark
     if saved.exists() and not (fits and _readable(saved)):
@@ -144,7 +148,6 @@ def _prepare_state(module: StepModule[Batch], plan: LoopPlan) -> Path | None:
         saved.unlink()
     plan.state.mkdir(parents=True, exist_ok=True)
     note.write_text(mark)
-    return saved if saved.exists() else None
 
 
 def _readable(saved: Path) -> bool:
@@ -171,10 +174,13 @@ def _compile(network: nn.Module) -> None:
 def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[pl.Callback] = ()) -> None:
     """Train for the planned number of steps, from the state a killed run left if there is one.
 
+    Where several processes train together (`run_in_processes`), each calls it with the same arguments but its own
+    share of the batches, and the first of them alone writes, tells and runs the caller's callbacks.
+
     Args:
         module: What is trained; its network holds the trained weights afterwards, on the CPU.
         plan: How it runs.
-        curves: Filled with what the steps report; the caller writes them.
+        curves: Filled with what the steps report; the caller writes them. Those of the first process alone.
         callbacks: Lightning callbacks of the caller; a `state_dict` of theirs is saved and restored. They run after
             the curves took in a step, and may enter values of their own with `curves.add(step, ...)`.
 
@@ -184,6 +190,24 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
     """
     _quiet()
     torch.set_num_threads(plan.threads)
+    progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate)
+    tells = [curves, progress, *callbacks] if rank() == 0 else []
+    saver = StateSaver(plan.state, plan.checkpoint_every, plan.steps)
+    trainer = _trainer(module, plan, [FiniteLoss(plan.state), *tells, saver])
+    gpu = trainer.strategy.root_device.type == "cuda"
+    _prepare_network(module, plan, gpu)
+    # Reading tiles competes with a GPU only when it happens in the training process.
+    module.workers = plan.threads if gpu else 0
+    if rank() == 0:
+        _prepare_state(module, plan)
+    wait_for_all()
+    saved = plan.state / STATE_FILE
+    trainer.fit(module, ckpt_path=saved if saved.exists() else None, weights_only=True)
+    module.cpu()
+
+
+def _prepare_network(module: StepModule[Batch], plan: LoopPlan, gpu: bool) -> None:
+    """Lay the network out for training, and tell the module how it is trained."""
     # convolutions on the CPU are about a third faster this way, and those of tensor cores want it
     module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.dropout_seed, module.accumulate = plan.seed, plan.accumulate
@@ -191,13 +215,19 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
     # does not clip before one in any mixed precision.
     precision, clips = plan.compute.precision, module.plan.clip_norm is not None
     module.fused = precision != "16-mixed" and not (clips and precision == "bf16-mixed")
+    if processes() > 1:
+        share_layers(module.network, plan.batch_size // processes(), gpu)
     if plan.compile:
         _compile(module.network)
-    progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate)
-    saver = StateSaver(plan.state, plan.checkpoint_every, plan.steps)
-    trainer = pl.Trainer(
+
+
+def _trainer(module: StepModule[Batch], plan: LoopPlan, callbacks: list[pl.Callback]) -> pl.Trainer:
+    # Batch norms share their statistics, so there is nothing to send from the first process to the others.
+    strategy = DDPStrategy(forward_sync_buffers=False) if processes() > 1 else "auto"
+    return pl.Trainer(
         accelerator=plan.compute.accelerator,
-        devices=1,
+        strategy=strategy,
+        devices=processes(),
         precision=plan.compute.precision,
         max_steps=plan.steps,
         max_epochs=-1,
@@ -210,11 +240,7 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         default_root_dir=plan.state,
-        callbacks=[FiniteLoss(plan.state), curves, progress, *callbacks, saver],
+        callbacks=callbacks,
         # One process a job: without this Lightning takes a Slurm allocation for its own and may wait for others.
         plugins=[LightningEnvironment()],
     )
-    # Reading tiles competes with a GPU only when it happens in the training process.
-    module.workers = plan.threads if trainer.strategy.root_device.type == "cuda" else 0
-    trainer.fit(module, ckpt_path=_prepare_state(module, plan), weights_only=True)
-    module.cpu()

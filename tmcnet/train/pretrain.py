@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.dataset.views import ViewMaker
 from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.predict import choose_device
 from tmcnet.model.initial import load_initial_weights
 from tmcnet.model.tmcnet import EmbeddingNetwork
 from tmcnet.model.weights import save_weights
+from tmcnet.raster.digests import file_digest
 from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
 from tmcnet.train.callbacks import Curves, GradientNorm
@@ -29,6 +31,7 @@ from tmcnet.train.loop import LoopPlan, fit
 from tmcnet.train.methods import PretrainingMethod, build_method
 from tmcnet.train.optimise import OptimiserPlan
 from tmcnet.train.probe import Probe, ProbePlan
+from tmcnet.train.processes import processes, rank, run_in_processes
 
 
 def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPlan:
@@ -45,11 +48,16 @@ def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPla
 
 
 def _batch_size(n_tiles: int, train_list: Path, config: PretrainConfig) -> int:
-    """The wanted batch, or all tiles where there are fewer."""
-    if n_tiles < 2:
-        what = f"lists {n_tiles} training tile(s); the contrastive loss needs at least two"
+    """The wanted batch, or all tiles where there are fewer: as many as all processes can share evenly."""
+    shares = processes()
+    if config.batch_size % shares:
+        what = f"is {config.batch_size}, which {shares} processes cannot share evenly"
+        raise InputError(Problem("`pretrain.batch_size`", what, f"Make it a multiple of {shares}."))
+    least = max(2, shares)
+    if n_tiles < least:
+        what = f"lists {n_tiles} training tile(s); the contrastive loss needs at least {least}"
         raise InputError(Problem(str(train_list), what, "Add scenes, or make tiles smaller (`tiles.size`)."))
-    return min(config.batch_size, n_tiles)
+    return min(config.batch_size, n_tiles // shares * shares)
 
 
 def _network(
@@ -78,7 +86,7 @@ def _module(
     method = build_method(config)
     network = _network(sensors, model, method, shared)
     views = ViewMaker(shared, sensors, config.variant, statistics.clip, config.corrections.photometric_by_sensor)
-    build = StepBuilder(tiles, views, batch_size, shared.seed)
+    build = StepBuilder(tiles, views, batch_size, shared.seed, rank(), processes())
     return PretrainModule(network, method, shared, optimiser_plan(shared, config), build)
 
 
@@ -91,7 +99,7 @@ def _settings(
         "method": method_name,
         "pretrain": config.model_dump(mode="json", exclude={"methods", "weights"}),
         "settings": method.model_dump(mode="json"),
-        "initial_weights_sha256": None if given is None else hashlib.sha256(Path(given).read_bytes()).hexdigest(),
+        "initial_weights_sha256": None if given is None else file_digest(given),
         "model": model.model_dump(mode="json"),
         "sensors": sensors.model_dump(mode="json"),
         "version": __version__,
@@ -158,19 +166,46 @@ def pretrain(
         config: Settings of pre-training.
         model: Sizes of the networks.
         sensors: Bands and kinds.
-        compute: Threads, number format, memory for tiles.
+        compute: Processes that share the work, their threads and memory for tiles, and the number format. A script
+            that asks for several processes calls this below `if __name__ == "__main__"`.
         out: Folder of the results.
         state: Folder of the state that a killed run resumes from; removed at the end.
 
     Raises:
-        InputError: If tiles are missing, there are fewer than two, or `initial_weights` do not fit.
+        InputError: If tiles are missing, there are fewer than two, `initial_weights` do not fit, or the processes
+            cannot share a batch evenly.
         TrainingError: If a loss is not finite.
     """
+    rest = method_name, method, config, model, sensors, compute, out, state
+    train = partial(_train, tiles_root, train_list, normalisation, *rest)
+    if compute.devices == 1:
+        train()
+    else:
+        gpu = compute.accelerator != "cpu" and torch.cuda.is_available()
+        run_in_processes(train, compute.devices, gpu)
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def _train(
+    tiles_root: Path,
+    train_list: Path,
+    normalisation: Path,
+    method_name: str,
+    method: MethodConfig,
+    config: PretrainConfig,
+    model: ModelConfig,
+    sensors: SensorsConfig,
+    compute: ComputeConfig,
+    out: Path,
+    state: Path,
+) -> None:
+    """What each process does; the first one looks at the probe and writes."""
     began = time.monotonic()
     statistics = Normalisation.read(normalisation)
     names = read_list(train_list)
     batch_size = _batch_size(len(names), train_list, config)
-    tiles = TileDataset(TileStore(tiles_root), names, statistics, with_labels=False, cache_gib=compute.cache_gib)
+    cache = compute.cache_gib / processes()
+    tiles = TileDataset(TileStore(tiles_root), names, statistics, with_labels=False, cache_gib=cache)
     module = _module(tiles, statistics, method, config, model, sensors, batch_size)
     network, curves = module.network, Curves(config.log_every, config.steps)
     settings = _settings(method_name, method, config, model, sensors)
@@ -187,12 +222,15 @@ def pretrain(
         accumulate=config.accumulate,
         compile=config.compile,
     )
+    if rank() > 0:
+        fit(module, loop, curves)
+        return
     probes = _probes(module.network, tiles, train_list.parent, config, model, curves)
     fit(module, loop, curves, [GradientNorm(curves), *probes])
     record = _record(config, curves, batch_size, len(names), network)
+    record["device"] = choose_device(compute).type
     record["seconds"] = round(time.monotonic() - began, 1)
     _write(out, network, curves, statistics, settings, record)
-    shutil.rmtree(state, ignore_errors=True)
 
 
 def _write(

@@ -15,7 +15,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, confusion, headline
 from tmcnet.evaluate.predict import predict_tiles
-from tmcnet.train.callbacks import Curves
+from tmcnet.train.callbacks import Curves, ends_step
 
 
 def validate(network: nn.Module, tiles: TileDataset, classes: int, batch_size: int) -> dict[str, float]:
@@ -75,10 +75,13 @@ class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-ch
         """Whether training ended before its last step."""
         return self.last_step < self.config.steps
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _: object, __: object, batch_idx: int
+    ) -> None:
         """Look at the validation part where it is due."""
         step = trainer.global_step
-        if step % self.config.validate_every and step != self.config.steps:
+        due = step % self.config.validate_every == 0 or step == self.config.steps
+        if not due or not ends_step(trainer, batch_idx):
             return
         self._look(step)
         if self._waited_enough():

@@ -23,11 +23,12 @@ rule pretrain_method:
     priority: 10
     conda:
         "../envs/tmcnet.yaml"
-    threads: CONFIG.compute.pretrain_threads
+    threads: CONFIG.compute.devices * CONFIG.compute.pretrain_threads
     resources:
-        gpu=int(CONFIG.compute.accelerator == "gpu"),
-        # Memory and threads rerun nothing: no result depends on them.
-        mem_mb=CONFIG.compute.memory_mb(cached=True),
+        gpu=CONFIG.compute.devices * (CONFIG.compute.accelerator == "gpu"),
+        # Memory, threads and processes rerun nothing: no result depends on them but by rounding.
+        mem_mb=CONFIG.compute.memory_mb(cached=True, processes=CONFIG.compute.devices),
+        processes=CONFIG.compute.devices,
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
         **section("model", "sensors"),

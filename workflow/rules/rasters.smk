@@ -8,7 +8,9 @@
 
 rule take_inventory:
     input:
-        rasters=[str(path) for entry in ENTRIES.values() for path in entry.files],
+        rasters=lambda wildcards: [
+            str(path) for entry in ENTRIES.values() for path in entry.files
+        ],
         sheet=CONFIG.source.sheet or [],
     output:
         json=f"{RESULTS}/inventory.json",

@@ -1,6 +1,10 @@
 # Stage 8: the record for MLflow, and the report.
 #   needs: everything above
-#   gives: {results_dir}/tracking.csv and the records in MLflow, {results_dir}/report.html
+#   gives: {results_dir}/tracking.csv and the records in MLflow, {results_dir}/report.html with its figures and tables
+#          in {results_dir}/report/; `snakemake --report` gathers these with their captions
+
+
+report: "../report/workflow.rst"
 
 
 # DVC's record of the raw data: that of the data root or of a folder above it, else those just inside it.
@@ -11,14 +15,24 @@ DATA_RECORDS = [
 ][:1] or sorted(map(str, Path(DATA).glob("*.dvc")))
 
 
+# What is recorded follows from these sections; threads, memory and headings change nothing in it.
+RECORDED = {
+    **CONFIG.model_dump(mode="json", exclude={"compute", "report"}),
+    "compute": CONFIG.compute.numerics(),
+    "report": {"metric": CONFIG.report.metric},
+}
+
+
 rule track:
     input:
         metrics=rules.summarise.output,
         pretrain=rules.pretrain.input,
         finetune=rules.finetune.input,
+        maps=rules.maps.input,
         data_version=DATA_RECORDS,
     output:
-        f"{RESULTS}/tracking.csv",
+        table=f"{RESULTS}/tracking.csv",
+        links=f"{RESULTS}/tracking.json",
     log:
         f"{RESULTS}/logs/tracking.log",
     benchmark:
@@ -27,7 +41,7 @@ rule track:
         "../envs/tmcnet.yaml"
     params:
         results=lambda wildcards, output: str(Path(output[0]).parent),
-        config=CONFIG.model_dump(mode="json", exclude={"report"}),
+        config=RECORDED,
     message:
         "Recording the runs in MLflow"
     script:
@@ -46,7 +60,21 @@ rule write_report:
         tracking=rules.track.output,
         data_version=DATA_RECORDS,
     output:
-        f"{RESULTS}/report.html",
+        page=report(
+            f"{RESULTS}/report.html", caption="../report/page.rst", category="Report"
+        ),
+        figures=report(
+            directory(f"{RESULTS}/report/figures"),
+            patterns=["{figure}.svg", "{figure}.png", "{figure}.jpg"],
+            caption="../report/figures.rst",
+            category="Figures",
+        ),
+        tables=report(
+            directory(f"{RESULTS}/report/tables"),
+            patterns=["{table}.csv"],
+            caption="../report/tables.rst",
+            category="Tables",
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -55,7 +83,7 @@ rule write_report:
         "../envs/tmcnet.yaml"
     params:
         results=lambda wildcards, output: str(Path(output[0]).parent),
-        config=CONFIG.model_dump(mode="json"),
+        config={**RECORDED, "report": CONFIG.report.model_dump(mode="json")},
     message:
         "Writing the report"
     script:
@@ -64,4 +92,4 @@ rule write_report:
 
 rule report:
     input:
-        rules.write_report.output,
+        rules.write_report.output.page,

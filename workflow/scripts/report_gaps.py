@@ -27,8 +27,11 @@ forget_outdated(results, config.runs, config.splits.folders.values())
 try:
     summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, *tables)
 except (InputError, OSError):
-    sys.exit()  # nothing was scored yet: the message of the failed job says it all
+    if not index.exists():
+        sys.exit()  # nothing to show yet: the message of the failed job says it all
+    for table in tables:
+        table.unlink(missing_ok=True)  # of runs that are gone
 build(results, config, report, provenance(results, job["data_version"]))
-for path in (report, *tables):
+for path in filter(Path.exists, (report, *tables)):
     os.utime(path, (0, 0))  # older than anything: the next run makes them anew
 print(f"{report} shows what there is, and which runs are missing.", file=sys.stderr)

@@ -11,4 +11,4 @@ from tmcnet.tracking import sync
 with logged(snakemake.log[0]):
     results = Path(snakemake.params.results)
     told = provenance(results, snakemake.input.data_version)
-    sync(results, Config.model_validate(snakemake.params.config), Path(snakemake.output[0]), told)
+    sync(results, Config.model_validate(snakemake.params.config), told)

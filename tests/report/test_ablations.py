@@ -1,0 +1,64 @@
+from results_folder import make_config, write_csv
+
+from tmcnet.report.blocks import Table, Text
+from tmcnet.report.results import Results
+from tmcnet.report.sections_ablations import ablations
+
+
+def folder(tmp_path, means, comparisons=(), **sections):
+    runs = []
+    for key, mean in means.items():
+        head, method = key.split("__")
+        network, variant = head.split("-")
+        cell = {"method": method, "network": network, "variant": variant, "fraction": 5}
+        runs += [{**cell, "seed": seed, "miou": mean} for seed in (1, 2)]
+    write_csv(tmp_path / "metrics.csv", runs)
+    if comparisons:
+        write_csv(tmp_path / "comparisons.csv", list(comparisons))
+    return Results(tmp_path, make_config(**sections))
+
+
+def compared(a, b, difference):
+    limits = {"low": difference - 0.01, "high": difference + 0.01, "p": 0.01, "significant": True}
+    return {"metric": "miou", "a": a, "b": b, "fraction": 5.0, "n_runs": 2, "difference": difference, **limits}
+
+
+def tables(results):
+    return {block.name: block for block in ablations(results).blocks if isinstance(block, Table)}
+
+
+def test_pretrainings_are_set_against_the_first_with_what_differs(tmp_path):
+    methods = {"full": {}, "no_style": {"style": False}, "published": {"variant": "reference"}}
+    names = {method: f"mssnet-corrected__{method}" for method in (*methods, "random")}
+    means = {names["random"]: 0.5, names["published"]: 0.55, names["no_style"]: 0.56, names["full"]: 0.6}
+    found = tables(
+        folder(
+            tmp_path,
+            means,
+            [compared(names["full"], names["no_style"], 0.04)],
+            pretrain={"methods": methods, "crop_size": 48},
+            finetune={"sweep": [{"methods": [*methods], "fractions": [5]}], "crop_size": 48},
+        )
+    )
+    rows = found["ablations_pretraining"].rows
+    assert [row[1:5] for row in rows] == [
+        ["no_style pre-training", "style False", "5\u00a0%", "0.560"],
+        ["published pre-training", "variant reference", "5\u00a0%", "0.550"],
+    ]
+    assert rows[0][5:] == ["\u22120.040", "\u22120.050 to \u22120.030", "significant"]
+    assert rows[1][5:] == ["\u2013"] * 3, "not compared"
+
+
+def test_networks_are_set_against_the_main_one_of_the_same_start(full):
+    rows = tables(Results(full.root, full.config))["ablations_networks"].rows
+    assert {row[0] for row in rows} == {"MSSNet (reference)", "Late fusion", "Optical only", "SAR only"}
+    told = {row[0]: row[2] for row in rows}
+    assert told["Optical only"] == "without the second sensor"
+    assert told["MSSNet (reference)"] == "as the published code has it"
+    assert {row[1] for row in rows if row[0] == "MSSNet (reference)"} == {"tmcnet pre-training"}
+
+
+def test_a_sweep_without_any_says_so(tmp_path):
+    results = folder(tmp_path, {"mssnet-corrected__random": 0.5, "pixel_boosting-baseline__random": 0.5})
+    (only,) = ablations(results).blocks
+    assert isinstance(only, Text) and "nothing to take apart" in only.text

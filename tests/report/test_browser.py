@@ -1,0 +1,164 @@
+"""The page in a real browser: what it does, what it asks for, and whether everybody can use it."""
+
+import re
+from importlib.resources import files
+from importlib.util import find_spec
+
+import pytest
+from chromium import PROGRAM, browser
+
+pytestmark = [
+    pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on this machine"),
+    pytest.mark.xdist_group("browser"),
+]
+STAGE = "document.querySelector('.stage')"
+SHOWN = "[...document.querySelectorAll('.panel')].map((panel) => panel.offsetHeight > 0)"
+SPLIT = f"Number.parseFloat({STAGE}.style.getPropertyValue('--split'))"
+MOVE = f"{STAGE}.style.getPropertyValue('--move')"
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("chromium")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(chromium, full):
+    chromium.show(1100, 900)
+    chromium.open(full.root / "report.html")
+    return chromium
+
+
+def middle(page, selector):
+    """Middle of an element in the window, once it is scrolled into view."""
+    box = page.ask(
+        f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center', "
+        "behavior: 'instant'}); const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; })()"
+    )
+    return box[0] + box[2] / 2, box[1] + box[3] / 2
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1100])
+def test_nothing_is_complained_of_and_nothing_asked_for(page, full, width, dark):
+    page.show(width, 800, dark=dark)
+    page.open(full.root / "report.html")
+    assert page.ask("document.querySelectorAll('.viewer').length") >= 1
+    assert page.said == []
+    assert page.requested == [(full.root / "report.html").as_uri()]
+    assert page.ask("document.documentElement.scrollWidth <= window.innerWidth"), "scrolls sideways as a whole"
+    assert page.ask("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+
+
+def test_a_class_called_script_is_no_script(page):
+    assert page.ask("document.scripts.length") == 1
+    assert page.ask("[...document.querySelectorAll('.legend li')].some((li) => li.textContent.includes('<script>'))")
+
+
+def test_one_metric_is_shown_at_a_time_by_mouse_and_by_keyboard(page):
+    shown = page.ask(SHOWN)
+    assert shown == [False, False, True, False, False, False]
+    page.drag(*[middle(page, ".switch label:nth-of-type(1)")] * 2)
+    assert page.ask(SHOWN) == [True, False, False, False, False, False]
+    page.press("ArrowRight")
+    assert page.ask(SHOWN) == [False, True, False, False, False, False]
+
+
+def test_the_divider_is_dragged_and_the_left_picture_cut_there(page):
+    x, y = middle(page, ".stage")
+    assert page.ask(SPLIT) == 50
+    page.drag((x, y), (x + 100, y))
+    split = page.ask(SPLIT)
+    width = page.ask(f"{STAGE}.getBoundingClientRect().width")
+    assert split == pytest.approx(50 + 100 * 100 / width, abs=1)
+    cut = page.ask("getComputedStyle(document.querySelector('.layer.left')).clipPath")
+    assert re.fullmatch(r"inset\(0px ([\d.]+)% 0px 0px\)", cut)[1] == f"{100 - split:g}"
+    at = page.ask(f"document.querySelector('.divider').getBoundingClientRect().x - {STAGE}.getBoundingClientRect().x")
+    assert at == pytest.approx(width * split / 100, abs=4)
+
+
+def test_keys_swipe_zoom_and_move(page):
+    page.ask(f"{STAGE}.focus()")
+    page.press("ArrowLeft")
+    assert page.ask(SPLIT) == 45
+    assert page.ask("document.querySelector('.controls input').value") == "45"
+    page.press("+")
+    assert "scale(2)" in page.ask(MOVE) and page.ask("document.querySelector('output').textContent") == "2\u00d7"
+    before = page.ask(MOVE)
+    page.press("ArrowRight")
+    assert page.ask(MOVE) != before and page.ask(SPLIT) == 45
+    x, y = middle(page, ".stage")
+    before = page.ask(MOVE)
+    page.drag((x + 150, y), (x + 120, y - 10))
+    assert page.ask(MOVE) != before and page.ask(SPLIT) == 45
+    page.press("0")
+    assert page.ask(MOVE) == "translate(0px, 0px) scale(1)"
+    for _ in range(9):
+        page.press("+")
+    assert "scale(16)" in page.ask(MOVE)
+
+
+def test_any_two_pictures_can_be_laid_over_each_other(page):
+    titles = page.ask("[...document.querySelector('.controls select').options].map((option) => option.text)")
+    assert titles[:3] == ["Optical", "SAR", "Label"]
+    assert any(t.startswith("Error: ") for t in titles) and any(t.startswith("Confidence: ") for t in titles)
+    choose = "document.querySelectorAll('.controls select')[1]"
+    page.ask(f"{choose}.value = 1; {choose}.dispatchEvent(new Event('change'))")
+    alt = "document.querySelector('.layer.%s img').alt"
+    assert page.ask(alt % "right").startswith("SAR image")
+    assert page.ask(alt % "left").startswith("Optical image")
+
+
+def test_every_other_gallery_opens_on_demand(page):
+    built = page.ask("document.querySelectorAll('.viewer').length")
+    buttons = page.ask("document.querySelectorAll('button.toggle').length")
+    assert buttons == page.ask("document.querySelectorAll('figure.compare').length") > built == 1
+    page.ask("document.querySelectorAll('button.toggle')[1].focus()")
+    page.press("Enter")
+    assert page.ask("document.querySelectorAll('.viewer').length") == 2
+    assert page.ask("document.activeElement.getAttribute('aria-expanded')") == "true"
+    page.press("Enter")
+    assert page.ask("document.activeElement.getAttribute('aria-expanded')") == "false"
+    assert page.ask("document.querySelectorAll('.viewer')[1].offsetHeight") == 0
+
+
+def test_without_scripts_pictures_and_the_switch_are_there(page, full):
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        page.open(full.root / "report.html")
+        assert page.ask("document.querySelectorAll('.viewer, button').length") == 0
+        assert page.ask("[...document.querySelectorAll('.picture img')].every((i) => i.offsetHeight > 0)")
+        page.drag(*[middle(page, ".switch label:nth-of-type(2)")] * 2)
+        assert page.ask(SHOWN) == [False, True, False, False, False, False]
+    finally:
+        page.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_on_paper_every_metric_and_every_picture_is_shown(page):
+    page.show(800, 1100, media="print")
+    assert all(page.ask(SHOWN))
+    assert page.ask("[...document.querySelectorAll('.viewer, .contents')].every((e) => e.offsetHeight === 0)")
+    assert page.ask("[...document.querySelectorAll('.picture img')].every((i) => i.offsetHeight > 0)")
+
+
+def test_the_keyboard_reaches_the_content_first(page):
+    page.press("Tab")
+    assert page.ask("document.activeElement.textContent") == "Skip to the content"
+    page.press("Enter")
+    assert page.ask("document.activeElement.id") == "main"
+    page.press("Tab")
+    assert page.ask("document.activeElement.closest('main') !== null")
+
+
+@pytest.mark.skipif(find_spec("axe_core_python") is None, reason="axe-core-python is not installed")
+@pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (360, False)])
+def test_axe_finds_nothing_serious(page, width, dark):
+    page.show(width, 900, dark=dark)
+    page.ask("document.querySelectorAll('button.toggle')[1].click()")
+    page.ask(files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
+    # charts are pictures with a text of their own; their thousands of parts are nobody's to visit
+    options = "{exclude: ['.chart svg']}, {resultTypes: ['violations']}"
+    told = "(r) => r.violations.map((v) => [v.impact, v.id, v.nodes.map((n) => n.html)])"
+    found = page.ask(f"axe.run({options}).then({told})")
+    assert [one for one in found if one[0] in ("serious", "critical")] == []

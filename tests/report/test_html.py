@@ -1,0 +1,12 @@
+"""The page against a parser that follows the HTML standard to the letter."""
+
+import pytest
+
+html5lib = pytest.importorskip("html5lib", reason="html5lib is not installed")
+
+
+def test_the_page_is_valid_html(full):
+    parser = html5lib.HTMLParser(strict=False)
+    parser.parse(full.page)
+    told = [f"line {place[0]}: {code} {details}" for place, code, details in parser.errors]
+    assert told == []

@@ -1,0 +1,64 @@
+import pytest
+
+from tmcnet.tracking.points import metric_name
+from tmcnet.tracking.records import collect, sweep_record
+
+
+def test_every_run_has_a_record_and_unfinished_ones_say_so(folder):
+    root, config = folder
+    (root / "pretrain" / "tmcnet" / "curves.csv").unlink()
+    (root / "pretrain" / "tmcnet" / "summary.json").unlink()
+    records = {(r.kind, r.name): r for r in collect(root, config)}
+    assert len(records) == 2 + 2
+    assert not records["pretrain", "tmcnet"].exists
+    assert all(r.exists for key, r in records.items() if key != ("pretrain", "tmcnet"))
+
+
+def test_the_hash_follows_content_not_time(folder):
+    root, config = folder
+    name = config.runs[0].name
+
+    def found():
+        return next(r for r in collect(root, config) if r.name == name).hash
+
+    before = found()
+    curves = root / "finetune" / name / "curves.csv"
+    text = curves.read_text()
+    curves.write_text(text)
+    assert found() == before
+    curves.write_text(text.replace("0.001", "0.002", 1))
+    assert found() != before
+    curves.write_text(text)
+    (root / "finetune" / name / "weights.safetensors").write_bytes(b"other weights")
+    assert found() != before
+    sweep = sweep_record(root, config).hash
+    (root / "metrics.csv").write_text("x\n")
+    assert sweep_record(root, config).hash != sweep
+
+
+def test_threads_and_headings_are_no_part_of_a_record(folder):
+    root, config = folder
+    compute = config.compute.model_copy(update={"finetune_threads": 7, "job_gib": 9.0})
+    report = config.report.model_copy(update={"title": "Another"})
+    other = config.model_copy(update={"compute": compute, "report": report})
+    assert sweep_record(root, other).hash == sweep_record(root, config).hash
+    assert [r.hash for r in collect(root, other)] == [r.hash for r in collect(root, config)]
+
+
+def test_what_a_job_cost_comes_from_its_benchmark(folder):
+    root, config = folder
+    name = config.runs[0].name
+    path = root / "benchmarks" / "evaluate" / f"{name}.tsv"
+    path.parent.mkdir()
+    path.write_text("s\th:m:s\tmax_rss\tcpu_time\n12.5\t0:00:12\t345.6\t-\n")
+    points = {p.name: p.value for p in next(r for r in collect(root, config) if r.name == name).points}
+    costs = {key: value for key, value in points.items() if key.startswith("cost/evaluate")}
+    assert costs == {"cost/evaluate_seconds": 12.5, "cost/evaluate_peak_memory_mib": 345.6}
+    assert points["cost/finetune_peak_memory_mib"] > 300
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("a/b & <c>", "a_b _ _c_"), ("..", "_"), ("forêt", "forêt"), ("built-up", "built-up")]
+)
+def test_metric_names_are_what_trackers_accept(text, name):
+    assert metric_name(text) == name

@@ -1,0 +1,261 @@
+import csv
+import json
+import os
+import shutil
+import socket
+import time
+from multiprocessing import get_context
+
+import pytest
+
+from tmcnet.tracking import sync, tracking_uri
+from tmcnet.tracking.__main__ import main
+
+RANDOM, TUPLES = "mssnet-corrected__random__R5__s1", "mssnet-corrected__tmcnet__R5__s1"
+NAMES = ["fixture", "tmcnet", "tmcnet_reference", RANDOM, TUPLES]
+
+
+def with_tracking(config, **changes):
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update=changes)})
+
+
+def table(root):
+    with (root / "tracking.csv").open(newline="") as file:
+        return {row["run"]: row for row in csv.DictReader(file)}
+
+
+def statuses(rows):
+    return {row.run: row.status for row in rows}
+
+
+def server(root, config):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri(root, config))
+    found = client.search_runs([client.get_experiment_by_name(config.name).experiment_id])
+    runs = {run.info.run_name: run for run in found}
+    assert len(runs) == len(found), "no doubles"
+    return client, runs
+
+
+def points(client, run):
+    return [
+        (name, p.step, p.value) for name in run.data.metrics for p in client.get_metric_history(run.info.run_id, name)
+    ]
+
+
+def test_everything_about_a_run_is_recorded_once(folder):
+    root, config = folder
+    environment = dict(os.environ)
+    rows = sync(root, config, {"git_commit": "abc", "git_dirty": "false"})
+    assert dict(os.environ) == environment
+    assert statuses(rows) == dict.fromkeys(NAMES, "new")
+    assert list(table(root)) == NAMES
+
+    client, runs = server(root, config)
+    run, parent = runs[TUPLES], runs["fixture"]
+    told = {"git_commit": "abc", "git_dirty": "false", "network": "mssnet", "seed": "1", "kind": "finetune"}
+    told |= {
+        "fraction": "5",
+        "budget": "R5",
+        "draw": "1",
+        "method": "tmcnet",
+        "variant": "corrected",
+        "device": "cpu",
+    }
+    told |= {"mlflow.parentRunId": parent.info.run_id, "host": socket.gethostname(), "state": "current"}
+    assert run.data.tags | told == run.data.tags
+    assert len(run.data.tags["manifest_hash"]) == 64
+    scores = json.loads((root / "evaluate" / TUPLES / "metrics.json").read_text())
+    metrics = run.data.metrics
+    assert metrics["miou"] == pytest.approx(scores["miou"])
+    assert metrics["all_seeds/miou_low"] == pytest.approx(scores["miou"] - 0.021, abs=1e-6)
+    assert metrics["iou/_script_alert_1___script_"] == pytest.approx(scores["iou"]["<script>alert(1)</script>"])
+    assert metrics["validation/miou"] == pytest.approx(0.7)
+    params = run.data.params
+    assert (params["model.backbone"], params["fraction"], params["pretrain.method.variant"]) == (
+        "resnet18",
+        "5.0",
+        "corrected",
+    )
+    assert params["sensors.optical.bands"] == "['red', 'green', 'blue', 'nir']"
+    curve = client.get_metric_history(run.info.run_id, "curve/loss")
+    assert [point.step for point in curve] == list(range(10, 210, 10))
+    sets = {i.dataset.name: i.tags[0].value for i in run.inputs.dataset_inputs}
+    assert sets == {"fixture trainR5": "training", "fixture val": "validation", "fixture test": "testing"}
+
+    def artifacts(run, place=None):
+        return {a.path for a in client.list_artifacts(run.info.run_id, place)}
+
+    files = {"curves.csv", "summary.json", "confusion.json", "confusion.png", "environment.txt", "model", "maps"}
+    assert artifacts(run) == files
+    assert artifacts(run, "maps") == {"maps/alpha.png", "maps/beta.png"}
+    assert {"model/MLmodel", "model/input_example.json", "model/requirements.txt"} <= artifacts(run, "model")
+    assert artifacts(run, "model/data") == {"model/data/weights.safetensors"}
+    assert {"config.yaml", "manifest.json", "metrics.csv"} <= artifacts(parent)
+
+    about = json.loads((root / "tracking.json").read_text())
+    assert about["search"].startswith("http://127.0.0.1:5000/#/experiments/")
+    assert table(root)[TUPLES]["url"].endswith(f"/runs/{run.info.run_id}")
+
+
+def test_a_second_sync_changes_nothing_but_the_version_of_the_data(tracked):
+    root, config = tracked
+    first = sync(root, config, {"git_commit": "abc"})
+    second = sync(root, config, {"git_commit": "another commit, same results", "data_version": "123.dir"})
+    assert statuses(second) == dict.fromkeys(NAMES, "unchanged")
+    assert [row.run_id for row in first] == [row.run_id for row in second]
+    for run in server(root, config)[1].values():
+        assert (run.data.tags["git_commit"], run.data.tags["data_version"]) == ("abc", "123.dir")
+
+
+def test_a_run_is_continued_where_something_came_in_and_replaced_where_numbers_changed(tracked):
+    root, config = tracked
+    shutil.move(root / "evaluate" / TUPLES, root / "elsewhere")
+    before = {row.run: row for row in sync(root, config, {})}
+    assert "miou" not in server(root, config)[1][TUPLES].data.metrics
+    shutil.move(root / "elsewhere", root / "evaluate" / TUPLES)
+    after = {row.run: row for row in sync(root, config, {})}
+    assert (after[TUPLES].status, after[TUPLES].run_id) == ("continued", before[TUPLES].run_id)
+    client, runs = server(root, config)
+    held = points(client, runs[TUPLES])
+    assert len(held) == len(set(held)), "no point twice"
+    assert "miou" in runs[TUPLES].data.metrics
+
+    path = root / "evaluate" / TUPLES / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "miou": 0.999}))
+    third = statuses(sync(root, config, {}))
+    assert third == dict.fromkeys(NAMES, "unchanged") | {TUPLES: "replaced"}
+    client, runs = server(root, config)
+    assert [p.value for p in client.get_metric_history(runs[TUPLES].info.run_id, "miou")] == [0.999]
+    assert sorted(runs) == sorted(NAMES)
+
+
+def test_runs_that_left_the_sweep_or_lost_their_files_do_not_linger(tracked):
+    root, config = tracked
+    sync(root, config, {})
+    shutil.move(root / "pretrain" / "tmcnet_reference", root / "elsewhere")
+    sweep = [part.model_copy(update={"methods": ["tmcnet"]}) for part in config.finetune.sweep]
+    smaller = config.model_copy(update={"finetune": config.finetune.model_copy(update={"sweep": sweep})})
+    assert statuses(sync(root, smaller, {})) == {
+        "fixture": "continued",
+        "tmcnet": "unchanged",
+        "tmcnet_reference": "missing",
+        TUPLES: "unchanged",
+    }
+    states = {name: run.data.tags["state"] for name, run in server(root, config)[1].items()}
+    assert states == dict.fromkeys(NAMES, "current") | {RANDOM: "left", "tmcnet_reference": "gone"}
+    client, runs = server(root, config)
+    about = json.loads((root / "tracking.json").read_text())
+    for link in about["links"]:
+        found = client.search_runs([runs["fixture"].info.experiment_id], link["filter"])
+        assert {run.info.run_name for run in found} == ({TUPLES} if "random" not in link["title"] else set())
+
+    shutil.move(root / "elsewhere", root / "pretrain" / "tmcnet_reference")
+    assert statuses(sync(root, config, {}))["tmcnet_reference"] == "unchanged"
+    assert {run.data.tags["state"] for run in server(root, config)[1].values()} == {"current"}
+
+
+def test_a_sync_that_broke_off_is_taken_up_again(tracked, monkeypatch):
+    root, config = tracked
+    from mlflow import MlflowClient
+
+    log_image = MlflowClient.log_image
+
+    def broken(self, run_id, image, *rest, **more):
+        raise ConnectionError("the line went dead")
+
+    monkeypatch.setattr(MlflowClient, "log_image", broken)
+    rows = statuses(sync(root, config, {}))
+    pending = "pending: the line went dead"
+    assert rows == dict.fromkeys(NAMES[:3], "new") | {RANDOM: pending, TUPLES: pending}
+    broken_off = server(root, config)[1][RANDOM].info.run_id
+    monkeypatch.setattr(MlflowClient, "log_image", log_image)
+    rows = statuses(sync(root, config, {}))
+    assert rows == dict.fromkeys(NAMES[:3], "unchanged") | {RANDOM: "continued", TUPLES: "new"}
+    client, runs = server(root, config)
+    assert runs[RANDOM].info.run_id == broken_off
+    held = points(client, runs[RANDOM])
+    assert len(held) == len(set(held))
+
+
+def test_a_server_that_is_down_costs_a_warning_and_one_command_sends_later(
+    tracked, database, tmp_path, monkeypatch, capsys
+):
+    root, config = tracked
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://name:secret@127.0.0.1:{port}")
+    began = time.monotonic()
+    rows = sync(root, config, {"git_commit": "abc"})
+    assert time.monotonic() - began < 20
+    assert list(statuses(rows)) == NAMES
+    assert all(row.status.startswith("pending: ") and not row.run_id for row in rows)
+    assert "python -m tmcnet.tracking send" in capsys.readouterr().err
+    about = (root / "tracking.json").read_text()
+    assert json.loads(about)["server"] == f"http://127.0.0.1:{port}"
+    assert "secret" not in about
+    assert main(["send", str(root)]) == 1
+    assert "5 pending" in capsys.readouterr().out
+
+    shutil.copy(database, tmp_path / "server.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
+    assert main(["send", str(root)]) == 0
+    assert capsys.readouterr().out.strip() == "5 new"
+    assert {run.data.tags["git_commit"] for run in server(root, config)[1].values()} == {"abc"}
+
+
+def test_send_says_what_is_wrong_with_a_folder(tmp_path, capsys):
+    assert main(["send", str(tmp_path)]) == 1
+    assert "tracking.json: tells no config to send the runs with" in capsys.readouterr().err
+
+
+def test_eight_at_once_lose_nothing(tracked, tmp_path, monkeypatch):
+    """Eight results folders, sent to one database that none has made yet."""
+    root, config = tracked
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - once, and not in each of the eight
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
+    roots = [tmp_path / f"results{number}" for number in range(8)]
+    for copy in roots:
+        shutil.copytree(root, copy)
+    processes = [get_context("fork").Process(target=sync, args=(copy, config, {})) for copy in roots]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    for copy in roots:
+        assert {row["status"] for row in table(copy).values()} == {"new"}
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri(root, config))
+    (experiment,) = [e for e in client.search_experiments() if e.name == config.name]
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name for run in runs) == sorted(NAMES * 8)
+    losses = [len(client.get_metric_history(r.info.run_id, "curve/loss")) for r in runs if r.info.run_name == TUPLES]
+    assert losses == [20] * 8
+
+
+def test_the_best_network_on_the_validation_part_is_registered(tracked):
+    root, config = tracked[0], with_tracking(tracked[1], weights=True, register_as="land cover")
+    for _ in range(2):
+        sync(root, config, {})
+    client, runs = server(root, config)
+    best = client.get_model_version_by_alias("land cover", "best")
+    assert (int(best.version), best.run_id) == (1, runs[TUPLES].info.run_id)
+
+    path = root / "finetune" / RANDOM / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "validation": {"miou": 0.9}}))
+    sync(root, config, {})
+    client, runs = server(root, config)
+    best = client.get_model_version_by_alias("land cover", "best")
+    assert (int(best.version), best.run_id) == (2, runs[RANDOM].info.run_id)
+
+
+def test_config_comes_before_environment_before_the_folder(folder, monkeypatch, tmp_path):
+    _, config = folder
+    assert tracking_uri(tmp_path, config) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://env.invalid")
+    assert tracking_uri(tmp_path, config) == "http://env.invalid"
+    assert tracking_uri(tmp_path, with_tracking(config, uri="http://own.invalid")) == "http://own.invalid"
