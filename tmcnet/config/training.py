@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -10,22 +10,24 @@ from tmcnet.config.base import Section
 from tmcnet.config.modalities import ONLY, only_modality
 
 Variant = Literal["reference", "corrected"]
-FUSION = ("mssnet", "early_fusion", "late_fusion")
-"""Networks that look at all modalities."""
+Network = Literal[
+    "mssnet", "early_fusion", "late_fusion", "optical_only", "sar_only", "pixel_logistic", "pixel_boosting"
+]
+"""Networks that there are of any two sensors; of each further modality there is one that looks at it alone."""
 SINGLE_SENSOR = (f"optical{ONLY}", f"sar{ONLY}")
-"""Networks that look at one of the two sensors only; further modalities have such networks too."""
+"""Networks that look at one of the two sensors only."""
 PIXELWISE = ("pixel_logistic", "pixel_boosting")
 """Classifiers of single pixels, the baselines of scikit-learn; they have no encoder and one start only."""
 
 
 def _is_network(name: str) -> str:
-    if only_modality(name) or name in (*FUSION, *PIXELWISE):
+    if only_modality(name) or name in get_args(Network):
         return name
-    known = ", ".join((*FUSION, *SINGLE_SENSOR, *PIXELWISE))
+    known = ", ".join(get_args(Network))
     raise ValueError(f"there is no network `{name}`; there are {known}, and `<name>{ONLY}` of each further modality")
 
 
-Network = Annotated[str, AfterValidator(_is_network)]
+NetworkName = Annotated[str, AfterValidator(_is_network)]
 LoadParts = Literal["backbone", "encoder", "all"]
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
 Dilation = Annotated[int, Field(ge=1)]
@@ -84,7 +86,7 @@ class SweepConfig(Section):
         min_length=1,
         description="Starts: `random`, names of `pretrain.methods` or `pretrain.weights`.",
     )
-    networks: list[Network] = Field(
+    networks: list[NetworkName] = Field(
         ["mssnet"],
         min_length=1,
         description="Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; "
