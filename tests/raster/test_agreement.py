@@ -25,7 +25,7 @@ def test_smoothly_bent_points_agree_and_wrong_ones_do_not():
     target = bend(source) + rng.normal(0, 0.3, source.shape)
     wrong = rng.random(len(source)) < 0.3
     target[wrong] = source[wrong] + rng.uniform(-30, 30, (wrong.sum(), 2))
-    found = by_neighbours(source, target, SHAPE, 2.0)
+    found = by_neighbours(source, target, np.ones(len(source)), SHAPE, 2.0)
     assert found.agree[~wrong].mean() > 0.95
     assert found.agree[wrong].mean() < 0.1
     assert np.abs(found.matrix[:, 2] - [12.0, -7.0]).max() < 4.0
@@ -36,13 +36,13 @@ def test_smoothly_bent_points_agree_and_wrong_ones_do_not():
 def test_points_without_order_do_not_agree(number):
     rng = np.random.default_rng(1)
     source = points(number)
-    found = by_neighbours(source, source + rng.uniform(-25, 25, source.shape), SHAPE, 2.0)
+    found = by_neighbours(source, source + rng.uniform(-25, 25, source.shape), np.ones(len(source)), SHAPE, 2.0)
     assert found.agree.mean() < 0.15
 
 
 def found_with(agreeing, matrix=IDENTITY, number=100):
     source = points(number)
-    return Found(source, source, np.arange(len(source)) < agreeing, np.array(matrix))
+    return Found(source, source, np.ones(len(source)), np.arange(len(source)) < agreeing, np.array(matrix))
 
 
 @pytest.mark.parametrize(

@@ -235,8 +235,18 @@ def test_robust_fit_survives_half_of_the_points_being_wrong():
     target = affine_fit.apply(truth, source) + rng.normal(0, 0.2, (200, 2))
     target[::2] += rng.uniform(-15, 15, (100, 2))
     agree = affine_fit.consensus(source, target, 1.5)
-    fitted = affine_fit.refine(source, target, agree, 1.5, "affine")
+    fitted = affine_fit.refine(source, target, agree, np.ones(200), 1.5, "affine")
     assert np.abs(affine_fit.apply(fitted, source) - affine_fit.apply(truth, source)).max() < 0.3
+
+
+def test_a_fit_listens_to_the_points_that_are_trusted():
+    source = np.random.default_rng(3).uniform(0, 500, (100, 2))
+    target = source + np.where(np.arange(100) < 70, 0.4, 0.0)[:, None]
+    shifts = [
+        affine_fit.refine(source, target, np.ones(100, bool), trust, 4.0, "shift")[:, 2]
+        for trust in (np.ones(100), np.where(np.arange(100) < 70, 0.01, 1.0))
+    ]
+    assert shifts[0].min() > 0.2 and shifts[1].max() < 0.02
 
 
 def test_picture_shows_something(pair, found, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tmcnet.raster import affine_fit
-from tmcnet.raster.model_choice import BENDING, Evidence, candidates, choose, deal, held_out_error
+from tmcnet.raster.model_choice import BENDING, Evidence, candidates, choose, deal, fit, held_out
 
 SHAPE = (800, 1000)
 ALL = ["shift", "affine", "quadratic", "thin_plate"]
@@ -11,7 +11,11 @@ ALL = ["shift", "affine", "quadratic", "thin_plate"]
 def evidence(where, noise=0.2, number=300, buffer=64.0, seed=0):
     rng = np.random.default_rng(seed)
     source = rng.uniform(0, 1, (number, 2)) * [SHAPE[1], SHAPE[0]]
-    return Evidence(source, where(source) + rng.normal(0, noise, source.shape), SHAPE, 128.0, buffer, 4.0)
+    return points(source, where(source) + rng.normal(0, noise, source.shape), buffer=buffer)
+
+
+def points(source, target, shape=SHAPE, buffer=64.0):
+    return Evidence(source, target, np.ones(len(source)), shape, 128.0, buffer, 4.0)
 
 
 def quadratic(points):
@@ -59,10 +63,20 @@ def test_a_correction_that_hardly_helps_is_not_taken():
 
 def test_neighbouring_blocks_are_never_left_out_together():
     x, y = np.meshgrid(np.arange(64.0, 1000, 128), np.arange(64.0, 800, 128))
-    folds = deal(Evidence(np.column_stack([x.ravel(), y.ravel()]), np.zeros((x.size, 2)), SHAPE, 128.0, 0.0, 1.0))
+    folds = deal(points(np.column_stack([x.ravel(), y.ravel()]), np.zeros((x.size, 2))))
     table = folds.reshape(x.shape)
     assert (table[:, 1:] != table[:, :-1]).all() and (table[1:] != table[:-1]).all()
     assert set(np.unique(table)) == set(range(5))
+
+
+def test_a_scene_smaller_than_two_blocks_is_divided_all_the_same():
+    # points keep away from the edges, and once all fell into one block, of which nothing was told but "none"
+    rng = np.random.default_rng(6)
+    source = rng.uniform(64, 224, (40, 2))
+    target = source + np.array([5.0, 3.0]) + rng.normal(0, 0.2, source.shape)
+    small = Evidence(source, target, np.ones(40), (288, 288), 256.0, 0.0, 6.0)
+    assert len(np.unique(deal(small))) >= 3
+    assert choose(small, ALL).model == "shift"
 
 
 def test_errors_that_neighbours_share_do_not_pass_for_bending():
@@ -71,11 +85,34 @@ def test_errors_that_neighbours_share_do_not_pass_for_bending():
     places = rng.uniform(0, 1, (60, 2)) * [SHAPE[1], SHAPE[0]]
     source = np.repeat(places, 8, axis=0) + rng.uniform(-25, 25, (480, 2))
     target = source + np.array([5.0, 3.0]) + np.repeat(rng.normal(0, 1.0, (60, 2)), 8, axis=0)
-    assert choose(Evidence(source, target, SHAPE, 128.0, 64.0, 4.0), ALL).model == "shift"
+    assert choose(points(source, target), ALL).model == "shift"
+
+
+def test_bending_told_by_one_corner_alone_is_taken_for_chance():
+    rng = np.random.default_rng(4)
+    source = rng.uniform(0, 1, (300, 2)) * [SHAPE[1], SHAPE[0]]
+    target = source + np.array([5.0, 3.0]) + rng.normal(0, 0.3, source.shape)
+    corner = (source < 128).all(axis=1)
+    target[corner] += 3.0
+    assert 2 < corner.sum() < 12
+    assert choose(points(source, target), ALL).model in ("shift", "affine")
+
+
+@pytest.mark.parametrize("model", ["affine", "quadratic", "thin_plate"])
+def test_points_that_are_not_trusted_do_not_bend_the_map(model):
+    good = evidence(TRUTHS["affine"], noise=0.0)
+    wrong = np.arange(300) % 3 == 0
+    target = np.where(wrong[:, None], good.target + 1.5, good.target)
+    trusting, wary = (
+        Evidence(good.source, target, weight, SHAPE, 128.0, 64.0, 4.0)
+        for weight in (np.ones(300), np.where(wrong, 1e-4, 1.0))
+    )
+    off = [np.hypot(*(fit(e, model, 0.01)(good.source) - good.target).T).mean() for e in (trusting, wary)]
+    assert off[0] > 0.5 and off[1] < 0.02
 
 
 def test_few_points_or_a_small_scene_are_left_to_the_stiff_models():
     few = evidence(TRUTHS["shift"], number=14)
     assert choose(few, ALL).model == "shift"
-    small = Evidence(few.source / 10, few.source / 10 + 2.0, (80, 100), 128.0, 64.0, 4.0)
-    assert held_out_error(small, np.zeros(14, int), "thin_plate", 0.1) == float("inf")
+    small = points(few.source / 10, few.source / 10 + 2.0, (80, 100))
+    assert np.isinf(held_out(small, np.zeros(14, int), "thin_plate", 0.1)).all()

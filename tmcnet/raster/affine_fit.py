@@ -63,25 +63,28 @@ def distortion(matrix: Array) -> float:
     return float(np.linalg.norm(matrix[:, :2] - np.eye(2), 2))
 
 
-def refine(source: Array, target: Array, start: npt.NDArray[np.bool_], threshold: float, model: Model) -> Array:
+def refine(
+    source: Array, target: Array, start: npt.NDArray[np.bool_], trust: Array, threshold: float, model: Model
+) -> Array:
     """Least squares fit, reweighted so that far-off points lose their say (Tukey's biweight).
 
     Args:
         source: N x 2 points.
         target: N x 2, where they were found.
         start: The points to begin with.
+        trust: N, weight of each point before its residual is known.
         threshold: Residual in pixels beyond which a point has no weight.
         model: `affine`, `shift` or `none`.
 
     Returns:
         2 x 3 matrix from source to target.
     """
-    weights = start.astype(np.float64)
+    weights = trust * start
     matrix = IDENTITY
     for _ in range(ROUNDS):
         matrix = _fit(source, target, weights, model)
         share = np.hypot(*(apply(matrix, source) - target).T) / threshold
-        weights = np.where(share < 1, (1 - share**2) ** 2, 0.0)
+        weights = trust * np.where(share < 1, (1 - share**2) ** 2, 0.0)
         if np.count_nonzero(weights) < 4:
             break
     return matrix

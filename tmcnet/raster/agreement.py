@@ -34,12 +34,14 @@ class Found:
     Attributes:
         source: N x 2 places (x, y) on the common grid, in pixels.
         target: N x 2, where their content was found.
+        weight: N, how much a point is to be trusted beside the others.
         agree: N flags, whether a point agrees with its neighbours.
         matrix: 2 x 3, one affine model for those that agree; the identity where there are too few.
     """
 
     source: Array
     target: Array
+    weight: Array
     agree: npt.NDArray[np.bool_]
     matrix: Array
 
@@ -49,30 +51,33 @@ class Found:
         return [[float(value) for value in row] for row in table]
 
 
-def by_neighbours(source: Array, target: Array, shape: tuple[int, int], tolerance: float) -> Found:
+def by_neighbours(source: Array, target: Array, weight: Array, shape: tuple[int, int], tolerance: float) -> Found:
     """Find the points that are displaced like their neighbours, whatever the shape of the displacement.
 
     Args:
         source: N x 2 points (x, y).
         target: N x 2, where they were found.
+        weight: N, how much each is to be trusted in a fit. Whether it agrees is told by its place alone.
         shape: Height and width of the scene.
         tolerance: Largest distance in pixels from a smooth surface through those that agree.
     """
     start = affine_fit.consensus(source, target, 2.0 * tolerance)
     if start.sum() < FEWEST:
-        return Found(source, target, np.zeros(len(source), dtype=bool), IDENTITY)
-    matrix = affine_fit.refine(source, target, start, MOST_BENDING, "affine")
+        return Found(source, target, weight, np.zeros(len(source), dtype=bool), IDENTITY)
+    alike = np.ones(len(source))
+    matrix = affine_fit.refine(source, target, start, alike, MOST_BENDING, "affine")
     off = target - affine_fit.apply(matrix, source)
     bent = np.hypot(*off.T) < MOST_BENDING + tolerance
     # the median of neighbours is safe against mistakes but blunt, a surface is sharp: one after the other
     agree = bent & (np.hypot(*(off - _typical(source, off, bent)).T) < 1.5 * tolerance)
     for _ in range(2):
         if agree.sum() < FEWEST:
-            return Found(source, target, agree, IDENTITY)
-        trusted = Evidence(source[agree], target[agree], shape, 0.0, 0.0, 2.0 * tolerance)
+            return Found(source, target, weight, agree, IDENTITY)
+        trusted = Evidence(source[agree], target[agree], alike[agree], shape, 0.0, 0.0, 2.0 * tolerance)
         surface = fit(trusted, "thin_plate", STIFFNESS)
         agree = bent & (np.hypot(*(surface(source) - target).T) < tolerance)
-    return Found(source, target, agree, affine_fit.refine(source, target, agree, MOST_BENDING, "affine"))
+    matrix = affine_fit.refine(source, target, agree, alike, MOST_BENDING, "affine")
+    return Found(source, target, weight, agree, matrix)
 
 
 def _typical(source: Array, off: Array, trusted: npt.NDArray[np.bool_]) -> Array:

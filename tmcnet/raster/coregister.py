@@ -21,7 +21,7 @@ from tmcnet.raster.alignment import Alignment, Status, unmoved
 from tmcnet.raster.control_points import Window, control_grid, match
 from tmcnet.raster.deformation import AffineMap, largest_displacement, on_lattice
 from tmcnet.raster.matching import FloatArray, Matches
-from tmcnet.raster.model_choice import Choice, Evidence, choose
+from tmcnet.raster.model_choice import BENDING, Choice, Evidence, choose
 from tmcnet.raster.overview import enlarged, overview
 from tmcnet.raster.windowed import ArrayImage, Displaced, Image, PointMap, Reduced, in_memory
 
@@ -102,18 +102,45 @@ def estimate(
     small = np.concatenate([in_memory(image).array for image in pair.reduced(levels[0].scale)])
     if np.isfinite(small).all(axis=0).mean() < 0.02 or min(one.shape[1:]) < config.template:
         return unmoved("rejected", "the images hardly overlap, or are smaller than the window that is matched")
+    try:
+        found, choice = _followed(pair, levels, config)
+    except _NotBelievedError as refusal:
+        return _rejected(str(refusal), refusal.found)
+    return _decide(pair, found, choice, config)
+
+
+class _NotBelievedError(Exception):
+    """Why control points are not believed, and the points."""
+
+    def __init__(self, reason: str, found: Found) -> None:
+        super().__init__(reason)
+        self.found = found
+
+
+def _followed(pair: _Pair, levels: list[_Level], config: AlignConfig) -> tuple[Found, Choice]:
+    """The control points at full resolution and the model through them, found level by level."""
     where: PointMap = AffineMap(_first_look(pair, levels[0], config))
     by_chance = _agreeing_by_chance(pair, levels[0], config)
-    for number, level in enumerate(levels):
-        found = _refined(pair.reduced(level.scale), where, level, config)
-        n, agreeing = len(found.source), int(found.agree.sum())
-        print(f"reduced by {level.scale}: {agreeing} of {n} control points agree", file=sys.stderr, flush=True)
-        refusal = doubts(found, config, one.shape[1:], 0 if number else by_chance)
-        if refusal:
-            return _rejected(refusal, found)
-        choice = choose(_evidence(found, one.shape[1:], level, config), config.models)
-        where = choice.where
-    return _decide(pair, found, choice, config)
+    for level in levels:
+        found, choice = _followed_once(pair, where, level, config, by_chance)
+        where, by_chance = choice.where, 0
+    if choice.model in BENDING:
+        # what bends within a window is blurred by it, and straightened now
+        found, choice = _followed_once(pair, where, levels[-1], config, by_chance)
+    return found, choice
+
+
+def _followed_once(
+    pair: _Pair, where: PointMap, level: _Level, config: AlignConfig, by_chance: int
+) -> tuple[Found, Choice]:
+    shape = pair.reduced(1)[0].shape[1:]
+    found = _refined(pair.reduced(level.scale), where, level, config)
+    n, agreeing = len(found.source), int(found.agree.sum())
+    print(f"reduced by {level.scale}: {agreeing} of {n} control points agree", file=sys.stderr, flush=True)
+    reason = doubts(found, config, shape, by_chance)
+    if reason:
+        raise _NotBelievedError(reason, found)
+    return found, choose(_evidence(found, shape, level, config), config.models)
 
 
 def _image(given: FloatArray | Image) -> Image:
@@ -164,7 +191,8 @@ def _refined(images: tuple[Image, Image], where: PointMap, level: _Level, config
     step = np.stack([there.dx - back.dx, there.dy - back.dy], axis=1)[good].astype(np.float64) / 2.0
     source = grid[good] * float(scale) + middle
     full = one.shape[1] * scale, one.shape[2] * scale
-    return by_neighbours(source, where(source + scale * step), full, level.agreement)
+    weight = np.minimum(there.peak, back.peak)[good].astype(np.float64) ** 2
+    return by_neighbours(source, where(source + scale * step), weight, full, level.agreement)
 
 
 def _reliable(matches: Matches) -> npt.NDArray[np.bool_]:
@@ -175,8 +203,8 @@ def _evidence(found: Found, shape: tuple[int, int], level: _Level, config: Align
     window = float(config.template * level.scale)
     # on the way a model need only lead the next level; only the last one is judged where no window overlaps
     buffer = window if level.scale == 1 else 0.0
-    source, target = found.source[found.agree], found.target[found.agree]
-    return Evidence(source, target, shape, 2.0 * window, buffer, 2.0 * level.agreement)
+    source, target, weight = (part[found.agree] for part in (found.source, found.target, found.weight))
+    return Evidence(source, target, weight, shape, 2.0 * window, buffer, 2.0 * level.agreement)
 
 
 def _rejected(reason: str, found: Found) -> Alignment:

@@ -169,10 +169,12 @@ def correlate(
 
 def _centred(windows: FloatArray, valid: BoolArray) -> FloatArray:
     """Windows less the mean of each channel over the valid pixels, 0 elsewhere."""
-    masked = windows * valid[:, None]
-    count = np.maximum(valid.sum(axis=(1, 2)), 1)[:, None, None, None]
-    mean = masked.sum(axis=(2, 3), keepdims=True) / count
-    return np.asarray((windows - mean) * valid[:, None], dtype=np.float32)
+    if valid.all():
+        return np.asarray(windows - windows.mean(axis=(2, 3), keepdims=True))
+    mask = valid.astype(np.float32)
+    total = np.einsum("pdij,pij->pd", windows, mask)
+    mean = total / np.maximum(mask.sum(axis=(1, 2)), 1.0)[:, None]
+    return np.asarray((windows - mean[..., None, None]) * mask[:, None])
 
 
 def locate(surface: FloatArray) -> Matches:

@@ -18,12 +18,12 @@ from tmcnet.raster.windowed import PointMap
 ORDER: tuple[Model, ...] = ("none", "shift", "affine", "quadratic", "thin_plate")
 """From stiff to supple."""
 BENDING: tuple[Model, ...] = ("quadratic", "thin_plate")
-SMOOTHING = (0.0003, 0.003, 0.03, 0.3, 3.0)
+SMOOTHING = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 3.0)
 """Weights of bending in thin-plate splines that are tried; coordinates are in halves of the scene's longer side."""
 FOLDS = 5
 """Parts into which blocks of the scene are dealt; each is left out once."""
-MOST_BLOCKS = 8
-"""Blocks along the longer side of a scene; large scenes have large blocks."""
+FEWEST_BLOCKS, MOST_BLOCKS = 3, 8
+"""Blocks along the longer side of a scene; small scenes have small blocks, and large ones large blocks."""
 MARGIN = 0.03
 """A suppler model must tell unseen points better by this share than a stiffer one."""
 MARGIN_OF_NONE = 0.1
@@ -39,11 +39,14 @@ class Candidate:
     Attributes:
         model: Which one.
         smoothing: Of the thin-plate spline; 0 for others.
-        error: Root mean square residual in pixels at points in blocks left out of the fit.
+        squares: N, squared residual in pixels at each point when its block was left out of the fit; infinite
+            where too few points were left to fit to.
+        error: Their root mean square, each point weighing as much as it is trusted.
     """
 
     model: Model
     smoothing: float
+    squares: Array
     error: float
 
 
@@ -55,7 +58,7 @@ class Choice:
         model: Which one.
         where: The map it gives.
         matrix: 2 x 3, where the map is affine; else None.
-        error: As in `Candidate`.
+        error: Root mean square residual in pixels at points in blocks left out of the fit, all points alike.
         error_of_none: The same of the identity.
     """
 
@@ -73,8 +76,9 @@ class Evidence:
     Attributes:
         source: N x 2 places (x, y) on the common grid, in pixels.
         target: N x 2, where their content was found.
+        weight: N, how much each point is to be trusted beside the others.
         shape: Height and width of the scene.
-        block: Least side in pixels of the blocks that are left out.
+        block: Side in pixels of the blocks that are left out, if the scene has neither too few nor too many of these.
         buffer: Points nearer than this to one left out, in pixels, are not fitted to either: windows that overlap
             err in the same way.
         tolerance: Residual in pixels beyond which a point has no weight.
@@ -82,6 +86,7 @@ class Evidence:
 
     source: Array
     target: Array
+    weight: Array
     shape: tuple[int, int]
     block: float
     buffer: float
@@ -89,7 +94,7 @@ class Evidence:
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> Evidence:
         """Some of the points."""
-        return replace(self, source=self.source[chosen], target=self.target[chosen])
+        return replace(self, source=self.source[chosen], target=self.target[chosen], weight=self.weight[chosen])
 
 
 def choose(evidence: Evidence, allowed: Sequence[Model]) -> Choice:
@@ -99,17 +104,40 @@ def choose(evidence: Evidence, allowed: Sequence[Model]) -> Choice:
     is clearly better. How far a thin-plate spline may then bend is told by points left out a block at a time.
     """
     identity, *others = candidates(evidence, allowed)
-    best = identity
+    best, place = identity, blocks(evidence)
     for candidate in others:
-        margin = MARGIN_OF_NONE if best.model == "none" else 0.0 if candidate.model == best.model else MARGIN
-        if candidate.error < (1.0 - margin) * best.error:
-            best = candidate
+        if candidate.model == best.model:
+            better = candidate.error < best.error
+        else:
+            better = _clearly_better(candidate, best, evidence.weight, place)
+        best = candidate if better else best
     close = replace(evidence, buffer=0.0)
     tried = [c for c in candidates(close, [best.model]) if c.model == best.model]
-    taken = min(tried, key=lambda candidate: candidate.error)
+    least = min(candidate.error for candidate in tried)
+    taken = next(candidate for candidate in tried if candidate.error <= (1.0 + MARGIN) * least)
     where = fit(evidence, taken.model, taken.smoothing)
     matrix = where.matrix if isinstance(where, AffineMap) else None
-    return Choice(taken.model, where, matrix, taken.error, identity.error)
+    left, of_none = (float(np.sqrt(c.squares.mean())) for c in (taken, identity))
+    return Choice(taken.model, where, matrix, left, of_none)
+
+
+def _clearly_better(one: Candidate, other: Candidate, weight: Array, place: npt.NDArray[np.int64]) -> bool:
+    """Whether a model tells points left out better than a stiffer one by a margin; one that bends, beyond chance too.
+
+    Chance is the standard error of the mean gain over the blocks: neighbouring points err alike, so it is blocks that
+    count, not points. (The rule of one standard error, Breiman et al., Classification and Regression Trees, 1984.)
+    """
+    margin = MARGIN_OF_NONE if other.model == "none" else MARGIN
+    if not one.error < (1.0 - margin) * other.error:
+        return False
+    if one.model not in BENDING:
+        return True
+    gain = np.bincount(place, weight * (other.squares - one.squares))
+    share = np.bincount(place, weight) / weight.sum()
+    mean = gain.sum()
+    number = np.count_nonzero(share)
+    spread = ((gain - share * mean) ** 2).sum() * number / max(number - 1, 1)
+    return bool(mean > np.sqrt(spread))
 
 
 def candidates(evidence: Evidence, allowed: Sequence[Model]) -> list[Candidate]:
@@ -120,30 +148,43 @@ def candidates(evidence: Evidence, allowed: Sequence[Model]) -> list[Candidate]:
         if model != "none" and (model not in allowed or len(evidence.source) < LEAST[model]):
             continue
         for smoothing in SMOOTHING[::-1] if model == "thin_plate" else (0.0,):
-            found.append(Candidate(model, smoothing, held_out_error(evidence, folds, model, smoothing)))
+            squares = held_out(evidence, folds, model, smoothing)
+            error = float(np.sqrt(np.average(squares, weights=evidence.weight)))
+            found.append(Candidate(model, smoothing, squares, error))
     return found
 
 
 def deal(evidence: Evidence) -> npt.NDArray[np.int64]:
     """Number of the fold of each point: whole blocks are left out, and no two neighbours together."""
-    side = max(evidence.block, max(evidence.shape) / MOST_BLOCKS)
-    column, row = (evidence.source // side).astype(np.int64).T
+    column, row = _column_and_row(evidence)
     return np.asarray((column + 2 * row) % FOLDS)
 
 
-def held_out_error(evidence: Evidence, folds: npt.NDArray[np.int64], model: Model, smoothing: float = 0.0) -> float:
-    """Root mean square residual in pixels at points in blocks of the scene that the fit has not seen."""
-    squares = []
+def blocks(evidence: Evidence) -> npt.NDArray[np.int64]:
+    """Number of the block that each point lies in."""
+    column, row = _column_and_row(evidence)
+    return np.asarray(row * (column.max() + 1) + column)
+
+
+def _column_and_row(evidence: Evidence) -> npt.NDArray[np.int64]:
+    longest = max(evidence.shape)
+    side = np.clip(evidence.block, longest / MOST_BLOCKS, longest / FEWEST_BLOCKS)
+    return np.asarray(np.maximum(evidence.source // side, 0).astype(np.int64).T)
+
+
+def held_out(evidence: Evidence, folds: npt.NDArray[np.int64], model: Model, smoothing: float = 0.0) -> Array:
+    """Squared residual in pixels at each point from a fit that has not seen its block; N."""
+    squares = np.full(len(evidence.source), np.inf)
     for left_out in np.unique(folds):
         test = folds == left_out
         train = _apart(evidence, test)
         if train.sum() < LEAST[model]:
             if model in BENDING or test.all():
-                return float("inf")
+                return np.full(len(squares), np.inf)
             train = ~test
         where = _fit(evidence.of(train), model, smoothing)
-        squares.append(((where(evidence.source[test]) - evidence.target[test]) ** 2).sum(axis=1))
-    return float(np.sqrt(np.concatenate(squares).mean()))
+        squares[test] = ((where(evidence.source[test]) - evidence.target[test]) ** 2).sum(axis=1)
+    return squares
 
 
 def _apart(evidence: Evidence, test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -163,22 +204,25 @@ def _fit(evidence: Evidence, model: Model, smoothing: float) -> PointMap:
     if model == "none":
         return AffineMap(IDENTITY)
     if model in ("shift", "affine"):
-        return AffineMap(affine_fit.refine(source, target, np.ones(len(source), bool), evidence.tolerance, model))
+        everyone = np.ones(len(source), dtype=bool)
+        return AffineMap(affine_fit.refine(source, target, everyone, evidence.weight, evidence.tolerance, model))
     half = max(evidence.shape) / 2.0
     bend = _thin_plate if model == "thin_plate" else _quadratic
-    moves = bend((source - half) / half, target - source, smoothing)
+    moves = bend((source - half) / half, target - source, evidence.weight, smoothing)
     return lambda points: np.asarray(points + moves((points - half) / half))
 
 
-def _thin_plate(places: Array, moves: Array, smoothing: float) -> PointMap:
+def _thin_plate(places: Array, moves: Array, weight: Array, smoothing: float) -> PointMap:
     """Smoothing thin-plate spline; bending weighs the same however many points there are."""
-    spline: PointMap = RBFInterpolator(places, moves, smoothing=smoothing * len(places) / 100.0)
+    each = smoothing * weight.sum() / 100.0 / weight
+    spline: PointMap = RBFInterpolator(places, moves, smoothing=each)
     return spline
 
 
-def _quadratic(places: Array, moves: Array, _: float) -> PointMap:
+def _quadratic(places: Array, moves: Array, weight: Array, _: float) -> PointMap:
     """Least squares polynomial of second order."""
-    solution = np.linalg.lstsq(_terms(places), moves, rcond=None)[0]
+    root = np.sqrt(weight)[:, None]
+    solution = np.linalg.lstsq(root * _terms(places), root * moves, rcond=None)[0]
     return lambda points: np.asarray(_terms(points) @ solution)
 
 
