@@ -53,7 +53,7 @@ def test_the_example_covers_the_usual_range_of_every_band(trained):
 def test_raw_images_with_other_bands_are_refused(trained):
     images = input_example(trained.normalisation)
     with pytest.raises(InputError, match="has 3 bands"):
-        predict_raw(trained, images["optical"][:, :3], images["sar"])
+        predict_raw(trained, {**images, "optical": images["optical"][:, :3]})
 
 
 def test_requirements_name_what_is_installed():
