@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ from scipy import ndimage
 from skimage.io import imread
 
 from tmcnet.config import AlignConfig, DemoConfig
-from tmcnet.raster import affine_fit, control_points, matching
+from tmcnet.raster import affine_fit, control_points, coregister, matching
 from tmcnet.raster.alignment import Alignment
 from tmcnet.raster.alignment_picture import draw
 from tmcnet.raster.control_points import control_grid
 from tmcnet.raster.coregister import estimate, warp
 from tmcnet.raster.deformation import AffineMap
 from tmcnet.raster.io import write_raster
+from tmcnet.raster.model_choice import choose
 from tmcnet.raster.overview import about_centre
 from tmcnet.raster.windowed import ArrayImage, FileImage
 from tmcnet.simulate.scene import simulate_scene
@@ -89,6 +91,12 @@ def test_unrelated_images_are_rejected(pair, tmp_path):
     assert (result.status, result.model, result.rmse_px) == ("rejected", "none", None)
     assert result.matrix == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     assert result.reason
+
+
+def test_a_correction_that_does_not_tell_points_left_out_is_rejected(pair, monkeypatch):
+    monkeypatch.setattr(coregister, "choose", lambda *given: replace(choose(*given), error=4.04))
+    result = estimate(pair[0], pair[1])
+    assert result.status == "rejected" and "leaves 4.0 pixels at points left out" in result.reason
 
 
 @pytest.mark.parametrize("kind", ["constant", "noise", "nothing"])

@@ -21,8 +21,9 @@ STIFFNESS = 0.1
 """Weight of bending in the surface through points that agree, as in `model_choice.SMOOTHING`."""
 MOST_BENDING = 12.0
 """Largest distance in pixels from one affine model for the whole scene: relief and orbits bend no further."""
-MOST_DISTORTION = 0.1
-"""Largest change of lengths that two images with a georeference may show, as a share."""
+MOST_DISTORTION = 0.07
+"""Largest change of lengths that two images with a georeference may show, as a share: what is looked for (2 degrees
+and 3 % make 0.046) and some bending."""
 ABOVE_CHANCE = 2.5
 """So many times more control points must agree than with the SAR image upside down."""
 

@@ -29,6 +29,8 @@ NEGLIGIBLE = 0.5
 """A displacement below this many pixels everywhere is left alone."""
 SMALL = 3.0
 """Up to this many pixels a correction that does not make the images more alike is left out, beyond it rejected."""
+MOST_LEFT = 3.0
+"""A correction that leaves more than so many pixels at points left out of its fit does not tell them."""
 AGREEMENT = 2.0
 """Largest residual in pixels of a control point that agrees with the others; relief makes up much of it."""
 MIN_RATIO = 1.1
@@ -226,6 +228,8 @@ def _decide(pair: _Pair, found: Found, choice: Choice, config: AlignConfig) -> A
     if largest < NEGLIGIBLE:
         reason = f"the largest displacement found is {largest:.2f} pixels, nothing to correct"
         return _left_alone("already_aligned", reason, found, error)
+    if choice.error > MOST_LEFT:
+        return _rejected(f"the best correction leaves {choice.error:.1f} pixels at points left out of its fit", found)
     gain, better = _improvement(pair, choice.where, config)
     if gain <= 0.0 or better < 0.5:
         if largest < SMALL:
