@@ -26,7 +26,7 @@ from tmcnet.dataset.normalise import Band, FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import HEADLINE
 from tmcnet.evaluate.numbers import without_nan
-from tmcnet.evaluate.predict import probabilities
+from tmcnet.evaluate.raw import predict_raw
 from tmcnet.evaluate.trained import Trained
 from tmcnet.raster.atomic import write_bytes
 from tmcnet.raster.digests import file_digest
@@ -135,11 +135,7 @@ def largest_difference(trained: Trained, file: Path) -> float:
     for count, height, width in SIZES:
         images = {name: _sample(scaling, name, count, height, width) for name in scaling.modalities}
         (found,) = session.run(["probabilities"], images)
-        optical, sar, *further = (
-            torch.from_numpy(np.stack([scaling.apply(image, name) for image in batch]))
-            for name, batch in images.items()
-        )
-        expected = probabilities(trained.network, optical, sar, further=further).numpy()
+        expected = predict_raw(trained, images)
         if found.shape != expected.shape:
             return math.inf
         differences.append(np.abs(found - expected).max())

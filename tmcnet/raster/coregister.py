@@ -23,7 +23,7 @@ from tmcnet.raster.deformation import AffineMap, largest_displacement, on_lattic
 from tmcnet.raster.matching import FloatArray, Matches
 from tmcnet.raster.model_choice import BENDING, Choice, Evidence, choose
 from tmcnet.raster.overview import enlarged, overview
-from tmcnet.raster.windowed import ArrayImage, Displaced, Image, PointMap, Reduced, in_memory
+from tmcnet.raster.windowed import ArrayImage, Displaced, Image, PointMap, Reduced, as_image, in_memory
 
 NEGLIGIBLE = 0.5
 """A displacement below this many pixels everywhere is left alone."""
@@ -96,7 +96,7 @@ def estimate(
         ValueError: If the two images differ in height or width.
     """
     config = config or AlignConfig()
-    one, two = _image(reference), _image(moving)
+    one, two = as_image(reference), as_image(moving)
     if one.shape[1:] != two.shape[1:]:
         raise ValueError(f"the images must share one grid, but are {one.shape[1:]} and {two.shape[1:]} pixels")
     pair = _Pair(one, two)
@@ -143,12 +143,6 @@ def _followed_once(
     if reason:
         raise _NotBelievedError(reason, found)
     return found, choose(_evidence(found, shape, level, config), config.models)
-
-
-def _image(given: FloatArray | Image) -> Image:
-    if not isinstance(given, np.ndarray):
-        return given
-    return ArrayImage(np.asarray(given if given.ndim == 3 else given[None], dtype=np.float32))
 
 
 def _levels(shape: tuple[int, ...], config: AlignConfig) -> list[_Level]:
