@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from benchmarks.timing import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, TilesConfig
 from tmcnet.raster.digests import RECORD, scene_digests
+from tmcnet.raster.form import Form, profile
 from tmcnet.raster.records import Inventory, Record
 from tmcnet.raster.tiles import make_tiles
 
@@ -39,6 +41,8 @@ SENSORS = SensorsConfig(
 )
 CLASSES = ClassTable.of([("one", "#0000ff"), ("two", "#00ff00"), ("three", "#ff0000")])
 PREDICTORS = {"optical": 2, "sar": 3, "label": 2}
+FORMS = (["COMPRESS=DEFLATE"], ["COMPRESS=ZSTD", "ZSTD_LEVEL=1"])
+"""How `gdal_retile.py` compresses: as it usually does, and as tiles are here."""
 
 
 def run() -> None:
@@ -48,13 +52,15 @@ def run() -> None:
         folder = Path(name)
         write_scene(folder, min(SIDE, max(sides)))
         print(f"{min(SIDE, max(sides))} pixels a side, {len(os.sched_getaffinity(0))} cores\n")
-        print("| tiles | threads | gdal_retile.py, wall s (CPU s) | here, wall s (CPU s) | times faster |")
-        print("| ---: |" + " ---: |" * 4)
+        print("wall s (CPU s)\n")
+        print("| tiles | threads | gdal_retile.py, deflate | gdal_retile.py, zstd | here, zstd | times faster |")
+        print("| ---: |" + " ---: |" * 5)
         for size in TILES:
             for threads in (1, len(os.sched_getaffinity(0))):
-                theirs = sum((retile(folder, kind, size, threads) for kind in PREDICTORS), Spent(0, 0))
+                theirs = [retile_all(folder, form, size, threads) for form in FORMS]
                 ours = timed(worker(folder, size, threads, "files"))
-                print(f"| {size} | {threads} | {theirs} | {ours} | {theirs.wall / ours.wall:.2f} |", flush=True)
+                ratios = ", ".join(f"{spent.wall / ours.wall:.2f}" for spent in theirs)
+                print(f"| {size} | {threads} | {theirs[0]} | {theirs[1]} | {ours} | {ratios} |", flush=True)
     print("\n| side, px | tiles | wall s | most memory, MiB |\n| ---: | --- | ---: | ---: |")
     for side in sides:
         with tempfile.TemporaryDirectory() as name:
@@ -89,11 +95,16 @@ def timed(command: list[str]) -> Spent:
     return Spent(time.perf_counter() - began, cpu)
 
 
-def retile(folder: Path, kind: str, size: int, threads: int) -> Spent:
-    """Cut one raster with `gdal_retile.py` into files of the same form; its threads only compress."""
+def retile_all(folder: Path, form: Sequence[str], size: int, threads: int) -> Spent:
+    """Cut all three rasters with `gdal_retile.py`."""
+    return sum((retile(folder, kind, form, size, threads) for kind in PREDICTORS), Spent(0, 0))
+
+
+def retile(folder: Path, kind: str, form: Sequence[str], size: int, threads: int) -> Spent:
+    """Cut one raster with `gdal_retile.py`; its threads only compress."""
     target = folder / "retiled"
     target.mkdir()
-    options = ["COMPRESS=DEFLATE", f"PREDICTOR={PREDICTORS[kind]}", "INTERLEAVE=BAND", f"NUM_THREADS={threads}"]
+    options = [*form, f"PREDICTOR={PREDICTORS[kind]}", "INTERLEAVE=BAND", f"NUM_THREADS={threads}"]
     if size > 256:
         options += ["TILED=YES", "BLOCKXSIZE=256", "BLOCKYSIZE=256"]
     chosen = [part for option in options for part in ("-co", option)]
@@ -120,7 +131,7 @@ def cut(folder: Path, size: int, threads: int, store: str) -> None:
 def write_scene(folder: Path, side: int) -> None:
     """An aligned scene of copies of one simulated ground, each displaced in itself: smooth, with noise.
 
-    The rasters are in the form in which scenes are written: blocks of 256, deflated.
+    The rasters are in the form in which scenes are written.
     """
     random = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(random.normal(size=(4, PIECE, PIECE)), (0, 12, 12), mode="wrap")
@@ -135,12 +146,8 @@ def write_scene(folder: Path, side: int) -> None:
     scene = folder / "scenes" / "a"
     scene.mkdir(parents=True)
     for kind, values in ground.items():
-        profile = {
-            **{"driver": "GTiff", "count": len(values), "height": side, "width": side, "dtype": values.dtype.name},
-            **{"crs": "EPSG:32633", "transform": place, "nodata": empty[kind], "tiled": True, "interleave": "band"},
-            **{"blockxsize": 256, "blockysize": 256, "compress": "deflate", "predictor": PREDICTORS[kind]},
-        }
-        with rasterio.open(scene / f"{kind}.tif", "w", **profile, bigtiff="if_safer") as dataset:
+        options = profile(Form(len(values), values.dtype.name, empty[kind]), side, side)
+        with rasterio.open(scene / f"{kind}.tif", "w", **options, crs="EPSG:32633", transform=place) as dataset:
             for row in range(0, side, PIECE):
                 for col in range(0, side, PIECE):
                     rows, cols = min(PIECE, side - row), min(PIECE, side - col)

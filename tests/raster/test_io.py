@@ -23,7 +23,7 @@ def test_what_is_written_is_read_back(tmp_path):
     assert read_grid(path) == GRID
     with rasterio.open(path) as dataset:
         assert dataset.descriptions == ("a", "b", "c", "d")
-        assert dataset.profile["compress"] == "deflate" and dataset.profile["tiled"]
+        assert dataset.profile["compress"] == "zstd" and dataset.profile["tiled"]
 
 
 def test_the_same_array_gives_the_same_bytes(tmp_path):

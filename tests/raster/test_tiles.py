@@ -270,6 +270,20 @@ def test_backscatter_of_ready_made_tiles_becomes_decibels(tile_source, write_png
     assert found[1, 1] == pytest.approx(-20) and found[0, :2].tolist() == [-30, 5] and np.isnan(found[0, 2])
 
 
+@pytest.mark.parametrize("compression", ["zstd", "deflate"])
+def test_tiles_are_compressed_as_the_config_says_and_lose_nothing(source, compression):
+    scenes(source, "a")
+    rows = cut(source, compression=compression)
+    results = source.json.parent
+    for kind in ("optical", "sar", "label"):
+        with rasterio.open(results / "tiles" / kind / f"{rows[0]['tile']}.tif") as tile:
+            assert tile.profile["compress"] == compression
+            found = tile.read()
+        with rasterio.open(results / "scenes" / "a" / f"{kind}.tif") as scene:
+            row, column = int(rows[0]["row"]), int(rows[0]["col"])
+            np.testing.assert_array_equal(found, scene.read(window=((row, row + 32), (column, column + 32))))
+
+
 def test_any_number_of_threads_gives_the_same_bytes(source):
     scenes(source, "a", "b", size=70)
     tiles = source.json.parent / "tiles"

@@ -2,16 +2,14 @@
 
 from tmcnet.config.data import (
     IGNORE,
-    AlignConfig,
     ClassConfig,
     DemoConfig,
     LabelsConfig,
-    NormaliseConfig,
     SensorConfig,
     SensorsConfig,
     SourceConfig,
-    TilesConfig,
 )
+from tmcnet.config.grids import AlignConfig, NormaliseConfig, TilesConfig
 from tmcnet.config.load import load, load_files
 from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig

@@ -8,14 +8,8 @@ from dataclasses import replace
 from pydantic import Field, model_validator
 
 from tmcnet.config.base import Section
-from tmcnet.config.data import (
-    AlignConfig,
-    LabelsConfig,
-    NormaliseConfig,
-    SensorsConfig,
-    SourceConfig,
-    TilesConfig,
-)
+from tmcnet.config.data import LabelsConfig, SensorsConfig, SourceConfig
+from tmcnet.config.grids import AlignConfig, NormaliseConfig, TilesConfig
 from tmcnet.config.modalities import only_modality
 from tmcnet.config.pretraining import PretrainConfig
 from tmcnet.config.results import (

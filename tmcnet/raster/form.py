@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from rasterio.io import DatasetWriter
@@ -12,6 +12,11 @@ from rasterio.io import DatasetWriter
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 
+Compression: TypeAlias = Literal["zstd", "deflate", "none"]
+
+_LEVELS: dict[Compression, dict[str, Any]] = {"zstd": {"zstd_level": 1}, "deflate": {}, "none": {}}
+"""Level 1 of Zstandard is written several times as fast as deflate, read twice as fast, and as small to a few percent
+(benchmarks/README.md); higher levels gain less than they cost."""
 TILE = 256
 """Side in pixels of the tiles within a file."""
 
@@ -26,6 +31,7 @@ class Form:
         nodata: Value that means no data; None for none.
         descriptions: Names of the bands.
         classes: Classes of a label raster: become its colour table and the tags `CLASS_<id>`.
+        compression: How the pixels are compressed; always without loss.
     """
 
     count: int
@@ -33,6 +39,7 @@ class Form:
     nodata: float | None = None
     descriptions: Sequence[str] = ()
     classes: ClassTable | None = None
+    compression: Compression = "zstd"
 
 
 def describe(dataset: DatasetWriter, form: Form) -> None:
@@ -54,12 +61,14 @@ def profile(form: Form, height: int, width: int) -> dict[str, Any]:
         "width": width,
         "dtype": dtype.name,
         "nodata": form.nodata,
-        "compress": "deflate",
-        "predictor": 3 if dtype.kind == "f" else 2,
+        "compress": form.compression,
+        **_LEVELS[form.compression],
         "photometric": "minisblack",
         "alpha": "unspecified",
         "interleave": "band",
     }
+    if form.compression != "none":
+        options["predictor"] = 3 if dtype.kind == "f" else 2
     if min(height, width) > TILE:
         options |= {"tiled": True, "blockxsize": TILE, "blockysize": TILE}
     if form.count * height * width * dtype.itemsize > 2**31:

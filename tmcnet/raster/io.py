@@ -23,7 +23,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.atomic import write_bytes
-from tmcnet.raster.form import Form, describe, profile
+from tmcnet.raster.form import Compression, Form, describe, profile
 from tmcnet.raster.opening import open_raster
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -232,8 +232,9 @@ def write_raster(
     nodata: float | None = None,
     descriptions: Sequence[str] | None = None,
     classes: ClassTable | None = None,
+    compression: Compression = "zstd",
 ) -> None:
-    """Write a tiled, deflated GeoTIFF, whole or not at all.
+    """Write a tiled, compressed GeoTIFF, whole or not at all.
 
     Args:
         path: Where to; folders are made.
@@ -242,12 +243,13 @@ def write_raster(
         nodata: Value that means no data.
         descriptions: Names of the bands.
         classes: Classes of a label raster: become its colour table and the tags `CLASS_<id>`.
+        compression: How the pixels are compressed.
 
     Raises:
         InputError: If the file cannot be written (disk full, no permission).
     """
     bands = array[None] if array.ndim == 2 else array
-    form = Form(len(bands), bands.dtype.name, nodata, descriptions or (), classes)
+    form = Form(len(bands), bands.dtype.name, nodata, descriptions or (), classes, compression)
     height, width = bands.shape[1:]
     with MemoryFile() as memory:
         with memory.open(**profile(form, height, width), **(grid.georeference if grid else {})) as dataset:

@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -84,7 +84,7 @@ def float_blocks(path: Path, nodata: float | None = None, rim: int = 0) -> Itera
 
 
 def write_blocks(path: Path, grid: Grid, form: Form, parts: Iterable[Part], threads: int = 1) -> None:
-    """Write a tiled, deflated GeoTIFF, whole or not at all.
+    """Write a tiled, compressed GeoTIFF, whole or not at all.
 
     Args:
         path: Where to.
@@ -118,7 +118,7 @@ def write_draft(path: Path, grid: Grid, form: Form, parts: Iterable[Part] = ()) 
         InputError: If the file cannot be written.
     """
     try:
-        _write(path, grid, form, parts, {"compress": "none", "predictor": 1, "sparse_ok": True})
+        _write(path, grid, replace(form, compression="none"), parts, {"sparse_ok": True})
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise _unwritable(path, error) from None
     return Draft(path, grid, form)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +19,7 @@ from tmcnet.raster.cutting import ReadyMade, SceneStrip, Tile, scene_strips
 from tmcnet.raster.digests import KINDS, require_scenes
 from tmcnet.raster.entry import TRAIN
 from tmcnet.raster.inventory import GEOREFERENCED
-from tmcnet.raster.io import Box, read_grid
-from tmcnet.raster.io import write_raster as write
+from tmcnet.raster.io import Box, read_grid, write_raster
 from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.records import Inventory, Record
 from tmcnet.raster.tile_index import index_table, tile_row
@@ -150,8 +150,10 @@ class _Writer:
     def _write(self, tile: Tile) -> None:
         grid = tile.grid if tile.grid.crs else None
         optical, sar, label = (self.store.own_file(kind, tile.name) for kind in KINDS)
-        write(optical, tile.stored.values, grid, tile.stored.nodata, self.sensors.optical.bands)
-        write(sar, tile.sar, grid, math.nan, self.sensors.sar.bands)
+        write = partial(write_raster, grid=grid, compression=self.tiles.compression)
+        write(optical, tile.stored.values, nodata=tile.stored.nodata, descriptions=self.sensors.optical.bands)
+        write(sar, tile.sar, nodata=math.nan, descriptions=self.sensors.sar.bands)
         for name, image in tile.further.items():
-            write(self.store.own_file(name, tile.name), image, grid, math.nan, self.sensors.further[name].bands)
-        write(label, tile.label, grid, IGNORE, classes=self.classes)
+            bands = self.sensors.further[name].bands
+            write(self.store.own_file(name, tile.name), image, nodata=math.nan, descriptions=bands)
+        write(label, tile.label, nodata=IGNORE, classes=self.classes)
