@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import torch
 
-from benchmarks.timing import best_of
 from tmcnet.config import PretrainConfig, SensorConfig, SensorsConfig
 from tmcnet.dataset.loading import Tile
 from tmcnet.dataset.views import ViewMaker
 
-BATCH = 16
+TILES = 48
+ROUNDS = 25
 SENSORS = SensorsConfig(
     optical=SensorConfig(bands=["red", "green", "blue"], kind="reflectance"),
     sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db"),
@@ -19,16 +20,24 @@ SENSORS = SensorsConfig(
 
 
 def run() -> None:
-    """Print tiles a second and core, two views and two sensors each."""
+    """Print tiles a second and core, two views and two sensors each, from the shortest CPU time of every tile."""
     print("| tile | view | variant | tiles/s |\n| ---: | ---: | --- | ---: |")
     for (tile, view, patch), variant in itertools.product(
         [(256, 224, 48), (128, 96, 24)], ["reference", "corrected"]
     ):
         tiles = [
             Tile(f"t{i}", torch.rand(3, tile, tile) * 2 - 1, torch.rand(1, tile, tile) * 2 - 1, None)
-            for i in range(BATCH)
+            for i in range(TILES)
         ]
         maker = ViewMaker(PretrainConfig(crop_size=view, patch_size=patch), SENSORS, variant, 1.5)
-        steps = itertools.count()
-        seconds = best_of(lambda maker=maker, tiles=tiles, steps=steps: maker(tiles, next(steps)), 8)
-        print(f"| {tile} | {view} | {variant} | {BATCH / seconds:.0f} |", flush=True)
+        print(f"| {tile} | {view} | {variant} | {TILES / seconds(maker, tiles):.0f} |", flush=True)
+
+
+def seconds(maker: ViewMaker, tiles: list[Tile]) -> float:
+    """CPU time of the views of all tiles; each counts with its shortest round, and so other work does not count."""
+    shortest = [float("inf")] * len(tiles)
+    for _, (place, tile) in itertools.product(range(ROUNDS), enumerate(tiles)):
+        began = time.process_time()
+        maker([tile], 0, [place])
+        shortest[place] = min(shortest[place], time.process_time() - began)
+    return sum(shortest)

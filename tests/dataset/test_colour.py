@@ -1,5 +1,7 @@
 """Turns of hue, and the colour shift of the published views against the slow way."""
 
+from functools import partial
+
 import kornia.color
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 from tmcnet.config import PretrainConfig, SensorConfig, SensorsConfig
 from tmcnet.dataset.loading import Tile
-from tmcnet.dataset.photometric import shift_hsv, turn_hue
+from tmcnet.dataset.photometric import corrected, hue_turn, shift_hsv
 from tmcnet.dataset.views import ViewMaker
 
 SHIFTS = [(0.0, 0.0, 0.0), (60.0, 0.0, 0.0), (-44.0, 0.015, -0.05), (170.0, -0.3, 0.2), (-180.0, 1.0, -1.0)]
@@ -39,23 +41,40 @@ def test_the_colour_shift_equals_the_slow_way(shift):
         torch.testing.assert_close(single, slow_shift(image, *shift).float(), rtol=0, atol=1e-5)
 
 
+close = partial(torch.testing.assert_close, rtol=0, atol=1e-5)
+
+
+def turn_hue(image, colours, angle):
+    return (hue_turn(len(image), colours, angle) @ image.flatten(1)).view(image.shape)
+
+
 def test_a_third_of_a_circle_moves_the_colours_by_one_band():
-    image = torch.rand(5, 6, 7, dtype=torch.float64) * 3 - 1.5
+    image = torch.rand(5, 6, 7) * 3 - 1.5
     red, green, blue = colours = [3, 0, 2]
     turned = turn_hue(image, colours, 2 * np.pi / 3)
     for source, target in ((red, green), (green, blue), (blue, red)):
-        torch.testing.assert_close(turned[target], image[source])
+        close(turned[target], image[source])
     assert torch.equal(turned[[1, 4]], image[[1, 4]])
 
 
 def test_a_turn_keeps_grey_and_brightness_and_can_be_undone():
-    image = torch.rand(3, 6, 7, dtype=torch.float64) * 3 - 1.5
+    image = torch.rand(3, 6, 7) * 3 - 1.5
     grey = image[:1].expand(3, -1, -1)
-    torch.testing.assert_close(turn_hue(grey, [0, 1, 2], 0.4), grey)
+    close(turn_hue(grey, [0, 1, 2], 0.4), grey)
     turned = turn_hue(image, [0, 1, 2], 0.4)
-    torch.testing.assert_close(turned.mean(0), image.mean(0))
+    close(turned.mean(0), image.mean(0))
     assert (turned - image).abs().max() > 0.1
-    torch.testing.assert_close(turn_hue(turned, [0, 1, 2], -0.4), image)
+    close(turn_hue(turned, [0, 1, 2], -0.4), image)
+
+
+def test_hue_turns_before_all_else_changes():
+    image = torch.rand(3, 20, 21) - 0.5
+    found, expected = (
+        corrected(start, "reflectance", np.random.default_rng(0), 1.5, hue=hue)
+        for start, hue in ((image, hue_turn(3, [2, 1, 0], 0.3)), (turn_hue(image, [2, 1, 0], 0.3), None))
+    )
+    close(found, expected)
+    assert (found - corrected(image, "reflectance", np.random.default_rng(0), 1.5)).abs().mean() > 0.005
 
 
 def views_of(bands, hue, kind="reflectance", strength=1.0):

@@ -26,6 +26,8 @@ GAMMA = 0.22
 SPECKLE = 0.15
 """Largest standard deviation of added speckle. Speckle multiplies the signal, so it adds in dB, where it is close to
 normal from a few looks on; 0.15 is about 8 looks over a span of 25 dB."""
+_SUMMED = 4
+_SUM_MEAN, _SUM_DEVIATION = _SUMMED * 255 / 2, math.sqrt(_SUMMED * (256**2 - 1) / 12)
 BLUR_CHANCE = 0.3
 DROP_CHANCE = 0.1
 
@@ -56,41 +58,41 @@ def corrected(
     image: Tensor,
     kind: SensorKind,
     rng: np.random.Generator,
-    noise: torch.Generator,
     clip: float,
     strength: float = 1.0,
+    hue: Tensor | None = None,
 ) -> Tensor:
     """Change an image as its kind of sensor may change between two looks at the same ground.
 
-    Reflectance: contrast, brightness, gamma, sometimes a blur or one band at its middle value (`turn_hue` is apart,
-    since it takes bands of known colour). Backscatter: a gain (an offset in dB) and speckle; no blur. Elevation: an
-    offset only.
+    Reflectance: hue where the colours of the bands are known, contrast, brightness, gamma, sometimes a blur or one
+    band at its middle value. Backscatter: a gain (an offset in dB) and speckle; no blur. Elevation: an offset only.
 
     Args:
         image: C x H x W.
         kind: What the sensor measures.
-        rng: Source of all draws but the speckle.
-        noise: Source of the speckle.
+        rng: Source of the draws.
         clip: Largest absolute value after normalisation.
         strength: Factor on the size of all changes, and on the chance of those that happen or not.
+        hue: C x C, the turn of hue of reflectance, as `hue_turn` gives it; None for none.
 
     Returns:
         A new tensor of the same shape.
     """
     offset = strength * rng.uniform(-OFFSET, OFFSET)
     if kind == "backscatter":
-        speckle = torch.randn(image.shape, generator=noise, dtype=image.dtype)
-        return (image + offset).add_(speckle, alpha=strength * rng.uniform(0, SPECKLE))
+        size = strength * rng.uniform(0, SPECKLE) / _SUM_DEVIATION
+        return (image + (offset - size * _SUM_MEAN)).add_(_sums_of_bytes(rng, image.shape), alpha=size)
     if kind == "reflectance":
         gamma = np.exp(strength * rng.uniform(-GAMMA, GAMMA))
         contrast = np.exp(strength * rng.uniform(-CONTRAST, CONTRAST))
         # ((image + offset + clip) / (2 clip))^gamma, brought to +-clip times the contrast, in few passes over memory:
-        # the factor behind the power goes into the one before it, and the power by logarithm is several times as fast
-        # as torch's own; the logarithm of 0 comes back as 0.
+        # the factor behind the power goes into the one before it, and the turn of hue too; the power by logarithm is
+        # several times as fast as torch's own; the logarithm of 0 comes back as 0.
         top = (2 * clip * contrast) ** (1 / gamma)
         factor = top / (2 * clip)
-        share = torch.rsub(image, (offset + clip) * factor, alpha=-factor).clamp_(0, top)
-        image = share.log_().mul_(gamma).exp_().sub_(clip * contrast)
+        base = (offset + clip) * factor
+        share = torch.rsub(image, base, alpha=-factor) if hue is None else _mixed(image, hue, factor, base)
+        image = share.clamp_(0, top).log_().mul_(gamma).exp_().sub_(clip * contrast)
         if rng.random() < strength * BLUR_CHANCE:
             image = gaussian_blur(image[None], 5, rng.uniform(0.3, 1.2))[0]
         if rng.random() < strength * DROP_CHANCE and len(image) > 1:
@@ -99,25 +101,40 @@ def corrected(
     return image + offset
 
 
-def turn_hue(image: Tensor, colours: Sequence[int], angle: float) -> Tensor:
-    """Turn the hue of an image by a rotation of its colours about the grey axis; other bands stay as they are.
+def _sums_of_bytes(rng: np.random.Generator, shape: Sequence[int]) -> Tensor:
+    """Sums of four random bytes, int16: as close to normal as speckle in dB is, and drawn in half the time."""
+    values = math.prod(shape)
+    words = rng.integers(2**64 - 1, size=-(-values * _SUMMED // 8), dtype=np.uint64, endpoint=True)
+    parts = torch.from_numpy(words.view(np.uint8)[: values * _SUMMED].reshape(_SUMMED, values))
+    return parts.sum(0, dtype=torch.int16).view(*shape)
+
+
+def hue_turn(bands: int, colours: Sequence[int], angle: float) -> Tensor:
+    """The matrix that turns the hue of an image, a rotation of its colours about the grey axis.
 
     Unlike a turn of the H of HSV it is linear, and cheap: it keeps the mean of the three bands and leaves grey pixels
     grey, whatever the range of values. By Rodrigues' formula about (1, 1, 1) / sqrt(3).
 
     Args:
-        image: C x H x W, values of any range.
+        bands: Number of bands C; others than the colours stay as they are.
         colours: Places of the red, the green and the blue band.
         angle: Radians; a third of a circle turns red into green, green into blue and blue into red.
 
     Returns:
-        A new tensor of the same shape.
+        C x C.
     """
-    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    turn = math.cos(angle) * np.eye(3) + (1 - math.cos(angle)) / 3 + math.sin(angle) * cross
-    matrix = np.eye(len(image))
-    matrix[np.ix_(colours, colours)] = turn
-    return (torch.from_numpy(matrix).to(image.dtype) @ image.flatten(1)).view(image.shape)
+    mean, side = (1 - math.cos(angle)) / 3, math.sin(angle) / math.sqrt(3)
+    shares = math.cos(angle) + mean, mean - side, mean + side
+    rows = [[float(row == column) for column in range(bands)] for row in range(bands)]
+    for i, row in enumerate(colours):
+        for j, column in enumerate(colours):
+            rows[row][column] = shares[(j - i) % 3]
+    return torch.tensor(rows)
+
+
+def _mixed(image: Tensor, matrix: Tensor, factor: float, base: float) -> Tensor:
+    """Bands mixed by a matrix, times a factor, plus a base: one pass over memory."""
+    return torch.addmm(torch.ones(1, 1), matrix, image.flatten(1), beta=base, alpha=factor).view(image.shape)
 
 
 @dataclass(frozen=True)

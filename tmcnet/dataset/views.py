@@ -15,8 +15,8 @@ from tmcnet.config.pretraining import VARIANTS
 from tmcnet.config.training import Variant
 from tmcnet.dataset.correspondence import IntArray, View, draw_patches, patch_range
 from tmcnet.dataset.loading import Tile
-from tmcnet.dataset.photometric import PublishedDraw, corrected, published, turn_hue
-from tmcnet.seeding import derive_seed, generator
+from tmcnet.dataset.photometric import PublishedDraw, corrected, hue_turn, published
+from tmcnet.seeding import generator
 
 CROP_TRIES = 5
 VIEW_TRIES = 10
@@ -165,8 +165,7 @@ class ViewMaker:
             size, count, distance = self.config.patch_size, self.config.patches, self.config.patch_distance
             corners.append(draw_patches(rng, *pair, size, count, distance))
             cuts = (_cut(image, view) for image in tile.images for view in pair)
-            noise = torch.Generator().manual_seed(derive_seed(seed, "speckle", tile.name, step, slot))
-            changed = self._own(cuts, rng, noise) if self.by_sensor else self._published(cuts, rng)
+            changed = self._own(cuts, rng) if self.by_sensor else self._published(cuts, rng)
             for batch, image, view in zip(views, changed, pair * len(tile.images), strict=True):
                 batch[row] = _laid(image, view)
         optical, sar, *further = zip(views[::2], views[1::2], strict=True)
@@ -180,12 +179,12 @@ class ViewMaker:
         for place, cut in enumerate(cuts):
             yield published(cut, draw, self.clip) if place % 2 else cut
 
-    def _own(self, cuts: Iterable[Tensor], rng: np.random.Generator, noise: torch.Generator) -> Iterator[Tensor]:
+    def _own(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
         """Changes of each of optical 1, 2, SAR 1, 2, and so on, on its own, as its sensor allows."""
-        strength, hue = self.config.photometric, np.deg2rad(self.config.hue)
+        strength, most = self.config.photometric, np.deg2rad(self.config.hue)
         kinds = [sensor.kind for sensor in self.sensors.modalities.values() for _ in range(2)]
         for place, (cut, kind) in enumerate(zip(cuts, kinds, strict=True)):
-            image = cut
+            hue = None
             if place < 2 and self.colours:
-                image = turn_hue(cut, self.colours, strength * rng.uniform(-hue, hue))
-            yield corrected(image, kind, rng, noise, self.clip, strength)
+                hue = hue_turn(len(cut), self.colours, strength * rng.uniform(-most, most))
+            yield corrected(cut, kind, rng, self.clip, strength, hue)

@@ -18,7 +18,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.photometric import corrected
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
-from tmcnet.seeding import derive_seed, generator
+from tmcnet.seeding import generator
 from tmcnet.train.augment import Placement, draw_placement, take, take_label
 from tmcnet.train.stream import indices_of_step
 
@@ -73,10 +73,9 @@ class BatchBuilder:
         randoms = [generator(self.seed, "finetune", step, place) for place in range(len(chosen))]
         crops = [self._crop(index, random) for index, random in zip(chosen, randoms, strict=True)]
         label, *images = (torch.stack(parts) for parts in zip(*crops, strict=True))
-        noise = torch.Generator().manual_seed(derive_seed(self.seed, "speckle", step))
         for place, random in enumerate(randoms):
             for image, sensor in zip(images, self.sensors.modalities.values(), strict=True):
-                image[place] = self._change(image[place], sensor.kind, random, noise)
+                image[place] = self._change(image[place], sensor.kind, random)
         self._hide(images, randoms)
         optical, sar, *further = images
         return Batch([self.tiles.names[index] for index in chosen], optical, sar, label, tuple(further))
@@ -89,10 +88,10 @@ class BatchBuilder:
             placement = over_a_point(placement, tile.truth, crop, random)
         return take_label(tile.truth, placement, crop), *(take(image, placement, crop) for image in tile.images)
 
-    def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator, noise: torch.Generator) -> Tensor:
+    def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator) -> Tensor:
         """The photometric changes of pre-training; what holds no data (0 in all bands) holds none afterwards."""
         there = (image != 0).any(dim=0)
-        changed = corrected(image, kind, random, noise, self.tiles.normalisation.clip, self.config.photometric)
+        changed = corrected(image, kind, random, self.tiles.normalisation.clip, self.config.photometric)
         return changed * there
 
     def _hide(self, images: Sequence[Tensor], randoms: list[np.random.Generator]) -> None:
