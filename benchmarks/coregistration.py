@@ -1,13 +1,22 @@
-"""Co-registration of real optical-SAR pairs with checkpoints, after a known disturbance, beside two others."""
+"""Co-registration of real optical-SAR pairs with checkpoints, after a known disturbance, beside four others.
+
+The peers are phase correlation (scikit-image), mutual information, and both methods of AROSICS where the environment
+variable AROSICS_PYTHON names a Python that has it; `benchmarks/arosics_peer.py` tells how to install one.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
+import subprocess
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 from skimage.registration import phase_cross_correlation
@@ -15,7 +24,7 @@ from skimage.registration import phase_cross_correlation
 from benchmarks.independent import mutual_information
 from tmcnet.raster.coregister import estimate
 from tmcnet.raster.deformation import AffineMap
-from tmcnet.raster.io import read_float
+from tmcnet.raster.io import Grid, read_float, write_raster
 from tmcnet.raster.windowed import PointMap
 from tmcnet.seeding import generator
 
@@ -23,7 +32,33 @@ PAIRS = ("cfog_1", "cfog_2", "mmim_so1", "mmim_so2", "mmim_so3")
 SEEDS, PEER_SEEDS = 10, 3
 SHIFT, ROTATION = 15.0, 0.5
 COARSE, REACH = 4, 20
+FARTHEST = 25
+"""Largest shift in pixels that AROSICS looks for."""
+PEERS = ("phase correlation", "mutual information", "AROSICS global", "AROSICS local")
 Floats = NDArray[np.float64]
+Answer = tuple[PointMap | None, float]
+"""The map found, if any, and the CPU seconds it took."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One pair after one disturbance; errors are root mean squares at the checkpoints in SAR pixels.
+
+    Attributes:
+        fit: Of the checkpoints' own affine fit.
+        unseen: The same, each checkpoint left out of the fit in turn.
+        before: Of the georeference given.
+        after: Of what each method found; NaN where it found nothing.
+        speed: Megapixels a second per core of each.
+        status: Of ours.
+    """
+
+    fit: float
+    unseen: float
+    before: float
+    after: dict[str, float]
+    speed: dict[str, float]
+    status: str
 
 
 def run() -> None:
@@ -32,56 +67,82 @@ def run() -> None:
     if root is None:
         print("TMCNET_DATA is not set; the pairs are in its folder coregistration/")
         return
+    if "AROSICS_PYTHON" not in os.environ:
+        print("AROSICS is left out: AROSICS_PYTHON names no Python that has it, see benchmarks/arosics_peer.py")
     print(f"Shifts up to {SHIFT:g} px, rotations up to {ROTATION:g} degrees; medians over {SEEDS} seeds,")
-    print(f"of the other methods over {PEER_SEEDS}.\n")
-    head = (
-        "pair",
-        "checkpoint fit",
-        "before",
-        "ours",
-        "ours / fit",
-        "worst",
-        "phase correlation",
-        "mutual information",
-    )
-    print(f"| {' | '.join(head)} | ours, undisturbed | CPU s: ours, phase, MI | statuses |")
-    print("| --- |" + " ---: |" * 9 + " --- |")
+    print(f"of the other methods over {PEER_SEEDS}; n: how often one found anything.\n")
+    ours = ("ours", "ours / fit", "worst", "ours, undisturbed")
+    head = ("pair", "checkpoint fit", "left one out", "before", *ours, *PEERS)
+    print(f"| {' | '.join(head)} | megapixels / s per core: ours, {', '.join(PEERS)} | statuses |")
+    print("| --- |" + " ---: |" * len(head) + " --- |")
     for name in PAIRS:
         results = [measure(Path(root) / "coregistration" / name, seed) for seed in range(SEEDS + 1)]
-        errors = np.array([r[0] for r in results])
-        seconds = np.nanmedian([r[1] for r in results], axis=0)
-        fit, before, ours, phase, mutual = np.nanmedian(errors[1:], axis=0)
-        figures = (fit, before, ours, ours / fit, errors[1:, 2].max(), phase, mutual, errors[0, 2])
-        statuses = ", ".join(sorted({r[2] for r in results[1:]})) + f"; undisturbed {results[0][2]}"
-        times = ", ".join(f"{s:.1f}" for s in seconds)
-        print(f"| {name} | {' | '.join(f'{v:.2f}' for v in figures)} | {times} | {statuses} |", flush=True)
+        print(row(name, results), flush=True)
 
 
-def measure(folder: Path, seed: int) -> tuple[list[float], list[float], str]:
-    """Checkpoint RMSE of the fit, of what is given and of three methods; CPU seconds of these; status of ours.
+def row(name: str, results: list[Result]) -> str:
+    """One line of the table; the first result is the undisturbed one."""
+    first, *disturbed = results
+    after = np.array([r.after["ours"] for r in disturbed])
+    ours, before = np.median(after), np.median([r.before for r in disturbed])
+    figures = (first.fit, first.unseen, before, ours, ours / first.fit, after.max(), first.after["ours"])
+    peers = [_told([r.after[peer] for r in disturbed if peer in r.after]) for peer in PEERS]
+    speeds = [np.median([r.speed[method] for r in results if method in r.speed] or [np.nan])
+              for method in ("ours", *PEERS)]  # fmt: skip
+    statuses = ", ".join(sorted({r.status for r in disturbed})) + f"; undisturbed {first.status}"
+    cells = [name, *(f"{value:.2f}" for value in figures), *peers, ", ".join(f"{s:.2g}" for s in speeds), statuses]
+    return f"| {' | '.join(cells)} |"
 
-    Seed 0 gives the pair as the checkpoints' affine fit has it, undisturbed. After `PEER_SEEDS` the other two methods
-    are left out: NaN.
+
+def _told(errors: list[float]) -> str:
+    """Median of the errors of a peer, and how often there was one if not always."""
+    if not errors:
+        return "not run"
+    found = [e for e in errors if np.isfinite(e)]
+    share = "" if len(found) == len(errors) else f" (n {len(found)} of {len(errors)})"
+    return f"{np.median(found):.2f}{share}" if found else f"declined {len(errors)} of {len(errors)}"
+
+
+def measure(folder: Path, seed: int) -> Result:
+    """Disturb a pair and let each method find its way back.
+
+    Seed 0 gives the pair as the checkpoints' affine fit has it, undisturbed. The peers have no say in it, nor after
+    `PEER_SEEDS`.
     """
     optical, sar = (read_float(next(folder.glob(f"{kind}.*"))) for kind in ("optical", "sar"))
     with (folder / "checkpoints.csv").open() as file:
-        points = np.array([[float(v) for v in row.values()] for row in csv.DictReader(file)])
+        points = np.array([[float(v) for v in line.values()] for line in csv.DictReader(file)])
     on_optical, on_sar = points[:, :2], points[:, 2:]
-    fitted = np.linalg.lstsq(np.column_stack([on_optical, np.ones(len(points))]), on_sar, rcond=None)[0].T
-    given = fitted
+    given = fitted = affine_through(on_optical, on_sar)
     if seed:
         given = compose(fitted, invert(disturbance(optical.shape[-2:], folder.name, seed)))
     on_grid = resample(sar, given, optical.shape[-2:])
-    errors = [error(AffineMap(m)(on_optical), on_sar) for m in (fitted, given)]
-    seconds, statuses = [], []
-    for method in (_ours, _phase_correlation, _mutual_information)[: 3 if seed <= PEER_SEEDS else 1]:
-        began = time.process_time()
-        where, status = method(optical, on_grid)
-        seconds.append(time.process_time() - began)
-        errors.append(error(AffineMap(given)(where(on_optical)), on_sar))
-        statuses.append(status)
-    left_out = [np.nan] * (3 - len(statuses))
-    return errors + left_out, seconds + left_out, statuses[0]
+    began = time.process_time()
+    found = estimate(optical, on_grid)
+    answers: dict[str, Answer] = {"ours": (found.where, time.process_time() - began)}
+    if 0 < seed <= PEER_SEEDS:
+        answers |= _peers(optical, on_grid)
+    size = optical.shape[-2] * optical.shape[-1] / 1e6
+    after = {
+        name: np.nan if where is None else error(AffineMap(given)(where(on_optical)), on_sar)
+        for name, (where, _) in answers.items()
+    }
+    speed = {name: size / max(seconds, 1e-3) for name, (_, seconds) in answers.items()}
+    own, before = (error(AffineMap(matrix)(on_optical), on_sar) for matrix in (fitted, given))
+    return Result(own, unseen(on_optical, on_sar), before, after, speed, found.status)
+
+
+def affine_through(source: Floats, target: Floats) -> Floats:
+    """Least squares 2 x 3 matrix from N x 2 points to others."""
+    design = np.column_stack([source, np.ones(len(source))])
+    return np.linalg.lstsq(design, target, rcond=None)[0].T
+
+
+def unseen(source: Floats, target: Floats) -> float:
+    """Root mean square residual of points that were left out of the affine fit, one at a time."""
+    others = ~np.eye(len(source), dtype=bool)
+    guessed = [AffineMap(affine_through(source[o], target[o]))(source[~o])[0] for o in others]
+    return error(np.array(guessed), target)
 
 
 def error(found: Floats, truth: Floats) -> float:
@@ -89,18 +150,22 @@ def error(found: Floats, truth: Floats) -> float:
     return float(np.sqrt(((found - truth) ** 2).sum(axis=1).mean()))
 
 
-def _ours(optical: Floats, sar: Floats) -> tuple[PointMap, str]:
-    found = estimate(optical, sar)
-    return found.where, found.status
+def _peers(optical: Floats, sar: Floats) -> dict[str, Answer]:
+    answers: dict[str, Answer] = {}
+    for name, method in zip(PEERS, (_phase_correlation, _mutual_information), strict=False):
+        began = time.process_time()
+        where = method(optical, sar)
+        answers[name] = where, time.process_time() - began
+    return answers | _arosics(optical, sar)
 
 
-def _phase_correlation(optical: Floats, sar: Floats) -> tuple[PointMap, str]:
+def _phase_correlation(optical: Floats, sar: Floats) -> PointMap:
     one, two = (_grey(image) for image in (optical, sar))
     down, right = phase_cross_correlation(one, two, upsample_factor=20)[0]
-    return shift_by(-right, -down), ""
+    return shift_by(-right, -down)
 
 
-def _mutual_information(optical: Floats, sar: Floats) -> tuple[PointMap, str]:
+def _mutual_information(optical: Floats, sar: Floats) -> PointMap:
     """The shift that maximises mutual information: a full search at low resolution, then a descent."""
     one, two = (_grey(image) for image in (optical, sar))
     small = [ndimage.zoom(image, 1 / COARSE, order=1) for image in (one, two)]
@@ -119,7 +184,27 @@ def _mutual_information(optical: Floats, sar: Floats) -> tuple[PointMap, str]:
         "maxfev": 60,
         "initial_simplex": start + np.array([[0, 0], [2, 0], [0, 2]]),
     }
-    return shift_by(*optimize.minimize(unlike, start, method="Nelder-Mead", options=options).x), ""
+    return shift_by(*optimize.minimize(unlike, start, method="Nelder-Mead", options=options).x)
+
+
+def _arosics(optical: Floats, sar: Floats) -> dict[str, Answer]:
+    """Both methods of AROSICS; of the local one an affine map through its tie points."""
+    python = os.environ.get("AROSICS_PYTHON")
+    if python is None:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder) / f"{name}.tif") for name in ("optical", "sar")]
+        for path, image in zip(paths, (optical, sar), strict=True):
+            grid = Grid("EPSG:32632", Affine(10, 0, 5e5, 0, -10, 5e6), *image.shape[:0:-1])
+            grey = np.nan_to_num(image.mean(axis=0), nan=-9999.0).astype(np.float32)
+            write_raster(Path(path), grey[None], grid, nodata=-9999)
+        command = [python, "-W", "ignore", Path(__file__).with_name("arosics_peer.py"), *paths, str(FARTHEST)]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    told = json.loads(output.splitlines()[-1])
+    ties = np.array(told["local"] or []).reshape(-1, 4)
+    whole = None if told["global"] is None else shift_by(*told["global"])
+    local = AffineMap(affine_through(ties[:, :2], ties[:, :2] + ties[:, 2:])) if len(ties) > 3 else None
+    return dict(zip(PEERS[2:], zip((whole, local), told["seconds"], strict=True), strict=True))
 
 
 def _grey(image: Floats) -> Floats:

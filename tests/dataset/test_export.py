@@ -46,6 +46,23 @@ def test_round_trip(ours, tmp_path, monkeypatch, links):
     assert (tmp_path / "out/trainR5_lbl.txt").read_text() == "s_r0_c8.tif\n"
 
 
+def test_further_modalities_get_folders_and_lists_of_their_names(ours, tmp_path):
+    tiles, splits = ours
+    (tiles / "dem").mkdir()
+    for name in [name for names in PARTS.values() for name in names]:
+        (tiles / "dem" / f"{name}.tif").write_text("dem" + name)
+    export_seed_layout(tiles, splits, tmp_path / "out")
+    out = tmp_path / "out"
+    for part, names in PARTS.items():
+        assert {p.stem: p.read_text() for p in (out / f"{part}_dem").iterdir()} == {n: f"dem{n}" for n in names}
+    for name in (*PARTS, *SUBSETS):
+        assert (out / f"{name}_dem.txt").read_text() == (out / f"{name}_RGB.txt").read_text()
+    assert len(read_seed_layout(out).tiles) == 5, "the published layout is what it was"
+    (tiles / "dem" / "t.1_r0_c0.tif").unlink()
+    with pytest.raises(InputError, match=r"dem.*no file for tiles of val_RGB.txt: t.1_r0_c0"):
+        export_seed_layout(tiles, splits, tmp_path / "again")
+
+
 def test_errors(ours, tmp_path):
     tiles, splits = ours
     (tiles / "sar" / "u_r0_c0.tif").unlink()

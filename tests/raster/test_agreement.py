@@ -54,6 +54,8 @@ def found_with(agreeing, matrix=IDENTITY, number=100):
         (found_with(50), 30, "50 control points agree, but 30 do with an image that has nothing to do with it"),
         (found_with(50, [[1.2, 0, 0], [0, 1, 0]]), 0, "distortion"),
         (found_with(50, [[1, -0.09, 20], [0, 1, 0]]), 0, "distortion"),
+        (found_with(150, [[1, -0.09, 20], [0, 1, 0]], number=200), 20, "distortion"),
+        (found_with(150, [[1, -0.09, 20], [0, 1, 0]], number=200), 5, ""),
         (found_with(50, [[1, 0, 120.0], [0, 1, 0]]), 0, "a shift of 120.0 pixels, more than was looked for"),
         (found_with(50, [[0.97, -0.035, 40.0], [0.035, 0.97, 0]]), 0, ""),
     ],

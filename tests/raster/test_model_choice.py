@@ -116,3 +116,13 @@ def test_few_points_or_a_small_scene_are_left_to_the_stiff_models():
     assert choose(few, ALL).model == "shift"
     small = points(few.source / 10, few.source / 10 + 2.0, (80, 100))
     assert np.isinf(held_out(small, np.zeros(14, int), "thin_plate", 0.1)).all()
+
+
+def test_far_from_all_points_a_spline_does_not_run_away():
+    whole = evidence(wave, noise=0.3)
+    chosen = choose(whole.of(whole.source[:, 0] < 600), ["thin_plate"])
+    assert chosen.model == "thin_plate"
+    rim = np.column_stack([np.full(50, 950.0), np.linspace(20, 780, 50)])
+    inside = np.column_stack([np.full(50, 400.0), np.linspace(60, 740, 50)])
+    assert np.hypot(*(chosen.where(rim) - rim).T).max() < 20
+    assert np.median(np.hypot(*(chosen.where(inside) - wave(inside)).T)) < 0.3

@@ -15,7 +15,7 @@ from tmcnet.report import figures_scores, figures_splits, figures_training
 def _no_drawing(monkeypatch):
     """Charts are set up but not drawn: that takes most of the time and is tested with the whole page."""
     for module in (figures_scores, figures_splits, figures_training):
-        monkeypatch.setattr(module, "render", lambda figure, name: Markup("<svg></svg>"))
+        monkeypatch.setattr(module, "render", lambda figure, name, readings=(): Markup("<svg></svg>"))
 
 
 ABSENCES = [

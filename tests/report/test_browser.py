@@ -13,6 +13,7 @@ pytestmark = [
 ]
 STAGE = "document.querySelector('.stage')"
 SHOWN = "[...document.querySelectorAll('.panel')].map((panel) => panel.offsetHeight > 0)"
+TIP = "document.querySelector('#figure-headline .tip')"
 SPLIT = f"Number.parseFloat({STAGE}.style.getPropertyValue('--split'))"
 MOVE = f"{STAGE}.style.getPropertyValue('--move')"
 
@@ -123,6 +124,61 @@ def test_every_other_gallery_opens_on_demand(page):
     assert page.ask("document.querySelectorAll('.viewer')[1].offsetHeight") == 0
 
 
+def headline_spots(page):
+    """What the marks of the first chart say, and where they are in the window."""
+    page.ask("document.querySelector('#figure-headline').scrollIntoView()")
+    spots = "document.querySelectorAll('#figure-headline .readings circle')"
+    box = "(c) => { const b = c.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; }"
+    return page.ask(f"[...{spots}].map({box})")
+
+
+def test_a_mark_that_is_pointed_at_tells_its_value(page, full):
+    places = headline_spots(page)
+    assert page.ask(f"getComputedStyle({TIP}).visibility") == "hidden"
+    told = set()
+    for x, y in places:
+        page.point(x + 2, y)
+        told.add(page.ask(f"{TIP}.textContent"))
+        assert page.ask(f"getComputedStyle({TIP}).visibility") == "visible"
+    best = full.page.split("figure-headline")[1].split("</figure>")[0]
+    assert len(told) == len(places) and all(f"<title>{text}</title>" in best for text in told)
+    assert any(re.search(r": mIoU 0\.\d{3} \(0\.\d{3} to 0\.\d{3}\), 2 runs$", text) for text in told)
+    page.point(5, 5)
+    assert page.ask(f"{TIP}.textContent") == ""
+
+
+def test_arrow_keys_step_through_the_values_of_a_chart(page):
+    card = "document.querySelector('#figure-headline .card')"
+    count = len(headline_spots(page))
+    assert page.ask(f"{card}.getAttribute('aria-label')") == f"Chart with {count} values, read by arrow keys"
+    page.ask(f"{card}.focus()")
+    told = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "End", "ArrowDown", "Home"):
+        page.press(key)
+        told.append(page.ask(f"{TIP}.textContent"))
+        assert page.ask("document.querySelectorAll('.read').length") == 1
+    assert told[0] == told[2] == told[5] != told[1] and told[3] == told[4] not in told[:2]
+    assert page.ask(f"{TIP}.getAttribute('role')") == "status"
+    page.press("Escape")
+    assert page.ask(f"{TIP}.textContent") == "" and page.ask("document.querySelectorAll('.read').length") == 0
+
+
+@pytest.mark.parametrize("width", [360, 1100])
+def test_values_are_told_within_the_window(page, width):
+    page.show(width, 800)
+    page.ask("document.querySelector('#figure-headline .card').focus()")
+    for key in ("Home", "End"):
+        page.press(key)
+        left, right = page.ask(f"(() => {{ const b = {TIP}.getBoundingClientRect(); return [b.left, b.right]; }})()")
+        assert left >= 0 and right <= width
+        assert page.ask("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_every_chart_tells_its_values(page):
+    told = page.ask("[...document.querySelectorAll('figure > .card')].map((c) => c.getAttribute('aria-label'))")
+    assert len(told) > 10 and all("read by arrow keys" in label for label in told)
+
+
 def test_without_scripts_pictures_and_the_switch_are_there(page, full):
     page.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
@@ -131,8 +187,18 @@ def test_without_scripts_pictures_and_the_switch_are_there(page, full):
         assert page.ask("[...document.querySelectorAll('.picture img')].every((i) => i.offsetHeight > 0)")
         page.drag(*[middle(page, ".switch label:nth-of-type(2)")] * 2)
         assert page.ask(SHOWN) == [False, True, False, False, False, False]
+        spots = "document.querySelectorAll('.readings circle')"
+        assert page.ask(f"{spots}.length > 50 && [...{spots}].every((spot) => spot.querySelector('title'))")
     finally:
         page.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.mark.parametrize("width", [642, 688, 1100])
+def test_on_paper_nothing_is_cut_off(page, width):
+    page.show(width, 1000, media="print")
+    wide = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth + 1)"
+    assert page.ask(f"{wide}.map((e) => e.textContent.trim().slice(0, 60))") == []
+    assert page.ask("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_on_paper_every_metric_and_every_picture_is_shown(page):
@@ -156,6 +222,8 @@ def test_the_keyboard_reaches_the_content_first(page):
 def test_axe_finds_nothing_serious(page, width, dark):
     page.show(width, 900, dark=dark)
     page.ask("document.querySelectorAll('button.toggle')[1].click()")
+    page.ask("document.querySelector('#figure-headline .card').focus()")
+    page.press("ArrowRight")
     page.ask(files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     # charts are pictures with a text of their own; their thousands of parts are nobody's to visit
     options = "{exclude: ['.chart svg']}, {resultTypes: ['violations']}"

@@ -1,6 +1,9 @@
 import re
+import xml.etree.ElementTree as ET
 
-from tmcnet.report.svg import canvas, plain, render
+from tmcnet.report.svg import Reading, canvas, plain, render
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def draw(name, label="x"):
@@ -32,3 +35,18 @@ def test_no_date_no_metadata_no_style_sheet():
 def test_labels_are_text_whatever_they_hold():
     svg = draw("one", "_<i>$x_y$ & \\frac</i>")
     assert svg.count("_&lt;i&gt;$x_y$ &amp; \\frac&lt;/i&gt;") == 2
+
+
+def test_readings_stand_where_the_marks_are():
+    points = [(0.0, 3.0), (0.5, 1.0), (1.0, 2.0)]
+    with canvas(4, 3) as figure:
+        ax = figure.axes[0]
+        ax.plot(*zip(*points, strict=True), marker="o", linestyle="none")
+        svg = render(figure, "one", [Reading(ax, x, y, f"<{x}> & {y}") for x, y in points])
+    root = ET.fromstring(svg)
+    spots = root.findall(f".//{SVG}circle")
+    drawn = {(float(e.get("x")), float(e.get("y"))) for e in root.iter(f"{SVG}use") if float(e.get("y")) < 190}
+    for spot in spots:
+        x, y = float(spot.get("cx")), float(spot.get("cy"))
+        assert min(abs(x - a) + abs(y - b) for a, b in drawn) < 0.2
+    assert [spot.find(f"{SVG}title").text for spot in spots] == [f"<{x}> & {y}" for x, y in points]

@@ -79,16 +79,31 @@ def test_one_sensor_missing_is_told_for_networks_of_both(full):
     assert isinstance(heading, Heading) and isinstance(table, Table) and isinstance(text, Text)
     frame = table.frame
     assert set(frame["network"]) == {"mssnet", "late_fusion", "pixel_boosting"}
-    assert frame["optical_hidden"].to_numpy() == pytest.approx(0.5 * frame["both"].to_numpy())
-    assert frame["sar_hidden"].to_numpy() == pytest.approx(0.9 * frame["both"].to_numpy())
+    assert frame["optical_hidden"].to_numpy() == pytest.approx(0.5 * frame["all"].to_numpy())
+    assert frame["sar_hidden"].to_numpy() == pytest.approx(0.9 * frame["all"].to_numpy())
     scores = results_of(full).scores
     for series in scores.series:
         rows = frame[(frame["network"] == series.network) & (frame["method"] == series.method)]
         for row in rows[rows["variant"] == series.variant].itertuples():
-            assert row.both == pytest.approx(scores.estimate(series, Budget.parse(row.budget), "miou").mean, abs=1e-6)
+            assert row.all == pytest.approx(scores.estimate(series, Budget.parse(row.budget), "miou").mean, abs=1e-6)
             assert row.runs == 2
     assert "no training sample" in text.text
     assert "One sensor missing" in full.page
+
+
+def test_a_further_modality_has_a_column_of_its_own(small):
+    root, config = small
+    further = {"dem": {"bands": ["elevation"], "kind": "elevation"}}
+    sensors = type(config.sensors).model_validate({**config.sensors.model_dump(), "further": further})
+    (run,) = (run for run in config.runs if run.method == "tmcnet")
+    path = root / "evaluate" / run.name / "metrics.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "withheld": {**record["withheld"], "dem": {"miou": 0.123}}}))
+    heading, table, text = withheld_table(Results(root, config.model_copy(update={"sensors": sensors})))
+    assert heading.text == "One modality missing" and "A hidden modality holds" in text.text
+    assert list(table.columns[-4:]) == ["All modalities", "Optical hidden", "SAR hidden", "dem hidden"]
+    assert [row[-1] for row in table.rows] == ["0.123", "\u2013"], "not tried with the other run"
+    assert table.frame["dem_hidden"][0] == pytest.approx(0.123)
 
 
 def test_runs_scored_without_it_have_no_such_table(small):

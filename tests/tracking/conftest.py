@@ -29,6 +29,8 @@ def made(tmp_path_factory):
         for kind, names in bands.items()
     }
     (root / "normalisation.json").write_text(json.dumps({**scaling, "clip": 1.5, "n_tiles": 4}))
+    for method in config.pretrain.methods:
+        (root / "pretrain" / method / "weights.safetensors").write_bytes(method.encode())
     for number, run in enumerate(config.runs):
         path = root / "finetune" / run.name
         (path / "weights.safetensors").write_bytes(run.name.encode())

@@ -93,6 +93,7 @@ def test_everything_about_a_run_is_recorded_once(folder):
     assert {"model/MLmodel", "model/input_example.json", "model/requirements.txt"} <= artifacts(run, "model")
     assert artifacts(run, "model/data") == {"model/data/weights.safetensors"}
     assert {"config.yaml", "manifest.json", "metrics.csv"} <= artifacts(parent)
+    assert artifacts(runs["tmcnet"]) == {"curves.csv", "summary.json", "environment.txt", "weights.safetensors"}
 
     about = json.loads((root / "tracking.json").read_text())
     assert about["search"].startswith("http://127.0.0.1:5000/#/experiments/")
@@ -154,6 +155,26 @@ def test_runs_that_left_the_sweep_or_lost_their_files_do_not_linger(tracked):
     shutil.move(root / "elsewhere", root / "pretrain" / "tmcnet_reference")
     assert statuses(sync(root, config, {}))["tmcnet_reference"] == "unchanged"
     assert {run.data.tags["state"] for run in server(root, config)[1].values()} == {"current"}
+
+
+def test_a_folder_that_moved_is_recorded_anew_in_its_new_place(folder, tmp_path):
+    root, config = folder
+    config = with_tracking(config, weights=False)
+    sync(root, config, {})
+    old = {path for path in (root / "mlartifacts").rglob("*") if path.is_file()}
+    moved = tmp_path / "elsewhere" / "results"
+    shutil.copytree(root, moved)
+    assert statuses(sync(moved, config, {})) == dict.fromkeys(NAMES, "new")
+    assert {path for path in (root / "mlartifacts").rglob("*") if path.is_file()} == old, (
+        "nothing goes to the old place"
+    )
+    client, runs = server(moved, config)
+    assert sorted(runs) == sorted(NAMES)
+    for run in runs.values():
+        assert run.info.artifact_uri.startswith(moved.as_uri())
+        assert client.list_artifacts(run.info.run_id)
+    assert [e.name for e in client.search_experiments()].count(config.name) == 1
+    assert statuses(sync(moved, config, {})) == dict.fromkeys(NAMES, "unchanged")
 
 
 def test_a_sync_that_broke_off_is_taken_up_again(tracked, monkeypatch):

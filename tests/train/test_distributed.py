@@ -32,9 +32,10 @@ def train(world, out, devices, precision="32-true", **changes):
     world, out = Path(world), Path(out)
     _, model, sensors, compute = configs()
     compute = compute.model_copy(update={"devices": devices, "precision": precision, "pretrain_threads": 1})
-    places = world / "tiles", world / "splits" / "train_RGB.txt", world / "normalisation.json"
+    places = world / "tiles", world / "splits", world / "normalisation.json"
     state = out.parent / f"{out.name}_state"
-    room.pretrain(*places, "tmcnet", MethodConfig(), settings(**changes), model, sensors, compute, out, state)
+    config = settings(**changes)
+    room.pretrain(room.Pretraining(*places, "tmcnet", MethodConfig(), config, model, sensors, compute, out, state))
     return read_weights(out / "weights.safetensors")[0], list(csv.DictReader((out / "curves.csv").open()))
 
 
@@ -63,13 +64,13 @@ def test_two_processes_train_as_one_with_the_same_batch(world, tmp_path, capfd):
 
 def test_batches_are_shared_evenly(monkeypatch):
     monkeypatch.setattr(room, "processes", lambda: 3)
-    names = Path("train.txt")
-    assert room._batch_size(100, names, settings(batch_size=6)) == 6
-    assert room._batch_size(5, names, settings(batch_size=6)) == 3
+    names = [Path("train.txt")]
+    assert room._batch_size(100, names, 6) == 6
+    assert room._batch_size(5, names, 6) == 3
     with pytest.raises(InputError, match=r"`pretrain\.batch_size`: is 4, which 3 processes cannot share"):
-        room._batch_size(100, names, settings(batch_size=4))
-    with pytest.raises(InputError, match=r"train\.txt: lists 2 training tile\(s\).* at least 3"):
-        room._batch_size(2, names, settings(batch_size=6))
+        room._batch_size(100, names, 4)
+    with pytest.raises(InputError, match=r"train\.txt: name 2 tile\(s\).* at least 3"):
+        room._batch_size(2, names, 6)
 
 
 def looks_at_a_spoilt_loss(folder):

@@ -62,10 +62,10 @@ def tiles(tmp_path_factory):
     return root
 
 
-def run(tiles, out, config=None, method=None, names="train_RGB.txt"):
-    room.pretrain(
+def run(tiles, out, config=None, method=None, splits=None):
+    work = room.Pretraining(
         tiles,
-        tiles / names,
+        splits or tiles,
         tiles / "normalisation.json",
         "tmcnet",
         method or MethodConfig(),
@@ -76,6 +76,7 @@ def run(tiles, out, config=None, method=None, names="train_RGB.txt"):
         out,
         out.parent / f"{out.name}_state",
     )
+    room.pretrain(work)
     return read_weights(out / "weights.safetensors")
 
 
@@ -245,19 +246,36 @@ def test_encoders_begin_from_initial_weights(tiles, tmp_path):
 
 
 def test_fewer_tiles_than_the_batch(tiles, tmp_path):
-    (tiles / "few.txt").write_text("t0\nt3\n")
-    run(tiles, tmp_path / "out", config=settings(steps=2), names="few.txt")
+    (tmp_path / "train_RGB.txt").write_text("t0\nt3\n")
+    run(tiles, tmp_path / "out", config=settings(steps=2), splits=tmp_path)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["batch_size"], summary["batch_size_wanted"], summary["n_tiles"]) == (2, 4, 2)
 
 
 def test_bad_lists_are_named(tiles, tmp_path):
-    (tiles / "one.txt").write_text("t0\n")
-    with pytest.raises(InputError, match=r"one\.txt"):
-        run(tiles, tmp_path / "out", names="one.txt")
-    (tiles / "absent.txt").write_text("t0\nt1\nnowhere\n")
+    train = tmp_path / "train_RGB.txt"
+    train.write_text("t0\n")
+    with pytest.raises(InputError, match=r"train_RGB\.txt"):
+        run(tiles, tmp_path / "out", splits=tmp_path)
+    train.write_text("t0\nt1\nnowhere\n")
     with pytest.raises(InputError, match="nowhere"):
-        run(tiles, tmp_path / "out", names="absent.txt")
+        run(tiles, tmp_path / "out", splits=tmp_path)
+
+
+def test_all_parts_asked_for_are_seen_and_no_other(tiles, tmp_path, monkeypatch):
+    for part, names in (("train", "t0\nt1\n"), ("val", "t2\n"), ("test", "t3\n")):
+        (tmp_path / f"{part}_RGB.txt").write_text(names)
+    seen = set()
+    losses = room.PretrainModule.losses
+
+    def watched(self, batch):
+        seen.update(batch.names)
+        return losses(self, batch)
+
+    monkeypatch.setattr(room.PretrainModule, "losses", watched)
+    run(tiles, tmp_path / "out", config=settings(steps=3, batch_size=2, parts=["train", "val"]), splits=tmp_path)
+    assert seen == {"t0", "t1", "t2"}
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["n_tiles"] == 3
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_its_tiles(tiles, tmp_path, monkeypatch):

@@ -24,11 +24,10 @@ def run(world, out):
     """The weights and the text of the curves."""
     _, model, sensors, compute = configs()
     config = PretrainConfig(**SMALL, log_every=2, checkpoint_every=2, **PROBED)
-    train, scaling = world / "splits" / "train_RGB.txt", world / "normalisation.json"
+    places = world / "tiles", world / "splits", world / "normalisation.json"
     state = out.parent / f"{out.name}.state"
-    room.pretrain(
-        world / "tiles", train, scaling, "tmcnet", MethodConfig(), config, model, sensors, compute, out, state
-    )
+    work = room.Pretraining(*places, "tmcnet", MethodConfig(), config, model, sensors, compute, out, state)
+    room.pretrain(work)
     return read_weights(out / "weights.safetensors")[0], (out / "curves.csv").read_text()
 
 

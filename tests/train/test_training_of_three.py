@@ -23,7 +23,7 @@ from tmcnet.store import TileStore
 from tmcnet.train.finetune import finetune
 from tmcnet.train.methods import build_method
 from tmcnet.train.pixels import draw_pixels
-from tmcnet.train.pretrain import pretrain
+from tmcnet.train.pretrain import Pretraining, pretrain
 from tmcnet.train.samples import BatchBuilder
 
 METHODS = {
@@ -74,21 +74,9 @@ def train(world, out, name, weights=None, **changes):
 def test_every_method_pre_trains_encoders_that_fusion_starts_from(world, tmp_path, name):
     _, model, sensors, compute = three()
     shared = PretrainConfig(steps=2, batch_size=3, crop_size=32, patch_size=8, patches=2, warmup_steps=1, log_every=1)
-    train_list, scaling = world / "splits" / "train_RGB.txt", world / "normalisation.json"
-    out = tmp_path / "pretrained"
-    pretrain(
-        world / "tiles",
-        train_list,
-        scaling,
-        name,
-        METHODS[name],
-        shared,
-        model,
-        sensors,
-        compute,
-        out,
-        tmp_path / "state",
-    )
+    places = world / "tiles", world / "splits", world / "normalisation.json"
+    out, state = tmp_path / "pretrained", tmp_path / "state"
+    pretrain(Pretraining(*places, name, METHODS[name], shared, model, sensors, compute, out, state))
     state, header = read_weights(out / "weights.safetensors")
     encoders = {n.split(".")[0] for n in state if n.startswith("backbone_")}
     inputs = {"simclr": ["stacked"], "alone": ["dem"]}.get(name, ["optical", "sar", "dem"])

@@ -11,6 +11,7 @@ from tmcnet.config.training import RANDOM_START, Variant
 
 Method = Literal["tuples", "simclr", "cross_modal"]
 """Each is a file of the same name in `tmcnet/train/methods/`."""
+Part = Literal["train", "val", "test"]
 Negatives = Literal["shifted", "own", "both"]
 Partners = Literal["sar", "both"]
 PerturbedViews = Literal["first", "both"]
@@ -213,6 +214,12 @@ class PretrainConfig(Section):
         description="Weights from earlier runs by name, which fine-tuning can start from: safetensors files, or "
         "checkpoints of the published pre-training code (`.pth`, `.pt`, `.tar`), read without running code in them.",
     )
+    parts: list[Part] = Field(
+        ["train"],
+        min_length=1,
+        description="Parts of the splits whose imagery pre-training sees, never their labels. With `test` the scores "
+        "are those of ground that was seen before, as when one maps what one has pre-trained on.",
+    )
     initial_weights: str | None = Field(
         None,
         description="Safetensors file of a ResNet trained elsewhere, with the names of torchvision or timm, from "
@@ -281,6 +288,8 @@ class PretrainConfig(Section):
         ]
         if bad:
             raise ValueError(f"method names hold letters, digits, single `_` and `-` only, not {bad}")
+        if len(set(self.parts)) < len(self.parts):
+            raise ValueError(f"`parts` names a part twice: {self.parts}")
         low, high = self.crop_area
         if not 0 < low <= high <= 1:
             raise ValueError(f"`crop_area` must be two ascending shares between 0 and 1, not {list(self.crop_area)}")

@@ -22,7 +22,8 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
 
     Files are hard links where the file system allows it, else copies; those of virtual tiles are cut. Lists hold file
     names with extension. For lists of points the labels with nothing but these are written anew, into a folder of
-    their own, such as `trainP10_lbl`.
+    their own, such as `trainP10_lbl`. Further modalities, which the published layout does not know, go into folders
+    and lists called by their names, such as `train_dem` and `train_dem.txt`, which its readers pass over.
 
     Args:
         tiles_root: Folder of the tiles, with `classes.csv`.
@@ -41,7 +42,8 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
             Problem(str(splits_folder), "holds no lists such as train_RGB.txt", "Make the splits first.")
         )
     store = TileStore(tiles_root)
-    sources = _sources(store, splits_folder)
+    further = _further(store, read_list(lists[0]))
+    sources = _sources(store, splits_folder, further)
     points = _points(store, splits_folder, lists)
     out.mkdir(parents=True, exist_ok=True)
     classes = store.classes
@@ -57,17 +59,30 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
         for tile, some in of_tile.items():
             _write_sparse(store, tile, some, out / f"{name}_{KINDS['label']}" / f"{tile}.tif")
     for path in lists:
-        (out / path.name).write_text("".join(f"{tile}.tif\n" for tile in read_list(path)))
+        text = "".join(f"{tile}.tif\n" for tile in read_list(path))
+        (out / path.name).write_text(text)
+        name = path.name.removesuffix(f"_{KINDS['optical']}.txt")
+        for kind in further if name != path.name else ():
+            (out / f"{name}_{kind}.txt").write_text(text)
     write_class_dict(out / "class_dict.txt", store.classes)
 
 
-def _sources(store: TileStore, splits_folder: Path) -> dict[str, tuple[str, str]]:
+def _further(store: TileStore, tiles: list[str]) -> list[str]:
+    """Names of the modalities beside optical and SAR, as the tiles have them."""
+    if not tiles or store.window(tiles[0]) is None:
+        kinds = {path.name for path in store.root.iterdir() if path.is_dir()}
+    else:
+        kinds = {path.stem for path in store.path("optical", tiles[0]).parent.glob("*.tif")}
+    return sorted(kinds - set(KINDS))
+
+
+def _sources(store: TileStore, splits_folder: Path, further: list[str]) -> dict[str, tuple[str, str]]:
     """Kind and tile by path below the new folder, for every tile of every part."""
     sources: dict[str, tuple[str, str]] = {}
     problems = []
-    for kind, word in KINDS.items():
+    for kind, word in {**KINDS, **{name: name for name in further}}.items():
         for part in PARTS:
-            path = splits_folder / f"{part}_{word}.txt"
+            path = splits_folder / f"{part}_{KINDS.get(kind, KINDS['optical'])}.txt"
             tiles = read_list(path) if path.is_file() else []
             missing = [tile for tile in tiles if not store.path(kind, tile).is_file()]
             if missing:

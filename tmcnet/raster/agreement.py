@@ -17,13 +17,16 @@ NEIGHBOURS = 8
 """Neighbours whose median displacement a point is compared with."""
 FEWEST = NEIGHBOURS + 2
 """Fewer points than this are not looked at."""
-STIFFNESS = 0.1
-"""Weight of bending in the surface through points that agree, as in `model_choice.SMOOTHING`."""
+STIFFNESS = 0.005
+"""Weight of bending in the surface through points that agree, as in `bending.SMOOTHING`."""
 MOST_BENDING = 12.0
 """Largest distance in pixels from one affine model for the whole scene: relief and orbits bend no further."""
 MOST_DISTORTION = 0.07
 """Largest change of lengths that two images with a georeference may show, as a share: what is looked for (2 degrees
 and 3 % make 0.046) and some bending."""
+MOST_OF_SURE, SURE = 0.12, 10.0
+"""The same where so many times more control points agree than by chance, and than are looked at at all: relief may
+add to it."""
 ABOVE_CHANCE = 2.5
 """So many times more control points must agree than with the SAR image upside down."""
 
@@ -96,7 +99,7 @@ def doubts(found: Found, config: AlignConfig, shape: tuple[int, int], by_chance:
         found: The points.
         config: What is asked for.
         shape: Height and width of the scene.
-        by_chance: How many points agree where nothing can be right.
+        by_chance: How many points agree where nothing can be right; 0 once they have been compared with that.
     """
     n, agreeing = len(found.source), int(found.agree.sum())
     if n < config.min_points:
@@ -105,7 +108,8 @@ def doubts(found: Found, config: AlignConfig, shape: tuple[int, int], by_chance:
         return f"only {agreeing} of {n} control points agree with their neighbours, too few to believe them"
     if agreeing < ABOVE_CHANCE * by_chance:
         return f"{agreeing} control points agree, but {by_chance} do with an image that has nothing to do with it"
-    if affine_fit.distortion(found.matrix) > MOST_DISTORTION:
+    most = MOST_OF_SURE if agreeing >= SURE * max(by_chance, FEWEST) else MOST_DISTORTION
+    if affine_fit.distortion(found.matrix) > most:
         return "the control points ask for a distortion that images with a georeference do not have"
     centre = np.array([[shape[1] - 1, shape[0] - 1]]) / 2.0
     shift = float(np.hypot(*(affine_fit.apply(found.matrix, centre) - centre)[0]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from tmcnet.raster import matching
 from tmcnet.raster.matching import BoolArray, FloatArray, Matches, Tone
@@ -50,7 +50,9 @@ def tone_of(image: Image, speckled: bool) -> Tone:
     return matching.tone([image.read(int(r), int(c), *sides) for r in rows for c in cols], speckled)
 
 
-def match(reference: Image, moving: Image, points: npt.NDArray[np.int64], window: Window) -> tuple[Matches, Matches]:
+def match(
+    reference: Image, moving: Image, points: npt.NDArray[np.int64], window: Window, threads: int = 1
+) -> tuple[Matches, Matches]:
     """Find windows of the reference image around `points` in the moving image, and those of the latter in the former.
 
     Args:
@@ -58,29 +60,56 @@ def match(reference: Image, moving: Image, points: npt.NDArray[np.int64], window
         moving: SAR image on the same grid.
         points: N x 2, x and y.
         window: Side of the windows and largest shift.
+        threads: How many threads match; the result does not depend on it.
 
     Returns:
         The matches there and back, in the order of the points.
     """
+    there, back = correlations(reference, moving, points, window, threads)
+    return matching.locate(there), matching.locate(back)
+
+
+def correlations(
+    reference: Image, moving: Image, points: npt.NDArray[np.int64], window: Window, threads: int = 1
+) -> tuple[FloatArray, FloatArray]:
+    """Correlation surfaces there and back, in the order of the points; see `match` and `matching.correlate`."""
     tones = tone_of(reference, speckled=False), tone_of(moving, speckled=True)
     block = points // BLOCK
     _, number = np.unique(block[:, 1] * (block[:, 0].max() + 1) + block[:, 0], return_inverse=True)
     members = [np.flatnonzero(number == n) for n in range(number.max() + 1)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        parts = list(pool.map(lambda m: _match_block((reference, moving), tones, points[m], window), members))
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(lambda m: _correlate_block((reference, moving), tones, points[m], window), members))
     order = np.argsort(np.concatenate(members))
-    return _join([there for there, _ in parts], order), _join([back for _, back in parts], order)
+    there, back = (np.concatenate(surfaces)[order] for surfaces in zip(*parts, strict=True))
+    return there, back
 
 
-def _join(parts: list[Matches], order: npt.NDArray[np.int64] | None = None) -> Matches:
-    names = ("dx", "dy", "peak", "ratio", "still")
-    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    return Matches(*(column if order is None else column[order] for column in columns))
+def pooled(surfaces: FloatArray, points: npt.NDArray[np.int64]) -> FloatArray:
+    """Surfaces averaged with those of the eight points around, as a window twice as wide would have them.
+
+    Args:
+        surfaces: N x S x S, of points that are displaced alike.
+        points: N x 2, as `control_grid` gives them.
+
+    Returns:
+        N x S x S; NaN where neither a point nor two around it have a surface.
+    """
+    known = np.flatnonzero(np.isfinite(surfaces).all(axis=(1, 2)))
+    mean = np.full_like(surfaces, np.nan)
+    if not len(known):
+        return mean
+    step = float(np.abs(np.diff(points, axis=0)).max(axis=1).min())
+    for number, near in enumerate(cKDTree(points[known]).query_ball_point(points, 1.5 * step)):
+        chosen = known[near]
+        weight = np.prod(1.0 - np.abs(points[chosen] - points[number]) / (2.0 * step), axis=1)
+        if weight.sum() >= 1.0:
+            mean[number] = np.tensordot(weight / weight.sum(), surfaces[chosen], axes=1)
+    return mean
 
 
-def _match_block(
+def _correlate_block(
     images: tuple[Image, Image], tones: tuple[Tone, Tone], points: npt.NDArray[np.int64], window: Window
-) -> tuple[Matches, Matches]:
+) -> tuple[FloatArray, FloatArray]:
     half = window.side // 2
     margin = half + window.reach + matching.REACH
     left, top = (points.min(axis=0) - margin).tolist()
@@ -93,20 +122,20 @@ def _match_block(
     there, back = [], []
     for start in range(0, len(points), BATCH):
         some = corners[start : start + BATCH]
-        there.append(_compare(one, two, some, window))
-        back.append(_compare(two, one, some, window))
-    return _join(there), _join(back)
+        there.append(_correlate(one, two, some, window))
+        back.append(_correlate(two, one, some, window))
+    return np.concatenate(there), np.concatenate(back)
 
 
-def _compare(
+def _correlate(
     one: tuple[FloatArray, BoolArray],
     two: tuple[FloatArray, BoolArray],
     corners: npt.NDArray[np.int64],
     window: Window,
-) -> Matches:
+) -> FloatArray:
     small = _gather(one, corners, window.side)
     large = _gather(two, corners - window.reach, window.side + 2 * window.reach)
-    return matching.locate(matching.correlate(*small, *large))
+    return matching.correlate(*small, *large)
 
 
 def _gather(

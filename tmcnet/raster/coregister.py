@@ -18,9 +18,9 @@ from tmcnet.config import AlignConfig
 from tmcnet.raster.affine_fit import IDENTITY, Array
 from tmcnet.raster.agreement import Found, by_neighbours, doubts
 from tmcnet.raster.alignment import Alignment, Status, unmoved
-from tmcnet.raster.control_points import Window, control_grid, match
+from tmcnet.raster.control_points import Window, control_grid, correlations, match, pooled
 from tmcnet.raster.deformation import AffineMap, largest_displacement, on_lattice
-from tmcnet.raster.matching import FloatArray, Matches
+from tmcnet.raster.matching import FloatArray, Matches, locate
 from tmcnet.raster.model_choice import BENDING, Choice, Evidence, choose
 from tmcnet.raster.overview import enlarged, overview
 from tmcnet.raster.windowed import ArrayImage, Displaced, Image, PointMap, Reduced, as_image, in_memory
@@ -45,6 +45,10 @@ FIRST = 512
 """Side in pixels to which they are reduced for the first control points."""
 STEP = 4
 """From one level to the next the resolution grows by this factor at most."""
+AGAIN = 2
+"""Models that bend are matched so many times more at full resolution."""
+POOLED = 0.5
+"""A match told by the surfaces of neighbours as well weighs so much beside one of its own."""
 HELD = 2400
 """Images of up to so many pixels a side are held in memory."""
 
@@ -59,9 +63,10 @@ class _Level:
 
 
 class _Pair:
-    """Both images at any resolution; copies that are small enough are held in memory."""
+    """Both images at any resolution; copies that are small enough are held in memory. And how many threads match."""
 
-    def __init__(self, one: Image, two: Image) -> None:
+    def __init__(self, one: Image, two: Image, threads: int) -> None:
+        self.threads = threads
         self._copies = {1: (one, two)}
         side = max(one.shape[1:])
         self._held = 1
@@ -79,7 +84,7 @@ class _Pair:
 
 
 def estimate(
-    reference: FloatArray | Image, moving: FloatArray | Image, config: AlignConfig | None = None
+    reference: FloatArray | Image, moving: FloatArray | Image, config: AlignConfig | None = None, threads: int = 1
 ) -> Alignment:
     """Estimate where the content of each optical pixel lies in the SAR image.
 
@@ -88,6 +93,7 @@ def estimate(
         moving: SAR image on the same grid, B x H x W or H x W, backscatter in dB; NaN is no data. Values that are
             never negative are taken for amplitudes or powers.
         config: Search range, models, spacing and side of the windows, and what it takes to believe a correction.
+        threads: How many threads match; the result does not depend on it.
 
     Returns:
         The correction with its evidence, or the reason why there is none.
@@ -99,7 +105,7 @@ def estimate(
     one, two = as_image(reference), as_image(moving)
     if one.shape[1:] != two.shape[1:]:
         raise ValueError(f"the images must share one grid, but are {one.shape[1:]} and {two.shape[1:]} pixels")
-    pair = _Pair(one, two)
+    pair = _Pair(one, two, threads)
     levels = _levels(one.shape[1:], config)
     small = np.concatenate([in_memory(image).array for image in pair.reduced(levels[0].scale)])
     if np.isfinite(small).all(axis=0).mean() < 0.02 or min(one.shape[1:]) < config.template:
@@ -126,17 +132,19 @@ def _followed(pair: _Pair, levels: list[_Level], config: AlignConfig) -> tuple[F
     for level in levels:
         found, choice = _followed_once(pair, where, level, config, by_chance)
         where, by_chance = choice.where, 0
-    if choice.model in BENDING:
+    for _ in range(AGAIN):
+        if choice.model not in BENDING:
+            break
         # what bends within a window is blurred by it, and straightened now
-        found, choice = _followed_once(pair, where, levels[-1], config, by_chance)
+        found, choice = _followed_once(pair, choice.where, levels[-1], config, by_chance, pool=True)
     return found, choice
 
 
 def _followed_once(
-    pair: _Pair, where: PointMap, level: _Level, config: AlignConfig, by_chance: int
+    pair: _Pair, where: PointMap, level: _Level, config: AlignConfig, by_chance: int, pool: bool = False
 ) -> tuple[Found, Choice]:
     shape = pair.reduced(1)[0].shape[1:]
-    found = _refined(pair.reduced(level.scale), where, level, config)
+    found = _refined(pair.reduced(level.scale), where, level, config, pair.threads, pool)
     n, agreeing = len(found.source), int(found.agree.sum())
     print(f"reduced by {level.scale}: {agreeing} of {n} control points agree", file=sys.stderr, flush=True)
     reason = doubts(found, config, shape, by_chance)
@@ -172,23 +180,38 @@ def _agreeing_by_chance(pair: _Pair, level: _Level, config: AlignConfig) -> int:
     turned = ArrayImage(np.ascontiguousarray(in_memory(two).array[:, ::-1, ::-1]))
     shift = overview(one, turned, int(np.ceil(config.max_shift / level.scale)) + 2, turned=False)
     known = AffineMap(enlarged(shift, level.scale))
-    return int(_refined((one, turned), known, level, config).agree.sum())
+    return int(_refined((one, turned), known, level, config, pair.threads).agree.sum())
 
 
-def _refined(images: tuple[Image, Image], where: PointMap, level: _Level, config: AlignConfig) -> Found:
-    """Match control points after warping by what is known, there and back, and see which agree."""
+def _refined(
+    images: tuple[Image, Image], where: PointMap, level: _Level, config: AlignConfig, threads: int, pool: bool = False
+) -> Found:
+    """Match control points after warping by what is known, there and back, and see which agree.
+
+    With `pool`, points whose own match is not reliable get that of the surfaces around them as well.
+    """
     one, two = images
     scale, middle = level.scale, (level.scale - 1) / 2.0
     known = Displaced(two, lambda places: (where(places * scale + middle) - middle) / scale)
     grid = control_grid(one.shape[1:], max(8, config.spacing // scale))
-    there, back = match(one, known, grid, Window(config.template, level.reach))
-    miss = np.hypot(there.dx + back.dx, there.dy + back.dy)
-    good = _reliable(there) & _reliable(back) & (np.nan_to_num(miss, nan=np.inf) < ROUND_TRIP)
-    step = np.stack([there.dx - back.dx, there.dy - back.dy], axis=1)[good].astype(np.float64) / 2.0
-    source = grid[good] * float(scale) + middle
+    surfaces = correlations(one, known, grid, Window(config.template, level.reach), threads)
+    good, step, weight = _both_ways(*surfaces)
+    if pool:
+        wide, wide_step, wide_weight = _both_ways(*(pooled(each, grid) for each in surfaces))
+        step[~good], weight[~good] = wide_step[~good], POOLED * wide_weight[~good]
+        good |= wide
+    source = grid[good].astype(np.float64) * scale + middle
     full = one.shape[1] * scale, one.shape[2] * scale
-    weight = np.minimum(there.peak, back.peak)[good].astype(np.float64) ** 2
-    return by_neighbours(source, where(source + scale * step), weight, full, level.agreement)
+    return by_neighbours(source, where(source + scale * step[good]), weight[good], full, level.agreement)
+
+
+def _both_ways(there: FloatArray, back: FloatArray) -> tuple[npt.NDArray[np.bool_], Array, Array]:
+    """Of each point whether its match is reliable, by how much it is displaced, N x 2, and its weight."""
+    one, two = locate(there), locate(back)
+    miss = np.hypot(one.dx + two.dx, one.dy + two.dy)
+    good = _reliable(one) & _reliable(two) & (np.nan_to_num(miss, nan=np.inf) < ROUND_TRIP)
+    step = np.stack([one.dx - two.dx, one.dy - two.dy], axis=1).astype(np.float64) / 2.0
+    return good, step, np.minimum(one.peak, two.peak).astype(np.float64) ** 2
 
 
 def _reliable(matches: Matches) -> npt.NDArray[np.bool_]:
@@ -246,7 +269,8 @@ def _improvement(pair: _Pair, where: PointMap, config: AlignConfig) -> tuple[flo
     after = Displaced(two, lambda places: (where(places * 2.0 + 0.5) - 0.5) / 2.0)
     grid = control_grid(one.shape[1:], config.spacing)
     window = Window(config.template // 2, 1)
-    gain = match(one, after, grid, window)[0].still - match(one, two, grid, window)[0].still
+    still = [match(one, image, grid, window, pair.threads)[0].still for image in (after, two)]
+    gain = still[0] - still[1]
     gain = gain[np.isfinite(gain)]
     return (float(np.median(gain)), float((gain > 0).mean())) if gain.size else (0.0, 0.0)
 

@@ -21,9 +21,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 DIRECTIONS = 8
 """Number of gradient directions, evenly spaced over half a turn."""
-GRADIENT_SIGMA = 0.7
+GRADIENT_SIGMA = 1.0
 """Width of the derivative filter in pixels. Wider ones bridge more speckle, but draw matches to the brighter side."""
-SMOOTHING_SIGMA = 1.2
+SMOOTHING_SIGMA = 0.8
 """Width of the spatial smoothing of each direction in pixels."""
 REACH = int(np.ceil(4 * (GRADIENT_SIGMA + SMOOTHING_SIGMA)))
 """Pixels around a window that its description depends on."""

@@ -7,19 +7,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
-from tmcnet.raster import affine_fit
+from tmcnet.raster import affine_fit, bending
 from tmcnet.raster.affine_fit import IDENTITY, Array, Model
-from tmcnet.raster.deformation import AffineMap, LatticeMap, on_lattice
+from tmcnet.raster.deformation import NODES, AffineMap, LatticeMap, on_lattice
 from tmcnet.raster.windowed import PointMap
 
 ORDER: tuple[Model, ...] = ("none", "shift", "affine", "quadratic", "thin_plate")
 """From stiff to supple."""
 BENDING: tuple[Model, ...] = ("quadratic", "thin_plate")
-SMOOTHING = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 3.0)
-"""Weights of bending in thin-plate splines that are tried; coordinates are in halves of the scene's longer side."""
+SUPPLE = 0.001
+"""Weight of bending, as in `bending.SMOOTHING`, in the surface that tells which points to be wary of."""
+ALIKE = 0.75
+"""Points within this share of a block, one and a half windows, err alike: windows and what is pooled overlap."""
+FAR = 1.5
+"""Beyond so many steps of a coarse lattice from the nearest control point a spline is anchored."""
+ANCHOR_SMOOTHING, ANCHOR_WEIGHT = 0.1, 0.05
+"""How stiff that is which holds it there, as `bending.calm` has it, and its weight beside that of a control point."""
 FOLDS = 5
 """Parts into which blocks of the scene are dealt; each is left out once."""
 FEWEST_BLOCKS, MOST_BLOCKS = 3, 8
@@ -101,8 +106,9 @@ def choose(evidence: Evidence, allowed: Sequence[Model]) -> Choice:
     """Compare the models that are allowed, and the identity, and fit the best to all points.
 
     Models are compared where no window overlaps one that was fitted to, and a stiff one is kept unless a suppler one
-    is clearly better. How far a thin-plate spline may then bend is told by points left out a block at a time.
+    is clearly better. How far a spline may then bend is told by points left out with their neighbours.
     """
+    evidence = _wary(evidence)
     identity, *others = candidates(evidence, allowed)
     best, place = identity, blocks(evidence)
     for candidate in others:
@@ -111,14 +117,45 @@ def choose(evidence: Evidence, allowed: Sequence[Model]) -> Choice:
         else:
             better = _clearly_better(candidate, best, evidence.weight, place)
         best = candidate if better else best
-    close = replace(evidence, buffer=0.0)
-    tried = [c for c in candidates(close, [best.model]) if c.model == best.model]
-    least = min(candidate.error for candidate in tried)
-    taken = next(candidate for candidate in tried if candidate.error <= (1.0 + MARGIN) * least)
-    where = fit(evidence, taken.model, taken.smoothing)
+    # on the way to full resolution, where there is no buffer, what was told a block at a time will do
+    smoothing = _smoothing(evidence) if best.model == "thin_plate" and evidence.buffer else best.smoothing
+    squares = _close(evidence, best.model, smoothing) if evidence.buffer else best.squares
+    where = fit(evidence, best.model, smoothing)
     matrix = where.matrix if isinstance(where, AffineMap) else None
-    left, of_none = (float(np.sqrt(c.squares.mean())) for c in (taken, identity))
-    return Choice(taken.model, where, matrix, left, of_none)
+    left, of_none = (float(np.sqrt(part.mean())) for part in (squares, identity.squares))
+    return Choice(best.model, where, matrix, left, of_none)
+
+
+def _wary(evidence: Evidence) -> Evidence:
+    """The same points, those far from a smooth surface through all of them trusted less."""
+    if len(evidence.source) < LEAST["thin_plate"]:
+        return evidence
+    places, moves = _scaled(evidence)
+    return replace(evidence, weight=bending.wary(places, moves, evidence.weight, SUPPLE))
+
+
+def _close(evidence: Evidence, model: Model, smoothing: float) -> Array:
+    """Squared residuals at points left out, with neighbours for a spline, else a block at a time."""
+    if model == "thin_plate":
+        return bending.apart(*_scaled(evidence), evidence.weight, smoothing, _alike(evidence) / 2.0)
+    close = replace(evidence, buffer=0.0)
+    return held_out(close, deal(close), model)
+
+
+def _smoothing(evidence: Evidence) -> float:
+    """Of the stiffest spline that tells points left out with their neighbours nearly as well as the best one."""
+    places, moves = _scaled(evidence)
+    errors = []
+    for smoothing in bending.SMOOTHING[::-1]:
+        squares = bending.apart(places, moves, evidence.weight, smoothing, _alike(evidence))
+        errors.append(float(np.sqrt(np.average(squares, weights=evidence.weight))))
+    enough = (1.0 + MARGIN) * min(errors)
+    return next(s for s, error in zip(bending.SMOOTHING[::-1], errors, strict=True) if error <= enough)
+
+
+def _alike(evidence: Evidence) -> float:
+    """The distance within which points err alike, as `_scaled` has it."""
+    return ALIKE * evidence.block / (max(evidence.shape) / 2.0)
 
 
 def _clearly_better(one: Candidate, other: Candidate, weight: Array, place: npt.NDArray[np.int64]) -> bool:
@@ -147,7 +184,7 @@ def candidates(evidence: Evidence, allowed: Sequence[Model]) -> list[Candidate]:
     for model in ORDER:
         if model != "none" and (model not in allowed or len(evidence.source) < LEAST[model]):
             continue
-        for smoothing in SMOOTHING[::-1] if model == "thin_plate" else (0.0,):
+        for smoothing in bending.SMOOTHING[::-1] if model == "thin_plate" else (0.0,):
             squares = held_out(evidence, folds, model, smoothing)
             error = float(np.sqrt(np.average(squares, weights=evidence.weight)))
             found.append(Candidate(model, smoothing, squares, error))
@@ -195,8 +232,24 @@ def _apart(evidence: Evidence, test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bo
 
 def fit(evidence: Evidence, model: Model, smoothing: float = 0.0) -> PointMap:
     """The map of a model fitted to agreeing points; those that bend are given on a lattice."""
-    where = _fit(evidence, model, smoothing)
+    where = _fit(_anchored(evidence) if model == "thin_plate" else evidence, model, smoothing)
     return where if isinstance(where, AffineMap) else LatticeMap(on_lattice(where, evidence.shape))
+
+
+def _anchored(evidence: Evidence) -> Evidence:
+    """The points, and far from all of them places that hold a spline to what bends less, since it runs away there."""
+    height, width = evidence.shape
+    step = max(evidence.block / 2.0, max(height, width) / (NODES - 1))
+    xs, ys = (np.arange(0.0, side + step, step) for side in (width, height))
+    nodes = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+    distance, _ = cKDTree(evidence.source).query(nodes)
+    nodes = nodes[distance > FAR * step]
+    places, moves = _scaled(evidence)
+    half = max(height, width) / 2.0
+    calm = nodes + bending.calm(places, moves, evidence.weight, ANCHOR_SMOOTHING)((nodes - half) / half)
+    weight = np.full(len(nodes), ANCHOR_WEIGHT * float(np.median(evidence.weight)))
+    source, target = np.vstack([evidence.source, nodes]), np.vstack([evidence.target, calm])
+    return replace(evidence, source=source, target=target, weight=np.concatenate([evidence.weight, weight]))
 
 
 def _fit(evidence: Evidence, model: Model, smoothing: float) -> PointMap:
@@ -206,26 +259,16 @@ def _fit(evidence: Evidence, model: Model, smoothing: float) -> PointMap:
     if model in ("shift", "affine"):
         everyone = np.ones(len(source), dtype=bool)
         return AffineMap(affine_fit.refine(source, target, everyone, evidence.weight, evidence.tolerance, model))
+    places, moves = _scaled(evidence)
+    if model == "quadratic":
+        surface = bending.quadratic(places, moves, evidence.weight)
+    else:
+        surface = bending.spline(places, moves, evidence.weight, smoothing)
     half = max(evidence.shape) / 2.0
-    bend = _thin_plate if model == "thin_plate" else _quadratic
-    moves = bend((source - half) / half, target - source, evidence.weight, smoothing)
-    return lambda points: np.asarray(points + moves((points - half) / half))
+    return lambda points: np.asarray(points + surface((points - half) / half))
 
 
-def _thin_plate(places: Array, moves: Array, weight: Array, smoothing: float) -> PointMap:
-    """Smoothing thin-plate spline; bending weighs the same however many points there are."""
-    each = smoothing * weight.sum() / 100.0 / weight
-    spline: PointMap = RBFInterpolator(places, moves, smoothing=each)
-    return spline
-
-
-def _quadratic(places: Array, moves: Array, weight: Array, _: float) -> PointMap:
-    """Least squares polynomial of second order."""
-    root = np.sqrt(weight)[:, None]
-    solution = np.linalg.lstsq(root * _terms(places), root * moves, rcond=None)[0]
-    return lambda points: np.asarray(_terms(points) @ solution)
-
-
-def _terms(points: Array) -> Array:
-    x, y = points.T
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+def _scaled(evidence: Evidence) -> tuple[Array, Array]:
+    """Places in halves of the scene's longer side from its corner and that far again, and displacements in pixels."""
+    half = max(evidence.shape) / 2.0
+    return (evidence.source - half) / half, evidence.target - evidence.source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,11 +10,11 @@ import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Run
-from tmcnet.report.blocks import Figure, labels_phrase, labels_text, number_text, replicate, sentence_case
+from tmcnet.report.blocks import Figure, labels_phrase, labels_text, number_text, plural, replicate, sentence_case
 from tmcnet.report.palette import METRIC_LONG, METRIC_NAMES, Series
 from tmcnet.report.results import Results
 from tmcnet.report.scores import Estimate
-from tmcnet.report.svg import canvas, plain, render
+from tmcnet.report.svg import Reading, canvas, plain, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,10 +26,10 @@ def label_efficiency(results: Results, metric: str, name: str) -> Figure:
     """One score against the labels used, one line a network and start, with known intervals."""
     with canvas(7.6, 3.6 + 0.13 * len(results.scores.series)) as figure:
         ax = figure.axes[0]
-        _efficiency_panel(ax, results, metric)
+        readings = _efficiency_panel(ax, results, metric)
         ax.set_xlabel(_labels_axis(results))
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        svg = render(figure, name)
+        svg = render(figure, name, readings)
     return Figure(name, svg, _efficiency_caption(results, metric), _efficiency_alt(results, metric))
 
 
@@ -40,14 +41,18 @@ def _labels_axis(results: Results) -> str:
     return of_tiles if kinds == {"R"} else f"labelled points of each class, or {of_tiles}"
 
 
-def _efficiency_panel(ax: Axes, results: Results, metric: str) -> None:
-    scores = results.scores
+def _efficiency_panel(ax: Axes, results: Results, metric: str) -> list[Reading]:
+    scores, readings = results.scores, []
     positions = {budget: i for i, budget in enumerate(scores.budgets)}
     spread = 0.3 / max(len(scores.series) - 1, 1)
     for rank, series in enumerate(scores.series):
         known = [(f, e) for f in scores.budgets if (e := scores.estimate(series, f, metric))]
         shift = (rank - (len(scores.series) - 1) / 2) * spread
-        _line(ax, [positions[f] + shift for f, _ in known], [e for _, e in known], results.styles.of(series), series)
+        places = [positions[f] + shift for f, _ in known]
+        _line(ax, places, [e for _, e in known], results.styles.of(series), series)
+        for x, (budget, estimate) in zip(places, known, strict=True):
+            text = f"{series.label}, {labels_text(budget)}: {METRIC_NAMES[metric]} {_in_words(estimate)}"
+            readings.append(Reading(ax, x, estimate.mean, text))
     if metric == "oa" and results.majority:
         ax.axhline(results.majority[1], color="#444444", dashes=(6, 3), linewidth=1.2)
         text = f"always “{results.majority[0]}”"
@@ -56,6 +61,13 @@ def _efficiency_panel(ax: Axes, results: Results, metric: str) -> None:
     ax.set_xlim(-0.35, len(positions) - 0.65)
     ax.set_ylabel(METRIC_NAMES[metric])
     ax.grid(axis="x", visible=False)
+    return readings
+
+
+def _in_words(estimate: Estimate) -> str:
+    """`0.675 (0.553 to 0.756), 2 runs`."""
+    limits = f" ({number_text(estimate.low)} to {number_text(estimate.high)})" if estimate.low == estimate.low else ""
+    return f"{number_text(estimate.mean)}{limits}, {plural(estimate.runs, 'run')}"
 
 
 def _line(ax: Axes, x: list[float], estimates: list[Estimate], style: dict[str, Any], series: Series) -> None:
@@ -87,7 +99,7 @@ def _efficiency_alt(results: Results, metric: str) -> str:
 
 def class_iou(results: Results, runs: list[Run], name: str) -> Figure:
     """IoU per class of the best runs as dots, one row a class."""
-    names = results.classes.names
+    names, readings = results.classes.names, []
     with canvas(7.6, 1.2 + 0.38 * len(names) + 0.16 * len(runs)) as figure:
         ax = figure.axes[0]
         for run in runs:
@@ -97,6 +109,10 @@ def class_iou(results: Results, runs: list[Run], name: str) -> Figure:
             label = plain(f"{series.label}, {labels_text(run.budget)}")
             values = [_or_nan(iou.get(n)) for n in names]
             ax.plot(values, range(len(names)), label=label, markersize=8, alpha=0.85, **style)
+            told = [
+                (v, row, f"{names[row]}: IoU {number_text(v)}, {label}") for row, v in enumerate(values) if v == v
+            ]
+            readings += [Reading(ax, *one) for one in told]
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_xlim(-0.02, 1.02)
@@ -104,7 +120,7 @@ def class_iou(results: Results, runs: list[Run], name: str) -> Figure:
         for tick, land_cover in zip(ax.get_yticklabels(), results.classes.classes, strict=True):
             tick.set_bbox({"facecolor": land_cover.color, "alpha": 0.25, "edgecolor": "none", "pad": 2})
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        svg = render(figure, name)
+        svg = render(figure, name, readings)
     caption = "Intersection over union per class: the best run of each network with the most labels it was run with."
     return Figure(name, svg, caption, f"{caption} The table below has the numbers.")
 
@@ -134,15 +150,31 @@ def confusion(matrix: Matrix, classes: ClassTable, run: Run, name: str) -> Figur
         ax.set_xlabel("predicted")
         ax.set_ylabel("truth")
         ax.grid(visible=False)
-        svg = render(figure, name)
+        svg = render(figure, name, _cells(ax, matrix, shares, classes.names))
     who = f"{Series(run.network, run.variant, run.method).label}, {labels_phrase(run.budget)}"
     right = ", ".join(f"{n} {100 * d:.0f} %" for n, d in zip(classes.names, np.diag(shares), strict=True) if d == d)
     caption = f"{who}, {replicate(run)}: of each true class (row), the percentage predicted as each class."
     return Figure(name, svg, caption, f"Confusion matrix of {who}. Found again: {right}.")
 
 
+def _cells(ax: Axes, matrix: Matrix, shares: Matrix, names: Sequence[str]) -> list[Reading]:
+    """Of each true class that is there at all, what it was predicted as."""
+    return [
+        Reading(
+            ax,
+            col + 0.5,
+            row + 0.5,
+            f"{names[row]} predicted as {names[col]}: {100 * shares[row, col]:.1f} %, "
+            f"{plural(int(matrix[row, col]), 'pixel')}",
+        )
+        for row, col in np.ndindex(matrix.shape)
+        if shares[row, col] == shares[row, col]
+    ]
+
+
 def reliability(results: Results, curves: dict[Run, tuple[Matrix, Matrix]], name: str) -> Figure:
     """Reliability diagram: how often a prediction is right against how sure it was."""
+    readings = []
     with canvas(5.6, 4.6 + 0.2 * len(curves)) as figure:
         ax = figure.axes[0]
         ax.plot([0, 1], [0, 1], color="#888888", dashes=(4, 3), linewidth=1, label="perfectly calibrated")
@@ -150,13 +182,17 @@ def reliability(results: Results, curves: dict[Run, tuple[Matrix, Matrix]], name
             series = Series(run.network, run.variant, run.method)
             label = plain(f"{series.label}, {labels_text(run.budget)}")
             ax.plot(confidence, accuracy, label=label, **results.styles.of(series))
+            readings += [
+                Reading(ax, sure, right, f"{label}: {100 * right:.0f} % right where {100 * sure:.0f} % sure")
+                for sure, right in zip(confidence, accuracy, strict=True)
+            ]
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1)
         ax.set_aspect("equal")
         ax.set_xlabel("confidence of the network")
         ax.set_ylabel("share that is right")
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=1)
-        svg = render(figure, name)
+        svg = render(figure, name, readings)
     caption = (
         "Calibration of the same runs: below the diagonal a network is surer than it should be, above it less sure."
     )

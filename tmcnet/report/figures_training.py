@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from tmcnet.config import Run
-from tmcnet.report.blocks import Figure, labels_phrase
+from tmcnet.report.blocks import Figure, labels_phrase, labels_text, replicate
 from tmcnet.report.palette import OKABE_ITO, Series, method_label, network_label, series_order
 from tmcnet.report.results import Results
-from tmcnet.report.svg import canvas, plain, render
+from tmcnet.report.svg import Reading, canvas, plain, render
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 TITLES = {
@@ -37,6 +38,8 @@ TITLES = {
     "probe_miou": "probe, mIoU",
 }
 _LONGEST = 400
+_MOST_READINGS = 25
+"""Points of a line whose values the page tells."""
 
 
 def pretraining(curves: dict[str, pd.DataFrame], colors: dict[str, str], name: str) -> Figure:
@@ -46,6 +49,7 @@ def pretraining(curves: dict[str, pd.DataFrame], colors: dict[str, str], name: s
     columns = [c for c in columns if any(_is_numeric(t, c) for t in curves.values())]
     across = min(3, max(1, len(columns)))
     down = max(1, math.ceil(len(columns) / across))
+    readings = []
     with canvas(8.4, 2.1 * down + 0.4, down, across) as figure:
         for ax, column in zip(figure.axes, columns, strict=False):
             for method, table in curves.items():
@@ -60,18 +64,28 @@ def pretraining(curves: dict[str, pd.DataFrame], colors: dict[str, str], name: s
                         markersize=3,
                         label=plain(method),
                     )
+                    readings += _along(ax, line, column, f"{method}: {TITLES.get(column, column)}")
             ax.set_title(TITLES.get(column, column.replace("_", " ")), loc="left")
         for ax in figure.axes[len(columns) :]:
             ax.set_axis_off()
         for ax in figure.axes[max(0, len(columns) - across) : len(columns)]:
             ax.set_xlabel("step")
         _legend(figure)
-        svg = render(figure, name)
+        svg = render(figure, name, readings)
     caption = (
         "Pre-training by step. An effective rank that falls towards 1 would mean that the embeddings collapse; "
         "retrieval is the share of places whose other view, or whose image by the other sensor, is the nearest."
     )
     return Figure(name, svg, caption, f"Small line charts of {', '.join(columns)} by step for {', '.join(curves)}.")
+
+
+def _along(ax: Axes, line: pd.DataFrame, column: str, who: str) -> list[Reading]:
+    """What some points of a line by step say."""
+    points = thin(line, _MOST_READINGS)
+    return [
+        Reading(ax, step, value, f"{who} {value:.4g} at step {step:.0f}")
+        for step, value in zip(points["step"], points[column], strict=True)
+    ]
 
 
 def _legend(figure: Canvas) -> None:
@@ -98,6 +112,8 @@ def finetuning(results: Results, curves: dict[Run, pd.DataFrame], quantity: str,
     networks = list(dict.fromkeys((s.network, s.variant) for s in series))
     budgets = sorted({r.budget for r in curves})
     shown = networks[:8]
+    what = {"loss": "training loss", "val_miou": "mIoU on the validation part"}.get(quantity, quantity)
+    readings = []
     with canvas(8.4, 1.75 * len(shown) + 0.9, len(shown), len(budgets), share=True) as figure:
         grid = [figure.axes[i * len(budgets) : (i + 1) * len(budgets)] for i in range(len(shown))]
         for run, table in curves.items():
@@ -109,6 +125,8 @@ def finetuning(results: Results, curves: dict[Run, pd.DataFrame], quantity: str,
             ax.plot(
                 line["step"], line[quantity], color=color, linewidth=1.3, alpha=0.85, label=method_label(run.method)
             )
+            who = f"{network_label(run.network, run.variant)}, {method_label(run.method)}, {labels_text(run.budget)}"
+            readings += _along(ax, line, quantity, f"{who}, {replicate(run)}: {what}")
         for ax, budget in zip(grid[0], budgets, strict=True):
             ax.set_title(labels_phrase(budget), loc="left")
         for row, network in zip(grid, shown, strict=True):
@@ -119,8 +137,7 @@ def finetuning(results: Results, curves: dict[Run, pd.DataFrame], quantity: str,
         for ax in grid[-1]:
             ax.set_xlabel("step")
         _legend(figure)
-        svg = render(figure, name)
-    what = {"loss": "training loss", "val_miou": "mIoU on the validation part"}.get(quantity, quantity)
+        svg = render(figure, name, readings)
     caption = f"Fine-tuning: {what} by step, one line a seed, coloured by the start."
     return Figure(name, svg, caption, caption)
 

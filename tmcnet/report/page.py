@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from tmcnet.report.blocks import Section
 
+_SCRIPTS = ("viewer.js", "readings.js")
+
 
 def render_page(title: str, subtitle: str, sections: list[Section]) -> str:
     """The page as text. Everything that comes from data or config is escaped.
@@ -26,7 +28,7 @@ def render_page(title: str, subtitle: str, sections: list[Section]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     style = Markup(here.joinpath("style.css").read_text(encoding="utf-8"))
-    script = here.joinpath("viewer.js").read_text(encoding="utf-8")
+    script = "".join(here.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return template.render(
         title=title,

@@ -34,6 +34,10 @@ from tmcnet.report.verdict import lead, verdict
 
 GLOSSARY = (
     (
+        "Values of charts",
+        "Point at a mark, or go to a chart with the Tab key and step through its marks with the arrow keys.",
+    ),
+    (
         "Overall accuracy (OA)",
         "The share of labelled test pixels whose class is right. Frequent classes dominate it.",
     ),

@@ -30,6 +30,7 @@ from tmcnet.report.files import number
 from tmcnet.report.palette import METRIC_NAMES, Series
 from tmcnet.report.results import Results
 from tmcnet.report.scores import METRICS, PLAIN_METRICS
+from tmcnet.report.starts import best_start
 
 _MOST_NAMES = 8
 _COLLAPSED = 2.0
@@ -60,6 +61,7 @@ def pretrain(results: Results) -> Section:
         text = f"The embeddings of {', '.join(collapsed)} may have collapsed: their effective rank ended below"
         section.blocks.append(Note(f"{text} {_COLLAPSED:g}.", "caution"))
     section.blocks.append(_pretraining_table(results, curves))
+    section.blocks += best_start(results)
     return section
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _PIXELS_PER_INCH = 106
+_UNITS_PER_INCH = 72
+"""Of the coordinates that Matplotlib writes into SVG."""
+_REACH = 6
+"""Radius, in the same units, of the spot that shows a reading without any script."""
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
@@ -46,6 +52,23 @@ STYLE = {
 }
 
 
+@dataclass(frozen=True)
+class Reading:
+    """The value of one mark of a chart, in words, for who points at it or steps to it by keys.
+
+    Attributes:
+        axes: Where the mark stands.
+        x: In the coordinates of the data.
+        y: Likewise.
+        text: What is told; complete without the chart.
+    """
+
+    axes: Axes
+    x: float
+    y: float
+    text: str
+
+
 @contextmanager
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, *, share: bool = False) -> Iterator[Figure]:
     """A figure in the report's style, without a display and freed by whoever lets go of it.
@@ -71,7 +94,7 @@ def plain(text: str) -> str:
     return f"\u200b{text}" if text.startswith("_") else text
 
 
-def render(figure: Figure, name: str) -> Markup:
+def render(figure: Figure, name: str, readings: Sequence[Reading] = ()) -> Markup:
     """SVG text of a figure, to stand inside an HTML page.
 
     Ids get the figure's name in front, so that charts on one page do not borrow each other's shapes; dates,
@@ -80,6 +103,8 @@ def render(figure: Figure, name: str) -> Markup:
     Args:
         figure: What was drawn.
         name: Unique on the page.
+        readings: What its marks stand for, in the order in which keys step through them. Each becomes an unseen spot
+            with a title, which browsers show as a tooltip.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -93,7 +118,21 @@ def render(figure: Figure, name: str) -> Markup:
     width, _ = figure.get_size_inches()
     root.set("width", f"{width * _PIXELS_PER_INCH:.0f}")
     root.attrib.pop("height", None)
+    if readings:
+        _add_spots(root, figure, readings)
     return Markup(ET.tostring(root, encoding="unicode"))
+
+
+def _add_spots(root: ET.Element, figure: Figure, readings: Sequence[Reading]) -> None:
+    """Where the marks are is known only now that the figure was laid out."""
+    group = ET.SubElement(root, f"{{{_SVG}}}g", {"class": "readings", "fill-opacity": "0"})
+    scale = _UNITS_PER_INCH / figure.dpi
+    height = figure.get_figheight() * _UNITS_PER_INCH
+    for reading in readings:
+        x, y = reading.axes.transData.transform((reading.x, reading.y)) * scale
+        place = {"cx": f"{x:.1f}", "cy": f"{height - y:.1f}", "r": str(_REACH)}
+        spot = ET.SubElement(group, f"{{{_SVG}}}circle", place)
+        ET.SubElement(spot, f"{{{_SVG}}}title").text = reading.text
 
 
 def _drop(parent: ET.Element, tags: set[str]) -> None:

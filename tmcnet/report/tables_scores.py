@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 
 from tmcnet.config import PIXELWISE, Budget, Run
-from tmcnet.report.blocks import DASH, MINUS, Block, Heading, Note, Table, Text, labels_text, number_text
+from tmcnet.report.blocks import (
+    DASH,
+    MINUS,
+    Block,
+    Heading,
+    Note,
+    Table,
+    Text,
+    labels_text,
+    number_text,
+    sentence_case,
+)
 from tmcnet.report.files import number
 from tmcnet.report.palette import METRIC_NAMES as NAMES
 from tmcnet.report.palette import Series, method_label, network_label, series_order
@@ -88,39 +99,39 @@ def _estimate_text(estimate: Estimate | None) -> str:
 
 
 def withheld_table(results: Results) -> list[Block]:
-    """What is left of the scores when either sensor is missing; no table where that was not tried."""
+    """What is left of the scores when a modality is missing; no table where that was not tried."""
     groups: dict[tuple[Series, Budget], list[Run]] = {}
     for run in results.scored:
         if results.evaluation(run).get("withheld"):
             groups.setdefault((Series(run.network, run.variant, run.method), run.budget), []).append(run)
     if not groups:
         return []
-    metric = results.config.report.metric
+    metric, further = results.config.report.metric, list(results.config.sensors.further)
     rows, frame = [], []
     for (series, budget), runs in sorted(groups.items(), key=lambda item: (series_order(item[0][0]), item[0][1])):
         means = _withheld_means(results, runs, metric)
         rows.append([*_names(series), labels_text(budget), str(len(runs)), *map(number_text, means.values())])
         frame.append({**series.__dict__, "budget": budget.name, "runs": len(runs), **means})
-    caption = f"{NAMES[metric]} on the test part with both sensors, and with one of them hidden: means over runs."
-    columns = ["Network", "Start", "Labels", "Runs", "Both sensors", "Optical hidden", "SAR hidden"]
+    every = "all modalities" if further else "both sensors"
+    caption = f"{NAMES[metric]} on the test part with {every}, and with one of them hidden: means over runs."
+    hidden = [f"{name} hidden" for name in ("Optical", "SAR", *further)]
+    columns = ["Network", "Start", "Labels", "Runs", sentence_case(every), *hidden]
     numeric = frozenset(range(2, len(columns)))
     table = Table("withheld", caption, columns, rows, numeric, heads=3, frame=pd.DataFrame(frame))
     share = results.config.finetune.modality_dropout
     learnt = f"{100 * share:g} % of the training samples" if share else "no training sample"
-    text = (
-        f"A hidden sensor holds no data at all, as under cloud. In fine-tuning, a sensor was missing from {learnt}."
-    )
-    return [Heading("One sensor missing"), table, Text(text)]
+    one = "modality" if further else "sensor"
+    text = f"A hidden {one} holds no data at all, as under cloud. In fine-tuning, a {one} was missing from {learnt}."
+    return [Heading(f"One {one} missing"), table, Text(text)]
 
 
 def _withheld_means(results: Results, runs: list[Run], metric: str) -> dict[str, float]:
     records = [results.evaluation(run) for run in runs]
-    hidden = {sensor: [r["withheld"].get(sensor, {}).get(metric) for r in records] for sensor in ("optical", "sar")}
-    return {
-        "both": _mean(r.get(metric) for r in records),
-        "optical_hidden": _mean(hidden["optical"]),
-        "sar_hidden": _mean(hidden["sar"]),
+    hidden = {
+        f"{name}_hidden": _mean(r["withheld"].get(name, {}).get(metric) for r in records)
+        for name in results.config.sensors.modalities
     }
+    return {"all": _mean(r.get(metric) for r in records), **hidden}
 
 
 def _mean(values: Iterable[object]) -> float:

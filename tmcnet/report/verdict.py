@@ -35,8 +35,8 @@ def lead(results: Results) -> str:
         told = ", ".join(f"{c.a.method} pre-training {_outcome(c)}" for c in main)
         parts.append(f"with {labels_phrase(least)}, {told}")
     if fused:
-        told = ", ".join(f"fusion {_outcome(c)} over {_SENSOR[c.b.network]} alone" for c in fused)
-        parts.append(f"with {labels_phrase(fused[0].budget)}, {told}")
+        told = " and ".join(f"{_outcome(c)} over {_SENSOR[c.b.network]} alone" for c in fused)
+        parts.append(f"with {labels_phrase(fused[0].budget)}, fusion {told}")
     if not parts:
         return "The sweep compares neither starts nor sensors, so it has no verdict on them."
     runs = results.scores.runs

@@ -1,4 +1,10 @@
-"""What the SAR sensor sees: backscatter, bright walls, layover and radar shadow, before speckle."""
+"""What the SAR sensor sees: backscatter, bright walls, layover and radar shadow, before speckle.
+
+As in real images, what rises above the ground is seen nearer to the sensor than it stands: walls shine a pixel
+before their houses, slopes and wood edges are bright on the near side and dark on the far one. Whatever is matched to
+an optical image is drawn a quarter of a pixel that way, to smaller x, on average over a scene. The truth of a scene
+tells of the ground.
+"""
 
 from __future__ import annotations
 

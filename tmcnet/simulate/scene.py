@@ -36,7 +36,8 @@ def simulate_scene(config: DemoConfig, name: str, folder: Path) -> None:
     - `sar.tif`: VV, VH; float32 sigma nought in linear power with speckle; NaN is no data; a grid of its own.
     - `label.tif`: uint8 on the optical grid; 0 void, 1 water, 2 forest, 3 cropland, 4 grassland, 5 road, 6 building.
     - `truth.npz`: `displacement` (H x W x 2, dx and dy: the SAR content of optical pixel p lies at p + displacement
-      on the optical grid, in pixels) and `label` (H x W, labels without void).
+      on the optical grid, in pixels) and `label` (H x W, labels without void). It tells of the ground; edges of what
+      rises above it are seen about a quarter of a pixel nearer to the radar, at smaller x (see `radar`).
 
     The same config and name give the same bytes.
 

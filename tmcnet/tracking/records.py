@@ -110,7 +110,9 @@ def _pretrain(results: Path, config: Config, method: str) -> Record:
     told = {"method": method, **_start(config, method), **_shared(config)}
     final |= costs(results, "pretrain", method)
     record = _record(results, config, ("pretrain", method), told, tags, final)
-    return replace(record, lists={"training": "train"})
+    weights = results / "pretrain" / method / "weights.safetensors"
+    kept = [weights] if weights.exists() and config.tracking.weights else []
+    return replace(record, lists={"training": "train"}, artifacts=[*record.artifacts, *kept])
 
 
 def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> Record:

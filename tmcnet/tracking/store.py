@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from tmcnet.config import Config
 from tmcnet.tracking.content import log_content
@@ -25,6 +26,8 @@ STATE = "state"
 """Tag of a run: `current`; `left` where its sweep no longer names it; `gone` where its files are gone, too."""
 _PARENT = "mlflow.parentRunId"
 _DATA = "data_"
+ARTIFACTS = "mlartifacts"
+"""Folder beside a database that holds the files of its runs."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ class Store:
         client: The tracking server.
         results: The results folder.
         config: Names the experiment.
-        place: Where artifacts of a new experiment go; None leaves it to the server.
+        place: Where artifacts of a new experiment go; None leaves it to the server. An experiment of the same name
+            whose artifacts were in another such place came with a moved or copied folder: it is deleted, as MLflow
+            does it, and could be restored.
         tags: Further tags of new runs. Those that name the data (`data_...`) are kept up to date in runs that stay.
     """
 
@@ -82,6 +87,11 @@ class Store:
     def _experiment(self, place: str | None) -> str:
         name = self.config.tracking.experiment or self.config.name
         found = self.client.get_experiment_by_name(name)
+        if found is not None and _moved(found.artifact_location, place):
+            # its files would go to, and be looked for at, the folder's old place: all is on disk and recorded anew
+            self.client.rename_experiment(found.experiment_id, f"{name}, moved {uuid4().hex[:8]}")
+            self.client.delete_experiment(found.experiment_id)
+            found = None
         if found is None:
             # without this tag the UI takes the experiment for one of language models and hides its runs
             tags = {"mlflow.experimentKind": "custom_model_development"}
@@ -168,3 +178,8 @@ class Store:
             _, kind, name = key.split("/", 2)
             if key not in current:
                 self._set(run, {STATE: "left" if (self.results / kind / name).exists() else "gone"})
+
+
+def _moved(location: str, place: str | None) -> bool:
+    """Whether artifacts that this package put beside a database lie elsewhere than it would put them now."""
+    return place is not None and location != place and location.endswith(f"/{ARTIFACTS}")

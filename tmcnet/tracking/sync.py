@@ -22,7 +22,7 @@ from tmcnet.raster.atomic import write_bytes
 from tmcnet.tracking.links import COMPARE, Link, as_records, run_address, save_searches, ui_address
 from tmcnet.tracking.models import register_best
 from tmcnet.tracking.records import Record, collect, sweep_record
-from tmcnet.tracking.store import Row, Store
+from tmcnet.tracking.store import ARTIFACTS, Row, Store
 
 TABLE, ABOUT = "tracking.csv", "tracking.json"
 """Files in the results folder: what was recorded, and where to look at it."""
@@ -113,7 +113,7 @@ def _sync(
 
     client = MlflowClient(uri)
     database = Path(uri.removeprefix(_SQLITE)).resolve() if uri.startswith(_SQLITE) else None
-    place = (database.parent / "mlartifacts").as_uri() if database else None
+    place = (database.parent / ARTIFACTS).as_uri() if database else None
     store = Store(client, results, config, place, tags)
     for row in store.sync(records):
         done.rows.append(replace(row, url=run_address(uri, store.experiment, row.run_id)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,50 @@ from tmcnet.train.probe import Probe, ProbePlan
 from tmcnet.train.processes import processes, rank, run_in_processes
 
 
+@dataclass(frozen=True)
+class Pretraining:
+    """One pre-training: what it reads, how it is done and where it writes.
+
+    Attributes:
+        tiles_root: Folder of the tiles.
+        splits: Folder of the lists. Those of `pretrain.parts` say which tiles are seen, all without their labels; the
+            probe alone reads others.
+        normalisation: `normalisation.json`.
+        name: Name of the method.
+        method: Its settings.
+        config: Settings of pre-training.
+        model: Sizes of the networks.
+        sensors: Bands and kinds.
+        compute: Processes that share the work, their threads and memory for tiles, and the number format.
+        out: Folder of the results.
+        state: Folder of the state that a killed run resumes from; removed at the end.
+    """
+
+    tiles_root: Path
+    splits: Path
+    normalisation: Path
+    name: str
+    method: MethodConfig
+    config: PretrainConfig
+    model: ModelConfig
+    sensors: SensorsConfig
+    compute: ComputeConfig
+    out: Path
+    state: Path
+
+    def list_of(self, name: str) -> Path:
+        """File of a list of tiles."""
+        return self.splits / f"{name}_RGB.txt"
+
+    def lists(self) -> list[Path]:
+        """Files of the lists of all parts that are seen."""
+        return [self.list_of(part) for part in self.config.parts]
+
+    def tile_names(self) -> list[str]:
+        """Tiles of all parts that are seen, one part after the other."""
+        return [name for path in self.lists() for name in read_list(path)]
+
+
 def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPlan:
     """AdamW with warm-up; in `reference` Adam without, as published (there the rate falls by epoch, here by step)."""
     reference = method.variant == "reference"
@@ -47,17 +93,19 @@ def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPla
     )
 
 
-def _batch_size(n_tiles: int, train_list: Path, config: PretrainConfig) -> int:
+def _batch_size(n_tiles: int, lists: Sequence[Path], wanted: int) -> int:
     """The wanted batch, or all tiles where there are fewer: as many as all processes can share evenly."""
     shares = processes()
-    if config.batch_size % shares:
-        what = f"is {config.batch_size}, which {shares} processes cannot share evenly"
+    if wanted % shares:
+        what = f"is {wanted}, which {shares} processes cannot share evenly"
         raise InputError(Problem("`pretrain.batch_size`", what, f"Make it a multiple of {shares}."))
     least = max(2, shares)
     if n_tiles < least:
-        what = f"lists {n_tiles} training tile(s); the contrastive loss needs at least {least}"
-        raise InputError(Problem(str(train_list), what, "Add scenes, or make tiles smaller (`tiles.size`)."))
-    return min(config.batch_size, n_tiles // shares * shares)
+        what = f"name {n_tiles} tile(s) for pre-training; the contrastive loss needs at least {least}"
+        raise InputError(
+            Problem(", ".join(map(str, lists)), what, "Add scenes, or make tiles smaller (`tiles.size`).")
+        )
+    return min(wanted, n_tiles // shares * shares)
 
 
 def _network(
@@ -73,35 +121,27 @@ def _network(
     return network
 
 
-def _module(
-    tiles: TileDataset,
-    statistics: Normalisation,
-    config: MethodConfig,
-    shared: PretrainConfig,
-    model: ModelConfig,
-    sensors: SensorsConfig,
-    batch_size: int,
-) -> PretrainModule:
+def _module(tiles: TileDataset, statistics: Normalisation, work: Pretraining, batch_size: int) -> PretrainModule:
     """What is trained: the method's network and loss, on views of the tiles."""
-    method = build_method(config)
-    network = _network(sensors, model, method, shared)
-    views = ViewMaker(shared, sensors, config.variant, statistics.clip, config.corrections.photometric_by_sensor)
-    build = StepBuilder(tiles, views, batch_size, shared.seed, rank(), processes())
-    return PretrainModule(network, method, shared, optimiser_plan(shared, config), build)
+    config, settings = work.config, work.method
+    method = build_method(settings)
+    network = _network(work.sensors, work.model, method, config)
+    by_sensor = settings.corrections.photometric_by_sensor
+    views = ViewMaker(config, work.sensors, settings.variant, statistics.clip, by_sensor)
+    build = StepBuilder(tiles, views, batch_size, config.seed, rank(), processes())
+    return PretrainModule(network, method, config, optimiser_plan(config, settings), build)
 
 
-def _settings(
-    method_name: str, method: MethodConfig, config: PretrainConfig, model: ModelConfig, sensors: SensorsConfig
-) -> dict[str, Any]:
+def _settings(work: Pretraining) -> dict[str, Any]:
     """Everything the weights depend on but the tiles, ready for JSON."""
-    given = config.initial_weights
+    given = work.config.initial_weights
     return {
-        "method": method_name,
-        "pretrain": config.model_dump(mode="json", exclude={"methods", "weights"}),
-        "settings": method.model_dump(mode="json"),
+        "method": work.name,
+        "pretrain": work.config.model_dump(mode="json", exclude={"methods", "weights"}),
+        "settings": work.method.model_dump(mode="json"),
         "initial_weights_sha256": None if given is None else file_digest(given),
-        "model": model.model_dump(mode="json"),
-        "sensors": sensors.model_dump(mode="json"),
+        "model": work.model.model_dump(mode="json"),
+        "sensors": work.sensors.model_dump(mode="json"),
         "version": __version__,
     }
 
@@ -120,101 +160,57 @@ def _record(
     }
 
 
-def _probes(
-    network: EmbeddingNetwork,
-    tiles: TileDataset,
-    splits: Path,
-    config: PretrainConfig,
-    model: ModelConfig,
-    curves: Curves,
-) -> list[Probe]:
+def _probes(network: EmbeddingNetwork, tiles: TileDataset, work: Pretraining, curves: Curves) -> list[Probe]:
     """The probe, where the config asks for one: on the lists of a label fraction and of the validation part."""
-    probe = config.probe
+    probe = work.config.probe
     if probe.every is None:
         return []
     store, lists = tiles.store, (Budget("R", probe.fraction).subset(1), "val")
     parts = [
-        TileDataset(store, read_list(splits / f"{name}_RGB.txt"), tiles.normalisation, True, cache_gib=0)
-        for name in lists
+        TileDataset(store, read_list(work.list_of(name)), tiles.normalisation, True, cache_gib=0) for name in lists
     ]
-    plan = ProbePlan(probe.every, probe.classifier, model.output_stride, probe.tiles, probe.pixels, config.seed)
+    seed, stride = work.config.seed, work.model.output_stride
+    plan = ProbePlan(probe.every, probe.classifier, stride, probe.tiles, probe.pixels, seed)
     return [Probe(network, parts[0], parts[1], len(store.classes), plan, curves)]
 
 
-def pretrain(
-    tiles_root: Path,
-    train_list: Path,
-    normalisation: Path,
-    method_name: str,
-    method: MethodConfig,
-    config: PretrainConfig,
-    model: ModelConfig,
-    sensors: SensorsConfig,
-    compute: ComputeConfig,
-    out: Path,
-    state: Path,
-) -> None:
+def pretrain(work: Pretraining) -> None:
     """Pre-train and write `weights.safetensors`, `curves.csv` and `summary.json`.
 
-    Args:
-        tiles_root: Folder of the tiles.
-        train_list: List of the training tiles, such as `train_RGB.txt`; no other tile is read but by the probe,
-            which takes its lists from the same folder.
-        normalisation: `normalisation.json`.
-        method_name: Name of the method.
-        method: Its settings.
-        config: Settings of pre-training.
-        model: Sizes of the networks.
-        sensors: Bands and kinds.
-        compute: Processes that share the work, their threads and memory for tiles, and the number format. A script
-            that asks for several processes calls this below `if __name__ == "__main__"`.
-        out: Folder of the results.
-        state: Folder of the state that a killed run resumes from; removed at the end.
+    A script that asks for several processes calls this below `if __name__ == "__main__"`.
 
     Raises:
         InputError: If tiles are missing, there are fewer than two, `initial_weights` do not fit, or the processes
             cannot share a batch evenly.
         TrainingError: If a loss is not finite.
     """
-    rest = method_name, method, config, model, sensors, compute, out, state
-    train = partial(_train, tiles_root, train_list, normalisation, *rest)
+    compute = work.compute
     if compute.devices == 1:
-        train()
+        _train(work)
     else:
         gpu = compute.accelerator != "cpu" and torch.cuda.is_available()
-        run_in_processes(train, compute.devices, gpu)
-    shutil.rmtree(state, ignore_errors=True)
+        run_in_processes(partial(_train, work), compute.devices, gpu)
+    shutil.rmtree(work.state, ignore_errors=True)
 
 
-def _train(
-    tiles_root: Path,
-    train_list: Path,
-    normalisation: Path,
-    method_name: str,
-    method: MethodConfig,
-    config: PretrainConfig,
-    model: ModelConfig,
-    sensors: SensorsConfig,
-    compute: ComputeConfig,
-    out: Path,
-    state: Path,
-) -> None:
+def _train(work: Pretraining) -> None:
     """What each process does; the first one looks at the probe and writes."""
     began = time.monotonic()
-    statistics = Normalisation.read(normalisation)
-    names = read_list(train_list)
-    batch_size = _batch_size(len(names), train_list, config)
+    config, compute = work.config, work.compute
+    statistics = Normalisation.read(work.normalisation)
+    names = work.tile_names()
+    batch_size = _batch_size(len(names), work.lists(), config.batch_size)
     cache = compute.cache_gib / processes()
-    tiles = TileDataset(TileStore(tiles_root), names, statistics, with_labels=False, cache_gib=cache)
-    module = _module(tiles, statistics, method, config, model, sensors, batch_size)
+    tiles = TileDataset(TileStore(work.tiles_root), names, statistics, with_labels=False, cache_gib=cache)
+    module = _module(tiles, statistics, work, batch_size)
     network, curves = module.network, Curves(config.log_every, config.steps)
-    settings = _settings(method_name, method, config, model, sensors)
+    settings = _settings(work)
     loop = LoopPlan(
-        label=f"pretrain {method_name}",
+        label=f"pretrain {work.name}",
         steps=config.steps,
         batch_size=batch_size,
         checkpoint_every=config.checkpoint_every,
-        state=state,
+        state=work.state,
         threads=compute.pretrain_threads,
         compute=compute,
         seed=config.seed,
@@ -225,12 +221,11 @@ def _train(
     if rank() > 0:
         fit(module, loop, curves)
         return
-    probes = _probes(module.network, tiles, train_list.parent, config, model, curves)
-    fit(module, loop, curves, [GradientNorm(curves), *probes])
+    fit(module, loop, curves, [GradientNorm(curves), *_probes(network, tiles, work, curves)])
     record = _record(config, curves, batch_size, len(names), network)
     record["device"] = choose_device(compute).type
     record["seconds"] = round(time.monotonic() - began, 1)
-    _write(out, network, curves, statistics, settings, record)
+    _write(work.out, network, curves, statistics, settings, record)
 
 
 def _write(

@@ -1,12 +1,12 @@
 # Stage 5: self-supervised pre-training.
-#   needs: the training tiles without their labels, {results_dir}/normalisation.json
+#   needs: tiles of pretrain.parts without their labels, {results_dir}/normalisation.json
 #   gives: {results_dir}/pretrain/<method>/{weights.safetensors,curves.csv,summary.json}
 
 
 rule pretrain_method:
     input:
         tiles=rules.make_tiles.output.index,
-        train=rules.make_splits.output.train,
+        lists=[rules.make_splits.output[part] for part in CONFIG.pretrain.parts],
         normalisation=rules.normalise.output.json,
         # The probe's lists lie beside it; without a probe pre-training depends on no label.
         probe=rules.make_splits.output.manifest if CONFIG.pretrain.probe.every else [],

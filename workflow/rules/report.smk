@@ -68,12 +68,14 @@ rule write_report:
             patterns=["{figure}.svg", "{figure}.png", "{figure}.jpg"],
             caption="../report/figures.rst",
             category="Figures",
+            labels={"figure": "{figure}"},
         ),
         tables=report(
             directory(f"{RESULTS}/report/tables"),
             patterns=["{table}.csv"],
             caption="../report/tables.rst",
             category="Tables",
+            labels={"table": "{table}"},
         ),
     log:
         f"{RESULTS}/logs/report.log",

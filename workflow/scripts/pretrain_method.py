@@ -5,16 +5,16 @@ from pathlib import Path
 from _job import logged
 
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
-from tmcnet.train.pretrain import pretrain
+from tmcnet.train.pretrain import Pretraining, pretrain
 
 # Further processes import this file.
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        pretrain(
+        work = Pretraining(
             tiles_root=Path(snakemake.input.tiles).parent,
-            train_list=Path(snakemake.input.train),
+            splits=Path(snakemake.input.lists[0]).parent,
             normalisation=Path(snakemake.input.normalisation),
-            method_name=snakemake.wildcards.method,
+            name=snakemake.wildcards.method,
             method=MethodConfig.model_validate(snakemake.params.method),
             config=PretrainConfig.model_validate(snakemake.params.pretrain),
             model=ModelConfig.model_validate(snakemake.params.model),
@@ -28,3 +28,4 @@ if __name__ == "__main__":
             out=Path(snakemake.output.weights).parent,
             state=Path(snakemake.params.state),
         )
+        pretrain(work)

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+from results_folder import make_config, write_csv
+
+from tmcnet.report.blocks import Heading, Table, Text
+from tmcnet.report.results import Results
+from tmcnet.report.sections_scores import pretrain
+from tmcnet.report.starts import best_start
+
+METHODS = {"full": {}, "no_style": {"style": False}, "cross": {"method": "cross_modal"}}
+
+
+def folder(tmp_path, scores, probes=(), methods=METHODS, fractions=(5,)):
+    """A results folder with validation scores by start and seed, the same with all label budgets."""
+    seeds = list(range(1, 1 + max(map(len, scores.values()))))
+    sweep = [{"methods": [*scores], "fractions": list(fractions), "seeds": seeds, "subsets": [1]}]
+    config = make_config(pretrain={"methods": methods, "crop_size": 48}, finetune={"sweep": sweep, "crop_size": 48})
+    for run in config.runs:
+        values = scores[run.method]
+        if run.seed <= len(values):
+            path = tmp_path / "finetune" / run.name / "summary.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps({"validation": {"miou": values[run.seed - 1], "oa": 0.9}}))
+    for method, value in dict(probes).items():
+        rows = [{"step": 0, "loss": 2, "probe_miou": 0.1}, {"step": 10, "loss": 1, "probe_miou": value}]
+        write_csv(tmp_path / "pretrain" / method / "curves.csv", [*rows, {"step": 20, "loss": 1, "probe_miou": ""}])
+    return Results(tmp_path, config)
+
+
+def told(results):
+    (text,) = (block.text for block in best_start(results) if isinstance(block, Text))
+    return text.replace("\u00a0", " ")
+
+
+def test_the_best_is_named_with_what_the_first_of_the_config_measures(tmp_path):
+    scores = {"random": [0.58, 0.60], "full": [0.6, 0.61], "no_style": [0.62, 0.61], "cross": [0.5, 0.5]}
+    assert told(folder(tmp_path, scores)) == (
+        "After fine-tuning MSSNet with 5 % of the labels, no_style pre-training (the best of 3 pre-trainings, not "
+        "the first of the config) measures mIoU 0.615 (2 runs) on the validation part, full pre-training 0.605 "
+        "(2 runs): 2 paired runs cannot tell them apart. A random start measures 0.590 (2 runs)."
+    )
+
+
+def test_where_the_first_is_the_best_it_is_set_against_the_second(tmp_path):
+    text = told(folder(tmp_path, {"full": [0.7], "no_style": [0.6], "cross": [0.65]}))
+    assert "full pre-training (the best of 3 pre-trainings, the first of the config)" in text
+    assert "cross pre-training 0.650 (1 run): 1 paired run cannot tell them apart." in text
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([0.010, 0.012, 0.011, 0.009, 0.011], "beyond what 5 paired runs differ by"),
+        ([0.010, -0.03, 0.011, 0.05, 0.011], "within what 5 paired runs differ by"),
+        ([0.010, 0.012, 0.011, 0.009], "4 paired runs cannot tell them apart"),
+    ],
+)
+def test_chance_is_judged_by_paired_runs(tmp_path, gains, said):
+    base = [0.5, 0.6, 0.55, 0.65, 0.7][: len(gains)]
+    scores = {"full": base, "no_style": [b + gain for b, gain in zip(base, gains, strict=True)]}
+    assert said in told(folder(tmp_path, scores))
+
+
+def test_one_pre_training_is_set_against_a_random_start_with_the_fewest_labels(tmp_path):
+    methods = {"full": {}}
+    results = folder(tmp_path, {"random": [0.6, 0.6], "full": [0.5, 0.5]}, methods=methods, fractions=(5, 100))
+    text = told(results)
+    assert text.startswith(
+        "After fine-tuning MSSNet with 5 % of the labels, full pre-training (the only pre-training"
+    )
+    assert text.endswith("random start 0.600 (2 runs): 2 paired runs cannot tell them apart.")
+
+
+def test_the_probe_has_a_sentence_of_its_own(tmp_path):
+    results = folder(tmp_path, {"full": [0.6]}, {"full": 0.55, "no_style": 0.57})
+    assert told(results) == (
+        "The probe of frozen features puts no_style pre-training first (mIoU 0.570; full pre-training, the first of "
+        "the config, 0.550); each was pre-trained once, so small differences may be chance."
+    )
+    other = folder(tmp_path / "other", {"full": [0.6]}, {"full": 0.6, "no_style": 0.57})
+    assert "puts full pre-training first (mIoU 0.600), which is the first of the config, too;" in told(other)
+
+
+def test_all_that_was_measured_stands_in_the_table(tmp_path):
+    scores = {"random": [0.58], "full": [0.6], "no_style": [0.62, 0.64]}
+    blocks = best_start(folder(tmp_path, scores, {"full": 0.5}, fractions=(5, 100)))
+    (table,) = (block for block in blocks if isinstance(block, Table))
+    assert list(table.columns) == ["Start", "Probe, mIoU", "5\u00a0%", "100\u00a0%"]
+    assert table.rows == [
+        ["full pre-training", "0.500", "0.600 (1 run)", "0.600 (1 run)"],
+        ["no_style pre-training", "\u2013", "0.630 (2 runs)", "0.630 (2 runs)"],
+        ["random start", "\u2013", "0.580 (1 run)", "0.580 (1 run)"],
+    ]
+    assert list(table.frame["R5"]) == pytest.approx([0.6, 0.63, 0.58])
+
+
+def test_nothing_is_said_where_nothing_was_compared(tmp_path):
+    assert best_start(folder(tmp_path, {"full": [0.6]}, {"full": 0.5})) == []
+    random_only = folder(tmp_path / "other", {"random": [0.6, 0.5]}, {"full": 0.5})
+    assert not [b for b in pretrain(random_only).blocks if isinstance(b, Heading)]
