@@ -81,7 +81,7 @@ def align_scene(
         labels: Section `labels`.
         align: Section `align`.
         folder: Where to; is made.
-        threads: How many threads filter, resample and compress; matching takes all cores.
+        threads: How many threads filter, resample, compress and match.
 
     Raises:
         InputError: If a file cannot be read or written, if `align.resolution` leaves nothing of the scene, if a
@@ -190,7 +190,7 @@ def _register(job: _Scene, sar: Path, align: AlignConfig) -> Alignment:
     if not align.enabled:
         return unmoved("rejected", "co-registration is switched off")
     with step("matching"):
-        return coregister.estimate(FileImage(job.folder / "optical.tif"), FileImage(sar), align)
+        return coregister.estimate(FileImage(job.folder / "optical.tif"), FileImage(sar), align, job.threads)
 
 
 def _plain(value: object) -> object:
