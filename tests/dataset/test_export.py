@@ -51,7 +51,7 @@ def test_further_modalities_get_folders_and_lists_of_their_names(ours, tmp_path)
     (tiles / "dem").mkdir()
     for name in [name for names in PARTS.values() for name in names]:
         (tiles / "dem" / f"{name}.tif").write_text("dem" + name)
-    export_seed_layout(tiles, splits, tmp_path / "out")
+    export_seed_layout(tiles, splits, tmp_path / "out", ["dem"])
     out = tmp_path / "out"
     for part, names in PARTS.items():
         assert {p.stem: p.read_text() for p in (out / f"{part}_dem").iterdir()} == {n: f"dem{n}" for n in names}
@@ -60,7 +60,7 @@ def test_further_modalities_get_folders_and_lists_of_their_names(ours, tmp_path)
     assert len(read_seed_layout(out).tiles) == 5, "the published layout is what it was"
     (tiles / "dem" / "t.1_r0_c0.tif").unlink()
     with pytest.raises(InputError, match=r"dem.*no file for tiles of val_RGB.txt: t.1_r0_c0"):
-        export_seed_layout(tiles, splits, tmp_path / "again")
+        export_seed_layout(tiles, splits, tmp_path / "again", ["dem"])
 
 
 def test_errors(ours, tmp_path):

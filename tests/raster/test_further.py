@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from tests.raster.conftest import UTM
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
+from tmcnet.dataset.export import export_seed_layout
 from tmcnet.errors import InputError
 from tmcnet.raster.grid import align_scene
 from tmcnet.raster.io import read_float, read_grid
@@ -104,6 +105,14 @@ def test_virtual_tiles_have_the_further_modality_too(three):
     store = TileStore(root)
     for (kind, tile), expected in as_files.items():
         np.testing.assert_array_equal(read_float(store.path(kind, tile), store.window(tile)), expected)
+    for word in ("RGB", "SAR", "lbl"):
+        lists = three.root / "results" / "splits"
+        lists.mkdir(exist_ok=True)
+        (lists / f"train_{word}.txt").write_text("".join(f"{tile}\n" for tile in own))
+    export_seed_layout(root, lists, three.root / "seed", ["dem"])
+    for tile in own:
+        exported = read_float(three.root / "seed" / "train_dem" / f"{tile}.tif")
+        np.testing.assert_array_equal(exported, as_files["dem", tile])
 
 
 def test_a_dem_may_come_as_a_mosaic_and_as_a_stack(three):

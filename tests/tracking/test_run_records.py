@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from tmcnet.tracking.points import metric_name
@@ -55,6 +57,21 @@ def test_what_a_job_cost_comes_from_its_benchmark(folder):
     costs = {key: value for key, value in points.items() if key.startswith("cost/evaluate")}
     assert costs == {"cost/evaluate_seconds": 12.5, "cost/evaluate_peak_memory_mib": 345.6}
     assert points["cost/finetune_peak_memory_mib"] > 300
+
+
+@pytest.mark.parametrize(("kind", "index"), [("pretrain", 0), ("finetune", 1)])
+def test_memory_held_on_a_gpu_is_a_figure_of_both_trainings(folder, kind, index):
+    root, config = folder
+    name = ("tmcnet", config.runs[0].name)[index]
+
+    def held():
+        record = next(r for r in collect(root, config) if (r.kind, r.name) == (kind, name))
+        return [p.value for p in record.points if p.name.endswith("gpu_memory_mib")]
+
+    assert held() == []
+    path = root / kind / name / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "gpu_memory_mib": 1234.5}))
+    assert held() == [1234.5]
 
 
 @pytest.mark.parametrize(

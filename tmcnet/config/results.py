@@ -95,8 +95,9 @@ class TrackingConfig(Section):
     experiment: str | None = Field(None, description="Name of the experiment; null: `name`.")
     weights: bool = Field(
         True,
-        description="Keep the weights of every fine-tuned network with its record, with signature and input "
-        "example, so that `mlflow.pyfunc.load_model` opens them. They are copies: false saves the disk space.",
+        description="Keep the weights of every pre-trained and fine-tuned network with its record; those of "
+        "fine-tuned ones with signature and input example, so that `mlflow.pyfunc.load_model` opens them. They are "
+        "copies: false saves the disk space.",
     )
     register_as: str | None = Field(
         None,

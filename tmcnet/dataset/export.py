@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from tmcnet.config import IGNORE
@@ -17,7 +18,7 @@ from tmcnet.raster.io import read_grid, read_labels, write_raster
 from tmcnet.store import TileStore, read_list
 
 
-def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None:
+def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, further: Sequence[str] = ()) -> None:
     """Write tiles and splits as a folder in the seed layout.
 
     Files are hard links where the file system allows it, else copies; those of virtual tiles are cut. Lists hold file
@@ -29,6 +30,7 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
         tiles_root: Folder of the tiles, with `classes.csv`.
         splits_folder: Folder of the lists.
         out: Folder to write; it must be empty or not exist.
+        further: Names of the modalities that the tiles have beside optical and SAR.
 
     Raises:
         InputError: If `out` holds something already, or a list, a listed tile or a file of points is missing or
@@ -42,7 +44,6 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
             Problem(str(splits_folder), "holds no lists such as train_RGB.txt", "Make the splits first.")
         )
     store = TileStore(tiles_root)
-    further = _further(store, read_list(lists[0]))
     sources = _sources(store, splits_folder, further)
     points = _points(store, splits_folder, lists)
     out.mkdir(parents=True, exist_ok=True)
@@ -67,16 +68,7 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path) -> None
     write_class_dict(out / "class_dict.txt", store.classes)
 
 
-def _further(store: TileStore, tiles: list[str]) -> list[str]:
-    """Names of the modalities beside optical and SAR, as the tiles have them."""
-    if not tiles or store.window(tiles[0]) is None:
-        kinds = {path.name for path in store.root.iterdir() if path.is_dir()}
-    else:
-        kinds = {path.stem for path in store.path("optical", tiles[0]).parent.glob("*.tif")}
-    return sorted(kinds - set(KINDS))
-
-
-def _sources(store: TileStore, splits_folder: Path, further: list[str]) -> dict[str, tuple[str, str]]:
+def _sources(store: TileStore, splits_folder: Path, further: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Kind and tile by path below the new folder, for every tile of every part."""
     sources: dict[str, tuple[str, str]] = {}
     problems = []

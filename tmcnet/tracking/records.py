@@ -31,6 +31,7 @@ _LONGEST_VALUE = 5000
 _SHARED = ("source", "sensors", "labels", "align", "tiles", "splits", "normalise", "model")
 _TABLES = ("metrics.csv", "metrics.json", "scores.json", "comparisons.csv")
 _EXAMPLES = 3
+_FIGURES = ("best_step", "seconds", "gpu_memory_mib")
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> Record
     metrics = read_json(results / "evaluate" / run.name / "metrics.json")
     summary = read_json(results / "finetune" / run.name / "summary.json")
     final = dict(final_scores(metrics))
-    final |= {key: float(summary[key]) for key in ("best_step", "seconds") if is_number(summary.get(key))}
+    final |= {key: float(summary[key]) for key in _FIGURES if is_number(summary.get(key))}
     final |= {f"validation/{key}": float(v) for key, v in as_dict(summary.get("validation")).items() if is_number(v)}
     final |= costs(results, "finetune", run.name) | costs(results, "evaluate", run.name)
     weights = results / "finetune" / run.name / "weights.safetensors"

@@ -31,6 +31,7 @@ from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
 from tmcnet.train.average import WeightAverage
 from tmcnet.train.callbacks import Curves
+from tmcnet.train.cost import cost
 from tmcnet.train.loop import LoopPlan, StepModule, fit
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.optimise import OptimiserPlan
@@ -121,8 +122,8 @@ def finetune(
     curves.write(out / "curves.csv")
     about = {"run": run.record, **data.summary(), **_start_summary(network, start)}
     device = "cpu" if isinstance(network, Pixelwise) else choose_device(compute).type
-    cost = {"device": device, "seconds": round(time.monotonic() - began, 1)}
-    (out / "summary.json").write_text(json.dumps({**about, **_end_summary(looks), **cost}, indent=1) + "\n")
+    summary = {**about, **_end_summary(looks), **cost(device, began)}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     shutil.rmtree(state, ignore_errors=True)
 
 

@@ -29,6 +29,7 @@ from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
 from tmcnet.train.callbacks import Curves, GradientNorm
 from tmcnet.train.contrastive import PretrainModule, StepBuilder
+from tmcnet.train.cost import cost
 from tmcnet.train.loop import LoopPlan, fit
 from tmcnet.train.methods import PretrainingMethod, build_method
 from tmcnet.train.optimise import OptimiserPlan
@@ -223,8 +224,7 @@ def _train(work: Pretraining) -> None:
         return
     fit(module, loop, curves, [GradientNorm(curves), *_probes(network, tiles, work, curves)])
     record = _record(config, curves, batch_size, len(names), network)
-    record["device"] = choose_device(compute).type
-    record["seconds"] = round(time.monotonic() - began, 1)
+    record |= cost(choose_device(compute).type, began)
     _write(work.out, network, curves, statistics, settings, record)
 
 

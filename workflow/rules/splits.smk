@@ -77,6 +77,8 @@ rule seed_layout:
         f"{RESULTS}/logs/seed_layout.log",
     conda:
         "../envs/tmcnet.yaml"
+    params:
+        further=FURTHER,
     message:
         "Laying tiles and lists out as the published code expects them"
     script:
