@@ -106,9 +106,9 @@ class SensorConfig(Section):
     )
     speckle: SpeckleFilter = Field(
         "none",
-        description="Filter against speckle, applied to the backscatter of scenes in linear power before they are "
+        description="Filter against speckle, applied to backscatter in linear power, of scenes before they are "
         "warped: `lee`, or `refined_lee`, which takes means along edges and never across; keeps edges sharper and "
-        "smooths less elsewhere. Ready-made tiles are taken as they come.",
+        "smooths less elsewhere.",
     )
     speckle_window: int = Field(
         7, ge=3, le=31, description="Side of the speckle filter's window in pixels of the second sensor; odd."
@@ -116,8 +116,9 @@ class SensorConfig(Section):
     looks: float | None = Field(
         None,
         gt=0,
-        description="Number of looks of the speckle. null: estimated from small squares all over a scene, where "
-        "speckle must differ from pixel to pixel; of oversampled images it comes out too high.",
+        description="Number of looks of the speckle. null: estimated from small squares all over a scene, or from "
+        "ready-made tiles together. Speckle must differ from pixel to pixel for it; of oversampled images it comes "
+        "out too high.",
     )
     nodata: float | None = Field(
         None, description="Value that means no data, where the file does not say so or says it wrongly."

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorsConfig
-from tmcnet.raster.backscatter import to_db
 from tmcnet.raster.digests import RECORD
 from tmcnet.raster.further import read_aligned, read_ready_made
 from tmcnet.raster.io import (
@@ -34,6 +33,8 @@ from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.opening import open_raster
 from tmcnet.raster.records import Record
 from tmcnet.raster.residuals import Residuals
+from tmcnet.raster.second_sensor import read_ready_made_sar
+from tmcnet.raster.speckle import Speckle
 from tmcnet.raster.warp import to_dtype
 
 _STRIP_PIXELS = 2_000_000
@@ -141,9 +142,10 @@ class ReadyMade:
     record: Record
     sensors: SensorsConfig
     coder: LabelCoder
+    speckle: Speckle | None
 
     def read(self) -> Iterator[Tile]:
-        """The tile, its label decoded and its backscatter in dB.
+        """The tile, its label decoded and its backscatter filtered and in dB.
 
         Raises:
             InputError: If a file cannot be read.
@@ -153,7 +155,6 @@ class ReadyMade:
             dtype = dataset.dtypes[0]
         grid = read_grid(record.optical[0])
         optical = read_float(record.optical, nodata=record.declared("optical", self.sensors))
-        sar = read_float(record.sar, nodata=record.declared("sar", self.sensors))
         yield Tile(
             record.scene,
             record,
@@ -161,7 +162,7 @@ class ReadyMade:
             grid,
             optical,
             Stored(*to_dtype(optical, dtype, record.optical_nodata)),
-            to_db(sar, record.sar_scale, self.sensors.sar.clip_db),
+            read_ready_made_sar(record, self.sensors, self.speckle),
             self.coder.read(record.label[0]),
             further=read_ready_made(record, self.sensors.further),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,13 @@ import numpy as np
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.alignment import Alignment
-from tmcnet.raster.backscatter import power_to_db, to_power
+from tmcnet.raster.backscatter import power_to_db, to_db, to_power
 from tmcnet.raster.form import Form
 from tmcnet.raster.gdal_tools import stack_files
-from tmcnet.raster.io import Grid, read_grid
+from tmcnet.raster.io import FloatArray, Grid, read_float, read_grid
 from tmcnet.raster.progress import say, step, watched
 from tmcnet.raster.records import Record
-from tmcnet.raster.speckle import Speckle, estimate_looks
+from tmcnet.raster.speckle import SAMPLES, Speckle, estimate_looks, looks_of
 from tmcnet.raster.streaming import Draft, Part, float_blocks, write_draft
 from tmcnet.raster.warp import image_method, shifted_grid, warp
 from tmcnet.raster.windowed import FileImage
@@ -33,6 +33,48 @@ def require_speckle(record: Record, sensor: SensorConfig) -> None:
         what = f"is `{sensor.speckle}`, but the values of scene {record.scene} are not on a scale of backscatter"
         remedy = "Set it to `none`, or say in `sensors.sar.scale` what the values are: linear, amplitude or db."
         raise InputError(Problem("config key `sensors.sar.speckle`", what, remedy))
+
+
+def speckle_of_tiles(records: Sequence[Record], sensors: SensorsConfig) -> Speckle | None:
+    """The filter for ready-made tiles; None for none.
+
+    One number of looks holds for all of them: a tile has too few squares of homogeneous ground to tell its own.
+
+    Raises:
+        InputError: If the numbers of a tile are no backscatter, or a file cannot be read.
+    """
+    sensor = sensors.sar
+    if sensor.speckle == "none":
+        return None
+    for record in records:
+        require_speckle(record, sensor)
+    some = records[:: max(len(records) // SAMPLES**2, 1)]
+    looks = sensor.looks or looks_of(to_power(_values(record, sensors), record.sar_scale) for record in some)
+    say(f"speckle of {looks:.2f} looks")
+    return Speckle(sensor.speckle, sensor.speckle_window, looks)
+
+
+def read_ready_made_sar(record: Record, sensors: SensorsConfig, speckle: Speckle | None) -> FloatArray:
+    """The second sensor of a ready-made tile, C x H x W, in dB where it is backscatter; NaN for no data.
+
+    Args:
+        record: The tile.
+        sensors: Section `sensors` of the config.
+        speckle: A filter to apply; at the edges of the tile it takes its means over what is left of its window.
+
+    Raises:
+        InputError: If a file cannot be read.
+    """
+    scale, clip_db, values = record.sar_scale, sensors.sar.clip_db, _values(record, sensors)
+    if speckle is None:
+        return to_db(values, scale, clip_db)
+    rim = speckle.rim
+    power = np.pad(to_power(values, scale), ((0, 0), (rim, rim), (rim, rim)), constant_values=np.nan)
+    return power_to_db(speckle.apply(power), scale, clip_db)
+
+
+def _values(record: Record, sensors: SensorsConfig) -> FloatArray:
+    return read_float(record.sar, nodata=record.declared("sar", sensors))
 
 
 class SecondSensor:

@@ -12,7 +12,7 @@ classification. IEEE TGRS 37, 2363-2373. The weight is theirs, without the linea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -154,17 +154,14 @@ def _sides(power: Maps, window: int) -> npt.NDArray[np.int64]:
 
 
 def estimate_looks(image: Image, to_power: Callable[[FloatArray], FloatArray]) -> float:
-    """The number of looks of an image: the commonest of those that small squares all over it show.
-
-    Most squares lie on homogeneous ground, and texture only ever lowers what they show. Speckle that is correlated
-    from pixel to pixel, as after oversampling, seems weaker than it is: give the number of looks then.
+    """The number of looks of an image, of windows all over it.
 
     Args:
         image: Backscatter on any scale.
         to_power: Brings it to linear power.
 
     Returns:
-        At least 1; 1 where nothing can be told.
+        As `looks_of`.
     """
     _, height, width = image.shape
     sides = min(SAMPLE_SIDE, height), min(SAMPLE_SIDE, width)
@@ -172,7 +169,21 @@ def estimate_looks(image: Image, to_power: Callable[[FloatArray], FloatArray]) -
         np.unique(np.linspace(0, size - side, SAMPLES).astype(int))
         for size, side in zip((height, width), sides, strict=True)
     )
-    windows = (to_power(image.read(int(r), int(c), *sides)) for r in rows for c in columns)
+    return looks_of(to_power(image.read(int(r), int(c), *sides)) for r in rows for c in columns)
+
+
+def looks_of(windows: Iterable[FloatArray]) -> float:
+    """The number of looks of speckle: the commonest of those that small squares show.
+
+    Most squares lie on homogeneous ground, and texture only ever lowers what they show. Speckle that is correlated
+    from pixel to pixel, as after oversampling, seems weaker than it is: give the number of looks then.
+
+    Args:
+        windows: B x H x W each, linear power; NaN is no data.
+
+    Returns:
+        At least 1; 1 where nothing can be told.
+    """
     found = np.sort(np.concatenate([_looks_of_squares(window) for window in windows]))
     if len(found) < 2:
         return 1.0

@@ -22,6 +22,7 @@ from tmcnet.raster.inventory import GEOREFERENCED
 from tmcnet.raster.io import Box, read_grid, write_raster
 from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.records import Inventory, Record
+from tmcnet.raster.second_sensor import speckle_of_tiles
 from tmcnet.raster.tile_index import index_table, tile_row
 from tmcnet.store import TileStore
 
@@ -38,9 +39,9 @@ def make_tiles(
     """Write the tiles of all scenes with role `train`, `index.csv` and `classes.csv`.
 
     Scenes are read from `scenes_root`, where they lie on one grid. Ready-made tiles are read from their own files
-    and taken whole; their labels are decoded and their backscatter brought to dB. Tiles of an earlier run are
-    removed first. A scene without label gives tiles that are void everywhere, for pre-training. Where tiles are
-    virtual, the index alone is written; it names the folder of the rasters of each tile's scene.
+    and taken whole; their labels are decoded, their backscatter is filtered where wanted and brought to dB. Tiles of
+    an earlier run are removed first. A scene without label gives tiles that are void everywhere, for pre-training.
+    Where tiles are virtual, the index alone is written; it names the folder of the rasters of each tile's scene.
 
     Args:
         inventory: `inventory.json`.
@@ -53,7 +54,8 @@ def make_tiles(
 
     Raises:
         InputError: If a file cannot be read or written, a scene's raster is missing or not the one that
-            `alignment.json` speaks of, no tile is valid enough, or ready-made tiles shall be virtual.
+            `alignment.json` speaks of, no tile is valid enough, ready-made tiles shall be virtual, or a speckle
+            filter is wanted of what is no backscatter.
     """
     whole = Inventory.read(inventory)
     records = [record for record in whole.records if record.role == TRAIN]
@@ -64,7 +66,8 @@ def make_tiles(
     else:
         _require_files(tiles, whole.layout)
         coder = LabelCoder(labels, whole.classes, whole.label_encoding)
-        work = [ReadyMade(record, sensors, coder) for record in records]
+        speckle = speckle_of_tiles(records, sensors)
+        work = [ReadyMade(record, sensors, coder, speckle) for record in records]
     writer = _Writer(TileStore(out_root), sensors, whole.classes, tiles)
     writer.clear()
     with ThreadPoolExecutor(max(threads, 1)) as pool:
