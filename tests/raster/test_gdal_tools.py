@@ -24,17 +24,35 @@ def test_gdals_own_words_reach_the_user(tmp_path):
 
 def test_tools_do_not_inherit_the_tables_of_rasterio(monkeypatch):
     seen = {}
-    real = gdal_tools.subprocess.run
+    real = gdal_tools.subprocess.Popen
 
     def spy(*arguments, **options):
         seen.update(options["env"])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(gdal_tools.subprocess, "run", spy)
+    monkeypatch.setattr(gdal_tools.subprocess, "Popen", spy)
     monkeypatch.setenv("PROJ_DATA", "/nowhere")
     monkeypatch.setenv("PROJ_LIB", "/nowhere")
     assert "GDAL" in run_tool("gdalwarp", "--version")
     assert "PATH" in seen and not {"PROJ_DATA", "PROJ_LIB", "GDAL_DATA"} & set(seen)
+
+
+def test_progress_is_told_while_a_tool_is_at_work(monkeypatch, tmp_path):
+    go_on = tmp_path / "go_on"
+    tool = tmp_path / "gdalwarp"
+    wait = f"while [ ! -e {go_on} ]; do sleep 0.01; done"
+    tool.write_text(f"#!/bin/sh\nprintf 'Using band 4\\n0...10..'; {wait}; printf '.20...100 - done.'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(gdal_tools, "PAUSE", 0.0)
+    told = []
+    monkeypatch.setattr(gdal_tools, "say", lambda line: (told.append(line), line.endswith(": 10%") and go_on.touch()))
+    assert run_tool("gdalwarp", watched="sar warped").endswith("100 - done.")
+    assert {"sar warped: 10%", "sar warped: 20%"} <= set(told)
+    assert not any("4%" in line for line in told)
+    told.clear()
+    run_tool("gdalwarp")
+    assert told == []
 
 
 def test_files_are_stacked_on_the_grid_of_the_first(source):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io import Grid, data_bands
 from tmcnet.raster.opening import open_raster
+from tmcnet.raster.progress import PAUSE, say
 
 TOOLS = ("gdalbuildvrt", "gdalwarp", "gdal_translate")
 _MISLEADING = ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
 """Set by rasterio for its own GDAL; with them the tools would read another version's tables."""
+_DONE = re.compile(r"(\d+)\.+$")
+"""The last number that GDAL's progress has come to."""
 
 
 def require_tools(names: Sequence[str] = TOOLS) -> None:
@@ -29,12 +36,14 @@ def require_tools(names: Sequence[str] = TOOLS) -> None:
         raise InputError(Problem(", ".join(missing), "not found on the PATH", remedy))
 
 
-def run_tool(name: str, *arguments: str | Path | float) -> str:
+def run_tool(name: str, *arguments: str | Path | float, watched: str = "") -> str:
     """Run one of GDAL's tools.
 
     Args:
         name: `gdalwarp`, say.
         arguments: What follows it on the command line.
+        watched: What is being done, in words: how much of it is done is said every few seconds, for a tool that
+            tells. Empty: nothing is said.
 
     Returns:
         What it printed.
@@ -45,12 +54,27 @@ def run_tool(name: str, *arguments: str | Path | float) -> str:
     require_tools([name])
     environment = {key: value for key, value in os.environ.items() if key not in _MISLEADING}
     command = [name, *(repr(float(a)) if isinstance(a, float) else str(a) for a in arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if result.returncode != 0:
-        said = " ".join(result.stderr.split()) or f"exit status {result.returncode}"
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
+            printed = _read(process.stdout, watched) if process.stdout else ""
+        errors.seek(0)
+        said = " ".join(errors.read().split()) or f"exit status {process.returncode}"
+    if process.returncode != 0:
         remedy = "Check the file named in the message; free some space if the disk is full."
         raise InputError(Problem(" ".join(command), f"GDAL says: {said}".rstrip("."), remedy))
-    return result.stdout
+    return printed
+
+
+def _read(output: IO[str], watched: str) -> str:
+    """All that a tool prints, read as it comes: GDAL draws its progress as `0...10...20`, without ends of lines."""
+    printed, said = "", time.monotonic()
+    while letter := output.read(1):
+        printed += letter
+        done = _DONE.search(printed) if watched and time.monotonic() - said >= PAUSE else None
+        if done:
+            said = time.monotonic()
+            say(f"{watched}: {done[1]}%")
+    return printed
 
 
 def stack_files(paths: Sequence[Path | str], grid: Grid, vrt: Path) -> Path:

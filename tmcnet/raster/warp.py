@@ -60,7 +60,8 @@ def warp(
     speed = ("-multi", "-wo", f"NUM_THREADS={threads}", "-wm", _MEMORY, "--config", "GDAL_CACHEMAX", _MEMORY)
     by_points = () if nodes is None else ("-tps",)
     given = draft.path if nodes is None else _with_control_points(draft, grid, nodes)
-    run_tool("gdalwarp", "-q", *speed, *by_points, "-r", method, "-et", _TOLERANCE, *empty, given, path)
+    how = (*speed, *by_points, "-r", method, "-et", _TOLERANCE, *empty)
+    run_tool("gdalwarp", *how, given, path, watched=path.stem.replace("_", " "))
     return warped
 
 
