@@ -1,8 +1,13 @@
+from pathlib import Path
 from typing import get_args
+
+import pytest
+import yaml
 
 from tmcnet.config import PIXELWISE
 from tmcnet.config.training import Network
-from tmcnet.report.palette import NETWORK_NAMES, Series, Styles
+from tmcnet.report.colour_vision import look_alike
+from tmcnet.report.palette import NETWORK_NAMES, OKABE_ITO, PARTS, Series, Styles
 
 EVERY = [
     Series("mssnet", variant, method) for variant in ("corrected", "reference") for method in ("random", "tmcnet")
@@ -30,3 +35,25 @@ def test_no_two_series_look_alike_and_baselines_take_no_colour_of_a_start():
     assert not colors[True] & colors[False]
     without = Styles([series for series in EVERY if series.network not in PIXELWISE])
     assert all(styles.of(s) == without.of(s) for s in EVERY if s.network not in PIXELWISE)
+
+
+ROOT = Path(__file__).parents[2]
+RECIPES = [ROOT / "config" / "config.yaml", *sorted((ROOT / "config" / "recipes").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_no_reader_confuses_the_classes_of_a_recipe(path):
+    classes = yaml.safe_load(path.read_text()).get("labels", {}).get("classes", [])
+    assert look_alike({one["name"]: one["color"] for one in classes}) == []
+
+
+def test_no_reader_confuses_the_colours_of_charts():
+    assert look_alike({color: color for color in OKABE_ITO}) == []
+    assert look_alike(PARTS) == []
+
+
+def test_colours_that_some_readers_confuse_are_found():
+    red, green, other = "#cc4433", "#778833", "#2255cc"
+    assert look_alike({"red": red, "green": green, "blue": other}) == [("red", "green")]
+    assert look_alike({"a": "#4477aa", "b": "#228833"}) == [("a", "b")], "not without receptors for short waves"
+    assert look_alike({"a": "#cccc44", "b": "#cccc46"}) == [("a", "b")], "not by anybody"

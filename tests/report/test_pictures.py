@@ -10,6 +10,7 @@ from results_folder import CLASSES, write_raster
 from tmcnet.classes import ClassTable
 from tmcnet.config import Run
 from tmcnet.report.imagery import Mapper, Painter, places
+from tmcnet.report.palette import OKABE_ITO
 from tmcnet.report.pictures import (
     NO_DATA,
     RIGHT,
@@ -124,3 +125,17 @@ def test_a_model_from_elsewhere_is_shown_and_named_as_such(small):
     assert "\u201colder\u201d is a network from elsewhere (old/w.safetensors, config key maps.models)" in page
     assert page.count('alt="older, from elsewhere: ') == 2
     assert "not scaled by" in page
+
+
+def test_classes_whose_colours_some_readers_confuse_are_named(small):
+    root, config = small
+    names = [c.name for c in config.labels.classes]
+
+    def page(colors):
+        ClassTable.of((name, colors[name]) for name in names).write(root / "tiles" / "classes.csv")
+        return build_page(root, config)
+
+    clear = dict(zip(names, OKABE_ITO, strict=False))
+    assert "Not all readers" not in page(clear)
+    told = "Not all readers can tell the colours of these classes apart: \u201cforest\u201d and \u201cbuilt-up\u201d"
+    assert told in page({**clear, "forest": "#778833", "built-up": "#cc4433"})

@@ -21,6 +21,7 @@ from tmcnet.report.blocks import (
     plural,
     replicate,
 )
+from tmcnet.report.colour_vision import look_alike
 from tmcnet.report.imagery import Mapper, Painter, Place, places
 from tmcnet.report.palette import METRIC_NAMES, Series
 from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG, confidence_colors
@@ -91,6 +92,9 @@ def _explanation(results: Results, found: dict[Mapper, list[str]]) -> Iterator[B
     colors = [(f"confidence {percent} %", _hex(color)) for percent, color in confidence_colors((0, 50, 100)).items()]
     extra = [("no data or void", _hex(NO_DATA)), ("right", _hex(RIGHT)), ("wrong", _hex(WRONG)), *colors]
     yield Legend(results.classes.classes, extra)
+    if pairs := look_alike({c.name: c.color for c in results.classes.classes}):
+        named = ", ".join(f"“{one}” and “{two}”" for one, two in pairs)
+        yield Note(f"Not all readers can tell the colours of these classes apart: {named} (labels.classes).")
     yield Text(
         "Confidence is the probability that the network gives to the class it maps, as it comes: it is not scaled by "
         "the temperature of the section “Calibration”, which says how far to believe it."
