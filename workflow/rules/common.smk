@@ -11,7 +11,7 @@ from tmcnet.config import RANDOM_START, load
 from tmcnet.errors import InputError
 from tmcnet.raster.sources import find_entries
 
-# Threads of a job wait for each other by spinning; where something else wants the cores too, that took two thirds of
+# Threads of a job wait for each other by spinning; where something else wants the cores too, that took a third of
 # their time. They go to sleep sooner now, which costs a job alone on the machine a twentieth.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
