@@ -16,8 +16,8 @@ from tests.workflow.conftest import Snakemake
 @pytest.mark.parametrize(
     ("recipe", "make", "classes"),
     [
-        ("whu-opt-sar", lookalikes.whu_opt_sar, 7),
-        ("yeseg-opt-sar", lookalikes.yeseg_opt_sar, 7),
+        pytest.param("whu-opt-sar", lookalikes.whu_opt_sar, 7, marks=pytest.mark.slow),
+        pytest.param("yeseg-opt-sar", lookalikes.yeseg_opt_sar, 7, marks=pytest.mark.slow),
         ("potsdam", lookalikes.potsdam, 6),
         ("seed-layout", lookalikes.seed_layout, 3),
     ],

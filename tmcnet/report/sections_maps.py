@@ -94,7 +94,7 @@ def _explanation(results: Results, found: dict[Mapper, list[str]]) -> Iterator[B
     yield Legend(results.classes.classes, extra)
     if pairs := look_alike({c.name: c.color for c in results.classes.classes}):
         named = ", ".join(f"“{one}” and “{two}”" for one, two in pairs)
-        yield Note(f"Not all readers can tell the colours of these classes apart: {named} (labels.classes).")
+        yield Text(f"Not all readers can tell the colours of these classes apart: {named} (labels.classes).")
     yield Text(
         "Confidence is the probability that the network gives to the class it maps, as it comes: it is not scaled by "
         "the temperature of the section “Calibration”, which says how far to believe it."
