@@ -30,16 +30,20 @@ def spline(places: Array, moves: Array, weight: Array, smoothing: float) -> Poin
         weight: N, how much each point is to be trusted beside the others.
         smoothing: Weight of bending; it means the same however many points there are.
     """
-    each = smoothing * weight.sum() / 100.0 / weight
+    each = _of_each(smoothing, weight)
     surface: PointMap = RBFInterpolator(places, moves, smoothing=each, kernel="quintic", degree=2)
     return surface
 
 
 def calm(places: Array, moves: Array, weight: Array, smoothing: float) -> PointMap:
     """Thin-plate spline of second order, which grows no faster than in proportion far from points; see `spline`."""
-    each = smoothing * weight.sum() / 100.0 / weight
-    surface: PointMap = RBFInterpolator(places, moves, smoothing=each)
+    surface: PointMap = RBFInterpolator(places, moves, smoothing=_of_each(smoothing, weight))
     return surface
+
+
+def _of_each(smoothing: float, weight: Array) -> Array:
+    """The weight of bending against each point; a hundred points that are alike have it as given."""
+    return np.asarray(smoothing * weight.sum() / 100.0 / weight)
 
 
 def quadratic(places: Array, moves: Array, weight: Array) -> PointMap:

@@ -6,21 +6,20 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
-import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io import Grid, data_bands
 from tmcnet.raster.opening import open_raster
-from tmcnet.raster.progress import PAUSE, say
+from tmcnet.raster.progress import teller
 
 TOOLS = ("gdalbuildvrt", "gdalwarp", "gdal_translate")
 _MISLEADING = ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
 """Set by rasterio for its own GDAL; with them the tools would read another version's tables."""
-_DONE = re.compile(r"(\d+)\.+$")
+_DONE = re.compile(r"(?:^|\s|\.\.\.)(\d+)\.+$")
 """The last number that GDAL's progress has come to."""
 
 
@@ -54,26 +53,31 @@ def run_tool(name: str, *arguments: str | Path | float, watched: str = "") -> st
     require_tools([name])
     environment = {key: value for key, value in os.environ.items() if key not in _MISLEADING}
     command = [name, *(repr(float(a)) if isinstance(a, float) else str(a) for a in arguments)]
-    with tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
-            printed = _read(process.stdout, watched) if process.stdout else ""
-        errors.seek(0)
-        said = " ".join(errors.read().split()) or f"exit status {process.returncode}"
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        errors = pool.submit(_read, process.stderr)
+        printed = _read(process.stdout, watched)
     if process.returncode != 0:
+        said = " ".join(errors.result().split()) or f"exit status {process.returncode}"
         remedy = "Check the file named in the message; free some space if the disk is full."
         raise InputError(Problem(" ".join(command), f"GDAL says: {said}".rstrip("."), remedy))
     return printed
 
 
-def _read(output: IO[str], watched: str) -> str:
+def _read(pipe: IO[str] | None, watched: str = "") -> str:
     """All that a tool prints, read as it comes: GDAL draws its progress as `0...10...20`, without ends of lines."""
-    printed, said = "", time.monotonic()
-    while letter := output.read(1):
+    if pipe is None:
+        return ""
+    if not watched:
+        return pipe.read()
+    printed, tell = "", teller(watched)
+    while letter := pipe.read(1):
         printed += letter
-        done = _DONE.search(printed) if watched and time.monotonic() - said >= PAUSE else None
-        if done:
-            said = time.monotonic()
-            say(f"{watched}: {done[1]}%")
+        if letter == "." and (done := _DONE.search(printed)):
+            tell(f"{done[1]}%")
     return printed
 
 

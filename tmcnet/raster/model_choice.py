@@ -147,8 +147,7 @@ def _smoothing(evidence: Evidence) -> float:
     places, moves = _scaled(evidence)
     errors = []
     for smoothing in bending.SMOOTHING[::-1]:
-        squares = bending.apart(places, moves, evidence.weight, smoothing, _alike(evidence))
-        errors.append(float(np.sqrt(np.average(squares, weights=evidence.weight))))
+        errors.append(_error(evidence, bending.apart(places, moves, evidence.weight, smoothing, _alike(evidence))))
     enough = (1.0 + MARGIN) * min(errors)
     return next(s for s, error in zip(bending.SMOOTHING[::-1], errors, strict=True) if error <= enough)
 
@@ -186,9 +185,13 @@ def candidates(evidence: Evidence, allowed: Sequence[Model]) -> list[Candidate]:
             continue
         for smoothing in bending.SMOOTHING[::-1] if model == "thin_plate" else (0.0,):
             squares = held_out(evidence, folds, model, smoothing)
-            error = float(np.sqrt(np.average(squares, weights=evidence.weight)))
-            found.append(Candidate(model, smoothing, squares, error))
+            found.append(Candidate(model, smoothing, squares, _error(evidence, squares)))
     return found
+
+
+def _error(evidence: Evidence, squares: Array) -> float:
+    """Root mean square, each point weighing as much as it is trusted."""
+    return float(np.sqrt(np.average(squares, weights=evidence.weight)))
 
 
 def deal(evidence: Evidence) -> npt.NDArray[np.int64]:
@@ -245,8 +248,7 @@ def _anchored(evidence: Evidence) -> Evidence:
     distance, _ = cKDTree(evidence.source).query(nodes)
     nodes = nodes[distance > FAR * step]
     places, moves = _scaled(evidence)
-    half = max(height, width) / 2.0
-    calm = nodes + bending.calm(places, moves, evidence.weight, ANCHOR_SMOOTHING)((nodes - half) / half)
+    calm = _in_pixels(bending.calm(places, moves, evidence.weight, ANCHOR_SMOOTHING), evidence)(nodes)
     weight = np.full(len(nodes), ANCHOR_WEIGHT * float(np.median(evidence.weight)))
     source, target = np.vstack([evidence.source, nodes]), np.vstack([evidence.target, calm])
     return replace(evidence, source=source, target=target, weight=np.concatenate([evidence.weight, weight]))
@@ -264,6 +266,11 @@ def _fit(evidence: Evidence, model: Model, smoothing: float) -> PointMap:
         surface = bending.quadratic(places, moves, evidence.weight)
     else:
         surface = bending.spline(places, moves, evidence.weight, smoothing)
+    return _in_pixels(surface, evidence)
+
+
+def _in_pixels(surface: PointMap, evidence: Evidence) -> PointMap:
+    """The map that a surface of displacements over places as `_scaled` has them makes."""
     half = max(evidence.shape) / 2.0
     return lambda points: np.asarray(points + surface((points - half) / half))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -29,6 +29,23 @@ def step(what: str) -> Iterator[None]:
     say(f"{what}: {time.monotonic() - began:.1f} s")
 
 
+def teller(what: str) -> Callable[[str], None]:
+    """A function that takes how much of a step is done and says it, once every few seconds at most.
+
+    Args:
+        what: What is being done, in words.
+    """
+    said = time.monotonic()
+
+    def tell(done: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= PAUSE:
+            said = time.monotonic()
+            say(f"{what}: {done}")
+
+    return tell
+
+
 def watched(parts: Iterable[tuple[Box, Values]], pixels: int, what: str) -> Iterator[tuple[Box, Values]]:
     """Hand on the blocks of a raster; every few seconds say how much of it is done.
 
@@ -37,10 +54,8 @@ def watched(parts: Iterable[tuple[Box, Values]], pixels: int, what: str) -> Iter
         pixels: Pixels of the whole raster.
         what: What is being done, in words.
     """
-    said, done = time.monotonic(), 0
+    tell, done = teller(what), 0
     for box, values in parts:
         yield box, values
         done += box[2] * box[3]
-        if time.monotonic() - said >= PAUSE:
-            said = time.monotonic()
-            say(f"{what}: {done / pixels:.0%}")
+        tell(f"{done / pixels:.0%}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +43,18 @@ def speckle_of_tiles(records: Sequence[Record], sensors: SensorsConfig) -> Speck
     Raises:
         InputError: If the numbers of a tile are no backscatter, or a file cannot be read.
     """
-    sensor = sensors.sar
+    for record in records:
+        require_speckle(record, sensors.sar)
+    some = records[:: max(len(records) // SAMPLES**2, 1)]
+    powers = (to_power(_values(record, sensors), record.sar_scale) for record in some)
+    return _filter(sensors.sar, lambda: looks_of(powers))
+
+
+def _filter(sensor: SensorConfig, estimate: Callable[[], float]) -> Speckle | None:
+    """The filter that the config asks for, with its number of looks or, without one, what is estimated."""
     if sensor.speckle == "none":
         return None
-    for record in records:
-        require_speckle(record, sensor)
-    some = records[:: max(len(records) // SAMPLES**2, 1)]
-    looks = sensor.looks or looks_of(to_power(_values(record, sensors), record.sar_scale) for record in some)
+    looks = sensor.looks or estimate()
     say(f"speckle of {looks:.2f} looks")
     return Speckle(sensor.speckle, sensor.speckle_window, looks)
 
@@ -102,21 +107,15 @@ class SecondSensor:
         source = read_grid(record.sar[0])
         path = stack_files(record.sar, source, work / "sar.vrt")
         image = FileImage(path, self._nodata)
-        self.speckle = self._filter(image)
+        self.speckle = _filter(
+            sensors.sar, lambda: estimate_looks(image, lambda values: to_power(values, self._scale))
+        )
         form = Form(image.shape[0], "float32", math.nan)
         pixels = source.height * source.width
         with step(f"second sensor read, {pixels / 1e6:.1f} megapixels"):
             parts = watched(self._power(path), pixels, "second sensor read")
             self._draft = write_draft(work / "sar_power.tif", source, form, parts)
         self._method = image_method(source, grid)
-
-    def _filter(self, image: FileImage) -> Speckle | None:
-        sensor = self._sensor
-        if sensor.speckle == "none":
-            return None
-        looks = sensor.looks or estimate_looks(image, lambda values: to_power(values, self._scale))
-        say(f"speckle of {looks:.2f} looks")
-        return Speckle(sensor.speckle, sensor.speckle_window, looks)
 
     def _power(self, path: Path) -> Iterator[Part]:
         speckle = self.speckle
