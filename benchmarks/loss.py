@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -46,9 +48,35 @@ def loop_over_shifts(opt1: Tensor, opt2: Tensor, sar1: Tensor, sar2: Tensor) -> 
 
 
 def run() -> None:
-    """Print times and ratios for N = 64 embeddings of length 64 in float32, times for larger N, and peak memory."""
+    """Print times and ratios for N = 64 embeddings of length 64 in float32, times for larger N, and peak memory.
+
+    With a GPU, times there beside those of the CPU.
+    """
     _times()
     _memory()
+    if torch.cuda.is_available():
+        _on_gpu()
+    else:
+        print("\nNo CUDA device: nothing was timed on one.")
+
+
+def _on_gpu() -> None:
+    print("\n| N | variant | one CPU thread, ms | GPU, ms | times faster |\n| ---: | --- | ---: | ---: | ---: |")
+    for n in (64, 256, 1024):
+        for variant in ("corrected", "reference") if n < 1024 else ("corrected",):
+            criterion = TupleNTXent(variant=variant)
+            calls = {where: partial(_backward, criterion, _embeddings(n, where)) for where in ("cpu", "cuda")}
+            cpu, gpu = (best_of(call, 5, where) for where, call in calls.items())
+            print(f"| {n} | {variant} | {1e3 * cpu:.2f} | {1e3 * gpu:.2f} | {cpu / gpu:.1f} |", flush=True)
+
+
+def _embeddings(n: int, device: str = "cpu") -> list[Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return [torch.randn(n, 64, generator=random).to(device).requires_grad_() for _ in range(4)]
+
+
+def _backward(loss: Callable[..., Tensor], inputs: list[Tensor]) -> None:
+    torch.autograd.grad(loss(*inputs), inputs, allow_unused=True)
 
 
 def _memory() -> None:
@@ -69,17 +97,12 @@ def _memory() -> None:
 def _times() -> None:
     print("| N | variant | ms | times faster than the loop |\n| ---: | --- | ---: | ---: |")
     for n in (64, 256, 1024):
-        generator = torch.Generator().manual_seed(0)
-        inputs = [torch.randn(n, 64, generator=generator, requires_grad=True) for _ in range(4)]
-
-        def backward(loss: object, inputs: list[Tensor] = inputs) -> None:
-            torch.autograd.grad(loss(*inputs), inputs, allow_unused=True)  # type: ignore[operator]
-
-        slow = best_of(lambda: backward(loop_over_shifts), 2) if n == 64 else None
+        inputs = _embeddings(n)
+        slow = best_of(partial(_backward, loop_over_shifts, inputs), 2) if n == 64 else None
         for variant in ("reference", "corrected"):
             if variant == "reference" and n > 256:
                 continue
             criterion = TupleNTXent(variant=variant)
-            fast = best_of(lambda criterion=criterion: backward(criterion), 10 if n == 64 else 2)
+            fast = best_of(partial(_backward, criterion, inputs), 10 if n == 64 else 2)
             ratio = f"{slow / fast:.0f}" if slow else ""
             print(f"| {n} | {variant} | {1e3 * fast:.1f} | {ratio} |", flush=True)

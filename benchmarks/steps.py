@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.published import PublishedModel, published_loss
-from benchmarks.timing import peak_mib
+from benchmarks.timing import best_of, peak_mib
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.model.tmcnet import EmbeddingNetwork
 from tmcnet.train.methods import build_method
@@ -38,24 +37,6 @@ def _batch(tiles: int, side: int) -> Batch:
     images = [tuple(torch.randn(2, tiles, bands, side, side, generator=random).to(_device())) for bands in BANDS]
     corners = tuple(torch.randint(0, side - patch, (2, tiles, PATCHES, 2), generator=random).to(_device()))
     return images[0], images[1], corners, patch
-
-
-def _now() -> float:
-    """Seconds of this process on a CPU, of the clock with a GPU once that is done."""
-    if _device().type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def _fastest(call: Callable[[], object], repeats: int) -> float:
-    call()
-    times = []
-    for _ in range(repeats):
-        began = _now()
-        call()
-        times.append(_now() - began)
-    return min(times)
 
 
 def _published(batch: Batch) -> Callable[[], None]:
@@ -95,7 +76,7 @@ def _measure(way: str, tiles: int, side: int, repeats: int) -> tuple[float, floa
     torch.set_num_threads(1)
     torch.manual_seed(0)
     batch = _batch(tiles, side)
-    seconds = _fastest(_published(batch) if way == "published" else _own(way, batch), repeats)
+    seconds = best_of(_published(batch) if way == "published" else _own(way, batch), repeats, _device().type)
     if _device().type == "cpu":
         return seconds, peak_mib() / 2**10
     return seconds, torch.cuda.max_memory_allocated() / 2**30
@@ -138,10 +119,10 @@ def _breakdown(tiles: int, side: int, repeats: int) -> dict[str, float]:
             parts = found if isinstance(found, tuple) else (found,)
             sum(part.sum() for part in parts).backward()
 
-        seconds[name] = _fastest(both, repeats)
+        seconds[name] = best_of(both, repeats, _device().type)
     optimiser, _ = build_optimiser(network, OptimiserPlan(1000, 1e-3, 10, 1e-5))
     network(*_batch(2, 64)).whole[0].sum().backward()
-    seconds["optimiser"] = _fastest(optimiser.step, repeats)
+    seconds["optimiser"] = best_of(optimiser.step, repeats, _device().type)
     return seconds
 
 
