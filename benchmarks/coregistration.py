@@ -109,10 +109,7 @@ def measure(folder: Path, seed: int) -> Result:
     Seed 0 gives the pair as the checkpoints' affine fit has it, undisturbed. The peers have no say in it, nor after
     `PEER_SEEDS`.
     """
-    optical, sar = (read_float(next(folder.glob(f"{kind}.*"))) for kind in ("optical", "sar"))
-    with (folder / "checkpoints.csv").open() as file:
-        points = np.array([[float(v) for v in line.values()] for line in csv.DictReader(file)])
-    on_optical, on_sar = points[:, :2], points[:, 2:]
+    optical, sar, on_optical, on_sar = read_pair(folder)
     given = fitted = affine_through(on_optical, on_sar)
     if seed:
         given = compose(fitted, invert(disturbance(optical.shape[-2:], folder.name, seed)))
@@ -130,6 +127,14 @@ def measure(folder: Path, seed: int) -> Result:
     speed = {name: size / max(seconds, 1e-3) for name, (_, seconds) in answers.items()}
     own, before = (error(AffineMap(matrix)(on_optical), on_sar) for matrix in (fitted, given))
     return Result(own, unseen(on_optical, on_sar), before, after, speed, found.status)
+
+
+def read_pair(folder: Path) -> tuple[Floats, Floats, Floats, Floats]:
+    """Optical and SAR image of a pair, and its checkpoints in pixels of each, N x 2."""
+    optical, sar = (read_float(next(folder.glob(f"{kind}.*"))) for kind in ("optical", "sar"))
+    with (folder / "checkpoints.csv").open() as file:
+        points = np.array([[float(v) for v in line.values()] for line in csv.DictReader(file)])
+    return optical, sar, points[:, :2], points[:, 2:]
 
 
 def affine_through(source: Floats, target: Floats) -> Floats:

@@ -30,6 +30,7 @@ VOLKOV = ("034", "101", "280")
 SIZE = 640
 """Side of a demo scene in pixels."""
 BEND = 8.0
+SMOOTH = "smooth, 8 px"
 NEAR = 32.0
 """Places up to so many pixels from a control point that agrees, the distance between two, count as near one."""
 Floats = NDArray[np.float64]
@@ -116,7 +117,7 @@ def warps(shape: tuple[int, ...], name: str) -> dict[str, PointMap]:
     return {
         "shift": AffineMap(shift),
         "affine": AffineMap(affine),
-        "smooth, 8 px": smooth,
+        SMOOTH: smooth,
         large_name: AffineMap(large),
     }
 

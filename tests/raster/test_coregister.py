@@ -157,18 +157,25 @@ def inverse(where):
     return back
 
 
+def bend(points, most=3.0):
+    x, y = 2 * np.pi * points.T / SIZE
+    return points + most * np.stack([np.sin(x) * np.cos(y), np.cos(x) * np.sin(0.7 * y)], axis=1)
+
+
 def test_a_smooth_local_warp_is_followed(pair):
     image = pair[0]
-
-    def bend(points):
-        x, y = 2 * np.pi * points.T / SIZE
-        return points + 3.0 * np.stack([np.sin(x) * np.cos(y), np.cos(x) * np.sin(0.7 * y)], axis=1)
-
     points = np.stack(np.meshgrid(np.arange(30, 290, 20.0), np.arange(30, 290, 20.0)), -1).reshape(-1, 2)
     result = estimate(image, warp(image, inverse(bend)), AlignConfig(template=32, spacing=16))
     errors = np.hypot(*(result.where(points) - bend(points)).T)
     assert (result.status, result.model, result.matrix) == ("aligned", "thin_plate", None)
     assert np.median(errors) < 0.3 and np.percentile(errors, 95) < 1.0
+
+
+def test_a_pair_bent_as_no_model_tells_is_not_called_aligned(pair):
+    bent = warp(pair[0], inverse(lambda points: bend(points, 7.0)))
+    refused = estimate(pair[0], bent, AlignConfig(template=32, spacing=16, models=["shift"]))
+    assert refused.status == "rejected"
+    assert "in a way that no model tells" in refused.reason
 
 
 def test_images_in_files_give_the_same_as_images_in_memory(pair, found, tmp_path):

@@ -1,15 +1,17 @@
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.windows import Window
 
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError
-from tmcnet.raster.io import Grid, read_float, read_grid, read_labels, write_raster
+from tmcnet.raster.io import Grid, read_float, read_grid, read_labels, values_and_mask, write_raster
 
 GRID = Grid("EPSG:3035", Affine(20, 0, 4e6, 0, -20, 3e6), 300, 280)
 
@@ -61,6 +63,38 @@ def test_wider_types_have_no_data_per_band_but_bytes_only_where_all_bands_do(tmp
     only_first = [[[True, False, False]], [[True, False, False]]]
     assert np.isnan(read_float(tmp_path / "byte.tif")).tolist() == only_first
     assert np.isnan(read_float(tmp_path / "bare.tif", nodata=0)).tolist() == only_first
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("u1", 0),
+        ("u2", 65535),
+        ("i2", -9999),
+        ("i4", 7),
+        ("f4", np.nan),
+        ("f4", -9999.0),
+        ("f8", np.nan),
+        ("u2", None),
+    ],
+)
+def test_masks_are_those_of_gdal(tmp_path, dtype, nodata):
+    values = np.random.default_rng(0).integers(1, 9, (2, 20, 30)).astype(dtype)
+    values[np.random.default_rng(1).random(values.shape) < 0.3] = 0 if nodata is None else nodata
+    write_raster(tmp_path / "a.tif", values, None, nodata=nodata)
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        found, valid = values_and_mask(dataset, Window(3, 4, 20, 10), None)
+        np.testing.assert_array_equal(found, values[:, 4:14, 3:23])
+        np.testing.assert_array_equal(valid, dataset.read_masks(window=Window(3, 4, 20, 10)) > 0)
+    assert valid.all() == (nodata is None)
+
+
+def test_bands_may_have_no_data_values_of_their_own(tmp_path):
+    for name, nodata in (("one", 1), ("two", 2)):
+        write_raster(tmp_path / f"{name}.tif", np.array([[[1, 2, 3]]], "i2"), None, nodata=nodata)
+    sources = [str(tmp_path / "one.tif"), str(tmp_path / "two.tif")]
+    subprocess.run(["gdalbuildvrt", "-q", "-separate", str(tmp_path / "a.vrt"), *sources], check=True)
+    assert np.isnan(read_float(tmp_path / "a.vrt")).tolist() == [[[True, False, False]], [[False, True, False]]]
 
 
 def test_infinite_values_are_no_data(tmp_path):

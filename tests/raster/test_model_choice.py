@@ -50,6 +50,17 @@ def test_the_stiffest_model_that_tells_unseen_points_is_taken(model):
     assert choice.error_of_none >= choice.error
 
 
+def test_a_bend_narrower_than_blocks_tell_is_followed():
+    # in an image of 500 pixels, blocks and what is near them leave holes wider than half a wave
+    where = np.stack(np.meshgrid(*[np.arange(48.0, 460, 32)] * 2), -1).reshape(-1, 2)
+    x, y = 2 * np.pi * where.T / 360
+    moves = 5.6 * np.stack([np.sin(x + 1) * np.cos(y), np.cos(x) * np.sin(y + 2)], axis=1)
+    noise = np.random.default_rng(2).normal(0, 0.4, where.shape)
+    choice = choose(points(where, where + moves + noise, (500, 500)), ALL)
+    assert choice.model == "thin_plate" and choice.error < 0.4 * choice.error_of_none
+    assert np.median(np.hypot(*(choice.where(where) - where - moves).T)) < 0.5
+
+
 def test_only_models_that_are_allowed_are_taken():
     assert choose(evidence(wave), ["shift", "affine"]).model in ("none", "shift", "affine")
     assert choose(evidence(quadratic), ["quadratic"]).model == "quadratic"

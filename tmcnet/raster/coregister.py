@@ -49,6 +49,8 @@ AGAIN = 2
 """Models that bend are matched so many times more at full resolution."""
 POOLED = 0.5
 """A match told by the surfaces of neighbours as well weighs so much beside one of its own."""
+CONSISTENT = 0.75
+"""Where a match and that of the surfaces around it differ by more than so many pixels, neither is believed."""
 HELD = 2400
 """Images of up to so many pixels a side are held in memory."""
 
@@ -188,7 +190,8 @@ def _refined(
 ) -> Found:
     """Match control points after warping by what is known, there and back, and see which agree.
 
-    With `pool`, points whose own match is not reliable get that of the surfaces around them as well.
+    With `pool`, points whose own match is not reliable get that of the surfaces around them as well, and those whose
+    own match is another one get none.
     """
     one, two = images
     scale, middle = level.scale, (level.scale - 1) / 2.0
@@ -198,8 +201,9 @@ def _refined(
     good, step, weight = _both_ways(*surfaces)
     if pool:
         wide, wide_step, wide_weight = _both_ways(*(pooled(each, grid) for each in surfaces))
+        differ = good & wide & (np.hypot(*(step - wide_step).T) > CONSISTENT)
         step[~good], weight[~good] = wide_step[~good], POOLED * wide_weight[~good]
-        good |= wide
+        good = (good | wide) & ~differ
     source = grid[good].astype(np.float64) * scale + middle
     full = one.shape[1] * scale, one.shape[2] * scale
     return by_neighbours(source, where(source + scale * step[good]), weight[good], full, level.agreement)
@@ -238,6 +242,8 @@ def _left_alone(status: Status, reason: str, found: Found, error: float | None) 
 def _decide(pair: _Pair, found: Found, choice: Choice, config: AlignConfig) -> Alignment:
     """Take the model chosen, if it does good."""
     shape, error = pair.reduced(1)[0].shape[1:], choice.error_of_none
+    if choice.model == "none" and error > MOST_LEFT:
+        return _rejected(f"control points are displaced by {error:.1f} pixels, in a way that no model tells", found)
     if choice.model == "none":
         reason = f"no correction tells points left out clearly better than none ({error:.2f} pixels)"
         return _left_alone("already_aligned", reason, found, error)

@@ -106,7 +106,7 @@ def choose(evidence: Evidence, allowed: Sequence[Model]) -> Choice:
     """Compare the models that are allowed, and the identity, and fit the best to all points.
 
     Models are compared where no window overlaps one that was fitted to, and a stiff one is kept unless a suppler one
-    is clearly better. How far a spline may then bend is told by points left out with their neighbours.
+    is clearly better.
     """
     evidence = _wary(evidence)
     identity, *others = candidates(evidence, allowed)
@@ -117,8 +117,8 @@ def choose(evidence: Evidence, allowed: Sequence[Model]) -> Choice:
         else:
             better = _clearly_better(candidate, best, evidence.weight, place)
         best = candidate if better else best
-    # on the way to full resolution, where there is no buffer, what was told a block at a time will do
-    smoothing = _smoothing(evidence) if best.model == "thin_plate" and evidence.buffer else best.smoothing
+    splines = [candidate for candidate in others if candidate.model == "thin_plate"]
+    smoothing = _stiffest(splines) if best.model == "thin_plate" and evidence.buffer else best.smoothing
     squares = _close(evidence, best.model, smoothing) if evidence.buffer else best.squares
     where = fit(evidence, best.model, smoothing)
     matrix = where.matrix if isinstance(where, AffineMap) else None
@@ -142,14 +142,10 @@ def _close(evidence: Evidence, model: Model, smoothing: float) -> Array:
     return held_out(close, deal(close), model)
 
 
-def _smoothing(evidence: Evidence) -> float:
-    """Of the stiffest spline that tells points left out with their neighbours nearly as well as the best one."""
-    places, moves = _scaled(evidence)
-    errors = []
-    for smoothing in bending.SMOOTHING[::-1]:
-        errors.append(_error(evidence, bending.apart(places, moves, evidence.weight, smoothing, _alike(evidence))))
-    enough = (1.0 + MARGIN) * min(errors)
-    return next(s for s, error in zip(bending.SMOOTHING[::-1], errors, strict=True) if error <= enough)
+def _stiffest(splines: Sequence[Candidate]) -> float:
+    """Smoothing of the stiffest spline that tells points left out nearly as well as the best one."""
+    enough = (1.0 + MARGIN) * min(spline.error for spline in splines)
+    return next(spline.smoothing for spline in splines if spline.error <= enough)
 
 
 def _alike(evidence: Evidence) -> float:
@@ -213,7 +209,14 @@ def _column_and_row(evidence: Evidence) -> npt.NDArray[np.int64]:
 
 
 def held_out(evidence: Evidence, folds: npt.NDArray[np.int64], model: Model, smoothing: float = 0.0) -> Array:
-    """Squared residual in pixels at each point from a fit that has not seen its block; N."""
+    """Squared residual in pixels at each point from a fit that has not seen its surroundings; N.
+
+    Surroundings are the block that a point lies in and, where windows overlap, all points nearer to it than a window.
+    Such a hole is wider than what a spline is to follow, and taken for what it cannot tell; so a spline has not seen
+    the points around each that err alike, which is enough to find out whether it follows errors.
+    """
+    if model == "thin_plate" and evidence.buffer:
+        return _held_out_of_spline(evidence, smoothing)
     squares = np.full(len(evidence.source), np.inf)
     for left_out in np.unique(folds):
         test = folds == left_out
@@ -225,6 +228,15 @@ def held_out(evidence: Evidence, folds: npt.NDArray[np.int64], model: Model, smo
         where = _fit(evidence.of(train), model, smoothing)
         squares[test] = ((where(evidence.source[test]) - evidence.target[test]) ** 2).sum(axis=1)
     return squares
+
+
+def _held_out_of_spline(evidence: Evidence, smoothing: float) -> Array:
+    """Squared residuals at points from a spline that has not seen those that err alike; infinite if few are left."""
+    (places, moves), near = _scaled(evidence), _alike(evidence)
+    around = cKDTree(places).query_ball_point(places, near, return_length=True)
+    if len(places) - around.max() < LEAST["thin_plate"]:
+        return np.full(len(places), np.inf)
+    return bending.apart(places, moves, evidence.weight, smoothing, near)
 
 
 def _apart(evidence: Evidence, test: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,48 @@
+"""Whether smooth local warps are found, told by points that people marked: real pairs with checkpoints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.coregistration import PAIRS, SEEDS, affine_through, error, read_pair, resample
+from benchmarks.known_warps import SMOOTH, inverse, warps
+from tmcnet.raster.coregister import estimate, warp
+from tmcnet.raster.deformation import AffineMap
+
+
+def run() -> None:
+    """Print the RMSE at the checkpoints in SAR pixels after a smooth warp was put in, beside their own affine fit."""
+    root = os.environ.get("TMCNET_DATA")
+    if root is None:
+        print("TMCNET_DATA is not set; the pairs are in its folder coregistration/")
+        return
+    print(f"Warps: {SMOOTH}, {SEEDS} seeds; root mean square errors at the checkpoints in SAR pixels.\n")
+    print("| pair | checkpoint fit | before | ours | ours / fit | worst | statuses |")
+    print("| --- |" + " ---: |" * 5 + " --- |")
+    for name in PAIRS:
+        print(_row(Path(root) / "coregistration" / name), flush=True)
+
+
+def _row(folder: Path) -> str:
+    results = [_measure(folder, seed) for seed in range(1, SEEDS + 1)]
+    fit, before, after = np.array([errors for errors, _ in results]).T
+    figures = (fit[0], np.median(before), np.median(after), np.median(after) / fit[0], after.max())
+    statuses = [status for _, status in results]
+    told = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
+    return f"| {folder.name} | {' | '.join(f'{figure:.2f}' for figure in figures)} | {told} |"
+
+
+def _measure(folder: Path, seed: int) -> tuple[tuple[float, float, float], str]:
+    """Errors of the checkpoints' own affine fit, of the pair warped, and of what was found; and the status."""
+    optical, sar, on_optical, on_sar = read_pair(folder)
+    fitted = affine_through(on_optical, on_sar)
+    to_sar, shape = AffineMap(fitted), optical.shape[-2:]
+    put_in = warps(shape, f"{folder.name} {seed}")[SMOOTH]
+    back = inverse(put_in)
+    found = estimate(optical, warp(resample(sar, fitted, shape).astype(np.float32), back))
+    maps = (on_optical, back(on_optical), back(found.where(on_optical)))
+    fit, before, after = (error(to_sar(places), on_sar) for places in maps)
+    return (fit, before, after), found.status
