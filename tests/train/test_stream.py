@@ -45,8 +45,8 @@ def test_schedule_rises_then_falls():
 
 
 def test_norms_and_biases_are_not_decayed_and_encoders_have_their_rate():
-    network = nn.ModuleDict({"backbone_sar": nn.Linear(2, 3), "norm": nn.BatchNorm1d(3), "head": nn.Linear(3, 1)})
-    plan = OptimiserPlan(steps=5, learning_rate=0.1, warmup_steps=0, weight_decay=0.3, encoder_rate=0.1)
+    network = nn.ModuleDict({"sar": nn.Linear(2, 3), "norm": nn.BatchNorm1d(3), "head": nn.Linear(3, 1)})
+    plan = OptimiserPlan(5, 0.1, 0, 0.3, encoder_rate=0.1, encoders=("sar.weight", "sar.bias"))
     groups = parameter_groups(network, plan)
     found = {(round(g["lr"], 6), g["weight_decay"]): len(g["params"]) for g in groups}
     assert found == {(0.1, 0.0): 3, (0.1, 0.3): 1, (0.01, 0.0): 1, (0.01, 0.3): 1}

@@ -140,7 +140,10 @@ class FinetuneSettings(Section):
     crop_size: int = Field(96, ge=32, description="Side of the training crop in pixels.")
     learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate.")
     encoder_rate: float = Field(
-        1.0, gt=0, description="Learning rate of the encoders as a multiple of `learning_rate`."
+        1.0,
+        gt=0,
+        description="Learning rate of encoders taken over from pre-training as a multiple of `learning_rate`; those "
+        "that begin at random learn at the full one. A tenth keeps more of what pre-training found.",
     )
     weight_decay: float = Field(1e-2, ge=0, description="Weight decay.")
     warmup_steps: int = Field(20, ge=0, description="Steps over which the learning rate rises.")

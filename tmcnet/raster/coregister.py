@@ -29,8 +29,9 @@ NEGLIGIBLE = 0.5
 """A displacement below this many pixels everywhere is left alone."""
 SMALL = 3.0
 """Up to this many pixels a correction that does not make the images more alike is left out, beyond it rejected."""
-MOST_LEFT = 3.0
-"""A correction that leaves more than so many pixels at points left out of its fit does not tell them."""
+MOST_LEFT = 2.2
+"""What leaves more than so many pixels at points left out of its fit does not tell them (root mean square): of pairs
+that belong together at most 1.8 are left, of the best stranger 2.7 (benchmarks/README.md)."""
 AGREEMENT = 2.0
 """Largest residual in pixels of a control point that agrees with the others; relief makes up much of it."""
 MIN_RATIO = 1.1

@@ -20,7 +20,6 @@ from tmcnet.raster.io import (
     ByteArray,
     FloatArray,
     Grid,
-    as_numbers,
     inner_window,
     place,
     read_float,
@@ -208,7 +207,9 @@ def read_stored(path: Path, box: Box) -> tuple[FloatArray, Stored]:
         nodata = dataset.nodata
     if values.dtype == np.uint8:
         valid = unify_masks(valid)
-    numbers = place(as_numbers(values, valid), box, np.nan)
+    numbers = values.astype(np.float32)
+    numbers[~valid | ~np.isfinite(numbers)] = np.nan
+    numbers = place(numbers, box, np.nan)
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and nodata is not None:
         return numbers, Stored(place(values, box, nodata), nodata)
     return numbers, Stored(*to_dtype(numbers, values.dtype.name, nodata))

@@ -37,8 +37,8 @@ def pixel_digest(*arrays: npt.NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         values = array
-        if array.dtype.kind == "f" and (missing := np.isnan(array)).any():
-            values = np.where(missing, array.dtype.type(np.nan), array)
+        if array.dtype.kind == "f":
+            values = np.where(np.isnan(array), array.dtype.type(np.nan), array)
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(values).reshape(-1).data)
     return digest.hexdigest()[:16]

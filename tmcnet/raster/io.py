@@ -118,17 +118,9 @@ def _joined(parts: Sequence[tuple[npt.NDArray[Any], BoolArray]]) -> FloatArray:
     valid = np.concatenate([mask for _, mask in parts])
     if all(values.dtype == np.uint8 for values, _ in parts):
         valid = unify_masks(valid)
-    return as_numbers(np.concatenate([values for values, _ in parts]), valid)
-
-
-def as_numbers(values: npt.NDArray[Any], valid: BoolArray) -> FloatArray:
-    """Values as float32, with NaN where they are not valid or not finite."""
-    numbers = values.astype(np.float32)
-    if values.dtype.kind == "f":
-        valid = valid & np.isfinite(numbers)
-    if not valid.all():
-        numbers[~valid] = np.nan
-    return numbers
+    result = np.concatenate([values.astype(np.float32) for values, _ in parts])
+    result[~valid | ~np.isfinite(result)] = np.nan
+    return result
 
 
 def unify_masks(valid: BoolArray) -> BoolArray:
@@ -146,30 +138,13 @@ def values_and_mask(
     """
     bands = data_bands(dataset)
     values = dataset.read(bands, window=inside)
-    if nodata is None and _told_by_values(dataset):
-        nodata = dataset.nodata
     if nodata is not None:
-        return values, _differ(values, nodata)
+        invalid = np.isnan(values) if np.isnan(nodata) else values == nodata
+        return values, ~invalid
     flags = dataset.mask_flag_enums[0]
     if MaskFlags.all_valid in flags or (MaskFlags.alpha in flags and dataset.driver != "PNG"):
         return values, np.ones(values.shape, bool)
     return values, dataset.read_masks(bands, window=inside) > 0
-
-
-def _told_by_values(dataset: DatasetReader) -> bool:
-    """Whether pixels lack data exactly where they have one number; reading GDAL's mask would read them once more."""
-    if any(flags != [MaskFlags.nodata] for flags in dataset.mask_flag_enums) or len(set(dataset.nodatavals)) > 1:
-        return False
-    # GDAL takes floats next to a finite one for it, too
-    return bool(np.isnan(dataset.nodata)) or all(np.dtype(name).kind in "iu" for name in dataset.dtypes)
-
-
-def _differ(values: npt.NDArray[Any], nodata: float) -> BoolArray:
-    """Where values are not the number that means no data."""
-    if np.isnan(nodata):
-        return np.asarray(~np.isnan(values))
-    # with a float, integers are compared in double precision, in several times as long
-    return np.asarray(values != (int(nodata) if float(nodata).is_integer() else nodata))
 
 
 def _read_masked(path: Path | str, box: Box | None, nodata: float | None) -> tuple[npt.NDArray[Any], BoolArray]:
@@ -219,7 +194,7 @@ def read_labels(path: Path | str, window: Box | None = None) -> ByteArray:
     """
     values, valid = _read_masked(path, window, None)
     band = values[0]
-    if band.dtype != np.uint8 and not np.isin(np.unique(band[valid[0]]), np.arange(256)).all():
+    if not np.isin(np.unique(band[valid[0]]), np.arange(256)).all():
         raise InputError(
             Problem(str(path), "holds values that are no class ids (0..254, 255 for void)", "Decode it first.")
         )

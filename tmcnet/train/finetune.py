@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,18 @@ class FinetuneModule(StepModule[Batch]):
         config: How it is trained; names the loss.
         build: Makes the batch of a step.
         weights: Weight of each class.
+        loaded: Names of the tensors taken over from pre-training.
     """
 
-    def __init__(self, network: nn.Module, config: FinetuneSettings, build: BatchBuilder, weights: Tensor) -> None:
-        super().__init__(network, _optimiser(config), build)
+    def __init__(
+        self,
+        network: nn.Module,
+        config: FinetuneSettings,
+        build: BatchBuilder,
+        weights: Tensor,
+        loaded: Iterable[str] = (),
+    ) -> None:
+        super().__init__(network, _optimiser(config, loaded), build)
         self.config = config
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -111,7 +120,7 @@ def finetune(
         curves, looks = _fit_pixelwise(network, data, config, compute, seed)
     else:
         builder = BatchBuilder(data.train, config, sensors, run.network, seed)
-        module = FinetuneModule(network, config, builder, data.balance)
+        module = FinetuneModule(network, config, builder, data.balance, start.loaded)
         plan = _plan(run, config, compute, state, seed, data.settings(config, weights))
         curves, looks = _fit(module, plan, data, config)
 
@@ -255,13 +264,14 @@ def _end_summary(looks: Validation | Fitted) -> dict[str, Any]:
     }
 
 
-def _optimiser(config: FinetuneSettings) -> OptimiserPlan:
+def _optimiser(config: FinetuneSettings, loaded: Iterable[str]) -> OptimiserPlan:
     return OptimiserPlan(
         steps=config.steps,
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         encoder_rate=config.encoder_rate,
+        encoders=tuple(name for name in loaded if name.startswith("backbone_")),
     )
 
 

@@ -23,8 +23,8 @@ class OptimiserPlan:
         kind: `adamw`, or `adam` as in the published code.
         betas: Decay of the running moments of the gradient.
         final_rate: Rate at the end of the cosine.
-        encoder_rate: Rate of the parameters whose names start with `encoder_prefix`, as a multiple of the rate.
-        encoder_prefix: Start of the names of encoder parameters in the network.
+        encoder_rate: Rate of the parameters named in `encoders`, as a multiple of the rate.
+        encoders: Names of parameters with a rate of their own.
         clip_norm: Longer gradients (all weights together) are shortened to this length; None: none is.
     """
 
@@ -36,7 +36,7 @@ class OptimiserPlan:
     betas: tuple[float, float] = (0.9, 0.99)
     final_rate: float = 4e-8
     encoder_rate: float = 1.0
-    encoder_prefix: str = "backbone_"
+    encoders: tuple[str, ...] = ()
     clip_norm: float | None = None
 
 
@@ -65,7 +65,7 @@ def parameter_groups(network: nn.Module, plan: OptimiserPlan) -> list[dict[str, 
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         decayed = plan.kind == "adam" or parameter.ndim > 1
-        groups.setdefault((name.startswith(plan.encoder_prefix), decayed), []).append(parameter)
+        groups.setdefault((name in plan.encoders, decayed), []).append(parameter)
     return [
         {
             "params": parameters,
