@@ -143,7 +143,7 @@ class FinetuneSettings(Section):
         1.0,
         gt=0,
         description="Learning rate of encoders taken over from pre-training as a multiple of `learning_rate`; those "
-        "that begin at random learn at the full one. A tenth keeps more of what pre-training found.",
+        "that begin at random learn at the full one. Below 1, less of what pre-training found is changed.",
     )
     weight_decay: float = Field(1e-2, ge=0, description="Weight decay.")
     warmup_steps: int = Field(20, ge=0, description="Steps over which the learning rate rises.")

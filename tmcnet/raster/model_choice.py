@@ -211,9 +211,9 @@ def _column_and_row(evidence: Evidence) -> npt.NDArray[np.int64]:
 def held_out(evidence: Evidence, folds: npt.NDArray[np.int64], model: Model, smoothing: float = 0.0) -> Array:
     """Squared residual in pixels at each point from a fit that has not seen its surroundings; N.
 
-    Surroundings are the block that a point lies in and, where windows overlap, all points nearer to it than a window.
-    Such a hole is wider than what a spline is to follow, and taken for what it cannot tell; so a spline has not seen
-    the points around each that err alike, which is enough to find out whether it follows errors.
+    Stiff models have not seen the block that a point lies in nor, where windows overlap, what lies nearer to that
+    than a window. Where a scene bends within such a hole no spline tells it, however well it would follow the bend;
+    so splines have not seen the points around each that err alike, enough to show whether they follow errors.
     """
     if model == "thin_plate" and evidence.buffer:
         return _held_out_of_spline(evidence, smoothing)
