@@ -63,9 +63,8 @@ class Result:
 
 def run() -> None:
     """Print the RMSE at the checkpoints in SAR pixels beside that of the checkpoints' own affine fit."""
-    root = os.environ.get("TMCNET_DATA")
-    if root is None:
-        print("TMCNET_DATA is not set; the pairs are in its folder coregistration/")
+    folders = pair_folders()
+    if not folders:
         return
     if "AROSICS_PYTHON" not in os.environ:
         print("AROSICS is left out: AROSICS_PYTHON names no Python that has it, see benchmarks/arosics_peer.py")
@@ -75,9 +74,9 @@ def run() -> None:
     head = ("pair", "checkpoint fit", "left one out", "before", *ours, *PEERS)
     print(f"| {' | '.join(head)} | megapixels / s per core: ours, {', '.join(PEERS)} | statuses |")
     print("| --- |" + " ---: |" * len(head) + " --- |")
-    for name in PAIRS:
-        results = [measure(Path(root) / "coregistration" / name, seed) for seed in range(SEEDS + 1)]
-        print(row(name, results), flush=True)
+    for folder in folders:
+        results = [measure(folder, seed) for seed in range(SEEDS + 1)]
+        print(row(folder.name, results), flush=True)
 
 
 def row(name: str, results: list[Result]) -> str:
@@ -127,6 +126,15 @@ def measure(folder: Path, seed: int) -> Result:
     speed = {name: size / max(seconds, 1e-3) for name, (_, seconds) in answers.items()}
     own, before = (error(AffineMap(matrix)(on_optical), on_sar) for matrix in (fitted, given))
     return Result(own, unseen(on_optical, on_sar), before, after, speed, found.status)
+
+
+def pair_folders() -> list[Path]:
+    """Folders of the pairs with checkpoints; none, and a word on it, where the data are not there."""
+    root = os.environ.get("TMCNET_DATA")
+    if root is None:
+        print("TMCNET_DATA is not set; the pairs are in its folder coregistration/")
+        return []
+    return [Path(root) / "coregistration" / name for name in PAIRS]
 
 
 def read_pair(folder: Path) -> tuple[Floats, Floats, Floats, Floats]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.coregistration import PAIRS, SEEDS, affine_through, error, read_pair, resample
+from benchmarks.coregistration import SEEDS, affine_through, error, pair_folders, read_pair, resample
 from benchmarks.known_warps import SMOOTH, inverse, warps
 from tmcnet.raster.coregister import estimate, warp
 from tmcnet.raster.deformation import AffineMap
@@ -15,15 +14,14 @@ from tmcnet.raster.deformation import AffineMap
 
 def run() -> None:
     """Print the RMSE at the checkpoints in SAR pixels after a smooth warp was put in, beside their own affine fit."""
-    root = os.environ.get("TMCNET_DATA")
-    if root is None:
-        print("TMCNET_DATA is not set; the pairs are in its folder coregistration/")
+    folders = pair_folders()
+    if not folders:
         return
     print(f"Warps: {SMOOTH}, {SEEDS} seeds; root mean square errors at the checkpoints in SAR pixels.\n")
     print("| pair | checkpoint fit | before | ours | ours / fit | worst | statuses |")
     print("| --- |" + " ---: |" * 5 + " --- |")
-    for name in PAIRS:
-        print(_row(Path(root) / "coregistration" / name), flush=True)
+    for folder in folders:
+        print(_row(folder), flush=True)
 
 
 def _row(folder: Path) -> str:

@@ -26,7 +26,7 @@ from tmcnet.evaluate.predict import choose_device
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import STACKED, EarlyFusion, build_network, split_stem, stack_stems
 from tmcnet.model.pixelwise import Pixelwise
-from tmcnet.model.weights import Transfer, read_weights, transfer
+from tmcnet.model.weights import PARTS, Transfer, read_weights, transfer
 from tmcnet.raster.digests import file_digest
 from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
@@ -271,7 +271,7 @@ def _optimiser(config: FinetuneSettings, loaded: Iterable[str]) -> OptimiserPlan
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         encoder_rate=config.encoder_rate,
-        encoders=tuple(name for name in loaded if name.startswith("backbone_")),
+        encoders=tuple(name for name in loaded if name.startswith(PARTS["backbone"])),
     )
 
 

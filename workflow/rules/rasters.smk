@@ -50,7 +50,7 @@ rule align_scene:
     # Parts of the work on a scene want one core, so scenes side by side are done sooner than one after the other.
     threads: max((workflow.cores or 1) // max(len(SCENES), 1), 1)
     resources:
-        # A pair of 20,000 pixels a side takes 1.3 GiB (benchmarks/README.md).
+        # The most measured was 1.4 GiB, with GDAL's tools (benchmarks/README.md).
         mem_mb=2048,
     params:
         **section("sensors", "labels", "align"),
