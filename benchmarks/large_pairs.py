@@ -23,7 +23,7 @@ from affine import Affine
 from rasterio.windows import Window
 from scipy import ndimage
 
-from benchmarks.timing import peak_mib
+from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import AlignConfig, ClassConfig, DemoConfig, LabelsConfig, SensorConfig, SensorsConfig
 from tmcnet.raster.grid import align_scene

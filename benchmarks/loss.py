@@ -18,7 +18,7 @@ TEMPERATURE, WEIGHT, EPS = 0.5, 0.1, 1e-8
 MEASURE = """if True:
     import sys, time
     import torch
-    from benchmarks.timing import peak_mib
+    from benchmarks.memory import peak_mib
     from tmcnet.loss import TupleNTXent
     torch.set_num_threads(1)
     inputs = [torch.randn(int(sys.argv[1]), 64, requires_grad=True) for _ in range(4)]

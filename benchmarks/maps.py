@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.timing import peak_mib
+from benchmarks.memory import peak_mib
 from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.evaluate.inference import map_scenes
 from tmcnet.evaluate.predict import Probabilities, probabilities

@@ -15,7 +15,7 @@ CLASSES = 8
 MEASURE = """if True:
     import sys, time
     from pathlib import Path
-    from benchmarks.timing import peak_mib
+    from benchmarks.memory import peak_mib
     from tmcnet.config import SplitsConfig
     from tmcnet.dataset.manifest import verify
     from tmcnet.dataset.splits import make_splits

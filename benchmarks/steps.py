@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.memory import peak_mib
 from benchmarks.published import PublishedModel, published_loss
-from benchmarks.timing import best_of, peak_mib
+from benchmarks.timing import best_of
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.model.tmcnet import EmbeddingNetwork
 from tmcnet.train.methods import build_method

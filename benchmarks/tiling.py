@@ -20,7 +20,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from scipy import ndimage
 
-from benchmarks.timing import peak_mib
+from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, TilesConfig
 from tmcnet.raster.digests import RECORD, scene_digests

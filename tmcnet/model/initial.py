@@ -51,7 +51,7 @@ def load_initial_weights(network: nn.Module, path: Path) -> None:
     """Copy the weights of a ResNet into every encoder of a network, in place.
 
     Args:
-        network: Its encoders are the children whose names start with `backbone_`.
+        network: Its encoders are the children that are a `Backbone`.
         path: Safetensors file with the names of torchvision or timm; a classifier in it is left out.
 
     Raises:
@@ -62,8 +62,8 @@ def load_initial_weights(network: nn.Module, path: Path) -> None:
     except (SafetensorError, OSError) as error:
         remedy = "Give the path of a safetensors file (`pretrain.initial_weights`); other formats are not loaded."
         raise InputError(Problem(str(path), f"cannot be read as safetensors ({error})", remedy)) from error
-    for name, encoder in network.named_children():
-        if name.startswith("backbone_") and isinstance(encoder, Backbone):
+    for encoder in network.children():
+        if isinstance(encoder, Backbone):
             encoder.load_state_dict(_fitted(encoder.state_dict(), given, path))
 
 

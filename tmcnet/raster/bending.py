@@ -9,8 +9,9 @@ from scipy.spatial import cKDTree
 from tmcnet.raster.affine_fit import Array
 from tmcnet.raster.windowed import PointMap
 
-SMOOTHING = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
-"""Weights of bending in splines that are tried; coordinates are in halves of the scene's longer side."""
+SMOOTHING = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+"""Weights of bending in splines that are tried; coordinates are in halves of the scene's longer side. Suppler ones
+are no better on any pair with checkpoints, but look so where points are left out (benchmarks/README.md)."""
 FAR, LEAST_FAR = 4.0, 0.5
 """Points further than so many median residuals, and than so many pixels, from a smooth surface have no weight."""
 HARDLY = 1e-3

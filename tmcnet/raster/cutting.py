@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tmcnet.config import IGNORE, SensorsConfig
 from tmcnet.raster.digests import RECORD
 from tmcnet.raster.further import read_aligned, read_ready_made
 from tmcnet.raster.io import (
+    BoolArray,
     Box,
     ByteArray,
     FloatArray,
@@ -48,11 +49,23 @@ class Stored:
 
     Attributes:
         values: C x H x W in the type of the file.
+        valid: C x H x W, where there is data.
         nodata: Value that means no data in it; None for none.
     """
 
     values: npt.NDArray[Any]
+    valid: BoolArray
     nodata: float | None
+
+    @classmethod
+    def of(cls, numbers: FloatArray, dtype: str, nodata: float | None) -> Stored:
+        """An image with NaN for no data, in the type of the file it came from, as `to_dtype` gives it."""
+        values, nodata = to_dtype(numbers, dtype, nodata)
+        return cls(values, ~np.isnan(numbers), nodata)
+
+    def columns(self, chosen: slice) -> Stored:
+        """Some columns of it."""
+        return replace(self, values=self.values[..., chosen], valid=self.valid[..., chosen])
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,7 @@ class Tile:
         record: The scene or ready-made tile it comes from.
         box: Its window in the scene.
         grid: Where its pixels lie.
-        optical: C x H x W, NaN for no data.
-        stored: The same in numbers of the file it comes from.
+        optical: The optical image.
         sar: C x H x W, NaN for no data.
         label: H x W ids, 255 for void.
         folder: Folder of the rasters that it is a window of; None for a ready-made one.
@@ -78,8 +90,7 @@ class Tile:
     record: Record
     box: Box
     grid: Grid
-    optical: FloatArray
-    stored: Stored
+    optical: Stored
     sar: FloatArray
     label: ByteArray
     folder: Path | None = None
@@ -90,8 +101,8 @@ class Tile:
     @property
     def valid_share(self) -> float:
         """Share of pixels that are valid in all bands of all modalities."""
-        images = (self.optical, self.sar, *self.further.values())
-        return float(np.logical_and.reduce([~np.isnan(image).any(axis=0) for image in images]).mean())
+        images = [~np.isnan(image) for image in (self.sar, *self.further.values())]
+        return float(np.concatenate([self.optical.valid, *images]).all(axis=0).mean())
 
 
 @dataclass(frozen=True)
@@ -112,26 +123,25 @@ class SceneStrip:
         """
         row, left, height, _ = self.boxes[0]
         strip = row, left, height, self.boxes[-1][1] + self.boxes[-1][3] - left
-        optical, stored = read_stored(self.folder / "optical.tif", strip)
+        optical = read_stored(self.folder / "optical.tif", strip)
         sar = read_float(self.folder / "sar.tif", strip)
         label = read_labels(self.folder / "label.tif", strip)
         further = read_aligned(self.record, self.folder, strip)
         grid = read_grid(self.folder / "optical.tif")
         for box in self.boxes:
-            here = np.s_[..., box[1] - left : box[1] - left + box[3]]
+            here = slice(box[1] - left, box[1] - left + box[3])
             yield Tile(
                 f"{self.record.scene}_r{row}_c{box[1]}",
                 self.record,
                 box,
                 grid.window(box),
-                optical[here],
-                Stored(stored.values[here], stored.nodata),
-                sar[here],
-                label[here],
+                optical.columns(here),
+                sar[..., here],
+                label[..., here],
                 self.folder,
                 self.alignment,
                 self.residuals.near(box),
-                {name: image[here] for name, image in further.items()},
+                {name: image[..., here] for name, image in further.items()},
             )
 
 
@@ -160,8 +170,7 @@ class ReadyMade:
             record,
             (0, 0, grid.height, grid.width),
             grid,
-            optical,
-            Stored(*to_dtype(optical, dtype, record.optical_nodata)),
+            Stored.of(optical, dtype, record.optical_nodata),
             read_ready_made_sar(record, self.sensors, self.speckle),
             self.coder.read(record.label[0]),
             further=read_ready_made(record, self.sensors.further),
@@ -192,8 +201,8 @@ def scene_strips(record: Record, scenes_root: Path, boxes: Sequence[Box]) -> lis
     return strips
 
 
-def read_stored(path: Path, box: Box) -> tuple[FloatArray, Stored]:
-    """Read a window of an optical image, as numbers with NaN for no data and as a file holds it.
+def read_stored(path: Path, box: Box) -> Stored:
+    """Read a window of an optical image as a file holds it.
 
     Args:
         path: The raster.
@@ -207,12 +216,11 @@ def read_stored(path: Path, box: Box) -> tuple[FloatArray, Stored]:
         nodata = dataset.nodata
     if values.dtype == np.uint8:
         valid = unify_masks(valid)
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and nodata is not None:
+        return Stored(place(values, box, nodata), place(valid, box, False), nodata)
     numbers = values.astype(np.float32)
     numbers[~valid | ~np.isfinite(numbers)] = np.nan
-    numbers = place(numbers, box, np.nan)
-    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and nodata is not None:
-        return numbers, Stored(place(values, box, nodata), nodata)
-    return numbers, Stored(*to_dtype(numbers, values.dtype.name, nodata))
+    return Stored.of(place(numbers, box, np.nan), values.dtype.name, nodata)
 
 
 def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -> None:
@@ -233,5 +241,5 @@ def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -
     if classes is not None:
         write_raster(target, read_labels(path, box), grid, IGNORE, classes=classes)
         return
-    _, stored = read_stored(path, box)
+    stored = read_stored(path, box)
     write_raster(target, stored.values, grid, stored.nodata, names)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ def pixel_digest(*arrays: npt.NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         values = array
-        if array.dtype.kind == "f":
-            values = np.where(np.isnan(array), array.dtype.type(np.nan), array)
+        if array.dtype.kind == "f" and (missing := np.isnan(array)).any():
+            values = np.where(missing, array.dtype.type(np.nan), array)
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(values).reshape(-1).data)
     return digest.hexdigest()[:16]
@@ -49,7 +50,7 @@ def scene_digests(folder: Path, further: Iterable[str] = ()) -> dict[str, str]:
     return {kind: file_digest(folder / f"{kind}.tif") for kind in (*KINDS, *further)}
 
 
-def require_scenes(folders: Iterable[Path], kinds: Sequence[str] = KINDS) -> None:
+def require_scenes(folders: Iterable[Path], kinds: Sequence[str] = KINDS, threads: int = 1) -> None:
     """Make sure that the rasters of aligned scenes are those which their records speak of.
 
     Snakemake watches the records only, since it would hash large rasters once for every file that is made of them.
@@ -57,21 +58,28 @@ def require_scenes(folders: Iterable[Path], kinds: Sequence[str] = KINDS) -> Non
     Args:
         folders: Folders of aligned scenes, `alignment.json` in each.
         kinds: The rasters that are needed.
+        threads: How many rasters are read at a time.
 
     Raises:
         InputError: If rasters are missing or were changed; names all of them.
     """
-    problems = [problem for folder in folders for problem in _lost(folder, kinds)]
+    recorded = [
+        (folder / f"{kind}.tif", digests.get(kind))
+        for folder in folders
+        for digests in [json.loads((folder / RECORD).read_text()).get("digests", {})]
+        for kind in kinds
+    ]
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(lambda raster: _lost(*raster), recorded)
+        problems = [problem for problem in found if problem is not None]
     if problems:
         raise InputError(problems)
 
 
-def _lost(folder: Path, kinds: Sequence[str]) -> Iterator[Problem]:
-    recorded = json.loads((folder / RECORD).read_text()).get("digests", {})
+def _lost(path: Path, digest: str | None) -> Problem | None:
     again = "run `snakemake alignment`: it makes missing rasters anew, and nothing else is repeated."
-    for kind in kinds:
-        path = folder / f"{kind}.tif"
-        if not path.exists():
-            yield Problem(str(path), "does not exist", f"Please {again}")
-        elif file_digest(path) != recorded.get(kind):
-            yield Problem(str(path), f"was changed after {RECORD} was written", f"Remove it and {again}")
+    if not path.exists():
+        return Problem(str(path), "does not exist", f"Please {again}")
+    if file_digest(path) != digest:
+        return Problem(str(path), f"was changed after {RECORD} was written", f"Remove it and {again}")
+    return None

@@ -118,7 +118,7 @@ def _joined(parts: Sequence[tuple[npt.NDArray[Any], BoolArray]]) -> FloatArray:
     valid = np.concatenate([mask for _, mask in parts])
     if all(values.dtype == np.uint8 for values, _ in parts):
         valid = unify_masks(valid)
-    result = np.concatenate([values.astype(np.float32) for values, _ in parts])
+    result = np.concatenate([values for values, _ in parts], dtype=np.float32, casting="unsafe")
     result[~valid | ~np.isfinite(result)] = np.nan
     return result
 
@@ -194,7 +194,7 @@ def read_labels(path: Path | str, window: Box | None = None) -> ByteArray:
     """
     values, valid = _read_masked(path, window, None)
     band = values[0]
-    if not np.isin(np.unique(band[valid[0]]), np.arange(256)).all():
+    if band.dtype != np.uint8 and not np.isin(np.unique(band[valid[0]]), np.arange(256)).all():
         raise InputError(
             Problem(str(path), "holds values that are no class ids (0..254, 255 for void)", "Decode it first.")
         )

@@ -45,7 +45,7 @@ def tile_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str) 
         **shares,
         "alignment": tile.alignment,
         "alignment_px": "" if tile.alignment_px is None else f"{tile.alignment_px:.3f}",
-        "digest": pixel_digest(tile.optical, tile.sar, tile.label, *tile.further.values()),
+        "digest": pixel_digest(tile.optical.values, tile.sar, tile.label, *tile.further.values()),
         RASTERS: rasters,
         **{f"field_{name}": value for name, value in tile.record.fields.items()},
     }

@@ -23,6 +23,7 @@ from tmcnet.raster.io import Box, read_grid, write_raster
 from tmcnet.raster.labels import LabelCoder
 from tmcnet.raster.records import Inventory, Record
 from tmcnet.raster.second_sensor import speckle_of_tiles
+from tmcnet.raster.streaming import little_cache
 from tmcnet.raster.tile_index import index_table, tile_row
 from tmcnet.store import TileStore
 
@@ -61,7 +62,7 @@ def make_tiles(
     records = [record for record in whole.records if record.role == TRAIN]
     work: list[SceneStrip | ReadyMade]
     if whole.layout in GEOREFERENCED:
-        require_scenes((scenes_root / record.scene for record in records), (*KINDS, *sensors.further))
+        require_scenes((scenes_root / record.scene for record in records), (*KINDS, *sensors.further), threads)
         work = [part for record in records for part in _strips(record, scenes_root, tiles)]
     else:
         _require_files(tiles, whole.layout)
@@ -138,23 +139,24 @@ class _Writer:
     def write_all(self, found: Iterable[Tile]) -> tuple[list[dict[str, str]], list[float]]:
         """Write tiles; their rows of the index, and the valid shares of all, also of those left out."""
         rows, shares = [], []
-        for tile in found:
-            shares.append(share := tile.valid_share)
-            if share < self.tiles.min_valid or share == 0:
-                continue
-            rasters = ""
-            if self.tiles.store == "virtual" and tile.folder is not None:
-                rasters = os.path.relpath(tile.folder, self.store.root)
-            else:
-                self._write(tile)
-            rows.append(tile_row(tile, share, self.classes, rasters))
+        with little_cache():  # one for all files; each would make its own otherwise, which takes its time
+            for tile in found:
+                shares.append(share := tile.valid_share)
+                if share < self.tiles.min_valid or share == 0:
+                    continue
+                rasters = ""
+                if self.tiles.store == "virtual" and tile.folder is not None:
+                    rasters = os.path.relpath(tile.folder, self.store.root)
+                else:
+                    self._write(tile)
+                rows.append(tile_row(tile, share, self.classes, rasters))
         return rows, shares
 
     def _write(self, tile: Tile) -> None:
         grid = tile.grid if tile.grid.crs else None
         optical, sar, label = (self.store.own_file(kind, tile.name) for kind in KINDS)
         write = partial(write_raster, grid=grid, compression=self.tiles.compression)
-        write(optical, tile.stored.values, nodata=tile.stored.nodata, descriptions=self.sensors.optical.bands)
+        write(optical, tile.optical.values, nodata=tile.optical.nodata, descriptions=self.sensors.optical.bands)
         write(sar, tile.sar, nodata=math.nan, descriptions=self.sensors.sar.bands)
         for name, image in tile.further.items():
             bands = self.sensors.further[name].bands

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 CLEAR = 10.0
@@ -43,7 +44,7 @@ def _difference(one: npt.NDArray[np.float64], two: npt.NDArray[np.float64]) -> f
 
 def _seen(color: str) -> npt.NDArray[np.float64]:
     """A colour as each kind of reader sees it, R x 3, CIELAB."""
-    value = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255.0
+    value = np.array(to_rgb(color))
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     seen = np.clip([receptors @ linear for receptors in _RECEPTORS], 0.0, 1.0)
     return np.asarray(rgb2lab(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)))
