@@ -89,13 +89,19 @@ def test_processes_stop_together_at_a_loss_that_is_not_finite_and_keep_their_sha
         assert (share["2"] == number).all()
 
 
+def ignore_interrupts():
+    """As a shell does for what it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @pytest.mark.slow
 def test_a_killed_training_of_two_processes_ends_with_the_same_numbers(world, tmp_path, capfd):
     probe = {"every": 10, "fraction": 50}
     expected, curves = train(world, tmp_path / "whole", 2, steps=30, probe=probe)
     assert "probe_miou" in curves[0]
     call = f"import sys; from tests.train.test_distributed import *; train(*sys.argv[1:], 2, steps=30, probe={probe})"
-    job = subprocess.Popen([sys.executable, "-c", call, world, tmp_path / "out"], stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", call, world, tmp_path / "out"]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=ignore_interrupts)
     while not (tmp_path / "out_state" / STATE_FILE).exists():
         assert job.poll() is None
         time.sleep(0.02)

@@ -8,7 +8,9 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -68,6 +70,7 @@ def run_in_processes(function: Callable[[], None], count: int, gpu: bool) -> Non
 
 def _enter(number: int, function: Callable[[], None], count: int, gpu: bool, folder: str) -> None:
     """What a new process does: meet the others, work, and leave a note of what went wrong."""
+    Thread(target=_end_with_parent, daemon=True).start()
     # Lightning takes it for a sign that the processes are there already.
     os.environ["LOCAL_RANK"] = str(number)
     if gpu:
@@ -84,6 +87,14 @@ def _enter(number: int, function: Callable[[], None], count: int, gpu: bool, fol
         traceback.print_exc()
         sys.exit(1)
     dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    # The signal that torch asks for when the parent is killed is ignored in whatever a shell runs in the background.
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _note(error: InputError | TrainingError | OSError) -> dict[str, Any]:
