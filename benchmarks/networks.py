@@ -23,7 +23,7 @@ def run() -> None:
     print("| network | variant | parameters, millions | step, s |\n| --- | --- | ---: | ---: |")
     optical, sar = torch.randn(2, 2, 3, 96, 96)
     for name, variant in NETWORKS:
-        network = build_network(name, variant, 3, 3, 8, PUBLISHED)
+        network = build_network(name, variant, {"optical": 3, "sar": 3}, 8, PUBLISHED)
         optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
 
         def step(network: torch.nn.Module = network, optimiser: torch.optim.Optimizer = optimiser) -> None:

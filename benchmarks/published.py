@@ -8,6 +8,8 @@ model builds and never uses are left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,10 +30,10 @@ class PublishedModel(nn.Module):
         model: Sizes.
     """
 
-    def __init__(self, bands: tuple[int, int], model: ModelConfig) -> None:
+    def __init__(self, bands: Mapping[str, int], model: ModelConfig) -> None:
         super().__init__()
         channels, embedding = model.aspp_channels, model.embedding
-        self.backbones = nn.ModuleList(Backbone(count, model, MOMENTUM, "zeros") for count in bands)
+        self.backbones = nn.ModuleList(Backbone(count, model, MOMENTUM, "zeros") for count in bands.values())
         high, low = self.backbones[0].high_channels, self.backbones[0].low_channels
         self.aspp = ASPP(high, model, MOMENTUM, dropout=0.5, image_pooling=True, padding="zeros")
         self.decoder = Decoder(channels, low, embedding, model, MOMENTUM, published=True)

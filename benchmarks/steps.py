@@ -22,7 +22,7 @@ SIZES = [(2, 128, 3), (8, 224, 1)]
 """Tiles in a batch, the side of a view in pixels, and how often a step is timed."""
 
 MODEL = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256, embedding=64)
-BANDS, PATCHES = (3, 3), 4
+BANDS, PATCHES = {"optical": 3, "sar": 3}, 4
 WAYS = ["published", "reference", "corrected", "corrected, bf16"]
 
 Batch = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]
@@ -35,7 +35,9 @@ def _device() -> torch.device:
 def _batch(tiles: int, side: int) -> Batch:
     random = torch.Generator().manual_seed(0)
     patch = side * 48 // 224
-    images = [tuple(torch.randn(2, tiles, bands, side, side, generator=random).to(_device())) for bands in BANDS]
+    images = [
+        tuple(torch.randn(2, tiles, bands, side, side, generator=random).to(_device())) for bands in BANDS.values()
+    ]
     corners = tuple(torch.randint(0, side - patch, (2, tiles, PATCHES, 2), generator=random).to(_device()))
     return images[0], images[1], corners, patch
 
@@ -54,7 +56,7 @@ def _published(batch: Batch) -> Callable[[], None]:
 
 def _own(way: str, batch: Batch) -> Callable[[], None]:
     method = build_method(MethodConfig(variant=way.split(",")[0]))
-    network = method.network(*BANDS, MODEL).to(_device(), memory_format=torch.channels_last)
+    network = method.network(BANDS, MODEL).to(_device(), memory_format=torch.channels_last)
     plan = OptimiserPlan(1000, 1e-3, 10, 1e-5, kind="adam" if way == "reference" else "adamw")
     optimiser, _ = build_optimiser(network, plan)
     random = np.random.default_rng(0)
@@ -109,7 +111,7 @@ def _stages(network: EmbeddingNetwork, batch: Batch) -> dict[str, tuple[nn.Modul
 def _breakdown(tiles: int, side: int, repeats: int) -> dict[str, float]:
     """Seconds of each stage of a step of the corrected network."""
     torch.set_num_threads(1)
-    network = build_method(MethodConfig()).network(*BANDS, MODEL)
+    network = build_method(MethodConfig()).network(BANDS, MODEL)
     network = network.to(_device(), memory_format=torch.channels_last)
     seconds = {}
     for name, (stage, inputs) in _stages(network, _batch(tiles, side)).items():

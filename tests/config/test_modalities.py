@@ -30,7 +30,7 @@ def test_modalities_come_in_their_order() -> None:
     sweep = [{"networks": ["dem_only", "l_band_only", "mssnet"], "fractions": [100], "seeds": [1]}]
     config = load(values({"l_band": second, **DEM}, sheet, sweep=sweep))
     assert list(config.sensors.modalities) == ["optical", "sar", "l_band", "dem"]
-    assert config.sensors.further_bands == {"l_band": 2, "dem": 1}
+    assert config.sensors.band_counts == {"optical": 4, "sar": 2, "l_band": 2, "dem": 1}
     assert [run.network for run in config.runs] == ["dem_only", "l_band_only", "mssnet"]
 
 

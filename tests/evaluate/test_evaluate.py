@@ -30,7 +30,7 @@ def world(tmp_path_factory):
 def write_network(root, classes, run=RUN):
     _, model, sensors, _ = configs()
     torch.manual_seed(3)
-    network = build_network(run.network, run.variant, 3, 1, len(classes), model)
+    network = build_network(run.network, run.variant, {"optical": 3, "sar": 1}, len(classes), model)
     scaling = Normalisation.read(root / "normalisation.json")
     Trained(network, run, model, sensors, classes, scaling, {}).write(root / "weights.safetensors", {})
 

@@ -25,6 +25,7 @@ from tmcnet.raster.io import Grid, read_float, read_grid, write_raster
 
 RUN = Run.parse("mssnet-corrected__random__R50__s1")
 CLASSES = ClassTable.of([("open water", "#0000ff"), ("land", "#00ff00"), ("forest", "#004400")])
+BANDS = {"optical": 3, "sar": 1}
 
 
 class Blur(nn.Module):
@@ -95,7 +96,7 @@ def test_a_small_scene_is_one_piece_and_any_size_works(tmp_path, scaling, size):
     _, model, _, _ = configs()
     torch.manual_seed(0)
     scene = write_scene(tmp_path, *size)
-    trained = trained_with(build_network("mssnet", "corrected", 3, 1, 3, model), scaling)
+    trained = trained_with(build_network("mssnet", "corrected", BANDS, 3, model), scaling)
     blended = np.concatenate(
         [s.probabilities for s in predict_scene(trained, scene, MapsConfig(window=128, overlap=32))], 1
     )
@@ -107,7 +108,7 @@ def test_a_small_scene_is_one_piece_and_any_size_works(tmp_path, scaling, size):
 def draw(tmp_path, scaling, scene, classes=CLASSES, **changes):
     _, model, _, compute = configs()
     torch.manual_seed(0)
-    network = build_network("mssnet", "corrected", 3, 1, 3, model)
+    network = build_network("mssnet", "corrected", BANDS, 3, model)
     trained_with(network, scaling).write(tmp_path / "weights.safetensors", {})
     config = MapsConfig(**{"window": 64, "overlap": 16, "test_time": "all", **changes})
     map_scenes(
@@ -194,7 +195,7 @@ def test_a_network_of_other_bands_or_classes_is_named(tmp_path, network, told):
         sar=SensorConfig(bands=[f"b{i}" for i in range(sar)], kind="backscatter"),
     )
     bands = [tuple(Band(f"b{i}", 0.0, 1.0, 0.5, 0.2) for i in range(count)) for count in (optical, sar)]
-    built = build_network("mssnet", "corrected", optical, sar, len(classes), model)
+    built = build_network("mssnet", "corrected", {"optical": optical, "sar": sar}, len(classes), model)
     weights = tmp_path / "elsewhere.safetensors"
     Trained(built, RUN, model, sensors, classes, Normalisation(*bands, 1.5, 1), {}).write(weights, {})
     scene = write_scene(tmp_path, 64, 64)

@@ -44,7 +44,7 @@ def write_weights(path, world, network=QUICK, variant="baseline"):
     _, model, sensors, _ = configs()
     model = model.model_copy(update={"texture_windows": (3,)})
     torch.manual_seed(1)
-    built = build_network(network, variant, 3, 1, 3, model)
+    built = build_network(network, variant, {"optical": 3, "sar": 1}, 3, model)
     for parameter in built.parameters():
         nn.init.normal_(parameter, std=0.3)
     run, scaling = (

@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
 ]
 GPU = "cuda"
+BANDS = {"optical": 3, "sar": 1}
 SHARED = PretrainConfig(steps=6, batch_size=4, crop_size=32, patch_size=8, patches=2, warmup_steps=1, log_every=1)
 METHODS = {
     "corrected": MethodConfig(),
@@ -70,7 +71,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(variant):
 def test_networks_say_what_they_say_on_the_cpu(network, variant):
     _, model, _, _ = configs()
     torch.manual_seed(0)
-    net = build_network(network, variant, 3, 1, 4, model, {}).double().eval()
+    net = build_network(network, variant, BANDS, 4, model).double().eval()
     images = torch.randn(2, 3, 45, 70, dtype=torch.float64), torch.randn(2, 1, 45, 70, dtype=torch.float64)
     with torch.no_grad():
         expected = net(*images)
@@ -86,7 +87,7 @@ def test_every_method_pre_trains(world, tmp_path, name, precision):
     assert np.isfinite(told["metrics"]["loss"])
     assert all(tensor.isfinite().all() for tensor in weights.values())
     method = build_method(METHODS[name])
-    assert {n.split(".")[0] for n in weights} <= {n for n, _ in method.network(3, 1, on_gpu()[0]).named_children()}
+    assert {n.split(".")[0] for n in weights} <= {n for n, _ in method.network(BANDS, on_gpu()[0]).named_children()}
 
 
 def test_a_killed_pre_training_goes_on(world, tmp_path, monkeypatch):

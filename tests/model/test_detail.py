@@ -5,6 +5,7 @@ from tmcnet.model.deeplab import Detail
 from tmcnet.model.networks import build_network
 
 SMALL = {"width": 8, "aspp_channels": 16, "decoder_channels": 16}
+BANDS = {"optical": 4, "sar": 2}
 
 
 def test_training_begins_from_the_logits_of_the_decoder():
@@ -15,8 +16,8 @@ def test_training_begins_from_the_logits_of_the_decoder():
 
 
 def test_without_channels_nothing_is_built_and_nothing_added():
-    with_branch = build_network("mssnet", "corrected", 4, 2, 5, ModelConfig(**SMALL))
-    without = build_network("mssnet", "corrected", 4, 2, 5, ModelConfig(**SMALL, detail_channels=0))
+    with_branch = build_network("mssnet", "corrected", BANDS, 5, ModelConfig(**SMALL))
+    without = build_network("mssnet", "corrected", BANDS, 5, ModelConfig(**SMALL, detail_channels=0))
     assert not any(name.startswith("detail.") for name in without.state_dict())
     names = set(with_branch.state_dict()) - set(without.state_dict())
     assert names and all(name.startswith("detail.") for name in names)
@@ -24,5 +25,5 @@ def test_without_channels_nothing_is_built_and_nothing_added():
 
 
 def test_the_published_network_has_no_such_branch():
-    network = build_network("mssnet", "reference", 4, 2, 5, ModelConfig(**SMALL))
+    network = build_network("mssnet", "reference", BANDS, 5, ModelConfig(**SMALL))
     assert not any(name.startswith("detail.") for name in network.state_dict())

@@ -88,7 +88,7 @@ def test_attention_reads_the_other_sensor():
 
 def test_local_fusion_starts_as_the_mean_and_learns():
     torch.manual_seed(0)
-    fusion = LocalFusion(16, 8)
+    fusion = LocalFusion(16, 8, ["optical", "sar"])
     optical, sar = torch.rand(2, 2, 16, 6, 6)
     assert torch.allclose(fusion(optical, sar), (optical + sar) / 2)
     fusion(optical, sar).pow(2).sum().backward()
@@ -105,4 +105,4 @@ def test_local_fusion_is_far_smaller_than_the_full_block():
         return sum(p.numel() for p in module.parameters())
 
     full = count(FeatureRectify(512)) + count(FeatureFusion(512))
-    assert count(LocalFusion(512, 64)) < full / 20
+    assert count(LocalFusion(512, 64, ["optical", "sar"])) < full / 20

@@ -11,6 +11,7 @@ from tmcnet.model.initial import common_name, for_bands, load_initial_weights
 from tmcnet.model.tmcnet import TMCNet
 
 SIZES = {"width": 8, "aspp_channels": 16, "decoder_channels": 16, "embedding": 8}
+BANDS = {"optical": 3, "sar": 1}
 
 
 def resnet(name="resnet18", bands=3, seed=1):
@@ -55,7 +56,7 @@ def test_every_tensor_has_its_common_name(name, stride):
 def test_every_encoder_takes_them_over(tmp_path, name):
     given = resnet(name)
     save_file(given, tmp_path / "resnet.safetensors")
-    network = TMCNet(3, 1, ModelConfig(backbone=name, **SIZES), MethodConfig())
+    network = TMCNet(BANDS, ModelConfig(backbone=name, **SIZES), MethodConfig())
     aspp = network.aspp.fuse[0].weight.clone()
     load_initial_weights(network, tmp_path / "resnet.safetensors")
     for encoder in (network.backbone_optical, network.backbone_sar):
@@ -76,7 +77,7 @@ def test_a_grey_image_gives_the_same_whatever_the_number_of_bands():
 
 
 def test_what_does_not_fit_is_named(tmp_path):
-    network = TMCNet(3, 1, ModelConfig(**SIZES), MethodConfig())
+    network = TMCNet(BANDS, ModelConfig(**SIZES), MethodConfig())
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     save_file(resnet("resnet50"), tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=r"other\.safetensors: does not fit .* `layer1\.0\.conv1\.weight`"):

@@ -11,6 +11,9 @@ from tmcnet.model.weights import transfer
 
 SMALL = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
 PUBLISHED = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256)
+BANDS = {"optical": 4, "sar": 2}
+RGB_AND_VV = {"optical": 3, "sar": 1}
+PUBLISHED_BANDS = {"optical": 3, "sar": 3}
 NETWORKS = [
     ("mssnet", "reference"),
     ("mssnet", "corrected"),
@@ -28,7 +31,7 @@ def count(module):
 @pytest.mark.parametrize(("network", "variant"), NETWORKS)
 def test_any_size_and_band_count_and_nothing_unused(network, variant):
     torch.manual_seed(0)
-    module = build_network(network, variant, 4, 2, 5, SMALL)
+    module = build_network(network, variant, BANDS, 5, SMALL)
     optical, sar = torch.randn(2, 4, 45, 70), torch.randn(2, 2, 45, 70)
     for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
         nn.init.ones_(norm.weight)  # the bottleneck starts at zero, which would hide what lies before it
@@ -43,7 +46,7 @@ def test_reads_both_sensors():
     optical, sar = torch.randn(1, 3, 32, 32), torch.randn(1, 1, 32, 32)
     reads = {}
     for network, variant in NETWORKS:
-        module = build_network(network, variant, 3, 1, 2, SMALL).eval()
+        module = build_network(network, variant, RGB_AND_VV, 2, SMALL).eval()
         with torch.no_grad():
             logits = module(optical, sar)
             reads[network] = (
@@ -59,7 +62,7 @@ def test_reads_both_sensors():
 def test_far_pixels_matter_in_the_published_network_only(network, variant):
     """What a window shows far away must not change a place, or windows of a map would not fit together."""
     torch.manual_seed(0)
-    module = build_network(network, variant, 3, 1, 2, SMALL.model_copy(update={"dilations": (1, 1, 1)})).eval()
+    module = build_network(network, variant, RGB_AND_VV, 2, SMALL.model_copy(update={"dilations": (1, 1, 1)})).eval()
     for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
         nn.init.ones_(norm.weight)
     optical, sar = torch.randn(1, 3, 16, 700), torch.randn(1, 1, 16, 700)
@@ -75,8 +78,8 @@ def test_far_pixels_matter_in_the_published_network_only(network, variant):
 
 def test_reference_has_the_published_size():
     with torch.device("meta"):
-        reference = ReferenceMSSNet(3, 3, 8, PUBLISHED)
-        corrected = MSSNet(3, 3, 8, PUBLISHED)
+        reference = ReferenceMSSNet(PUBLISHED_BANDS, 8, PUBLISHED)
+        corrected = MSSNet(PUBLISHED_BANDS, 8, PUBLISHED)
     assert count(reference) == pytest.approx(210.9e6, abs=0.05e6)
     assert count(reference.fuse_high.rectify) == pytest.approx(109.1e6, abs=0.05e6)
     assert count(reference.fuse_high.fuse) == pytest.approx(58.7e6, abs=0.05e6)
@@ -85,7 +88,7 @@ def test_reference_has_the_published_size():
 
 def test_batch_norm_momentum_follows_the_variant():
     for variant, momentum in (("reference", 0.9), ("corrected", 0.1)):
-        module = build_network("mssnet", variant, 3, 1, 2, SMALL)
+        module = build_network("mssnet", variant, RGB_AND_VV, 2, SMALL)
         found = {m.momentum for m in module.modules() if isinstance(m, nn.BatchNorm2d)}
         assert found == {momentum}
 
@@ -98,7 +101,7 @@ def test_repeated_bands():
 def test_early_fusion_takes_both_stems():
     optical, sar = torch.randn(8, 3, 7, 7), torch.randn(8, 1, 7, 7)
     state = {"backbone_optical.stem.0.weight": optical, "backbone_sar.stem.0.weight": sar}
-    module = build_network("early_fusion", "baseline", 3, 1, 2, SMALL)
+    module = build_network("early_fusion", "baseline", RGB_AND_VV, 2, SMALL)
     name = "backbone_optical.stem.0.weight"
     assert stack_stems(state)[name].shape == module.state_dict()[name].shape
     assert torch.equal(stack_stems(state)[name][:, 3:], sar)
@@ -107,9 +110,9 @@ def test_early_fusion_takes_both_stems():
 @pytest.mark.parametrize(("network", "variant"), NETWORKS)
 def test_pre_trained_weights_fit(network, variant):
     method = MethodConfig(variant="reference" if variant == "reference" else "corrected")
-    state = TMCNet(4, 2, SMALL, method).state_dict()
+    state = TMCNet(BANDS, SMALL, method).state_dict()
     state = stack_stems(state) if network == "early_fusion" else state
-    module = build_network(network, variant, 4, 2, 5, SMALL)
+    module = build_network(network, variant, BANDS, 5, SMALL)
     skipped = transfer(module, state, "all").skipped
     absent = ("backbone_optical.",) if network == "sar_only" else ("backbone_sar.",)
     without = () if network == "late_fusion" or (network, variant) == ("mssnet", "corrected") else absent
@@ -121,4 +124,4 @@ def test_pre_trained_weights_fit(network, variant):
 
 def test_unknown_network_is_named():
     with pytest.raises(InputError, match="unet"):
-        build_network("unet", "baseline", 3, 1, 2, SMALL)
+        build_network("unet", "baseline", RGB_AND_VV, 2, SMALL)

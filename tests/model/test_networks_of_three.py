@@ -12,7 +12,6 @@ from tmcnet.model.weights import transfer
 
 SMALL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8)
 BANDS = {"optical": 3, "sar": 2, "dem": 1, "l_band": 2}
-FURTHER = {"dem": 1, "l_band": 2}
 FUSING = [
     ("mssnet", "corrected"),
     ("mssnet", "reference"),
@@ -22,9 +21,9 @@ FUSING = [
 NETWORKS = [*FUSING, ("dem_only", "baseline"), ("l_band_only", "baseline"), ("sar_only", "baseline")]
 
 
-def build(network, variant, further=FURTHER):
+def build(network, variant):
     torch.manual_seed(0)
-    return build_network(network, variant, 3, 2, 5, SMALL, further)
+    return build_network(network, variant, BANDS, 5, SMALL)
 
 
 def images(seed=0, size=48):
@@ -55,21 +54,14 @@ def test_an_unknown_modality_is_named():
 
 def test_fusion_starts_as_the_mean_of_all_modalities():
     maps = torch.rand(3, 2, 16, 6, 6)
-    fusion = LocalFusion(16, 8, further=["dem"])
+    fusion = LocalFusion(16, 8, ["optical", "sar", "dem"])
     torch.testing.assert_close(fusion(*maps), maps.mean(0))
-
-
-@pytest.mark.parametrize(("network", "variant"), FUSING)
-def test_without_further_modalities_weights_have_the_names_and_values_of_two(network, variant):
-    two, none = build(network, variant, None).state_dict(), build(network, variant, {}).state_dict()
-    assert list(two) == list(none) and all(torch.equal(two[name], none[name]) for name in two)
-    assert not any("dem" in name for name in two)
 
 
 @pytest.mark.parametrize(("network", "variant"), NETWORKS)
 def test_encoders_of_all_modalities_are_taken_over(network, variant):
     method = MethodConfig(variant="reference" if variant == "reference" else "corrected")
-    state = TMCNet(3, 2, SMALL, method, FURTHER).state_dict()
+    state = TMCNet(BANDS, SMALL, method).state_dict()
     module = build(network, variant)
     if network == "early_fusion":
         state = stack_stems(state, module.modalities)
@@ -83,7 +75,7 @@ def test_encoders_of_all_modalities_are_taken_over(network, variant):
 
 
 def test_a_stacked_encoder_is_shared_out_and_one_alone_serves_early_fusion():
-    stacked = StackedNetwork(3, 2, SMALL, MethodConfig(method="simclr"), FURTHER).state_dict()
+    stacked = StackedNetwork(BANDS, SMALL, MethodConfig(method="simclr")).state_dict()
     stem = stacked["backbone_stacked.stem.0.weight"]
     shared = split_stem(stacked, BANDS)
     assert torch.equal(shared["backbone_dem.stem.0.weight"], stem[:, 5:6])
@@ -91,13 +83,13 @@ def test_a_stacked_encoder_is_shared_out_and_one_alone_serves_early_fusion():
     module = build("mssnet", "corrected")
     loaded = transfer(module, shared, "backbone").loaded
     assert {name.split(".")[0] for name in loaded} == {f"backbone_{name}" for name in BANDS}
-    alone = TMCNet(3, 2, SMALL, MethodConfig(modality="dem"), FURTHER)
+    alone = TMCNet(BANDS, SMALL, MethodConfig(modality="dem"))
     assert alone.inputs == ("dem",)
     assert "backbone_optical.stem.0.weight" in stack_stems(alone.state_dict(), list(BANDS))
 
 
 def test_encoders_of_two_modalities_start_networks_of_three():
-    state = TMCNet(3, 2, SMALL, MethodConfig()).state_dict()
+    state = TMCNet({"optical": 3, "sar": 2}, SMALL, MethodConfig()).state_dict()
     module = build("late_fusion", "baseline")
     loaded = transfer(module, state, "backbone").loaded
     assert {name.split(".")[0] for name in loaded} == {"backbone_optical", "backbone_sar"}

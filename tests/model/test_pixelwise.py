@@ -17,7 +17,7 @@ from tmcnet.model.texture import PixelFeatures
 from tmcnet.train.pixelwise import _binned, _edges, _trees
 
 MODEL = ModelConfig(texture_windows=(3,))
-BANDS = 2, 2  # so 12 features
+BANDS = {"optical": 2, "sar": 2}  # so 12 features
 
 
 def slow_features(images, windows, row, column):
@@ -72,7 +72,7 @@ def fitted(classes, rounds=12):
 
 
 def boosting(state, classes):
-    network = PixelBoosting(*BANDS, classes, MODEL)
+    network = PixelBoosting(BANDS, classes, MODEL)
     network.load_state_dict(state)
     return network
 
@@ -134,7 +134,7 @@ def test_trees_of_any_size_come_back_from_a_file(tmp_path):
 def test_logistic_regression_comes_back_from_a_file(tmp_path):
     _, _, values, truth = fitted(3)
     model = LogisticRegression(max_iter=500).fit((values - 0.5) / 2, truth)
-    network = build_network("pixel_logistic", "baseline", *BANDS, 3, MODEL)
+    network = build_network("pixel_logistic", "baseline", BANDS, 3, MODEL)
     assert isinstance(network, PixelLogistic)
     state = {"weight": model.coef_, "bias": model.intercept_, "mean": np.full(12, 0.5), "scale": np.full(12, 2.0)}
     network.load_state_dict({name: torch.from_numpy(value).float() for name, value in state.items()})

@@ -13,6 +13,7 @@ from tmcnet.model.tmcnet import TMCNet
 from tmcnet.model.weights import read_weights, transfer
 
 SIZES = ModelConfig(backbone="resnet50", width=8, aspp_channels=16, decoder_channels=16, embedding=8)
+BANDS = {"optical": 3, "sar": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +21,9 @@ def _small(monkeypatch):
     monkeypatch.setattr(published, "_SIZES", SIZES)
 
 
-def checkpoint(common=True, prefix="", bands=(3, 2)):
+def checkpoint(common=True, prefix=""):
     """The network, and its tensors as the published code might name them, with what it never uses."""
-    network = TMCNet(*bands, SIZES, MethodConfig(variant="reference"))
+    network = TMCNet(BANDS, SIZES, MethodConfig(variant="reference"))
     for tensor in network.state_dict().values():
         tensor.copy_(torch.rand_like(tensor) if tensor.is_floating_point() else tensor)
     theirs = {own: name for name, own in MODULES.items()}
@@ -72,7 +73,7 @@ def test_fine_tuning_can_start_from_it(tmp_path):
     found, header = read_weights(tmp_path / "best.pth")
     assert header["kind"] == "encoder"
     for variant in ("reference", "corrected"):
-        target = build_network("mssnet", variant, 3, 2, 5, SIZES)
+        target = build_network("mssnet", variant, BANDS, 5, SIZES)
         done = transfer(target, found, "all")
         encoders = [n for n in target.state_dict() if n.startswith("backbone_") and "sar" not in n]
         assert set(encoders) <= set(done.loaded)

@@ -10,6 +10,7 @@ from tmcnet.model.heads import GlobalHead, patch_means
 from tmcnet.model.tmcnet import TMCNet
 
 TINY = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8)
+BANDS = {"optical": 4, "sar": 2}
 
 
 def batch(n=3, size=64, patches=2):
@@ -26,7 +27,9 @@ def count(module):
 def test_published_parameter_counts():
     """reference_spec.md: 140,706,784 in all, of which two unused convolutions."""
     with torch.device("meta"):
-        network = TMCNet(3, 3, ModelConfig(backbone="resnet50"), MethodConfig(variant="reference"))
+        network = TMCNet(
+            {"optical": 3, "sar": 3}, ModelConfig(backbone="resnet50"), MethodConfig(variant="reference")
+        )
     unused = 9 * 4096 * 2048 + 2048 + 9 * 512 * 256 + 256
     assert count(network) == 140_706_784 - unused
     assert count(network.backbone_optical) == 23_508_032
@@ -36,7 +39,7 @@ def test_published_parameter_counts():
 
 @pytest.mark.parametrize("variant", ["reference", "corrected"])
 def test_embeddings_and_gradients_reach_everything(variant):
-    network = TMCNet(4, 2, TINY, MethodConfig(variant=variant))
+    network = TMCNet(BANDS, TINY, MethodConfig(variant=variant))
     found = network(*batch())
     assert [x.shape for x in found.whole] == [(3, 8)] * 4
     assert [x.shape for x in found.patches] == [(6, 8)] * 4
@@ -47,7 +50,7 @@ def test_embeddings_and_gradients_reach_everything(variant):
 
 @pytest.mark.parametrize(("weight", "absent"), [(0.0, {"global_head"}), (1.0, {"decoder", "local_head"})])
 def test_a_dropped_term_is_neither_built_nor_computed(weight, absent):
-    network = TMCNet(4, 2, TINY, MethodConfig(lambda_global=weight))
+    network = TMCNet(BANDS, TINY, MethodConfig(lambda_global=weight))
     assert not absent & {name for name, _ in network.named_children() if getattr(network, name) is not None}
     found = network(*batch())
     assert (found.whole is None) == (weight == 0)
@@ -60,7 +63,7 @@ def test_a_dropped_term_is_neither_built_nor_computed(weight, absent):
 def test_dropout_spares_the_statistics_in_corrected_only():
     torch.manual_seed(0)
     for variant, steady in (("corrected", True), ("reference", False)):
-        network = TMCNet(4, 2, TINY, MethodConfig(variant=variant))
+        network = TMCNet(BANDS, TINY, MethodConfig(variant=variant))
         first, second = network(*batch()), network(*batch())
         assert torch.allclose(first.whole[0], second.whole[0]) == steady
         assert not torch.allclose(first.patches[0], second.patches[0])
@@ -70,7 +73,7 @@ def test_dropout_spares_the_statistics_in_corrected_only():
 @pytest.mark.parametrize("early", [True, False])
 def test_where_dropout_acts_is_a_key(variant, early):
     torch.manual_seed(0)
-    network = TMCNet(4, 2, TINY, MethodConfig(variant=variant, dropout_before_statistics=early))
+    network = TMCNet(BANDS, TINY, MethodConfig(variant=variant, dropout_before_statistics=early))
     shares = [m.p for m in network.modules() if isinstance(m, nn.Dropout) and m.p > 0]
     assert shares == [0.5]
     first, second = network(*batch()), network(*batch())
@@ -81,8 +84,8 @@ def test_where_dropout_acts_is_a_key(variant, early):
 @pytest.mark.parametrize(("modality", "bands"), [("optical", 4), ("sar", 2)])
 def test_one_sensor_is_embedded_as_it_is_beside_the_other(modality, bands):
     """The encoder of a sensor has the same names and shapes, so that its weights fit the same networks."""
-    both = TMCNet(4, 2, TINY, MethodConfig())
-    alone = TMCNet(4, 2, TINY, MethodConfig(modality=modality))
+    both = TMCNet(BANDS, TINY, MethodConfig())
+    alone = TMCNet(BANDS, TINY, MethodConfig(modality=modality))
     shapes = {name: t.shape for name, t in alone.state_dict().items()}
     assert shapes == {n: t.shape for n, t in both.state_dict().items() if n in shapes}
     assert alone.encoder(modality).stem[0].in_channels == bands

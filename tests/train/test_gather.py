@@ -21,7 +21,7 @@ MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8,
 
 def network():
     torch.manual_seed(0)
-    return TMCNet(3, 1, MODEL, MethodConfig(dropout_before_statistics=True)).double()
+    return TMCNet({"optical": 3, "sar": 1}, MODEL, MethodConfig(dropout_before_statistics=True)).double()
 
 
 def views():

@@ -128,7 +128,7 @@ class Unlabelled(StepModule):
 def train(root, state, probed=True):
     _, model, _, compute = configs()
     torch.manual_seed(0)
-    network = TMCNet(3, 1, model, MethodConfig(lambda_global=1))
+    network = TMCNet({"optical": 3, "sar": 1}, model, MethodConfig(lambda_global=1))
     labelled, validation = parts(root)
 
     def build(step):

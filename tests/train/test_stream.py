@@ -12,6 +12,8 @@ from tmcnet.train.health import effective_rank, health, retrieval
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser, parameter_groups, rate_factor
 from tmcnet.train.stream import indices_of_step, step_loader
 
+SENSORS = "optical", "sar"
+
 
 def test_every_item_comes_once_an_epoch():
     n, size = 12, 5
@@ -58,7 +60,9 @@ def test_norms_and_biases_are_not_decayed_and_encoders_have_their_rate():
 @pytest.mark.parametrize("name", ["mssnet", "early_fusion"])
 @pytest.mark.parametrize("variant", ["reference", "corrected"])
 def test_only_weights_of_convolutions_and_linear_layers_are_decayed(name, variant):
-    network = build_network(name, variant, 3, 1, 2, ModelConfig(width=8, aspp_channels=16, decoder_channels=16))
+    network = build_network(
+        name, variant, {"optical": 3, "sar": 1}, 2, ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
+    )
     plan = OptimiserPlan(steps=5, learning_rate=0.1, warmup_steps=0, weight_decay=0.3)
     decayed = [p for g in parameter_groups(network, plan) if g["weight_decay"] for p in g["params"]]
     weights = [m.weight for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
@@ -67,7 +71,7 @@ def test_only_weights_of_convolutions_and_linear_layers_are_decayed(name, varian
 
 def test_health_tells_a_good_embedding_from_a_collapsed_one():
     places = torch.eye(8)
-    good = health((places, places, places, places))
+    good = health((places, places, places, places), SENSORS)
     assert good["alignment"] == pytest.approx(0, abs=1e-6)
     assert good["retrieval_optical_to_sar"] == good["retrieval_sar_to_optical"] == 1
     assert good["retrieval_optical"] == good["retrieval_sar"] == 1
@@ -77,7 +81,7 @@ def test_health_tells_a_good_embedding_from_a_collapsed_one():
     assert good["hardest_negative_similarity"] == pytest.approx(0, abs=1e-6)
     assert good["uniformity"] == pytest.approx(-4, abs=1e-3)
     same = torch.ones(8, 8)
-    collapsed = health((same, same, same, same))
+    collapsed = health((same, same, same, same), SENSORS)
     assert collapsed["uniformity"] == pytest.approx(0, abs=1e-3)
     assert collapsed["retrieval_optical"] == pytest.approx(1 / 8)
     assert collapsed["effective_rank_sar"] == pytest.approx(1, abs=1e-3)
@@ -87,7 +91,7 @@ def test_health_tells_a_good_embedding_from_a_collapsed_one():
 
 def test_health_of_random_embeddings_is_that_of_chance():
     generator = torch.Generator().manual_seed(0)
-    found = health(tuple(torch.randn(4, 400, 64, generator=generator)))
+    found = health(tuple(torch.randn(4, 400, 64, generator=generator)), SENSORS)
     assert abs(found["positive_similarity"]) < 0.02
     assert 0.3 < found["hardest_negative_similarity"] < 0.5
     assert all(value < 0.02 for name, value in found.items() if name.startswith("retrieval"))
@@ -98,7 +102,7 @@ def test_health_sees_that_one_sensor_collapsed_and_that_the_other_finds_nothing_
     generator = torch.Generator().manual_seed(0)
     places = torch.randn(50, 16, generator=generator)
     dull = torch.ones(50, 16)
-    found = health((places, places, dull, dull))
+    found = health((places, places, dull, dull), SENSORS)
     assert found["effective_rank_optical"] > 12
     assert found["effective_rank_sar"] == pytest.approx(1, abs=1e-3)
     assert found["retrieval_optical"] == 1
@@ -109,7 +113,7 @@ def test_the_two_ways_of_retrieval_between_sensors_differ():
     # Both SAR images lie nearest to their own optical one; one SAR image attracts both optical images.
     optical = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
     sar = torch.tensor([[0.95, 0.3], [-0.6, 0.8]])
-    found = health((optical, optical, sar, sar))
+    found = health((optical, optical, sar, sar), SENSORS)
     assert found["retrieval_sar_to_optical"] == 1
     assert found["retrieval_optical_to_sar"] == 0.5
 

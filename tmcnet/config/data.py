@@ -172,9 +172,9 @@ class SensorsConfig(WithFurther):
         return {"optical": self.optical, "sar": self.sar, **self.further}
 
     @property
-    def further_bands(self) -> dict[str, int]:
-        """Number of bands of each further modality."""
-        return {name: len(sensor.bands) for name, sensor in self.further.items()}
+    def band_counts(self) -> dict[str, int]:
+        """Number of bands of each modality by name, in the order of `modalities`."""
+        return {name: len(sensor.bands) for name, sensor in self.modalities.items()}
 
     @model_validator(mode="after")
     def _speckle_is_of_the_second_sensor(self) -> SensorsConfig:

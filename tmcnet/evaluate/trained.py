@@ -72,9 +72,7 @@ class Trained:
             sensors = SensorsConfig.model_validate(header["config"]["sensors"])
             classes = ClassTable.of((c["name"], c["color"]) for c in header["classes"])
             normalisation = Normalisation.from_dict(header["normalisation"])
-            bands = len(sensors.optical.bands), len(sensors.sar.bands)
-            further = sensors.further_bands
-            network = build_network(run.network, run.variant, *bands, len(classes), model, further)
+            network = build_network(run.network, run.variant, sensors.band_counts, len(classes), model)
             network.load_state_dict(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             what = f"its header does not describe its tensors ({str(error).splitlines()[0]})"

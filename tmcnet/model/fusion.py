@@ -144,15 +144,15 @@ class LocalFusion(nn.Module):
     Args:
         channels: C of the N x C x H x W maps.
         inner: Channels of the bottleneck.
+        modalities: Names of the modalities, in the order in which their maps come.
         batch_norm_momentum: Momentum of the batch norms, in the PyTorch sense.
-        further: Names of the further modalities, whose maps come after the optical and the SAR map.
     """
 
     def __init__(
-        self, channels: int, inner: int, batch_norm_momentum: float = 0.1, further: Sequence[str] = ()
+        self, channels: int, inner: int, modalities: Sequence[str], batch_norm_momentum: float = 0.1
     ) -> None:
         super().__init__()
-        self.modalities = ("optical", "sar", *further)
+        self.modalities = tuple(modalities)
         for name in self.modalities:
             self.add_module(f"narrow_{name}", conv_norm_relu(channels, inner, 1, batch_norm_momentum))
         stacked = len(self.modalities) * inner

@@ -62,35 +62,28 @@ class MSSNet(_Head):
     Nothing in it looks at a window as a whole, so that a place gets the same class in whatever window it is seen.
 
     Args:
-        optical_bands: Bands of the optical image.
-        sar_bands: Bands of the SAR image.
+        bands: Bands of each modality by name, in the order in which their images come.
         classes: K.
         config: Sizes.
         batch_norm_momentum: Momentum in torch's sense.
-        further: Bands of each further modality by name.
     """
 
     def __init__(
         self,
-        optical_bands: int,
-        sar_bands: int,
+        bands: Mapping[str, int],
         classes: int,
         config: ModelConfig,
         batch_norm_momentum: float = 0.1,
-        further: Mapping[str, int] | None = None,
     ) -> None:
-        encoder = Backbone(optical_bands, config, batch_norm_momentum)
+        encoder = Backbone(bands["optical"], config, batch_norm_momentum)
         super().__init__(encoder, classes, config, batch_norm_momentum, config.dropout, published=False)
-        beside = {"sar": sar_bands, **(further or {})}
-        self.modalities = ("optical", *beside)
+        self.modalities = tuple(bands)
         self.backbone_optical = encoder
-        for name, bands in beside.items():
-            self.add_module(f"backbone_{name}", Backbone(bands, config, batch_norm_momentum))
-        self.detail = Detail(optical_bands + sum(beside.values()), classes, config, batch_norm_momentum)
+        for name in self.modalities[1:]:
+            self.add_module(f"backbone_{name}", Backbone(bands[name], config, batch_norm_momentum))
+        self.detail = Detail(sum(bands.values()), classes, config, batch_norm_momentum)
         self.fuse_high, self.fuse_low = (
-            LocalFusion(
-                channels, max(channels // BOTTLENECK, _FEWEST_CHANNELS), batch_norm_momentum, self.modalities[2:]
-            )
+            LocalFusion(channels, max(channels // BOTTLENECK, _FEWEST_CHANNELS), self.modalities, batch_norm_momentum)
             for channels in (encoder.high_channels, encoder.low_channels)
         )
 
@@ -127,31 +120,27 @@ class ReferenceMSSNet(_Head):
     after the other to what was fused before them, in the place of SAR and by modules of their own.
 
     Args:
-        optical_bands: Bands of the optical image.
-        sar_bands: Bands of the SAR image.
+        bands: Bands of each modality by name, in the order in which their images come.
         classes: K.
         config: Sizes.
         batch_norm_momentum: Momentum in torch's sense; 0.9 as published.
-        further: Bands of each further modality by name.
     """
 
     def __init__(
         self,
-        optical_bands: int,
-        sar_bands: int,
+        bands: Mapping[str, int],
         classes: int,
         config: ModelConfig,
         batch_norm_momentum: float = 0.9,
-        further: Mapping[str, int] | None = None,
     ) -> None:
-        bands = max(optical_bands, sar_bands, *(further or {}).values())
-        encoder = Backbone(bands, config, batch_norm_momentum, padding="zeros")
+        most = max(bands.values())
+        encoder = Backbone(most, config, batch_norm_momentum, padding="zeros")
         super().__init__(encoder, classes, config, batch_norm_momentum, PUBLISHED_DROPOUT, published=True)
-        self.bands = bands
+        self.bands = most
         self.backbone_optical = encoder
         self.fuse_high = _PublishedFusion(encoder.high_channels)
         self.fuse_low = _PublishedFusion(encoder.low_channels)
-        self.endings = ("", *(f"_{name}" for name in further or {}))
+        self.endings = ("", *(f"_{name}" for name in list(bands)[2:]))
         for ending in self.endings[1:]:
             self.add_module(f"fuse_high{ending}", _PublishedFusion(encoder.high_channels))
             self.add_module(f"fuse_low{ending}", _PublishedFusion(encoder.low_channels))

@@ -98,11 +98,9 @@ class OneModality(_Plain):
 def build_network(
     network: str,
     variant: str,
-    optical_bands: int,
-    sar_bands: int,
+    bands: Mapping[str, int],
     classes: int,
     model: ModelConfig,
-    further: Mapping[str, int] | None = None,
 ) -> nn.Module:
     """Build a segmentation network with random weights, or an empty pixel-wise baseline.
 
@@ -110,34 +108,30 @@ def build_network(
         network: `mssnet`, `early_fusion`, `late_fusion`, `optical_only`, `sar_only` and likewise of each further
             modality, `pixel_logistic` or `pixel_boosting`.
         variant: `reference` or `corrected` for `mssnet`; the others have one variant.
-        optical_bands: Bands of the optical image.
-        sar_bands: Bands of the SAR image.
+        bands: Bands of each modality by name in the order in which images come: optical, SAR, then further ones.
         classes: Number of classes K.
         model: Sizes.
-        further: Bands of each further modality by name, in the order in which their images come.
 
     Returns:
-        A module that maps N x C x H x W images, optical, SAR and those of the further modalities, to logits
-        N x K x H x W.
+        A module that maps N x C x H x W images of the modalities to logits N x K x H x W.
 
     Raises:
         InputError: If there is no such network or variant.
     """
-    bands = {"optical": optical_bands, "sar": sar_bands, **(further or {})}
     if network == "mssnet" and variant == "reference":
-        return ReferenceMSSNet(optical_bands, sar_bands, classes, model, further=further)
+        return ReferenceMSSNet(bands, classes, model)
     if network == "mssnet" and variant == "corrected":
-        return MSSNet(optical_bands, sar_bands, classes, model, further=further)
+        return MSSNet(bands, classes, model)
     if network == "early_fusion":
         return EarlyFusion(bands, classes, model)
     if network == "late_fusion":
         return LateFusion(bands, classes, model)
     if network == "pixel_logistic":
-        return PixelLogistic(optical_bands, sar_bands, classes, model, further)
+        return PixelLogistic(bands, classes, model)
     if network == "pixel_boosting":
-        return PixelBoosting(optical_bands, sar_bands, classes, model, further)
+        return PixelBoosting(bands, classes, model)
     modality = only_modality(network)
-    if modality in bands:
+    if modality is not None and modality in bands:
         return OneModality(modality, bands, classes, model)
     single = ", ".join(f"{name}{ONLY}" for name in bands)
     known = f"mssnet (reference, corrected), early_fusion, late_fusion, {single}, pixel_logistic, pixel_boosting"

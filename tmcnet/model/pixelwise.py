@@ -31,18 +31,14 @@ class Pixelwise(nn.Module, ABC):
     """A classifier of the features of each pixel.
 
     Args:
-        optical_bands: Bands of the optical image.
-        sar_bands: Bands of the SAR image.
+        bands: Bands of each modality by name.
         config: Sizes of the windows of the texture features.
-        further: Bands of each further modality by name.
     """
 
-    def __init__(
-        self, optical_bands: int, sar_bands: int, config: ModelConfig, further: Mapping[str, int] | None = None
-    ) -> None:
+    def __init__(self, bands: Mapping[str, int], config: ModelConfig) -> None:
         super().__init__()
         self.features = PixelFeatures(config.texture_windows)
-        self.inputs = self.features.count(optical_bands + sar_bands + sum((further or {}).values()))
+        self.inputs = self.features.count(sum(bands.values()))
 
     def forward(self, *images: Tensor) -> Tensor:
         """Logits N x K x H x W of N x C x H x W images of the modalities: optical, SAR, then further ones."""
@@ -65,25 +61,16 @@ class PixelLogistic(Pixelwise):
     """Logistic regression on standardised features. All weights are 0 until they are loaded.
 
     Args:
-        optical_bands: Bands of the optical image.
-        sar_bands: Bands of the SAR image.
+        bands: Bands of each modality by name.
         classes: K.
         config: Sizes of the windows of the texture features.
-        further: Bands of each further modality by name.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        optical_bands: int,
-        sar_bands: int,
-        classes: int,
-        config: ModelConfig,
-        further: Mapping[str, int] | None = None,
-    ) -> None:
-        super().__init__(optical_bands, sar_bands, config, further)
+    def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
+        super().__init__(bands, config)
         self.weight = nn.Parameter(torch.zeros(classes, self.inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
         self.register_buffer("mean", torch.zeros(self.inputs))
@@ -105,11 +92,9 @@ class PixelBoosting(Pixelwise):
     holds a mask of pixels for each of its nodes. Conditions shared by several nodes are tested once.
 
     Args:
-        optical_bands: Bands of the optical image.
-        sar_bands: Bands of the SAR image.
+        bands: Bands of each modality by name.
         classes: K.
         config: Sizes of the windows of the texture features.
-        further: Bands of each further modality by name.
     """
 
     threshold: Tensor
@@ -126,15 +111,8 @@ class PixelBoosting(Pixelwise):
     leaf: Tensor
     leaf_value: Tensor
 
-    def __init__(
-        self,
-        optical_bands: int,
-        sar_bands: int,
-        classes: int,
-        config: ModelConfig,
-        further: Mapping[str, int] | None = None,
-    ) -> None:
-        super().__init__(optical_bands, sar_bands, config, further)
+    def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
+        super().__init__(bands, config)
         self.base = nn.Parameter(torch.zeros(classes), requires_grad=False)
         for name in ("threshold", "value"):
             self.register_parameter(name, nn.Parameter(torch.zeros(0), requires_grad=False))

@@ -89,9 +89,9 @@ def _module(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def _target(modules: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The published network with as many bands as the file has, without memory for its weights."""
-    optical, sar = (_bands(modules[name]) for name in ("backbone", "backbone_sar"))
+    bands = {"optical": _bands(modules["backbone"]), "sar": _bands(modules["backbone_sar"])}
     with torch.device("meta"):
-        return TMCNet(optical, sar, _SIZES, MethodConfig(variant="reference")).state_dict()
+        return TMCNet(bands, _SIZES, MethodConfig(variant="reference")).state_dict()
 
 
 def _bands(backbone: Mapping[str, Tensor]) -> int:

@@ -78,11 +78,11 @@ class EmbeddingNetwork(nn.Module):
         """What each encoder is shown of the N x C x H x W images: optical, SAR, then those of further modalities."""
         raise NotImplementedError
 
-    def features(self, optical: Tensor, sar: Tensor, *further: Tensor) -> Tensor:
+    def features(self, *images: Tensor) -> Tensor:
         """The shared encoder's maps of all inputs, N x (inputs * aspp_channels) x h x w, at the output stride."""
-        images = self.images(optical, sar, *further)
-        encoded: Tensor = self.aspp(torch.cat([self.encoder(name)(image)[0] for name, image in images.items()]))
-        return torch.cat(encoded.chunk(len(images)), dim=1)
+        inputs = self.images(*images)
+        encoded: Tensor = self.aspp(torch.cat([self.encoder(name)(image)[0] for name, image in inputs.items()]))
+        return torch.cat(encoded.chunk(len(inputs)), dim=1)
 
     def forward(
         self, optical: Pair, sar: Pair, corners: Pair, patch_size: int, further: Sequence[Pair] = ()
@@ -117,22 +117,12 @@ class TMCNet(EmbeddingNetwork):
     """An encoder for each modality, or for the one that `modality` names.
 
     Args:
-        optical_bands: Bands of the optical image.
-        sar_bands: Bands of the SAR image.
+        bands: Bands of each modality by name.
         model: Sizes.
         method: As of `EmbeddingNetwork`, and `modality`.
-        further: Bands of each further modality by name.
     """
 
-    def __init__(
-        self,
-        optical_bands: int,
-        sar_bands: int,
-        model: ModelConfig,
-        method: MethodConfig,
-        further: Mapping[str, int] | None = None,
-    ) -> None:
-        bands = {"optical": optical_bands, "sar": sar_bands, **(further or {})}
+    def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
         self.modalities = tuple(bands)
         super().__init__({n: b for n, b in bands.items() if method.modality in (n, "both")}, model, method)
 
@@ -146,23 +136,13 @@ class StackedNetwork(EmbeddingNetwork):
     """One encoder of the bands of all modalities, optical first, then SAR.
 
     Args:
-        optical_bands: Bands of the optical image.
-        sar_bands: Bands of the SAR image.
+        bands: Bands of each modality by name.
         model: Sizes.
         method: As of `EmbeddingNetwork`.
-        further: Bands of each further modality by name.
     """
 
-    def __init__(
-        self,
-        optical_bands: int,
-        sar_bands: int,
-        model: ModelConfig,
-        method: MethodConfig,
-        further: Mapping[str, int] | None = None,
-    ) -> None:
-        bands = optical_bands + sar_bands + sum((further or {}).values())
-        super().__init__({"stacked": bands}, model, method)
+    def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
+        super().__init__({"stacked": sum(bands.values())}, model, method)
 
     def images(self, *images: Tensor) -> dict[str, Tensor]:
         """The stacked bands for the one encoder."""

@@ -12,6 +12,7 @@ from tmcnet.dataset.views import ViewBatch, ViewMaker
 from tmcnet.model.tmcnet import EmbeddingNetwork, Embeddings
 from tmcnet.seeding import generator
 from tmcnet.train.gather import gather_rows
+from tmcnet.train.health import health
 from tmcnet.train.loop import StepModule
 from tmcnet.train.methods import PretrainingMethod
 from tmcnet.train.optimise import OptimiserPlan
@@ -103,4 +104,4 @@ class PretrainModule(StepModule[ViewBatch]):
         if self.latest is None:
             return {}
         embeddings = self.latest.whole if self.latest.whole is not None else self.latest.patches
-        return {} if embeddings is None else self.method.health(embeddings, self.network.inputs[2:])
+        return {} if embeddings is None else health(embeddings, self.network.inputs)

@@ -213,8 +213,7 @@ def _build(run: Run, sensors: SensorsConfig, classes: int, model: ModelConfig, s
     """The network with initial weights that depend on the seed alone, so that starts are compared like with like."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        bands = len(sensors.optical.bands), len(sensors.sar.bands)
-        return build_network(run.network, run.variant, *bands, classes, model, sensors.further_bands)
+        return build_network(run.network, run.variant, sensors.band_counts, classes, model)
 
 
 def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts) -> Transfer:

@@ -56,23 +56,21 @@ def retrieval(queries: Tensor, places: Tensor) -> float:
     return float((nearest == torch.arange(len(queries), device=queries.device)).float().mean())
 
 
-def health(embeddings: tuple[Tensor, ...], further: Sequence[str] = ()) -> dict[str, float]:
+def health(embeddings: Sequence[Tensor], names: Sequence[str]) -> dict[str, float]:
     """Figures of one batch.
 
     Args:
-        embeddings: Optical view 1 and 2, SAR view 1 and 2, and views 1 and 2 of each further modality, each N x C, at
-            least two rows.
-        further: Names of the further modalities.
+        embeddings: Views 1 and 2 of each input of the network in turn, each N x C, at least two rows.
+        names: The inputs: `optical` and `sar`, one of them, all modalities, or `stacked` bands.
 
     Returns:
         Of the fused views `alignment`, `uniformity`, `effective_rank`, `positive_similarity` and
-        `hardest_negative_similarity`; of each modality alone `effective_rank_optical`, `effective_rank_sar` (view 1)
+        `hardest_negative_similarity`; of each input alone `effective_rank_optical`, `effective_rank_sar` (view 1)
         and so on, and the accuracy of finding the same place in the other view (`retrieval_optical`,
-        `retrieval_sar`); and that of finding it in another modality of view 1 (`retrieval_optical_to_sar`,
+        `retrieval_sar`); and that of finding it in another input of view 1 (`retrieval_optical_to_sar`,
         `retrieval_sar_to_optical`), which stays at 1/N unless the loss pulls the modalities together.
     """
     rows = [F.normalize(x.detach().float(), dim=1) for x in embeddings]
-    names = ("optical", "sar", *further)
     firsts, seconds = (dict(zip(names, rows[view::2], strict=True)) for view in (0, 1))
     first, second = (F.normalize(reduce(torch.add, view.values()), dim=1) for view in (firsts, seconds))
     return {

@@ -115,8 +115,7 @@ def _network(
     """A network with initial weights that depend on the seed and the file given; torch's generator is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        bands = len(sensors.optical.bands), len(sensors.sar.bands)
-        network = method.network(*bands, model, sensors.further_bands)
+        network = method.network(sensors.band_counts, model)
     if config.initial_weights is not None:
         load_initial_weights(network, Path(config.initial_weights))
     return network

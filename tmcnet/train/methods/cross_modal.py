@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import reduce
 from itertools import combinations
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import InfoNCE
 from tmcnet.model.tmcnet import EmbeddingNetwork, TMCNet
-from tmcnet.train.health import health
 from tmcnet.train.methods.base import PretrainingMethod, pairs
 
 
@@ -24,11 +23,9 @@ class CrossModal(PretrainingMethod):
         super().__init__(config)
         self.criterion = InfoNCE(config.temperature)
 
-    def network(
-        self, optical_bands: int, sar_bands: int, model: ModelConfig, further: Mapping[str, int] | None = None
-    ) -> EmbeddingNetwork:
+    def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
         """An encoder for each modality."""
-        return TMCNet(optical_bands, sar_bands, model, self.config, further)
+        return TMCNet(bands, model, self.config)
 
     def loss(
         self,
@@ -41,10 +38,6 @@ class CrossModal(PretrainingMethod):
         terms = [self.criterion(*view, groups=groups) for couple in couples for view in zip(*couple, strict=True)]
         value: Tensor = reduce(torch.add, terms) / len(terms)
         return value
-
-    def health(self, embeddings: tuple[Tensor, ...], further: Sequence[str] = ()) -> dict[str, float]:
-        """Figures of all modalities."""
-        return health(embeddings, further)
 
 
 METHOD = CrossModal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import NTXent
 from tmcnet.model.tmcnet import EmbeddingNetwork, StackedNetwork
-from tmcnet.train.methods.base import PretrainingMethod, health_of_views, pair
+from tmcnet.train.methods.base import PretrainingMethod, pair
 
 
 class SimCLR(PretrainingMethod):
@@ -20,11 +20,9 @@ class SimCLR(PretrainingMethod):
         super().__init__(config)
         self.criterion = NTXent(config.temperature)
 
-    def network(
-        self, optical_bands: int, sar_bands: int, model: ModelConfig, further: Mapping[str, int] | None = None
-    ) -> EmbeddingNetwork:
+    def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
         """One encoder of all bands."""
-        return StackedNetwork(optical_bands, sar_bands, model, self.config, further)
+        return StackedNetwork(bands, model, self.config)
 
     def loss(
         self,
@@ -35,14 +33,6 @@ class SimCLR(PretrainingMethod):
         """The loss of one level."""
         value: Tensor = self.criterion(*pair(embeddings), groups=groups)
         return value
-
-    def health(
-        self,
-        embeddings: tuple[Tensor, ...],
-        further: Sequence[str] = (),  # noqa: ARG002 - all methods are called alike
-    ) -> dict[str, float]:
-        """Figures of the stacked views."""
-        return health_of_views(pair(embeddings), None)
 
 
 METHOD = SimCLR

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor
@@ -10,8 +10,7 @@ from torch import Tensor
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import NTXent, TupleNTXent
 from tmcnet.model.tmcnet import EmbeddingNetwork, TMCNet
-from tmcnet.train.health import health
-from tmcnet.train.methods.base import PretrainingMethod, health_of_views, pair, pairs
+from tmcnet.train.methods.base import PretrainingMethod, pair, pairs
 
 
 class Tuples(PretrainingMethod):
@@ -33,11 +32,9 @@ class Tuples(PretrainingMethod):
         )
         self.views = NTXent(config.temperature, form.positive_in_denominator)
 
-    def network(
-        self, optical_bands: int, sar_bands: int, model: ModelConfig, further: Mapping[str, int] | None = None
-    ) -> EmbeddingNetwork:
+    def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
         """An encoder for each modality that is looked at."""
-        return TMCNet(optical_bands, sar_bands, model, self.config, further)
+        return TMCNet(bands, model, self.config)
 
     def loss(self, embeddings: tuple[Tensor, ...], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
         """The loss of one level; `rng` draws the shifts where not all are used."""
@@ -50,12 +47,6 @@ class Tuples(PretrainingMethod):
         optical, sar, *further = pairs(embeddings)
         value = self.tuples(*optical, *sar, groups=groups, shifts=shifts, further=further)
         return value
-
-    def health(self, embeddings: tuple[Tensor, ...], further: Sequence[str] = ()) -> dict[str, float]:
-        """Figures of all modalities, or of the one that is looked at."""
-        if self.config.modality != "both":
-            return health_of_views(pair(embeddings), self.config.modality)
-        return health(embeddings, further)
 
 
 METHOD = Tuples
