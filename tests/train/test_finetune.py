@@ -266,7 +266,7 @@ def test_every_network_trains_from_pre_trained_weights(world, tmp_path, network,
 def test_only_encoders_that_were_taken_over_learn_at_their_own_rate(world, tmp_path):
     moved = {}
     for name, weights in (("random", None), ("start", tmp_path / "start.safetensors")):
-        for rate in (1.0, 1e-6):
+        for rate in (1.0, 1e-6, 0.0):
             out = tmp_path / f"{name}_{rate}"
             run = Run.parse(f"mssnet-corrected__{name}__R50__s1")
             train(world, out, run=run, weights=weights, steps=2, validate_every=2, encoder_rate=rate)
@@ -277,7 +277,9 @@ def test_only_encoders_that_were_taken_over_learn_at_their_own_rate(world, tmp_p
     encoder, head = (
         next(n for n in begun if n.startswith(part) and begun[n].ndim == 4) for part in ("backbone_sar", "decoder")
     )
-    assert torch.equal(begun[encoder], moved["random", 1e-6][encoder])
+    for slow in (1e-6, 0.0):
+        assert torch.equal(begun[encoder], moved["random", slow][encoder])
+        assert (moved["start", slow][head] - begun[head]).abs().max() > 1e-5
+    assert torch.equal(begun[encoder], moved["start", 0.0][encoder])
     torch.testing.assert_close(moved["start", 1e-6][encoder], begun[encoder], rtol=0, atol=1e-6)
     assert (moved["start", 1.0][encoder] - begun[encoder]).abs().max() > 1e-5
-    assert (moved["start", 1e-6][head] - begun[head]).abs().max() > 1e-5

@@ -141,9 +141,10 @@ class FinetuneSettings(Section):
     learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate.")
     encoder_rate: float = Field(
         1.0,
-        gt=0,
+        ge=0,
         description="Learning rate of encoders taken over from pre-training as a multiple of `learning_rate`; those "
-        "that begin at random learn at the full one. Below 1, less of what pre-training found is changed.",
+        "that begin at random learn at the full one. Below 1, less of what pre-training found is changed; at 0 their "
+        "weights stay as they are (the running statistics of their batch norms still follow the data).",
     )
     weight_decay: float = Field(1e-2, ge=0, description="Weight decay.")
     warmup_steps: int = Field(20, ge=0, description="Steps over which the learning rate rises.")

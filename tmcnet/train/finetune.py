@@ -65,6 +65,10 @@ class FinetuneModule(StepModule[Batch]):
     ) -> None:
         super().__init__(network, _optimiser(config, loaded), build)
         self.config = config
+        kept = self.plan.encoders if config.encoder_rate == 0 else ()
+        for name, parameter in network.named_parameters():
+            if name in kept:
+                parameter.requires_grad_(False)
         self.register_buffer("class_weights", weights, persistent=False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
