@@ -34,8 +34,8 @@ def folder(tmp_path, comparisons, seeds=2):
     return Results(tmp_path, make_config())
 
 
-def row(a, b, difference, low, high, significant=True, seeds=2, fraction=5.0):
-    values = {"metric": "miou", "difference": difference, "low": low, "high": high, "p": 0.03, "p_holm": 0.3}
+def row(a, b, difference, low, high, significant=True, seeds=2, fraction=5.0, p=0.3):
+    values = {"metric": "miou", "difference": difference, "low": low, "high": high, "p": 0.03, "p_holm": p}
     return {"a": a, "b": b, "fraction": fraction, "n_runs": seeds, "significant": significant, **values}
 
 
@@ -63,6 +63,13 @@ def test_differences_are_told_the_same_way_whichever_comes_first(tmp_path):
 def test_the_words_follow_the_statistics(tmp_path, significant, seeds, said):
     found = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant, seeds)], seeds))
     assert found[0].endswith(said)
+
+
+def test_one_seed_is_named_as_the_reason_where_the_p_value_would_do(tmp_path):
+    found = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant=False, seeds=1, p=0.02)], 1))
+    assert found[0].endswith(
+        ": beyond the interval, but one seed, or one draw of few labels, is too little to rely on."
+    )
 
 
 def test_fusion_is_judged_against_the_single_sensor(tmp_path):

@@ -16,8 +16,7 @@ def trained(folder):
     root, config = folder
     run, classes = config.runs[0], ClassTable.read(root / "tiles" / "classes.csv")
     model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
-    bands = len(config.sensors.optical.bands), len(config.sensors.sar.bands)
-    network = build_network(run.network, run.variant, *bands, len(classes), model)
+    network = build_network(run.network, run.variant, config.sensors.band_counts, len(classes), model)
     scaling = Normalisation.read(root / "normalisation.json")
     return Trained(network, Run.parse(run.name), model, config.sensors, classes, scaling, {})
 

@@ -82,6 +82,8 @@ def _change(c: Comparison, results: Results) -> str:
         return f"{text}: without an interval this is no evidence either way."
     if not c.outside:
         return f"{text}: no reliable difference."
+    if not c.significant and c.p < 1 - results.config.evaluate.confidence:
+        return f"{text}: beyond the interval, but one seed, or one draw of few labels, is too little to rely on."
     if not c.significant:
         return f"{text}: no reliable difference once the number of comparisons is allowed for (p = {c.p:.2f})."
     what = "gain" if c.difference > 0 else "loss"
