@@ -26,7 +26,7 @@ class PublishedModel(nn.Module):
     """Two encoders, the shared pyramid and decoder, and both heads.
 
     Args:
-        bands: Bands of the optical and of the SAR image.
+        bands: Bands of the optical and of the SAR image, by name.
         model: Sizes.
     """
 

@@ -96,11 +96,7 @@ class OneModality(_Plain):
 
 
 def build_network(
-    network: str,
-    variant: str,
-    bands: Mapping[str, int],
-    classes: int,
-    model: ModelConfig,
+    network: str, variant: str, bands: Mapping[str, int], classes: int, model: ModelConfig
 ) -> nn.Module:
     """Build a segmentation network with random weights, or an empty pixel-wise baseline.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Embeddings:
     patches: tuple[Tensor, ...] | None
 
 
-class EmbeddingNetwork(nn.Module):
+class EmbeddingNetwork(nn.Module, ABC):
     """Embeds two views of each of its inputs, as whole and by patches.
 
     Only what the weights of the losses call for is built. All inputs and views pass the shared parts as one batch, so
@@ -74,9 +75,9 @@ class EmbeddingNetwork(nn.Module):
         found: Backbone = getattr(self, f"backbone_{name}")
         return found
 
+    @abstractmethod
     def images(self, *images: Tensor) -> dict[str, Tensor]:
         """What each encoder is shown of the N x C x H x W images: optical, SAR, then those of further modalities."""
-        raise NotImplementedError
 
     def features(self, *images: Tensor) -> Tensor:
         """The shared encoder's maps of all inputs, N x (inputs * aspp_channels) x h x w, at the output stride."""

@@ -67,7 +67,7 @@ class FinetuneModule(StepModule[Batch]):
         self.config = config
         kept = self.plan.encoders if config.encoder_rate == 0 else ()
         for name, parameter in network.named_parameters():
-            if name in kept:
+            if name in kept:  # no gradient is computed of it, nor counted where gradients are clipped
                 parameter.requires_grad_(False)
         self.register_buffer("class_weights", weights, persistent=False)
 

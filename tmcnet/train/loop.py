@@ -9,6 +9,7 @@ import pickle
 import shutil
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class LoopPlan:
     compile: bool = False
 
 
-class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # lightning is not type-checked here
+class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]  # lightning is not type-checked here
     """A network with what one step of its training does; subclasses give `losses` and may give `measure`.
 
     Args:
@@ -94,9 +95,9 @@ class StepModule(pl.LightningModule, Generic[Batch]):  # type: ignore[misc]  # l
         self.accumulate = 1
         self.fused = True
 
+    @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The scalar `loss` of a batch that is minimised, and further scalars for the curves."""
-        raise NotImplementedError
 
     def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - for subclasses
         """Further numbers for the row of the curves that step (counted from 1) ends; none unless overridden."""

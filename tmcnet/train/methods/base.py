@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +12,7 @@ from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.model.tmcnet import EmbeddingNetwork, Pair
 
 
-class PretrainingMethod:
+class PretrainingMethod(ABC):
     """The network that is trained, and the loss of its embeddings.
 
     Everything else is the same for all methods: tiles, views, patches, the order of batches, optimiser and schedule.
@@ -23,10 +24,11 @@ class PretrainingMethod:
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
 
+    @abstractmethod
     def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
         """The network, with random weights, of so many bands of each modality."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, embeddings: tuple[Tensor, ...], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
         """The loss of one level.
 
@@ -35,7 +37,6 @@ class PretrainingMethod:
             groups: An id for each row; rows with the same id are never each other's negatives. None: all differ.
             rng: Source of whatever the loss draws.
         """
-        raise NotImplementedError
 
 
 def pairs(embeddings: tuple[Tensor, ...]) -> list[Pair]:
