@@ -22,10 +22,10 @@ from scipy import ndimage, optimize
 from skimage.registration import phase_cross_correlation
 
 from benchmarks.independent import mutual_information
-from tmcnet.raster.coregister import estimate
-from tmcnet.raster.deformation import AffineMap
-from tmcnet.raster.io import Grid, read_float, write_raster
-from tmcnet.raster.windowed import PointMap
+from tmcnet.raster.io.rasters import Grid, read_float, write_raster
+from tmcnet.raster.io.windowed import PointMap
+from tmcnet.raster.register.coregister import estimate
+from tmcnet.raster.register.deformation import AffineMap
 from tmcnet.seeding import generator
 
 PAIRS = ("cfog_1", "cfog_2", "mmim_so1", "mmim_so2", "mmim_so3")

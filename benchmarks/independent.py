@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from tmcnet.raster.coregister import estimate, warp
-from tmcnet.raster.deformation import largest_displacement
-from tmcnet.raster.io import read_float
+from tmcnet.raster.io.rasters import read_float
+from tmcnet.raster.register.coregister import estimate, warp
+from tmcnet.raster.register.deformation import largest_displacement
 
 SCENES = ("034", "101", "280")
 BINS, SIGMA = 48, 1.5

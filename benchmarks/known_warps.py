@@ -16,12 +16,12 @@ from rasterio.warp import Resampling, reproject
 from scipy.spatial import cKDTree
 
 from tmcnet.config import AlignConfig, DemoConfig
-from tmcnet.raster.alignment import Alignment
-from tmcnet.raster.coregister import estimate, warp
-from tmcnet.raster.deformation import AffineMap
-from tmcnet.raster.io import read_float
-from tmcnet.raster.overview import about_centre
-from tmcnet.raster.windowed import PointMap
+from tmcnet.raster.io.rasters import read_float
+from tmcnet.raster.io.windowed import PointMap
+from tmcnet.raster.register.alignment import Alignment
+from tmcnet.raster.register.coregister import estimate, warp
+from tmcnet.raster.register.deformation import AffineMap
+from tmcnet.raster.register.overview import about_centre
 from tmcnet.seeding import generator
 from tmcnet.simulate.scene import simulate_scene
 

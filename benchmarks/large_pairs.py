@@ -26,9 +26,9 @@ from scipy import ndimage
 from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import AlignConfig, ClassConfig, DemoConfig, LabelsConfig, SensorConfig, SensorsConfig
-from tmcnet.raster.grid import align_scene
-from tmcnet.raster.io import read_grid
-from tmcnet.raster.records import Inventory, Record
+from tmcnet.raster.inventory.records import Inventory, Record
+from tmcnet.raster.io.rasters import read_grid
+from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.simulate.scene import simulate_scene
 
 SIZES = (2_000, 8_000)

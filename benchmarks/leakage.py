@@ -15,13 +15,13 @@ import numpy as np
 
 from tmcnet.config import Budget, Config, Run, SplitsConfig, load_files
 from tmcnet.dataset.normalise import compute_normalisation
-from tmcnet.dataset.splits import make_splits
 from tmcnet.evaluate.comparisons import read_blocks, read_cells
 from tmcnet.evaluate.evaluate import evaluate_run
 from tmcnet.evaluate.metrics import HEADLINE
 from tmcnet.evaluate.pool import pool_folds
 from tmcnet.evaluate.significance import Resamples, difference, effects_of
 from tmcnet.seeding import generator
+from tmcnet.splits.splits import make_splits
 from tmcnet.train.finetune import finetune
 
 DATA = {"demo": ["config/config.yaml"], "zion": ["config/config.yaml", "config/recipes/zion.yaml"]}

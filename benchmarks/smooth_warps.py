@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.coregistration import SEEDS, affine_through, error, pair_folders, read_pair, resample
 from benchmarks.known_warps import SMOOTH, inverse, warps
-from tmcnet.raster.coregister import estimate, warp
-from tmcnet.raster.deformation import AffineMap
+from tmcnet.raster.register.coregister import estimate, warp
+from tmcnet.raster.register.deformation import AffineMap
 
 
 def run() -> None:

@@ -17,8 +17,8 @@ MEASURE = """if True:
     from pathlib import Path
     from benchmarks.memory import peak_mib
     from tmcnet.config import SplitsConfig
-    from tmcnet.dataset.manifest import verify
-    from tmcnet.dataset.splits import make_splits
+    from tmcnet.splits.manifest import verify
+    from tmcnet.splits.splits import make_splits
     index, folder = map(Path, sys.argv[1:3])
     config = SplitsConfig(method=sys.argv[4], points=[10, 100])
     began = time.process_time()

@@ -23,10 +23,10 @@ from scipy import ndimage
 from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, TilesConfig
-from tmcnet.raster.digests import RECORD, scene_digests
-from tmcnet.raster.form import Form, profile
-from tmcnet.raster.records import Inventory, Record
-from tmcnet.raster.tiles import make_tiles
+from tmcnet.hashing import RECORD, scene_digests
+from tmcnet.raster.inventory.records import Inventory, Record
+from tmcnet.raster.io.form import Form, profile
+from tmcnet.raster.tiling.tiles import make_tiles
 
 SIDE = 10_000
 """Rows and columns of the scene that both tools cut."""

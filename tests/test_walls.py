@@ -58,7 +58,7 @@ def test_the_front_door_stays_light() -> None:
     code = """if True:
         import pathlib, sys
         from tmcnet.config import SourceConfig
-        from tmcnet.raster.sources import find_entries
+        from tmcnet.raster.inventory.sources import find_entries
         find_entries(SourceConfig(), pathlib.Path())
         print({"torch", "rasterio", "scipy", "mlflow"} & set(sys.modules))
     """

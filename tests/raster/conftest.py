@@ -10,8 +10,8 @@ import rasterio
 from affine import Affine
 
 from tmcnet.config import ClassConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
-from tmcnet.raster.inventory import take_inventory
-from tmcnet.raster.records import Inventory
+from tmcnet.raster.inventory.inventory import take_inventory
+from tmcnet.raster.inventory.records import Inventory
 
 UTM = ("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000))
 

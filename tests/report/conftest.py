@@ -3,8 +3,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from results_folder import make_results
 
+from tests.report.results_folder import make_results
 from tmcnet.config import Config
 from tmcnet.report import build
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio.transform import from_origin
-from results_runs import write_runs
 from scipy.ndimage import gaussian_filter
 
+from tests.report.results_runs import write_runs
 from tmcnet.classes import ClassTable
 from tmcnet.config import Config, load
 

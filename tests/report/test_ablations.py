@@ -1,5 +1,4 @@
-from results_folder import make_config, write_csv
-
+from tests.report.results_folder import make_config, write_csv
 from tmcnet.report.blocks import Table, Text
 from tmcnet.report.results import Results
 from tmcnet.report.sections_ablations import ablations

@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
-from conftest import build_page
 from markupsafe import Markup
-from test_page import check
 
+from tests.report.conftest import build_page
+from tests.report.test_page import check
 from tmcnet.config import Run
 from tmcnet.report import figures_scores, figures_splits, figures_training
 

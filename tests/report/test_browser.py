@@ -5,7 +5,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 
 import pytest
-from chromium import PROGRAM, browser
+
+from tests.report.chromium import PROGRAM, browser
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on this machine"),

@@ -3,7 +3,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
-from conftest import build_page
+from tests.report.conftest import build_page
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

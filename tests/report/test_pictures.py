@@ -3,10 +3,10 @@ import shutil
 
 import numpy as np
 import pandas as pd
-from conftest import build_page
 from PIL import Image
-from results_folder import CLASSES, write_raster
 
+from tests.report.conftest import build_page
+from tests.report.results_folder import CLASSES, write_raster
 from tmcnet.classes import ClassTable
 from tmcnet.config import Run
 from tmcnet.report.imagery import Mapper, Painter, places

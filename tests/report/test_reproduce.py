@@ -1,6 +1,6 @@
 import pytest
-from results_folder import make_results
 
+from tests.report.results_folder import make_results
 from tmcnet.report.blocks import Code, Facts, Note, Text
 from tmcnet.report.results import Results
 from tmcnet.report.sections_record import reproduce

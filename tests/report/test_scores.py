@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from results_runs import scores_of
 
+from tests.report.results_runs import scores_of
 from tmcnet.config import Budget
 from tmcnet.report.palette import Series
 from tmcnet.report.results import Results

@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from results_folder import make_config, write_csv
 
+from tests.report.results_folder import make_config, write_csv
 from tmcnet.report.blocks import Heading, Table, Text
 from tmcnet.report.results import Results
 from tmcnet.report.sections_scores import pretrain

@@ -1,6 +1,6 @@
 import pytest
-from results_folder import make_config, write_csv
 
+from tests.report.results_folder import make_config, write_csv
 from tmcnet.report.results import Results
 from tmcnet.report.scores import parse_series
 from tmcnet.report.verdict import lead, verdict

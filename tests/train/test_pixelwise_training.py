@@ -13,7 +13,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.texture import PixelFeatures
-from tmcnet.raster.io import read_labels, write_raster
+from tmcnet.raster.io.rasters import read_labels, write_raster
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import pixelwise as module
 from tmcnet.train.pixels import draw_pixels, quotas

@@ -13,11 +13,11 @@ from tests.train.tiny import SIZE, build_tiles, configs
 from tmcnet.config import Run
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
-from tmcnet.dataset.points import file_of, read_tile_points
 from tmcnet.errors import InputError
 from tmcnet.model.texture import PixelFeatures
-from tmcnet.raster.io import read_labels
+from tmcnet.raster.io.rasters import read_labels
 from tmcnet.seeding import generator
+from tmcnet.splits.points import file_of, read_tile_points
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import finetune as module
 from tmcnet.train.augment import SCALES, Placement, draw_placement, take_label

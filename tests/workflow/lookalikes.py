@@ -8,7 +8,7 @@ import numpy as np
 from rasterio.transform import from_origin
 from skimage.io import imsave
 
-from tmcnet.raster.io import Grid, write_raster
+from tmcnet.raster.io.rasters import Grid, write_raster
 
 SIZE = 96
 

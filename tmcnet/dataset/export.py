@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tmcnet.config import IGNORE
 from tmcnet.dataset.class_dict import write_class_dict
-from tmcnet.dataset.index import IntArray
 from tmcnet.dataset.layout import KINDS, PARTS, tell
-from tmcnet.dataset.points import TilePoints, file_of, keep_points, points_of_each_class, read_tile_points
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.cutting import cut_window
-from tmcnet.raster.io import read_grid, read_labels, write_raster
+from tmcnet.raster.io.rasters import read_grid, read_labels, write_raster
+from tmcnet.raster.tiling.cutting import cut_window
+from tmcnet.splits.index import IntArray
+from tmcnet.splits.points import TilePoints, file_of, keep_points, points_of_each_class, read_tile_points
 from tmcnet.store import TileStore, read_list
 
 

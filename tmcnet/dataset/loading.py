@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tmcnet.dataset.normalise import Normalisation
-from tmcnet.dataset.points import TilePoints, keep_points
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io import read_float, read_labels
+from tmcnet.raster.io.rasters import read_float, read_labels
+from tmcnet.splits.points import TilePoints, keep_points
 from tmcnet.store import TileStore
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
 from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io import read_float
+from tmcnet.raster.io.rasters import read_float
 from tmcnet.store import TileStore, read_list
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from tmcnet.config import PIXELWISE, Budget, EvaluateConfig, Run
-from tmcnet.dataset.groups import block_number
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import HEADLINE, Counts
 from tmcnet.evaluate.significance import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.seeding import generator
+from tmcnet.splits.groups import block_number
 
 DRAWS_PER_COMPARISON = 80
 """Bootstrap draws for each comparison that p-values are corrected for: with fewer draws than that, the smallest

@@ -28,8 +28,8 @@ from tmcnet.evaluate.metrics import HEADLINE
 from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.raw import predict_raw
 from tmcnet.evaluate.trained import Trained
-from tmcnet.raster.atomic import write_bytes
-from tmcnet.raster.digests import file_digest
+from tmcnet.hashing import file_digest
+from tmcnet.raster.io.atomic import write_bytes
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore
 

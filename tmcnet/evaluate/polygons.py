@@ -15,10 +15,10 @@ from rasterio import features
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
-from tmcnet.raster.gdal_tools import run_tool
-from tmcnet.raster.ground import pixel_area
-from tmcnet.raster.io import ByteArray, grid_of
-from tmcnet.raster.opening import open_raster
+from tmcnet.raster.io.gdal_tools import run_tool
+from tmcnet.raster.io.ground import pixel_area
+from tmcnet.raster.io.opening import open_raster
+from tmcnet.raster.io.rasters import ByteArray, grid_of
 
 LAYER = "land_cover"
 TOOLS = ("ogr2ogr",)

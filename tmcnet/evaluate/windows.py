@@ -17,7 +17,7 @@ from tmcnet.evaluate import blending
 from tmcnet.evaluate.blending import Span
 from tmcnet.evaluate.predict import Probabilities, probabilities
 from tmcnet.evaluate.trained import Trained
-from tmcnet.raster.io import read_float, read_grid
+from tmcnet.raster.io.rasters import read_float, read_grid
 
 
 @dataclass(frozen=True)

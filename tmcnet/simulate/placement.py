@@ -9,8 +9,8 @@ import numpy.typing as npt
 from affine import Affine
 from scipy import ndimage
 
-from tmcnet.raster.io import Grid
-from tmcnet.raster.projection import reproject_points
+from tmcnet.raster.io.projection import reproject_points
+from tmcnet.raster.io.rasters import Grid
 
 Points = npt.NDArray[np.float64]
 

@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from tmcnet.config import DemoConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.atomic import write_bytes
-from tmcnet.raster.io import write_raster
+from tmcnet.raster.io.atomic import write_bytes
+from tmcnet.raster.io.rasters import write_raster
 from tmcnet.seeding import generator
 from tmcnet.simulate import optical, radar
 from tmcnet.simulate.landscape import make_landscape

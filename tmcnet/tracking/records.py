@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tmcnet.config import RANDOM_START, Config, Run
-from tmcnet.raster.digests import file_digest
+from tmcnet.hashing import file_digest
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.scores import Scores
 from tmcnet.tracking.points import (

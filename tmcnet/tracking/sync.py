@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.atomic import write_bytes
+from tmcnet.raster.io.atomic import write_bytes
 from tmcnet.tracking.links import COMPARE, Link, as_records, run_address, save_searches, ui_address
 from tmcnet.tracking.models import register_best
 from tmcnet.tracking.records import Record, collect, sweep_record

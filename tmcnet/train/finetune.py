@@ -18,17 +18,17 @@ from tmcnet.config import RANDOM_START, ComputeConfig, FinetuneSettings, ModelCo
 from tmcnet.config.training import LoadParts
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
-from tmcnet.dataset.points import file_of, points_of_each_class, read_tile_points
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
 from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.predict import choose_device
 from tmcnet.evaluate.trained import Trained
+from tmcnet.hashing import file_digest
 from tmcnet.model.networks import STACKED, EarlyFusion, build_network, split_stem, stack_stems
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PARTS, Transfer, read_weights, transfer
-from tmcnet.raster.digests import file_digest
 from tmcnet.seeding import derive_seed
+from tmcnet.splits.points import file_of, points_of_each_class, read_tile_points
 from tmcnet.store import TileStore, read_list
 from tmcnet.train.average import WeightAverage
 from tmcnet.train.callbacks import Curves

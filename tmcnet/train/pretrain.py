@@ -21,10 +21,10 @@ from tmcnet.dataset.normalise import Normalisation
 from tmcnet.dataset.views import ViewMaker
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.predict import choose_device
+from tmcnet.hashing import file_digest
 from tmcnet.model.initial import load_initial_weights
 from tmcnet.model.tmcnet import EmbeddingNetwork
 from tmcnet.model.weights import save_weights
-from tmcnet.raster.digests import file_digest
 from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
 from tmcnet.train.callbacks import Curves, GradientNorm

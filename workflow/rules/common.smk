@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from tmcnet.config import RANDOM_START, load
 from tmcnet.errors import InputError
-from tmcnet.raster.sources import find_entries
+from tmcnet.raster.inventory.sources import find_entries
 
 # Threads of a job wait for each other by spinning; where something else wants the cores too, that took a third of
 # their time. They go to sleep sooner now, which costs a job alone on the machine a twentieth.

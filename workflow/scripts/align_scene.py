@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import logged
 
 from tmcnet.config import AlignConfig, LabelsConfig, SensorsConfig
-from tmcnet.raster.grid import align_scene
+from tmcnet.raster.tiling.grid import align_scene
 
 with logged(snakemake.log[0]):
     align_scene(

@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import logged
 
 from tmcnet.config import SplitsConfig
-from tmcnet.dataset.splits import make_splits
+from tmcnet.splits.splits import make_splits
 
 with logged(snakemake.log[0]):
     make_splits(

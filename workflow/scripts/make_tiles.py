@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import logged
 
 from tmcnet.config import LabelsConfig, SensorsConfig, TilesConfig
-from tmcnet.raster.tiles import make_tiles
+from tmcnet.raster.tiling.tiles import make_tiles
 
 with logged(snakemake.log[0]):
     make_tiles(

@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import logged
 
 from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
-from tmcnet.raster.inventory import take_inventory
+from tmcnet.raster.inventory.inventory import take_inventory
 
 with logged(snakemake.log[0]):
     take_inventory(

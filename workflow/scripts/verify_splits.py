@@ -5,8 +5,8 @@ from pathlib import Path
 from _job import logged
 
 from tmcnet.config import SplitsConfig
-from tmcnet.dataset.manifest import verify
 from tmcnet.errors import InputError
+from tmcnet.splits.manifest import verify
 
 with logged(snakemake.log[0]):
     problems = verify(

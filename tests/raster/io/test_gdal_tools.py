@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from tmcnet.errors import InputError
+from tmcnet.raster.io import gdal_tools, progress, read_float, read_grid
+from tmcnet.raster.io.gdal_tools import require_tools, run_tool, stack_files
+
+
+def test_a_missing_tool_is_answered_with_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        InputError, match=r"gdalbuildvrt, gdalwarp, gdal_translate: not found.*apt-get install gdal-bin"
+    ):
+        require_tools()
+    with pytest.raises(InputError, match="apt-get install gdal-bin"):
+        run_tool("gdalwarp", "--version")
+
+
+def test_gdals_own_words_reach_the_user(tmp_path):
+    with pytest.raises(InputError, match=r"gdalwarp .*gone\.tif.*GDAL says: .*No such file"):
+        run_tool("gdalwarp", tmp_path / "gone.tif", tmp_path / "out.tif")
+
+
+def test_tools_do_not_inherit_the_tables_of_rasterio(monkeypatch):
+    seen = {}
+    real = gdal_tools.subprocess.Popen
+
+    def spy(*arguments, **options):
+        seen.update(options["env"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(gdal_tools.subprocess, "Popen", spy)
+    monkeypatch.setenv("PROJ_DATA", "/nowhere")
+    monkeypatch.setenv("PROJ_LIB", "/nowhere")
+    assert "GDAL" in run_tool("gdalwarp", "--version")
+    assert "PATH" in seen and not {"PROJ_DATA", "PROJ_LIB", "GDAL_DATA"} & set(seen)
+
+
+def test_progress_is_told_while_a_tool_is_at_work(monkeypatch, tmp_path):
+    go_on = tmp_path / "go_on"
+    tool = tmp_path / "gdalwarp"
+    wait = f"while [ ! -e {go_on} ]; do sleep 0.01; done"
+    tool.write_text(f"#!/bin/sh\nprintf 'Using band 4 of x7.tif\\n0...10..'; {wait}; printf '.20...100 - done.'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(progress, "PAUSE", 0.0)
+    told = []
+    monkeypatch.setattr(progress, "say", lambda line: (told.append(line), line.endswith(": 10%") and go_on.touch()))
+    assert run_tool("gdalwarp", watched="sar warped").endswith("100 - done.")
+    assert {"sar warped: 10%", "sar warped: 20%"} <= set(told)
+    assert not any("4%" in line or "7%" in line for line in told)
+    told.clear()
+    run_tool("gdalwarp")
+    assert told == []
+
+
+def test_files_are_stacked_on_the_grid_of_the_first(source):
+    first = np.arange(36, dtype="u2").reshape(6, 6)
+    coarse = source.root / "coarse.tif"
+    a = source.write("a.tif", first, nodata=0)
+    grid = read_grid(a)
+    source.write("coarse.tif", np.full((3, 3), 7, "u2"), transform=grid.transform @ grid.transform.scale(2))
+    stack = stack_files([a, coarse], grid, source.root / "stack.vrt")
+    assert read_grid(stack) == grid
+    values = read_float(stack)
+    np.testing.assert_array_equal(np.nan_to_num(values[0]), first)
+    assert np.isnan(values[0, 0, 0]) and (values[1] == 7).all()
+    assert stack_files([a], grid, source.root / "unused.vrt") == a
+
+
+def test_all_bands_of_stacked_files_are_kept(source):
+    values = np.arange(1, 73, dtype="u2").reshape(2, 6, 6)
+    files = [source.write(f"{name}.tif", values + more) for name, more in (("a", 0), ("b", 100))]
+    stack = stack_files(files, read_grid(files[0]), source.root / "stack.vrt")
+    np.testing.assert_array_equal(read_float(stack), np.concatenate([values, values + 100]))

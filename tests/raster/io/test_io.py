@@ -1,0 +1,188 @@
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.windows import Window
+
+from tmcnet.classes import ClassTable
+from tmcnet.errors import InputError
+from tmcnet.raster.io.rasters import Grid, read_float, read_grid, read_labels, values_and_mask, write_raster
+
+GRID = Grid("EPSG:3035", Affine(20, 0, 4e6, 0, -20, 3e6), 300, 280)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    image = np.random.default_rng(0).normal(size=(4, 280, 300)).astype("f4")
+    image[0, 3, 4] = np.nan
+    path = tmp_path / "new" / "a.tif"
+    write_raster(path, image, GRID, nodata=np.nan, descriptions=["a", "b", "c", "d"])
+    np.testing.assert_array_equal(read_float(path), image)
+    assert read_grid(path) == GRID
+    with rasterio.open(path) as dataset:
+        assert dataset.descriptions == ("a", "b", "c", "d")
+        assert dataset.profile["compress"] == "zstd" and dataset.profile["tiled"]
+
+
+def test_the_same_array_gives_the_same_bytes(tmp_path):
+    image = np.random.default_rng(0).integers(0, 9, (3, 64, 64)).astype("u2")
+    for name in ("a.tif", "b.tif"):
+        write_raster(tmp_path / name, image, GRID, nodata=0)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+@pytest.mark.parametrize("window", [(-5, 290, 20, 30), (10, 20, 30, 40), (270, -7, 20, 10), (900, 900, 4, 5)])
+def test_windows_may_reach_past_the_edges(tmp_path, window):
+    image = np.random.default_rng(0).normal(size=(2, 280, 300)).astype("f4")
+    write_raster(tmp_path / "a.tif", image, GRID)
+    row, col, height, width = window
+    expected = np.full((2, height, width), np.nan, "f4")
+    for y in range(height):
+        for x in range(width):
+            if 0 <= row + y < 280 and 0 <= col + x < 300:
+                expected[:, y, x] = image[:, row + y, col + x]
+    np.testing.assert_array_equal(read_float(tmp_path / "a.tif", window), expected)
+
+
+def test_declared_no_data_replaces_that_of_the_file(tmp_path):
+    write_raster(tmp_path / "a.tif", np.array([[[1, 2, 3]]], "i2"), None, nodata=1)
+    assert np.isnan(read_float(tmp_path / "a.tif")).tolist() == [[[True, False, False]]]
+    assert np.isnan(read_float(tmp_path / "a.tif", nodata=3)).tolist() == [[[False, False, True]]]
+
+
+def test_wider_types_have_no_data_per_band_but_bytes_only_where_all_bands_do(tmp_path):
+    image = np.array([[[0, 0, 5]], [[0, 7, 5]]])
+    write_raster(tmp_path / "wide.tif", image.astype("u2"), None, nodata=0)
+    write_raster(tmp_path / "byte.tif", image.astype("u1"), None, nodata=0)
+    write_raster(tmp_path / "bare.tif", image.astype("u1"), None)
+    assert np.isnan(read_float(tmp_path / "wide.tif")).tolist() == [[[True, True, False]], [[True, False, False]]]
+    only_first = [[[True, False, False]], [[True, False, False]]]
+    assert np.isnan(read_float(tmp_path / "byte.tif")).tolist() == only_first
+    assert np.isnan(read_float(tmp_path / "bare.tif", nodata=0)).tolist() == only_first
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("u1", 0),
+        ("u2", 65535),
+        ("i2", -9999),
+        ("i4", 7),
+        ("f4", np.nan),
+        ("f4", -9999.0),
+        ("f8", np.nan),
+        ("u2", None),
+    ],
+)
+def test_masks_are_those_of_gdal(tmp_path, dtype, nodata):
+    values = np.random.default_rng(0).integers(1, 9, (2, 20, 30)).astype(dtype)
+    values[np.random.default_rng(1).random(values.shape) < 0.3] = 0 if nodata is None else nodata
+    write_raster(tmp_path / "a.tif", values, None, nodata=nodata)
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        found, valid = values_and_mask(dataset, Window(3, 4, 20, 10), None)
+        np.testing.assert_array_equal(found, values[:, 4:14, 3:23])
+        np.testing.assert_array_equal(valid, dataset.read_masks(window=Window(3, 4, 20, 10)) > 0)
+    assert valid.all() == (nodata is None)
+
+
+def test_bands_may_have_no_data_values_of_their_own(tmp_path):
+    for name, nodata in (("one", 1), ("two", 2)):
+        write_raster(tmp_path / f"{name}.tif", np.array([[[1, 2, 3]]], "i2"), None, nodata=nodata)
+    sources = [str(tmp_path / "one.tif"), str(tmp_path / "two.tif")]
+    subprocess.run(["gdalbuildvrt", "-q", "-separate", str(tmp_path / "a.vrt"), *sources], check=True)
+    assert np.isnan(read_float(tmp_path / "a.vrt")).tolist() == [[[True, False, False]], [[False, True, False]]]
+
+
+def test_infinite_values_are_no_data(tmp_path):
+    write_raster(tmp_path / "a.tif", np.array([[[1, np.inf, -np.inf]]], "f4"), None)
+    assert np.isnan(read_float(tmp_path / "a.tif")).sum() == 2
+
+
+def test_four_byte_bands_have_no_alpha(tmp_path):
+    image = np.zeros((4, 8, 8), "u1") + 9
+    image[3] = 0
+    with rasterio.open(
+        tmp_path / "a.tif",
+        "w",
+        driver="GTiff",
+        count=4,
+        height=8,
+        width=8,
+        dtype="uint8",
+        alpha="yes",
+        photometric="rgb",
+    ) as dataset:
+        dataset.write(image)
+    np.testing.assert_array_equal(read_float(tmp_path / "a.tif"), image)
+
+
+def test_several_files_are_stacked_if_they_agree_in_size(tmp_path):
+    write_raster(tmp_path / "a.tif", np.ones((2, 8, 8), "u2"), None)
+    write_raster(tmp_path / "b.tif", np.full((8, 8), 2, "f4"), None)
+    write_raster(tmp_path / "c.tif", np.full((9, 8), 2, "f4"), None)
+    assert read_float([tmp_path / "a.tif", tmp_path / "b.tif"])[:, 0, 0].tolist() == [1, 1, 2]
+    with pytest.raises(InputError, match=r"c\.tif: 8 x 9"):
+        read_float([tmp_path / "a.tif", tmp_path / "c.tif"])
+
+
+def test_labels_carry_their_classes_and_are_void_outside(tmp_path):
+    ids = np.array([[0, 1], [2, 255]], "u1")
+    table = ClassTable.of([("water", "#0000ff"), ("crop", "#ffcc00"), ("town", "#ff0000")])
+    write_raster(tmp_path / "l.tif", ids, GRID, nodata=255, classes=table)
+    assert read_labels(tmp_path / "l.tif", (1, 0, 2, 3)).tolist() == [[2, 255, 255], [255, 255, 255]]
+    with rasterio.open(tmp_path / "l.tif") as dataset:
+        assert dataset.colormap(1)[1] == (255, 204, 0, 255)
+        assert dataset.tags(1)["CLASS_2"] == "town"
+
+
+def test_labels_must_be_ids(tmp_path):
+    write_raster(tmp_path / "l.tif", np.array([[300, -1]], "i2"), None)
+    with pytest.raises(InputError, match=r"l\.tif"):
+        read_labels(tmp_path / "l.tif")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_a_truncated_file_is_named(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    driver = {".tif": "GTiff", ".png": "PNG"}[suffix]
+    with rasterio.open(path, "w", driver=driver, count=1, height=200, width=200, dtype="uint8") as dataset:
+        dataset.write(np.random.default_rng(0).integers(0, 255, (1, 200, 200)).astype("u1"))
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(InputError, match=f"a{suffix}.*cannot be read"):
+        read_float(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.tif: does not exist"):
+        read_grid(tmp_path / "gone.tif")
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, handle, mode):
+            self.handle = handle
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            os.close(self.handle)
+
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.tif").write_bytes(b"old")
+    monkeypatch.setattr("tmcnet.raster.io.atomic.os.fdopen", Full)
+    with pytest.raises(InputError, match=r"a\.tif: cannot be written \(No space left on device\)\. Free some space"):
+        write_raster(tmp_path / "a.tif", np.zeros((4, 4), "u1"), None)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"] and (tmp_path / "a.tif").read_bytes() == b"old"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="results_dir"):
+        write_raster(Path(tmp_path / "file" / "a.tif"), np.zeros((4, 4), "u1"), None)

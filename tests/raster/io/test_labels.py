@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import ClassConfig, LabelsConfig
+from tmcnet.errors import InputError
+from tmcnet.raster.io.labels import LabelCoder
+
+NAMES = ClassTable.of([("a", "#ff0000"), ("b", "#00ff00")])
+IDS = LabelsConfig(
+    void=[-1, 0],
+    classes=[
+        ClassConfig(name="a", codes=[11, 40000], color="#ff0000"),
+        ClassConfig(name="b", codes=[255], color="#00ff00"),
+    ],
+)
+RGB = LabelsConfig(
+    encoding="rgb",
+    void_rgb=[(0, 0, 0)],
+    classes=[
+        ClassConfig(name="a", rgb=(255, 0, 0), color="#000001"),
+        ClassConfig(name="b", rgb=(0, 255, 1), color="#000002"),
+    ],
+)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "f4"])
+def test_codes_become_ids_as_a_plain_loop_has_it(dtype):
+    info = np.iinfo(dtype) if dtype != "f4" else np.iinfo("i4")
+    codes = np.array([c for c in (-1, 0, 11, 40000, 255, 7) if info.min <= c <= info.max])
+    values = np.random.default_rng(0).choice(codes, (1, 20, 30)).astype(dtype)
+    valid = np.random.default_rng(1).random((20, 30)) < 0.8
+    meaning = {11: 0, 40000: 0, 255: 1}
+    expected = [[meaning.get(int(v), 255) for v in row] for row in values[0]]
+    ids, unknown = LabelCoder(IDS, NAMES).encode(values, valid)
+    assert ids.dtype == np.uint8 and ids.tolist() == expected
+    assert unknown == {7: int(((values[0] == 7) & valid).sum())}
+
+
+def test_colours_become_ids():
+    values = np.array([[[255, 0, 0, 9]], [[0, 255, 0, 9]], [[0, 1, 0, 9]]], "u1")
+    ids, unknown = LabelCoder(RGB, NAMES).encode(values, np.ones((1, 4), bool))
+    assert ids.tolist() == [[0, 1, 255, 255]] and unknown == {9 << 16 | 9 << 8 | 9: 1}
+    assert "(9, 9, 9) (1 pixels)" in str(LabelCoder(RGB, NAMES).problem("x.tif", unknown))
+
+
+def test_a_fraction_is_no_code():
+    _, unknown = LabelCoder(IDS, NAMES).encode(np.array([[[11.5, np.nan]]], "f4"), np.array([[True, False]]))
+    assert sum(unknown.values()) == 1
+
+
+def test_without_classes_in_the_config_ids_are_codes():
+    ids, unknown = LabelCoder(LabelsConfig(), NAMES).encode(np.array([[[0, 1, 255, 2]]], "u1"), np.ones((1, 4), bool))
+    assert ids.tolist() == [[0, 1, 255, 255]] and unknown == {2: 1}
+    ids, _ = LabelCoder(LabelsConfig(), NAMES, "rgb").encode(
+        np.array([[[255]], [[0]], [[0]]], "u1"), np.ones((1, 1), bool)
+    )
+    assert ids.tolist() == [[0]]
+
+
+def test_the_codes_of_a_class_outweigh_the_no_data_of_the_file(source):
+    path = source.write("l.tif", np.array([[11, 255, 3]], "u1"), nodata=255)
+    with pytest.raises(InputError, match=r"l\.tif: holds 1 codes that no class has: 3 \(1 pixels\).*labels\.void"):
+        LabelCoder(IDS, NAMES).read(path)
+    path = source.write("m.tif", np.array([[11, 255, 3]], "u1"), nodata=3)
+    assert LabelCoder(IDS, NAMES).read(path).tolist() == [[0, 1, 255]]
+    assert LabelCoder(IDS, NAMES).read(path, (-1, 1, 2, 1)).tolist() == [[255], [1]]
+
+
+def test_the_number_of_bands_must_fit_the_encoding(source):
+    path = source.write("l.tif", np.zeros((3, 4, 4), "u1"))
+    with pytest.raises(InputError, match="encoding: ids"):
+        LabelCoder(IDS, NAMES).read(path)
+    path = source.write("m.tif", np.zeros((1, 4, 4), "u1"))
+    with pytest.raises(InputError, match="encoding: rgb"):
+        LabelCoder(RGB, NAMES).read(path)

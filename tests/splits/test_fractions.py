@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from tmcnet.config import SplitsConfig
+from tmcnet.seeding import generator
+from tmcnet.splits import fractions
+from tmcnet.splits.fractions import draw_fractions, draw_order, subset_size
+
+
+def areas(n, seed=0, classes=6, rare=3):
+    """Labelled pixels; the last class occurs in `rare` tiles only."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.geomspace(1, 0.02, classes), n)
+    shares[:, -1] = 0
+    shares[rng.choice(n, rare, replace=False), -1] = 0.2
+    return np.rint(shares * rng.uniform(100, 1000, (n, 1))).astype(np.int32)
+
+
+def off(area, chosen):
+    part, whole = area[chosen].sum(axis=0), area.sum(axis=0)
+    return np.abs(part / part.sum() - whole / whole.sum()).max()
+
+
+@pytest.mark.parametrize(("n", "percent", "size"), [(20, 5, 1), (21, 5, 2), (3, 1, 1), (1000, 0.1, 1), (300, 7, 21)])
+def test_sizes_are_rounded_up(n, percent, size):
+    assert subset_size(n, percent) == size
+
+
+def test_order_is_a_permutation():
+    order = draw_order(areas(300), np.zeros(300, int), generator(1, "x"), 300)
+    assert sorted(order) == list(range(300))
+
+
+@pytest.mark.parametrize(("n", "percent"), [(40, 25), (400, 5), (400, 25), (5000, 5)])
+def test_fractions_keep_class_shares_better_than_chance(n, percent):
+    area = areas(n)
+    config = SplitsConfig(fractions=[percent, 100], subsets=5)
+    drawn, _ = draw_fractions(area, config, {})
+    ours = [off(area, tiles) for name, tiles in drawn.items() if "100" not in name]
+    rng = np.random.default_rng(1)
+    size = subset_size(n, percent)
+    random = [off(area, rng.choice(n, size, replace=False)) for _ in range(200)]
+    assert np.mean(ours) < 0.8 * np.mean(random)
+    assert len({tuple(tiles) for name, tiles in drawn.items() if "100" not in name}) == 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_first_tiles_have_every_class(seed):
+    area = areas(500, seed)
+    order = draw_order(area, np.zeros(500, int), generator(seed, "x"), 50)
+    covered = np.cumsum(area[order[:6]] > 0, axis=0) > 0
+    assert covered[5].all()
+    assert covered[:3, -1].any()
+
+
+def test_long_orders_stay_balanced_beyond_the_tiles_chosen_one_by_one(monkeypatch):
+    monkeypatch.setattr(fractions, "HEAD", 50)
+    area = areas(4000)
+    order = draw_order(area, np.zeros(4000, int), generator(3, "x"), 4000)
+    assert sorted(order) == list(range(4000))
+    dominant = area.argmax(axis=1)
+    whole = np.bincount(dominant, minlength=6) / 4000
+    for size in (200, 1000, 2500):
+        found = np.bincount(dominant[order[50:size]], minlength=6) / (size - 50)
+        assert np.abs(found - whole).max() < 0.02
+
+
+def test_one_tile_and_no_labels_of_a_class():
+    drawn, _ = draw_fractions(np.array([[5, 0]], np.int32), SplitsConfig(fractions=[1, 100], subsets=1), {})
+    assert {name: tiles.tolist() for name, tiles in drawn.items()} == {"trainR1": [0], "trainR100": [0]}

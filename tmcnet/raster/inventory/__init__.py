@@ -1,0 +1,1 @@
+"""What the source holds: sample sheet and patterns, checks, records."""

@@ -1,0 +1,215 @@
+"""Virtual rasters: tiles of one scene put together as one file, and a CRS for files that state none.
+
+They are a few lines of text below the results, which name the files of the source; no pixel is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from tmcnet.config.modalities import sensor_key
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.entry import Entry
+from tmcnet.raster.io.gdal_tools import run_tool
+from tmcnet.raster.io.labels import LabelCoder
+from tmcnet.raster.io.opening import open_raster
+from tmcnet.raster.io.rasters import Grid, data_bands, grid_of
+
+_OFF_GRID = 0.05
+"""Tiles that lie further than this share of a pixel beside the grid of the first would be moved to it unseen."""
+
+Rectangle: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of the first tile."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One file as it states itself."""
+
+    path: Path
+    grid: Grid
+    bands: list[int]
+    count: int
+    dtype: str
+    nodata: float | None
+
+    @classmethod
+    def look(cls, path: Path) -> _Member:
+        with open_raster(path) as dataset:
+            bands, dtype = data_bands(dataset), dataset.dtypes[0]
+            return cls(path, grid_of(dataset), bands, dataset.count, dtype, dataset.nodata)
+
+
+def check_crs(crs: str | None) -> None:
+    """Make sure that `source.crs` means something.
+
+    Raises:
+        InputError: If it does not.
+    """
+    try:
+        CRS.from_user_input(crs or "EPSG:4326")
+    except CRSError:
+        what = f"is `{crs}`, which is no coordinate reference system"
+        raise InputError(Problem("config key `source.crs`", what, "Write it like `EPSG:32633`.")) from None
+
+
+def with_virtual_files(
+    entry: Entry, declared: Mapping[str, float | None], crs: str | None, coder: LabelCoder | None, folder: Path
+) -> Entry:
+    """Write what a scene needs of virtual rasters, and name them in place of what they stand for.
+
+    Where tiles of a mosaic overlap, the last by name lies on top, but for its pixels without data. What no tile
+    covers is no data: the declared value, else that of the files, else NaN in floating-point files; in label files a
+    code that is no class.
+
+    Args:
+        entry: The scene; patterns of the sample sheet have their tiles in `members`.
+        declared: Value that means no data, by modality; None: what the files say.
+        crs: CRS of files that state none. None: such files stay as they are.
+        coder: The label codes; None where there are no labels.
+        folder: Where the virtual rasters of the scene go; is made where there are any.
+
+    Returns:
+        The scene with virtual rasters in place of patterns, and of files that got a CRS.
+
+    Raises:
+        InputError: If a file cannot be opened, or the tiles of a mosaic differ in CRS, bands, type of numbers, pixel
+            grid or value of no data, or leave gaps that nothing marks as no data; names all of it.
+    """
+    problems: list[Problem] = []
+    named: dict[str, tuple[Path, ...]] = {}
+    members: dict[Path, tuple[Path, ...]] = {}
+    given = {"optical": entry.optical, "sar": entry.sar, "label": entry.label, **entry.further}
+    for kind, paths in given.items():
+        for number, path in enumerate(paths, start=1):
+            vrt = folder / f"{kind}_{number}.vrt"
+            files = entry.members.get(path, (path,))
+            try:
+                if path in entry.members:
+                    _mosaic(_Mosaic(kind, path, files, declared.get(kind), coder), crs, vrt)
+                elif not (crs and _assign_crs(path, crs, vrt)):
+                    vrt = path
+            except InputError as error:
+                problems += error.problems
+            named[kind] = (*named.get(kind, ()), vrt)
+            if vrt != path:
+                members[vrt] = files
+    if problems:
+        raise InputError(problems)
+    optical, sar, label = (named.get(kind, ()) for kind in ("optical", "sar", "label"))
+    further = {name: named.get(name, ()) for name in entry.further}
+    return replace(entry, optical=optical, sar=sar, label=label, members=members, further=further)
+
+
+def _assign_crs(path: Path, crs: str, vrt: Path) -> bool:
+    """Write a raster that has the CRS, unless the file has one of its own."""
+    member = _Member.look(path)
+    if member.grid.crs:
+        return False
+    bands = [part for band in member.bands for part in ("-b", str(band))]
+    alpha = ["-mask", str(member.count)] if len(member.bands) < member.count else []
+    vrt.parent.mkdir(parents=True, exist_ok=True)
+    run_tool("gdal_translate", "-q", "-of", "VRT", "-a_srs", crs, *bands, *alpha, path.resolve(), vrt)
+    return True
+
+
+@dataclass(frozen=True)
+class _Mosaic:
+    """Tiles that are to become one raster."""
+
+    kind: str
+    pattern: Path
+    files: tuple[Path, ...]
+    declared: float | None
+    coder: LabelCoder | None
+
+    def empty(self, first: _Member) -> float | None:
+        """The value of what no tile covers; None where there is none."""
+        if self.kind == "label":
+            return self.coder.empty_code(first.dtype, first.nodata) if self.coder else None
+        if self.declared is not None or first.nodata is not None:
+            return first.nodata if self.declared is None else self.declared
+        return float("nan") if np.dtype(first.dtype).kind == "f" else None
+
+    def overlaid(self, empty: float | None) -> float | str:
+        """The value that lets what lies below show through. In colours one band alone does not tell no data."""
+        colours = self.kind == "label" and self.coder is not None and self.coder.encoding == "rgb"
+        return "None" if empty is None or colours else empty
+
+
+def _mosaic(mosaic: _Mosaic, crs: str | None, vrt: Path) -> None:
+    found = [_Member.look(path) for path in mosaic.files]
+    problems = [problem for one in found[1:] for problem in _differences(one, found[0], mosaic)]
+    problems += _not_upright(found, mosaic)
+    empty = mosaic.empty(found[0])
+    if not problems and empty is None and _has_gaps([_rectangle(one.grid, found[0].grid) for one in found]):
+        what = "matches tiles with gaps between them, and nothing says which value means no data"
+        remedy = f"Declare `{sensor_key(mosaic.kind)}.nodata`"
+        remedy += f", or `{mosaic.kind}_nodata` in the sample sheet." if mosaic.kind in ("optical", "sar") else "."
+        if mosaic.kind == "label":
+            remedy = "Name a code that means no label in `labels.void`, or add the missing tiles."
+        problems.append(Problem(str(mosaic.pattern), what, remedy))
+    if problems:
+        raise InputError(problems)
+    assigned = ("-a_srs", crs) if crs and not found[0].grid.crs else ()
+    nodata = ("-srcnodata", mosaic.overlaid(empty), "-vrtnodata", "None" if empty is None else empty)
+    vrt.parent.mkdir(parents=True, exist_ok=True)
+    files = [one.path.resolve() for one in found]
+    run_tool("gdalbuildvrt", "-q", "-strict", *assigned, *nodata, vrt, *files)
+
+
+def _differences(one: _Member, first: _Member, mosaic: _Mosaic) -> list[Problem]:
+    """What keeps a file from being a tile of the same mosaic as the first."""
+    side, first_side = ((grid.transform.a, grid.transform.e) for grid in (one.grid, first.grid))
+    same = {
+        "CRS": one.grid.crs == first.grid.crs,
+        f"number of bands ({one.count}, not {first.count})": one.count == first.count,
+        f"type of numbers ({one.dtype}, not {first.dtype})": one.dtype == first.dtype,
+        "pixel size": np.allclose(side, first_side, rtol=1e-6, atol=0),
+        "value of no data": mosaic.declared is not None or _equal(one.nodata, first.nodata),
+    }
+    told = [name for name, equal in same.items() if not equal]
+    if not told and _off_grid(_rectangle(one.grid, first.grid)):
+        told = ["pixel grid: it lies between its pixels"]
+    if not told:
+        return []
+    what = f"is mosaicked with {first.path.name} but has another {' and '.join(told)}"
+    remedy = f"Bring the tiles of `{mosaic.pattern.name}` to one, or narrow the pattern."
+    return [Problem(str(one.path), what, remedy)]
+
+
+def _not_upright(found: Sequence[_Member], mosaic: _Mosaic) -> list[Problem]:
+    turned = [one for one in found if one.grid.transform.b or one.grid.transform.d or one.grid.transform.e >= 0]
+    remedy = f"Warp the tiles of `{mosaic.pattern.name}` to a grid that runs east and north (`gdalwarp`)."
+    return [Problem(str(one.path), "is a turned tile of a mosaic, or upside down", remedy) for one in turned]
+
+
+def _equal(one: float | None, other: float | None) -> bool:
+    return one == other or (one is not None and other is not None and np.isnan(one) and np.isnan(other))
+
+
+def _rectangle(grid: Grid, first: Grid) -> Rectangle:
+    left, top = ~first.transform @ (grid.transform.c, grid.transform.f)
+    return left, top, left + grid.width, top + grid.height
+
+
+def _off_grid(rectangle: Rectangle) -> bool:
+    return any(abs(side - round(side)) > _OFF_GRID for side in rectangle)
+
+
+def _has_gaps(rectangles: Sequence[Rectangle]) -> bool:
+    """Whether the tiles leave any pixel of the rectangle around them all uncovered."""
+    sides = np.rint(rectangles).astype(int)
+    columns, rows = np.unique(sides[:, ::2]), np.unique(sides[:, 1::2])
+    covered = np.zeros((len(rows) - 1, len(columns) - 1), bool)
+    for left, top, right, bottom in sides:
+        inside = np.s_[np.searchsorted(rows, top) : np.searchsorted(rows, bottom)]
+        covered[inside, np.searchsorted(columns, left) : np.searchsorted(columns, right)] = True
+    return not bool(covered.all())

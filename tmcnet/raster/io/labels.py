@@ -1,0 +1,173 @@
+"""Turn the codes or colours of label files into class ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import IGNORE, LabelsConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.entry import shorten
+from tmcnet.raster.io.opening import open_raster
+from tmcnet.raster.io.rasters import BoolArray, Box, ByteArray, inner_window, place, values_and_mask
+
+Unknown: TypeAlias = dict[int, int]
+"""Pixel counts of codes that mean nothing, by code (colours packed as `r * 65536 + g * 256 + b`)."""
+
+
+class LabelCoder:
+    """Translates label files to ids 0..K-1 with 255 for void.
+
+    A code that is given to a class always means that class, whatever the file calls no data; a pixel that the
+    file masks, and every code of `labels.void`, is void. Anything else is unknown, which is an error.
+    """
+
+    def __init__(
+        self, labels: LabelsConfig, classes: ClassTable, encoding: Literal["ids", "rgb"] | None = None
+    ) -> None:
+        """Prepare the translation.
+
+        Args:
+            labels: Section `labels` of the config.
+            classes: The classes. Where `labels.classes` is empty their ids are the codes (255 is void then), and
+                their colours those of RGB-coded files.
+            encoding: In place of `labels.encoding`, where the source knows better.
+        """
+        self.encoding = encoding or labels.encoding
+        pairs: list[tuple[int, int]] = []
+        if self.encoding == "rgb":
+            pairs += [(_pack(color), IGNORE) for color in labels.void_rgb]
+            given = [c.rgb for c in labels.classes] or [c.rgb for c in classes.classes]
+            pairs += [(_pack(color), i) for i, color in enumerate(given) if color is not None]
+        else:
+            codes = [c.codes for c in labels.classes] or [[c.id] for c in classes.classes]
+            pairs += [(code, IGNORE) for code in labels.void] + ([] if labels.classes else [(IGNORE, IGNORE)])
+            pairs += [(code, i) for i, class_codes in enumerate(codes) for code in class_codes]
+        table = dict(pairs)
+        self._codes = np.array(sorted(table), np.int64)
+        self._ids = np.array([table[code] for code in sorted(table)], np.uint8)
+
+    def encode(self, values: npt.NDArray[Any], valid: BoolArray) -> tuple[ByteArray, Unknown]:
+        """Translate what was read of a file.
+
+        Args:
+            values: C x H x W codes (C = 1) or colours (C = 3).
+            valid: H x W, false where the file masks a pixel.
+
+        Returns:
+            Ids H x W, and the unknown codes with their counts; these pixels are void in the ids.
+        """
+        codes, known = self._keys(values)
+        if codes.dtype.itemsize <= 2:
+            ids, hit = self._by_table(codes)
+        else:
+            at = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+            hit, ids = self._codes[at] == codes, self._ids[at]
+        hit &= known
+        strange = ~hit & valid
+        if not strange.any():
+            return np.where(hit, ids, IGNORE).astype(np.uint8), {}
+        found, counts = np.unique(codes[strange], return_counts=True)
+        return np.where(hit, ids, IGNORE).astype(np.uint8), {
+            int(c): int(n) for c, n in zip(found, counts, strict=True)
+        }
+
+    def count(self, values: npt.NDArray[Any]) -> Counter[int]:
+        """Pixels by code (colours packed as in `Unknown`) in what was read of a file, C x H x W."""
+        codes, known = self._keys(values)
+        found, counts = np.unique(codes[known], return_counts=True)
+        return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+
+    def told(self, code: int) -> str:
+        """A code as people read it: the number, or red, green and blue."""
+        return str(_unpack(code)) if self.encoding == "rgb" else str(code)
+
+    def _keys(self, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], BoolArray]:
+        """One whole number a pixel, and where it stands for what the file says."""
+        if self.encoding == "rgb":
+            red, green, blue = (band.astype(np.int64) for band in values[:3])
+            return (red << 16) | (green << 8) | blue, np.ones(red.shape, bool)
+        band = values[0]
+        if band.dtype.kind in "iu":
+            return band, np.ones(band.shape, bool)
+        whole = np.isfinite(band) & (band == np.trunc(band))
+        return np.where(np.isfinite(band), band, -(2**31)).astype(np.int64), whole
+
+    def _by_table(self, codes: npt.NDArray[Any]) -> tuple[ByteArray, BoolArray]:
+        low, high = np.iinfo(codes.dtype).min, np.iinfo(codes.dtype).max
+        ids = np.full(high - low + 1, IGNORE, np.uint8)
+        known = np.zeros(high - low + 1, bool)
+        fits = (self._codes >= low) & (self._codes <= high)
+        ids[self._codes[fits] - low], known[self._codes[fits] - low] = self._ids[fits], True
+        at = codes.astype(np.int32) - low
+        return ids[at], known[at]
+
+    def read(self, path: Path | str, window: Box | None = None) -> ByteArray:
+        """Read a label file, or a window of it, as ids H x W; 255 outside.
+
+        Raises:
+            InputError: If the file cannot be read or holds unknown codes.
+        """
+        with open_raster(path) as dataset:
+            self.check_bands(path, dataset.count)
+            values, valid = values_and_mask(dataset, inner_window(window, dataset.height, dataset.width), None)
+        ids, unknown = self.encode(values, valid[0])
+        if unknown:
+            raise InputError(self.problem(path, unknown))
+        return place(ids, window, IGNORE) if window else ids
+
+    def empty_code(self, dtype: str, nodata: float | None) -> int | None:
+        """A number that means no label in every band of a file.
+
+        Args:
+            dtype: Type of the numbers in the file.
+            nodata: What the file calls no data.
+
+        Returns:
+            The file's value, unless it means a class; else one of `labels.void`; None where neither is there.
+        """
+        codes: list[int] = self._codes[self._ids == IGNORE].tolist()
+        if self.encoding == "rgb":
+            codes = [code & 255 for code in codes if code == _pack((code & 255,) * 3)]
+        given = [int(nodata)] if nodata is not None and nodata == np.trunc(nodata) else []
+        classes = set(self._codes[self._ids != IGNORE].tolist())
+        for code in (*given, *codes):
+            fits = np.dtype(dtype).kind == "f" or np.iinfo(dtype).min <= code <= np.iinfo(dtype).max
+            if fits and (code if self.encoding == "ids" else _pack((code,) * 3)) not in classes:
+                return code
+        return None
+
+    def check_bands(self, path: Path | str, count: int) -> None:
+        """Ask whether a file can hold such labels.
+
+        Raises:
+            InputError: If it has too few bands for colours, or too many for codes.
+        """
+        if self.encoding == "rgb" and count < 3:
+            what = f"has {count} band(s), but `labels.encoding: rgb` needs three"
+            raise InputError(Problem(str(path), what, "Set `labels.encoding: ids`, or point to the coloured file."))
+        if self.encoding == "ids" and count > 1:
+            what = f"has {count} bands, but `labels.encoding: ids` means one band of codes"
+            raise InputError(Problem(str(path), what, "Set `labels.encoding: rgb` if these are colours."))
+
+    def problem(self, path: Path | str, unknown: Unknown) -> Problem:
+        """Tell which codes of a file mean nothing."""
+        told = shorten(f"{self.told(code)} ({count} pixels)" for code, count in unknown.items())
+        if self.encoding == "rgb":
+            what = f"holds {len(unknown)} colours that no class has: {told}"
+            return Problem(str(path), what, "Give each to a class as `rgb`, or add it to `labels.void_rgb`.")
+        what = f"holds {len(unknown)} codes that no class has: {told}"
+        return Problem(str(path), what, "Add each to the `codes` of a class, or to `labels.void`.")
+
+
+def _pack(color: tuple[int, int, int]) -> int:
+    return (color[0] << 16) | (color[1] << 8) | color[2]
+
+
+def _unpack(code: int) -> tuple[int, int, int]:
+    return code >> 16, (code >> 8) & 255, code & 255

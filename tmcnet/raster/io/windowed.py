@@ -1,0 +1,179 @@
+"""Images that are read window by window, so that matching them takes memory for a few windows only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from tmcnet.raster.io.rasters import FloatArray, read_float, read_grid
+
+Points: TypeAlias = npt.NDArray[np.float64]
+"""N x 2, x and y in pixels with centres at whole numbers."""
+PointMap: TypeAlias = Callable[[Points], Points]
+"""From places (x, y) on the common grid to places where their content lies in another image on that grid."""
+
+KNOT = 16
+"""Coordinates are worked out at every so many pixels and interpolated between: maps here are far smoother."""
+STRIP = 4_000_000
+"""Pixels of the full image read at a time while it is reduced."""
+
+
+class Image(Protocol):
+    """What can be read by windows."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C x H x W."""
+
+    def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
+        """C x height x width; NaN for no data and outside the image."""
+
+
+@dataclass(frozen=True)
+class ArrayImage:
+    """An image in memory, C x H x W with NaN for no data."""
+
+    array: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C x H x W."""
+        bands, height, width = self.array.shape
+        return bands, height, width
+
+    def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
+        """A window; a copy."""
+        window = np.full((len(self.array), height, width), np.nan, dtype=np.float32)
+        top, left = max(row, 0), max(col, 0)
+        bottom, right = min(row + height, self.array.shape[1]), min(col + width, self.array.shape[2])
+        if bottom > top and right > left:
+            inside = self.array[:, top:bottom, left:right]
+            window[:, top - row : bottom - row, left - col : right - col] = inside
+        return window
+
+
+class FileImage:
+    """An image in a file."""
+
+    def __init__(self, path: Path, nodata: float | None = None) -> None:
+        """Look at the file.
+
+        Args:
+            path: A raster.
+            nodata: Value that means no data, in place of what the file says.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        self._path, self._nodata = path, nodata
+        grid = read_grid(path)
+        self.shape = (len(read_float(path, (0, 0, 1, 1))), grid.height, grid.width)
+
+    def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
+        """A window.
+
+        Raises:
+            InputError: If the file breaks off.
+        """
+        return read_float(self._path, (row, col, height, width), self._nodata)
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """Means of the valid pixels of each block of `scale` x `scale` of an image; NaN where there are none."""
+
+    image: Image
+    scale: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C x H x W; what does not fill a block at the far edges is left out."""
+        bands, height, width = self.image.shape
+        return bands, height // self.scale, width // self.scale
+
+    def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
+        """A window."""
+        s = self.scale
+        return block_means(self.image.read(row * s, col * s, height * s, width * s), s)
+
+
+@dataclass(frozen=True)
+class Displaced:
+    """An image brought to where it belongs: at place p it shows what the image has at `where(p)`."""
+
+    image: Image
+    where: PointMap
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C x H x W, as the image."""
+        return self.image.shape
+
+    def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
+        """A window, interpolated linearly."""
+        x, y = lattice_coordinates(self.where, row, col, height, width)
+        left, top = int(np.floor(x.min())) - 1, int(np.floor(y.min())) - 1
+        wide, high = int(np.ceil(x.max())) + 2 - left, int(np.ceil(y.max())) + 2 - top
+        source = self.image.read(top, left, high, wide)
+        at = np.stack([y - top, x - left])
+        bands = [ndimage.map_coordinates(b, at, order=1, cval=np.nan, output=np.float32) for b in source]
+        return np.stack(bands)
+
+
+def lattice_coordinates(where: PointMap, row: int, col: int, height: int, width: int) -> tuple[Points, Points]:
+    """`where` of every pixel of a window, worked out at every few pixels: x and y, each height x width."""
+    rows = np.arange(0, height + KNOT, KNOT, dtype=np.float64)
+    cols = np.arange(0, width + KNOT, KNOT, dtype=np.float64)
+    knots = np.stack(np.meshgrid(cols + col, rows + row), -1)
+    found = where(knots.reshape(-1, 2)).reshape(knots.shape)
+    at = np.mgrid[:height, :width] / KNOT
+    x, y = (ndimage.map_coordinates(found[..., i], at, order=1) for i in (0, 1))
+    return x, y
+
+
+def block_means(image: FloatArray, scale: int) -> FloatArray:
+    """Mean of the valid pixels of each block of `scale` x `scale` pixels; C x H x W, NaN where there are none."""
+    if scale == 1:
+        return image
+    bands, height, width = image.shape
+    rows, cols = height // scale, width // scale
+    blocks = image[:, : rows * scale, : cols * scale].reshape(bands, rows, scale, cols, scale)
+    valid = np.isfinite(blocks)
+    count = valid.sum(axis=(2, 4))
+    total = np.where(valid, blocks, 0.0).sum(axis=(2, 4))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def as_image(given: FloatArray | Image) -> Image:
+    """An array, C x H x W or H x W, as an image; an image as it is."""
+    if not isinstance(given, np.ndarray):
+        return given
+    return ArrayImage(np.asarray(given if given.ndim == 3 else given[None], dtype=np.float32))
+
+
+def thinned(image: Image, step: int) -> FloatArray:
+    """Every so many pixels of an image, C x h x w, read a strip at a time."""
+    _, height, width = image.shape
+    rows = max(1, STRIP // (width * step)) * step
+    strips = (image.read(row, 0, min(rows, height - row), width) for row in range(0, height, rows))
+    return np.concatenate([strip[:, ::step, ::step].copy() for strip in strips], axis=1)
+
+
+def in_memory(image: Image) -> ArrayImage:
+    """The whole image as an array, read a strip at a time."""
+    if isinstance(image, ArrayImage):
+        return image
+    bands, height, width = image.shape
+    scale = image.scale if isinstance(image, Reduced) else 1
+    rows = max(1, STRIP // (width * scale * scale))
+    array = np.empty((bands, height, width), np.float32)
+    for row in range(0, height, rows):
+        some = min(rows, height - row)
+        array[:, row : row + some] = image.read(row, 0, some, width)
+    return ArrayImage(array)

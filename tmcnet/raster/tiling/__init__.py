@@ -1,0 +1,1 @@
+"""The common grid, tiles and their index."""

@@ -1,0 +1,1 @@
+"""Parts, label fractions, points and folds, and the manifest that records them."""
