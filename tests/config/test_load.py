@@ -62,7 +62,7 @@ RADAR = {"bands": ["vv"], "kind": "backscatter", "scale": "db"}
         ("sensors.sar.display", ["hh"], "unknown bands"),
         ("sensors.sar.speckle_window", 6, "must be odd"),
         ("sensors.sar", {"bands": ["z"], "kind": "elevation", "speckle": "lee"}, "is filtered in linear power"),
-        ("sensors.optical", {**RADAR, "speckle": "lee"}, "only the second sensor is filtered"),
+        ("sensors.optical", {**RADAR, "speckle": "lee"}, "speckle is filtered in `sar` only"),
         ("labels.void", [1], "label codes [1] are given to more than one class"),
         ("labels.classes", [], "must list the classes"),
         ("pretrain.methods", {"random": {}}, "must differ"),

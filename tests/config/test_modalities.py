@@ -1,4 +1,4 @@
-"""Further modalities in the config: their names, where their files are named, and what asks for them."""
+"""Modalities in the config: their names, where their files are named, and which networks use them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DEM = {"dem": {"bands": ["elevation"], "kind": "elevation"}}
 PATTERNS = {"layout": "scenes", "optical": "o/{scene}.tif", "sar": "s/{scene}.tif"}
 
 
-def values(further: dict[str, Any], source: dict[str, Any], **finetune: object) -> dict[str, Any]:
-    """The demo's config with other sources and further modalities."""
+def values(others: dict[str, Any], source: dict[str, Any], **finetune: object) -> dict[str, Any]:
+    """The demo's config with another source and more modalities."""
     given: dict[str, Any] = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    given["sensors"]["further"] = further
+    given["sensors"] |= others
     given["finetune"] |= finetune
     return {**given, "source": source}
 
@@ -29,18 +29,31 @@ def test_modalities_come_in_their_order() -> None:
     sheet = {"layout": "scenes", "sheet": "scenes.csv"}
     sweep = [{"networks": ["dem_only", "l_band_only", "mssnet"], "fractions": [100], "seeds": [1]}]
     config = load(values({"l_band": second, **DEM}, sheet, sweep=sweep))
-    assert list(config.sensors.modalities) == ["optical", "sar", "l_band", "dem"]
+    assert list(config.sensors) == ["optical", "sar", "l_band", "dem"]
     assert config.sensors.band_counts == {"optical": 4, "sar": 2, "l_band": 2, "dem": 1}
     assert [run.network for run in config.runs] == ["dem_only", "l_band_only", "mssnet"]
 
 
 def test_patterns_are_of_the_modalities_that_there_are() -> None:
-    assert load(values(DEM, {**PATTERNS, "further": {"dem": "d/{scene}.tif"}})).source.further
-    for further, patterns in ((DEM, {}), ({}, {"dem": "d/{scene}.tif"}), (DEM, {"dsm": "d/{scene}.tif"})):
-        with pytest.raises(InputError, match=r"`source\.further` has patterns of .*; `sensors\.further` names"):
-            load(values(further, {**PATTERNS, "further": patterns}))
+    assert list(load(values(DEM, {**PATTERNS, "dem": "d/{scene}.tif"})).source.patterns) == ["optical", "sar", "dem"]
+    with pytest.raises(InputError, match=r"`source` has no pattern for \['dem'\], which `sensors` lists"):
+        load(values(DEM, PATTERNS))
+    with pytest.raises(
+        InputError, match=r"`source\.dem` is unknown: `sensors` lists the modalities \['optical', 'sar'\]"
+    ):
+        load(values({}, {**PATTERNS, "dem": "d/{scene}.tif"}))
+    with pytest.raises(InputError, match=r"`source\.dme` is unknown: .*; did you mean `dem`"):
+        load(values(DEM, {**PATTERNS, "dme": "d/{scene}.tif"}))
     with pytest.raises(InputError, match="not both"):
-        load(values(DEM, {"layout": "scenes", "sheet": "scenes.csv", "further": {"dem": "d/{scene}.tif"}}))
+        load(values(DEM, {"layout": "scenes", "sheet": "scenes.csv", "dem": "d/{scene}.tif"}))
+
+
+def test_the_old_spelling_is_refused_with_the_new_one() -> None:
+    sheet = {"layout": "scenes", "sheet": "scenes.csv"}
+    with pytest.raises(InputError, match=r"list dem beside .*`sensors: \{optical: .*, sar: .*, dem: .*\}`"):
+        load(values({"further": DEM}, sheet))
+    with pytest.raises(InputError, match=r"write `source: \{optical: \.\.\., sar: \.\.\., dem: \.\.\.\}`"):
+        load(values(DEM, {**PATTERNS, "further": {"dem": "d/{scene}.tif"}}))
 
 
 @pytest.mark.parametrize("layout", ["demo", "seed"])
@@ -49,17 +62,15 @@ def test_layouts_of_two_sensors_have_no_further_ones(layout: str) -> None:
         load(values(DEM, {"layout": layout}))
 
 
-@pytest.mark.parametrize(
-    "name", ["sar", "sar_scale", "label", "both", "stacked", "Dem", "my dem", "a__b", "3d", "../dem"]
-)
+@pytest.mark.parametrize("name", ["sar_scale", "label", "both", "stacked", "Dem", "my dem", "a__b", "3d", "../dem"])
 def test_names_that_mean_something_else_or_are_no_file_names_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="further"):
+    with pytest.raises(InputError, match="sensors"):
         load(values({name: DEM["dem"]}, {"layout": "scenes", "sheet": "scenes.csv"}))
 
 
 def test_speckle_is_filtered_in_the_second_sensor_only() -> None:
     speckled = {"bands": ["hh"], "kind": "backscatter", "scale": "auto", "speckle": "lee"}
-    with pytest.raises(InputError, match=r"`l_band\.speckle` must be `none`: only the second sensor is filtered"):
+    with pytest.raises(InputError, match=r"`l_band\.speckle` must be `none`: speckle is filtered in `sar` only"):
         load(values({"l_band": speckled}, {"layout": "scenes", "sheet": "scenes.csv"}))
 
 
@@ -81,6 +92,6 @@ def test_without_further_modalities_nothing_is_told_of_them() -> None:
     sensor = SensorConfig(bands=["b"], kind="reflectance")
     two = SensorsConfig(optical=sensor, sar=sensor)
     assert list(two.model_dump()) == ["optical", "sar"]
-    assert "further" not in SourceConfig().model_dump(mode="json")
-    three = SensorsConfig(optical=sensor, sar=sensor, further={"dem": sensor})
+    assert SourceConfig().patterns == {}
+    three = SensorsConfig(optical=sensor, sar=sensor, dem=sensor)
     assert SensorsConfig.model_validate(three.model_dump(mode="json")) == three

@@ -15,7 +15,7 @@ from tmcnet.store import TileStore
 OPTICAL = SensorConfig(bands=["r", "g"], kind="reflectance")
 SAR = SensorConfig(bands=["vv"], kind="backscatter", scale="db")
 DEM = SensorConfig(bands=["elevation"], kind="elevation")
-THREE = SensorsConfig(optical=OPTICAL, sar=SAR, further={"dem": DEM})
+THREE = SensorsConfig(optical=OPTICAL, sar=SAR, dem=DEM)
 CONFIG = PretrainConfig(crop_size=32, patch_size=8, patches=2)
 
 
@@ -66,7 +66,7 @@ def test_statistics_of_two_modalities_are_told_as_before(store):
 def test_views_of_all_modalities_show_the_same_places(variant):
     """Equal images stay equal up to the offset that their kind allows, whatever the crop, flip and turn."""
     flat = SensorConfig(bands=["b"], kind="elevation")
-    sensors = SensorsConfig(optical=flat, sar=flat, further={"dem": flat, "dsm": flat})
+    sensors = SensorsConfig(optical=flat, sar=flat, dem=flat, dsm=flat)
     image = torch.rand(1, 64, 64)
     batch = ViewMaker(CONFIG, sensors, variant, 1.5)([Tile("t", image, image, None, (image, image))], 0)
     assert len(batch.further) == 2

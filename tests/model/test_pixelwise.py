@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.train.tiny import configs
 from tmcnet.classes import ClassTable
-from tmcnet.config import ModelConfig, Run
+from tmcnet.config import ModelConfig, Run, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate.trained import Trained
@@ -110,8 +110,7 @@ def test_a_class_without_labels_is_never_predicted():
 def trained(network, name):
     _, model, sensors, _ = configs()
     model = model.model_copy(update={"texture_windows": (3,)})
-    sensors = sensors.model_copy(update={"optical": sensors.optical.model_copy(update={"bands": ["a", "b"]})})
-    sensors = sensors.model_copy(update={"sar": sensors.sar.model_copy(update={"bands": ["a", "b"]})})
+    sensors = SensorsConfig({n: sensor.model_copy(update={"bands": ["a", "b"]}) for n, sensor in sensors.items()})
     bands = tuple(Band(b, 0, 1, 0, 1) for b in "ab")
     classes = ClassTable.of([("x", "#000000"), ("y", "#ffffff"), ("z", "#ff0000")])
     run = Run.parse(f"{name}-baseline__random__R5__s1")

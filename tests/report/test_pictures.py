@@ -58,8 +58,8 @@ def test_maps_keep_their_exact_colours_in_the_file():
 
 
 def test_shown_bands_follow_the_config(full):
-    assert shown_bands(full.config.sensors.optical) == [0, 1, 2]
-    assert shown_bands(full.config.sensors.sar) == [0]
+    assert shown_bands(full.config.sensors["optical"]) == [0, 1, 2]
+    assert shown_bands(full.config.sensors["sar"]) == [0]
 
 
 def test_thinned_reading_equals_slicing(tmp_path):

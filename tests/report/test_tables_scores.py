@@ -93,8 +93,8 @@ def test_one_sensor_missing_is_told_for_networks_of_both(full):
 
 def test_a_further_modality_has_a_column_of_its_own(small):
     root, config = small
-    further = {"dem": {"bands": ["elevation"], "kind": "elevation"}}
-    sensors = type(config.sensors).model_validate({**config.sensors.model_dump(), "further": further})
+    dem = {"dem": {"bands": ["elevation"], "kind": "elevation"}}
+    sensors = type(config.sensors).model_validate({**config.sensors.model_dump(), **dem})
     (run,) = (run for run in config.runs if run.method == "tmcnet")
     path = root / "evaluate" / run.name / "metrics.json"
     record = json.loads(path.read_text())

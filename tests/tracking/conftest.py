@@ -23,7 +23,7 @@ def made(tmp_path_factory):
     """A results folder with two pre-trainings and two runs, both with weights and validation scores; its config."""
     root = tmp_path_factory.mktemp("made") / "results"
     config = make_results(root, finetune=SMALL)
-    bands = {"optical": config.sensors.optical.bands, "sar": config.sensors.sar.bands}
+    bands = {"optical": config.sensors["optical"].bands, "sar": config.sensors["sar"].bands}
     scaling = {
         kind: [{"band": b, "low": -2.0, "high": 3.0, "mean": 0, "std": 1} for b in names]
         for kind, names in bands.items()

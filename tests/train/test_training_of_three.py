@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.train.tiny import build_tiles, configs
-from tmcnet.config import EvaluateConfig, MapsConfig, MethodConfig, PretrainConfig, Run, SensorConfig
+from tmcnet.config import EvaluateConfig, MapsConfig, MethodConfig, PretrainConfig, Run, SensorConfig, SensorsConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
@@ -57,7 +57,7 @@ def world(tmp_path_factory):
 def three(**changes):
     config, model, sensors, compute = configs(**changes)
     dem = SensorConfig(bands=["elevation"], kind="elevation")
-    return config, model, sensors.model_copy(update={"further": {"dem": dem}}), compute
+    return config, model, SensorsConfig({**sensors, "dem": dem}), compute
 
 
 def train(world, out, name, weights=None, **changes):
@@ -81,7 +81,7 @@ def test_every_method_pre_trains_encoders_that_fusion_starts_from(world, tmp_pat
     encoders = {n.split(".")[0] for n in state if n.startswith("backbone_")}
     inputs = {"simclr": ["stacked"], "alone": ["dem"]}.get(name, ["optical", "sar", "dem"])
     assert encoders == {f"backbone_{n}" for n in inputs}
-    assert list(header["config"]["sensors"]["further"]) == ["dem"]
+    assert list(header["config"]["sensors"]) == ["optical", "sar", "dem"]
     figures = (out / "curves.csv").read_text().splitlines()[0]
     assert ("retrieval_dem_to_sar" in figures) == (len(inputs) == 3)
     assert ("effective_rank_dem" in figures) == ("dem" in inputs)

@@ -21,7 +21,7 @@ EXPORTED = "pixel_logistic-baseline__random__R100__s1"
 """The deep network of three is exported in `tests/train/test_training_of_three.py`, which takes a minute."""
 CHANGE = """
 source: {layout: scenes, sheet: scenes.csv}
-sensors: {further: {dem: {bands: [elevation], kind: elevation, display: [elevation]}}}
+sensors: {dem: {bands: [elevation], kind: elevation, display: [elevation]}}
 finetune:
   sweep:
     - {methods: [tmcnet], networks: [mssnet], fractions: [100], seeds: [1]}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, RootModel, StringConstraints, model_validator
 
 from tmcnet.config.base import Section
-from tmcnet.config.modalities import ModalityName, WithFurther
+from tmcnet.config.modalities import REQUIRED, ModalityName
 
 IGNORE = 255
 """The one ignore value: void pixels in label rasters, in the loss and in the metrics."""
@@ -33,8 +34,11 @@ class DemoConfig(Section):
     seed: int = Field(7, ge=0, description="Seed of the simulated landscape.")
 
 
-class SourceConfig(WithFurther):
+class SourceConfig(Section):
     """Where the imagery comes from and how its files are laid out."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str]
 
     layout: Layout = Field(
         "demo",
@@ -45,7 +49,7 @@ class SourceConfig(WithFurther):
     sheet: str | None = Field(
         None,
         description="Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`, and one for "
-        "each modality of `sensors.further`. Several files in one field are separated by `;` and stacked as bands; "
+        "each other modality of `sensors`. Several files in one field are separated by `;` and stacked as bands; "
         "each may be a pattern with `*`, `?` or `[...]`, whose files are put together as the tiles of one mosaic "
         "(the last by name on top). Scenes of role `predict` may leave modalities empty, but not both `optical` and "
         "`sar`. The columns `optical_nodata`, `sar_nodata` and `sar_scale` take the place of `sensors` for one "
@@ -54,15 +58,11 @@ class SourceConfig(WithFurther):
     optical: str | None = Field(
         None,
         description="Pattern of the optical files below `data_root`, such as `optical/{scene}.tif`. "
-        "`{name}` matches any text without a slash, `{name:d}` a whole number whatever its leading zeros.",
+        "`{name}` matches any text without a slash, `{name:d}` a whole number with or without leading zeros. "
+        "Other modalities of `sensors` have a key of their name here (`dem: dem/{scene}.tif`).",
     )
-    sar: str | None = Field(None, description="Pattern of the files of the second sensor, with the same fields.")
+    sar: str | None = Field(None, description="Pattern of the SAR files, with the same fields.")
     label: str | None = Field(None, description="Pattern of the label files, with the same fields.")
-    further: dict[ModalityName, str] = Field(
-        {},
-        description="Patterns of the files of each modality of `sensors.further`, with the same fields, such as "
-        "`{dem: 'dem/{scene}.tif'}`. A sample sheet has columns instead.",
-    )
     exclude: list[str] = Field(
         [],
         description="Scenes or tiles to leave out, by name (joined fields of the pattern, such as `area_12`).",
@@ -74,6 +74,19 @@ class SourceConfig(WithFurther):
     )
     demo: DemoConfig = Field(DemoConfig(), description="Settings of layout `demo`.")
 
+    @property
+    def patterns(self) -> dict[str, str]:
+        """Patterns of the images by modality: `optical`, `sar`, then the others as listed."""
+        named = {"optical": self.optical, "sar": self.sar, **self.__pydantic_extra__}
+        return {name: pattern for name, pattern in named.items() if pattern}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_spelling(cls, values: Any) -> Any:  # noqa: ANN401 - the input is checked here
+        if isinstance(values, dict) and "further" in values:
+            raise ValueError("`further` is no longer a key: write `source: {optical: ..., sar: ..., dem: ...}`")
+        return values
+
     @model_validator(mode="after")
     def _says_where(self) -> SourceConfig:
         if self.crs and self.layout != "scenes":
@@ -82,7 +95,7 @@ class SourceConfig(WithFurther):
             raise ValueError("layout `tiles` needs the patterns `optical`, `sar` and `label`")
         if self.layout == "scenes" and not self.sheet and not (self.optical and self.sar):
             raise ValueError("layout `scenes` needs either a `sheet` or the patterns `optical` and `sar`")
-        if self.layout == "scenes" and self.sheet and (self.optical or self.sar or self.label or self.further):
+        if self.layout == "scenes" and self.sheet and (self.patterns or self.label):
             raise ValueError("give either a `sheet` or patterns, not both; set the other to null")
         return self
 
@@ -151,37 +164,61 @@ class SensorConfig(Section):
         return self
 
 
-class SensorsConfig(WithFurther):
-    """The two sensors whose images make a pair, and what further images there are of the same ground."""
+class SensorsConfig(RootModel[dict[ModalityName, SensorConfig]], Mapping[str, SensorConfig]):
+    """The modalities by name: `optical`, `sar`, then the others in the order of the config.
 
-    optical: SensorConfig = Field(
-        ..., description="The sensor whose grid all others are warped to, where there is one."
-    )
-    sar: SensorConfig = Field(
-        ..., description="The second sensor: SAR, or what stands in for it (a DEM or DSM, say)."
-    )
-    further: dict[ModalityName, SensorConfig] = Field(
-        {},
-        description="Further modalities by name, such as `{dem: {bands: [elevation], kind: elevation}}`: they are "
-        "warped to the common grid as delivered, without matching, and take part in all that follows.",
-    )
+    The optical image defines the grid of a scene; the SAR image, or what stands in for it (a DEM or DSM), is
+    registered to it. Other modalities are warped to this grid as delivered and used by all networks.
 
-    @property
-    def modalities(self) -> dict[str, SensorConfig]:
-        """All modalities by name: `optical`, `sar`, then the further ones in the order of the config."""
-        return {"optical": self.optical, "sar": self.sar, **self.further}
+    Example:
+        >>> sensors = SensorsConfig(optical=optical, sar=sar, dem=dem)
+        >>> sensors["dem"].bands
+        ['elevation']
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _order(cls, values: Any) -> Any:  # noqa: ANN401 - the input is checked here
+        if not isinstance(values, Mapping):
+            return values
+        if "further" in values:
+            names = ", ".join(values["further"] or {}) or "dem"
+            raise ValueError(
+                f"`further` is no longer a key: list {names} beside `optical` and `sar`, as in "
+                "`sensors: {optical: ..., sar: ..., dem: ...}`"
+            )
+        missing = [name for name in REQUIRED if name not in values]
+        if missing:
+            raise ValueError(f"`{missing[0]}` is missing; every data set has `optical` and `sar`")
+        return {name: values[name] for name in dict.fromkeys([*REQUIRED, *values])}
+
+    @model_validator(mode="after")
+    def _filter_speckle_of_sar_only(self) -> SensorsConfig:
+        for name, sensor in self.items():
+            if name != "sar" and sensor.speckle != "none":
+                raise ValueError(f"`{name}.speckle` must be `none`: speckle is filtered in `sar` only")
+        return self
+
+    def __getitem__(self, name: str) -> SensorConfig:
+        return self.root[name]
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]  # a mapping of names, not pydantic's field pairs
+        return iter(self.root)
+
+    def __len__(self) -> int:
+        return len(self.root)
 
     @property
     def band_counts(self) -> dict[str, int]:
-        """Number of bands of each modality by name, in the order of `modalities`."""
-        return {name: len(sensor.bands) for name, sensor in self.modalities.items()}
+        """Number of bands of each modality."""
+        return {name: len(sensor.bands) for name, sensor in self.items()}
 
-    @model_validator(mode="after")
-    def _speckle_is_of_the_second_sensor(self) -> SensorsConfig:
-        for name, sensor in self.modalities.items():
-            if name != "sar" and sensor.speckle != "none":
-                raise ValueError(f"`{name}.speckle` must be `none`: only the second sensor is filtered")
-        return self
+    @property
+    def others(self) -> dict[str, SensorConfig]:
+        """The modalities beside optical and SAR."""
+        return {name: sensor for name, sensor in self.items() if name not in REQUIRED}
 
 
 class ClassConfig(Section):

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -54,6 +54,8 @@ def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _child(annotation: Any) -> tuple[type[BaseModel] | None, str]:  # noqa: ANN401 - annotations are of any kind
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        return _child(annotation.model_fields["root"].annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, ""
     origin, args = get_origin(annotation), get_args(annotation)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tmcnet.config.data import SensorConfig, SensorsConfig
 from tmcnet.config.root import Config
 from tmcnet.errors import InputError, Problem
 
@@ -80,6 +81,8 @@ def _keys_at(location: Sequence[str | int]) -> list[str]:
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             model = _section_of(model.model_fields[str(part)].annotation)
+        elif model is SensorsConfig:
+            model = SensorConfig
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 

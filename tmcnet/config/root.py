@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from pydantic import Field, model_validator
 from tmcnet.config.base import Section
 from tmcnet.config.data import LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.config.grids import AlignConfig, NormaliseConfig, TilesConfig
-from tmcnet.config.modalities import only_modality
+from tmcnet.config.modalities import REQUIRED, only_modality
 from tmcnet.config.pretraining import PretrainConfig
 from tmcnet.config.results import (
     MAP_ENDINGS,
@@ -82,11 +83,19 @@ def _source_problems(config: Config) -> Iterator[str]:
 
 
 def _modality_problems(config: Config) -> Iterator[str]:
-    source, further, known = config.source, config.sensors.further, list(config.sensors.modalities)
-    if further and source.layout in ("demo", "seed"):
-        yield f"`sensors.further` names {list(further)}, but layout `{source.layout}` has optical, SAR and label only"
-    elif source.layout in ("scenes", "tiles") and source.sheet is None and set(source.further) != set(further):
-        yield f"`source.further` has patterns of {list(source.further)}; `sensors.further` names {list(further)}"
+    source, known = config.source, list(config.sensors)
+    others, patterns = list(config.sensors.others), [name for name in source.patterns if name not in REQUIRED]
+    unknown = [name for name in patterns if name not in known]
+    for name in unknown:
+        close = difflib.get_close_matches(name, [*SourceConfig.model_fields, *known], n=1)
+        hint = f"; did you mean `{close[0]}`?" if close else ""
+        yield f"`source.{name}` is unknown: `sensors` lists the modalities {known}{hint}"
+    if others and source.layout in ("demo", "seed"):
+        yield f"`sensors` has {others}, but layout `{source.layout}` has optical, SAR and label only"
+    elif source.layout in ("scenes", "tiles") and source.sheet is None:
+        missing = [name for name in others if name not in patterns]
+        if missing:
+            yield f"`source` has no pattern for {missing}, which `sensors` lists"
     for run in config.runs:
         modality = only_modality(run.network)
         if modality is not None and modality not in known:

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
-from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.rasters import read_float
 from tmcnet.store import TileStore, read_list
@@ -126,7 +125,7 @@ def compute_normalisation(
         raise InputError(Problem(str(train_list), "names no tile", "Check the splits."))
     tiles = tiles[:: math.ceil(len(tiles) / MAX_TILES)]
     store = TileStore(tiles_root)
-    found = {name: _sensor_statistics(store, tiles, name, s, config) for name, s in sensors.modalities.items()}
+    found = {name: _sensor_statistics(store, tiles, name, s, config) for name, s in sensors.items()}
     result = Normalisation(found.pop("optical"), found.pop("sar"), config.clip, len(tiles), found)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
@@ -140,7 +139,7 @@ def _sensor_statistics(
     empty = [name for name, row in zip(sensor.bands, rows, strict=True) if row.size == 0]
     if empty:
         what = f"bands {empty} have no valid pixel in any training tile"
-        raise InputError(Problem(str(store.root / kind), what, f"Check `{sensor_key(kind)}.nodata` and the files."))
+        raise InputError(Problem(str(store.root / kind), what, f"Check `sensors.{kind}.nodata` and the files."))
     return tuple(_statistics(name, row, config) for name, row in zip(sensor.bands, rows, strict=True))
 
 
@@ -155,7 +154,7 @@ def _sample(store: TileStore, tiles: list[str], kind: str, sensor: SensorConfig)
     for tile in tiles:
         array = read_float(store.path(kind, tile), store.window(tile))
         if array.shape[0] != len(sensor.bands):
-            what = f"has {array.shape[0]} bands; `{sensor_key(kind)}.bands` names {len(sensor.bands)}: {sensor.bands}"
+            what = f"has {array.shape[0]} bands; `sensors.{kind}.bands` names {len(sensor.bands)}: {sensor.bands}"
             problems.append(Problem(str(store.path(kind, tile)), what, "Mend the band names, or cut the tiles anew."))
             continue
         if step == 0:

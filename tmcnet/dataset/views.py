@@ -142,8 +142,8 @@ class ViewMaker:
         self.config, self.sensors, self.variant, self.clip = config, sensors, variant, clip
         own = VARIANTS[variant].photometric_by_sensor
         self.by_sensor = own if photometric_by_sensor is None else photometric_by_sensor
-        bands = sensors.optical.bands
-        coloured = sensors.optical.kind == "reflectance" and set(COLOURS) <= set(bands)
+        bands = sensors["optical"].bands
+        coloured = sensors["optical"].kind == "reflectance" and set(COLOURS) <= set(bands)
         self.colours = [bands.index(name) for name in COLOURS] if coloured else []
 
     def __call__(self, tiles: Sequence[Tile], step: int, slots: Sequence[int] | None = None) -> ViewBatch:
@@ -182,7 +182,7 @@ class ViewMaker:
     def _own(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
         """Changes of each of optical 1, 2, SAR 1, 2, and so on, on its own, as its sensor allows."""
         strength, most = self.config.photometric, np.deg2rad(self.config.hue)
-        kinds = [sensor.kind for sensor in self.sensors.modalities.values() for _ in range(2)]
+        kinds = [sensor.kind for sensor in self.sensors.values() for _ in range(2)]
         for place, (cut, kind) in enumerate(zip(cuts, kinds, strict=True)):
             hue = None
             if place < 2 and self.colours:

@@ -72,7 +72,7 @@ def evaluate_run(
     test = TileDataset(store, read_list(test_list), trained.normalisation, with_labels=True, cache_gib=0)
     temperature = _temperature(trained.network, val, config)
     calibrations = Calibration(config.calibration_bins), Calibration(config.calibration_bins, temperature)
-    withheld = list(trained.sensors.modalities) if config.withheld and only_modality(run.network) is None else []
+    withheld = list(trained.sensors) if config.withheld and only_modality(run.network) is None else []
     counted = count_tiles(trained.network, test, len(trained.classes), config, calibrations, withheld)
     if counted.tiles.sum() == 0:
         raise InputError(Problem(str(test_list), "no pixel of its tiles is labelled", "Check labels and splits."))

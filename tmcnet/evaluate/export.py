@@ -206,7 +206,7 @@ def _card(trained: Trained) -> dict[str, Any]:
         "name": trained.run.name,
         "run": trained.run.record,
         "software": {"tmcnet": tmcnet.__version__, **{name: version(name) for name in ("torch", "onnx")}},
-        "inputs": {name: _input(sensor, scaling.modalities[name]) for name, sensor in sensors.modalities.items()},
+        "inputs": {name: _input(sensor, scaling.modalities[name]) for name, sensor in sensors.items()},
         "output": {"name": "probabilities", "shape": f"N x {len(trained.classes)} x H x W"},
         "classes": [asdict(c) for c in trained.classes.classes],
         "normalisation": {**scaling.to_dict(), "inside_model": True},

@@ -193,7 +193,7 @@ def _fit_problems(
     if trained.classes.names != classes.names:
         what = f"tells apart {trained.classes.names}; the classes here are {classes.names}"
         yield Problem(str(weights), what, "Give a network that was trained on these classes, in this order.")
-    for name, sensor in trained.sensors.modalities.items():
+    for name, sensor in trained.sensors.items():
         bands = sensor.bands
         for scene in scenes:
             count = _bands(scene.images[name]) if name in scene.images else 0

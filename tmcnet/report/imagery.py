@@ -118,7 +118,7 @@ class Painter:
         for kind, title in self.sensor_titles().items():
             path = raster_of(kind)
             if path.exists():
-                image = read_thinned(path, longest, box)[shown_bands(self.results.config.sensors.modalities[kind])]
+                image = read_thinned(path, longest, box)[shown_bands(self.results.config.sensors[kind])]
                 shown = stretch(image, limits_of(image))
                 pictures.append(self.picture(shown, f"{file}_{kind}", title, f"{title} image of {name}", photo=True))
         return pictures
@@ -207,8 +207,8 @@ class Painter:
         """What the modalities are called on the page."""
         second = {"backscatter": "SAR", "elevation": "Elevation", "reflectance": "Second sensor"}
         sensors = self.results.config.sensors
-        further = {name: name.replace("_", " ").capitalize() for name in sensors.further}
-        return {"optical": "Optical", "sar": second[sensors.sar.kind], **further}
+        further = {name: name.replace("_", " ").capitalize() for name in sensors.others}
+        return {"optical": "Optical", "sar": second[sensors["sar"].kind], **further}
 
     def shares(self, ids: Ids) -> str:
         """The commonest classes of a map in words."""

@@ -102,9 +102,9 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         data += f", {plural(len(index), 'tile')}" + (
             f" from {plural(scenes, 'scene')}" if scenes < len(index) else ""
         )
-    optical, sar = config.sensors.optical, config.sensors.sar
+    optical, sar = config.sensors["optical"], config.sensors["sar"]
     sensors = f"optical ({', '.join(optical.bands)}) and {sar.kind} ({', '.join(sar.bands)})"
-    sensors += "".join(f", {name} ({', '.join(s.bands)})" for name, s in config.sensors.further.items())
+    sensors += "".join(f", {name} ({', '.join(s.bands)})" for name, s in config.sensors.others.items())
     parts = ", ".join(f"{len(t)} {p}" for p, t in results.parts.items()) or "not divided yet"
     networks = dict.fromkeys(network_label(r.network, r.variant) for r in sorted(config.runs, key=series_order))
     starts = dict.fromkeys("random start" if r.method == RANDOM_START else r.method for r in config.runs)

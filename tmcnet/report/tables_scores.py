@@ -106,7 +106,7 @@ def withheld_table(results: Results) -> list[Block]:
             groups.setdefault((Series(run.network, run.variant, run.method), run.budget), []).append(run)
     if not groups:
         return []
-    metric, further = results.config.report.metric, list(results.config.sensors.further)
+    metric, further = results.config.report.metric, list(results.config.sensors.others)
     rows, frame = [], []
     for (series, budget), runs in sorted(groups.items(), key=lambda item: (series_order(item[0][0]), item[0][1])):
         means = _withheld_means(results, runs, metric)
@@ -129,7 +129,7 @@ def _withheld_means(results: Results, runs: list[Run], metric: str) -> dict[str,
     records = [results.evaluation(run) for run in runs]
     hidden = {
         f"{name}_hidden": _mean(r["withheld"].get(name, {}).get(metric) for r in records)
-        for name in results.config.sensors.modalities
+        for name in results.config.sensors
     }
     return {"all": _mean(r.get(metric) for r in records), **hidden}
 

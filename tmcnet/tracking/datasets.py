@@ -51,7 +51,7 @@ def dataset_inputs(results: Path, config: Config, record: Record) -> Iterator[Da
 def _schema(config: Config) -> str:
     """Bands, classes and types, in the form that MLflow shows."""
     size, sensors = config.tiles.size, config.sensors
-    bands = {name: sensor.bands for name, sensor in sensors.modalities.items()}
+    bands = {name: sensor.bands for name, sensor in sensors.items()}
     images = [_tensor(f"{kind} ({', '.join(names)})", "float32", len(names), size) for kind, names in bands.items()]
     classes = ", ".join(c.name for c in config.labels.classes)
     label = _tensor(f"label ({classes})" if classes else "label", "uint8", 1, size)

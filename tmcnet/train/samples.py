@@ -74,7 +74,7 @@ class BatchBuilder:
         crops = [self._crop(index, random) for index, random in zip(chosen, randoms, strict=True)]
         label, *images = (torch.stack(parts) for parts in zip(*crops, strict=True))
         for place, random in enumerate(randoms):
-            for image, sensor in zip(images, self.sensors.modalities.values(), strict=True):
+            for image, sensor in zip(images, self.sensors.values(), strict=True):
                 image[place] = self._change(image[place], sensor.kind, random)
         self._hide(images, randoms)
         optical, sar, *further = images

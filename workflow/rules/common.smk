@@ -26,7 +26,7 @@ TILED = CONFIG.source.layout in ("tiles", "seed")
 RUNS = {run.name: run for run in CONFIG.runs}
 MAP_RUNS = [run.name for run in CONFIG.map_runs]
 MAPPED = [*MAP_RUNS, *CONFIG.maps.models]
-FURTHER = list(CONFIG.sensors.further)
+FURTHER = list(CONFIG.sensors.others)
 
 try:
     ENTRIES = {

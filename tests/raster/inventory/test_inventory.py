@@ -225,7 +225,7 @@ LEARNT = "a,a_o.tif,a_s.tif,a_l.tif,train"
 
 def test_scenes_with_one_sensor_are_described_by_it(source):
     source.sensors = SensorsConfig(
-        optical=source.sensors.optical, sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto")
+        optical=source.sensors["optical"], sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto")
     )
     for seed, name in enumerate("abc"):
         source.scene(name, seed=seed)
@@ -332,7 +332,7 @@ def test_scales_are_told_from_the_values():
 
 def test_different_scales_in_one_source_are_told(source):
     source.sensors = SensorsConfig(
-        optical=source.sensors.optical, sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto")
+        optical=source.sensors["optical"], sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto")
     )
     source.scene("a")
     source.scene("b")

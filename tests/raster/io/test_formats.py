@@ -26,7 +26,7 @@ def scene(source):
     """A scene whose optical image can be held by any format: 8 bit, three bands."""
     source.image = np.random.default_rng(5).integers(1, 255, (3, 300, 280)).astype("u1")
     source.sensors = SensorsConfig(
-        optical=SensorConfig(bands=["r", "g", "b"], kind="reflectance"), sar=source.sensors.sar
+        optical=SensorConfig(bands=["r", "g", "b"], kind="reflectance"), sar=source.sensors["sar"]
     )
     source.write("plain.tif", source.image)
     for name, kind in (("s", "f4"), ("l", "u1")):

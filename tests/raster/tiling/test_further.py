@@ -25,8 +25,8 @@ COARSE = Affine(30, 0, 499_900, 0, -30, 5_400_100)
 @pytest.fixture
 def three(source):
     """A source of two scenes with optical, SAR and a coarser DEM on a grid of its own."""
-    source.sensors = source.sensors.model_copy(update={"further": {"dem": DEM}})
-    source.source = source.source.model_copy(update={"further": {"dem": "{scene}_d.tif"}})
+    source.sensors = SensorsConfig({**source.sensors, "dem": DEM})
+    source.source = source.source.model_copy(update={"dem": "{scene}_d.tif"})
     for number, name in enumerate("ab"):
         source.scene(name, seed=number)
         source.write(f"{name}_d.tif", hill(), transform=COARSE)
@@ -117,9 +117,7 @@ def test_virtual_tiles_have_the_further_modality_too(three):
 
 def test_a_dem_may_come_as_a_mosaic_and_as_a_stack(three):
     dem = hill()
-    three.sensors = three.sensors.model_copy(
-        update={"further": {"dem": DEM.model_copy(update={"bands": ["elevation", "again"]})}}
-    )
+    three.sensors = SensorsConfig({**three.sensors, "dem": DEM.model_copy(update={"bands": ["elevation", "again"]})})
     for name, part, column in (("west", dem[:, :12], 0), ("east", dem[:, 12:], 12)):
         three.write(f"raw/T_{name}.tif", part, transform=COARSE @ Affine.translation(column, 0))
     path = three.root / "scenes.csv"
@@ -137,14 +135,14 @@ def test_a_dem_may_come_as_a_mosaic_and_as_a_stack(three):
 
 
 def test_gaps_of_a_further_mosaic_are_told_with_their_key(three):
-    three.sensors = three.sensors.model_copy(update={"further": {"dem": DEM.model_copy(update={"nodata": None})}})
+    three.sensors = SensorsConfig({**three.sensors, "dem": DEM.model_copy(update={"nodata": None})})
     for name, part, column in (("west", hill()[:, :12], 0), ("east", hill()[:, 14:], 14)):
         place = COARSE @ Affine.translation(column, 0)
         three.write(f"raw/T_{name}.tif", part.astype("i2"), transform=place)
     path = three.root / "scenes.csv"
     path.write_text("scene,optical,sar,label,role,dem\na,a_o.tif,a_s.tif,a_l.tif,train,raw/T_*.tif\n")
     three.source = SourceConfig(layout="scenes", sheet=str(path))
-    with pytest.raises(InputError, match=r"Declare `sensors\.further\.dem\.nodata`\."):
+    with pytest.raises(InputError, match=r"Declare `sensors\.dem\.nodata`\."):
         three.take()
 
 
@@ -163,7 +161,7 @@ def test_what_is_wrong_with_a_further_file_is_told_with_its_key(three):
     with pytest.raises(InputError) as caught:
         three.take()
     message = str(caught.value)
-    assert "has 2 band(s), but `sensors.further.dem.bands` names 1: elevation" in message
+    assert "has 2 band(s), but `sensors.dem.bands` names 1: elevation" in message
     assert "b_d.tif: covers 0% of b_o.tif" in message and "Check that this is the dem of scene b" in message
 
 
@@ -184,13 +182,13 @@ def test_a_scene_to_be_mapped_may_lack_a_further_modality_and_others_may_not(thr
 
 def test_unpaired_further_files_are_named(three):
     (three.root / "b_d.tif").unlink()
-    with pytest.raises(InputError, match=r"`source\.further\.dem`: .* finds no dem file for 1 of 2: b"):
+    with pytest.raises(InputError, match=r"`source\.dem`: .* finds no dem file for 1 of 2: b"):
         three.take()
 
 
 def test_further_backscatter_is_averaged_in_power_and_clipped(source):
-    source.sensors = source.sensors.model_copy(update={"further": {"l_band": L_BAND}})
-    source.source = source.source.model_copy(update={"further": {"l_band": "{scene}_l_band.tif"}})
+    source.sensors = SensorsConfig({**source.sensors, "l_band": L_BAND})
+    source.source = source.source.model_copy(update={"l_band": "{scene}_l_band.tif"})
     source.scene("a")
     fine = np.where(np.indices((128, 128)).sum(0) % 2, 0.19, 0.01).astype("f4")
     fine[:, 64:] = 0
@@ -202,12 +200,10 @@ def test_further_backscatter_is_averaged_in_power_and_clipped(source):
 
 
 def test_ready_made_tiles_may_have_further_modalities(tile_source, write_png_tile):
-    further = {"dem": SensorConfig(bands=["elevation"], kind="elevation"), "l_band": L_BAND}
-    tile_source.sensors = SensorsConfig(
-        optical=tile_source.sensors.optical, sar=tile_source.sensors.sar, further=further
-    )
+    others = {"dem": SensorConfig(bands=["elevation"], kind="elevation"), "l_band": L_BAND}
+    tile_source.sensors = SensorsConfig(**tile_source.sensors, **others)
     patterns = {"l_band": "{part}/p_{tile:d}.tif", "dem": "{part}/d_{tile:d}.tif"}
-    tile_source.source = tile_source.source.model_copy(update={"further": patterns})
+    tile_source.source = tile_source.source.model_copy(update=patterns)
     plain = {"crs": None, "transform": None}
     for number in (1, 2):
         write_png_tile(tile_source, "train", str(number), seed=number)

@@ -258,7 +258,7 @@ def test_no_data_that_the_sample_sheet_declares_counts(source):
 def test_the_optical_file_keeps_type_and_no_data_and_declared_no_data_counts(source):
     source.scene("a")
     source.sensors = SensorsConfig(
-        optical=SensorConfig(bands=["red", "nir"], kind="reflectance", nodata=3999), sar=source.sensors.sar
+        optical=SensorConfig(bands=["red", "nir"], kind="reflectance", nodata=3999), sar=source.sensors["sar"]
     )
     folder = align(source, config=AlignConfig(enabled=False, resolution=20.0))
     with rasterio.open(folder / "optical.tif") as dataset:
@@ -271,7 +271,7 @@ def test_backscatter_is_averaged_as_power(source):
     source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
     source.labels = LabelsConfig()
     source.sensors = SensorsConfig(
-        optical=source.sensors.optical, sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db")
+        optical=source.sensors["optical"], sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db")
     )
     checker = np.where(np.indices((64, 64)).sum(axis=0) % 2, 0.0, -20.0).astype("f4")
     source.write("a_s.tif", checker)
@@ -297,7 +297,7 @@ def coarse_scene(source):
     source.write("a_s.tif", power.astype("f4"), transform=off)
     source.write("a_l.tif", rng.integers(0, 4, (600, 600)).astype("u1"), transform=off @ Affine.scale(1.3))
     sar = SensorConfig(bands=["vv"], kind="backscatter", scale="linear", speckle="lee", speckle_window=5)
-    source.sensors = SensorsConfig(optical=source.sensors.optical, sar=sar)
+    source.sensors = SensorsConfig(optical=source.sensors["optical"], sar=sar)
 
 
 def test_a_scene_of_many_blocks_comes_out_as_in_one(source, monkeypatch):
@@ -327,7 +327,7 @@ def test_speckle_is_filtered_before_anything_else_and_told(source):
     assert (told["filter"], told["window"]) == ("lee", 5) and told["looks"] == pytest.approx(4, rel=0.15)
     smooth = read_float(folder / "sar.tif")
     sar = SensorConfig(bands=["vv"], kind="backscatter", scale="linear")
-    source.sensors = SensorsConfig(optical=source.sensors.optical, sar=sar)
+    source.sensors = SensorsConfig(optical=source.sensors["optical"], sar=sar)
     folder = align(source)
     assert "speckle" not in json.loads((folder / "alignment.json").read_text())
     rough = read_float(folder / "sar.tif")
@@ -341,7 +341,7 @@ def test_a_speckle_filter_for_pictures_is_refused_before_any_work(source):
     source.scene("a")
     source.write("a_s.tif", np.random.default_rng(0).integers(1, 255, (64, 64)).astype("u1"))
     sar = SensorConfig(bands=["vv"], kind="backscatter", scale="auto", speckle="refined_lee")
-    source.sensors = SensorsConfig(optical=source.sensors.optical, sar=sar)
+    source.sensors = SensorsConfig(optical=source.sensors["optical"], sar=sar)
     with pytest.raises(InputError, match=r"`sensors\.sar\.speckle`: is `refined_lee`, but the values of scene a"):
         align(source)
     assert not (source.root / "results" / "scenes").exists()

@@ -28,7 +28,7 @@ def speckled(tile_source, write_png_tile):
 
 def cut(source, **sar):
     sensor = SensorConfig(bands=["vv"], kind="backscatter", **{"scale": "linear", **sar})
-    source.sensors = SensorsConfig(optical=source.sensors.optical, sar=sensor)
+    source.sensors = SensorsConfig(optical=source.sensors["optical"], sar=sensor)
     source.take()
     root = source.root / "tiles"
     tiles = TilesConfig(size=SIDE, stride=SIDE, min_valid=0.5)

@@ -261,7 +261,7 @@ def test_backscatter_of_ready_made_tiles_becomes_decibels(tile_source, write_png
     power[0, 0, :3] = 0, 1000, np.nan
     tile_source.write("train/s_1.png", power, driver="GTiff", crs=None, transform=None)
     tile_source.sensors = SensorsConfig(
-        optical=tile_source.sensors.optical,
+        optical=tile_source.sensors["optical"],
         sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto", clip_db=(-30, 5)),
     )
     tile_source.take()
@@ -326,7 +326,7 @@ def test_virtual_tiles_are_what_tiles_of_their_own_would_be(source, options):
     scenes(source, "a", "b", size=80)
     for name in "ab":
         folder = source.json.parent / "scenes" / name
-        for kind, bands in (("optical", source.sensors.optical.bands), ("sar", source.sensors.sar.bands)):
+        for kind, bands in (("optical", source.sensors["optical"].bands), ("sar", source.sensors["sar"].bands)):
             # as `align_scene` writes them
             with rasterio.open(folder / f"{kind}.tif", "r+") as dataset:
                 dataset.descriptions = bands

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from rasterio._err import CPLE_BaseError
 
 from tmcnet.config import SensorConfig, SensorsConfig
-from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import Problem
 from tmcnet.raster.inventory.checks import Inspected, coverage
 from tmcnet.raster.inventory.entry import TRAIN, shorten
@@ -29,13 +28,13 @@ share less."""
 
 def scale_problems(seen: Sequence[Inspected], sensors: SensorsConfig) -> list[Problem]:
     """One network sees all scenes: what is detected must agree, and decibels must not stand beside plain numbers."""
-    problems = _scales_of_sar(seen, sensors.sar)
-    for name, sensor in sensors.further.items():
+    problems = _scales_of_sar(seen, sensors["sar"])
+    for name, sensor in sensors.others.items():
         scales = _by_scale((one.entry.scene, one.scales.get(name, "")) for one in seen)
         if sensor.scale == "auto" and len(scales) > 1:
             what = f"`auto` finds different scales of backscatter ({_told(scales)})"
             remedy = "Declare the scale, or bring the files to one."
-            problems.append(Problem(f"config key `{sensor_key(name)}.scale`", what, remedy))
+            problems.append(Problem(f"config key `sensors.{name}.scale`", what, remedy))
     return problems
 
 

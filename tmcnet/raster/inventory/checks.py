@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tmcnet.config import SensorConfig, SensorsConfig
-from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import Problem
 from tmcnet.raster.inventory.entry import Entry
 from tmcnet.raster.inventory.facts import Facts
@@ -84,10 +83,10 @@ def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, geo
         coder: The label codes.
         georeferenced: True for scenes, which are warped; false for ready-made tiles, which must match in pixels.
     """
-    for kind, sensor in sensors.modalities.items():
+    for kind, sensor in sensors.items():
         facts = seen.images[kind]
         if not facts:
-            seen.warnings.append(f"no {kind} image: mapped {'without it' if sensors.further else 'with one sensor'}")
+            seen.warnings.append(f"no {kind} image: mapped {'without it' if sensors.others else 'with one sensor'}")
             continue
         seen.problems += _bands(kind, facts, sensor)
         for one in facts:
@@ -97,9 +96,9 @@ def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, geo
                 _no_data(seen, kind, one, georeferenced)
     if seen.label is not None and seen.label.unknown and coder is not None:
         seen.problems.append(coder.problem(seen.label.path, seen.label.unknown))
-    seen.scale, problems = _scale("sar", seen.sar, sensors.sar, seen.entry.sar_scale)
+    seen.scale, problems = _scale("sar", seen.sar, sensors["sar"], seen.entry.sar_scale)
     seen.problems += problems
-    for name, sensor in sensors.further.items():
+    for name, sensor in sensors.others.items():
         seen.scales[name], problems = _scale(name, seen.further[name], sensor)
         seen.problems += problems
     if georeferenced:
@@ -113,7 +112,7 @@ def _bands(kind: str, facts: Sequence[Facts], sensor: SensorConfig) -> list[Prob
     if count == len(sensor.bands):
         return []
     files = ", ".join(str(one.path) for one in facts)
-    what = f"{'has' if len(facts) == 1 else 'have'} {count} band(s), but `{sensor_key(kind)}.bands` names "
+    what = f"{'has' if len(facts) == 1 else 'have'} {count} band(s), but `sensors.{kind}.bands` names "
     return [Problem(files, f"{what}{len(sensor.bands)}: {', '.join(sensor.bands)}", "Name one band per band.")]
 
 
@@ -122,13 +121,13 @@ def _no_data(seen: Inspected, kind: str, facts: Facts, georeferenced: bool) -> N
         # one empty tile of hundreds is left out later, by `tiles.min_valid`
         seen.warnings.append(f"{facts.path.name}: no data everywhere")
         return
-    remedy = f"Replace the file, or correct `{sensor_key(kind)}.nodata`; the file's own value is {facts.nodata}."
+    remedy = f"Replace the file, or correct `sensors.{kind}.nodata`; the file's own value is {facts.nodata}."
     seen.problems.append(Problem(str(facts.path), "has no pixel that is valid in all bands", remedy))
 
 
 def _scale(kind: str, facts: Sequence[Facts], sensor: SensorConfig, of_scene: str = "") -> tuple[str, list[Problem]]:
     """The scale of a scene: what the sample sheet declares (`of_scene`), else the config, else what is detected."""
-    key = sensor_key(kind)
+    key = f"sensors.{kind}"
     if not facts:
         return "", []
     valid = [one for one in facts if np.isfinite(one.low)]

@@ -59,7 +59,7 @@ def take_inventory(
         InputError: If anything about the files must be mended; names all of it, alike problems together.
     """
     check_crs(source.crs)
-    entries = find_entries(source, Path(data_root), list(sensors.further))
+    entries = find_entries(source, Path(data_root), list(sensors.others))
     classes, encoding = find_classes(source, labels, Path(data_root), entries)
     coder = LabelCoder(labels, classes, encoding) if len(classes) else None
     inspector = _Inspector(source, sensors, coder, Path(json_path).parent / VIRTUAL)
@@ -122,7 +122,7 @@ class _Inspector:
 
     def inspect(self, entry: Entry) -> Inspected:
         """Read all files of a scene or tile through; all that is wrong becomes its problems."""
-        declared = {kind: sensor.nodata for kind, sensor in self.sensors.modalities.items()} | entry.nodata
+        declared = {kind: sensor.nodata for kind, sensor in self.sensors.items()} | entry.nodata
         try:
             folder = self.virtual / entry.scene
             entry = with_virtual_files(entry, declared, self.source.crs, self.coder, folder)
@@ -141,7 +141,7 @@ class _Inspector:
             seen.optical += tried(partial(scan, path, declared["optical"]))
         for path in entry.sar:
             seen.sar += tried(partial(scan, path, declared["sar"]))
-        for name in self.sensors.further:
+        for name in self.sensors.others:
             files = entry.further[name]
             seen.further[name] = [facts for path in files for facts in tried(partial(scan, path, declared[name]))]
         if entry.label and self.coder is not None:
@@ -176,8 +176,8 @@ def _record(one: Inspected, sensors: SensorsConfig) -> Record:
         grid.crs,
         grid.pixel_size,
         one.scale,
-        _nodata(one.optical, entry.nodata.get("optical", sensors.optical.nodata)),
-        _nodata(one.sar, entry.nodata.get("sar", sensors.sar.nodata)),
+        _nodata(one.optical, entry.nodata.get("optical", sensors["optical"].nodata)),
+        _nodata(one.sar, entry.nodata.get("sar", sensors["sar"].nodata)),
         round(one.overlap, 6),
         grid.bounds,
         [file_digest(path) for path in entry.files],
@@ -188,7 +188,7 @@ def _record(one: Inspected, sensors: SensorsConfig) -> Record:
                 one.scales[name],
                 round(one.overlaps.get(name, 1.0), 6),
             )
-            for name in sensors.further
+            for name in sensors.others
         },
     )
 

@@ -89,7 +89,7 @@ class Record:
     def declared(self, kind: Literal["optical", "sar"], sensors: SensorsConfig) -> float | None:
         """Value that means no data, in place of what the files say: that of the sample sheet, else of the config."""
         of_scene = self.declared_nodata.get(kind)
-        sensor = sensors.optical if kind == "optical" else sensors.sar
+        sensor = sensors["optical"] if kind == "optical" else sensors["sar"]
         return sensor.nodata if of_scene is None else float(of_scene)
 
 

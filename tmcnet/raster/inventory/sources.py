@@ -85,10 +85,8 @@ def _seed(root: Path) -> list[Entry]:
 
 
 def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
-    texts = {"optical": source.optical, "sar": source.sar, "label": source.label}
+    texts = {**source.patterns, "label": source.label}
     patterns = {kind: Pattern.parse(f"config key `source.{kind}`", text) for kind, text in texts.items() if text}
-    for name, text in source.further.items():
-        patterns[name] = Pattern.parse(f"config key `source.further.{name}`", text)
     everything = find_pairs(patterns, root)
     pairs = {key: files for key, files in everything.items() if "_".join(key) not in source.exclude}
     optional = {"label"} if source.layout == "scenes" else set()
@@ -105,7 +103,7 @@ def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
             (files["sar"],),
             (files["label"],) if "label" in files else (),
             fields=dict(zip(fields, key, strict=True)),
-            further={name: (files[name],) for name in source.further},
+            further={name: (files[name],) for name in files if name not in ("optical", "sar", "label")},
         )
         for key, files in pairs.items()
     ]

@@ -42,10 +42,10 @@ def inventory_table(seen: Sequence[Inspected], sensors: SensorsConfig, coder: La
 
 def _row(one: Inspected, sensors: SensorsConfig, coder: LabelCoder | None) -> dict[str, str]:
     row = {"scene": one.entry.scene, "role": one.entry.role}
-    row |= _modality_cells(one, "optical", sensors.optical) | _modality_cells(one, "sar", sensors.sar)
+    row |= _modality_cells(one, "optical", sensors["optical"]) | _modality_cells(one, "sar", sensors["sar"])
     row |= {"sar_scale": one.scale, "overlap": f"{one.overlap:.6f}"}
     row |= _label_cells(one, coder)
-    for name, sensor in sensors.further.items():
+    for name, sensor in sensors.others.items():
         row |= _modality_cells(one, name, sensor)
         row |= {f"{name}_scale": one.scales[name], f"{name}_overlap": f"{one.overlaps.get(name, 1.0):.6f}"}
     return row | {f"field_{k}": v for k, v in one.entry.fields.items()} | {"warnings": "; ".join(one.warnings)}

@@ -14,7 +14,6 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from tmcnet.config.modalities import sensor_key
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.entry import Entry
 from tmcnet.raster.io.gdal_tools import run_tool
@@ -151,7 +150,7 @@ def _mosaic(mosaic: _Mosaic, crs: str | None, vrt: Path) -> None:
     empty = mosaic.empty(found[0])
     if not problems and empty is None and _has_gaps([_rectangle(one.grid, found[0].grid) for one in found]):
         what = "matches tiles with gaps between them, and nothing says which value means no data"
-        remedy = f"Declare `{sensor_key(mosaic.kind)}.nodata`"
+        remedy = f"Declare `sensors.{mosaic.kind}.nodata`"
         remedy += f", or `{mosaic.kind}_nodata` in the sample sheet." if mosaic.kind in ("optical", "sar") else "."
         if mosaic.kind == "label":
             remedy = "Name a code that means no label in `labels.void`, or add the missing tiles."

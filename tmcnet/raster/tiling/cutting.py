@@ -173,7 +173,7 @@ class ReadyMade:
             Stored.of(optical, dtype, record.optical_nodata),
             read_ready_made_sar(record, self.sensors, self.speckle),
             self.coder.read(record.label[0]),
-            further=read_ready_made(record, self.sensors.further),
+            further=read_ready_made(record, self.sensors.others),
         )
 
 

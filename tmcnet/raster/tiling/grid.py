@@ -91,7 +91,7 @@ def align_scene(
     require_tools()
     whole = Inventory.read(inventory)
     record = whole.record(scene)
-    require_speckle(record, sensors.sar)
+    require_speckle(record, sensors["sar"])
     grid = _common_grid(record, align)
     folder.mkdir(parents=True, exist_ok=True)
     with little_cache(), tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as name:
@@ -99,8 +99,8 @@ def align_scene(
         _write_optical(job)
         _write_label(job, LabelCoder(labels, whole.classes, whole.label_encoding), whole.classes)
         alignment, before, told = _write_sar(job, align)
-        further.write_aligned(record, sensors.further, grid, folder, threads)
-        record_of = alignment.to_dict() | told | {"digests": scene_digests(folder, sensors.further)}
+        further.write_aligned(record, sensors.others, grid, folder, threads)
+        record_of = alignment.to_dict() | told | {"digests": scene_digests(folder, sensors.others)}
         write_bytes(folder / RECORD, (json.dumps(_plain(record_of), indent=1) + "\n").encode())
         optical, delivered, sar = (FileImage(path) for path in (folder / "optical.tif", before, folder / "sar.tif"))
         with step("picture"):
@@ -119,7 +119,7 @@ def _common_grid(record: Record, align: AlignConfig) -> Grid:
 
 def _write_optical(job: _Scene) -> None:
     """The optical image on the common grid; NaN throughout for a scene without."""
-    record, bands, target = job.record, job.sensors.optical.bands, job.folder / "optical.tif"
+    record, bands, target = job.record, job.sensors["optical"].bands, job.folder / "optical.tif"
     if not record.optical:
         write_blocks(target, job.grid, Form(len(bands), "float32", math.nan, bands), ())
         return
@@ -170,7 +170,7 @@ def _write_sar(job: _Scene, align: AlignConfig) -> tuple[Alignment, Path, dict[s
     Returns:
         What was found, where the image as delivered lies, and what else the record tells.
     """
-    target, bands = job.folder / "sar.tif", job.sensors.sar.bands
+    target, bands = job.folder / "sar.tif", job.sensors["sar"].bands
     form = Form(len(bands), "float32", math.nan, bands)
     if not job.record.sar:
         write_blocks(target, job.grid, form, ())

@@ -44,10 +44,10 @@ def speckle_of_tiles(records: Sequence[Record], sensors: SensorsConfig) -> Speck
         InputError: If the numbers of a tile are no backscatter, or a file cannot be read.
     """
     for record in records:
-        require_speckle(record, sensors.sar)
+        require_speckle(record, sensors["sar"])
     some = records[:: max(len(records) // SAMPLES**2, 1)]
     powers = (to_power(_values(record, sensors), record.sar_scale) for record in some)
-    return _filter(sensors.sar, lambda: looks_of(powers))
+    return _filter(sensors["sar"], lambda: looks_of(powers))
 
 
 def _filter(sensor: SensorConfig, estimate: Callable[[], float]) -> Speckle | None:
@@ -70,7 +70,7 @@ def read_ready_made_sar(record: Record, sensors: SensorsConfig, speckle: Speckle
     Raises:
         InputError: If a file cannot be read.
     """
-    scale, clip_db, values = record.sar_scale, sensors.sar.clip_db, _values(record, sensors)
+    scale, clip_db, values = record.sar_scale, sensors["sar"].clip_db, _values(record, sensors)
     if speckle is None:
         return to_db(values, scale, clip_db)
     rim = speckle.rim
@@ -102,13 +102,13 @@ class SecondSensor:
         Raises:
             InputError: If a file cannot be read or written.
         """
-        self._scale, self._sensor, self._grid = record.sar_scale, sensors.sar, grid
+        self._scale, self._sensor, self._grid = record.sar_scale, sensors["sar"], grid
         self._nodata, self._work, self._threads = record.declared("sar", sensors), work, threads
         source = read_grid(record.sar[0])
         path = stack_files(record.sar, source, work / "sar.vrt")
         image = FileImage(path, self._nodata)
         self.speckle = _filter(
-            sensors.sar, lambda: estimate_looks(image, lambda values: to_power(values, self._scale))
+            sensors["sar"], lambda: estimate_looks(image, lambda values: to_power(values, self._scale))
         )
         form = Form(image.shape[0], "float32", math.nan)
         pixels = source.height * source.width

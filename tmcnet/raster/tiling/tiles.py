@@ -62,7 +62,7 @@ def make_tiles(
     records = [record for record in whole.records if record.role == TRAIN]
     work: list[SceneStrip | ReadyMade]
     if whole.layout in GEOREFERENCED:
-        require_scenes((scenes_root / record.scene for record in records), (*KINDS, *sensors.further), threads)
+        require_scenes((scenes_root / record.scene for record in records), (*KINDS, *sensors.others), threads)
         work = [part for record in records for part in _strips(record, scenes_root, tiles)]
     else:
         _require_files(tiles, whole.layout)
@@ -132,7 +132,7 @@ class _Writer:
 
     def clear(self) -> None:
         """Remove the tiles of an earlier run; they would be taken for tiles of this one."""
-        for kind in (*KINDS, *self.sensors.further):
+        for kind in (*KINDS, *self.sensors.others):
             for path in self.store.own_file(kind, "any").parent.glob("*.tif"):
                 path.unlink()
 
@@ -156,9 +156,9 @@ class _Writer:
         grid = tile.grid if tile.grid.crs else None
         optical, sar, label = (self.store.own_file(kind, tile.name) for kind in KINDS)
         write = partial(write_raster, grid=grid, compression=self.tiles.compression)
-        write(optical, tile.optical.values, nodata=tile.optical.nodata, descriptions=self.sensors.optical.bands)
-        write(sar, tile.sar, nodata=math.nan, descriptions=self.sensors.sar.bands)
+        write(optical, tile.optical.values, nodata=tile.optical.nodata, descriptions=self.sensors["optical"].bands)
+        write(sar, tile.sar, nodata=math.nan, descriptions=self.sensors["sar"].bands)
         for name, image in tile.further.items():
-            bands = self.sensors.further[name].bands
+            bands = self.sensors.others[name].bands
             write(self.store.own_file(name, tile.name), image, nodata=math.nan, descriptions=bands)
         write(label, tile.label, nodata=IGNORE, classes=self.classes)
