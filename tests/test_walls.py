@@ -47,10 +47,10 @@ def test_a_room_imports_only_what_belongs_there(path: Path) -> None:
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= 300, "asks to be two files"
+    assert text.count("\n") <= 500, "split it: more than one idea in a file"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno <= 60, f"{node.name} asks to be two functions"
+            assert (node.end_lineno or 0) - node.lineno <= 60, f"{node.name} is too long for one function"
 
 
 def test_the_front_door_stays_light() -> None:
