@@ -30,7 +30,7 @@ MEASURE = """if True:
 
 
 def loop_over_shifts(opt1: Tensor, opt2: Tensor, sar1: Tensor, sar2: Tensor) -> Tensor:
-    """The published loss (reference_spec, section 5): one pass over all cosines for each of the N - 1 shifts."""
+    """The published loss (docs/method.md, section 5): one pass over all cosines for each of the N - 1 shifts."""
     n = len(opt1)
     o1, o2, s1, s2 = (F.normalize(x, dim=1) for x in (opt1, opt2, sar1, sar2))
     others = 1 - torch.eye(2 * n) - torch.eye(2 * n).roll(n, 0)

@@ -1,6 +1,6 @@
 """The published pre-training step, written out plainly from its description: what training speed is compared with.
 
-Layers are those of the `reference` networks; what is plain is how they are used (reference_spec.md, sections 4 to 6):
+Layers are those of the `reference` networks; what is plain is how they are used (docs/method.md, sections 4 to 6):
 one pass for each sensor and view, enlargement of the decoder's map to full resolution, patches cut out of it one by
 one, a loop over the shifts of the loss, Adam, float32 throughout. The 76.7 million parameters that the published
 model builds and never uses are left out.

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from tmcnet.config import Config
 
@@ -188,10 +188,11 @@ def is_key(name: str) -> bool:
     at: Any = Config
     for part in name.replace("[]", "").split("."):
         models = [m for m in in_type(at) if isinstance(m, type) and issubclass(m, BaseModel)]
+        roots = [m.model_fields["root"].annotation for m in models if issubclass(m, RootModel)]
         fields = [m.model_fields[part].annotation for m in models if part in m.model_fields]
         if fields:
             at = fields[0]
-        elif free := [get_args(m)[1] for m in in_type(at) if getattr(m, "__origin__", None) is dict]:
+        elif free := [get_args(m)[1] for m in [*in_type(at), *roots] if getattr(m, "__origin__", None) is dict]:
             at = free[0]
         else:
             return False

@@ -38,9 +38,7 @@ def test_patterns_are_of_the_modalities_that_there_are() -> None:
     assert list(load(values(DEM, {**PATTERNS, "dem": "d/{scene}.tif"})).source.patterns) == ["optical", "sar", "dem"]
     with pytest.raises(InputError, match=r"`source` has no pattern for \['dem'\], which `sensors` lists"):
         load(values(DEM, PATTERNS))
-    with pytest.raises(
-        InputError, match=r"`source\.dem` is unknown: `sensors` lists .* \['optical', 'sar'\]"
-    ):
+    with pytest.raises(InputError, match=r"`source\.dem` is unknown: `sensors` lists .* \['optical', 'sar'\]"):
         load(values({}, {**PATTERNS, "dem": "d/{scene}.tif"}))
     with pytest.raises(InputError, match=r"`source\.dme` is unknown: .*; did you mean `dem`"):
         load(values(DEM, {**PATTERNS, "dme": "d/{scene}.tif"}))

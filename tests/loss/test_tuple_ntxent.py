@@ -17,7 +17,7 @@ def cosine(x, y):
 
 
 def textbook_reference(opt1, opt2, sar1, sar2, tau=0.5, weight=0.1, perturbation=True):
-    """Section 5 of the specification, one similarity at a time."""
+    """The published form in docs/method.md, section 5, one similarity at a time."""
     n = len(opt1)
     a, c, b, d = (x / x.norm(dim=1, keepdim=True) for x in (opt1, opt2, sar1, sar2))
     v = [c[i] + d[i] for i in range(n)]

@@ -157,7 +157,7 @@ class PublishedDraw:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> PublishedDraw:
-        """Draw as in reference_spec.md, section 2."""
+        """Draw as published (docs/method.md, section 2)."""
         shifted = rng.random() < 0.4
         hue, saturation, value = rng.integers(-30, 31) * 2.0, rng.uniform(-5, 5) / 255, rng.uniform(-15, 15) / 255
         channel = int(rng.integers(3)) if rng.random() < 0.1 else None

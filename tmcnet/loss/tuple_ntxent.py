@@ -30,7 +30,7 @@ class TupleNTXent(nn.Module):
     s^1 = a, b and o^2, s^2 = c, d, are p^t_ij = o^t_i + w s^t_j with the wrong SAR image (j != i), and p^t_ji with
     the wrong optical one. The wrong half has no gradient unless `perturbed_gradient`. w is `perturbation_weight`.
 
-    `shifted` negatives (Ye et al. 2025 as coded; reference_spec.md, section 5) are further sets of tuples, which meet
+    `shifted` negatives (Ye et al. 2025 as coded; docs/method.md, section 5) are further sets of tuples, which meet
     other places only:
 
         S_k = sum_r E^r_k, with Z^r = [p^1_{i,(i-r) mod N}; v] or, of both views, [p^1_{i,(i-r) mod N}; p^2_{i,(i-r)}]
