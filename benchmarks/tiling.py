@@ -23,9 +23,9 @@ from scipy import ndimage
 from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, TilesConfig
-from tmcnet.hashing import RECORD, scene_digests
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.io.form import Form, profile
+from tmcnet.raster.tiling.grid import RECORD, scene_digests
 from tmcnet.raster.tiling.tiles import make_tiles
 
 SIDE = 10_000
@@ -153,7 +153,7 @@ def write_scene(folder: Path, side: int) -> None:
                     rows, cols = min(PIECE, side - row), min(PIECE, side - col)
                     turned = np.roll(values, (row // PIECE * 37, col // PIECE * 53), (1, 2))
                     dataset.write(turned[:, :rows, :cols], window=Window(col, row, cols, rows))
-    told = {"status": "rejected", "rmse_px": None, "digests": scene_digests(scene)}
+    told = {"status": "rejected", "rmse_px": None, "digests": scene_digests(scene, SENSORS)}
     (scene / RECORD).write_text(json.dumps(told))
     bounds = (500_000, 5_400_000 - 10 * side, 500_000 + 10 * side, 5_400_000)
     where = (side, side, "EPSG:32633", 10.0, "db", 0.0, None, 1.0, bounds)

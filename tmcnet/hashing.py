@@ -1,27 +1,28 @@
-"""Hashes of files and pixels: where data changed, what is made from them must not be taken for fresh.
+"""Hashes of files, pixels, tables and records: the one place where the package computes them.
 
-Snakemake compares files by content, and only the inputs that a rule names. The tables and records between the stages
-are small and would often come out the same from other pixels; so they hold the hashes of what they stand for.
+Snakemake compares files by content, but only the inputs that a rule names. Tables and records between the stages are
+small and often come out the same from other pixels, so they hold the hashes of the data behind them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tmcnet.errors import InputError, Problem
 
-KINDS = ("optical", "sar", "label")
-"""Rasters of an aligned scene, and of a tile; those of further modalities stand beside them."""
-RECORD = "alignment.json"
-"""Name of the record beside the rasters of a scene."""
+def bytes_digest(content: bytes | str) -> str:
+    """SHA-256 of bytes, or of a text in UTF-8, in hexadecimal digits."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def json_digest(content: object) -> str:
+    """SHA-256 of plain values as JSON with sorted keys; the order of keys in a mapping does not count."""
+    return bytes_digest(json.dumps(content, sort_keys=True))
 
 
 def file_digest(path: Path | str) -> str:
@@ -30,8 +31,25 @@ def file_digest(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def table_digest(path: Path) -> str:
+    """SHA-256 of a CSV file with its rows sorted as bytes, so that their order does not count."""
+    with path.open("rb") as file:  # a table that is sorted already is hashed without being held in memory
+        digest = hashlib.sha256(file.readline())
+        last = b""
+        for line in file:
+            if line < last:
+                break
+            digest.update(line)
+            last = line
+        else:
+            return digest.hexdigest()
+    header, *rows = path.read_bytes().splitlines(keepends=True)
+    end = b"\r\n" if header.endswith(b"\r\n") else b"\n"
+    return bytes_digest(header + b"".join(sorted(row if row.endswith(b"\n") else row + end for row in rows)))
+
+
 def pixel_digest(*arrays: npt.NDArray[Any]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of arrays: type, shape and values.
+    """First 16 hexadecimal digits of the SHA-256 of arrays: type, shape and values.
 
     Unlike the hash of a file it does not depend on how pixels are compressed. All NaN count as one.
     """
@@ -43,43 +61,3 @@ def pixel_digest(*arrays: npt.NDArray[Any]) -> str:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(values).reshape(-1).data)
     return digest.hexdigest()[:16]
-
-
-def scene_digests(folder: Path, further: Iterable[str] = ()) -> dict[str, str]:
-    """SHA-256 of the rasters of an aligned scene: optical, sar, label, and those of further modalities by name."""
-    return {kind: file_digest(folder / f"{kind}.tif") for kind in (*KINDS, *further)}
-
-
-def require_scenes(folders: Iterable[Path], kinds: Sequence[str] = KINDS, threads: int = 1) -> None:
-    """Make sure that the rasters of aligned scenes are those which their records speak of.
-
-    Snakemake watches the records only, since it would hash large rasters once for every file that is made of them.
-
-    Args:
-        folders: Folders of aligned scenes, `alignment.json` in each.
-        kinds: The rasters that are needed.
-        threads: How many rasters are read at a time.
-
-    Raises:
-        InputError: If rasters are missing or were changed; names all of them.
-    """
-    recorded = [
-        (folder / f"{kind}.tif", digests.get(kind))
-        for folder in folders
-        for digests in [json.loads((folder / RECORD).read_text()).get("digests", {})]
-        for kind in kinds
-    ]
-    with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(lambda raster: _lost(*raster), recorded)
-        problems = [problem for problem in found if problem is not None]
-    if problems:
-        raise InputError(problems)
-
-
-def _lost(path: Path, digest: str | None) -> Problem | None:
-    again = "run `snakemake alignment`: it makes missing rasters anew, and nothing else is repeated."
-    if not path.exists():
-        return Problem(str(path), "does not exist", f"Please {again}")
-    if file_digest(path) != digest:
-        return Problem(str(path), f"was changed after {RECORD} was written", f"Remove it and {again}")
-    return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
+
+from tmcnet.hashing import bytes_digest
 
 
 def derive_seed(seed: int, purpose: str, *items: str | int) -> int:
@@ -16,7 +16,7 @@ def derive_seed(seed: int, purpose: str, *items: str | int) -> int:
         items: What it is drawn for, such as a tile name and an epoch.
     """
     text = "\x1f".join([str(seed), purpose, *map(str, items)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int(bytes_digest(text)[:16], 16) >> 1
 
 
 def generator(seed: int, purpose: str, *items: str | int) -> np.random.Generator:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from tmcnet.hashing import bytes_digest
 from tmcnet.report.blocks import Section
 
 _SCRIPTS = ("viewer.js", "readings.js")
@@ -29,7 +29,7 @@ def render_page(title: str, subtitle: str, sections: list[Section]) -> str:
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     style = Markup(here.joinpath("style.css").read_text(encoding="utf-8"))
     script = "".join(here.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    digest = base64.b64encode(bytes.fromhex(bytes_digest(script))).decode("ascii")
     return template.render(
         title=title,
         subtitle=subtitle,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Config, Run
+from tmcnet.hashing import file_digest
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.palette import Styles
 from tmcnet.report.scores import Scores
@@ -84,7 +84,7 @@ class Results:
     def manifest_hash(self) -> str:
         """SHA-256 of the split manifest, empty without one."""
         path = self.root / "splits" / "manifest.json"
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+        return file_digest(path) if path.exists() else ""
 
     @cached_property
     def parts(self) -> dict[str, list[str]]:

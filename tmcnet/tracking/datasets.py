@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tmcnet.config import Config
+from tmcnet.hashing import bytes_digest
 from tmcnet.report.files import read_json
 from tmcnet.tracking.records import Record
 
@@ -39,7 +39,7 @@ def dataset_inputs(results: Path, config: Config, record: Record) -> Iterator[Da
         stands_for = f"{told.get('sha256')} {manifest.get('index_sha256')}"
         content = Dataset(
             name=f"{config.name} {name}",
-            digest=hashlib.sha256(stands_for.encode()).hexdigest()[:16],
+            digest=bytes_digest(stands_for)[:16],
             source_type="local",
             source=json.dumps({"uri": config.data_root, "list": f"splits/{name}_RGB.txt"}),
             schema=_schema(config),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +11,7 @@ from typing import Any
 import yaml
 
 from tmcnet.config import RANDOM_START, Config, Run
-from tmcnet.hashing import file_digest
+from tmcnet.hashing import file_digest, json_digest
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.scores import Scores
 from tmcnet.tracking.points import (
@@ -78,7 +76,7 @@ class Record:
         files = {name: file_digest(path) for name, path in paths.items()}
         points = [(p.name, p.value, p.step) for p in self.points]
         content = [self.params, self.tags, points, files, self.documents, self.confusion, self.lists]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json_digest(content)
 
 
 def collect(results: Path, config: Config) -> list[Record]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import logging
 import socket
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from tmcnet.config import Config
+from tmcnet.hashing import bytes_digest
 from tmcnet.tracking.content import log_content
 from tmcnet.tracking.records import Record
 
@@ -67,7 +67,7 @@ class Store:
         self.client, self.results, self.config = client, results, config
         # Several people may send the same data set to one server: keys tell their results folders apart.
         owner = f"{getpass.getuser()}:{results.resolve()}"
-        self.source = hashlib.sha256(owner.encode()).hexdigest()[:12]
+        self.source = bytes_digest(owner)[:12]
         self.tags = {**tags, "host": socket.gethostname(), "results": str(results), STATE: "current"}
         self.experiment = self._experiment(place)
         self.known = self._known()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import yaml
 
 import tmcnet
+from tmcnet.hashing import file_digest
 
 _CODE = Path(__file__).parent
 
@@ -84,4 +84,4 @@ def _output(folder: Path, *command: str) -> str:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "unknown"
+    return file_digest(path) if path.is_file() else "unknown"

@@ -6,7 +6,7 @@ from _job import logged
 
 from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.evaluate.inference import SceneImages, map_scenes
-from tmcnet.hashing import require_scenes
+from tmcnet.raster.tiling.grid import require_scenes
 from tmcnet.store import TileStore, read_list
 
 with logged(snakemake.log[0]):

@@ -12,13 +12,13 @@ from rasterio.warp import transform
 from benchmarks import large_pairs
 from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.errors import InputError
-from tmcnet.hashing import file_digest, require_scenes
+from tmcnet.hashing import file_digest
 from tmcnet.raster.io import streaming
 from tmcnet.raster.io.rasters import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.register.deformation import on_lattice
 from tmcnet.raster.tiling import grid, second_sensor, warp
-from tmcnet.raster.tiling.grid import align_scene
+from tmcnet.raster.tiling.grid import align_scene, require_scenes
 from tmcnet.raster.tiling.tiles import make_tiles
 
 OFF = AlignConfig(enabled=False)
@@ -185,7 +185,7 @@ def test_the_record_vouches_for_the_rasters_beside_it(source):
     folder = align(source)
     told = (folder / "alignment.json").read_text()
     assert json.loads(told)["digests"] == {k: file_digest(folder / f"{k}.tif") for k in ("optical", "sar", "label")}
-    require_scenes([folder])
+    require_scenes([folder], ("optical", "sar", "label"))
     assert (align(source) / "alignment.json").read_text() == told
     values = read_float(source.root / "a_s.tif")
     source.write("a_s.tif", values[:, ::-1])

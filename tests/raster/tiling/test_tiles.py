@@ -16,10 +16,10 @@ from tmcnet.dataset.export import export_seed_layout
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Band, Normalisation, compute_normalisation
 from tmcnet.errors import InputError
-from tmcnet.hashing import scene_digests
 from tmcnet.raster.io.rasters import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import cutting
+from tmcnet.raster.tiling.grid import scene_digests
 from tmcnet.raster.tiling.tiles import make_tiles, offsets
 from tmcnet.splits.splits import make_splits
 from tmcnet.store import TileStore
@@ -41,7 +41,7 @@ def cut(source, threads=2, **config) -> list[dict[str, str]]:
 
 
 def record(folder, status="aligned", rmse=0.41) -> None:
-    told = {"status": status, "rmse_px": rmse, "digests": scene_digests(folder)}
+    told = {"status": status, "rmse_px": rmse, "digests": scene_digests(folder, ("optical", "sar"))}
     (folder / "alignment.json").write_text(json.dumps(told))
 
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorsConfig
-from tmcnet.hashing import RECORD
 from tmcnet.raster.inventory.records import Record
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.opening import open_raster
@@ -34,6 +33,7 @@ from tmcnet.raster.io.rasters import (
 )
 from tmcnet.raster.register.residuals import Residuals
 from tmcnet.raster.tiling.further import read_aligned, read_ready_made
+from tmcnet.raster.tiling.grid import RECORD
 from tmcnet.raster.tiling.second_sensor import read_ready_made_sar
 from tmcnet.raster.tiling.speckle import Speckle
 from tmcnet.raster.tiling.warp import to_dtype

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.hashing import RECORD, scene_digests
+from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.io.atomic import write_bytes
 from tmcnet.raster.io.form import Form
@@ -39,6 +40,9 @@ from tmcnet.raster.register.alignment import Alignment, unmoved
 from tmcnet.raster.tiling import further
 from tmcnet.raster.tiling.second_sensor import SecondSensor, require_speckle
 from tmcnet.raster.tiling.warp import cast, coarser_grid, exact_dtype, fitting_nodata, image_method, warp
+
+RECORD = "alignment.json"
+"""Name of the record beside the rasters of an aligned scene."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def align_scene(
         _write_label(job, LabelCoder(labels, whole.classes, whole.label_encoding), whole.classes)
         alignment, before, told = _write_sar(job, align)
         further.write_aligned(record, sensors.others, grid, folder, threads)
-        record_of = alignment.to_dict() | told | {"digests": scene_digests(folder, sensors.others)}
+        record_of = alignment.to_dict() | told | {"digests": scene_digests(folder, sensors)}
         write_bytes(folder / RECORD, (json.dumps(_plain(record_of), indent=1) + "\n").encode())
         optical, delivered, sar = (FileImage(path) for path in (folder / "optical.tif", before, folder / "sar.tif"))
         with step("picture"):
@@ -201,3 +205,42 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def scene_digests(folder: Path, modalities: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the rasters of an aligned scene: those of the modalities and `label`."""
+    return {name: file_digest(folder / f"{name}.tif") for name in (*modalities, "label")}
+
+
+def require_scenes(folders: Iterable[Path], names: Sequence[str], threads: int = 1) -> None:
+    """Make sure that the rasters of aligned scenes are the ones that their records describe.
+
+    Snakemake watches the records only, since it would hash large rasters once for every file that is made of them.
+
+    Args:
+        folders: Folders of aligned scenes, `alignment.json` in each.
+        names: The rasters that are needed: modalities and `label`.
+        threads: Number of rasters that are read at a time.
+
+    Raises:
+        InputError: If rasters are missing or were changed; names all of them.
+    """
+    recorded = [
+        (folder / f"{name}.tif", digests.get(name))
+        for folder in folders
+        for digests in [json.loads((folder / RECORD).read_text()).get("digests", {})]
+        for name in names
+    ]
+    with ThreadPoolExecutor(threads) as pool:
+        problems = [problem for problem in pool.map(lambda raster: _changed(*raster), recorded) if problem]
+    if problems:
+        raise InputError(problems)
+
+
+def _changed(path: Path, digest: str | None) -> Problem | None:
+    again = "run `snakemake alignment`: it makes missing rasters again and repeats nothing else."
+    if not path.exists():
+        return Problem(str(path), "does not exist", f"Please {again}")
+    if file_digest(path) != digest:
+        return Problem(str(path), f"was changed after {RECORD} was written", f"Remove it and {again}")
+    return None

@@ -14,7 +14,6 @@ from typing import Literal
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig, SensorsConfig, TilesConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.hashing import KINDS, require_scenes
 from tmcnet.raster.inventory.entry import TRAIN
 from tmcnet.raster.inventory.inventory import GEOREFERENCED
 from tmcnet.raster.inventory.records import Inventory, Record
@@ -23,6 +22,7 @@ from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.rasters import Box, read_grid, write_raster
 from tmcnet.raster.io.streaming import little_cache
 from tmcnet.raster.tiling.cutting import ReadyMade, SceneStrip, Tile, scene_strips
+from tmcnet.raster.tiling.grid import require_scenes
 from tmcnet.raster.tiling.second_sensor import speckle_of_tiles
 from tmcnet.raster.tiling.tile_index import index_table, tile_row
 from tmcnet.store import TileStore
@@ -62,7 +62,7 @@ def make_tiles(
     records = [record for record in whole.records if record.role == TRAIN]
     work: list[SceneStrip | ReadyMade]
     if whole.layout in GEOREFERENCED:
-        require_scenes((scenes_root / record.scene for record in records), (*KINDS, *sensors.others), threads)
+        require_scenes((scenes_root / record.scene for record in records), (*sensors, "label"), threads)
         work = [part for record in records for part in _strips(record, scenes_root, tiles)]
     else:
         _require_files(tiles, whole.layout)
@@ -132,7 +132,7 @@ class _Writer:
 
     def clear(self) -> None:
         """Remove the tiles of an earlier run; they would be taken for tiles of this one."""
-        for kind in (*KINDS, *self.sensors.others):
+        for kind in (*self.sensors, "label"):
             for path in self.store.own_file(kind, "any").parent.glob("*.tif"):
                 path.unlink()
 
@@ -154,7 +154,7 @@ class _Writer:
 
     def _write(self, tile: Tile) -> None:
         grid = tile.grid if tile.grid.crs else None
-        optical, sar, label = (self.store.own_file(kind, tile.name) for kind in KINDS)
+        optical, sar, label = (self.store.own_file(kind, tile.name) for kind in ("optical", "sar", "label"))
         write = partial(write_raster, grid=grid, compression=self.tiles.compression)
         write(optical, tile.optical.values, nodata=tile.optical.nodata, descriptions=self.sensors["optical"].bands)
         write(sar, tile.sar, nodata=math.nan, descriptions=self.sensors["sar"].bands)
