@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tmcnet.config import IGNORE
 from tmcnet.dataset.class_dict import write_class_dict
-from tmcnet.dataset.layout import KINDS, PARTS, tell
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.rasters import read_grid, read_labels, write_raster
 from tmcnet.raster.tiling.cutting import cut_window
 from tmcnet.splits.index import IntArray
+from tmcnet.splits.lists import KINDS, PARTS, format_names
 from tmcnet.splits.points import TilePoints, file_of, keep_points, points_of_each_class, read_tile_points
 from tmcnet.store import TileStore, read_list
 
@@ -78,7 +78,7 @@ def _sources(store: TileStore, splits_folder: Path, further: Sequence[str]) -> d
             tiles = read_list(path) if path.is_file() else []
             missing = [tile for tile in tiles if not store.path(kind, tile).is_file()]
             if missing:
-                what = f"has no file for tiles of {path.name}: {tell(missing)}"
+                what = f"has no file for tiles of {path.name}: {format_names(missing)}"
                 problems.append(
                     Problem(str(store.root / kind), what, "Cut the tiles anew, then make the splits anew.")
                 )

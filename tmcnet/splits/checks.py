@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from tmcnet.config import Budget
-from tmcnet.dataset.layout import PARTS, SHOWN, tell
 from tmcnet.errors import Problem
 from tmcnet.splits.groups import close_pairs
 from tmcnet.splits.index import BoolArray, IntArray, Names, TileIndex
+from tmcnet.splits.lists import MAX_NAMES, PARTS, format_names
 from tmcnet.splits.points import Points, file_of, points_of_each_class
 
 ANEW = "Make the splits anew."
@@ -80,7 +80,7 @@ def problems_of(lists: Lists, chains: Iterable[Sequence[str]], given: Set[str]) 
 def count(tiles: Iterable[str]) -> str:
     """The first tiles by name, and how many there are."""
     known = sorted(set(tiles))
-    return f"{tell(known)} ({len(known)} in all)"
+    return f"{format_names(known)} ({len(known)} in all)"
 
 
 def _doubled(lists: Lists) -> list[Problem]:
@@ -156,7 +156,7 @@ def _apart(lists: Lists) -> list[Problem]:
 
 
 def _pairs(tiles: Names, pairs: IntArray) -> str:
-    shown = ", ".join(f"{tiles[a]} with {tiles[b]}" for a, b in pairs[:SHOWN])
+    shown = ", ".join(f"{tiles[a]} with {tiles[b]}" for a, b in pairs[:MAX_NAMES])
     return f"{shown} ({len(pairs)} pairs)"
 
 
@@ -203,5 +203,5 @@ def _told(index: TileIndex, points: Points, chosen: BoolArray) -> str:
     """The first of some points, and how many there are."""
     names = np.array(index.classes, dtype=object)[points.class_id[chosen]]
     rows = zip(index.tiles[points.tile[chosen]], names, points.pixel[chosen], strict=True)
-    shown = ", ".join(f"{tile} {name} {pixel}" for tile, name, pixel in islice(rows, SHOWN))
+    shown = ", ".join(f"{tile} {name} {pixel}" for tile, name, pixel in islice(rows, MAX_NAMES))
     return f"{shown} ({int(chosen.sum())} in all)"

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tmcnet.config import SplitsConfig
-from tmcnet.dataset.layout import PARTS
 from tmcnet.splits.balance import FloatArray, Wish, deal, score
 from tmcnet.splits.groups import Groups
 from tmcnet.splits.index import BoolArray, IntArray, TileIndex
+from tmcnet.splits.lists import PARTS
 
 PartArray = npt.NDArray[np.int8]
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.config import SplitsConfig
-from tmcnet.dataset.layout import tell
 from tmcnet.errors import InputError, Problem
 from tmcnet.splits.ground import CIRCLE, COLUMNS, NORTH_UP, Ground, locate
+from tmcnet.splits.lists import format_names
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -174,7 +174,7 @@ def _check_rows(path: Path, frame: pd.DataFrame, shares: list[str], field: str |
 
     def complain(wrong: pd.Series[bool], what: str, remedy: str = _REMEDY) -> None:
         if wrong.any():
-            problems.append(Problem(where, f"{what}: {tell(frame['tile'][wrong].unique())}", remedy))
+            problems.append(Problem(where, f"{what}: {format_names(frame['tile'][wrong].unique())}", remedy))
 
     complain(frame["tile"].duplicated(), "names tiles twice")
     complain(frame["tile"].str.strip() == "", "has rows without a tile name")

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 import tmcnet
 from tmcnet.config import Budget, SplitsConfig
-from tmcnet.dataset.layout import KINDS, tell
 from tmcnet.errors import InputError, Problem
 from tmcnet.splits import prints
 from tmcnet.splits.checks import ANEW, Lists, chains_by_name, count, positions, problems_of
 from tmcnet.splits.groups import in_pixels
 from tmcnet.splits.index import IntArray, TileIndex, index_sha256, read_index
+from tmcnet.splits.lists import KINDS, format_names
 from tmcnet.splits.points import Points, file_of, points_of_each_class, points_text, read_points
 from tmcnet.splits.record import VERSION, list_entry, list_files, list_text
 from tmcnet.splits.splits import draw
@@ -210,10 +210,10 @@ def _unknown_files(folder: Path, made: _Made) -> list[Problem]:
     expected = {f"{name}_{word}.txt" for name in names for word in KINDS.values()}
     found = {path.name for path in list_files(folder)}
     if expected - found:
-        problems.append(Problem(str(folder), f"lacks lists: {tell(expected - found)}", ANEW))
+        problems.append(Problem(str(folder), f"lacks lists: {format_names(expected - found)}", ANEW))
     known = expected | {file_of(folder, name).name for name in filter(points_of_each_class, names)}
     if found - known:
-        what = f"has lists that the manifest does not know: {tell(found - known)}"
+        what = f"has lists that the manifest does not know: {format_names(found - known)}"
         problems.append(Problem(str(folder), what, "Remove them, or make the splits anew."))
     absent = dict.fromkeys(name for chain in made.chains for name in chain if name not in names)
     if absent:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from tmcnet.config import SplitsConfig, subset_name
-from tmcnet.dataset.layout import PARTS, tell
 from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import generator
 from tmcnet.splits.balance import FloatArray, Wish, assign
@@ -32,6 +31,7 @@ from tmcnet.splits.finish import (
 from tmcnet.splits.folds import divide_into_folds
 from tmcnet.splits.groups import Groups, close_pairs, group_tiles
 from tmcnet.splits.index import BoolArray, IntArray, Names, TileIndex
+from tmcnet.splits.lists import PARTS, format_names
 from tmcnet.splits.registration import misaligned
 
 _UNDRAWN = -2
@@ -133,7 +133,7 @@ def _given(index: TileIndex, config: SplitsConfig, where: str) -> PartArray:
         part[chosen] = _UNDRAWN if p == TRAIN and draws else p
     unknown = sorted({str(value) for value in values[part == DROPPED]})
     if unknown:
-        what = f"`field_{config.column}` has values that belong to no part: {tell(unknown)}"
+        what = f"`field_{config.column}` has values that belong to no part: {format_names(unknown)}"
         problems.append(Problem(where, what, "Put each into `splits.given`: train, val or test."))
     if problems:
         raise InputError(problems)

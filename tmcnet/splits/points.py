@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.config import IGNORE, Budget, SplitsConfig
-from tmcnet.dataset.layout import tell
 from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import generator
 from tmcnet.splits.fractions import AreaArray
 from tmcnet.splits.index import IntArray, TileIndex
+from tmcnet.splits.lists import format_names
 
 COLUMNS = ("tile", "class", "pixel")
 """Columns of a file of points."""
@@ -163,7 +163,7 @@ def read_points(path: Path, index: TileIndex) -> Points:
     names = table["tile"].to_numpy(object)
     at = np.searchsorted(index.tiles, names).clip(max=len(index.tiles) - 1)  # the few find their places in the many
     if len(strangers := names[index.tiles[at] != names]):
-        what = f"names tiles that the index does not have: {tell(set(strangers))}"
+        what = f"names tiles that the index does not have: {format_names(set(strangers))}"
         raise InputError(Problem(str(path), what, _REMEDY))
     return Points.of(at, table["class"].to_numpy(), table["pixel"].to_numpy())
 
@@ -183,7 +183,7 @@ def read_tile_points(path: Path, tiles: Sequence[str], classes: Sequence[str]) -
     table = _read(path, classes)
     odd = set(table["tile"]) ^ set(tiles)
     if odd:
-        what = f"and its list do not name the same tiles: {tell(odd)} are in one of them only"
+        what = f"and its list do not name the same tiles: {format_names(odd)} are in one of them only"
         raise InputError(Problem(str(path), what, _REMEDY))
     return {str(tile): rows[["class", "pixel"]].to_numpy() for tile, rows in table.groupby("tile")}
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tmcnet.dataset.layout import tell
 from tmcnet.splits.index import TileIndex
+from tmcnet.splits.lists import format_names
 
 FILE = "tiles.csv"
 """Name of the file beside the manifest."""
@@ -89,4 +89,4 @@ def differences(then: pd.DataFrame, index: TileIndex, path: Path) -> str:
 
 
 def _count(words: str, tiles: pd.Series[str]) -> str:
-    return f"{len(tiles)} {words}: {tell(tiles)}" if len(tiles) else ""
+    return f"{len(tiles)} {words}: {format_names(tiles)}" if len(tiles) else ""

@@ -13,10 +13,10 @@ import numpy as np
 
 import tmcnet
 from tmcnet.config import SplitsConfig
-from tmcnet.dataset.layout import PARTS
 from tmcnet.splits.balance import FloatArray
 from tmcnet.splits.finish import DROPPED, part_totals
 from tmcnet.splits.index import IntArray, Names, TileIndex
+from tmcnet.splits.lists import PARTS
 from tmcnet.splits.parts import Division
 from tmcnet.splits.points import Points, points_text
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tmcnet.config import Budget, SplitsConfig, subset_name
-from tmcnet.dataset.layout import KINDS, PARTS, tell
 from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import generator
 from tmcnet.splits import prints
@@ -20,6 +19,7 @@ from tmcnet.splits.finish import DROPPED, TRAIN
 from tmcnet.splits.fractions import draw_fractions
 from tmcnet.splits.groups import in_pixels
 from tmcnet.splits.index import BoolArray, IntArray, TileIndex, index_sha256, read_index
+from tmcnet.splits.lists import KINDS, PARTS, format_names
 from tmcnet.splits.parts import Division, divide, drawn_lists
 from tmcnet.splits.points import Points, draw_points, file_of, points_text, too_few
 from tmcnet.splits.record import build, list_files, list_text, write
@@ -141,12 +141,12 @@ def _given_fractions(
         mask[of_name[name]] = True
         strangers = mask & (division.part != TRAIN) & (division.part != DROPPED)
         if strangers.any():
-            what = f"label fraction {name} has tiles that are not in train: {tell(tiles.tiles[strangers])}"
+            what = f"label fraction {name} has tiles that are not in train: {format_names(tiles.tiles[strangers])}"
             remedy = "Mend the source's lists, or set `splits.given_fractions` to false."
             problems.append(Problem(where, what, remedy))
         useless = mask & ~strangers & ((division.part == DROPPED) | ~tiles.labelled)
         if useless.any():
-            warnings.append(f"{name} lost tiles without labels or dropped: {tell(tiles.tiles[useless])}.")
+            warnings.append(f"{name} lost tiles without labels or dropped: {format_names(tiles.tiles[useless])}.")
         given[name] = mask & ~useless
     if problems:
         raise InputError(problems)
