@@ -23,7 +23,7 @@ from scipy import ndimage
 from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, TilesConfig
-from tmcnet.raster.inventory.records import Inventory, Record
+from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
 from tmcnet.raster.io.form import Form, profile
 from tmcnet.raster.tiling.grid import RECORD, scene_digests
 from tmcnet.raster.tiling.tiles import make_tiles
@@ -156,10 +156,9 @@ def write_scene(folder: Path, side: int) -> None:
     told = {"status": "rejected", "rmse_px": None, "digests": scene_digests(scene, SENSORS)}
     (scene / RECORD).write_text(json.dumps(told))
     bounds = (500_000, 5_400_000 - 10 * side, 500_000 + 10 * side, 5_400_000)
-    where = (side, side, "EPSG:32633", 10.0, "db", 0.0, None, 1.0, bounds)
-    Inventory("scenes", "ids", CLASSES, [Record("a", "train", ["a"], ["a"], [], {}, *where, [])]).write(
-        folder / "inventory.json"
-    )
+    images = {"optical": ImageRecord(["a"], "none", 0.0), "sar": ImageRecord(["a"], "db")}
+    record = Record("a", "train", images, [], {}, side, side, "EPSG:32633", 10.0, bounds, [])
+    Inventory("scenes", "ids", CLASSES, [record]).write(folder / "inventory.json")
 
 
 if __name__ == "__main__":

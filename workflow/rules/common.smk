@@ -30,7 +30,8 @@ FURTHER = list(CONFIG.sensors.others)
 
 try:
     ENTRIES = {
-        entry.scene: entry for entry in find_entries(CONFIG.source, Path(DATA), FURTHER)
+        entry.scene: entry
+        for entry in find_entries(CONFIG.source, Path(DATA), CONFIG.sensors)
     }
 except InputError as error:
     raise WorkflowError(f"The imagery must be mended:\n{error}") from None

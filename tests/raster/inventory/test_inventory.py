@@ -11,6 +11,7 @@ from affine import Affine
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
+from tmcnet.raster.inventory.records import ImageRecord
 from tmcnet.raster.io.backscatter import detect_scale, power_to_db, to_db, to_power
 from tmcnet.raster.io.projection import reproject_points
 
@@ -35,8 +36,9 @@ def test_good_scenes_are_described(source):
     found = source.take()
     assert [r.scene for r in found.records] == ["a", "b"]
     a = found.records[0]
-    assert (a.height, a.width, a.crs, a.gsd, a.sar_scale) == (64, 64, "EPSG:32633", 10.0, "linear")
-    assert (a.optical_nodata, a.sar_nodata, a.overlap) == (0.0, None, 1.0)
+    assert (a.height, a.width, a.crs, a.gsd) == (64, 64, "EPSG:32633", 10.0)
+    optical, sar = a.images["optical"], a.images["sar"]
+    assert (optical.nodata, sar.nodata, sar.overlap, sar.scale) == (0.0, None, 1.0, "linear")
     assert list(a.bounds) == [500_000, 5_399_360, 500_640, 5_400_000]
     assert found.classes.names == ["water", "land"]
     assert rows(source)[0]["optical_nodata"] == "0" and rows(source)[0]["warnings"] == ""
@@ -78,7 +80,7 @@ def test_scenes_that_do_not_overlap_are_told(source):
 def test_partial_overlap_is_stated_and_may_be_too_little(source):
     source.scene("a")
     source.write("a_s.tif", np.ones((64, 64), "f4"), transform=Affine(10, 0, 500_160, 0, -10, 5_400_000))
-    assert abs(source.take().records[0].overlap - 0.75) < 0.03
+    assert abs(source.take().records[0].images["sar"].overlap - 0.75) < 0.03
     assert "sar covers 7" in rows(source)[0]["warnings"]
     source.json.unlink()
     source.write("a_s.tif", np.ones((64, 64), "f4"), transform=Affine(10, 0, 500_400, 0, -10, 5_400_000))
@@ -89,7 +91,7 @@ def test_overlap_is_found_across_crs(source):
     source.scene("a")
     geographic = Affine(0.0002, 0, 14.99, 0, -0.0002, 48.76)
     source.write("a_s.tif", np.ones((200, 200), "f4"), "EPSG:4326", geographic)
-    assert source.take().records[0].overlap == 1.0
+    assert source.take().records[0].images["sar"].overlap == 1.0
 
 
 def test_a_file_that_breaks_off_is_told_beside_all_other_faults(source):
@@ -169,10 +171,10 @@ def test_values_of_one_scene_take_the_place_of_the_config(source):
     )
     source.source = SourceConfig(layout="scenes", sheet=str(source.root / "scenes.csv"))
     a, b = source.take().records
-    assert (a.optical_nodata, a.sar_nodata, a.sar_scale, a.declared_nodata) == (0, None, "linear", {})
-    assert (b.optical_nodata, b.sar_nodata, b.sar_scale) == (9, -99, "db")
-    assert [b.declared(kind, source.sensors) for kind in ("optical", "sar")] == [9, -99]
-    assert a.declared("sar", source.sensors) is None
+    assert [image.nodata for image in a.images.values()] == [0, None] and a.images["sar"].scale == "linear"
+    assert [image.declared_nodata for image in a.images.values()] == [None, None]
+    assert [image.nodata for image in b.images.values()] == [9, -99] and b.images["sar"].scale == "db"
+    assert [image.declared_nodata for image in b.images.values()] == [9, -99]
     _, row = rows(source)
     assert (row["optical_nodata"], row["sar_nodata"], row["sar_valid_share"]) == ("9", "-99", "0.500000")
     assert float(row["optical_valid_share"]) == pytest.approx(63 / 64, abs=1e-6)
@@ -233,9 +235,9 @@ def test_scenes_with_one_sensor_are_described_by_it(source):
     source.write("c_s.tif", np.random.default_rng(9).gamma(2, 0.05, (40, 30)).astype("f4"), transform=corner)
     source.sheet(LEARNT, "b,b_o.tif,,,predict", "c,,c_s.tif,,predict")
     a, b, c = source.take().records
-    assert (a.sar_scale, b.sar_scale, c.sar_scale) == ("linear", "", "linear")
-    assert (b.sar, b.overlap, b.optical_nodata, b.sar_nodata) == ([], 0.0, 0.0, None)
-    assert (c.optical, c.height, c.width, c.gsd, c.bounds[0]) == ([], 40, 30, 20.0, 700_000)
+    assert [record.images["sar"].scale for record in (a, b, c)] == ["linear", "", "linear"]
+    assert b.images["sar"] == ImageRecord([], "", None, None, 0.0) and b.images["optical"].nodata == 0.0
+    assert (c.images["optical"].files, c.height, c.width, c.gsd, c.bounds[0]) == ([], 40, 30, 20.0, 700_000)
     _, b, c = rows(source)
     assert b["sar_files"] == b["sar_valid_share"] == c["optical_files"] == c["optical_gsd"] == ""
     assert b["warnings"] == "no sar image: mapped with one sensor; same footprint as a"
@@ -284,7 +286,10 @@ def test_tiles_need_no_crs_but_one_size(tile_source, write_png_tile):
     write_png_tile(tile_source, "train", "01")
     write_png_tile(tile_source, "test", "1", seed=1)
     found = tile_source.take()
-    assert [(r.scene, r.crs, r.sar_scale) for r in found.records] == [("test_1", "", "none"), ("train_1", "", "none")]
+    assert [(r.scene, r.crs, r.images["sar"].scale) for r in found.records] == [
+        ("test_1", "", "none"),
+        ("train_1", "", "none"),
+    ]
     tile_source.json.unlink()
     png = {"driver": "PNG", "crs": None, "transform": None}
     tile_source.write("train/s_01.png", np.ones((32, 33), "u1"), **png)

@@ -28,7 +28,9 @@ def test_files_are_paired_by_number_whatever_the_zeros_and_the_order(tmp_path):
     touch(tmp_path, "sar/a_002.tif", "sar/a_010.tif", "sar/b_2.tif", "a/notes.txt", "a/ox.png")
     entries = find_entries(tiles(), tmp_path)
     assert [e.scene for e in entries] == ["a_10", "a_2", "b_2"]
-    assert entries[1].sar == (tmp_path / "sar/a_002.tif",) and entries[1].label == (tmp_path / "a/l_02.png",)
+    assert entries[1].images["sar"] == (tmp_path / "sar/a_002.tif",) and entries[1].label == (
+        tmp_path / "a/l_02.png",
+    )
     assert entries[2].fields == {"part": "b", "tile": "2"} and entries[2].role == "train"
 
 
@@ -108,7 +110,7 @@ def test_a_sheet_lists_scenes_in_any_order(tmp_path):
     )
     a, z = find_entries(sheet(tmp_path, text), tmp_path)
     assert (a.scene, a.role, a.label) == ("a", "predict", ())
-    assert z.optical == (tmp_path / "b1.tif", tmp_path / "b2.tif") and z.role == "train"
+    assert z.images["optical"] == (tmp_path / "b1.tif", tmp_path / "b2.tif") and z.role == "train"
     assert z.fields == {"area": "north"}
 
 
@@ -116,9 +118,11 @@ def test_a_sheet_may_name_patterns_and_values_for_one_scene(tmp_path):
     touch(tmp_path, "t/b_B02.tif", "t/a_B02.tif", "t/a_B03.tif", "t/x/a_B02.tif", "s[1].tif", "s1.tif")
     text = "scene,optical,sar,optical_nodata,sar_nodata,sar_scale\nz,t/*_B02.tif;t/a_B0[3].tif,s[1].tif,0,nan,db\n"
     (z,) = find_entries(sheet(tmp_path, text), tmp_path)
-    assert z.optical == (tmp_path / "t/*_B02.tif", tmp_path / "t/a_B03.tif") and z.sar == (tmp_path / "s[1].tif",)
+    assert z.images["optical"] == (tmp_path / "t/*_B02.tif", tmp_path / "t/a_B03.tif") and z.images["sar"] == (
+        tmp_path / "s[1].tif",
+    )
     assert z.files == [tmp_path / name for name in ("t/a_B02.tif", "t/b_B02.tif", "t/a_B03.tif", "s[1].tif")]
-    assert z.nodata["optical"] == 0 and math.isnan(z.nodata["sar"]) and z.sar_scale == "db" and z.fields == {}
+    assert z.nodata["optical"] == 0 and math.isnan(z.nodata["sar"]) and z.scales == {"sar": "db"} and z.fields == {}
 
 
 def test_wrong_values_for_one_scene_are_told(tmp_path):
@@ -146,8 +150,8 @@ def test_only_scenes_to_be_predicted_may_lack_a_sensor(tmp_path):
     touch(tmp_path, "o.tif", "s.tif")
     text = "scene,optical,sar,role\na,o.tif,,predict\nb,,s.tif,predict\n"
     a, b = find_entries(sheet(tmp_path, text), tmp_path)
-    assert (a.optical, a.sar) == ((tmp_path / "o.tif",), ())
-    assert (b.optical, b.sar) == ((), (tmp_path / "s.tif",))
+    assert (a.images["optical"], a.images["sar"]) == ((tmp_path / "o.tif",), ())
+    assert (b.images["optical"], b.images["sar"]) == ((), (tmp_path / "s.tif",))
     for role in ("train", ""):
         with pytest.raises(InputError, match=r"line 3 \(b\): names no file in `optical`.* role predict may"):
             find_entries(sheet(tmp_path, f"scene,optical,sar,role\na,o.tif,,predict\nb,,s.tif,{role}\n"), tmp_path)
@@ -175,7 +179,7 @@ def test_missing_columns_and_doubled_scenes_are_told(tmp_path):
 def test_demo_scenes_are_known_before_their_files_exist(tmp_path):
     entries = find_entries(SourceConfig(), tmp_path)
     assert len(entries) == 4
-    assert entries[0].optical == (tmp_path / "demo" / entries[0].scene / "optical.tif",)
+    assert entries[0].images["optical"] == (tmp_path / "demo" / entries[0].scene / "optical.tif",)
 
 
 def test_seed_tiles_carry_part_and_subsets(tmp_path):

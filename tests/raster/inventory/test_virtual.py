@@ -52,12 +52,16 @@ def tiled(source):
 
 def test_tiles_that_a_pattern_finds_become_one_raster(tiled):
     (record,) = tiled.take().records
-    for kind, paths in (("o", record.optical), ("s", record.sar), ("l", record.label)):
+    for kind, paths in (
+        ("o", record.images["optical"].files),
+        ("s", record.images["sar"].files),
+        ("l", record.label),
+    ):
         assert [Path(p).parent for p in paths] == [tiled.json.parent / "virtual" / "a"]
         with rasterio.open(paths[0]) as dataset:
             np.testing.assert_array_equal(dataset.read(), tiled.whole[kind])
             assert dataset.transform == at(0, 0)
-    assert (record.height, record.width, record.overlap) == (64, 64, 1.0)
+    assert (record.height, record.width, record.images["sar"].overlap) == (64, 64, 1.0)
     raw = [tiled.root / "raw" / f"T_{name}_{kind}.tif" for kind in "osl" for name in ("NE", "NW", "SE", "SW")]
     assert record.digests == [file_digest(path) for path in raw]
     (row,) = rows(tiled)
@@ -78,7 +82,7 @@ def test_several_patterns_are_stacked(tiled):
             tiled.write(f"raw/{name}_B0{band}.tif", part, transform=at(column, 0), nodata=0)
     tiled.sheet("a,raw/[EW]_B00.tif;raw/[EW]_B01.tif,raw/T_*_s.tif,,train")
     (record,) = tiled.take().records
-    np.testing.assert_array_equal(read_float(record.optical), tiled.whole["o"])
+    np.testing.assert_array_equal(read_float(record.images["optical"].files), tiled.whole["o"])
 
 
 def test_the_last_by_name_lies_on_top_but_for_no_data(source):
@@ -88,7 +92,7 @@ def test_the_last_by_name_lies_on_top_but_for_no_data(source):
     top[:, :32, :10] = 0
     source.write("t/2.tif", top, transform=at(24, 0), nodata=0)
     source.sheet("a,t/*.tif,a_s.tif,,train")
-    found = read_float(source.take().records[0].optical)[0]
+    found = read_float(source.take().records[0].images["optical"].files)[0]
     assert (found[:32, :34] == 1).all() and (found[32:, 24:] == 2).all() and (found[32:, :24] == 1).all()
 
 
@@ -98,7 +102,7 @@ def test_what_no_tile_covers_is_no_data(tiled):
     (tiled.root / "raw" / "T_SE_l.tif").unlink()
     (record,) = tiled.take().records
     hole = np.s_[24:, 40:]
-    for path, shape in ((record.optical[0], 2), (record.sar[0], 1)):
+    for path, shape in ((record.images["optical"].files[0], 2), (record.images["sar"].files[0], 1)):
         found = np.isnan(read_float(path))
         assert found.shape[0] == shape and found[:, *hole].all() and found.sum() == shape * 40 * 24
     label = LabelCoder(tiled.labels, tiled.take().classes).read(record.label[0])
@@ -116,7 +120,7 @@ def test_gaps_need_a_value_of_no_data(tiled):
     assert "T_*_o.tif: matches tiles with gaps" in message and "`optical_nodata` in the sample sheet" in message
     (tiled.root / "scenes.csv").write_text("scene,optical,sar,optical_nodata\na,raw/T_*_o.tif,raw/T_*_s.tif,9999\n")
     (record,) = tiled.take().records
-    assert np.isnan(read_float(record.optical[0])).sum() == 2 * 40 * 24
+    assert np.isnan(read_float(record.images["optical"].files[0])).sum() == 2 * 40 * 24
 
 
 def test_codes_of_classes_never_become_void_in_a_mosaic(source):
@@ -179,7 +183,7 @@ def test_a_pattern_without_files_is_told(source):
 def test_a_pattern_of_one_file_is_that_file(source):
     source.scene("a")
     source.sheet("a,?_o.tif,a_s.tif,,train")
-    assert source.take().records[0].optical == [str(source.root / "a_o.tif")]
+    assert source.take().records[0].images["optical"].files == [str(source.root / "a_o.tif")]
     assert not list((source.json.parent / "virtual").iterdir())
 
 
@@ -194,8 +198,8 @@ def test_files_without_crs_get_the_one_of_the_config(source):
     assert "plain.tif" in message and "has no CRS." in message and "or set `source.crs`" in message
     source.source = SourceConfig(layout="scenes", sheet=source.source.sheet, crs="EPSG:32633")
     (record,) = source.take().records
-    assert (record.crs, record.overlap) == ("EPSG:32633", 1.0)
-    np.testing.assert_array_equal(read_float(record.optical[0]), image)
-    assert record.sar == [str(source.root / "a_s.tif")]
+    assert (record.crs, record.images["sar"].overlap) == ("EPSG:32633", 1.0)
+    np.testing.assert_array_equal(read_float(record.images["optical"].files[0]), image)
+    assert record.images["sar"].files == [str(source.root / "a_s.tif")]
     source.source = SourceConfig(layout="scenes", sheet=source.source.sheet, crs="UTM 33")
     assert "config key `source.crs`: is `UTM 33`" in fault(source)

@@ -55,8 +55,8 @@ def take(source, file: str, **config) -> Record:
 @pytest.mark.parametrize("name", ["JPEG2000", "COG", "VRT"])
 def test_the_format_is_read_as_geotiff_is(scene, name):
     record = take(scene, translate(scene, name))
-    assert (record.crs, record.gsd, record.overlap, record.height) == ("EPSG:32633", 10, 1, 300)
-    np.testing.assert_array_equal(read_float(record.optical), scene.image)
+    assert (record.crs, record.gsd, record.images["sar"].overlap, record.height) == ("EPSG:32633", 10, 1, 300)
+    np.testing.assert_array_equal(read_float(record.images["optical"].files), scene.image)
 
 
 def test_a_png_has_its_place_from_the_world_file_and_its_crs_from_the_config(scene):
@@ -66,8 +66,8 @@ def test_a_png_has_its_place_from_the_world_file_and_its_crs_from_the_config(sce
     with pytest.raises(InputError, match=r"a\.png: has no CRS\. .* or set `source\.crs`"):
         take(scene, file)
     record = take(scene, file, crs="EPSG:32633")
-    assert (record.crs, record.gsd, record.overlap) == ("EPSG:32633", 10, 1)
-    np.testing.assert_array_equal(read_float(record.optical), scene.image)
+    assert (record.crs, record.gsd, record.images["sar"].overlap) == ("EPSG:32633", 10, 1)
+    np.testing.assert_array_equal(read_float(record.images["optical"].files), scene.image)
 
 
 @pytest.mark.parametrize("name", ["JPEG2000", "COG", "PNG"])

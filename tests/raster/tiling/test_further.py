@@ -58,8 +58,8 @@ def cut(source, **changes):
 
 def test_a_hill_stays_where_it_is_from_scene_to_tile(three):
     record = three.take().record("a")
-    assert record.further["dem"].files == [str(three.root / "a_d.tif")]
-    assert record.further["dem"].overlap == 1 and len(record.digests) == 4
+    assert record.images["dem"].files == [str(three.root / "a_d.tif")]
+    assert record.images["dem"].overlap == 1 and len(record.digests) == 4
     with three.json.with_suffix(".csv").open() as file:
         row = next(csv.DictReader(file))
     assert (row["dem_gsd"], row["dem_nodata"], row["dem_scale"]) == ("30", "-9999", "none")
@@ -125,7 +125,7 @@ def test_a_dem_may_come_as_a_mosaic_and_as_a_stack(three):
     path.write_text(f"scene,optical,sar,label,role,dem\n{row}\n")
     three.source = SourceConfig(layout="scenes", sheet=str(path))
     (record,) = three.take().records
-    assert len(record.further["dem"].files) == 2 and len(record.digests) == 6
+    assert len(record.images["dem"].files) == 2 and len(record.digests) == 6
     with three.json.with_suffix(".csv").open() as file:
         assert next(csv.DictReader(file))["dem_tiles"] == "2"
     mosaic, whole = read_float(align(three) / "dem.tif")
@@ -171,13 +171,13 @@ def test_a_scene_to_be_mapped_may_lack_a_further_modality_and_others_may_not(thr
     path.write_text("\n".join([*rows, "b,b_o.tif,b_s.tif,,predict,"]) + "\n")
     three.source = SourceConfig(layout="scenes", sheet=str(path))
     inventory = three.take()
-    assert inventory.record("a").fields == {} and inventory.record("b").further["dem"].files == []
+    assert inventory.record("a").fields == {} and inventory.record("b").images["dem"].files == []
     assert np.isnan(read_float(align(three, "b") / "dem.tif")).all()
     path.write_text("\n".join([*rows, "b,b_o.tif,b_s.tif,,train,"]) + "\n")
     with pytest.raises(InputError, match=r"line 3 \(b\): names no file in `dem`"):
         three.take()
-    with pytest.raises(InputError, match=r"lacks the columns dsm; .* The columns are .*, dsm, separated"):
-        find_entries(three.source, three.root, ["dem", "dsm"])
+    with pytest.raises(InputError, match=r"lacks the columns dsm; .* The columns are .*, dsm, label"):
+        find_entries(three.source, three.root, ["optical", "sar", "dem", "dsm"])
 
 
 def test_unpaired_further_files_are_named(three):
@@ -209,7 +209,7 @@ def test_ready_made_tiles_may_have_further_modalities(tile_source, write_png_til
         write_png_tile(tile_source, "train", str(number), seed=number)
         tile_source.write(f"train/d_{number}.tif", np.full((32, 32), 500 + number, "i2"), **plain)
         tile_source.write(f"train/p_{number}.tif", np.full((32, 32), 0.1, "f4"), **plain)
-    assert list(tile_source.take().records[0].further) == ["dem", "l_band"]
+    assert list(tile_source.take().records[0].images) == ["optical", "sar", "dem", "l_band"]
     root, _ = cut(tile_source)
     assert (read_float(root / "dem" / "train_2.tif") == 502).all()
     np.testing.assert_allclose(read_float(root / "l_band" / "train_2.tif"), -10, atol=1e-5)

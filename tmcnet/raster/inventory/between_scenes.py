@@ -39,8 +39,8 @@ def scale_problems(seen: Sequence[Inspected], sensors: SensorsConfig) -> list[Pr
 
 
 def _scales_of_sar(seen: Sequence[Inspected], sensor: SensorConfig) -> list[Problem]:
-    found = [(one, (one.entry.scene, one.scale)) for one in seen]
-    detected = _by_scale(pair for one, pair in found if (one.entry.sar_scale or sensor.scale) == "auto")
+    found = [(one, (one.entry.scene, one.scales.get("sar", ""))) for one in seen]
+    detected = _by_scale(pair for one, pair in found if one.entry.scales.get("sar", sensor.scale) == "auto")
     if len(detected) > 1:
         what = f"`auto` finds different scales of backscatter ({_told(detected)})"
         remedy = (

@@ -26,27 +26,19 @@ class Inspected:
 
     Attributes:
         entry: Its names.
-        optical: Facts of the optical files; empty where the scene has none.
-        sar: Facts of the files of the second sensor, likewise.
+        images: Facts of the files of each modality; empty where the scene has none.
         label: Facts of the label file.
-        scale: Declared or detected scale of the second sensor; empty where it cannot be told or there is none.
-        overlap: Share of the optical footprint that the second sensor covers; 0 where either is missing.
+        scales: Declared or detected scale of each modality; empty without files, or where it cannot be detected.
+        overlaps: Share of the scene that each modality covers; 0 without files.
         label_overlap: Share of the scene that the label covers.
-        further: Facts of the files of each further modality.
-        scales: Scale of each of them that has files, as `scale`.
-        overlaps: Share of the scene that each of them covers; 0 where there is no file.
         problems: What must be mended.
         warnings: What should be looked at.
     """
 
     entry: Entry
-    optical: list[Facts] = field(default_factory=list)
-    sar: list[Facts] = field(default_factory=list)
+    images: dict[str, list[Facts]] = field(default_factory=dict)
     label: Facts | None = None
-    scale: str = ""
-    overlap: float = 1.0
     label_overlap: float = 1.0
-    further: dict[str, list[Facts]] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
     overlaps: dict[str, float] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -55,23 +47,17 @@ class Inspected:
     @property
     def first(self) -> Facts:
         """The file whose grid the scene takes: an optical one, where there is one."""
-        return (self.optical or self.sar)[0]
-
-    @property
-    def images(self) -> dict[str, list[Facts]]:
-        """Facts of the files of all modalities by name."""
-        return {"optical": self.optical, "sar": self.sar, **self.further}
+        return (self.images["optical"] or self.images["sar"])[0]
 
     @property
     def files(self) -> list[Facts]:
-        """Facts of all files: optical, second sensor, label, further modalities."""
-        label = [self.label] if self.label else []
-        return [*self.optical, *self.sar, *label, *(one for facts in self.further.values() for one in facts)]
+        """Facts of all files: images, label."""
+        return [one for facts in self.images.values() for one in facts] + ([self.label] if self.label else [])
 
     @property
     def has_both(self) -> bool:
-        """Whether there are files of both sensors."""
-        return bool(self.optical and self.sar)
+        """Whether there are optical and SAR files."""
+        return bool(self.images["optical"] and self.images["sar"])
 
 
 def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, georeferenced: bool) -> None:
@@ -96,10 +82,8 @@ def check(seen: Inspected, sensors: SensorsConfig, coder: LabelCoder | None, geo
                 _no_data(seen, kind, one, georeferenced)
     if seen.label is not None and seen.label.unknown and coder is not None:
         seen.problems.append(coder.problem(seen.label.path, seen.label.unknown))
-    seen.scale, problems = _scale("sar", seen.sar, sensors["sar"], seen.entry.sar_scale)
-    seen.problems += problems
-    for name, sensor in sensors.others.items():
-        seen.scales[name], problems = _scale(name, seen.further[name], sensor)
+    for kind, sensor in sensors.items():
+        seen.scales[kind], problems = _scale(kind, seen.images[kind], sensor, seen.entry.scales.get(kind, ""))
         seen.problems += problems
     if georeferenced:
         _check_places(seen)
@@ -180,21 +164,20 @@ def _check_places(seen: Inspected) -> None:
 
 
 def _check_overlap(seen: Inspected) -> None:
-    grid = seen.first.grid
-    seen.overlap = min(coverage(grid, one.grid) for one in seen.sar) if seen.has_both else 0.0
+    grid, reference = seen.first.grid, "optical" if seen.images["optical"] else "sar"
+    shares = []
+    for kind, facts in seen.images.items():
+        seen.overlaps[kind] = min((coverage(grid, one.grid) for one in facts), default=0.0)
+        shares += [(kind, facts[0], seen.overlaps[kind])] if facts and kind != reference else []
     seen.label_overlap = coverage(grid, seen.label.grid) if seen.label else 0.0
-    shares = [("sar", seen.sar[0], seen.overlap)] if seen.has_both else []
     shares += [("label", seen.label, seen.label_overlap)] if seen.label else []
-    for name, facts in seen.further.items():
-        seen.overlaps[name] = min((coverage(grid, one.grid) for one in facts), default=0.0)
-        shares += [(name, facts[0], seen.overlaps[name])] if facts else []
     for kind, one, share in shares:
         if share < _MIN_OVERLAP:
             what = f"covers {share:.0%} of {seen.first.path.name}; at least {_MIN_OVERLAP:.0%} is needed"
             remedy = f"Check that this is the {kind} of scene {seen.entry.scene}, and its CRS."
             seen.problems.append(Problem(str(one.path), what, remedy))
         elif share < 1:
-            seen.warnings.append(f"{kind} covers {share:.1%} of the {'optical' if seen.optical else 'sar'} image")
+            seen.warnings.append(f"{kind} covers {share:.1%} of the {reference} image")
 
 
 def coverage(reference: Grid, other: Grid) -> float:

@@ -24,32 +24,29 @@ class Entry:
     Attributes:
         scene: Its name, unique in the source.
         role: `train` (tiles are cut from it) or `predict` (only mapped at the end).
-        optical: Optical files; several are stacked as bands. Empty where a scene to be predicted has none.
-        sar: Files of the second sensor, likewise.
+        images: Files of each modality, in the order of the config; several are stacked as bands. A scene of role
+            `predict` may have none of a modality.
         label: The label file; empty where there is none.
-        fields: Fields of the pattern, or further columns of the sample sheet.
+        fields: Fields of the pattern, or other columns of the sample sheet.
         members: The files behind each of the above that is none itself: the tiles that a pattern of the sample sheet
             finds, in the order in which they are laid over one another.
-        nodata: Value that means no data, by sensor (`optical`, `sar`), where the sample sheet says it.
-        sar_scale: Scale of the backscatter, where the sample sheet says it; else empty.
-        further: Files of each further modality, as `optical`.
+        nodata: Value that means no data, by modality, where the sample sheet gives one.
+        scales: Scale of backscatter, by modality, where the sample sheet gives one.
     """
 
     scene: str
     role: str
-    optical: tuple[Path, ...]
-    sar: tuple[Path, ...]
+    images: dict[str, tuple[Path, ...]]
     label: tuple[Path, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
     members: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
     nodata: dict[str, float] = field(default_factory=dict)
-    sar_scale: str = ""
-    further: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    scales: dict[str, str] = field(default_factory=dict)
 
     @property
     def named(self) -> tuple[Path, ...]:
-        """What it names: optical, second sensor, label, further modalities; patterns as they stand."""
-        return (*self.optical, *self.sar, *self.label, *(path for paths in self.further.values() for path in paths))
+        """The paths it names, images first; patterns as written."""
+        return (*(path for paths in self.images.values() for path in paths), *self.label)
 
     @property
     def files(self) -> list[Path]:

@@ -20,7 +20,7 @@ from tmcnet.raster.inventory.between_scenes import scale_problems, warn_of_doubl
 from tmcnet.raster.inventory.checks import Inspected, check
 from tmcnet.raster.inventory.entry import Entry, shorten
 from tmcnet.raster.inventory.facts import Facts, scan, scan_labels
-from tmcnet.raster.inventory.records import FurtherRecord, Inventory, Record
+from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.inventory.table import inventory_table
 from tmcnet.raster.inventory.virtual import check_crs, with_virtual_files
@@ -59,7 +59,7 @@ def take_inventory(
         InputError: If anything about the files must be mended; names all of it, alike problems together.
     """
     check_crs(source.crs)
-    entries = find_entries(source, Path(data_root), list(sensors.others))
+    entries = find_entries(source, Path(data_root), sensors)
     classes, encoding = find_classes(source, labels, Path(data_root), entries)
     coder = LabelCoder(labels, classes, encoding) if len(classes) else None
     inspector = _Inspector(source, sensors, coder, Path(json_path).parent / VIRTUAL)
@@ -137,13 +137,8 @@ class _Inspector:
                 seen.problems += error.problems
                 return []
 
-        for path in entry.optical:
-            seen.optical += tried(partial(scan, path, declared["optical"]))
-        for path in entry.sar:
-            seen.sar += tried(partial(scan, path, declared["sar"]))
-        for name in self.sensors.others:
-            files = entry.further[name]
-            seen.further[name] = [facts for path in files for facts in tried(partial(scan, path, declared[name]))]
+        for kind, files in entry.images.items():
+            seen.images[kind] = [facts for path in files for facts in tried(partial(scan, path, declared[kind]))]
         if entry.label and self.coder is not None:
             seen.label = next(iter(tried(partial(scan_labels, entry.label[0], self.coder))), None)
         if not seen.problems:
@@ -164,32 +159,28 @@ def _condense(problems: Sequence[Problem]) -> list[Problem]:
 
 def _record(one: Inspected, sensors: SensorsConfig) -> Record:
     grid, entry = one.first.grid, one.entry
+    images = {}
+    for kind, sensor in sensors.items():
+        declared = entry.nodata.get(kind, sensor.nodata)
+        images[kind] = ImageRecord(
+            [str(path) for path in entry.images[kind]],
+            one.scales[kind],
+            _nodata(one.images[kind], declared),
+            declared,
+            round(one.overlaps.get(kind, 1.0), 6),
+        )
     return Record(
         entry.scene,
         entry.role,
-        [str(path) for path in entry.optical],
-        [str(path) for path in entry.sar],
+        images,
         [str(path) for path in entry.label],
         entry.fields,
         grid.height,
         grid.width,
         grid.crs,
         grid.pixel_size,
-        one.scale,
-        _nodata(one.optical, entry.nodata.get("optical", sensors["optical"].nodata)),
-        _nodata(one.sar, entry.nodata.get("sar", sensors["sar"].nodata)),
-        round(one.overlap, 6),
         grid.bounds,
         [file_digest(path) for path in entry.files],
-        {kind: repr(value) for kind, value in entry.nodata.items()},
-        {
-            name: FurtherRecord(
-                [str(path) for path in entry.further[name]],
-                one.scales[name],
-                round(one.overlaps.get(name, 1.0), 6),
-            )
-            for name in sensors.others
-        },
     )
 
 

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.atomic import write_bytes
 
 
 @dataclass(frozen=True)
-class FurtherRecord:
-    """What the inventory knows of a further modality of a scene or tile.
+class ImageRecord:
+    """What the inventory knows of one modality of a scene or tile.
 
     Attributes:
-        files: Its files, to be stacked as bands; empty where a scene to be predicted has none. A mosaic is the one
+        files: Its files, to be stacked as bands; empty where a scene of role `predict` has none. A mosaic is the one
             virtual raster of its tiles.
         scale: `none`, `linear`, `amplitude` or `db`: declared or detected; empty without files.
-        overlap: Share of the scene that they cover; 0 without files.
+        nodata: Value that means no data, declared or the file's; None for none and for NaN.
+        declared_nodata: Value that means no data in place of what the files say: from the sample sheet, else from
+            the config. None: what the files say.
+        overlap: Share of the scene that the files cover; 0 without files.
     """
 
     files: list[str]
     scale: str
-    overlap: float
+    nodata: float | None = None
+    declared_nodata: float | None = None
+    overlap: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,60 +41,46 @@ class Record:
     Attributes:
         scene: Its name.
         role: `train` or `predict`.
-        optical: Optical files, to be stacked as bands; empty where a scene to be predicted has none. A mosaic is the
-            one virtual raster of its tiles.
-        sar: Files of the second sensor, likewise.
+        images: What is known of each modality, in the order of the config.
         label: The label file; empty where there is none.
         fields: Fields of the pattern or sheet.
-        height: Rows of the first optical file; without one, of the first file of the second sensor.
+        height: Rows of the first optical file; without one, of the first SAR file.
         width: Its columns.
         crs: Its CRS, `EPSG:...` or WKT; empty for none.
         gsd: Its pixel size in units of the CRS.
-        sar_scale: `none`, `linear`, `amplitude` or `db`: declared or detected; empty without the second sensor.
-        optical_nodata: Value that means no data; None for none and for NaN.
-        sar_nodata: Likewise.
-        overlap: Share of the optical footprint that the second sensor covers; 0 where either is missing.
-        bounds: Left, bottom, right, top of the file that height and width are of.
-        digests: SHA-256 of the files: optical, second sensor, label, further modalities; of mosaics every tile.
-            Nothing else here need change with the pixels.
-        declared_nodata: Value that means no data, by sensor, as the sample sheet says it; the text of a number.
-        further: The further modalities by name, in the order of the config.
+        bounds: Its left, bottom, right and top.
+        digests: SHA-256 of the files, images first; of mosaics every tile. Nothing else here need change with the
+            pixels.
     """
 
     scene: str
     role: str
-    optical: list[str]
-    sar: list[str]
+    images: dict[str, ImageRecord]
     label: list[str]
     fields: dict[str, str]
     height: int
     width: int
     crs: str
     gsd: float
-    sar_scale: str
-    optical_nodata: float | None
-    sar_nodata: float | None
-    overlap: float
     bounds: Sequence[float]
     digests: list[str]
-    declared_nodata: dict[str, str] = field(default_factory=dict)
-    further: dict[str, FurtherRecord] = field(default_factory=dict)
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Record:
         """Build from what `to_dict` gives."""
-        further = {name: FurtherRecord(**told) for name, told in values.get("further", {}).items()}
-        return cls(**{**values, "further": further})
+        images = {}
+        for name, image in values["images"].items():
+            declared = image["declared_nodata"]
+            images[name] = ImageRecord(**image | {"declared_nodata": None if declared is None else float(declared)})
+        return cls(**values | {"images": images})
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values; `further` only where there is any."""
-        return {key: value for key, value in asdict(self).items() if key != "further" or value}
-
-    def declared(self, kind: Literal["optical", "sar"], sensors: SensorsConfig) -> float | None:
-        """Value that means no data, in place of what the files say: that of the sample sheet, else of the config."""
-        of_scene = self.declared_nodata.get(kind)
-        sensor = sensors["optical"] if kind == "optical" else sensors["sar"]
-        return sensor.nodata if of_scene is None else float(of_scene)
+        """As plain values; a declared no-data value as text, because JSON has no NaN."""
+        values = asdict(self)
+        for image in values["images"].values():
+            declared = image["declared_nodata"]
+            image["declared_nodata"] = None if declared is None else repr(declared)
+        return values
 
 
 @dataclass(frozen=True)

@@ -10,23 +10,21 @@ from pathlib import Path
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.entry import PREDICT, TRAIN, Entry
 
-_NEEDED = ("scene", "optical", "sar")
 _OVERRIDES = ("optical_nodata", "sar_nodata", "sar_scale")
 """Columns that take the place of keys of the config section `sensors`, for one scene."""
-_KNOWN = (*_NEEDED, "label", "role", *_OVERRIDES)
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 
 
-def read_sheet(path: Path, data_root: Path, further: Sequence[str] = ()) -> list[Entry]:
+def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[Entry]:
     """Read the scenes of a sample sheet.
 
     Args:
-        path: CSV with columns scene, optical, sar, one for each further modality and, if wanted, label, role,
-            optical_nodata, sar_nodata and sar_scale; other columns become fields. Several files in one cell are
-            separated by `;`, and each may be a pattern with `*`, `?` or `[...]` whose files are the tiles of one
-            mosaic. Scenes of role `predict` may leave modalities empty, but not both optical and sar.
+        path: CSV with the column scene, one for each modality and, if wanted, label, role, optical_nodata, sar_nodata
+            and sar_scale; other columns become fields. Several files in one cell are separated by `;`, and each may
+            be a pattern with `*`, `?` or `[...]` whose files are the tiles of one mosaic. Scenes of role `predict`
+            may leave modalities empty, but not both optical and sar.
         data_root: Where relative paths in the sheet start.
-        further: Names of the further modalities.
+        modalities: Names of the modalities: `optical`, `sar`, then the others.
 
     Raises:
         InputError: If the sheet cannot be read, lacks columns, has unknown roles or scales, names missing files, or
@@ -42,17 +40,17 @@ def read_sheet(path: Path, data_root: Path, further: Sequence[str] = ()) -> list
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         remedy = "Check `source.sheet`; relative paths start in the folder the workflow is run in."
         raise InputError(Problem(where, f"cannot be read ({reason})", remedy)) from None
-    missing = [name for name in (*_NEEDED, *further) if name not in columns]
+    missing = [name for name in ("scene", *modalities) if name not in columns]
     if missing:
         what = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
-        known = ", ".join((*_KNOWN, *further))
+        known = ", ".join(("scene", *modalities, "label", "role", *_OVERRIDES))
         raise InputError(Problem(where, what, f"The columns are {known}, separated by commas."))
     if not rows:
         raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
     problems: list[Problem] = []
     entries = []
     for number, row in enumerate(rows, start=2):
-        entries.append(_entry(row, data_root, further))
+        entries.append(_entry(row, data_root, modalities))
         problems.extend(_row_problems(f"{where}, line {number} ({row['scene'] or 'no name'})", row, entries[-1]))
     if problems:
         raise InputError(problems)
@@ -63,10 +61,10 @@ def _cell(value: str | list[str] | None) -> str:
     return (";".join(value) if isinstance(value, list) else value or "").strip()
 
 
-def _entry(row: dict[str, str], data_root: Path, further: Sequence[str]) -> Entry:
+def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> Entry:
     files: dict[str, tuple[Path, ...]] = {}
     members: dict[Path, tuple[Path, ...]] = {}
-    for kind in ("optical", "sar", "label", *further):
+    for kind in (*modalities, "label"):
         parts = [part.strip() for part in row.get(kind, "").split(";") if part.strip()]
         found = [_tiles(part, data_root) for part in parts]
         # the one file that a pattern finds is a file like any other
@@ -74,22 +72,14 @@ def _entry(row: dict[str, str], data_root: Path, further: Sequence[str]) -> Entr
             tiles[0] if len(tiles) == 1 else data_root / part for part, tiles in zip(parts, found, strict=True)
         )
         members |= {data_root / part: tiles for part, tiles in zip(parts, found, strict=True) if len(tiles) > 1}
-    fields = {name: value for name, value in row.items() if name and name not in (*_KNOWN, *further)}
+    known = ("scene", *files, "role", *_OVERRIDES)
+    fields = {name: value for name, value in row.items() if name and name not in known}
     nodata = {
         kind: value for kind in ("optical", "sar") if (value := _number(row.get(f"{kind}_nodata", ""))) is not None
     }
-    role, scale = row.get("role") or TRAIN, row.get("sar_scale", "")
-    beside = {name: files.pop(name) for name in further}
-    return Entry(
-        row["scene"],
-        role,
-        **files,
-        fields=fields,
-        members=members,
-        nodata=nodata,
-        sar_scale=scale,
-        further=beside,
-    )
+    scales = {"sar": row["sar_scale"]} if row.get("sar_scale") else {}
+    label = files.pop("label")
+    return Entry(row["scene"], row.get("role") or TRAIN, files, label, fields, members, nodata, scales)
 
 
 def _tiles(part: str, data_root: Path) -> tuple[Path, ...]:
@@ -147,13 +137,12 @@ def _override_problems(where: str, row: dict[str, str]) -> list[Problem]:
 
 
 def _sensor_problems(where: str, entry: Entry) -> list[Problem]:
-    if not entry.optical and not entry.sar:
+    if not entry.images["optical"] and not entry.images["sar"]:
         remedy = f"Fill in both columns; scenes of role {PREDICT} need at least one of them."
         return [Problem(where, "names no file in `optical` and `sar`", remedy)]
-    files = {"optical": entry.optical, "sar": entry.sar, **entry.further}
     remedy = f"Fill in the column; only scenes of role {PREDICT} may lack a sensor."
     return [
         Problem(where, f"names no file in `{kind}`", remedy)
-        for kind, paths in files.items()
+        for kind, paths in entry.images.items()
         if not paths and entry.role != PREDICT
     ]

@@ -6,7 +6,7 @@ Light on purpose: the workflow asks for the scenes while it is being read.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "find_entries"]
 
 
-def find_entries(source: SourceConfig, data_root: Path, further: Sequence[str] = ()) -> list[Entry]:
+def find_entries(
+    source: SourceConfig, data_root: Path, modalities: Iterable[str] = ("optical", "sar")
+) -> list[Entry]:
     """All scenes or tiles of a source, sorted by name.
 
     Files belong together by what their names say, never by their order in a folder. In layout `scenes` a label may
@@ -32,7 +34,7 @@ def find_entries(source: SourceConfig, data_root: Path, further: Sequence[str] =
     Args:
         source: Section `source` of the config.
         data_root: Folder in which relative paths start.
-        further: Names of the further modalities, which are columns of a sample sheet; patterns name them themselves.
+        modalities: Their names, such as the section `sensors` of the config: `optical`, `sar`, then the others.
 
     Raises:
         InputError: If files are missing, doubled or unpaired, if names are doubled, or nothing is found.
@@ -43,7 +45,7 @@ def find_entries(source: SourceConfig, data_root: Path, further: Sequence[str] =
     elif source.layout == "seed":
         entries = _seed(root)
     elif source.sheet is not None:
-        entries = read_sheet(Path(source.sheet), root, further)
+        entries = read_sheet(Path(source.sheet), root, list(modalities))
     else:
         entries = _by_patterns(source, root)
     where = f"sample sheet {source.sheet}" if source.sheet else f"config section `source` (layout `{source.layout}`)"
@@ -64,7 +66,8 @@ def _demo(source: SourceConfig, root: Path) -> list[Entry]:
 
     folders = [root / "demo" / name for name in scene_names(source.demo)]
     return [
-        Entry(f.name, TRAIN, (f / "optical.tif",), (f / "sar.tif",), (f / "label.tif",), fields={}) for f in folders
+        Entry(f.name, TRAIN, {kind: (f / f"{kind}.tif",) for kind in ("optical", "sar")}, (f / "label.tif",))
+        for f in folders
     ]
 
 
@@ -75,9 +78,8 @@ def _seed(root: Path) -> list[Entry]:
         Entry(
             tile.name,
             TRAIN,
-            (Path(tile.optical),),
-            (Path(tile.sar),),
-            (Path(tile.label),),
+            {"optical": (tile.optical,), "sar": (tile.sar,)},
+            (tile.label,),
             fields={"part": tile.part, "subsets": ";".join(tile.subsets)},
         )
         for tile in read_seed_layout(root).tiles
@@ -99,11 +101,9 @@ def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
         Entry(
             "_".join(key),
             PREDICT if "label" in patterns and "label" not in files else TRAIN,
-            (files["optical"],),
-            (files["sar"],),
+            {name: (files[name],) for name in source.patterns},
             (files["label"],) if "label" in files else (),
             fields=dict(zip(fields, key, strict=True)),
-            further={name: (files[name],) for name in files if name not in ("optical", "sar", "label")},
         )
         for key, files in pairs.items()
     ]

@@ -22,9 +22,9 @@ def inventory_table(seen: Sequence[Inspected], sensors: SensorsConfig, coder: La
     """The table as CSV.
 
     Files of a stack are separated by `;`. `tiles` counts the files of mosaics. `nan` and `infinite` count values;
-    shares are between 0 and 1: `overlap` of the optical footprint that the second sensor covers, `label_overlap` of
-    the scene that the label covers, and likewise of further modalities; `label_share` of the label file that has a
-    class. `label_codes` tells pixels by code.
+    shares are between 0 and 1: `overlap` of the optical footprint that the SAR image covers, `label_overlap` and
+    `<modality>_overlap` of the scene that the label and other modalities cover; `label_share` of the label file
+    that has a class. `label_codes` counts pixels by code.
 
     Args:
         seen: What was read.
@@ -43,7 +43,8 @@ def inventory_table(seen: Sequence[Inspected], sensors: SensorsConfig, coder: La
 def _row(one: Inspected, sensors: SensorsConfig, coder: LabelCoder | None) -> dict[str, str]:
     row = {"scene": one.entry.scene, "role": one.entry.role}
     row |= _modality_cells(one, "optical", sensors["optical"]) | _modality_cells(one, "sar", sensors["sar"])
-    row |= {"sar_scale": one.scale, "overlap": f"{one.overlap:.6f}"}
+    overlap = one.overlaps.get("sar", 1.0) if one.has_both else 0.0
+    row |= {"sar_scale": one.scales["sar"], "overlap": f"{overlap:.6f}"}
     row |= _label_cells(one, coder)
     for name, sensor in sensors.others.items():
         row |= _modality_cells(one, name, sensor)

@@ -85,7 +85,7 @@ def with_virtual_files(
     problems: list[Problem] = []
     named: dict[str, tuple[Path, ...]] = {}
     members: dict[Path, tuple[Path, ...]] = {}
-    given = {"optical": entry.optical, "sar": entry.sar, "label": entry.label, **entry.further}
+    given = {**entry.images, "label": entry.label}
     for kind, paths in given.items():
         for number, path in enumerate(paths, start=1):
             vrt = folder / f"{kind}_{number}.vrt"
@@ -102,9 +102,8 @@ def with_virtual_files(
                 members[vrt] = files
     if problems:
         raise InputError(problems)
-    optical, sar, label = (named.get(kind, ()) for kind in ("optical", "sar", "label"))
-    further = {name: named.get(name, ()) for name in entry.further}
-    return replace(entry, optical=optical, sar=sar, label=label, members=members, further=further)
+    images = {name: named.get(name, ()) for name in entry.images}
+    return replace(entry, images=images, label=named.get("label", ()), members=members)
 
 
 def _assign_crs(path: Path, crs: str, vrt: Path) -> bool:

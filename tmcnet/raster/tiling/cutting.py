@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorsConfig
+from tmcnet.config.modalities import REQUIRED
 from tmcnet.raster.inventory.records import Record
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.opening import open_raster
@@ -126,7 +127,7 @@ class SceneStrip:
         optical = read_stored(self.folder / "optical.tif", strip)
         sar = read_float(self.folder / "sar.tif", strip)
         label = read_labels(self.folder / "label.tif", strip)
-        further = read_aligned(self.record, self.folder, strip)
+        further = read_aligned((n for n in self.record.images if n not in REQUIRED), self.folder, strip)
         grid = read_grid(self.folder / "optical.tif")
         for box in self.boxes:
             here = slice(box[1] - left, box[1] - left + box[3])
@@ -161,16 +162,17 @@ class ReadyMade:
             InputError: If a file cannot be read.
         """
         record = self.record
-        with open_raster(record.optical[0]) as dataset:
+        image = record.images["optical"]
+        with open_raster(image.files[0]) as dataset:
             dtype = dataset.dtypes[0]
-        grid = read_grid(record.optical[0])
-        optical = read_float(record.optical, nodata=record.declared("optical", self.sensors))
+        grid = read_grid(image.files[0])
+        optical = read_float(image.files, nodata=image.declared_nodata)
         yield Tile(
             record.scene,
             record,
             (0, 0, grid.height, grid.width),
             grid,
-            Stored.of(optical, dtype, record.optical_nodata),
+            Stored.of(optical, dtype, image.nodata),
             read_ready_made_sar(record, self.sensors, self.speckle),
             self.coder.read(record.label[0]),
             further=read_ready_made(record, self.sensors.others),

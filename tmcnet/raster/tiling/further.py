@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tmcnet.config import SensorConfig
-from tmcnet.raster.inventory.records import FurtherRecord, Record
+from tmcnet.raster.inventory.records import ImageRecord, Record
 from tmcnet.raster.io.backscatter import power_to_db, to_db, to_power
 from tmcnet.raster.io.form import Form
 from tmcnet.raster.io.gdal_tools import stack_files
@@ -39,7 +39,7 @@ def write_aligned(
     """
     for name, sensor in sensors.items():
         target, form = folder / f"{name}.tif", Form(len(sensor.bands), "float32", math.nan, sensor.bands)
-        found = record.further[name]
+        found = record.images[name]
         if not found.files:
             write_blocks(target, grid, form, ())
             continue
@@ -48,25 +48,26 @@ def write_aligned(
             write_blocks(target, grid, form, parts, threads)
 
 
-def _warped(found: FurtherRecord, sensor: SensorConfig, grid: Grid, work: Path, threads: int) -> Iterator[Part]:
+def _warped(found: ImageRecord, sensor: SensorConfig, grid: Grid, work: Path, threads: int) -> Iterator[Part]:
     source = read_grid(found.files[0])
     path = stack_files(found.files, source, work / "stack.vrt")
     form = Form(FileImage(path).shape[0], "float32", math.nan)
-    read = ((box, to_power(values, found.scale)) for box, values in float_blocks(path, sensor.nodata))
+    read = ((box, to_power(values, found.scale)) for box, values in float_blocks(path, found.declared_nodata))
     draft = write_draft(work / "power.tif", source, form, read)
     warped = warp(draft, grid, work / "warped.tif", image_method(source, grid), threads=threads)
     for box, power in float_blocks(warped.path):
         yield box, power_to_db(power, found.scale, sensor.clip_db)
 
 
-def read_aligned(record: Record, folder: Path, box: Box) -> dict[str, FloatArray]:
+def read_aligned(names: Iterable[str], folder: Path, box: Box) -> dict[str, FloatArray]:
     """A window of every further modality of an aligned scene, C x H x W each, NaN for no data."""
-    return {name: read_float(folder / f"{name}.tif", box) for name in record.further}
+    return {name: read_float(folder / f"{name}.tif", box) for name in names}
 
 
 def read_ready_made(record: Record, sensors: Mapping[str, SensorConfig]) -> dict[str, FloatArray]:
     """Every further modality of a ready-made tile, C x H x W each, backscatter in dB, NaN for no data."""
     return {
-        name: to_db(read_float(found.files, nodata=sensors[name].nodata), found.scale, sensors[name].clip_db)
-        for name, found in record.further.items()
+        name: to_db(read_float(found.files, nodata=found.declared_nodata), found.scale, sensor.clip_db)
+        for name, sensor in sensors.items()
+        for found in (record.images[name],)
     }

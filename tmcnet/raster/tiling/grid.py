@@ -112,7 +112,7 @@ def align_scene(
 
 
 def _common_grid(record: Record, align: AlignConfig) -> Grid:
-    native = read_grid((record.optical or record.sar)[0])
+    native = read_grid((record.images["optical"].files or record.images["sar"].files)[0])
     grid = coarser_grid(native, align.resolution)
     if min(grid.width, grid.height) < 2 <= min(native.width, native.height):
         what = f"is {align.resolution:g}, which leaves {grid.width} x {grid.height} pixels of scene {record.scene}"
@@ -123,13 +123,13 @@ def _common_grid(record: Record, align: AlignConfig) -> Grid:
 
 def _write_optical(job: _Scene) -> None:
     """The optical image on the common grid; NaN throughout for a scene without."""
-    record, bands, target = job.record, job.sensors["optical"].bands, job.folder / "optical.tif"
-    if not record.optical:
+    image, bands, target = job.record.images["optical"], job.sensors["optical"].bands, job.folder / "optical.tif"
+    if not image.files:
         write_blocks(target, job.grid, Form(len(bands), "float32", math.nan, bands), ())
         return
-    native = read_grid(record.optical[0])
-    path = stack_files(record.optical, native, job.work / "optical.vrt")
-    nodata = record.declared("optical", job.sensors)
+    native = read_grid(image.files[0])
+    path = stack_files(image.files, native, job.work / "optical.vrt")
+    nodata = image.declared_nodata
     with step(f"optical image, {job.pixels / 1e6:.1f} megapixels"):
         if native != job.grid:
             form = Form(FileImage(path).shape[0], "float32", math.nan)
@@ -137,9 +137,9 @@ def _write_optical(job: _Scene) -> None:
             method = image_method(native, job.grid)
             draft = warp(draft, job.grid, job.work / "optical_warped.tif", method, threads=job.threads)
             path, nodata = draft.path, None
-        with open_raster(record.optical[0]) as dataset:
+        with open_raster(image.files[0]) as dataset:
             dtype = exact_dtype(dataset.dtypes[0])
-        empty = fitting_nodata(dtype, record.optical_nodata, lambda: is_complete(path, nodata))
+        empty = fitting_nodata(dtype, image.nodata, lambda: is_complete(path, nodata))
         form = Form(FileImage(path).shape[0], dtype, empty, bands)
         values = watched(float_blocks(path, nodata), job.pixels, "optical image")
         write_blocks(target, job.grid, form, ((box, cast(v, dtype, empty)) for box, v in values), job.threads)
@@ -176,7 +176,7 @@ def _write_sar(job: _Scene, align: AlignConfig) -> tuple[Alignment, Path, dict[s
     """
     target, bands = job.folder / "sar.tif", job.sensors["sar"].bands
     form = Form(len(bands), "float32", math.nan, bands)
-    if not job.record.sar:
+    if not job.record.images["sar"].files:
         write_blocks(target, job.grid, form, ())
         return unmoved("single_sensor", "only the optical image exists, so there is nothing to register"), target, {}
     sar = SecondSensor(job.record, job.sensors, job.grid, job.work, job.threads)
@@ -190,7 +190,7 @@ def _write_sar(job: _Scene, align: AlignConfig) -> tuple[Alignment, Path, dict[s
 
 
 def _register(job: _Scene, sar: Path, align: AlignConfig) -> Alignment:
-    if not job.record.optical:
+    if not job.record.images["optical"].files:
         return unmoved("single_sensor", "only the second sensor exists; the scene lies on its grid as delivered")
     if not align.enabled:
         return unmoved("rejected", "co-registration is switched off")

@@ -29,7 +29,7 @@ def require_speckle(record: Record, sensor: SensorConfig) -> None:
     Raises:
         InputError: If its numbers are no backscatter.
     """
-    if sensor.speckle != "none" and record.sar and record.sar_scale == "none":
+    if sensor.speckle != "none" and record.images["sar"].files and record.images["sar"].scale == "none":
         what = f"is `{sensor.speckle}`, but the values of scene {record.scene} are not on a scale of backscatter"
         remedy = "Set it to `none`, or say in `sensors.sar.scale` what the values are: linear, amplitude or db."
         raise InputError(Problem("config key `sensors.sar.speckle`", what, remedy))
@@ -46,7 +46,7 @@ def speckle_of_tiles(records: Sequence[Record], sensors: SensorsConfig) -> Speck
     for record in records:
         require_speckle(record, sensors["sar"])
     some = records[:: max(len(records) // SAMPLES**2, 1)]
-    powers = (to_power(_values(record, sensors), record.sar_scale) for record in some)
+    powers = (to_power(_values(record), record.images["sar"].scale) for record in some)
     return _filter(sensors["sar"], lambda: looks_of(powers))
 
 
@@ -70,7 +70,7 @@ def read_ready_made_sar(record: Record, sensors: SensorsConfig, speckle: Speckle
     Raises:
         InputError: If a file cannot be read.
     """
-    scale, clip_db, values = record.sar_scale, sensors["sar"].clip_db, _values(record, sensors)
+    scale, clip_db, values = record.images["sar"].scale, sensors["sar"].clip_db, _values(record)
     if speckle is None:
         return to_db(values, scale, clip_db)
     rim = speckle.rim
@@ -78,8 +78,8 @@ def read_ready_made_sar(record: Record, sensors: SensorsConfig, speckle: Speckle
     return power_to_db(speckle.apply(power), scale, clip_db)
 
 
-def _values(record: Record, sensors: SensorsConfig) -> FloatArray:
-    return read_float(record.sar, nodata=record.declared("sar", sensors))
+def _values(record: Record) -> FloatArray:
+    return read_float(record.images["sar"].files, nodata=record.images["sar"].declared_nodata)
 
 
 class SecondSensor:
@@ -102,10 +102,11 @@ class SecondSensor:
         Raises:
             InputError: If a file cannot be read or written.
         """
-        self._scale, self._sensor, self._grid = record.sar_scale, sensors["sar"], grid
-        self._nodata, self._work, self._threads = record.declared("sar", sensors), work, threads
-        source = read_grid(record.sar[0])
-        path = stack_files(record.sar, source, work / "sar.vrt")
+        files = record.images["sar"].files
+        self._scale, self._sensor, self._grid = record.images["sar"].scale, sensors["sar"], grid
+        self._nodata, self._work, self._threads = record.images["sar"].declared_nodata, work, threads
+        source = read_grid(files[0])
+        path = stack_files(files, source, work / "sar.vrt")
         image = FileImage(path, self._nodata)
         self.speckle = _filter(
             sensors["sar"], lambda: estimate_looks(image, lambda values: to_power(values, self._scale))
