@@ -1,6 +1,6 @@
 import pytest
 
-from tmcnet.tracking.links import CURRENT, run_address, ui_address
+from tmcnet.tracking.links import CURRENT_FILTER, run_address, ui_address
 
 
 @pytest.mark.parametrize(
@@ -20,5 +20,5 @@ def test_a_browser_is_sent_to_the_server_without_its_password(uri, address):
 def test_the_filter_of_current_runs_is_one_that_mlflow_reads():
     from mlflow.utils.search_utils import SearchUtils
 
-    keys = [(part["type"], part["key"]) for part in SearchUtils.parse_search_filter(CURRENT)]
+    keys = [(part["type"], part["key"]) for part in SearchUtils.parse_search_filter(CURRENT_FILTER)]
     assert keys == [("tag", "kind"), ("tag", "state")]

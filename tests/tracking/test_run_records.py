@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from tmcnet.tracking.points import metric_name
-from tmcnet.tracking.records import collect, sweep_record
+from tmcnet.tracking.records import collect, metric_name, sweep_record
 
 
 def test_every_run_has_a_record_and_unfinished_ones_say_so(folder):

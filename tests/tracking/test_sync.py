@@ -229,7 +229,7 @@ def test_a_server_that_is_down_costs_a_warning_and_one_command_sends_later(
 
 def test_send_says_what_is_wrong_with_a_folder(tmp_path, capsys):
     assert main(["send", str(tmp_path)]) == 1
-    assert "tracking.json: tells no config to send the runs with" in capsys.readouterr().err
+    assert "tracking.json: holds no config to send the runs with" in capsys.readouterr().err
 
 
 def test_eight_at_once_lose_nothing(tracked, tmp_path, monkeypatch):

@@ -92,7 +92,6 @@ class TrackingConfig(Section):
         description="Tracking server or database. Null: `MLFLOW_TRACKING_URI` where set, else "
         "`mlflow.db` (SQLite) in `results_dir`.",
     )
-    experiment: str | None = Field(None, description="Name of the experiment; null: `name`.")
     weights: bool = Field(
         True,
         description="Keep the weights of every pre-trained and fine-tuned network with its record; those of "

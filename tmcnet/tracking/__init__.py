@@ -1,6 +1,6 @@
-"""The record of runs in MLflow, and the only place that knows of it."""
+"""Records of runs in MLflow; no other package imports MLflow."""
 
-from tmcnet.tracking.store import Row
+from tmcnet.tracking.experiment import Row
 from tmcnet.tracking.sync import send, sync, tracking_uri
 
 __all__ = ["Row", "send", "sync", "tracking_uri"]

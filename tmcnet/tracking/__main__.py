@@ -1,4 +1,4 @@
-"""`python -m tmcnet.tracking send results`: send to MLflow what it has not got yet."""
+"""`python -m tmcnet.tracking send results`: send the runs that MLflow does not hold yet."""
 
 from __future__ import annotations
 
@@ -12,16 +12,9 @@ from tmcnet.tracking import send
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: What was typed; None takes it from the process.
-
-    Returns:
-        0; 1 where runs are still pending or the folder cannot be used.
-    """
+    """Run the command line and return its exit status: 1 if runs are pending or the folder cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m tmcnet.tracking", description=__doc__)
-    command = parser.add_subparsers(required=True).add_parser("send", help="send runs that MLflow has not got yet")
+    command = parser.add_subparsers(required=True).add_parser("send", help="send runs that MLflow does not hold yet")
     command.add_argument("results", type=Path, help="a results folder of the workflow")
     try:
         rows = send(parser.parse_args(arguments).results)

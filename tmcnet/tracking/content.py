@@ -1,86 +1,151 @@
-"""What a run in MLflow holds: tags, params, metrics, data sets, files, pictures and the model."""
+"""The content of one MLflow run: tags, params, metrics, data sets, files, images and the model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Config
-from tmcnet.tracking.datasets import dataset_inputs
-from tmcnet.tracking.models import FOLDER, environment, write_model
-from tmcnet.tracking.pictures import confusion_picture, map_pictures
-from tmcnet.tracking.records import Record
+from tmcnet.dataset.normalise import Normalisation
+from tmcnet.hashing import bytes_digest
+from tmcnet.report.files import read_json
+from tmcnet.report.pictures import paint_classes
+from tmcnet.report.svg import canvas
+from tmcnet.report.thinning import read_thinned_classes
+from tmcnet.tracking.predictor import MODEL_FOLDER, write_model
+from tmcnet.tracking.records import Point, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
-T = TypeVar("T")
-_PARAMS, _METRICS = 100, 1000
-"""Most that one request takes."""
+MAX_PARAMS_PER_REQUEST, MAX_METRICS_PER_REQUEST = 100, 1000
+"""Documented limits of `MlflowClient.log_batch`."""
+MAX_MAP_SIDE_PX = 600
 
 
 def log_content(
-    client: MlflowClient,
-    run_id: str,
-    record: Record,
-    known: set[tuple[str, int, float]],
-    results: Path,
-    config: Config,
+    client: MlflowClient, run_id: str, record: Record, known: set[Point], results: Path, config: Config
 ) -> None:
-    """Write a record into a run that holds nothing it contradicts.
+    """Write a record into a new run, or add what an unfinished run lacks.
 
     Args:
         client: The tracking server.
-        run_id: The run.
+        run_id: The run; nothing in it contradicts the record.
         record: What to write.
-        known: Metric, step and value of the points that the run has already.
+        known: Points that the run has already.
         results: The results folder.
-        config: The config that it was made with.
+        config: The config that the results were made with.
     """
     from mlflow.entities import Metric, Param, RunTag
 
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record.tags.items()])
-    for params in _chunks([Param(key, value) for key, value in record.params.items()], _PARAMS):
-        client.log_batch(run_id, params=params)
-    new = [p for p in record.points if (p.name, p.step, p.value) not in known]
-    for metrics in _chunks([Metric(p.name, p.value, record.started, p.step) for p in new], _METRICS):
-        client.log_batch(run_id, metrics=metrics)
-    if inputs := list(dataset_inputs(results, config, record)):
+    params = [Param(key, value) for key, value in record.params.items()]
+    for start in range(0, len(params), MAX_PARAMS_PER_REQUEST):
+        client.log_batch(run_id, params=params[start : start + MAX_PARAMS_PER_REQUEST])
+    metrics = [Metric(p.name, p.value, record.started, p.step) for p in record.points if p not in known]
+    for start in range(0, len(metrics), MAX_METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_REQUEST])
+    if inputs := list(_dataset_inputs(results, config, record)):
         client.log_inputs(run_id, inputs)
     for path in record.artifacts:
         client.log_artifact(run_id, str(path))
-    for name, text in {**record.documents, "environment.txt": environment()}.items():
+    for name, text in {**record.documents, "environment.txt": _installed_packages()}.items():
         client.log_text(run_id, text, name)
-    _log_pictures(client, run_id, record, results)
-    _log_model(client, run_id, record, results)
+    _log_images(client, run_id, record, results)
+    if record.weights is not None:
+        scaling = Normalisation.read(results / "normalisation.json")
+        n_classes = len(ClassTable.read(results / "tiles" / "classes.csv"))
+        with TemporaryDirectory() as folder:
+            model = Path(folder) / MODEL_FOLDER
+            write_model(model, record.weights, scaling, n_classes, {"run": record.name})
+            client.log_artifacts(run_id, str(model), MODEL_FOLDER)
 
 
-def _chunks(items: list[T], size: int) -> list[Sequence[T]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _dataset_inputs(results: Path, config: Config, record: Record) -> Iterator[DatasetInput]:
+    """The tile lists that a run read, as MLflow data sets named by list, such as `trainR5_s2`.
+
+    The digest covers the names of the tiles, and their pixels through the hash of the tile index.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    manifest = read_json(results / "splits" / "manifest.json")
+    for purpose, name in record.lists.items():
+        entry = manifest.get("lists", {}).get(name)
+        if not entry:
+            continue
+        content = f"{entry.get('sha256')} {manifest.get('index_sha256')}"
+        dataset = Dataset(
+            name=f"{config.name} {name}",
+            digest=bytes_digest(content)[:16],
+            source_type="local",
+            source=json.dumps({"uri": config.data_root, "list": f"splits/{name}_RGB.txt"}),
+            schema=_schema(config),
+            profile=json.dumps({"tiles": entry.get("n"), "class_shares": entry.get("class_shares")}),
+        )
+        yield DatasetInput(dataset, [InputTag("mlflow.data.context", purpose)])
 
 
-def _log_pictures(client: MlflowClient, run_id: str, record: Record, results: Path) -> None:
+def _schema(config: Config) -> str:
+    """Bands, classes and types of a tile as an MLflow tensor schema."""
+    from mlflow.types import Schema, TensorSpec
+
+    def spec(name: str, dtype: type, channels: int) -> TensorSpec:
+        return TensorSpec(np.dtype(dtype), (channels, config.tiles.size, config.tiles.size), name)
+
+    images = [spec(f"{m} ({', '.join(s.bands)})", np.float32, len(s.bands)) for m, s in config.sensors.items()]
+    classes = ", ".join(c.name for c in config.labels.classes)
+    label = spec(f"label ({classes})" if classes else "label", np.uint8, 1)
+    parts = {"features": Schema(images).to_json(), "targets": Schema([label]).to_json()}
+    return json.dumps({"mlflow_tensorspec": parts})
+
+
+@cache
+def _installed_packages() -> str:
+    """Every installed package with its version, one per line, as pip requirements."""
+    versions = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return "".join(f"{name}=={versions[name]}\n" for name in sorted(versions, key=str.lower))
+
+
+def _log_images(client: MlflowClient, run_id: str, record: Record, results: Path) -> None:
     if record.confusion is not None:
         matrix, names = record.confusion
         client.log_dict(run_id, {"rows": "truth", "classes": names, "counts": matrix}, "confusion.json")
-        client.log_image(run_id, confusion_picture(matrix, names), "confusion.png")
+        client.log_image(run_id, _confusion_image(matrix, names), "confusion.png")
     if record.maps:
         classes = ClassTable.read(results / "tiles" / "classes.csv")
-        for scene, picture in map_pictures(record.maps, classes):
-            client.log_image(run_id, picture, f"maps/{scene}.png")
+        for scene, path in record.maps.items():
+            ids = read_thinned_classes(path, MAX_MAP_SIDE_PX)
+            if ids is not None:
+                client.log_image(run_id, Image.fromarray(paint_classes(ids, classes)), f"maps/{scene}.png")
 
 
-def _log_model(client: MlflowClient, run_id: str, record: Record, results: Path) -> None:
-    if record.weights is None:
-        return
-    from tmcnet.dataset.normalise import Normalisation
+def _confusion_image(matrix: list[list[int]], names: list[str]) -> Image.Image:
+    """Draw a K x K confusion matrix; rows are true classes and sum to 100 %."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    scaling = Normalisation.read(results / "normalisation.json")
-    n_classes = len(ClassTable.read(results / "tiles" / "classes.csv"))
-    with TemporaryDirectory() as folder:
-        model = Path(folder) / FOLDER
-        write_model(model, record.weights, scaling, n_classes, {"run": record.name})
-        client.log_artifacts(run_id, str(model), FOLDER)
+    counts = np.array(matrix, dtype=float)
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(3.0 + 0.45 * len(names), 12.0)
+    with canvas(side, side - 0.8) as figure:
+        drawn = FigureCanvasAgg(figure)
+        axes = figure.axes[0]
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        for row, col in np.ndindex(shares.shape):
+            color = "white" if shares[row, col] > 55 else "#222222"
+            axes.text(col, row, f"{shares[row, col]:.0f}", ha="center", va="center", color=color)
+        axes.set_xticks(np.arange(len(names)), names, rotation=40, ha="right")
+        axes.set_yticks(np.arange(len(names)), names)
+        axes.set(xlabel="predicted", ylabel="truth", title="% of each true class")
+        axes.grid(visible=False)
+        drawn.draw()
+        return Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")

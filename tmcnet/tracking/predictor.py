@@ -1,16 +1,32 @@
-"""How `mlflow.pyfunc.load_model` opens a network of this project: the weights are data, this module is the code."""
+"""Fine-tuned networks as MLflow models: written, opened by `mlflow.pyfunc.load_model`, and registered.
+
+A model is data only; the code that opens it is this module. Recorded models name the module, so it keeps its path.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.metadata
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tmcnet.dataset.normalise import Normalisation
+from tmcnet.tracking.records import Record
+
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from tmcnet.evaluate.trained import Trained
+
+ALIAS = "best"
+MODEL_FOLDER = "model"
+"""Folder of the model among the artifacts of a run."""
+EXAMPLE_SIDE_PX = 16
 
 
 class Predictor:
@@ -28,19 +44,96 @@ class Predictor:
         images: Mapping[str, npt.NDArray[np.float32]],
         params: dict[str, Any] | None = None,  # noqa: ARG002 - MLflow passes it
     ) -> npt.NDArray[np.float32]:
-        """Class probabilities N x K x H x W.
+        """Predict class probabilities N x K x H x W.
 
         Args:
-            images: N x C x H x W of each modality (`optical`, `sar` and further ones), NaN for no data.
-            params: MLflow's own; there are none.
+            images: N x C x H x W of each modality by name, NaN for no data.
+            params: Ignored.
         """
         from tmcnet.evaluate.raw import predict_raw
 
-        return predict_raw(self.trained, {kind: np.asarray(image) for kind, image in images.items()})
+        return predict_raw(self.trained, {name: np.asarray(image) for name, image in images.items()})
 
 
 def _load_pyfunc(path: str) -> Predictor:
-    """Called by MLflow with the place of the weights."""
+    """Open the weights; MLflow calls this function by its name."""
     from tmcnet.evaluate.trained import Trained
 
     return Predictor(Trained.read(Path(path)))
+
+
+def write_model(
+    folder: Path, weights: Path, scaling: Normalisation, n_classes: int, metadata: dict[str, str]
+) -> None:
+    """Write a network as an MLflow model with signature and input example.
+
+    The model takes N x C x H x W of each modality by name (`optical`, `sar`) as aligned scenes hold them (backscatter
+    in dB, NaN for no data) and gives probabilities N x K x H x W; N, H and W are free.
+
+    Args:
+        folder: Folder to make.
+        weights: `weights.safetensors` of a fine-tuned network.
+        scaling: The band statistics that it was trained with, for the example.
+        n_classes: K.
+        metadata: Metadata of the model, such as the run's name.
+    """
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    single = np.dtype(np.float32)
+    inputs = [TensorSpec(single, (-1, len(bands), -1, -1), name) for name, bands in scaling.modalities.items()]
+    outputs = [TensorSpec(single, (-1, n_classes, -1, -1), "probabilities")]
+    pyfunc.save_model(
+        folder,
+        loader_module=__name__,
+        data_path=str(weights),
+        signature=ModelSignature(Schema(inputs), Schema(outputs)),
+        input_example=input_example(scaling),
+        pip_requirements=requirements(),
+        metadata=metadata,
+    )
+
+
+def input_example(scaling: Normalisation) -> dict[str, npt.NDArray[np.float32]]:
+    """One small image of each modality, 1 x C x 16 x 16: a ramp over the usual range of each band."""
+    ramp = np.linspace(0, 1, EXAMPLE_SIDE_PX**2, dtype=np.float32).reshape(1, 1, EXAMPLE_SIDE_PX, EXAMPLE_SIDE_PX)
+    images: dict[str, npt.NDArray[np.float32]] = {}
+    for name, bands in scaling.modalities.items():
+        low, high = (np.array([getattr(band, end) for band in bands])[:, None, None] for end in ("low", "high"))
+        images[name] = (low + (high - low) * ramp).astype(np.float32)
+    return images
+
+
+@cache
+def requirements() -> list[str]:
+    """The installed versions of this project's dependencies, as pip requirements."""
+    declared = importlib.metadata.requires("tmcnet") or []
+    names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in declared if "extra ==" not in text]
+    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
+
+
+def register_best(client: MlflowClient, name: str, metric: str, runs: Iterable[tuple[Record, str]]) -> None:
+    """Give the network with the best validation score the alias `best` in the model registry.
+
+    The test part has no influence. A run that was registered before keeps its version.
+
+    Args:
+        client: The tracking server.
+        name: Name of the registered model.
+        metric: The validation score to compare.
+        runs: Records with the ids of their runs; those without weights or validation score do not count.
+    """
+    scored: list[tuple[float, str]] = []
+    for record, run_id in runs:
+        values = [p.value for p in record.points if p.name == f"validation/{metric}"]
+        if record.weights is not None and values:
+            scored.append((values[0], run_id))
+    if not scored:
+        return
+    _, best = max(scored, key=lambda pair: pair[0])
+    if not list(client.search_registered_models(filter_string=f"name = '{name}'")):
+        client.create_registered_model(name)
+    versions = {v.run_id: v for v in client.search_model_versions(f"name = '{name}'")}
+    version: Any = versions.get(best) or client.create_model_version(name, f"runs:/{best}/{MODEL_FOLDER}", best)
+    client.set_registered_model_alias(name, ALIAS, version.version)

@@ -1,7 +1,9 @@
-"""Each training of a results folder as one flat record: what it was told, how it went, what came out."""
+"""Records: every training of a results folder, flattened for a tracking server."""
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,44 +15,43 @@ import yaml
 from tmcnet.config import RANDOM_START, Config, Run
 from tmcnet.hashing import file_digest, json_digest
 from tmcnet.report.files import number, read_json, read_table
-from tmcnet.report.scores import Scores
-from tmcnet.tracking.points import (
-    Point,
-    as_dict,
-    costs,
-    curve_points,
-    final_scores,
-    intervals,
-    is_number,
-    metric_name,
-)
+from tmcnet.report.palette import Series
+from tmcnet.report.scores import METRICS, PLAIN_METRICS, Scores
 
-_LONGEST_VALUE = 5000
-_SHARED = ("source", "sensors", "labels", "align", "tiles", "splits", "normalise", "model")
-_TABLES = ("metrics.csv", "metrics.json", "scores.json", "comparisons.csv")
-_EXAMPLES = 3
-_FIGURES = ("best_step", "seconds", "gpu_memory_mib")
+MAX_PARAM_CHARS = 5000
+"""MLflow refuses longer values."""
+MAX_MAPS = 3
+SHARED_SECTIONS = ("source", "sensors", "labels", "align", "tiles", "splits", "normalise", "model")
+SWEEP_TABLES = ("metrics.csv", "metrics.json", "scores.json", "comparisons.csv")
+SUMMARY_METRICS = ("best_step", "seconds", "gpu_memory_mib")
+CLASS_METRICS = ("iou", "f1", "precision", "recall")
+COSTS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_memory_mib"}
+"""Columns of Snakemake's benchmark files and the metrics they become."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric at one step. MLflow groups metrics by the part of their name before `/`."""
+
+    name: str
+    value: float
+    step: int = 0
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run as a tracker sees it.
+    """One run to be tracked.
 
     Attributes:
         kind: `sweep`, `pretrain` or `finetune`.
         name: Unique within its kind.
-        exists: Whether anything of it lies on disk.
-        params: What it was told.
-        tags: What to filter by.
-        points: Curves and final scores. What stands before a `/` is the group that trackers show them in.
-        artifacts: Small files to keep.
-        documents: Texts to keep, by file name.
-        confusion: Confusion matrix K x K, rows truth, and the names of the classes.
-        maps: A few of the maps that it drew, by scene.
-        weights: Weights to keep as a model that can be loaded.
-        lists: The lists of tiles that it read, by purpose.
-        started: Milliseconds since 1970, 0 where unknown.
-        ended: The same.
+        exists: Whether the run has written any file.
+        documents: Texts to upload, by file name.
+        confusion: Confusion matrix K x K, rows are true classes, and the class names.
+        maps: Up to `MAX_MAPS` of its maps, by scene.
+        weights: Weights to log as a loadable model.
+        lists: Tile lists that it read, by purpose.
+        started, ended: Milliseconds since 1970, 0 if unknown.
     """
 
     kind: str
@@ -70,13 +71,12 @@ class Record:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the content; times do not count."""
+        """SHA-256 of the content, times excluded."""
         paths = {path.name: path for path in self.artifacts} | self.maps
         paths |= {"weights": self.weights} if self.weights else {}
         files = {name: file_digest(path) for name, path in paths.items()}
         points = [(p.name, p.value, p.step) for p in self.points]
-        content = [self.params, self.tags, points, files, self.documents, self.confusion, self.lists]
-        return json_digest(content)
+        return json_digest([self.params, self.tags, points, files, self.documents, self.confusion, self.lists])
 
 
 def collect(results: Path, config: Config) -> list[Record]:
@@ -87,10 +87,10 @@ def collect(results: Path, config: Config) -> list[Record]:
 
 
 def sweep_record(results: Path, config: Config) -> Record:
-    """The sweep as a whole: config, splits and the tables over all runs."""
-    told = config.model_dump(mode="json", exclude={"report", "tracking", "compute"})
-    text = yaml.safe_dump({**told, "compute": config.compute.numerics()}, sort_keys=False, allow_unicode=True)
-    names = ("splits/manifest.json", "normalisation.json", *_TABLES)
+    """Record of the sweep as a whole: config, splits and the tables over all runs."""
+    sections = config.model_dump(mode="json", exclude={"report", "tracking", "compute"})
+    text = yaml.safe_dump({**sections, "compute": config.compute.numerics()}, sort_keys=False, allow_unicode=True)
+    names = ("splits/manifest.json", "normalisation.json", *SWEEP_TABLES)
     return Record(
         "sweep",
         config.name,
@@ -101,112 +101,155 @@ def sweep_record(results: Path, config: Config) -> Record:
     )
 
 
+def metric_name(text: str) -> str:
+    """Replace the characters that MLflow refuses in a name by `_`; it takes letters, digits and `_-. :`."""
+    return re.sub(r"[^\w\-. :]", "_", text).strip(". ") or "_"
+
+
 def _pretrain(results: Path, config: Config, method: str) -> Record:
     settings = config.pretrain.methods[method]
-    summary = read_json(results / "pretrain" / method / "summary.json")
-    final = {key: float(value) for key, value in summary.items() if is_number(value)}
-    tags = {"kind": "pretrain", "method": method, "objective": settings.method, "variant": settings.variant}
-    told = {"method": method, **_start(config, method), **_shared(config)}
-    final |= costs(results, "pretrain", method)
-    record = _record(results, config, ("pretrain", method), told, tags, final)
-    weights = results / "pretrain" / method / "weights.safetensors"
+    folder = results / "pretrain" / method
+    metrics = {key: float(value) for key, value in read_json(folder / "summary.json").items() if _is_number(value)}
+    record = _training(
+        results,
+        config,
+        ("pretrain", method),
+        {"method": method},
+        method,
+        {"method": method, "objective": settings.method, "variant": settings.variant},
+        metrics | _costs(results, "pretrain", method),
+    )
+    weights = folder / "weights.safetensors"
     kept = [weights] if weights.exists() and config.tracking.weights else []
     return replace(record, lists={"training": "train"}, artifacts=[*record.artifacts, *kept])
 
 
 def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> Record:
-    told = {
-        # without a prefix: the UI offers params that differ in alphabetical order
-        **{key: value for key, value in run.record.items() if key != "name" and value is not None},
+    properties = {key: value for key, value in run.record.items() if key != "name"}
+    settings = {
+        # without a prefix, because the UI lists differing params in alphabetical order
+        **{key: value for key, value in properties.items() if value is not None},
         "finetune": config.finetune.model_dump(mode="json", exclude={"sweep"}),
         "evaluate": config.evaluate.model_dump(mode="json"),
-        **_start(config, run.method),
-        **_shared(config),
     }
-    metrics = read_json(results / "evaluate" / run.name / "metrics.json")
     summary = read_json(results / "finetune" / run.name / "summary.json")
-    final = dict(final_scores(metrics))
-    final |= {key: float(summary[key]) for key in _FIGURES if is_number(summary.get(key))}
-    final |= {f"validation/{key}": float(v) for key, v in as_dict(summary.get("validation")).items() if is_number(v)}
-    final |= costs(results, "finetune", run.name) | costs(results, "evaluate", run.name)
+    tested = read_json(results / "evaluate" / run.name / "metrics.json")
+    validation = summary.get("validation") or {}
+    metrics = dict(_final_scores(tested))
+    metrics |= {key: float(summary[key]) for key in SUMMARY_METRICS if _is_number(summary.get(key))}
+    metrics |= {f"validation/{key}": float(value) for key, value in validation.items() if _is_number(value)}
+    metrics |= _costs(results, "finetune", run.name) | _costs(results, "evaluate", run.name)
+    fraction = run.budget.fraction
+    tags = {key: "" if value is None else str(value) for key, value in properties.items()}
+    tags |= {"budget": run.budget.name, "fraction": "" if fraction is None else f"{fraction:g}"}
+    record = _training(results, config, ("finetune", run.name), settings, run.method, tags, metrics)
     weights = results / "finetune" / run.name / "weights.safetensors"
-    confusion = metrics.get("confusion")
-    common = _record(results, config, ("finetune", run.name), told, _run_tags(run), final)
+    confusion = tested.get("confusion")
     return replace(
-        common,
-        points=[*common.points, *intervals(scores, run)],
-        confusion=(confusion, list(as_dict(metrics.get("iou")))) if confusion else None,
+        record,
+        points=[*record.points, *_seed_intervals(scores, run)],
+        confusion=(confusion, list(tested.get("iou") or {})) if confusion else None,
         maps=dict(_maps(results, run)) if run in config.map_runs else {},
         weights=weights if weights.exists() and config.tracking.weights else None,
         lists={"training": run.subset, "validation": "val", "testing": "test"},
     )
 
 
-def _run_tags(run: Run) -> dict[str, str]:
-    return {
-        "kind": "finetune",
-        "method": run.method,
-        "network": run.network,
-        "variant": run.variant,
-        "budget": run.budget.name,
-        "fraction": "" if run.budget.fraction is None else f"{run.budget.fraction:g}",
-        "points": "" if run.budget.points is None else str(run.budget.points),
-        "draw": str(run.draw),
-        "seed": str(run.seed),
-    }
-
-
-def _start(config: Config, method: str) -> dict[str, Any]:
-    """What the pre-training that a run starts from was told."""
-    if method == RANDOM_START or method not in config.pretrain.methods:
-        return {"pretrain": {"weights": config.pretrain.weights.get(method, RANDOM_START)}}
-    settings = config.pretrain.model_dump(mode="json", exclude={"methods", "weights"})
-    return {"pretrain": {**settings, "method": config.pretrain.methods[method].model_dump(mode="json")}}
-
-
-def _shared(config: Config) -> dict[str, Any]:
-    sections = {name: getattr(config, name).model_dump(mode="json") for name in _SHARED}
-    return {**sections, "compute": config.compute.numerics()}
-
-
-def _record(
+def _training(
     results: Path,
     config: Config,
-    place: tuple[str, str],
-    told: Mapping[str, Any],
+    kind_and_name: tuple[str, str],
+    settings: Mapping[str, Any],
+    start: str,
     tags: dict[str, str],
-    final: Mapping[str, float],
+    metrics: Mapping[str, float],
 ) -> Record:
-    """What the two kinds of training have in common: curves, files, times, tags of machine and splits."""
-    kind, name = place
+    """Complete a record by what both kinds of training have; `start` is the pre-training that it runs or starts from."""
+    kind, name = kind_and_name
     folder = results / kind / name
     files = [path for path in (folder / "curves.csv", folder / "summary.json") if path.exists()]
-    ended = int(max((path.stat().st_mtime for path in files), default=0) * 1000)
     summary = read_json(folder / "summary.json")
+    device = {"cpu": "cpu", "gpu": "cuda"}.get(config.compute.accelerator, "unknown")
+    ended = int(max((path.stat().st_mtime for path in files), default=0) * 1000)
     seconds = number(summary.get("seconds"))
-    known = {"cpu": "cpu", "gpu": "cuda"}.get(config.compute.accelerator, "unknown")
+    sections = {section: getattr(config, section).model_dump(mode="json") for section in SHARED_SECTIONS}
+    sections |= {"pretrain": _pretrain_settings(config, start), "compute": config.compute.numerics()}
     return Record(
         kind,
         name,
         exists=bool(files),
-        params=dict(_flatten(told)),
+        params=dict(_flatten({**settings, **sections})),
         tags={
+            "kind": kind,
             **tags,
             "manifest_hash": _manifest_hash(results),
-            "device": str(summary.get("device", known)),
+            "device": str(summary.get("device", device)),
             "weights": str(Path(kind, name, "weights.safetensors")),
         },
-        points=[*(Point(k, v) for k, v in final.items()), *curve_points(folder / "curves.csv")],
+        points=[*(Point(key, value) for key, value in metrics.items()), *_curve_points(folder / "curves.csv")],
         artifacts=files,
         started=ended - int(1000 * seconds) if seconds == seconds else ended,
         ended=ended,
     )
 
 
+def _pretrain_settings(config: Config, method: str) -> dict[str, Any]:
+    """Settings of a pre-training method; for a start without one, its weights file or `random`."""
+    if method == RANDOM_START or method not in config.pretrain.methods:
+        return {"weights": config.pretrain.weights.get(method, RANDOM_START)}
+    settings = config.pretrain.model_dump(mode="json", exclude={"methods", "weights"})
+    return {**settings, "method": config.pretrain.methods[method].model_dump(mode="json")}
+
+
+def _curve_points(path: Path) -> Iterator[Point]:
+    """Every value of `curves.csv`, by step."""
+    table = read_table(path)
+    if "step" not in table:
+        return
+    for column in table.columns.drop("step"):
+        for step, value in zip(table["step"], table[column], strict=True):
+            if _is_number(known := number(value)):
+                yield Point(f"curve/{metric_name(str(column))}", known, int(step))
+
+
+def _final_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Scores of one `metrics.json`; those by class have a group each."""
+    for key in (*METRICS, *PLAIN_METRICS, "n_tiles", "n_pixels", "per_tile_oa", "per_tile_miou"):
+        if _is_number(metrics.get(key)):
+            yield key, float(metrics[key])
+    for key in CLASS_METRICS:
+        by_class = metrics.get(key) or {}
+        names = [metric_name(str(name)) for name in by_class]
+        for i, (name, value) in enumerate(zip(names, by_class.values(), strict=True)):
+            if _is_number(value):
+                unique = name if names.count(name) == 1 else f"{name}_{i}"
+                yield f"{key}/{unique}", float(value)
+
+
+def _seed_intervals(scores: Scores, run: Run) -> Iterator[Point]:
+    """Mean and limits over all draws and seeds of a run; the step is their number."""
+    for metric in METRICS if not scores.table.empty else ():
+        estimate = scores.estimate(Series(run.network, run.variant, run.method), run.budget, metric)
+        if estimate is not None and estimate.low == estimate.low:
+            limits = {"": estimate.mean, "_low": estimate.low, "_high": estimate.high}
+            yield from (Point(f"all_seeds/{metric}{end}", v, estimate.runs) for end, v in limits.items())
+
+
+def _costs(results: Path, stage: str, name: str) -> dict[str, float]:
+    """Wall time, processor time and peak memory of a job, from Snakemake's benchmark file."""
+    try:
+        with (results / "benchmarks" / stage / f"{name}.tsv").open(newline="") as file:
+            row = next(csv.DictReader(file, delimiter="\t"), {})
+    except OSError:
+        return {}
+    costs = {f"cost/{stage}_{label}": number(row.get(column)) for column, label in COSTS.items()}
+    return {key: value for key, value in costs.items() if value == value}
+
+
 def _maps(results: Path, run: Run) -> Iterator[tuple[str, Path]]:
-    """The first maps of a run, by scene; those of ready-made tiles are called by tile."""
+    """The first maps of a run, by scene, or by tile for a source of ready-made tiles."""
     table = read_table(results / "maps" / f"{run.name}.csv", as_text=True)
-    for scene in table["scene"][:_EXAMPLES] if "scene" in table else ():
+    for scene in table["scene"][:MAX_MAPS] if "scene" in table else ():
         path = results / "maps" / scene / f"{run.name}.tif"
         if path.is_file():
             yield metric_name(scene), path
@@ -218,8 +261,15 @@ def _manifest_hash(results: Path) -> str:
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as `section.key` and text."""
     for key, value in tree.items():
+        name = f"{prefix}{metric_name(str(key))}"
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{metric_name(str(key))}.")
+            yield from _flatten(value, f"{name}.")
         else:
-            yield f"{prefix}{metric_name(str(key))}", str(value)[:_LONGEST_VALUE]
+            yield name, str(value)[:MAX_PARAM_CHARS]
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value of a JSON file is a number other than NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value

@@ -1,6 +1,6 @@
-"""Send what lies in a results folder to MLflow. Trainings write files and know nothing of this; one serial job syncs.
+"""Record a results folder in MLflow. Trainings only write files; one serial job records them afterwards.
 
-MLflow only records: a server that is down costs a warning, never a result.
+MLflow only records: a server that is down causes a warning and never stops the workflow.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.atomic import write_bytes
-from tmcnet.tracking.links import COMPARE, Link, as_records, run_address, save_searches, ui_address
-from tmcnet.tracking.models import register_best
+from tmcnet.tracking.experiment import ARTIFACT_FOLDER, Row, TrackedRuns
+from tmcnet.tracking.links import COMPARE_TITLE, Link, run_address, save_searches, ui_address
+from tmcnet.tracking.predictor import register_best
 from tmcnet.tracking.records import Record, collect, sweep_record
-from tmcnet.tracking.store import ARTIFACTS, Row, Store
 
 TABLE, ABOUT = "tracking.csv", "tracking.json"
-"""Files in the results folder: what was recorded, and where to look at it."""
-_SQLITE = "sqlite:///"
-_ENVIRONMENT = {
+"""Files in the results folder: what is recorded, and where to look at it."""
+SQLITE = "sqlite:///"
+QUIET_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -36,56 +36,51 @@ _ENVIRONMENT = {
 }
 
 
-@dataclass
-class _Outcome:
-    rows: list[Row] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)
-
-
 def sync(results: Path, config: Config, tags: dict[str, str]) -> list[Row]:
-    """Bring MLflow up to date with a results folder, without doubles however often it is called.
+    """Bring MLflow up to date with a results folder; repeated calls make no duplicates.
 
-    The data set is an experiment, the sweep a parent run, and each pre-training method and fine-tuned network a run
-    nested in it, scores on the test part included. A run is found again by the tag `tmcnet.key`. It is left alone
-    while its content hash is the same, continued where only something came in, and replaced where numbers changed.
+    The data set is an experiment, the sweep a parent run. Each pre-training method and each fine-tuned network is a
+    run nested in it, with its scores on the test part. The tag `tmcnet.key` identifies a run. A run stays as it is
+    while its content hash is the same, is continued if something was only added, and replaced if numbers changed.
 
-    Writes `tracking.csv` (`run, kind, run_id, status, url`) and `tracking.json` (where to look; what `send` needs).
+    Writes `tracking.csv` (`run, kind, run_id, status, url`) and `tracking.json` (links, and what `send` needs).
 
     Args:
         results: The results folder.
-        config: The config that it was made with; `tracking.uri` says where to send it.
-        tags: Further tags of every new run, such as `git_commit`. Those that name the data (`data_...`) are kept up
-            to date in runs that stay, too: the same data may have come under version control only now.
+        config: The config that it was made with; `tracking.uri` names the server.
+        tags: Tags of every new run, such as `git_commit`. Existing runs are updated with those that begin with
+            `data_`, because the same data may have been put under version control later.
 
     Returns:
         A row for the sweep, each pre-training method and each run of the sweep.
     """
     records = [sweep_record(results, config), *collect(results, config)]
-    done = _Outcome()
+    rows: list[Row] = []
+    links: list[Link] = []
     uri = tracking_uri(results, config)
     with _quiet_environment():
         try:
-            with _alone(results, uri):
-                _sync(records, results, config, uri, tags, done)
-        except Exception as error:  # whatever a tracking server does must not stop the workflow
-            done.rows.extend(_pending(records[len(done.rows) :], error))
+            with _exclusive(results, uri):
+                _record(records, results, config, tags, rows, links)
+        except Exception as error:  # no failure of a tracking server may stop the workflow
+            rows.extend(_pending(records[len(rows) :], error))
     about = {
         "server": ui_address(uri),
-        "search": next((link.url for link in done.links if link.title == COMPARE), None),
-        "links": as_records(done.links),
+        "search": next((link.url for link in links if link.title == COMPARE_TITLE), None),
+        "links": [asdict(link) for link in links],
         "config": config.model_dump(mode="json"),
         "tags": tags,
     }
     write_bytes(results / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
-    write_bytes(results / TABLE, _table(done.rows).encode())
-    return done.rows
+    write_bytes(results / TABLE, _table(rows).encode())
+    return rows
 
 
 def send(results: Path) -> list[Row]:
-    """Send what a server that was down has not got yet, and what has come since.
+    """Send what an unreachable server missed, and what has been added since.
 
     Args:
-        results: A results folder that the workflow has recorded once, with or without success.
+        results: A results folder that the workflow has recorded once, successfully or not.
 
     Raises:
         InputError: If the folder holds no `tracking.json` of this version.
@@ -94,41 +89,44 @@ def send(results: Path) -> list[Row]:
         about = json.loads((results / ABOUT).read_text())
         config, tags = load(about["config"]), about["tags"]
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
-        what = f"tells no config to send the runs with ({' '.join(str(error).split())[:200]})"
-        remedy = "Name a results folder, and let the workflow come as far as `snakemake report` first."
+        what = f"holds no config to send the runs with ({' '.join(str(error).split())[:200]})"
+        remedy = "Name a results folder, and let the workflow reach `snakemake report` first."
         raise InputError(Problem(str(results / ABOUT), what, remedy)) from None
     return sync(results, config, tags)
 
 
 def tracking_uri(results: Path, config: Config) -> str:
-    """Where runs go: the config's address, else `MLFLOW_TRACKING_URI`, else a database in the results folder."""
-    own = f"{_SQLITE}{results.resolve() / 'mlflow.db'}"
-    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or own
+    """The config's address, else `MLFLOW_TRACKING_URI`, else a database in the results folder."""
+    database = f"{SQLITE}{results.resolve() / 'mlflow.db'}"
+    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or database
 
 
-def _sync(
-    records: list[Record], results: Path, config: Config, uri: str, tags: dict[str, str], done: _Outcome
+def _record(
+    records: list[Record], results: Path, config: Config, tags: dict[str, str], rows: list[Row], links: list[Link]
 ) -> None:
+    """Record all runs; rows and links are filled step by step, so that they survive a failure."""
     from mlflow import MlflowClient
 
+    uri = tracking_uri(results, config)
+    location = None
+    if uri.startswith(SQLITE):
+        location = (Path(uri.removeprefix(SQLITE)).resolve().parent / ARTIFACT_FOLDER).as_uri()
     client = MlflowClient(uri)
-    database = Path(uri.removeprefix(_SQLITE)).resolve() if uri.startswith(_SQLITE) else None
-    place = (database.parent / ARTIFACTS).as_uri() if database else None
-    store = Store(client, results, config, place, tags)
-    for row in store.sync(records):
-        done.rows.append(replace(row, url=run_address(uri, store.experiment, row.run_id)))
-    tuned = [(r, row.run_id) for r, row in zip(records, done.rows, strict=True) if r.kind == "finetune" and r.exists]
-    done.links = save_searches(client, store.experiment, uri, config, [run_id for _, run_id in tuned])
+    runs = TrackedRuns(client, results, config, location, tags)
+    for row in runs.sync(records):
+        rows.append(replace(row, url=run_address(uri, runs.experiment, row.run_id)))
+    tuned = [(r, row.run_id) for r, row in zip(records, rows, strict=True) if r.kind == "finetune" and r.exists]
+    links += save_searches(client, runs.experiment, uri, config, [run_id for _, run_id in tuned])
     if config.tracking.register_as is not None:
         register_best(client, config.tracking.register_as, config.report.metric, tuned)
 
 
 @contextmanager
-def _alone(results: Path, uri: str) -> Iterator[None]:
-    """Wait until no other sync works on the folder or its database: SQLite is made and written by one at a time."""
+def _exclusive(results: Path, uri: str) -> Iterator[None]:
+    """Wait until no other process records this folder or writes its database; SQLite takes one writer at a time."""
     paths = [results / ".state" / "tracking.lock"]
-    if uri.startswith(_SQLITE):
-        paths.append(Path(f"{uri.removeprefix(_SQLITE)}.lock"))
+    if uri.startswith(SQLITE):
+        paths.append(Path(f"{uri.removeprefix(SQLITE)}.lock"))
     with ExitStack() as stack:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,8 +138,8 @@ def _alone(results: Path, uri: str) -> Iterator[None]:
 def _pending(records: list[Record], error: Exception) -> list[Row]:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     print(
-        f"warning: recording in MLflow broke off: {reason}\n"
-        "What is missing stays on disk; `python -m tmcnet.tracking send <results folder>` sends it later.",
+        f"warning: recording in MLflow stopped: {reason}\n"
+        "The results stay on disk; `python -m tmcnet.tracking send <results folder>` sends them later.",
         file=sys.stderr,
     )
     return [Row(r.name, r.kind, "", f"pending: {reason}") for r in records]
@@ -149,17 +147,16 @@ def _pending(records: list[Record], error: Exception) -> list[Row]:
 
 def _table(rows: list[Row]) -> str:
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    columns = [field.name for field in fields(Row)]
-    table.writerow(columns)
-    table.writerows([getattr(row, column) for column in columns] for row in rows)
+    table = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
     return text.getvalue()
 
 
 @contextmanager
 def _quiet_environment() -> Iterator[None]:
-    """Short waits, no telemetry, no chatter; what the user has set stays."""
-    added = {key: value for key, value in _ENVIRONMENT.items() if key not in os.environ}
+    """Short time-outs, no telemetry, few log lines; variables that the user has set stay."""
+    added = {key: value for key, value in QUIET_ENVIRONMENT.items() if key not in os.environ}
     os.environ.update(added)
     try:
         yield

@@ -8,7 +8,7 @@ from tmcnet.errors import InputError
 from tmcnet.evaluate.raw import predict_raw
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import build_network
-from tmcnet.tracking.models import input_example, requirements, write_model
+from tmcnet.tracking.predictor import input_example, requirements, write_model
 
 
 @pytest.fixture

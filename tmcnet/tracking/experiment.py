@@ -1,0 +1,184 @@
+"""The runs of one results folder in an MLflow experiment: found by key, then kept, continued or replaced."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from tmcnet.config import Config
+from tmcnet.hashing import bytes_digest
+from tmcnet.tracking.content import log_content
+from tmcnet.tracking.records import Point, Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+KEY_TAG = "tmcnet.key"
+HASH_TAG = "tmcnet.hash"
+STATE_TAG = "state"
+"""`current`; `left` for a run that its sweep no longer names; `gone` if its files are gone, too."""
+PARENT_TAG = "mlflow.parentRunId"
+"""Documented system tag of MLflow."""
+KIND_TAG = {"mlflow.experimentKind": "custom_model_development"}
+"""Without this tag, the UI takes the experiment for one of language models and hides its runs. There is no Python API
+for it; a test compares it with the installed UI."""
+MAX_RUNS = 50_000
+"""Every MLflow server returns at least this many runs for one search."""
+DATA_TAG_PREFIX = "data_"
+ARTIFACT_FOLDER = "mlartifacts"
+"""Folder beside a database that holds the files of its runs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `tracking.csv`.
+
+    Attributes:
+        run: Name of the run.
+        kind: `sweep`, `pretrain` or `finetune`.
+        run_id: Its id in MLflow; empty if it is not recorded.
+        status: `new`; `continued` if something was added; `replaced` if numbers changed; `unchanged`; `missing`
+            (no files); or `pending: <reason>`.
+        url: Its page in the MLflow UI.
+    """
+
+    run: str
+    kind: str
+    run_id: str
+    status: str
+    url: str = ""
+
+
+class TrackedRuns:
+    """The runs of one results folder in its experiment.
+
+    Args:
+        client: The tracking server.
+        results: The results folder.
+        config: Names the experiment.
+        artifact_location: Artifact folder of a new experiment; None leaves it to the server. An experiment of the
+            same name with another `mlartifacts` folder was moved or copied together with its results. It is deleted
+            the way MLflow does (it can be restored), and the runs are recorded anew.
+        tags: Tags of new runs. Existing runs are updated with those that begin with `data_`.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        results: Path,
+        config: Config,
+        artifact_location: str | None,
+        tags: dict[str, str],
+    ) -> None:
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        self.client, self.results, self.config = client, results, config
+        # Several people may send the same data set to one server: keys distinguish their results folders.
+        owner = f"{getpass.getuser()}:{results.resolve()}"
+        self.source = bytes_digest(owner)[:12]
+        self.tags = {**tags, "host": socket.gethostname(), "results": str(results), STATE_TAG: "current"}
+        self.experiment = self._open_experiment(artifact_location)
+        self.known = self._known_runs()
+
+    def sync(self, records: Sequence[Record]) -> Iterator[Row]:
+        """Bring the records up to date, one row each in the same order.
+
+        Args:
+            records: The sweep, then its children.
+        """
+        sweep = self._sync_one(records[0], None)
+        yield sweep
+        for record in records[1:]:
+            yield self._sync_one(record, sweep.run_id)
+        self._mark_others({self._key(record) for record in records})
+
+    def _open_experiment(self, location: str | None) -> str:
+        name = self.config.name
+        found = self.client.get_experiment_by_name(name)
+        if found is not None and location is not None:
+            old: str = found.artifact_location
+            if old != location and old.endswith(f"/{ARTIFACT_FOLDER}"):
+                self.client.rename_experiment(found.experiment_id, f"{name}, moved {uuid4().hex[:8]}")
+                self.client.delete_experiment(found.experiment_id)
+                found = None
+        if found is None:
+            return str(self.client.create_experiment(name, artifact_location=location, tags=KIND_TAG))
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _known_runs(self) -> dict[str, Run]:
+        """This folder's runs by key. Of duplicates that an interrupted sync left, a finished one is kept."""
+        known: dict[str, Run] = {}
+        own = self.client.search_runs(
+            [self.experiment], f"tags.`{KEY_TAG}` LIKE '{self.source}/%'", max_results=MAX_RUNS
+        )
+        for run in sorted(own, key=lambda run: HASH_TAG not in run.data.tags):
+            if known.setdefault(run.data.tags[KEY_TAG], run) is not run:
+                self.client.delete_run(run.info.run_id)
+        return known
+
+    def _key(self, record: Record) -> str:
+        return f"{self.source}/{record.kind}/{record.name}"
+
+    def _sync_one(self, record: Record, parent: str | None) -> Row:
+        old = self.known.get(self._key(record))
+        if not record.exists:
+            if old is not None:
+                self._set_tags(old, {STATE_TAG: "gone"})
+            return Row(record.name, record.kind, "", "missing")
+        if old is None:
+            return Row(record.name, record.kind, self._create(record, parent), "new")
+        same = old.data.tags.get(HASH_TAG) == record.hash
+        points = set() if same else self._points(old)
+        if not same and self._contradicts(old, points, record):
+            run_id = self._create(record, parent)
+            self.client.delete_run(old.info.run_id)
+            return Row(record.name, record.kind, run_id, "replaced")
+        data = {key: value for key, value in self.tags.items() if key.startswith(DATA_TAG_PREFIX)}
+        self._set_tags(old, {**data, STATE_TAG: "current", **({PARENT_TAG: parent} if parent else {})})
+        if not same:
+            self._log(old.info.run_id, record, points)
+        return Row(record.name, record.kind, old.info.run_id, "unchanged" if same else "continued")
+
+    def _contradicts(self, old: Run, points: set[Point], record: Record) -> bool:
+        """Whether a run holds other values than the record; MLflow adds params and metrics but changes none."""
+        changed = any(record.params.get(key) != value for key, value in old.data.params.items())
+        return changed or not points <= set(record.points)
+
+    def _points(self, run: Run) -> set[Point]:
+        return {
+            Point(point.key, point.value, point.step)
+            for name in run.data.metrics
+            for point in self.client.get_metric_history(run.info.run_id, name)
+        }
+
+    def _create(self, record: Record, parent: str | None) -> str:
+        tags = {**self.tags, **record.tags, KEY_TAG: self._key(record), **({PARENT_TAG: parent} if parent else {})}
+        run = self.client.create_run(self.experiment, start_time=record.started, tags=tags, run_name=record.name)
+        self._log(run.info.run_id, record, set())
+        return str(run.info.run_id)
+
+    def _log(self, run_id: str, record: Record, known: set[Point]) -> None:
+        """Write the content, and the hash last, so that the next sync continues an interrupted run."""
+        log_content(self.client, run_id, record, known, self.results, self.config)
+        self.client.set_terminated(run_id, "FINISHED", record.ended)
+        self.client.set_tag(run_id, HASH_TAG, record.hash)
+
+    def _set_tags(self, run: Run, tags: dict[str, str]) -> None:
+        for key, value in tags.items():
+            if run.data.tags.get(key) != value:
+                self.client.set_tag(run.info.run_id, key, value)
+
+    def _mark_others(self, current: set[str]) -> None:
+        """Keep runs that left the sweep, but tag them, so that the saved searches exclude them."""
+        for key, run in self.known.items():
+            _, kind, name = key.split("/", 2)
+            if key not in current:
+                self._set_tags(run, {STATE_TAG: "left" if (self.results / kind / name).exists() else "gone"})
