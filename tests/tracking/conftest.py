@@ -1,13 +1,9 @@
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-
-from results_folder import make_results
+from tests.report.results_folder import make_results
 
 SMALL = {"sweep": [{"methods": ["random", "tmcnet"], "fractions": [5], "seeds": [1]}], "crop_size": 48}
 
@@ -42,7 +38,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory):
-    """An MLflow database without runs: it takes seconds to make."""
+    """An empty MLflow database, because making one takes seconds."""
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
@@ -60,7 +56,7 @@ def folder(made, tmp_path):
 
 @pytest.fixture
 def tracked(folder, database):
-    """A copy of the folder with a database, and its config without copies of the weights: quick to record."""
+    """A copy of the folder with a database, and its config without `tracking.weights`, which is quicker to record."""
     root, config = folder
     shutil.copy(database, root / "mlflow.db")
     return root, config.model_copy(update={"tracking": config.tracking.model_copy(update={"weights": False})})

@@ -21,7 +21,7 @@ def trained(folder):
     return Trained(network, Run.parse(run.name), model, config.sensors, classes, scaling, {})
 
 
-def test_mlflow_opens_a_model_and_it_predicts_what_the_network_does(trained, tmp_path):
+def test_mlflow_opens_a_model_that_predicts_as_the_network_does(trained, tmp_path):
     from mlflow import pyfunc
 
     weights = tmp_path / "weights.safetensors"
@@ -36,11 +36,11 @@ def test_mlflow_opens_a_model_and_it_predicts_what_the_network_does(trained, tmp
     example = model.input_example
     images = {kind: np.asarray(example[kind], np.float32) for kind in ("optical", "sar")}
     images["sar"][:, :, :3] = np.nan
-    found = model.predict(images)
-    assert found.shape == (1, 5, 16, 16)
-    assert np.allclose(found.sum(1), 1, atol=1e-5)
+    predicted = model.predict(images)
+    assert predicted.shape == (1, 5, 16, 16)
+    assert np.allclose(predicted.sum(1), 1, atol=1e-5)
     expected = predict_raw(Trained.read(weights), images)
-    assert np.array_equal(found, expected)
+    assert np.array_equal(predicted, expected)
 
 
 def test_the_example_covers_the_usual_range_of_every_band(trained):
@@ -55,7 +55,7 @@ def test_raw_images_with_other_bands_are_refused(trained):
         predict_raw(trained, {**images, "optical": images["optical"][:, :3]})
 
 
-def test_requirements_name_what_is_installed():
-    named = requirements()
-    assert "torch==2.13.0" in {text.split("+")[0] for text in named}
-    assert not any(text.startswith(("pytest", "ruff")) for text in named)
+def test_requirements_are_the_installed_versions():
+    names = requirements()
+    assert "torch==2.13.0" in {text.split("+")[0] for text in names}
+    assert not any(text.startswith(("pytest", "ruff")) for text in names)

@@ -5,7 +5,7 @@ import pytest
 from tmcnet.tracking.records import collect, metric_name, sweep_record
 
 
-def test_every_run_has_a_record_and_unfinished_ones_say_so(folder):
+def test_every_run_has_a_record_and_unfinished_ones_are_marked(folder):
     root, config = folder
     (root / "pretrain" / "tmcnet" / "curves.csv").unlink()
     (root / "pretrain" / "tmcnet" / "summary.json").unlink()
@@ -19,25 +19,25 @@ def test_the_hash_follows_content_not_time(folder):
     root, config = folder
     name = config.runs[0].name
 
-    def found():
+    def digest():
         return next(r for r in collect(root, config) if r.name == name).hash
 
-    before = found()
+    before = digest()
     curves = root / "finetune" / name / "curves.csv"
     text = curves.read_text()
     curves.write_text(text)
-    assert found() == before
+    assert digest() == before
     curves.write_text(text.replace("0.001", "0.002", 1))
-    assert found() != before
+    assert digest() != before
     curves.write_text(text)
     (root / "finetune" / name / "weights.safetensors").write_bytes(b"other weights")
-    assert found() != before
+    assert digest() != before
     sweep = sweep_record(root, config).hash
     (root / "metrics.csv").write_text("x\n")
     assert sweep_record(root, config).hash != sweep
 
 
-def test_threads_and_headings_are_no_part_of_a_record(folder):
+def test_threads_and_headings_do_not_change_a_record(folder):
     root, config = folder
     compute = config.compute.model_copy(update={"finetune_threads": 7, "job_gib": 9.0})
     report = config.report.model_copy(update={"title": "Another"})
@@ -46,7 +46,7 @@ def test_threads_and_headings_are_no_part_of_a_record(folder):
     assert [r.hash for r in collect(root, other)] == [r.hash for r in collect(root, config)]
 
 
-def test_what_a_job_cost_comes_from_its_benchmark(folder):
+def test_costs_come_from_the_benchmark_of_the_job(folder):
     root, config = folder
     name = config.runs[0].name
     path = root / "benchmarks" / "evaluate" / f"{name}.tsv"
@@ -59,22 +59,22 @@ def test_what_a_job_cost_comes_from_its_benchmark(folder):
 
 
 @pytest.mark.parametrize(("kind", "index"), [("pretrain", 0), ("finetune", 1)])
-def test_memory_held_on_a_gpu_is_a_figure_of_both_trainings(folder, kind, index):
+def test_gpu_memory_is_a_metric_of_both_trainings(folder, kind, index):
     root, config = folder
     name = ("tmcnet", config.runs[0].name)[index]
 
-    def held():
+    def values():
         record = next(r for r in collect(root, config) if (r.kind, r.name) == (kind, name))
         return [p.value for p in record.points if p.name.endswith("gpu_memory_mib")]
 
-    assert held() == []
+    assert values() == []
     path = root / kind / name / "summary.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "gpu_memory_mib": 1234.5}))
-    assert held() == [1234.5]
+    assert values() == [1234.5]
 
 
 @pytest.mark.parametrize(
     ("text", "name"), [("a/b & <c>", "a_b _ _c_"), ("..", "_"), ("forêt", "forêt"), ("built-up", "built-up")]
 )
-def test_metric_names_are_what_trackers_accept(text, name):
+def test_metric_names_hold_no_character_that_mlflow_refuses(text, name):
     assert metric_name(text) == name

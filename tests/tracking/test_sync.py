@@ -8,6 +8,7 @@ from multiprocessing import get_context
 
 import pytest
 
+from tmcnet.config import TrackingConfig
 from tmcnet.tracking import sync, tracking_uri
 from tmcnet.tracking.__main__ import main
 
@@ -54,17 +55,11 @@ def test_everything_about_a_run_is_recorded_once(folder):
 
     client, runs = server(root, config)
     run, parent = runs[TUPLES], runs["fixture"]
-    told = {"git_commit": "abc", "git_dirty": "false", "network": "mssnet", "seed": "1", "kind": "finetune"}
-    told |= {
-        "fraction": "5",
-        "budget": "R5",
-        "draw": "1",
-        "method": "tmcnet",
-        "variant": "corrected",
-        "device": "cpu",
-    }
-    told |= {"mlflow.parentRunId": parent.info.run_id, "host": socket.gethostname(), "state": "current"}
-    assert run.data.tags | told == run.data.tags
+    tags = {"git_commit": "abc", "git_dirty": "false", "network": "mssnet", "seed": "1", "kind": "finetune"}
+    tags |= {"fraction": "5", "budget": "R5", "draw": "1", "method": "tmcnet", "variant": "corrected"}
+    tags |= {"mlflow.parentRunId": parent.info.run_id, "host": socket.gethostname(), "state": "current"}
+    tags |= {"device": "cpu", "points": ""}
+    assert run.data.tags | tags == run.data.tags
     assert len(run.data.tags["manifest_hash"]) == 64
     scores = json.loads((root / "evaluate" / TUPLES / "metrics.json").read_text())
     metrics = run.data.metrics
@@ -106,11 +101,14 @@ def test_a_second_sync_changes_nothing_but_the_version_of_the_data(tracked):
     second = sync(root, config, {"git_commit": "another commit, same results", "data_version": "123.dir"})
     assert statuses(second) == dict.fromkeys(NAMES, "unchanged")
     assert [row.run_id for row in first] == [row.run_id for row in second]
-    for run in server(root, config)[1].values():
+    client, runs = server(root, config)
+    for run in runs.values():
         assert (run.data.tags["git_commit"], run.data.tags["data_version"]) == ("abc", "123.dir")
+        recorded = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+        assert not recorded & {"model", "weights.safetensors"}, "`tracking.weights` is false"
 
 
-def test_a_run_is_continued_where_something_came_in_and_replaced_where_numbers_changed(tracked):
+def test_a_run_is_continued_if_results_were_added_and_replaced_if_numbers_changed(tracked):
     root, config = tracked
     shutil.move(root / "evaluate" / TUPLES, root / "elsewhere")
     before = {row.run: row for row in sync(root, config, {})}
@@ -132,7 +130,7 @@ def test_a_run_is_continued_where_something_came_in_and_replaced_where_numbers_c
     assert sorted(runs) == sorted(NAMES)
 
 
-def test_runs_that_left_the_sweep_or_lost_their_files_do_not_linger(tracked):
+def test_runs_that_left_the_sweep_or_lost_their_files_are_not_current(tracked):
     root, config = tracked
     sync(root, config, {})
     shutil.move(root / "pretrain" / "tmcnet_reference", root / "elsewhere")
@@ -165,9 +163,7 @@ def test_a_folder_that_moved_is_recorded_anew_in_its_new_place(folder, tmp_path)
     moved = tmp_path / "elsewhere" / "results"
     shutil.copytree(root, moved)
     assert statuses(sync(moved, config, {})) == dict.fromkeys(NAMES, "new")
-    assert {path for path in (root / "mlartifacts").rglob("*") if path.is_file()} == old, (
-        "nothing goes to the old place"
-    )
+    assert {path for path in (root / "mlartifacts").rglob("*") if path.is_file()} == old
     client, runs = server(moved, config)
     assert sorted(runs) == sorted(NAMES)
     for run in runs.values():
@@ -177,32 +173,30 @@ def test_a_folder_that_moved_is_recorded_anew_in_its_new_place(folder, tmp_path)
     assert statuses(sync(moved, config, {})) == dict.fromkeys(NAMES, "unchanged")
 
 
-def test_a_sync_that_broke_off_is_taken_up_again(tracked, monkeypatch):
+def test_an_interrupted_sync_is_continued(tracked, monkeypatch):
     root, config = tracked
     from mlflow import MlflowClient
 
     log_image = MlflowClient.log_image
 
     def broken(self, run_id, image, *rest, **more):
-        raise ConnectionError("the line went dead")
+        raise ConnectionError("connection lost")
 
     monkeypatch.setattr(MlflowClient, "log_image", broken)
     rows = statuses(sync(root, config, {}))
-    pending = "pending: the line went dead"
+    pending = "pending: connection lost"
     assert rows == dict.fromkeys(NAMES[:3], "new") | {RANDOM: pending, TUPLES: pending}
-    broken_off = server(root, config)[1][RANDOM].info.run_id
+    interrupted = server(root, config)[1][RANDOM].info.run_id
     monkeypatch.setattr(MlflowClient, "log_image", log_image)
     rows = statuses(sync(root, config, {}))
     assert rows == dict.fromkeys(NAMES[:3], "unchanged") | {RANDOM: "continued", TUPLES: "new"}
     client, runs = server(root, config)
-    assert runs[RANDOM].info.run_id == broken_off
+    assert runs[RANDOM].info.run_id == interrupted
     held = points(client, runs[RANDOM])
     assert len(held) == len(set(held))
 
 
-def test_a_server_that_is_down_costs_a_warning_and_one_command_sends_later(
-    tracked, database, tmp_path, monkeypatch, capsys
-):
+def test_an_unreachable_server_causes_a_warning_and_send_catches_up(tracked, database, tmp_path, monkeypatch, capsys):
     root, config = tracked
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -227,15 +221,15 @@ def test_a_server_that_is_down_costs_a_warning_and_one_command_sends_later(
     assert {run.data.tags["git_commit"] for run in server(root, config)[1].values()} == {"abc"}
 
 
-def test_send_says_what_is_wrong_with_a_folder(tmp_path, capsys):
+def test_send_names_the_file_that_a_folder_lacks(tmp_path, capsys):
     assert main(["send", str(tmp_path)]) == 1
     assert "tracking.json: holds no config to send the runs with" in capsys.readouterr().err
 
 
-def test_eight_at_once_lose_nothing(tracked, tmp_path, monkeypatch):
-    """Eight results folders, sent to one database that none has made yet."""
+def test_eight_concurrent_writers_lose_nothing(tracked, tmp_path, monkeypatch):
+    """Eight results folders, sent to one database that does not exist yet."""
     root, config = tracked
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - once, and not in each of the eight
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - imported once, before the processes are forked
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared.db")
     roots = [tmp_path / f"results{number}" for number in range(8)]
@@ -258,7 +252,7 @@ def test_eight_at_once_lose_nothing(tracked, tmp_path, monkeypatch):
     assert losses == [20] * 8
 
 
-def test_the_best_network_on_the_validation_part_is_registered(tracked):
+def test_the_network_with_the_best_validation_score_is_registered(tracked):
     root, config = tracked[0], with_tracking(tracked[1], weights=True, register_as="land cover")
     for _ in range(2):
         sync(root, config, {})
@@ -274,7 +268,12 @@ def test_the_best_network_on_the_validation_part_is_registered(tracked):
     assert (int(best.version), best.run_id) == (2, runs[RANDOM].info.run_id)
 
 
-def test_config_comes_before_environment_before_the_folder(folder, monkeypatch, tmp_path):
+def test_only_recorded_networks_can_be_registered():
+    with pytest.raises(ValueError, match="`register_as` needs `weights: true`"):
+        TrackingConfig(register_as="land cover", weights=False)
+
+
+def test_the_config_precedes_the_environment_and_that_the_folder(folder, monkeypatch, tmp_path):
     _, config = folder
     assert tracking_uri(tmp_path, config) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://env.invalid")

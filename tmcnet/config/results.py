@@ -85,30 +85,29 @@ class MapsConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where runs are recorded for MLflow."""
+    """Recording of runs in MLflow."""
 
     uri: str | None = Field(
         None,
-        description="Tracking server or database. Null: `MLFLOW_TRACKING_URI` where set, else "
+        description="Tracking server or database. Null: the environment variable `MLFLOW_TRACKING_URI`, or else "
         "`mlflow.db` (SQLite) in `results_dir`.",
     )
     weights: bool = Field(
         True,
-        description="Keep the weights of every pre-trained and fine-tuned network with its record; those of "
-        "fine-tuned ones with signature and input example, so that `mlflow.pyfunc.load_model` opens them. They are "
-        "copies: false saves the disk space.",
+        description="Record a copy of the weights of every network. Fine-tuned networks become MLflow models with "
+        "signature and input example, which `mlflow.pyfunc.load_model` opens. `false` saves disk space.",
     )
     register_as: str | None = Field(
         None,
         pattern=r"^[\w][\w .-]*$",
-        description="Name under which the network with the best validation score (`report.metric`) enters MLflow's "
-        "model registry, with the alias `best`; needs `weights`. Null: none does.",
+        description="Name in MLflow's model registry for the network with the best validation score "
+        "(`report.metric`); it gets the alias `best`. Needs `weights`. Null: register none.",
     )
 
     @model_validator(mode="after")
-    def _what_is_registered_is_kept(self) -> TrackingConfig:
+    def _registered_weights_are_recorded(self) -> TrackingConfig:
         if self.register_as is not None and not self.weights:
-            raise ValueError("`register_as` needs `weights: true`: only networks that MLflow keeps can be registered")
+            raise ValueError("`register_as` needs `weights: true`: only recorded networks can be registered")
         return self
 
 
@@ -123,39 +122,39 @@ class ReportConfig(Section):
 
 
 class ComputeConfig(Section):
-    """What the machine gives."""
+    """Threads, memory, accelerator and precision of the jobs."""
 
-    accelerator: str = Field("auto", pattern="^(auto|cpu|gpu)$", description="`auto` takes a GPU where there is one.")
+    accelerator: str = Field("auto", pattern="^(auto|cpu|gpu)$", description="`auto` uses a GPU if there is one.")
     precision: str = Field(
         "32-true", pattern="^(32-true|bf16-mixed|16-mixed)$", description="Number format of training."
     )
     devices: int = Field(
         1,
         ge=1,
-        description="Processes that share a pre-training: a GPU each, or `pretrain_threads` CPU threads each. They "
-        "train as one process with the whole batch would: places meet those of all processes, and batch norm sees "
-        "all images. `pretrain.batch_size` must be a multiple of it.",
+        description="Processes that share a pre-training, each with one GPU or `pretrain_threads` CPU threads. The "
+        "result equals one process with the whole batch: negatives and batch norm span all processes. "
+        "`pretrain.batch_size` must be a multiple of it.",
     )
     pretrain_threads: int = Field(2, ge=1, description="CPU threads of each process of a pre-training job.")
     finetune_threads: int = Field(1, ge=1, description="CPU threads of a fine-tuning or mapping job.")
-    cache_gib: float = Field(4.0, ge=0, description="Largest memory for tiles kept in RAM, per job, in GiB.")
+    cache_gib: float = Field(4.0, ge=0, description="Maximum memory for tiles cached in RAM, in GiB per job.")
     job_gib: float = Field(
         2.0,
         gt=0,
-        description="Memory of a training, scoring or mapping job (of each of its `devices`) beside these tiles, in "
-        "GiB; both make up its `mem_mb` in Snakemake. Training the default network takes 1.2, the published one "
-        "(`resnet50`) 6.1.",
+        description="Memory of a training, scoring or mapping job (per device) without cached tiles, in GiB. "
+        "Snakemake's `mem_mb` is the sum of both. Training the default network takes 1.2 GiB, the published one "
+        "(`resnet50`) 6.1 GiB.",
     )
 
     def numerics(self) -> dict[str, str]:
-        """What numbers depend on: `accelerator` and `precision`. Threads and memory change no result."""
+        """The settings that change results: `accelerator` and `precision`, but not threads and memory."""
         return self.model_dump(mode="json", include={"accelerator", "precision"})
 
     def memory_mb(self, cached: bool, processes: int = 1) -> int:
-        """Memory that a job asks Snakemake for, in MB (10^6 bytes).
+        """Memory to request from Snakemake for one job, in MB (10^6 bytes).
 
         Args:
-            cached: Whether the job keeps tiles in RAM.
-            processes: Processes of the job, which share the memory for tiles.
+            cached: Whether the job caches tiles in RAM.
+            processes: Processes of the job; they share the cache.
         """
         return round((self.job_gib * processes + self.cache_gib * cached) * 2**30 / 1e6)

@@ -164,7 +164,7 @@ def _training(
     tags: dict[str, str],
     metrics: Mapping[str, float],
 ) -> Record:
-    """Complete a record by what both kinds of training have; `start` is the pre-training that it runs or starts from."""
+    """A record with what both kinds of training have; `start` is the pre-training that it runs or starts from."""
     kind, name = kind_and_name
     folder = results / kind / name
     files = [path for path in (folder / "curves.csv", folder / "summary.json") if path.exists()]
