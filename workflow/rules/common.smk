@@ -18,7 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 try:
     CONFIG = load(config)
 except InputError as error:
-    raise WorkflowError(f"The config must be mended:\n{error}") from None
+    raise WorkflowError(f"The config has errors:\n{error}") from None
 
 RESULTS = CONFIG.results_dir
 DATA = CONFIG.data_root
@@ -34,7 +34,7 @@ try:
         for entry in find_entries(CONFIG.source, Path(DATA), CONFIG.sensors)
     }
 except InputError as error:
-    raise WorkflowError(f"The imagery must be mended:\n{error}") from None
+    raise WorkflowError(f"The imagery has errors:\n{error}") from None
 
 # Where the stages from the splits to the weights write: the results folder, and one more for each further fold.
 FOLDS = CONFIG.splits.folders
@@ -64,7 +64,7 @@ for key, files in (
     ]
     if missing:
         raise WorkflowError(
-            f"The config must be mended:\n- config key `{key}`: no such file: {', '.join(missing)}. "
+            f"The config has errors:\n- config key `{key}`: no such file: {', '.join(missing)}. "
             "Correct the path; relative paths start in the folder the workflow is run in."
         )
 

@@ -26,7 +26,7 @@ def logged(log: str) -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            _stop(f"The input must be mended:\n{error}")
+            _stop(f"The input has errors:\n{error}")
         except TrainingError as error:
             _stop(f"Training stopped: {error}")
         except OSError as error:
