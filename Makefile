@@ -8,7 +8,7 @@ export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
-# Real imagery for the tests that want it; they skip where there is none.
+# Real imagery for tests; those that need it are skipped without it.
 ifneq ($(wildcard ../shared/data),)
 export TMCNET_DATA ?= $(abspath ../shared/data)
 endif
@@ -42,7 +42,7 @@ lint: setup ## ruff, snakefmt, mypy and snakemake --lint
 	mypy
 	snakemake --lint
 
-format: setup ## Bring the sources into shape
+format: setup ## Format the sources
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow
@@ -53,7 +53,7 @@ bench: setup ## Repeat the measurements of benchmarks/
 mlflow: setup ## Open the MLflow UI on the runs in RESULTS (loopback only)
 	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(RESULTS)/mlflow.db --artifacts-destination $(RESULTS)/mlartifacts
 
-send: setup ## Send the runs in RESULTS to MLflow that a server which was down has not got yet
+send: setup ## Send the runs in RESULTS that the MLflow server missed while it was down
 	python -m tmcnet.tracking send $(RESULTS)
 
 verify-splits: setup ## Recompute the splits' hashes and say what changed

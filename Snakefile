@@ -1,4 +1,4 @@
-# The front door: reads and checks the config, includes the stages in the order the data flow, names the targets.
+# Entry point: reads and checks the config, includes the stages in order, defines the targets.
 #   snakemake --cores 8 results/report.html
 #   snakemake --cores 8 --configfile config/recipes/zion.yaml --config data_root=/where/it/lies report
 configfile: f"{workflow.basedir}/config/config.yaml"

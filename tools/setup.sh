@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv with the pinned stack and sees to it that the GDAL command-line tools are there.
+# Create .venv with the pinned packages, and check for the GDAL command-line tools.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ as_root() {
     fi
 }
 
-# Installs Debian packages where that is allowed, else prints the one command that does.
+# Install Debian packages if allowed, else print the command that installs them.
 need_packages() {
     say "Installing $* ..."
     if command -v apt-get >/dev/null \
@@ -44,7 +44,7 @@ fi
 say "Installing the Python environment into .venv (one to five minutes) ..."
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install -q uv
-# Bytecode is compiled now, since otherwise every job would spend ten seconds on its imports.
+# Compile bytecode now: without it every job would spend ten seconds on its imports.
 UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}" VIRTUAL_ENV=$PWD/.venv \
     .venv/bin/uv pip install -q --compile-bytecode -c constraints.txt -e '.[dev]'
 printf '%s\n' "$wanted" >"$stamp"
