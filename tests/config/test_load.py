@@ -1,4 +1,4 @@
-"""The config says what is wrong with it, all at once, and the recipes are valid."""
+"""The config lists all errors at once, and the recipes are valid."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_demo_config_is_valid(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_is_valid_over_the_demo(recipe: Path) -> None:
+def test_every_recipe_is_valid_on_top_of_the_demo(recipe: Path) -> None:
     config = load_files([ROOT / "config" / "config.yaml", recipe])
     assert config.runs
 
@@ -49,7 +49,7 @@ RADAR = {"bands": ["vv"], "kind": "backscatter", "scale": "db"}
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("tiles.sise", 64, "Did you mean `size`?"),
         ("tiels", {}, "Did you mean `tiles`?"),
@@ -68,28 +68,28 @@ RADAR = {"bands": ["vv"], "kind": "backscatter", "scale": "db"}
         ("pretrain.methods", {"random": {}}, "must differ"),
         ("pretrain.patch_size", 999, "must not exceed `crop_size`"),
         ("finetune.sweep", [{"methods": ["moco"], "fractions": [5]}], "names the method `moco`"),
-        ("finetune.sweep", [{"fractions": [7]}], "asks for 7 %"),
-        ("finetune.sweep", [{"points": [7]}], "asks for 7 points of each class"),
+        ("finetune.sweep", [{"fractions": [7]}], "needs 7 %"),
+        ("finetune.sweep", [{"points": [7]}], "needs 7 points of each class"),
         ("finetune.sweep", [{"seeds": [1]}], "name label `fractions`, `points`, or both"),
-        ("finetune.sweep", [{"fractions": [5], "subsets": [3]}], "asks for draw 3 of the labels"),
+        ("finetune.sweep", [{"fractions": [5], "subsets": [3]}], "needs draw 3 of the labels"),
         ("splits.points", [10, 10], "ascend without doubles"),
         ("finetune.sweep", [{"fractions": [5], "seeds": [9]}], "`splits.subsets` is 2"),
         ("maps.overlap", 528, "at most half"),
         ("maps.models", {"../a": "x"}, "letters, digits, `_`, `-` and `.` only and begin with a letter or digit"),
-        ("maps.models", {"mssnet-corrected__tmcnet__R5__s1": "x"}, "which is that of a run"),
-        ("maps.models", {"a": "x", "a_rgb": "y"}, "a map that belongs to `a` is called so"),
-        ("maps.models", {"mssnet-corrected__tmcnet__R5__s1_confidence": "x"}, "a map that belongs to `mssnet-corr"),
+        ("maps.models", {"mssnet-corrected__tmcnet__R5__s1": "x"}, "which a run of `finetune.sweep` already has"),
+        ("maps.models", {"a": "x", "a_rgb": "y"}, "reserved for a map of `a`"),
+        ("maps.models", {"mssnet-corrected__tmcnet__R5__s1_confidence": "x"}, "reserved for a map of `mssnet-corr"),
         ("source.layout", "tiles", "needs the patterns"),
         ("splits.given_fractions", True, "needs a source of layout `seed`"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_remedy(values: dict[str, Any], key: str, value: object, told: str) -> None:
+def test_wrong_values_are_named_with_a_remedy(values: dict[str, Any], key: str, value: object, message: str) -> None:
     with pytest.raises(InputError) as caught:
         load(changed(values, key, value))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_all_problems_are_told_at_once(values: dict[str, Any]) -> None:
+def test_all_problems_are_listed_at_once(values: dict[str, Any]) -> None:
     values = changed(changed(values, "tiles.sise", 1), "splits.drawz", 2)
     with pytest.raises(InputError) as caught:
         load(values)
@@ -117,5 +117,5 @@ def test_runs_listed_twice_are_run_once(values: dict[str, Any]) -> None:
     assert expand_sweep([*sweep, *sweep]) == expand_sweep(sweep)
 
 
-def test_the_written_reference_has_not_drifted() -> None:
+def test_the_generated_page_is_up_to_date() -> None:
     assert (ROOT / "config" / "README.md").read_text() == document(), "run `make docs`"

@@ -10,10 +10,9 @@ from tmcnet.config.data import (
     SourceConfig,
 )
 from tmcnet.config.grids import AlignConfig, NormaliseConfig, TilesConfig
-from tmcnet.config.load import load, load_files
 from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
-from tmcnet.config.root import Config
+from tmcnet.config.root import Config, load, load_files
 from tmcnet.config.runs import Budget, Run, expand_sweep, subset_name
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (

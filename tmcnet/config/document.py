@@ -17,13 +17,13 @@ from tmcnet.config.root import Config
 
 _HEAD = """# Every config key
 
-This page is written by `make docs` from the typed config in `tmcnet/config/`; a test fails when the two drift apart.
-An unknown key, a missing one or a value out of its limits stops the workflow at once, with a message that names it.
-`config/config.yaml` is the demo. A recipe in `config/recipes/` is laid over it key by key
-(`snakemake --cores 8 --configfile config/recipes/zion.yaml`); lists are replaced whole, and `null` empties a key.
+`make docs` writes this page from the typed config in `tmcnet/config/`; a test fails if it is out of date.
+Unknown keys, missing keys and values out of their limits stop the workflow at once with a message that names them.
+`config/config.yaml` is the demo. A recipe in `config/recipes/` overrides its keys one by one
+(`snakemake --cores 8 --configfile config/recipes/zion.yaml`); lists are replaced as a whole, `null` empties a key.
 `data_root` and `results_dir` can also be given on the command line (`--config data_root=/somewhere`).
 
-A rule reruns when the section it depends on changes; other sections do not touch it.
+A rule reruns if a section that it depends on changes; other sections do not rerun it.
 """
 
 

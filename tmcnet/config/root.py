@@ -1,15 +1,18 @@
-"""The whole config as one typed model."""
+"""The whole config as one typed model, and how it is read and checked."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tmcnet.config.base import Section
-from tmcnet.config.data import LabelsConfig, SensorsConfig, SourceConfig
+from tmcnet.config.data import LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.config.grids import AlignConfig, NormaliseConfig, TilesConfig
 from tmcnet.config.modalities import REQUIRED, only_modality
 from tmcnet.config.pretraining import PretrainConfig
@@ -24,38 +27,39 @@ from tmcnet.config.results import (
 from tmcnet.config.runs import Run, expand_sweep
 from tmcnet.config.splits import SplitsConfig
 from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig
+from tmcnet.errors import InputError, Problem
 
 
 class Config(Section):
-    """Everything a run depends on. The only place where defaults, units and limits stand."""
+    """Everything a run depends on: the only place for defaults, units and limits."""
 
-    name: str = Field("demo", pattern=r"^[\w-]+$", description="Name of the data set; the experiment in MLflow.")
-    results_dir: str = Field("results", min_length=1, description="Folder of everything the workflow writes.")
-    data_root: str = Field("data", min_length=1, description="Folder where relative paths of the imagery start.")
-    source: SourceConfig = Field(SourceConfig(), description="Where the imagery comes from.")
-    sensors: SensorsConfig = Field(..., description="The sensors and their bands.")
-    labels: LabelsConfig = Field(LabelsConfig(), description="How labels are coded, and the classes.")
+    name: str = Field("demo", pattern=r"^[\w-]+$", description="Name of the data set and of the MLflow experiment.")
+    results_dir: str = Field("results", min_length=1, description="Folder for all outputs.")
+    data_root: str = Field("data", min_length=1, description="Folder that paths of the imagery are relative to.")
+    source: SourceConfig = Field(SourceConfig(), description="Files of the imagery.")
+    sensors: SensorsConfig = Field(..., description="Modalities by name: `optical`, `sar`, others such as `dem`.")
+    labels: LabelsConfig = Field(LabelsConfig(), description="Codes of the labels, and the classes.")
     align: AlignConfig = Field(AlignConfig(), description="Co-registration.")
     tiles: TilesConfig = Field(TilesConfig(), description="Tiling.")
-    splits: SplitsConfig = Field(SplitsConfig(), description="Parts and label fractions.")
+    splits: SplitsConfig = Field(SplitsConfig(), description="Training, validation and test parts, label fractions.")
     normalise: NormaliseConfig = Field(NormaliseConfig(), description="Band statistics.")
-    model: ModelConfig = Field(ModelConfig(), description="Size of the networks.")
+    model: ModelConfig = Field(ModelConfig(), description="Sizes of the networks.")
     pretrain: PretrainConfig = Field(PretrainConfig(), description="Self-supervised pre-training.")
     finetune: FinetuneConfig = Field(..., description="Supervised fine-tuning.")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Scores on the test part.")
     maps: MapsConfig = Field(MapsConfig(), description="Whole-scene maps.")
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
-    report: ReportConfig = Field(ReportConfig(), description="The report.")
-    compute: ComputeConfig = Field(ComputeConfig(), description="Threads, memory and accelerator.")
+    report: ReportConfig = Field(ReportConfig(), description="Report.")
+    compute: ComputeConfig = Field(ComputeConfig(), description="Accelerator, threads and memory.")
 
     @property
     def runs(self) -> list[Run]:
-        """The fine-tuned runs of the sweep."""
+        """All runs of the sweep."""
         return expand_sweep(self.finetune.sweep)
 
     @property
     def map_runs(self) -> list[Run]:
-        """The runs that draw whole-scene maps: of several draws of the labels with the same seed the first."""
+        """The runs that map whole scenes: for each seed the first draw of the labels."""
         drawn: dict[Run, Run] = {}
         for run in self.runs:
             if run.seed in self.maps.seeds:
@@ -73,6 +77,84 @@ class Config(Section):
         if problems:
             raise ValueError("; ".join(dict.fromkeys(problems)))
         return self
+
+
+def load(values: Mapping[str, Any]) -> Config:
+    """Check config values and return them as `Config`.
+
+    Args:
+        values: The merged config: mappings, lists and scalars.
+
+    Raises:
+        InputError: If keys are unknown, missing or out of their limits; lists all of them.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError([_problem(dict(e)) for e in error.errors()]) from None
+
+
+def load_files(paths: Sequence[Path | str]) -> Config:
+    """Read YAML files, each of which overrides keys of those before, as Snakemake's `--configfile` does.
+
+    Raises:
+        InputError: If a file cannot be read, or the merged config has errors.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        _update(merged, _read(Path(path)))
+    return load(merged)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(Problem(str(path), f"cannot be read ({error.strerror})", "Check the path.")) from None
+    except yaml.YAMLError as error:
+        raise InputError(Problem(str(path), f"is not valid YAML: {error}", "Correct this line.")) from None
+    if not isinstance(values, dict):
+        raise InputError(Problem(str(path), "holds no config keys", "Start from config/config.yaml."))
+    return values
+
+
+def _update(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            _update(below[key], value)
+        else:
+            below[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _problem(error: dict[str, Any]) -> Problem:
+    location = error["loc"]
+    key = ".".join(str(part) for part in location) or "config"
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1)
+        hint = f"Did you mean `{close[0]}`?" if close else "Remove it; config/README.md lists every key."
+        return Problem(f"config key `{key}`", "is unknown", hint)
+    if error["type"] == "missing":
+        return Problem(f"config key `{key}`", "is missing", "config/README.md describes it.")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    found = "" if isinstance(error["input"], dict | BaseModel) else f" (found {error['input']!r})"
+    return Problem(f"config key `{key}`", f"{message}{found}", "config/README.md describes the key and its limits.")
+
+
+def _keys_at(location: Sequence[str | int]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = _section_of(model.model_fields[str(part)].annotation)
+        elif model is SensorsConfig:
+            model = SensorConfig
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _section_of(annotation: Any) -> Any:  # noqa: ANN401 - annotations are of any kind
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = [_section_of(a) for a in get_args(annotation)]
+    return next((a for a in inner if a is not None), None)
 
 
 def _source_problems(config: Config) -> Iterator[str]:
@@ -118,17 +200,17 @@ def _sweep_problems(config: Config) -> Iterator[str]:
             yield f"`finetune.sweep` names the method `{run.method}`; known are {known}"
         if run.budget.fraction is not None and run.budget.fraction not in config.splits.fractions:
             yield (
-                f"`finetune.sweep` asks for {run.budget.fraction:g} % of the labels; "
+                f"`finetune.sweep` needs {run.budget.fraction:g} % of the labels; "
                 f"`splits.fractions` has {config.splits.fractions}"
             )
         if run.budget.points is not None and run.budget.points not in config.splits.points:
             yield (
-                f"`finetune.sweep` asks for {run.budget.points} points of each class; "
+                f"`finetune.sweep` needs {run.budget.points} points of each class; "
                 f"`splits.points` has {config.splits.points}"
             )
         if not 1 <= run.draw <= config.splits.subsets:
             yield (
-                f"`finetune.sweep` asks for draw {run.draw} of the labels (its `subsets`, or else its seeds); "
+                f"`finetune.sweep` needs draw {run.draw} of the labels (from its `subsets`, else its seeds); "
                 f"`splits.subsets` is {config.splits.subsets}"
             )
 
@@ -137,7 +219,7 @@ def _probe_problems(config: Config) -> Iterator[str]:
     probe = config.pretrain.probe
     if probe.every is not None and probe.fraction not in config.splits.fractions:
         yield (
-            f"`pretrain.probe` asks for {probe.fraction:g} % of the labels; "
+            f"`pretrain.probe` needs {probe.fraction:g} % of the labels; "
             f"`splits.fractions` has {config.splits.fractions}"
         )
 
@@ -146,10 +228,10 @@ def _map_problems(config: Config) -> Iterator[str]:
     runs = [run.name for run in config.runs]
     for model in config.maps.models:
         if model in runs:
-            yield f"`maps.models` has the name `{model}`, which is that of a run of `finetune.sweep`"
+            yield f"`maps.models` has the name `{model}`, which a run of `finetune.sweep` already has"
         taken = [name for name in (*runs, *config.maps.models) for end in MAP_ENDINGS if model == f"{name}{end}"]
         if taken:
-            yield f"`maps.models` has the name `{model}`; a map that belongs to `{taken[0]}` is called so"
+            yield f"`maps.models` has the name `{model}`, which is reserved for a map of `{taken[0]}`"
 
 
 def _size_problems(config: Config) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The fine-tuned runs that a sweep consists of, and their names."""
+"""The runs of a sweep and their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tmcnet.config.training import PIXELWISE, RANDOM_START, SweepConfig
 
 BASELINE = "baseline"
-"""Variant of the networks that have no published counterpart to depart from."""
+"""Variant of networks without a published form."""
 
 _BUDGET = r"(?P<kind>[PR])(?P<amount>[0-9]+(?:\.[0-9]+)?)"
 _DRAWN = rf"{_BUDGET}(?:_s(?P<draw>[0-9]+))?"
@@ -21,11 +21,11 @@ _PATTERN = re.compile(
 
 @dataclass(frozen=True, order=True)
 class Budget:
-    """How many labels a run learns from; budgets of points come before shares of tiles.
+    """Number of labels that a run learns from; budgets of points sort before fractions of tiles.
 
     Attributes:
         kind: `P`: labelled pixels of each class; `R`: percent of the labelled training tiles.
-        amount: How many, or how much.
+        amount: Number of pixels, or percent.
     """
 
     kind: Literal["P", "R"]
@@ -48,7 +48,7 @@ class Budget:
 
     @property
     def is_all(self) -> bool:
-        """Whether no label of the training tiles is left out, so that there is nothing to draw."""
+        """Whether the budget is all labels, so that only one draw exists."""
         return self.kind == "R" and self.amount == 100
 
     def subset(self, draw: int) -> str:
@@ -57,7 +57,7 @@ class Budget:
 
     @classmethod
     def parse(cls, name: str) -> Budget:
-        """Read a budget back from its name.
+        """Parse a name.
 
         Raises:
             ValueError: If `name` is not the name of a budget.
@@ -69,7 +69,7 @@ class Budget:
 
     @classmethod
     def parse_subset(cls, name: str) -> tuple[Budget, int] | None:
-        """The budget and the draw that the name of a label list tells; None for other lists, such as `train`."""
+        """Parse the name of a label list into budget and draw; None for other lists, such as `train`."""
         match = re.fullmatch(f"train{_DRAWN}", name)
         return match and (cls._of(match), int(match["draw"] or 1))
 
@@ -80,14 +80,14 @@ class Budget:
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One fine-tuned network: what `metrics.csv` has a row for.
+    """One fine-tuned network: one row of `metrics.csv`.
 
     Attributes:
         network: Segmentation network.
         variant: Variant of the network.
-        method: What it starts from.
-        budget: How many labels it learns from.
-        draw: Which draw of these labels, counted from 1.
+        method: Start: `random`, a pre-training method or named weights.
+        budget: Number of labels it learns from.
+        draw: Draw of these labels, counted from 1.
         seed: Seed of initial weights, order of the samples and augmentation.
     """
 
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name in paths and figures, such as `mssnet-corrected__tmcnet__R5_s2__s1`: draw 2 of 5 %, run seed 1."""
+        """Name in paths and figures: `mssnet-corrected__tmcnet__R5_s2__s1` is draw 2 of 5 %, run seed 1."""
         labels = self.subset.removeprefix("train")
         return f"{self.network}-{self.variant}__{self.method}__{labels}__s{self.seed}"
 
@@ -111,7 +111,7 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The run in plain values, as headers, summaries and tables name it."""
+        """The run as plain values for headers, summaries and tables."""
         return {
             "name": self.name,
             "method": self.method,
@@ -125,7 +125,7 @@ class Run:
 
     @classmethod
     def parse(cls, name: str) -> Run:
-        """Read a run back from its name.
+        """Parse a name.
 
         Raises:
             ValueError: If `name` is not the name of a run.
@@ -144,10 +144,10 @@ def subset_name(fraction: float, draw: int) -> str:
 
 
 def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
-    """All runs of a sweep, each once, in a fixed order.
+    """List all runs of a sweep without duplicates, in a fixed order.
 
-    Only `mssnet` has variants. Pixel-wise baselines load no weights, so they have the random start alone. Of all
-    labels there is one draw only.
+    Only `mssnet` has variants. Pixel-wise baselines load no weights, so they have the random start only. A budget of
+    all labels has one draw.
     """
     runs: set[Run] = set()
     for part in sweep:
@@ -158,20 +158,20 @@ def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
                 Run(network, variant, method, budget, 1 if budget.is_all else draw, seed)
                 for variant in variants
                 for method in methods
-                for budget in budgets(part)
-                for draw, seed in replicates(part)
+                for budget in _budgets(part)
+                for draw, seed in _replicates(part)
             )
     return sorted(runs)
 
 
-def budgets(part: SweepConfig) -> Iterator[Budget]:
+def _budgets(part: SweepConfig) -> Iterator[Budget]:
     """The label budgets of a part of the sweep."""
     yield from (Budget("P", points) for points in part.points)
     yield from (Budget("R", fraction) for fraction in part.fractions)
 
 
-def replicates(part: SweepConfig) -> list[tuple[int, int]]:
-    """Draw and run seed of each repetition: in pairs, or each with each where `subsets` are listed."""
+def _replicates(part: SweepConfig) -> list[tuple[int, int]]:
+    """Draw and run seed of each repetition: equal numbers, or all combinations if `subsets` are listed."""
     if part.subsets is None:
         return [(seed, seed) for seed in part.seeds]
     return [(draw, seed) for draw in part.subsets for seed in part.seeds]
