@@ -9,9 +9,15 @@ from tmcnet.raster.io.rasters import read_grid
 from tmcnet.seeding import generator
 from tmcnet.simulate.names import scene_names
 from tmcnet.simulate.noise import densify, distance_to
-from tmcnet.simulate.placement import content_of, displacement_map, make_displacement, optical_grid, sar_grid
-from tmcnet.simulate.radar import add_speckle
-from tmcnet.simulate.scene import simulate_scene
+from tmcnet.simulate.scene import (
+    displacement_map,
+    make_displacement,
+    optical_grid,
+    sar_grid,
+    sar_to_ground,
+    simulate_scene,
+)
+from tmcnet.simulate.sensors import add_speckle
 
 CONFIG = DemoConfig(size=256, scenes=4, seed=11)
 
@@ -28,18 +34,18 @@ def read(path):
         return dataset.read(), dataset.profile
 
 
-def test_names_are_as_many_as_asked_for_and_differ():
+def test_scene_names_are_unique_and_match_their_number():
     for n in (1, 4, 20):
         names = scene_names(DemoConfig(scenes=n))
         assert len(names) == len(set(names)) == n
 
 
-def test_unknown_scene_is_named_with_a_remedy(tmp_path):
+def test_an_unknown_scene_is_named_with_a_remedy(tmp_path):
     with pytest.raises(InputError, match=r"baobab.*alder"):
         simulate_scene(CONFIG, "baobab", tmp_path)
 
 
-def test_files_are_what_the_docstring_says(scene):
+def test_files_have_the_documented_form(scene):
     optical, profile = read(scene / "optical.tif")
     assert (optical.shape, profile["dtype"], profile["nodata"]) == ((4, 256, 256), "uint16", 0)
     label, label_profile = read(scene / "label.tif")
@@ -52,7 +58,7 @@ def test_files_are_what_the_docstring_says(scene):
     assert (sar[np.isfinite(sar)] >= 0).all()
 
 
-def test_every_class_occurs_in_every_scene_and_void_hides_no_truth(tmp_path):
+def test_every_class_occurs_in_every_scene_and_labels_match_the_truth(tmp_path):
     for name in scene_names(DemoConfig(size=128, scenes=4)):
         simulate_scene(DemoConfig(size=128, scenes=4), name, tmp_path / name)
         label = read(tmp_path / name / "label.tif")[0][0]
@@ -62,13 +68,13 @@ def test_every_class_occurs_in_every_scene_and_void_hides_no_truth(tmp_path):
         assert (label[label > 0] == truth[label > 0]).all()
 
 
-def test_shares_have_a_long_tail(scene):
+def test_class_shares_have_a_long_tail(scene):
     shares = np.bincount(np.load(scene / "truth.npz")["label"].ravel(), minlength=7)[1:] / 256**2
     assert shares[2] == shares.max()
     assert shares[[4, 5]].max() < 0.08
 
 
-def test_same_config_gives_the_same_bytes_and_another_seed_other_ones(tmp_path):
+def test_the_same_config_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
     small = DemoConfig(size=128)
     scene = tmp_path / "once"
     simulate_scene(small, "alder", scene)
@@ -80,7 +86,7 @@ def test_same_config_gives_the_same_bytes_and_another_seed_other_ones(tmp_path):
 
 
 @pytest.mark.parametrize("largest", [0.0, 2.0, 6.0, 20.0])
-def test_largest_displacement_is_the_one_asked_for_and_nearly_affine(largest):
+def test_the_displacement_has_the_given_maximum_and_is_nearly_affine(largest):
     field = displacement_map(make_displacement(generator(3, "test"), 200, largest))
     assert np.hypot(field[..., 0], field[..., 1]).max() == pytest.approx(largest, abs=1e-4)
     y, x = np.mgrid[:200, :200]
@@ -91,11 +97,11 @@ def test_largest_displacement_is_the_one_asked_for_and_nearly_affine(largest):
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_sar_pixels_show_the_ground_that_the_field_says(number):
+def test_sar_pixels_show_the_ground_given_by_the_displacement(number):
     optical = optical_grid(generator(5, "place"), 160)
     sar = sar_grid(optical, number, 6.0)
     field = make_displacement(generator(5, "field"), 160, 6.0)
-    rows, cols = content_of(sar, optical, field)
+    rows, cols = sar_to_ground(sar, optical, field)
     for row, col in ((3, 5), (sar.height // 2, sar.width // 3), (sar.height - 2, sar.width - 9)):
         dx, dy = field.at(cols[row, col], rows[row, col])
         x, y = optical.transform @ (cols[row, col] + dx + 0.5, rows[row, col] + dy + 0.5)
@@ -104,7 +110,7 @@ def test_sar_pixels_show_the_ground_that_the_field_says(number):
         assert back == pytest.approx((col + 0.5, row + 0.5), abs=0.01)
 
 
-def test_sar_covers_the_optical_image_with_a_margin(scene):
+def test_the_sar_image_covers_the_optical_image_with_a_margin(scene):
     optical, sar = read_grid(scene / "optical.tif"), read_grid(scene / "sar.tif")
     edge = np.linspace(-10, 266, 30)
     x, y = optical.transform @ tuple(np.meshgrid(edge, edge))
@@ -113,13 +119,13 @@ def test_sar_covers_the_optical_image_with_a_margin(scene):
     assert np.isfinite(values[row.astype(int), col.astype(int)]).all()
 
 
-def test_speckle_has_mean_one_and_the_variance_of_its_looks():
+def test_speckle_has_mean_one_and_variance_one_over_looks():
     speckle = add_speckle(generator(1, "test"), np.ones((1, 400, 400), np.float32), 4.0)
     assert speckle.mean() == pytest.approx(1.0, abs=0.01)
     assert speckle.var() == pytest.approx(0.25, rel=0.03)
 
 
-def test_cloud_share_is_about_what_was_asked_for(tmp_path):
+def test_the_cloud_share_is_about_the_given_one(tmp_path):
     bright = {}
     for share in (0.0, 0.3):
         simulate_scene(DemoConfig(size=160, cloud_share=share), "birch", tmp_path / str(share))
@@ -128,7 +134,7 @@ def test_cloud_share_is_about_what_was_asked_for(tmp_path):
     assert 0.18 < bright[0.3] < 0.4
 
 
-def test_distance_to_a_line_against_the_formula():
+def test_distance_to_a_line_matches_the_formula():
     line = densify(np.array([[2.0, 3.0], [30.0, 3.0]]))
     distance = distance_to(line, (20, 33))
     assert distance[10, 15] == pytest.approx(7.0)

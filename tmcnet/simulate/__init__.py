@@ -1,6 +1,6 @@
-"""Demo scenes: landscapes that stand in for real ones, with everything about them known.
+"""Simulated demo scenes with known ground truth.
 
-A scene is an optical image, a SAR image on a grid of its own and out of register by a known field, labels with
-void, and the truth. The classes separate only when both sensors are used: crops and grass look alike to the
-SAR, houses and bare ground to the optical sensor, and clouds hide part of the scene from the latter.
+A scene has an optical image, a SAR image on another grid and misregistered by a known field, labels with void, and
+the truth. The classes separate only when both sensors are used: crops and grass look alike to the SAR, houses and
+bare ground to the optical sensor, and clouds hide part of the optical image.
 """

@@ -1,4 +1,4 @@
-"""Names of the demo scenes; apart from the rest, since the workflow asks for them while it is being read."""
+"""Names of the demo scenes, without imports that would slow down the parsing of the workflow."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ NAMES = (
 
 
 def scene_names(config: DemoConfig) -> list[str]:
-    """Names of the demo scenes, as many as the config asks for."""
+    """Names of the `scenes` demo scenes of the config."""
     return list(NAMES[: config.scenes])

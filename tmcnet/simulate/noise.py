@@ -1,4 +1,4 @@
-"""Smooth random fields: the raw material of terrain, woods, clouds and texture."""
+"""Smooth random fields, the base of terrain, woods, clouds and texture, and distances to lines."""
 
 from __future__ import annotations
 
@@ -7,33 +7,27 @@ import numpy.typing as npt
 from scipy import ndimage
 
 FloatMap = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.float64]
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> FloatMap:
-    """A random field whose features are about `scale` pixels wide.
+    """A random field with features about `scale` pixels wide and a standard deviation of about 0.65.
 
-    Normal deviates on a coarse lattice are joined by cubic splines. The standard deviation is about 0.65.
-
-    Args:
-        rng: Source of the deviates.
-        shape: Height and width.
-        scale: Distance of the lattice points in pixels.
+    It interpolates normal deviates on a lattice of `scale` pixels by cubic splines.
     """
     rows, cols = (int(np.ceil(side / scale)) + 4 for side in shape)
     lattice = rng.standard_normal((rows, cols))
     offset = rng.uniform(0.0, 1.0, 2)
     y = np.arange(shape[0]) / scale + 1.0 + offset[0]
     x = np.arange(shape[1]) / scale + 1.0 + offset[1]
-    weights = _spline_weights(y, rows), _spline_weights(x, cols)
-    return np.asarray(weights[0] @ lattice @ weights[1].T, dtype=np.float32)
+    return np.asarray(_spline_weights(y, rows) @ lattice @ _spline_weights(x, cols).T, dtype=np.float32)
 
 
 def _spline_weights(positions: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
-    """Weights of `n` lattice points at each position: rows of a cubic spline interpolation."""
-    rows = ndimage.map_coordinates(
-        np.eye(n), [np.repeat(positions, n), np.tile(np.arange(n), len(positions))], order=3
-    )
-    return np.asarray(rows.reshape(len(positions), n))
+    """Weights of `n` lattice points in a cubic spline interpolation, one row for each position."""
+    at = [np.repeat(positions, n), np.tile(np.arange(n), len(positions))]
+    return np.asarray(ndimage.map_coordinates(np.eye(n), at, order=3).reshape(len(positions), n))
 
 
 def fractal(
@@ -47,15 +41,15 @@ def fractal(
 
 
 def standardise(field: FloatMap) -> FloatMap:
-    """The same field with mean 0 and standard deviation 1."""
+    """Scale a field to mean 0 and standard deviation 1."""
     return np.asarray((field - field.mean()) / max(float(field.std()), 1e-6), dtype=np.float32)
 
 
-def distance_to(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> FloatMap:
+def distance_to(points: Points, shape: tuple[int, int]) -> FloatMap:
     """Distance of every pixel to a densely sampled line.
 
     Args:
-        points: N x 2 array of x, y in pixels, at most a pixel apart; those outside the map are left out.
+        points: N x 2 array of x, y in pixels, at most a pixel apart; those outside the map are ignored.
         shape: Height and width of the map.
     """
     mask = np.zeros(shape, dtype=bool)
@@ -67,7 +61,7 @@ def distance_to(points: npt.NDArray[np.float64], shape: tuple[int, int]) -> Floa
     return np.asarray(ndimage.distance_transform_edt(~mask), dtype=np.float32)
 
 
-def densify(points: npt.NDArray[np.float64], step: float = 0.5) -> npt.NDArray[np.float64]:
+def densify(points: Points, step: float = 0.5) -> Points:
     """Points at most `step` pixels apart along a line given by its corners (N x 2)."""
     lengths = np.hypot(*np.diff(points, axis=0).T)
     along = np.concatenate([[0.0], np.cumsum(lengths)])

@@ -1,50 +1,53 @@
-"""Simulate one scene and write its files."""
+"""Simulate one scene: its place on the map, the misregistration of its SAR image, and its files."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from affine import Affine
 from scipy import ndimage
 
 from tmcnet.config import DemoConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.atomic import write_bytes
-from tmcnet.raster.io.rasters import write_raster
+from tmcnet.raster.io.projection import reproject_points
+from tmcnet.raster.io.rasters import Grid, write_raster
 from tmcnet.seeding import generator
-from tmcnet.simulate import optical, radar
 from tmcnet.simulate.landscape import make_landscape
 from tmcnet.simulate.names import scene_names
-from tmcnet.simulate.noise import fractal, smooth_noise
-from tmcnet.simulate.placement import (
-    BORDER,
-    Displacement,
-    content_of,
-    displacement_map,
-    make_displacement,
-    optical_grid,
-    sar_grid,
-)
+from tmcnet.simulate.noise import Points, fractal, smooth_noise
+from tmcnet.simulate.sensors import OPTICAL_BANDS, SAR_BANDS, add_speckle, render_optical, render_sigma
+
+OPTICAL_CRS = "EPSG:32632"
+OPTICAL_PIXEL_M = 10.0
+SAR_GRIDS = (("EPSG:3035", 8.0), ("EPSG:32633", 9.0), ("EPSG:3035", 12.0), ("EPSG:32631", 8.0))
+"""CRS and pixel size in metres of the SAR images, in turn."""
+SAR_MARGIN_PX = 16
+"""Margin of the SAR image around the optical one, in optical pixels, in addition to the displacement."""
+LATTICE_STEP_PX = 8
+"""Coordinates are computed every 8 pixels and interpolated between, with an error below 0.01 pixels."""
 
 
 def simulate_scene(config: DemoConfig, name: str, folder: Path) -> None:
     """Simulate one scene and write `optical.tif`, `sar.tif`, `label.tif` and `truth.npz` into `folder`.
 
     - `optical.tif`: blue, green, red, near infrared; uint16, 0.01 % reflectance; 0 is no data; 10 m, UTM zone 32.
-    - `sar.tif`: VV, VH; float32 sigma nought in linear power with speckle; NaN is no data; a grid of its own.
+    - `sar.tif`: VV, VH; float32 sigma nought in linear power with speckle; NaN is no data; on another grid.
     - `label.tif`: uint8 on the optical grid; 0 void, 1 water, 2 forest, 3 cropland, 4 grassland, 5 road, 6 building.
-    - `truth.npz`: `displacement` (H x W x 2, dx and dy: the SAR content of optical pixel p lies at p + displacement
-      on the optical grid, in pixels) and `label` (H x W, labels without void). It tells of the ground; edges of what
-      rises above it are seen about a quarter of a pixel nearer to the radar, at smaller x (see `radar`).
+    - `truth.npz`: `displacement` (H x W x 2, dx and dy: the SAR content of optical pixel p is at p + displacement
+      on the optical grid, in pixels) and `label` (H x W, labels without void). It refers to the ground; the SAR image
+      shows edges of what rises above it about a quarter of a pixel nearer to the radar (see `sensors`).
 
     The same config and name give the same bytes.
 
     Args:
         config: Size, speckle, cloud, displacement and seed.
         name: One of `scene_names(config)`.
-        folder: Where to; made if missing.
+        folder: Output folder, made if missing.
 
     Raises:
         InputError: If there is no scene of that name.
@@ -53,49 +56,135 @@ def simulate_scene(config: DemoConfig, name: str, folder: Path) -> None:
     if name not in names:
         raise InputError(Problem(name, "is no demo scene", f"Use one of {', '.join(names)}."))
 
-    def draw(purpose: str) -> np.random.Generator:
+    def rng(purpose: str) -> np.random.Generator:
         return generator(config.seed, f"simulate {purpose}", name)
 
-    margin = 2 * BORDER + int(np.ceil(config.displacement))
-    land = make_landscape(draw("landscape"), config.size, margin)
+    margin = 2 * SAR_MARGIN_PX + int(np.ceil(config.displacement))
+    land = make_landscape(rng("landscape"), config.size, margin)
     inner = slice(margin, margin + config.size)
-    image = optical.render_optical(draw("optical"), land, config.cloud_share, inner)[:, inner, inner]
-    image = _cut_swath(draw("swath"), image)
+    image = render_optical(rng("optical"), land, config.cloud_share, inner)[:, inner, inner]
+    image = _cut_swath(rng("swath"), image)
     labels = land.label[inner, inner]
-    field = make_displacement(draw("displacement"), config.size, config.displacement)
-    grid = optical_grid(draw("place"), config.size)
-    write_raster(folder / "optical.tif", image, grid, nodata=0, descriptions=optical.BANDS)
-    write_raster(folder / "label.tif", _leave_void(draw("void"), labels), grid, nodata=0, descriptions=["land cover"])
+    field = make_displacement(rng("displacement"), config.size, config.displacement)
+    grid = optical_grid(rng("place"), config.size)
+    write_raster(folder / "optical.tif", image, grid, nodata=0, descriptions=OPTICAL_BANDS)
+    write_raster(folder / "label.tif", _add_void(rng("void"), labels), grid, nodata=0, descriptions=["land cover"])
     target = sar_grid(grid, names.index(name), config.displacement)
-    at = content_of(target, grid, field) + margin
-    sigma = radar.render_sigma(draw("radar"), land)
+    at = sar_to_ground(target, grid, field) + margin
+    sigma = render_sigma(rng("radar"), land)
     seen = np.stack([ndimage.map_coordinates(band, at, order=1, cval=np.nan) for band in sigma])
-    sar = radar.add_speckle(draw("speckle"), seen, config.looks)
-    write_raster(folder / "sar.tif", sar, target, nodata=float("nan"), descriptions=radar.BANDS)
-    _write_truth(folder / "truth.npz", field, labels)
+    sar = add_speckle(rng("speckle"), seen, config.looks)
+    write_raster(folder / "sar.tif", sar, target, nodata=float("nan"), descriptions=SAR_BANDS)
+    truth = io.BytesIO()
+    np.savez_compressed(truth, displacement=displacement_map(field), label=labels)
+    write_bytes(folder / "truth.npz", truth.getvalue())
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """A smooth field: the content of optical pixel p is at p + at(p) on the common grid.
+
+    Attributes:
+        matrix: 2 x 3, affine part in pixels, of x, y relative to the centre in units of half the side.
+        waves: W x 6: amplitude in x and in y, wave vector in radians per pixel (x, y), phase in x and in y.
+        size: Side of the scene in pixels.
+        gain: Factor on the whole field.
+    """
+
+    matrix: Points
+    waves: Points
+    size: int
+    gain: float = 1.0
+
+    def at(self, x: Points, y: Points) -> tuple[Points, Points]:
+        """Displacement in x and y, in pixels, at positions in optical pixels (centres at whole numbers)."""
+        half = (self.size - 1) / 2.0
+        u, v = (x - half) / half, (y - half) / half
+        dx = self.matrix[0, 0] * u + self.matrix[0, 1] * v + self.matrix[0, 2]
+        dy = self.matrix[1, 0] * u + self.matrix[1, 1] * v + self.matrix[1, 2]
+        for ax, ay, kx, ky, px, py in self.waves:
+            dx = dx + ax * np.sin(kx * x + ky * y + px)
+            dy = dy + ay * np.sin(kx * x + ky * y + py)
+        return self.gain * dx, self.gain * dy
+
+
+def make_displacement(rng: np.random.Generator, size: int, largest: float) -> Displacement:
+    """A shift with some rotation and scale, and waves below half a pixel that no affine model can follow.
+
+    Args:
+        rng: Source of randomness.
+        size: Side of the scene in pixels.
+        largest: Largest displacement within the scene in pixels.
+    """
+    direction = rng.uniform(0.0, 2.0 * np.pi)
+    shift = 0.8 * largest * np.array([np.cos(direction), np.sin(direction)])
+    rotation, scale = 0.11 * largest * rng.choice([-1, 1], 2) * rng.uniform(0.5, 1.0, 2)
+    matrix = np.array([[scale, -rotation, shift[0]], [rotation, scale, shift[1]]])
+    amplitude = min(0.16, 0.04 * largest) * rng.uniform(0.6, 1.0, (3, 2))
+    heading = rng.uniform(0.0, 2.0 * np.pi, 3)
+    wavenumber = 2.0 * np.pi / (size * rng.uniform(0.5, 1.2, 3))
+    vectors = np.column_stack([wavenumber * np.cos(heading), wavenumber * np.sin(heading)])
+    waves = np.column_stack([amplitude, vectors, rng.uniform(0.0, 2.0 * np.pi, (3, 2))])
+    field = Displacement(matrix, waves, size)
+    greatest = float(np.hypot(*displacement_map(field).transpose(2, 0, 1)).max())
+    return replace(field, gain=largest / greatest if greatest > 0 else 0.0)
+
+
+def displacement_map(field: Displacement) -> npt.NDArray[np.float32]:
+    """The field at every optical pixel: H x W x 2, dx and dy in pixels."""
+    y, x = np.mgrid[: field.size, : field.size].astype(np.float64)
+    return np.stack(field.at(x, y), -1).astype(np.float32)
+
+
+def optical_grid(rng: np.random.Generator, size: int) -> Grid:
+    """A random place within UTM zone 32 north, on whole tens of metres."""
+    left = 10.0 * np.rint(rng.uniform(35e3, 65e3))
+    top = 10.0 * np.rint(rng.uniform(525e3, 585e3))
+    transform = Affine(OPTICAL_PIXEL_M, 0.0, float(left), 0.0, -OPTICAL_PIXEL_M, float(top))
+    return Grid(OPTICAL_CRS, transform, size, size)
+
+
+def sar_grid(optical: Grid, number: int, largest: float) -> Grid:
+    """The grid of SAR image `number`: it covers the optical image with a margin."""
+    crs, pixel = SAR_GRIDS[number % len(SAR_GRIDS)]
+    reach = SAR_MARGIN_PX + int(np.ceil(largest))
+    edge = np.linspace(-reach, optical.width + reach, 33)
+    x, y = reproject_points(optical.crs, crs, *(optical.transform @ tuple(np.meshgrid(edge, edge))))
+    left, top = np.floor(x.min() / pixel) * pixel, np.ceil(y.max() / pixel) * pixel
+    width, height = int(np.ceil((x.max() - left) / pixel)), int(np.ceil((top - y.min()) / pixel))
+    return Grid(crs, Affine(pixel, 0.0, float(left), 0.0, -pixel, float(top)), width, height)
+
+
+def sar_to_ground(sar: Grid, optical: Grid, field: Displacement) -> Points:
+    """Position on the ground that each SAR pixel shows, in optical pixels: 2 x H x W, rows then columns."""
+    cols = np.arange(0, sar.width + LATTICE_STEP_PX, LATTICE_STEP_PX) + 0.5
+    rows = np.arange(0, sar.height + LATTICE_STEP_PX, LATTICE_STEP_PX) + 0.5
+    x, y = reproject_points(sar.crs, optical.crs, *(sar.transform @ tuple(np.meshgrid(cols, rows))))
+    col, row = ~optical.transform @ (x, y)
+    seen_x, seen_y = col - 0.5, row - 0.5
+    true_x, true_y = seen_x, seen_y
+    for _ in range(6):  # fixed-point iteration; the field varies slowly, so each round gains two digits
+        dx, dy = field.at(true_x, true_y)
+        true_x, true_y = seen_x - dx, seen_y - dy
+    at = np.mgrid[: sar.height, : sar.width] / LATTICE_STEP_PX
+    return np.stack([ndimage.map_coordinates(part, at, order=1) for part in (true_y, true_x)])
 
 
 def _cut_swath(rng: np.random.Generator, image: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """Cut a corner off one scene in three, as the edge of a swath does; 0 there."""
+    """Set a corner of one scene in three to 0, as at the edge of a swath."""
     size = image.shape[1]
     depth = rng.uniform(0.08, 0.2) * size * (rng.random() < 1 / 3)
     rows, cols = np.mgrid[:size, :size]
     return np.where(cols + 0.25 * rows < depth, 0, image).astype(np.uint16)
 
 
-def _leave_void(rng: np.random.Generator, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Labels with void (0) along ragged edges and in a few blobs where nobody has mapped."""
+def _add_void(rng: np.random.Generator, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Set labels to void (0) along ragged edges and in a few unmapped patches."""
     size = labels.shape[0]
     ragged = 2.0 + 5.0 * smooth_noise(rng, labels.shape, 40.0)
     rows, cols = np.mgrid[:size, :size]
     edges = [rows, size - 1 - cols, size - 1 - rows, cols]
     void = np.min([edges[i] for i in rng.permutation(4)[:2]], axis=0) < ragged
-    blobs = fractal(rng, labels.shape, 60.0, 3)
-    void |= blobs > np.quantile(blobs, 0.985)
+    patches = fractal(rng, labels.shape, 60.0, 3)
+    void |= patches > np.quantile(patches, 0.985)
     return np.where(void, 0, labels).astype(np.uint8)
-
-
-def _write_truth(path: Path, field: Displacement, labels: npt.NDArray[np.uint8]) -> None:
-    packed = io.BytesIO()
-    np.savez_compressed(packed, displacement=displacement_map(field), label=labels)
-    write_bytes(path, packed.getvalue())

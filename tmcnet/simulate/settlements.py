@@ -1,4 +1,4 @@
-"""Villages: streets, gardens and buildings."""
+"""Villages with streets and buildings, farmsteads, and the roads between them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 from skimage.draw import polygon
+from skimage.graph import route_through_array
 
-from tmcnet.simulate.noise import FloatMap, fractal
+from tmcnet.simulate.noise import FloatMap, Mask, Points, densify, distance_to, fractal, smooth_noise
 from tmcnet.simulate.surfaces import INDEX
 
-Mask = npt.NDArray[np.bool_]
-Points = npt.NDArray[np.float64]
+ROUTE_STEP_PX = 4
+"""Pixel size, in full pixels, of the cost map on which roads are routed."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ class Village:
 
 @dataclass
 class Built:
-    """What the settlements add to the map; all H x W.
+    """What settlements add to the map; all H x W.
 
     Attributes:
         ground: Built-up area, gardens included.
         street: Streets.
-        roof: Number of the surface of a building, or -1.
+        roof: Index of the surface of a building, or -1.
         facing: How squarely the walls of a building face the radar, 0..1.
     """
 
@@ -43,11 +45,11 @@ class Built:
 
 
 def place_villages(rng: np.random.Generator, blocked: Mask, size: int, n: int) -> list[Village]:
-    """Find places for `n` villages on dry land, well apart; the first is a small town in the scene's middle part.
+    """Place `n` villages far apart on dry land; the first is a small town in the middle of the scene.
 
     Args:
         rng: Source of randomness.
-        blocked: H x W map of water, with its banks.
+        blocked: H x W map of water and its banks.
         size: Side of the scene in the middle of the map.
         n: Number of villages.
     """
@@ -55,20 +57,79 @@ def place_villages(rng: np.random.Generator, blocked: Mask, size: int, n: int) -
     margin = np.array([width - size, height - size]) / 2.0
     scale = min(1.0, size / 500.0)
     villages: list[Village] = []
+
+    def clearance(place: Points) -> float:
+        """Distance to the nearest village, less a penalty on blocked ground."""
+        distance = min((float(np.hypot(place[0] - v.x, place[1] - v.y)) - v.radius for v in villages), default=1e3)
+        return distance - 1e4 * bool(blocked[int(place[1]), int(place[0])])
+
     for i in range(n):
         low, high = (0.25, 0.75) if i == 0 else (0.04, 0.96)
         places = margin + rng.uniform(low, high, (60, 2)) * size
-        room = np.array([_room(place, blocked, villages) for place in places])
+        room = np.array([clearance(place) for place in places])
         x, y = places[int(np.argmax(np.minimum(room, 150.0 * scale)))]
         radius = scale * (rng.uniform(66.0, 88.0) if i == 0 else rng.uniform(24.0, 44.0))
         villages.append(Village(x, y, radius, rng.uniform(0.0, np.pi / 2)))
     return villages
 
 
-def _room(place: Points, blocked: Mask, villages: list[Village]) -> float:
-    """Distance to the nearest village, less a penalty where the place is wet."""
-    distance = min((float(np.hypot(place[0] - v.x, place[1] - v.y)) - v.radius for v in villages), default=1e3)
-    return distance - 1e4 * bool(blocked[int(place[1]), int(place[0])])
+def lay_roads(
+    rng: np.random.Generator, villages: list[Village], water: Mask, forest: Mask, terrain: FloatMap
+) -> Mask:
+    """Map of the roads, H x W.
+
+    Main roads lead from the town to three edges of the map. Side roads join each village to one or two neighbours,
+    and some villages to the edge.
+
+    Args:
+        rng: Source of randomness.
+        villages: The settlements, the town first.
+        water: H x W map of rivers and lakes.
+        forest: H x W map of woods.
+        terrain: H x W map of heights in metres.
+    """
+    height, width = shape = (water.shape[0], water.shape[1])
+    cost = _travel_cost(rng, water, forest, terrain)
+    centres = np.array([[v.x, v.y] for v in villages])
+    ends = np.array(
+        [
+            [0.0, rng.uniform(0.2, 0.8) * height],
+            [width - 1.0, rng.uniform(0.2, 0.8) * height],
+            [rng.uniform(0.2, 0.8) * width, 0.0],
+            [rng.uniform(0.2, 0.8) * width, height - 1.0],
+        ]
+    )
+    main = [_route(cost, centres[0], end) for end in ends[rng.permutation(4)[:3]]]
+    side = [np.empty((0, 2))]
+    for i in range(1, len(centres)):
+        order = np.argsort(np.hypot(*(centres[:i] - centres[i]).T))
+        side += [_route(cost, centres[i], centres[j]) for j in order[: 1 + int(rng.random() < 0.5)]]
+    for centre in centres[1:]:
+        end = ends[int(np.argmin(np.hypot(*(ends - centre).T)))]
+        if rng.random() < 0.5:
+            side.append(_route(cost, centre, end + rng.uniform(-40.0, 40.0, 2)))
+    on_main = distance_to(np.concatenate(main), shape) < 1.25
+    return np.asarray(on_main | (distance_to(np.concatenate(side), shape) < 0.9))
+
+
+def _travel_cost(rng: np.random.Generator, water: Mask, forest: Mask, terrain: FloatMap) -> FloatMap:
+    """Cost of a road per coarse pixel: high for bridges, moderate in woods and on slopes."""
+    slope = np.hypot(*np.gradient(terrain))
+    cost = 1.0 + 14.0 * water + 0.8 * forest + 1.5 * slope / max(float(slope.max()), 1e-6)
+    cost = cost + 0.9 * np.abs(smooth_noise(rng, (water.shape[0], water.shape[1]), 24.0))
+    start = ROUTE_STEP_PX // 2
+    coarse = ndimage.uniform_filter(cost, ROUTE_STEP_PX)[start::ROUTE_STEP_PX, start::ROUTE_STEP_PX]
+    return np.asarray(coarse, dtype=np.float32)
+
+
+def _route(cost: FloatMap, start: Points, end: Points) -> Points:
+    """The cheapest way between two points (x, y in full pixels), smoothed; N x 2 points."""
+    last = np.array(cost.shape) - 1
+    cells = [tuple(np.clip(point[::-1] // ROUTE_STEP_PX, 0, last).astype(int)) for point in (start, end)]
+    path, _ = route_through_array(cost, *cells, fully_connected=True, geometric=True)
+    points = (np.array(path, dtype=np.float64)[:, ::-1] + 0.5) * ROUTE_STEP_PX
+    points[0], points[-1] = start, end
+    return densify(np.asarray(ndimage.gaussian_filter1d(points, 3.0, axis=0, mode="nearest")))
 
 
 def build(rng: np.random.Generator, villages: list[Village], blocked: Mask, farms: int) -> Built:
@@ -77,8 +138,8 @@ def build(rng: np.random.Generator, villages: list[Village], blocked: Mask, farm
     Args:
         rng: Source of randomness.
         villages: The settlements.
-        blocked: H x W map of what cannot be built on: water and roads.
-        farms: Number of lone farmsteads strewn over the land.
+        blocked: H x W map of ground that cannot be built on: water and roads.
+        farms: Number of isolated farmsteads.
     """
     shape = (blocked.shape[0], blocked.shape[1])
     built = Built(
@@ -86,18 +147,20 @@ def build(rng: np.random.Generator, villages: list[Village], blocked: Mask, farm
     )
     outline = fractal(rng, shape, 28.0, 3)
     for village in villages:
-        _lay_out(rng, village, outline, blocked, built)
+        _build_village(rng, village, outline, blocked, built)
     for _ in range(farms):
         x, y = rng.uniform(0.03, 0.97, 2) * (shape[1], shape[0])
         angle = rng.uniform(0.0, np.pi / 2)
         for _ in range(int(rng.integers(2, 5))):
             place = np.array([x, y]) + rng.normal(0.0, 4.0, 2)
-            _raise(rng, place, rng.uniform(1.8, 3.2, 2), angle, blocked, built)
+            _build_house(rng, place, rng.uniform(1.8, 3.2, 2), angle, blocked, built)
     return built
 
 
-def _lay_out(rng: np.random.Generator, village: Village, outline: FloatMap, blocked: Mask, built: Built) -> None:
-    """Streets on a bent grid inside an irregular outline, and buildings along them."""
+def _build_village(
+    rng: np.random.Generator, village: Village, outline: FloatMap, blocked: Mask, built: Built
+) -> None:
+    """Draw streets on a bent grid inside an irregular outline, and buildings along them."""
     shape = outline.shape
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     dx, dy = x - village.x, y - village.y
@@ -114,18 +177,18 @@ def _lay_out(rng: np.random.Generator, village: Village, outline: FloatMap, bloc
     built.street |= lane & ground & ~blocked
     taken = blocked | built.street
     inside = np.argwhere(ground & ~taken)
-    wanted = int(0.075 * len(inside)) + 3
-    picks = inside[rng.integers(0, len(inside), wanted)] if len(inside) else inside
-    for row, col in picks:
-        crowded = 1.15 - reach[row, col]
-        if rng.random() > crowded:
+    n_sites = int(0.075 * len(inside)) + 3
+    sites = inside[rng.integers(0, len(inside), n_sites)] if len(inside) else inside
+    for row, col in sites:
+        density = 1.15 - reach[row, col]
+        if rng.random() > density:
             continue
         large = rng.random() < 0.05 and village.radius > 30.0
         half = rng.uniform(3.0, 5.5, 2) if large else rng.uniform(1.3, 2.7, 2)
-        _raise(rng, np.array([col, row], float), half, village.angle, taken, built, hall=large)
+        _build_house(rng, np.array([col, row], float), half, village.angle, taken, built, hall=large)
 
 
-def _raise(
+def _build_house(
     rng: np.random.Generator,
     place: Points,
     half: Points,
@@ -134,7 +197,7 @@ def _raise(
     built: Built,
     hall: bool = False,
 ) -> None:
-    """Draw one building as a turned rectangle unless something stands there already."""
+    """Draw one building as a turned rectangle of half sides `half`, unless the ground is taken."""
     turn = angle + rng.normal(0.0, 0.06)
     axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     corners = place + np.array([[1, 1], [1, -1], [-1, -1], [-1, 1]]) * half @ axes
@@ -145,5 +208,5 @@ def _raise(
     rows, cols = rows[free], cols[free]
     name = "hall" if hall else ("red_roof" if rng.random() < 0.6 else "grey_roof")
     built.roof[rows, cols] = INDEX[name]
-    # the radar looks along x: walls across that direction throw the double bounce straight back
+    # the radar looks along x: walls across that direction give the strongest double bounce
     built.facing[rows, cols] = max(abs(np.cos(turn)), abs(np.sin(turn))) ** 6 * rng.uniform(0.6, 1.0)

@@ -1,7 +1,7 @@
-"""What the ground can be made of, and how it looks to the two sensors.
+"""Surfaces of the ground and their optical and SAR signatures.
 
-Reflectances and backscatter are typical mid-latitude summer values as found in textbooks and spectral
-libraries; several surfaces are meant to look alike to one of the sensors and not to the other.
+Reflectances and backscatter are typical mid-latitude summer values from textbooks and spectral libraries. Several
+surfaces look alike to one of the sensors and different to the other.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ WATER, FOREST, CROPLAND, GRASSLAND, ROAD, BUILDING = range(1, 7)
 
 @dataclass(frozen=True)
 class Surface:
-    """One kind of ground.
+    """One type of surface.
 
     Attributes:
         code: Label code of its class.
         reflectance: Surface reflectance in percent: blue, green, red, near infrared.
         backscatter: Mean sigma nought in dB: VV, VH.
-        spread: Deviation of the brightness between parcels, as a share.
-        texture: Deviation of the brightness within a parcel, as a share.
+        spread: Relative standard deviation of the brightness between parcels.
+        texture: Relative standard deviation of the brightness within a parcel.
         height: Height above ground in metres.
     """
 
@@ -58,13 +58,13 @@ SURFACES: dict[str, Surface] = {
 }
 
 INDEX: dict[str, int] = {name: i for i, name in enumerate(SURFACES)}
-"""Number of each surface in the map of surfaces."""
+"""Index of each surface in maps of surfaces."""
 
 
 def column(attribute: str) -> npt.NDArray[np.float32]:
-    """One attribute of all surfaces in the order of their numbers."""
+    """One attribute of all surfaces, by surface index."""
     return np.array([getattr(surface, attribute) for surface in SURFACES.values()], dtype=np.float32)
 
 
 CODES: npt.NDArray[np.uint8] = column("code").astype(np.uint8)
-"""Label code of each surface number."""
+"""Label code of each surface index."""

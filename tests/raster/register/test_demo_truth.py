@@ -9,7 +9,7 @@ from scipy import ndimage
 from tmcnet.config import DemoConfig
 from tmcnet.raster.io.windowed import ArrayImage, Displaced
 from tmcnet.raster.register.control_points import Window, control_grid, match
-from tmcnet.simulate import optical, radar
+from tmcnet.simulate import sensors
 from tmcnet.simulate.scene import simulate_scene
 
 SIZE = 384
@@ -41,9 +41,9 @@ def off(folder):
 
 
 def test_without_relief_and_walls_the_matcher_finds_the_truth(tmp_path, monkeypatch):
-    monkeypatch.setattr(optical, "_relief", lambda land: np.ones(land.terrain.shape, np.float32))
-    monkeypatch.setattr(radar, "_slopes", lambda land: np.zeros(land.terrain.shape, np.float32))
-    monkeypatch.setattr(radar, "_walls", lambda _, land: np.zeros((2, *land.terrain.shape)))
+    monkeypatch.setattr(sensors, "_relief", lambda land: np.ones(land.terrain.shape, np.float32))
+    monkeypatch.setattr(sensors, "_slopes", lambda land: np.zeros(land.terrain.shape, np.float32))
+    monkeypatch.setattr(sensors, "_walls", lambda _, land: np.zeros((2, *land.terrain.shape)))
     assert np.abs(off(tmp_path)).max() < 0.06
 
 
