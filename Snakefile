@@ -1,6 +1,6 @@
-# Entry point: reads and checks the config, includes the stages in order, defines the targets.
+# Entry point: loads and checks the config, includes the stages in order, defines the targets.
 #   snakemake --cores 8 results/report.html
-#   snakemake --cores 8 --configfile config/recipes/zion.yaml --config data_root=/where/it/lies report
+#   snakemake --cores 8 --configfile config/recipes/zion.yaml --config data_root=/path/to/zion report
 configfile: f"{workflow.basedir}/config/config.yaml"
 
 

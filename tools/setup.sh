@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-say() { printf '%s\n' "$*" >&2; }
+log() { printf '%s\n' "$*" >&2; }
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
@@ -14,20 +14,20 @@ as_root() {
 
 # Install Debian packages if allowed, else print the command that installs them.
 need_packages() {
-    say "Installing $* ..."
+    log "Installing $* ..."
     if command -v apt-get >/dev/null \
         && as_root apt-get update -qq >&2 \
         && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
         return
     fi
-    say "Could not install $*. Please run: sudo apt-get update && sudo apt-get install -y $*"
+    log "Could not install $*. Please run: sudo apt-get update && sudo apt-get install -y $*"
     exit 1
 }
 
 python=${PYTHON:-python3}
 command -v "$python" >/dev/null || need_packages python3 python3-venv
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    say "$("$python" --version) is too old: Python 3.11 or newer is needed. Name one with: make PYTHON=python3.11 ..."
+    log "$("$python" --version) is too old: Python 3.11 or newer is needed. Name one with: make PYTHON=python3.11 ..."
     exit 1
 }
 "$python" -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
@@ -41,7 +41,7 @@ wanted=$(cat pyproject.toml constraints.txt | sha256sum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
-say "Installing the Python environment into .venv (one to five minutes) ..."
+log "Installing the Python environment into .venv (one to five minutes) ..."
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install -q uv
 # Compile bytecode now: without it every job would spend ten seconds on its imports.

@@ -1,4 +1,4 @@
-"""Eight trainings at once, killed, then run again: MLflow holds every run and every point once."""
+"""Eight concurrent trainings, killed and run again: MLflow holds every run and every point once."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def kill_once(folder: Path, pattern: str, at_least: int) -> None:
-    """Start the workflow, and end it with all its jobs as soon as so many files match."""
+    """Start the workflow, and kill it with all its jobs as soon as at least this many files match."""
     process = start(folder)
     while process.poll() is None and len(list((folder / "results").glob(pattern))) < at_least:
         time.sleep(0.05)
-    assert process.poll() is None, "it was done, or failed, before it could be killed:\n" + log_of(folder)
+    assert process.poll() is None, "it ended before it could be killed:\n" + log_of(folder)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert start(folder, "--unlock").wait() == 0, log_of(folder)
@@ -58,7 +58,7 @@ def test_eight_trainings_killed_and_run_again_are_recorded_once(
     (tmp_path / "eight.yaml").write_text(EIGHT)
     kill_once(tmp_path, "finetune/*/summary.json", 3)
     assert not (tmp_path / "results" / "tracking.csv").exists()
-    kill_once(tmp_path, "mlflow.db", 1)  # this time while the runs are recorded
+    kill_once(tmp_path, "mlflow.db", 1)  # while the runs are recorded
     assert start(tmp_path).wait() == 0, log_of(tmp_path)
 
     from mlflow import MlflowClient

@@ -1,4 +1,4 @@
-"""What the report and MLflow are told of the data behind the results."""
+"""Provenance of the data, as shown in the report and recorded in MLflow."""
 
 from __future__ import annotations
 
@@ -43,30 +43,30 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_data_without_dvc_say_so(script: ModuleType, tmp_path: Path) -> None:
+def test_data_without_dvc_are_marked(script: ModuleType, tmp_path: Path) -> None:
     assert script.data_version([]) == {"data_version": "not under DVC"}
-    told = script.provenance(tmp_path, [])
-    assert told["data_version"] == "not under DVC"
-    assert told["manifest_sha256"] == "unknown"
+    tags = script.provenance(tmp_path, [])
+    assert tags["data_version"] == "not under DVC"
+    assert tags["manifest_sha256"] == "unknown"
 
 
-def test_the_version_is_dvc_s_own_hash_and_changed_files_show(script: ModuleType, data: Path) -> None:
+def test_the_version_is_dvc_s_hash_and_changed_files_are_dirty(script: ModuleType, data: Path) -> None:
     record = Path("data.dvc")
     content = yaml.safe_load(record.read_text())["outs"][0]
-    told = {"data_record": "data.dvc", "data_version": content["md5"], "data_dirty": "false"}
-    assert script.data_version([record]) == told
+    clean = {"data_record": "data.dvc", "data_version": content["md5"], "data_dirty": "false"}
+    assert script.data_version([record]) == clean
     (data / "sar.tif").touch()
-    assert script.data_version([record]) == told
+    assert script.data_version([record]) == clean
     (data / "sar.tif").write_text("another image")
-    assert script.data_version([record]) == told | {"data_dirty": "true"}
+    assert script.data_version([record]) == clean | {"data_dirty": "true"}
 
 
-def test_a_record_that_no_commit_holds_shows(script: ModuleType, data: Path) -> None:
+def test_an_uncommitted_record_is_dirty(script: ModuleType, data: Path) -> None:
     assert script.provenance(data, ["data.dvc"])["git_dirty"] == "true"
 
 
-def test_a_record_outside_any_repository_of_dvc_is_still_read(script: ModuleType, tmp_path: Path) -> None:
+def test_a_record_outside_a_dvc_repository_is_still_read(script: ModuleType, tmp_path: Path) -> None:
     record = tmp_path / "data.dvc"
     record.write_text("outs:\n- {md5: abc.dir, hash: md5, path: data}\n")
-    told = script.data_version([record])
-    assert (told["data_version"], told["data_dirty"]) == ("abc.dir", "unknown")
+    version = script.data_version([record])
+    assert (version["data_version"], version["data_dirty"]) == ("abc.dir", "unknown")

@@ -1,6 +1,6 @@
-# Stage 0, for the demo alone: stand-ins for real scenes.
-#   needs: nothing but the config
-#   gives: {data_root}/demo/<scene>/{optical,sar,label}.tif and truth.npz
+# Stage 0, for the demo only: simulated scenes.
+#   input:  the config
+#   output: {data_root}/demo/<scene>/{optical,sar,label}.tif, truth.npz
 
 
 rule simulate_scene:

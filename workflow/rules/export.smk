@@ -1,6 +1,6 @@
-# Beside the stages, on demand: trained networks for programs without torch.
-#   needs: {results_dir}/finetune/<run>/weights.safetensors, evaluate/<run>/metrics.json, splits/manifest.json, tiles
-#   gives: {results_dir}/models/<run>/{model.onnx,card.json}
+# On demand: trained networks as ONNX, for programs without torch.
+#   input:  {results_dir}/finetune/<run>/weights.safetensors, evaluate/<run>/metrics.json, splits/manifest.json, tiles
+#   output: {results_dir}/models/<run>/{model.onnx,card.json}
 
 
 rule export_model:

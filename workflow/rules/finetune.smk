@@ -1,6 +1,6 @@
-# Stage 6: supervised fine-tuning, one job a run.
-#   needs: training and validation tiles with their labels, {results_dir}/pretrain/<method>/weights.safetensors
-#   gives: {results_dir}/finetune/<run>/{weights.safetensors,curves.csv,summary.json}
+# Stage 6: supervised fine-tuning, one job per run.
+#   input:  training and validation tiles with labels, {results_dir}/pretrain/<method>/weights.safetensors
+#   output: {results_dir}/finetune/<run>/{weights.safetensors,curves.csv,summary.json}
 
 
 rule finetune_run:
@@ -22,15 +22,15 @@ rule finetune_run:
     threads: CONFIG.compute.finetune_threads
     resources:
         gpu=int(CONFIG.compute.accelerator == "gpu"),
-        # Memory and threads rerun nothing: no result depends on them.
+        # In `resources`, not `params`: a change of memory or threads changes no result and reruns nothing.
         mem_mb=CONFIG.compute.memory_mb(cached=True),
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
         **section("model", "sensors"),
         compute=CONFIG.compute.numerics(),
-        # A killed run resumes from here; outside the outputs, which Snakemake deletes before a job starts.
         run=run_of,
         finetune=CONFIG.finetune.model_dump(mode="json", exclude={"sweep"}),
+        # A killed run resumes from here. It is not an output, because Snakemake deletes those before a job starts.
         state=lambda wildcards: f"{RESULTS}/{wildcards.fold}.state/finetune/{wildcards.run}",
     message:
         "Fine-tuning {wildcards.run}"

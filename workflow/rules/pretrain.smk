@@ -1,6 +1,6 @@
 # Stage 5: self-supervised pre-training.
-#   needs: tiles of pretrain.parts without their labels, {results_dir}/normalisation.json
-#   gives: {results_dir}/pretrain/<method>/{weights.safetensors,curves.csv,summary.json}
+#   input:  tiles of pretrain.parts without labels, {results_dir}/normalisation.json
+#   output: {results_dir}/pretrain/<method>/{weights.safetensors,curves.csv,summary.json}
 
 
 rule pretrain_method:
@@ -8,7 +8,7 @@ rule pretrain_method:
         tiles=rules.make_tiles.output.index,
         lists=[rules.make_splits.output[part] for part in CONFIG.pretrain.parts],
         normalisation=rules.normalise.output.json,
-        # The probe's lists lie beside it; without a probe pre-training depends on no label.
+        # The manifest covers the lists of the probe. Without a probe, pre-training depends on no label.
         probe=rules.make_splits.output.manifest if CONFIG.pretrain.probe.every else [],
         initial=CONFIG.pretrain.initial_weights or [],
     output:
@@ -19,25 +19,25 @@ rule pretrain_method:
         f"{RESULTS}/{{fold}}logs/pretrain/{{method}}.log",
     benchmark:
         f"{RESULTS}/{{fold}}benchmarks/pretrain/{{method}}.tsv"
-    # Half of the runs wait for it.
+    # Start early: most runs of the sweep need these weights.
     priority: 10
     conda:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.devices * CONFIG.compute.pretrain_threads
     resources:
         gpu=CONFIG.compute.devices * (CONFIG.compute.accelerator == "gpu"),
-        # Memory, threads and processes rerun nothing: no result depends on them but by rounding.
+        # In `resources`, not `params`: memory, threads and processes change results by rounding only and rerun nothing.
         mem_mb=CONFIG.compute.memory_mb(cached=True, processes=CONFIG.compute.devices),
         processes=CONFIG.compute.devices,
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
         **section("model", "sensors"),
         compute=CONFIG.compute.numerics(),
-        # A killed run resumes from here; outside the outputs, which Snakemake deletes before a job starts.
         method=lambda wildcards: CONFIG.pretrain.methods[wildcards.method].model_dump(
             mode="json"
         ),
         pretrain=CONFIG.pretrain.model_dump(mode="json", exclude={"methods", "weights"}),
+        # A killed run resumes from here. It is not an output, because Snakemake deletes those before a job starts.
         state=lambda wildcards: f"{RESULTS}/{wildcards.fold}.state/pretrain/{wildcards.method}",
     message:
         "Pre-training: {wildcards.method}"

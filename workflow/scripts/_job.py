@@ -1,4 +1,4 @@
-"""What every script does around its one call: keep the log, and turn a mistake in the input into one message."""
+"""Logging and error messages of all scripts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from tmcnet.errors import InputError, TrainingError
 
 @contextmanager
 def logged(log: str) -> Iterator[None]:
-    """Send all that the job prints to its log and end it with a clear message when it fails.
+    """Write all output of the job to its log, and end a failed job with one clear message.
 
-    Snakemake shows the log of a failed job, so nothing is printed twice. A traceback is kept only for
-    what is not the user's to mend.
+    Snakemake shows the log of a failed job. Only errors of the program get a traceback; errors in the input, a failed
+    training and a full disk do not.
+
+    Args:
+        log: Path of the log file.
     """
     with Path(log).open("w") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
@@ -35,7 +38,7 @@ def logged(log: str) -> Iterator[None]:
             _stop(f"The disk is full ({error.filename}). Free some space and start again: finished steps are kept.")
         except Exception:
             traceback.print_exc()
-            _stop("This is a fault of the program, not of your input. Please report it with the lines above.")
+            _stop("This is an error in the program, not in your input. Please report it with the lines above.")
 
 
 def _stop(message: str) -> None:

@@ -1,4 +1,4 @@
-"""What is needed to tell later which code and which data a result came from."""
+"""Provenance: versions and hashes of the code and data behind the results."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _CODE = Path(__file__).parent
 
 
 def provenance(results: Path, records: Iterable[str]) -> dict[str, str]:
-    """Versions and hashes behind the results; `unknown` where there is no git repository.
+    """Collect versions and hashes behind the results; `unknown` if there is no git repository.
 
     Args:
         results: The results folder.
-        records: DVC's records of the raw data (`data.dvc`); none where they are not under DVC.
+        records: DVC's records of the raw data (`data.dvc`); none if they are not under DVC.
     """
     paths = [Path(record) for record in records]
     uncommitted = _output(_CODE, "git", "status", "--porcelain", "--untracked-files=no")
@@ -40,18 +40,19 @@ def provenance(results: Path, records: Iterable[str]) -> dict[str, str]:
 
 
 def data_version(records: list[Path]) -> dict[str, str]:
-    """What DVC says of the raw data.
+    """Read the version of the raw data from DVC.
 
     Args:
         records: DVC's records, files that end in `.dvc`.
 
     Returns:
-        `data_version`, DVC's hashes of the data or `not under DVC`. Under DVC also `data_record`, the records' paths,
-        and `data_dirty`: `true` where files have changed since `dvc add`, `unknown` where DVC cannot tell.
+        `data_version`: DVC's hashes of the data, or `not under DVC`. Under DVC also `data_record`, the paths of the
+        records, and `data_dirty`: `true` if files have changed since `dvc add`, `unknown` if DVC fails.
     """
     if not records:
         return {"data_version": "not under DVC"}
-    hashes = [str(out.get(out.get("hash", "md5"), "unknown")) for record in records for out in _outs(record)]
+    outs = [out for record in records for out in (yaml.safe_load(record.read_text()) or {}).get("outs", [])]
+    hashes = [str(out.get(out.get("hash", "md5"), "unknown")) for out in outs]
     changed = [_changed(record) for record in records]
     return {
         "data_record": " ".join(map(str, records)),
@@ -60,27 +61,21 @@ def data_version(records: list[Path]) -> dict[str, str]:
     }
 
 
-def _outs(record: Path) -> list[dict[str, object]]:
-    content = yaml.safe_load(record.read_text()) or {}
-    return list(content.get("outs", []))
-
-
 def _changed(record: Path) -> str:
-    """DVC hashes only the files whose time it does not know, so this is quick."""
-    told = _output(record.parent, sys.executable, "-m", "dvc", "status", "--json", record.name)
+    """Whether files have changed since `dvc add`. It is quick, because DVC hashes only files with a new time."""
+    status = _output(record.parent, sys.executable, "-m", "dvc", "status", "--json", record.name)
     try:
-        return str(bool(json.loads(told))).lower()
+        return str(bool(json.loads(status))).lower()
     except json.JSONDecodeError:
         return "unknown"
 
 
 def _output(folder: Path, *command: str) -> str:
-    """What a command prints when run in a folder; nothing where it fails."""
+    """Standard output of a command run in a folder; empty if it fails."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return answer.stdout
 
 
 def _sha256(path: Path) -> str:

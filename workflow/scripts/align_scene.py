@@ -1,4 +1,4 @@
-"""Put optical, SAR and label of one scene on one grid."""
+"""Register the modalities and the label of one scene on one grid."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Write one trained network as ONNX, with its card."""
+"""Export one trained network as ONNX, with a model card."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Fine-tune one network on one label fraction from one start."""
+"""Fine-tune one run of the sweep."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Take the band statistics of the training tiles."""
+"""Compute the band statistics of the training tiles."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Put the scores of all folds of one run together."""
+"""Pool the scores of all folds of one run."""
 
 from pathlib import Path
 

@@ -7,7 +7,7 @@ from _job import logged
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
 from tmcnet.train.pretrain import Pretraining, pretrain
 
-# Further processes import this file.
+# The guard is needed because the other processes of a pre-training import this file.
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
         work = Pretraining(

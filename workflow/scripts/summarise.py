@@ -1,4 +1,4 @@
-"""Gather the scores of all runs, with intervals and comparisons."""
+"""Collect the scores of all runs, with intervals and paired comparisons."""
 
 from pathlib import Path
 

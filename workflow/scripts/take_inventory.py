@@ -1,4 +1,4 @@
-"""Check every raster of the source and write down what is there."""
+"""Check every raster of the source and write the inventory."""
 
 from pathlib import Path
 

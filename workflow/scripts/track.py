@@ -1,4 +1,4 @@
-"""Record in MLflow what lies in the results folder."""
+"""Record the results folder in MLflow."""
 
 from pathlib import Path
 
@@ -10,5 +10,5 @@ from tmcnet.tracking import sync
 
 with logged(snakemake.log[0]):
     results = Path(snakemake.params.results)
-    told = provenance(results, snakemake.input.data_version)
-    sync(results, Config.model_validate(snakemake.params.config), told)
+    tags = provenance(results, snakemake.input.data_version)
+    sync(results, Config.model_validate(snakemake.params.config), tags)
