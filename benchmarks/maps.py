@@ -40,7 +40,7 @@ def run() -> None:
     if not weights.exists() or not scenes:
         print("There are no results of the demo; run `make report` first.")
         return
-    scene = SceneImages(scenes[0].name, scenes[0] / "optical.tif", scenes[0] / "sar.tif")
+    scene = SceneImages(scenes[0].name, {kind: scenes[0] / f"{kind}.tif" for kind in ("optical", "sar")})
     trained = Trained.read(weights)
     _seams(trained, scene)
     _speed(trained, scene)
@@ -48,7 +48,7 @@ def run() -> None:
 
 
 def _seams(trained: Trained, scene: SceneImages) -> None:
-    single = probabilities(trained.network, *(image[None] for image in _images(trained, scene)))[0].numpy()
+    single = probabilities(trained.network, _images(trained, scene))[0].numpy()
     print("| window | overlap | largest difference | 99.9th percentile | pixels of another class |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for window, overlap in ((256, 0), (256, 64), (256, 128), (512, 128), (512, 256), (608, 304), (736, 368)):
@@ -63,7 +63,7 @@ def _seams(trained: Trained, scene: SceneImages) -> None:
 
 
 def _speed(trained: Trained, scene: SceneImages) -> None:
-    grid = read_grid(scene.optical)
+    grid = scene.grid
     megapixels = grid.width * grid.height / 1e6
     config = MapsConfig(window=256, overlap=64, batch_size=BATCH)
 
@@ -89,13 +89,11 @@ def _speed(trained: Trained, scene: SceneImages) -> None:
 
 def _plain_loop(trained: Trained, scene: SceneImages, window: int, overlap: int) -> Iterator[Probabilities]:
     """What one writes first: read a tile, predict it, go on."""
-    grid = read_grid(scene.optical)
+    grid = scene.grid
     step = window - overlap
     for top, left in product(range(0, grid.height - overlap, step), range(0, grid.width - overlap, step)):
         box = (top, left, min(window, grid.height - top), min(window, grid.width - left))
-        optical = trained.normalisation.apply(read_float(scene.optical, box), "optical")
-        sar = trained.normalisation.apply(read_float(scene.sar, box), "sar")
-        yield probabilities(trained.network, torch.from_numpy(optical)[None], torch.from_numpy(sar)[None])[0].numpy()
+        yield probabilities(trained.network, _images(trained, scene, box))[0].numpy()
 
 
 def _memory(weights: Path, scene: SceneImages) -> None:
@@ -103,33 +101,36 @@ def _memory(weights: Path, scene: SceneImages) -> None:
     for side in (LARGE // 4, LARGE):
         with tempfile.TemporaryDirectory() as folder:
             large = _enlarge(scene, Path(folder), side)
-            job = (sys.executable, "-m", "benchmarks.maps", weights, large.optical, large.sar, folder)
+            job = (sys.executable, "-m", "benchmarks.maps", weights, *large.images.values(), folder)
             said = subprocess.run([str(part) for part in job], capture_output=True, text=True, check=True).stdout
         print(f"| {side} x {side} | {said}", flush=True)
 
 
 def _enlarge(scene: SceneImages, folder: Path, side: int) -> SceneImages:
     """The scene laid out again and again until it has `side` rows and columns."""
-    paths = []
-    for source in (scene.optical, scene.sar):
+    paths = {}
+    for kind, source in scene.images.items():
         image: NDArray[np.float32] = read_float(source)
         repeats = [1, *(-(-side // length) for length in image.shape[1:])]
         grid = read_grid(source)
         path = folder / source.name
         write_raster(path, np.tile(image, repeats)[:, :side, :side], Grid(grid.crs, grid.transform, side, side))
-        paths.append(path)
-    return SceneImages("large", paths[0], paths[1])
+        paths[kind] = path
+    return SceneImages("large", paths)
 
 
-def _images(trained: Trained, scene: SceneImages) -> tuple[torch.Tensor, torch.Tensor]:
-    optical = trained.normalisation.apply(read_float(scene.optical), "optical")
-    return torch.from_numpy(optical), torch.from_numpy(trained.normalisation.apply(read_float(scene.sar), "sar"))
+def _images(
+    trained: Trained, scene: SceneImages, box: tuple[int, int, int, int] | None = None
+) -> dict[str, torch.Tensor]:
+    """Normalised 1 x C x H x W images of a scene, or of a window of it."""
+    scaling = trained.normalisation
+    return {k: torch.from_numpy(scaling.apply(read_float(p, box), k))[None] for k, p in scene.images.items()}
 
 
 def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:
     """Map one scene in a process of its own, whose peak memory is that of the map alone."""
-    scene = SceneImages("large", Path(optical), Path(sar))
-    grid, began = read_grid(scene.optical), time.perf_counter()
+    scene = SceneImages("large", {"optical": Path(optical), "sar": Path(sar)})
+    grid, began = scene.grid, time.perf_counter()
     config = MapsConfig(window=512, overlap=128, batch_size=BATCH)
     out = Path(folder)
     classes = Trained.read(Path(weights)).classes

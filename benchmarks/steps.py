@@ -25,7 +25,8 @@ MODEL = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_ch
 BANDS, PATCHES = {"optical": 3, "sar": 3}, 4
 WAYS = ["published", "reference", "corrected", "corrected, bf16"]
 
-Batch = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]
+Pair = tuple[Tensor, Tensor]
+Batch = tuple[dict[str, Pair], Pair, int]
 
 
 def _device() -> torch.device:
@@ -35,20 +36,22 @@ def _device() -> torch.device:
 def _batch(tiles: int, side: int) -> Batch:
     random = torch.Generator().manual_seed(0)
     patch = side * 48 // 224
-    images = [
-        tuple(torch.randn(2, tiles, bands, side, side, generator=random).to(_device())) for bands in BANDS.values()
-    ]
+    views = {
+        name: tuple(torch.randn(2, tiles, bands, side, side, generator=random).to(_device()))
+        for name, bands in BANDS.items()
+    }
     corners = tuple(torch.randint(0, side - patch, (2, tiles, PATCHES, 2), generator=random).to(_device()))
-    return images[0], images[1], corners, patch
+    return views, corners, patch
 
 
 def _published(batch: Batch) -> Callable[[], None]:
     network = PublishedModel(BANDS, MODEL).to(_device())
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-5)
+    views, *places = batch
 
     def step() -> None:
         optimiser.zero_grad()
-        published_loss(network, *batch).backward()
+        published_loss(network, *views.values(), *places).backward()
         optimiser.step()
 
     return step
@@ -60,7 +63,7 @@ def _own(way: str, batch: Batch) -> Callable[[], None]:
     plan = OptimiserPlan(1000, 1e-3, 10, 1e-5, kind="adam" if way == "reference" else "adamw")
     optimiser, _ = build_optimiser(network, plan)
     random = np.random.default_rng(0)
-    groups = torch.arange(len(batch[0][0]), device=_device()).repeat_interleave(PATCHES)
+    groups = torch.arange(len(batch[1][0]), device=_device()).repeat_interleave(PATCHES)
     groups = None if way == "reference" else groups
 
     def step() -> None:
@@ -87,9 +90,9 @@ def _measure(way: str, tiles: int, side: int, repeats: int) -> tuple[float, floa
 
 def _stages(network: EmbeddingNetwork, batch: Batch) -> dict[str, tuple[nn.Module | Callable[..., object], tuple]]:
     """Each stage with inputs of its own, so that it is timed apart, forward and backward."""
-    optical, sar, corners, patch = batch
+    views, corners, patch = batch
     method = build_method(MethodConfig())
-    images = torch.cat(optical), torch.cat(sar)
+    images = tuple(torch.cat(pair) for pair in views.values())
     with torch.no_grad():
         high, low = network.backbone_optical(images[0])
         encoded = network.aspp(torch.cat([high, high]))
@@ -103,9 +106,17 @@ def _stages(network: EmbeddingNetwork, batch: Batch) -> dict[str, tuple[nn.Modul
         "decoder": (network.decoder, (encoded, torch.cat([low, low]))),
         "global head": (network.global_head, (encoded,)),
         "local head": (lambda x: network.local_head(x, places, patch, images[0].shape[-1]), (decoded,)),
-        "loss of whole views": (lambda *x: method.loss(x, None, random), found.whole),
-        "loss of patches": (lambda *x: method.loss(x, None, random), found.patches),
+        "loss of whole views": (lambda *x: method.loss(_named(x), None, random), _flat(found.whole)),
+        "loss of patches": (lambda *x: method.loss(_named(x), None, random), _flat(found.patches)),
     }
+
+
+def _named(embeddings: tuple[Tensor, ...]) -> dict[str, Pair]:
+    return dict(zip(BANDS, zip(embeddings[::2], embeddings[1::2], strict=True), strict=True))
+
+
+def _flat(embeddings: dict[str, Pair]) -> tuple[Tensor, ...]:
+    return tuple(view for pair in embeddings.values() for view in pair)
 
 
 def _breakdown(tiles: int, side: int, repeats: int) -> dict[str, float]:
@@ -124,7 +135,7 @@ def _breakdown(tiles: int, side: int, repeats: int) -> dict[str, float]:
 
         seconds[name] = best_of(both, repeats, _device().type)
     optimiser, _ = build_optimiser(network, OptimiserPlan(1000, 1e-3, 10, 1e-5))
-    network(*_batch(2, 64)).whole[0].sum().backward()
+    network(*_batch(2, 64)).whole["optical"][0].sum().backward()
     seconds["optimiser"] = best_of(optimiser.step, repeats, _device().type)
     return seconds
 

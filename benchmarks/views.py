@@ -26,7 +26,7 @@ def run() -> None:
         [(256, 224, 48), (128, 96, 24)], ["reference", "corrected"]
     ):
         tiles = [
-            Tile(f"t{i}", torch.rand(3, tile, tile) * 2 - 1, torch.rand(1, tile, tile) * 2 - 1, None)
+            Tile(f"t{i}", {name: torch.rand(n, tile, tile) * 2 - 1 for name, n in SENSORS.band_counts.items()}, None)
             for i in range(TILES)
         ]
         maker = ViewMaker(PretrainConfig(crop_size=view, patch_size=patch), SENSORS, variant, 1.5)

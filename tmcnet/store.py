@@ -36,7 +36,7 @@ class TileStore:
         return ClassTable.read(self.root / "classes.csv")
 
     def own_file(self, kind: str, tile: str) -> Path:
-        """The file of a tile that is not virtual; `kind` is `optical`, `sar`, `label` or a further modality."""
+        """The file of a tile that is not virtual; `kind` is `optical`, `sar`, `label` or another modality."""
         return self.root / kind / f"{tile}.tif"
 
     def path(self, kind: str, tile: str) -> Path:

@@ -84,7 +84,8 @@ def views_of(bands, hue, kind="reflectance", strength=1.0):
     )
     image = torch.rand(len(bands), 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     config = PretrainConfig(crop_size=48, patch_size=12, patches=2, hue=hue, photometric=strength)
-    return ViewMaker(config, sensors, "corrected", 1.5)([Tile("t", image, image[:1], None)], 0).optical
+    tile = Tile("t", {"optical": image, "sar": image[:1]}, None)
+    return ViewMaker(config, sensors, "corrected", 1.5)([tile], 0).views["optical"]
 
 
 @pytest.mark.parametrize(

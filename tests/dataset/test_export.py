@@ -46,7 +46,7 @@ def test_round_trip(ours, tmp_path, monkeypatch, links):
     assert (tmp_path / "out/trainR5_lbl.txt").read_text() == "s_r0_c8.tif\n"
 
 
-def test_further_modalities_get_folders_and_lists_of_their_names(ours, tmp_path):
+def test_other_modalities_get_folders_and_lists_of_their_names(ours, tmp_path):
     tiles, splits = ours
     (tiles / "dem").mkdir()
     for name in [name for names in PARTS.values() for name in names]:

@@ -11,8 +11,7 @@ from tmcnet.raster.io.rasters import write_raster
 from tmcnet.store import TileStore
 
 SCALING = Normalisation(
-    optical=(Band("red", 0, 100, 0, 1), Band("nir", 0, 200, 0, 1)),
-    sar=(Band("vv", -20, 0, 0, 1),),
+    {"optical": (Band("red", 0, 100, 0, 1), Band("nir", 0, 200, 0, 1)), "sar": (Band("vv", -20, 0, 0, 1),)},
     clip=1.5,
     n_tiles=2,
 )
@@ -38,10 +37,11 @@ def test_values_are_normalised_and_void_is_kept(store):
     assert len(data) == 2
     tile = data[0]
     assert tile.name == "b"
-    assert tile.optical.dtype == tile.sar.dtype == torch.float32
-    assert tile.optical[0, 0, 0] == 1 and tile.optical[1, 0, 0] == 0
-    assert tile.sar[0, 0, 0] == 0  # no data
-    assert tile.sar[0, 1, 1] == 1.5  # clipped
+    optical, sar = tile.images["optical"], tile.images["sar"]
+    assert optical.dtype == sar.dtype == torch.float32
+    assert optical[0, 0, 0] == 1 and optical[1, 0, 0] == 0
+    assert sar[0, 0, 0] == 0  # no data
+    assert sar[0, 1, 1] == 1.5  # clipped
     assert tile.label.dtype == torch.int64
     assert (tile.label[2] == 255).all() and (tile.label[3] == 1).all()
 

@@ -38,14 +38,14 @@ def test_agrees_with_the_obvious_formula_on_training_tiles_only(tmp_path):
     result = compute(tmp_path, low=5, high=90)
     assert result.n_tiles == 5
     for band, values in (
-        (result.optical[1], np.concatenate([a[0][1].ravel() for a in arrays[:5]])),
-        (result.sar[0], np.concatenate([a[1][0].ravel() for a in arrays[:5]])),
+        (result["optical"][1], np.concatenate([a[0][1].ravel() for a in arrays[:5]])),
+        (result["sar"][0], np.concatenate([a[1][0].ravel() for a in arrays[:5]])),
     ):
         low, high = np.nanpercentile(values.astype(np.float64), [5, 90])
         clipped = np.clip(values[np.isfinite(values)], low, high)
         expected = [low, high, clipped.mean(), clipped.std()]
         assert [band.low, band.high, band.mean, band.std] == pytest.approx(expected, rel=1e-5)
-    assert result.optical[0].band == "blue"
+    assert result["optical"][0].band == "blue"
 
 
 def test_file_is_fixed_and_reads_back(tmp_path):
@@ -69,13 +69,17 @@ def test_thinning_hardly_moves_the_statistics_and_sees_all_columns(tmp_path, mon
     thin = compute(tmp_path)
     assert thin.n_tiles == 15
     assert normalise._step(15 * 2048, 16) == 9  # the next number after 8 that shares no factor with 16
-    assert (thin.optical[0].low, thin.optical[0].high) == (full.optical[0].low, full.optical[0].high) == (0, 150)
-    assert thin.optical[0].mean == pytest.approx(75, abs=5)
+    assert (
+        (thin["optical"][0].low, thin["optical"][0].high)
+        == (full["optical"][0].low, full["optical"][0].high)
+        == (0, 150)
+    )
+    assert thin["optical"][0].mean == pytest.approx(75, abs=5)
 
 
 def test_scaling():
     bands = (Band("a", 0, 10, 5, 1), Band("b", -20, -10, -15, 1))
-    statistics = Normalisation(bands, bands[:1], 1.5, 3)
+    statistics = Normalisation({"optical": bands, "sar": bands[:1]}, 1.5, 3)
     image = np.array([[[0, 10, 5, 12.5, 99, np.nan]], [[-20, -10, -15, -30, -99, np.nan]]], np.float32)
     scaled = statistics.apply(image, "optical")
     assert scaled.dtype == np.float32

@@ -18,9 +18,9 @@ CLIP = 1.5
 def makes(variant, by_sensor):
     """Both views of both sensors of tiles that are the same to both."""
     images = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    tiles = [Tile(f"t{i}", image, image, None) for i, image in enumerate(images)]
+    tiles = [Tile(f"t{i}", {"optical": image, "sar": image}, None) for i, image in enumerate(images)]
     batch = ViewMaker(CONFIG, SENSORS, variant, CLIP, by_sensor)(tiles, 0)
-    return batch.optical, batch.sar
+    return batch.views["optical"], batch.views["sar"]
 
 
 @pytest.mark.parametrize("variant", ["reference", "corrected"])

@@ -42,14 +42,14 @@ def statistics(store, sensors):
     return Normalisation.read(out)
 
 
-def test_statistics_and_tiles_hold_the_further_modality(store):
+def test_statistics_and_tiles_hold_all_modalities(store):
     scaling = statistics(store, THREE)
-    assert list(scaling.modalities) == ["optical", "sar", "dem"]
-    (band,) = scaling.further["dem"]
+    assert list(scaling) == ["optical", "sar", "dem"]
+    (band,) = scaling["dem"]
     assert (band.band, band.high) == ("elevation", 500)
     tile = TileDataset(store, ["a"], scaling, with_labels=False, cache_gib=0)[0]
-    assert [len(image) for image in tile.images] == [2, 1, 1]
-    (heights,) = tile.further
+    assert {name: len(image) for name, image in tile.images.items()} == {"optical": 2, "sar": 1, "dem": 1}
+    heights = tile.images["dem"]
     assert (heights[:, :5, :5] == 0).all() and float(heights.max()) == pytest.approx(1)
     assert tile.nbytes == 4 * 4 * 48 * 48
     (store.root / "dem" / "b.tif").unlink()
@@ -57,7 +57,7 @@ def test_statistics_and_tiles_hold_the_further_modality(store):
         TileDataset(store, ["a", "b"], scaling, with_labels=False, cache_gib=0)
 
 
-def test_statistics_of_two_modalities_are_told_as_before(store):
+def test_statistics_of_two_modalities_have_their_keys_only(store):
     two = statistics(store, SensorsConfig(optical=OPTICAL, sar=SAR))
     assert list(two.to_dict()) == ["optical", "sar", "clip", "n_tiles"]
 
@@ -68,19 +68,20 @@ def test_views_of_all_modalities_show_the_same_places(variant):
     flat = SensorConfig(bands=["b"], kind="elevation")
     sensors = SensorsConfig(optical=flat, sar=flat, dem=flat, dsm=flat)
     image = torch.rand(1, 64, 64)
-    batch = ViewMaker(CONFIG, sensors, variant, 1.5)([Tile("t", image, image, None, (image, image))], 0)
-    assert len(batch.further) == 2
-    for pair in (batch.sar, *batch.further):
-        for view, optical in zip(pair, batch.optical, strict=True):
+    batch = ViewMaker(CONFIG, sensors, variant, 1.5)([Tile("t", dict.fromkeys(sensors, image), None)], 0)
+    assert list(batch.views) == ["optical", "sar", "dem", "dsm"]
+    for pair in batch.views.values():
+        for view, optical in zip(pair, batch.views["optical"], strict=True):
             apart = view - optical
             torch.testing.assert_close(apart, apart.mean().expand(apart.shape), atol=1e-5, rtol=0)
 
 
-def test_a_further_modality_leaves_the_views_of_the_others_as_they_are():
+def test_another_modality_leaves_the_views_of_the_others_as_they_are():
     """Geometry and published changes are drawn before; by sensor, optical and SAR draw first."""
     optical, sar, dem = torch.rand(2, 64, 64), torch.rand(1, 64, 64), torch.rand(1, 64, 64)
     two = SensorsConfig(optical=OPTICAL, sar=SAR)
-    with_dem = ViewMaker(CONFIG, THREE, "corrected", 1.5)([Tile("t", optical, sar, None, (dem,))], 3)
-    without = ViewMaker(CONFIG, two, "corrected", 1.5)([Tile("t", optical, sar, None)], 3)
-    for pair, other in ((with_dem.optical, without.optical), (with_dem.sar, without.sar)):
-        assert all(torch.equal(x, y) for x, y in zip(pair, other, strict=True))
+    images = {"optical": optical, "sar": sar}
+    with_dem = ViewMaker(CONFIG, THREE, "corrected", 1.5)([Tile("t", {**images, "dem": dem}, None)], 3)
+    without = ViewMaker(CONFIG, two, "corrected", 1.5)([Tile("t", images, None)], 3)
+    for name, pair in without.views.items():
+        assert all(torch.equal(x, y) for x, y in zip(pair, with_dem.views[name], strict=True))

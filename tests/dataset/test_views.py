@@ -137,34 +137,42 @@ def tiles(count=3, height=64, width=64):
     return [
         Tile(
             f"t{i}",
-            torch.randn(3, height, width, generator=generator).clamp(-1.5, 1.5),
-            torch.randn(1, height, width, generator=generator).clamp(-1.5, 1.5),
+            {
+                name: torch.randn(bands, height, width, generator=generator).clamp(-1.5, 1.5)
+                for name, bands in (("optical", 3), ("sar", 1))
+            },
             None,
         )
         for i in range(count)
     ]
 
 
+def pairs_of(batch, other):
+    """Views of each modality and corners of both batches."""
+    return [(pair, other.views[name]) for name, pair in batch.views.items()] + [(batch.corners, other.corners)]
+
+
 @pytest.mark.parametrize("variant", ["reference", "corrected"])
 def test_a_batch_depends_on_seed_and_step_alone(variant):
     make = ViewMaker(CONFIG, SENSORS, variant, 1.5)
     batch, again, later = make(tiles(), 4), make(tiles(), 4), make(tiles(), 5)
-    for pair, other in ((batch.optical, again.optical), (batch.sar, again.sar), (batch.corners, again.corners)):
+    assert list(batch.views) == ["optical", "sar"]
+    for pair, other in pairs_of(batch, again):
         assert all(torch.equal(x, y) for x, y in zip(pair, other, strict=True))
-    assert not torch.equal(batch.optical[0], later.optical[0])
-    assert batch.optical[0].shape == (3, 3, 48, 48) and batch.sar[1].shape == (3, 1, 48, 48)
+    assert not torch.equal(batch.views["optical"][0], later.views["optical"][0])
+    assert batch.views["optical"][0].shape == (3, 3, 48, 48) and batch.views["sar"][1].shape == (3, 1, 48, 48)
     assert batch.corners[0].shape == (3, 3, 2) and batch.corners[0].dtype == torch.int64
-    assert all(torch.isfinite(x).all() for x in (*batch.optical, *batch.sar))
+    assert all(torch.isfinite(x).all() for pair in batch.views.values() for x in pair)
 
 
 def test_tiles_are_left_as_they_were_and_may_differ_in_size():
     some = [*tiles(2), *tiles(1, 50, 72)]
-    before = [(t.optical.clone(), t.sar.clone()) for t in some]
+    before = [{name: image.clone() for name, image in t.images.items()} for t in some]
     for variant in ("reference", "corrected"):
         for step in range(10):
             ViewMaker(CONFIG, SENSORS, variant, 1.5)(some, step)
-    for tile, (optical, sar) in zip(some, before, strict=True):
-        assert torch.equal(tile.optical, optical) and torch.equal(tile.sar, sar)
+    for tile, images in zip(some, before, strict=True):
+        assert all(torch.equal(tile.images[name], image) for name, image in images.items())
 
 
 def test_both_sensors_share_the_geometry():
@@ -173,8 +181,8 @@ def test_both_sensors_share_the_geometry():
         optical=SensorConfig(bands=["a"], kind="elevation"), sar=SensorConfig(bands=["b"], kind="elevation")
     )
     image = torch.rand(1, 64, 64)
-    batch = ViewMaker(CONFIG, sensors, "corrected", 1.5)([Tile("t", image, image, None)], 0)
-    for optical, sar in zip(batch.optical, batch.sar, strict=True):
+    batch = ViewMaker(CONFIG, sensors, "corrected", 1.5)([Tile("t", {"optical": image, "sar": image}, None)], 0)
+    for optical, sar in zip(batch.views["optical"], batch.views["sar"], strict=True):
         apart = optical - sar
         torch.testing.assert_close(apart, apart.mean().expand(apart.shape), atol=1e-5, rtol=0)
 
@@ -182,7 +190,8 @@ def test_both_sensors_share_the_geometry():
 def test_published_view_one_is_the_crop_alone():
     images = tiles(1)
     batch = ViewMaker(CONFIG, SENSORS, "reference", 1.5)(images, 0)
-    assert batch.optical[0].min() >= images[0].optical.min() and batch.optical[0].max() <= images[0].optical.max()
+    first, image = batch.views["optical"][0], images[0].images["optical"]
+    assert first.min() >= image.min() and first.max() <= image.max()
 
 
 @pytest.mark.parametrize("kind", ["reflectance", "backscatter", "elevation"])
@@ -248,7 +257,7 @@ def test_a_share_of_a_batch_has_the_same_views_as_all_of_it():
     """What a tile is shown as depends on its place in the batch, not on the tiles that are made beside it."""
     make, some = ViewMaker(CONFIG, SENSORS, "corrected", 1.5), tiles(4)
     whole, share = make(some, 3), make(some[1::2], 3, [1, 3])
-    for pair, other in ((whole.optical, share.optical), (whole.sar, share.sar), (whole.corners, share.corners)):
+    for pair, other in pairs_of(whole, share):
         assert all(torch.equal(x[1::2], y) for x, y in zip(pair, other, strict=True))
 
 

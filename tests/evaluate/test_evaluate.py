@@ -51,12 +51,12 @@ def test_scores_are_those_of_all_test_pixels(world, tmp_path):
     names = (world / "splits" / "test_RGB.txt").read_text().split()
     truths, guesses = [], []
     for name in names:
-        images = []
+        images = {}
         for kind in ("optical", "sar"):
             values = read_float(world / "tiles" / kind / f"{name}.tif")
-            images.append(torch.from_numpy(trained.normalisation.apply(values, kind))[None])
+            images[kind] = torch.from_numpy(trained.normalisation.apply(values, kind))[None]
         with torch.no_grad():
-            guesses.append(trained.network(*images)[0].argmax(0).numpy())
+            guesses.append(trained.network(images)[0].argmax(0).numpy())
         truths.append(read_labels(world / "tiles" / "label" / f"{name}.tif"))
     truth, guess = np.stack(truths), np.stack(guesses)
     known = truth != 255

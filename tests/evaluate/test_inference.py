@@ -36,8 +36,8 @@ class Blur(nn.Module):
         torch.manual_seed(1)
         self.layer = nn.Conv2d(4, 3, 7, padding=3)
 
-    def forward(self, optical, sar):
-        return self.layer(torch.cat([optical, sar], 1))
+    def forward(self, images):
+        return self.layer(torch.cat([images["optical"], images["sar"]], 1))
 
 
 def write_scene(root, height, width, crs="EPSG:32633"):
@@ -49,7 +49,7 @@ def write_scene(root, height, width, crs="EPSG:32633"):
     sar[:, :5, :20] = np.nan
     write_raster(root / "optical.tif", optical, grid, nodata=0)
     write_raster(root / "sar.tif", sar, grid, nodata=np.nan)
-    return SceneImages("here", root / "optical.tif", root / "sar.tif")
+    return SceneImages("here", {kind: root / f"{kind}.tif" for kind in ("optical", "sar")})
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +63,15 @@ def trained_with(network, scaling):
 
 
 def whole_scene(trained, scene):
-    images = [
-        torch.from_numpy(trained.normalisation.apply(read_float(path), kind))[None]
-        for path, kind in ((scene.optical, "optical"), (scene.sar, "sar"))
-    ]
-    return probabilities(trained.network, *images)[0].numpy()
+    images = {
+        kind: torch.from_numpy(trained.normalisation.apply(read_float(path), kind))[None]
+        for kind, path in scene.images.items()
+    }
+    return probabilities(trained.network, images)[0].numpy()
 
 
 def test_windows_leave_no_seam(tmp_path, scaling):
-    """A network that reaches no further than the unused part of an overlap gives what it gives in one piece."""
+    """A network that reaches no farther than the unused part of an overlap gives what it gives in one piece."""
     scene, trained = write_scene(tmp_path, 90, 110), trained_with(Blur(), scaling)
     single = whole_scene(trained, scene)
     strips = list(predict_scene(trained, scene, MapsConfig(window=48, overlap=16, batch_size=3)))
@@ -123,7 +123,7 @@ def test_maps_keep_grid_classes_and_no_data(tmp_path, scaling):
     folder = draw(tmp_path, scaling, scene)
     with rasterio.open(folder / f"{RUN.name}.tif") as file:
         ids = file.read(1)
-        grid = read_grid(scene.optical)
+        grid = read_grid(scene.images["optical"])
         assert (file.crs.to_string(), file.transform, file.shape) == (grid.crs, grid.transform, (300, 530))
         assert (file.dtypes, file.nodata, file.colorinterp) == (("uint8",), 255, (ColorInterp.palette,))
         assert file.colormap(1)[2] == (0, 0x44, 0, 255)
@@ -194,10 +194,11 @@ def test_a_network_of_other_bands_or_classes_is_named(tmp_path, network, told):
         optical=SensorConfig(bands=[f"b{i}" for i in range(optical)], kind="reflectance"),
         sar=SensorConfig(bands=[f"b{i}" for i in range(sar)], kind="backscatter"),
     )
-    bands = [tuple(Band(f"b{i}", 0.0, 1.0, 0.5, 0.2) for i in range(count)) for count in (optical, sar)]
-    built = build_network("mssnet", "corrected", {"optical": optical, "sar": sar}, len(classes), model)
+    counts = {"optical": optical, "sar": sar}
+    bands = {n: tuple(Band(f"b{i}", 0.0, 1.0, 0.5, 0.2) for i in range(count)) for n, count in counts.items()}
+    built = build_network("mssnet", "corrected", counts, len(classes), model)
     weights = tmp_path / "elsewhere.safetensors"
-    Trained(built, RUN, model, sensors, classes, Normalisation(*bands, 1.5, 1), {}).write(weights, {})
+    Trained(built, RUN, model, sensors, classes, Normalisation(bands, 1.5, 1), {}).write(weights, {})
     scene = write_scene(tmp_path, 64, 64)
     maps = tmp_path / "maps"
     with pytest.raises(InputError, match=rf"elsewhere\.safetensors: (was )?{told}"):
@@ -211,7 +212,8 @@ def test_ready_made_tiles_without_a_georeference(tmp_path, scaling):
         profile = {"driver": "PNG", "count": bands, "height": 64, "width": 64, "dtype": "uint8"}
         with rasterio.open(tmp_path / f"{name}.png", "w", **profile) as file:
             file.write(random.integers(1, 255, (bands, 64, 64)).astype(np.uint8))
-    folder = draw(tmp_path, scaling, SceneImages("0001", tmp_path / "optical.png", tmp_path / "sar.png"))
+    images = {name: tmp_path / f"{name}.png" for name in ("optical", "sar")}
+    folder = draw(tmp_path, scaling, SceneImages("0001", images))
     with rasterio.open(folder / f"{RUN.name}.tif") as file:
         assert file.crs is None
         assert file.read(1).max() < 3
@@ -221,7 +223,7 @@ def test_images_of_different_sizes_are_named(tmp_path, scaling):
     scene = write_scene(tmp_path, 60, 60)
     other = write_scene(tmp_path / "other", 50, 60)
     with pytest.raises(InputError, match=r"scene here: its images differ in size \(60 x 60 and 50 x 60\)"):
-        draw(tmp_path, scaling, SceneImages("here", scene.optical, other.sar))
+        draw(tmp_path, scaling, SceneImages("here", {**scene.images, "sar": other.images["sar"]}))
 
 
 @pytest.mark.parametrize(("network", "empty"), [("optical_only", (9, 9)), ("sar_only", (5, 20)), ("mssnet", (5, 9))])

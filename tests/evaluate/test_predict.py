@@ -16,14 +16,14 @@ class Local(nn.Module):
         self.layer = nn.Conv2d(2, 3, (2, 1), padding=(1, 0))
         self.dropout = nn.Dropout(0.9)
 
-    def forward(self, optical, sar):
-        return self.dropout(self.layer(torch.cat([optical, sar], 1))[..., :-1, :])
+    def forward(self, images):
+        return self.dropout(self.layer(torch.cat([images["optical"], images["sar"]], 1))[..., :-1, :])
 
 
 def tile(name, height, width):
     generator = torch.Generator().manual_seed(int(name))
     optical, sar = torch.randn(2, 1, height, width, generator=generator)
-    return Tile(name, optical, sar, None)
+    return Tile(name, {"optical": optical, "sar": sar}, None)
 
 
 def test_tiles_of_different_sizes_come_back_in_order():
@@ -36,7 +36,7 @@ def test_tiles_of_different_sizes_come_back_in_order():
     network.eval()
     for t, p in found:
         with torch.no_grad():
-            expected = network(t.optical[None], t.sar[None]).softmax(1)[0]
+            expected = network({name: image[None] for name, image in t.images.items()}).softmax(1)[0]
         assert torch.allclose(torch.from_numpy(p), expected, atol=1e-6)
 
 
@@ -57,13 +57,14 @@ def test_every_copy_is_seen_once_and_turned_back(test_time, count):
     """Pixels numbered one by one: a network that hands its input on must get every copy, and put each pixel back."""
 
     class Recorder(Local):
-        def forward(self, optical, sar):
+        def forward(self, images):
+            optical = images["optical"]
             seen.append(optical)
             return torch.cat([optical, -optical], 1)
 
     seen = []
     optical = torch.linspace(-1, 1, 24).reshape(1, 1, 4, 6)
-    found = probabilities(Recorder(), optical, optical, test_time)
+    found = probabilities(Recorder(), {"optical": optical, "sar": optical}, test_time)
     expected = {(tuple(x.shape), tuple(x.flatten().tolist())) for x in copies(optical, test_time)}
     assert {(tuple(x.shape), tuple(x.flatten().tolist())) for x in seen} == expected
     assert len(seen) == len(expected) == count
@@ -75,12 +76,13 @@ def test_the_mean_over_copies_turns_with_the_image(test_time):
     """Averaged over a whole group of copies, prediction and mirroring change places."""
     torch.manual_seed(0)
     network = Local().eval()
-    optical, sar = torch.randn(2, 1, 1, 4, 6)
-    whole = probabilities(network, optical, sar, test_time)
-    half_turn = probabilities(network, optical.flip(2, 3), sar.flip(2, 3), test_time)
+    images = dict(zip(("optical", "sar"), torch.randn(2, 1, 1, 4, 6), strict=True))
+    whole = probabilities(network, images, test_time)
+    turned = {name: image.flip(2, 3) for name, image in images.items()}
+    half_turn = probabilities(network, turned, test_time)
     assert torch.allclose(half_turn.flip(2, 3), whole, atol=1e-6)
     assert torch.allclose(whole.sum(1), torch.ones(1, 4, 6))
-    assert not torch.allclose(whole, probabilities(network, optical, sar), atol=1e-3)
+    assert not torch.allclose(whole, probabilities(network, images), atol=1e-3)
 
 
 def test_a_network_of_buffers_alone_is_found_on_its_device():
@@ -89,10 +91,11 @@ def test_a_network_of_buffers_alone_is_found_on_its_device():
             super().__init__()
             self.register_buffer("scale", torch.tensor(2.0))
 
-        def forward(self, optical, sar):
-            return torch.cat([optical, self.scale * sar], 1)
+        def forward(self, images):
+            return torch.cat([images["optical"], self.scale * images["sar"]], 1)
 
-    assert probabilities(Fixed(), torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2)).shape == (1, 2, 2, 2)
+    images = dict.fromkeys(("optical", "sar"), torch.ones(1, 1, 2, 2))
+    assert probabilities(Fixed(), images).shape == (1, 2, 2, 2)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

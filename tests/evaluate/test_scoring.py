@@ -20,8 +20,9 @@ class OneSensor(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, optical, sar):
-        seen = optical.mean(1) if optical.any() else -sar.mean(1)
+    def forward(self, images):
+        optical = images["optical"]
+        seen = optical.mean(1) if optical.any() else -images["sar"].mean(1)
         return self.scale * torch.stack([-seen, seen], 1)
 
 
@@ -56,7 +57,7 @@ def test_a_withheld_sensor_is_all_zeros_and_the_other_is_untouched(tiles):
     assert found.withheld["optical"].sum() == found.tiles.sum()
 
 
-def test_each_tile_is_read_once_and_further_passes_change_no_score(tiles):
+def test_each_tile_is_read_once_and_more_passes_change_no_score(tiles):
     tiles.reads = 0
     both, alone = count(tiles, ("optical", "sar")), count(tiles, ())
     assert tiles.reads == 2 * len(tiles)
@@ -68,6 +69,6 @@ def test_each_tile_is_read_once_and_further_passes_change_no_score(tiles):
 def test_boundaries_are_added_up_over_the_tiles(tiles):
     expected = 0
     for tile in (tiles[i] for i in range(len(tiles))):
-        guess = (tile.optical.mean(0) > 0).long().numpy()
+        guess = (tile.images["optical"].mean(0) > 0).long().numpy()
         expected = expected + boundary_counts(tile.label.numpy(), guess, 2, 2)
     assert np.array_equal(count(tiles, ()).boundary.sum(axis=0), expected)

@@ -72,10 +72,10 @@ def test_networks_say_what_they_say_on_the_cpu(network, variant):
     _, model, _, _ = configs()
     torch.manual_seed(0)
     net = build_network(network, variant, BANDS, 4, model).double().eval()
-    images = torch.randn(2, 3, 45, 70, dtype=torch.float64), torch.randn(2, 1, 45, 70, dtype=torch.float64)
+    images = {name: torch.randn(2, bands, 45, 70, dtype=torch.float64) for name, bands in BANDS.items()}
     with torch.no_grad():
-        expected = net(*images)
-        found = net.to(GPU)(*(image.to(GPU) for image in images))
+        expected = net(images)
+        found = net.to(GPU)({name: image.to(GPU) for name, image in images.items()})
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-8)
 
 

@@ -55,7 +55,7 @@ def embeddings(n, modalities, seed=0):
     return [torch.randn(n, 5, generator=draw, dtype=torch.float64).requires_grad_() for _ in range(2 * modalities)]
 
 
-def fast(inputs, form, **others):
+def fast(inputs, form, **more):
     loss = TupleNTXent(
         0.5,
         form["weight"],
@@ -63,8 +63,8 @@ def fast(inputs, form, **others):
         perturbed_negatives=form["negatives"],
         wrong_partners=form["partners"],
     )
-    optical1, optical2, sar1, sar2, *more = inputs
-    return loss(optical1, optical2, sar1, sar2, further=list(zip(more[::2], more[1::2], strict=True)), **others)
+    optical1, optical2, sar1, sar2, *others = inputs
+    return loss(optical1, optical2, sar1, sar2, others=list(zip(others[::2], others[1::2], strict=True)), **more)
 
 
 OWN, SHIFTED, ALL = (
@@ -93,7 +93,7 @@ def test_places_of_one_group_are_no_negatives():
 
 
 @torch.no_grad()
-def test_further_modalities_are_alike_and_the_optical_one_is_not():
+def test_other_modalities_are_alike_and_the_optical_one_is_not():
     """Whatever their weight, they may change places among themselves."""
     optical, *others = (embeddings(5, 1, seed) for seed in range(4))
     form = {"negatives": "own", "partners": "both", "weight": 0.3}

@@ -21,7 +21,8 @@ def test_without_channels_nothing_is_built_and_nothing_added():
     assert not any(name.startswith("detail.") for name in without.state_dict())
     names = set(with_branch.state_dict()) - set(without.state_dict())
     assert names and all(name.startswith("detail.") for name in names)
-    assert without(torch.randn(2, 4, 32, 32), torch.randn(2, 2, 32, 32)).shape == (2, 5, 32, 32)
+    images = {name: torch.randn(2, bands, 32, 32) for name, bands in BANDS.items()}
+    assert without(images).shape == (2, 5, 32, 32)
 
 
 def test_the_published_network_has_no_such_branch():

@@ -32,10 +32,10 @@ def count(module):
 def test_any_size_and_band_count_and_nothing_unused(network, variant):
     torch.manual_seed(0)
     module = build_network(network, variant, BANDS, 5, SMALL)
-    optical, sar = torch.randn(2, 4, 45, 70), torch.randn(2, 2, 45, 70)
+    images = {"optical": torch.randn(2, 4, 45, 70), "sar": torch.randn(2, 2, 45, 70)}
     for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
         nn.init.ones_(norm.weight)  # the bottleneck starts at zero, which would hide what lies before it
-    logits = module(optical, sar)
+    logits = module(images)
     assert logits.shape == (2, 5, 45, 70)
     logits.pow(2).sum().backward()
     assert [name for name, p in module.named_parameters() if p.grad is None] == []
@@ -43,15 +43,14 @@ def test_any_size_and_band_count_and_nothing_unused(network, variant):
 
 def test_reads_both_sensors():
     torch.manual_seed(0)
-    optical, sar = torch.randn(1, 3, 32, 32), torch.randn(1, 1, 32, 32)
+    images = {"optical": torch.randn(1, 3, 32, 32), "sar": torch.randn(1, 1, 32, 32)}
     reads = {}
     for network, variant in NETWORKS:
         module = build_network(network, variant, RGB_AND_VV, 2, SMALL).eval()
         with torch.no_grad():
-            logits = module(optical, sar)
-            reads[network] = (
-                bool((module(optical + 1, sar) != logits).any()),
-                bool((module(optical, sar + 1) != logits).any()),
+            logits = module(images)
+            reads[network] = tuple(
+                bool((module({**images, name: image + 1}) != logits).any()) for name, image in images.items()
             )
     assert reads.pop("optical_only") == (True, False)
     assert reads.pop("sar_only") == (False, True)
@@ -65,12 +64,12 @@ def test_far_pixels_matter_in_the_published_network_only(network, variant):
     module = build_network(network, variant, RGB_AND_VV, 2, SMALL.model_copy(update={"dilations": (1, 1, 1)})).eval()
     for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
         nn.init.ones_(norm.weight)
-    optical, sar = torch.randn(1, 3, 16, 700), torch.randn(1, 1, 16, 700)
+    images = {"optical": torch.randn(1, 3, 16, 700), "sar": torch.randn(1, 1, 16, 700)}
     with torch.no_grad():
-        before = module(optical, sar)
-        optical[..., 600:], sar[..., 600:] = 3, -3
-        after = module(optical, sar)
-        shifted = module(optical[..., 48:], sar[..., 48:])
+        before = module(images)
+        images["optical"][..., 600:], images["sar"][..., 600:] = 3, -3
+        after = module(images)
+        shifted = module({name: image[..., 48:] for name, image in images.items()})
     same = torch.allclose(before[..., :300], after[..., :300], atol=1e-5)
     inside = torch.allclose(after[..., 380:], shifted[..., 332:], atol=1e-5)
     assert (same, inside) == ((False, False) if variant == "reference" else (True, True))

@@ -114,20 +114,20 @@ def trained(network, name):
     bands = tuple(Band(b, 0, 1, 0, 1) for b in "ab")
     classes = ClassTable.of([("x", "#000000"), ("y", "#ffffff"), ("z", "#ff0000")])
     run = Run.parse(f"{name}-baseline__random__R5__s1")
-    return Trained(network, run, model, sensors, classes, Normalisation(bands, bands, 1.5, 1), {})
+    return Trained(network, run, model, sensors, classes, Normalisation({"optical": bands, "sar": bands}, 1.5, 1), {})
 
 
 def images(seed=0):
-    return torch.randn(2, 2, 13, 10, generator=torch.Generator().manual_seed(seed)), torch.randn(2, 2, 13, 10)
+    draw = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(2, bands, 13, 10, generator=draw) for name, bands in BANDS.items()}
 
 
 def test_trees_of_any_size_come_back_from_a_file(tmp_path):
     network = boosting(_trees(*fitted(3)[:2], 3, 0, 12), 3)
     trained(network, "pixel_boosting").write(tmp_path / "w.safetensors", {})
     again = Trained.read(tmp_path / "w.safetensors").network
-    optical, sar = images()
-    assert again(optical, sar).shape == (2, 3, 13, 10)
-    assert torch.equal(again(optical, sar), network(optical, sar))
+    assert again(images()).shape == (2, 3, 13, 10)
+    assert torch.equal(again(images()), network(images()))
 
 
 def test_logistic_regression_comes_back_from_a_file(tmp_path):
@@ -141,7 +141,7 @@ def test_logistic_regression_comes_back_from_a_file(tmp_path):
     np.testing.assert_allclose(found, model.predict_proba((values - 0.5) / 2), atol=1e-5)
     trained(network, "pixel_logistic").write(tmp_path / "w.safetensors", {})
     again = Trained.read(tmp_path / "w.safetensors").network
-    assert torch.equal(again(*(pair := images())), network(*pair))
+    assert torch.equal(again(images()), network(images()))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,15 @@ BANDS = {"optical": 4, "sar": 2}
 
 def batch(n=3, size=64, patches=2):
     generator = torch.Generator().manual_seed(0)
-    optical, sar = ([torch.randn(n, c, size, size, generator=generator) for _ in range(2)] for c in (4, 2))
+    views = {
+        name: tuple(torch.randn(n, c, size, size, generator=generator) for _ in range(2)) for name, c in BANDS.items()
+    }
     corners = [torch.randint(0, size - 16, (n, patches, 2), generator=generator) for _ in range(2)]
-    return tuple(optical), tuple(sar), tuple(corners), 16
+    return views, tuple(corners), 16
+
+
+def flat(embeddings):
+    return [view for pair in embeddings.values() for view in pair]
 
 
 def count(module):
@@ -41,9 +47,9 @@ def test_published_parameter_counts():
 def test_embeddings_and_gradients_reach_everything(variant):
     network = TMCNet(BANDS, TINY, MethodConfig(variant=variant))
     found = network(*batch())
-    assert [x.shape for x in found.whole] == [(3, 8)] * 4
-    assert [x.shape for x in found.patches] == [(6, 8)] * 4
-    sum(x.square().sum() for x in (*found.whole, *found.patches)).backward()
+    assert [x.shape for x in flat(found.whole)] == [(3, 8)] * 4
+    assert [x.shape for x in flat(found.patches)] == [(6, 8)] * 4
+    sum(x.square().sum() for x in (*flat(found.whole), *flat(found.patches))).backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None]
     assert idle == []
 
@@ -56,7 +62,7 @@ def test_a_dropped_term_is_neither_built_nor_computed(weight, absent):
     assert (found.whole is None) == (weight == 0)
     assert (found.patches is None) == (weight == 1)
     used = found.whole or found.patches
-    sum(x.square().sum() for x in used).backward()
+    sum(x.square().sum() for x in flat(used)).backward()
     assert all(p.grad is not None for p in network.parameters())
 
 
@@ -65,8 +71,8 @@ def test_dropout_spares_the_statistics_in_corrected_only():
     for variant, steady in (("corrected", True), ("reference", False)):
         network = TMCNet(BANDS, TINY, MethodConfig(variant=variant))
         first, second = network(*batch()), network(*batch())
-        assert torch.allclose(first.whole[0], second.whole[0]) == steady
-        assert not torch.allclose(first.patches[0], second.patches[0])
+        assert torch.allclose(first.whole["sar"][0], second.whole["sar"][0]) == steady
+        assert not torch.allclose(first.patches["sar"][0], second.patches["sar"][0])
 
 
 @pytest.mark.parametrize("variant", ["corrected", "reference"])
@@ -77,8 +83,8 @@ def test_where_dropout_acts_is_a_key(variant, early):
     shares = [m.p for m in network.modules() if isinstance(m, nn.Dropout) and m.p > 0]
     assert shares == [0.5]
     first, second = network(*batch()), network(*batch())
-    assert torch.allclose(first.whole[0], second.whole[0]) != early
-    assert not torch.allclose(first.patches[0], second.patches[0])
+    assert torch.allclose(first.whole["sar"][0], second.whole["sar"][0]) != early
+    assert not torch.allclose(first.patches["sar"][0], second.patches["sar"][0])
 
 
 @pytest.mark.parametrize(("modality", "bands"), [("optical", 4), ("sar", 2)])
@@ -91,9 +97,12 @@ def test_one_sensor_is_embedded_as_it_is_beside_the_other(modality, bands):
     assert alone.encoder(modality).stem[0].in_channels == bands
     alone.load_state_dict({n: t for n, t in both.state_dict().items() if n in shapes})
     alone.eval(), both.eval()
-    one, all_four = alone(*batch()), both(*batch())
-    mine = slice(0, 2) if modality == "optical" else slice(2, 4)
-    for got, expected in ((one.whole, all_four.whole[mine]), (one.patches, all_four.patches[mine])):
+    one, two = alone(*batch()), both(*batch())
+    assert list(one.whole) == list(one.patches) == [modality]
+    for got, expected in (
+        (one.whole[modality], two.whole[modality]),
+        (one.patches[modality], two.patches[modality]),
+    ):
         assert [x.shape for x in got] == [x.shape for x in expected]
         assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(got, expected, strict=True))
 

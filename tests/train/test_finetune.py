@@ -140,7 +140,7 @@ def test_a_better_look_renews_patience(world, tmp_path, scripted):
     assert (summary["steps"], summary["stopped_early"], summary["best_step"]) == (9, False, 6)
 
 
-def test_a_run_killed_after_it_stopped_goes_no_further(world, tmp_path, scripted, monkeypatch):
+def test_a_run_killed_after_it_stopped_takes_no_more_steps(world, tmp_path, scripted, monkeypatch):
     options = {"steps": 20, "validate_every": 3, "patience": 2}
     scripted(0.2, 0.1, 0.1)
     train(world, tmp_path / "whole", **options)

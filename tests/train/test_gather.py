@@ -26,19 +26,20 @@ def network():
 
 def views():
     random = torch.Generator().manual_seed(1)
-    optical, sar = (
-        tuple(torch.randn(2, TILES, bands, 32, 32, generator=random, dtype=torch.float64)) for bands in (3, 1)
-    )
+    images = {
+        name: tuple(torch.randn(2, TILES, bands, 32, 32, generator=random, dtype=torch.float64))
+        for name, bands in (("optical", 3), ("sar", 1))
+    }
     corners = tuple(torch.randint(0, 24, (2, TILES, PATCHES, 2), generator=random))
-    return optical, sar, corners
+    return images, corners
 
 
 def loss(embeddings, gathers):
     """Both levels, with the loss that keeps apart and the one that mixes the places of a tile."""
     whole, patches = (gather_rows(x) if gathers else x for x in (embeddings.whole, embeddings.patches))
-    groups = torch.arange(len(patches[0])) // PATCHES
-    total = TupleNTXent(variant="corrected")(*patches, groups=groups) + TupleNTXent(variant="reference")(*whole)
-    return total, len(whole[0])
+    groups = torch.arange(len(patches["sar"][0])) // PATCHES
+    total = TupleNTXent(variant="corrected")(*patches["optical"], *patches["sar"], groups=groups)
+    return total + TupleNTXent(variant="reference")(*whole["optical"], *whole["sar"]), len(whole["sar"][0])
 
 
 def gradients(net):
@@ -50,10 +51,12 @@ def train_part(folder):
     net = network()
     share_layers(net, SHARE, gpu=False)
     layout = {name: list(tensor.shape) for name, tensor in net.state_dict().items()}
-    optical, sar, corners = (tuple(x[rank() * SHARE :][:SHARE] for x in pair) for pair in views())
+    images, corners = views()
+    mine = slice(rank() * SHARE, (rank() + 1) * SHARE)
+    images = {name: tuple(x[mine] for x in pair) for name, pair in images.items()}
     torch.manual_seed(2)
     parallel = DistributedDataParallel(net)  # the mean over processes ends with it
-    embeddings = parallel(optical, sar, corners, 8)
+    embeddings = parallel(images, tuple(x[mine] for x in corners), 8)
     alone, few = loss(embeddings, gathers=False)
     total, rows = loss(embeddings, gathers=True)
     total.backward()
@@ -105,7 +108,7 @@ def test_batch_norms_hold_the_statistics_of_the_whole_batch(parts, whole):
 
 def test_a_single_process_keeps_its_own():
     x = torch.ones(2, 3, requires_grad=True)
-    assert gather_rows([x, x])[0] is x
+    assert gather_rows({"sar": (x, x)})["sar"][0] is x
 
 
 def test_shared_layers_are_the_plain_ones_in_evaluation():

@@ -33,9 +33,16 @@ INPUTS = ["optical", "sar", "stacked"]
 
 def views(n=4, size=48):
     generator = torch.Generator().manual_seed(0)
-    optical, sar = ([torch.randn(n, c, size, size, generator=generator) for _ in range(2)] for c in BANDS.values())
+    images = {
+        name: tuple(torch.randn(n, c, size, size, generator=generator) for _ in range(2)) for name, c in BANDS.items()
+    }
     corners = [torch.randint(0, size - 12, (n, 2, 2), generator=generator) for _ in range(2)]
-    return tuple(optical), tuple(sar), tuple(corners), 12
+    return images, tuple(corners), 12
+
+
+def named(embeddings, names=("optical", "sar")):
+    """Views 1 and 2 of each input by its name."""
+    return dict(zip(names, zip(embeddings[::2], embeddings[1::2], strict=True), strict=True))
 
 
 def rng():
@@ -58,7 +65,7 @@ def test_gradients_reach_everything_and_health_is_told(config):
     total = method.loss(found.whole, None, rng()) + method.loss(found.patches, groups, rng())
     total.backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
-    figures = health(found.whole, network.inputs)
+    figures = health(found.whole)
     assert all(np.isfinite(value) for value in figures.values())
     assert {"alignment", "uniformity", "effective_rank"} <= figures.keys()
 
@@ -73,13 +80,10 @@ def test_only_what_is_looked_at_is_built(config, encoders):
     assert {name for name, _ in network.named_children() if name.startswith("backbone_")} == {
         f"backbone_{name}" for name in encoders
     }
-    optical, sar, *_ = views()
+    first, second = ({name: pair[view] for name, pair in views()[0].items()} for view in (0, 1))
     with torch.no_grad():
-        before = network.features(optical[0], sar[0])
-        reads = {
-            "optical": not torch.equal(network.features(optical[1], sar[0]), before),
-            "sar": not torch.equal(network.features(optical[0], sar[1]), before),
-        }
+        before = network.features(first)
+        reads = {name: not torch.equal(network.features({**first, name: second[name]}), before) for name in BANDS}
     assert before.shape == (4, 16 * len(encoders), 3, 3)
     assert {name for name, read in reads.items() if read} == (encoders & {"optical", "sar"} or {"optical", "sar"})
 
@@ -90,12 +94,12 @@ def test_cross_modal_pulls_the_sensors_of_a_place_together():
     generator = torch.Generator().manual_seed(0)
     quartet = [torch.randn(16, 8, generator=generator).requires_grad_() for _ in range(4)]
     optimiser = torch.optim.Adam(quartet, lr=0.05)
-    before = health(quartet, ["optical", "sar"])
+    before = health(named(quartet))
     for _ in range(60):
         optimiser.zero_grad()
-        method.loss(tuple(quartet), None, rng()).backward()
+        method.loss(named(quartet), None, rng()).backward()
         optimiser.step()
-    after = health(quartet, ["optical", "sar"])
+    after = health(named(quartet))
     assert after["retrieval_optical_to_sar"] == 1.0 > before["retrieval_optical_to_sar"]
     assert after["retrieval_optical"] < 0.5
 
@@ -105,15 +109,15 @@ def test_one_sensor_and_simclr_are_ntxent_of_its_views():
     z = F.normalize(torch.cat([first, second]), dim=1)
     logits = (z @ z.T / 0.5).fill_diagonal_(-torch.inf)
     expected = F.cross_entropy(logits, torch.arange(12).roll(6))
-    for config in (MethodConfig(method="simclr"), MethodConfig(modality="sar")):
-        got = build_method(config).loss((first, second), None, rng())
+    for config, name in ((MethodConfig(method="simclr"), "stacked"), (MethodConfig(modality="sar"), "sar")):
+        got = build_method(config).loss({name: (first, second)}, None, rng())
         torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_health_of_one_input_speaks_of_nothing_else(name):
     first, second = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
-    figures = health((first, second), [name])
+    figures = health({name: (first, second)})
     assert figures["effective_rank"] == pytest.approx(figures[f"effective_rank_{name}"])
     nearest = (F.normalize(first, dim=1) @ F.normalize(second, dim=1).T).argmax(1)
     assert figures[f"retrieval_{name}"] == pytest.approx((nearest == torch.arange(6)).float().mean())
@@ -122,7 +126,7 @@ def test_health_of_one_input_speaks_of_nothing_else(name):
 
 
 def test_a_few_shifts_are_drawn_for_each_step():
-    quartet = tuple(torch.randn(4, 9, 8, generator=torch.Generator().manual_seed(0)))
+    quartet = named(torch.randn(4, 9, 8, generator=torch.Generator().manual_seed(0)))
     few = build_method(MethodConfig(variant="reference", shifts=3))
     every = build_method(MethodConfig(variant="reference"))
     same, again, other = (float(few.loss(quartet, None, np.random.default_rng(seed))) for seed in (0, 0, 1))

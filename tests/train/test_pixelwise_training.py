@@ -70,7 +70,7 @@ def test_every_labelled_pixel_is_drawn_once_where_the_budget_allows(world):
     pixels = draw_pixels(features, tiles, counts, np.ones(2), everything, seed=1)
     expected = []
     for tile in tiles:
-        image = torch.cat([tile.optical, tile.sar]).flatten(1).T
+        image = torch.cat(list(tile.images.values())).flatten(1).T
         expected.append(image[tile.label.flatten() != 255].numpy())
     np.testing.assert_array_equal(pixels.values, np.concatenate(expected))
     np.testing.assert_allclose(pixels.weights, 1)

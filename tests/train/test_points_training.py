@@ -115,7 +115,7 @@ def test_every_sample_of_a_batch_is_labelled_and_right(world, crop_size):
         assert (batch.label != 255).flatten(1).any(1).all()
         # enlarged crops show a pixel up to four times
         assert (batch.label != 255).flatten(1).sum(1).max() <= 8
-        for optical, label in zip(batch.optical.mean(1), batch.label, strict=True):
+        for optical, label in zip(batch.images["optical"].mean(1), batch.label, strict=True):
             if (label == 0).any() and (label == 1).any():
                 assert optical[label == 1].mean() > optical[label == 0].mean()
 
@@ -153,7 +153,7 @@ def test_only_points_are_drawn_for_pixelwise_baselines(world):
     counts = class_counts(tiles, 2)
     pixels = draw_pixels(PixelFeatures(()), tiles, counts, np.ones(2), configs()[0], seed=1)
     labels = [tiles[i].truth != 255 for i in range(3)]
-    optical = torch.cat([tiles[i].optical[0][label] for i, label in enumerate(labels)])
+    optical = torch.cat([tiles[i].images["optical"][0][label] for i, label in enumerate(labels)])
     assert len(pixels.truth) == 12
     np.testing.assert_array_equal(np.sort(pixels.values[:, 0]), np.sort(optical.numpy()))
 

@@ -53,7 +53,7 @@ def tiles(tmp_path_factory):
     (root / "train_RGB.txt").write_text("".join(f"t{i}\n" for i in range(6)))
     band = {"low": -2.0, "high": 2.0, "mean": 0.0, "std": 1.0}
     statistics = {
-        "optical": [{"band": name, **band} for name in SENSORS.optical.bands],
+        "optical": [{"band": name, **band} for name in SENSORS["optical"].bands],
         "sar": [{"band": "vv", **band}],
         "clip": 1.5,
         "n_tiles": 6,
@@ -171,7 +171,7 @@ def test_methods_are_shown_the_same_tiles_and_views(tiles, tmp_path, monkeypatch
     losses = room.PretrainModule.losses
 
     def looks(self, batch):
-        shown.append((batch.names, [image.sum().item() for image in (*batch.optical, *batch.sar)]))
+        shown.append((batch.names, [image.sum().item() for pair in batch.views.values() for image in pair]))
         return losses(self, batch)
 
     monkeypatch.setattr(room.PretrainModule, "losses", looks)

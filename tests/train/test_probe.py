@@ -46,18 +46,18 @@ class Means(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
 
-    def features(self, optical, sar):
+    def features(self, images):
         assert not self.training
-        both = F.pad(torch.cat([optical, sar], dim=1), [STRIDE // 2] * 4, mode="replicate")
+        both = F.pad(torch.cat([images["optical"], images["sar"]], dim=1), [STRIDE // 2] * 4, mode="replicate")
         return self.scale * F.avg_pool2d(both, STRIDE, ceil_mode=True)[..., :3, :3]
 
 
 class Noise(Means):
     """Features that say nothing."""
 
-    def features(self, optical, sar):
-        random = torch.Generator().manual_seed(int(optical.sum().abs() * 1e3))
-        return torch.randn(super().features(optical, sar).shape, generator=random)
+    def features(self, images):
+        random = torch.Generator().manual_seed(int(images["optical"].sum().abs() * 1e3))
+        return torch.randn(super().features(images).shape, generator=random)
 
 
 def slow_cell_labels(label, stride):
@@ -122,7 +122,7 @@ class Unlabelled(StepModule):
     def losses(self, batch):
         if self.global_step == self.dies_at:
             raise ConnectionAbortedError("killed")
-        return {"loss": self.network.features(*batch).square().mean()}
+        return {"loss": self.network.features(batch).square().mean()}
 
 
 def train(root, state, probed=True):
@@ -133,7 +133,7 @@ def train(root, state, probed=True):
 
     def build(step):
         tiles = [labelled[(step + i) % len(labelled)] for i in range(2)]
-        return torch.stack([t.optical for t in tiles]), torch.stack([t.sar for t in tiles])
+        return {name: torch.stack([t.images[name] for t in tiles]) for name in ("optical", "sar")}
 
     curves = Curves(2, 5)
     probes = [Probe(network, labelled, validation, 2, plan(classifier="linear"), curves)] if probed else []

@@ -34,14 +34,14 @@ def test_modality_dropout_hides_one_sensor_of_a_sample(tiles):
     config, _, sensors, _ = configs(modality_dropout=0.5)
     batches = [BatchBuilder(tiles, config, sensors, "mssnet", 1)(step) for step in range(30)]
     optical, sar = (
-        np.array([float(image.abs().max()) == 0 for batch in batches for image in getattr(batch, sensor)])
+        np.array([float(image.abs().max()) == 0 for batch in batches for image in batch.images[sensor]])
         for sensor in ("optical", "sar")
     )
     assert not (optical & sar).any()
     assert 0.1 < optical.mean() < 0.4
     assert 0.1 < sar.mean() < 0.4
     single = [BatchBuilder(tiles, config, sensors, "sar_only", 1)(step) for step in range(10)]
-    assert all(float(i.abs().max()) > 0 for b in single for i in b.sar)
+    assert all(float(i.abs().max()) > 0 for b in single for i in b.images["sar"])
 
 
 def test_batches_depend_on_seed_and_step_alone(tiles):
@@ -50,25 +50,27 @@ def test_batches_depend_on_seed_and_step_alone(tiles):
     later = builder(3)
     builder(0)
     again = builder(3)
-    assert torch.equal(later.optical, again.optical)
+    assert torch.equal(later.images["optical"], again.images["optical"])
     assert torch.equal(later.label, again.label)
-    assert not torch.equal(later.optical, BatchBuilder(tiles, config, sensors, "mssnet", 2)(3).optical)
+    assert not torch.equal(
+        later.images["optical"], BatchBuilder(tiles, config, sensors, "mssnet", 2)(3).images["optical"]
+    )
 
 
 def test_no_data_stays_no_data_through_photometric_changes(tiles):
     config, _, sensors, _ = configs(crop_size=96)  # larger than the tiles
     batch = BatchBuilder(tiles, config, sensors, "mssnet", 1)(0)
     outside = batch.label == 255
-    assert (batch.sar == 0).all(dim=1).float().mean() > 0.7
-    assert (batch.optical == 0).all(dim=1).float().mean() > 0.7
-    assert ((batch.optical == 0).all(dim=1) & ~outside).float().mean() < 0.02
+    assert (batch.images["sar"] == 0).all(dim=1).float().mean() > 0.7
+    assert (batch.images["optical"] == 0).all(dim=1).float().mean() > 0.7
+    assert ((batch.images["optical"] == 0).all(dim=1) & ~outside).float().mean() < 0.02
 
 
 def test_image_and_label_of_a_batch_agree(tiles):
     config, _, sensors, _ = configs()
     for step in range(10):
         batch = BatchBuilder(tiles, config, sensors, "mssnet", 1)(step)
-        for optical, label in zip(batch.optical, batch.label, strict=True):
+        for optical, label in zip(batch.images["optical"], batch.label, strict=True):
             bright = [optical[:, label == k].median() for k in (0, 1) if (label == k).sum() > 20]
             assert len(bright) < 2 or bright[1] > bright[0] + 0.5
             guess = (optical.mean(0) > (max(bright) + min(bright)) / 2).long()

@@ -12,8 +12,6 @@ from tmcnet.train.health import effective_rank, health, retrieval
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser, parameter_groups, rate_factor
 from tmcnet.train.stream import indices_of_step, step_loader
 
-SENSORS = "optical", "sar"
-
 
 def test_every_item_comes_once_an_epoch():
     n, size = 12, 5
@@ -71,7 +69,7 @@ def test_only_weights_of_convolutions_and_linear_layers_are_decayed(name, varian
 
 def test_health_tells_a_good_embedding_from_a_collapsed_one():
     places = torch.eye(8)
-    good = health((places, places, places, places), SENSORS)
+    good = health({"optical": (places, places), "sar": (places, places)})
     assert good["alignment"] == pytest.approx(0, abs=1e-6)
     assert good["retrieval_optical_to_sar"] == good["retrieval_sar_to_optical"] == 1
     assert good["retrieval_optical"] == good["retrieval_sar"] == 1
@@ -81,7 +79,7 @@ def test_health_tells_a_good_embedding_from_a_collapsed_one():
     assert good["hardest_negative_similarity"] == pytest.approx(0, abs=1e-6)
     assert good["uniformity"] == pytest.approx(-4, abs=1e-3)
     same = torch.ones(8, 8)
-    collapsed = health((same, same, same, same), SENSORS)
+    collapsed = health({"optical": (same, same), "sar": (same, same)})
     assert collapsed["uniformity"] == pytest.approx(0, abs=1e-3)
     assert collapsed["retrieval_optical"] == pytest.approx(1 / 8)
     assert collapsed["effective_rank_sar"] == pytest.approx(1, abs=1e-3)
@@ -91,7 +89,7 @@ def test_health_tells_a_good_embedding_from_a_collapsed_one():
 
 def test_health_of_random_embeddings_is_that_of_chance():
     generator = torch.Generator().manual_seed(0)
-    found = health(tuple(torch.randn(4, 400, 64, generator=generator)), SENSORS)
+    found = health(dict(zip(("optical", "sar"), torch.randn(2, 2, 400, 64, generator=generator), strict=True)))
     assert abs(found["positive_similarity"]) < 0.02
     assert 0.3 < found["hardest_negative_similarity"] < 0.5
     assert all(value < 0.02 for name, value in found.items() if name.startswith("retrieval"))
@@ -102,7 +100,7 @@ def test_health_sees_that_one_sensor_collapsed_and_that_the_other_finds_nothing_
     generator = torch.Generator().manual_seed(0)
     places = torch.randn(50, 16, generator=generator)
     dull = torch.ones(50, 16)
-    found = health((places, places, dull, dull), SENSORS)
+    found = health({"optical": (places, places), "sar": (dull, dull)})
     assert found["effective_rank_optical"] > 12
     assert found["effective_rank_sar"] == pytest.approx(1, abs=1e-3)
     assert found["retrieval_optical"] == 1
@@ -113,7 +111,7 @@ def test_the_two_ways_of_retrieval_between_sensors_differ():
     # Both SAR images lie nearest to their own optical one; one SAR image attracts both optical images.
     optical = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
     sar = torch.tensor([[0.95, 0.3], [-0.6, 0.8]])
-    found = health((optical, optical, sar, sar), SENSORS)
+    found = health({"optical": (optical, optical), "sar": (sar, sar)})
     assert found["retrieval_sar_to_optical"] == 1
     assert found["retrieval_optical_to_sar"] == 0.5
 

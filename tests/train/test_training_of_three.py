@@ -1,6 +1,7 @@
 """Three modalities from pre-training to maps and ONNX, on tiles whose classes only the DEM tells."""
 
 import json
+from itertools import combinations
 
 import numpy as np
 import onnxruntime
@@ -50,7 +51,7 @@ def world(tmp_path_factory):
             write_raster(root / "tiles" / kind / path.name, values, None)
     told = json.loads((root / "normalisation.json").read_text())
     band = {"band": "elevation", "low": -5, "high": 105, "mean": 0, "std": 1}
-    (root / "normalisation.json").write_text(json.dumps({**told, "further": {"dem": [band]}}))
+    (root / "normalisation.json").write_text(json.dumps({**told, "dem": [band]}))
     return root
 
 
@@ -97,8 +98,10 @@ def test_cross_modal_is_the_mean_over_pairs_of_modalities():
     draw = torch.Generator().manual_seed(0)
     x, y, z = ((torch.randn(5, 4, generator=draw), torch.randn(5, 4, generator=draw)) for _ in range(3))
     method = build_method(METHODS["cross_modal"])
-    values = [method.loss((*a, *b), None, np.random.default_rng(0)) for a, b in ((x, y), (x, z), (y, z))]
-    together = method.loss((*x, *y, *z), None, np.random.default_rng(0))
+    views = {"optical": x, "sar": y, "dem": z}
+    couples = [dict(couple) for couple in combinations(views.items(), 2)]
+    values = [method.loss(couple, None, np.random.default_rng(0)) for couple in couples]
+    together = method.loss(views, None, np.random.default_rng(0))
     torch.testing.assert_close(together, torch.stack(values).mean())
 
 
@@ -129,7 +132,7 @@ def draw_map(world, folder, weights):
         if kind != "dem":
             values[:, :, :6] = np.nan
         write_raster(folder / f"{kind}.tif", values, read_grid(world / "tiles" / kind / f"{tile}.tif"), np.nan)
-    scene = SceneImages("here", folder / "optical.tif", folder / "sar.tif", {"dem": folder / "dem.tif"})
+    scene = SceneImages("here", {kind: folder / f"{kind}.tif" for kind in images})
     *_, compute = three()
     classes = Trained.read(weights).classes
     config = MapsConfig(window=32, overlap=16)
@@ -146,10 +149,11 @@ def draw_map(world, folder, weights):
 def test_a_network_without_its_modality_is_refused(world, tmp_path):
     train(world, tmp_path / "net", "dem_only-baseline__random__R50__s1", steps=1, validate_every=1)
     weights = tmp_path / "net" / "weights.safetensors"
-    tile = TileStore(world / "tiles").path("optical", "s0_r0_c0"), TileStore(world / "tiles").path("sar", "s0_r0_c0")
+    store = TileStore(world / "tiles")
+    tile = {kind: store.path(kind, "s0_r0_c0") for kind in ("optical", "sar")}
     *_, compute = three()
     with pytest.raises(InputError, match=r"trained on 1 bands of `dem` \['elevation'\]; scene here has 0"):
-        scene, classes = SceneImages("here", *tile), Trained.read(weights).classes
+        scene, classes = SceneImages("here", tile), Trained.read(weights).classes
         map_scenes(weights, [scene], classes, MapsConfig(), compute, "r", tmp_path / "m", tmp_path / "m.csv")
 
 
@@ -163,12 +167,12 @@ def test_each_modality_is_dropped_alike(world):
     config, _, sensors, _ = three(modality_dropout=0.6)
     batches = [BatchBuilder(dataset(world), config, sensors, "mssnet", 1)(step) for step in range(40)]
     hidden = np.array(
-        [[not image.any() for image in images] for b in batches for images in zip(*b.images, strict=True)]
+        [[not image.any() for image in images] for b in batches for images in zip(*b.images.values(), strict=True)]
     )
     assert hidden.shape == (160, 3) and hidden.sum(1).max() == 1
     assert (np.abs(hidden.mean(0) - 0.2) < 0.1).all()
     single = BatchBuilder(dataset(world), config, sensors, "dem_only", 1)(0)
-    assert all(image.any() for images in single.images for image in images)
+    assert all(image.any() for images in single.images.values() for image in images)
 
 
 def test_pixels_have_the_features_of_all_modalities(world):

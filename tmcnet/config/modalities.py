@@ -13,8 +13,10 @@ RESERVED = (
     *("label", "scene", "role", "both", "stacked", "further"),
     *("optical_nodata", "sar_nodata", "sar_scale"),
     *("layout", "sheet", "exclude", "crs", "demo"),
+    *("clip", "n_tiles"),
 )
-"""Names that mean something else: files of a scene, columns of a sample sheet, keys of `source`, networks."""
+"""Names that mean something else: files of a scene, columns of a sample sheet, keys of `source`, networks, keys of
+normalisation.json."""
 
 ONLY = "_only"
 """End of the names of networks that look at one modality: `optical_only`, `sar_only`, `dem_only`."""

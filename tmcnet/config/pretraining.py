@@ -68,7 +68,7 @@ class MethodConfig(Section):
     )
     modality: str = Field(
         "both",
-        description="`both`: all modalities. The name of one (`optical`, `sar` or one of `sensors.further`) "
+        description="`both`: all modalities. The name of one (`optical`, `sar` or another of `sensors`) "
         "pre-trains its encoder alone, by plain NT-Xent of its two views (`tuples`).",
     )
     style: bool = Field(True, description="Global embedding from means and variances; false: from means only.")
@@ -86,7 +86,7 @@ class MethodConfig(Section):
     )
     perturbed_negatives: Negatives | None = Field(
         None,
-        description="`shifted`: N - 1 further sets in which every place has the partner of another, compared with "
+        description="`shifted`: N - 1 more sets in which every place has the partner of another, compared with "
         "other places. `own`: a place's own tuples with the wrong partner, compared with its right one. `both`: the "
         "sum. null: `shifted` in `reference`, `own` in `corrected`.",
     )
@@ -103,7 +103,7 @@ class MethodConfig(Section):
     perturbation_weight: float | None = Field(
         None,
         gt=0,
-        description="Weight of the embeddings of SAR and further modalities in perturbed tuples; null: 0.1 in "
+        description="Weight of the embeddings of SAR and other modalities in perturbed tuples; null: 0.1 in "
         "`reference`, 1 in `corrected`.",
     )
     perturbed_gradient: bool | None = Field(

@@ -13,7 +13,7 @@ Variant = Literal["reference", "corrected"]
 Network = Literal[
     "mssnet", "early_fusion", "late_fusion", "optical_only", "sar_only", "pixel_logistic", "pixel_boosting"
 ]
-"""Networks that there are of any two sensors; of each further modality there is one that looks at it alone."""
+"""Networks that there are of any two sensors; of each other modality there is one that looks at it alone."""
 SINGLE_SENSOR = (f"optical{ONLY}", f"sar{ONLY}")
 """Networks that look at one of the two sensors only."""
 PIXELWISE = ("pixel_logistic", "pixel_boosting")
@@ -24,7 +24,7 @@ def _is_network(name: str) -> str:
     if only_modality(name) or name in get_args(Network):
         return name
     known = ", ".join(get_args(Network))
-    raise ValueError(f"there is no network `{name}`; there are {known}, and `<name>{ONLY}` of each further modality")
+    raise ValueError(f"there is no network `{name}`; there are {known}, and `<name>{ONLY}` of each other modality")
 
 
 NetworkName = Annotated[str, AfterValidator(_is_network)]
@@ -54,7 +54,7 @@ class ModelConfig(Section):
     decoder_channels: int = Field(256, ge=16, description="Channels of the decoder.")
     image_pooling: bool = Field(
         False,
-        description="Mean over the whole image as a further scale of the pyramid. With it a pixel depends on the "
+        description="Mean over the whole image as one more scale of the pyramid. With it a pixel depends on the "
         "window it is seen in, and on every cloud there, which shows as seams. The `reference` variants have it.",
     )
     detail_channels: int = Field(
@@ -90,8 +90,8 @@ class SweepConfig(Section):
         ["mssnet"],
         min_length=1,
         description="Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; "
-        "`optical_only`, `sar_only` and `<name>_only` of one of `sensors.further`; the baselines `pixel_logistic` "
-        "and `pixel_boosting`.",
+        "`<name>_only` of one of `sensors`, such as `optical_only`; the baselines `pixel_logistic` and "
+        "`pixel_boosting`.",
     )
     variants: list[Variant] = Field(
         ["corrected"], min_length=1, description="Variants of `mssnet`; the other networks have only one."

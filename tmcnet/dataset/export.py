@@ -18,19 +18,19 @@ from tmcnet.splits.points import TilePoints, file_of, keep_points, points_of_eac
 from tmcnet.store import TileStore, read_list
 
 
-def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, further: Sequence[str] = ()) -> None:
+def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, others: Sequence[str] = ()) -> None:
     """Write tiles and splits as a folder in the seed layout.
 
     Files are hard links where the file system allows it, else copies; those of virtual tiles are cut. Lists hold file
     names with extension. For lists of points the labels with nothing but these are written anew, into a folder of
-    their own, such as `trainP10_lbl`. Further modalities, which the published layout does not know, go into folders
+    their own, such as `trainP10_lbl`. Other modalities, which the published layout does not know, go into folders
     and lists called by their names, such as `train_dem` and `train_dem.txt`, which its readers pass over.
 
     Args:
         tiles_root: Folder of the tiles, with `classes.csv`.
         splits_folder: Folder of the lists.
         out: Folder to write; it must be empty or not exist.
-        further: Names of the modalities that the tiles have beside optical and SAR.
+        others: Names of the modalities that the tiles have beside optical and SAR.
 
     Raises:
         InputError: If `out` holds something already, or a list, a listed tile or a file of points is missing or
@@ -44,7 +44,7 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, further
             Problem(str(splits_folder), "holds no lists such as train_RGB.txt", "Make the splits first.")
         )
     store = TileStore(tiles_root)
-    sources = _sources(store, splits_folder, further)
+    sources = _sources(store, splits_folder, others)
     points = _points(store, splits_folder, lists)
     out.mkdir(parents=True, exist_ok=True)
     classes = store.classes
@@ -63,16 +63,16 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, further
         text = "".join(f"{tile}.tif\n" for tile in read_list(path))
         (out / path.name).write_text(text)
         name = path.name.removesuffix(f"_{KINDS['optical']}.txt")
-        for kind in further if name != path.name else ():
+        for kind in others if name != path.name else ():
             (out / f"{name}_{kind}.txt").write_text(text)
     write_class_dict(out / "class_dict.txt", store.classes)
 
 
-def _sources(store: TileStore, splits_folder: Path, further: Sequence[str]) -> dict[str, tuple[str, str]]:
+def _sources(store: TileStore, splits_folder: Path, others: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Kind and tile by path below the new folder, for every tile of every part."""
     sources: dict[str, tuple[str, str]] = {}
     problems = []
-    for kind, word in {**KINDS, **{name: name for name in further}}.items():
+    for kind, word in {**KINDS, **{name: name for name in others}}.items():
         for part in PARTS:
             path = splits_folder / f"{part}_{KINDS.get(kind, KINDS['optical'])}.txt"
             tiles = read_list(path) if path.is_file() else []

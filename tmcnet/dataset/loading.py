@@ -21,22 +21,19 @@ class Tile(NamedTuple):
 
     Attributes:
         name: Name of the tile.
-        optical: C x H x W float32, normalised; 0 where there is no data.
-        sar: C x H x W float32, normalised; 0 where there is no data.
+        images: C x H x W float32 of each modality, normalised; 0 where there is no data.
         label: H x W int64 class ids with 255 for void, or None. Of sparse labels all but the points is void.
-        further: The same of each further modality, in the order of the config.
     """
 
     name: str
-    optical: Tensor
-    sar: Tensor
+    images: dict[str, Tensor]
     label: Tensor | None
-    further: tuple[Tensor, ...] = ()
 
     @property
-    def images(self) -> tuple[Tensor, ...]:
-        """The images of all modalities: optical, SAR, then the further ones."""
-        return (self.optical, self.sar, *self.further)
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        height, width = next(iter(self.images.values())).shape[-2:]
+        return height, width
 
     @property
     def truth(self) -> Tensor:
@@ -52,7 +49,7 @@ class Tile(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Memory the tensors take."""
-        return sum(t.nbytes for t in (*self.images, self.label) if t is not None)
+        return sum(t.nbytes for t in (*self.images.values(), self.label) if t is not None)
 
 
 class TileDataset(Dataset[Tile]):
@@ -81,7 +78,7 @@ class TileDataset(Dataset[Tile]):
         cache_gib: float,
         points: TilePoints | None = None,
     ) -> None:
-        kinds = (*normalisation.modalities, *(["label"] if with_labels else []))
+        kinds = (*normalisation, *(["label"] if with_labels else []))
         paths = dict.fromkeys(store.path(kind, name) for name in names for kind in kinds)
         remedy = "Run the tiling again."
         if names and store.window(names[0]):
@@ -109,20 +106,19 @@ class TileDataset(Dataset[Tile]):
         return tile
 
     def _read(self, name: str) -> Tile:
-        images = [self._image(kind, name) for kind in self.normalisation.modalities]
+        images = {kind: self._image(kind, name) for kind in self.normalisation}
         label = None
         if self.with_labels:
             ids = read_labels(self.store.path("label", name), self.store.window(name))
             kept = ids if self.points is None else keep_points(ids, self.points[name], name)
             label = torch.from_numpy(kept.astype(np.int64))
-        shapes = {image.shape[-2:] for image in (*images, label) if image is not None}
+        shapes = {image.shape[-2:] for image in (*images.values(), label) if image is not None}
         if len(shapes) > 1:
             sizes = ", ".join(sorted(f"{h} x {w}" for h, w in shapes))
             raise InputError(
                 Problem(name, f"its files differ in size ({sizes})", "Cut the tiles again from scenes on one grid.")
             )
-        optical, sar, *further = images
-        return Tile(name, optical, sar, label, tuple(further))
+        return Tile(name, images, label)
 
     def _image(self, kind: str, name: str) -> Tensor:
         values = read_float(self.store.path(kind, name), self.store.window(name))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,53 +37,55 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Normalisation:
-    """How the values of all modalities are brought to a common range.
+class Normalisation(Mapping[str, tuple[Band, ...]]):
+    """Bands of each modality by name, and the scaling of their values to a common range.
 
     Attributes:
-        optical: Its bands in file order.
-        sar: Its bands in file order.
-        clip: Scaled values are clipped to plus and minus this much.
+        bands: Bands of each modality in file order; the modalities in the order of the config.
+        clip: Scaled values are clipped to plus and minus this.
         n_tiles: Number of training tiles that the statistics come from.
-        further: The bands of each further modality, in the order of the config.
+
+    Example:
+        >>> normalisation = Normalisation.read("results/normalisation.json")
+        >>> scaled = normalisation.apply(read_float("dem.tif"), "dem")
     """
 
-    optical: tuple[Band, ...]
-    sar: tuple[Band, ...]
+    bands: dict[str, tuple[Band, ...]]
     clip: float
     n_tiles: int
-    further: dict[str, tuple[Band, ...]] = field(default_factory=dict)
 
-    @property
-    def modalities(self) -> dict[str, tuple[Band, ...]]:
-        """The bands of all modalities in the order in which networks take them: `optical`, `sar`, further ones."""
-        return {"optical": self.optical, "sar": self.sar, **self.further}
+    def __getitem__(self, modality: str) -> tuple[Band, ...]:
+        return self.bands[modality]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.bands)
+
+    def __len__(self) -> int:
+        return len(self.bands)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Normalisation:
-        """Build from what `to_dict` gives."""
-        optical, sar = (tuple(Band(**band) for band in values[sensor]) for sensor in ("optical", "sar"))
-        further = {name: tuple(Band(**b) for b in bands) for name, bands in values.get("further", {}).items()}
-        return cls(optical, sar, float(values["clip"]), int(values["n_tiles"]), further)
+        """Build from the output of `to_dict`."""
+        lists = {name: bands for name, bands in values.items() if name not in ("clip", "n_tiles")}
+        bands = {name: tuple(Band(**band) for band in some) for name, some in lists.items()}
+        return cls(bands, float(values["clip"]), int(values["n_tiles"]))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists and numbers, for JSON; `further` only where there is any."""
-        plain = {name: [asdict(band) for band in bands] for name, bands in self.modalities.items()}
-        further = {name: plain.pop(name) for name in self.further}
-        told = {**plain, "clip": self.clip, "n_tiles": self.n_tiles}
-        return {**told, "further": further} if further else told
+        """Return plain lists and numbers for JSON."""
+        plain = {name: [asdict(band) for band in bands] for name, bands in self.items()}
+        return {**plain, "clip": self.clip, "n_tiles": self.n_tiles}
 
     @classmethod
     def read(cls, path: Path | str) -> Normalisation:
         """Read `normalisation.json`."""
         return cls.from_dict(json.loads(Path(path).read_text()))
 
-    def apply(self, array: FloatArray, sensor: str) -> FloatArray:
+    def apply(self, array: FloatArray, modality: str) -> FloatArray:
         """Scale the values of one modality.
 
         Args:
             array: C x H x W float32, NaN where there is no data.
-            sensor: `optical`, `sar` or the name of a further modality.
+            modality: Its name.
 
         Returns:
             C x H x W float32 in -clip..+clip; 0 where there is no data.
@@ -90,10 +93,10 @@ class Normalisation:
         Raises:
             InputError: If the number of bands is not the one that the statistics are of.
         """
-        bands = self.modalities[sensor]
+        bands = self.bands[modality]
         if array.shape[0] != len(bands):
             what = f"an image has {array.shape[0]} bands; the band statistics are of {[b.band for b in bands]}"
-            raise InputError(Problem(f"sensor `{sensor}`", what, "Give the bands that the model was trained on."))
+            raise InputError(Problem(f"sensor `{modality}`", what, "Give the bands that the model was trained on."))
         low = np.array([b.low for b in bands], np.float32)[:, None, None]
         high = np.array([b.high for b in bands], np.float32)[:, None, None]
         scaled = (array - (low + high) / 2) / ((high - low) / 2)
@@ -125,8 +128,8 @@ def compute_normalisation(
         raise InputError(Problem(str(train_list), "names no tile", "Check the splits."))
     tiles = tiles[:: math.ceil(len(tiles) / MAX_TILES)]
     store = TileStore(tiles_root)
-    found = {name: _sensor_statistics(store, tiles, name, s, config) for name, s in sensors.items()}
-    result = Normalisation(found.pop("optical"), found.pop("sar"), config.clip, len(tiles), found)
+    bands = {name: _sensor_statistics(store, tiles, name, sensor, config) for name, sensor in sensors.items()}
+    result = Normalisation(bands, config.clip, len(tiles))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
 
@@ -185,5 +188,5 @@ def _statistics(name: str, values: FloatArray, config: NormaliseConfig) -> Band:
 
 
 def _fixed(value: float | np.floating[Any]) -> float:
-    """Six significant digits: further ones differ between machines."""
+    """Six significant digits: more would differ between machines."""
     return float(f"{float(value):.6g}")

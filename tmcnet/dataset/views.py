@@ -33,17 +33,13 @@ class ViewBatch(NamedTuple):
 
     Attributes:
         names: Names of the tiles.
-        optical: Views 1 and 2, N x C x S x S.
-        sar: Views 1 and 2, on the same pixels.
+        views: Views 1 and 2 of each modality, N x C x S x S, all on the same pixels.
         corners: First (x, y) of each patch in view 1 and in view 2, N x P x 2 int64.
-        further: Views 1 and 2 of each further modality, on the same pixels.
     """
 
     names: list[str]
-    optical: tuple[Tensor, Tensor]
-    sar: tuple[Tensor, Tensor]
+    views: dict[str, tuple[Tensor, Tensor]]
     corners: tuple[Tensor, Tensor]
-    further: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 def _draw_crop(rng: np.random.Generator, height: int, width: int, config: PretrainConfig) -> View:
@@ -155,36 +151,36 @@ class ViewMaker:
             slots: Places of the tiles in the batch of the step; None: these tiles are all of it.
         """
         seed = self.config.seed
-        tile, side = tiles[0], self.config.crop_size
+        side, bands = self.config.crop_size, [len(image) for image in tiles[0].images.values()]
         # Written view by view: memory for all images and then for their batches took more time than the changes.
-        views = [torch.empty(len(tiles), len(x), side, side) for x in tile.images for _ in range(2)]
+        views = [torch.empty(len(tiles), count, side, side) for count in bands for _ in range(2)]
         corners: list[tuple[IntArray, IntArray]] = []
         for row, (slot, tile) in enumerate(zip(slots or range(len(tiles)), tiles, strict=True)):
             rng = generator(seed, "views", tile.name, step, slot)
-            pair = draw_views(rng, tile.optical.shape[1], tile.optical.shape[2], self.config, self.variant)
+            pair = draw_views(rng, *tile.size, self.config, self.variant)
             size, count, distance = self.config.patch_size, self.config.patches, self.config.patch_distance
             corners.append(draw_patches(rng, *pair, size, count, distance))
-            cuts = (_cut(image, view) for image in tile.images for view in pair)
+            cuts = (_cut(image, view) for image in tile.images.values() for view in pair)
             changed = self._own(cuts, rng) if self.by_sensor else self._published(cuts, rng)
             for batch, image, view in zip(views, changed, pair * len(tile.images), strict=True):
                 batch[row] = _laid(image, view)
-        optical, sar, *further = zip(views[::2], views[1::2], strict=True)
+        pairs = zip(views[::2], views[1::2], strict=True)
         corners1, corners2 = (torch.from_numpy(np.stack(column)) for column in zip(*corners, strict=True))
         names = [tile.name for tile in tiles]
-        return ViewBatch(names, optical, sar, (corners1, corners2), tuple(further))
+        return ViewBatch(names, dict(zip(tiles[0].images, pairs, strict=True)), (corners1, corners2))
 
     def _published(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
-        """The published changes of view 2 of optical 1, 2, SAR 1, 2, and so on."""
+        """The published changes of view 2; the cuts are views 1 and 2 of each modality in turn."""
         draw = PublishedDraw.draw(rng)
         for place, cut in enumerate(cuts):
             yield published(cut, draw, self.clip) if place % 2 else cut
 
     def _own(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
-        """Changes of each of optical 1, 2, SAR 1, 2, and so on, on its own, as its sensor allows."""
+        """Changes of each view on its own, as its sensor allows; the cuts are views 1 and 2 of each modality."""
         strength, most = self.config.photometric, np.deg2rad(self.config.hue)
-        kinds = [sensor.kind for sensor in self.sensors.values() for _ in range(2)]
-        for place, (cut, kind) in enumerate(zip(cuts, kinds, strict=True)):
+        modalities = [modality for modality in self.sensors.items() for _ in range(2)]
+        for cut, (name, sensor) in zip(cuts, modalities, strict=True):
             hue = None
-            if place < 2 and self.colours:
+            if name == "optical" and self.colours:
                 hue = hue_turn(len(cut), self.colours, strength * rng.uniform(-most, most))
-            yield corrected(cut, kind, rng, self.clip, strength, hue)
+            yield corrected(cut, sensor.kind, rng, self.clip, strength, hue)

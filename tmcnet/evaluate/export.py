@@ -56,12 +56,13 @@ class RawNetwork(nn.Module):
     def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
         self.network = network
-        bands = normalisation.modalities.values()
-        self.scalings = nn.ModuleList(_Scaling(some, normalisation.clip) for some in bands)
+        self.modalities = tuple(normalisation)
+        self.scalings = nn.ModuleList(_Scaling(bands, normalisation.clip) for bands in normalisation.values())
 
     def forward(self, *images: Tensor) -> Tensor:
-        """Probabilities N x K x H x W of N x C x H x W images of the modalities: optical, SAR, then further ones."""
-        logits: Tensor = self.network(*(scale(i) for scale, i in zip(self.scalings, images, strict=True)))
+        """Probabilities N x K x H x W of N x C x H x W images of the modalities, in the order of `normalisation`."""
+        scaled = (scale(image) for scale, image in zip(self.scalings, images, strict=True))
+        logits: Tensor = self.network(dict(zip(self.modalities, scaled, strict=True)))
         return logits.softmax(dim=1)
 
 
@@ -92,9 +93,9 @@ def export_model(
 ) -> None:
     """Write `model.onnx` and `card.json`.
 
-    The model takes `optical` N x Co x H x W, `sar` N x Cs x H x W and the further modalities by their names in single
-    precision, as aligned scenes hold them (backscatter in dB, NaN for no data), and gives `probabilities`
-    N x K x H x W; N, H and W are free. It is compared with the network on several sizes before it is kept.
+    The model takes N x C x H x W of each modality (`optical`, `sar` and so on) in single precision, as aligned scenes
+    hold them (backscatter in dB, NaN for no data), and gives `probabilities` N x K x H x W; N, H and W are free. It
+    is compared with the network on several sizes before it is kept.
 
     Args:
         weights: The network, as fine-tuning wrote it.
@@ -134,7 +135,7 @@ def largest_difference(trained: Trained, file: Path) -> float:
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     scaling, differences = trained.normalisation, []
     for count, height, width in SIZES:
-        images = {name: _sample(scaling, name, count, height, width) for name in scaling.modalities}
+        images = {name: _sample(scaling, name, count, height, width) for name in scaling}
         (found,) = session.run(["probabilities"], images)
         expected = predict_raw(trained, images)
         if found.shape != expected.shape:
@@ -148,7 +149,7 @@ def _sample(normalisation: Normalisation, sensor: str, count: int, height: int, 
 
     The last of several images holds no data at all.
     """
-    bands = normalisation.modalities[sensor]
+    bands = normalisation[sensor]
     low, high = (np.array([getattr(b, end) for b in bands])[:, None, None] for end in ("low", "high"))
     random = generator(0, "export", sensor, f"{count} {height} {width}")
     shares = random.uniform(-0.5, 1.5, (count, len(bands), height, width))
@@ -162,15 +163,14 @@ def _sample(normalisation: Normalisation, sensor: str, count: int, height: int, 
 
 def _write_onnx(trained: Trained, file: Path, weights: Path) -> None:
     count, height, width = _TRACED
-    modalities = trained.normalisation.modalities
-    images = tuple(torch.zeros(count, len(bands), height, width) for bands in modalities.values())
+    images = tuple(torch.zeros(count, len(bands), height, width) for bands in trained.normalisation.values())
     network = RawNetwork(trained.network, trained.normalisation).eval()
     try:
         with _quiet():
             program = torch.onnx.export(
                 network,
                 images,
-                input_names=list(modalities),
+                input_names=list(trained.normalisation),
                 output_names=["probabilities"],
                 dynamic_shapes={"images": (_AXES,) * len(images)},
                 dynamo=True,
@@ -206,7 +206,7 @@ def _card(trained: Trained) -> dict[str, Any]:
         "name": trained.run.name,
         "run": trained.run.record,
         "software": {"tmcnet": tmcnet.__version__, **{name: version(name) for name in ("torch", "onnx")}},
-        "inputs": {name: _input(sensor, scaling.modalities[name]) for name, sensor in sensors.items()},
+        "inputs": {name: _input(sensor, scaling[name]) for name, sensor in sensors.items()},
         "output": {"name": "probabilities", "shape": f"N x {len(trained.classes)} x H x W"},
         "classes": [asdict(c) for c in trained.classes.classes],
         "normalisation": {**scaling.to_dict(), "inside_model": True},

@@ -73,7 +73,7 @@ def map_scenes(
     for scene in scenes:
         began = time.monotonic()
         ids, sure = (maps_root / scene.name / f"{run_name}{end}.tif" for end in ("", "_confidence"))
-        grid = read_grid(scene.optical)
+        grid = scene.grid
         _map_scene(trained, scene, grid, config, ids, sure)
         megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
         print(

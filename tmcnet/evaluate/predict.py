@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -42,19 +42,15 @@ def choose_device(compute: ComputeConfig) -> torch.device:
 @torch.no_grad()
 def probabilities(
     network: nn.Module,
-    optical: Tensor,
-    sar: Tensor,
+    images: Mapping[str, Tensor],
     test_time: TestTime = "none",
-    further: Sequence[Tensor] = (),
 ) -> Tensor:
     """Class probabilities of a batch, computed in evaluation mode; the network's own mode is put back afterwards.
 
     Args:
         network: Maps images of all modalities to logits.
-        optical: N x Co x H x W.
-        sar: N x Cs x H x W.
+        images: N x C x H x W of each modality.
         test_time: Average over the image alone, its mirror images, its right-angle turns, or all 8 of both.
-        further: N x C x H x W of each further modality.
 
     Returns:
         N x K x H x W on the device of the network, in single precision.
@@ -62,11 +58,11 @@ def probabilities(
     device = next(chain(network.parameters(), network.buffers())).device
     training = network.training
     network.eval()
-    images = [image.to(device) for image in (optical, sar, *further)]
+    there = {name: image.to(device) for name, image in images.items()}
     copies = COPIES[test_time]
     total = torch.zeros((), device=device)
     for mirrored, turns in copies:
-        logits = network(*(_change(image, mirrored, turns) for image in images))
+        logits = network({name: _change(image, mirrored, turns) for name, image in there.items()})
         total = _undo(logits.float().softmax(dim=1), mirrored, turns) + total
     network.train(training)
     return total / len(copies)
@@ -94,7 +90,7 @@ def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) ->
     """
     batch: list[Tile] = []
     for tile in tiles:
-        if batch and (len(batch) == batch_size or batch[0].optical.shape != tile.optical.shape):
+        if batch and (len(batch) == batch_size or batch[0].size != tile.size):
             yield from _predict_batch(network, batch)
             batch = []
         batch.append(tile)
@@ -103,6 +99,6 @@ def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) ->
 
 
 def _predict_batch(network: nn.Module, batch: Sequence[Tile]) -> Iterator[tuple[Tile, Probabilities]]:
-    optical, sar, *further = (torch.stack(images) for images in zip(*(t.images for t in batch), strict=True))
-    found = probabilities(network, optical, sar, further=further)
+    images = {name: torch.stack([tile.images[name] for tile in batch]) for name in batch[0].images}
+    found = probabilities(network, images)
     yield from zip(batch, found.cpu().numpy(), strict=True)

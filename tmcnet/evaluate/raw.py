@@ -23,9 +23,8 @@ def predict_raw(trained: Trained, images: Mapping[str, FloatArray]) -> Probabili
         N x K x H x W.
     """
     scaling = trained.normalisation
-    optical, sar, *further = (
-        torch.from_numpy(np.stack([scaling.apply(image, kind) for image in images[kind]]))
-        for kind in scaling.modalities
-    )
-    found: Probabilities = probabilities(trained.network, optical, sar, further=further).cpu().numpy()
+    scaled = {
+        name: torch.from_numpy(np.stack([scaling.apply(image, name) for image in images[name]])) for name in scaling
+    }
+    found: Probabilities = probabilities(trained.network, scaled).cpu().numpy()
     return found

@@ -49,14 +49,13 @@ def count_tiles(
         classes: K.
         config: Batch size and tolerance of boundaries.
         calibrations: Take the probabilities that were predicted from all modalities.
-        withheld: Modalities that are withheld in a further pass each.
+        withheld: Modalities that are withheld in one more pass each.
     """
     # a tile is read once and handed to all passes, which keep step within a batch
     streams = tee((tiles[i] for i in range(len(tiles))), 1 + len(withheld))
     whole = predict_tiles(network, streams[0], config.batch_size)
-    modalities = list(tiles.normalisation.modalities)
     blind = [
-        predict_tiles(network, _without(modalities.index(sensor), stream), config.batch_size)
+        predict_tiles(network, _without(sensor, stream), config.batch_size)
         for sensor, stream in zip(withheld, streams[1:], strict=True)
     ]
     matrices = []
@@ -73,8 +72,7 @@ def count_tiles(
     return TileCounts(np.stack(matrices), np.stack(boundary), of_blind)
 
 
-def _without(place: int, tiles: Iterable[Tile]) -> Iterator[Tile]:
+def _without(modality: str, tiles: Iterable[Tile]) -> Iterator[Tile]:
     """The tiles with one of their images without data, as modality dropout shows them in training."""
     for tile in tiles:
-        images = [torch.zeros_like(image) if n == place else image for n, image in enumerate(tile.images)]
-        yield tile._replace(optical=images[0], sar=images[1], further=tuple(images[2:]))
+        yield tile._replace(images={**tile.images, modality: torch.zeros_like(tile.images[modality])})

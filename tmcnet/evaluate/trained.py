@@ -44,7 +44,7 @@ class Trained:
     metrics: Mapping[str, float | None]
 
     def write(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Write the network, with further settings of its training beside the config it is rebuilt from."""
+        """Write the network, with more settings of its training beside the config it is rebuilt from."""
         header = {
             "kind": KIND,
             "config": {"model": self.model.model_dump(), "sensors": self.sensors.model_dump(), **settings},

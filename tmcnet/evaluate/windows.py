@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tmcnet.evaluate import blending
 from tmcnet.evaluate.blending import Span
 from tmcnet.evaluate.predict import Probabilities, probabilities
 from tmcnet.evaluate.trained import Trained
-from tmcnet.raster.io.rasters import read_float, read_grid
+from tmcnet.raster.io.rasters import Grid, read_float, read_grid
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,16 @@ class SceneImages:
 
     Attributes:
         name: Name of the scene.
-        optical: The optical image.
-        sar: The SAR image.
-        further: The image of each further modality by name.
+        images: The image of each modality by name.
     """
 
     name: str
-    optical: Path
-    sar: Path
-    further: dict[str, Path] = field(default_factory=dict)
+    images: dict[str, Path]
 
     @property
-    def images(self) -> dict[str, Path]:
-        """All images by name."""
-        return {"optical": self.optical, "sar": self.sar, **self.further}
+    def grid(self) -> Grid:
+        """The grid of all images."""
+        return read_grid(next(iter(self.images.values())))
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,8 @@ class Strip:
     Attributes:
         top: First row.
         probabilities: K x rows x W float32.
-        valid: rows x W; False where no band of what the network looks at holds data. Further modalities do not count
-            beside the two sensors: a DEM that reaches beyond the imagery alone tells too little.
+        valid: rows x W; False where no band of what the network looks at holds data. Of networks that take all
+            modalities, optical and SAR alone count: a DEM beyond the imagery holds too little to map by.
     """
 
     top: int
@@ -61,7 +57,7 @@ class Strip:
 def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> Iterator[Strip]:
     """Class probabilities of a scene from top to bottom, in strips that never overlap and leave no row out.
 
-    Every window of a row is read, predicted and added to a buffer of one window's height; the rows that no further
+    Every window of a row is read, predicted and added to a buffer of one window's height; the rows that no later
     window touches are handed out.
 
     Args:
@@ -69,7 +65,7 @@ def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> I
         scene: The images.
         config: Window, overlap, batch size and test-time copies.
     """
-    grid = read_grid(scene.optical)
+    grid = scene.grid
     down = blending.spans(grid.height, config.window, config.overlap)
     across = blending.spans(grid.width, config.window, config.overlap)
     buffer = np.zeros((len(trained.classes), down[0].size, grid.width), np.float32)
@@ -91,17 +87,18 @@ class _Window:
     """What a window shows: normalised bands of all modalities, and where those that are looked at hold data."""
 
     span: Span
-    images: list[torch.Tensor]
+    images: dict[str, torch.Tensor]
     valid: NDArray[np.bool_]
 
 
 def _read(trained: Trained, scene: SceneImages, row: Span, span: Span) -> _Window:
     box = (row.start, span.start, row.size, span.size)
     scaling, only = trained.normalisation, only_modality(trained.run.network)
-    images = {name: read_float(scene.images[name], box) for name in scaling.modalities}
+    images = {name: read_float(scene.images[name], box) for name in scaling}
     used = ("optical", "sar") if only is None else (only,)
     valid = np.logical_or.reduce([np.isfinite(images[name]).any(axis=0) for name in used])
-    return _Window(span, [torch.from_numpy(scaling.apply(image, name)) for name, image in images.items()], valid)
+    scaled = {name: torch.from_numpy(scaling.apply(image, name)) for name, image in images.items()}
+    return _Window(span, scaled, valid)
 
 
 def _predict_row(
@@ -112,6 +109,6 @@ def _predict_row(
         alike = list(group)
         for first in range(0, len(alike), config.batch_size):
             windows = [_read(trained, scene, row, span) for span in alike[first : first + config.batch_size]]
-            optical, sar, *further = (torch.stack(i) for i in zip(*(w.images for w in windows), strict=True))
-            found = probabilities(trained.network, optical, sar, config.test_time, further)
+            images = {name: torch.stack([w.images[name] for w in windows]) for name in windows[0].images}
+            found = probabilities(trained.network, images, config.test_time)
             yield from zip(windows, found.cpu().numpy(), strict=True)

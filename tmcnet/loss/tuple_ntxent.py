@@ -17,7 +17,7 @@ from tmcnet.loss.perturbed import Halves, own_mass, shifted_masses
 
 
 class TupleNTXent(nn.Module):
-    """NT-Xent over fused optical-SAR tuples, with tuples that hold the wrong partner as further negatives.
+    """NT-Xent over fused optical-SAR tuples, with tuples that hold the wrong partner as additional negatives.
 
     Each of the N rows is one place, seen as optical view 1 and 2 (`a`, `c`) and SAR view 1 and 2 (`b`, `d`), all
     scaled to length 1. A place is fused to u_i = a_i + b_i (view 1) and v_i = c_i + d_i (view 2). With
@@ -30,7 +30,7 @@ class TupleNTXent(nn.Module):
     s^1 = a, b and o^2, s^2 = c, d, are p^t_ij = o^t_i + w s^t_j with the wrong SAR image (j != i), and p^t_ji with
     the wrong optical one. The wrong half has no gradient unless `perturbed_gradient`. w is `perturbation_weight`.
 
-    `shifted` negatives (Ye et al. 2025 as coded; docs/method.md, section 5) are further sets of tuples, which meet
+    `shifted` negatives (Ye et al. 2025 as coded; docs/method.md, section 5) are more sets of tuples, which meet
     other places only:
 
         S_k = sum_r E^r_k, with Z^r = [p^1_{i,(i-r) mod N}; v] or, of both views, [p^1_{i,(i-r) mod N}; p^2_{i,(i-r)}]
@@ -47,7 +47,7 @@ class TupleNTXent(nn.Module):
 
     Places of the same group are left out of all sums. `perturbation=False` leaves S and O out.
 
-    Further modalities (this project's own generalisation; none is published) are further summands. With x^t_m the
+    Other modalities (this project's own generalisation; none is published) are additional summands. With x^t_m the
     embeddings of modality m in view t, the optical one m = 0, and the weights w_0 = 1 and w_m = w else, a place is
     fused to u_i = sum_m x^1_m,i, and a perturbed tuple has one modality from another place:
 
@@ -111,7 +111,7 @@ class TupleNTXent(nn.Module):
         sar2: Tensor,
         groups: Tensor | None = None,
         shifts: Sequence[int] | None = None,
-        further: Sequence[tuple[Tensor, Tensor]] = (),
+        others: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> Tensor:
         """Compute the loss.
 
@@ -122,7 +122,7 @@ class TupleNTXent(nn.Module):
             sar2: N x C of SAR view 2.
             groups: N ids; rows with the same id are never each other's negatives.
             shifts: The shifts r of `shifted` negatives, from 1..N-1; None for all.
-            further: N x C of views 1 and 2 of each further modality.
+            others: N x C of views 1 and 2 of each other modality.
 
         Returns:
             A scalar; of float32 where the embeddings have less precision.
@@ -131,7 +131,7 @@ class TupleNTXent(nn.Module):
             ValueError: If there are fewer than two rows, or shapes differ.
         """
         with torch.autocast(opt1.device.type, enabled=False):
-            rows = unit_rows((opt1, opt2, sar1, sar2, *(x for pair in further for x in pair)), self.eps)
+            rows = unit_rows((opt1, opt2, sar1, sar2, *(x for pair in others for x in pair)), self.eps)
             views = rows[::2], rows[1::2]
             u, v = (F.normalize(reduce(torch.add, view), dim=1, eps=self.eps) for view in views)
             elsewhere = other_places(len(u), groups, u.device)

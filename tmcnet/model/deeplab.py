@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,12 @@ def conv_norm_relu(
         nn.BatchNorm2d(outputs, momentum=momentum),
         nn.ReLU(inplace=True),
     )
+
+
+def image_size(images: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Rows and columns of the images of all modalities, which are the same."""
+    height, width = next(iter(images.values())).shape[-2:]
+    return height, width
 
 
 def enlarge(x: Tensor, size: tuple[int, int], factor: int | None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
 from tmcnet.model.backbone import Backbone, edge_padding
-from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder, Detail, enlarge
+from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder, Detail, enlarge, image_size
 from tmcnet.model.fusion import FeatureFusion, FeatureRectify, LocalFusion, MultiScaleAttention
 
 PUBLISHED_DROPOUT = 0.5
@@ -87,12 +87,12 @@ class MSSNet(_Head):
             for channels in (encoder.high_channels, encoder.low_channels)
         )
 
-    def forward(self, *images: Tensor) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of the modalities: optical, SAR, then further ones."""
-        maps = [self.get_submodule(f"backbone_{n}")(i) for n, i in zip(self.modalities, images, strict=True)]
+    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of each modality."""
+        maps = [self.get_submodule(f"backbone_{name}")(images[name]) for name in self.modalities]
         high, low = self.fuse_high(*(high for high, _ in maps)), self.fuse_low(*(low for _, low in maps))
-        size = (images[0].shape[-2], images[0].shape[-1])
-        logits: Tensor = self.decode(high, low, size) + self.detail(*images)
+        detail = self.detail(*(images[name] for name in self.modalities))
+        logits: Tensor = self.decode(high, low, image_size(images)) + detail
         return logits
 
 
@@ -116,8 +116,8 @@ class ReferenceMSSNet(_Head):
 
     All sensors pass through one encoder. The published one asks for as many SAR as optical bands; here the encoder
     takes the larger of the numbers, and a sensor with fewer bands repeats them in turn (one SAR band is copied to all
-    channels, as the authors' data are). The published fusion takes two maps, so further modalities are fused one
-    after the other to what was fused before them, in the place of SAR and by modules of their own.
+    channels, as the authors' data are). The published fusion takes two maps, so other modalities are fused one
+    after the other to what was fused before them, in the place of SAR and by separate modules.
 
     Args:
         bands: Bands of each modality by name, in the order in which their images come.
@@ -137,22 +137,25 @@ class ReferenceMSSNet(_Head):
         encoder = Backbone(most, config, batch_norm_momentum, padding="zeros")
         super().__init__(encoder, classes, config, batch_norm_momentum, PUBLISHED_DROPOUT, published=True)
         self.bands = most
+        self.modalities = tuple(bands)
         self.backbone_optical = encoder
-        self.fuse_high = _PublishedFusion(encoder.high_channels)
-        self.fuse_low = _PublishedFusion(encoder.low_channels)
-        self.endings = ("", *(f"_{name}" for name in list(bands)[2:]))
-        for ending in self.endings[1:]:
-            self.add_module(f"fuse_high{ending}", _PublishedFusion(encoder.high_channels))
-            self.add_module(f"fuse_low{ending}", _PublishedFusion(encoder.low_channels))
+        for name in self.modalities[1:]:
+            self.add_module(self._fusion("high", name), _PublishedFusion(encoder.high_channels))
+            self.add_module(self._fusion("low", name), _PublishedFusion(encoder.low_channels))
 
-    def forward(self, *images: Tensor) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of the modalities: optical, SAR, then further ones."""
-        maps = [self.backbone_optical(repeat_bands(image, self.bands)) for image in images]
-        high, low = maps[0]
-        for ending, (further_high, further_low) in zip(self.endings, maps[1:], strict=True):
-            high = self.get_submodule(f"fuse_high{ending}")(high, further_high)
-            low = self.get_submodule(f"fuse_low{ending}")(low, further_low)
-        return self.decode(high, low, (images[0].shape[-2], images[0].shape[-1]))
+    @staticmethod
+    def _fusion(level: str, modality: str) -> str:
+        """Name of the module that fuses a modality to those before it."""
+        return f"fuse_{level}" if modality == "sar" else f"fuse_{level}_{modality}"
+
+    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of each modality."""
+        maps = {name: self.backbone_optical(repeat_bands(images[name], self.bands)) for name in self.modalities}
+        high, low = maps.pop(self.modalities[0])
+        for name, (other_high, other_low) in maps.items():
+            high = self.get_submodule(self._fusion("high", name))(high, other_high)
+            low = self.get_submodule(self._fusion("low", name))(low, other_low)
+        return self.decode(high, low, image_size(images))
 
 
 def repeat_bands(image: Tensor, bands: int) -> Tensor:

@@ -36,7 +36,7 @@ class _Plain(nn.Module):
             config.aspp_channels, encoder.low_channels, classes, config, MOMENTUM, (config.dropout, LAST_DROPOUT)
         )
 
-    def decode(self, encoder: Backbone, image: Tensor) -> Tensor:
+    def decode(self, encoder: nn.Module, image: Tensor) -> Tensor:
         """Logits of the size of an N x C x H x W image."""
         high, low = encoder(image)
         return enlarge(self.decoder(self.aspp(high), low), (image.shape[-2], image.shape[-1]), LOW_STRIDE)
@@ -52,9 +52,9 @@ class EarlyFusion(_Plain):
         self.modalities = tuple(bands)
         self.backbone_optical = encoder
 
-    def forward(self, *images: Tensor) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of the modalities, in their order."""
-        stacked = torch.cat(images, dim=1)
+    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of each modality."""
+        stacked = torch.cat([images[name] for name in self.modalities], dim=1)
         logits: Tensor = self.decode(self.backbone_optical, stacked) + self.detail(stacked)
         return logits
 
@@ -70,11 +70,11 @@ class LateFusion(_Plain):
         for name in self.modalities[1:]:
             self.add_module(f"backbone_{name}", Backbone(bands[name], config, MOMENTUM))
 
-    def forward(self, *images: Tensor) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of the modalities, in their order."""
-        named = zip(self.modalities, images, strict=True)
-        found = [self.decode(getattr(self, f"backbone_{name}"), image) for name, image in named]
-        logits: Tensor = reduce(torch.add, found) * (1 / len(found)) + self.detail(*images)
+    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of each modality."""
+        found = [self.decode(getattr(self, f"backbone_{name}"), images[name]) for name in self.modalities]
+        detail = self.detail(*(images[name] for name in self.modalities))
+        logits: Tensor = reduce(torch.add, found) * (1 / len(found)) + detail
         return logits
 
 
@@ -84,14 +84,13 @@ class OneModality(_Plain):
     def __init__(self, name: str, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
         encoder = Backbone(bands[name], config, MOMENTUM)
         super().__init__(encoder, bands[name], classes, config)
-        self.place = list(bands).index(name)
-        self.encoder_name = f"backbone_{name}"
-        self.add_module(self.encoder_name, encoder)
+        self.modality = name
+        self.add_module(f"backbone_{name}", encoder)
 
-    def forward(self, *images: Tensor) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of the modalities, of which one is looked at."""
-        image = images[self.place]
-        logits: Tensor = self.decode(getattr(self, self.encoder_name), image) + self.detail(image)
+    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of each modality, of which one is used."""
+        image = images[self.modality]
+        logits: Tensor = self.decode(self.get_submodule(f"backbone_{self.modality}"), image) + self.detail(image)
         return logits
 
 
@@ -101,15 +100,15 @@ def build_network(
     """Build a segmentation network with random weights, or an empty pixel-wise baseline.
 
     Args:
-        network: `mssnet`, `early_fusion`, `late_fusion`, `optical_only`, `sar_only` and likewise of each further
-            modality, `pixel_logistic` or `pixel_boosting`.
+        network: `mssnet`, `early_fusion`, `late_fusion`, `<modality>_only` (such as `optical_only`),
+            `pixel_logistic` or `pixel_boosting`.
         variant: `reference` or `corrected` for `mssnet`; the others have one variant.
-        bands: Bands of each modality by name in the order in which images come: optical, SAR, then further ones.
+        bands: Number of bands of each modality by name; their order is that of stacked bands.
         classes: Number of classes K.
         model: Sizes.
 
     Returns:
-        A module that maps N x C x H x W images of the modalities to logits N x K x H x W.
+        A module that maps N x C x H x W images of each modality by name to logits N x K x H x W.
 
     Raises:
         InputError: If there is no such network or variant.

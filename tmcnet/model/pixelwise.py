@@ -37,14 +37,16 @@ class Pixelwise(nn.Module, ABC):
 
     def __init__(self, bands: Mapping[str, int], config: ModelConfig) -> None:
         super().__init__()
+        self.modalities = tuple(bands)
         self.features = PixelFeatures(config.texture_windows)
         self.inputs = self.features.count(sum(bands.values()))
 
-    def forward(self, *images: Tensor) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of the modalities: optical, SAR, then further ones."""
+    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of each modality."""
+        ordered = [images[name] for name in self.modalities]
         if torch.compiler.is_exporting():  # a loop would fix the number of images in the exported graph
-            return self._classify(*images)
-        places = zip(*(torch.split(image, 1) for image in images), strict=True)
+            return self._classify(*ordered)
+        places = zip(*(torch.split(image, 1) for image in ordered), strict=True)
         return torch.cat([self._classify(*place) for place in places])
 
     def _classify(self, *images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +25,12 @@ class Embeddings:
     """What the loss compares; a level whose loss has no weight is None.
 
     Attributes:
-        whole: Views 1 and 2 of each input of the network in turn, each N x embedding, one row a tile: optical view
-            1, optical view 2, SAR view 1 and so on, where each modality is an input.
+        whole: Views 1 and 2 of each encoder's input by name, each N x embedding, one row per tile.
         patches: The same of patches, each N*P x embedding, tile by tile.
     """
 
-    whole: tuple[Tensor, ...] | None
-    patches: tuple[Tensor, ...] | None
+    whole: dict[str, Pair] | None
+    patches: dict[str, Pair] | None
 
 
 class EmbeddingNetwork(nn.Module, ABC):
@@ -76,42 +75,43 @@ class EmbeddingNetwork(nn.Module, ABC):
         return found
 
     @abstractmethod
-    def images(self, *images: Tensor) -> dict[str, Tensor]:
-        """What each encoder is shown of the N x C x H x W images: optical, SAR, then those of further modalities."""
+    def encoder_inputs(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The input of each encoder by its name, from N x C x H x W images of each modality."""
 
-    def features(self, *images: Tensor) -> Tensor:
+    def features(self, images: Mapping[str, Tensor]) -> Tensor:
         """The shared encoder's maps of all inputs, N x (inputs * aspp_channels) x h x w, at the output stride."""
-        inputs = self.images(*images)
+        inputs = self.encoder_inputs(images)
         encoded: Tensor = self.aspp(torch.cat([self.encoder(name)(image)[0] for name, image in inputs.items()]))
         return torch.cat(encoded.chunk(len(inputs)), dim=1)
 
-    def forward(
-        self, optical: Pair, sar: Pair, corners: Pair, patch_size: int, further: Sequence[Pair] = ()
-    ) -> Embeddings:
+    def forward(self, views: Mapping[str, Pair], corners: Pair, patch_size: int) -> Embeddings:
         """Embed a batch.
 
         Args:
-            optical: Views 1 and 2, N x optical bands x S x S.
-            sar: Views 1 and 2, N x SAR bands x S x S, each on the same pixels as the optical view.
+            views: Views 1 and 2 of each modality, N x C x S x S, all on the same pixels.
             corners: First column and row of each patch in view 1 and in view 2, N x P x 2.
             patch_size: Side of a patch in pixels.
-            further: Views 1 and 2 of each further modality, on the same pixels.
 
         Returns:
             The embeddings of whole views and of patches.
         """
-        images = self.images(*(torch.cat(views) for views in (optical, sar, *further)))
+        images = self.encoder_inputs({name: torch.cat(pair) for name, pair in views.items()})
         maps = [self.encoder(name)(image) for name, image in images.items()]
         encoded = self.aspp(torch.cat([high for high, _ in maps]))
-        parts = 2 * len(images)
         whole = patches = None
         if self.global_head is not None:
-            whole = self.global_head(encoded).chunk(parts)
+            whole = self._pairs(self.global_head(encoded))
         if self.decoder is not None and self.local_head is not None:
             decoded = self.decoder(self.late_dropout(encoded), torch.cat([low for _, low in maps]))
             places = torch.cat([*corners] * len(images))
-            patches = self.local_head(decoded, places, patch_size, optical[0].shape[-1]).chunk(parts)
+            view_size = images[self.inputs[0]].shape[-1]
+            patches = self._pairs(self.local_head(decoded, places, patch_size, view_size))
         return Embeddings(whole, patches)
+
+    def _pairs(self, embeddings: Tensor) -> dict[str, Pair]:
+        """Split the rows of one batch of all inputs and views."""
+        parts = embeddings.chunk(2 * len(self.inputs))
+        return dict(zip(self.inputs, zip(parts[::2], parts[1::2], strict=True), strict=True))
 
 
 class TMCNet(EmbeddingNetwork):
@@ -124,17 +124,15 @@ class TMCNet(EmbeddingNetwork):
     """
 
     def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
-        self.modalities = tuple(bands)
         super().__init__({n: b for n, b in bands.items() if method.modality in (n, "both")}, model, method)
 
-    def images(self, *images: Tensor) -> dict[str, Tensor]:
+    def encoder_inputs(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each modality's image for its encoder."""
-        given = dict(zip(self.modalities, images, strict=True))
-        return {name: given[name] for name in self.inputs}
+        return {name: images[name] for name in self.inputs}
 
 
 class StackedNetwork(EmbeddingNetwork):
-    """One encoder of the bands of all modalities, optical first, then SAR.
+    """One encoder of the bands of all modalities, stacked in their order.
 
     Args:
         bands: Bands of each modality by name.
@@ -143,8 +141,9 @@ class StackedNetwork(EmbeddingNetwork):
     """
 
     def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
+        self.modalities = tuple(bands)
         super().__init__({"stacked": sum(bands.values())}, model, method)
 
-    def images(self, *images: Tensor) -> dict[str, Tensor]:
+    def encoder_inputs(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The stacked bands for the one encoder."""
-        return {"stacked": torch.cat(images, dim=1)}
+        return {"stacked": torch.cat([images[name] for name in self.modalities], dim=1)}

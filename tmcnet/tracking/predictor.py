@@ -82,7 +82,7 @@ def write_model(
     from mlflow.types import Schema, TensorSpec
 
     single = np.dtype(np.float32)
-    inputs = [TensorSpec(single, (-1, len(bands), -1, -1), name) for name, bands in scaling.modalities.items()]
+    inputs = [TensorSpec(single, (-1, len(bands), -1, -1), name) for name, bands in scaling.items()]
     outputs = [TensorSpec(single, (-1, n_classes, -1, -1), "probabilities")]
     pyfunc.save_model(
         folder,
@@ -99,7 +99,7 @@ def input_example(scaling: Normalisation) -> dict[str, npt.NDArray[np.float32]]:
     """One small image of each modality, 1 x C x 16 x 16: a ramp over the usual range of each band."""
     ramp = np.linspace(0, 1, EXAMPLE_SIDE_PX**2, dtype=np.float32).reshape(1, 1, EXAMPLE_SIDE_PX, EXAMPLE_SIDE_PX)
     images: dict[str, npt.NDArray[np.float32]] = {}
-    for name, bands in scaling.modalities.items():
+    for name, bands in scaling.items():
         low, high = (np.array([getattr(band, end) for band in bands])[:, None, None] for end in ("low", "high"))
         images[name] = (low + (high - low) * ramp).astype(np.float32)
     return images

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
         self.rows.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
 
     def take_in(self, **values: float) -> None:
-        """Take further values, such as the norm of a gradient, into the means of the next row."""
+        """Take more values, such as the norm of a gradient, into the means of the next row."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -165,18 +166,23 @@ class Progress(pl.Callback):  # type: ignore[misc]
 
 
 def tensors_of(batch: object) -> dict[str, torch.Tensor]:
-    """The tensors of a batch by their names: a field's own, with a number behind it where it holds several.
+    """Return the tensors of a batch by name: that of a field or key, and a number if it holds several.
 
     Args:
-        batch: A tensor, or a tuple, which may be named, or list of tensors, further tuples and whatever else.
+        batch: A tensor, or a mapping, list or (named) tuple of such; anything else is left out.
     """
     if isinstance(batch, torch.Tensor):
         return {"": batch.detach().cpu().clone(memory_format=torch.contiguous_format)}
-    if not isinstance(batch, tuple | list):
+    if isinstance(batch, Mapping):
+        items = list(batch.items())
+    elif isinstance(batch, tuple | list):
+        names = getattr(batch, "_fields", None) or [str(place) for place in range(1, len(batch) + 1)]
+        # the keys of a mapping are names enough
+        items = [("" if isinstance(v, Mapping) else name, v) for name, v in zip(names, batch, strict=True)]
+    else:
         return {}
-    fields = getattr(batch, "_fields", None) or [str(place) for place in range(1, len(batch) + 1)]
-    parts = ((field, tensors_of(value)) for field, value in zip(fields, batch, strict=True))
-    return {f"{field}{name}": tensor for field, found in parts for name, tensor in found.items()}
+    parts = ((name, tensors_of(value)) for name, value in items)
+    return {f"{name}{rest}": tensor for name, found in parts for rest, tensor in found.items()}
 
 
 class FiniteLoss(pl.Callback):  # type: ignore[misc]

@@ -77,13 +77,12 @@ class PretrainModule(StepModule[ViewBatch]):
     def losses(self, batch: ViewBatch) -> dict[str, Tensor]:
         """`loss`, `loss_global` and `loss_local` of a batch; a term without weight is not computed."""
         self.tile_names = batch.names
-        images = batch.optical, batch.sar, batch.corners
-        own: Embeddings = self.network(*images, self.patch_size, batch.further)
+        own: Embeddings = self.network(batch.views, batch.corners, self.patch_size)
         whole, patches = (None if rows is None else gather_rows(rows) for rows in (own.whole, own.patches))
         self.latest = Embeddings(whole, patches)
         weight = self.method.config.lambda_global
         terms: dict[str, Tensor] = {}
-        total = torch.zeros((), device=batch.optical[0].device)
+        total = torch.zeros((), device=batch.corners[0].device)
         if whole is not None:
             terms["loss_global"] = self.method.loss(whole, None, self._draws("global"))
             total = total + weight * terms["loss_global"]
@@ -91,7 +90,8 @@ class PretrainModule(StepModule[ViewBatch]):
             groups = None
             if self.method.config.corrections.mask_same_tile:
                 count = batch.corners[0].shape[1]
-                groups = torch.arange(len(patches[0]), device=total.device) // count
+                rows = len(next(iter(patches.values()))[0])
+                groups = torch.arange(rows, device=total.device) // count
             terms["loss_local"] = self.method.loss(patches, groups, self._draws("local"))
             total = total + (1 - weight) * terms["loss_local"]
         return {"loss": total, **terms}
@@ -104,4 +104,4 @@ class PretrainModule(StepModule[ViewBatch]):
         if self.latest is None:
             return {}
         embeddings = self.latest.whole if self.latest.whole is not None else self.latest.patches
-        return {} if embeddings is None else health(embeddings, self.network.inputs)
+        return {} if embeddings is None else health(embeddings)

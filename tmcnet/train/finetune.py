@@ -74,7 +74,7 @@ class FinetuneModule(StepModule[Batch]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch."""
         self.tile_names = list(batch.names)
-        logits = self.network(*batch.images)
+        logits = self.network(batch.images)
         return {"loss": segmentation_loss(logits, batch.label, self.class_weights, self.config)}
 
 
@@ -233,8 +233,7 @@ def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts)
         return transfer(network, stack_stems(state, network.modalities), parts)
     if any(name.startswith(STACKED) for name in state):
         sensors = header["config"]["sensors"]
-        stacked = {"optical": sensors["optical"], "sar": sensors["sar"], **sensors.get("further", {})}
-        state = split_stem(state, {name: len(sensor["bands"]) for name, sensor in stacked.items()})
+        state = split_stem(state, {name: len(sensor["bands"]) for name, sensor in sensors.items()})
     return transfer(network, state, parts)
 
 

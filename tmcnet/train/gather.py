@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tmcnet.model.tmcnet import Pair
 from tmcnet.train.processes import processes, rank
 
 
@@ -45,16 +46,17 @@ def gather(own: Tensor) -> Tensor:
     return found
 
 
-def gather_rows(embeddings: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def gather_rows(embeddings: Mapping[str, Pair]) -> dict[str, Pair]:
     """The rows of all processes, in the order of their ranks; the same on each of them.
 
     Args:
-        embeddings: Embeddings of views and sensors, each N x C, with the same N in all processes.
+        embeddings: Views 1 and 2 of each input by name, each N x C, with the same N in all processes.
 
     Returns:
-        As many, each (processes * N) x C; the embeddings themselves where there is one process.
+        The same with (processes * N) x C; the embeddings themselves where there is one process.
     """
     if processes() == 1:
-        return tuple(embeddings)
-    rows = gather(torch.stack(list(embeddings)))  # one message for all
-    return rows.transpose(0, 1).flatten(1, 2).unbind()
+        return dict(embeddings)
+    rows = gather(torch.stack([view for pair in embeddings.values() for view in pair]))  # one message for all
+    views = rows.transpose(0, 1).flatten(1, 2).unbind()
+    return dict(zip(embeddings, zip(views[::2], views[1::2], strict=True), strict=True))

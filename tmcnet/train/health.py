@@ -6,13 +6,15 @@ and from one to another, and no effective rank falls towards 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import reduce
 from itertools import permutations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tmcnet.model.tmcnet import Pair
 
 
 def alignment(x: Tensor, y: Tensor) -> float:
@@ -56,12 +58,12 @@ def retrieval(queries: Tensor, places: Tensor) -> float:
     return float((nearest == torch.arange(len(queries), device=queries.device)).float().mean())
 
 
-def health(embeddings: Sequence[Tensor], names: Sequence[str]) -> dict[str, float]:
+def health(embeddings: Mapping[str, Pair]) -> dict[str, float]:
     """Figures of one batch.
 
     Args:
-        embeddings: Views 1 and 2 of each input of the network in turn, each N x C, at least two rows.
-        names: The inputs: `optical` and `sar`, one of them, all modalities, or `stacked` bands.
+        embeddings: Views 1 and 2 of each input of the network, each N x C, at least two rows. The inputs are
+            modalities, or `stacked` bands.
 
     Returns:
         Of the fused views `alignment`, `uniformity`, `effective_rank`, `positive_similarity` and
@@ -70,8 +72,10 @@ def health(embeddings: Sequence[Tensor], names: Sequence[str]) -> dict[str, floa
         `retrieval_sar`); and that of finding it in another input of view 1 (`retrieval_optical_to_sar`,
         `retrieval_sar_to_optical`), which stays at 1/N unless the loss pulls the modalities together.
     """
-    rows = [F.normalize(x.detach().float(), dim=1) for x in embeddings]
-    firsts, seconds = (dict(zip(names, rows[view::2], strict=True)) for view in (0, 1))
+    firsts, seconds = (
+        {name: F.normalize(pair[view].detach().float(), dim=1) for name, pair in embeddings.items()}
+        for view in (0, 1)
+    )
     first, second = (F.normalize(reduce(torch.add, view.values()), dim=1) for view in (firsts, seconds))
     return {
         "alignment": alignment(first, second),
@@ -80,6 +84,6 @@ def health(embeddings: Sequence[Tensor], names: Sequence[str]) -> dict[str, floa
         **{f"effective_rank_{name}": effective_rank(x) for name, x in firsts.items()},
         "positive_similarity": positive_similarity(first, second),
         "hardest_negative_similarity": hardest_negative_similarity(first, second),
-        **{f"retrieval_{name}": retrieval(firsts[name], seconds[name]) for name in names},
-        **{f"retrieval_{a}_to_{b}": retrieval(firsts[a], firsts[b]) for a, b in permutations(names, 2)},
+        **{f"retrieval_{name}": retrieval(firsts[name], seconds[name]) for name in embeddings},
+        **{f"retrieval_{a}_to_{b}": retrieval(firsts[a], firsts[b]) for a, b in permutations(embeddings, 2)},
     }

@@ -97,10 +97,10 @@ class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The scalar `loss` of a batch that is minimised, and further scalars for the curves."""
+        """The scalar `loss` of a batch that is minimised, and more scalars for the curves."""
 
     def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - for subclasses
-        """Further numbers for the row of the curves that step (counted from 1) ends; none unless overridden."""
+        """More numbers for the row of the curves that step (counted from 1) ends; none unless overridden."""
         return {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ def _values(
     features: PixelFeatures, tile: Tile, places: NDArray[np.int64], dropout: float, random: np.random.Generator
 ) -> NDArray[np.float32]:
     """Features P x F of pixels, of which a share lacks one modality; `hidden` counts them from 1."""
-    images = [image[None] for image in tile.images]
+    images = [image[None] for image in tile.images.values()]
     hidden = np.where(random.random(len(places)) < dropout, random.integers(1, len(images) + 1, len(places)), 0)
     values = np.empty((len(places), features.count(sum(image.shape[1] for image in images))), dtype=np.float32)
     for number in np.unique(hidden):

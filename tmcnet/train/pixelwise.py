@@ -204,7 +204,7 @@ def _staged_confusion(stages: Sequence[PixelBoosting], val: TileDataset) -> Coun
     pooled = np.zeros((len(stages), classes, classes), dtype=np.int64)
     for index in range(len(val)):
         tile = val[index]
-        values = stages[0].features(*(image[None] for image in tile.images))[0].flatten(1)
+        values = stages[0].features(*(image[None] for image in tile.images.values()))[0].flatten(1)
         truth = tile.truth.numpy().ravel()
         for place, logits in enumerate(_staged_logits(stages, values)):
             pooled[place] += confusion(truth, logits.argmax(dim=0).numpy(), classes)

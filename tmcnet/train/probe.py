@@ -118,7 +118,7 @@ def _features(network: EmbeddingNetwork, tiles: TileDataset, chosen: list[_Chose
     device = next(network.parameters()).device
     for some in chosen:
         tile = tiles[some.tile]
-        maps = network.features(*(image[None].to(device) for image in tile.images))
+        maps = network.features({name: image[None].to(device) for name, image in tile.images.items()})
         yield maps[0].flatten(1)[:, torch.from_numpy(some.cells).to(device)].T.float().cpu().numpy()
 
 

@@ -31,22 +31,13 @@ class Batch(NamedTuple):
 
     Attributes:
         names: Their tiles.
-        optical: N x Co x H x W.
-        sar: N x Cs x H x W.
+        images: N x C x H x W of each modality.
         label: N x H x W int64, `IGNORE` for void.
-        further: N x C x H x W of each further modality.
     """
 
     names: list[str]
-    optical: Tensor
-    sar: Tensor
+    images: dict[str, Tensor]
     label: Tensor
-    further: tuple[Tensor, ...] = ()
-
-    @property
-    def images(self) -> tuple[Tensor, ...]:
-        """The images of all modalities: optical, SAR, then the further ones."""
-        return (self.optical, self.sar, *self.further)
 
 
 @dataclass(frozen=True)
@@ -72,21 +63,22 @@ class BatchBuilder:
         chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
         randoms = [generator(self.seed, "finetune", step, place) for place in range(len(chosen))]
         crops = [self._crop(index, random) for index, random in zip(chosen, randoms, strict=True)]
-        label, *images = (torch.stack(parts) for parts in zip(*crops, strict=True))
+        images = {name: torch.stack([crop[name] for crop, _ in crops]) for name in self.sensors}
         for place, random in enumerate(randoms):
-            for image, sensor in zip(images, self.sensors.values(), strict=True):
-                image[place] = self._change(image[place], sensor.kind, random)
-        self._hide(images, randoms)
-        optical, sar, *further = images
-        return Batch([self.tiles.names[index] for index in chosen], optical, sar, label, tuple(further))
+            for name, sensor in self.sensors.items():
+                images[name][place] = self._change(images[name][place], sensor.kind, random)
+        self._hide(list(images.values()), randoms)
+        label = torch.stack([label for _, label in crops])
+        return Batch([self.tiles.names[index] for index in chosen], images, label)
 
-    def _crop(self, index: int, random: np.random.Generator) -> tuple[Tensor, ...]:
-        """A crop of the label, and of the images of all modalities."""
+    def _crop(self, index: int, random: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
+        """A crop of the images of all modalities, and of the label."""
         tile, crop = self.tiles[index], self.config.crop_size
         placement = draw_placement(tile.truth.shape[0], tile.truth.shape[1], crop, random)
         if self.tiles.points is not None:
             placement = over_a_point(placement, tile.truth, crop, random)
-        return take_label(tile.truth, placement, crop), *(take(image, placement, crop) for image in tile.images)
+        images = {name: take(image, placement, crop) for name, image in tile.images.items()}
+        return images, take_label(tile.truth, placement, crop)
 
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator) -> Tensor:
         """The photometric changes of pre-training; what holds no data (0 in all bands) holds none afterwards."""

@@ -26,7 +26,7 @@ TILED = CONFIG.source.layout in ("tiles", "seed")
 RUNS = {run.name: run for run in CONFIG.runs}
 MAP_RUNS = [run.name for run in CONFIG.map_runs]
 MAPPED = [*MAP_RUNS, *CONFIG.maps.models]
-FURTHER = list(CONFIG.sensors.others)
+OTHERS = list(CONFIG.sensors.others)
 
 try:
     ENTRIES = {
@@ -36,7 +36,7 @@ try:
 except InputError as error:
     raise WorkflowError(f"The imagery has errors:\n{error}") from None
 
-# Where the stages from the splits to the weights write: the results folder, and one more for each further fold.
+# Where the stages from the splits to the weights write: the results folder, and one more for each other fold.
 FOLDS = CONFIG.splits.folders
 
 # Where a run is scored, by the folder of its fold; with cross-validation `evaluate` holds the folds together.

@@ -90,7 +90,7 @@ rule map_scenes:
         gpu=int(CONFIG.compute.accelerator == "gpu"),
         mem_mb=CONFIG.compute.memory_mb(cached=False),
     params:
-        **({"further": FURTHER} if FURTHER else {}),
+        modalities=list(CONFIG.sensors),
         # Which runs and models draw maps is no matter of the single map.
         maps=CONFIG.maps.model_dump(
             mode="json", exclude={"fractions", "seeds", "models"}

@@ -3,7 +3,7 @@
 #   gives: {results_dir}/inventory.{json,csv}, virtual/ (mosaics, and files that get a CRS)
 #          {results_dir}/scenes/<scene>/{optical,sar,label}.tif, alignment.json, alignment.png
 #          {results_dir}/tiles/{optical,sar,label}/<tile>.tif, index.csv, classes.csv
-#          and beside optical, sar and label those of each of `sensors.further`
+#          and beside optical, sar and label those of the other modalities of `sensors`
 
 
 rule take_inventory:
@@ -38,7 +38,7 @@ rule align_scene:
         optical=f"{RESULTS}/scenes/{{scene}}/optical.tif",
         sar=f"{RESULTS}/scenes/{{scene}}/sar.tif",
         label=f"{RESULTS}/scenes/{{scene}}/label.tif",
-        further=[f"{RESULTS}/scenes/{{scene}}/{name}.tif" for name in FURTHER],
+        others=[f"{RESULTS}/scenes/{{scene}}/{name}.tif" for name in OTHERS],
         record=f"{RESULTS}/scenes/{{scene}}/alignment.json",
         picture=f"{RESULTS}/scenes/{{scene}}/alignment.png",
     log:

@@ -2,7 +2,7 @@
 #   needs: {results_dir}/tiles/index.csv (and the training tiles, for the statistics)
 #   gives: {results_dir}/splits/manifest.json, <list>_{RGB,SAR,lbl}.txt and tiles.csv (what each tile was like)
 #          {results_dir}/normalisation.json
-#          all of these once more in {results_dir}/folds/<n>/ for every further fold of a cross-validation
+#          all of these once more in {results_dir}/folds/<n>/ for every other fold of a cross-validation
 #          {results_dir}/seed/, on demand: tiles and lists in the layout of the published code
 
 
@@ -78,7 +78,7 @@ rule seed_layout:
     conda:
         "../envs/tmcnet.yaml"
     params:
-        further=FURTHER,
+        others=OTHERS,
     message:
         "Laying tiles and lists out as the published code expects them"
     script:

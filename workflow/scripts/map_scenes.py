@@ -13,18 +13,18 @@ with logged(snakemake.log[0]):
     config = MapsConfig.model_validate(snakemake.params.maps)
     store = TileStore(Path(snakemake.input.tiles).parent)
     root = Path(snakemake.params.scenes_root)
-    further = snakemake.params.get("further", [])
+    modalities = snakemake.params.modalities
     if snakemake.params.scenes:
         folders = {scene: root / scene for scene in snakemake.params.scenes}
-        require_scenes(folders.values(), ("optical", "sar", *further))
+        require_scenes(folders.values(), modalities)
         images = [
-            SceneImages(s, f / "optical.tif", f / "sar.tif", {name: f / f"{name}.tif" for name in further})
-            for s, f in folders.items()
+            SceneImages(scene, {name: folder / f"{name}.tif" for name in modalities})
+            for scene, folder in folders.items()
         ]
     else:
         images = [
-            SceneImages(t, *(store.path(k, t) for k in ("optical", "sar")), {n: store.path(n, t) for n in further})
-            for t in read_list(snakemake.input.test)[: config.max_tiles]
+            SceneImages(tile, {name: store.path(name, tile) for name in modalities})
+            for tile in read_list(snakemake.input.test)[: config.max_tiles]
         ]
     map_scenes(
         weights=Path(snakemake.input.weights),

@@ -11,5 +11,5 @@ with logged(snakemake.log[0]):
         Path(snakemake.input.tiles).parent,
         Path(snakemake.input.manifest).parent,
         Path(snakemake.output[0]),
-        snakemake.params.further,
+        snakemake.params.others,
     )

@@ -29,22 +29,11 @@ class PretrainingMethod(ABC):
         """The network, with random weights, of so many bands of each modality."""
 
     @abstractmethod
-    def loss(self, embeddings: tuple[Tensor, ...], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
+    def loss(self, embeddings: Mapping[str, Pair], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
         """The loss of one level.
 
         Args:
-            embeddings: What `network` made of whole views or of patches.
+            embeddings: Views 1 and 2 of each of the network's inputs by name, of whole views or of patches.
             groups: An id for each row; rows with the same id are never each other's negatives. None: all differ.
             rng: Source of whatever the loss draws.
         """
-
-
-def pairs(embeddings: tuple[Tensor, ...]) -> list[Pair]:
-    """Views 1 and 2 of each input of a network."""
-    return list(zip(embeddings[::2], embeddings[1::2], strict=True))
-
-
-def pair(embeddings: tuple[Tensor, ...]) -> Pair:
-    """The embeddings of a network with one input."""
-    first, second = embeddings
-    return first, second

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import InfoNCE
-from tmcnet.model.tmcnet import EmbeddingNetwork, TMCNet
-from tmcnet.train.methods.base import PretrainingMethod, pairs
+from tmcnet.model.tmcnet import EmbeddingNetwork, Pair, TMCNet
+from tmcnet.train.methods.base import PretrainingMethod
 
 
 class CrossModal(PretrainingMethod):
@@ -29,12 +29,12 @@ class CrossModal(PretrainingMethod):
 
     def loss(
         self,
-        embeddings: tuple[Tensor, ...],
+        embeddings: Mapping[str, Pair],
         groups: Tensor | None,
         rng: np.random.Generator,  # noqa: ARG002 - all methods are called alike
     ) -> Tensor:
         """The loss of one level."""
-        couples = combinations(pairs(embeddings), 2)
+        couples = combinations(embeddings.values(), 2)
         terms = [self.criterion(*view, groups=groups) for couple in couples for view in zip(*couple, strict=True)]
         value: Tensor = reduce(torch.add, terms) / len(terms)
         return value

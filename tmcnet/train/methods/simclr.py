@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import NTXent
-from tmcnet.model.tmcnet import EmbeddingNetwork, StackedNetwork
-from tmcnet.train.methods.base import PretrainingMethod, pair
+from tmcnet.model.tmcnet import EmbeddingNetwork, Pair, StackedNetwork
+from tmcnet.train.methods.base import PretrainingMethod
 
 
 class SimCLR(PretrainingMethod):
@@ -26,12 +26,12 @@ class SimCLR(PretrainingMethod):
 
     def loss(
         self,
-        embeddings: tuple[Tensor, ...],
+        embeddings: Mapping[str, Pair],
         groups: Tensor | None,
         rng: np.random.Generator,  # noqa: ARG002 - all methods are called alike
     ) -> Tensor:
         """The loss of one level."""
-        value: Tensor = self.criterion(*pair(embeddings), groups=groups)
+        value: Tensor = self.criterion(*embeddings["stacked"], groups=groups)
         return value
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import NTXent, TupleNTXent
-from tmcnet.model.tmcnet import EmbeddingNetwork, TMCNet
-from tmcnet.train.methods.base import PretrainingMethod, pair, pairs
+from tmcnet.model.tmcnet import EmbeddingNetwork, Pair, TMCNet
+from tmcnet.train.methods.base import PretrainingMethod
 
 
 class Tuples(PretrainingMethod):
@@ -36,16 +36,16 @@ class Tuples(PretrainingMethod):
         """An encoder for each modality that is looked at."""
         return TMCNet(bands, model, self.config)
 
-    def loss(self, embeddings: tuple[Tensor, ...], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
+    def loss(self, embeddings: Mapping[str, Pair], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
         """The loss of one level; `rng` draws the shifts where not all are used."""
         if self.config.modality != "both":
-            value: Tensor = self.views(*pair(embeddings), groups=groups)
+            value: Tensor = self.views(*embeddings[self.config.modality], groups=groups)
             return value
-        shifts, n = None, len(embeddings[0])
+        optical, sar, *others = embeddings.values()
+        shifts, n = None, len(optical[0])
         if self.config.shifts is not None:
             shifts = rng.choice(np.arange(1, n), min(self.config.shifts, n - 1), replace=False).tolist()
-        optical, sar, *further = pairs(embeddings)
-        value = self.tuples(*optical, *sar, groups=groups, shifts=shifts, further=further)
+        value = self.tuples(*optical, *sar, groups=groups, shifts=shifts, others=others)
         return value
 
 
