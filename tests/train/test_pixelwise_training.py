@@ -132,7 +132,8 @@ def test_one_class_in_the_labels_is_what_is_predicted(tmp_path, network):
         write_raster(path, np.where(label == 0, 255, label).astype(np.uint8), None, nodata=255)
     train(world, tmp_path / "run", run_of(network), pixelwise=SMALL)
     trained = Trained.read(tmp_path / "run" / "weights.safetensors").network
-    found = trained(torch.randn(1, 3, 20, 20), torch.randn(1, 1, 20, 20)).softmax(dim=1)
+    images = {"optical": torch.randn(1, 3, 20, 20), "sar": torch.randn(1, 1, 20, 20)}
+    found = trained(images).softmax(dim=1)
     assert (found[:, 1] == 1).all()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == summary["best_step"] == 0
