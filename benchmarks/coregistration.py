@@ -22,8 +22,10 @@ from scipy import ndimage, optimize
 from skimage.registration import phase_cross_correlation
 
 from benchmarks.independent import mutual_information
-from tmcnet.raster.io.rasters import Grid, read_float, write_raster
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.windowed import PointMap
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.register.coregister import estimate
 from tmcnet.raster.register.deformation import AffineMap
 from tmcnet.seeding import generator

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from tmcnet.raster.io.rasters import read_float
+from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.register.coregister import estimate, warp
 from tmcnet.raster.register.deformation import largest_displacement
 

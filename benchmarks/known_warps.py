@@ -16,7 +16,7 @@ from rasterio.warp import Resampling, reproject
 from scipy.spatial import cKDTree
 
 from tmcnet.config import AlignConfig, DemoConfig
-from tmcnet.raster.io.rasters import read_float
+from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.windowed import PointMap
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.register.coregister import estimate, warp

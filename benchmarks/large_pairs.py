@@ -27,7 +27,7 @@ from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import AlignConfig, ClassConfig, DemoConfig, LabelsConfig, SensorConfig, SensorsConfig
 from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
-from tmcnet.raster.io.rasters import read_grid
+from tmcnet.raster.io.reader import read_grid
 from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.simulate.scene import simulate_scene
 

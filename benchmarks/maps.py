@@ -23,7 +23,9 @@ from tmcnet.evaluate.inference import map_scenes
 from tmcnet.evaluate.predict import Probabilities, probabilities
 from tmcnet.evaluate.trained import Trained
 from tmcnet.evaluate.windows import SceneImages, predict_scene
-from tmcnet.raster.io.rasters import Grid, read_float, read_grid, write_raster
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import read_float, read_grid
+from tmcnet.raster.io.writer import write_raster
 
 RUN = "mssnet-corrected__random__R100__s1"
 LARGE = 12_000

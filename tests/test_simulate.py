@@ -4,8 +4,8 @@ import rasterio
 
 from tmcnet.config import DemoConfig
 from tmcnet.errors import InputError
-from tmcnet.raster.io.projection import reproject_points
-from tmcnet.raster.io.rasters import read_grid
+from tmcnet.raster.io.geometry import reproject_points
+from tmcnet.raster.io.reader import read_grid
 from tmcnet.seeding import generator
 from tmcnet.simulate.names import scene_names
 from tmcnet.simulate.noise import densify, distance_to

@@ -1,18 +1,21 @@
-"""The errors a user can mend, told in one message that names file, field and remedy."""
+"""Errors that a user can fix: one message names file, field and remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MAX_NAMES = 10
+"""Names shown in one message; the rest is counted."""
+
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with what the user gave.
+    """One error in the user's input.
 
     Attributes:
         where: The file, config key or tile concerned.
-        what: What was found there.
+        what: What is wrong there.
         remedy: What the user can do about it.
     """
 
@@ -25,7 +28,7 @@ class Problem:
 
 
 class InputError(Exception):
-    """Raised when the input or the config must be mended by the user.
+    """Raised when the user must fix the input or the config.
 
     Carries every problem found, so that one run shows them all.
     """
@@ -37,3 +40,10 @@ class InputError(Exception):
 
 class TrainingError(Exception):
     """Raised when training cannot go on: a loss that is not finite, a start that loads nothing."""
+
+
+def format_names(names: Iterable[str]) -> str:
+    """The first names in sorted order, and how many more there are."""
+    ordered = sorted(names)
+    more = len(ordered) - MAX_NAMES
+    return ", ".join(ordered[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

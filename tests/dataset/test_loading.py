@@ -7,7 +7,7 @@ import torch
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
-from tmcnet.raster.io.rasters import write_raster
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
 
 SCALING = Normalisation(

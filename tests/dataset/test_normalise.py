@@ -7,7 +7,7 @@ from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
 from tmcnet.dataset import normalise
 from tmcnet.dataset.normalise import Band, Normalisation, compute_normalisation
 from tmcnet.errors import InputError
-from tmcnet.raster.io.rasters import write_raster
+from tmcnet.raster.io.writer import write_raster
 
 SENSORS = SensorsConfig(
     optical=SensorConfig(bands=["blue", "green"], kind="reflectance"),

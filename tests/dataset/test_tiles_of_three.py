@@ -9,7 +9,7 @@ from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.dataset.normalise import Normalisation, compute_normalisation
 from tmcnet.dataset.views import ViewMaker
 from tmcnet.errors import InputError
-from tmcnet.raster.io.rasters import write_raster
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
 
 OPTICAL = SensorConfig(bands=["r", "g"], kind="reflectance")

@@ -15,7 +15,7 @@ from tmcnet.evaluate.evaluate import evaluate_run
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import save_weights
-from tmcnet.raster.io.rasters import read_float, read_labels
+from tmcnet.raster.io.reader import read_float, read_labels
 
 RUN = Run.parse("late_fusion-baseline__random__R50__s1")
 

@@ -21,7 +21,9 @@ from tmcnet.evaluate.predict import probabilities
 from tmcnet.evaluate.trained import Trained
 from tmcnet.evaluate.windows import predict_scene
 from tmcnet.model.networks import build_network
-from tmcnet.raster.io.rasters import Grid, read_float, read_grid, write_raster
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import read_float, read_grid
+from tmcnet.raster.io.writer import write_raster
 
 RUN = Run.parse("mssnet-corrected__random__R50__s1")
 CLASSES = ClassTable.of([("open water", "#0000ff"), ("land", "#00ff00"), ("forest", "#004400")])

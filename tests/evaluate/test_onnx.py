@@ -19,7 +19,7 @@ from tmcnet.evaluate.export import SIZES, TOLERANCE, RawNetwork, export_model, l
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model import backbone
 from tmcnet.model.networks import build_network
-from tmcnet.raster.io.rasters import read_float
+from tmcnet.raster.io.reader import read_float
 
 CLASSES = ClassTable.of([("open water", "#0000ff"), ("land", "#00ff00"), ("forest", "#004400")])
 QUICK = "pixel_logistic"

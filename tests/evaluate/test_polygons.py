@@ -12,8 +12,8 @@ from scipy import ndimage
 from tmcnet.classes import ClassTable
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.polygons import merge_small, write_polygons
-from tmcnet.raster.io.ground import pixel_area
-from tmcnet.raster.io.rasters import Grid, write_raster
+from tmcnet.raster.io.geometry import Grid, pixel_area
+from tmcnet.raster.io.writer import write_raster
 
 CLASSES = ClassTable.of([('Äcker, "wet"', "#0000ff"), ("land", "#00ff00"), ("forest", "#004400")])
 UTM = Grid("EPSG:32633", Affine(10, 0, 500000, 0, -10, 5200000), 60, 50)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tests.report.results_folder import make_config
-from tmcnet.raster.io.atomic import write_bytes
+from tmcnet.raster.io.writer import write_bytes
 from tmcnet.report import sections_data
 from tmcnet.report.blocks import Figure, Gallery, Note, Table, Text
 from tmcnet.report.imagery import Painter

@@ -16,7 +16,8 @@ from tmcnet.config import IGNORE, SplitsConfig
 from tmcnet.dataset.export import export_seed_layout
 from tmcnet.dataset.layout import read_seed_layout
 from tmcnet.errors import InputError
-from tmcnet.raster.io.rasters import read_grid, read_labels, write_raster
+from tmcnet.raster.io.reader import read_grid, read_labels
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.splits import points as module
 from tmcnet.splits.index import read_index
 from tmcnet.splits.manifest import verify

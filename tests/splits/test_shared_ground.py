@@ -10,8 +10,7 @@ from rasterio.warp import transform
 
 from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
-from tmcnet.raster.io.ground import GROUND, ground_columns
-from tmcnet.raster.io.rasters import Grid
+from tmcnet.raster.io.geometry import GROUND, Grid, ground_columns
 from tmcnet.splits.groups import close_pairs
 from tmcnet.splits.index import read_index
 from tmcnet.splits.manifest import verify

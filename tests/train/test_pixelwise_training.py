@@ -13,7 +13,8 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.texture import PixelFeatures
-from tmcnet.raster.io.rasters import read_labels, write_raster
+from tmcnet.raster.io.reader import read_labels
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import pixelwise as module
 from tmcnet.train.pixels import draw_pixels, quotas

@@ -15,7 +15,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
 from tmcnet.model.texture import PixelFeatures
-from tmcnet.raster.io.rasters import read_labels
+from tmcnet.raster.io.reader import read_labels
 from tmcnet.seeding import generator
 from tmcnet.splits.points import file_of, read_tile_points
 from tmcnet.store import TileStore, read_list

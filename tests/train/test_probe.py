@@ -12,7 +12,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
 from tmcnet.model.tmcnet import TMCNet
-from tmcnet.raster.io.rasters import write_raster
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import probe as room
 from tmcnet.train.callbacks import Curves

@@ -6,7 +6,8 @@ from tests.train.tiny import build_tiles, configs
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
-from tmcnet.raster.io.rasters import read_labels, write_raster
+from tmcnet.raster.io.reader import read_labels
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
 from tmcnet.train.samples import BatchBuilder, class_counts, class_weights
 

@@ -19,7 +19,8 @@ from tmcnet.evaluate.inference import SceneImages, map_scenes
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.pixelwise import PixelLogistic
 from tmcnet.model.weights import read_weights
-from tmcnet.raster.io.rasters import read_float, read_grid, read_labels, write_raster
+from tmcnet.raster.io.reader import read_float, read_grid, read_labels
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
 from tmcnet.train.finetune import finetune
 from tmcnet.train.methods import build_method

@@ -7,7 +7,7 @@ import numpy as np
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import ComputeConfig, FinetuneSettings, ModelConfig, SensorConfig, SensorsConfig
-from tmcnet.raster.io.rasters import write_raster
+from tmcnet.raster.io.writer import write_raster
 
 SIZE = 40  # no multiple of the output stride
 

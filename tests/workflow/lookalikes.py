@@ -8,7 +8,8 @@ import numpy as np
 from rasterio.transform import from_origin
 from skimage.io import imsave
 
-from tmcnet.raster.io.rasters import Grid, write_raster
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.writer import write_raster
 
 SIZE = 96
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from tests.workflow.conftest import Snakemake
-from tmcnet.raster.io.rasters import read_float, read_labels
+from tmcnet.raster.io.reader import read_float, read_labels
 
 RUN = "pixel_logistic-baseline__random__R5__s1"
 CHANGE = """

@@ -11,7 +11,7 @@ import rasterio
 
 from tests.workflow.conftest import Snakemake
 from tmcnet.config import DemoConfig
-from tmcnet.raster.io.rasters import read_float, read_grid, read_labels
+from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.simulate.names import scene_names
 from tmcnet.simulate.scene import simulate_scene
 

@@ -12,7 +12,9 @@ from affine import Affine
 
 from tests.workflow.conftest import Snakemake
 from tmcnet.config import DemoConfig
-from tmcnet.raster.io.rasters import Grid, read_float, read_grid, write_raster
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import read_float, read_grid
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.simulate.names import scene_names
 from tmcnet.simulate.scene import simulate_scene
 

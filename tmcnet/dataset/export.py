@@ -10,7 +10,8 @@ from pathlib import Path
 from tmcnet.config import IGNORE
 from tmcnet.dataset.class_dict import write_class_dict
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io.rasters import read_grid, read_labels, write_raster
+from tmcnet.raster.io.reader import read_grid, read_labels
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.tiling.cutting import cut_window
 from tmcnet.splits.index import IntArray
 from tmcnet.splits.lists import KINDS, PARTS, format_names

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io.rasters import read_float, read_labels
+from tmcnet.raster.io.reader import read_float, read_labels
 from tmcnet.splits.points import TilePoints, keep_points
 from tmcnet.store import TileStore
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io.rasters import read_float
+from tmcnet.raster.io.reader import read_float
 from tmcnet.store import TileStore, read_list
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]

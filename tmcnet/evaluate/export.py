@@ -29,7 +29,7 @@ from tmcnet.evaluate.numbers import without_nan
 from tmcnet.evaluate.raw import predict_raw
 from tmcnet.evaluate.trained import Trained
 from tmcnet.hashing import file_digest
-from tmcnet.raster.io.atomic import write_bytes
+from tmcnet.raster.io.writer import write_bytes
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore
 

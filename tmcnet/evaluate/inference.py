@@ -24,10 +24,10 @@ from tmcnet.evaluate import polygons
 from tmcnet.evaluate.predict import choose_device
 from tmcnet.evaluate.trained import Trained
 from tmcnet.evaluate.windows import SceneImages, Strip, predict_scene
-from tmcnet.raster.io.atomic import write_bytes
 from tmcnet.raster.io.gdal_tools import require_tools, run_tool
-from tmcnet.raster.io.opening import open_raster
-from tmcnet.raster.io.rasters import Grid, data_bands, read_grid
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import data_bands, open_raster, read_grid
+from tmcnet.raster.io.writer import write_bytes
 
 __all__ = ["MapWriter", "SceneImages", "map_scenes"]
 

@@ -16,9 +16,8 @@ from rasterio import features
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 from tmcnet.raster.io.gdal_tools import run_tool
-from tmcnet.raster.io.ground import pixel_area
-from tmcnet.raster.io.opening import open_raster
-from tmcnet.raster.io.rasters import ByteArray, grid_of
+from tmcnet.raster.io.geometry import pixel_area
+from tmcnet.raster.io.reader import ByteArray, grid_of, open_raster
 
 LAYER = "land_cover"
 TOOLS = ("ogr2ogr",)

@@ -17,7 +17,8 @@ from tmcnet.evaluate import blending
 from tmcnet.evaluate.blending import Span
 from tmcnet.evaluate.predict import Probabilities, probabilities
 from tmcnet.evaluate.trained import Trained
-from tmcnet.raster.io.rasters import Grid, read_float, read_grid
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import read_float, read_grid
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorConfig
-from tmcnet.raster.io.display import display_range
+from tmcnet.raster.io.radiometry import display_range
 
 Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -29,7 +29,7 @@ def thin(ids: Ids, longest: int) -> Ids:
 
 def read_thinned(path: Path, longest: int, box: Box | None = None) -> npt.NDArray[np.float32]:
     """Every n-th pixel of a raster or of a window of it, C x H x W with NaN for no data; read in strips."""
-    from tmcnet.raster.io.rasters import read_float, read_grid
+    from tmcnet.raster.io.reader import read_float, read_grid
 
     grid = read_grid(path)
     top, left, height, width = box or (0, 0, grid.height, grid.width)
@@ -55,7 +55,7 @@ def read_thinned_classes(path: Path, longest: int) -> Ids | None:
 
 def read_classes(path: Path, box: Box | None = None) -> Ids | None:
     """Class ids or confidences of a window; None where there is no readable file."""
-    from tmcnet.raster.io.rasters import read_labels
+    from tmcnet.raster.io.reader import read_labels
 
     if not path.exists():
         return None

@@ -13,9 +13,8 @@ from scipy import ndimage
 
 from tmcnet.config import DemoConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io.atomic import write_bytes
-from tmcnet.raster.io.projection import reproject_points
-from tmcnet.raster.io.rasters import Grid, write_raster
+from tmcnet.raster.io.geometry import Grid, reproject_points
+from tmcnet.raster.io.writer import write_bytes, write_raster
 from tmcnet.seeding import generator
 from tmcnet.simulate.landscape import make_landscape
 from tmcnet.simulate.names import scene_names

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from tmcnet.raster.io.geocentric import geocentric
+from tmcnet.raster.io.geometry import geocentric
 
 if TYPE_CHECKING:
     from tmcnet.splits.index import IntArray

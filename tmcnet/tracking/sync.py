@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io.atomic import write_bytes
+from tmcnet.raster.io.writer import write_bytes
 from tmcnet.tracking.experiment import ARTIFACT_FOLDER, Row, TrackedRuns
 from tmcnet.tracking.links import COMPARE_TITLE, Link, run_address, save_searches, ui_address
 from tmcnet.tracking.predictor import register_best

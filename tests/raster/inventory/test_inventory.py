@@ -12,8 +12,7 @@ from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, SourceConfi
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import ImageRecord
-from tmcnet.raster.io.backscatter import detect_scale, power_to_db, to_db, to_power
-from tmcnet.raster.io.projection import reproject_points
+from tmcnet.raster.io.geometry import reproject_points
 
 WRONG_UTM = ("EPSG:32612", Affine(10, 0, 500_000, 0, -10, 5_400_000))
 
@@ -326,15 +325,6 @@ def test_the_seed_layout_brings_its_classes(source, coded):
     assert found.classes.classes[0].color == "#0000ff"
 
 
-def test_scales_are_told_from_the_values():
-    assert detect_scale("uint8", 0, 255, 80) == "none"
-    assert detect_scale("float32", -40, 12, -11) == "db"
-    assert detect_scale("float32", 0, 900, 0.05) == "linear"
-    assert detect_scale("float32", 0, 900, 80) == "amplitude"
-    assert detect_scale("uint16", 0, 9000, 200) == "amplitude"
-    assert detect_scale("float32", -9999, 3, 0.1) is None
-
-
 def test_different_scales_in_one_source_are_told(source):
     source.sensors = SensorsConfig(
         optical=source.sensors["optical"], sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto")
@@ -343,13 +333,3 @@ def test_different_scales_in_one_source_are_told(source):
     source.scene("b")
     source.write("b_s.tif", np.linspace(-20, 1, 64 * 64, dtype="f4").reshape(64, 64))
     assert "finds different scales of backscatter (db: b; linear: a)" in fault(source)
-
-
-@pytest.mark.parametrize("scale", ["linear", "amplitude", "db"])
-def test_every_scale_comes_to_the_same_decibels(scale):
-    decibels = np.array([-50.0, -20.0, 0.0, 3.0, 30.0, np.nan], "f4")
-    power = 10 ** (decibels / 10)
-    values = {"linear": power, "amplitude": np.sqrt(power), "db": decibels}[scale].astype("f4")
-    expected = [-35, -20, 0, 3, 10, np.nan]
-    np.testing.assert_allclose(to_db(values, scale, (-35, 10)), expected, atol=1e-4)
-    np.testing.assert_allclose(power_to_db(to_power(values, scale), scale, (-35, 10)), expected, atol=1e-4)

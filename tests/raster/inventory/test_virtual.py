@@ -11,7 +11,7 @@ from tmcnet.config import ClassConfig, LabelsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.rasters import read_float
+from tmcnet.raster.io.reader import read_float
 
 EAST, NORTH = 500_000, 5_400_000
 

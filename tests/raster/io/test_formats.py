@@ -10,7 +10,7 @@ from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import Record
-from tmcnet.raster.io.rasters import read_float
+from tmcnet.raster.io.reader import read_float
 
 COPY = {
     "JPEG2000": ("JP2OpenJPEG", "a.jp2", ("QUALITY=100", "REVERSIBLE=YES", "BLOCKXSIZE=64", "BLOCKYSIZE=64")),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tmcnet.errors import InputError
-from tmcnet.raster.io import gdal_tools, progress, read_float, read_grid
+from tmcnet.raster.io import blocks, gdal_tools, read_float, read_grid
 from tmcnet.raster.io.gdal_tools import require_tools, run_tool, stack_files
 
 
@@ -43,10 +43,12 @@ def test_progress_is_told_while_a_tool_is_at_work(monkeypatch, tmp_path):
     tool.write_text(f"#!/bin/sh\nprintf 'Using band 4 of x7.tif\\n0...10..'; {wait}; printf '.20...100 - done.'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(progress, "PAUSE", 0.0)
+    monkeypatch.setattr(blocks, "LOG_INTERVAL_S", 0.0)
     told = []
-    monkeypatch.setattr(progress, "say", lambda line: (told.append(line), line.endswith(": 10%") and go_on.touch()))
-    assert run_tool("gdalwarp", watched="sar warped").endswith("100 - done.")
+    monkeypatch.setattr(
+        blocks, "log_line", lambda line: (told.append(line), line.endswith(": 10%") and go_on.touch())
+    )
+    assert run_tool("gdalwarp", step="sar warped").endswith("100 - done.")
     assert {"sar warped: 10%", "sar warped: 20%"} <= set(told)
     assert not any("4%" in line or "7%" in line for line in told)
     told.clear()

@@ -9,8 +9,8 @@ from tmcnet.raster.io.windowed import (
     Reduced,
     as_image,
     block_means,
+    decimate,
     in_memory,
-    thinned,
 )
 from tmcnet.raster.register.deformation import AffineMap
 
@@ -48,7 +48,7 @@ def test_reducing_by_windows_is_reducing_the_whole(array):
 
 
 def test_what_is_held_in_memory_was_read_in_strips(array, monkeypatch):
-    monkeypatch.setattr(windowed, "STRIP", 130 * 16)
+    monkeypatch.setattr(windowed, "STRIP_PIXELS", 130 * 16)
     reads = []
 
     class Watched(ArrayImage):
@@ -73,6 +73,6 @@ def test_a_displaced_image_shows_what_lies_there():
 
 
 def test_thinning_by_strips_is_thinning_the_whole(array, monkeypatch):
-    monkeypatch.setattr(windowed, "STRIP", 130 * 12)
-    np.testing.assert_array_equal(thinned(ArrayImage(array), 7), array[:, ::7, ::7])
-    np.testing.assert_array_equal(thinned(as_image(array[0]), 200), array[:1, :1, :1])
+    monkeypatch.setattr(windowed, "STRIP_PIXELS", 130 * 12)
+    np.testing.assert_array_equal(decimate(ArrayImage(array), 7), array[:, ::7, ::7])
+    np.testing.assert_array_equal(decimate(as_image(array[0]), 200), array[:1, :1, :1])

@@ -13,7 +13,7 @@ from benchmarks import large_pairs
 from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
-from tmcnet.raster.io import streaming
+from tmcnet.raster.io import blocks
 from tmcnet.raster.io.rasters import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.register.deformation import on_lattice
@@ -309,9 +309,9 @@ def test_a_scene_of_many_blocks_comes_out_as_in_one(source, monkeypatch):
         return [read_float(folder / f"{kind}.tif") for kind in ("optical", "sar", "label")]
 
     whole = rasters()
-    assert whole[0].shape == (2, 431, 431) and len(streaming.blocks(431, 431, 1)) == 1
-    monkeypatch.setattr(streaming, "VALUES", 256 * 256)
-    assert len(streaming.blocks(431, 431, 1)) == 4
+    assert whole[0].shape == (2, 431, 431) and len(blocks.block_windows(431, 431, 1)) == 1
+    monkeypatch.setattr(blocks, "MAX_BLOCK_VALUES", 256 * 256)
+    assert len(blocks.block_windows(431, 431, 1)) == 4
     for one, cut in zip(whole, rasters(), strict=True):
         np.testing.assert_array_equal(one, cut)
     monkeypatch.setattr(warp, "_MEMORY", 1)  # gdalwarp cuts as well then, and places may differ by its tolerance

@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio._err import CPLE_BaseError
 
 from tmcnet.config import SensorConfig, SensorsConfig
-from tmcnet.errors import Problem
+from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.checks import Inspected, coverage
-from tmcnet.raster.inventory.entry import TRAIN, shorten
-from tmcnet.raster.io.ground import pixel_area
-from tmcnet.raster.io.projection import reproject_points
-from tmcnet.raster.io.rasters import Grid
+from tmcnet.raster.inventory.entry import TRAIN
+from tmcnet.raster.io.geometry import Grid, pixel_area, reproject_points
 
 _SAME_SIZE = 1.25
 """Pixels that differ by less than this factor show the same things."""
@@ -87,17 +84,9 @@ def _warn_of_shared_ground(seen: Sequence[Inspected]) -> None:
         apart = (first_box[2:] < box[:2]) | (box[2:] < first_box[:2])
         if apart.any() or f"same footprint as {first.entry.scene}" in second.warnings:
             continue
-        share = _share(second.first.grid, first.first.grid)
-        if max(share, _share(first.first.grid, second.first.grid)) >= _SHARED:
+        share = coverage(second.first.grid, first.first.grid)
+        if max(share, coverage(first.first.grid, second.first.grid)) >= _SHARED:
             second.warnings.append(f"{share:.1%} of it lies on the ground of {first.entry.scene}")
-
-
-def _share(grid: Grid, other: Grid) -> float:
-    """Share of a footprint that lies inside another; 0 where no way leads from the one CRS to the other."""
-    try:
-        return coverage(grid, other)
-    except CPLE_BaseError:  # rasterio has no public name for what a failure of PROJ raises
-        return 0.0
 
 
 def _degrees(grid: Grid) -> npt.NDArray[np.float64]:
@@ -105,12 +94,7 @@ def _degrees(grid: Grid) -> npt.NDArray[np.float64]:
     along, near, far = np.linspace(0, 1, 9), np.zeros(9), np.ones(9)
     column, row = np.concatenate([along, along, near, far]), np.concatenate([near, far, along, along])
     everywhere = np.array([-math.inf, -math.inf, math.inf, math.inf])
-    try:
-        lon, lat = reproject_points(
-            grid.crs, "EPSG:4326", *(grid.transform @ (column * grid.width, row * grid.height))
-        )
-    except CPLE_BaseError:
-        return everywhere
+    lon, lat = reproject_points(grid.crs, "EPSG:4326", *(grid.transform @ (column * grid.width, row * grid.height)))
     box = np.array([lon.min(), lat.min(), lon.max(), lat.max()])
     return box if np.isfinite(box).all() and box[2] - box[0] < 180 else everywhere
 
@@ -137,7 +121,7 @@ def _by_scale(scales: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _told(scales: dict[str, list[str]]) -> str:
-    return "; ".join(f"{scale}: {shorten(names)}" for scale, names in sorted(scales.items()))
+    return "; ".join(f"{scale}: {format_names(names)}" for scale, names in sorted(scales.items()))
 
 
 def _metres(one: Inspected) -> float:

@@ -11,10 +11,9 @@ from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem
 from tmcnet.raster.inventory.entry import Entry
 from tmcnet.raster.inventory.facts import Facts
-from tmcnet.raster.io.backscatter import detect_scale
+from tmcnet.raster.io.geometry import Grid, reproject_points
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.projection import reproject_points
-from tmcnet.raster.io.rasters import Grid
+from tmcnet.raster.io.radiometry import detect_scale
 
 _PROBES = 33
 _MIN_OVERLAP = 0.5

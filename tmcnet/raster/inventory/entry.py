@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tmcnet.errors import Problem
+from tmcnet.errors import Problem, format_names
 
 TRAIN = "train"
 PREDICT = "predict"
-SHOWN = 10
-"""At most so many names are listed in a message; the count stands beside them."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +68,17 @@ def _shown(path: Path) -> list[Path]:
     return found
 
 
-def shorten(names: Iterable[str]) -> str:
-    """Up to ten names in order, and how many more there are."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
-    return ", ".join(ordered[:SHOWN]) + more
-
-
 def name_problems(where: str, entries: Sequence[Entry]) -> list[Problem]:
     """What is wrong with the names: doubles, and characters that cannot stand in a file name or a list."""
     problems = []
     counts = Counter(entry.scene for entry in entries)
     doubled = [name for name, count in counts.items() if count > 1]
     if doubled:
-        problems.append(Problem(where, f"names given more than once: {shorten(doubled)}", "Give each its own name."))
+        problems.append(
+            Problem(where, f"names given more than once: {format_names(doubled)}", "Give each its own name.")
+        )
     odd = [repr(name) for name in counts if not re.fullmatch(r"\w[\w.+-]*", name)]
     if odd:
         remedy = "Use letters, digits, `_`, `-`, `+` and `.` only, with a letter or digit in front."
-        problems.append(Problem(where, f"names that cannot be file names: {shorten(odd)}", remedy))
+        problems.append(Problem(where, f"names that cannot be file names: {format_names(odd)}", remedy))
     return problems

@@ -13,9 +13,9 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from tmcnet.config import IGNORE
+from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder, Unknown
-from tmcnet.raster.io.opening import open_raster
-from tmcnet.raster.io.rasters import Grid, data_bands, grid_of, unify_masks, values_and_mask
+from tmcnet.raster.io.reader import data_bands, grid_of, open_raster, unify_masks, values_and_mask
 
 _BLOCK_VALUES = 4_000_000
 _SAMPLE_STEP = 97

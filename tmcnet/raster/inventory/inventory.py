@@ -14,19 +14,19 @@ from typing import Literal
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.between_scenes import scale_problems, warn_of_doubles, warn_of_pixel_sizes
 from tmcnet.raster.inventory.checks import Inspected, check
-from tmcnet.raster.inventory.entry import Entry, shorten
+from tmcnet.raster.inventory.entry import Entry
 from tmcnet.raster.inventory.facts import Facts, scan, scan_labels
 from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.inventory.table import inventory_table
 from tmcnet.raster.inventory.virtual import check_crs, with_virtual_files
-from tmcnet.raster.io.atomic import write_bytes
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.opening import open_raster
+from tmcnet.raster.io.reader import open_raster
+from tmcnet.raster.io.writer import write_bytes
 
 GEOREFERENCED = ("demo", "scenes")
 """Layouts whose files are warped to a common grid."""
@@ -152,7 +152,7 @@ def _condense(problems: Sequence[Problem]) -> list[Problem]:
     for problem in problems:
         groups.setdefault((problem.what, problem.remedy), []).append(problem.where)
     return [
-        Problem(where[0] if len(where) == 1 else f"{len(where)} files ({shorten(where)})", what, remedy)
+        Problem(where[0] if len(where) == 1 else f"{len(where)} files ({format_names(where)})", what, remedy)
         for (what, remedy), where in groups.items()
     ]
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.entry import shorten
+from tmcnet.errors import InputError, Problem, format_names
 
 Key: TypeAlias = tuple[str, ...]
 """Values of the fields, in the order of the optical pattern."""
@@ -70,7 +69,7 @@ class Pattern:
                 doubled.append(f"{found[key].relative_to(root)} and {name}")
             found.setdefault(key, root / name)
         if doubled:
-            what = f"finds two files for the same name {len(doubled)} times: {shorten(doubled)}"
+            what = f"finds two files for the same name {len(doubled)} times: {format_names(doubled)}"
             raise InputError(Problem(self.where, what, "Remove one of each, or make the pattern more exact."))
         return found
 

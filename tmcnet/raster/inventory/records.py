@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io.atomic import write_bytes
+from tmcnet.raster.io.writer import write_bytes
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.entry import PREDICT, TRAIN, Entry, name_problems, shorten
+from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.raster.inventory.entry import PREDICT, TRAIN, Entry, name_problems
 from tmcnet.raster.inventory.patterns import Key, Pattern, find_pairs
 from tmcnet.raster.inventory.sheet import read_sheet
 
@@ -115,7 +115,9 @@ def _unpaired(pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], o
         lacking = [key for key, files in pairs.items() if kind not in files]
         if lacking and kind not in optional:
             examples = [f"{'_'.join(key)} (has {next(iter(pairs[key].values()))})" for key in lacking]
-            what = f"`{pattern.text}` finds no {kind} file for {len(lacking)} of {len(pairs)}: {shorten(examples)}"
+            what = (
+                f"`{pattern.text}` finds no {kind} file for {len(lacking)} of {len(pairs)}: {format_names(examples)}"
+            )
             remedy = "Add the missing files, or name these in `source.exclude`."
             if "label" in optional:
                 remedy += f" Scenes of one sensor can be mapped: list them in a sample sheet, with role {PREDICT}."

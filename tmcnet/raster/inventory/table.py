@@ -81,7 +81,7 @@ def _codes(label: Facts, coder: LabelCoder) -> str:
     """Codes with their pixels, in order; of many the most frequent."""
     chosen = sorted(label.codes.most_common(_MOST_CODES))
     more = len(label.codes) - len(chosen)
-    return "; ".join(f"{coder.told(code)}: {count}" for code, count in chosen) + (
+    return "; ".join(f"{coder.format_code(code)}: {count}" for code, count in chosen) + (
         f"; and {more} more" if more else ""
     )
 

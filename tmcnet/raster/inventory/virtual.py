@@ -17,9 +17,9 @@ from rasterio.errors import CRSError
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.entry import Entry
 from tmcnet.raster.io.gdal_tools import run_tool
+from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.opening import open_raster
-from tmcnet.raster.io.rasters import Grid, data_bands, grid_of
+from tmcnet.raster.io.reader import data_bands, grid_of, open_raster
 
 _OFF_GRID = 0.05
 """Tiles that lie further than this share of a pixel beside the grid of the first would be moved to it unseen."""

@@ -1,5 +1,25 @@
-"""Files: the reader, the writer, and what pixels mean on the ground."""
+"""Raster files: the one reader (values with NaN for no data), the one writer, and the place of pixels on the ground.
 
-from tmcnet.raster.io.rasters import Grid, read_float, read_grid, read_labels, write_raster
+`reader.py` reads, `writer.py` writes, `geometry.py` has grids and coordinates, `labels.py` decodes label files,
+`radiometry.py` converts backscatter, `blocks.py` and `windowed.py` limit memory, `gdal_tools.py` runs GDAL.
+"""
 
-__all__ = ["Grid", "read_float", "read_grid", "read_labels", "write_raster"]
+from tmcnet.raster.io.geometry import Box, Grid
+from tmcnet.raster.io.labels import LabelCoder
+from tmcnet.raster.io.reader import float_blocks, open_raster, read_float, read_grid, read_labels
+from tmcnet.raster.io.writer import Form, write_blocks, write_bytes, write_raster
+
+__all__ = [
+    "Box",
+    "Form",
+    "Grid",
+    "LabelCoder",
+    "float_blocks",
+    "open_raster",
+    "read_float",
+    "read_grid",
+    "read_labels",
+    "write_blocks",
+    "write_bytes",
+    "write_raster",
+]

@@ -1,4 +1,4 @@
-"""Run GDAL's command-line tools: a process of its own, with its own GDAL beside the one inside rasterio."""
+"""Run GDAL's command-line tools: separate processes, with their own GDAL beside the one inside rasterio."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import IO
 
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io.opening import open_raster
-from tmcnet.raster.io.progress import teller
-from tmcnet.raster.io.rasters import Grid, data_bands
+from tmcnet.raster.io.blocks import progress_logger
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import data_bands, open_raster
 
 TOOLS = ("gdalbuildvrt", "gdalwarp", "gdal_translate")
 _MISLEADING = ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
 """Set by rasterio for its own GDAL; with them the tools would read another version's tables."""
-_DONE = re.compile(r"(?:^|\s|\.\.\.)(\d+)\.+$")
-"""The last number that GDAL's progress has come to."""
+_PERCENT_DONE = re.compile(r"(?:^|\s|\.\.\.)(\d+)\.+$")
+"""The last number of GDAL's progress bar."""
 
 
 def require_tools(names: Sequence[str] = TOOLS) -> None:
-    """Ask for GDAL's tools before any work is done.
+    """Check that GDAL's tools are installed, before any work is done.
 
     Raises:
         InputError: If one is missing; says how to install them all.
@@ -35,20 +35,19 @@ def require_tools(names: Sequence[str] = TOOLS) -> None:
         raise InputError(Problem(", ".join(missing), "not found on the PATH", remedy))
 
 
-def run_tool(name: str, *arguments: str | Path | float, watched: str = "") -> str:
+def run_tool(name: str, *arguments: str | Path | float, step: str = "") -> str:
     """Run one of GDAL's tools.
 
     Args:
-        name: `gdalwarp`, say.
-        arguments: What follows it on the command line.
-        watched: What is being done, in words: how much of it is done is said every few seconds, for a tool that
-            tells. Empty: nothing is said.
+        name: Of the tool, such as `gdalwarp`.
+        arguments: Its arguments on the command line.
+        step: Name of the step in the log; the tool's progress is logged under it every few seconds. Empty: no log.
 
     Returns:
         What it printed.
 
     Raises:
-        InputError: If the tool is missing, or fails; carries GDAL's own words then.
+        InputError: If the tool is missing, or fails; then with GDAL's error message.
     """
     require_tools([name])
     environment = {key: value for key, value in os.environ.items() if key not in _MISLEADING}
@@ -59,37 +58,37 @@ def run_tool(name: str, *arguments: str | Path | float, watched: str = "") -> st
         ThreadPoolExecutor(1) as pool,
     ):
         errors = pool.submit(_read, process.stderr)
-        printed = _read(process.stdout, watched)
+        printed = _read(process.stdout, step)
     if process.returncode != 0:
-        said = " ".join(errors.result().split()) or f"exit status {process.returncode}"
+        message = " ".join(errors.result().split()) or f"exit status {process.returncode}"
         remedy = "Check the file named in the message; free some space if the disk is full."
-        raise InputError(Problem(" ".join(command), f"GDAL says: {said}".rstrip("."), remedy))
+        raise InputError(Problem(" ".join(command), f"GDAL says: {message}".rstrip("."), remedy))
     return printed
 
 
-def _read(pipe: IO[str] | None, watched: str = "") -> str:
-    """All that a tool prints, read as it comes: GDAL draws its progress as `0...10...20`, without ends of lines."""
+def _read(pipe: IO[str] | None, step: str = "") -> str:
+    """Read a tool's output as it comes: GDAL draws its progress as `0...10...20`, without line ends."""
     if pipe is None:
         return ""
-    if not watched:
+    if not step:
         return pipe.read()
-    printed, tell = "", teller(watched)
+    printed, log = "", progress_logger(step)
     while letter := pipe.read(1):
         printed += letter
-        if letter == "." and (done := _DONE.search(printed)):
-            tell(f"{done[1]}%")
+        if letter == "." and (done := _PERCENT_DONE.search(printed)):
+            log(f"{done[1]}%")
     return printed
 
 
 def stack_files(paths: Sequence[Path | str], grid: Grid, vrt: Path) -> Path:
-    """Make one raster of several files, band after band, on the grid of the first.
+    """Make one virtual raster of several files, band after band, on the grid of the first.
 
-    Files with other pixel sizes (the 20 m bands of Sentinel-2, say) are interpolated bilinearly.
+    Files with other pixel sizes (such as the 20 m bands of Sentinel-2) are interpolated bilinearly.
 
     Args:
         paths: The files, all in one CRS.
         grid: Grid of the first.
-        vrt: Where to put the virtual raster.
+        vrt: The virtual raster to write.
 
     Returns:
         `vrt`, or the file itself where there is only one.
@@ -107,7 +106,7 @@ def stack_files(paths: Sequence[Path | str], grid: Grid, vrt: Path) -> Path:
 
 
 def _single_bands(path: Path, name: Path) -> list[Path]:
-    """A file of one band itself, or a virtual raster for each of its bands: GDAL before 3.8 stacks only the first."""
+    """A file of one band, or a virtual raster for each band of a file: GDAL before 3.8 stacks only the first."""
     with open_raster(path) as dataset:
         bands = data_bands(dataset)
     if len(bands) == 1:

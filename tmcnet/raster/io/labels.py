@@ -1,4 +1,4 @@
-"""Turn the codes or colours of label files into class ids."""
+"""Convert the codes or colours of label files to class ids."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig
-from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.entry import shorten
-from tmcnet.raster.io.opening import open_raster
-from tmcnet.raster.io.rasters import BoolArray, Box, ByteArray, inner_window, place, values_and_mask
+from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.raster.io.geometry import Box
+from tmcnet.raster.io.reader import BoolArray, ByteArray, inner_window, open_raster, place, values_and_mask
 
 Unknown: TypeAlias = dict[int, int]
-"""Pixel counts of codes that mean nothing, by code (colours packed as `r * 65536 + g * 256 + b`)."""
+"""Pixel counts of codes without a meaning, by code (colours packed as `r * 65536 + g * 256 + b`)."""
 
 
 class LabelCoder:
-    """Translates label files to ids 0..K-1 with 255 for void.
+    """Translate label files to ids 0..K-1 with 255 for void.
 
-    A code that is given to a class always means that class, whatever the file calls no data; a pixel that the
-    file masks, and every code of `labels.void`, is void. Anything else is unknown, which is an error.
+    A code of a class always means that class, even if it is the no-data value of the file; a pixel that the file
+    masks, and every code of `labels.void`, is void. Any other code is unknown, which is an error.
+
+    Example:
+        >>> coder = LabelCoder(config.labels, inventory.classes, inventory.label_encoding)
+        >>> ids = coder.read("label.tif")
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class LabelCoder:
             labels: Section `labels` of the config.
             classes: The classes. Where `labels.classes` is empty their ids are the codes (255 is void then), and
                 their colours those of RGB-coded files.
-            encoding: In place of `labels.encoding`, where the source knows better.
+            encoding: Replaces `labels.encoding`, where the source defines it.
         """
         self.encoding = encoding or labels.encoding
         pairs: list[tuple[int, int]] = []
@@ -53,14 +56,14 @@ class LabelCoder:
         self._ids = np.array([table[code] for code in sorted(table)], np.uint8)
 
     def encode(self, values: npt.NDArray[Any], valid: BoolArray) -> tuple[ByteArray, Unknown]:
-        """Translate what was read of a file.
+        """Translate values read from a file.
 
         Args:
             values: C x H x W codes (C = 1) or colours (C = 3).
             valid: H x W, false where the file masks a pixel.
 
         Returns:
-            Ids H x W, and the unknown codes with their counts; these pixels are void in the ids.
+            Ids H x W, and the unknown codes with their counts; their pixels are void in the ids.
         """
         codes, known = self._keys(values)
         if codes.dtype.itemsize <= 2:
@@ -78,17 +81,17 @@ class LabelCoder:
         }
 
     def count(self, values: npt.NDArray[Any]) -> Counter[int]:
-        """Pixels by code (colours packed as in `Unknown`) in what was read of a file, C x H x W."""
+        """Count pixels by code (colours packed as in `Unknown`) in values read from a file, C x H x W."""
         codes, known = self._keys(values)
         found, counts = np.unique(codes[known], return_counts=True)
         return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
-    def told(self, code: int) -> str:
-        """A code as people read it: the number, or red, green and blue."""
+    def format_code(self, code: int) -> str:
+        """A code for people: the number, or red, green and blue."""
         return str(_unpack(code)) if self.encoding == "rgb" else str(code)
 
     def _keys(self, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], BoolArray]:
-        """One whole number a pixel, and where it stands for what the file says."""
+        """One whole number per pixel, and where it is equal to the value in the file."""
         if self.encoding == "rgb":
             red, green, blue = (band.astype(np.int64) for band in values[:3])
             return (red << 16) | (green << 8) | blue, np.ones(red.shape, bool)
@@ -122,14 +125,14 @@ class LabelCoder:
         return place(ids, window, IGNORE) if window else ids
 
     def empty_code(self, dtype: str, nodata: float | None) -> int | None:
-        """A number that means no label in every band of a file.
+        """Find a number that means no label in every band of a file.
 
         Args:
             dtype: Type of the numbers in the file.
-            nodata: What the file calls no data.
+            nodata: No-data value of the file.
 
         Returns:
-            The file's value, unless it means a class; else one of `labels.void`; None where neither is there.
+            The file's value, unless it means a class; else one of `labels.void`; None where there is neither.
         """
         codes: list[int] = self._codes[self._ids == IGNORE].tolist()
         if self.encoding == "rgb":
@@ -143,7 +146,7 @@ class LabelCoder:
         return None
 
     def check_bands(self, path: Path | str, count: int) -> None:
-        """Ask whether a file can hold such labels.
+        """Check that a file can hold such labels.
 
         Raises:
             InputError: If it has too few bands for colours, or too many for codes.
@@ -156,12 +159,12 @@ class LabelCoder:
             raise InputError(Problem(str(path), what, "Set `labels.encoding: rgb` if these are colours."))
 
     def problem(self, path: Path | str, unknown: Unknown) -> Problem:
-        """Tell which codes of a file mean nothing."""
-        told = shorten(f"{self.told(code)} ({count} pixels)" for code, count in unknown.items())
+        """Report the codes of a file that have no meaning."""
+        listed = format_names(f"{self.format_code(code)} ({count} pixels)" for code, count in unknown.items())
         if self.encoding == "rgb":
-            what = f"holds {len(unknown)} colours that no class has: {told}"
+            what = f"holds {len(unknown)} colours that no class has: {listed}"
             return Problem(str(path), what, "Give each to a class as `rgb`, or add it to `labels.void_rgb`.")
-        what = f"holds {len(unknown)} codes that no class has: {told}"
+        what = f"holds {len(unknown)} codes that no class has: {listed}"
         return Problem(str(path), what, "Add each to the `codes` of a class, or to `labels.void`.")
 
 

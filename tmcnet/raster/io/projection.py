@@ -1,22 +1,5 @@
-"""Points from one coordinate reference system to another."""
+"""Old import path, until its last importers have moved."""
 
-from __future__ import annotations
+from tmcnet.raster.io.geometry import reproject_points
 
-import numpy as np
-import numpy.typing as npt
-from rasterio.warp import transform
-
-Coordinates = npt.NDArray[np.float64]
-
-
-def reproject_points(source: str, target: str, x: Coordinates, y: Coordinates) -> tuple[Coordinates, Coordinates]:
-    """Map coordinates of one CRS in another.
-
-    Args:
-        source: CRS of the points, such as `EPSG:32632`.
-        target: CRS wanted.
-        x: Eastings, or longitudes, of any shape.
-        y: Northings, or latitudes, of the same shape.
-    """
-    eastings, northings = transform(source, target, np.ravel(x), np.ravel(y))
-    return np.reshape(eastings, np.shape(x)), np.reshape(northings, np.shape(y))
+__all__ = ["reproject_points"]

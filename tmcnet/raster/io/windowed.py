@@ -1,4 +1,4 @@
-"""Images that are read window by window, so that matching them takes memory for a few windows only."""
+"""Images that are read window by window, so that matching them needs memory for a few windows only."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from tmcnet.raster.io.rasters import FloatArray, read_float, read_grid
+from tmcnet.raster.io.reader import FloatArray, data_bands, open_raster, read_float
 
 Points: TypeAlias = npt.NDArray[np.float64]
 """N x 2, x and y in pixels with centres at whole numbers."""
 PointMap: TypeAlias = Callable[[Points], Points]
-"""From places (x, y) on the common grid to places where their content lies in another image on that grid."""
+"""From points (x, y) on the common grid to the points of their content in another image on that grid."""
 
-KNOT = 16
-"""Coordinates are worked out at every so many pixels and interpolated between: maps here are far smoother."""
-STRIP = 4_000_000
+KNOT_SPACING_PX = 16
+"""Coordinates are computed at every 16th pixel and interpolated between: point maps are far smoother."""
+STRIP_PIXELS = 4_000_000
 """Pixels of the full image read at a time while it is reduced."""
 
 
 class Image(Protocol):
-    """What can be read by windows."""
+    """An image that can be read by windows."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -62,7 +62,7 @@ class FileImage:
     """An image in a file."""
 
     def __init__(self, path: Path, nodata: float | None = None) -> None:
-        """Look at the file.
+        """Read the size of the image.
 
         Args:
             path: A raster.
@@ -72,14 +72,14 @@ class FileImage:
             InputError: If the file cannot be read.
         """
         self._path, self._nodata = path, nodata
-        grid = read_grid(path)
-        self.shape = (len(read_float(path, (0, 0, 1, 1))), grid.height, grid.width)
+        with open_raster(path) as dataset:
+            self.shape = (len(data_bands(dataset)), dataset.height, dataset.width)
 
     def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
         """A window.
 
         Raises:
-            InputError: If the file breaks off.
+            InputError: If the file is truncated.
         """
         return read_float(self._path, (row, col, height, width), self._nodata)
 
@@ -93,7 +93,7 @@ class Reduced:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C x H x W; what does not fill a block at the far edges is left out."""
+        """C x H x W; incomplete blocks at the far edges are left out."""
         bands, height, width = self.image.shape
         return bands, height // self.scale, width // self.scale
 
@@ -105,7 +105,7 @@ class Reduced:
 
 @dataclass(frozen=True)
 class Displaced:
-    """An image brought to where it belongs: at place p it shows what the image has at `where(p)`."""
+    """A displaced image on the grid it belongs to: its value at p is that of the image at `where(p)`."""
 
     image: Image
     where: PointMap
@@ -127,12 +127,12 @@ class Displaced:
 
 
 def lattice_coordinates(where: PointMap, row: int, col: int, height: int, width: int) -> tuple[Points, Points]:
-    """`where` of every pixel of a window, worked out at every few pixels: x and y, each height x width."""
-    rows = np.arange(0, height + KNOT, KNOT, dtype=np.float64)
-    cols = np.arange(0, width + KNOT, KNOT, dtype=np.float64)
+    """`where` of every pixel of a window, interpolated between knots: x and y, each height x width."""
+    rows = np.arange(0, height + KNOT_SPACING_PX, KNOT_SPACING_PX, dtype=np.float64)
+    cols = np.arange(0, width + KNOT_SPACING_PX, KNOT_SPACING_PX, dtype=np.float64)
     knots = np.stack(np.meshgrid(cols + col, rows + row), -1)
     found = where(knots.reshape(-1, 2)).reshape(knots.shape)
-    at = np.mgrid[:height, :width] / KNOT
+    at = np.mgrid[:height, :width] / KNOT_SPACING_PX
     x, y = (ndimage.map_coordinates(found[..., i], at, order=1) for i in (0, 1))
     return x, y
 
@@ -157,10 +157,10 @@ def as_image(given: FloatArray | Image) -> Image:
     return ArrayImage(np.asarray(given if given.ndim == 3 else given[None], dtype=np.float32))
 
 
-def thinned(image: Image, step: int) -> FloatArray:
-    """Every so many pixels of an image, C x h x w, read a strip at a time."""
+def decimate(image: Image, step: int) -> FloatArray:
+    """Every `step`-th pixel of an image, C x h x w, read a strip at a time."""
     _, height, width = image.shape
-    rows = max(1, STRIP // (width * step)) * step
+    rows = max(1, STRIP_PIXELS // (width * step)) * step
     strips = (image.read(row, 0, min(rows, height - row), width) for row in range(0, height, rows))
     return np.concatenate([strip[:, ::step, ::step].copy() for strip in strips], axis=1)
 
@@ -171,7 +171,7 @@ def in_memory(image: Image) -> ArrayImage:
         return image
     bands, height, width = image.shape
     scale = image.scale if isinstance(image, Reduced) else 1
-    rows = max(1, STRIP // (width * scale * scale))
+    rows = max(1, STRIP_PIXELS // (width * scale * scale))
     array = np.empty((bands, height, width), np.float32)
     for row in range(0, height, rows):
         some = min(rows, height - row)

@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from tmcnet.raster.io.atomic import write_bytes
 from tmcnet.raster.io.display import display_range
 from tmcnet.raster.io.rasters import FloatArray
-from tmcnet.raster.io.windowed import Image, as_image, thinned
+from tmcnet.raster.io.windowed import Image, as_image, decimate
 from tmcnet.raster.register.alignment import Alignment
 
 PANEL = 900
-"""Most pixels along the side of a panel; larger images are thinned."""
+"""Most pixels along the side of a panel; larger images are decimate."""
 SQUARES = 9
 """Squares of the checkerboard along the longer side."""
 AGREES, DIFFERS = "#ffd400", "#ff3d7f"
@@ -44,15 +44,15 @@ def draw(
         path: Where to write.
     """
     step = max(1, -(-max(as_image(reference).shape[1:]) // PANEL))
-    optical = thinned(as_image(reference), step)
+    optical = decimate(as_image(reference), step)
     single = alignment.status == "single_sensor"
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(7.0, 6.0) if single else (13.0, 12.5), layout="constrained")
         if single:
-            alone = thinned(as_image(after), step)[:1] if np.isnan(optical).all() else optical
+            alone = decimate(as_image(after), step)[:1] if np.isnan(optical).all() else optical
             _panels(figure, [_colours(alone)])
         else:
-            sar = [_colours(thinned(as_image(image), step)[:1]) for image in (before, after)]
+            sar = [_colours(decimate(as_image(image), step)[:1]) for image in (before, after)]
             shown = _colours(optical)
             grey = np.repeat(0.25 + 0.6 * shown.mean(axis=2, keepdims=True), 3, axis=2)
             axes = _panels(figure, [*(_checkerboard(shown, image) for image in sar), grey, grey], rows=2)

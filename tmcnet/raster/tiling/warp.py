@@ -61,7 +61,7 @@ def warp(
     by_points = () if nodes is None else ("-tps",)
     given = draft.path if nodes is None else _with_control_points(draft, grid, nodes)
     how = (*speed, *by_points, "-r", method, "-et", _TOLERANCE, *empty)
-    run_tool("gdalwarp", *how, given, path, watched=path.stem.replace("_", " "))
+    run_tool("gdalwarp", *how, given, path, step=path.stem.replace("_", " "))
     return warped
 
 

@@ -3,9 +3,15 @@ import pytest
 from affine import Affine
 from rasterio.warp import transform
 
-from tmcnet.raster.io.geocentric import geocentric
-from tmcnet.raster.io.ground import GROUND, ground_columns, pixel_area
-from tmcnet.raster.io.rasters import Grid
+from tmcnet.raster.io.geometry import (
+    GROUND,
+    GdalError,
+    Grid,
+    geocentric,
+    ground_columns,
+    pixel_area,
+    reproject_points,
+)
 
 FOOT = 0.3048006096012192  # the US survey foot, in metres
 
@@ -95,3 +101,12 @@ def test_geocentric_places_are_those_of_proj():
     lon, lat = np.array([0.0, 15, -120, 179]), np.array([0.0, 48, -33, 89])
     expected = np.array(transform("EPSG:4326", "EPSG:4978", lon, lat, np.zeros(4))).T
     np.testing.assert_allclose(geocentric(lon, lat), expected, atol=1e-6)
+
+
+def test_a_failed_transformation_gives_no_place():
+    """PROJ's failures come as a class without a public name; were it another one, this would raise."""
+    for crs in ('LOCAL_CS["somewhere",UNIT["metre",1]]', "+proj=geos +h=35785831 +lon_0=0 +ellps=WGS84"):
+        with pytest.raises(GdalError):
+            transform(crs, "EPSG:4326", [7e7], [7e6])
+        x, y = reproject_points(crs, "EPSG:4326", np.array([[7e7]]), np.array([[7e6]]))
+        assert x.shape == y.shape == (1, 1) and not np.isfinite([x, y]).any()

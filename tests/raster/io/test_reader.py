@@ -1,7 +1,4 @@
-import errno
-import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,30 +6,12 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
-from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError
-from tmcnet.raster.io.rasters import Grid, read_float, read_grid, read_labels, values_and_mask, write_raster
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import read_float, read_grid, read_labels, values_and_mask
+from tmcnet.raster.io.writer import write_raster
 
 GRID = Grid("EPSG:3035", Affine(20, 0, 4e6, 0, -20, 3e6), 300, 280)
-
-
-def test_what_is_written_is_read_back(tmp_path):
-    image = np.random.default_rng(0).normal(size=(4, 280, 300)).astype("f4")
-    image[0, 3, 4] = np.nan
-    path = tmp_path / "new" / "a.tif"
-    write_raster(path, image, GRID, nodata=np.nan, descriptions=["a", "b", "c", "d"])
-    np.testing.assert_array_equal(read_float(path), image)
-    assert read_grid(path) == GRID
-    with rasterio.open(path) as dataset:
-        assert dataset.descriptions == ("a", "b", "c", "d")
-        assert dataset.profile["compress"] == "zstd" and dataset.profile["tiled"]
-
-
-def test_the_same_array_gives_the_same_bytes(tmp_path):
-    image = np.random.default_rng(0).integers(0, 9, (3, 64, 64)).astype("u2")
-    for name in ("a.tif", "b.tif"):
-        write_raster(tmp_path / name, image, GRID, nodata=0)
-    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
 @pytest.mark.parametrize("window", [(-5, 290, 20, 30), (10, 20, 30, 40), (270, -7, 20, 10), (900, 900, 4, 5)])
@@ -129,16 +108,6 @@ def test_several_files_are_stacked_if_they_agree_in_size(tmp_path):
         read_float([tmp_path / "a.tif", tmp_path / "c.tif"])
 
 
-def test_labels_carry_their_classes_and_are_void_outside(tmp_path):
-    ids = np.array([[0, 1], [2, 255]], "u1")
-    table = ClassTable.of([("water", "#0000ff"), ("crop", "#ffcc00"), ("town", "#ff0000")])
-    write_raster(tmp_path / "l.tif", ids, GRID, nodata=255, classes=table)
-    assert read_labels(tmp_path / "l.tif", (1, 0, 2, 3)).tolist() == [[2, 255, 255], [255, 255, 255]]
-    with rasterio.open(tmp_path / "l.tif") as dataset:
-        assert dataset.colormap(1)[1] == (255, 204, 0, 255)
-        assert dataset.tags(1)["CLASS_2"] == "town"
-
-
 def test_labels_must_be_ids(tmp_path):
     write_raster(tmp_path / "l.tif", np.array([[300, -1]], "i2"), None)
     with pytest.raises(InputError, match=r"l\.tif"):
@@ -159,30 +128,3 @@ def test_a_truncated_file_is_named(tmp_path, suffix):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.tif: does not exist"):
         read_grid(tmp_path / "gone.tif")
-
-
-def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
-    class Full:
-        def __init__(self, handle, mode):
-            self.handle = handle
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            os.close(self.handle)
-
-        def write(self, _):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    (tmp_path / "a.tif").write_bytes(b"old")
-    monkeypatch.setattr("tmcnet.raster.io.atomic.os.fdopen", Full)
-    with pytest.raises(InputError, match=r"a\.tif: cannot be written \(No space left on device\)\. Free some space"):
-        write_raster(tmp_path / "a.tif", np.zeros((4, 4), "u1"), None)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"] and (tmp_path / "a.tif").read_bytes() == b"old"
-
-
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="results_dir"):
-        write_raster(Path(tmp_path / "file" / "a.tif"), np.zeros((4, 4), "u1"), None)

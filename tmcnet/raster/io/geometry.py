@@ -1,0 +1,183 @@
+"""Where the pixels of a raster are: its grid, coordinates in other reference systems, areas and distances."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.warp import transform
+
+GdalError: type[Exception] = CPLE_BaseError
+"""Raised by rasterio where GDAL or PROJ fails outside of opening a file. It has no public name; a test fails when it
+changes."""
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""A window as (row, col, height, width) in pixels; it may reach past the edges."""
+Coordinates: TypeAlias = npt.NDArray[np.float64]
+
+WGS84_SEMI_MAJOR_M = 6_378_137.0
+WGS84_FLATTENING = 1 / 298.257223563
+_MAX_LEAN = 1e-6
+"""Largest slope, in pixels a pixel, of rows and columns that count as parallel to the axes of the map."""
+_ROUNDING_M = 0.005
+"""Added to a radius for the digits that centre and radius are written with."""
+
+GROUND = ("x", "y", "pixel_x", "pixel_y", "pixel_metres", "north_up", "lon", "lat", "radius_metres")
+"""Columns of the tile index that give the place of a tile on the ground."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Size and georeference of a raster.
+
+    Attributes:
+        crs: `EPSG:...` or WKT; empty for none.
+        transform: From (column, row) of pixel corners to map coordinates.
+        width: Columns.
+        height: Rows.
+    """
+
+    crs: str
+    transform: Affine
+    width: int
+    height: int
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Smallest upright rectangle around the raster: left, bottom, right, top."""
+        corners = [self.transform @ (x, y) for x in (0, self.width) for y in (0, self.height)]
+        xs, ys = [c[0] for c in corners], [c[1] for c in corners]
+        return min(xs), min(ys), max(xs), max(ys)
+
+    @property
+    def pixel_size(self) -> float:
+        """Square root of the area of a pixel, in units of the CRS."""
+        return float(abs(self.transform.determinant) ** 0.5)
+
+    @property
+    def georeference(self) -> dict[str, Any]:
+        """CRS and transform as rasterio takes them for a new file."""
+        return {"crs": self.crs or None, "transform": self.transform}
+
+    def window(self, box: Box) -> Grid:
+        """The grid of a window of this raster."""
+        row, col, height, width = box
+        return Grid(self.crs, self.transform @ Affine.translation(col, row), width, height)
+
+
+def crs_name(crs: CRS | None) -> str:
+    """Short name of a rasterio CRS: `EPSG:...` where that describes it fully, else WKT, empty for none."""
+    if not crs:
+        return ""
+    name: str = crs.to_string()
+    return name if name.startswith("EPSG:") else crs.to_wkt()
+
+
+def reproject_points(source: str, target: str, x: Coordinates, y: Coordinates) -> tuple[Coordinates, Coordinates]:
+    """Transform coordinates from one CRS to another.
+
+    Args:
+        source: CRS of the points, such as `EPSG:32632`.
+        target: CRS wanted.
+        x: Eastings, or longitudes, of any shape.
+        y: Northings, or latitudes, of the same shape.
+
+    Returns:
+        Coordinates of the same shape; not finite where the target has no such place or no transformation is known.
+    """
+    try:
+        eastings, northings = transform(source, target, np.ravel(x), np.ravel(y))
+    except GdalError:
+        return np.full(np.shape(x), np.nan), np.full(np.shape(y), np.nan)
+    return np.reshape(eastings, np.shape(x)), np.reshape(northings, np.shape(y))
+
+
+def geocentric(longitude: Coordinates, latitude: Coordinates) -> Coordinates:
+    """Convert points on the ellipsoid of WGS 84 to geocentric coordinates (EPSG:4978).
+
+    Straight distances between them are never longer than those along the ground.
+
+    Args:
+        longitude: N degrees east.
+        latitude: N degrees north.
+
+    Returns:
+        N x 3 metres.
+    """
+    lon, lat = np.radians(longitude), np.radians(latitude)
+    eccentricity_squared = WGS84_FLATTENING * (2 - WGS84_FLATTENING)
+    radius = WGS84_SEMI_MAJOR_M / np.sqrt(1 - eccentricity_squared * np.sin(lat) ** 2)
+    flat = radius * np.cos(lat)
+    z = radius * (1 - eccentricity_squared) * np.sin(lat)
+    return np.stack([flat * np.cos(lon), flat * np.sin(lon), z], axis=-1)
+
+
+def pixel_area(grid: Grid) -> float | None:
+    """Compute the area of a pixel in square metres.
+
+    With a projected CRS it is the area in the plane of the map, as GIS programs give it. With a geographic one the
+    pixel at the centre of the grid is measured in a local equal-area projection.
+
+    Returns:
+        The area; None without a CRS, or with one that is neither projected nor geographic.
+    """
+    if not grid.crs:
+        return None
+    crs = CRS.from_user_input(grid.crs)
+    if crs.is_projected:
+        metres = float(crs.linear_units_factor[1])
+        return float(abs(grid.transform.determinant) * metres**2)
+    return _geographic_area(grid) if crs.is_geographic else None
+
+
+def _geographic_area(grid: Grid) -> float:
+    column, row = grid.width / 2, grid.height / 2
+    longitude, latitude = grid.transform @ (column, row)
+    local = f"+proj=laea +lat_0={latitude!r} +lon_0={longitude!r} +ellps=WGS84"
+    corners = np.array([[-0.5, 0.5, 0.5, -0.5], [-0.5, -0.5, 0.5, 0.5]])
+    x, y = reproject_points(grid.crs, local, *(grid.transform @ (column + corners[0], row + corners[1])))
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+
+
+def ground_columns(grid: Grid) -> dict[str, str]:
+    """Describe the place of a tile on the ground for the tile index.
+
+    Returns:
+        Under the names of `GROUND`: the centre and the sides of a pixel in map units; the side of a pixel in metres;
+        1 where rows and columns are parallel to the axes of the map, else 0; longitude and latitude of the centre in
+        degrees (WGS 84); and the radius in metres of a circle around it that contains the tile. Empty where unknown;
+        all empty without a CRS.
+    """
+    if not grid.crs:
+        return dict.fromkeys(GROUND, "")
+    at = grid.transform
+    x, y = at @ (grid.width / 2, grid.height / 2)
+    sides = math.hypot(at.a, at.d), math.hypot(at.b, at.e)
+    area = pixel_area(grid)
+    values = (
+        *(f"{value:.6f}" for value in (x, y)),
+        *(f"{side:.12g}" for side in sides),
+        f"{math.sqrt(area):.6f}" if area else "",
+        "1" if max(abs(at.b) / sides[1], abs(at.d) / sides[0]) < _MAX_LEAN else "0",
+        *(_enclosing_circle(grid) if area else ("", "", "")),
+    )
+    return dict(zip(GROUND, values, strict=True))
+
+
+def _enclosing_circle(grid: Grid) -> tuple[str, str, str]:
+    """Longitude, latitude and radius of a circle around a tile; empty where the map has no ground there."""
+    # the centre, then corners and middles of the edges: on some maps the latter are farther away
+    columns, rows = (side.ravel() for side in np.meshgrid((0.5, 0, 1), (0.5, 0, 1)))
+    x, y = grid.transform @ (columns * grid.width, rows * grid.height)
+    lon, lat = reproject_points(grid.crs, "EPSG:4326", x, y)
+    places = geocentric(lon, lat)
+    radius = float(np.linalg.norm(places - places[0], axis=1).max())
+    if not math.isfinite(radius):
+        return "", "", ""
+    return f"{lon[0]:.8f}", f"{lat[0]:.8f}", f"{radius + _ROUNDING_M:.3f}"

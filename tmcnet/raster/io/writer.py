@@ -1,0 +1,227 @@
+"""The one writer of rasters: tiled, compressed GeoTIFF, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetWriter, MemoryFile
+from rasterio.windows import Window
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import IGNORE
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.io.blocks import TILE_SIDE_PX
+from tmcnet.raster.io.geometry import Box, GdalError, Grid
+
+Compression: TypeAlias = Literal["zstd", "deflate", "none"]
+Part: TypeAlias = tuple[Box, npt.NDArray[Any]]
+"""A block of a raster: its window, and C x height x width values."""
+
+_BIGTIFF_BYTES = 2**31
+"""Uncompressed size from which a file may outgrow the 4 GiB of a classic TIFF."""
+_LEVELS: dict[Compression, dict[str, Any]] = {"zstd": {"zstd_level": 1}, "deflate": {}, "none": {}}
+"""Level 1 of Zstandard is written several times as fast as deflate, read twice as fast, and as small to a few percent
+(benchmarks/README.md); higher levels gain less than they cost."""
+
+
+def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all: to a name beside it, then renamed.
+
+    Raises:
+        InputError: If the file cannot be written (disk full, no permission).
+    """
+    target = Path(path)
+    draft: str | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(target)
+    except OSError as error:
+        if draft is not None:
+            Path(draft).unlink(missing_ok=True)
+        raise _unwritable(path, error) from None
+
+
+@dataclass(frozen=True)
+class Form:
+    """Bands, type and metadata of a raster file: all but its pixels and its place.
+
+    Attributes:
+        count: Number of bands.
+        dtype: Type of the numbers.
+        nodata: Value that means no data; None for none.
+        descriptions: Names of the bands.
+        classes: Classes of a label raster: become its colour table and the tags `CLASS_<id>`.
+        compression: How the pixels are compressed; always without loss.
+    """
+
+    count: int
+    dtype: str
+    nodata: float | None = None
+    descriptions: Sequence[str] = ()
+    classes: ClassTable | None = None
+    compression: Compression = "zstd"
+
+    def profile(self, height: int, width: int) -> dict[str, Any]:
+        """Creation options of rasterio; the predictor of the compression depends on the type of the numbers."""
+        dtype = np.dtype(self.dtype)
+        options: dict[str, Any] = {
+            "driver": "GTiff",
+            "count": self.count,
+            "height": height,
+            "width": width,
+            "dtype": dtype.name,
+            "nodata": self.nodata,
+            "compress": self.compression,
+            **_LEVELS[self.compression],
+            "photometric": "minisblack",
+            "alpha": "unspecified",
+            "interleave": "band",
+        }
+        if self.compression != "none":
+            options["predictor"] = 3 if dtype.kind == "f" else 2
+        if min(height, width) > TILE_SIDE_PX:
+            options |= {"tiled": True, "blockxsize": TILE_SIDE_PX, "blockysize": TILE_SIDE_PX}
+        if self.count * height * width * dtype.itemsize > _BIGTIFF_BYTES:
+            options["bigtiff"] = "if_safer"
+        return options
+
+    def describe(self, dataset: DatasetWriter) -> None:
+        """Write band names, colours and tags; before the pixels, so that all metadata is in one place of the file."""
+        if self.classes is not None:
+            colours = {c.id: (*c.rgb, 255) for c in self.classes.classes}
+            dataset.write_colormap(1, colours | {IGNORE: (0, 0, 0, 0)})
+            dataset.update_tags(1, **{f"CLASS_{c.id}": c.name for c in self.classes.classes})
+        for number, name in enumerate(self.descriptions, start=1):
+            dataset.set_band_description(number, name)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An uncompressed raster that is soon removed.
+
+    Attributes:
+        path: The file.
+        grid: Its grid as given; the file may describe the same CRS in other words.
+        form: Its bands and type.
+    """
+
+    path: Path
+    grid: Grid
+    form: Form
+
+
+def write_raster(
+    path: Path | str,
+    array: npt.NDArray[Any],
+    grid: Grid | None,
+    nodata: float | None = None,
+    descriptions: Sequence[str] | None = None,
+    classes: ClassTable | None = None,
+    compression: Compression = "zstd",
+) -> None:
+    """Write an array as a tiled, compressed GeoTIFF, whole or not at all.
+
+    Args:
+        path: Where to; folders are made.
+        array: C x H x W or H x W.
+        grid: Place of the pixels; None for a raster without georeference.
+        nodata: Value that means no data.
+        descriptions: Names of the bands.
+        classes: Classes of a label raster: become its colour table and the tags `CLASS_<id>`.
+        compression: How the pixels are compressed.
+
+    Raises:
+        InputError: If the file cannot be written (disk full, no permission).
+
+    Example:
+        >>> write_raster("label.tif", ids, read_grid("optical.tif"), nodata=255, classes=table)
+    """
+    bands = array[None] if array.ndim == 2 else array
+    form = Form(len(bands), bands.dtype.name, nodata, descriptions or (), classes, compression)
+    with MemoryFile() as memory:
+        with memory.open(**form.profile(*bands.shape[1:]), **(grid.georeference if grid else {})) as dataset:
+            form.describe(dataset)
+            dataset.write(bands)
+        write_bytes(path, memory.getbuffer())
+
+
+def write_blocks(path: Path, grid: Grid, form: Form, parts: Iterable[Part], threads: int = 1) -> None:
+    """Write a tiled, compressed GeoTIFF block by block, whole or not at all.
+
+    Args:
+        path: Where to.
+        grid: Place of the pixels.
+        form: Bands, type and no data.
+        parts: Blocks, in the same order in every run; pixels that none of them covers are no data.
+        threads: Threads that compress.
+
+    Raises:
+        InputError: If the file cannot be written (disk full, no permission).
+    """
+    draft: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        draft = Path(name)
+        _write(draft, grid, form, parts, {"num_threads": threads})
+        draft.chmod(0o644)
+        draft.replace(path)
+    except (RasterioError, GdalError, OSError) as error:
+        raise _unwritable(path, error) from None
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+
+
+def write_draft(path: Path, grid: Grid, form: Form, parts: Iterable[Part] = ()) -> Draft:
+    """Write an uncompressed GeoTIFF; tiles without data take no room on the disk.
+
+    Raises:
+        InputError: If the file cannot be written.
+    """
+    try:
+        _write(path, grid, replace(form, compression="none"), parts, {"sparse_ok": True})
+    except (RasterioError, GdalError, OSError) as error:
+        raise _unwritable(path, error) from None
+    return Draft(path, grid, form)
+
+
+def _write(path: Path, grid: Grid, form: Form, parts: Iterable[Part], options: dict[str, Any]) -> None:
+    options = form.profile(grid.height, grid.width) | grid.georeference | options
+    with rasterio.open(path, "w", **options) as dataset:
+        form.describe(dataset)
+        for (row, column, height, width), values in parts:
+            dataset.write(values, window=Window(column, row, width, height))
+    _require_whole(path, sparse="sparse_ok" in options)
+
+
+def _require_whole(path: Path, sparse: bool) -> None:
+    """Check that all tiles are in the file: GDAL reports no error if the disk gets full with the last of them."""
+    size = path.stat().st_size
+    with rasterio.open(path) as dataset:
+        for band in dataset.indexes:
+            for (row, column), _ in dataset.block_windows(band):
+                names = [f"BLOCK_{key}_{column}_{row}" for key in ("OFFSET", "SIZE")]
+                tags = [dataset.get_tag_item(name, "TIFF", band) for name in names]
+                if (None in tags and not sparse) or (None not in tags and sum(map(int, tags)) > size):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _unwritable(path: Path | str, error: Exception) -> InputError:
+    reason = str(getattr(error, "strerror", None) or error.__cause__ or error).strip().rstrip(".")
+    remedy = "Free some space, or let `results_dir` point to a disk and folder that can be written."
+    return InputError(Problem(str(path), f"cannot be written ({reason})", remedy))
