@@ -108,12 +108,9 @@ class Displacement:
 
 
 def make_displacement(rng: np.random.Generator, size: int, largest: float) -> Displacement:
-    """A shift with some rotation and scale, and waves below half a pixel that no affine model can follow.
+    """A displacement of at most `largest` pixels within a scene of `size` pixels a side.
 
-    Args:
-        rng: Source of randomness.
-        size: Side of the scene in pixels.
-        largest: Largest displacement within the scene in pixels.
+    It has a shift with some rotation and scale, and waves below half a pixel that no affine model can follow.
     """
     direction = rng.uniform(0.0, 2.0 * np.pi)
     shift = 0.8 * largest * np.array([np.cos(direction), np.sin(direction)])

@@ -26,11 +26,7 @@ def render_optical(
 ) -> npt.NDArray[np.uint16]:
     """Render the optical image as digital numbers of 0.01 % reflectance; 4 x H x W, never 0.
 
-    Args:
-        rng: Source of randomness.
-        land: The ground.
-        cloud_share: Approximate share of the scene under cloud.
-        inner: Rows, and columns, of the scene within the landscape.
+    Clouds cover about `cloud_share` of the rows and columns `inner`.
     """
     shape = land.surface.shape
     reflectance = column("reflectance").T[:, land.surface] * _brightness(rng, land) * _relief(land)

@@ -45,13 +45,9 @@ class Built:
 
 
 def place_villages(rng: np.random.Generator, blocked: Mask, size: int, n: int) -> list[Village]:
-    """Place `n` villages far apart on dry land; the first is a small town in the middle of the scene.
+    """Place `n` villages far apart on free ground; the first is a small town in the middle of the scene.
 
-    Args:
-        rng: Source of randomness.
-        blocked: H x W map of water and its banks.
-        size: Side of the scene in the middle of the map.
-        n: Number of villages.
+    The scene has `size` pixels a side and is in the middle of the map.
     """
     height, width = blocked.shape
     margin = np.array([width - size, height - size]) / 2.0
@@ -78,15 +74,8 @@ def lay_roads(
 ) -> Mask:
     """Map of the roads, H x W.
 
-    Main roads lead from the town to three edges of the map. Side roads join each village to one or two neighbours,
-    and some villages to the edge.
-
-    Args:
-        rng: Source of randomness.
-        villages: The settlements, the town first.
-        water: H x W map of rivers and lakes.
-        forest: H x W map of woods.
-        terrain: H x W map of heights in metres.
+    Main roads lead from the town, the first of the villages, to three edges of the map. Side roads join each village
+    to one or two neighbours, and some villages to the edge.
     """
     height, width = shape = (water.shape[0], water.shape[1])
     cost = _travel_cost(rng, water, forest, terrain)
@@ -133,14 +122,7 @@ def _route(cost: FloatMap, start: Points, end: Points) -> Points:
 
 
 def build(rng: np.random.Generator, villages: list[Village], blocked: Mask, farms: int) -> Built:
-    """Lay out streets and buildings.
-
-    Args:
-        rng: Source of randomness.
-        villages: The settlements.
-        blocked: H x W map of ground that cannot be built on: water and roads.
-        farms: Number of isolated farmsteads.
-    """
+    """Build villages and a number of isolated farmsteads on ground that water and roads do not block."""
     shape = (blocked.shape[0], blocked.shape[1])
     built = Built(
         np.zeros(shape, bool), np.zeros(shape, bool), np.full(shape, -1, np.int8), np.zeros(shape, np.float32)

@@ -36,16 +36,7 @@ MAX_MAP_SIDE_PX = 600
 def log_content(
     client: MlflowClient, run_id: str, record: Record, known: set[Point], results: Path, config: Config
 ) -> None:
-    """Write a record into a new run, or add what an unfinished run lacks.
-
-    Args:
-        client: The tracking server.
-        run_id: The run; nothing in it contradicts the record.
-        record: What to write.
-        known: Points that the run has already.
-        results: The results folder.
-        config: The config that the results were made with.
-    """
+    """Write a record into a new run, or add what a run lacks that has the points `known` already."""
     from mlflow.entities import Metric, Param, RunTag
 
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record.tags.items()])

@@ -70,12 +70,7 @@ class TrackedRuns:
     """
 
     def __init__(
-        self,
-        client: MlflowClient,
-        results: Path,
-        config: Config,
-        artifact_location: str | None,
-        tags: dict[str, str],
+        self, client: MlflowClient, results: Path, config: Config, artifact_location: str | None, tags: dict[str, str]
     ) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self.client, self.results, self.config = client, results, config
@@ -87,11 +82,7 @@ class TrackedRuns:
         self.known = self._known_runs()
 
     def sync(self, records: Sequence[Record]) -> Iterator[Row]:
-        """Bring the records up to date, one row each in the same order.
-
-        Args:
-            records: The sweep, then its children.
-        """
+        """Bring the records up to date, the sweep first, then its children; one row each in the same order."""
         sweep = self._sync_one(records[0], None)
         yield sweep
         for record in records[1:]:

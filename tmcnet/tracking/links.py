@@ -43,13 +43,13 @@ class Link:
 
 
 def save_searches(client: MlflowClient, experiment: str, uri: str, config: Config, runs: list[str]) -> list[Link]:
-    """Save the views in the experiment and return their addresses.
+    """Save views in the experiment and return the addresses of all searches.
 
     Args:
         client: The tracking server.
         experiment: Id of the experiment.
         uri: The tracking address; unless it is HTTP, the links lead to the UI of `make mlflow`.
-        config: Names the headline metric and the methods.
+        config: Gives the headline metric and the methods.
         runs: Ids of the current fine-tuned runs, for the page that compares them.
     """
     page = f"{ui_address(uri)}/#/experiments/{experiment}/runs"

@@ -30,11 +30,7 @@ EXAMPLE_SIDE_PX = 16
 
 
 class Predictor:
-    """A fine-tuned network behind MLflow's interface.
-
-    Args:
-        trained: The network with the scaling of its inputs.
-    """
+    """A fine-tuned network behind MLflow's interface."""
 
     def __init__(self, trained: Trained) -> None:
         self.trained = trained
@@ -44,12 +40,7 @@ class Predictor:
         images: Mapping[str, npt.NDArray[np.float32]],
         params: dict[str, Any] | None = None,  # noqa: ARG002 - MLflow passes it
     ) -> npt.NDArray[np.float32]:
-        """Predict class probabilities N x K x H x W.
-
-        Args:
-            images: N x C x H x W of each modality by name, NaN for no data.
-            params: Ignored.
-        """
+        """Predict class probabilities N x K x H x W from N x C x H x W of each modality, NaN for no data."""
         from tmcnet.evaluate.raw import predict_raw
 
         return predict_raw(self.trained, {name: np.asarray(image) for name, image in images.items()})
@@ -122,7 +113,7 @@ def register_best(client: MlflowClient, name: str, metric: str, runs: Iterable[t
         client: The tracking server.
         name: Name of the registered model.
         metric: The validation score to compare.
-        runs: Records with the ids of their runs; those without weights or validation score do not count.
+        runs: Records with the ids of their runs; without weights or validation score they do not count.
     """
     scored: list[tuple[float, str]] = []
     for record, run_id in runs:
