@@ -70,7 +70,7 @@ RADAR = {"bands": ["vv"], "kind": "backscatter", "scale": "db"}
         ("finetune.sweep", [{"methods": ["moco"], "fractions": [5]}], "names the method `moco`"),
         ("finetune.sweep", [{"fractions": [7]}], "needs 7 %"),
         ("finetune.sweep", [{"points": [7]}], "needs 7 points of each class"),
-        ("finetune.sweep", [{"seeds": [1]}], "name label `fractions`, `points`, or both"),
+        ("finetune.sweep", [{"seeds": [1]}], "give label `fractions`, `points`, or both"),
         ("finetune.sweep", [{"fractions": [5], "subsets": [3]}], "needs draw 3 of the labels"),
         ("splits.points", [10, 10], "ascend without doubles"),
         ("finetune.sweep", [{"fractions": [5], "seeds": [9]}], "`splits.subsets` is 2"),

@@ -10,7 +10,7 @@ from tmcnet.config.base import Section
 from tmcnet.config.training import RANDOM_START, Variant
 
 Method = Literal["tuples", "simclr", "cross_modal"]
-"""Each is a file of the same name in `tmcnet/train/methods/`."""
+"""One file of this name each in `tmcnet/train/methods/`."""
 Part = Literal["train", "val", "test"]
 Negatives = Literal["shifted", "own", "both"]
 Partners = Literal["sar", "both"]
@@ -24,14 +24,14 @@ PERTURBATION_KEYS = (
     "perturbed_gradient",
     "shifts",
 )
-"""Keys that say how tuples are perturbed, and mean nothing where none are."""
+"""Keys that describe perturbed tuples; without effect if there are none."""
 
 TUPLE_KEYS = ("perturbation", *PERTURBATION_KEYS, "positive_in_denominator")
-"""Keys of the method `tuples` alone."""
+"""Keys that only the method `tuples` has."""
 
 
 class Corrections(NamedTuple):
-    """What the corrected variant changes of the published one; each field is a key of `MethodConfig`."""
+    """Values that differ between the variants; each field is a key of `MethodConfig` (docs/method.md, section 11)."""
 
     perturbed_negatives: Negatives
     wrong_partners: Partners
@@ -49,104 +49,103 @@ VARIANTS: dict[Variant, Corrections] = {
     "reference": Corrections("shifted", "sar", "first", 0.1, False, False, False, 0.9, True, False),
     "corrected": Corrections("own", "both", "both", 1.0, True, True, True, 0.1, False, True),
 }
-"""What a key of `Corrections` stands at where the method gives none."""
+"""Values of `Corrections` if the method gives none."""
 
 
 class MethodConfig(Section):
-    """One pre-training method: TMCNet in one of its variants, an ablation of it, or a baseline."""
+    """One pre-training method: a variant of TMCNet, an ablation of it, or a baseline."""
 
     method: Method = Field(
         "tuples",
         description="`tuples`: TMCNet, which compares fused tuples of all modalities. `simclr`: NT-Xent (Chen et al. "
-        "2020) of all bands stacked into one image, in one encoder. `cross_modal`: InfoNCE (van den Oord et al. "
-        "2018) between the images of a place, the mean over pairs of modalities. All have a global and a local term.",
+        "2020) of all bands stacked into one image, with one encoder. `cross_modal`: InfoNCE (van den Oord et al. "
+        "2018) between modalities, the mean over all pairs of modalities. All have a global and a local term.",
     )
     variant: Variant = Field(
         "corrected",
-        description="`reference`: network, loss, views and optimiser as published and coded. `corrected`: with their "
-        "defects mended. The keys below that may be null mend or undo one defect each.",
+        description="`reference`: network, loss, views and optimiser as in the published code. `corrected`: with its "
+        "defects fixed (docs/method.md). Each key below that may be null sets one of the differences.",
     )
     modality: str = Field(
         "both",
-        description="`both`: all modalities. The name of one (`optical`, `sar` or another of `sensors`) "
-        "pre-trains its encoder alone, by plain NT-Xent of its two views (`tuples`).",
+        description="`both`: all modalities. The name of one of `sensors`, such as `optical`: pre-train only its "
+        "encoder with NT-Xent of two views (method `tuples`).",
     )
-    style: bool = Field(True, description="Global embedding from means and variances; false: from means only.")
+    style: bool = Field(True, description="Global embedding from channel means and variances; false: means only.")
     lambda_global: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="Weight of the global loss; 1 minus it weighs the local loss. 0 or 1 drops a term.",
+        description="Weight of the global loss; the local loss has 1 minus it. 0 or 1 removes a term.",
     )
     temperature: float = Field(0.5, gt=0, description="Temperature of the contrastive loss.")
     perturbation: bool | None = Field(
         None,
-        description="Tuples with the wrong partner image as negatives (`tuples`); null: true. false: plain fused "
-        "NT-Xent.",
+        description="Use tuples with the wrong partner image as negatives (`tuples`). null: true. false: NT-Xent of "
+        "the fused tuples.",
     )
     perturbed_negatives: Negatives | None = Field(
         None,
-        description="`shifted`: N - 1 more sets in which every place has the partner of another, compared with "
-        "other places. `own`: a place's own tuples with the wrong partner, compared with its right one. `both`: the "
+        description="`shifted`: N - 1 more sets in which every place has the partner of another place; tuples of "
+        "other places are negatives. `own`: tuples of the same place with a wrong partner are negatives. `both`: the "
         "sum. null: `shifted` in `reference`, `own` in `corrected`.",
     )
     wrong_partners: Partners | None = Field(
         None,
-        description="`sar`: tuples get the wrong SAR image, or that of another modality beside the optical one. "
-        "`both`: there are also tuples with the wrong optical image. null: `sar` in `reference`, `both` in "
-        "`corrected`.",
+        description="`sar`: tuples with a wrong image of SAR or another non-optical modality. `both`: also tuples "
+        "with a wrong optical image. null: `sar` in `reference`, `both` in `corrected`.",
     )
     perturbed_views: PerturbedViews | None = Field(
         None,
-        description="Views whose tuples are perturbed; null: `first` in `reference`, `both` in `corrected`.",
+        description="Views with perturbed tuples. null: `first` in `reference`, `both` in `corrected`.",
     )
     perturbation_weight: float | None = Field(
         None,
         gt=0,
-        description="Weight of the embeddings of SAR and other modalities in perturbed tuples; null: 0.1 in "
-        "`reference`, 1 in `corrected`.",
+        description="Weight of the non-optical embeddings in perturbed tuples. null: 0.1 in `reference`, 1 in "
+        "`corrected`.",
     )
     perturbed_gradient: bool | None = Field(
         None,
-        description="Gradient through the wrong partner of a perturbed tuple; null: false in `reference`, true in "
+        description="Gradient through the wrong partner of a perturbed tuple. null: false in `reference`, true in "
         "`corrected`.",
     )
     shifts: int | None = Field(
         None,
         ge=1,
-        description="Number of `shifted` sets, drawn anew each step; null: all N - 1.",
+        description="Number of `shifted` sets, drawn in each step. null: all N - 1.",
     )
     positive_in_denominator: bool | None = Field(
         None,
-        description="Whether the positive counts in the denominator of the loss too, as in NT-Xent; null: false in "
-        "`reference`, true in `corrected`.",
+        description="Add the positive to the denominator of the loss, as NT-Xent does. null: false in `reference`, "
+        "true in `corrected`.",
     )
     mask_same_tile: bool | None = Field(
         None,
-        description="Patches of a tile, which may show the same ground, are not each other's negatives; null: false "
-        "in `reference`, true in `corrected`.",
+        description="Patches of one tile are not negatives of each other, because they may show the same ground. "
+        "null: false in `reference`, true in `corrected`.",
     )
     batch_norm_momentum: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="Momentum of batch norm; null: 0.9 in `reference`, 0.1 in `corrected`.",
+        description="Momentum of batch norm. null: 0.9 in `reference`, 0.1 in `corrected`.",
     )
     dropout_before_statistics: bool | None = Field(
         None,
-        description="Dropout of the encoder's output acts before the channel statistics of the global embedding; "
-        "false: on the way to the decoder only. null: true in `reference`, false in `corrected`.",
+        description="Apply dropout to the encoder's output before the channel statistics of the global embedding; "
+        "false: only before the decoder. null: true in `reference`, false in `corrected`.",
     )
     photometric_by_sensor: bool | None = Field(
         None,
-        description="Changes of brightness and texture suit the sensor, are drawn for each image and act on both "
-        "views; false: the published ones, which shift hue and value of view 2 alike in both sensors. null: false in "
+        description="Photometric augmentation that suits each sensor, drawn for every image of both views; false: "
+        "the published one, which changes hue and value of view 2 equally in all modalities. null: false in "
         "`reference`, true in `corrected`.",
     )
 
     @property
     def corrections(self) -> Corrections:
-        """The corrections with what the variant says in place of null."""
+        """Values of the corrections, with those of the variant for null."""
         given = {key: getattr(self, key) for key in Corrections._fields if getattr(self, key) is not None}
         return VARIANTS[self.variant]._replace(**given)
 
@@ -158,17 +157,17 @@ class MethodConfig(Section):
     @model_validator(mode="after")
     def _every_key_means_something(self) -> MethodConfig:
         idle = {key: why for keys, why in self._idle_keys() for key in keys if getattr(self, key) is not None}
-        problems = [f"`{key}` has no meaning {why}" for key, why in idle.items()]
+        problems = [f"`{key}` has no effect {why}" for key, why in idle.items()]
         if self.method != "tuples" and self.modality != "both":
-            problems.append(f"`modality` has no meaning in the method `{self.method}`")
+            problems.append(f"`modality` has no effect in the method `{self.method}`")
         if self.lambda_global == 0 and not self.style:
-            problems.append("`style` has no meaning without the global term (`lambda_global: 0`)")
+            problems.append("`style` has no effect without the global term (`lambda_global: 0`)")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
     def _idle_keys(self) -> list[tuple[tuple[str, ...], str]]:
-        """Keys that would change nothing if they were given, and why."""
+        """Keys without effect, and why."""
         found: list[tuple[tuple[str, ...], str]] = []
         if self.lambda_global == 1:
             found.append((("mask_same_tile",), "without the local term (`lambda_global: 1`)"))
@@ -186,20 +185,22 @@ class MethodConfig(Section):
 
 
 class ProbeConfig(Section):
-    """A small classifier of frozen features, fitted during pre-training to see what they show of the land cover."""
+    """A small classifier on frozen features, fitted during pre-training to measure what they know of land cover."""
 
     every: int | None = Field(
-        None, ge=1, description="Steps between two looks, beside one before the first and after the last; null: none."
+        None, ge=1, description="Steps between two probes; also before the first and after the last step. null: none."
     )
     classifier: Literal["knn", "linear"] = Field(
         "knn",
-        description="`knn`: vote of the 20 nearest by cosine. `linear`: logistic regression.",
+        description="`knn`: vote of the 20 nearest neighbours by cosine. `linear`: logistic regression.",
     )
     fraction: float = Field(
-        100, gt=0, le=100, description="Label fraction it learns from, in percent; one of `splits.fractions`."
+        100, gt=0, le=100, description="Label fraction to fit on, in percent; one of `splits.fractions`."
     )
-    tiles: int = Field(100, ge=1, description="Tiles of the label fraction, and of the validation part, at most.")
-    pixels: int = Field(5000, ge=1, description="Pixels of the feature maps of each of these two, at most.")
+    tiles: int = Field(
+        100, ge=1, description="Maximum number of tiles of the label fraction, and of the validation part."
+    )
+    pixels: int = Field(5000, ge=1, description="Maximum number of feature map pixels of each of these two.")
 
 
 class PretrainConfig(Section):
@@ -207,69 +208,75 @@ class PretrainConfig(Section):
 
     methods: dict[str, MethodConfig] = Field(
         {"tmcnet": MethodConfig()},
-        description="Pre-training methods by name; the names appear in tables and figures.",
+        description="Pre-training methods by name, as shown in tables and figures.",
     )
     weights: dict[str, str] = Field(
         {},
-        description="Weights from earlier runs by name, which fine-tuning can start from: safetensors files, or "
-        "checkpoints of the published pre-training code (`.pth`, `.pt`, `.tar`), read without running code in them.",
+        description="Weights by name that fine-tuning can start from: safetensors files of earlier runs, or "
+        "checkpoints of the published pre-training code (`.pth`, `.pt`, `.tar`), which are read without running "
+        "code.",
     )
     parts: list[Part] = Field(
         ["train"],
         min_length=1,
-        description="Parts of the splits whose imagery pre-training sees, never their labels. With `test` the scores "
-        "are those of ground that was seen before, as when one maps what one has pre-trained on.",
+        description="Parts whose imagery, never labels, is used for pre-training. With `test` the scores apply to "
+        "ground that was seen in pre-training, as for maps of that same ground.",
     )
     initial_weights: str | None = Field(
         None,
-        description="Safetensors file of a ResNet trained elsewhere, with the names of torchvision or timm, from "
-        "which all encoders begin; the first layer is fitted to the number of bands. null: random weights.",
+        description="Safetensors file of a ResNet with the tensor names of torchvision or timm, from which all "
+        "encoders start; the first layer is adapted to the number of bands. null: random weights.",
     )
     steps: int = Field(300, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(16, ge=2, description="Tile pairs in a batch.")
+    batch_size: int = Field(16, ge=2, description="Tiles per batch.")
     accumulate: int = Field(
         1,
         ge=1,
-        description="Batches whose mean gradient makes a step. Saves memory, but places meet those of their own "
-        "batch only: the negatives do not grow.",
+        description="Batches per step, whose gradients are averaged. Saves memory, but the loss compares only places "
+        "of the same batch: the number of negatives does not grow.",
     )
-    crop_size: int = Field(96, ge=32, description="Side of a view in pixels after the random resized crop.")
-    crop_area: tuple[float, float] = Field((0.4, 1.0), description="Range of the share of a tile that a crop covers.")
+    crop_size: int = Field(96, ge=32, description="Side of a view in pixels.")
+    crop_area: tuple[float, float] = Field(
+        (0.4, 1.0), description="Range of the area of a crop as a share of the tile."
+    )
     photometric: float = Field(
         1.0,
         ge=0,
         le=2,
-        description="Strength of the changes of brightness and texture of methods with `photometric_by_sensor`; "
-        "0: none.",
+        description="Strength of the photometric augmentation with `photometric_by_sensor`; 0: none.",
     )
     hue: float = Field(
         20.0,
         ge=0,
         le=180,
-        description="Largest turn of hue in degrees at `photometric: 1`, where the optical sensor measures "
-        "reflectance in bands named `red`, `green` and `blue`, for methods with `photometric_by_sensor`; 0: none.",
+        description="Maximum hue rotation in degrees at `photometric: 1` with `photometric_by_sensor`, for optical "
+        "reflectance with bands named `red`, `green` and `blue`; 0: none.",
     )
     patch_size: int = Field(24, ge=4, description="Side of a local patch in pixels of the view.")
-    patches: int = Field(4, ge=1, description="Corresponding patches drawn in each pair of views.")
+    patches: int = Field(4, ge=1, description="Corresponding patches per pair of views.")
     patch_distance: int | None = Field(
         None,
         ge=1,
-        description="Smallest distance between the centres of two patches of a tile, in pixels of view 1 along x or "
-        "y, as far as there is room; from `patch_size` on patches do not overlap. null: centres lie outside earlier "
-        "patches, as published.",
+        description="Minimum distance between patch centres of a tile in pixels of view 1, along x or y, if there is "
+        "room; with `patch_size` or more, patches do not overlap. null: centres are outside earlier patches, as "
+        "published.",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate.")
+    learning_rate: float = Field(1e-3, gt=0, description="Maximum learning rate.")
     weight_decay: float = Field(1e-5, ge=0, description="Weight decay.")
-    warmup_steps: int = Field(20, ge=0, description="Steps over which the learning rate rises.")
+    warmup_steps: int = Field(20, ge=0, description="Steps of linear warm-up of the learning rate.")
     clip_norm: float | None = Field(
-        None, gt=0, description="Longest gradient of all weights together; longer ones are shortened. null: none is."
+        None,
+        gt=0,
+        description="Maximum norm of the gradient of all weights; longer ones are scaled down. null: no limit.",
     )
     compile: bool = Field(
-        False, description="Compile the network (`torch.compile`), which takes a C++ compiler and pays in long runs."
+        False, description="Compile the network (`torch.compile`). Needs a C++ compiler and pays off in long runs."
     )
-    probe: ProbeConfig = Field(ProbeConfig(), description="The probe.")
-    log_every: int = Field(10, ge=1, description="Steps between two points of the curves.")
-    checkpoint_every: int = Field(100, ge=1, description="Steps between two states that a killed run resumes from.")
+    probe: ProbeConfig = Field(ProbeConfig(), description="Probe on frozen features.")
+    log_every: int = Field(10, ge=1, description="Steps between two points of the loss curves.")
+    checkpoint_every: int = Field(
+        100, ge=1, description="Steps between two checkpoints, from which a killed run resumes."
+    )
     seed: int = Field(1, ge=0, description="Seed of initial weights and views.")
 
     @model_validator(mode="after")
@@ -287,7 +294,7 @@ class PretrainConfig(Section):
             if not n.replace("-", "").replace("_", "").isalnum() or "__" in n
         ]
         if bad:
-            raise ValueError(f"method names hold letters, digits, single `_` and `-` only, not {bad}")
+            raise ValueError(f"method names may contain letters, digits, single `_` and `-`, not {bad}")
         if len(set(self.parts)) < len(self.parts):
             raise ValueError(f"`parts` names a part twice: {self.parts}")
         low, high = self.crop_area
