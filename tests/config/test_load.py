@@ -75,7 +75,7 @@ RADAR = {"bands": ["vv"], "kind": "backscatter", "scale": "db"}
         ("splits.points", [10, 10], "ascend without doubles"),
         ("finetune.sweep", [{"fractions": [5], "seeds": [9]}], "`splits.subsets` is 2"),
         ("maps.overlap", 528, "at most half"),
-        ("maps.models", {"../a": "x"}, "letters, digits, `_`, `-` and `.` only and begin with a letter or digit"),
+        ("maps.models", {"../a": "x"}, "letters, digits, `_`, `-` and `.`, and must begin with a letter or digit"),
         ("maps.models", {"mssnet-corrected__tmcnet__R5__s1": "x"}, "which a run of `finetune.sweep` already has"),
         ("maps.models", {"a": "x", "a_rgb": "y"}, "reserved for a map of `a`"),
         ("maps.models", {"mssnet-corrected__tmcnet__R5__s1_confidence": "x"}, "reserved for a map of `mssnet-corr"),

@@ -1,4 +1,4 @@
-"""Config of what goes in: the source of the imagery, its sensors, its labels and its classes."""
+"""Config of the input: files of the imagery, modalities, labels and classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tmcnet.config.base import Section
 from tmcnet.config.modalities import REQUIRED, ModalityName
 
 IGNORE = 255
-"""The one ignore value: void pixels in label rasters, in the loss and in the metrics."""
+"""Value of void pixels in label rasters, loss and metrics."""
 
 HexColor = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -22,44 +22,43 @@ SpeckleFilter = Literal["none", "lee", "refined_lee"]
 
 
 class DemoConfig(Section):
-    """The simulated scenes that stand in for real ones until you bring your own."""
+    """Simulated scenes."""
 
     scenes: int = Field(4, ge=1, le=20, description="Number of simulated scenes.")
-    size: int = Field(768, ge=128, description="Height and width of a scene in optical pixels of 10 m.")
+    size: int = Field(768, ge=128, description="Height and width of a scene in optical pixels (10 m).")
     looks: float = Field(4.0, gt=0, description="Number of looks of the SAR speckle: more looks, less speckle.")
-    cloud_share: float = Field(0.15, ge=0, le=0.8, description="Share of a scene covered by cloud, about.")
+    cloud_share: float = Field(0.15, ge=0, le=0.8, description="Approximate share of a scene covered by cloud.")
     displacement: float = Field(
-        6.0, ge=0, le=20, description="Largest misregistration of the SAR image in optical pixels."
+        6.0, ge=0, le=20, description="Maximum misregistration of the SAR image in optical pixels."
     )
     seed: int = Field(7, ge=0, description="Seed of the simulated landscape.")
 
 
 class SourceConfig(Section):
-    """Where the imagery comes from and how its files are laid out."""
+    """Files of the imagery and their layout."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, str]
 
     layout: Layout = Field(
         "demo",
-        description="`demo`: simulated scenes. `scenes`: georeferenced scenes, listed in a sample sheet or found "
-        "by patterns. `tiles`: ready-made tiles found by patterns. `seed`: a folder with `train_RGB/`, "
-        "`train_SAR/`, `train_lbl/`, list files and `class_dict.txt`.",
+        description="`demo`: simulated scenes. `scenes`: georeferenced scenes from a sample sheet or patterns. "
+        "`tiles`: ready-made tiles from patterns. `seed`: a folder with `train_RGB/`, `train_SAR/`, `train_lbl/`, "
+        "list files and `class_dict.txt`, as the published code uses.",
     )
     sheet: str | None = Field(
         None,
         description="Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`, and one for "
         "each other modality of `sensors`. Several files in one field are separated by `;` and stacked as bands; "
-        "each may be a pattern with `*`, `?` or `[...]`, whose files are put together as the tiles of one mosaic "
-        "(the last by name on top). Scenes of role `predict` may leave modalities empty, but not both `optical` and "
-        "`sar`. The columns `optical_nodata`, `sar_nodata` and `sar_scale` take the place of `sensors` for one "
-        "scene; empty cells leave it as it is.",
+        "each may be a pattern with `*`, `?` or `[...]`, whose files form one mosaic (the last by name on top). "
+        "Scenes of role `predict` may lack modalities, but not both `optical` and `sar`. The columns "
+        "`optical_nodata`, `sar_nodata` and `sar_scale` override `sensors` for one scene if they are not empty.",
     )
     optical: str | None = Field(
         None,
-        description="Pattern of the optical files below `data_root`, such as `optical/{scene}.tif`. "
-        "`{name}` matches any text without a slash, `{name:d}` a whole number with or without leading zeros. "
-        "Other modalities of `sensors` have a key of their name here (`dem: dem/{scene}.tif`).",
+        description="Pattern of the optical files below `data_root`, such as `optical/{scene}.tif`. `{name}` matches "
+        "any text without a slash, `{name:d}` a whole number with or without leading zeros. Each other modality of "
+        "`sensors` has its own key here (`dem: dem/{scene}.tif`).",
     )
     sar: str | None = Field(None, description="Pattern of the SAR files, with the same fields.")
     label: str | None = Field(None, description="Pattern of the label files, with the same fields.")
@@ -69,8 +68,8 @@ class SourceConfig(Section):
     )
     crs: str | None = Field(
         None,
-        description="CRS of the files that state none, such as a PNG with a world file (`EPSG:32633`, say); for "
-        "layout `scenes`.",
+        description="CRS of files without one, such as a PNG with a world file; for layout `scenes`. Example: "
+        "`EPSG:32633`.",
     )
     demo: DemoConfig = Field(DemoConfig(), description="Settings of layout `demo`.")
 
@@ -101,17 +100,15 @@ class SourceConfig(Section):
 
 
 class SensorConfig(Section):
-    """One sensor: its bands and what their numbers mean."""
+    """One modality: its bands and the meaning of their values."""
 
-    bands: list[str] = Field(..., min_length=1, description="Names of the bands, in file order.")
-    kind: SensorKind = Field(
-        ..., description="What the sensor measures; decides which photometric augmentation is proper."
-    )
+    bands: list[str] = Field(..., min_length=1, description="Band names in the order of the file.")
+    kind: SensorKind = Field(..., description="Measured quantity; determines the photometric augmentation.")
     scale: Scale = Field(
         "none",
-        description="Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto` (told from the "
-        "values and recorded), `none` (taken as they are, as for 8-bit pictures). `linear` and "
-        "`amplitude` are turned into dB.",
+        description="Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto` (detected from the "
+        "values and recorded), `none` (unchanged, as for 8-bit pictures). `linear` and `amplitude` are converted to "
+        "dB.",
     )
     clip_db: tuple[float, float] = Field(
         (-35.0, 10.0),
@@ -119,23 +116,17 @@ class SensorConfig(Section):
     )
     speckle: SpeckleFilter = Field(
         "none",
-        description="Filter against speckle, applied to backscatter in linear power, of scenes before they are "
-        "warped: `lee`, or `refined_lee`, which takes means along edges and never across; keeps edges sharper and "
-        "smooths less elsewhere.",
+        description="Speckle filter for backscatter, applied in linear power before warping: `lee`, or "
+        "`refined_lee`, which averages along edges and not across them: sharper edges, less smoothing elsewhere.",
     )
-    speckle_window: int = Field(
-        7, ge=3, le=31, description="Side of the speckle filter's window in pixels of the second sensor; odd."
-    )
+    speckle_window: int = Field(7, ge=3, le=31, description="Side of the speckle filter's window in SAR pixels; odd.")
     looks: float | None = Field(
         None,
         gt=0,
-        description="Number of looks of the speckle. null: estimated from small squares all over a scene, or from "
-        "ready-made tiles together. Speckle must differ from pixel to pixel for it; of oversampled images it comes "
-        "out too high.",
+        description="Number of looks of the speckle. null: estimated from small squares of a scene, or from all "
+        "ready-made tiles. The estimate assumes uncorrelated speckle; for oversampled images it is too high.",
     )
-    nodata: float | None = Field(
-        None, description="Value that means no data, where the file does not say so or says it wrongly."
-    )
+    nodata: float | None = Field(None, description="No-data value, if the file has none or a wrong one.")
     display: list[str] = Field(
         [],
         description="One or three band names for pictures (red, green, blue); empty: the first band in grey.",
@@ -231,19 +222,19 @@ class ClassConfig(Section):
 
 
 class LabelsConfig(Section):
-    """How label files are coded."""
+    """Codes of the label files."""
 
     encoding: Literal["ids", "rgb"] = Field(
         "ids", description="`ids`: one band of codes. `rgb`: three bands of class colours."
     )
     void: list[int] = Field(
-        [], description="Codes that mean `no label`; every code neither here nor in a class is an error."
+        [], description="Codes that mean `no label`. A code neither here nor in a class is an error."
     )
     void_rgb: list[tuple[Byte, Byte, Byte]] = Field([], description="Colours that mean `no label`.")
     classes: list[ClassConfig] = Field(
         [],
-        description="The classes in the order of their ids. Layout `seed` takes them from `class_dict.txt` "
-        "where none are given here.",
+        description="The classes in the order of their ids. Layout `seed` takes them from `class_dict.txt` if none "
+        "are given here.",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Config of what comes out: evaluation, maps, tracking and the report."""
+"""Config of evaluation, maps, tracking, report and compute."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ from tmcnet.config.base import Section
 
 TestTime = Literal["none", "flips", "rotations", "all"]
 MAP_ENDINGS = ("_confidence", "_rgb")
-"""What is added to the name of a map for the rasters beside it."""
+"""Suffixes of the other rasters of a map."""
 
 
 class EvaluateConfig(Section):
-    """How the fine-tuned networks are scored on the test part."""
+    """Scores of the fine-tuned networks on the test part."""
 
-    batch_size: int = Field(16, ge=1, description="Tiles in one forward pass.")
-    bootstrap: int = Field(1000, ge=100, description="Bootstrap draws over test blocks for the intervals.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals.")
+    batch_size: int = Field(16, ge=1, description="Tiles per forward pass.")
+    bootstrap: int = Field(1000, ge=100, description="Bootstrap draws for the intervals.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
     boundary_tolerance: int = Field(
-        2, ge=0, description="Distance in pixels up to which a predicted boundary counts as found (boundary F1)."
+        2, ge=0, description="Maximum distance in pixels between matching boundaries (boundary F1)."
     )
     withheld: bool = Field(
-        True, description="Score networks of both sensors once more with either sensor hidden, as under cloud."
+        True, description="Score networks of several modalities also with each modality hidden, as under cloud."
     )
     calibration_bins: int = Field(15, ge=2, description="Bins of the expected calibration error.")
     seed: int = Field(1, ge=0, description="Seed of the bootstrap.")
 
 
 class MapsConfig(Section):
-    """Which whole scenes are mapped, and how."""
+    """Whole-scene maps."""
 
     fractions: list[float] = Field(
-        [], description="Label fractions whose runs draw maps; empty: the largest of each network only."
+        [], description="Label fractions whose runs are mapped; empty: only the largest of each network."
     )
-    seeds: list[int] = Field([1], description="Run seeds that draw maps.")
+    seeds: list[int] = Field([1], description="Run seeds that are mapped.")
     window: int = Field(
         1024,
         ge=32,
         multiple_of=16,
-        description="Side of an inference window in pixels; a multiple of 16, the coarsest output stride.",
+        description="Side of an inference window in pixels; a multiple of 16, the largest output stride.",
     )
     overlap: int = Field(
         384,
         ge=0,
         multiple_of=16,
-        description="Overlap of neighbouring windows in pixels; a multiple of 16. Most of it is context only, since "
-        "networks are unsure near the edge of what they see; in its middle the windows fade into each other.",
+        description="Overlap of neighbouring windows in pixels; a multiple of 16. Most of it is only context, "
+        "because networks are uncertain near the edge of a window; windows are blended in its middle.",
     )
-    batch_size: int = Field(1, ge=1, description="Windows in one forward pass; GPUs and small windows want more.")
+    batch_size: int = Field(1, ge=1, description="Windows per forward pass; more for GPUs and small windows.")
     test_time: TestTime = Field(
         "none",
-        description="Average over changed copies of each window: the image and its mirror images (`flips`, 4 "
-        "copies), its right-angle turns (`rotations`, 4), or `all` 8 of both.",
+        description="Average over copies of each window: the image and its mirror images (`flips`, 4 copies), its "
+        "rotations by right angles (`rotations`, 4), or both (`all`, 8).",
     )
-    rgb: bool = Field(False, description="Write `<run>_rgb.tif` as well, for programs that know no colour table.")
+    rgb: bool = Field(False, description="Also write `<run>_rgb.tif`, for programs that ignore colour tables.")
     models: dict[str, str] = Field(
         {},
-        description="Trained networks from earlier runs by name: `weights.safetensors` files that fine-tuning wrote, "
-        "with the same bands and classes. They draw maps beside the runs of the sweep.",
+        description="Networks from earlier runs by name: `weights.safetensors` files of fine-tuning with the same "
+        "bands and classes. They are mapped in addition to the runs of the sweep.",
     )
-    polygons: bool = Field(False, description="Write `<run>.gpkg` as well: the map as polygons, for any GIS.")
+    polygons: bool = Field(False, description="Also write `<run>.gpkg`: the map as polygons.")
     minimum_mapping_unit: float = Field(
         0,
         ge=0,
-        description="Polygons: patches below this area, in square metres (pixels where a scene has no CRS), join "
+        description="Polygons: merge patches below this area, in square metres (pixels if a scene has no CRS), into "
         "their largest neighbour. The raster map keeps them.",
     )
     max_tiles: int = Field(
-        24, ge=1, description="For sources of ready-made tiles: number of test tiles that are mapped."
+        24, ge=1, description="Maximum number of test tiles to map if the source is ready-made tiles."
     )
 
     @model_validator(mode="after")
@@ -78,8 +78,8 @@ class MapsConfig(Section):
         bad = [name for name in self.models if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII)]
         if bad:
             raise ValueError(
-                "names in `models` hold letters, digits, `_`, `-` and `.` only and begin with a letter or digit, "
-                f"not {bad}"
+                "names in `models` may contain letters, digits, `_`, `-` and `.`, and must begin with a letter or "
+                f"digit, not {bad}"
             )
         return self
 
