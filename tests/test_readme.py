@@ -1,7 +1,7 @@
-"""What README.md tells the reader to type works, and what it names exists.
+"""The commands of README.md run, and the names in it exist.
 
-Commands in code blocks are run: `snakemake` and `make` as dry runs, in a folder that holds just what the README says
-it should. What cannot be run here stands in `NOT_RUN` with the reason, and nothing else may be left out.
+Commands in code blocks are run: `snakemake` and `make` as dry runs, in a folder with only the files that the README
+describes. Commands that cannot run here are in `NOT_RUN` with the reason; no other may be left out.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ NOT_RUN = {
     "dvc remote modify store url s3://bucket/path": DVC,
 }
 PLACEHOLDERS = {"/path/to/ombria": "ombria", "/my/data": "mydata"}
-"""Places of the reader's own, and the folders that stand in for them."""
+"""The reader's folders, and the folders that replace them here."""
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(language: str) -> list[str]:
-    """The content of the code blocks of one language, without the indent they stand with."""
+    """Contents of the code blocks of one language, without their indent."""
     found = []
     for indent, name, content in _FENCE.findall(README):
         if name == language:
@@ -51,14 +51,14 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Every command of the code blocks, one each, in order and without doubles."""
+    """All commands in the code blocks, in order and without duplicates."""
     lines = [line for block in blocks("") for line in block.splitlines()]
     parts = [part.strip() for line in lines for part in re.split(r"\s#\s|\s#$", line)[0].split("&&")]
     return list(dict.fromkeys(part for part in parts if part.split(" ")[0] in PROGRAMS))
 
 
 def inline() -> list[str]:
-    """Every piece of code within the text."""
+    """All inline code."""
     return list(dict.fromkeys(re.findall(r"`([^`\n]+)`", _FENCE.sub("", README))))
 
 
@@ -71,7 +71,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a fresh clone, with the files that the README's examples speak of; they are empty."""
+    """A folder like a fresh clone, with empty files in place of those in the examples."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("Snakefile", "workflow", "config", "profiles", "Makefile", "tools"):
         (folder / name).symlink_to(ROOT / name)
@@ -103,14 +103,14 @@ def test_what_is_not_run_is_still_in_the_readme() -> None:
 def test_a_command_runs(command: str, place: Path) -> None:
     program, *rest = shlex.split(command)
     if program == "snakemake":
-        told = re.sub("|".join(PLACEHOLDERS), lambda m: str(place / PLACEHOLDERS[m[0]]), command)
-        done = run(told.replace("snakemake ", "snakemake --dry-run --quiet rules ", 1), place)
+        adapted = re.sub("|".join(PLACEHOLDERS), lambda m: str(place / PLACEHOLDERS[m[0]]), command)
+        done = run(adapted.replace("snakemake ", "snakemake --dry-run --quiet rules ", 1), place)
     elif program == "make":
         done = run(command.replace("make ", "make --dry-run ", 1), place)
     elif rest[:1] == ["-m"]:
         done = run(f"python -m {rest[1]} --help", ROOT)
     else:
-        pytest.fail(f"`{command}`: say in NOT_RUN why it is not run, or teach this test to run it")
+        pytest.fail(f"`{command}`: add it to NOT_RUN with the reason, or extend this test")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -131,7 +131,7 @@ def test_commands_within_the_text_name_what_exists() -> None:
         elif words[:2] == ["python", "-m"]:
             assert find_spec(words[2]), command
         else:
-            assert words[0] == "dvc", f"{command}: teach this test what to look at"
+            assert words[0] == "dvc", f"{command}: extend this test"
             assert words[1] in ("pull", "push", "add", "repro", "metrics", "params", "checkout"), command
     assert seen >= 5
 
@@ -161,7 +161,7 @@ def test_files_that_are_linked_or_named_exist() -> None:
 
 
 def keys() -> Iterator[tuple[str, str]]:
-    """Config keys that the text names, each with the piece of code it stands in: dotted, or as YAML."""
+    """Config keys in the text, dotted or as YAML, each with its piece of code."""
     for code in inline():
         dotted = re.match(r"([a-z_]+(?:\[\])?(?:\.(?:[a-z_]+(?:\[\])?|<\w+>))+)(?::|$| )", code)
         if dotted and dotted[1].split(".")[0] in Config.model_fields and not is_file(dotted[1]):
@@ -184,7 +184,7 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def is_key(name: str) -> bool:
-    """Whether a dotted name leads somewhere in the config; below a mapping with free names, such as methods, too."""
+    """Whether a dotted name is a config key; any name is valid in a mapping with free names, such as methods."""
     at: Any = Config
     for part in name.replace("[]", "").split("."):
         models = [m for m in in_type(at) if isinstance(m, type) and issubclass(m, BaseModel)]
@@ -200,7 +200,7 @@ def is_key(name: str) -> bool:
 
 
 def in_type(annotation: Any) -> Iterator[Any]:
-    """A type and all that it is made of: the members of unions, the items of lists."""
+    """A type and its parts: members of unions, items of lists."""
     yield annotation
     if getattr(annotation, "__origin__", None) is not dict:
         for inner in get_args(annotation):

@@ -1,11 +1,11 @@
-"""What a job asks the machine for."""
+"""Resources of jobs."""
 
 from __future__ import annotations
 
 from tmcnet.config import ComputeConfig
 
 
-def test_processes_need_memory_each_but_share_that_for_tiles() -> None:
+def test_each_process_needs_memory_but_the_cache_is_shared() -> None:
     compute = ComputeConfig(cache_gib=1.5, job_gib=2.5)
     assert compute.memory_mb(cached=True, processes=3) == round((3 * 2.5 + 1.5) * 2**30 / 1e6)
     assert compute.memory_mb(cached=False, processes=3) == round(3 * 2.5 * 2**30 / 1e6)

@@ -1,4 +1,4 @@
-"""Modalities in the config: their names, where their files are named, and which networks use them."""
+"""Modalities in the config: names, patterns and networks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_modalities_come_in_their_order() -> None:
     assert [run.network for run in config.runs] == ["dem_only", "l_band_only", "mssnet"]
 
 
-def test_patterns_are_of_the_modalities_that_there_are() -> None:
+def test_patterns_belong_to_listed_modalities() -> None:
     assert list(load(values(DEM, {**PATTERNS, "dem": "d/{scene}.tif"})).source.patterns) == ["optical", "sar", "dem"]
     with pytest.raises(InputError, match=r"`source` has no pattern for \['dem'\], which `sensors` lists"):
         load(values(DEM, PATTERNS))
@@ -46,7 +46,7 @@ def test_patterns_are_of_the_modalities_that_there_are() -> None:
         load(values(DEM, {"layout": "scenes", "sheet": "scenes.csv", "dem": "d/{scene}.tif"}))
 
 
-def test_the_old_spelling_is_refused_with_the_new_one() -> None:
+def test_the_old_spelling_is_rejected_with_the_new_one() -> None:
     sheet = {"layout": "scenes", "sheet": "scenes.csv"}
     with pytest.raises(InputError, match=r"list dem beside .*`sensors: \{optical: .*, sar: .*, dem: .*\}`"):
         load(values({"further": DEM}, sheet))
@@ -55,24 +55,24 @@ def test_the_old_spelling_is_refused_with_the_new_one() -> None:
 
 
 @pytest.mark.parametrize("layout", ["demo", "seed"])
-def test_layouts_of_two_sensors_have_no_further_ones(layout: str) -> None:
+def test_layouts_for_two_sensors_reject_others(layout: str) -> None:
     with pytest.raises(InputError, match=f"layout `{layout}` has optical, SAR and label only"):
         load(values(DEM, {"layout": layout}))
 
 
 @pytest.mark.parametrize("name", ["sar_scale", "label", "both", "stacked", "Dem", "my dem", "a__b", "3d", "../dem"])
-def test_names_that_mean_something_else_or_are_no_file_names_are_refused(name: str) -> None:
+def test_reserved_and_invalid_names_are_rejected(name: str) -> None:
     with pytest.raises(InputError, match="sensors"):
         load(values({name: DEM["dem"]}, {"layout": "scenes", "sheet": "scenes.csv"}))
 
 
-def test_speckle_is_filtered_in_the_second_sensor_only() -> None:
+def test_speckle_is_filtered_in_sar_only() -> None:
     speckled = {"bands": ["hh"], "kind": "backscatter", "scale": "auto", "speckle": "lee"}
     with pytest.raises(InputError, match=r"`l_band\.speckle` must be `none`: speckle is filtered in `sar` only"):
         load(values({"l_band": speckled}, {"layout": "scenes", "sheet": "scenes.csv"}))
 
 
-def test_what_looks_at_an_unknown_modality_is_named() -> None:
+def test_unknown_modalities_of_networks_and_methods_are_named() -> None:
     sheet = {"layout": "scenes", "sheet": "scenes.csv"}
     sweep = [{"networks": ["dsm_only"], "fractions": [100], "seeds": [1]}]
     with pytest.raises(InputError, match=r"the network `dsm_only`; the modalities are \['optical', 'sar', 'dem'\]"):
@@ -85,8 +85,8 @@ def test_what_looks_at_an_unknown_modality_is_named() -> None:
         load(values({}, sheet, sweep=[{"networks": ["unet"], "fractions": [100], "seeds": [1]}]))
 
 
-def test_without_further_modalities_nothing_is_told_of_them() -> None:
-    """Params of rules and headers of weights stay what they were, so that no earlier result is made anew."""
+def test_two_modalities_are_stored_without_others() -> None:
+    """Params of rules and headers of weights do not change, so earlier results stay valid."""
     sensor = SensorConfig(bands=["b"], kind="reflectance")
     two = SensorsConfig(optical=sensor, sar=sensor)
     assert list(two.model_dump()) == ["optical", "sar"]

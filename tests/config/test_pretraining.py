@@ -26,7 +26,7 @@ def test_the_variants_differ_in_every_correction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"method": "simclr", "perturbation": True}, "`perturbation` has no effect in the method `simclr`"),
         ({"method": "cross_modal", "positive_in_denominator": True}, "no effect in the method `cross_modal`"),
@@ -41,10 +41,10 @@ def test_the_variants_differ_in_every_correction() -> None:
         ({"method": "moco"}, "moco"),
     ],
 )
-def test_a_key_without_effect_is_named(values: dict[str, Any], told: str) -> None:
+def test_a_key_without_effect_is_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         MethodConfig(**values)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("method", get_args(Method))

@@ -26,19 +26,19 @@ def test_names_are_read_back(name):
 
 
 @pytest.mark.parametrize("name", ["mssnet__tmcnet__R5__s1", "mssnet-corrected__tmcnet__5__s1", "R5"])
-def test_what_is_no_run_is_said(name):
+def test_other_names_are_rejected(name):
     with pytest.raises(ValueError, match="not the name of a run"):
         Run.parse(name)
 
 
-def test_labels_are_listed_under_their_names():
+def test_names_and_order_of_budgets():
     assert Budget("R", 0.5).subset(1) == "trainR0.5"
     assert Budget("P", 10).subset(2) == "trainP10_s2"
     assert Budget("P", 1_000_000).name == "P1000000"
     assert Budget.parse("P10") < Budget.parse("P100") < Budget.parse("R1") < Budget.parse("R100")
 
 
-def test_lists_tell_their_budget_and_draw():
+def test_list_names_are_parsed_into_budget_and_draw():
     for budget in (Budget("R", 0.5), Budget("P", 10)):
         for draw in (1, 12):
             assert Budget.parse_subset(budget.subset(draw)) == (budget, draw)
