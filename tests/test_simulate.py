@@ -7,7 +7,6 @@ from tmcnet.errors import InputError
 from tmcnet.raster.io.geometry import reproject_points
 from tmcnet.raster.io.reader import read_grid
 from tmcnet.seeding import generator
-from tmcnet.simulate.names import scene_names
 from tmcnet.simulate.noise import densify, distance_to
 from tmcnet.simulate.scene import (
     displacement_map,
@@ -36,7 +35,7 @@ def read(path):
 
 def test_scene_names_are_unique_and_match_their_number():
     for n in (1, 4, 20):
-        names = scene_names(DemoConfig(scenes=n))
+        names = DemoConfig(scenes=n).scene_names
         assert len(names) == len(set(names)) == n
 
 
@@ -59,7 +58,7 @@ def test_files_have_the_documented_form(scene):
 
 
 def test_every_class_occurs_in_every_scene_and_labels_match_the_truth(tmp_path):
-    for name in scene_names(DemoConfig(size=128, scenes=4)):
+    for name in DemoConfig(size=128, scenes=4).scene_names:
         simulate_scene(DemoConfig(size=128, scenes=4), name, tmp_path / name)
         label = read(tmp_path / name / "label.tif")[0][0]
         truth = np.load(tmp_path / name / "truth.npz")["label"]

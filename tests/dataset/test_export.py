@@ -3,8 +3,8 @@ import pytest
 from tmcnet.classes import ClassTable
 from tmcnet.dataset import export
 from tmcnet.dataset.export import export_seed_layout
-from tmcnet.dataset.layout import read_seed_layout
 from tmcnet.errors import InputError
+from tmcnet.raster.inventory.seed_layout import read_seed_layout
 
 PARTS = {"train": ["s_r0_c0", "s_r0_c8", "s_r8_c0"], "val": ["t.1_r0_c0"], "test": ["u_r0_c0"]}
 SUBSETS = {"trainR5": ["s_r0_c8"], "trainR5_s2": ["s_r8_c0"], "trainR100": PARTS["train"]}

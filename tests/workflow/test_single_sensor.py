@@ -12,7 +12,6 @@ import rasterio
 from tests.workflow.conftest import Snakemake
 from tmcnet.config import DemoConfig
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
-from tmcnet.simulate.names import scene_names
 from tmcnet.simulate.scene import simulate_scene
 
 RUN = "mssnet-corrected__random__R100__s1"
@@ -27,7 +26,7 @@ finetune:
 def write_sheet(folder: Path, last_role: str = "predict") -> tuple[str, str]:
     """Simulated scenes: three to learn from, then one without SAR and one without optical image."""
     demo = DemoConfig(scenes=5, size=288, cloud_share=0.1)
-    names = scene_names(demo)
+    names = demo.scene_names
     rows = ["scene,optical,sar,label,role"]
     for name in names:
         simulate_scene(demo, name, folder / "demo" / name)

@@ -15,7 +15,6 @@ from tmcnet.config import DemoConfig
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid
 from tmcnet.raster.io.writer import write_raster
-from tmcnet.simulate.names import scene_names
 from tmcnet.simulate.scene import simulate_scene
 
 RUNS = ("mssnet-corrected__tmcnet__R100__s1", "dem_only-baseline__random__R100__s1")
@@ -34,7 +33,7 @@ finetune:
 def write_sheet(folder: Path) -> list[str]:
     """Simulated scenes with slopes of 30 m pixels that reach beyond them; the last one is mapped only, without."""
     demo = DemoConfig(scenes=4, size=288, cloud_share=0.1)
-    names = scene_names(demo)
+    names = demo.scene_names
     rows = ["scene,optical,sar,label,role,dem"]
     for number, name in enumerate(names):
         scene = folder / "demo" / name

@@ -20,6 +20,11 @@ SensorKind = Literal["reflectance", "backscatter", "elevation"]
 Scale = Literal["auto", "none", "linear", "amplitude", "db"]
 SpeckleFilter = Literal["none", "lee", "refined_lee"]
 
+_DEMO_NAMES = (
+    *("alder", "birch", "cedar", "dogwood", "elder", "fir", "gorse", "hazel", "iris", "juniper"),
+    *("kale", "larch", "maple", "nettle", "oak", "poplar", "quince", "rowan", "spruce", "thorn"),
+)
+
 
 class DemoConfig(Section):
     """Simulated scenes."""
@@ -32,6 +37,11 @@ class DemoConfig(Section):
         6.0, ge=0, le=20, description="Maximum misregistration of the SAR image in optical pixels."
     )
     seed: int = Field(7, ge=0, description="Seed of the simulated landscape.")
+
+    @property
+    def scene_names(self) -> list[str]:
+        """Names of the demo scenes."""
+        return list(_DEMO_NAMES[: self.scenes])
 
 
 class SourceConfig(Section):

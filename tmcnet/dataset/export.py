@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tmcnet.config import IGNORE
-from tmcnet.dataset.class_dict import write_class_dict
 from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.seed_layout import write_class_dict
 from tmcnet.raster.io.reader import read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.tiling.cutting import cut_window

@@ -17,7 +17,6 @@ from tmcnet.raster.io.geometry import Grid, reproject_points
 from tmcnet.raster.io.writer import write_bytes, write_raster
 from tmcnet.seeding import generator
 from tmcnet.simulate.landscape import make_landscape
-from tmcnet.simulate.names import scene_names
 from tmcnet.simulate.noise import Points, fractal, smooth_noise
 from tmcnet.simulate.sensors import OPTICAL_BANDS, SAR_BANDS, add_speckle, render_optical, render_sigma
 
@@ -45,13 +44,13 @@ def simulate_scene(config: DemoConfig, name: str, folder: Path) -> None:
 
     Args:
         config: Size, speckle, cloud, displacement and seed.
-        name: One of `scene_names(config)`.
+        name: One of `config.scene_names`.
         folder: Output folder, made if missing.
 
     Raises:
         InputError: If there is no scene of that name.
     """
-    names = scene_names(config)
+    names = config.scene_names
     if name not in names:
         raise InputError(Problem(name, "is no demo scene", f"Use one of {', '.join(names)}."))
 

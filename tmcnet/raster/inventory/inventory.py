@@ -21,6 +21,7 @@ from tmcnet.raster.inventory.checks import Inspected, check
 from tmcnet.raster.inventory.entry import Entry
 from tmcnet.raster.inventory.facts import Facts, scan, scan_labels
 from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
+from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.inventory.table import inventory_table
 from tmcnet.raster.inventory.virtual import check_crs, with_virtual_files
@@ -91,8 +92,6 @@ def find_classes(
         return ClassTable.of((c.name, c.color) for c in labels.classes), labels.encoding
     labelled = [entry for entry in entries if entry.label]
     if source.layout == "seed":
-        from tmcnet.dataset.layout import read_seed_layout  # imported here: other layouts need no list files
-
         given = read_seed_layout(data_root).classes
         if given:
             with open_raster(labelled[0].label[0]) as dataset:

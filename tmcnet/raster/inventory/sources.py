@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.inventory.entry import PREDICT, TRAIN, Entry, name_problems
 from tmcnet.raster.inventory.patterns import Key, Pattern, find_pairs
+from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sheet import read_sheet
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ def find_entries(
 
 
 def _demo(source: SourceConfig, root: Path) -> list[Entry]:
-    from tmcnet.simulate.names import scene_names  # imported here: other layouts need no simulation
-
-    folders = [root / "demo" / name for name in scene_names(source.demo)]
+    folders = [root / "demo" / name for name in source.demo.scene_names]
     return [
         Entry(f.name, TRAIN, {kind: (f / f"{kind}.tif",) for kind in ("optical", "sar")}, (f / "label.tif",))
         for f in folders
@@ -72,8 +71,6 @@ def _demo(source: SourceConfig, root: Path) -> list[Entry]:
 
 
 def _seed(root: Path) -> list[Entry]:
-    from tmcnet.dataset.layout import read_seed_layout  # imported here: other layouts need no list files
-
     return [
         Entry(
             tile.name,

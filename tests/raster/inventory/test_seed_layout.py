@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tmcnet.dataset.layout import read_seed_layout, tell
-from tmcnet.errors import InputError
+from tmcnet.errors import InputError, format_names
+from tmcnet.raster.inventory.seed_layout import read_seed_layout
 
 WORDS = ("RGB", "SAR", "lbl")
 
@@ -80,22 +80,22 @@ def test_class_dict_errors(tmp_path, text, message):
     assert message in errors_of(root)
 
 
-def test_all_wrong_names_are_told_at_once(tmp_path):
+def test_all_wrong_names_are_reported_at_once(tmp_path):
     root = make_folder(tmp_path, {"train": ["a", "b", "lonely"], "val": ["v"]})
     write_list(root, "train", "SAR", ["a", "b", "b"])
     write_list(root, "train", "RGB", ["a", "b", "lonely", "ghost"])
     (root / "val_lbl" / "v.tif").unlink()
     message = errors_of(root)
     assert "names tiles twice: b" in message
-    assert "train_SAR: lacks tiles that its fellows have: ghost, lonely" in message
+    assert "train_SAR: lacks tiles that the others have: ghost, lonely" in message
     assert "no file for: ghost" in message
     assert "val_lbl.txt: names tiles that val_lbl has no file for: v" in message
 
 
-def test_files_without_fellows_are_told_without_lists(tmp_path):
+def test_unpaired_files_are_reported_without_lists(tmp_path):
     root = make_folder(tmp_path, {"train": ["a", "b"]}, lists=False)
     (root / "train_SAR" / "b.tif").unlink()
-    assert "train_SAR: lacks tiles that its fellows have: b" in errors_of(root)
+    assert "train_SAR: lacks tiles that the others have: b" in errors_of(root)
 
 
 def test_two_files_of_one_name(tmp_path):
@@ -129,5 +129,5 @@ def test_nothing_there(tmp_path):
     assert "not a folder" in errors_of(tmp_path / "nowhere")
 
 
-def test_tell_counts_the_rest():
-    assert tell(str(i) for i in range(12)) == "0, 1, 10, 11, 2, 3, 4, 5, 6, 7 and 2 more"
+def test_long_lists_of_names_are_counted():
+    assert format_names(str(i) for i in range(12)) == "0, 1, 10, 11, 2, 3, 4, 5, 6, 7 and 2 more"

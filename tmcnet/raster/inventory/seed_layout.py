@@ -1,0 +1,271 @@
+"""The seed layout: the folder form of the published code's data sets.
+
+`train_RGB/*.tif train_SAR/*.tif train_lbl/*.tif val_RGB/...`, beside them the lists `train_RGB.txt`, `train_SAR.txt`,
+`train_lbl.txt`, the lists of label subsets (`trainR1_RGB.txt`, ...) and `class_dict.txt`: a header, then one row
+`name,r,g,b` per class in the order of the ids. The three files of a tile are paired by name; the published code pairs
+them by sort order, which silently gives wrong pairs once one file is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tmcnet.classes import ClassTable
+from tmcnet.errors import InputError, Problem, format_names
+
+SeedClass = tuple[str, tuple[int, int, int]]
+"""Name and colour (red, green, blue in 0..255) of a class."""
+
+_PARTS = ("train", "val", "test")
+_WORDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
+"""What the layout calls the three files of a tile."""
+_SUFFIXES = (".tif", ".tiff", ".png")
+_LIST = re.compile(r"^(?P<part>train|val|test)(?P<subset>.*)_(?P<word>RGB|SAR|lbl)\.txt$")
+_CLASS_REMEDY = "Write a header line, then `name,r,g,b` for each class in the order of the ids."
+
+
+@dataclass(frozen=True)
+class SeedTile:
+    """One tile of a seed folder: its three files, its part and the label subsets it is in (`R1`, `R5`)."""
+
+    name: str
+    optical: Path
+    sar: Path
+    label: Path
+    part: str
+    subsets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SeedLayout:
+    """A seed folder as found: tiles sorted by name; classes in the order of their ids, or None without a file."""
+
+    tiles: list[SeedTile]
+    classes: list[SeedClass] | None
+
+
+def read_seed_layout(root: Path) -> SeedLayout:
+    """Read a folder in the seed layout.
+
+    A list may hold bare names, file names or paths; a part without lists has all tiles in its folders.
+
+    Args:
+        root: The folder that holds `train_RGB` and the others.
+
+    Raises:
+        InputError: If names are unpaired, missing, doubled or in two parts, or a list or folder is missing;
+            names every one of them.
+    """
+    if not root.is_dir():
+        raise InputError(Problem(str(root), "is not a folder", "Set `data_root` to the folder of the seed layout."))
+    reader = _Reader(root)
+    parts = reader.read_parts()
+    classes = read_class_dict(root / "class_dict.txt", reader.problems)
+    if reader.problems:
+        raise InputError(reader.problems)
+    tiles = [
+        SeedTile(
+            name,
+            optical,
+            part.files["sar"][name],
+            part.files["label"][name],
+            part.name,
+            tuple(subset for subset, members in part.subsets.items() if name in members),
+        )
+        for part in parts
+        for name, optical in part.files["optical"].items()
+    ]
+    return SeedLayout(sorted(tiles, key=lambda tile: tile.name), classes)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Files by kind and name of the tile, and names by label subset."""
+
+    name: str
+    files: dict[str, dict[str, Path]]
+    subsets: dict[str, set[str]]
+
+
+class _Reader:
+    """Reads lists and folders, and collects what is wrong with them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.problems: list[Problem] = []
+        self.lists: dict[str, dict[str, dict[str, Path]]] = {part: {} for part in _PARTS}
+        """List files by part, subset (empty for the part itself) and word."""
+        for path in sorted(root.glob("*.txt")):
+            if match := _LIST.match(path.name):
+                subset = match["subset"].lstrip("_")
+                self.lists[match["part"]].setdefault(subset, {})[match["word"]] = path
+
+    def read_parts(self) -> list[_Part]:
+        parts = [self._part(part) for part in _PARTS if self._exists(part)]
+        if not parts:
+            what = "holds neither folders such as train_RGB nor lists such as train_RGB.txt"
+            remedy = "The seed layout needs train_RGB, train_SAR and train_lbl, and the same of val or test."
+            self._report(self.root, what, remedy)
+        for one, other in itertools.combinations(parts, 2):
+            if both := set(one.files["optical"]) & set(other.files["optical"]):
+                what = f"{one.name} and {other.name} both have tiles {format_names(both)}"
+                self._report(self.root, what, "A tile belongs to one part only; take it out of the other.")
+        return parts
+
+    def _exists(self, part: str) -> bool:
+        return bool(self.lists[part]) or any((self.root / f"{part}_{word}").is_dir() for word in _WORDS.values())
+
+    def _part(self, part: str) -> _Part:
+        names: dict[str, list[str]] = {}
+        files: dict[str, dict[str, Path]] = {}
+        for kind, word in _WORDS.items():
+            folder = self.root / f"{part}_{word}"
+            found = self._files(folder)
+            if "" in self.lists[part]:
+                entries = self._entries(part, "", word)
+                names[kind] = [_stem(entry) for entry in entries]
+                files[kind] = self._listed(folder, entries, found)
+            else:
+                names[kind] = sorted(found)
+                files[kind] = self._one_file_each(folder, found)
+        self._require_pairs(part, names)
+        subsets = {
+            subset: self._subset(part, subset, names["optical"]) for subset in sorted(self.lists[part]) if subset
+        }
+        return _Part(part, files, subsets)
+
+    def _subset(self, part: str, subset: str, members: Sequence[str]) -> set[str]:
+        """Names of a label subset such as `trainR1`, whose files are in the folders of its part."""
+        names = {kind: [_stem(e) for e in self._entries(part, subset, word)] for kind, word in _WORDS.items()}
+        self._require_pairs(part + subset, names)
+        if strangers := set(names["optical"]) - set(members):
+            what = f"names tiles that {part} does not have: {format_names(strangers)}"
+            remedy = f"A label subset must be part of {part}; correct one of the two lists."
+            self._report(self.root / f"{part}{subset}_RGB.txt", what, remedy)
+        return set(names["optical"])
+
+    def _files(self, folder: Path) -> dict[str, list[Path]]:
+        """Image files of a folder by name without extension."""
+        if not folder.is_dir():
+            self._report(folder, "is missing", "Every part needs its RGB, SAR and lbl folder.")
+            return {}
+        found: dict[str, list[Path]] = {}
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in _SUFFIXES and path.is_file():
+                found.setdefault(path.stem, []).append(path)
+        return found
+
+    def _entries(self, part: str, subset: str, word: str) -> list[str]:
+        """File names in a list, without folders."""
+        path = self.lists[part][subset].get(word)
+        if path is None:
+            missing = self.root / f"{part}{subset}_{word}.txt"
+            self._report(missing, "is missing", "The lists of the other two exist; add it, or remove all three.")
+            return []
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        entries = [line.strip().replace("\\", "/").rsplit("/", 1)[-1] for line in lines if line.strip()]
+        doubled = [stem for stem, n in Counter(_stem(entry) for entry in entries).items() if n > 1]
+        if doubled:
+            self._report(path, f"names tiles twice: {format_names(doubled)}", "Leave one line for each tile.")
+        return entries
+
+    def _one_file_each(self, folder: Path, found: dict[str, list[Path]]) -> dict[str, Path]:
+        doubled = {path.name for paths in found.values() if len(paths) > 1 for path in paths}
+        if doubled:
+            what = f"holds several files of one name: {format_names(doubled)}"
+            self._report(folder, what, "Remove all but one, or name the right one in a list.")
+        return {name: paths[0] for name, paths in found.items()}
+
+    def _listed(self, folder: Path, entries: list[str], found: dict[str, list[Path]]) -> dict[str, Path]:
+        """The file that each entry of a list means."""
+        chosen: dict[str, Path] = {}
+        doubled: dict[str, list[Path]] = {}
+        missing: set[str] = set()
+        for entry in entries:
+            paths = found.get(_stem(entry), [])
+            exact = [path for path in paths if path.name == entry]
+            if not paths:
+                missing.add(_stem(entry))
+            elif len(paths) > 1 and not exact:
+                doubled[_stem(entry)] = paths
+            else:
+                chosen[_stem(entry)] = (exact or paths)[0]
+        if missing and folder.is_dir():
+            what = f"names tiles that {folder.name} has no file for: {format_names(missing)}"
+            remedy = "Add the files or take the names out of all three lists."
+            self._report(folder.with_name(f"{folder.name}.txt"), what, remedy)
+        self._one_file_each(folder, doubled)
+        return chosen
+
+    def _require_pairs(self, part: str, names: dict[str, list[str]]) -> None:
+        """Report names that one of the three kinds of files has and another lacks."""
+        every = set().union(*names.values())
+        for kind, word in _WORDS.items():
+            where = self.root / f"{part}_{word}"
+            lacking = every - set(names[kind])
+            if lacking and names[kind]:
+                what = f"lacks tiles that the others have: {format_names(lacking)}"
+                self._report(where, what, "Optical, SAR and label are paired by name; add or rename the files.")
+            elif lacking:
+                self._report(where, "names no tile", "Add its files and list.")
+
+    def _report(self, where: Path, what: str, remedy: str) -> None:
+        self.problems.append(Problem(str(where), what, remedy))
+
+
+def read_class_dict(path: Path, problems: list[Problem]) -> list[SeedClass] | None:
+    """Read `class_dict.txt`; None where there is no such file.
+
+    Args:
+        path: The file.
+        problems: List to which problems with the file are added.
+    """
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [(n, [cell.strip() for cell in row]) for n, row in enumerate(csv.reader(file), 1) if any(row)]
+    if rows and _parse_class(rows[0][1]) is not None:
+        what = "is a class, but the first line is taken as header"
+        problems.append(Problem(f"{path}, line 1", what, _CLASS_REMEDY))
+        return []
+    classes: list[SeedClass] = []
+    for number, row in rows[1:]:
+        parsed = _parse_class(row)
+        if parsed is None:
+            problems.append(Problem(f"{path}, line {number}", f"is no class: {','.join(row)!r}", _CLASS_REMEDY))
+        else:
+            classes.append(parsed)
+    names, colours = [name for name, _ in classes], [colour for _, colour in classes]
+    doubled = sorted({n for n in names if names.count(n) > 1}) + sorted({c for c in colours if colours.count(c) > 1})
+    if doubled:
+        problems.append(Problem(str(path), f"gives names or colours twice: {doubled}", "Make them differ."))
+    if not rows[1:]:
+        problems.append(Problem(str(path), "holds no class", _CLASS_REMEDY))
+    return classes
+
+
+def write_class_dict(path: Path, classes: ClassTable) -> None:
+    """Write `class_dict.txt`."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["name", "r", "g", "b"])
+        rows.writerows([c.name, *c.rgb] for c in classes.classes)
+
+
+def _parse_class(row: list[str]) -> SeedClass | None:
+    if len(row) < 4 or not row[0] or not all(cell.isdecimal() and int(cell) < 256 for cell in row[1:4]):
+        return None
+    return row[0], (int(row[1]), int(row[2]), int(row[3]))
+
+
+def _stem(entry: str) -> str:
+    for suffix in _SUFFIXES:
+        if entry.lower().endswith(suffix):
+            return entry[: -len(suffix)]
+    return entry
