@@ -154,8 +154,8 @@ def test_scenes_that_share_ground_are_noted_with_the_share(source):
     source.take()
     a, b, c, d = (row["warnings"] for row in rows(source))
     assert a == "" and c == ""
-    assert re.fullmatch(r"(48|51)\.\d% of it lies on the ground of a", b)
-    assert re.fullmatch(r"100\.0% of it lies on the ground of a(; .*)?", d), d
+    assert re.fullmatch(r"(48|51)\.\d% of it is on the ground of a", b)
+    assert re.fullmatch(r"100\.0% of it is on the ground of a(; .*)?", d), d
 
 
 def test_values_of_one_scene_take_the_place_of_the_config(source):
@@ -240,7 +240,7 @@ def test_scenes_with_one_sensor_are_described_by_it(source):
     _, b, c = rows(source)
     assert b["sar_files"] == b["sar_valid_share"] == c["optical_files"] == c["optical_gsd"] == ""
     assert b["warnings"] == "no sar image: mapped with one sensor; same footprint as a"
-    assert c["warnings"].startswith("no optical image: mapped with one sensor; pixels of 20 m; in the scenes")
+    assert c["warnings"].startswith("no optical image: mapped with one sensor; pixels of 20 m; in the training")
 
 
 def test_pixel_sizes_are_compared_in_metres(source):

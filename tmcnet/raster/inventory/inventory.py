@@ -1,7 +1,9 @@
-"""The inventory: what the source holds, checked to the last block before any work is done with it."""
+"""Take the inventory: read every file of the source to its last block and check it, before other work starts."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 import shutil
@@ -13,26 +15,34 @@ from pathlib import Path
 from typing import Literal
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
+from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import file_digest
-from tmcnet.raster.inventory.between_scenes import scale_problems, warn_of_doubles, warn_of_pixel_sizes
-from tmcnet.raster.inventory.checks import Inspected, check
-from tmcnet.raster.inventory.entry import Entry
-from tmcnet.raster.inventory.facts import Facts, scan, scan_labels
-from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
+from tmcnet.raster.inventory.checks import (
+    Inspection,
+    check_scene,
+    scale_problems,
+    warn_of_duplicates,
+    warn_of_pixel_sizes,
+)
+from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, Record
+from tmcnet.raster.inventory.sample_sheet import Entry
+from tmcnet.raster.inventory.scan import FileSummary, scan_image, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries
-from tmcnet.raster.inventory.table import inventory_table
 from tmcnet.raster.inventory.virtual import check_crs, with_virtual_files
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import open_raster
 from tmcnet.raster.io.writer import write_bytes
 
-GEOREFERENCED = ("demo", "scenes")
-"""Layouts whose files are warped to a common grid."""
 VIRTUAL = "virtual"
 """Folder beside the inventory for the virtual rasters that it names."""
+_MAX_CODES = 30
+_IMAGE_COLUMNS = (
+    *("files", "tiles", "bands", "dtype", "crs", "width", "height", "gsd", "nodata"),
+    *("min", "max", "nan", "infinite", "valid_share"),
+)
+_LABEL_COLUMNS = ("file", "dtype", "crs", "gsd", "overlap", "share", "codes")
 
 
 def take_inventory(
@@ -43,7 +53,7 @@ def take_inventory(
     json_path: Path,
     csv_path: Path,
 ) -> None:
-    """Read every file of the source through once, check it, and write what was found.
+    """Read every file of the source through once, check it, and write the inventory.
 
     Mosaics, and files that get their CRS from the config, become virtual rasters in a folder `virtual` beside the
     inventory, which is emptied first; the inventory names these in place of the files.
@@ -54,33 +64,36 @@ def take_inventory(
         labels: Section `labels`.
         data_root: Where relative paths start.
         json_path: The inventory for the next stages.
-        csv_path: The inventory for people, one row a scene or tile.
+        csv_path: The inventory for people, one row per scene or tile.
 
     Raises:
-        InputError: If anything about the files must be mended; names all of it, alike problems together.
+        InputError: If the files have errors; names all of them, equal problems together.
     """
     check_crs(source.crs)
     entries = find_entries(source, Path(data_root), sensors)
     classes, encoding = find_classes(source, labels, Path(data_root), entries)
     coder = LabelCoder(labels, classes, encoding) if len(classes) else None
-    inspector = _Inspector(source, sensors, coder, Path(json_path).parent / VIRTUAL)
-    inspector.clear()
+    georeferenced = source.layout in GEOREFERENCED
+    virtual = Path(json_path).parent / VIRTUAL
+    shutil.rmtree(virtual, ignore_errors=True)
+    virtual.mkdir(parents=True)
+    inspector = _Inspector(source, sensors, coder, virtual)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        seen = list(pool.map(inspector.inspect, entries))
-        problems = [problem for one in seen for problem in one.problems] + scale_problems(seen, sensors)
+        scenes = list(pool.map(inspector.inspect, entries))
+        problems = [problem for scene in scenes for problem in scene.problems] + scale_problems(scenes, sensors)
         if problems:
-            raise InputError(_condense(problems))
-        records = list(pool.map(lambda one: _record(one, sensors), seen))
-    warn_of_doubles(seen, source.layout in GEOREFERENCED)
-    warn_of_pixel_sizes(seen)
+            raise InputError(_group_equal(problems))
+        records = list(pool.map(lambda scene: _record(scene, sensors), scenes))
+    warn_of_duplicates(scenes, georeferenced)
+    warn_of_pixel_sizes(scenes)
     Inventory(source.layout, encoding, classes, records).write(json_path)
-    write_bytes(csv_path, inventory_table(seen, sensors, coder))
+    write_bytes(csv_path, inventory_table(scenes, sensors, coder))
 
 
 def find_classes(
     source: SourceConfig, labels: LabelsConfig, data_root: Path, entries: Sequence[Entry]
 ) -> tuple[ClassTable, Literal["ids", "rgb"]]:
-    """The classes and how label files are coded.
+    """Find the classes and how label files are coded.
 
     Both come from the config; in layout `seed` without classes in the config, from `class_dict.txt` and the number
     of bands of the first label file.
@@ -91,16 +104,14 @@ def find_classes(
     if labels.classes:
         return ClassTable.of((c.name, c.color) for c in labels.classes), labels.encoding
     labelled = [entry for entry in entries if entry.label]
-    if source.layout == "seed":
-        given = read_seed_layout(data_root).classes
-        if given:
-            with open_raster(labelled[0].label[0]) as dataset:
-                encoding: Literal["ids", "rgb"] = "rgb" if dataset.count >= 3 else "ids"
-            return ClassTable.of((name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in given), encoding
+    given = read_seed_layout(data_root).classes if source.layout == "seed" else None
+    if given:
+        with open_raster(labelled[0].label[0]) as dataset:
+            encoding: Literal["ids", "rgb"] = "rgb" if dataset.count >= 3 else "ids"
+        return ClassTable.of((name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in given), encoding
     if labelled:
-        remedy = "Name the classes with their codes" + (
-            f", or add {data_root / 'class_dict.txt'}." if source.layout == "seed" else "."
-        )
+        remedy = "Name the classes with their codes"
+        remedy += f", or add {data_root / 'class_dict.txt'}." if source.layout == "seed" else "."
         raise InputError(Problem("config key `labels.classes`", "is empty, but there are labels", remedy))
     return ClassTable(()), labels.encoding
 
@@ -114,38 +125,34 @@ class _Inspector:
     coder: LabelCoder | None
     virtual: Path
 
-    def clear(self) -> None:
-        """Make an empty folder for virtual rasters."""
-        shutil.rmtree(self.virtual, ignore_errors=True)
-        self.virtual.mkdir(parents=True)
-
-    def inspect(self, entry: Entry) -> Inspected:
-        """Read all files of a scene or tile through; all that is wrong becomes its problems."""
-        declared = {kind: sensor.nodata for kind, sensor in self.sensors.items()} | entry.nodata
+    def inspect(self, entry: Entry) -> Inspection:
+        """Read all files of a scene or tile through; errors become its problems."""
+        declared = {name: sensor.nodata for name, sensor in self.sensors.items()} | entry.nodata
         try:
             folder = self.virtual / entry.scene
             entry = with_virtual_files(entry, declared, self.source.crs, self.coder, folder)
         except InputError as error:
-            return Inspected(entry, problems=list(error.problems))
-        seen = Inspected(entry)
+            return Inspection(entry, problems=list(error.problems))
+        scene = Inspection(entry)
 
-        def tried(read: Callable[[], Facts]) -> list[Facts]:
+        def scan(read: Callable[[], FileSummary]) -> list[FileSummary]:
             try:
                 return [read()]
             except InputError as error:
-                seen.problems += error.problems
+                scene.problems += error.problems
                 return []
 
-        for kind, files in entry.images.items():
-            seen.images[kind] = [facts for path in files for facts in tried(partial(scan, path, declared[kind]))]
+        for name, paths in entry.images.items():
+            scans = [scan(partial(scan_image, path, declared[name])) for path in paths]
+            scene.images[name] = [summary for found in scans for summary in found]
         if entry.label and self.coder is not None:
-            seen.label = next(iter(tried(partial(scan_labels, entry.label[0], self.coder))), None)
-        if not seen.problems:
-            check(seen, self.sensors, self.coder, self.source.layout in GEOREFERENCED)
-        return seen
+            scene.label = next(iter(scan(partial(scan_labels, entry.label[0], self.coder))), None)
+        if not scene.problems:
+            check_scene(scene, self.sensors, self.coder, self.source.layout in GEOREFERENCED)
+        return scene
 
 
-def _condense(problems: Sequence[Problem]) -> list[Problem]:
+def _group_equal(problems: Sequence[Problem]) -> list[Problem]:
     """Put files with the same problem on one line."""
     groups: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
@@ -156,17 +163,18 @@ def _condense(problems: Sequence[Problem]) -> list[Problem]:
     ]
 
 
-def _record(one: Inspected, sensors: SensorsConfig) -> Record:
-    grid, entry = one.first.grid, one.entry
+def _record(scene: Inspection, sensors: SensorsConfig) -> Record:
+    grid, entry = scene.grid, scene.entry
     images = {}
-    for kind, sensor in sensors.items():
-        declared = entry.nodata.get(kind, sensor.nodata)
-        images[kind] = ImageRecord(
-            [str(path) for path in entry.images[kind]],
-            one.scales[kind],
-            _nodata(one.images[kind], declared),
+    for name, sensor in sensors.items():
+        declared = entry.nodata.get(name, sensor.nodata)
+        nodata = _nodata(scene.images[name], declared)
+        images[name] = ImageRecord(
+            [str(path) for path in entry.images[name]],
+            scene.scales[name],
+            None if nodata is None or math.isnan(nodata) else nodata,
             declared,
-            round(one.overlaps.get(kind, 1.0), 6),
+            round(scene.overlaps.get(name, 1.0), 6),
         )
     return Record(
         entry.scene,
@@ -183,7 +191,90 @@ def _record(one: Inspected, sensors: SensorsConfig) -> Record:
     )
 
 
-def _nodata(facts: Sequence[Facts], declared: float | None) -> float | None:
-    """The value that means no data; None for none, and for NaN, which always means it."""
-    value = declared if declared is not None or not facts else facts[0].nodata
-    return None if value is None or math.isnan(value) else value
+def _nodata(files: Sequence[FileSummary], declared: float | None) -> float | None:
+    """Value that means no data: declared, else that of the first file."""
+    return files[0].nodata if declared is None and files else declared
+
+
+def inventory_table(scenes: Sequence[Inspection], sensors: SensorsConfig, coder: LabelCoder | None) -> bytes:
+    """Format the inventory as CSV, one row per scene or tile.
+
+    Files of a stack are separated by `;`. `tiles` counts the files of mosaics. `nan` and `infinite` count values;
+    shares are between 0 and 1: `overlap` of the optical footprint that the SAR image covers, `label_overlap` and
+    `<modality>_overlap` of the scene that the label and other modalities cover; `label_share` of the label file
+    that has a class. `label_codes` counts pixels by code.
+
+    Args:
+        scenes: The scenes or tiles.
+        sensors: Section `sensors` of the config.
+        coder: The label codes.
+    """
+    rows = [_row(scene, sensors, coder) for scene in scenes]
+    fields = dict.fromkeys(name for row in rows for name in row if name != "warnings")
+    text = io.StringIO()
+    table = csv.DictWriter(text, [*fields, "warnings"], restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _row(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | None) -> dict[str, str]:
+    cells = {name: _image_cells(scene, name, sensor) for name, sensor in sensors.items()}
+    overlap = scene.overlaps.get("sar", 1.0) if scene.has_both else 0.0
+    row = {"scene": scene.entry.scene, "role": scene.entry.role} | cells.pop("optical") | cells.pop("sar")
+    row |= {"sar_scale": scene.scales["sar"], "overlap": f"{overlap:.6f}"} | _label_cells(scene, coder)
+    for name, others in cells.items():
+        row |= others | {f"{name}_scale": scene.scales[name]}
+        row[f"{name}_overlap"] = f"{scene.overlaps.get(name, 1.0):.6f}"
+    row |= {f"field_{name}": value for name, value in scene.entry.fields.items()}
+    return row | {"warnings": "; ".join(scene.warnings)}
+
+
+def _image_cells(scene: Inspection, name: str, sensor: SensorConfig) -> dict[str, str]:
+    files = scene.images[name]
+    if not files:
+        return {f"{name}_{column}": "" for column in _IMAGE_COLUMNS}
+    first = files[0]
+    nodata = _nodata(files, scene.entry.nodata.get(name, sensor.nodata))
+    tiles = sum(len(scene.entry.members.get(file.path, ())) for file in files)
+    cells = (
+        ";".join(str(file.path) for file in files),
+        str(tiles or ""),
+        str(sum(file.bands for file in files)),
+        first.dtype,
+        _short_crs(first.grid.crs),
+        str(first.grid.width),
+        str(first.grid.height),
+        f"{first.grid.pixel_size:.6g}",
+        "" if nodata is None else f"{nodata:g}",
+        f"{min(file.low for file in files):.6g}",
+        f"{max(file.high for file in files):.6g}",
+        str(sum(file.nan for file in files)),
+        str(sum(file.infinite for file in files)),
+        f"{min(file.valid_share for file in files):.6f}",
+    )
+    return {f"{name}_{column}": cell for column, cell in zip(_IMAGE_COLUMNS, cells, strict=True)}
+
+
+def _label_cells(scene: Inspection, coder: LabelCoder | None) -> dict[str, str]:
+    label = scene.label
+    if label is None or coder is None:
+        return {f"label_{column}": "" for column in _LABEL_COLUMNS}
+    most = sorted(label.codes.most_common(_MAX_CODES))
+    codes = "; ".join(f"{coder.format_code(code)}: {count}" for code, count in most)
+    more = len(label.codes) - len(most)
+    cells = (
+        str(label.path),
+        label.dtype,
+        _short_crs(label.grid.crs),
+        f"{label.grid.pixel_size:.6g}",
+        f"{scene.label_overlap:.6f}",
+        f"{label.labelled_share:.6f}",
+        codes + (f"; and {more} more" if more else ""),
+    )
+    return {f"label_{column}": cell for column, cell in zip(_LABEL_COLUMNS, cells, strict=True)}
+
+
+def _short_crs(crs: str) -> str:
+    """An EPSG code, or the name in WKT."""
+    return crs if crs.startswith("EPSG:") or '"' not in crs else crs.split('"')[1]

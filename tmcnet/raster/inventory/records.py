@@ -1,4 +1,4 @@
-"""The inventory as the next stages read it."""
+"""The inventory as the next stages read it: one record per scene or tile."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.writer import write_bytes
 
+GEOREFERENCED = ("demo", "scenes")
+"""Layouts whose files are warped to a common grid."""
+
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What the inventory knows of one modality of a scene or tile.
+    """One modality of a scene or tile.
 
     Attributes:
         files: Its files, to be stacked as bands; empty where a scene of role `predict` has none. A mosaic is the one
@@ -36,12 +39,12 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """What the inventory knows of a scene or tile.
+    """A scene or tile.
 
     Attributes:
         scene: Its name.
         role: `train` or `predict`.
-        images: What is known of each modality, in the order of the config.
+        images: Its modalities by name, in the order of the config.
         label: The label file; empty where there is none.
         fields: Fields of the pattern or sheet.
         height: Rows of the first optical file; without one, of the first SAR file.
@@ -49,8 +52,8 @@ class Record:
         crs: Its CRS, `EPSG:...` or WKT; empty for none.
         gsd: Its pixel size in units of the CRS.
         bounds: Its left, bottom, right and top.
-        digests: SHA-256 of the files, images first; of mosaics every tile. Nothing else here need change with the
-            pixels.
+        digests: SHA-256 of the files, images first; of mosaics every tile. All else may stay the same if pixels
+            change.
     """
 
     scene: str
@@ -67,7 +70,7 @@ class Record:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Record:
-        """Build from what `to_dict` gives."""
+        """Build from plain values as `to_dict` gives them."""
         images = {}
         for name, image in values["images"].items():
             declared = image["declared_nodata"]
@@ -113,7 +116,7 @@ class Inventory:
             return cls(content["layout"], content["label_encoding"], classes, records)
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"is no inventory that can be read ({error})"
-            raise InputError(Problem(str(path), what, "Remove it; the inventory is then taken anew.")) from None
+            raise InputError(Problem(str(path), what, "Remove it; the workflow then makes it again.")) from None
 
     def write(self, path: Path | str) -> None:
         """Write `inventory.json`."""

@@ -1,36 +1,42 @@
 """Find the scenes or tiles of a source by name, without opening a raster.
 
-Light on purpose: the workflow asks for the scenes while it is being read.
+Light on purpose: the workflow lists the scenes while it is being parsed.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import glob
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.raster.inventory.entry import PREDICT, TRAIN, Entry, name_problems
-from tmcnet.raster.inventory.patterns import Key, Pattern, find_pairs
+from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN, Entry, read_sheet
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
-from tmcnet.raster.inventory.sheet import read_sheet
 
 if TYPE_CHECKING:
     from tmcnet.config import SourceConfig
 
-__all__ = ["Entry", "find_entries"]
+Key: TypeAlias = tuple[str, ...]
+"""Values of the fields, in the order of the optical pattern."""
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_FIELD_NAME = re.compile(r"([a-z_][a-z0-9_]*)(:d)?")
 
 
 def find_entries(
     source: SourceConfig, data_root: Path, modalities: Iterable[str] = ("optical", "sar")
 ) -> list[Entry]:
-    """All scenes or tiles of a source, sorted by name.
+    """Find all scenes or tiles of a source, sorted by name.
 
-    Files belong together by what their names say, never by their order in a folder. In layout `scenes` a label may
-    lack: with a label pattern the scene then has role `predict`; without one every scene has role `train`, so
-    that pre-training can use it. A sensor may lack only in a sample sheet, where that is said on purpose; a file
-    whose partner no pattern finds may as well be misnamed.
+    Files are paired by their names, never by their order in a folder. In layout `scenes` a label may be missing: with
+    a label pattern the scene then has role `predict`; without one every scene has role `train`, so that pre-training
+    can use it. A modality may be missing only in a sample sheet, where that is explicit: a file that no pattern pairs
+    may as well be misnamed.
 
     Args:
         source: Section `source` of the config.
@@ -52,7 +58,7 @@ def find_entries(
     where = f"sample sheet {source.sheet}" if source.sheet else f"config section `source` (layout `{source.layout}`)"
     known = {entry.scene for entry in entries}
     entries = [entry for entry in entries if entry.scene not in source.exclude]
-    problems = name_problems(where, entries)
+    problems = _name_problems(where, entries)
     if not (source.layout in ("scenes", "tiles") and source.sheet is None):
         problems += _exclude_problems(source.exclude, known)
     if not entries and not problems:
@@ -65,7 +71,7 @@ def find_entries(
 def _demo(source: SourceConfig, root: Path) -> list[Entry]:
     folders = [root / "demo" / name for name in source.demo.scene_names]
     return [
-        Entry(f.name, TRAIN, {kind: (f / f"{kind}.tif",) for kind in ("optical", "sar")}, (f / "label.tif",))
+        Entry(f.name, TRAIN, {name: (f / f"{name}.tif",) for name in ("optical", "sar")}, (f / "label.tif",))
         for f in folders
     ]
 
@@ -77,7 +83,7 @@ def _seed(root: Path) -> list[Entry]:
             TRAIN,
             {"optical": (tile.optical,), "sar": (tile.sar,)},
             (tile.label,),
-            fields={"part": tile.part, "subsets": ";".join(tile.subsets)},
+            {"part": tile.part, "subsets": ";".join(tile.subsets)},
         )
         for tile in read_seed_layout(root).tiles
     ]
@@ -85,40 +91,52 @@ def _seed(root: Path) -> list[Entry]:
 
 def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
     texts = {**source.patterns, "label": source.label}
-    patterns = {kind: Pattern.parse(f"config key `source.{kind}`", text) for kind, text in texts.items() if text}
+    patterns = {name: Pattern.parse(f"config key `source.{name}`", text) for name, text in texts.items() if text}
     everything = find_pairs(patterns, root)
     pairs = {key: files for key, files in everything.items() if "_".join(key) not in source.exclude}
-    optional = {"label"} if source.layout == "scenes" else set()
-    problems = _unpaired(pairs, patterns, optional)
+    problems = _unpaired(pairs, patterns, label_optional=source.layout == "scenes")
     problems += _exclude_problems(source.exclude, {"_".join(key) for key in everything})
     if problems:
         raise InputError(problems)
-    fields = patterns["optical"].fields
     return [
         Entry(
             "_".join(key),
             PREDICT if "label" in patterns and "label" not in files else TRAIN,
             {name: (files[name],) for name in source.patterns},
             (files["label"],) if "label" in files else (),
-            fields=dict(zip(fields, key, strict=True)),
+            dict(zip(patterns["optical"].fields, key, strict=True)),
         )
         for key, files in pairs.items()
     ]
 
 
-def _unpaired(pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], optional: set[str]) -> list[Problem]:
+def _unpaired(pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], label_optional: bool) -> list[Problem]:
     problems = []
-    for kind, pattern in patterns.items():
-        lacking = [key for key, files in pairs.items() if kind not in files]
-        if lacking and kind not in optional:
+    for name, pattern in patterns.items():
+        lacking = [key for key, files in pairs.items() if name not in files]
+        if lacking and not (name == "label" and label_optional):
+            count = f"{len(lacking)} of {len(pairs)}"
             examples = [f"{'_'.join(key)} (has {next(iter(pairs[key].values()))})" for key in lacking]
-            what = (
-                f"`{pattern.text}` finds no {kind} file for {len(lacking)} of {len(pairs)}: {format_names(examples)}"
-            )
+            what = f"`{pattern.text}` finds no {name} file for {count}: {format_names(examples)}"
             remedy = "Add the missing files, or name these in `source.exclude`."
-            if "label" in optional:
+            if label_optional:
                 remedy += f" Scenes of one sensor can be mapped: list them in a sample sheet, with role {PREDICT}."
             problems.append(Problem(pattern.where, what, remedy))
+    return problems
+
+
+def _name_problems(where: str, entries: Sequence[Entry]) -> list[Problem]:
+    """Names that are doubled, or cannot be file names."""
+    problems = []
+    counts = Counter(entry.scene for entry in entries)
+    doubled = [name for name, count in counts.items() if count > 1]
+    if doubled:
+        what = f"names given more than once: {format_names(doubled)}"
+        problems.append(Problem(where, what, "Give each its own name."))
+    odd = [repr(name) for name in counts if not re.fullmatch(r"\w[\w.+-]*", name)]
+    if odd:
+        remedy = "Use letters, digits, `_`, `-`, `+` and `.` only, with a letter or digit in front."
+        problems.append(Problem(where, f"names that cannot be file names: {format_names(odd)}", remedy))
     return problems
 
 
@@ -130,3 +148,112 @@ def _exclude_problems(exclude: Sequence[str], known: set[str]) -> list[Problem]:
             remedy = f"Did you mean `{close[0]}`?" if close else "Remove it, or correct the name."
             problems.append(Problem("config key `source.exclude`", f"names `{name}`, which is not there", remedy))
     return problems
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern of file paths such as `optical/{area}/{tile:d}.png`.
+
+    Attributes:
+        where: The config key it comes from, for messages.
+        text: The pattern as written.
+        fields: Names of its fields in the order in which they first occur.
+        whole: Those of the fields that are whole numbers.
+    """
+
+    where: str
+    text: str
+    fields: tuple[str, ...]
+    whole: frozenset[str]
+
+    @classmethod
+    def parse(cls, where: str, text: str) -> Pattern:
+        """Read a pattern.
+
+        Raises:
+            InputError: If it has no field or one that is not written `{name}` or `{name:d}`.
+        """
+        inner = [match[1] for match in _FIELD.finditer(text)]
+        bad = [part for part in inner if not _FIELD_NAME.fullmatch(part)]
+        if bad or not inner or "{" in _FIELD.sub("", text) or "}" in _FIELD.sub("", text):
+            remedy = "Write fields as `{name}` or `{name:d}`, in small letters, and at least one of them."
+            raise InputError(Problem(where, f"`{text}` is not a pattern", remedy))
+        names = [part.removesuffix(":d") for part in inner]
+        whole = frozenset(part.removesuffix(":d") for part in inner if part.endswith(":d"))
+        return cls(where, text, tuple(dict.fromkeys(names)), whole)
+
+    def find(self, root: Path) -> dict[Key, Path]:
+        """Find all files of the pattern below `root`, by the values of its fields (in its own order).
+
+        Raises:
+            InputError: If two files have the same values, such as `02.png` and `2.png`.
+        """
+        found: dict[Key, Path] = {}
+        doubled = []
+        literals = _FIELD.sub("\0", self.text).split("\0")
+        # every occurrence of a field is a group; `_key` compares those of one name
+        groups = [r"(\d+)" if match[1].endswith(":d") else "([^/]+)" for match in _FIELD.finditer(self.text)]
+        rest = (group + re.escape(part) for group, part in zip(groups, literals[1:], strict=True))
+        regex = re.compile(re.escape(literals[0]) + "".join(rest))
+        # Path.glob refuses absolute patterns
+        for name in sorted(glob.glob("*".join(map(glob.escape, literals)), root_dir=root)):  # noqa: PTH207
+            match = regex.fullmatch(name)
+            key = self._key(match) if match else None
+            if key is None:
+                continue
+            if key in found:
+                doubled.append(f"{found[key].relative_to(root)} and {name}")
+            found.setdefault(key, root / name)
+        if doubled:
+            what = f"finds two files for the same name {len(doubled)} times: {format_names(doubled)}"
+            raise InputError(Problem(self.where, what, "Remove one of each, or make the pattern more exact."))
+        return found
+
+    def _key(self, match: re.Match[str]) -> Key | None:
+        values: dict[str, str] = {}
+        for part, raw in zip(_FIELD.findall(self.text), match.groups(), strict=True):
+            name = part.removesuffix(":d")
+            value = str(int(raw)) if name in self.whole and raw.isdigit() else raw
+            if values.setdefault(name, value) != value:
+                return None
+        return tuple(values[name] for name in self.fields)
+
+
+def find_pairs(patterns: Mapping[str, Pattern], root: Path) -> dict[Key, dict[str, Path]]:
+    """Find files of several kinds, paired by the values of their fields and nothing else.
+
+    Args:
+        patterns: The patterns by kind: `optical` first, which defines the order of the fields.
+        root: Folder below which relative patterns look.
+
+    Returns:
+        For every combination of values the files found, by kind; some kinds may be missing.
+
+    Raises:
+        InputError: If patterns differ in their fields, find nothing, or find doubles.
+    """
+    reference = patterns["optical"]
+    problems: list[Problem] = []
+    pairs: dict[Key, dict[str, Path]] = {}
+    for kind, pattern in patterns.items():
+        if set(pattern.fields) != set(reference.fields) or pattern.whole != reference.whole:
+            what = f"`{pattern.text}` has other fields than `{reference.text}`"
+            remedy = "Use the same fields, with or without `:d`, in all patterns."
+            problems.append(Problem(pattern.where, what, remedy))
+            continue
+        try:
+            files = pattern.find(root)
+        except InputError as error:
+            problems.extend(error.problems)
+            continue
+        if not files:
+            folder = Path(root).resolve()
+            end = "." if folder.is_dir() else "; that folder does not exist."
+            what = f"`{pattern.text}` matches no file below {folder}"
+            problems.append(Problem(pattern.where, what, f"Check `data_root` and the pattern{end}"))
+        order = [pattern.fields.index(name) for name in reference.fields]
+        for key, path in files.items():
+            pairs.setdefault(tuple(key[i] for i in order), {})[kind] = path
+    if problems:
+        raise InputError(problems)
+    return dict(sorted(pairs.items()))

@@ -1,6 +1,6 @@
-"""Virtual rasters: tiles of one scene put together as one file, and a CRS for files that state none.
+"""Virtual rasters: mosaics of the tiles of one scene, and a CRS for files without one.
 
-They are a few lines of text below the results, which name the files of the source; no pixel is copied.
+They are small text files below the results that name the files of the source; no pixel is copied.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.entry import Entry
+from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import data_bands, grid_of, open_raster
 
-_OFF_GRID = 0.05
-"""Tiles that lie further than this share of a pixel beside the grid of the first would be moved to it unseen."""
+_MAX_GRID_OFFSET_PX = 0.05
+"""GDAL silently moves tiles to the grid of the first; a larger offset is an error."""
 
 Rectangle: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the first tile."""
@@ -30,7 +30,7 @@ Rectangle: TypeAlias = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class _Member:
-    """One file as it states itself."""
+    """Metadata of one file."""
 
     path: Path
     grid: Grid
@@ -40,17 +40,17 @@ class _Member:
     nodata: float | None
 
     @classmethod
-    def look(cls, path: Path) -> _Member:
+    def read(cls, path: Path) -> _Member:
         with open_raster(path) as dataset:
             bands, dtype = data_bands(dataset), dataset.dtypes[0]
             return cls(path, grid_of(dataset), bands, dataset.count, dtype, dataset.nodata)
 
 
 def check_crs(crs: str | None) -> None:
-    """Make sure that `source.crs` means something.
+    """Check `source.crs`.
 
     Raises:
-        InputError: If it does not.
+        InputError: If it is no coordinate reference system.
     """
     try:
         CRS.from_user_input(crs or "EPSG:4326")
@@ -62,25 +62,25 @@ def check_crs(crs: str | None) -> None:
 def with_virtual_files(
     entry: Entry, declared: Mapping[str, float | None], crs: str | None, coder: LabelCoder | None, folder: Path
 ) -> Entry:
-    """Write what a scene needs of virtual rasters, and name them in place of what they stand for.
+    """Write the virtual rasters that a scene needs, and name them in place of patterns and files.
 
-    Where tiles of a mosaic overlap, the last by name lies on top, but for its pixels without data. What no tile
-    covers is no data: the declared value, else that of the files, else NaN in floating-point files; in label files a
-    code that is no class.
+    Where tiles of a mosaic overlap, the last by name is on top, except for its pixels without data. Pixels that no
+    tile covers are no data: the declared value, else that of the files, else NaN in floating-point files; in label
+    files a code that is no class.
 
     Args:
         entry: The scene; patterns of the sample sheet have their tiles in `members`.
-        declared: Value that means no data, by modality; None: what the files say.
-        crs: CRS of files that state none. None: such files stay as they are.
+        declared: Value that means no data, by modality; None: as in the files.
+        crs: CRS of files without one. None: such files are unchanged.
         coder: The label codes; None where there are no labels.
-        folder: Where the virtual rasters of the scene go; is made where there are any.
+        folder: Folder of the scene's virtual rasters; made only if there are any.
 
     Returns:
         The scene with virtual rasters in place of patterns, and of files that got a CRS.
 
     Raises:
         InputError: If a file cannot be opened, or the tiles of a mosaic differ in CRS, bands, type of numbers, pixel
-            grid or value of no data, or leave gaps that nothing marks as no data; names all of it.
+            grid or value of no data, or leave gaps for which no value means no data; names all of them.
     """
     problems: list[Problem] = []
     named: dict[str, tuple[Path, ...]] = {}
@@ -107,8 +107,8 @@ def with_virtual_files(
 
 
 def _assign_crs(path: Path, crs: str, vrt: Path) -> bool:
-    """Write a raster that has the CRS, unless the file has one of its own."""
-    member = _Member.look(path)
+    """Write a virtual raster with the CRS, unless the file has one."""
+    member = _Member.read(path)
     if member.grid.crs:
         return False
     bands = [part for band in member.bands for part in ("-b", str(band))]
@@ -120,7 +120,7 @@ def _assign_crs(path: Path, crs: str, vrt: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Mosaic:
-    """Tiles that are to become one raster."""
+    """Tiles that become one raster."""
 
     kind: str
     pattern: Path
@@ -128,27 +128,27 @@ class _Mosaic:
     declared: float | None
     coder: LabelCoder | None
 
-    def empty(self, first: _Member) -> float | None:
-        """The value of what no tile covers; None where there is none."""
+    def empty_value(self, first: _Member) -> float | None:
+        """Value of pixels that no tile covers; None where none means no data."""
         if self.kind == "label":
             return self.coder.empty_code(first.dtype, first.nodata) if self.coder else None
         if self.declared is not None or first.nodata is not None:
             return first.nodata if self.declared is None else self.declared
         return float("nan") if np.dtype(first.dtype).kind == "f" else None
 
-    def overlaid(self, empty: float | None) -> float | str:
-        """The value that lets what lies below show through. In colours one band alone does not tell no data."""
+    def transparent_value(self, empty: float | None) -> float | str:
+        """Value at which the tile below shows through. In colours one band alone does not mean no data."""
         colours = self.kind == "label" and self.coder is not None and self.coder.encoding == "rgb"
         return "None" if empty is None or colours else empty
 
 
 def _mosaic(mosaic: _Mosaic, crs: str | None, vrt: Path) -> None:
-    found = [_Member.look(path) for path in mosaic.files]
+    found = [_Member.read(path) for path in mosaic.files]
     problems = [problem for one in found[1:] for problem in _differences(one, found[0], mosaic)]
     problems += _not_upright(found, mosaic)
-    empty = mosaic.empty(found[0])
+    empty = mosaic.empty_value(found[0])
     if not problems and empty is None and _has_gaps([_rectangle(one.grid, found[0].grid) for one in found]):
-        what = "matches tiles with gaps between them, and nothing says which value means no data"
+        what = "matches tiles with gaps between them, and no value means no data"
         remedy = f"Declare `sensors.{mosaic.kind}.nodata`"
         remedy += f", or `{mosaic.kind}_nodata` in the sample sheet." if mosaic.kind in ("optical", "sar") else "."
         if mosaic.kind == "label":
@@ -157,14 +157,14 @@ def _mosaic(mosaic: _Mosaic, crs: str | None, vrt: Path) -> None:
     if problems:
         raise InputError(problems)
     assigned = ("-a_srs", crs) if crs and not found[0].grid.crs else ()
-    nodata = ("-srcnodata", mosaic.overlaid(empty), "-vrtnodata", "None" if empty is None else empty)
+    nodata = ("-srcnodata", mosaic.transparent_value(empty), "-vrtnodata", "None" if empty is None else empty)
     vrt.parent.mkdir(parents=True, exist_ok=True)
     files = [one.path.resolve() for one in found]
     run_tool("gdalbuildvrt", "-q", "-strict", *assigned, *nodata, vrt, *files)
 
 
 def _differences(one: _Member, first: _Member, mosaic: _Mosaic) -> list[Problem]:
-    """What keeps a file from being a tile of the same mosaic as the first."""
+    """Reasons why a file cannot be a tile of the same mosaic as the first."""
     side, first_side = ((grid.transform.a, grid.transform.e) for grid in (one.grid, first.grid))
     same = {
         "CRS": one.grid.crs == first.grid.crs,
@@ -173,12 +173,12 @@ def _differences(one: _Member, first: _Member, mosaic: _Mosaic) -> list[Problem]
         "pixel size": np.allclose(side, first_side, rtol=1e-6, atol=0),
         "value of no data": mosaic.declared is not None or _equal(one.nodata, first.nodata),
     }
-    told = [name for name, equal in same.items() if not equal]
-    if not told and _off_grid(_rectangle(one.grid, first.grid)):
-        told = ["pixel grid: it lies between its pixels"]
-    if not told:
+    other = [name for name, equal in same.items() if not equal]
+    if not other and any(abs(s - round(s)) > _MAX_GRID_OFFSET_PX for s in _rectangle(one.grid, first.grid)):
+        other = ["pixel grid: it is between its pixels"]
+    if not other:
         return []
-    what = f"is mosaicked with {first.path.name} but has another {' and '.join(told)}"
+    what = f"is mosaicked with {first.path.name} but has another {' and '.join(other)}"
     remedy = f"Bring the tiles of `{mosaic.pattern.name}` to one, or narrow the pattern."
     return [Problem(str(one.path), what, remedy)]
 
@@ -198,12 +198,8 @@ def _rectangle(grid: Grid, first: Grid) -> Rectangle:
     return left, top, left + grid.width, top + grid.height
 
 
-def _off_grid(rectangle: Rectangle) -> bool:
-    return any(abs(side - round(side)) > _OFF_GRID for side in rectangle)
-
-
 def _has_gaps(rectangles: Sequence[Rectangle]) -> bool:
-    """Whether the tiles leave any pixel of the rectangle around them all uncovered."""
+    """Whether the tiles leave a pixel of the rectangle around them uncovered."""
     sides = np.rint(rectangles).astype(int)
     columns, rows = np.unique(sides[:, ::2]), np.unique(sides[:, 1::2])
     covered = np.zeros((len(rows) - 1, len(columns) - 1), bool)

@@ -14,9 +14,8 @@ from typing import Literal
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig, SensorsConfig, TilesConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.entry import TRAIN
-from tmcnet.raster.inventory.inventory import GEOREFERENCED
-from tmcnet.raster.inventory.records import Inventory, Record
+from tmcnet.raster.inventory.records import GEOREFERENCED, Inventory, Record
+from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.io.atomic import write_bytes
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.rasters import Box, read_grid, write_raster

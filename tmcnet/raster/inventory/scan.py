@@ -1,4 +1,4 @@
-"""What a raster file says of itself, and what is found by reading it through once."""
+"""Read a raster file through once: its metadata, and statistics of its values."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder, Unknown
 from tmcnet.raster.io.reader import data_bands, grid_of, open_raster, unify_masks, values_and_mask
 
-_BLOCK_VALUES = 4_000_000
+_STRIP_VALUES = 4_000_000
 _SAMPLE_STEP = 97
-_SAMPLE_SIZE = 20_000
+_STRIP_SAMPLES = 20_000
 
 
 @dataclass
-class Facts:
-    """One raster file.
+class FileSummary:
+    """Metadata and statistics of one raster file.
 
     Attributes:
         path: The file.
-        bands: Bands that are measurements.
+        bands: Number of bands that are measurements.
         dtype: Type of the numbers.
-        grid: Where its pixels lie.
-        georeferenced: Whether it says where (a transform other than none).
+        grid: Size and georeference.
+        georeferenced: Whether it has a transform.
         nodata: The file's own no-data value.
         low: Smallest valid value; NaN where none is valid.
         high: Largest valid value.
@@ -63,7 +63,7 @@ class Facts:
     unknown: Unknown = field(default_factory=dict)
 
 
-def scan(path: Path, nodata: float | None) -> Facts:
+def scan_image(path: Path, nodata: float | None) -> FileSummary:
     """Read an image to its last block.
 
     Args:
@@ -74,7 +74,7 @@ def scan(path: Path, nodata: float | None) -> Facts:
         InputError: If the file cannot be read to its end.
     """
     with open_raster(path) as dataset:
-        facts = _opened(path, dataset)
+        summary = _metadata(path, dataset)
         digest, samples, valid_pixels = hashlib.sha256(), [], 0
         lows, highs = [], []
         for window in _strips(dataset):
@@ -83,24 +83,24 @@ def scan(path: Path, nodata: float | None) -> Facts:
             if values.dtype == np.uint8:
                 valid = unify_masks(valid)
             if values.dtype.kind == "f":
-                facts.nan += int(np.isnan(values).sum())
-                facts.infinite += int(np.isinf(values).sum())
+                summary.nan += int(np.isnan(values).sum())
+                summary.infinite += int(np.isinf(values).sum())
                 valid = valid & np.isfinite(values)
             valid_pixels += int(valid.all(axis=0).sum())
             good = values[valid]
             if good.size:
                 lows.append(float(good.min()))
                 highs.append(float(good.max()))
-                samples.append(good[:: _SAMPLE_STEP if good.size > _SAMPLE_SIZE else 1][:_SAMPLE_SIZE])
+                samples.append(good[:: _SAMPLE_STEP if good.size > _STRIP_SAMPLES else 1][:_STRIP_SAMPLES])
     if lows:
-        facts.low, facts.high = min(lows), max(highs)
-        facts.median = float(np.median(np.concatenate(samples)))
-    facts.valid_share = valid_pixels / (facts.grid.height * facts.grid.width)
-    facts.digest = digest.hexdigest()
-    return facts
+        summary.low, summary.high = min(lows), max(highs)
+        summary.median = float(np.median(np.concatenate(samples)))
+    summary.valid_share = valid_pixels / (summary.grid.height * summary.grid.width)
+    summary.digest = digest.hexdigest()
+    return summary
 
 
-def scan_labels(path: Path, coder: LabelCoder) -> Facts:
+def scan_labels(path: Path, coder: LabelCoder) -> FileSummary:
     """Read a label file to its last block.
 
     Raises:
@@ -108,21 +108,21 @@ def scan_labels(path: Path, coder: LabelCoder) -> Facts:
     """
     with open_raster(path) as dataset:
         coder.check_bands(path, dataset.count)
-        facts = _opened(path, dataset)
+        summary = _metadata(path, dataset)
         labelled = 0
         for window in _strips(dataset):
             values, valid = values_and_mask(dataset, window, None)
             ids, unknown = coder.encode(values, valid[0])
             labelled += int((ids != IGNORE).sum())
-            facts.codes += coder.count(values)
+            summary.codes += coder.count(values)
             for code, count in unknown.items():
-                facts.unknown[code] = facts.unknown.get(code, 0) + count
-    facts.labelled_share = labelled / (facts.grid.height * facts.grid.width)
-    return facts
+                summary.unknown[code] = summary.unknown.get(code, 0) + count
+    summary.labelled_share = labelled / (summary.grid.height * summary.grid.width)
+    return summary
 
 
-def _opened(path: Path, dataset: DatasetReader) -> Facts:
-    return Facts(
+def _metadata(path: Path, dataset: DatasetReader) -> FileSummary:
+    return FileSummary(
         path,
         len(data_bands(dataset)),
         dataset.dtypes[0],
@@ -135,6 +135,6 @@ def _opened(path: Path, dataset: DatasetReader) -> Facts:
 def _strips(dataset: DatasetReader) -> Iterator[Window]:
     """Windows over the full width that follow the blocks of the file and stay small."""
     block = dataset.block_shapes[0][0]
-    rows = max(_BLOCK_VALUES // (dataset.width * dataset.count) // block, 1) * block
+    rows = max(_STRIP_VALUES // (dataset.width * dataset.count) // block, 1) * block
     for top in range(0, dataset.height, rows):
         yield Window(0, top, dataset.width, min(rows, dataset.height - top))

@@ -1,0 +1,189 @@
+"""The scenes of a source by name, and the sample sheet, a CSV file with one scene per row."""
+
+from __future__ import annotations
+
+import csv
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tmcnet.errors import InputError, Problem
+
+TRAIN = "train"
+PREDICT = "predict"
+_OVERRIDES = ("optical_nodata", "sar_nodata", "sar_scale")
+"""Columns that replace keys of the config section `sensors` for one scene."""
+_SCALES = ("auto", "none", "linear", "amplitude", "db")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A scene or ready-made tile and its files, before any of them was opened.
+
+    Attributes:
+        scene: Its name, unique in the source.
+        role: `train` (tiles are cut from it) or `predict` (only mapped at the end).
+        images: Files of each modality; several are stacked as bands. A scene of role `predict` may have none of a
+            modality.
+        label: The label file; empty where there is none.
+        fields: Fields of the pattern, or other columns of the sample sheet.
+        members: The files behind each pattern of the sample sheet among the above, in the order in which they are
+            laid over one another.
+        nodata: Value that means no data, by modality, where the sample sheet gives one.
+        scales: Scale of backscatter, by modality, where the sample sheet gives one.
+    """
+
+    scene: str
+    role: str
+    images: dict[str, tuple[Path, ...]]
+    label: tuple[Path, ...] = ()
+    fields: dict[str, str] = field(default_factory=dict)
+    members: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
+    nodata: dict[str, float] = field(default_factory=dict)
+    scales: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def named(self) -> tuple[Path, ...]:
+        """The paths it names, images first; patterns as written."""
+        return (*(path for paths in self.images.values() for path in paths), *self.label)
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the source, in the order of `named`; of virtual rasters with the files behind them."""
+        members = [member for path in self.named for member in self.members.get(path, (path,))]
+        return [file for member in members for file in _with_sources(member)]
+
+
+def _with_sources(path: Path) -> list[Path]:
+    """A file, and the files behind it if it is a virtual raster of GDAL."""
+    if path.suffix.lower() != ".vrt" or not path.is_file():
+        return [path]
+    try:
+        tree = ElementTree.parse(path)
+    except ElementTree.ParseError:
+        return [path]  # the inventory reports that it cannot be read
+    found = [path]
+    for element in tree.iter():
+        if element.tag in ("SourceFilename", "SourceDataset") and element.text:
+            source = path.parent / element.text if element.get("relativeToVRT") == "1" else Path(element.text)
+            found += [file for file in _with_sources(source) if file.is_file() and file not in found]
+    return found
+
+
+def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[Entry]:
+    """Read the scenes of a sample sheet.
+
+    Args:
+        path: CSV with the column scene, one for each modality and, if wanted, label, role, optical_nodata, sar_nodata
+            and sar_scale; other columns become fields. Several files in one cell are separated by `;`, and each may
+            be a pattern with `*`, `?` or `[...]` whose files are the tiles of one mosaic. Scenes of role `predict`
+            may leave modalities empty, but not both optical and sar.
+        data_root: Where relative paths in the sheet start.
+        modalities: Names of the modalities: `optical`, `sar`, then the others.
+
+    Raises:
+        InputError: If the sheet cannot be read, lacks columns, has unknown roles or scales, names missing files, or
+            leaves out a modality where all are needed.
+    """
+    where = f"sample sheet {path}"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            rows = [{(k or "").strip(): _cell(v) for k, v in row.items()} for row in reader]
+            columns = [name.strip() for name in reader.fieldnames or []]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        remedy = "Check `source.sheet`; relative paths start in the folder the workflow is run in."
+        raise InputError(Problem(where, f"cannot be read ({reason})", remedy)) from None
+    missing = [name for name in ("scene", *modalities) if name not in columns]
+    if missing:
+        what = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
+        known = ", ".join(("scene", *modalities, "label", "role", *_OVERRIDES))
+        raise InputError(Problem(where, what, f"The columns are {known}, separated by commas."))
+    if not rows:
+        raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
+    problems: list[Problem] = []
+    entries = []
+    for number, row in enumerate(rows, start=2):
+        entries.append(_entry(row, data_root, modalities))
+        problems += _row_problems(f"{where}, line {number} ({row['scene'] or 'no name'})", row, entries[-1])
+    if problems:
+        raise InputError(problems)
+    return entries
+
+
+def _cell(value: str | list[str] | None) -> str:
+    return (";".join(value) if isinstance(value, list) else value or "").strip()
+
+
+def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> Entry:
+    files: dict[str, tuple[Path, ...]] = {}
+    members: dict[Path, tuple[Path, ...]] = {}
+    for name in (*modalities, "label"):
+        parts = [part.strip() for part in row.get(name, "").split(";") if part.strip()]
+        for part in parts:
+            tiles = _matching_files(part, data_root)
+            # the only file of a pattern is a file like any other
+            files[name] = (*files.get(name, ()), tiles[0] if len(tiles) == 1 else data_root / part)
+            members |= {data_root / part: tiles} if len(tiles) > 1 else {}
+    known = ("scene", *modalities, "label", "role", *_OVERRIDES)
+    nodata = {name: _number(row.get(f"{name}_nodata", "")) for name in ("optical", "sar")}
+    return Entry(
+        row["scene"],
+        row.get("role") or TRAIN,
+        {name: files.get(name, ()) for name in modalities},
+        files.get("label", ()),
+        {name: value for name, value in row.items() if name and name not in known},
+        members,
+        {name: value for name, value in nodata.items() if value is not None},
+        {"sar": row["sar_scale"]} if row.get("sar_scale") else {},
+    )
+
+
+def _matching_files(part: str, data_root: Path) -> tuple[Path, ...]:
+    """The files of a pattern, by name; the last is on top."""
+    if not glob.has_magic(part) or (data_root / part).is_file():
+        return (data_root / part,)
+    # Path.glob refuses absolute patterns
+    names = sorted(glob.glob(part, root_dir=data_root, recursive=True))  # noqa: PTH207
+    return tuple(data_root / name for name in names if (data_root / name).is_file())
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem]:
+    found: list[tuple[str, str]] = []
+    if entry.role not in (TRAIN, PREDICT):
+        found.append((f"has the unknown role `{entry.role}`", f"Roles are {TRAIN} and {PREDICT}."))
+    if "" in row:
+        found.append(("has more cells than the sheet has columns", "Count the commas."))
+    if not entry.scene:
+        found.append(("has no scene name", "Fill in the column `scene`."))
+    if not entry.images["optical"] and not entry.images["sar"]:
+        remedy = f"Fill in both columns; scenes of role {PREDICT} need at least one of them."
+        found.append(("names no file in `optical` and `sar`", remedy))
+    elif entry.role != PREDICT:
+        remedy = f"Fill in the column; only scenes of role {PREDICT} may lack a sensor."
+        found += [(f"names no file in `{name}`", remedy) for name, paths in entry.images.items() if not paths]
+    if len(entry.label) > 1:
+        found.append(("names several label files", "Labels cannot be stacked; merge them first."))
+    for column in ("optical_nodata", "sar_nodata"):
+        text = row.get(column, "")
+        if text and _number(text) is None:
+            found.append((f"has `{text}` in `{column}`", "Write a number, `nan`, or nothing."))
+    scale = row.get("sar_scale", "")
+    if scale and scale not in _SCALES:
+        found.append((f"has the unknown scale `{scale}` in `sar_scale`", f"Scales are {', '.join(_SCALES)}."))
+    for path in entry.named:
+        if path not in entry.members and not path.is_file():
+            pattern = glob.has_magic(str(path))
+            what = f"the pattern {path} matches no file" if pattern else f"the file {path} does not exist"
+            found.append((what, "Correct the path; relative paths start at `data_root`."))
+    return [Problem(where, what, remedy) for what, remedy in found]
