@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tmcnet.evaluate.intervals import Resamples, difference, effects_of, interval
 from tmcnet.evaluate.metrics import Counts, Floats, mean_iou, overall_accuracy
-from tmcnet.evaluate.significance import Resamples, difference, effects_of, interval
 from tmcnet.seeding import generator
 
 CONFIDENCE = 0.95

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from benchmarks.memory import peak_mib
 from tmcnet.config import ComputeConfig, MapsConfig
-from tmcnet.evaluate.inference import map_scenes
+from tmcnet.evaluate.maps import SceneImages, map_scenes, predict_scene
 from tmcnet.evaluate.predict import Probabilities, probabilities
 from tmcnet.evaluate.trained import Trained
-from tmcnet.evaluate.windows import SceneImages, predict_scene
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid
 from tmcnet.raster.io.writer import write_raster

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tmcnet.evaluate import blending
+from tmcnet.evaluate import maps as blending
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.intervals import FREQUENCY, GAIN, Design, coverage, expected, simulate
+from tmcnet.evaluate.intervals import Resamples, effects_of, interval
 from tmcnet.evaluate.metrics import mean_iou, overall_accuracy
-from tmcnet.evaluate.significance import Resamples, effects_of, interval
 
 
 @pytest.mark.parametrize(

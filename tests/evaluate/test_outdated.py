@@ -1,7 +1,7 @@
 import os
 
 from tmcnet.config import Run
-from tmcnet.evaluate.outdated import forget_outdated
+from tmcnet.evaluate.summary import forget_outdated
 
 NEW, REPEATED, GONE = (Run.parse(f"mssnet-corrected__random__R5__s{seed}") for seed in (1, 2, 3))
 

@@ -9,10 +9,8 @@ from tmcnet.config import Run
 from tmcnet.errors import InputError
 from tmcnet.evaluate.boundary import boundary_counts
 from tmcnet.evaluate.calibration import Calibration
-from tmcnet.evaluate.evaluate import Outcome, write_scores
+from tmcnet.evaluate.evaluate import Outcome, TileCounts, pool_folds, write_scores
 from tmcnet.evaluate.metrics import confusion
-from tmcnet.evaluate.pool import pool_folds
-from tmcnet.evaluate.scoring import TileCounts
 
 RUN = Run.parse("mssnet-corrected__random__R5__s1")
 CLASSES = ["water", "land", "road"]
@@ -64,5 +62,5 @@ def test_folds_that_share_tiles_or_classes_do_not_fit(tmp_path):
         pool_folds([tmp_path / name for name in "abc"], RUN, tmp_path / "out")
     message = str(caught.value)
     assert "1 tiles that another fold tested as well, such as t1" in message
-    assert "was scored for other classes" in message
+    assert "was scored with other classes" in message
     assert not (tmp_path / "out").exists()

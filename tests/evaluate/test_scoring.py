@@ -9,7 +9,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate import metrics
 from tmcnet.evaluate.boundary import boundary_counts
-from tmcnet.evaluate.scoring import count_tiles
+from tmcnet.evaluate.evaluate import count_tiles
 from tmcnet.store import TileStore, read_list
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tmcnet.evaluate.intervals import Resamples, difference, effects_of, holm, interval
 from tmcnet.evaluate.metrics import mean_iou, overall_accuracy
-from tmcnet.evaluate.significance import Resamples, difference, effects_of, holm, interval
 
 PIXELS = 20000
 

@@ -15,7 +15,7 @@ from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate.evaluate import evaluate_run
 from tmcnet.evaluate.export import export_model
-from tmcnet.evaluate.inference import SceneImages, map_scenes
+from tmcnet.evaluate.maps import SceneImages, map_scenes
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.pixelwise import PixelLogistic
 from tmcnet.model.weights import read_weights

@@ -14,8 +14,8 @@ import pandas as pd
 
 from tmcnet.config import PIXELWISE, Budget, EvaluateConfig, Run
 from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.evaluate.metrics import HEADLINE, Counts
-from tmcnet.evaluate.significance import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.seeding import generator
 from tmcnet.splits.groups import block_number
 

@@ -1,10 +1,12 @@
-"""Scores of one fine-tuned network on the test part."""
+"""Score one fine-tuned network on the test part, or pool its scores over the folds of a cross-validation."""
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,19 @@ from torch import nn
 from tmcnet.classes import ClassTable
 from tmcnet.config import ComputeConfig, EvaluateConfig, Run
 from tmcnet.config.modalities import only_modality
-from tmcnet.dataset.loading import TileDataset
+from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate import metrics, tile_scores
-from tmcnet.evaluate.boundary import boundary_f1
+from tmcnet.evaluate import metrics
+from tmcnet.evaluate.boundary import boundary_counts, boundary_f1
 from tmcnet.evaluate.calibration import Calibration, fit_temperature
-from tmcnet.evaluate.metrics import Counts, Floats
-from tmcnet.evaluate.numbers import without_nan
+from tmcnet.evaluate.metrics import Counts, Floats, confusion, without_nan
 from tmcnet.evaluate.predict import choose_device, predict_tiles
-from tmcnet.evaluate.scoring import TileCounts, count_tiles
 from tmcnet.evaluate.trained import Trained
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore, read_list
 
-TEMPERATURE_PIXELS = 200_000
-"""Validation pixels from which the temperature is fitted, about; more would not move its second digit."""
+MAX_TEMPERATURE_PIXELS = 200_000
+"""Approximate number of validation pixels for fitting the temperature; more do not change its second digit."""
 
 
 def evaluate_run(
@@ -44,7 +44,7 @@ def evaluate_run(
 ) -> None:
     """Score a fine-tuned network: one confusion matrix over all test pixels, boundaries, and calibration.
 
-    A network of all modalities is scored once more with each of them withheld, if the config says so.
+    If the config says so, a network of all modalities is scored again with each of them withheld.
 
     Writes `metrics.json` and `tiles.npz` (names, scenes, T x K x K confusion matrices, accuracy per tile, boundary
     pixels, and the confusion matrices with a modality withheld) into `out`.
@@ -82,13 +82,13 @@ def evaluate_run(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found on the test tiles.
+    """Results on the test tiles.
 
     Attributes:
         names: Names of the T tiles.
         scenes: Their scenes.
-        counts: What was counted on them.
-        calibrations: Calibration of the probabilities as they came, and after the fitted temperature.
+        counts: Confusion matrices and boundary pixels.
+        calibrations: Calibration of the raw probabilities, and after temperature scaling.
     """
 
     names: list[str]
@@ -103,9 +103,9 @@ def write_scores(out: Path, run: Run, outcome: Outcome, classes: list[str], tole
     Args:
         out: Folder to write to.
         run: The run that was scored.
-        outcome: What was found.
+        outcome: The results.
         classes: Names of the classes.
-        tolerance: Distance in pixels up to which a boundary counted as found.
+        tolerance: Distance in pixels up to which a boundary counts as found.
     """
     out.mkdir(parents=True, exist_ok=True)
     counts = outcome.counts
@@ -129,17 +129,17 @@ def _check(trained: Trained, run: Run, classes: ClassTable, weights: Path) -> No
     problems = []
     if trained.run != run:
         what = f"was fine-tuned in run {trained.run.name}, not {run.name}"
-        problems.append(Problem(str(weights), what, "Give the weights of the run."))
+        problems.append(Problem(str(weights), what, "Use the weights of the run."))
     if trained.classes.names != classes.names:
-        what = f"tells apart {trained.classes.names}; the tiles have {classes.names}"
+        what = f"was trained on the classes {trained.classes.names}; the tiles have {classes.names}"
         problems.append(Problem(str(weights), what, "Fine-tune again on these tiles."))
     if problems:
         raise InputError(problems)
 
 
 def _temperature(network: nn.Module, val: TileDataset, config: EvaluateConfig) -> float:
-    """Fitted on a seeded sample of the pixels of every validation tile."""
-    share = max(TEMPERATURE_PIXELS // len(val), 1)
+    """Fit the temperature to a seeded sample of pixels of every validation tile."""
+    share = max(MAX_TEMPERATURE_PIXELS // len(val), 1)
     probabilities, truths = [], []
     for tile, found in predict_tiles(network, (val[i] for i in range(len(val))), config.batch_size):
         truth = tile.truth.numpy()
@@ -151,7 +151,7 @@ def _temperature(network: nn.Module, val: TileDataset, config: EvaluateConfig) -
 
 def _scores(tiles: Counts, names: list[str]) -> dict[str, Any]:
     pooled = tiles.sum(axis=0)
-    image_iou = tile_scores.image_iou(tiles)
+    image_iou = metrics.image_iou(tiles)
     return {
         **metrics.headline(pooled),
         "n_tiles": len(tiles),
@@ -161,12 +161,12 @@ def _scores(tiles: Counts, names: list[str]) -> dict[str, Any]:
         "recall": _by_class(metrics.recall(pooled), names),
         "f1": _by_class(metrics.f1(pooled), names),
         "confusion": pooled.tolist(),
-        "per_tile_oa": tile_scores.mean_tile_accuracy(tiles),
-        "per_tile_miou": tile_scores.mean_tile_miou(tiles),
+        "per_tile_oa": metrics.mean_tile_accuracy(tiles),
+        "per_tile_miou": metrics.mean_tile_miou(tiles),
         "reference_style": {
             "image_miou": float(image_iou.mean()),
             "image_iou": _by_class(image_iou, names),
-            "mean_precision": tile_scores.mean_precision(pooled),
+            "mean_precision": metrics.mean_precision(pooled),
         },
     }
 
@@ -196,7 +196,132 @@ def _calibration_scores(raw: Calibration, scaled: Calibration) -> dict[str, Any]
 
 
 def _scenes(store: TileStore, names: list[str]) -> list[str]:
-    """The scene of each tile as the index has it."""
+    """Return the scene of each tile from the tile index."""
     with store.index.open(newline="") as file:
         scene = {row["tile"]: row["scene"] for row in csv.DictReader(file)}
     return [scene.get(name, "") for name in names]
+
+
+@dataclass(frozen=True)
+class TileCounts:
+    """Counts that scores are computed from.
+
+    Attributes:
+        tiles: T x K x K confusion matrices of the T tiles.
+        boundary: T x K x 4 boundary pixels of the tiles, as `boundary_counts` has them.
+        withheld: K x K confusion matrix of all tiles by the modality that was withheld.
+    """
+
+    tiles: Counts
+    boundary: Counts
+    withheld: dict[str, Counts]
+
+
+def count_tiles(
+    network: nn.Module,
+    tiles: TileDataset,
+    classes: int,
+    config: EvaluateConfig,
+    calibrations: Sequence[Calibration],
+    withheld: Sequence[str],
+) -> TileCounts:
+    """Predict every tile and count pixels.
+
+    Args:
+        network: Maps images of all modalities to logits.
+        tiles: Tiles with labels.
+        classes: K.
+        config: Batch size and tolerance of boundaries.
+        calibrations: Updated with the probabilities predicted from all modalities.
+        withheld: Modalities to withhold, in one more pass each.
+    """
+    # a tile is read once for all passes, which stay within one batch of each other
+    streams = tee((tiles[i] for i in range(len(tiles))), 1 + len(withheld))
+    whole = predict_tiles(network, streams[0], config.batch_size)
+    blind = [
+        predict_tiles(network, _without(sensor, stream), config.batch_size)
+        for sensor, stream in zip(withheld, streams[1:], strict=True)
+    ]
+    matrices = []
+    boundary = []
+    blind_counts = {sensor: np.zeros((classes, classes), dtype=np.int64) for sensor in withheld}
+    for (tile, found), *others in zip(whole, *blind, strict=True):
+        truth, guess = tile.truth.numpy(), found.argmax(axis=0)
+        matrices.append(confusion(truth, guess, classes))
+        boundary.append(boundary_counts(truth, guess, classes, config.boundary_tolerance))
+        for calibration in calibrations:
+            calibration.add(found.reshape(classes, -1).T, truth.ravel())
+        for sensor, (_, seen) in zip(withheld, others, strict=True):
+            blind_counts[sensor] += confusion(truth, seen.argmax(axis=0), classes)
+    return TileCounts(np.stack(matrices), np.stack(boundary), blind_counts)
+
+
+def _without(modality: str, tiles: Iterable[Tile]) -> Iterator[Tile]:
+    """Yield the tiles with one image set to no data, as modality dropout does in training."""
+    for tile in tiles:
+        yield tile._replace(images={**tile.images, modality: torch.zeros_like(tile.images[modality])})
+
+
+def pool_folds(folders: Sequence[Path], run: Run, out: Path) -> None:
+    """Pool the scores of one run over the folds.
+
+    Every tile is in the test part of one fold, so the pooled confusion matrix counts every labelled pixel once, each
+    predicted by a network that has not seen its block. Writes the same files as `evaluate_run`.
+
+    Args:
+        folders: Folders with the `metrics.json` and `tiles.npz` of the folds.
+        run: The run.
+        out: Folder to write to.
+
+    Raises:
+        InputError: If the folds were scored for other classes or with another tolerance, or share tiles.
+    """
+    records = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    found = [_outcome(folder, record) for folder, record in zip(folders, records, strict=True)]
+    _check_folds(folders, records, found)
+    names = [name for fold in found for name in fold.names]
+    order = np.argsort(names)
+    scenes = [scene for fold in found for scene in fold.scenes]
+    counts = [fold.counts for fold in found]
+    together = TileCounts(
+        np.concatenate([one.tiles for one in counts])[order],
+        np.concatenate([one.boundary for one in counts])[order],
+        {sensor: np.sum([one.withheld[sensor] for one in counts], axis=0) for sensor in counts[0].withheld},
+    )
+    raw, scaled = (Calibration.together(parts) for parts in zip(*(f.calibrations for f in found), strict=True))
+    outcome = Outcome([names[i] for i in order], [scenes[i] for i in order], together, (raw, scaled))
+    write_scores(out, run, outcome, list(records[0]["iou"]), records[0]["boundary"]["tolerance"])
+
+
+def _outcome(folder: Path, record: dict[str, Any]) -> Outcome:
+    with np.load(folder / "tiles.npz", allow_pickle=False) as arrays:
+        withheld = {modality: arrays[f"withheld_{modality}"] for modality in record["withheld"]}
+        names, scenes = arrays["names"].astype(str).tolist(), arrays["scenes"].astype(str).tolist()
+        counts = TileCounts(arrays["confusion"], arrays["boundary"], withheld)
+    calibration = record["calibration"]
+    raw = Calibration.of(calibration["bins"], calibration["log_loss"])
+    after = calibration["scaled"]
+    scaled = Calibration.of(after["bins"], after["log_loss"], calibration["temperature"])
+    return Outcome(names, scenes, counts, (raw, scaled))
+
+
+def _check_folds(folders: Sequence[Path], records: Sequence[dict[str, Any]], found: Sequence[Outcome]) -> None:
+    problems = []
+    remedy = "Evaluate all folds again."
+    settings = [
+        (list(r["iou"]), r["boundary"]["tolerance"], len(r["calibration"]["bins"]), list(r["withheld"]))
+        for r in records
+    ]
+    for folder, mine in zip(folders, settings, strict=True):
+        if mine != settings[0]:
+            what = f"was scored with other classes or settings than {folders[0] / 'metrics.json'}"
+            problems.append(Problem(str(folder / "metrics.json"), what, remedy))
+    seen: set[str] = set()
+    for folder, fold in zip(folders, found, strict=True):
+        twice = sorted(seen & set(fold.names))
+        if twice:
+            what = f"has {len(twice)} tiles that are in the test part of another fold too, such as {twice[0]}"
+            problems.append(Problem(str(folder / "tiles.npz"), what, "Make the splits of all folds again."))
+        seen.update(fold.names)
+    if problems:
+        raise InputError(problems)

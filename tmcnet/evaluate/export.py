@@ -24,9 +24,8 @@ import tmcnet
 from tmcnet.config import SensorConfig
 from tmcnet.dataset.normalise import Band, FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.metrics import HEADLINE
-from tmcnet.evaluate.numbers import without_nan
-from tmcnet.evaluate.raw import predict_raw
+from tmcnet.evaluate.metrics import HEADLINE, without_nan
+from tmcnet.evaluate.predict import predict_raw
 from tmcnet.evaluate.trained import Trained
 from tmcnet.hashing import file_digest
 from tmcnet.raster.io.writer import write_bytes

@@ -9,6 +9,9 @@ class that occurs in one of the two only scores 0.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -96,7 +99,7 @@ def mean_f1(matrix: Counts | Floats) -> Floats:
 
 
 HEADLINE = {"oa": overall_accuracy, "kappa": kappa, "miou": mean_iou, "mf1": mean_f1}
-"""The scores a run is known by."""
+"""The headline scores: overall accuracy, kappa, mIoU, mean F1."""
 
 
 def headline(matrix: Counts | Floats) -> dict[str, float]:
@@ -132,3 +135,56 @@ def class_mean(scores: Floats) -> Floats:
     """Mean over the classes (the last axis) that have a score, of shape ...; NaN where none has."""
     known = ~np.isnan(scores)
     return ratio(np.where(known, scores, 0.0).sum(-1), known.sum(-1).astype(np.float64))
+
+
+def without_nan(value: Any) -> Any:  # noqa: ANN401 - JSON values of any kind
+    """Replace every NaN in a JSON value by None, since JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def mean_tile_accuracy(tiles: Counts) -> float:
+    """Mean over tiles of the share of right pixels.
+
+    Args:
+        tiles: T x K x K confusion matrices. Tiles without any labelled pixel are left out.
+    """
+    return _mean(overall_accuracy(_labelled(tiles)))
+
+
+def mean_tile_miou(tiles: Counts) -> float:
+    """Mean over tiles of the mean IoU over the classes that occur in the tile (T x K x K)."""
+    return _mean(mean_iou(_labelled(tiles)))
+
+
+def image_iou(tiles: Counts) -> Floats:
+    """IoU per class averaged over tiles as coded in MSSNet: a class that is absent from a tile counts as 0.
+
+    Args:
+        tiles: T x K x K confusion matrices.
+
+    Returns:
+        K values; NaN without any labelled tile.
+    """
+    labelled = _labelled(tiles)
+    if len(labelled) == 0:
+        return np.full(tiles.shape[-1], np.nan)
+    return np.asarray(np.nan_to_num(iou(labelled)).mean(axis=0))
+
+
+def mean_precision(matrix: Counts) -> float:
+    """What MSSNet calls `Mean Acc`: the mean of precision over the classes that are predicted at all."""
+    predicted = matrix.sum(axis=-2) > 0
+    return _mean(precision(matrix)[predicted])
+
+
+def _labelled(tiles: Counts) -> Counts:
+    return np.asarray(tiles[tiles.sum(axis=(1, 2)) > 0])
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from tmcnet.config import ComputeConfig
 from tmcnet.config.results import TestTime
 from tmcnet.dataset.loading import Tile
+from tmcnet.dataset.normalise import FloatArray
 from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.trained import Trained
 
 Probabilities = NDArray[np.float32]
 
@@ -102,3 +104,21 @@ def _predict_batch(network: nn.Module, batch: Sequence[Tile]) -> Iterator[tuple[
     images = {name: torch.stack([tile.images[name] for tile in batch]) for name in batch[0].images}
     found = probabilities(network, images)
     yield from zip(batch, found.cpu().numpy(), strict=True)
+
+
+def predict_raw(trained: Trained, images: Mapping[str, FloatArray]) -> Probabilities:
+    """Class probabilities of images as aligned scenes hold them: backscatter in dB, NaN for no data.
+
+    Args:
+        trained: The network, with the scaling that its inputs need.
+        images: N x C x H x W of each modality by name.
+
+    Returns:
+        N x K x H x W.
+    """
+    scaling = trained.normalisation
+    scaled = {
+        name: torch.from_numpy(np.stack([scaling.apply(image, name) for image in images[name]])) for name in scaling
+    }
+    found: Probabilities = probabilities(trained.network, scaled).cpu().numpy()
+    return found

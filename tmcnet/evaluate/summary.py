@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.comparisons import Cell, Scored, compare, intervals, read_blocks, read_cells, repetitions
-from tmcnet.evaluate.numbers import without_nan
+from tmcnet.evaluate.metrics import without_nan
 
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
 SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels", "boundary_f1")
@@ -145,3 +145,34 @@ def _text(value: Any) -> str:  # noqa: ANN401 - cells of any kind
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def forget_outdated(results: Path, runs: Iterable[Run], folds: Collection[str] = ("",)) -> list[Path]:
+    """Remove scores and maps that are older than the network of their run, or whose network is gone.
+
+    A training that is repeated and fails leaves no weights, but the scores of the former weights are still there;
+    beside the scores of newer runs they would be taken for results of the same config.
+
+    Args:
+        results: The results folder.
+        runs: The runs of the sweep.
+        folds: Folders of the folds below the results; scores of all folds together need the networks of all.
+
+    Returns:
+        The files removed.
+    """
+    outdated = []
+    for run in runs:
+        networks = [results / fold / "finetune" / run.name / "weights.safetensors" for fold in folds]
+        made = max(path.stat().st_mtime if path.exists() else float("inf") for path in networks)
+        maps = results / "maps"
+        found = [
+            *(results / "evaluate" / run.name).glob("*"),
+            *maps.glob(f"{run.name}.csv"),
+            *maps.glob(f"*/{run.name}.tif"),
+            *maps.glob(f"*/{run.name}_confidence.tif"),
+        ]
+        outdated += [path for path in found if path.stat().st_mtime < made]
+    for path in outdated:
+        path.unlink()
+    return outdated

@@ -14,7 +14,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import ModelConfig, Run, SensorsConfig
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.numbers import without_nan
+from tmcnet.evaluate.metrics import without_nan
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 

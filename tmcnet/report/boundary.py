@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.evaluate.boundary import boundary_f1
+from tmcnet.evaluate.intervals import Interval, Resamples, effects_of, interval
 from tmcnet.evaluate.metrics import class_mean
-from tmcnet.evaluate.significance import Interval, Resamples, effects_of, interval
 from tmcnet.seeding import generator
 
 Counts = npt.NDArray[np.int64]

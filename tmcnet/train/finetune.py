@@ -19,8 +19,7 @@ from tmcnet.config.training import LoadParts
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.metrics import Counts
-from tmcnet.evaluate.numbers import without_nan
+from tmcnet.evaluate.metrics import Counts, without_nan
 from tmcnet.evaluate.predict import choose_device
 from tmcnet.evaluate.trained import Trained
 from tmcnet.hashing import file_digest

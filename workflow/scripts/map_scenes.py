@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import logged
 
 from tmcnet.config import ComputeConfig, MapsConfig
-from tmcnet.evaluate.inference import SceneImages, map_scenes
+from tmcnet.evaluate.maps import SceneImages, map_scenes
 from tmcnet.raster.tiling.grid import require_scenes
 from tmcnet.store import TileStore, read_list
 

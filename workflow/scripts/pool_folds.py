@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import logged
 
 from tmcnet.config import Run
-from tmcnet.evaluate.pool import pool_folds
+from tmcnet.evaluate.evaluate import pool_folds
 
 with logged(snakemake.log[0]):
     pool_folds(

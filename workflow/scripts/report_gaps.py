@@ -12,8 +12,7 @@ from _provenance import provenance
 
 from tmcnet.config import Config
 from tmcnet.errors import InputError
-from tmcnet.evaluate.outdated import forget_outdated
-from tmcnet.evaluate.summary import summarise
+from tmcnet.evaluate.summary import forget_outdated, summarise
 from tmcnet.report import build
 
 job = json.load(sys.stdin)

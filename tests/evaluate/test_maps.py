@@ -16,10 +16,9 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import MapsConfig, Run, SensorConfig, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
-from tmcnet.evaluate.inference import SceneImages, map_scenes
+from tmcnet.evaluate.maps import SceneImages, map_scenes, predict_scene
 from tmcnet.evaluate.predict import probabilities
 from tmcnet.evaluate.trained import Trained
-from tmcnet.evaluate.windows import predict_scene
 from tmcnet.model.networks import build_network
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid
@@ -185,7 +184,7 @@ def test_polygons_beside_the_map_and_none_of_an_earlier_one(tmp_path, scaling):
         ((3, 2, CLASSES), r"trained on 2 bands of `sar` \['b0', 'b1'\]; scene here has 1"),
         (
             (3, 1, ClassTable.of([("ice", "#ffffff"), ("land", "#00ff00")])),
-            r"tells apart \['ice', 'land'\]; the classes",
+            r"was trained on the classes \['ice', 'land'\]; the classes",
         ),
     ],
 )

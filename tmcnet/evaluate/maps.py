@@ -1,0 +1,392 @@
+"""Maps of whole scenes: overlapping windows, blended, written strip by strip as cloud-optimised GeoTIFFs.
+
+Memory grows with the width of a scene, not with its height. Windows are blended by `taper`, whose weights of two
+neighbours add up to 1, so that no seams appear.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
+from tmcnet.config.modalities import only_modality
+from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate import polygons
+from tmcnet.evaluate.predict import Probabilities, choose_device, probabilities
+from tmcnet.evaluate.trained import Trained
+from tmcnet.raster.io.gdal_tools import require_tools, run_tool
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import data_bands, open_raster, read_float, read_grid
+from tmcnet.raster.io.writer import write_bytes
+
+COG_OPTIONS = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
+UNUSED_OVERLAP_SHARE = 0.375
+"""Share of an overlap that is discarded at each of its ends, where predictions see little context."""
+
+COLUMNS = ("scene", "path", "confidence", "megapixels", "seconds")
+
+
+def map_scenes(
+    weights: Path,
+    scenes: list[SceneImages],
+    classes: ClassTable,
+    config: MapsConfig,
+    compute: ComputeConfig,
+    run_name: str,
+    maps_root: Path,
+    table: Path,
+) -> None:
+    """Write the maps of one network: class ids and confidence as cloud-optimised GeoTIFFs, and a table of them.
+
+    Polygons, where wanted, need a whole map in memory.
+
+    Args:
+        weights: The network, as fine-tuning wrote it.
+        scenes: What to map.
+        classes: The classes of the data at hand, which must be those of the network.
+        config: Window, overlap, batch size, test-time copies, and whether coloured copies and polygons are wanted.
+        compute: Threads and accelerator.
+        run_name: Name of the run, or of the model in `maps.models`; used as file name.
+        maps_root: Folder with one folder per scene.
+        table: CSV to write; paths in it are relative to `maps_root`.
+
+    Raises:
+        InputError: If the images of a scene differ in size, an image cannot be read, the network was trained on other
+            modalities, bands or classes, or GDAL's tools are missing.
+    """
+    require_tools(["gdal_translate", *(polygons.TOOLS if config.polygons else ())])
+    torch.set_num_threads(compute.finetune_threads)
+    trained = Trained.read(weights, choose_device(compute))
+    problems = [*_size_problems(scenes), *_fit_problems(weights, trained, scenes, classes)]
+    if problems:
+        raise InputError(problems)
+    rows = []
+    for scene in scenes:
+        began = time.monotonic()
+        ids, sure = (maps_root / scene.name / f"{run_name}{end}.tif" for end in ("", "_confidence"))
+        grid = scene.grid
+        _map_scene(trained, scene, grid, config, ids, sure)
+        megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
+        print(
+            f"{run_name}: {scene.name}, {megapixels:.2f} megapixels in {seconds:.1f} s", file=sys.stderr, flush=True
+        )
+        paths = (str(path.relative_to(maps_root)) for path in (ids, sure))
+        rows.append([scene.name, *paths, f"{megapixels:.6f}", f"{seconds:.1f}"])
+    _write_table(table, rows)
+
+
+def _map_scene(trained: Trained, scene: SceneImages, grid: Grid, config: MapsConfig, ids: Path, sure: Path) -> None:
+    """Write map and confidence of one scene, and the coloured copy and polygons where wanted."""
+    coloured, vector = ids.with_name(f"{ids.stem}_rgb.tif"), ids.with_name(f"{ids.stem}.gpkg")
+    for earlier in (coloured, vector):
+        earlier.unlink(missing_ok=True)  # left by an earlier map
+    with TemporaryDirectory(prefix=".map_", dir=_folder(ids.parent)) as draft:
+        with MapWriter(Path(draft), grid, trained.classes) as writer:
+            for strip in predict_scene(trained, scene, config):
+                writer.write(strip)
+        writer.publish(ids, sure)
+        if config.rgb:
+            colour = Path(draft) / "rgb.tif"
+            run_tool("gdal_translate", "-q", "-of", "COG", *COG_OPTIONS, "-expand", "rgb", ids, colour)
+            colour.replace(coloured)
+    if config.polygons:
+        polygons.write_polygons(ids, trained.classes, config.minimum_mapping_unit, vector)
+
+
+class MapWriter:
+    """Write a map and its confidence strip by strip, then convert both to cloud-optimised GeoTIFFs.
+
+    The files appear complete or not at all. Use it as a context manager around `write`, then call `publish`.
+
+    Args:
+        folder: Folder for the unfinished files.
+        grid: Grid of the scene.
+        classes: Their colours become the colour table, their names the tags `CLASS_<id>` and GDAL's category names.
+    """
+
+    def __init__(self, folder: Path, grid: Grid, classes: ClassTable) -> None:
+        self._classes = classes
+        self._drafts = folder / "ids.tif", folder / "confidence.tif"
+        profile: dict[str, Any] = {
+            "driver": "GTiff",
+            "count": 1,
+            "height": grid.height,
+            "width": grid.width,
+            "dtype": "uint8",
+            "nodata": IGNORE,
+            "crs": grid.crs or None,
+            "transform": grid.transform,
+            "compress": "deflate",
+            "bigtiff": "if_safer",
+        }
+        self._files = [rasterio.open(path, "w", **profile) for path in self._drafts]
+        ids, confidence = self._files
+        ids.write_colormap(1, {c.id: (*c.rgb, 255) for c in classes.classes} | {IGNORE: (0, 0, 0, 0)})
+        ids.update_tags(1, **{f"CLASS_{c.id}": c.name for c in classes.classes})
+        ids.set_band_description(1, "class")
+        confidence.set_band_description(1, "confidence in percent")
+
+    def __enter__(self) -> MapWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files:
+            file.close()
+
+    def write(self, strip: Strip) -> None:
+        """Write finished rows: the most likely class and its probability in percent."""
+        ids = strip.probabilities.argmax(axis=0)
+        percent = np.rint(strip.probabilities.max(axis=0) * 100).clip(0, 100)
+        window = Window(0, strip.top, strip.valid.shape[1], strip.valid.shape[0])
+        for file, values in zip(self._files, (ids, percent), strict=True):
+            file.write(np.where(strip.valid, values, IGNORE).astype(np.uint8), 1, window=window)
+
+    def publish(self, ids: Path, confidence: Path) -> None:
+        """Convert the closed drafts to cloud-optimised GeoTIFFs.
+
+        GeoTIFF cannot hold category names; GDAL reads them from `<ids>.aux.xml`.
+        """
+        # averaging ids would invent classes; overviews of the map show the most frequent one
+        for draft, target, resampling in zip(self._drafts, (ids, confidence), ("MODE", "AVERAGE"), strict=True):
+            cog = draft.with_suffix(".cog.tif")
+            run_tool(
+                "gdal_translate",
+                "-q",
+                "-of",
+                "COG",
+                *COG_OPTIONS,
+                "-co",
+                f"RESAMPLING={resampling}",
+                draft,
+                cog,
+            )
+            cog.replace(target)
+        write_bytes(ids.with_name(f"{ids.name}.aux.xml"), _categories(self._classes))
+
+
+def _categories(classes: ClassTable) -> bytes:
+    """Return the class names as GDAL's persistent auxiliary metadata, which GIS programs show in legends."""
+    root = ElementTree.Element("PAMDataset")
+    names = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for c in classes.classes:
+        ElementTree.SubElement(names, "Category").text = c.name
+    ElementTree.indent(root)
+    text: bytes = ElementTree.tostring(root, encoding="utf-8")
+    return text + b"\n"
+
+
+def _size_problems(scenes: Sequence[SceneImages]) -> Iterator[Problem]:
+    for scene in scenes:
+        grids = [read_grid(path) for path in scene.images.values()]
+        if len({(grid.height, grid.width) for grid in grids}) > 1:
+            sizes = " and ".join(f"{grid.height} x {grid.width}" for grid in grids)
+            yield Problem(f"scene {scene.name}", f"its images differ in size ({sizes})", "Align the scene first.")
+
+
+def _fit_problems(
+    weights: Path, trained: Trained, scenes: Sequence[SceneImages], classes: ClassTable
+) -> Iterator[Problem]:
+    """Yield the reasons why a network cannot map these scenes; the first scene with a problem is named."""
+    if trained.classes.names != classes.names:
+        what = f"was trained on the classes {trained.classes.names}; the classes here are {classes.names}"
+        yield Problem(str(weights), what, "Use a network that was trained on these classes, in this order.")
+    for name, sensor in trained.sensors.items():
+        bands = sensor.bands
+        for scene in scenes:
+            count = _bands(scene.images[name]) if name in scene.images else 0
+            if count != len(bands):
+                what = f"was trained on {len(bands)} bands of `{name}` {bands}; scene {scene.name} has {count}"
+                yield Problem(str(weights), what, "Use a network that was trained on the bands of these scenes.")
+                break
+
+
+def _bands(path: Path) -> int:
+    with open_raster(path) as dataset:
+        return len(data_bands(dataset))
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows(rows)
+
+
+@dataclass(frozen=True)
+class SceneImages:
+    """The images of a scene, on one grid.
+
+    Attributes:
+        name: Name of the scene.
+        images: The image of each modality by name.
+    """
+
+    name: str
+    images: dict[str, Path]
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of all images."""
+        return read_grid(next(iter(self.images.values())))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Finished rows of a scene.
+
+    Attributes:
+        top: First row.
+        probabilities: K x rows x W float32.
+        valid: rows x W; False where no band used by the network has data. For networks of all modalities, only
+            optical and SAR count: a DEM beyond the imagery is too little to map by.
+    """
+
+    top: int
+    probabilities: Probabilities
+    valid: NDArray[np.bool_]
+
+
+def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> Iterator[Strip]:
+    """Yield the class probabilities of a scene from top to bottom, in strips without overlap or gap.
+
+    The windows of a row are read, predicted, weighted by `taper` and added to a buffer of one window's height; rows
+    that no later window touches are yielded.
+
+    Args:
+        trained: The network.
+        scene: The images.
+        config: Window, overlap, batch size and test-time copies.
+    """
+    grid = scene.grid
+    down = spans(grid.height, config.window, config.overlap)
+    across = spans(grid.width, config.window, config.overlap)
+    buffer = np.zeros((len(trained.classes), down[0].size, grid.width), np.float32)
+    valid = np.zeros((down[0].size, grid.width), bool)
+    for row, following in zip(down, [*(span.start for span in down[1:]), grid.height], strict=True):
+        fall = taper(row, config.overlap)[:, None]
+        for window, found in _predict_row(trained, scene, row, across, config):
+            place = slice(row.size), slice(window.span.start, window.span.stop)
+            buffer[:, *place] += found * (fall * taper(window.span, config.overlap))
+            valid[place] = window.valid
+        done, left = following - row.start, row.stop - following
+        yield Strip(row.start, buffer[:, :done].copy(), valid[:done].copy())
+        buffer[:, :left] = buffer[:, done : row.size].copy()
+        buffer[:, left:] = 0
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window: normalised bands of all modalities, and where those used by the network have data."""
+
+    span: Span
+    images: dict[str, torch.Tensor]
+    valid: NDArray[np.bool_]
+
+
+def _read(trained: Trained, scene: SceneImages, row: Span, span: Span) -> _Window:
+    box = (row.start, span.start, row.size, span.size)
+    scaling, only = trained.normalisation, only_modality(trained.run.network)
+    images = {name: read_float(scene.images[name], box) for name in scaling}
+    used = ("optical", "sar") if only is None else (only,)
+    valid = np.logical_or.reduce([np.isfinite(images[name]).any(axis=0) for name in used])
+    scaled = {name: torch.from_numpy(scaling.apply(image, name)) for name, image in images.items()}
+    return _Window(span, scaled, valid)
+
+
+def _predict_row(
+    trained: Trained, scene: SceneImages, row: Span, across: Sequence[Span], config: MapsConfig
+) -> Iterator[tuple[_Window, Probabilities]]:
+    """Yield each window of a row with its probabilities K x h x w; windows of equal width share batches."""
+    for _, group in groupby(across, key=lambda span: span.size):
+        equal_width = list(group)
+        for first in range(0, len(equal_width), config.batch_size):
+            windows = [_read(trained, scene, row, span) for span in equal_width[first : first + config.batch_size]]
+            images = {name: torch.stack([w.images[name] for w in windows]) for name in windows[0].images}
+            found = probabilities(trained.network, images, config.test_time)
+            yield from zip(windows, found.cpu().numpy(), strict=True)
+
+
+class Span(NamedTuple):
+    """A window along one axis.
+
+    Attributes:
+        start: Its first pixel.
+        size: Its length.
+        first: Whether the scene begins here.
+        last: Whether the scene ends here.
+    """
+
+    start: int
+    size: int
+    first: bool
+    last: bool
+
+    @property
+    def stop(self) -> int:
+        """The pixel after its last one."""
+        return self.start + self.size
+
+
+def spans(length: int, window: int, overlap: int) -> list[Span]:
+    """Return windows that cover 0..length-1 along one axis, each overlapping the next by exactly `overlap`.
+
+    The last one ends with the scene and may be shorter than `window`, but is always longer than `overlap`.
+
+    Args:
+        length: Pixels of the scene.
+        window: Length of a window.
+        overlap: Pixels shared by neighbours, at most half a window, so that no pixel is in more than two.
+
+    Raises:
+        ValueError: If the overlap is negative or more than half the window.
+    """
+    if not 0 <= overlap <= window // 2:
+        raise ValueError(f"overlap {overlap} must be at least 0 and at most half of the window {window}")
+    starts = [0]
+    while starts[-1] + window < length:
+        starts.append(starts[-1] + window - overlap)
+    ends = [*(start + window for start in starts[:-1]), length]
+    return [Span(start, end - start, start == 0, end == length) for start, end in zip(starts, ends, strict=True)]
+
+
+def taper(span: Span, overlap: int) -> NDArray[np.float32]:
+    """Return the blending weights of a window along one axis, of shape `size`.
+
+    Over an overlap the weights of two neighbours add up to 1: 0 in the outer part (`UNUSED_OVERLAP_SHARE`), then a
+    rise along half a Hann window, then 1. At the ends of the scene the weights stay 1.
+    """
+    unused = int(overlap * UNUSED_OVERLAP_SHARE)
+    rising = overlap - 2 * unused
+    rise = np.sin(0.5 * np.pi * (np.arange(rising) + 0.5) / max(rising, 1)) ** 2
+    ramp = np.concatenate([np.zeros(unused), rise, np.ones(unused)]).astype(np.float32)
+    weights = np.ones(span.size, dtype=np.float32)
+    if not span.first:
+        weights[:overlap] = ramp
+    if not span.last:
+        weights[span.size - overlap :] *= ramp[::-1]
+    return weights
