@@ -48,26 +48,24 @@ class TilesConfig(Section):
 
     size: int = Field(128, ge=16, description="Height and width of a tile in pixels.")
     stride: int = Field(
-        128, ge=8, description="Step between tiles in pixels; smaller than `size` makes them overlap."
+        128, ge=8, description="Step between tiles in pixels; tiles overlap where it is smaller than `size`."
     )
     edge: Literal["pad", "shift", "drop"] = Field(
         "shift",
-        description="What happens at the far edges: `pad` with no data, `shift` the last tile inwards (it then "
-        "overlaps its neighbour), or `drop` it.",
+        description="What to do at the far edges: `pad` with no data, `shift` the last tile inwards so that it "
+        "overlaps its neighbour, or `drop` it.",
     )
     min_valid: float = Field(
-        0.5, ge=0, le=1, description="Smallest share of pixels valid in all modalities; poorer tiles are left out."
+        0.5,
+        ge=0,
+        le=1,
+        description="Minimum share of pixels that are valid in all modalities; other tiles are dropped.",
     )
     store: Literal["files", "virtual"] = Field(
         "files",
-        description="`files`: every tile becomes one GeoTIFF of each modality and of the label. `virtual`: only the "
-        "index is written, and tiles are read from the aligned scenes by window, which saves a copy of all pixels; "
-        "not for ready-made tiles.",
-    )
-    compression: Literal["zstd", "deflate"] = Field(
-        "zstd",
-        description="Both without loss. `zstd` is written about four times as fast and read twice as fast; `deflate` "
-        "is for programs that cannot read Zstandard in TIFF.",
+        description="`files`: write each tile as one GeoTIFF per modality and one for the label. `virtual`: write "
+        "only the index and read tiles as windows of the aligned scenes, which saves a copy of all pixels; not for "
+        "ready-made tiles.",
     )
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from tmcnet.raster.io import blocks
 from tmcnet.raster.io.rasters import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.register.deformation import on_lattice
-from tmcnet.raster.tiling import grid, second_sensor, warp
+from tmcnet.raster.tiling import grid, warp
 from tmcnet.raster.tiling.grid import align_scene, require_scenes
 from tmcnet.raster.tiling.tiles import make_tiles
 
@@ -124,13 +124,13 @@ def test_a_believed_correction_puts_the_landmark_in_place_in_one_resampling(sour
     found = Alignment("aligned", "affine", matrix, 99, 90, 0.4, "planted")
     monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
     calls = []
-    real = second_sensor.warp
+    real = grid.warp
 
     def warped(draft, *rest):
         calls.append(float(np.nansum(read_float(draft.path))))
         return real(draft, *rest)
 
-    monkeypatch.setattr(second_sensor, "warp", warped)
+    monkeypatch.setattr(grid, "warp", warped)
     folder = align(source, config=AlignConfig())
     power = 10 ** (read_float(folder / "sar.tif")[0] / 10)
     assert np.hypot(*(centre(np.nan_to_num(power - 0.01).clip(min=0.002) - 0.002) - 0.5 - place)) < 0.1
@@ -314,7 +314,7 @@ def test_a_scene_of_many_blocks_comes_out_as_in_one(source, monkeypatch):
     assert len(blocks.block_windows(431, 431, 1)) == 4
     for one, cut in zip(whole, rasters(), strict=True):
         np.testing.assert_array_equal(one, cut)
-    monkeypatch.setattr(warp, "_MEMORY", 1)  # gdalwarp cuts as well then, and places may differ by its tolerance
+    monkeypatch.setattr(warp, "_MEMORY_MB", 1)  # gdalwarp works in blocks too, and pixels may move by its tolerance
     for one, cut in zip(whole[:2], rasters(), strict=False):
         np.testing.assert_array_equal(np.isnan(one), np.isnan(cut))
         assert np.nanmax(np.abs(one - cut)) <= 0.01 * np.nanmax(np.abs(one))

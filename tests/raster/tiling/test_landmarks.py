@@ -150,11 +150,11 @@ def check_tiles(store: TileStore, crs: str, size: int) -> None:
     off=st.floats(-1e-4, 1e-4),
     edge=st.sampled_from(["shift", "pad", "drop"]),
 )
-def test_grids_that_almost_align_give_no_further_pixel(side, size, off, edge):
+def test_grids_that_almost_align_give_no_extra_pixel(side, size, off, edge):
     """Corners and pixel sizes that are off by rounding must not turn 512 pixels into 513."""
     unit = 10.0 * (1 + off / side / 10)
     native = grid.Grid("EPSG:32633", Affine(unit, 0, 5e5 + off, 0, -unit, 5.4e6 - off), side, side)
-    common = grid.coarser_grid(native, 10.0)
+    common = grid.rescaled_grid(native, 10.0)
     assert (common.width, common.height) == (side, side)
     boxes = windows(common.height, common.width, TilesConfig(size=size, stride=size, edge=edge))
     assert {box[2:] for box in boxes} == {(size, size)}

@@ -9,7 +9,7 @@ from tmcnet.raster.io.projection import reproject_points
 from tmcnet.raster.io.rasters import Grid
 from tmcnet.raster.io.streaming import write_draft
 from tmcnet.raster.register.deformation import on_lattice
-from tmcnet.raster.tiling.warp import coarser_grid, image_method, shifted_grid, to_dtype, warp
+from tmcnet.raster.tiling.warp import choose_method, misregistered_grid, rescaled_grid, to_dtype, warp
 
 GRID = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 60, 50)
 
@@ -32,15 +32,15 @@ def test_a_grid_onto_itself_changes_nothing(tmp_path):
     "matrix",
     [[[1, 0, 3], [0, 1, -2]], [[1, 0, 0.5], [0, 1, 0.25]], [[0.99, -0.05, 2.3], [0.05, 0.99, -1.7]]],
 )
-def test_a_correction_is_sampled_where_the_matrix_says(tmp_path, matrix):
+def test_a_correction_is_sampled_where_its_matrix_points(tmp_path, matrix):
     image = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(50, 60)), 2).astype("f4")
-    warped = warp_array(image[None], GRID, shifted_grid(GRID, matrix), "bilinear", float("nan"), tmp_path)[0]
+    warped = warp_array(image[None], GRID, misregistered_grid(GRID, matrix), "bilinear", float("nan"), tmp_path)[0]
     y, x = np.mgrid[:50, :60]
     (a, b, c), (d, e, f) = matrix
     expected = ndimage.map_coordinates(image, [d * x + e * y + f, a * x + b * y + c], order=1, cval=np.nan)
     inside = ~np.isnan(expected)
     assert inside.mean() > 0.8
-    # a hundredth of a pixel is what the projection may err by
+    # gdalwarp may be off by a hundredth of a pixel
     np.testing.assert_allclose(warped[inside], expected[inside], atol=0.01 * np.ptp(image))
     assert np.isnan(warped).mean() > 0.01 or np.abs(np.array(matrix)[:, 2]).max() < 1
 
@@ -48,7 +48,9 @@ def test_a_correction_is_sampled_where_the_matrix_says(tmp_path, matrix):
 def test_whole_pixels_are_moved_exactly_and_the_rest_is_no_data(tmp_path):
     image = np.random.default_rng(0).normal(size=(2, 50, 60)).astype("f4")
     image[0, 20, 20] = np.nan
-    warped = warp_array(image, GRID, shifted_grid(GRID, [[1, 0, 3], [0, 1, -2]]), "bilinear", float("nan"), tmp_path)
+    warped = warp_array(
+        image, GRID, misregistered_grid(GRID, [[1, 0, 3], [0, 1, -2]]), "bilinear", float("nan"), tmp_path
+    )
     np.testing.assert_allclose(warped[:, 2:, :-3], image[:, :-2, 3:], rtol=1e-5)
     assert np.isnan(warped[:, :2]).all() and np.isnan(warped[:, :, -3:]).all()
     assert not np.isnan(warped[1, 22, 17]) and np.isnan(warped[0, 22, 17])
@@ -57,8 +59,8 @@ def test_whole_pixels_are_moved_exactly_and_the_rest_is_no_data(tmp_path):
 def test_averaging_means_averaging_without_the_pixels_that_have_no_data(tmp_path):
     image = np.random.default_rng(0).gamma(1, 1, (1, 50, 60)).astype("f4")
     image[0, :5, :3] = np.nan
-    target = coarser_grid(GRID, 50)
-    assert (target.height, target.width) == (10, 12) and image_method(GRID, target) == "average"
+    target = rescaled_grid(GRID, 50)
+    assert (target.height, target.width) == (10, 12) and choose_method(GRID, target) == "average"
     warped = warp_array(image, GRID, target, "average", float("nan"), tmp_path)
     expected = np.nanmean(image.reshape(10, 5, 12, 5), axis=(1, 3))
     np.testing.assert_allclose(warped[0], expected, rtol=1e-4)
@@ -66,22 +68,22 @@ def test_averaging_means_averaging_without_the_pixels_that_have_no_data(tmp_path
 
 def test_labels_are_never_mixed(tmp_path):
     labels = np.random.default_rng(0).choice([0, 5, 9, 255], (1, 50, 60)).astype("u1")
-    turned = shifted_grid(GRID, [[0.9, 0.1, 1.2], [-0.1, 1.1, 3.4]])
-    warped = warp_array(labels, GRID, turned, "near", 255, tmp_path)
+    rotated = misregistered_grid(GRID, [[0.9, 0.1, 1.2], [-0.1, 1.1, 3.4]])
+    warped = warp_array(labels, GRID, rotated, "near", 255, tmp_path)
     assert set(np.unique(warped)) == {0, 5, 9, 255} and warped.dtype == np.uint8
 
 
-def test_the_coarser_grid_keeps_its_corner_and_rounds_its_size():
-    grid = coarser_grid(GRID, 30)
+def test_a_rescaled_grid_keeps_its_corner_and_rounds_its_size():
+    grid = rescaled_grid(GRID, 30)
     assert (grid.width, grid.height) == (20, 17)
     assert grid.transform @ (0, 0) == GRID.transform @ (0, 0) and grid.pixel_size == pytest.approx(30)
-    assert coarser_grid(GRID, None) is GRID and coarser_grid(GRID, 10) is GRID
+    assert rescaled_grid(GRID, None) is GRID and rescaled_grid(GRID, 10) is GRID
 
 
 def test_resampling_is_chosen_across_crs():
     geographic = Grid("EPSG:4326", Affine(0.001, 0, 15, 0, -0.001, 48.75), 80, 80)
-    assert image_method(geographic, GRID) == "bilinear"
-    assert image_method(GRID, geographic) == "average"
+    assert choose_method(geographic, GRID) == "bilinear"
+    assert choose_method(GRID, geographic) == "average"
 
 
 def test_values_return_to_their_type_without_turning_into_no_data():
@@ -107,7 +109,7 @@ def bend(points):
     return points + np.stack([2 * np.sin(x) + 3, 1.5 * np.cos(y) - 2], axis=1)
 
 
-def test_nodes_bend_an_image_as_they_say(tmp_path):
+def test_nodes_bend_an_image(tmp_path):
     image = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(50, 60)), 2).astype("f4")
     image[10:14, 20:26] = np.nan
     nodes = on_lattice(bend, (50, 60))
@@ -122,7 +124,7 @@ def test_nodes_bend_an_image_as_they_say(tmp_path):
     assert hole.sum() >= 10 and np.isnan(warped[hole]).mean() > 0.8
 
 
-def test_nodes_hold_the_way_to_another_crs_and_resolution_too(tmp_path):
+def test_nodes_work_across_crs_and_resolution(tmp_path):
     x, y = reproject_points("EPSG:32633", "EPSG:3035", np.array([500_300.0]), np.array([5_399_750.0]))
     source = Grid("EPSG:3035", Affine(8, 0, x[0] - 480, 0, -8, y[0] + 480), 120, 120)
     rows, cols = np.mgrid[:120, :120] + 0.5

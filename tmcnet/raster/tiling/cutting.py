@@ -1,10 +1,10 @@
-"""Tiles with their pixels: cut from scenes on one grid, or taken over as they come."""
+"""Read tiles with their pixels: windows of aligned scenes, or the ready-made tiles of a source."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorsConfig
-from tmcnet.config.modalities import REQUIRED
 from tmcnet.raster.inventory.records import Record
+from tmcnet.raster.io.backscatter import power_to_db, to_db, to_power
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.rasters import (
@@ -33,25 +33,23 @@ from tmcnet.raster.io.rasters import (
     write_raster,
 )
 from tmcnet.raster.register.residuals import Residuals
-from tmcnet.raster.tiling.further import read_aligned, read_ready_made
 from tmcnet.raster.tiling.grid import RECORD
-from tmcnet.raster.tiling.second_sensor import read_ready_made_sar
-from tmcnet.raster.tiling.speckle import Speckle
-from tmcnet.raster.tiling.warp import to_dtype
+from tmcnet.raster.tiling.speckle import SpeckleFilter
+from tmcnet.raster.tiling.warp import stored_dtype, to_dtype
 
-_STRIP_PIXELS = 2_000_000
-"""Tiles side by side are read together up to about so many pixels: most blocks of a file are then read once, and
-memory does not grow with the scene."""
+_MAX_STRIP_PIXELS = 2_000_000
+"""Adjacent tiles are read together up to this number of pixels: most blocks of a file are then read once, and memory
+does not grow with the scene."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An optical image as a file holds it.
+class TileImage:
+    """One modality of a tile as its file holds it.
 
     Attributes:
         values: C x H x W in the type of the file.
         valid: C x H x W, where there is data.
-        nodata: Value that means no data in it; None for none.
+        nodata: Value that means no data; None for none.
     """
 
     values: npt.NDArray[Any]
@@ -59,12 +57,12 @@ class Stored:
     nodata: float | None
 
     @classmethod
-    def of(cls, numbers: FloatArray, dtype: str, nodata: float | None) -> Stored:
-        """An image with NaN for no data, in the type of the file it came from, as `to_dtype` gives it."""
-        values, nodata = to_dtype(numbers, dtype, nodata)
-        return cls(values, ~np.isnan(numbers), nodata)
+    def of(cls, values: FloatArray, dtype: str, nodata: float | None) -> TileImage:
+        """Convert values with NaN for no data to the type of their file (see `to_dtype`)."""
+        stored, nodata = to_dtype(values, dtype, nodata)
+        return cls(stored, ~np.isnan(values), nodata)
 
-    def columns(self, chosen: slice) -> Stored:
+    def columns(self, chosen: slice) -> TileImage:
         """Some columns of it."""
         return replace(self, values=self.values[..., chosen], valid=self.valid[..., chosen])
 
@@ -75,40 +73,35 @@ class Tile:
 
     Attributes:
         name: Its name.
-        record: The scene or ready-made tile it comes from.
+        record: The scene or ready-made tile that it comes from.
         box: Its window in the scene.
-        grid: Where its pixels lie.
-        optical: The optical image.
-        sar: C x H x W, NaN for no data.
+        grid: Its grid.
+        images: Its modalities in the order of the config.
         label: H x W ids, 255 for void.
-        folder: Folder of the rasters that it is a window of; None for a ready-made one.
+        folder: Folder of the rasters of its scene; None for a ready-made tile.
         alignment: Residual of the registration of its scene in pixels, or empty.
-        alignment_px: Residual of the registration at the tile in pixels; None where too few points tell.
-        further: C x H x W of each further modality, NaN for no data.
+        alignment_px: Residual of the registration near the tile in pixels; None where too few points are near.
     """
 
     name: str
     record: Record
     box: Box
     grid: Grid
-    optical: Stored
-    sar: FloatArray
+    images: dict[str, TileImage]
     label: ByteArray
     folder: Path | None = None
     alignment: str = ""
     alignment_px: float | None = None
-    further: dict[str, FloatArray] = field(default_factory=dict)
 
     @property
     def valid_share(self) -> float:
         """Share of pixels that are valid in all bands of all modalities."""
-        images = [~np.isnan(image) for image in (self.sar, *self.further.values())]
-        return float(np.concatenate([self.optical.valid, *images]).all(axis=0).mean())
+        return float(np.concatenate([image.valid for image in self.images.values()]).all(axis=0).mean())
 
 
 @dataclass(frozen=True)
 class SceneStrip:
-    """Tiles of one scene that begin at the same row and lie side by side."""
+    """Adjacent tiles of one scene that begin at the same row."""
 
     record: Record
     folder: Path
@@ -117,17 +110,15 @@ class SceneStrip:
     residuals: Residuals
 
     def read(self) -> Iterator[Tile]:
-        """The tiles; every raster is read once for all of them.
+        """Read the tiles; every raster is read once for all of them.
 
         Raises:
             InputError: If a raster cannot be read.
         """
         row, left, height, _ = self.boxes[0]
         strip = row, left, height, self.boxes[-1][1] + self.boxes[-1][3] - left
-        optical = read_stored(self.folder / "optical.tif", strip)
-        sar = read_float(self.folder / "sar.tif", strip)
+        images = {name: read_image(self.folder / f"{name}.tif", strip) for name in self.record.images}
         label = read_labels(self.folder / "label.tif", strip)
-        further = read_aligned((n for n in self.record.images if n not in REQUIRED), self.folder, strip)
         grid = read_grid(self.folder / "optical.tif")
         for box in self.boxes:
             here = slice(box[1] - left, box[1] - left + box[3])
@@ -136,51 +127,47 @@ class SceneStrip:
                 self.record,
                 box,
                 grid.window(box),
-                optical.columns(here),
-                sar[..., here],
+                {name: image.columns(here) for name, image in images.items()},
                 label[..., here],
                 self.folder,
                 self.alignment,
                 self.residuals.near(box),
-                {name: image[..., here] for name, image in further.items()},
             )
 
 
 @dataclass(frozen=True)
 class ReadyMade:
-    """A tile that the source comes with."""
+    """A tile that the source comes with; `speckle` is the filter for its SAR image."""
 
     record: Record
     sensors: SensorsConfig
     coder: LabelCoder
-    speckle: Speckle | None
+    speckle: SpeckleFilter | None
 
     def read(self) -> Iterator[Tile]:
-        """The tile, its label decoded and its backscatter filtered and in dB.
+        """Read the tile, with its label decoded, its SAR image filtered and backscatter in dB.
 
         Raises:
             InputError: If a file cannot be read.
         """
-        record = self.record
-        image = record.images["optical"]
-        with open_raster(image.files[0]) as dataset:
-            dtype = dataset.dtypes[0]
-        grid = read_grid(image.files[0])
-        optical = read_float(image.files, nodata=image.declared_nodata)
-        yield Tile(
-            record.scene,
-            record,
-            (0, 0, grid.height, grid.width),
-            grid,
-            Stored.of(optical, dtype, image.nodata),
-            read_ready_made_sar(record, self.sensors, self.speckle),
-            self.coder.read(record.label[0]),
-            further=read_ready_made(record, self.sensors.others),
-        )
+        grid = read_grid(self.record.images["optical"].files[0])
+        images = {name: self._image(name) for name in self.record.images}
+        label = self.coder.read(self.record.label[0])
+        yield Tile(self.record.scene, self.record, (0, 0, grid.height, grid.width), grid, images, label)
+
+    def _image(self, name: str) -> TileImage:
+        image, clip_db = self.record.images[name], self.sensors[name].clip_db
+        values = read_float(image.files, nodata=image.declared_nodata)
+        if self.speckle is not None and name == "sar":
+            power = self.speckle.apply_to_edges(to_power(values, image.scale))
+            values = power_to_db(power, image.scale, clip_db)
+        else:
+            values = to_db(values, image.scale, clip_db)
+        return TileImage.of(values, stored_dtype(name, image), image.nodata)
 
 
 def scene_strips(record: Record, scenes_root: Path, boxes: Sequence[Box]) -> list[SceneStrip]:
-    """What there is to read of a scene, in pieces of about equal size.
+    """Divide the tiles of a scene into strips of about equal size.
 
     Args:
         record: The scene.
@@ -190,21 +177,21 @@ def scene_strips(record: Record, scenes_root: Path, boxes: Sequence[Box]) -> lis
     folder = scenes_root / record.scene
     alignment = json.loads((folder / RECORD).read_text())
     rmse = alignment.get("rmse_px")
-    told = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
+    shown = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
     residuals = Residuals.of(alignment)
     rows: dict[int, list[Box]] = {}
     for box in boxes:
         rows.setdefault(box[0], []).append(box)
     strips = []
     for row in rows.values():
-        together = max(_STRIP_PIXELS // (row[0][2] * row[0][3]), 1)
-        pieces = (row[first : first + together] for first in range(0, len(row), together))
-        strips += [SceneStrip(record, folder, piece, told, residuals) for piece in pieces]
+        n_tiles = max(_MAX_STRIP_PIXELS // (row[0][2] * row[0][3]), 1)
+        pieces = (row[first : first + n_tiles] for first in range(0, len(row), n_tiles))
+        strips += [SceneStrip(record, folder, piece, shown, residuals) for piece in pieces]
     return strips
 
 
-def read_stored(path: Path, box: Box) -> Stored:
-    """Read a window of an optical image as a file holds it.
+def read_image(path: Path, box: Box) -> TileImage:
+    """Read a window of an image in the type of its file.
 
     Args:
         path: The raster.
@@ -219,14 +206,14 @@ def read_stored(path: Path, box: Box) -> Stored:
     if values.dtype == np.uint8:
         valid = unify_masks(valid)
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and nodata is not None:
-        return Stored(place(values, box, nodata), place(valid, box, False), nodata)
+        return TileImage(place(values, box, nodata), place(valid, box, False), nodata)
     numbers = values.astype(np.float32)
     numbers[~valid | ~np.isfinite(numbers)] = np.nan
-    return Stored.of(place(numbers, box, np.nan), values.dtype.name, nodata)
+    return TileImage.of(place(numbers, box, np.nan), values.dtype.name, nodata)
 
 
 def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -> None:
-    """Write a window of a raster of an aligned scene as the file that a tile of its own would be.
+    """Write a window of a raster of an aligned scene, as the file that `make_tiles` would write.
 
     Args:
         path: The raster.
@@ -235,7 +222,7 @@ def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -
         classes: The classes, for a label; None for an image.
 
     Raises:
-        InputError: If the raster cannot be read or the file not be written.
+        InputError: If the raster cannot be read or the file cannot be written.
     """
     with open_raster(path) as dataset:
         names = [name or "" for name in dataset.descriptions]
@@ -243,5 +230,5 @@ def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -
     if classes is not None:
         write_raster(target, read_labels(path, box), grid, IGNORE, classes=classes)
         return
-    stored = read_stored(path, box)
-    write_raster(target, stored.values, grid, stored.nodata, names)
+    image = read_image(path, box)
+    write_raster(target, image.values, grid, image.nodata, names)

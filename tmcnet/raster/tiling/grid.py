@@ -1,6 +1,6 @@
-"""Bring optical image, SAR image and label of a scene to one grid, registered to each other.
+"""Bring the images and the label of a scene to one grid, with the SAR image registered to the optical one.
 
-Rasters are worked on a block at a time, those on the way as files: memory does not grow with the scene.
+Rasters are read and written in blocks, and intermediate results are files, so memory does not grow with the scene.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
@@ -19,13 +23,14 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.io.atomic import write_bytes
+from tmcnet.raster.io.backscatter import power_to_db, to_power
 from tmcnet.raster.io.form import Form
 from tmcnet.raster.io.gdal_tools import require_tools, stack_files
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.progress import step, watched
 from tmcnet.raster.io.rasters import Grid, read_grid, read_labels
 from tmcnet.raster.io.streaming import (
+    Draft,
     Part,
     blocks,
     float_blocks,
@@ -37,17 +42,24 @@ from tmcnet.raster.io.streaming import (
 from tmcnet.raster.io.windowed import FileImage
 from tmcnet.raster.register import alignment_picture, coregister
 from tmcnet.raster.register.alignment import Alignment, unmoved
-from tmcnet.raster.tiling import further
-from tmcnet.raster.tiling.second_sensor import SecondSensor, require_speckle
-from tmcnet.raster.tiling.warp import cast, coarser_grid, exact_dtype, fitting_nodata, image_method, warp
+from tmcnet.raster.tiling.speckle import SpeckleFilter, make_filter, require_backscatter, sample_windows
+from tmcnet.raster.tiling.warp import (
+    cast,
+    choose_method,
+    choose_nodata,
+    misregistered_grid,
+    rescaled_grid,
+    stored_dtype,
+    warp,
+)
 
 RECORD = "alignment.json"
 """Name of the record beside the rasters of an aligned scene."""
 
 
 @dataclass(frozen=True)
-class _Scene:
-    """A scene, the grid it comes to lie on, where its files go, and where those on the way."""
+class _Job:
+    """A scene, its common grid, the folder for its results and that for intermediate files."""
 
     record: Record
     sensors: SensorsConfig
@@ -60,6 +72,11 @@ class _Scene:
     def pixels(self) -> int:
         return self.grid.height * self.grid.width
 
+    @property
+    def sar_as_delivered(self) -> Path:
+        """The SAR image on the common grid without correction; what registration and its picture look at."""
+        return self.work / "sar_delivered.tif"
+
 
 def align_scene(
     inventory: Path,
@@ -70,14 +87,14 @@ def align_scene(
     folder: Path,
     threads: int = 1,
 ) -> None:
-    """Write `optical.tif`, `sar.tif`, `label.tif`, `alignment.json` and `alignment.png` of a scene.
+    """Write `<modality>.tif` of all modalities, `label.tif`, `alignment.json` and `alignment.png` of a scene.
 
-    The optical image keeps its grid, or gets `align.resolution`. The second sensor is warped to it as delivered,
-    matched, and, where the match is believed, warped once more from the delivered file with the correction built
-    in, so that it is resampled only once. Further modalities are warped to the same grid as delivered, to
-    `<name>.tif`; they are not matched. Backscatter is filtered and averaged in linear power and written in dB,
-    clipped. Where only one sensor exists the scene lies on its grid, and the raster of the other is NaN throughout.
-    Files on the way take the room of the scene in single precision, twice or three times, beside the results.
+    The optical image keeps its grid, or gets `align.resolution`. The other modalities and the label are warped to
+    this grid as delivered. The SAR image is then registered to the optical one and, if the correction is accepted,
+    warped again from the delivered file with the correction built in, so that it is resampled only once. Backscatter
+    is filtered and averaged in linear power and written in dB, clipped. A modality that the scene lacks is NaN
+    throughout; a scene without optical image keeps the grid of its SAR image. Intermediate files need two to three
+    times the space of the scene in single precision, beside the results.
 
     Args:
         inventory: `inventory.json`.
@@ -85,35 +102,35 @@ def align_scene(
         sensors: Section `sensors` of the config.
         labels: Section `labels`.
         align: Section `align`.
-        folder: Where to; is made.
-        threads: How many threads filter, resample, compress and match.
+        folder: Folder for the results; created if needed.
+        threads: Number of threads.
 
     Raises:
-        InputError: If a file cannot be read or written, if `align.resolution` leaves nothing of the scene, if a
-            speckle filter is wanted of what is no backscatter, or if GDAL's tools are missing or fail.
+        InputError: If a file cannot be read or written, if `align.resolution` leaves less than two pixels a side, if
+            a speckle filter is set for values that are not backscatter, or if GDAL's tools are missing or fail.
     """
     require_tools()
     whole = Inventory.read(inventory)
     record = whole.record(scene)
-    require_speckle(record, sensors["sar"])
+    require_backscatter(record, sensors["sar"])
     grid = _common_grid(record, align)
     folder.mkdir(parents=True, exist_ok=True)
-    with little_cache(), tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as name:
-        job = _Scene(record, sensors, grid, folder, Path(name), threads)
-        _write_optical(job)
+    with little_cache(), tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
+        job = _Job(record, sensors, grid, folder, Path(work), threads)
         _write_label(job, LabelCoder(labels, whole.classes, whole.label_encoding), whole.classes)
-        alignment, before, told = _write_sar(job, align)
-        further.write_aligned(record, sensors.others, grid, folder, threads)
-        record_of = alignment.to_dict() | told | {"digests": scene_digests(folder, sensors)}
-        write_bytes(folder / RECORD, (json.dumps(_plain(record_of), indent=1) + "\n").encode())
-        optical, delivered, sar = (FileImage(path) for path in (folder / "optical.tif", before, folder / "sar.tif"))
+        alignment, speckle = _write_images(job, align)
+        content = alignment.to_dict() | ({"speckle": asdict(speckle)} if speckle else {})
+        content |= {"digests": scene_digests(folder, sensors)}
+        write_bytes(folder / RECORD, (json.dumps(_finite(content), indent=1) + "\n").encode())
+        delivered = job.sar_as_delivered if record.images["sar"].files else folder / "sar.tif"
+        optical, before, after = (FileImage(path) for path in (folder / "optical.tif", delivered, folder / "sar.tif"))
         with step("picture"):
-            alignment_picture.draw(optical, delivered, sar, alignment, folder / "alignment.png")
+            alignment_picture.draw(optical, before, after, alignment, folder / "alignment.png")
 
 
 def _common_grid(record: Record, align: AlignConfig) -> Grid:
     native = read_grid((record.images["optical"].files or record.images["sar"].files)[0])
-    grid = coarser_grid(native, align.resolution)
+    grid = rescaled_grid(native, align.resolution)
     if min(grid.width, grid.height) < 2 <= min(native.width, native.height):
         what = f"is {align.resolution:g}, which leaves {grid.width} x {grid.height} pixels of scene {record.scene}"
         remedy = "It is in units of the scene's CRS: warp a scene in degrees to the CRS of the others first."
@@ -121,39 +138,18 @@ def _common_grid(record: Record, align: AlignConfig) -> Grid:
     return grid
 
 
-def _write_optical(job: _Scene) -> None:
-    """The optical image on the common grid; NaN throughout for a scene without."""
-    image, bands, target = job.record.images["optical"], job.sensors["optical"].bands, job.folder / "optical.tif"
-    if not image.files:
-        write_blocks(target, job.grid, Form(len(bands), "float32", math.nan, bands), ())
-        return
-    native = read_grid(image.files[0])
-    path = stack_files(image.files, native, job.work / "optical.vrt")
-    nodata = image.declared_nodata
-    with step(f"optical image, {job.pixels / 1e6:.1f} megapixels"):
-        if native != job.grid:
-            form = Form(FileImage(path).shape[0], "float32", math.nan)
-            draft = write_draft(job.work / "optical.tif", native, form, float_blocks(path, nodata))
-            method = image_method(native, job.grid)
-            draft = warp(draft, job.grid, job.work / "optical_warped.tif", method, threads=job.threads)
-            path, nodata = draft.path, None
-        with open_raster(image.files[0]) as dataset:
-            dtype = exact_dtype(dataset.dtypes[0])
-        empty = fitting_nodata(dtype, image.nodata, lambda: is_complete(path, nodata))
-        form = Form(FileImage(path).shape[0], dtype, empty, bands)
-        values = watched(float_blocks(path, nodata), job.pixels, "optical image")
-        write_blocks(target, job.grid, form, ((box, cast(v, dtype, empty)) for box, v in values), job.threads)
-
-
-def _write_label(job: _Scene, coder: LabelCoder, classes: ClassTable) -> None:
-    """The label on the common grid; void everywhere for a scene without."""
+def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
+    """Write the label on the common grid; void everywhere for a scene without label."""
     target, form = job.folder / "label.tif", Form(1, "uint8", IGNORE, classes=classes)
     if not job.record.label:
         write_blocks(target, job.grid, form, ())
         return
-    native = read_grid(job.record.label[0])
+    path = job.record.label[0]
+    native = read_grid(path)
     with step("label"):
-        parts = _decoded(coder, job.record.label[0], native)
+        # blocks as for four bands, since colours are packed in wide numbers
+        boxes = blocks(native.height, native.width, 4)
+        parts: Iterator[Part] = ((box, coder.read(path, box)[None]) for box in boxes)
         if native != job.grid:
             draft = write_draft(job.work / "label.tif", native, Form(1, "uint8", IGNORE), parts)
             warped = warp(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
@@ -162,49 +158,145 @@ def _write_label(job: _Scene, coder: LabelCoder, classes: ClassTable) -> None:
         write_blocks(target, job.grid, form, watched(parts, job.pixels, "label"), job.threads)
 
 
-def _decoded(coder: LabelCoder, path: str, grid: Grid) -> Iterator[Part]:
-    """Class ids of a label file; by blocks as for four bands, since colours are packed in wide numbers."""
-    for box in blocks(grid.height, grid.width, 4):
-        yield box, coder.read(path, box)[None]
-
-
-def _write_sar(job: _Scene, align: AlignConfig) -> tuple[Alignment, Path, dict[str, object]]:
-    """The second sensor on the common grid, registered; NaN throughout for a scene without.
+def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilter | None]:
+    """Write every modality on the common grid; one that the scene lacks is NaN throughout.
 
     Returns:
-        What was found, where the image as delivered lies, and what else the record tells.
+        The registration of the SAR image, and the speckle filter that was applied to it.
     """
-    target, bands = job.folder / "sar.tif", job.sensors["sar"].bands
-    form = Form(len(bands), "float32", math.nan, bands)
-    if not job.record.images["sar"].files:
-        write_blocks(target, job.grid, form, ())
-        return unmoved("single_sensor", "only the optical image exists, so there is nothing to register"), target, {}
-    sar = SecondSensor(job.record, job.sensors, job.grid, job.work, job.threads)
-    delivered = sar.on_grid()
-    alignment = _register(job, delivered.path, align)
-    image = sar.on_grid(alignment) if alignment.status == "aligned" else delivered
-    with step("second sensor written"):
-        parts = watched(float_blocks(image.path), job.pixels, "second sensor written")
-        write_blocks(target, job.grid, form, parts, job.threads)
-    return alignment, delivered.path, {"speckle": asdict(sar.speckle)} if sar.speckle else {}
+    alignment = unmoved("single_sensor", "only the optical image exists, so there is nothing to register")
+    speckle = None
+    for name, sensor in job.sensors.items():
+        if not job.record.images[name].files:
+            form = Form(len(sensor.bands), "float32", math.nan, sensor.bands)
+            write_blocks(job.folder / f"{name}.tif", job.grid, form, ())
+            continue
+        with step(f"{name} image"), tempfile.TemporaryDirectory(dir=job.work) as work:
+            image = _SourceImage(job, name, Path(work))
+            raster = image.on_grid()
+            # The SAR image alone is filtered against speckle, and registered: to the optical one, which comes first.
+            if name == "sar":
+                image.write_draft(raster, job.sar_as_delivered)
+                alignment, speckle = _register(job, align), image.speckle
+                raster = image.on_grid(alignment) if alignment.status == "aligned" else raster
+            image.write(raster)
+    return alignment, speckle
 
 
-def _register(job: _Scene, sar: Path, align: AlignConfig) -> Alignment:
+def _register(job: _Job, align: AlignConfig) -> Alignment:
     if not job.record.images["optical"].files:
-        return unmoved("single_sensor", "only the second sensor exists; the scene lies on its grid as delivered")
+        return unmoved("single_sensor", "only the SAR image exists; the scene keeps its grid as delivered")
     if not align.enabled:
         return unmoved("rejected", "co-registration is switched off")
-    with step("matching"):
-        return coregister.estimate(FileImage(job.folder / "optical.tif"), FileImage(sar), align, job.threads)
+    with step("registration"):
+        optical, sar = FileImage(job.folder / "optical.tif"), FileImage(job.sar_as_delivered)
+        return coregister.estimate(optical, sar, align, job.threads)
 
 
-def _plain(value: object) -> object:
-    """What JSON can hold: numbers that are not finite become null."""
+def _finite(value: object) -> object:
+    """Replace numbers that JSON cannot hold (NaN, infinity) by null."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class _Raster(NamedTuple):
+    """An intermediate raster, with backscatter in linear power.
+
+    Attributes:
+        path: The file.
+        nodata: Value that means no data, in place of what the file says; None: what the file says.
+    """
+
+    path: Path
+    nodata: float | None = None
+
+
+class _SourceImage:
+    """One modality of a scene, ready to be brought to the common grid as delivered or with a correction.
+
+    Attributes:
+        speckle: The speckle filter that is applied; None for none, and for all modalities but SAR.
+    """
+
+    def __init__(self, job: _Job, name: str, work: Path) -> None:
+        """Open the files of a modality.
+
+        Args:
+            job: The scene.
+            name: The modality.
+            work: Folder for intermediate files.
+
+        Raises:
+            InputError: If a file cannot be read.
+        """
+        self._job, self._name, self._work = job, name, work
+        self._record, self._sensor = job.record.images[name], job.sensors[name]
+        self._native = read_grid(self._record.files[0])
+        stack = stack_files(self._record.files, self._native, work / "stack.vrt")
+        self._raw = _Raster(stack, self._record.declared_nodata)
+        image = FileImage(*self._raw)
+        self._form = Form(image.shape[0], "float32", math.nan)
+        samples = (to_power(window, self._record.scale) for window in sample_windows(image))
+        self.speckle = make_filter(self._sensor, samples)
+
+    def on_grid(self, alignment: Alignment | None = None) -> _Raster:
+        """Bring the image to the common grid, in one resampling at most; replaces the raster of an earlier call.
+
+        Args:
+            alignment: A correction to build in; None: as delivered.
+
+        Raises:
+            InputError: If a file cannot be read or written.
+        """
+        common, nodes = self._job.grid, None
+        if alignment is None and self._native == common and self._record.scale == "none":
+            return self._raw
+        grid = common
+        if alignment is not None and alignment.matrix is not None:
+            grid = misregistered_grid(common, alignment.matrix)
+        elif alignment is not None:
+            nodes = np.array(alignment.nodes)
+        method = choose_method(self._native, common)
+        warped = self._work / f"{self._name}_warped.tif"
+        return _Raster(warp(self._linear, grid, warped, method, nodes, self._job.threads).path)
+
+    @cached_property
+    def _linear(self) -> Draft:
+        """The image on its own grid, filtered and in linear power, in which pixels may be averaged."""
+        source = self._work / f"{self._name}.tif"
+        pixels = self._native.height * self._native.width
+        return write_draft(source, self._native, self._form, watched(self._powers(), pixels, f"{self._name} read"))
+
+    def _powers(self) -> Iterator[Part]:
+        speckle = self.speckle
+        for box, values in float_blocks(*self._raw, speckle.rim if speckle else 0):
+            power = to_power(values, self._record.scale)
+            yield box, speckle.apply(power, self._job.threads) if speckle else power
+
+    def _decibels(self, raster: _Raster) -> Iterator[Part]:
+        """Blocks of a raster on the common grid, backscatter in dB."""
+        for box, power in float_blocks(*raster):
+            yield box, power_to_db(power, self._record.scale, self._sensor.clip_db)
+
+    def write_draft(self, raster: _Raster, path: Path) -> None:
+        """Write a raster on the common grid as an intermediate file, backscatter in dB."""
+        write_draft(path, self._job.grid, self._form, self._decibels(raster))
+
+    def write(self, raster: _Raster) -> None:
+        """Write a raster on the common grid as the result, backscatter in dB.
+
+        Raises:
+            InputError: If the disk is full.
+        """
+        dtype = stored_dtype(self._name, self._record)
+        nodata = choose_nodata(dtype, self._record.nodata, lambda: is_complete(*raster))
+        form = Form(self._form.count, dtype, nodata, self._sensor.bands)
+        values = watched(self._decibels(raster), self._job.pixels, f"{self._name} written")
+        parts = ((box, cast(v, dtype, nodata)) for box, v in values)
+        write_blocks(self._job.folder / f"{self._name}.tif", self._job.grid, form, parts, self._job.threads)
 
 
 def scene_digests(folder: Path, modalities: Iterable[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Filters against speckle, on backscatter in linear power, where speckle multiplies what the ground sends back.
+"""Speckle filters for SAR backscatter in linear power, where speckle multiplies what the ground sends back.
 
-A filter takes the mean of the pixels around, and adds as much of the pixel's own deviation as the local variance
-exceeds what speckle alone would cause.
+A filter takes the mean of the pixels around a pixel, and adds as much of the pixel's own deviation as the local
+variance exceeds the variance that speckle alone would cause.
 
 Lee, J.-S. (1980): Digital image enhancement and noise filtering by use of local statistics. IEEE TPAMI 2, 165-168.
 Lee, J.-S. (1981): Refined filtering of image noise using local statistics. Computer Graphics and Image Processing 15,
@@ -12,7 +12,7 @@ classification. IEEE TGRS 37, 2363-2373. The weight is theirs, without the linea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -22,102 +22,115 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from tmcnet.raster.io.rasters import FloatArray
+from tmcnet.config import SensorConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.records import Record
+from tmcnet.raster.io.backscatter import to_power
+from tmcnet.raster.io.progress import say
+from tmcnet.raster.io.rasters import FloatArray, read_float
 from tmcnet.raster.io.windowed import Image
 
-Maps: TypeAlias = npt.NDArray[np.float64]
+Map: TypeAlias = npt.NDArray[np.float64]
 """H x W."""
-Filter: TypeAlias = Literal["lee", "refined_lee"]
 
-PIECE = 192
-"""Side in pixels of the squares that a thread works on at a time."""
-SAMPLES, SAMPLE_SIDE = 12, 126
-"""So many windows along each side of an image, each so many pixels wide, tell its number of looks."""
-LOOKS_SIDE = 9
-"""Side in pixels of the squares whose statistics give a number of looks each."""
+BLOCK_SIDE_PX = 192
+"""Side of the squares that one thread filters at a time."""
+SAMPLES_PER_SIDE, SAMPLE_SIDE_PX = 12, 126
+"""Number of sample windows along each side of an image, and their side, for the estimate of the number of looks."""
+LOOKS_SIDE_PX = 9
+"""Side of the squares whose statistics give one number of looks each."""
 
 
 @dataclass(frozen=True)
-class Speckle:
-    """A filter and what it needs to know.
+class SpeckleFilter:
+    """A speckle filter and its parameters.
 
     Attributes:
-        filter: `lee`: means over the square window. `refined_lee`: means over the half of it, of eight, that lies on
-            the pixel's side of the strongest edge; keeps edges sharp, and smooths less elsewhere.
+        filter: `lee`: local statistics of the square window. `refined_lee`: of the half of the window, one of eight,
+            on the pixel's side of the strongest edge; keeps edges sharp and smooths less elsewhere.
         window: Side of the window in pixels, odd.
-        looks: Number of looks: squared mean over variance of the power where the ground is homogeneous.
+        looks: Equivalent number of looks: squared mean over variance of the power on homogeneous ground.
+
+    Example:
+        >>> speckle = SpeckleFilter("lee", window=7, looks=4.4)
+        >>> smooth = speckle.apply_to_edges(power)
     """
 
-    filter: Filter
+    filter: Literal["lee", "refined_lee"]
     window: int
     looks: float
 
     @property
     def rim(self) -> int:
-        """Pixels around an image that the filter must see."""
+        """Pixels around an image that the filter needs to see."""
         return self.window // 2
 
     def apply(self, power: FloatArray, threads: int = 1) -> FloatArray:
-        """Filter an image, each band for itself.
+        """Filter each band of an image.
 
         Args:
             power: B x (H + 2 rim) x (W + 2 rim), linear power; NaN is no data, and no part of any mean.
-            threads: How many threads work.
+            threads: Number of threads.
 
         Returns:
             B x H x W; NaN where the pixel itself has no data.
         """
-        rim = self.rim
+        rim, side = self.rim, BLOCK_SIDE_PX
         bands, rows, columns = len(power), power.shape[1] - 2 * rim, power.shape[2] - 2 * rim
         result = np.empty((bands, rows, columns), np.float32)
 
-        def work(place: tuple[int, int, int]) -> None:
+        def filter_block(place: tuple[int, int, int]) -> None:
             band, top, left = place
-            piece = power[band, top : top + PIECE + 2 * rim, left : left + PIECE + 2 * rim]
-            result[band, top : top + PIECE, left : left + PIECE] = self._filtered(piece.astype(np.float64))
+            block = power[band, top : top + side + 2 * rim, left : left + side + 2 * rim]
+            result[band, top : top + side, left : left + side] = self._filtered(block.astype(np.float64))
 
         with ThreadPoolExecutor(max(threads, 1)) as pool:
-            list(pool.map(work, product(range(bands), range(0, rows, PIECE), range(0, columns, PIECE))))
+            list(pool.map(filter_block, product(range(bands), range(0, rows, side), range(0, columns, side))))
         return result
 
-    def _filtered(self, power: Maps) -> Maps:
+    def apply_to_edges(self, power: FloatArray) -> FloatArray:
+        """Filter an image, B x H x W, with statistics of the part of the window that is inside it at its edges."""
+        rim = self.rim
+        return self.apply(np.pad(power, ((0, 0), (rim, rim), (rim, rim)), constant_values=np.nan))
+
+    def _filtered(self, power: Map) -> Map:
         rim = self.rim
         centre = power[rim:-rim, rim:-rim]
-        local = _square_statistics if self.filter == "lee" else _edge_statistics
-        mean, variance = local(power, self.window)
-        noise = 1.0 / self.looks
-        ground = np.maximum((variance - mean**2 * noise) / (1.0 + noise), 0.0)
+        statistics = _window_statistics if self.filter == "lee" else _half_window_statistics
+        mean, variance = statistics(power, self.window)
+        speckle_variance = 1.0 / self.looks
+        ground = np.maximum((variance - mean**2 * speckle_variance) / (1.0 + speckle_variance), 0.0)
         weight = np.divide(ground, variance, out=np.zeros_like(ground), where=variance > 0)
         return np.asarray(mean + weight * (centre - mean))
 
 
-def _square_statistics(power: Maps, window: int) -> tuple[Maps, Maps]:
+def _window_statistics(power: Map, window: int) -> tuple[Map, Map]:
     """Mean and variance of the valid pixels of the window around each pixel that has all of it."""
     valid = np.isfinite(power)
     known = np.where(valid, power, 0.0)
-    count, total, squares = (_sums(values, window) for values in (valid.astype(np.float64), known, known**2))
+    count, total, squares = (_window_sums(values, window) for values in (valid.astype(np.float64), known, known**2))
     mean = total / np.maximum(count, 1)
     return mean, np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0)
 
 
-def _sums(values: Maps, side: int) -> Maps:
-    """Sums over squares that lie wholly inside; worked out anew for each, so that they are the same in any block."""
+def _window_sums(values: Map, side: int) -> Map:
+    """Sums over the squares inside the image. No running sums, so that they do not depend on the block."""
     half, ones = side // 2, np.ones(side)
     rows = ndimage.correlate1d(values, ones, axis=0, mode="constant")
     inner = slice(half, -half or None)
     return np.asarray(ndimage.correlate1d(rows, ones, axis=1, mode="constant")[inner, inner])
 
 
-def _edge_statistics(power: Maps, window: int) -> tuple[Maps, Maps]:
+def _half_window_statistics(power: Map, window: int) -> tuple[Map, Map]:
     """Mean and variance over the half window on the pixel's side of the strongest edge (Lee, 1981)."""
-    side_of = _sides(power, window).ravel()
+    chosen = _choose_half_windows(power, window).ravel()
     rim, columns = window // 2, power.shape[1]
     shape = power.shape[0] - 2 * rim, columns - 2 * rim
     rows, cols = np.indices(shape)
     at = ((rows + rim) * columns + cols + rim).ravel()
     mean, variance = np.full(at.size, np.nan), np.full(at.size, np.nan)
-    for number, half in enumerate(_halves(window)):
-        here = np.flatnonzero(side_of == number)
+    for number, half in enumerate(_half_windows(window)):
+        here = np.flatnonzero(chosen == number)
         dy, dx = np.nonzero(half)
         near = power.ravel()[at[here, None] + (dy - rim) * columns + dx - rim]
         valid = np.isfinite(near)
@@ -127,21 +140,21 @@ def _edge_statistics(power: Maps, window: int) -> tuple[Maps, Maps]:
     return mean.reshape(shape), variance.reshape(shape)
 
 
-def _halves(window: int) -> list[npt.NDArray[np.bool_]]:
-    """The halves of the window in which the pixel may lie: right, left, below, above, and the four diagonal ones."""
+def _half_windows(window: int) -> list[npt.NDArray[np.bool_]]:
+    """Halves of the window that hold its centre: right, left, below, above, and the four diagonal ones."""
     y, x = np.mgrid[:window, :window] - window // 2
     return [x >= 0, x <= 0, y >= 0, y <= 0, x - y >= 0, x - y <= 0, x + y >= 0, x + y <= 0]
 
 
-def _sides(power: Maps, window: int) -> npt.NDArray[np.int64]:
-    """Number of the half window of each pixel, after means over nine overlapping squares in the window."""
+def _choose_half_windows(power: Map, window: int) -> npt.NDArray[np.int64]:
+    """Number of the half window of each pixel, from the means of nine overlapping squares in the window."""
     side = 2 * (window // 5) + 1  # 3 in a window of 7, as published
     valid = np.isfinite(power)
-    count = _sums(valid.astype(np.float64), side)
-    means = _sums(np.where(valid, power, 0.0), side) / np.maximum(count, 1)
+    count = _window_sums(valid.astype(np.float64), side)
+    means = _window_sums(np.where(valid, power, 0.0), side) / np.maximum(count, 1)
     step, rows, columns = (window - side) // 2, power.shape[0] - window + 1, power.shape[1] - window + 1
 
-    def square(row: int, column: int) -> Maps:
+    def square(row: int, column: int) -> Map:
         cut = slice(row * step, row * step + rows), slice(column * step, column * step + columns)
         return np.where(count[cut] > 0, means[cut], means[step : step + rows, step : step + columns])
 
@@ -153,52 +166,85 @@ def _sides(power: Maps, window: int) -> npt.NDArray[np.int64]:
     return np.asarray(2 * edge + np.choose(edge, second))
 
 
-def estimate_looks(image: Image, to_power: Callable[[FloatArray], FloatArray]) -> float:
-    """The number of looks of an image, of windows all over it.
-
-    Args:
-        image: Backscatter on any scale.
-        to_power: Brings it to linear power.
-
-    Returns:
-        As `looks_of`.
-    """
+def sample_windows(image: Image) -> Iterator[FloatArray]:
+    """Read windows all over an image, B x H x W each, to estimate its number of looks from."""
     _, height, width = image.shape
-    sides = min(SAMPLE_SIDE, height), min(SAMPLE_SIDE, width)
+    sides = min(SAMPLE_SIDE_PX, height), min(SAMPLE_SIDE_PX, width)
     rows, columns = (
-        np.unique(np.linspace(0, size - side, SAMPLES).astype(int))
-        for size, side in zip((height, width), sides, strict=True)
+        np.unique(np.linspace(0, length - side, SAMPLES_PER_SIDE).astype(int))
+        for length, side in zip((height, width), sides, strict=True)
     )
-    return looks_of(to_power(image.read(int(r), int(c), *sides)) for r in rows for c in columns)
+    return (image.read(int(row), int(column), *sides) for row in rows for column in columns)
 
 
-def looks_of(windows: Iterable[FloatArray]) -> float:
-    """The number of looks of speckle: the commonest of those that small squares show.
+def estimate_looks(windows: Iterable[FloatArray]) -> float:
+    """Estimate the number of looks as the mode of the numbers that small squares show.
 
-    Most squares lie on homogeneous ground, and texture only ever lowers what they show. Speckle that is correlated
-    from pixel to pixel, as after oversampling, seems weaker than it is: give the number of looks then.
+    Most squares are on homogeneous ground, and texture only lowers their number. Speckle that is correlated from
+    pixel to pixel, as after oversampling, seems weaker than it is: set `sensors.sar.looks` then.
 
     Args:
         windows: B x H x W each, linear power; NaN is no data.
 
     Returns:
-        At least 1; 1 where nothing can be told.
+        At least 1; 1 where no square has data throughout.
     """
-    found = np.sort(np.concatenate([_looks_of_squares(window) for window in windows]))
-    if len(found) < 2:
+    looks = np.sort(np.concatenate([_looks_of_squares(window) for window in windows]))
+    if len(looks) < 2:
         return 1.0
-    share = max(len(found) // 4, 1)
-    narrowest = int((found[share:] / found[:-share]).argmin())
-    return max(float(np.median(found[narrowest : narrowest + share + 1])), 1.0)
+    share = max(len(looks) // 4, 1)
+    narrowest = int((looks[share:] / looks[:-share]).argmin())
+    return max(float(np.median(looks[narrowest : narrowest + share + 1])), 1.0)
 
 
 def _looks_of_squares(power: FloatArray) -> npt.NDArray[np.float64]:
-    """Squared mean over variance in squares side by side that are valid throughout, of all bands."""
-    side = LOOKS_SIDE
+    """Squared mean over variance in adjacent squares that are valid throughout, of all bands."""
+    side = LOOKS_SIDE_PX
     bands, rows, columns = len(power), power.shape[1] // side, power.shape[2] // side
     squares = power[:, : rows * side, : columns * side].reshape(bands, rows, side, columns, side)
     values = squares.transpose(0, 1, 3, 2, 4).reshape(-1, side * side).astype(np.float64)
     values = values[np.isfinite(values).all(axis=1)]
     mean, variance = values.mean(axis=1), values.var(axis=1, ddof=1)
-    told = (variance > 0) & (mean > 0)
-    return np.asarray(mean[told] ** 2 / variance[told])
+    usable = (variance > 0) & (mean > 0)
+    return np.asarray(mean[usable] ** 2 / variance[usable])
+
+
+def make_filter(sensor: SensorConfig, windows: Iterable[FloatArray]) -> SpeckleFilter | None:
+    """Make the speckle filter that the config sets for a sensor; None for none.
+
+    Args:
+        sensor: The sensor.
+        windows: Windows in linear power, from which the number of looks is estimated if the config gives none.
+    """
+    if sensor.speckle == "none":
+        return None
+    looks = sensor.looks or estimate_looks(windows)
+    say(f"speckle of {looks:.2f} looks")
+    return SpeckleFilter(sensor.speckle, sensor.speckle_window, looks)
+
+
+def filter_of_tiles(records: Sequence[Record], sensor: SensorConfig) -> SpeckleFilter | None:
+    """Make the speckle filter for the SAR images of ready-made tiles; None for none.
+
+    One number of looks is estimated for all of them: a single tile has too few squares of homogeneous ground.
+
+    Raises:
+        InputError: If the values of a tile are not backscatter, or a file cannot be read.
+    """
+    for record in records:
+        require_backscatter(record, sensor)
+    samples = (record.images["sar"] for record in records[:: max(len(records) // SAMPLES_PER_SIDE**2, 1)])
+    return make_filter(sensor, (to_power(read_float(i.files, nodata=i.declared_nodata), i.scale) for i in samples))
+
+
+def require_backscatter(record: Record, sensor: SensorConfig) -> None:
+    """Check that the SAR image of a scene or tile is backscatter if a speckle filter is set.
+
+    Raises:
+        InputError: If its values are on no scale of backscatter.
+    """
+    image = record.images["sar"]
+    if sensor.speckle != "none" and image.files and image.scale == "none":
+        what = f"is `{sensor.speckle}`, but the values of scene {record.scene} are not on a scale of backscatter"
+        remedy = "Set it to `none`, or say in `sensors.sar.scale` what the values are: linear, amplitude or db."
+        raise InputError(Problem("config key `sensors.sar.speckle`", what, remedy))

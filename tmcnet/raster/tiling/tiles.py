@@ -1,30 +1,33 @@
-"""Cut scenes into tiles, or take ready-made tiles over, and index them."""
+"""Cut scenes into tiles, or convert ready-made tiles, and write the index of the tiles."""
 
 from __future__ import annotations
 
-import math
+import csv
+import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig, SensorsConfig, TilesConfig
 from tmcnet.errors import InputError, Problem
+from tmcnet.hashing import pixel_digest
 from tmcnet.raster.inventory.records import GEOREFERENCED, Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.io.atomic import write_bytes
+from tmcnet.raster.io.ground import GROUND, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.rasters import Box, read_grid, write_raster
 from tmcnet.raster.io.streaming import little_cache
 from tmcnet.raster.tiling.cutting import ReadyMade, SceneStrip, Tile, scene_strips
 from tmcnet.raster.tiling.grid import require_scenes
-from tmcnet.raster.tiling.second_sensor import speckle_of_tiles
-from tmcnet.raster.tiling.tile_index import index_table, tile_row
-from tmcnet.store import TileStore
+from tmcnet.raster.tiling.speckle import filter_of_tiles
+from tmcnet.store import RASTERS, TileStore
 
 
 def make_tiles(
@@ -36,12 +39,12 @@ def make_tiles(
     out_root: Path,
     threads: int,
 ) -> None:
-    """Write the tiles of all scenes with role `train`, `index.csv` and `classes.csv`.
+    """Write the tiles of all scenes of role `train`, `index.csv` and `classes.csv`.
 
-    Scenes are read from `scenes_root`, where they lie on one grid. Ready-made tiles are read from their own files
-    and taken whole; their labels are decoded, their backscatter is filtered where wanted and brought to dB. Tiles of
-    an earlier run are removed first. A scene without label gives tiles that are void everywhere, for pre-training.
-    Where tiles are virtual, the index alone is written; it names the folder of the rasters of each tile's scene.
+    Scenes are read from `scenes_root`, where all their rasters have one grid. Ready-made tiles are read from their
+    own files and keep their size; their labels are decoded, and backscatter is filtered if set and converted to dB.
+    Tiles of an earlier run are removed first. A scene without label gives tiles that are void everywhere, for
+    pre-training. For virtual tiles only the index is written; it names the folder of the rasters of their scene.
 
     Args:
         inventory: `inventory.json`.
@@ -50,12 +53,12 @@ def make_tiles(
         labels: Section `labels`.
         tiles: Section `tiles`.
         out_root: Folder `tiles/`.
-        threads: How many strips of tiles are worked on at a time.
+        threads: Number of strips of tiles to work on at a time.
 
     Raises:
-        InputError: If a file cannot be read or written, a scene's raster is missing or not the one that
-            `alignment.json` speaks of, no tile is valid enough, ready-made tiles shall be virtual, or a speckle
-            filter is wanted of what is no backscatter.
+        InputError: If a file cannot be read or written, a raster of a scene is missing or differs from its
+            `alignment.json`, no tile reaches `tiles.min_valid`, ready-made tiles are to be virtual, or a speckle
+            filter is set for values that are not backscatter.
     """
     whole = Inventory.read(inventory)
     records = [record for record in whole.records if record.role == TRAIN]
@@ -66,33 +69,32 @@ def make_tiles(
     else:
         _require_files(tiles, whole.layout)
         coder = LabelCoder(labels, whole.classes, whole.label_encoding)
-        speckle = speckle_of_tiles(records, sensors)
+        speckle = filter_of_tiles(records, sensors["sar"])
         work = [ReadyMade(record, sensors, coder, speckle) for record in records]
     writer = _Writer(TileStore(out_root), sensors, whole.classes, tiles)
     writer.clear()
+    rows, shares = [], []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        done = pool.map(lambda part: writer.write_all(part.read()), work)
-        rows, shares = [], []
-        for some, seen in done:
-            rows += some
-            shares += seen
+        for some_rows, some_shares in pool.map(lambda part: writer.write_all(part.read()), work):
+            rows += some_rows
+            shares += some_shares
     if not rows:
         best = f"the best of {len(shares)} has {max(shares):.2f}" if shares else "no scene has the role train"
         what = f"({tiles.min_valid:g}) is reached by no tile: {best}"
         remedy = "Lower it; or check overlap and no data in inventory.csv, and the roles of the scenes."
         raise InputError(Problem("config key `tiles.min_valid`", what, remedy))
-    index = index_table(sorted(rows, key=lambda row: row["tile"]), whole.classes, records)
+    index = _index_table(sorted(rows, key=lambda row: row["tile"]), whole.classes, records)
     write_bytes(writer.store.index, index)
     whole.classes.write(out_root / "classes.csv")
 
 
 def windows(height: int, width: int, tiles: TilesConfig) -> list[Box]:
-    """Windows of the tiles of a scene, row by row.
+    """List the windows of the tiles of a scene, row by row.
 
     Args:
         height: Rows of the scene.
         width: Its columns.
-        tiles: Size, stride and what happens at the far edges. A scene smaller than a tile is padded.
+        tiles: Size, stride and `edge`. A scene smaller than a tile is padded.
     """
     rows = offsets(height, tiles.size, tiles.stride, tiles.edge)
     columns = offsets(width, tiles.size, tiles.stride, tiles.edge)
@@ -100,7 +102,7 @@ def windows(height: int, width: int, tiles: TilesConfig) -> list[Box]:
 
 
 def offsets(length: int, size: int, stride: int, edge: Literal["pad", "shift", "drop"]) -> list[int]:
-    """Where tiles begin along one side of a scene."""
+    """List where tiles begin along one side of a scene."""
     if length <= size:
         return [0]
     found = list(range(0, length - size + 1, stride))
@@ -122,7 +124,7 @@ def _require_files(tiles: TilesConfig, layout: str) -> None:
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes tiles that are valid enough."""
+    """Writes the tiles that reach `tiles.min_valid`."""
 
     store: TileStore
     sensors: SensorsConfig
@@ -130,15 +132,15 @@ class _Writer:
     tiles: TilesConfig
 
     def clear(self) -> None:
-        """Remove the tiles of an earlier run; they would be taken for tiles of this one."""
-        for kind in (*self.sensors, "label"):
-            for path in self.store.own_file(kind, "any").parent.glob("*.tif"):
+        """Remove the tiles of an earlier run, which would be taken for tiles of this one."""
+        for name in (*self.sensors, "label"):
+            for path in self.store.own_file(name, "any").parent.glob("*.tif"):
                 path.unlink()
 
     def write_all(self, found: Iterable[Tile]) -> tuple[list[dict[str, str]], list[float]]:
-        """Write tiles; their rows of the index, and the valid shares of all, also of those left out."""
+        """Write tiles; return their rows of the index, and the valid shares of all, dropped ones included."""
         rows, shares = [], []
-        with little_cache():  # one for all files; each would make its own otherwise, which takes its time
+        with little_cache():  # one for all files: making one per file takes time
             for tile in found:
                 shares.append(share := tile.valid_share)
                 if share < self.tiles.min_valid or share == 0:
@@ -148,16 +150,60 @@ class _Writer:
                     rasters = os.path.relpath(tile.folder, self.store.root)
                 else:
                     self._write(tile)
-                rows.append(tile_row(tile, share, self.classes, rasters))
+                rows.append(_index_row(tile, share, self.classes, rasters))
         return rows, shares
 
     def _write(self, tile: Tile) -> None:
         grid = tile.grid if tile.grid.crs else None
-        optical, sar, label = (self.store.own_file(kind, tile.name) for kind in ("optical", "sar", "label"))
-        write = partial(write_raster, grid=grid, compression=self.tiles.compression)
-        write(optical, tile.optical.values, nodata=tile.optical.nodata, descriptions=self.sensors["optical"].bands)
-        write(sar, tile.sar, nodata=math.nan, descriptions=self.sensors["sar"].bands)
-        for name, image in tile.further.items():
-            bands = self.sensors.others[name].bands
-            write(self.store.own_file(name, tile.name), image, nodata=math.nan, descriptions=bands)
-        write(label, tile.label, nodata=IGNORE, classes=self.classes)
+        for name, image in tile.images.items():
+            path = self.store.own_file(name, tile.name)
+            write_raster(path, image.values, grid, image.nodata, self.sensors[name].bands)
+        write_raster(self.store.own_file("label", tile.name), tile.label, grid, IGNORE, classes=self.classes)
+
+
+def _index_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str) -> dict[str, str]:
+    """Make the row of a tile in the index.
+
+    Args:
+        tile: The tile.
+        valid_share: Share of its pixels that are valid in all modalities.
+        classes: The classes.
+        rasters: Folder of the rasters of its scene, relative to that of the index, if it is virtual; else empty.
+    """
+    row, column, height, width = tile.box
+    counts = np.bincount(tile.label.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    labelled = int(counts.sum())
+    shares = {f"share_{c.name}": f"{counts[c.id] / max(labelled, 1):.6f}" for c in classes.classes}
+    optical, sar, *others = (image.values for image in tile.images.values())
+    return {
+        "tile": tile.name,
+        "scene": tile.record.scene,
+        "role": tile.record.role,
+        "row": str(row),
+        "col": str(column),
+        "height": str(height),
+        "width": str(width),
+        "crs": tile.grid.crs,
+        **ground_columns(tile.grid),
+        "valid_share": f"{valid_share:.6f}",
+        "label_share": f"{labelled / tile.label.size:.6f}",
+        **shares,
+        "alignment": tile.alignment,
+        "alignment_px": "" if tile.alignment_px is None else f"{tile.alignment_px:.3f}",
+        "digest": pixel_digest(optical, sar, tile.label, *others),
+        RASTERS: rasters,
+        **{f"field_{name}": value for name, value in tile.record.fields.items()},
+    }
+
+
+def _index_table(rows: Sequence[dict[str, str]], classes: ClassTable, records: Sequence[Record]) -> bytes:
+    """Format rows of the index as CSV; the fields of the records are columns."""
+    fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
+    first = ("tile", "scene", "role", "row", "col", "height", "width", "crs", *GROUND)
+    shares = ("valid_share", "label_share", *(f"share_{name}" for name in classes.names))
+    columns = [*first, *shares, "alignment", "alignment_px", "digest", RASTERS, *fields]
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode()

@@ -1,4 +1,4 @@
-"""Bring a raster to another grid in one resampling, no data kept apart."""
+"""Warp a raster to another grid in one resampling, and bring values back to the type of their file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
+from tmcnet.raster.inventory.records import ImageRecord
 from tmcnet.raster.io.gdal_tools import run_tool
+from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.projection import reproject_points
 from tmcnet.raster.io.rasters import FloatArray, Grid
 from tmcnet.raster.io.streaming import Draft, write_draft
 
 Method: TypeAlias = Literal["average", "bilinear", "near"]
 
-_FINER = 1.25
-"""Averaging begins where a target pixel is wider than this many source pixels; below that it only blurs."""
-_TOLERANCE = 0.01
-"""Largest error, in target pixels, of interpolating the projection between points where it is worked out."""
-_MEMORY = 256
-"""Megabytes for the blocks that `gdalwarp` works on, and as many for those of its files."""
+_MIN_AVERAGING_RATIO = 1.25
+"""Width of a target pixel in source pixels from which on pixels are averaged; below, averaging only blurs."""
+_MAX_TRANSFORM_ERROR_PX = 0.01
+"""Largest error, in target pixels, of interpolating the transformation between exact points."""
+_MEMORY_MB = 256
+"""Memory of `gdalwarp` for the blocks it warps, and as much again for its file cache."""
 
 
 def warp(
@@ -36,48 +38,48 @@ def warp(
     """Warp a raster with `gdalwarp`, in one resampling.
 
     Args:
-        draft: The raster, on a grid with CRS. Pixels without data hold its no data value, which may be NaN, in each
-            band for itself, before and after.
-        grid: Where to: a grid with CRS; may be turned or sheared.
-        path: Where the result goes.
-        method: `near` for labels.
-        nodes: Where content lies that the georeference of the source puts in a wrong place: N x 4, x and y of a
-            target pixel and the displacement dx, dy of its content, in target pixels. None: no such place.
-        threads: How many threads resample.
+        draft: The raster, on a grid with CRS. Pixels without data hold its no data value, which may be NaN. Bands
+            have no data independently of each other.
+        grid: The target grid, with CRS; may be rotated or sheared.
+        path: File for the result.
+        method: Resampling method; `near` for labels.
+        nodes: Correction of the georeference: N x 4, x and y of a target pixel and the displacement dx, dy of its
+            content, in target pixels. None: no correction.
+        threads: Number of threads.
 
     Returns:
-        The raster on the target grid; the one given where it lies there already.
+        The raster on the target grid; `draft` itself where it is on that grid already.
 
     Raises:
-        InputError: If `gdalwarp` fails, on a full disk, say.
+        InputError: If `gdalwarp` fails, for example on a full disk.
     """
     if draft.grid == grid and nodes is None:
         return draft
-    # into a file that exists, for only that can lie on a turned grid
+    # gdalwarp can write to a rotated grid only in a file that exists
     warped = write_draft(path, grid, draft.form)
     nodata = str(draft.form.nodata)
-    empty = ("-srcnodata", nodata, "-dstnodata", nodata, "-wo", "INIT_DEST=NO_DATA", "-wo", "UNIFIED_SRC_NODATA=NO")
-    speed = ("-multi", "-wo", f"NUM_THREADS={threads}", "-wm", _MEMORY, "--config", "GDAL_CACHEMAX", _MEMORY)
-    by_points = () if nodes is None else ("-tps",)
-    given = draft.path if nodes is None else _with_control_points(draft, grid, nodes)
-    how = (*speed, *by_points, "-r", method, "-et", _TOLERANCE, *empty)
-    run_tool("gdalwarp", *how, given, path, step=path.stem.replace("_", " "))
+    no_data = ("-srcnodata", nodata, "-dstnodata", nodata, "-wo", "INIT_DEST=NO_DATA", "-wo", "UNIFIED_SRC_NODATA=NO")
+    speed = ("-multi", "-wo", f"NUM_THREADS={threads}", "-wm", _MEMORY_MB, "--config", "GDAL_CACHEMAX", _MEMORY_MB)
+    splines = () if nodes is None else ("-tps",)
+    source = draft.path if nodes is None else _with_control_points(draft, grid, nodes)
+    options = (*speed, *splines, "-r", method, "-et", _MAX_TRANSFORM_ERROR_PX, *no_data)
+    run_tool("gdalwarp", *options, source, path, step=path.stem.replace("_", " "))
     return warped
 
 
 def _with_control_points(draft: Draft, target: Grid, nodes: npt.NDArray[np.float64]) -> Path:
-    """The raster with control points in place of its georeference: which of its pixels belong where on the target.
+    """Write a virtual raster whose georeference is control points, from pixels of the source to map coordinates.
 
-    They hold the way between the two grids as well as the displacement, so thin-plate splines through them serve any
-    smooth displacement.
+    The points contain the transformation between the two grids as well as the displacement, so thin-plate splines
+    through them represent any smooth displacement.
     """
     source = draft.grid
     x, y, dx, dy = nodes.T
     east, north = target.transform @ (x + 0.5, y + 0.5)
-    seen_east, seen_north = target.transform @ (x + dx + 0.5, y + dy + 0.5)
+    content_east, content_north = target.transform @ (x + dx + 0.5, y + dy + 0.5)
     if source.crs != target.crs:
-        seen_east, seen_north = reproject_points(target.crs, source.crs, seen_east, seen_north)
-    column, row = ~source.transform @ (seen_east, seen_north)
+        content_east, content_north = reproject_points(target.crs, source.crs, content_east, content_north)
+    column, row = ~source.transform @ (content_east, content_north)
     table = np.column_stack([column, row, east, north])
     points = [part for values in table.tolist() for part in ("-gcp", *values)]
     virtual = draft.path.with_suffix(".vrt")
@@ -85,9 +87,9 @@ def _with_control_points(draft: Draft, target: Grid, nodes: npt.NDArray[np.float
     return virtual
 
 
-def image_method(source: Grid, target: Grid) -> Method:
-    """`average` where the target is clearly coarser than the source, else `bilinear`."""
-    return "average" if _pixel_ratio(source, target) > _FINER else "bilinear"
+def choose_method(source: Grid, target: Grid) -> Method:
+    """Choose `average` where the target is clearly coarser than the source, else `bilinear`."""
+    return "average" if _pixel_ratio(source, target) > _MIN_AVERAGING_RATIO else "bilinear"
 
 
 def _pixel_ratio(source: Grid, target: Grid) -> float:
@@ -101,21 +103,21 @@ def _pixel_ratio(source: Grid, target: Grid) -> float:
     return float(abs(across[0] * down[1] - across[1] * down[0]) ** 0.5)
 
 
-def shifted_grid(grid: Grid, matrix: npt.ArrayLike) -> Grid:
-    """The grid on which a misregistered image must be sampled to fall into place.
+def misregistered_grid(grid: Grid, matrix: npt.ArrayLike) -> Grid:
+    """Return the grid on which to sample a misregistered image so that its content fits `grid`.
 
     Args:
-        grid: The grid that the image shall come to lie on.
-        matrix: 2 x 3, from a pixel (x, y) of the grid to where its content now is on the same grid, in pixels with
-            centres at whole numbers.
+        grid: The common grid.
+        matrix: 2 x 3 affine matrix from a pixel (x, y) of the grid to the pixel that now shows its content, with
+            pixel centres at whole numbers.
     """
     (a, b, c), (d, e, f) = np.asarray(matrix, float).tolist()
     half = Affine.translation(0.5, 0.5)
     return Grid(grid.crs, grid.transform @ half @ Affine(a, b, c, d, e, f) @ ~half, grid.width, grid.height)
 
 
-def coarser_grid(grid: Grid, resolution: float | None) -> Grid:
-    """The grid with another pixel size and the same upper left corner; the size is rounded to whole pixels."""
+def rescaled_grid(grid: Grid, resolution: float | None) -> Grid:
+    """Return the grid with another pixel size and the same upper left corner, its size rounded to whole pixels."""
     if resolution is None:
         return grid
     t = grid.transform
@@ -131,30 +133,38 @@ def to_dtype(values: FloatArray, dtype: str, nodata: float | None) -> tuple[npt.
 
     Args:
         values: C x H x W.
-        dtype: Type wanted. Types that single precision cannot hold exactly become float32.
-        nodata: Value that means no data there; None for none.
+        dtype: Type of the file. Types that single precision cannot represent exactly become float32.
+        nodata: Value that means no data in the file; None for none.
 
     Returns:
-        The values, and the value that means no data in them, as `fitting_nodata` gives it. Valid values that would
-        equal it move away by one.
+        The values, and the value that means no data in them (see `choose_nodata`). Valid values equal to it are
+        changed by one.
     """
     dtype = exact_dtype(dtype)
-    nodata = fitting_nodata(dtype, nodata, lambda: not np.isnan(values).any())
+    nodata = choose_nodata(dtype, nodata, lambda: not np.isnan(values).any())
     return cast(values, dtype, nodata), nodata
 
 
 def exact_dtype(dtype: str) -> str:
-    """The type itself, or float32 where single precision cannot hold all its numbers."""
+    """Return the type, or float32 for types whose numbers single precision cannot represent exactly."""
     return dtype if dtype in ("uint8", "int8", "uint16", "int16") else "float32"
 
 
-def fitting_nodata(dtype: str, nodata: float | None, complete: Callable[[], bool]) -> float | None:
-    """The value that can mean no data: NaN for float32, else the one given or, where one is needed, the largest.
+def stored_dtype(name: str, image: ImageRecord) -> str:
+    """Return the type in which an image is stored: the optical image keeps that of its file, others are float32."""
+    if name != "optical" or image.scale != "none":
+        return "float32"
+    with open_raster(image.files[0]) as dataset:
+        return exact_dtype(dataset.dtypes[0])
+
+
+def choose_nodata(dtype: str, nodata: float | None, complete: Callable[[], bool]) -> float | None:
+    """Choose the value that means no data: NaN for float32, else `nodata` or, if one is needed, the largest number.
 
     Args:
         dtype: Type of the numbers.
-        nodata: Value wanted; None for none, or one that the type does not have.
-        complete: Whether no pixel lacks data; asked only where that decides.
+        nodata: Value in the file; None for none. Ignored where the type cannot represent it.
+        complete: Returns whether every pixel has data; called only where it decides.
     """
     if dtype == "float32":
         return float("nan")
@@ -165,7 +175,7 @@ def fitting_nodata(dtype: str, nodata: float | None, complete: Callable[[], bool
 
 
 def cast(values: FloatArray, dtype: str, nodata: float | None) -> npt.NDArray[Any]:
-    """Values of one of the types of `exact_dtype`, with the number that means no data in place of NaN."""
+    """Convert to one of the types of `exact_dtype`, with `nodata` in place of NaN."""
     if dtype == "float32":
         return values
     info = np.iinfo(dtype)
