@@ -1,7 +1,7 @@
-"""Speed and memory of bringing large scenes to one grid: everything that the rule `align_scene` does.
+"""Speed and memory of `align_scene` on large scenes.
 
-`python -m benchmarks.large_pairs 20000` measures other sizes than the default ones; `python -m benchmarks.large_pairs
-8000 refined_lee` with a speckle filter.
+`python -m benchmarks.large_pairs 20000` measures other sizes than the default, `python -m benchmarks.large_pairs 8000
+refined_lee` with a speckle filter.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from tmcnet.simulate.scene import simulate_scene
 
 SIZES = (2_000, 8_000)
 PIECE = 1024
-"""Side of the simulated scene that large ones are pieced together of."""
+"""Side of the simulated scene that large scenes are composed of."""
 SHIFT = (9, -14)
-"""Columns and rows by which the content of the second image is displaced."""
+"""Columns and rows by which the content of the SAR image is displaced."""
 OFF_GRID = (0.3, -0.4)
-"""Columns and rows by which its grid lies beside that of the first, so that it must be resampled."""
+"""Columns and rows between the grids of SAR and optical image, so that SAR must be resampled."""
 COLUMNS = ("side, px", "wall s", "CPU s", "Mpx/s", "Mpx/CPU s", "process, GiB", "with GDAL's tools, GiB", "found")
 LABELS = LabelsConfig(
     void=[0], classes=[ClassConfig(name=f"class {code}", codes=[code], color="#808080") for code in range(1, 7)]
@@ -45,7 +45,7 @@ LABELS = LabelsConfig(
 
 
 def run(sizes: Sequence[int] = SIZES, speckle: str = "none") -> None:
-    """Print time and peak memory, a process a size; four bands of uint16, one of float32, and a label."""
+    """Print time and peak memory, one process per size; four bands of uint16, one of float32, and a label."""
     print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}")
     with tempfile.TemporaryDirectory() as folder:
         simulate_scene(DemoConfig(size=PIECE, displacement=0.0), "birch", Path(folder))
@@ -56,9 +56,9 @@ def run(sizes: Sequence[int] = SIZES, speckle: str = "none") -> None:
 
 
 def write_scene(folder: Path, size: int) -> None:
-    """A large scene of copies of the demo scene, the second image inverted, speckled and displaced.
+    """Write a large scene of copies of the demo scene, its SAR image inverted, speckled and displaced.
 
-    Every other copy is mirrored from left to right; turned by half a turn the whole is unlike itself.
+    Every other copy is mirrored from left to right, so that the whole differs from itself rotated by 180 degrees.
     """
     with rasterio.open(folder / "optical.tif") as dataset, rasterio.open(folder / "label.tif") as labels:
         optical, label, crs, transform = dataset.read(), labels.read(), dataset.crs, dataset.transform
@@ -116,14 +116,14 @@ def measure(folder: str, speckle: str) -> None:
 
 
 def _found(record: Path) -> str:
-    """What co-registration found, in short."""
-    told = json.loads(record.read_text())
-    matrix = told["matrix"]
-    return told["status"] + (f", {matrix[0][2]:.2f}, {matrix[1][2]:.2f}" if matrix else "")
+    """Status and shift of the registration."""
+    alignment = json.loads(record.read_text())
+    matrix = alignment["matrix"]
+    return alignment["status"] + (f", {matrix[0][2]:.2f}, {matrix[1][2]:.2f}" if matrix else "")
 
 
 class _Memory:
-    """Watches how much memory this process and those that it started hold together."""
+    """Measures the peak memory of this process and its child processes together."""
 
     def __init__(self) -> None:
         self._most, self._done = 0.0, threading.Event()
@@ -131,7 +131,7 @@ class _Memory:
         self._thread.start()
 
     def stop(self) -> float:
-        """The most that was seen, in MiB."""
+        """Return the peak in MiB."""
         self._done.set()
         self._thread.join()
         return self._most

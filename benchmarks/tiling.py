@@ -31,10 +31,10 @@ from tmcnet.raster.tiling.tiles import make_tiles
 SIDE = 10_000
 """Rows and columns of the scene that both tools cut."""
 SIDES = (5_000, 10_000, 20_000)
-"""Those of the scenes whose memory is compared."""
+"""Sides of the scenes whose memory is compared."""
 TILES = (512, 256)
 PIECE = 1024
-"""Side of the simulated ground that large scenes are pieced together of."""
+"""Side of the simulated ground that large scenes are composed of."""
 SENSORS = SensorsConfig(
     optical=SensorConfig(bands=["blue", "green", "red", "nir"], kind="reflectance"),
     sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db"),
@@ -42,11 +42,11 @@ SENSORS = SensorsConfig(
 CLASSES = ClassTable.of([("one", "#0000ff"), ("two", "#00ff00"), ("three", "#ff0000")])
 PREDICTORS = {"optical": 2, "sar": 3, "label": 2}
 FORMS = (["COMPRESS=DEFLATE"], ["COMPRESS=ZSTD", "ZSTD_LEVEL=1"])
-"""How `gdal_retile.py` compresses: as it usually does, and as tiles are here."""
+"""Compression by `gdal_retile.py`: its usual one, and that of tiles here."""
 
 
 def run() -> None:
-    """Print both tables; processes of their own, one after the other, the tools in turn."""
+    """Print both tables; every measurement is a separate process."""
     sides = SIDES
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -61,20 +61,20 @@ def run() -> None:
                 ours = timed(worker(folder, size, threads, "files"))
                 ratios = ", ".join(f"{spent.wall / ours.wall:.2f}" for spent in theirs)
                 print(f"| {size} | {threads} | {theirs[0]} | {theirs[1]} | {ours} | {ratios} |", flush=True)
-    print("\n| side, px | tiles | wall s | most memory, MiB |\n| ---: | --- | ---: | ---: |")
+    print("\n| side, px | tiles | wall s | peak memory, MiB |\n| ---: | --- | ---: | ---: |")
     for side in sides:
         with tempfile.TemporaryDirectory() as name:
             write_scene(Path(name), side)
             for store in ("files", "virtual"):
                 began = time.perf_counter()
                 command = worker(Path(name), TILES[0], len(os.sched_getaffinity(0)), store)
-                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-                print(f"| {side} | {store} | {time.perf_counter() - began:.0f} | {said} |", flush=True)
+                peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+                print(f"| {side} | {store} | {time.perf_counter() - began:.0f} | {peak} |", flush=True)
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a process took, in seconds."""
+    """Time that a process took, in seconds."""
 
     wall: float
     cpu: float
@@ -115,12 +115,12 @@ def retile(folder: Path, kind: str, form: Sequence[str], size: int, threads: int
 
 
 def worker(folder: Path, size: int, threads: int, store: str) -> list[str]:
-    """The command that cuts the scene here: all three rasters, with index, digests and shares."""
+    """The command that cuts the scene with this package: all three rasters, with index, hashes and shares."""
     return [sys.executable, "-m", "benchmarks.tiling", str(folder), str(size), str(threads), store]
 
 
 def cut(folder: Path, size: int, threads: int, store: str) -> None:
-    """Cut the scene of a folder, and print the most memory that took."""
+    """Cut the scene of a folder, and print the peak memory."""
     tiles = TilesConfig.model_validate({"size": size, "stride": size, "edge": "pad", "min_valid": 0, "store": store})
     out = folder / "tiles"
     make_tiles(folder / "inventory.json", folder / "scenes", SENSORS, LabelsConfig(), tiles, out, threads)
@@ -129,10 +129,7 @@ def cut(folder: Path, size: int, threads: int, store: str) -> None:
 
 
 def write_scene(folder: Path, side: int) -> None:
-    """An aligned scene of copies of one simulated ground, each displaced in itself: smooth, with noise.
-
-    The rasters are in the form in which scenes are written.
-    """
+    """Write an aligned scene of shifted copies of one simulated ground, smooth with noise, as `align_scene` does."""
     random = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(random.normal(size=(4, PIECE, PIECE)), (0, 12, 12), mode="wrap")
     smooth /= smooth.std()
@@ -153,8 +150,8 @@ def write_scene(folder: Path, side: int) -> None:
                     rows, cols = min(PIECE, side - row), min(PIECE, side - col)
                     turned = np.roll(values, (row // PIECE * 37, col // PIECE * 53), (1, 2))
                     dataset.write(turned[:, :rows, :cols], window=Window(col, row, cols, rows))
-    told = {"status": "rejected", "rmse_px": None, "digests": scene_digests(scene, SENSORS)}
-    (scene / RECORD).write_text(json.dumps(told))
+    alignment = {"status": "rejected", "rmse_px": None, "digests": scene_digests(scene, SENSORS)}
+    (scene / RECORD).write_text(json.dumps(alignment))
     bounds = (500_000, 5_400_000 - 10 * side, 500_000 + 10 * side, 5_400_000)
     images = {"optical": ImageRecord(["a"], "none", 0.0), "sar": ImageRecord(["a"], "db")}
     record = Record("a", "train", images, [], {}, side, side, "EPSG:32633", 10.0, bounds, [])

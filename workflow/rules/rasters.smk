@@ -1,9 +1,8 @@
-# Stages 1 to 3: what is there, on one grid, in tiles.
+# Stages 1 to 3: inventory, one grid per scene, tiles.
 #   needs: the rasters named by the config's `source`
 #   gives: {results_dir}/inventory.{json,csv}, virtual/ (mosaics, and files that get a CRS)
-#          {results_dir}/scenes/<scene>/{optical,sar,label}.tif, alignment.json, alignment.png
-#          {results_dir}/tiles/{optical,sar,label}/<tile>.tif, index.csv, classes.csv
-#          and beside optical, sar and label those of the other modalities of `sensors`
+#          {results_dir}/scenes/<scene>/{<modality>,label}.tif, alignment.json, alignment.png
+#          {results_dir}/tiles/{<modality>,label}/<tile>.tif, index.csv, classes.csv
 
 
 rule take_inventory:
@@ -35,10 +34,10 @@ rule align_scene:
     input:
         rules.take_inventory.output.json,
     output:
-        optical=f"{RESULTS}/scenes/{{scene}}/optical.tif",
-        sar=f"{RESULTS}/scenes/{{scene}}/sar.tif",
-        label=f"{RESULTS}/scenes/{{scene}}/label.tif",
-        others=[f"{RESULTS}/scenes/{{scene}}/{name}.tif" for name in OTHERS],
+        rasters=[
+            f"{RESULTS}/scenes/{{scene}}/{name}.tif"
+            for name in (*CONFIG.sensors, "label")
+        ],
         record=f"{RESULTS}/scenes/{{scene}}/alignment.json",
         picture=f"{RESULTS}/scenes/{{scene}}/alignment.png",
     log:
@@ -47,15 +46,15 @@ rule align_scene:
         f"{RESULTS}/benchmarks/align/{{scene}}.tsv"
     conda:
         "../envs/tmcnet.yaml"
-    # Parts of the work on a scene want one core, so scenes side by side are done sooner than one after the other.
+    # Parts of a job use one core only, so several scenes at a time are faster than one after the other.
     threads: max((workflow.cores or 1) // max(len(SCENES), 1), 1)
     resources:
-        # The most measured was 1.4 GiB, with GDAL's tools (benchmarks/README.md).
+        # The highest peak measured is 1.4 GiB, with GDAL's tools (benchmarks/README.md).
         mem_mb=2048,
     params:
         **section("sensors", "labels", "align"),
     message:
-        "Registering the sensors of {wildcards.scene} on one grid"
+        "Registering the modalities of {wildcards.scene} on one grid"
     script:
         "../scripts/align_scene.py"
 
@@ -63,7 +62,7 @@ rule align_scene:
 rule make_tiles:
     input:
         inventory=rules.take_inventory.output.json,
-        # The records hold the hashes of the rasters, which Snakemake would hash once for every output.
+        # The records contain the hashes of the rasters, which Snakemake would hash again for every output.
         scenes=expand(rules.align_scene.output.record, scene=SCENES),
     output:
         index=f"{RESULTS}/tiles/index.csv",
@@ -91,7 +90,7 @@ rule inventory:
 
 rule alignment:
     input:
-        # The rasters too: no other rule asks for them, so this target is what makes lost ones anew.
+        # With the rasters: no other rule needs them as input, so this target makes missing ones again.
         expand(rules.align_scene.output, scene=SCENES),
 
 

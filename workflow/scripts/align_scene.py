@@ -14,6 +14,6 @@ with logged(snakemake.log[0]):
         SensorsConfig.model_validate(snakemake.params.sensors),
         LabelsConfig.model_validate(snakemake.params.labels),
         AlignConfig.model_validate(snakemake.params.align),
-        Path(snakemake.output.optical).parent,
+        Path(snakemake.output.record).parent,
         snakemake.threads,
     )

@@ -1,4 +1,4 @@
-"""Cut all scenes into tiles, or adopt ready-made tiles, and index them."""
+"""Cut all scenes into tiles, or convert ready-made tiles, and index them."""
 
 from pathlib import Path
 

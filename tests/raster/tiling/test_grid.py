@@ -14,7 +14,7 @@ from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
 from tmcnet.raster.io import blocks
-from tmcnet.raster.io.rasters import read_float, read_grid, read_labels
+from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.register.deformation import on_lattice
 from tmcnet.raster.tiling import grid, warp
@@ -60,7 +60,7 @@ PLACES = {
 def plant(source, name, crs, unit, point, spread, label=False):
     """A raster of about 1.8 km around a point in EPSG:32633, with a spot on it."""
     (x,), (y,) = transform("EPSG:32633", crs, [point[0]], [point[1]])
-    # the corner lies a fraction of a pixel off any round number
+    # the corner is a fraction of a pixel off any round number
     side = round(1800 / {"EPSG:4326": 111_000 * 0.75}.get(crs, 1.0) / unit)
     corner = Affine(unit, 0, x - unit * (side / 2 + 0.3), 0, -unit, y + unit * (side / 2 - 0.4))
     column, row = ~corner @ (x, y)
@@ -109,11 +109,11 @@ def test_a_landmark_stays_within_half_a_pixel_from_scene_to_tile(
     label = read_labels(tiles / "label" / "a_r0_c0.tif") == 0
     for found in (optical, sar):
         assert np.hypot(*(centre(found.clip(min=0)) - expected)) < 0.2
-    # the nearest label may lie half a pixel off in each direction
+    # the nearest label may be half a pixel off in each direction
     assert np.abs(centre(label) - expected).max() < 0.55
 
 
-def test_a_believed_correction_puts_the_landmark_in_place_in_one_resampling(source, monkeypatch):
+def test_an_accepted_correction_puts_the_landmark_in_place_in_one_resampling(source, monkeypatch):
     matrix = [[0.995, -0.03, 6.2], [0.03, 0.995, -4.7]]
     source.scene("a", size=SIZE, label=False)
     place = np.array([70.0, 40.0])  # pixel centres at whole numbers
@@ -134,7 +134,7 @@ def test_a_believed_correction_puts_the_landmark_in_place_in_one_resampling(sour
     folder = align(source, config=AlignConfig())
     power = 10 ** (read_float(folder / "sar.tif")[0] / 10)
     assert np.hypot(*(centre(np.nan_to_num(power - 0.01).clip(min=0.002) - 0.002) - 0.5 - place)) < 0.1
-    # both times what was delivered, not what came of the first warp
+    # both times the delivered image, not the result of the first warp
     assert calls == [pytest.approx(float(values.sum()), rel=1e-5)] * 2
     record = json.loads((folder / "alignment.json").read_text())
     assert record["status"] == "aligned" and record["rmse_px"] == 0.4 and record["matrix"][0][2] == 6.2
@@ -180,20 +180,20 @@ def test_switched_off_means_rejected_with_that_reason(source):
     assert record["status"] == "rejected" and record["reason"] == "co-registration is switched off"
 
 
-def test_the_record_vouches_for_the_rasters_beside_it(source):
+def test_the_record_holds_the_hashes_of_the_rasters(source):
     source.scene("a")
     folder = align(source)
-    told = (folder / "alignment.json").read_text()
-    assert json.loads(told)["digests"] == {k: file_digest(folder / f"{k}.tif") for k in ("optical", "sar", "label")}
+    record = (folder / "alignment.json").read_text()
+    assert json.loads(record)["digests"] == {k: file_digest(folder / f"{k}.tif") for k in ("optical", "sar", "label")}
     require_scenes([folder], ("optical", "sar", "label"))
-    assert (align(source) / "alignment.json").read_text() == told
+    assert (align(source) / "alignment.json").read_text() == record
     values = read_float(source.root / "a_s.tif")
     source.write("a_s.tif", values[:, ::-1])
-    assert (align(source) / "alignment.json").read_text() != told
+    assert (align(source) / "alignment.json").read_text() != record
 
 
 @pytest.mark.parametrize(("here", "missing"), [("optical", "sar"), ("sar", "optical")])
-def test_a_scene_with_one_sensor_lies_on_its_grid(source, here, missing):
+def test_a_scene_with_one_sensor_keeps_its_grid(source, here, missing):
     source.scene("a")
     source.scene("b", seed=1, transform=Affine(10, 2, 600_000, 2, -10, 5_400_000))
     files = {"optical": "b_o.tif,", "sar": ",b_s.tif"}
@@ -212,7 +212,7 @@ def test_a_scene_with_one_sensor_lies_on_its_grid(source, here, missing):
     assert record["reason"].startswith("only the ") and record["n_points"] == 0
 
 
-def test_a_single_sensor_gets_the_resolution_asked_for(source):
+def test_a_single_sensor_gets_the_resolution_of_the_config(source):
     source.scene("a")
     source.write("b_s.tif", np.full((64, 64), 0.1, "f4"), "EPSG:32632", Affine(5, 0, 5e5, 0, -5, 5e6))
     source.write("c_s.tif", np.full((64, 64), 0.1, "f4"), "EPSG:4326", Affine(1e-4, 0, 15, 0, -1e-4, 48))
@@ -281,14 +281,14 @@ def test_backscatter_is_averaged_as_power(source):
     assert (read_labels(folder / "label.tif") == 255).all()
 
 
-def test_nothing_is_left_beside_the_results(source):
+def test_intermediate_files_are_removed(source):
     source.scene("a")
     folder = align(source, config=AlignConfig(enabled=False, resolution=20.0))
     assert {p.name for p in folder.iterdir()} == {"optical.tif", "sar.tif", "label.tif", "alignment.json"}
 
 
 def coarse_scene(source):
-    """A scene of several blocks whose files lie on three grids, filtered against speckle."""
+    """A scene of several blocks whose files are on three grids, with a speckle filter."""
     source.scene("a", size=560)
     rng = np.random.default_rng(3)
     off = Affine(7, 0, 500_003, 0, -7, 5_399_996)
@@ -300,7 +300,7 @@ def coarse_scene(source):
     source.sensors = SensorsConfig(optical=source.sensors["optical"], sar=sar)
 
 
-def test_a_scene_of_many_blocks_comes_out_as_in_one(source, monkeypatch):
+def test_a_scene_of_many_blocks_equals_one_of_a_single_block(source, monkeypatch):
     coarse_scene(source)
     config = AlignConfig(enabled=False, resolution=13.0)
 
@@ -320,11 +320,11 @@ def test_a_scene_of_many_blocks_comes_out_as_in_one(source, monkeypatch):
         assert np.nanmax(np.abs(one - cut)) <= 0.01 * np.nanmax(np.abs(one))
 
 
-def test_speckle_is_filtered_before_anything_else_and_told(source):
+def test_speckle_is_filtered_first_and_recorded(source):
     coarse_scene(source)
     folder = align(source)
-    told = json.loads((folder / "alignment.json").read_text())["speckle"]
-    assert (told["filter"], told["window"]) == ("lee", 5) and told["looks"] == pytest.approx(4, rel=0.15)
+    speckle = json.loads((folder / "alignment.json").read_text())["speckle"]
+    assert (speckle["filter"], speckle["window"]) == ("lee", 5) and speckle["looks"] == pytest.approx(4, rel=0.15)
     smooth = read_float(folder / "sar.tif")
     sar = SensorConfig(bands=["vv"], kind="backscatter", scale="linear")
     source.sensors = SensorsConfig(optical=source.sensors["optical"], sar=sar)

@@ -1,4 +1,4 @@
-"""A landmark keeps its place from the raw files to the tile, whatever the grids they lie on."""
+"""A landmark keeps its place from the raw files to the tile, on any grids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rasterio.warp import transform
 
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, TilesConfig
-from tmcnet.raster.io.rasters import read_float, read_grid, read_labels
+from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.tiling import grid
 from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.raster.tiling.tiles import make_tiles, windows
@@ -120,7 +120,7 @@ def test_a_landmark_keeps_its_place(source, optical, sar, label, nodata, resolut
 
 
 def check_tiles(store: TileStore, crs: str, size: int) -> None:
-    """In every tile that holds all of the landmark it lies where the tile's georeference puts it."""
+    """Check that every tile with the whole landmark shows it where its georeference says."""
     with store.index.open(newline="") as file:
         rows = list(csv.DictReader(file))
     seen = 0
@@ -130,7 +130,7 @@ def check_tiles(store: TileStore, crs: str, size: int) -> None:
         at = read_grid(store.path("optical", tile))
         place = np.array(~(at.window(window) if window else at).transform @ lies_in(crs))
         if np.abs(place - size / 2).max() > size / 2 - 5 * SPREAD / float(row["pixel_metres"]):
-            continue  # parts of it lie outside
+            continue  # parts of it are outside
         seen += 1
         for kind in ("optical", "sar"):
             values = read_float(store.path(kind, tile), window)[0]
@@ -138,7 +138,7 @@ def check_tiles(store: TileStore, crs: str, size: int) -> None:
             found = centre(np.nan_to_num(values - 150, nan=0.0).clip(min=0))
             assert np.abs(found - place).max() < 0.5, (kind, tile)
         label = read_labels(store.path("label", tile), window) == 0
-        # the nearest label may itself lie half a pixel off
+        # the nearest label may be half a pixel off
         assert np.abs(centre(label) - place).max() < 0.6, tile
     assert seen > 0
 

@@ -1,4 +1,4 @@
-"""A DEM and a second SAR sensor beside the two sensors, from files to tiles."""
+"""A DEM and an L-band SAR image beside optical and SAR, from files to tiles."""
 
 import csv
 
@@ -12,7 +12,7 @@ from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.dataset.export import export_seed_layout
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
-from tmcnet.raster.io.rasters import read_float, read_grid
+from tmcnet.raster.io.reader import read_float, read_grid
 from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.raster.tiling.tiles import make_tiles
 from tmcnet.store import TileStore
@@ -24,7 +24,7 @@ COARSE = Affine(30, 0, 499_900, 0, -30, 5_400_100)
 
 @pytest.fixture
 def three(source):
-    """A source of two scenes with optical, SAR and a coarser DEM on a grid of its own."""
+    """A source of two scenes with optical, SAR and a coarser DEM on another grid."""
     source.sensors = SensorsConfig({**source.sensors, "dem": DEM})
     source.source = source.source.model_copy(update={"dem": "{scene}_d.tif"})
     for number, name in enumerate("ab"):
@@ -92,7 +92,7 @@ def test_a_tile_is_valid_where_all_modalities_are_and_its_digest_knows_them(thre
     assert changed == {name for name in before if name.startswith("a_")}
 
 
-def test_virtual_tiles_have_the_further_modality_too(three):
+def test_virtual_tiles_have_all_modalities(three):
     three.take()
     for name in "ab":
         align(three, name)
@@ -134,7 +134,7 @@ def test_a_dem_may_come_as_a_mosaic_and_as_a_stack(three):
     assert not list((three.root / "results" / "scenes" / "a").glob(".work-*"))
 
 
-def test_gaps_of_a_further_mosaic_are_told_with_their_key(three):
+def test_gaps_of_a_dem_mosaic_are_reported_with_their_key(three):
     three.sensors = SensorsConfig({**three.sensors, "dem": DEM.model_copy(update={"nodata": None})})
     for name, part, column in (("west", hill()[:, :12], 0), ("east", hill()[:, 14:], 14)):
         place = COARSE @ Affine.translation(column, 0)
@@ -146,7 +146,7 @@ def test_gaps_of_a_further_mosaic_are_told_with_their_key(three):
         three.take()
 
 
-def test_a_further_raster_that_was_changed_is_noticed(three):
+def test_a_changed_dem_is_noticed(three):
     three.take()
     for name in "ab":
         folder = align(three, name)
@@ -155,7 +155,7 @@ def test_a_further_raster_that_was_changed_is_noticed(three):
         cut(three)
 
 
-def test_what_is_wrong_with_a_further_file_is_told_with_its_key(three):
+def test_errors_in_a_dem_file_name_its_key(three):
     three.write("a_d.tif", np.stack([hill(), hill()]), transform=COARSE)
     three.write("b_d.tif", hill(), transform=Affine(30, 0, 900_000, 0, -30, 5_400_100))
     with pytest.raises(InputError) as caught:
@@ -165,7 +165,7 @@ def test_what_is_wrong_with_a_further_file_is_told_with_its_key(three):
     assert "b_d.tif: covers 0% of b_o.tif" in message and "Check that this is the dem of scene b" in message
 
 
-def test_a_scene_to_be_mapped_may_lack_a_further_modality_and_others_may_not(three):
+def test_only_a_scene_of_role_predict_may_lack_a_modality(three):
     path = three.root / "scenes.csv"
     rows = ["scene,optical,sar,label,role,dem", "a,a_o.tif,a_s.tif,a_l.tif,train,a_d.tif"]
     path.write_text("\n".join([*rows, "b,b_o.tif,b_s.tif,,predict,"]) + "\n")
@@ -180,13 +180,13 @@ def test_a_scene_to_be_mapped_may_lack_a_further_modality_and_others_may_not(thr
         find_entries(three.source, three.root, ["optical", "sar", "dem", "dsm"])
 
 
-def test_unpaired_further_files_are_named(three):
+def test_scenes_without_a_dem_file_are_named(three):
     (three.root / "b_d.tif").unlink()
     with pytest.raises(InputError, match=r"`source\.dem`: .* finds no dem file for 1 of 2: b"):
         three.take()
 
 
-def test_further_backscatter_is_averaged_in_power_and_clipped(source):
+def test_backscatter_of_another_modality_is_averaged_in_power_and_clipped(source):
     source.sensors = SensorsConfig({**source.sensors, "l_band": L_BAND})
     source.source = source.source.model_copy(update={"l_band": "{scene}_l_band.tif"})
     source.scene("a")
@@ -199,7 +199,7 @@ def test_further_backscatter_is_averaged_in_power_and_clipped(source):
     assert (decibels[:, 37:] == -20).all()
 
 
-def test_ready_made_tiles_may_have_further_modalities(tile_source, write_png_tile):
+def test_ready_made_tiles_may_have_other_modalities(tile_source, write_png_tile):
     others = {"dem": SensorConfig(bands=["elevation"], kind="elevation"), "l_band": L_BAND}
     tile_source.sensors = SensorsConfig(**tile_source.sensors, **others)
     patterns = {"l_band": "{part}/p_{tile:d}.tif", "dem": "{part}/d_{tile:d}.tif"}

@@ -5,7 +5,7 @@ import pytest
 
 from tmcnet.config import SensorConfig, SensorsConfig, TilesConfig
 from tmcnet.errors import InputError
-from tmcnet.raster.io.rasters import read_float
+from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.windowed import ArrayImage
 from tmcnet.raster.tiling import speckle
 from tmcnet.raster.tiling.speckle import SpeckleFilter, estimate_looks, sample_windows
@@ -141,11 +141,11 @@ def test_ready_made_tiles_are_filtered_to_their_edges(speckled_tiles):
 
 
 def test_one_number_of_looks_is_estimated_from_all_tiles(speckled_tiles, monkeypatch):
-    asked = []
+    used = []
     apply = SpeckleFilter.apply
-    monkeypatch.setattr(SpeckleFilter, "apply", lambda self, *rest: asked.append(self.looks) or apply(self, *rest))
+    monkeypatch.setattr(SpeckleFilter, "apply", lambda self, *rest: used.append(self.looks) or apply(self, *rest))
     cut(speckled_tiles, speckle="refined_lee")
-    assert len(set(asked)) == 1 and asked[0] == pytest.approx(LOOKS, rel=0.15)
+    assert len(set(used)) == 1 and used[0] == pytest.approx(LOOKS, rel=0.15)
 
 
 def test_values_on_no_scale_of_backscatter_are_refused(tile_source, write_png_tile):

@@ -16,7 +16,7 @@ from tmcnet.dataset.export import export_seed_layout
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Band, Normalisation, compute_normalisation
 from tmcnet.errors import InputError
-from tmcnet.raster.io.rasters import read_float, read_grid, read_labels
+from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import cutting
 from tmcnet.raster.tiling.grid import scene_digests
@@ -41,12 +41,12 @@ def cut(source, threads=2, **config) -> list[dict[str, str]]:
 
 
 def record(folder, status="aligned", rmse=0.41) -> None:
-    told = {"status": status, "rmse_px": rmse, "digests": scene_digests(folder, ("optical", "sar"))}
-    (folder / "alignment.json").write_text(json.dumps(told))
+    content = {"status": status, "rmse_px": rmse, "digests": scene_digests(folder, ("optical", "sar"))}
+    (folder / "alignment.json").write_text(json.dumps(content))
 
 
 def scenes(source, *names: str, **options) -> None:
-    """Scenes that lie on one grid already: what comes in is put where `align_scene` would put it."""
+    """Write scenes that are on one grid already to the files that `align_scene` would write."""
     for seed, name in enumerate(names):
         source.scene(name, seed=seed, **options)
     source.take()
@@ -107,7 +107,7 @@ def test_tiles_are_windows_of_the_scene(source):
     assert store.classes.names == ["water", "land"]
 
 
-def test_padding_is_no_data_in_all_three(source):
+def test_padding_is_no_data_in_images_and_label(source):
     scenes(source, "a", size=40)
     rows = {r["tile"]: r for r in cut(source, edge="pad", min_valid=0.0)}
     store = TileStore(source.json.parent / "tiles")
@@ -118,13 +118,13 @@ def test_padding_is_no_data_in_all_three(source):
     assert (read_labels(store.path("label", "a_r32_c0"))[8:] == 255).all()
 
 
-def test_a_scene_smaller_than_a_tile_is_padded_whatever_the_edge(source):
+def test_a_scene_smaller_than_a_tile_is_padded_for_any_edge(source):
     scenes(source, "a", size=20)
     (row,) = cut(source, edge="drop")
     assert float(row["valid_share"]) == pytest.approx(400 / 1024, abs=1e-6)
 
 
-def test_poor_tiles_are_left_out_and_none_at_all_is_an_error(source):
+def test_tiles_below_min_valid_are_dropped_and_none_left_is_an_error(source):
     scenes(source, "a", size=64)
     sar = read_float(source.root / "a_s.tif")
     sar[:, :, :40] = np.nan
@@ -136,7 +136,7 @@ def test_poor_tiles_are_left_out_and_none_at_all_is_an_error(source):
         cut(source, min_valid=0.9)
 
 
-def test_a_pixel_counts_only_where_every_band_of_both_sensors_is_valid(source):
+def test_a_pixel_is_valid_where_every_band_of_all_modalities_is(source):
     scenes(source, "a", size=32)
     optical = np.ones((2, 32, 32), "u2")
     optical[0, :4] = 0
@@ -169,8 +169,7 @@ def test_rasters_that_are_not_those_of_the_record_stop_before_anything_is_remove
     before = sorted(source.json.parent.rglob("*.tif"))
     with pytest.raises(InputError) as caught:
         cut(source)
-    told = [(problem.where, problem.what) for problem in caught.value.problems]
-    assert told == [
+    assert [(problem.where, problem.what) for problem in caught.value.problems] == [
         (str(folder / "a" / "optical.tif"), "does not exist"),
         (str(folder / "b" / "label.tif"), "was changed after alignment.json was written"),
     ]
@@ -214,7 +213,7 @@ def test_only_scenes_for_training_are_cut_and_those_without_label_are_void(sourc
     ]
 
 
-def test_each_tile_tells_how_well_it_is_registered(source):
+def test_the_index_has_the_residual_of_registration_of_each_tile(source):
     scenes(source, "a", size=400)
     path = source.json.parent / "scenes" / "a" / "alignment.json"
     points = [[x, y, 1.0 + (x > 200), 0.0, 1] for x in range(20, 400, 40) for y in range(20, 140, 40)]
@@ -226,7 +225,7 @@ def test_each_tile_tells_how_well_it_is_registered(source):
     assert {row["alignment"] for row in rows.values()} == {"0.500000"}
 
 
-def test_tiles_of_a_turned_scene_tell_that_they_are(source):
+def test_the_index_marks_tiles_of_a_rotated_scene(source):
     turned = Affine.translation(5e5, 5.4e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
     scenes(source, "a", transform=turned)
     (row, *_) = cut(source)
@@ -235,7 +234,7 @@ def test_tiles_of_a_turned_scene_tell_that_they_are(source):
     assert float(row["radius_metres"]) == pytest.approx(10 * np.hypot(16, 16) / 0.9996, abs=0.02)
 
 
-def test_ready_made_tiles_are_taken_whole_and_decoded(tile_source, write_png_tile):
+def test_ready_made_tiles_keep_their_size_and_are_decoded(tile_source, write_png_tile):
     write_png_tile(tile_source, "train", "01")
     write_png_tile(tile_source, "test", "1", size=48, seed=1)
     png = {"driver": "PNG", "crs": None, "transform": None}
@@ -321,7 +320,7 @@ def as_data(source, store: str, **options) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("options", [{}, {"edge": "pad", "stride": 20}])
-def test_virtual_tiles_are_what_tiles_of_their_own_would_be(source, options):
+def test_virtual_tiles_equal_tiles_with_their_own_files(source, options):
     scenes(source, "a", "b", size=80)
     for name in "ab":
         folder = source.json.parent / "scenes" / name
@@ -338,7 +337,7 @@ def test_virtual_tiles_are_what_tiles_of_their_own_would_be(source, options):
     assert not list((source.json.parent / "tiles").rglob("*.tif"))
 
 
-def test_lost_scenes_of_virtual_tiles_are_told(source):
+def test_missing_rasters_of_virtual_tiles_are_reported(source):
     scenes(source, "a")
     names = [row["tile"] for row in cut(source, store="virtual")]
     (source.json.parent / "scenes" / "a" / "sar.tif").unlink()

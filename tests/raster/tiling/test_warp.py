@@ -4,10 +4,8 @@ import rasterio
 from affine import Affine
 from scipy import ndimage
 
-from tmcnet.raster.io.form import Form
-from tmcnet.raster.io.projection import reproject_points
-from tmcnet.raster.io.rasters import Grid
-from tmcnet.raster.io.streaming import write_draft
+from tmcnet.raster.io.geometry import Grid, reproject_points
+from tmcnet.raster.io.writer import Form, write_draft
 from tmcnet.raster.register.deformation import on_lattice
 from tmcnet.raster.tiling.warp import choose_method, misregistered_grid, rescaled_grid, to_dtype, warp
 

@@ -14,24 +14,23 @@ import numpy.typing as npt
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorsConfig
 from tmcnet.raster.inventory.records import Record
-from tmcnet.raster.io.backscatter import power_to_db, to_db, to_power
+from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.opening import open_raster
-from tmcnet.raster.io.rasters import (
+from tmcnet.raster.io.radiometry import power_to_db, to_db, to_power
+from tmcnet.raster.io.reader import (
     BoolArray,
-    Box,
     ByteArray,
     FloatArray,
-    Grid,
     inner_window,
+    open_raster,
     place,
     read_float,
     read_grid,
     read_labels,
     unify_masks,
     values_and_mask,
-    write_raster,
 )
+from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.register.residuals import Residuals
 from tmcnet.raster.tiling.grid import RECORD
 from tmcnet.raster.tiling.speckle import SpeckleFilter

@@ -22,24 +22,14 @@ from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import Inventory, Record
-from tmcnet.raster.io.atomic import write_bytes
-from tmcnet.raster.io.backscatter import power_to_db, to_power
-from tmcnet.raster.io.form import Form
+from tmcnet.raster.io.blocks import block_windows, little_cache, log_duration, log_progress
 from tmcnet.raster.io.gdal_tools import require_tools, stack_files
+from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.progress import step, watched
-from tmcnet.raster.io.rasters import Grid, read_grid, read_labels
-from tmcnet.raster.io.streaming import (
-    Draft,
-    Part,
-    blocks,
-    float_blocks,
-    is_complete,
-    little_cache,
-    write_blocks,
-    write_draft,
-)
+from tmcnet.raster.io.radiometry import power_to_db, to_power
+from tmcnet.raster.io.reader import float_blocks, is_complete, read_grid, read_labels
 from tmcnet.raster.io.windowed import FileImage
+from tmcnet.raster.io.writer import Draft, Form, Part, write_blocks, write_bytes, write_draft
 from tmcnet.raster.register import alignment_picture, coregister
 from tmcnet.raster.register.alignment import Alignment, unmoved
 from tmcnet.raster.tiling.speckle import SpeckleFilter, make_filter, require_backscatter, sample_windows
@@ -124,7 +114,7 @@ def align_scene(
         write_bytes(folder / RECORD, (json.dumps(_finite(content), indent=1) + "\n").encode())
         delivered = job.sar_as_delivered if record.images["sar"].files else folder / "sar.tif"
         optical, before, after = (FileImage(path) for path in (folder / "optical.tif", delivered, folder / "sar.tif"))
-        with step("picture"):
+        with log_duration("picture"):
             alignment_picture.draw(optical, before, after, alignment, folder / "alignment.png")
 
 
@@ -146,16 +136,16 @@ def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
         return
     path = job.record.label[0]
     native = read_grid(path)
-    with step("label"):
+    with log_duration("label"):
         # blocks as for four bands, since colours are packed in wide numbers
-        boxes = blocks(native.height, native.width, 4)
+        boxes = block_windows(native.height, native.width, 4)
         parts: Iterator[Part] = ((box, coder.read(path, box)[None]) for box in boxes)
         if native != job.grid:
             draft = write_draft(job.work / "label.tif", native, Form(1, "uint8", IGNORE), parts)
             warped = warp(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
-            boxes = blocks(job.grid.height, job.grid.width, 1)
+            boxes = block_windows(job.grid.height, job.grid.width, 1)
             parts = ((box, read_labels(warped, box)[None]) for box in boxes)
-        write_blocks(target, job.grid, form, watched(parts, job.pixels, "label"), job.threads)
+        write_blocks(target, job.grid, form, log_progress(parts, job.pixels, "label"), job.threads)
 
 
 def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilter | None]:
@@ -171,7 +161,7 @@ def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilt
             form = Form(len(sensor.bands), "float32", math.nan, sensor.bands)
             write_blocks(job.folder / f"{name}.tif", job.grid, form, ())
             continue
-        with step(f"{name} image"), tempfile.TemporaryDirectory(dir=job.work) as work:
+        with log_duration(f"{name} image"), tempfile.TemporaryDirectory(dir=job.work) as work:
             image = _SourceImage(job, name, Path(work))
             raster = image.on_grid()
             # The SAR image alone is filtered against speckle, and registered: to the optical one, which comes first.
@@ -188,7 +178,7 @@ def _register(job: _Job, align: AlignConfig) -> Alignment:
         return unmoved("single_sensor", "only the SAR image exists; the scene keeps its grid as delivered")
     if not align.enabled:
         return unmoved("rejected", "co-registration is switched off")
-    with step("registration"):
+    with log_duration("registration"):
         optical, sar = FileImage(job.folder / "optical.tif"), FileImage(job.sar_as_delivered)
         return coregister.estimate(optical, sar, align, job.threads)
 
@@ -266,9 +256,9 @@ class _SourceImage:
     @cached_property
     def _linear(self) -> Draft:
         """The image on its own grid, filtered and in linear power, in which pixels may be averaged."""
-        source = self._work / f"{self._name}.tif"
         pixels = self._native.height * self._native.width
-        return write_draft(source, self._native, self._form, watched(self._powers(), pixels, f"{self._name} read"))
+        parts = log_progress(self._powers(), pixels, f"{self._name} read")
+        return write_draft(self._work / f"{self._name}.tif", self._native, self._form, parts)
 
     def _powers(self) -> Iterator[Part]:
         speckle = self.speckle
@@ -294,7 +284,7 @@ class _SourceImage:
         dtype = stored_dtype(self._name, self._record)
         nodata = choose_nodata(dtype, self._record.nodata, lambda: is_complete(*raster))
         form = Form(self._form.count, dtype, nodata, self._sensor.bands)
-        values = watched(self._decibels(raster), self._job.pixels, f"{self._name} written")
+        values = log_progress(self._decibels(raster), self._job.pixels, f"{self._name} written")
         parts = ((box, cast(v, dtype, nodata)) for box, v in values)
         write_blocks(self._job.folder / f"{self._name}.tif", self._job.grid, form, parts, self._job.threads)
 

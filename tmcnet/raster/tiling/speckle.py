@@ -25,9 +25,9 @@ from scipy import ndimage
 from tmcnet.config import SensorConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.records import Record
-from tmcnet.raster.io.backscatter import to_power
-from tmcnet.raster.io.progress import say
-from tmcnet.raster.io.rasters import FloatArray, read_float
+from tmcnet.raster.io.blocks import log_line
+from tmcnet.raster.io.radiometry import to_power
+from tmcnet.raster.io.reader import FloatArray, read_float
 from tmcnet.raster.io.windowed import Image
 
 Map: TypeAlias = npt.NDArray[np.float64]
@@ -219,7 +219,7 @@ def make_filter(sensor: SensorConfig, windows: Iterable[FloatArray]) -> SpeckleF
     if sensor.speckle == "none":
         return None
     looks = sensor.looks or estimate_looks(windows)
-    say(f"speckle of {looks:.2f} looks")
+    log_line(f"speckle of {looks:.2f} looks")
     return SpeckleFilter(sensor.speckle, sensor.speckle_window, looks)
 
 

@@ -19,11 +19,11 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import pixel_digest
 from tmcnet.raster.inventory.records import GEOREFERENCED, Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import TRAIN
-from tmcnet.raster.io.atomic import write_bytes
-from tmcnet.raster.io.ground import GROUND, ground_columns
+from tmcnet.raster.io.blocks import little_cache
+from tmcnet.raster.io.geometry import GROUND, Box, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.rasters import Box, read_grid, write_raster
-from tmcnet.raster.io.streaming import little_cache
+from tmcnet.raster.io.reader import read_grid
+from tmcnet.raster.io.writer import write_bytes, write_raster
 from tmcnet.raster.tiling.cutting import ReadyMade, SceneStrip, Tile, scene_strips
 from tmcnet.raster.tiling.grid import require_scenes
 from tmcnet.raster.tiling.speckle import filter_of_tiles

@@ -12,10 +12,9 @@ from affine import Affine
 
 from tmcnet.raster.inventory.records import ImageRecord
 from tmcnet.raster.io.gdal_tools import run_tool
-from tmcnet.raster.io.opening import open_raster
-from tmcnet.raster.io.projection import reproject_points
-from tmcnet.raster.io.rasters import FloatArray, Grid
-from tmcnet.raster.io.streaming import Draft, write_draft
+from tmcnet.raster.io.geometry import Grid, reproject_points
+from tmcnet.raster.io.reader import FloatArray, open_raster
+from tmcnet.raster.io.writer import Draft, write_draft
 
 Method: TypeAlias = Literal["average", "bilinear", "near"]
 
