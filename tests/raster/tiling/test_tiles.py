@@ -309,7 +309,8 @@ def as_data(source, store: str, **options) -> dict[str, object]:
     read = TileDataset(tiles, names, Normalisation.read(scaling), with_labels=True, cache_gib=0)
     # a worker process gets the data set pickled
     made["tensors"] = [
-        [t.numpy().tobytes() for t in (*tile.images, tile.label)] for tile in pickle.loads(pickle.dumps(read))
+        [t.numpy().tobytes() for t in (*tile.images.values(), tile.label)]
+        for tile in pickle.loads(pickle.dumps(read))
     ]
     out = results / f"export_{store}"
     export_seed_layout(tiles.root, splits, out)
@@ -344,7 +345,7 @@ def test_missing_rasters_of_virtual_tiles_are_reported(source):
     bands = {"optical": (Band("red", 0, 1, 0, 1), Band("nir", 0, 1, 0, 1)), "sar": (Band("vv", 0, 1, 0, 1),)}
     store = TileStore(source.json.parent / "tiles")
     with pytest.raises(InputError) as caught:
-        TileDataset(store, names, Normalisation(**bands, clip=1, n_tiles=1), with_labels=True, cache_gib=0)
+        TileDataset(store, names, Normalisation(bands, clip=1, n_tiles=1), with_labels=True, cache_gib=0)
     assert len(caught.value.problems) == 1 and "Run `snakemake alignment`" in str(caught.value)
 
 
