@@ -1,4 +1,4 @@
-"""The class table that tiles come with: ids, names and colours."""
+"""The class table of the tiles: ids, names and colours."""
 
 from __future__ import annotations
 

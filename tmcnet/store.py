@@ -1,4 +1,4 @@
-"""Where the tiles of a results folder lie."""
+"""Files of the tiles below a results folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tmcnet.classes import ClassTable
 RASTERS = "rasters"
 """Column of the index: the folder of the rasters that a tile is a window of, relative to the folder of the index.
 
-Empty for a tile with files of its own."""
+Empty for a tile with its own files."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class TileStore:
         return self.root / kind / f"{tile}.tif"
 
     def path(self, kind: str, tile: str) -> Path:
-        """The raster that holds a tile: a file of its own or that of its scene."""
+        """The raster that holds a tile: its own file or that of its scene."""
         if tile not in self._virtual:
             return self.own_file(kind, tile)
         folder, _ = self._virtual[tile]
         return folder / f"{kind}.tif"
 
     def window(self, tile: str) -> tuple[int, int, int, int] | None:
-        """Window of a virtual tile in its raster: row, col, height, width; None for a file of its own."""
+        """Window of a virtual tile in its raster: row, col, height, width; None if it has its own file."""
         return self._virtual[tile][1] if tile in self._virtual else None
 
     @cached_property
@@ -59,12 +59,12 @@ class TileStore:
             found: dict[str, tuple[Path, tuple[int, int, int, int]]] = {}
             for row in csv.DictReader(file):
                 if not row.get(RASTERS):
-                    break  # tiles of one index are all of one kind
+                    break  # the tiles of an index are all virtual or none is
                 window = int(row["row"]), int(row["col"]), int(row["height"]), int(row["width"])
                 found[row["tile"]] = (self.root / row[RASTERS], window)
         return found
 
 
 def read_list(path: Path | str) -> list[str]:
-    """Tile names of a list file, one a line, in file order."""
+    """Tile names of a list file, one per line, in file order."""
     return [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]

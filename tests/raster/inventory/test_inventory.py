@@ -64,13 +64,13 @@ def test_a_wrong_number_of_bands_names_file_and_key(source):
     assert "a_o.tif: has 3 band(s), but `sensors.optical.bands` names 2: red, nir" in fault(source)
 
 
-def test_a_missing_crs_is_told(source):
+def test_a_missing_crs_is_reported(source):
     source.scene("a")
     source.write("a_s.tif", np.ones((64, 64), "f4"), crs=None, transform=None)
     assert "a_s.tif: has no CRS and geotransform" in fault(source)
 
 
-def test_scenes_that_do_not_overlap_are_told(source):
+def test_scenes_that_do_not_overlap_are_reported(source):
     source.scene("a")
     source.write("a_s.tif", np.ones((64, 64), "f4"), *WRONG_UTM)
     assert "a_s.tif: covers 0% of a_o.tif; at least 50% is needed" in fault(source)
@@ -93,7 +93,7 @@ def test_overlap_is_found_across_crs(source):
     assert source.take().records[0].images["sar"].overlap == 1.0
 
 
-def test_a_file_that_breaks_off_is_told_beside_all_other_faults(source):
+def test_a_file_that_breaks_off_is_reported_with_all_other_faults(source):
     source.scene("a")
     source.scene("b", seed=1)
     path = source.root / "a_o.tif"
@@ -114,13 +114,13 @@ def test_the_same_fault_of_many_files_is_one_line(source):
     assert "12 files (" in str(caught.value) and "and 2 more" in str(caught.value)
 
 
-def test_a_file_without_any_data_is_told(source):
+def test_a_file_without_any_data_is_reported(source):
     source.scene("a")
     source.write("a_s.tif", np.full((64, 64), np.nan, "f4"))
     assert "a_s.tif: has no pixel that is valid in all bands" in fault(source)
 
 
-def test_negative_power_is_told(source):
+def test_negative_power_is_reported(source):
     source.scene("a")
     source.write("a_s.tif", np.full((64, 64), -12.0, "f4"))
     assert "`sensors.sar.scale: linear` cannot be: the smallest value is -12" in fault(source)
@@ -180,7 +180,7 @@ def test_values_of_one_scene_take_the_place_of_the_config(source):
     assert (row["sar_min"], row["sar_max"], row["optical_max"]) == ("-12", "-12", "5")
 
 
-def test_pictures_beside_decibels_are_told(source):
+def test_pictures_beside_decibels_are_reported(source):
     for seed, name in enumerate("ab"):
         source.scene(name, seed=seed, label=False)
     (source.root / "scenes.csv").write_text(
@@ -190,7 +190,7 @@ def test_pictures_beside_decibels_are_told(source):
     assert "leaves some scenes as they are while others become decibels (linear: b; none: a)" in fault(source)
 
 
-def test_a_scale_that_the_sheet_declares_wrongly_is_told(source):
+def test_a_scale_that_the_sheet_declares_wrongly_is_reported(source):
     source.scene("a", label=False)
     source.write("a_s.tif", np.full((64, 64), -12, "f4"))
     (source.root / "scenes.csv").write_text("scene,optical,sar,sar_scale\na,a_o.tif,a_s.tif,amplitude\n")
@@ -251,7 +251,7 @@ def test_pixel_sizes_are_compared_in_metres(source):
     assert rows(source)[1]["warnings"] == "no optical image: mapped with one sensor"
 
 
-def test_faults_of_the_only_sensor_are_told(source):
+def test_faults_of_the_only_sensor_are_reported(source):
     source.scene("a")
     source.sheet(LEARNT, "b,,two.tif,,predict", "c,,nowhere.tif,,predict")
     source.write("two.tif", np.ones((2, 64, 64), "f4"))
@@ -268,7 +268,7 @@ def test_a_label_must_lie_on_the_only_sensor(source):
     assert "a_l.tif: covers 0% of b_s.tif" in fault(source)
 
 
-def test_labels_without_classes_are_told(source):
+def test_labels_without_classes_are_reported(source):
     source.scene("a")
     source.labels = LabelsConfig()
     assert "config key `labels.classes`: is empty, but there are labels" in fault(source)
@@ -325,7 +325,7 @@ def test_the_seed_layout_brings_its_classes(source, coded):
     assert found.classes.classes[0].color == "#0000ff"
 
 
-def test_different_scales_in_one_source_are_told(source):
+def test_different_scales_in_one_source_are_reported(source):
     source.sensors = SensorsConfig(
         optical=source.sensors["optical"], sar=SensorConfig(bands=["vv"], kind="backscatter", scale="auto")
     )

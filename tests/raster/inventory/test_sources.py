@@ -23,7 +23,7 @@ def tiles(**changes) -> SourceConfig:
     return SourceConfig(layout="tiles", **(patterns | changes))
 
 
-def test_files_are_paired_by_number_whatever_the_zeros_and_the_order(tmp_path):
+def test_files_are_paired_by_number_despite_zeros_and_order(tmp_path):
     touch(tmp_path, "a/o2.png", "a/o10.png", "b/o2.png", "a/l_02.png", "a/l_10.png", "b/l_0002.png")
     touch(tmp_path, "sar/a_002.tif", "sar/a_010.tif", "sar/b_2.tif", "a/notes.txt", "a/ox.png")
     entries = find_entries(tiles(), tmp_path)
@@ -58,13 +58,13 @@ def test_two_files_for_one_tile_are_an_error(tmp_path):
         find_entries(tiles(), tmp_path)
 
 
-def test_a_field_named_twice_must_say_the_same_twice(tmp_path):
+def test_a_field_named_twice_must_have_one_value(tmp_path):
     touch(tmp_path, "x/x.tif", "x/y.tif", "s/x.tif")
     source = SourceConfig(layout="scenes", optical="{scene}/{scene}.tif", sar="s/{scene}.tif")
     assert [e.scene for e in find_entries(source, tmp_path)] == ["x"]
 
 
-def test_excluded_names_need_no_partner_and_unknown_ones_are_told(tmp_path):
+def test_excluded_names_need_no_partner_and_unknown_ones_are_reported(tmp_path):
     touch(tmp_path, "a/o1.png", "sar/a_1.tif", "a/l_1.png", "a/o2.png")
     assert [e.scene for e in find_entries(tiles(exclude=["a_2"]), tmp_path)] == ["a_1"]
     with pytest.raises(InputError, match="names `a_3`, which is not there"):
@@ -79,12 +79,12 @@ def test_nothing_found_names_pattern_and_folder(tmp_path):
 
 
 @pytest.mark.parametrize("bad", ["{}.png", "{tile:x}.png", "plain.png", "{a{tile}.png"])
-def test_broken_patterns_are_told(tmp_path, bad):
+def test_broken_patterns_are_reported(tmp_path, bad):
     with pytest.raises(InputError, match="is not a pattern"):
         find_entries(tiles(optical=bad), tmp_path)
 
 
-def test_patterns_with_other_fields_are_told(tmp_path):
+def test_patterns_with_other_fields_are_reported(tmp_path):
     touch(tmp_path, "a/o1.png", "sar/a_1.tif", "a/l_1.png")
     with pytest.raises(InputError, match="has other fields than"):
         find_entries(tiles(sar="sar/{part}_{tile}.tif"), tmp_path)
@@ -125,7 +125,7 @@ def test_a_sheet_may_name_patterns_and_values_for_one_scene(tmp_path):
     assert z.nodata["optical"] == 0 and math.isnan(z.nodata["sar"]) and z.scales == {"sar": "db"} and z.fields == {}
 
 
-def test_wrong_values_for_one_scene_are_told(tmp_path):
+def test_wrong_values_for_one_scene_are_reported(tmp_path):
     touch(tmp_path, "o.tif", "s.tif")
     text = "scene,optical,sar,optical_nodata,sar_scale\na,o.tif,s.tif,none,decibel\n"
     with pytest.raises(InputError) as caught:
@@ -136,7 +136,7 @@ def test_wrong_values_for_one_scene_are_told(tmp_path):
         assert find_entries(sheet(tmp_path, f"scene,optical,sar,sar_scale\na,o.tif,s.tif,{scale}\n"), tmp_path)
 
 
-def test_all_faults_of_a_sheet_are_told_at_once(tmp_path):
+def test_all_faults_of_a_sheet_are_reported_at_once(tmp_path):
     touch(tmp_path, "o.tif", "s.tif")
     rows = ["scene,optical,sar,role", "a,o.tif,s.tif,tain", "b,gone.tif,s.tif,", ",o.tif,,"]
     with pytest.raises(InputError) as caught:
@@ -166,7 +166,7 @@ def test_a_partner_that_no_pattern_finds_is_an_error_even_without_label(tmp_path
         find_entries(SourceConfig(layout="scenes", **patterns), tmp_path)
 
 
-def test_missing_columns_and_doubled_scenes_are_told(tmp_path):
+def test_missing_columns_and_doubled_scenes_are_reported(tmp_path):
     touch(tmp_path, "o.tif", "s.tif")
     with pytest.raises(InputError, match="lacks the columns sar"):
         find_entries(sheet(tmp_path, "scene,optical\na,o.tif\n"), tmp_path)

@@ -85,7 +85,7 @@ def test_several_patterns_are_stacked(tiled):
     np.testing.assert_array_equal(read_float(record.images["optical"].files), tiled.whole["o"])
 
 
-def test_the_last_by_name_lies_on_top_but_for_no_data(source):
+def test_the_last_by_name_is_on_top_except_for_no_data(source):
     source.scene("a")
     source.write("t/1.tif", np.full((2, 64, 40), 1, "u2"), nodata=0)
     top = np.full((2, 64, 40), 2, "u2")
@@ -145,7 +145,7 @@ def test_codes_of_classes_never_become_void_in_a_mosaic(source):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "difference"),
     [
         ({"crs": "EPSG:32612"}, "another CRS"),
         ({"array": np.ones((3, 24, 24), "u2")}, r"another number of bands \(3, not 2\)"),
@@ -155,14 +155,14 @@ def test_codes_of_classes_never_become_void_in_a_mosaic(source):
         ({"nodata": 7}, "another value of no data"),
     ],
 )
-def test_tiles_that_do_not_fit_are_named(tiled, change, told):
+def test_tiles_that_do_not_fit_are_named(tiled, change, difference):
     part = {"array": np.ones((2, 24, 24), "u2"), "transform": at(40, 0), "nodata": 0} | change
     tiled.write("raw/T_NX_o.tif", part.pop("array"), **part)
-    with pytest.raises(InputError, match=rf"T_NX_o\.tif: is mosaicked with T_NE_o\.tif but has {told}"):
+    with pytest.raises(InputError, match=rf"T_NX_o\.tif: is mosaicked with T_NE_o\.tif but has {difference}"):
         tiled.take()
 
 
-def test_turned_tiles_and_broken_ones_are_told_at_once(tiled):
+def test_turned_tiles_and_broken_ones_are_reported_at_once(tiled):
     turned = at(0, 0) @ Affine.rotation(3)
     tiled.write("raw/T_NW_s.tif", np.ones((24, 40), "f4"), transform=turned)
     whole = np.random.default_rng(0).integers(1, 4000, (2, 40, 24)).astype("u2")
@@ -174,7 +174,7 @@ def test_turned_tiles_and_broken_ones_are_told_at_once(tiled):
     assert "cannot be read (" in (message := fault(tiled)) and "T_SE_l.tif" in message
 
 
-def test_a_pattern_without_files_is_told(source):
+def test_a_pattern_without_files_is_reported(source):
     source.scene("a")
     source.sheet("a,nowhere/T*_o.tif,a_s.tif,,train")
     assert "nowhere/T*_o.tif matches no file" in fault(source)

@@ -37,7 +37,7 @@ def test_blocks_with_a_rim_are_windows_of_the_whole(monkeypatch, tmp_path):
     assert np.isnan(declared[0][1][1, 0, 0]) and not np.isnan(found[0][1][1, 3, 3])
 
 
-def test_a_long_step_tells_how_far_it_is(monkeypatch, capsys):
+def test_a_long_step_logs_its_progress(monkeypatch, capsys):
     clock = iter(range(0, 100, 6))
     monkeypatch.setattr(blocks.time, "monotonic", lambda: float(next(clock)))
     parts = [((row, 0, 2, 10), row) for row in range(0, 10, 2)]
@@ -46,7 +46,7 @@ def test_a_long_step_tells_how_far_it_is(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == ["label: 40%", "label: 80%"]
 
 
-def test_a_short_step_says_what_it_took_and_a_failed_one_nothing(capsys):
+def test_a_short_step_logs_its_duration_and_a_failed_one_nothing(capsys):
     with log_duration("picture"):
         assert not capsys.readouterr().err
     assert capsys.readouterr().err == "picture: 0.0 s\n"

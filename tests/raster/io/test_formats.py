@@ -71,14 +71,14 @@ def test_a_png_has_its_place_from_the_world_file_and_its_crs_from_the_config(sce
 
 
 @pytest.mark.parametrize("name", ["JPEG2000", "COG", "PNG"])
-def test_a_file_that_breaks_off_is_told_whatever_the_format(scene, name):
+def test_a_file_that_breaks_off_is_reported_in_every_format(scene, name):
     path = scene.root / translate(scene, name)
     path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
     with pytest.raises(InputError, match=rf"{path.name}.* cannot be read"):
         take(scene, f"raw/{path.name}", crs="EPSG:32633")
 
 
-def test_a_virtual_raster_whose_file_is_gone_is_told(scene):
+def test_a_virtual_raster_whose_file_is_gone_is_reported(scene):
     file = translate(scene, "VRT")
     (scene.root / "plain.tif").unlink()
     with pytest.raises(InputError, match=r"a\.vrt: cannot be read .*plain\.tif"):

@@ -36,7 +36,7 @@ def test_tools_do_not_inherit_the_tables_of_rasterio(monkeypatch):
     assert "PATH" in seen and not {"PROJ_DATA", "PROJ_LIB", "GDAL_DATA"} & set(seen)
 
 
-def test_progress_is_told_while_a_tool_is_at_work(monkeypatch, tmp_path):
+def test_progress_is_reported_while_a_tool_is_running(monkeypatch, tmp_path):
     go_on = tmp_path / "go_on"
     tool = tmp_path / "gdalwarp"
     wait = f"while [ ! -e {go_on} ]; do sleep 0.01; done"
@@ -44,16 +44,20 @@ def test_progress_is_told_while_a_tool_is_at_work(monkeypatch, tmp_path):
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(blocks, "LOG_INTERVAL_S", 0.0)
-    told = []
-    monkeypatch.setattr(
-        blocks, "log_line", lambda line: (told.append(line), line.endswith(": 10%") and go_on.touch())
-    )
+    logged = []
+
+    def log(line):
+        logged.append(line)
+        if line.endswith(": 10%"):
+            go_on.touch()
+
+    monkeypatch.setattr(blocks, "log_line", log)
     assert run_tool("gdalwarp", step="sar warped").endswith("100 - done.")
-    assert {"sar warped: 10%", "sar warped: 20%"} <= set(told)
-    assert not any("4%" in line or "7%" in line for line in told)
-    told.clear()
+    assert {"sar warped: 10%", "sar warped: 20%"} <= set(logged)
+    assert not any("4%" in line or "7%" in line for line in logged)
+    logged.clear()
     run_tool("gdalwarp")
-    assert told == []
+    assert logged == []
 
 
 def test_files_are_stacked_on_the_grid_of_the_first(source):

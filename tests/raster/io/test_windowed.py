@@ -62,7 +62,7 @@ def test_what_is_held_in_memory_was_read_in_strips(array, monkeypatch):
     assert in_memory(held) is held
 
 
-def test_a_displaced_image_shows_what_lies_there():
+def test_a_displaced_image_shows_the_displaced_content():
     y, x = np.mgrid[:90, :130].astype(np.float32)
     image = Displaced(ArrayImage(np.stack([x, y])), AffineMap(np.array([[0.99, -0.03, 4.0], [0.03, 1.0, -2.0]])))
     window = image.read(20, 30, 40, 50)

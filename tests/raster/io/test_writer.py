@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"] and (tmp_path / "a.tif").read_bytes() == b"old"
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="results_dir"):
         write_raster(Path(tmp_path / "file" / "a.tif"), np.zeros((4, 4), "u1"), None)
@@ -135,7 +135,7 @@ def test_a_disk_that_gets_full_leaves_no_half_file(image, tmp_path, share):
     assert (tmp_path / "a.tif").read_bytes() == whole
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_folder_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"a\.tif: cannot be written \(No such file"):
         write_blocks(tmp_path / "gone" / "a.tif", LARGE, Form(1, "uint8", 255), ())
 

@@ -100,7 +100,7 @@ class _Reader:
         self.root = root
         self.problems: list[Problem] = []
         self.lists: dict[str, dict[str, dict[str, Path]]] = {part: {} for part in _PARTS}
-        """List files by part, subset (empty for the part itself) and word."""
+        """List files by part, subset (empty for all of the part) and word."""
         for path in sorted(root.glob("*.txt")):
             if match := _LIST.match(path.name):
                 subset = match["subset"].lstrip("_")

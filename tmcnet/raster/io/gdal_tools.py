@@ -91,7 +91,7 @@ def stack_files(paths: Sequence[Path | str], grid: Grid, vrt: Path) -> Path:
         vrt: The virtual raster to write.
 
     Returns:
-        `vrt`, or the file itself where there is only one.
+        `vrt`, or the only file.
     """
     if len(paths) == 1:
         return Path(paths[0])
