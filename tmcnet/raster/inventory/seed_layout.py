@@ -125,20 +125,13 @@ class _Reader:
         names: dict[str, list[str]] = {}
         files: dict[str, dict[str, Path]] = {}
         for kind, word in _WORDS.items():
-            folder = self.root / f"{part}_{word}"
-            found = self._files(folder)
-            if "" in self.lists[part]:
-                entries = self._entries(part, "", word)
-                names[kind] = [_stem(entry) for entry in entries]
-                files[kind] = self._listed(folder, entries, found)
-            else:
-                names[kind] = sorted(found)
-                files[kind] = self._one_file_each(folder, found)
+            found = self._files(self.root / f"{part}_{word}")
+            entries = self._entries(part, "", word) if "" in self.lists[part] else sorted(found)
+            names[kind] = [_stem(entry) for entry in entries]
+            files[kind] = self._choose_files(self.root / f"{part}_{word}", entries, found)
         self._require_pairs(part, names)
-        subsets = {
-            subset: self._subset(part, subset, names["optical"]) for subset in sorted(self.lists[part]) if subset
-        }
-        return _Part(part, files, subsets)
+        others = sorted(subset for subset in self.lists[part] if subset)
+        return _Part(part, files, {subset: self._subset(part, subset, names["optical"]) for subset in others})
 
     def _subset(self, part: str, subset: str, members: Sequence[str]) -> set[str]:
         """Names of a label subset such as `trainR1`, whose files are in the folders of its part."""
@@ -175,45 +168,37 @@ class _Reader:
             self._report(path, f"names tiles twice: {format_names(doubled)}", "Leave one line for each tile.")
         return entries
 
-    def _one_file_each(self, folder: Path, found: dict[str, list[Path]]) -> dict[str, Path]:
-        doubled = {path.name for paths in found.values() if len(paths) > 1 for path in paths}
-        if doubled:
-            what = f"holds several files of one name: {format_names(doubled)}"
-            self._report(folder, what, "Remove all but one, or name the right one in a list.")
-        return {name: paths[0] for name, paths in found.items()}
-
-    def _listed(self, folder: Path, entries: list[str], found: dict[str, list[Path]]) -> dict[str, Path]:
-        """The file that each entry of a list means."""
+    def _choose_files(self, folder: Path, entries: list[str], found: dict[str, list[Path]]) -> dict[str, Path]:
+        """The file that each entry of a list means, by name."""
         chosen: dict[str, Path] = {}
-        doubled: dict[str, list[Path]] = {}
-        missing: set[str] = set()
+        doubled: list[str] = []
+        missing: list[str] = []
         for entry in entries:
             paths = found.get(_stem(entry), [])
             exact = [path for path in paths if path.name == entry]
             if not paths:
-                missing.add(_stem(entry))
+                missing.append(_stem(entry))
             elif len(paths) > 1 and not exact:
-                doubled[_stem(entry)] = paths
+                doubled += [path.name for path in paths]
             else:
                 chosen[_stem(entry)] = (exact or paths)[0]
         if missing and folder.is_dir():
             what = f"names tiles that {folder.name} has no file for: {format_names(missing)}"
             remedy = "Add the files or take the names out of all three lists."
             self._report(folder.with_name(f"{folder.name}.txt"), what, remedy)
-        self._one_file_each(folder, doubled)
+        if doubled:
+            what = f"holds several files of one name: {format_names(doubled)}"
+            self._report(folder, what, "Remove all but one, or name the right one in a list.")
         return chosen
 
     def _require_pairs(self, part: str, names: dict[str, list[str]]) -> None:
         """Report names that one of the three kinds of files has and another lacks."""
         every = set().union(*names.values())
         for kind, word in _WORDS.items():
-            where = self.root / f"{part}_{word}"
-            lacking = every - set(names[kind])
-            if lacking and names[kind]:
+            if lacking := every - set(names[kind]):
                 what = f"lacks tiles that the others have: {format_names(lacking)}"
-                self._report(where, what, "Optical, SAR and label are paired by name; add or rename the files.")
-            elif lacking:
-                self._report(where, "names no tile", "Add its files and list.")
+                remedy = "Optical, SAR and label are paired by name; add or rename the files."
+                self._report(self.root / f"{part}_{word}", what, remedy)
 
     def _report(self, where: Path, what: str, remedy: str) -> None:
         self.problems.append(Problem(str(where), what, remedy))
