@@ -26,7 +26,7 @@ def test_cited_code_exists(folder, name):
 
 def test_there_are_citations_of_every_room():
     assert {folder for folder, _ in citations()} == {
-        f"tmcnet/{room}" for room in ("dataset", "loss", "model", "train", "evaluate")
+        f"tmcnet/{room}" for room in ("raster", "dataset", "loss", "model", "train", "evaluate")
     }
 
 
