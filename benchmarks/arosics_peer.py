@@ -1,10 +1,10 @@
-r"""What AROSICS makes of two images; run by the Python that has it, which needs GDAL's own bindings.
+r"""Register two images with AROSICS; run by a Python that has it, which needs GDAL's own bindings.
 
-`$AROSICS_PYTHON benchmarks/arosics_peer.py optical.tif sar.tif reach` prints a JSON object: `global`, the shift
-(x, y) in pixels by which the content of the second image lies off, or null; `local`, the same at tie points that
-AROSICS does not call outliers, rows of x, y, dx, dy in pixels; `seconds`, the CPU time of each.
+`$AROSICS_PYTHON benchmarks/arosics_peer.py optical.tif sar.tif max_shift` prints a JSON object: `global`, the shift
+(x, y) of the second image in pixels, or null; `local`, the same at tie points that AROSICS does not mark as outliers,
+rows of x, y, dx, dy in pixels; `seconds`, the CPU time of each.
 
-AROSICS from 1.10 on wants GDAL 3.8. With the 3.6 of Debian 12 (package `python3-gdal`) this works:
+AROSICS needs GDAL 3.8 from version 1.10. With the 3.6 of Debian 12 (package `python3-gdal`) this works:
 
     /usr/bin/python3 -m venv --system-site-packages /path/to/arosics
     /path/to/arosics/bin/pip install arosics==1.9.2 geoarray==0.16.1 py_tools_ds==0.21.1 \
@@ -24,19 +24,19 @@ from arosics import COREG, COREG_LOCAL
 GRID = 64
 """Distance between tie points in pixels."""
 NODATA = -9999
-"""Stands for no data in the images, and in AROSICS's tables for a point that was not matched."""
+"""No data in the images; in AROSICS's tables, a point without a match."""
 
 
-def main(optical: str, sar: str, reach: str) -> None:
+def main(optical: str, sar: str, max_shift: str) -> None:
     """Print both results."""
-    options = {"max_shift": int(reach), "q": True, "CPUs": 1, "ignore_errors": True, "nodata": (NODATA, NODATA)}
+    options = {"max_shift": int(max_shift), "q": True, "CPUs": 1, "ignore_errors": True, "nodata": (NODATA, NODATA)}
     found: dict[str, Any] = {}
     seconds = []
     for name, method in (("global", _global), ("local", _local)):
         began = time.process_time()
         try:
             found[name] = method(optical, sar, options)
-        except Exception as error:  # it raises whatever its parts raise, and a failure is a result here
+        except Exception as error:  # AROSICS raises errors of many libraries, and a failure is a result here
             found[name] = None
             print(f"{name}: {error!r}", file=sys.stderr)
         seconds.append(time.process_time() - began)
@@ -48,7 +48,7 @@ def _global(optical: str, sar: str, options: dict[str, Any]) -> list[float] | No
     matcher.calculate_spatial_shifts()
     if not matcher.success:
         return None
-    # AROSICS says how to move the image, which is the way back
+    # AROSICS gives the correction, the inverse of the shift
     return [-float(matcher.x_shift_px), -float(matcher.y_shift_px)]
 
 

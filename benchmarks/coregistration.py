@@ -1,7 +1,7 @@
-"""Co-registration of real optical-SAR pairs with checkpoints, after a known disturbance, beside four others.
+"""Co-registration of real optical-SAR pairs with checkpoints, after a known disturbance, compared with four methods.
 
-The peers are phase correlation (scikit-image), mutual information, and both methods of AROSICS where the environment
-variable AROSICS_PYTHON names a Python that has it; `benchmarks/arosics_peer.py` tells how to install one.
+The others are phase correlation (scikit-image), mutual information, and both methods of AROSICS if the environment
+variable AROSICS_PYTHON names a Python that has it; see `benchmarks/arosics_peer.py` for its installation.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.windowed import PointMap
 from tmcnet.raster.io.writer import write_raster
-from tmcnet.raster.register.coregister import estimate
+from tmcnet.raster.register import estimate
 from tmcnet.raster.register.deformation import AffineMap
 from tmcnet.seeding import generator
 
 PAIRS = ("cfog_1", "cfog_2", "mmim_so1", "mmim_so2", "mmim_so3")
 SEEDS, PEER_SEEDS = 10, 3
-SHIFT, ROTATION = 15.0, 0.5
-COARSE, REACH = 4, 20
-FARTHEST = 25
-"""Largest shift in pixels that AROSICS looks for."""
+MAX_SHIFT_PX, MAX_ROTATION_DEGREES = 15.0, 0.5
+COARSE, SEARCH_RADIUS_PX = 4, 20
+MAX_AROSICS_SHIFT_PX = 25
+"""Search radius of AROSICS."""
 PEERS = ("phase correlation", "mutual information", "AROSICS global", "AROSICS local")
 Floats = NDArray[np.float64]
 Answer = tuple[PointMap | None, float]
-"""The map found, if any, and the CPU seconds it took."""
+"""The estimated map, if any, and the CPU seconds it took."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Result:
     """One pair after one disturbance; errors are root mean squares at the checkpoints in SAR pixels.
 
     Attributes:
-        fit: Of the checkpoints' own affine fit.
-        unseen: The same, each checkpoint left out of the fit in turn.
-        before: Of the georeference given.
-        after: Of what each method found; NaN where it found nothing.
-        speed: Megapixels a second per core of each.
-        status: Of ours.
+        fit: Error of the affine fit to the checkpoints.
+        leave_one_out: The same, each checkpoint left out of the fit in turn.
+        before: Error of the disturbed georeference.
+        after: Error of each method; NaN where it gave no result.
+        speed: Megapixels per second and core of each method.
+        status: Status of ours.
     """
 
     fit: float
-    unseen: float
+    leave_one_out: float
     before: float
     after: dict[str, float]
     speed: dict[str, float]
@@ -64,16 +64,16 @@ class Result:
 
 
 def run() -> None:
-    """Print the RMSE at the checkpoints in SAR pixels beside that of the checkpoints' own affine fit."""
+    """Print the RMSE at the checkpoints in SAR pixels, compared with that of an affine fit to the checkpoints."""
     folders = pair_folders()
     if not folders:
         return
     if "AROSICS_PYTHON" not in os.environ:
-        print("AROSICS is left out: AROSICS_PYTHON names no Python that has it, see benchmarks/arosics_peer.py")
-    print(f"Shifts up to {SHIFT:g} px, rotations up to {ROTATION:g} degrees; medians over {SEEDS} seeds,")
-    print(f"of the other methods over {PEER_SEEDS}; n: how often one found anything.\n")
+        print("AROSICS is skipped: AROSICS_PYTHON is not set, see benchmarks/arosics_peer.py")
+    print(f"Shifts up to {MAX_SHIFT_PX:g} px, rotations up to {MAX_ROTATION_DEGREES:g} degrees; medians over {SEEDS}")
+    print(f"seeds, of the other methods over {PEER_SEEDS}; n: number of runs with a result.\n")
     ours = ("ours", "ours / fit", "worst", "ours, undisturbed")
-    head = ("pair", "checkpoint fit", "left one out", "before", *ours, *PEERS)
+    head = ("pair", "checkpoint fit", "leave one out", "before", *ours, *PEERS)
     print(f"| {' | '.join(head)} | megapixels / s per core: ours, {', '.join(PEERS)} | statuses |")
     print("| --- |" + " ---: |" * len(head) + " --- |")
     for folder in folders:
@@ -86,8 +86,8 @@ def row(name: str, results: list[Result]) -> str:
     first, *disturbed = results
     after = np.array([r.after["ours"] for r in disturbed])
     ours, before = np.median(after), np.median([r.before for r in disturbed])
-    figures = (first.fit, first.unseen, before, ours, ours / first.fit, after.max(), first.after["ours"])
-    peers = [_told([r.after[peer] for r in disturbed if peer in r.after]) for peer in PEERS]
+    figures = (first.fit, first.leave_one_out, before, ours, ours / first.fit, after.max(), first.after["ours"])
+    peers = [_summarise([r.after[peer] for r in disturbed if peer in r.after]) for peer in PEERS]
     speeds = [np.median([r.speed[method] for r in results if method in r.speed] or [np.nan])
               for method in ("ours", *PEERS)]  # fmt: skip
     statuses = ", ".join(sorted({r.status for r in disturbed})) + f"; undisturbed {first.status}"
@@ -95,8 +95,8 @@ def row(name: str, results: list[Result]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _told(errors: list[float]) -> str:
-    """Median of the errors of a peer, and how often there was one if not always."""
+def _summarise(errors: list[float]) -> str:
+    """Median error of a method, and the number of runs with a result unless all have one."""
     if not errors:
         return "not run"
     found = [e for e in errors if np.isfinite(e)]
@@ -105,10 +105,10 @@ def _told(errors: list[float]) -> str:
 
 
 def measure(folder: Path, seed: int) -> Result:
-    """Disturb a pair and let each method find its way back.
+    """Disturb a pair and register it by each method.
 
-    Seed 0 gives the pair as the checkpoints' affine fit has it, undisturbed. The peers have no say in it, nor after
-    `PEER_SEEDS`.
+    Seed 0 is the undisturbed pair, registered by the affine fit to the checkpoints. The other methods run for seeds 1
+    to `PEER_SEEDS`.
     """
     optical, sar, on_optical, on_sar = read_pair(folder)
     given = fitted = affine_through(on_optical, on_sar)
@@ -127,11 +127,11 @@ def measure(folder: Path, seed: int) -> Result:
     }
     speed = {name: size / max(seconds, 1e-3) for name, (_, seconds) in answers.items()}
     own, before = (error(AffineMap(matrix)(on_optical), on_sar) for matrix in (fitted, given))
-    return Result(own, unseen(on_optical, on_sar), before, after, speed, found.status)
+    return Result(own, leave_one_out_error(on_optical, on_sar), before, after, speed, found.status)
 
 
 def pair_folders() -> list[Path]:
-    """Folders of the pairs with checkpoints; none, and a word on it, where the data are not there."""
+    """Folders of the pairs with checkpoints; none, and a message, without the data."""
     root = os.environ.get("TMCNET_DATA")
     if root is None:
         print("TMCNET_DATA is not set; the pairs are in its folder coregistration/")
@@ -153,11 +153,11 @@ def affine_through(source: Floats, target: Floats) -> Floats:
     return np.linalg.lstsq(design, target, rcond=None)[0].T
 
 
-def unseen(source: Floats, target: Floats) -> float:
-    """Root mean square residual of points that were left out of the affine fit, one at a time."""
+def leave_one_out_error(source: Floats, target: Floats) -> float:
+    """Root mean square residual of each point in an affine fit to the others."""
     others = ~np.eye(len(source), dtype=bool)
-    guessed = [AffineMap(affine_through(source[o], target[o]))(source[~o])[0] for o in others]
-    return error(np.array(guessed), target)
+    predicted = [AffineMap(affine_through(source[o], target[o]))(source[~o])[0] for o in others]
+    return error(np.array(predicted), target)
 
 
 def error(found: Floats, truth: Floats) -> float:
@@ -181,16 +181,16 @@ def _phase_correlation(optical: Floats, sar: Floats) -> PointMap:
 
 
 def _mutual_information(optical: Floats, sar: Floats) -> PointMap:
-    """The shift that maximises mutual information: a full search at low resolution, then a descent."""
+    """The shift that maximises mutual information: full search at low resolution, then Nelder-Mead."""
     one, two = (_grey(image) for image in (optical, sar))
     small = [ndimage.zoom(image, 1 / COARSE, order=1) for image in (one, two)]
-    steps = range(-REACH // COARSE, REACH // COARSE + 1)
+    steps = range(-SEARCH_RADIUS_PX // COARSE, SEARCH_RADIUS_PX // COARSE + 1)
     tried = [(mutual_information(small[0], ndimage.shift(small[1], (-y, -x), order=0, cval=np.nan)), x, y)
              for x in steps for y in steps]  # fmt: skip
     _, x, y = max(tried)
     start = np.array([x, y], dtype=float) * COARSE
 
-    def unlike(shift: Floats) -> float:
+    def objective(shift: Floats) -> float:
         return -mutual_information(one, ndimage.shift(two, -shift[::-1], order=1, cval=np.nan))
 
     options = {
@@ -199,11 +199,11 @@ def _mutual_information(optical: Floats, sar: Floats) -> PointMap:
         "maxfev": 60,
         "initial_simplex": start + np.array([[0, 0], [2, 0], [0, 2]]),
     }
-    return shift_by(*optimize.minimize(unlike, start, method="Nelder-Mead", options=options).x)
+    return shift_by(*optimize.minimize(objective, start, method="Nelder-Mead", options=options).x)
 
 
 def _arosics(optical: Floats, sar: Floats) -> dict[str, Answer]:
-    """Both methods of AROSICS; of the local one an affine map through its tie points."""
+    """Both methods of AROSICS; for the local one, an affine fit to its tie points."""
     python = os.environ.get("AROSICS_PYTHON")
     if python is None:
         return {}
@@ -213,13 +213,20 @@ def _arosics(optical: Floats, sar: Floats) -> dict[str, Answer]:
             grid = Grid("EPSG:32632", Affine(10, 0, 5e5, 0, -10, 5e6), *image.shape[:0:-1])
             grey = np.nan_to_num(image.mean(axis=0), nan=-9999.0).astype(np.float32)
             write_raster(Path(path), grey[None], grid, nodata=-9999)
-        command = [python, "-W", "ignore", Path(__file__).with_name("arosics_peer.py"), *paths, str(FARTHEST)]
+        command = [
+            python,
+            "-W",
+            "ignore",
+            Path(__file__).with_name("arosics_peer.py"),
+            *paths,
+            str(MAX_AROSICS_SHIFT_PX),
+        ]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    told = json.loads(output.splitlines()[-1])
-    ties = np.array(told["local"] or []).reshape(-1, 4)
-    whole = None if told["global"] is None else shift_by(*told["global"])
+    results = json.loads(output.splitlines()[-1])
+    ties = np.array(results["local"] or []).reshape(-1, 4)
+    whole = None if results["global"] is None else shift_by(*results["global"])
     local = AffineMap(affine_through(ties[:, :2], ties[:, :2] + ties[:, 2:])) if len(ties) > 3 else None
-    return dict(zip(PEERS[2:], zip((whole, local), told["seconds"], strict=True), strict=True))
+    return dict(zip(PEERS[2:], zip((whole, local), results["seconds"], strict=True), strict=True))
 
 
 def _grey(image: Floats) -> Floats:
@@ -228,17 +235,19 @@ def _grey(image: Floats) -> Floats:
 
 
 def shift_by(x: float, y: float) -> AffineMap:
-    """The map that moves by so many pixels."""
+    """A shift in pixels."""
     return AffineMap(np.array([[1.0, 0.0, x], [0.0, 1.0, y]]))
 
 
 def disturbance(shape: tuple[int, ...], name: str, seed: int) -> Floats:
     """A shift and a rotation about the centre of the image, 2 x 3."""
     random = generator(seed, "disturbance", name)
-    angle = np.deg2rad(random.uniform(-ROTATION, ROTATION))
+    angle = np.deg2rad(random.uniform(-MAX_ROTATION_DEGREES, MAX_ROTATION_DEGREES))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.array([shape[1], shape[0]]) / 2
-    return np.column_stack([turn, centre - turn @ centre + random.uniform(-SHIFT, SHIFT, 2) / np.sqrt(2)])
+    return np.column_stack(
+        [turn, centre - turn @ centre + random.uniform(-MAX_SHIFT_PX, MAX_SHIFT_PX, 2) / np.sqrt(2)]
+    )
 
 
 def resample(image: Floats, matrix: Floats, shape: tuple[int, ...]) -> Floats:
@@ -249,15 +258,15 @@ def resample(image: Floats, matrix: Floats, shape: tuple[int, ...]) -> Floats:
 
 
 def compose(outer: Floats, inner: Floats) -> Floats:
-    """The map that does `inner` first."""
+    """Apply `inner`, then `outer`."""
     return (square(outer) @ square(inner))[:2]
 
 
 def invert(matrix: Floats) -> Floats:
-    """The way back."""
+    """Inverse of a 2 x 3 matrix."""
     return np.linalg.inv(square(matrix))[:2]
 
 
 def square(matrix: Floats) -> Floats:
-    """2 x 3 to 3 x 3."""
+    """Extend 2 x 3 to 3 x 3."""
     return np.vstack([matrix, [0, 0, 1]])

@@ -1,4 +1,4 @@
-"""Does the correction of real pairs please a measure that the matcher does not use? Mutual information says."""
+"""Mutual information of real pairs before and after correction: a measure that the matcher does not use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from tmcnet.raster.io.reader import read_float
-from tmcnet.raster.register.coregister import estimate, warp
+from tmcnet.raster.register import estimate, warp
 from tmcnet.raster.register.deformation import largest_displacement
 
 SCENES = ("034", "101", "280")

@@ -1,4 +1,4 @@
-"""How well co-registration finds a displacement that was put in, and whether it knows strangers from pairs."""
+"""Co-registration of scenes with a known warp, and of unrelated images, which must be rejected."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from scipy.spatial import cKDTree
 from tmcnet.config import AlignConfig, DemoConfig
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.windowed import PointMap
+from tmcnet.raster.register import estimate, warp
 from tmcnet.raster.register.alignment import Alignment
-from tmcnet.raster.register.coregister import estimate, warp
-from tmcnet.raster.register.deformation import AffineMap
-from tmcnet.raster.register.overview import about_centre
+from tmcnet.raster.register.deformation import AffineMap, rotation_and_scale
 from tmcnet.seeding import generator
 from tmcnet.simulate.scene import simulate_scene
 
@@ -29,66 +28,63 @@ DEMO = ("birch", "cedar", "alder")
 VOLKOV = ("034", "101", "280")
 SIZE = 640
 """Side of a demo scene in pixels."""
-BEND = 8.0
+MAX_BEND_PX = 8.0
 SMOOTH = "smooth, 8 px"
-NEAR = 32.0
-"""Places up to so many pixels from a control point that agrees, the distance between two, count as near one."""
+NEAR_PX = 32.0
+"""Places up to this distance from an inlier, the spacing of tie points, count as near it."""
 Floats = NDArray[np.float64]
 Pair = tuple[str, Floats, Floats]
 
 
 def run() -> None:
-    """Print errors of recovered warps, then the fate of true pairs and of shuffled ones.
+    """Print errors of recovered warps, then how many true and shuffled pairs are rejected.
 
-    `TMCNET_PAIRS`, a list such as `birch,034`, leaves only these, and the shuffled pairs among them.
+    `TMCNET_PAIRS`, a list such as `birch,034`, restricts the pairs.
     """
     pairs = [*_demo(), *_volkov()]
-    print("Median / 95th percentile in pixels, everywhere and near control points; share of the places near one.\n")
-    print(
-        "| pair | warp put in | status | model | everywhere | near points | of the same kind, near | near | CPU s |"
-    )
+    print("Median / 95th percentile in pixels, everywhere and near tie points; share of the places near one.\n")
+    print("| pair | warp | status | model | everywhere | near tie points | same model, near | near | CPU s |")
     print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    refused = 0
+    rejected = 0
     for name, optical, sar in pairs:
         known = estimate(optical, sar)
-        refused += known.status == "rejected"
-        alike: dict[str, Alignment] = {known.model: known}
-        for kind, put_in in warps(optical.shape[-2:], name).items():
+        rejected += known.status == "rejected"
+        by_model: dict[str, Alignment] = {known.model: known}
+        for kind, applied in warps(optical.shape[-2:], name).items():
             began = time.process_time()
-            found = estimate(optical, warp(sar, inverse(put_in)))
+            found = estimate(optical, warp(sar, inverse(applied)))
             seconds = time.process_time() - began
-            refused += found.status == "rejected"
-            if found.model != "none" and found.model not in alike:
-                alike[found.model] = estimate(optical, sar, AlignConfig(models=[found.model]))
+            rejected += found.status == "rejected"
+            if found.model != "none" and found.model not in by_model:
+                by_model[found.model] = estimate(optical, sar, AlignConfig(models=[found.model]))
             shape = optical.shape[-2:]
-            everywhere, near, share = recovered(found, known.where, put_in, shape)
-            _, same, _ = recovered(found, alike.get(found.model, known).where, put_in, shape)
+            everywhere, near, share = recovered(found, known.where, applied, shape)
+            _, same, _ = recovered(found, by_model.get(found.model, known).where, applied, shape)
             cells = (name, kind, found.status, found.model, everywhere, near, same, share, f"{seconds:.1f}")
             print(f"| {' | '.join(cells)} |", flush=True)
-    print(f"\nTrue pairs rejected: {refused} of {5 * len(pairs)}.", flush=True)
+    print(f"\nTrue pairs rejected: {rejected} of {5 * len(pairs)}.", flush=True)
     groups = [[p for p in pairs if p[0].startswith(kind)] for kind in ("demo", "volkov")]
-    strangers = [estimate(one[1], two[2]).status for group in groups for one, two in permutations(group, 2)]
-    print(f"Shuffled pairs rejected: {strangers.count('rejected')} of {len(strangers)}.")
+    unrelated = [estimate(one[1], two[2]).status for group in groups for one, two in permutations(group, 2)]
+    print(f"Shuffled pairs rejected: {unrelated.count('rejected')} of {len(unrelated)}.")
 
 
-def recovered(found: Alignment, known: PointMap, put_in: PointMap, shape: tuple[int, ...]) -> tuple[str, str, str]:
-    """How far what was found lies from the warp put in after what was found without it; and the share near points.
+def recovered(found: Alignment, known: PointMap, applied: PointMap, shape: tuple[int, ...]) -> tuple[str, str, str]:
+    """Errors against the applied warp after the map estimated without it, everywhere and near points; their share.
 
-    Of 900 places spread over the scene those count whose content is still in the image. Nothing can be matched below
-    clouds and on open water, so those near control points are summed up for themselves. A map that bends follows what
-    bends in the scene itself, which an affine one found without the warp does not: so one of the same kind is asked
-    as well.
+    Evaluated at 900 places, if their content is still in the image. Nothing can be matched below clouds and on open
+    water, so the places near inliers are summarised separately. A bending model follows bends of the scene itself,
+    which an affine model estimated without the warp does not: so the caller compares with the same model too.
     """
     height, width = shape
     axes = (np.linspace(0.05, 0.95, 30) * side for side in (width, height))
     places = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
-    truth = put_in(known(places))
+    truth = applied(known(places))
     inside = ((truth > 10) & (truth < [width - 10, height - 10])).all(axis=1)
     errors = np.hypot(*(found.where(places) - truth)[inside].T)
-    agreeing = [point[:2] for point in found.points if point[4]]
-    if not agreeing:
+    inliers = [point[:2] for point in found.points if point[4]]
+    if not inliers:
         return _summary(errors), "none", "0 %"
-    near = cKDTree(agreeing).query(places[inside])[0] < NEAR
+    near = cKDTree(inliers).query(places[inside])[0] < NEAR_PX
     return _summary(errors), _summary(errors[near]), f"{near.mean():.0%}"
 
 
@@ -97,12 +93,12 @@ def _summary(errors: Floats) -> str:
 
 
 def warps(shape: tuple[int, ...], name: str) -> dict[str, PointMap]:
-    """A shift, an affine map, a smooth local one, and one as large as is looked for."""
+    """A shift, an affine map, a smooth local warp, and an affine map at the limits of the search."""
     random = generator(1, "known warps", name)
-    shift, affine = np.eye(2, 3), about_centre(random.uniform(-0.5, 0.5), 1.004, *shape)
+    shift, affine = np.eye(2, 3), rotation_and_scale(random.uniform(-0.5, 0.5), 1.004, *shape)
     shift[:, 2] = random.uniform(-12, 12, 2)
     affine[:, 2] += random.uniform(-8, 8, 2)
-    large = about_centre(random.choice([-2.0, 2.0]), random.choice([0.97, 1.03]), *shape)
+    large = rotation_and_scale(random.choice([-2.0, 2.0]), random.choice([0.97, 1.03]), *shape)
     large[:, 2] += np.array([48.0, -36.0]) * random.choice([-1, 1])
     wave = 2 * np.pi / (random.uniform(0.6, 1.0) * max(shape))
     phase = random.uniform(0, 2 * np.pi, 4)
@@ -111,7 +107,7 @@ def warps(shape: tuple[int, ...], name: str) -> dict[str, PointMap]:
         x, y = wave * points.T
         right = np.sin(x + phase[0]) * np.cos(y + phase[1])
         down = np.cos(x + phase[2]) * np.sin(y + phase[3])
-        return points + BEND / np.sqrt(2) * np.stack([right, down], axis=1)
+        return points + MAX_BEND_PX / np.sqrt(2) * np.stack([right, down], axis=1)
 
     large_name = "60 px, 2 degrees, 3 %"
     return {
@@ -123,7 +119,7 @@ def warps(shape: tuple[int, ...], name: str) -> dict[str, PointMap]:
 
 
 def inverse(where: PointMap) -> PointMap:
-    """The way back of a map that moves neighbours alike, by repetition."""
+    """Inverse of a smooth map, by fixed-point iteration."""
 
     def back(points: Floats) -> Floats:
         found = points.copy()
@@ -134,23 +130,23 @@ def inverse(where: PointMap) -> PointMap:
     return back
 
 
-def _wanted(names: tuple[str, ...]) -> list[str]:
-    asked = os.environ.get("TMCNET_PAIRS")
-    return [name for name in names if asked is None or name in asked.split(",")]
+def _chosen(names: tuple[str, ...]) -> list[str]:
+    chosen = os.environ.get("TMCNET_PAIRS")
+    return [name for name in names if chosen is None or name in chosen.split(",")]
 
 
 def _volkov() -> Iterator[Pair]:
     root = os.environ.get("TMCNET_DATA")
     if root is None:
-        print("TMCNET_DATA is not set; volkov/ is left out")
+        print("TMCNET_DATA is not set; volkov/ is skipped")
         return
-    for name in _wanted(VOLKOV):
+    for name in _chosen(VOLKOV):
         optical, sar = (read_float(Path(root) / "volkov" / f"{name}_{kind}.tif") for kind in ("opt", "sar"))
         yield f"volkov {name}", optical, sar
 
 
 def _demo() -> Iterator[Pair]:
-    for name in _wanted(DEMO):
+    for name in _chosen(DEMO):
         with tempfile.TemporaryDirectory() as folder:
             simulate_scene(DemoConfig(size=SIZE), name, Path(folder))
             with (

@@ -1,4 +1,4 @@
-"""Whether smooth local warps are found, told by points that people marked: real pairs with checkpoints."""
+"""Smooth local warps of real pairs, evaluated at checkpoints marked by people."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from benchmarks.coregistration import SEEDS, affine_through, error, pair_folders, read_pair, resample
 from benchmarks.known_warps import SMOOTH, inverse, warps
-from tmcnet.raster.register.coregister import estimate, warp
+from tmcnet.raster.register import estimate, warp
 from tmcnet.raster.register.deformation import AffineMap
 
 
 def run() -> None:
-    """Print the RMSE at the checkpoints in SAR pixels after a smooth warp was put in, beside their own affine fit."""
+    """Print the RMSE at the checkpoints in SAR pixels after a smooth warp, compared with an affine fit to them."""
     folders = pair_folders()
     if not folders:
         return
@@ -29,17 +29,17 @@ def _row(folder: Path) -> str:
     fit, before, after = np.array([errors for errors, _ in results]).T
     figures = (fit[0], np.median(before), np.median(after), np.median(after) / fit[0], after.max())
     statuses = [status for _, status in results]
-    told = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
-    return f"| {folder.name} | {' | '.join(f'{figure:.2f}' for figure in figures)} | {told} |"
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
+    return f"| {folder.name} | {' | '.join(f'{figure:.2f}' for figure in figures)} | {counts} |"
 
 
 def _measure(folder: Path, seed: int) -> tuple[tuple[float, float, float], str]:
-    """Errors of the checkpoints' own affine fit, of the pair warped, and of what was found; and the status."""
+    """Errors of the affine fit to the checkpoints, of the warped pair and of the registered pair; and the status."""
     optical, sar, on_optical, on_sar = read_pair(folder)
     fitted = affine_through(on_optical, on_sar)
     to_sar, shape = AffineMap(fitted), optical.shape[-2:]
-    put_in = warps(shape, f"{folder.name} {seed}")[SMOOTH]
-    back = inverse(put_in)
+    applied = warps(shape, f"{folder.name} {seed}")[SMOOTH]
+    back = inverse(applied)
     found = estimate(optical, warp(resample(sar, fitted, shape).astype(np.float32), back))
     maps = (on_optical, back(on_optical), back(found.where(on_optical)))
     fit, before, after = (error(to_sar(places), on_sar) for places in maps)

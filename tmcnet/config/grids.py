@@ -12,34 +12,26 @@ AlignModel = Literal["shift", "affine", "quadratic", "thin_plate"]
 
 
 class AlignConfig(Section):
-    """How the second sensor is registered to the optical grid."""
+    """Co-registration of the SAR image to the optical image."""
 
-    enabled: bool = Field(
-        True, description="Match the images. When false, the georeference is believed as delivered."
-    )
+    enabled: bool = Field(True, description="Match the images. When false, the georeference is used as delivered.")
     resolution: float | None = Field(
         None,
         gt=0,
-        description="Pixel size of the common grid in units of the scene's CRS; null: as the optical image.",
+        description="Pixel size of the common grid in units of the scene's CRS; null: that of the optical image.",
     )
     max_shift: int = Field(
         60,
         ge=2,
         le=200,
-        description="Largest shift at the centre of a scene that is looked for, in pixels of the grid. Errors of up "
-        "to 2 degrees in rotation and 3 % in scale are looked for as well.",
+        description="Search radius: largest shift at the centre of a scene, in pixels of the common grid. Rotations "
+        "up to 2 degrees and scale errors up to 3 % are always searched.",
     )
     models: list[AlignModel] = Field(
         ["shift", "affine", "quadratic", "thin_plate"],
         min_length=1,
-        description="Models of the displacement that may be used. The one taken is that which best tells control "
-        "points in parts of the scene that it was not fitted to, and none at all where none clearly helps.",
-    )
-    spacing: int = Field(32, ge=8, description="Distance between control points in pixels.")
-    template: int = Field(64, ge=24, description="Side of the window matched around a control point in pixels.")
-    min_points: int = Field(12, ge=4, description="Fewest reliable control points for a correction to be believed.")
-    min_inlier_share: float = Field(
-        0.3, gt=0, le=1, description="Smallest share of control points that must agree with their neighbours."
+        description="Allowed models of the displacement. The one with the lowest held-out RMSE at tie points is "
+        "used, or none if no model clearly lowers it.",
     )
 
 

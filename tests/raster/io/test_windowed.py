@@ -4,9 +4,9 @@ import pytest
 from tmcnet.raster.io import windowed, write_raster
 from tmcnet.raster.io.windowed import (
     ArrayImage,
-    Displaced,
     FileImage,
     Reduced,
+    Warped,
     as_image,
     block_means,
     decimate,
@@ -37,7 +37,7 @@ def test_a_file_reads_as_its_array(array, tmp_path):
     np.testing.assert_array_equal(image.read(-3, 120, 10, 20), ArrayImage(array).read(-3, 120, 10, 20))
 
 
-def test_reducing_by_windows_is_reducing_the_whole(array):
+def test_reduction_by_windows_equals_that_of_the_whole(array):
     whole = block_means(array, 4)
     image = Reduced(ArrayImage(array), 4)
     assert image.shape == whole.shape == (2, 22, 32)
@@ -47,24 +47,24 @@ def test_reducing_by_windows_is_reducing_the_whole(array):
     assert np.isnan(whole[:, 3, 8:11]).all() and np.isfinite(whole[:, 2, 7]).all()
 
 
-def test_what_is_held_in_memory_was_read_in_strips(array, monkeypatch):
-    monkeypatch.setattr(windowed, "STRIP_PIXELS", 130 * 16)
+def test_in_memory_reads_strips(array, monkeypatch):
+    monkeypatch.setattr(windowed, "MAX_STRIP_PIXELS", 130 * 16)
     reads = []
 
-    class Watched(ArrayImage):
+    class Recorded(ArrayImage):
         def read(self, row, col, height, width):
             reads.append(height)
             return super().read(row, col, height, width)
 
-    held = in_memory(Reduced(Watched(array), 4))
-    np.testing.assert_array_equal(held.array, block_means(array, 4))
+    loaded = in_memory(Reduced(Recorded(array), 4))
+    np.testing.assert_array_equal(loaded.array, block_means(array, 4))
     assert max(reads) <= 16 and len(reads) > 4
-    assert in_memory(held) is held
+    assert in_memory(loaded) is loaded
 
 
-def test_a_displaced_image_shows_the_displaced_content():
+def test_a_warped_image_shows_the_content_at_the_mapped_place():
     y, x = np.mgrid[:90, :130].astype(np.float32)
-    image = Displaced(ArrayImage(np.stack([x, y])), AffineMap(np.array([[0.99, -0.03, 4.0], [0.03, 1.0, -2.0]])))
+    image = Warped(ArrayImage(np.stack([x, y])), AffineMap(np.array([[0.99, -0.03, 4.0], [0.03, 1.0, -2.0]])))
     window = image.read(20, 30, 40, 50)
     rows, cols = np.mgrid[20:60, 30:80]
     np.testing.assert_allclose(window[0], 0.99 * cols - 0.03 * rows + 4, atol=1e-3)
@@ -72,7 +72,7 @@ def test_a_displaced_image_shows_the_displaced_content():
     assert np.isnan(image.read(0, 0, 2, 20)[0, 0]).any() and image.shape == (2, 90, 130)
 
 
-def test_thinning_by_strips_is_thinning_the_whole(array, monkeypatch):
-    monkeypatch.setattr(windowed, "STRIP_PIXELS", 130 * 12)
+def test_decimation_by_strips_equals_that_of_the_whole(array, monkeypatch):
+    monkeypatch.setattr(windowed, "MAX_STRIP_PIXELS", 130 * 12)
     np.testing.assert_array_equal(decimate(ArrayImage(array), 7), array[:, ::7, ::7])
     np.testing.assert_array_equal(decimate(as_image(array[0]), 200), array[:1, :1, :1])

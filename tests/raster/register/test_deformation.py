@@ -1,6 +1,14 @@
 import numpy as np
 
-from tmcnet.raster.register.deformation import AffineMap, LatticeMap, largest_displacement, lattice, on_lattice
+from tmcnet.raster.register.deformation import (
+    AffineMap,
+    LatticeMap,
+    at_full_scale,
+    at_scale,
+    largest_displacement,
+    on_lattice,
+    rotation_and_scale,
+)
 
 SHAPE = (300, 700)
 TURN = AffineMap(np.array([[0.99, -0.02, 5.0], [0.02, 1.01, -3.0]]))
@@ -16,7 +24,7 @@ def everywhere():
 
 
 def test_the_lattice_covers_the_scene_and_a_step_more_in_square_steps():
-    nodes = lattice(SHAPE)
+    nodes = on_lattice(TURN, SHAPE)[:, :2]
     assert (nodes.min(axis=0) == -35).all()
     assert (nodes.max(axis=0) >= [699 + 30, 299 + 30]).all()
     assert np.unique(np.diff(np.unique(nodes[:, 0]))) == 35 == np.unique(np.diff(np.unique(nodes[:, 1])))
@@ -42,3 +50,14 @@ def test_the_largest_displacement_counts_every_edge():
     assert largest_displacement(AffineMap(np.array([[1, 0, 3.0], [0, 1, -4.0]])), SHAPE) == 5.0
     corners = np.array([[0.0, 0.0], [699, 0], [0, 299], [699, 299]])
     assert np.isclose(largest_displacement(TURN, SHAPE), np.hypot(*(TURN(corners) - corners).T).max())
+
+
+def test_changing_the_scale_keeps_pixel_centres():
+    # pixel 0 of the small image covers pixels 0 to 3 of the large one: its centre is 1.5
+    half = at_full_scale(np.array([[1, 0, 2.0], [0, 1, -1.0]]), 4)
+    np.testing.assert_allclose(AffineMap(half)(np.array([[1.5, 1.5]])), [[9.5, -2.5]])
+    turn = rotation_and_scale(2.0, 1.01, 50, 50)
+    np.testing.assert_allclose(at_full_scale(turn, 4), rotation_and_scale(2.0, 1.01, 200, 200), atol=1e-9)
+    np.testing.assert_allclose(
+        at_scale(AffineMap(rotation_and_scale(2.0, 1.01, 200, 200)), 4)(everywhere()), AffineMap(turn)(everywhere())
+    )

@@ -26,7 +26,7 @@ OFF = AlignConfig(enabled=False)
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(grid.alignment_picture, "draw", lambda *_: None)
+    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 def align(source, scene="a", config=OFF):
@@ -122,7 +122,7 @@ def test_an_accepted_correction_puts_the_landmark_in_place_in_one_resampling(sou
     source.write("a_s.tif", values.astype("f4"))
     source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
     found = Alignment("aligned", "affine", matrix, 99, 90, 0.4, "planted")
-    monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
+    monkeypatch.setattr(grid, "estimate", lambda *_: found)
     calls = []
     real = grid.warp
 
@@ -153,7 +153,7 @@ def test_a_bending_correction_puts_the_landmark_in_place_from_another_crs(source
     source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
     nodes = on_lattice(bend, (SIZE, SIZE)).tolist()
     found = Alignment("aligned", "thin_plate", None, 99, 90, 0.4, "planted", [], nodes)
-    monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
+    monkeypatch.setattr(grid, "estimate", lambda *_: found)
     folder = align(source, config=AlignConfig())
     power = np.nan_to_num(10 ** (read_float(folder / "sar.tif")[0] / 10), nan=0.0)
     assert np.hypot(*(centre((power - 0.012).clip(min=0)) - 0.5 - place)) < 0.2
@@ -165,7 +165,7 @@ def test_a_bending_correction_puts_the_landmark_in_place_from_another_crs(source
 def test_a_rejected_match_leaves_the_georeference(source, monkeypatch):
     source.scene("a")
     found = Alignment("rejected", "none", [[1, 0, 0], [0, 1, 0]], 3, 0, math.nan, "too few points")
-    monkeypatch.setattr(grid.coregister, "estimate", lambda *_: found)
+    monkeypatch.setattr(grid, "estimate", lambda *_: found)
     folder = align(source, config=AlignConfig())
     np.testing.assert_allclose(
         10 ** (read_float(folder / "sar.tif") / 10), read_float(source.root / "a_s.tif").clip(10**-3.5), rtol=1e-3

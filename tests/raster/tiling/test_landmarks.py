@@ -30,7 +30,7 @@ WIDE = 1_000
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(grid.alignment_picture, "draw", lambda *_: None)
+    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 def lies_in(crs: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Images that are read window by window, so that matching them needs memory for a few windows only."""
+"""Images read window by window, so that memory does not grow with the scene."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from scipy import ndimage
 from tmcnet.raster.io.reader import FloatArray, data_bands, open_raster, read_float
 
 Points: TypeAlias = npt.NDArray[np.float64]
-"""N x 2, x and y in pixels with centres at whole numbers."""
+"""N x 2, x and y in pixels; pixel centres are whole numbers."""
 PointMap: TypeAlias = Callable[[Points], Points]
-"""From points (x, y) on the common grid to the points of their content in another image on that grid."""
+"""From points on the common grid to the points of another image on that grid that show the same content."""
 
 KNOT_SPACING_PX = 16
-"""Coordinates are computed at every 16th pixel and interpolated between: point maps are far smoother."""
-STRIP_PIXELS = 4_000_000
-"""Pixels of the full image read at a time while it is reduced."""
+"""Maps are evaluated this far apart and interpolated linearly in between: they are much smoother than that."""
+MAX_STRIP_PIXELS = 4_000_000
+"""Pixels of the full image read at a time while it is reduced or decimated."""
 
 
 class Image(Protocol):
@@ -62,11 +62,11 @@ class FileImage:
     """An image in a file."""
 
     def __init__(self, path: Path, nodata: float | None = None) -> None:
-        """Read the size of the image.
+        """Read the shape of the file.
 
         Args:
             path: A raster.
-            nodata: Value that means no data, in place of what the file says.
+            nodata: Value that means no data; overrides the value declared in the file.
 
         Raises:
             InputError: If the file cannot be read.
@@ -93,7 +93,7 @@ class Reduced:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C x H x W; incomplete blocks at the far edges are left out."""
+        """C x H x W; incomplete blocks at the right and lower edges are dropped."""
         bands, height, width = self.image.shape
         return bands, height // self.scale, width // self.scale
 
@@ -104,8 +104,8 @@ class Reduced:
 
 
 @dataclass(frozen=True)
-class Displaced:
-    """A displaced image on the grid it belongs to: its value at p is that of the image at `where(p)`."""
+class Warped:
+    """An image resampled through a map: its pixel p shows what `image` has at `where(p)`."""
 
     image: Image
     where: PointMap
@@ -117,7 +117,7 @@ class Displaced:
 
     def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
         """A window, interpolated linearly."""
-        x, y = lattice_coordinates(self.where, row, col, height, width)
+        x, y = _interpolated_coordinates(self.where, row, col, height, width)
         left, top = int(np.floor(x.min())) - 1, int(np.floor(y.min())) - 1
         wide, high = int(np.ceil(x.max())) + 2 - left, int(np.ceil(y.max())) + 2 - top
         source = self.image.read(top, left, high, wide)
@@ -126,14 +126,15 @@ class Displaced:
         return np.stack(bands)
 
 
-def lattice_coordinates(where: PointMap, row: int, col: int, height: int, width: int) -> tuple[Points, Points]:
-    """`where` of every pixel of a window, interpolated between knots: x and y, each height x width."""
-    rows = np.arange(0, height + KNOT_SPACING_PX, KNOT_SPACING_PX, dtype=np.float64)
-    cols = np.arange(0, width + KNOT_SPACING_PX, KNOT_SPACING_PX, dtype=np.float64)
+def _interpolated_coordinates(where: PointMap, row: int, col: int, height: int, width: int) -> tuple[Points, Points]:
+    """`where` at every pixel of a window: x and y, each height x width."""
+    step = KNOT_SPACING_PX
+    rows = np.arange(0, height + step, step, dtype=np.float64)
+    cols = np.arange(0, width + step, step, dtype=np.float64)
     knots = np.stack(np.meshgrid(cols + col, rows + row), -1)
-    found = where(knots.reshape(-1, 2)).reshape(knots.shape)
-    at = np.mgrid[:height, :width] / KNOT_SPACING_PX
-    x, y = (ndimage.map_coordinates(found[..., i], at, order=1) for i in (0, 1))
+    mapped = where(knots.reshape(-1, 2)).reshape(knots.shape)
+    at = np.mgrid[:height, :width] / step
+    x, y = (ndimage.map_coordinates(mapped[..., i], at, order=1) for i in (0, 1))
     return x, y
 
 
@@ -150,30 +151,30 @@ def block_means(image: FloatArray, scale: int) -> FloatArray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
-def as_image(given: FloatArray | Image) -> Image:
-    """An array, C x H x W or H x W, as an image; an image as it is."""
-    if not isinstance(given, np.ndarray):
-        return given
-    return ArrayImage(np.asarray(given if given.ndim == 3 else given[None], dtype=np.float32))
+def as_image(image: FloatArray | Image) -> Image:
+    """Wrap an array, C x H x W or H x W, as an image; return an image unchanged."""
+    if not isinstance(image, np.ndarray):
+        return image
+    return ArrayImage(np.asarray(image if image.ndim == 3 else image[None], dtype=np.float32))
 
 
 def decimate(image: Image, step: int) -> FloatArray:
-    """Every `step`-th pixel of an image, C x h x w, read a strip at a time."""
+    """Every `step`-th row and column of an image, C x h x w, read a strip at a time."""
     _, height, width = image.shape
-    rows = max(1, STRIP_PIXELS // (width * step)) * step
+    rows = max(1, MAX_STRIP_PIXELS // (width * step)) * step
     strips = (image.read(row, 0, min(rows, height - row), width) for row in range(0, height, rows))
     return np.concatenate([strip[:, ::step, ::step].copy() for strip in strips], axis=1)
 
 
 def in_memory(image: Image) -> ArrayImage:
-    """The whole image as an array, read a strip at a time."""
+    """Load the whole image, a strip at a time."""
     if isinstance(image, ArrayImage):
         return image
     bands, height, width = image.shape
     scale = image.scale if isinstance(image, Reduced) else 1
-    rows = max(1, STRIP_PIXELS // (width * scale * scale))
+    rows = max(1, MAX_STRIP_PIXELS // (width * scale * scale))
     array = np.empty((bands, height, width), np.float32)
     for row in range(0, height, rows):
-        some = min(rows, height - row)
-        array[:, row : row + some] = image.read(row, 0, some, width)
+        count = min(rows, height - row)
+        array[:, row : row + count] = image.read(row, 0, count, width)
     return ArrayImage(array)

@@ -1,5 +1,18 @@
-"""Optical-SAR co-registration."""
+"""Optical-SAR co-registration: estimate how far a SAR image is displaced from an optical one on the same grid.
 
-from tmcnet.raster.register.coregister import estimate, warp
+The method, from coarse to fine:
+
+1. `matching`: each pixel is described by its gradient strength along eight orientations; windows of descriptors are
+   compared by normalised cross-correlation.
+2. `coarse_to_fine.global_search`: one shift, rotation and scale for the whole scene at low resolution.
+3. `tie_points`: windows on a grid are matched forward and backward, after warping by the map known so far. Inliers
+   are displaced like their neighbours; `rejection_reason` rejects pairs with few inliers, or no more than by chance.
+4. `model_selection`: shift, affine, quadratic or thin-plate map (`fits`), selected by the RMSE at tie points in
+   held-out parts of the scene. Steps 3 and 4 are repeated at each level up to full resolution.
+5. `coarse_to_fine.estimate`: the correction is accepted if its held-out RMSE is small and the images are more similar
+   with it than without; the result is an `alignment.Alignment`, with the map (`deformation`) or the reason for none.
+"""
+
+from tmcnet.raster.register.coarse_to_fine import estimate, warp
 
 __all__ = ["estimate", "warp"]

@@ -1,37 +1,43 @@
-"""What co-registration found; `alignment.json` holds it."""
+"""The result of co-registration, as stored in `alignment.json`, and its residuals around a place of the scene."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 
+from tmcnet.raster.io.geometry import Box
 from tmcnet.raster.io.windowed import PointMap
-from tmcnet.raster.register.affine_fit import IDENTITY, Model
-from tmcnet.raster.register.deformation import AffineMap, LatticeMap
+from tmcnet.raster.register.deformation import IDENTITY, AffineMap, Array, LatticeMap, Model
 
 Status = Literal["aligned", "already_aligned", "rejected", "single_sensor"]
+
+NEIGHBOURHOOD_PX = 128
+"""Tie points up to this distance from a window count for it: twice the side of the windows matched."""
+MIN_POINTS_NEAR = 3
+"""With fewer tie points near a window its residual is unknown."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What was found; `alignment.json` holds this and, as `digests`, the SHA-256 of the rasters beside it.
+    """Result of co-registration.
 
     Attributes:
-        status: `aligned`: use the map. `already_aligned`: nothing to correct. `rejected`: no correction could be
-            trusted. `single_sensor`: there is nothing to register. In all but the first the map is the identity.
+        status: `aligned`: apply the map. `already_aligned`: nothing to correct. `rejected`: no reliable correction
+            found. `single_sensor`: nothing to register. The map is the identity unless `aligned`.
         model: Kind of the map; `none` is the identity.
-        matrix: 2 x 3, from optical pixel (x, y) to SAR pixel on the common grid, pixel centres at whole numbers;
-            None of `quadratic` and `thin_plate`, whose map `nodes` hold.
-        n_points: Control points that could be matched reliably.
-        n_inliers: Those of them that agree with their neighbours.
-        rmse_px: Residual of the model at agreeing points in parts of the scene held out of the fit, root mean
-            square in pixels; None where there is no model.
-        reason: In words, why the status is what it is.
-        points: Reliable control points [x, y, dx, dy, inlier], in pixels.
-        nodes: The map on a regular lattice over the scene and a little beyond, [x, y, dx, dy] in pixels, row by row;
-            smooth in between. Empty where there is a matrix.
+        matrix: 2 x 3, from optical to SAR pixels (x, y) on the common grid, pixel centres at whole numbers; None for
+            `quadratic` and `thin_plate`, which are stored in `nodes`.
+        n_points: Number of reliable tie points.
+        n_inliers: Number of inliers among them.
+        rmse_px: Held-out RMSE of the model at inliers in pixels; None without a model.
+        reason: The reason for the status, in words.
+        points: Tie points [x, y, dx, dy, inlier], in pixels.
+        nodes: The map on a regular lattice over the scene and one step beyond, [x, y, dx, dy] in pixels, row by row.
+            Empty where there is a matrix.
     """
 
     status: Status
@@ -44,13 +50,18 @@ class Alignment:
     points: list[list[float]] = field(default_factory=list)
     nodes: list[list[float]] = field(default_factory=list)
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Alignment:
+        """Read the content of `alignment.json`; other keys are ignored."""
+        return cls(**{name.name: record[name.name] for name in fields(cls) if name.name in record})
+
     @property
     def where(self) -> PointMap:
-        """The map: from places on the common grid, N x 2 (x, y), to where their content lies in the SAR image."""
+        """The map from points on the common grid, N x 2 (x, y), to the points of the SAR image with their content."""
         return LatticeMap(np.array(self.nodes)) if self.matrix is None else AffineMap(np.array(self.matrix))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, coordinates rounded to thousandths of a pixel."""
+        """Plain values for JSON; coordinates are rounded to a thousandth of a pixel."""
         record = asdict(self)
         if self.matrix is not None:
             record["matrix"] = [[round(value, 9) for value in row] for row in self.matrix]
@@ -61,5 +72,39 @@ class Alignment:
 
 
 def unmoved(status: Status, reason: str) -> Alignment:
-    """The record of a scene whose georeference is taken as delivered, without any evidence."""
+    """The result for a scene that was not matched: its georeference is used as delivered."""
     return Alignment(status, "none", IDENTITY.tolist(), 0, 0, None, reason)
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Residuals of the inliers of a scene after the correction.
+
+    Attributes:
+        points: N x 2 points (x, y) on the common grid, in pixels, sorted by y.
+        squared: N squared residuals in square pixels.
+    """
+
+    points: Array
+    squared: Array
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Residuals:
+        """Compute the residuals from the content of `alignment.json`; without a correction, the displacements."""
+        rows = np.array([row for row in record.get("points", []) if row[4]], np.float64).reshape(-1, 5)
+        if not len(rows):
+            return cls(np.empty((0, 2)), np.empty(0))
+        rows = rows[np.argsort(rows[:, 1], kind="stable")]
+        points = rows[:, :2]
+        residual = points + rows[:, 2:4] - Alignment.from_record(record).where(points)
+        return cls(points, (residual**2).sum(axis=1))
+
+    def near(self, box: Box) -> float | None:
+        """RMSE in pixels within a window and `NEIGHBOURHOOD_PX` around it; None with too few points."""
+        row, column, height, width = box
+        rows = row - 0.5 - NEIGHBOURHOOD_PX, row + height - 0.5 + NEIGHBOURHOOD_PX
+        band = slice(*np.searchsorted(self.points[:, 1], rows))
+        x = self.points[band, 0]
+        inside = (x >= column - 0.5 - NEIGHBOURHOOD_PX) & (x <= column + width - 0.5 + NEIGHBOURHOOD_PX)
+        chosen = self.squared[band][inside]
+        return math.sqrt(chosen.mean()) if len(chosen) >= MIN_POINTS_NEAR else None

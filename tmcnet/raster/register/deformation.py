@@ -1,73 +1,99 @@
-"""Maps from the common grid to where content lies in a displaced image: affine, or smooth on a lattice of nodes."""
+"""Maps from the common grid to another image on it: affine, or a smooth displacement known at lattice nodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from tmcnet.raster.io.windowed import PointMap
-from tmcnet.raster.register import affine_fit
-from tmcnet.raster.register.affine_fit import Array
 
-NODES = 21
-"""Nodes along the longer side of a scene: close enough for what the thin-plate splines here can bend."""
-RIM = 8
-"""Nodes added on each side of a lattice before splines are laid through it."""
+Array = npt.NDArray[np.float64]
+Model = Literal["none", "shift", "affine", "quadratic", "thin_plate"]
+"""Kinds of maps, from stiff to flexible; `none` is the identity."""
+
+IDENTITY: Array = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+LATTICE_NODES = 21
+"""Nodes along the longer side of a scene: close enough for the splines fitted here."""
+PADDING_NODES = 8
+"""Nodes added on each side of a lattice before cubic interpolation."""
 
 
 @dataclass(frozen=True)
 class AffineMap:
-    """The map of a 2 x 3 matrix."""
+    """Affine map by a 2 x 3 matrix."""
 
     matrix: Array
 
     def __call__(self, points: Array) -> Array:
-        """Where the content of N x 2 places (x, y) lies."""
-        return affine_fit.apply(self.matrix, points)
+        """Map N x 2 points (x, y)."""
+        return np.asarray(points @ self.matrix[:, :2].T + self.matrix[:, 2])
 
 
 class LatticeMap:
-    """A smooth map known at the nodes of a regular lattice, with cubic splines in between."""
+    """Smooth map known at the nodes of a regular lattice, with cubic splines in between."""
 
     def __init__(self, nodes: Array) -> None:
         """Prepare the splines.
 
         Args:
-            nodes: N x 4: x, y of a node and the displacement dx, dy of its content, in pixels; row by row.
+            nodes: N x 4: x and y of a node and its displacement dx, dy, in pixels; row by row.
         """
         xs, ys = np.unique(nodes[:, 0]), np.unique(nodes[:, 1])
         table = nodes[:, 2:].reshape(len(ys), len(xs), 2)
-        # more nodes on each side, the slope carried on: splines would bend at the rim otherwise
-        padded = [np.pad(table[..., i], RIM, "reflect", reflect_type="odd") for i in (0, 1)]
+        # extrapolated nodes on each side: the splines would bend at the edges otherwise
+        padded = [np.pad(table[..., i], PADDING_NODES, "reflect", reflect_type="odd") for i in (0, 1)]
         self._splines = [ndimage.spline_filter(values) for values in padded]
         self._corner = np.array([xs[0], ys[0]])
         self._step = np.array([xs[1] - xs[0], ys[1] - ys[0]])
 
     def __call__(self, points: Array) -> Array:
-        """Where the content of N x 2 places (x, y) lies; the displacement stays the same beyond the lattice."""
-        column, row = (np.asarray(points, dtype=np.float64) - self._corner).T / self._step[:, None] + RIM
-        moves = [ndimage.map_coordinates(s, [row, column], prefilter=False, mode="nearest") for s in self._splines]
+        """Map N x 2 points (x, y); beyond the lattice the displacement is constant."""
+        place = (np.asarray(points, dtype=np.float64) - self._corner).T / self._step[:, None] + PADDING_NODES
+        moves = [ndimage.map_coordinates(s, place[::-1], prefilter=False, mode="nearest") for s in self._splines]
         return np.asarray(points + np.stack(moves, axis=1))
 
 
-def lattice(shape: tuple[int, int]) -> Array:
-    """Nodes over a scene of height x width and one step beyond its edges: N x 2, x and y, row by row."""
-    height, width = shape
-    step = max(max(height, width) / (NODES - 1), 1.0)
-    xs, ys = (step * np.arange(-1, np.ceil((side - 1) / step) + 2) for side in (width, height))
-    return np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
-
-
 def on_lattice(where: PointMap, shape: tuple[int, int]) -> Array:
-    """A map as nodes, N x 4: x, y, dx, dy in pixels."""
-    places = lattice(shape)
-    return np.column_stack([places, where(places) - places])
+    """Sample a map over a scene of height x width and one step beyond: N x 4, x, y, dx, dy in pixels, row by row."""
+    height, width = shape
+    step = max(max(height, width) / (LATTICE_NODES - 1), 1.0)
+    xs, ys = (step * np.arange(-1, np.ceil((side - 1) / step) + 2) for side in (width, height))
+    nodes = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+    return np.column_stack([nodes, where(nodes) - nodes])
 
 
 def largest_displacement(where: PointMap, shape: tuple[int, int]) -> float:
-    """The longest way in pixels between a place of a scene of height x width and where its content lies."""
-    xs, ys = (np.linspace(0.0, side - 1.0, NODES) for side in (shape[1], shape[0]))
-    places = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
-    return float(np.hypot(*(where(places) - places).T).max())
+    """Largest displacement in pixels over a scene of height x width."""
+    xs, ys = (np.linspace(0.0, side - 1.0, LATTICE_NODES) for side in (shape[1], shape[0]))
+    points = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+    return float(np.hypot(*(where(points) - points).T).max())
+
+
+def distortion(matrix: Array) -> float:
+    """Largest relative change of length by the linear part of a 2 x 3 matrix."""
+    return float(np.linalg.norm(matrix[:, :2] - np.eye(2), 2))
+
+
+def rotation_and_scale(degrees: float, scale: float, height: int, width: int) -> Array:
+    """2 x 3 matrix of a rotation and a scaling about the centre of an image."""
+    angle = np.deg2rad(degrees)
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.array([width - 1, height - 1]) / 2.0
+    return np.column_stack([linear, centre - linear @ centre])
+
+
+def at_scale(where: PointMap, scale: int) -> PointMap:
+    """The map between images reduced by block means over `scale` x `scale` pixels."""
+    offset = (scale - 1) / 2.0
+    return lambda points: (where(points * scale + offset) - offset) / scale
+
+
+def at_full_scale(matrix: Array, scale: int) -> Array:
+    """The inverse of `at_scale` for a 2 x 3 matrix."""
+    offset = (scale - 1) / 2.0
+    linear = matrix[:, :2]
+    return np.column_stack([linear, scale * matrix[:, 2] + offset - linear @ np.full(2, offset)])

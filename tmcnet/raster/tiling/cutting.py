@@ -31,7 +31,7 @@ from tmcnet.raster.io.reader import (
     values_and_mask,
 )
 from tmcnet.raster.io.writer import write_raster
-from tmcnet.raster.register.residuals import Residuals
+from tmcnet.raster.register.alignment import Residuals
 from tmcnet.raster.tiling.grid import RECORD
 from tmcnet.raster.tiling.speckle import SpeckleFilter
 from tmcnet.raster.tiling.warp import stored_dtype, to_dtype

@@ -30,7 +30,7 @@ from tmcnet.raster.io.radiometry import power_to_db, to_power
 from tmcnet.raster.io.reader import float_blocks, is_complete, read_grid, read_labels
 from tmcnet.raster.io.windowed import FileImage
 from tmcnet.raster.io.writer import Draft, Form, Part, write_blocks, write_bytes, write_draft
-from tmcnet.raster.register import alignment_picture, coregister
+from tmcnet.raster.register import estimate, picture
 from tmcnet.raster.register.alignment import Alignment, unmoved
 from tmcnet.raster.tiling.speckle import SpeckleFilter, make_filter, require_backscatter, sample_windows
 from tmcnet.raster.tiling.warp import (
@@ -115,7 +115,7 @@ def align_scene(
         delivered = job.sar_as_delivered if record.images["sar"].files else folder / "sar.tif"
         optical, before, after = (FileImage(path) for path in (folder / "optical.tif", delivered, folder / "sar.tif"))
         with log_duration("picture"):
-            alignment_picture.draw(optical, before, after, alignment, folder / "alignment.png")
+            picture.draw(optical, before, after, alignment, folder / "alignment.png")
 
 
 def _common_grid(record: Record, align: AlignConfig) -> Grid:
@@ -180,7 +180,7 @@ def _register(job: _Job, align: AlignConfig) -> Alignment:
         return unmoved("rejected", "co-registration is switched off")
     with log_duration("registration"):
         optical, sar = FileImage(job.folder / "optical.tif"), FileImage(job.sar_as_delivered)
-        return coregister.estimate(optical, sar, align, job.threads)
+        return estimate(optical, sar, align, job.threads)
 
 
 def _finite(value: object) -> object:

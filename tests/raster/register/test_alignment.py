@@ -3,10 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from tmcnet.raster.register.affine_fit import IDENTITY
-from tmcnet.raster.register.alignment import Alignment, unmoved
-from tmcnet.raster.register.deformation import AffineMap, on_lattice
-from tmcnet.raster.register.residuals import NEAR, Residuals
+from tmcnet.raster.register.alignment import NEIGHBOURHOOD_PX, Alignment, Residuals, unmoved
+from tmcnet.raster.register.deformation import IDENTITY, AffineMap, on_lattice
 
 SHIFT = np.array([[1.0, 0.0, 3.0], [0.0, 1.0, -2.0]])
 
@@ -16,12 +14,12 @@ def record(points, status="aligned", model="shift", matrix=SHIFT, nodes=()):
     found = Alignment(
         status, model, None if matrix is None else matrix.tolist(), 9, 9, 0.5, "", points, [list(n) for n in nodes]
     )
-    return json.loads(json.dumps(found.to_dict() | {"digests": {"optical": "0"}}))
+    return json.loads(json.dumps(found.to_dict() | {"digests": {"optical": "0"}, "speckle": {"looks": 4.0}}))
 
 
-def grid_of(off, agree=1):
+def grid_of(off, inlier=1):
     """Points every 32 pixels of a scene of 1,024, displaced by 3 and -2 pixels and `off` in x."""
-    return [[x, y, 3 + off(x, y), -2.0, agree] for y in range(16, 1024, 32) for x in range(16, 1024, 32)]
+    return [[x, y, 3 + off(x, y), -2.0, inlier] for y in range(16, 1024, 32) for x in range(16, 1024, 32)]
 
 
 def test_the_residual_is_that_around_the_window():
@@ -34,11 +32,11 @@ def test_the_residual_is_that_around_the_window():
 
 
 @pytest.mark.parametrize(("n", "known"), [(2, False), (3, True)])
-def test_few_points_near_tell_nothing(n, known):
-    near = [[300.0 + NEAR, 300.0 + i, 4.0, -2.0, 1] for i in range(n)]
-    far = [[301.0 + NEAR, 300.0 + i, 9.0, -2.0, 1] for i in range(20)]
-    astray = [[280.0, 300.0 + i, 50.0, 0.0, 0] for i in range(20)]
-    found = Residuals.of(record([*far, *near, *astray])).near((300, 200, 50, 101))
+def test_few_points_near_give_no_residual(n, known):
+    near = [[300.0 + NEIGHBOURHOOD_PX, 300.0 + i, 4.0, -2.0, 1] for i in range(n)]
+    far = [[301.0 + NEIGHBOURHOOD_PX, 300.0 + i, 9.0, -2.0, 1] for i in range(20)]
+    outliers = [[280.0, 300.0 + i, 50.0, 0.0, 0] for i in range(20)]
+    found = Residuals.of(record([*far, *near, *outliers])).near((300, 200, 50, 101))
     assert found == (pytest.approx(1) if known else None)
 
 
@@ -61,6 +59,6 @@ def test_without_a_correction_the_displacement_itself_is_left(status):
 
 
 def test_scenes_without_points():
-    told = unmoved("single_sensor", "nothing to register").to_dict()
-    assert Residuals.of(told).near((0, 0, 128, 128)) is None
-    assert AffineMap(np.array(told["matrix"]))(np.zeros((1, 2))).tolist() == [[0, 0]]
+    record_of_one = unmoved("single_sensor", "nothing to register").to_dict()
+    assert Residuals.of(record_of_one).near((0, 0, 128, 128)) is None
+    assert AffineMap(np.array(record_of_one["matrix"]))(np.zeros((1, 2))).tolist() == [[0, 0]]

@@ -1,0 +1,265 @@
+"""Estimate the misregistration of a SAR image and an optical one, from coarse to fine."""
+
+from __future__ import annotations
+
+import sys
+from itertools import product
+
+import numpy as np
+
+from tmcnet.config import AlignConfig
+from tmcnet.raster.io.reader import FloatArray
+from tmcnet.raster.io.windowed import ArrayImage, Image, PointMap, Reduced, Warped, as_image, in_memory
+from tmcnet.raster.register import matching
+from tmcnet.raster.register.alignment import Alignment, Status, unmoved
+from tmcnet.raster.register.deformation import (
+    IDENTITY,
+    AffineMap,
+    Array,
+    at_full_scale,
+    at_scale,
+    largest_displacement,
+    on_lattice,
+    rotation_and_scale,
+)
+from tmcnet.raster.register.matching import Window
+from tmcnet.raster.register.model_selection import BENDING_MODELS, Selection, select_model
+from tmcnet.raster.register.tie_points import Level, TiePoints, find_tie_points, point_grid, rejection_reason
+
+WINDOW_PX = 64
+"""Side of the windows matched around tie points."""
+SPACING_PX = 32
+"""Distance between the windows."""
+MAX_RESIDUAL_PX = 2.0
+"""Largest residual of an inlier at full resolution; relief makes up much of it."""
+GLOBAL_SEARCH_SIDE_PX = 256
+"""The global search runs on images reduced to this side."""
+ROTATIONS_DEGREES, SCALES = (0.0, -1.0, 1.0, -2.0, 2.0), (1.0, 0.98, 1.02)
+"""Rotations and scales of the global search; tie points find what is between and slightly beyond."""
+MIN_VALID_SHARE = 0.25
+"""Minimum share of the reduced image that is valid in both images at a shift."""
+COARSEST_SIDE_PX = 512
+"""The coarsest level of tie points has images reduced to this side."""
+MAX_LEVEL_RATIO = 4
+"""Maximum ratio of the resolutions of consecutive levels."""
+POOLED_PASSES = 2
+"""Further passes at full resolution for models that bend."""
+IN_MEMORY_MAX_SIDE_PX = 2400
+"""Images up to this side are kept in memory."""
+
+MIN_OVERLAP = 0.02
+"""Minimum share of pixels valid in both images."""
+MIN_DISPLACEMENT_PX = 0.5
+"""A displacement below this everywhere is not corrected."""
+MAX_UNCONFIRMED_PX = 3.0
+"""A correction that does not raise the similarity is ignored up to this size, and rejected beyond it."""
+MAX_HELD_OUT_RMSE_PX = 2.2
+"""Reject a model with a larger held-out RMSE: true pairs have at most 1.8, the best unrelated pair 2.7
+(benchmarks/README.md)."""
+
+
+class _Pair:
+    """Both images at any resolution, and the settings; small enough copies are kept in memory."""
+
+    def __init__(self, reference: Image, moving: Image, config: AlignConfig, threads: int) -> None:
+        self.config, self.threads = config, threads
+        _, height, width = reference.shape
+        self.shape = height, width
+        self._copies = {1: (reference, moving)}
+        self._in_memory_scale = 1
+        while max(self.shape) / self._in_memory_scale > IN_MEMORY_MAX_SIDE_PX:
+            self._in_memory_scale *= 2
+
+    def reduced(self, scale: int) -> tuple[Image, Image]:
+        """Both images reduced by a power of two, from a copy in memory if there is one."""
+        if scale not in self._copies:
+            finer = self._in_memory_scale if scale > self._in_memory_scale else 1
+            one, two = (Reduced(image, scale // finer) for image in self.reduced(finer))
+            keep = scale >= self._in_memory_scale
+            self._copies[scale] = (in_memory(one), in_memory(two)) if keep else (one, two)
+        return self._copies[scale]
+
+
+def estimate(
+    reference: FloatArray | Image, moving: FloatArray | Image, config: AlignConfig | None = None, threads: int = 1
+) -> Alignment:
+    """Estimate where the content of each optical pixel is in the SAR image.
+
+    Args:
+        reference: Optical image, C x H x W or H x W in any units with NaN for no data, or an image read by windows.
+        moving: SAR image on the same grid, backscatter in dB. Values that are never negative are taken for amplitudes
+            or powers.
+        config: Search range and allowed models.
+        threads: Number of threads; the result does not depend on it.
+
+    Returns:
+        The correction, or the reason why there is none.
+
+    Raises:
+        ValueError: If the two images differ in height or width.
+
+    Example:
+        >>> alignment = estimate(optical, sar)
+        >>> corrected = warp(sar, alignment.where)
+    """
+    one, two = as_image(reference), as_image(moving)
+    if one.shape[1:] != two.shape[1:]:
+        raise ValueError(f"the images must share one grid, but are {one.shape[1:]} and {two.shape[1:]} pixels")
+    pair = _Pair(one, two, config or AlignConfig(), threads)
+    levels = _levels(pair)
+    small = np.concatenate([in_memory(image).array for image in pair.reduced(levels[0].scale)])
+    if np.isfinite(small).all(axis=0).mean() < MIN_OVERLAP or min(pair.shape) < WINDOW_PX:
+        reason = f"the images overlap by less than {MIN_OVERLAP:.0%}, or are smaller than {WINDOW_PX} px"
+        return unmoved("rejected", reason)
+    return _register(pair, levels)
+
+
+def warp(image: FloatArray, where: PointMap) -> FloatArray:
+    """Resample an image through a map, with linear interpolation.
+
+    Args:
+        image: C x H x W with NaN for no data.
+        where: From the pixels (x, y) of the result to those of the image.
+    """
+    return Warped(ArrayImage(image), where).read(0, 0, *image.shape[1:])
+
+
+def _levels(pair: _Pair) -> list[Level]:
+    """Levels from low resolution with a wide search to full resolution with a narrow one."""
+    scale = 2 if min(pair.shape) >= 4 * WINDOW_PX else 1
+    while max(pair.shape) / scale > COARSEST_SIDE_PX:
+        scale *= 2
+    coarse_radius = int(np.clip(pair.config.max_shift / scale + 4, 8, 14))
+    levels = [_level(scale, coarse_radius, 1.5 * max(MAX_RESIDUAL_PX, scale))]
+    while scale > 1:
+        scale = max(1, scale // MAX_LEVEL_RATIO)
+        levels.append(_level(scale, 6, MAX_RESIDUAL_PX if scale == 1 else 1.5 * scale))
+    return levels if len(levels) > 1 else [*levels, _level(1, 6, MAX_RESIDUAL_PX)]
+
+
+def _level(scale: int, search_radius: int, tolerance_px: float) -> Level:
+    return Level(scale, max(8, SPACING_PX // scale), Window(WINDOW_PX, search_radius), tolerance_px)
+
+
+def _register(pair: _Pair, levels: list[Level]) -> Alignment:
+    """Refine a global map level by level, then pass twice more over models that bend."""
+    where: PointMap = _initial_map(pair, levels[0])
+    chance_inliers = _chance_inliers(pair, levels[0])
+    selection: Selection | None = None
+    for number, level in enumerate([*levels, *[levels[-1]] * POOLED_PASSES]):
+        pool = number >= len(levels)
+        if pool and selection and selection.model not in BENDING_MODELS:
+            break
+        # bending within a window blurs its correlation: the next pass matches with the bend removed
+        points = find_tie_points(*pair.reduced(level.scale), where, level, pair.threads, pool)
+        inliers, n = points.n_inliers, len(points.source)
+        print(f"scale 1/{level.scale}: {inliers} of {n} tie points are inliers", file=sys.stderr, flush=True)
+        reason = rejection_reason(points, pair.shape, pair.config.max_shift, chance_inliers)
+        if reason:
+            return _unchanged("rejected", reason, points)
+        selection = select_model(points.correspondences(pair.shape, level), pair.config.models)
+        where, chance_inliers = selection.where, 0
+    assert selection
+    return _decide(pair, points, selection)
+
+
+def _initial_map(pair: _Pair, level: Level) -> AffineMap:
+    scale = level.scale
+    while max(pair.reduced(level.scale)[0].shape[1:]) * level.scale / scale > GLOBAL_SEARCH_SIDE_PX:
+        scale *= 2
+    matrix = global_search(*pair.reduced(scale), int(np.ceil(pair.config.max_shift / scale)) + 2)
+    return AffineMap(at_full_scale(matrix, scale))
+
+
+def _chance_inliers(pair: _Pair, level: Level) -> int:
+    """Number of inliers without common content: with the SAR image rotated by 180 degrees."""
+    reference, moving = pair.reduced(level.scale)
+    rotated = ArrayImage(np.ascontiguousarray(in_memory(moving).array[:, ::-1, ::-1]))
+    radius = int(np.ceil(pair.config.max_shift / level.scale)) + 2
+    where = AffineMap(at_full_scale(global_search(reference, rotated, radius, shift_only=True), level.scale))
+    return find_tie_points(reference, rotated, where, level, pair.threads).n_inliers
+
+
+def global_search(reference: Image, moving: Image, search_radius: int, shift_only: bool = False) -> Array:
+    """Find the shift, and the rotation and scale about the centre, of highest correlation of two small images.
+
+    Args:
+        reference: Optical image.
+        moving: SAR image on the same grid.
+        search_radius: Largest shift in pixels.
+        shift_only: Do not search rotations and scales.
+
+    Returns:
+        2 x 3 from pixels of the reference to those of the moving image; the identity without any valid correlation.
+    """
+    _, height, width = reference.shape
+    side = max(height, width)
+    scaling = matching.image_scaling(reference, sar=False)
+    template, template_valid = matching.describe(reference.read(0, 0, side, side), scaling)
+    scaling = matching.image_scaling(moving, sar=True)
+    wide = side + 2 * search_radius
+    best, matrix = -np.inf, IDENTITY
+    for degrees, scale in [(0.0, 1.0)] if shift_only else product(ROTATIONS_DEGREES, SCALES):
+        linear = rotation_and_scale(degrees, scale, height, width)
+        window = Warped(moving, AffineMap(linear)).read(-search_radius, -search_radius, wide, wide)
+        search, search_valid = matching.describe(window, scaling)
+        surface = matching.correlate(
+            (template[None], template_valid[None]), (search[None], search_valid[None]), MIN_VALID_SHARE
+        )
+        found = matching.find_peaks(np.where(np.isfinite(surface), surface, -1.0).astype(np.float32))
+        if np.isfinite(found.dx[0]) and found.peak[0] > best:
+            best, shift = found.peak[0], np.array([found.dx[0], found.dy[0]], dtype=np.float64)
+            matrix = np.column_stack([linear[:, :2], linear[:, :2] @ shift + linear[:, 2]])
+    return matrix
+
+
+def _decide(pair: _Pair, points: TiePoints, selection: Selection) -> Alignment:
+    """Accept the selected model if it corrects something, has a small held-out RMSE and raises the similarity."""
+    shape, model = pair.shape, selection.model
+    rmse, before = selection.rmse_px, selection.identity_rmse_px
+    if model == "none" and before > MAX_HELD_OUT_RMSE_PX:
+        return _unchanged("rejected", f"displacements of {before:.1f} px (RMSE) that no model explains", points)
+    if model == "none":
+        reason = f"no model has a clearly lower held-out RMSE than the {before:.2f} px without correction"
+        return _unchanged("already_aligned", reason, points, before)
+    largest = largest_displacement(selection.where, shape)
+    if largest < MIN_DISPLACEMENT_PX:
+        reason = f"the largest displacement is {largest:.2f} px, below {MIN_DISPLACEMENT_PX:g} px"
+        return _unchanged("already_aligned", reason, points, before)
+    if rmse > MAX_HELD_OUT_RMSE_PX:
+        reason = f"held-out RMSE of the best model is {rmse:.1f} px, above {MAX_HELD_OUT_RMSE_PX:g} px"
+        return _unchanged("rejected", reason, points)
+    gain, improved_share = _similarity_gain(pair, selection.where)
+    if gain <= 0.0 or improved_share < 0.5:
+        reason = f"a correction of up to {largest:.1f} px does not raise the similarity of the images"
+        if largest < MAX_UNCONFIRMED_PX:
+            return _unchanged("already_aligned", reason, points, before)
+        return _unchanged("rejected", reason, points)
+    reason = (
+        f"held-out RMSE {rmse:.2f} px with the {model.replace('_', '-')} model ({before:.2f} px without correction); "
+        f"similarity of the images rose by {gain:.3f}"
+    )
+    matrix = selection.where.matrix.tolist() if isinstance(selection.where, AffineMap) else None
+    nodes = on_lattice(selection.where, shape).tolist() if matrix is None else []
+    counts = len(points.source), points.n_inliers
+    return Alignment("aligned", model, matrix, *counts, rmse, reason, points.rows(), nodes)
+
+
+def _unchanged(status: Status, reason: str, points: TiePoints, rmse_px: float | None = None) -> Alignment:
+    counts = len(points.source), points.n_inliers
+    return Alignment(status, "none", IDENTITY.tolist(), *counts, rmse_px, reason, points.rows())
+
+
+def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float]:
+    """Median gain in correlation of windows by the correction, and the share of windows that improve."""
+    reference, before = pair.reduced(2)
+    after = Warped(before, at_scale(where, 2))
+    grid = point_grid((reference.shape[1], reference.shape[2]), SPACING_PX)
+    window = Window(WINDOW_PX // 2, 1)
+    forward = [
+        matching.correlation_surfaces(reference, image, grid, window, pair.threads)[0] for image in (after, before)
+    ]
+    after_correlation, before_correlation = (matching.find_peaks(surfaces).unshifted for surfaces in forward)
+    gain = after_correlation - before_correlation
+    gain = gain[np.isfinite(gain)]
+    return (float(np.median(gain)), float((gain > 0).mean())) if gain.size else (0.0, 0.0)
