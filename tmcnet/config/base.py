@@ -1,11 +1,45 @@
-"""What every section of the config has in common."""
+"""What the sections of the config share: their base class, and names of modalities."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+
+REQUIRED = ("optical", "sar")
+"""Modalities of every data set, in this order; only these two are registered to each other."""
+
+RESERVED = (
+    *("label", "scene", "role", "both", "stacked"),
+    *("optical_nodata", "sar_nodata", "sar_scale"),
+    *("layout", "sheet", "exclude", "crs", "demo"),
+    *("clip", "n_tiles"),
+)
+"""Names with another meaning: files of a scene, columns of a sample sheet, keys of `source`, networks, keys of
+normalisation.json."""
+
+ONLY = "_only"
+"""End of the names of networks that use one modality: `optical_only`, `sar_only`, `dem_only`."""
 
 
 class Section(BaseModel):
-    """A section of the config: unknown keys are errors, and nothing changes after loading."""
+    """A section of the config: unknown keys are errors, and values are constant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False)
+
+
+def _check_free(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"`{name}` is reserved; a modality needs another name than {', '.join(RESERVED)}")
+    return name
+
+
+ModalityName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", max_length=30), AfterValidator(_check_free)
+]
+"""Name of a modality; also used for files, folders, tensors and columns."""
+
+
+def only_modality(network: str) -> str | None:
+    """Return the one modality that a network uses (`dem` of `dem_only`), or None if it uses all of them."""
+    return network.removesuffix(ONLY) if network.endswith(ONLY) else None

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel, StringConstraints, model_validator
 
-from tmcnet.config.base import Section
-from tmcnet.config.modalities import REQUIRED, ModalityName
+from tmcnet.config.base import REQUIRED, ModalityName, Section
 
 IGNORE = 255
 """Value of void pixels in label rasters, loss and metrics."""

@@ -11,10 +11,9 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from tmcnet.config.base import Section
+from tmcnet.config.base import REQUIRED, Section, only_modality
 from tmcnet.config.data import LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.config.grids import AlignConfig, NormaliseConfig, TilesConfig
-from tmcnet.config.modalities import REQUIRED, only_modality
 from tmcnet.config.pretraining import PretrainConfig
 from tmcnet.config.results import (
     MAP_ENDINGS,

@@ -6,8 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tmcnet.config.base import Section
-from tmcnet.config.modalities import ONLY, only_modality
+from tmcnet.config.base import ONLY, Section, only_modality
 
 Variant = Literal["reference", "corrected"]
 Network = Literal[

@@ -16,7 +16,7 @@ from torch import nn
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import ComputeConfig, EvaluateConfig, Run
-from tmcnet.config.modalities import only_modality
+from tmcnet.config.base import only_modality
 from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import metrics

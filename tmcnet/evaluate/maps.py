@@ -26,7 +26,7 @@ from rasterio.windows import Window
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
-from tmcnet.config.modalities import only_modality
+from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.predict import Probabilities, choose_device, probabilities

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
-from tmcnet.config.modalities import ONLY, only_modality
+from tmcnet.config.base import ONLY, only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import Backbone
 from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder, Detail, enlarge

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tmcnet.config import IGNORE, FinetuneSettings, SensorsConfig
+from tmcnet.config.base import only_modality
 from tmcnet.config.data import SensorKind
-from tmcnet.config.modalities import only_modality
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.photometric import corrected
 from tmcnet.errors import InputError, Problem
