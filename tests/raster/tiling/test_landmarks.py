@@ -14,8 +14,9 @@ from rasterio.warp import transform
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, TilesConfig
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.tiling import grid
+from tmcnet.raster.tiling.cutting import windows
 from tmcnet.raster.tiling.grid import align_scene
-from tmcnet.raster.tiling.tiles import make_tiles, windows
+from tmcnet.raster.tiling.tiles import make_tiles
 from tmcnet.store import TileStore
 
 UNITS = {"EPSG:32633": 10.0, "EPSG:3035": 10.0, "EPSG:4326": 0.0001, "EPSG:3857": 15.0}

@@ -20,7 +20,7 @@ from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import cutting
 from tmcnet.raster.tiling.grid import scene_digests
-from tmcnet.raster.tiling.tiles import make_tiles, offsets
+from tmcnet.raster.tiling.tiles import make_tiles
 from tmcnet.splits.splits import make_splits
 from tmcnet.store import TileStore
 
@@ -66,7 +66,7 @@ def scenes(source, *names: str, **options) -> None:
 @given(st.integers(1, 400), st.integers(1, 90), st.integers(1, 90), st.sampled_from(["pad", "shift", "drop"]))
 def test_tiles_cover_a_side_without_gaps_or_surplus(length, size, stride, edge):
     stride = min(stride, size)
-    found = offsets(length, size, stride, edge)
+    found = cutting.offsets(length, size, stride, edge)
     covered = {x for start in found for x in range(start, start + size)}
     assert found == sorted(set(found)) and found[0] == 0
     if length <= size:

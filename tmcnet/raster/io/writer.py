@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,12 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.blocks import TILE_SIDE_PX
 from tmcnet.raster.io.geometry import Box, GdalError, Grid
 
-Compression: TypeAlias = Literal["zstd", "deflate", "none"]
 Part: TypeAlias = tuple[Box, npt.NDArray[Any]]
 """A block of a raster: its window, and C x height x width values."""
 
 _BIGTIFF_BYTES = 2**31
 """Uncompressed size from which a file may outgrow the 4 GiB of a classic TIFF."""
-_LEVELS: dict[Compression, dict[str, Any]] = {"zstd": {"zstd_level": 1}, "deflate": {}, "none": {}}
+_ZSTD_LEVEL = 1
 """Level 1 of Zstandard is written several times as fast as deflate, read twice as fast, and as small to a few percent
 (benchmarks/README.md); higher levels gain less than they cost."""
 
@@ -65,7 +64,7 @@ class Form:
         nodata: Value that means no data; None for none.
         descriptions: Names of the bands.
         classes: Classes of a label raster: become its colour table and the tags `CLASS_<id>`.
-        compression: How the pixels are compressed; always without loss.
+        compressed: Whether pixels are compressed, without loss.
     """
 
     count: int
@@ -73,7 +72,7 @@ class Form:
     nodata: float | None = None
     descriptions: Sequence[str] = ()
     classes: ClassTable | None = None
-    compression: Compression = "zstd"
+    compressed: bool = True
 
     def profile(self, height: int, width: int) -> dict[str, Any]:
         """Creation options of rasterio; the predictor of the compression depends on the type of the numbers."""
@@ -85,14 +84,12 @@ class Form:
             "width": width,
             "dtype": dtype.name,
             "nodata": self.nodata,
-            "compress": self.compression,
-            **_LEVELS[self.compression],
             "photometric": "minisblack",
             "alpha": "unspecified",
             "interleave": "band",
         }
-        if self.compression != "none":
-            options["predictor"] = 3 if dtype.kind == "f" else 2
+        if self.compressed:
+            options |= {"compress": "zstd", "zstd_level": _ZSTD_LEVEL, "predictor": 3 if dtype.kind == "f" else 2}
         if min(height, width) > TILE_SIDE_PX:
             options |= {"tiled": True, "blockxsize": TILE_SIDE_PX, "blockysize": TILE_SIDE_PX}
         if self.count * height * width * dtype.itemsize > _BIGTIFF_BYTES:
@@ -131,7 +128,6 @@ def write_raster(
     nodata: float | None = None,
     descriptions: Sequence[str] | None = None,
     classes: ClassTable | None = None,
-    compression: Compression = "zstd",
 ) -> None:
     """Write an array as a tiled, compressed GeoTIFF, whole or not at all.
 
@@ -142,7 +138,6 @@ def write_raster(
         nodata: Value that means no data.
         descriptions: Names of the bands.
         classes: Classes of a label raster: become its colour table and the tags `CLASS_<id>`.
-        compression: How the pixels are compressed.
 
     Raises:
         InputError: If the file cannot be written (disk full, no permission).
@@ -151,7 +146,7 @@ def write_raster(
         >>> write_raster("label.tif", ids, read_grid("optical.tif"), nodata=255, classes=table)
     """
     bands = array[None] if array.ndim == 2 else array
-    form = Form(len(bands), bands.dtype.name, nodata, descriptions or (), classes, compression)
+    form = Form(len(bands), bands.dtype.name, nodata, descriptions or (), classes)
     with MemoryFile() as memory:
         with memory.open(**form.profile(*bands.shape[1:]), **(grid.georeference if grid else {})) as dataset:
             form.describe(dataset)
@@ -194,7 +189,7 @@ def write_draft(path: Path, grid: Grid, form: Form, parts: Iterable[Part] = ()) 
         InputError: If the file cannot be written.
     """
     try:
-        _write(path, grid, replace(form, compression="none"), parts, {"sparse_ok": True})
+        _write(path, grid, replace(form, compressed=False), parts, {"sparse_ok": True})
     except (RasterioError, GdalError, OSError) as error:
         raise _unwritable(path, error) from None
     return Draft(path, grid, form)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import IGNORE, SensorsConfig
+from tmcnet.config import IGNORE, SensorsConfig, TilesConfig
 from tmcnet.raster.inventory.records import Record
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder
@@ -165,28 +166,48 @@ class ReadyMade:
         return TileImage.of(values, stored_dtype(name, image), image.nodata)
 
 
-def scene_strips(record: Record, scenes_root: Path, boxes: Sequence[Box]) -> list[SceneStrip]:
-    """Divide the tiles of a scene into strips of about equal size.
+def windows(height: int, width: int, tiles: TilesConfig) -> list[Box]:
+    """List the windows of the tiles of a scene, row by row.
+
+    Args:
+        height: Rows of the scene.
+        width: Its columns.
+        tiles: Size, stride and `edge`. A scene smaller than a tile is padded.
+    """
+    rows = offsets(height, tiles.size, tiles.stride, tiles.edge)
+    columns = offsets(width, tiles.size, tiles.stride, tiles.edge)
+    return [(row, column, tiles.size, tiles.size) for row in rows for column in columns]
+
+
+def offsets(length: int, size: int, stride: int, edge: Literal["pad", "shift", "drop"]) -> list[int]:
+    """List where tiles begin along one side of a scene."""
+    if length <= size:
+        return [0]
+    found = list(range(0, length - size + 1, stride))
+    if found[-1] + size < length and edge != "drop":
+        found.append(found[-1] + stride if edge == "pad" else length - size)
+    return found
+
+
+def scene_strips(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[SceneStrip]:
+    """Divide an aligned scene into strips of tiles of about equal size.
 
     Args:
         record: The scene.
         scenes_root: Folder of the aligned scenes.
-        boxes: Windows of its tiles.
+        tiles: Section `tiles` of the config.
     """
     folder = scenes_root / record.scene
     alignment = json.loads((folder / RECORD).read_text())
     rmse = alignment.get("rmse_px")
-    shown = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
+    scene_rmse = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
     residuals = Residuals.of(alignment)
-    rows: dict[int, list[Box]] = {}
-    for box in boxes:
-        rows.setdefault(box[0], []).append(box)
-    strips = []
-    for row in rows.values():
-        n_tiles = max(_MAX_STRIP_PIXELS // (row[0][2] * row[0][3]), 1)
-        pieces = (row[first : first + n_tiles] for first in range(0, len(row), n_tiles))
-        strips += [SceneStrip(record, folder, piece, shown, residuals) for piece in pieces]
-    return strips
+    grid = read_grid(folder / "optical.tif")
+    boxes = windows(grid.height, grid.width, tiles)
+    n_tiles = max(_MAX_STRIP_PIXELS // tiles.size**2, 1)
+    rows = (list(row) for _, row in groupby(boxes, key=lambda box: box[0]))
+    pieces = (row[first : first + n_tiles] for row in rows for first in range(0, len(row), n_tiles))
+    return [SceneStrip(record, folder, piece, scene_rmse, residuals) for piece in pieces]
 
 
 def read_image(path: Path, box: Box) -> TileImage:

@@ -212,16 +212,6 @@ class _SourceImage:
     """
 
     def __init__(self, job: _Job, name: str, work: Path) -> None:
-        """Open the files of a modality.
-
-        Args:
-            job: The scene.
-            name: The modality.
-            work: Folder for intermediate files.
-
-        Raises:
-            InputError: If a file cannot be read.
-        """
         self._job, self._name, self._work = job, name, work
         self._record, self._sensor = job.record.images[name], job.sensors[name]
         self._native = read_grid(self._record.files[0])
@@ -233,13 +223,10 @@ class _SourceImage:
         self.speckle = make_filter(self._sensor, samples)
 
     def on_grid(self, alignment: Alignment | None = None) -> _Raster:
-        """Bring the image to the common grid, in one resampling at most; replaces the raster of an earlier call.
+        """Bring the image to the common grid with one resampling at most; replaces the raster of an earlier call.
 
         Args:
             alignment: A correction to build in; None: as delivered.
-
-        Raises:
-            InputError: If a file cannot be read or written.
         """
         common, nodes = self._job.grid, None
         if alignment is None and self._native == common and self._record.scale == "none":
@@ -276,11 +263,7 @@ class _SourceImage:
         write_draft(path, self._job.grid, self._form, self._decibels(raster))
 
     def write(self, raster: _Raster) -> None:
-        """Write a raster on the common grid as the result, backscatter in dB.
-
-        Raises:
-            InputError: If the disk is full.
-        """
+        """Write a raster on the common grid as the result, backscatter in dB."""
         dtype = stored_dtype(self._name, self._record)
         nodata = choose_nodata(dtype, self._record.nodata, lambda: is_complete(*raster))
         form = Form(self._form.count, dtype, nodata, self._sensor.bands)

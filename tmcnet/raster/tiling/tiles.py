@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -20,9 +19,8 @@ from tmcnet.hashing import pixel_digest
 from tmcnet.raster.inventory.records import GEOREFERENCED, Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.io.blocks import little_cache
-from tmcnet.raster.io.geometry import GROUND, Box, ground_columns
+from tmcnet.raster.io.geometry import GROUND, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.reader import read_grid
 from tmcnet.raster.io.writer import write_bytes, write_raster
 from tmcnet.raster.tiling.cutting import ReadyMade, SceneStrip, Tile, scene_strips
 from tmcnet.raster.tiling.grid import require_scenes
@@ -65,9 +63,11 @@ def make_tiles(
     work: list[SceneStrip | ReadyMade]
     if whole.layout in GEOREFERENCED:
         require_scenes((scenes_root / record.scene for record in records), (*sensors, "label"), threads)
-        work = [part for record in records for part in _strips(record, scenes_root, tiles)]
+        work = [strip for record in records for strip in scene_strips(record, scenes_root, tiles)]
     else:
-        _require_files(tiles, whole.layout)
+        if tiles.store == "virtual":
+            what = f"is `virtual`, but layout `{whole.layout}` has ready-made tiles, whose values are converted"
+            raise InputError(Problem("config key `tiles.store`", what, "Set it to `files`."))
         coder = LabelCoder(labels, whole.classes, whole.label_encoding)
         speckle = filter_of_tiles(records, sensors["sar"])
         work = [ReadyMade(record, sensors, coder, speckle) for record in records]
@@ -86,40 +86,6 @@ def make_tiles(
     index = _index_table(sorted(rows, key=lambda row: row["tile"]), whole.classes, records)
     write_bytes(writer.store.index, index)
     whole.classes.write(out_root / "classes.csv")
-
-
-def windows(height: int, width: int, tiles: TilesConfig) -> list[Box]:
-    """List the windows of the tiles of a scene, row by row.
-
-    Args:
-        height: Rows of the scene.
-        width: Its columns.
-        tiles: Size, stride and `edge`. A scene smaller than a tile is padded.
-    """
-    rows = offsets(height, tiles.size, tiles.stride, tiles.edge)
-    columns = offsets(width, tiles.size, tiles.stride, tiles.edge)
-    return [(row, column, tiles.size, tiles.size) for row in rows for column in columns]
-
-
-def offsets(length: int, size: int, stride: int, edge: Literal["pad", "shift", "drop"]) -> list[int]:
-    """List where tiles begin along one side of a scene."""
-    if length <= size:
-        return [0]
-    found = list(range(0, length - size + 1, stride))
-    if found[-1] + size < length and edge != "drop":
-        found.append(found[-1] + stride if edge == "pad" else length - size)
-    return found
-
-
-def _strips(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[SceneStrip]:
-    grid = read_grid(scenes_root / record.scene / "optical.tif")
-    return scene_strips(record, scenes_root, windows(grid.height, grid.width, tiles))
-
-
-def _require_files(tiles: TilesConfig, layout: str) -> None:
-    if tiles.store == "virtual":
-        what = f"is `virtual`, but layout `{layout}` has ready-made tiles, whose labels and backscatter are converted"
-        raise InputError(Problem("config key `tiles.store`", what, "Set it to `files`."))
 
 
 @dataclass(frozen=True)
@@ -162,14 +128,7 @@ class _Writer:
 
 
 def _index_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str) -> dict[str, str]:
-    """Make the row of a tile in the index.
-
-    Args:
-        tile: The tile.
-        valid_share: Share of its pixels that are valid in all modalities.
-        classes: The classes.
-        rasters: Folder of the rasters of its scene, relative to that of the index, if it is virtual; else empty.
-    """
+    """Make the row of a tile in the index; `rasters` is the folder of its scene for a virtual tile, else empty."""
     row, column, height, width = tile.box
     counts = np.bincount(tile.label.ravel(), minlength=IGNORE + 1)[:IGNORE]
     labelled = int(counts.sum())
