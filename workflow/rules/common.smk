@@ -1,4 +1,4 @@
-# The checked config, and what all stages ask of it.
+# Load and check the config; functions and names that several stages use.
 import json
 import os
 import subprocess
@@ -11,8 +11,8 @@ from tmcnet.config import RANDOM_START, load
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
 
-# Threads of a job wait for each other by spinning; where something else wants the cores too, that took a third of
-# their time. They go to sleep sooner now, which costs a job alone on the machine a twentieth.
+# OpenMP threads wait by spinning, which cost a third of their time when other jobs used the same cores. With a shorter
+# spin, a job alone on the machine loses 5 %.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 try:
@@ -36,10 +36,10 @@ try:
 except InputError as error:
     raise WorkflowError(f"The imagery has errors:\n{error}") from None
 
-# Where the stages from the splits to the weights write: the results folder, and one more for each other fold.
+# Subfolder of the results for the stages from splits to weights, by fold; the main fold has none.
 FOLDS = CONFIG.splits.folders
 
-# Where a run is scored, by the folder of its fold; with cross-validation `evaluate` holds the folds together.
+# Folder of each fold by the folder of its scores. With cross-validation, `evaluate` itself holds the pooled scores.
 TESTED = {
     f"folds/{number}/" if CONFIG.splits.folds else "": folder
     for number, folder in FOLDS.items()
@@ -47,35 +47,30 @@ TESTED = {
 
 SCENES = [] if TILED else sorted(ENTRIES)
 
-for key, files in (
-    ("pretrain.weights", CONFIG.pretrain.weights),
-    (
-        "pretrain",
-        (
-            {"initial_weights": CONFIG.pretrain.initial_weights}
-            if CONFIG.pretrain.initial_weights
-            else {}
-        ),
-    ),
-    ("maps.models", CONFIG.maps.models),
-):
+for key, files in {
+    "pretrain.weights": CONFIG.pretrain.weights,
+    "pretrain": {"initial_weights": CONFIG.pretrain.initial_weights},
+    "maps.models": CONFIG.maps.models,
+}.items():
     missing = [
-        f"`{name}`: {path}" for name, path in files.items() if not Path(path).is_file()
+        f"`{name}`: {path}"
+        for name, path in files.items()
+        if path is not None and not Path(path).is_file()
     ]
     if missing:
         raise WorkflowError(
             f"The config has errors:\n- config key `{key}`: no such file: {', '.join(missing)}. "
-            "Correct the path; relative paths start in the folder the workflow is run in."
+            "Correct the path; relative paths start in the working directory of Snakemake."
         )
 
 
 def section(*names):
-    """The config sections that a job depends on, as plain values; a change of other sections does not rerun it."""
+    """Config sections as params of a job, so that only a change of these sections reruns it."""
     return {name: getattr(CONFIG, name).model_dump(mode="json") for name in names}
 
 
 def start_weights(wildcards):
-    """The weights a run starts from: none, those of a pre-training, or a file named in the config."""
+    """Weights that a run starts from: none, those of a pre-training, or a file named in the config."""
     method = RUNS[run_of(wildcards)].method
     if method == RANDOM_START:
         return []
@@ -85,32 +80,32 @@ def start_weights(wildcards):
 
 
 def splits_of(wildcards):
-    """The section `splits`, with the fold that is tested."""
+    """The section `splits` with the number of the tested fold."""
     number = next(n for n, folder in FOLDS.items() if folder == wildcards.fold)
     return {**section("splits")["splits"], "fold": number}
 
 
-def of_fold(file):
-    """A function that gives a file of the fold in which a run is scored."""
+def in_tested_fold(file):
+    """Input function: a file of the fold in which the run is scored."""
     return lambda wildcards: str(file).format(
         fold=TESTED[wildcards.tested], run=wildcards.run
     )
 
 
-def at_home(file):
-    """A file of the fold that `results_dir/splits` tests, the only one where there is no cross-validation."""
+def in_main_fold(file):
+    """A file of the fold in `results_dir/splits`, the only one without cross-validation."""
     return str(file).replace("{fold}", "")
 
 
 def map_weights(wildcards):
-    """The network that draws a map: a file named in the config, or that of a run."""
+    """Weights that draw a map: a file named in the config, or those of a run."""
     if wildcards.run in CONFIG.maps.models:
         return CONFIG.maps.models[wildcards.run]
     return f"{RESULTS}/finetune/{run_of(wildcards)}/weights.safetensors"
 
 
 def run_of(wildcards):
-    """The name of the run, once it is known to belong to the sweep."""
+    """Name of the run, checked to belong to the sweep."""
     if wildcards.run not in RUNS:
         raise WorkflowError(
             f"{wildcards.run} is not a run of `finetune.sweep`. The runs are: {', '.join(RUNS)}."
@@ -119,12 +114,12 @@ def run_of(wildcards):
 
 
 def folder(*parts):
-    """A function that gives a folder below the results, for params that name more than one file."""
+    """Params function: a folder below the results, for jobs that read several of its files."""
     return lambda wildcards: str(Path(RESULTS, *parts))
 
 
 def report_gaps():
-    """After a failure, write the report of what there is, so that one failed run does not hide the others."""
+    """After a failure, write a report of the finished runs, so that one failed run does not hide the others."""
     job = {
         "config": CONFIG.model_dump(mode="json"),
         "data_version": rules.write_report.input.data_version,

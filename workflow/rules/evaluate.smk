@@ -1,19 +1,19 @@
 # Stage 7: scores on the test part, and maps of whole scenes.
-#   needs: {results_dir}/finetune/<run>/weights.safetensors (or files of `maps.models`), test tiles,
-#          {results_dir}/scenes/
-#   gives: {results_dir}/evaluate/<run>/{metrics.json,tiles.npz}
-#          {results_dir}/maps/<scene>/<run>.tif with <run>_confidence.tif, and maps/<run>.csv; where the config asks
-#          for them <run>_rgb.tif and <run>.gpkg; the names of `maps.models` stand beside those of runs
-#          with cross-validation the same of each fold in {results_dir}/folds/<n>/evaluate/, pooled in evaluate/
-#          {results_dir}/metrics.csv, metrics.json, comparisons.csv, scores.json
+#   input:  {results_dir}/finetune/<run>/weights.safetensors (or files of `maps.models`), test tiles,
+#           {results_dir}/scenes/
+#   output: {results_dir}/evaluate/<run>/{metrics.json,tiles.npz}; with cross-validation, the scores of each fold are in
+#           {results_dir}/folds/<n>/evaluate/, and pooled in evaluate/
+#           {results_dir}/metrics.csv, metrics.json, comparisons.csv, scores.json
+#           {results_dir}/maps/<scene>/<run>.tif, <run>_confidence.tif, on request <run>_rgb.tif and <run>.gpkg, and
+#           maps/<run>.csv; <run> may also be a name of `maps.models`
 
 
 rule evaluate_run:
     input:
         tiles=rules.make_tiles.output.index,
-        test=of_fold(rules.make_splits.output.test),
-        val=of_fold(rules.make_splits.output.val),
-        weights=of_fold(rules.finetune_run.output.weights),
+        test=in_tested_fold(rules.make_splits.output.test),
+        val=in_tested_fold(rules.make_splits.output.val),
+        weights=in_tested_fold(rules.finetune_run.output.weights),
     output:
         metrics=f"{RESULTS}/{{tested}}evaluate/{{run}}/metrics.json",
         tiles=f"{RESULTS}/{{tested}}evaluate/{{run}}/tiles.npz",
@@ -59,7 +59,7 @@ if CONFIG.splits.folds:
         params:
             run=run_of,
         message:
-            "Putting the folds of {wildcards.run} together"
+            "Pooling the folds of {wildcards.run}"
         script:
             "../scripts/pool_folds.py"
 
@@ -72,7 +72,7 @@ rule map_scenes:
         weights=map_weights,
         scenes=rules.make_tiles.input.scenes,
         tiles=rules.make_tiles.output.index,
-        test=at_home(rules.make_splits.output.test),
+        test=in_main_fold(rules.make_splits.output.test),
     output:
         table=f"{RESULTS}/maps/{{run}}.csv",
         maps=expand(f"{RESULTS}/maps/{{scene}}/{{{{run}}}}.tif", scene=SCENES),
@@ -91,7 +91,7 @@ rule map_scenes:
         mem_mb=CONFIG.compute.memory_mb(cached=False),
     params:
         modalities=list(CONFIG.sensors),
-        # Which runs and models draw maps is no matter of the single map.
+        # Without the keys that select runs and models: they do not change a single map.
         maps=CONFIG.maps.model_dump(
             mode="json", exclude={"fractions", "seeds", "models"}
         ),
@@ -108,7 +108,7 @@ rule summarise:
     input:
         metrics=expand(SCORES, run=RUNS),
         index=rules.make_tiles.output.index,
-        manifest=at_home(rules.make_splits.output.manifest),
+        manifest=in_main_fold(rules.make_splits.output.manifest),
     output:
         csv=f"{RESULTS}/metrics.csv",
         json=f"{RESULTS}/metrics.json",

@@ -5,10 +5,10 @@
 
 rule export_model:
     input:
-        weights=at_home(rules.finetune_run.output.weights),
+        weights=in_main_fold(rules.finetune_run.output.weights),
         metrics=SCORES,
         tiles=rules.make_tiles.output.index,
-        manifest=at_home(rules.make_splits.output.manifest),
+        manifest=in_main_fold(rules.make_splits.output.manifest),
     output:
         model=f"{RESULTS}/models/{{run}}/model.onnx",
         card=f"{RESULTS}/models/{{run}}/card.json",

@@ -1,8 +1,8 @@
 # Stages 1 to 3: inventory, one grid per scene, tiles.
-#   needs: the rasters named by the config's `source`
-#   gives: {results_dir}/inventory.{json,csv}, virtual/ (mosaics, and files that get a CRS)
-#          {results_dir}/scenes/<scene>/{<modality>,label}.tif, alignment.json, alignment.png
-#          {results_dir}/tiles/{<modality>,label}/<tile>.tif, index.csv, classes.csv
+#   input:  the rasters named by the config section `source`
+#   output: {results_dir}/inventory.{json,csv}, virtual/ (mosaics, and files that get a CRS)
+#           {results_dir}/scenes/<scene>/{<modality>,label}.tif, alignment.json, alignment.png
+#           {results_dir}/tiles/{<modality>,label}/<tile>.tif, index.csv, classes.csv
 
 
 rule take_inventory:

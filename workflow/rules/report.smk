@@ -1,13 +1,13 @@
-# Stage 8: the record for MLflow, and the report.
-#   needs: everything above
-#   gives: {results_dir}/tracking.csv and the records in MLflow, {results_dir}/report.html with its figures and tables
-#          in {results_dir}/report/; `snakemake --report` gathers these with their captions
+# Stage 8: the records in MLflow, and the report.
+#   input:  all other stages
+#   output: {results_dir}/tracking.csv, tracking.json and the records in MLflow
+#           {results_dir}/report.html, and its figures and tables in report/, which `snakemake --report` also collects
 
 
 report: "../report/workflow.rst"
 
 
-# DVC's record of the raw data: that of the data root or of a folder above it, else those just inside it.
+# DVC's record of the raw data: that of the data root or of a folder above it, or else those directly inside it.
 DATA_RECORDS = [
     f"{folder}.dvc"
     for folder in (Path(DATA), *Path(DATA).parents)
@@ -15,7 +15,7 @@ DATA_RECORDS = [
 ][:1] or sorted(map(str, Path(DATA).glob("*.dvc")))
 
 
-# What is recorded follows from these sections; threads, memory and headings change nothing in it.
+# The sections that change records. Threads, memory and headings do not.
 RECORDED = {
     **CONFIG.model_dump(mode="json", exclude={"compute", "report"}),
     "compute": CONFIG.compute.numerics(),
@@ -52,7 +52,7 @@ rule write_report:
     input:
         inventory=rules.take_inventory.output,
         alignment=rules.make_tiles.input.scenes,
-        manifest=at_home(rules.make_splits.output.manifest),
+        manifest=in_main_fold(rules.make_splits.output.manifest),
         pretrain=rules.pretrain.input,
         finetune=rules.finetune.input,
         metrics=rules.summarise.output,

@@ -1,9 +1,9 @@
 # Stage 4: parts, label fractions, and the band statistics of the training part.
-#   needs: {results_dir}/tiles/index.csv (and the training tiles, for the statistics)
-#   gives: {results_dir}/splits/manifest.json, <list>_{RGB,SAR,lbl}.txt and tiles.csv (what each tile was like)
-#          {results_dir}/normalisation.json
-#          all of these once more in {results_dir}/folds/<n>/ for every other fold of a cross-validation
-#          {results_dir}/seed/, on demand: tiles and lists in the layout of the published code
+#   input:  {results_dir}/tiles/index.csv (and the training tiles, for the statistics)
+#   output: {results_dir}/splits/manifest.json, <list>_{RGB,SAR,lbl}.txt, tiles.csv (properties of each tile)
+#           {results_dir}/normalisation.json
+#           {results_dir}/folds/<n>/: the same for each other fold of a cross-validation
+#           {results_dir}/seed/, on demand: tiles and lists in the layout of the published code
 
 
 rule make_splits:
@@ -44,7 +44,7 @@ rule normalise:
     params:
         **section("sensors", "normalise"),
     message:
-        "Taking the band statistics of the training tiles"
+        "Computing the band statistics of the training tiles"
     script:
         "../scripts/normalise.py"
 
@@ -62,7 +62,7 @@ rule verify_split:
     params:
         splits=splits_of,
     message:
-        "Recomputing the splits and saying what changed"
+        "Recomputing the splits and comparing them with the manifest"
     script:
         "../scripts/verify_splits.py"
 
@@ -70,7 +70,7 @@ rule verify_split:
 rule seed_layout:
     input:
         tiles=rules.make_tiles.output.index,
-        manifest=at_home(rules.make_splits.output.manifest),
+        manifest=in_main_fold(rules.make_splits.output.manifest),
     output:
         directory(f"{RESULTS}/seed"),
     log:
@@ -80,7 +80,7 @@ rule seed_layout:
     params:
         others=OTHERS,
     message:
-        "Laying tiles and lists out as the published code expects them"
+        "Writing tiles and lists in the layout of the published code"
     script:
         "../scripts/seed_layout.py"
 

@@ -1,4 +1,4 @@
-"""Map whole scenes with one network, or the first test tiles where the source came in tiles."""
+"""Map whole scenes with one network, or the first test tiles of a source of ready-made tiles."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""After a failure: the report of what there is. Reads {config, data_version} as JSON from standard input.
+"""Write the report of the finished runs after a failure. Reads {config, data_version} as JSON from standard input.
 
-Snakemake never starts a job whose input is missing, so one failed training would leave no report at all.
+Snakemake starts no job whose input is missing, so without this script one failed training would leave no report.
 """
 
 import json
@@ -27,10 +27,10 @@ try:
     summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, *tables)
 except (InputError, OSError):
     if not index.exists():
-        sys.exit()  # nothing to show yet: the message of the failed job says it all
+        sys.exit()  # nothing to show yet; the message of the failed job is enough
     for table in tables:
-        table.unlink(missing_ok=True)  # of runs that are gone
+        table.unlink(missing_ok=True)  # it is of runs that no longer exist
 build(results, config, report, provenance(results, job["data_version"]))
 for path in filter(Path.exists, (report, *tables)):
-    os.utime(path, (0, 0))  # older than anything: the next run makes them anew
-print(f"{report} shows what there is, and which runs are missing.", file=sys.stderr)
+    os.utime(path, (0, 0))  # older than any input, so the next run makes them again
+print(f"{report} shows the finished runs and names the missing ones.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Lay tiles and lists out as the published code expects them."""
+"""Write tiles and lists in the layout of the published code."""
 
 from pathlib import Path
 

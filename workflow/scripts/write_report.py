@@ -10,5 +10,5 @@ from tmcnet.report import build
 
 with logged(snakemake.log[0]):
     results = Path(snakemake.params.results)
-    told = provenance(results, snakemake.input.data_version)
-    build(results, Config.model_validate(snakemake.params.config), Path(snakemake.output.page), told)
+    versions = provenance(results, snakemake.input.data_version)
+    build(results, Config.model_validate(snakemake.params.config), Path(snakemake.output.page), versions)
