@@ -1,1 +1,1 @@
-"""What is measured, and the commands that measure it."""
+"""Measurements; README.md has the figures and the commands."""

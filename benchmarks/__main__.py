@@ -1,4 +1,4 @@
-"""Run measurements by name, `python -m benchmarks loss views` say; all of them without names."""
+"""Run measurements by name, such as `python -m benchmarks loss views`, or all of them."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ MEASURES = {
 
 
 def main(names: list[str]) -> None:
-    """Run the named measurements on one thread, each printing a table."""
+    """Run the named measurements on one thread; each prints a table."""
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
-        sys.exit(f"unknown measurement {unknown}; there are {list(MEASURES)}")
+        sys.exit(f"unknown measurement {unknown}; choose from {list(MEASURES)}")
     torch.set_num_threads(1)
     for name in names or MEASURES:
         print(f"\n## {name}\n", flush=True)

@@ -1,10 +1,10 @@
-"""How often 95 % intervals of scores, and of paired differences, hold the truth, in simulations where it is known.
+"""Coverage of the 95 % intervals of scores and of paired differences, in simulations with known truth.
 
-Each of K classes has a chance of being recognised that varies around a mean of its own by block, by draw of the
-labels and by seed (normal on the logit scale); what is not recognised goes to the other classes by their frequency.
-The shares of the classes vary by block (Dirichlet), so that the rarest are missing from many blocks. The truth is
-the mean over all draws and seeds of the score of all blocks, computed by quadrature. Two methods that are compared
-share a part of all their effects.
+Each of K classes has a probability of being recognised. It varies around the mean of the class by block, by draw of
+the labels and by seed (normal on the logit scale). Pixels that are not recognised go to the other classes in
+proportion to their frequency. The class shares vary by block (Dirichlet), so that the rarest classes are missing from
+many blocks. The truth is the mean over all draws and seeds of the score of all blocks, computed by quadrature. Two
+methods that are compared share a part of all their effects.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tmcnet.seeding import generator
 CONFIDENCE = 0.95
 FREQUENCY = np.array([0.42, 0.28, 0.18, 0.09, 0.03])
 RECOGNISED = np.array([2.0, 1.6, 1.0, 0.8, 0.4])
-"""Logits of the chance of each class."""
+"""Logits of the recognition probability of each class."""
 CONCENTRATION = 4.0
-"""Of the Dirichlet distribution of shares: low, so that blocks differ much."""
+"""Concentration of the Dirichlet distribution of class shares; low, so that blocks differ much."""
 PIXELS = 4000
 """Labelled pixels of a block."""
 GAIN = 0.2
-"""By how much the better of two methods is better, on the logit scale."""
+"""Advantage of the better of two methods, on the logit scale."""
 SHARED = 0.5
 """Share of the variance of blocks and of seeds that two methods have in common."""
 SCORES: dict[str, Callable[[Counts | Floats], Floats]] = {"OA": overall_accuracy, "mIoU": mean_iou}
@@ -42,9 +42,9 @@ class Design:
         blocks: Number of test blocks.
         seeds: Number of seeds.
         block_spread: Standard deviation of the block effect on the logit scale.
-        seed_spread: The same of the seed effect.
-        draws: Number of draws of the labels, each run with every seed; 1: the draw is a part of the seed.
-        draw_spread: Standard deviation of the effect of the draw.
+        seed_spread: Standard deviation of the seed effect.
+        draws: Number of draws of the labels, each run with every seed; 1: the draw is part of the seed.
+        draw_spread: Standard deviation of the draw effect.
     """
 
     blocks: int
@@ -64,7 +64,7 @@ SPREADS = {"blocks vary most": (0.6, 0.1), "seeds vary most": (0.2, 0.25)}
 
 
 def run() -> None:
-    """Print the share of intervals that hold the truth, in %, over 300 simulations each of 500 bootstrap draws."""
+    """Print the coverage of the intervals in %, over 300 simulations with 500 bootstrap draws each."""
     columns = [*SCORES, *(f"difference in {name}" for name in SCORES)]
     print(f"| effects | blocks | draws | seeds | {' | '.join(columns)} |\n| --- |{' ---: |' * (3 + len(columns))}")
     for name, spreads in SPREADS.items():
@@ -83,12 +83,12 @@ def _print_row(name: str, design: Design) -> None:
 
 
 def coverage(design: Design, repeats: int, draws: int) -> dict[str, float]:
-    """Share of intervals that hold the truth: of each score of one method, and of its difference to another.
+    """Coverage of the intervals of each score of one method, and of its difference to another.
 
     Args:
         design: The test part and the sweep.
-        repeats: Simulations.
-        draws: Bootstrap draws of each interval.
+        repeats: Number of simulations.
+        draws: Bootstrap draws per interval.
     """
     random = generator(1, "intervals", str(design))
     better, worse = (expected(design, gain) for gain in (GAIN, 0.0))
@@ -125,7 +125,7 @@ def simulate(design: Design, random: np.random.Generator) -> tuple[Counts, Count
 
 
 def _mixed(shared: Floats, own: Floats) -> Floats:
-    """Effects with the variance of either."""
+    """Mix shared and own effects; the variance stays the same."""
     return np.asarray(SHARED**0.5 * shared + (1 - SHARED) ** 0.5 * own)
 
 
@@ -136,7 +136,7 @@ def _draw(truth: NDArray[np.int64], effect: Floats, random: np.random.Generator)
     k = len(FREQUENCY)
     counts = np.zeros((*effect.shape, k, k), dtype=np.int64)
     for true in range(k):
-        counts[..., true, :] = random.multinomial(truth[:, true] - right[..., true], _elsewhere()[true])
+        counts[..., true, :] = random.multinomial(truth[:, true] - right[..., true], _confusion_shares()[true])
         counts[..., true, true] = right[..., true]
     return counts
 
@@ -149,13 +149,13 @@ def expected(design: Design, gain: float) -> dict[str, float]:
     effect = gain + run_spread * nodes[:, None] + design.block_spread * nodes
     chance = np.einsum("sbk,b->sk", _logistic(RECOGNISED + effect[..., None]), weights)
     k = len(FREQUENCY)
-    matrix = (1 - chance)[..., None] * _elsewhere() + chance[..., None] * np.eye(k)
+    matrix = (1 - chance)[..., None] * _confusion_shares() + chance[..., None] * np.eye(k)
     pooled = FREQUENCY[:, None] * matrix
     return {name: float(score(pooled) @ weights) for name, score in SCORES.items()}
 
 
-def _elsewhere() -> Floats:
-    """Where pixels of each class (rows) go that are not recognised."""
+def _confusion_shares() -> Floats:
+    """Distribution of the unrecognised pixels of each class (rows) over the other classes."""
     others = np.tile(FREQUENCY, (len(FREQUENCY), 1)) * (1 - np.eye(len(FREQUENCY)))
     return np.asarray(others / others.sum(axis=1, keepdims=True))
 

@@ -1,8 +1,8 @@
-"""What random tiles promise and blocks do not keep: the same tiles, predicted under both divisions.
+"""Leakage between random tiles: the same tiles, predicted with random folds and with block folds.
 
-Every labelled tile is predicted once under each division, by cross-validation: once by a network that may have seen
-the tiles beside it, once by one that has seen nothing of its block. So both scores are of the same pixels, and
-their difference is due to the neighbours alone. Needs the tiles of the demo (`make report`) and of Zion.
+Cross-validation predicts every labelled tile under both divisions: by a network that may have seen the neighbouring
+tiles, and by one that has seen nothing of its block. Both scores are of the same pixels, so their difference is due
+to the neighbours only. Needs the tiles of the demo (`make report`) and of Zion.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHOWN = ("oa", "miou")
 
 def run() -> None:
     """Print the scores under both divisions, and their difference with its 95 % interval over blocks and seeds."""
-    print("| data | network | score | random tiles | blocks | promised too much |")
+    print("| data | network | score | random tiles | blocks | overestimate |")
     print("| --- | --- | --- | ---: | ---: | ---: |")
     for name, files in DATA.items():
         config = load_files(files)
@@ -67,7 +67,7 @@ def compare(config: Config, index: Path, network: str, block_size: int) -> Itera
     with tempfile.TemporaryDirectory() as folder:
         for name, splits in divisions.items():
             _cross_validate(config, index.parent, runs, splits, Path(folder, name))
-        # both are resampled by the blocks, which are the larger units
+        # both are resampled by block, the larger unit
         blocks = read_blocks(index, _manifest(Path(folder, "blocks")))
         counts = {}
         for name in divisions:
@@ -79,10 +79,10 @@ def compare(config: Config, index: Path, network: str, block_size: int) -> Itera
     for metric in SHOWN:
         score = HEADLINE[metric]
         each = [float(score(counts[name].sum(axis=1).astype(np.float64)).mean()) for name in divisions]
-        found = difference(score, counts["random"], counts["blocks"], resamples, 0.95)
+        overestimate = difference(score, counts["random"], counts["blocks"], resamples, 0.95)
         yield (
             f"{metric} | {each[0]:.3f} | {each[1]:.3f} | "
-            f"{found.estimate:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+            f"{overestimate.estimate:+.3f} ({overestimate.low:+.3f} to {overestimate.high:+.3f})"
         )
 
 
@@ -91,20 +91,20 @@ def _manifest(folder: Path) -> Path:
 
 
 def _cross_validate(config: Config, tiles: Path, runs: list[Run], splits: SplitsConfig, folder: Path) -> None:
-    """Train and score every run once a fold, and pool."""
+    """Train and score every run once per fold, and pool the scores."""
     for number in range(1, FOLDS + 1):
-        home = folder / str(number)
-        make_splits(tiles / "index.csv", splits.model_copy(update={"fold": number}), home / "splits")
-        lists = {part: home / "splits" / f"{part}_RGB.txt" for part in ("train", "val", "test")}
-        scaling = home / "normalisation.json"
+        fold_root = folder / str(number)
+        make_splits(tiles / "index.csv", splits.model_copy(update={"fold": number}), fold_root / "splits")
+        lists = {part: fold_root / "splits" / f"{part}_RGB.txt" for part in ("train", "val", "test")}
+        scaling = fold_root / "normalisation.json"
         compute_normalisation(tiles, lists["train"], config.sensors, config.normalise, scaling)
         for run in runs:
-            out = home / "finetune" / run.name
+            out = fold_root / "finetune" / run.name
             finetune(
-                tiles, home / "splits", scaling, run, None, config.finetune, config.model, config.sensors,
-                config.compute, out, home / ".state",
+                tiles, fold_root / "splits", scaling, run, None, config.finetune, config.model, config.sensors,
+                config.compute, out, fold_root / ".state",
             )  # fmt: skip
-            weights, scores = out / "weights.safetensors", home / "evaluate" / run.name
+            weights, scores = out / "weights.safetensors", fold_root / "evaluate" / run.name
             evaluate_run(tiles, lists["test"], lists["val"], weights, run, config.evaluate, config.compute, scores)
     for run in runs:
         parts = [folder / str(number) / "evaluate" / run.name for number in range(1, FOLDS + 1)]

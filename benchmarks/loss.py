@@ -1,4 +1,4 @@
-"""The contrastive loss, forward and backward, against a loop over the shifts that computes every cosine anew."""
+"""The contrastive loss, forward and backward, compared with a loop over the shifts that recomputes all cosines."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def loop_over_shifts(opt1: Tensor, opt2: Tensor, sar1: Tensor, sar2: Tensor) -> 
 def run() -> None:
     """Print times and ratios for N = 64 embeddings of length 64 in float32, times for larger N, and peak memory.
 
-    With a GPU, times there beside those of the CPU.
+    With a GPU, compare CPU and GPU times.
     """
     _times()
     _memory()
     if torch.cuda.is_available():
         _on_gpu()
     else:
-        print("\nNo CUDA device: nothing was timed on one.")
+        print("\nNo CUDA device: no GPU times.")
 
 
 def _on_gpu() -> None:
@@ -80,7 +80,7 @@ def _backward(loss: Callable[..., Tensor], inputs: list[Tensor]) -> None:
 
 
 def _memory() -> None:
-    """Forward and backward, each in a process of its own, whose memory is that of the loss and of torch itself."""
+    """Measure each loss in a separate process, whose memory is that of the loss and of torch."""
     print("\n| N | variant | perturbed | CPU s | peak MiB | before the loss, MiB |")
     print("| ---: | --- | --- | ---: | ---: | ---: |")
     for n, variant, tuples in (

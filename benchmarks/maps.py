@@ -1,6 +1,6 @@
-"""Maps of whole scenes: how exact windows are, how fast, and in how much memory.
+"""Maps of whole scenes: accuracy of windows, speed and memory.
 
-Needs the demo's results (`make report`): the trained network and a scene that it was not trained on in full.
+Needs the results of the demo (`make report`): the trained network and a scene that it saw in part only.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ BATCH = 8
 
 
 def run() -> None:
-    """Print the difference to one-piece inference, the speed beside plain loops, and the memory of a large scene."""
+    """Print the difference to one-piece inference, the speed compared with plain loops, and the memory."""
     root = Path("results")
     weights, folder = root / "finetune" / RUN / "weights.safetensors", root / "scenes"
     scenes = sorted(path.parent for path in folder.glob("*/optical.tif"))
     if not weights.exists() or not scenes:
-        print("There are no results of the demo; run `make report` first.")
+        print("The results of the demo are missing; run `make report` first.")
         return
     scene = SceneImages(scenes[0].name, {kind: scenes[0] / f"{kind}.tif" for kind in ("optical", "sar")})
     trained = Trained.read(weights)
@@ -89,7 +89,7 @@ def _speed(trained: Trained, scene: SceneImages) -> None:
 
 
 def _plain_loop(trained: Trained, scene: SceneImages, window: int, overlap: int) -> Iterator[Probabilities]:
-    """What one writes first: read a tile, predict it, go on."""
+    """The simplest way: read a window, predict it, continue."""
     grid = scene.grid
     step = window - overlap
     for top, left in product(range(0, grid.height - overlap, step), range(0, grid.width - overlap, step)):
@@ -129,7 +129,7 @@ def _images(
 
 
 def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:
-    """Map one scene in a process of its own, whose peak memory is that of the map alone."""
+    """Map one scene in this process, so that its peak memory is that of the map."""
     scene = SceneImages("large", {"optical": Path(optical), "sar": Path(sar)})
     grid, began = scene.grid, time.perf_counter()
     config = MapsConfig(window=512, overlap=128, batch_size=BATCH)

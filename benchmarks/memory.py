@@ -1,4 +1,4 @@
-"""How much memory a process took."""
+"""Peak memory of a process."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def peak_mib() -> float:
-    """Most memory that this process ever held, in MiB (Linux).
+    """Peak resident memory of this process in MiB (Linux).
 
-    `resource.getrusage` would start from the peak of the process that started this one.
+    Unlike `resource.getrusage`, it does not start from the peak of the parent process.
     """
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**10

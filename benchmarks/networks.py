@@ -1,4 +1,4 @@
-"""Parameters of the segmentation networks, and the time of a training step."""
+"""Parameters of the segmentation networks, and the time of one training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast pairs of views are drawn, and patches on the same ground are found in them."""
+"""Speed of drawing pairs of views, and of finding patches on the same ground in both."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tmcnet.dataset.views import draw_views
 PAIRS = 200
 CONFIG = PretrainConfig(crop_size=224, patch_size=48, patches=4)
 PUBLISHED_MS = 14.0
-"""What the published search takes: lists of 50,000 pixels, searched through for each patch."""
+"""Time of the published search, which scans lists of 50,000 pixels for each patch."""
 
 
 def run() -> None:
-    """Print milliseconds of a pair of views of a tile of 256 pixels, and of its four patches of 48."""
+    """Print milliseconds for a pair of views of a tile of 256 pixels, and for its four patches of 48."""
     rng = np.random.default_rng(0)
     pairs = [draw_views(rng, 256, 256, CONFIG, "corrected") for _ in range(PAIRS)]
     drawing = best_of(lambda: [draw_views(rng, 256, 256, CONFIG, "corrected") for _ in pairs], 10) / PAIRS

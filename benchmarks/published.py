@@ -1,9 +1,9 @@
-"""The published pre-training step, written out plainly from its description: what training speed is compared with.
+"""The published pre-training step, written directly from its description, as the baseline of training speed.
 
-Layers are those of the `reference` networks; what is plain is how they are used (docs/method.md, sections 4 to 6):
-one pass for each sensor and view, enlargement of the decoder's map to full resolution, patches cut out of it one by
-one, a loop over the shifts of the loss, Adam, float32 throughout. The 76.7 million parameters that the published
-model builds and never uses are left out.
+It has the layers of the `reference` networks and uses them as published (docs/method.md, sections 4 to 6): one pass
+for each sensor and view, enlargement of the decoder's map to full resolution, patches cut out one by one, a loop over
+the shifts of the loss, Adam, float32 everywhere. The 76.7 million parameters that the published model never uses are
+omitted.
 """
 
 from __future__ import annotations
@@ -73,9 +73,10 @@ def published_loss(
     patch_size: int,
 ) -> Tensor:
     """Half the loss of whole views and half that of patches."""
-    found = [
+    embeddings = [
         network(sensor, image, places, patch_size)
         for sensor, pair in enumerate((optical, sar))
         for image, places in zip(pair, corners, strict=True)
     ]
-    return 0.5 * loop_over_shifts(*(whole for whole, _ in found)) + 0.5 * loop_over_shifts(*(p for _, p in found))
+    whole, patches = zip(*embeddings, strict=True)
+    return 0.5 * loop_over_shifts(*whole) + 0.5 * loop_over_shifts(*patches)

@@ -1,4 +1,4 @@
-"""A step of pre-training with ResNet-50, in time and memory, against the published way of doing it."""
+"""Time and memory of a pre-training step with ResNet-50, compared with the published form."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tmcnet.train.methods import build_method
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser
 
 SIZES = [(2, 128, 3), (8, 224, 1)]
-"""Tiles in a batch, the side of a view in pixels, and how often a step is timed."""
+"""Tiles per batch, side of a view in pixels, and repetitions of a step."""
 
 MODEL = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256, embedding=64)
 BANDS, PATCHES = {"optical": 3, "sar": 3}, 4
-WAYS = ["published", "reference", "corrected", "corrected, bf16"]
+FORMS = ["published", "reference", "corrected", "corrected, bf16"]
 
 Pair = tuple[Tensor, Tensor]
 Batch = tuple[dict[str, Pair], Pair, int]
@@ -57,18 +57,18 @@ def _published(batch: Batch) -> Callable[[], None]:
     return step
 
 
-def _own(way: str, batch: Batch) -> Callable[[], None]:
-    method = build_method(MethodConfig(variant=way.split(",")[0]))
+def _own(form: str, batch: Batch) -> Callable[[], None]:
+    method = build_method(MethodConfig(variant=form.split(",")[0]))
     network = method.network(BANDS, MODEL).to(_device(), memory_format=torch.channels_last)
-    plan = OptimiserPlan(1000, 1e-3, 10, 1e-5, kind="adam" if way == "reference" else "adamw")
+    plan = OptimiserPlan(1000, 1e-3, 10, 1e-5, kind="adam" if form == "reference" else "adamw")
     optimiser, _ = build_optimiser(network, plan)
     random = np.random.default_rng(0)
     groups = torch.arange(len(batch[1][0]), device=_device()).repeat_interleave(PATCHES)
-    groups = None if way == "reference" else groups
+    groups = None if form == "reference" else groups
 
     def step() -> None:
         optimiser.zero_grad()
-        with torch.autocast(_device().type, torch.bfloat16, enabled=way.endswith("bf16")):
+        with torch.autocast(_device().type, torch.bfloat16, enabled=form.endswith("bf16")):
             found = network(*batch)
             loss = 0.5 * method.loss(found.whole, None, random) + 0.5 * method.loss(found.patches, groups, random)
         loss.backward()
@@ -77,19 +77,19 @@ def _own(way: str, batch: Batch) -> Callable[[], None]:
     return step
 
 
-def _measure(way: str, tiles: int, side: int, repeats: int) -> tuple[float, float]:
-    """Seconds of a step and the most memory in GiB: of the process on a CPU, of its tensors on a GPU."""
+def _measure(form: str, tiles: int, side: int, repeats: int) -> tuple[float, float]:
+    """Seconds of a step and peak memory in GiB: of the process on a CPU, of its tensors on a GPU."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     batch = _batch(tiles, side)
-    seconds = best_of(_published(batch) if way == "published" else _own(way, batch), repeats, _device().type)
+    seconds = best_of(_published(batch) if form == "published" else _own(form, batch), repeats, _device().type)
     if _device().type == "cpu":
         return seconds, peak_mib() / 2**10
     return seconds, torch.cuda.max_memory_allocated() / 2**30
 
 
 def _stages(network: EmbeddingNetwork, batch: Batch) -> dict[str, tuple[nn.Module | Callable[..., object], tuple]]:
-    """Each stage with inputs of its own, so that it is timed apart, forward and backward."""
+    """Each stage with separate inputs, so that it can be timed alone, forward and backward."""
     views, corners, patch = batch
     method = build_method(MethodConfig())
     images = tuple(torch.cat(pair) for pair in views.values())
@@ -140,26 +140,26 @@ def _breakdown(tiles: int, side: int, repeats: int) -> dict[str, float]:
     return seconds
 
 
-def _apart(call: Callable[..., object], *arguments: object) -> object:
-    """The result of a call in a process of its own, whose memory is that of the call."""
+def _in_process(call: Callable[..., object], *arguments: object) -> object:
+    """Call a function in a separate process, whose memory is that of the call."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 
 
 def run() -> None:
-    """Print seconds and memory of a step of each way, the ratio to the published one, and where the time goes."""
-    print("| tiles | view | way | step, s | published / this | GiB |\n| ---: | ---: | --- | ---: | ---: | ---: |")
+    """Print seconds and memory of a step in each form, the ratio to the published one, and a breakdown."""
+    print("| tiles | view | form | step, s | published / this | GiB |\n| ---: | ---: | --- | ---: | ---: | ---: |")
     for size in SIZES:
         tiles, side, _ = size
         published = None
-        for way in WAYS:
-            seconds, memory = _apart(_measure, way, *size)
+        for form in FORMS:
+            seconds, memory = _in_process(_measure, form, *size)
             published = published or seconds
             ratio = published / seconds
-            print(f"| {tiles} | {side} | {way} | {seconds:.2f} | {ratio:.2f} | {memory:.2f} |", flush=True)
+            print(f"| {tiles} | {side} | {form} | {seconds:.2f} | {ratio:.2f} | {memory:.2f} |", flush=True)
     tiles, side, _ = SIZES[-1]
     print(f"\nStages of a corrected step, {tiles} tiles of {side} px\n\n| stage | s | share |\n| --- | ---: | ---: |")
-    stages = _apart(_breakdown, *SIZES[-1])
+    stages = _in_process(_breakdown, *SIZES[-1])
     total = sum(stages.values())
     for name, seconds in stages.items():
         print(f"| {name} | {seconds:.3f} | {seconds / total:.1%} |", flush=True)

@@ -1,4 +1,4 @@
-"""How long a call takes."""
+"""Time of a call."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 
 def best_of(call: Callable[[], object], repeats: int, device: str = "cpu") -> float:
-    """Shortest time of several calls in seconds, after one call to warm up.
+    """Shortest time of several calls in seconds, after one warm-up call.
 
-    On a CPU that of this process; with a GPU, `cuda`, that of the clock until the GPU is done.
+    CPU time of this process for `cpu`; wall time until the GPU has finished for `cuda`.
     """
     call()
     times = []

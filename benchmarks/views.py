@@ -1,4 +1,4 @@
-"""How fast pairs of views with corresponding patches are made."""
+"""Speed of making pairs of views with corresponding patches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SENSORS = SensorsConfig(
 
 
 def run() -> None:
-    """Print tiles a second and core, two views and two sensors each, from the shortest CPU time of every tile."""
+    """Print tiles per second and core (two views, two sensors), from the shortest CPU time of each tile."""
     print("| tile | view | variant | tiles/s |\n| ---: | ---: | --- | ---: |")
     for (tile, view, patch), variant in itertools.product(
         [(256, 224, 48), (128, 96, 24)], ["reference", "corrected"]
@@ -34,7 +34,7 @@ def run() -> None:
 
 
 def seconds(maker: ViewMaker, tiles: list[Tile]) -> float:
-    """CPU time of the views of all tiles; each counts with its shortest round, and so other work does not count."""
+    """CPU time of the views of all tiles, each with its shortest round, to exclude other load."""
     shortest = [float("inf")] * len(tiles)
     for _, (place, tile) in itertools.product(range(ROUNDS), enumerate(tiles)):
         began = time.process_time()
