@@ -66,10 +66,10 @@ def write_scene(folder: Path, size: int) -> None:
     random = np.random.default_rng(0)
     profile = {"driver": "GTiff", "height": size, "width": size, "tiled": True, "compress": "deflate", "zlevel": 1}
     profile |= {"crs": crs, "transform": transform}
-    beside = profile | {"transform": transform @ Affine.translation(*OFF_GRID), "dtype": "float32"}
+    sar_profile = profile | {"transform": transform @ Affine.translation(*OFF_GRID), "dtype": "float32"}
     with (
         rasterio.open(folder / "one.tif", "w", count=4, dtype="uint16", nodata=0, **profile) as one,
-        rasterio.open(folder / "two.tif", "w", count=1, **beside) as two,
+        rasterio.open(folder / "two.tif", "w", count=1, **sar_profile) as two,
         rasterio.open(folder / "three.tif", "w", count=1, dtype="uint8", **profile) as three,
     ):
         for row in range(0, size, PIECE):

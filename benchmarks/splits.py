@@ -31,7 +31,7 @@ MEASURE = """if True:
 
 
 def run() -> None:
-    """Print CPU seconds and peak memory, each in a process of its own, for tiles of scenes and ready-made tiles."""
+    """Print CPU seconds and peak memory, each in a separate process, for tiles of scenes and ready-made tiles."""
     print("| tiles | method | step | CPU s | peak MiB |\n| --- | --- | --- | ---: | ---: |")
     with tempfile.TemporaryDirectory() as name:
         for kind, table, method in (("of 10 scenes", _scenes, "blocks"), ("ready-made", _ready_made, "given")):

@@ -1,4 +1,4 @@
-"""Speed and memory of cutting a large scene into tiles, beside `gdal_retile.py` on the same rasters."""
+"""Speed and memory of cutting a large scene into tiles, compared with `gdal_retile.py` on the same rasters."""
 
 from __future__ import annotations
 
