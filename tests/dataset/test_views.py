@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import kurtosis, skew
 
 from tmcnet.config import PretrainConfig, SensorConfig, SensorsConfig
+from tmcnet.dataset import views
 from tmcnet.dataset.correspondence import View, draw_patches, patch_range
 from tmcnet.dataset.loading import Tile
 from tmcnet.dataset.photometric import PublishedDraw, corrected, gaussian_blur, published
@@ -81,7 +82,7 @@ def test_later_centres_lie_outside_earlier_patches():
             assert not ((inside >= 0) & (inside < 12)).all(axis=1).any()
 
 
-def textbook_patches(rng, first, second, patch_size, count, distance):
+def textbook_patches(rng, first, second, patch_size, count):
     """`draw_patches` with arrays and matrices, a patch at a time."""
     lowest, highest = patch_range(first, second, patch_size)
     half = (patch_size - 1) / 2
@@ -89,25 +90,21 @@ def textbook_patches(rng, first, second, patch_size, count, distance):
     for _ in range(count):
         tries = rng.integers(lowest, np.add(highest, 1), size=(32, 2))
         apart = tries[:, None] - np.array(corners, int).reshape(1, -1, 2)
-        if distance is None:
-            taken = ((-(patch_size // 2) <= apart) & (apart < patch_size - patch_size // 2)).all(2).any(1)
-            corners.append(tries[taken.argmin()])
-        else:
-            corners.append(tries[np.abs(apart).max(2).min(1, initial=distance).argmax()])
+        taken = ((-(patch_size // 2) <= apart) & (apart < patch_size - patch_size // 2)).all(2).any(1)
+        corners.append(tries[taken.argmin()])
     centres = second.from_tile(first.to_tile(np.array(corners) + half))
     return np.array(corners), np.clip(np.rint(centres - half), 0, second.size - patch_size)
 
 
-@pytest.mark.parametrize("distance", [None, 5, 20])
-def test_patches_are_those_of_the_textbook(distance):
+def test_patches_are_those_of_the_textbook():
     for seed in range(100):
         rng = np.random.default_rng(seed)
         first, second = draw_views(rng, 64, 70, CONFIG, "corrected")
         state = rng.bit_generator.state
-        got = draw_patches(rng, first, second, CONFIG.patch_size, 5, distance)
+        got = draw_patches(rng, first, second, CONFIG.patch_size, 5)
         after = rng.random()
         rng.bit_generator.state = state
-        expected = textbook_patches(rng, first, second, CONFIG.patch_size, 5, distance)
+        expected = textbook_patches(rng, first, second, CONFIG.patch_size, 5)
         for one, other in zip(got, expected, strict=True):
             np.testing.assert_array_equal(one, other)
         assert after == rng.random()
@@ -123,8 +120,9 @@ def test_range_of_equal_views_is_everything_and_of_distant_views_nothing():
         draw_patches(np.random.default_rng(0), VIEWS[0], far, CONFIG.patch_size, 1)
 
 
-def test_small_crops_and_large_patches_still_find_room():
-    tight = PretrainConfig(crop_size=48, patch_size=48, patches=4, crop_area=(0.05, 0.1))
+def test_small_crops_and_large_patches_still_find_room(monkeypatch):
+    monkeypatch.setattr(views, "CROP_AREA_SHARE", (0.05, 0.1))
+    tight = PretrainConfig(crop_size=48, patch_size=48, patches=4)
     for seed in range(20):
         rng = np.random.default_rng(seed)
         first, second = draw_views(rng, 64, 64, tight, "corrected")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tmcnet.train.augment import Placement, draw_placement, take, take_label
+from tmcnet.train.samples import Placement, draw_placement, take, take_label
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import time
 
 import torch
 
-from tmcnet.train.cost import cost
+from tmcnet.train.loop import cost
 
 
 def test_a_gpu_tells_its_memory_and_a_cpu_has_none_to_tell(monkeypatch):

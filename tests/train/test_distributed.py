@@ -20,7 +20,7 @@ from tmcnet.errors import InputError, TrainingError
 from tmcnet.model.weights import read_weights
 from tmcnet.train import pretrain as room
 from tmcnet.train.callbacks import STATE_FILE, FiniteLoss
-from tmcnet.train.processes import rank, run_in_processes
+from tmcnet.train.distributed import rank, run_in_processes
 
 
 def settings(**changes):

@@ -93,7 +93,7 @@ def summary_of(out):
     "options",
     [
         {},
-        {"loss": "focal", "focal_gamma": 0.5},
+        {"loss": "focal"},
         {"loss": "dice"},
         {"loss": "cross_entropy_dice"},
         {"ema": 0.9},

@@ -10,9 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import TupleNTXent
 from tmcnet.model.tmcnet import TMCNet
-from tmcnet.train.gather import gather_rows
-from tmcnet.train.processes import rank, run_in_processes
-from tmcnet.train.shared_layers import SharedBatchNorm, SharedDropout, share_layers
+from tmcnet.train.distributed import SharedBatchNorm, SharedDropout, gather_rows, rank, run_in_processes, share_layers
 
 PROCESSES, TILES, PATCHES = 2, 6, 3
 SHARE = TILES // PROCESSES

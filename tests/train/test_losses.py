@@ -85,11 +85,11 @@ def test_dice_runs_from_right_to_wrong_and_counts_classes_alike():
 def test_the_config_names_the_loss(batch):
     expected = {
         "cross_entropy": cross_entropy(*batch, WEIGHTS),
-        "focal": focal(*batch, WEIGHTS, 1.5),
+        "focal": focal(*batch, WEIGHTS, 2.0),
         "dice": dice(*batch),
         "cross_entropy_dice": cross_entropy(*batch, WEIGHTS) + dice(*batch),
     }
-    found = {name: segmentation_loss(*batch, WEIGHTS, settings(name, focal_gamma=1.5)) for name in get_args(Loss)}
+    found = {name: segmentation_loss(*batch, WEIGHTS, settings(name)) for name in get_args(Loss)}
     assert found == expected
     assert len({float(value) for value in found.values()}) == len(expected)
 

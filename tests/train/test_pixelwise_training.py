@@ -17,10 +17,10 @@ from tmcnet.raster.io.reader import read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import pixelwise as module
-from tmcnet.train.pixels import draw_pixels, quotas
+from tmcnet.train.pixelwise import draw_pixels, quotas
 from tmcnet.train.samples import class_counts, class_weights
 
-SMALL = PixelwiseConfig(pixels=600, iterations=6, leaves=4)
+SMALL = PixelwiseConfig(pixels=600, iterations=6)
 BOTH = ("pixel_logistic", "pixel_boosting")
 
 

@@ -20,9 +20,17 @@ from tmcnet.seeding import generator
 from tmcnet.splits.points import file_of, read_tile_points
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import finetune as module
-from tmcnet.train.augment import SCALES, Placement, draw_placement, take_label
-from tmcnet.train.pixels import draw_pixels
-from tmcnet.train.samples import BatchBuilder, class_counts, class_weights, over_a_point
+from tmcnet.train.pixelwise import draw_pixels
+from tmcnet.train.samples import (
+    SCALES,
+    BatchBuilder,
+    Placement,
+    class_counts,
+    class_weights,
+    draw_placement,
+    over_a_point,
+    take_label,
+)
 
 RUN = Run.parse("mssnet-corrected__random__P6__s1")
 

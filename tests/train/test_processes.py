@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from tmcnet.errors import InputError, Problem, TrainingError
-from tmcnet.train.processes import processes, rank, run_in_processes, wait_for_all
+from tmcnet.train.distributed import processes, rank, run_in_processes, wait_for_all
 
 FOUND = Problem("tile 3", "has no pixel", "Cut it again.")
 

@@ -24,7 +24,7 @@ from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
 from tmcnet.train.finetune import finetune
 from tmcnet.train.methods import build_method
-from tmcnet.train.pixels import draw_pixels
+from tmcnet.train.pixelwise import draw_pixels
 from tmcnet.train.pretrain import Pretraining, pretrain
 from tmcnet.train.samples import BatchBuilder
 

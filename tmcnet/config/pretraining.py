@@ -10,7 +10,7 @@ from tmcnet.config.base import Section
 from tmcnet.config.training import RANDOM_START, Variant
 
 Method = Literal["tuples", "simclr", "cross_modal"]
-"""One file of this name each in `tmcnet/train/methods/`."""
+"""Names of the classes in `tmcnet/train/methods.py` (`METHODS`)."""
 Part = Literal["train", "val", "test"]
 Negatives = Literal["shifted", "own", "both"]
 Partners = Literal["sar", "both"]
@@ -236,9 +236,6 @@ class PretrainConfig(Section):
         "of the same batch: the number of negatives does not grow.",
     )
     crop_size: int = Field(96, ge=32, description="Side of a view in pixels.")
-    crop_area: tuple[float, float] = Field(
-        (0.4, 1.0), description="Range of the area of a crop as a share of the tile."
-    )
     photometric: float = Field(
         1.0,
         ge=0,
@@ -254,13 +251,6 @@ class PretrainConfig(Section):
     )
     patch_size: int = Field(24, ge=4, description="Side of a local patch in pixels of the view.")
     patches: int = Field(4, ge=1, description="Corresponding patches per pair of views.")
-    patch_distance: int | None = Field(
-        None,
-        ge=1,
-        description="Minimum distance between patch centres of a tile in pixels of view 1, along x or y, if there is "
-        "room; with `patch_size` or more, patches do not overlap. null: centres are outside earlier patches, as "
-        "published.",
-    )
     learning_rate: float = Field(1e-3, gt=0, description="Maximum learning rate.")
     weight_decay: float = Field(1e-5, ge=0, description="Weight decay.")
     warmup_steps: int = Field(20, ge=0, description="Steps of linear warm-up of the learning rate.")
@@ -297,7 +287,4 @@ class PretrainConfig(Section):
             raise ValueError(f"method names may contain letters, digits, single `_` and `-`, not {bad}")
         if len(set(self.parts)) < len(self.parts):
             raise ValueError(f"`parts` names a part twice: {self.parts}")
-        low, high = self.crop_area
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"`crop_area` must be two ascending shares between 0 and 1, not {list(self.crop_area)}")
         return self

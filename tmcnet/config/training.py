@@ -123,9 +123,7 @@ class PixelwiseConfig(Section):
         50_000, ge=100, description="Maximum number of labelled pixels to fit on, drawn evenly over the classes."
     )
     iterations: int = Field(100, ge=1, description="Maximum number of boosting rounds, each with one tree per class.")
-    leaves: int = Field(15, ge=2, le=255, description="Maximum number of leaves of a tree.")
     learning_rate: float = Field(0.1, gt=0, description="Shrinkage of each boosting round.")
-    regularisation: float = Field(1.0, gt=0, description="Weight of the L2 penalty of both baselines.")
 
 
 class FinetuneSettings(Section):
@@ -154,7 +152,6 @@ class FinetuneSettings(Section):
         description="`cross_entropy`; `focal`, with less weight for pixels that are already correct (Lin et al. "
         "2017); `dice`, the overlap of each class (Milletari et al. 2016); `cross_entropy_dice`, their sum.",
     )
-    focal_gamma: float = Field(2.0, ge=0, description="Exponent of the `focal` loss; 0 is cross-entropy.")
     ema: float | None = Field(
         None,
         gt=0,

@@ -114,15 +114,12 @@ def draw_patches(
     second: View,
     patch_size: int,
     count: int,
-    distance: int | None = None,
 ) -> tuple[IntArray, IntArray]:
     """Draw patches whose centres lie on the same ground in both views, to within half a pixel of view 2.
 
     As published, the centre of a later patch lies outside earlier patches of view 1 while there is room, and patches
     keep their size in pixels and their axes in each view, whatever its scale. The published code matches pixels of a
     nearest-neighbour index map; here the centres of the patches themselves are matched, which is exact under flips.
-    With a `distance`, a patch keeps it from earlier ones instead, and where none of the places tried does, it goes to
-    the one that is farthest from them.
 
     Args:
         rng: Source of the draws.
@@ -130,7 +127,6 @@ def draw_patches(
         second: View 2.
         patch_size: Side of a patch in pixels.
         count: Number of patches.
-        distance: Smallest distance between two centres, in pixels of view 1 along x or y, whichever is larger.
 
     Returns:
         First pixel (x, y) of each patch in view 1 and in view 2, each count x 2.
@@ -145,8 +141,7 @@ def draw_patches(
     above = highest[0] + 1, highest[1] + 1
     corners: list[Corner] = []
     for places in rng.integers(lowest, above, size=(count, CANDIDATES, 2)).tolist():
-        choice = _first_free(places, corners, patch_size) if distance is None else _apart(places, corners, distance)
-        corners.append(choice)
+        corners.append(_first_free(places, corners, patch_size))
     half = (patch_size - 1) / 2
     centres = [second.point_from_tile(*first.point_to_tile(x + half, y + half)) for x, y in corners]
     partners = [[min(max(round(centre - half), 0), last) for centre in point] for point in centres]
@@ -161,12 +156,3 @@ def _first_free(places: Sequence[Corner], earlier: Sequence[Corner], patch_size:
         if not any(low <= x - left < high and low <= y - top < high for left, top in earlier):
             return x, y
     return places[0]
-
-
-def _apart(places: Sequence[Corner], earlier: Sequence[Corner], distance: int) -> Corner:
-    """The first place that keeps its distance from the earlier patches, or else the one that is farthest away."""
-
-    def gap(place: Corner) -> int:
-        return min((max(abs(place[0] - x), abs(place[1] - y)) for x, y in earlier), default=distance)
-
-    return max(places, key=lambda place: min(gap(place), distance))

@@ -19,6 +19,8 @@ from tmcnet.dataset.photometric import PublishedDraw, corrected, hue_turn, publi
 from tmcnet.seeding import generator
 
 CROP_TRIES = 5
+CROP_AREA_SHARE = (0.4, 1.0)
+"""Range of the area of a crop as a share of the tile, as published."""
 VIEW_TRIES = 10
 COLOURS = ("red", "green", "blue")
 """Names of the bands whose hue may turn."""
@@ -45,7 +47,7 @@ class ViewBatch(NamedTuple):
 def _draw_crop(rng: np.random.Generator, height: int, width: int, config: PretrainConfig) -> View:
     """A random resized crop smaller than the tile; after a few tries the middle square."""
     for _ in range(CROP_TRIES):
-        area = rng.uniform(*config.crop_area) * height * width
+        area = rng.uniform(*CROP_AREA_SHARE) * height * width
         ratio = rng.uniform(*RATIO)
         w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
         if rng.random() < 0.5:
@@ -76,7 +78,7 @@ def draw_views(
         rng: Source of the draws.
         height: Rows of the tile.
         width: Columns of the tile.
-        config: `crop_size`, `crop_area`, `patch_size`, `patches`.
+        config: `crop_size`, `patch_size`, `patches`.
         variant: `reference` or `corrected`.
     """
     for _ in range(VIEW_TRIES):
@@ -158,8 +160,7 @@ class ViewMaker:
         for row, (slot, tile) in enumerate(zip(slots or range(len(tiles)), tiles, strict=True)):
             rng = generator(seed, "views", tile.name, step, slot)
             pair = draw_views(rng, *tile.size, self.config, self.variant)
-            size, count, distance = self.config.patch_size, self.config.patches, self.config.patch_distance
-            corners.append(draw_patches(rng, *pair, size, count, distance))
+            corners.append(draw_patches(rng, *pair, self.config.patch_size, self.config.patches))
             cuts = (_cut(image, view) for image in tile.images.values() for view in pair)
             changed = self._own(cuts, rng) if self.by_sensor else self._published(cuts, rng)
             for batch, image, view in zip(views, changed, pair * len(tile.images), strict=True):

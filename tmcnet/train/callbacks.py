@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch.nn.utils import get_total_norm
 
 from tmcnet.errors import TrainingError
-from tmcnet.train.processes import processes, rank, wait_for_all
+from tmcnet.train.distributed import processes, rank, wait_for_all
 
 PROGRESS_SECONDS = 10.0
 STATE_FILE = "last.ckpt"

@@ -29,15 +29,13 @@ from tmcnet.model.weights import PARTS, Transfer, read_weights, transfer
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.points import file_of, points_of_each_class, read_tile_points
 from tmcnet.store import TileStore, read_list
-from tmcnet.train.average import WeightAverage
 from tmcnet.train.callbacks import Curves
-from tmcnet.train.cost import cost
-from tmcnet.train.loop import LoopPlan, StepModule, fit
+from tmcnet.train.loop import LoopPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.optimise import OptimiserPlan
 from tmcnet.train.pixelwise import Fitted, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
-from tmcnet.train.validate import Validation
+from tmcnet.train.validate import Validation, WeightAverage
 
 POINTS_PER_LOOK = 5
 """Points of the loss curve between two looks at the validation part."""

@@ -8,9 +8,10 @@ import os
 import pickle
 import shutil
 import sys
+import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,17 +21,15 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.seeding import derive_seed
+from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.callbacks import STATE_FILE, Curves, FiniteLoss, Progress, StateSaver
+from tmcnet.train.distributed import processes, rank, share_layers, wait_for_all
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser
-from tmcnet.train.processes import processes, rank, wait_for_all
-from tmcnet.train.shared_layers import share_layers
-from tmcnet.train.stream import step_loader
 
 Batch = TypeVar("Batch")
 
@@ -245,3 +244,63 @@ def _trainer(module: StepModule[Batch], plan: LoopPlan, callbacks: list[pl.Callb
         # One process a job: without this Lightning takes a Slurm allocation for its own and may wait for others.
         plugins=[LightningEnvironment()],
     )
+
+
+def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Which of n items make up the batch of a step.
+
+    Items are shuffled anew each epoch. No item comes twice in a batch, and the items left over at the end of an
+    epoch are dropped, unless there are fewer items than a batch needs: then whole shuffles are strung together.
+
+    Args:
+        n: Number of items.
+        batch_size: Items in a batch.
+        seed: The run's own seed.
+        step: Step, counted from 0.
+    """
+    if n >= batch_size:
+        epoch, place = divmod(step, n // batch_size)
+        order = generator(seed, "order", epoch).permutation(n)
+        return [int(i) for i in order[place * batch_size : (place + 1) * batch_size]]
+    shuffles = generator(seed, "order", step)
+    items: list[int] = []
+    while len(items) < batch_size:
+        items += [int(i) for i in shuffles.permutation(n)]
+    return items[:batch_size]
+
+
+class StepStream(IterableDataset[Batch]):
+    """The batches of the steps first, first + 1, ..., steps - 1, built on demand.
+
+    Args:
+        build: Makes the batch of a step, counted from 0; a pure function of the step.
+        steps: Number of steps in all.
+        first: First step to build.
+    """
+
+    def __init__(self, build: Callable[[int], Batch], steps: int, first: int = 0) -> None:
+        self.build, self.steps, self.first = build, steps, first
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self.first + number, self.steps, count):
+            yield self.build(step)
+
+
+def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
+    """A loader of ready batches in step order; `workers` processes build them, 0 for none beside this one."""
+    return DataLoader(StepStream(build, steps, first), batch_size=None, num_workers=workers)
+
+
+def cost(device: str, began: float) -> dict[str, Any]:
+    """Device, seconds, and on a CUDA device the most memory that this process held there.
+
+    Args:
+        device: `cpu` or `cuda`, where it ran.
+        began: `time.monotonic()` at its beginning.
+    """
+    told: dict[str, Any] = {"device": device, "seconds": round(time.monotonic() - began, 1)}
+    if device == "cuda":
+        told["gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return told

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from tmcnet.config import IGNORE, FinetuneSettings
 
+FOCAL_GAMMA = 2.0
+"""Exponent of the focal loss (Lin et al. 2017, section 4.1)."""
+
 
 def segmentation_loss(logits: Tensor, label: Tensor, weights: Tensor, config: FinetuneSettings) -> Tensor:
     """The loss that `config.loss` names.
@@ -20,13 +23,13 @@ def segmentation_loss(logits: Tensor, label: Tensor, weights: Tensor, config: Fi
         logits: N x K x H x W.
         label: N x H x W int64, `IGNORE` for void.
         weights: K, weight of each class; Dice takes none.
-        config: Names the loss, and the exponent of the focal loss.
+        config: Names the loss.
 
     Returns:
         A float32 scalar, at least 0.
     """
     if config.loss == "focal":
-        return focal(logits, label, weights, config.focal_gamma)
+        return focal(logits, label, weights)
     if config.loss == "dice":
         return dice(logits, label)
     entropy = cross_entropy(logits, label, weights)
@@ -45,7 +48,7 @@ def cross_entropy(logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
     return _share(total, weights[label[label != IGNORE]].sum())
 
 
-def focal(logits: Tensor, label: Tensor, weights: Tensor, gamma: float) -> Tensor:
+def focal(logits: Tensor, label: Tensor, weights: Tensor, gamma: float = FOCAL_GAMMA) -> Tensor:
     """Mean of -(1 - p)^gamma log p over labelled pixels, each weighted by its class; p is that of the true class.
 
     Lin et al. (2017), "Focal loss for dense object detection", equation 5, with the weights as alpha. It is divided

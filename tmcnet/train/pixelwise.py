@@ -20,16 +20,22 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from tmcnet.config import FinetuneSettings
-from tmcnet.dataset.loading import TileDataset
-from tmcnet.evaluate.metrics import Counts, confusion, headline
+from tmcnet.dataset.loading import Tile, TileDataset
+from tmcnet.evaluate.metrics import Counts, Floats, confusion, headline
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, Pixelwise
-from tmcnet.seeding import derive_seed
+from tmcnet.model.texture import PixelFeatures
+from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.callbacks import Curves
-from tmcnet.train.pixels import Pixels, draw_pixels
 from tmcnet.train.validate import require_labelled, validate
 
-SOLVER_STEPS = 1000
-"""Most iterations of the solver of the logistic regression; on standardised features it needs far fewer."""
+MAX_SOLVER_ITERATIONS = 1000
+"""Far more than the logistic regression needs on standardised features."""
+
+MAX_LEAVES = 15
+"""Maximum number of leaves of a boosted tree."""
+
+L2_PENALTY = 1.0
+"""Weight of the L2 penalty of both baselines, scikit-learn's default for logistic regression."""
 
 LOOKS = 10
 """Looks at the validation part over all boosting rounds."""
@@ -98,7 +104,7 @@ def fit_pixelwise(
         if len(np.unique(pixels.truth)) == 1:
             fitted.weights = {**network.state_dict(), _offset(network): _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
-            _fit_logistic(pixels, len(counts), config, fitted)
+            _fit_logistic(pixels, len(counts), fitted)
         elif isinstance(network, PixelBoosting):
             _fit_boosting(network, pixels, val, config, seed, fitted, curves)
     network.load_state_dict(fitted.weights)
@@ -129,9 +135,9 @@ def _loss(logits: Tensor, pixels: Pixels) -> float:
     return float((losses * torch.from_numpy(pixels.weights)).mean())
 
 
-def _fit_logistic(pixels: Pixels, classes: int, config: FinetuneSettings, fitted: Fitted) -> None:
+def _fit_logistic(pixels: Pixels, classes: int, fitted: Fitted) -> None:
     scaler = StandardScaler().fit(pixels.values.astype(np.float64))
-    model = LogisticRegression(C=1 / config.pixelwise.regularisation, max_iter=SOLVER_STEPS)
+    model = LogisticRegression(C=1 / L2_PENALTY, max_iter=MAX_SOLVER_ITERATIONS)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(scaler.transform(pixels.values.astype(np.float64)), pixels.truth, sample_weight=pixels.weights)
@@ -165,8 +171,8 @@ def _fit_boosting(
     model = HistGradientBoostingClassifier(
         learning_rate=settings.learning_rate,
         max_iter=settings.iterations,
-        max_leaf_nodes=settings.leaves,
-        l2_regularization=settings.regularisation,
+        max_leaf_nodes=MAX_LEAVES,
+        l2_regularization=L2_PENALTY,
         early_stopping=False,
         # of few points, as many in a leaf as scikit-learn asks for would leave trees without a single split
         min_samples_leaf=min(FEWEST_IN_LEAF, max(1, len(pixels.truth) // (2 * len(np.unique(pixels.truth))))),
@@ -257,3 +263,98 @@ def _trees(
         threshold[place] = edges[nodes["feature_idx"][place]][int(nodes["num_threshold"][place])]
     value = torch.from_numpy(nodes["value"]).float()
     return {**state, "threshold": torch.from_numpy(threshold), "value": value, "base": base}
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Labelled pixels.
+
+    Attributes:
+        values: P x F float32 features.
+        truth: P class ids.
+        weights: P float64, 1 on average.
+    """
+
+    values: NDArray[np.float32]
+    truth: NDArray[np.int64]
+    weights: Floats
+
+
+def quotas(counts: Counts, most: int) -> Counts:
+    """How many pixels of each class are drawn: all evenly, and where a class has fewer, the others share the rest.
+
+    Args:
+        counts: Labelled pixels of each class.
+        most: Pixels in all at most.
+
+    Returns:
+        K int64, none above `counts`, that add up to `most` or to all pixels there are.
+    """
+    drawn = np.zeros_like(counts)
+    rest, order = most, np.argsort(counts, kind="stable")
+    for place, class_id in enumerate(order):  # the rarest first, so that what it leaves is known
+        drawn[class_id] = min(counts[class_id], rest // (len(order) - place))
+        rest -= drawn[class_id]
+    return drawn
+
+
+def draw_pixels(
+    features: PixelFeatures, tiles: TileDataset, counts: Counts, balance: Floats, config: FinetuneSettings, seed: int
+) -> Pixels:
+    """Draw pixels and compute their features, tile by tile: no more is held than one tile and the drawn pixels.
+
+    A drawn pixel of a class stands for `counts / quotas` pixels, and each of these weighs `balance`, as in the
+    training of the networks. Its weight is the product of the two: the even drawing takes no class its frequency, it
+    only lowers the noise of the rare ones.
+
+    Where the config shows networks samples with one sensor missing (`modality_dropout`), so it does here, pixel by
+    pixel.
+
+    Args:
+        features: What is computed.
+        tiles: The labelled tiles.
+        counts: Labelled pixels of each class in them.
+        balance: Weight of each class; ones for none.
+        config: Pixels at most, and the chance that a sensor is missing.
+        seed: Seed of the drawing.
+    """
+    drawn = quotas(counts, config.pixelwise.pixels)
+    random = generator(seed, "pixels")
+    ranks = [np.sort(random.choice(*pair, replace=False, shuffle=False)) for pair in zip(counts, drawn, strict=True)]
+    seen = np.zeros(len(counts), dtype=np.int64)
+    values, truths = [], []
+    for index, name in enumerate(tiles.names):
+        tile = tiles[index]
+        label = tile.truth.numpy().ravel()
+        places = _places(label, ranks, seen)
+        if len(places):
+            values.append(_values(features, tile, places, config.modality_dropout, generator(seed, "hide", name)))
+            truths.append(label[places])
+    truth = np.concatenate(truths)
+    weights = (balance * counts / np.maximum(drawn, 1))[truth]
+    return Pixels(np.concatenate(values), truth, weights / weights.mean())
+
+
+def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Counts) -> NDArray[np.int64]:
+    """The drawn pixels of a tile; `seen`, the pixels of each class in earlier tiles, is brought up to date."""
+    found = []
+    for class_id, chosen in enumerate(ranks):
+        here = np.flatnonzero(label == class_id)
+        first, last = np.searchsorted(chosen, [seen[class_id], seen[class_id] + len(here)])
+        found.append(here[chosen[first:last] - seen[class_id]])
+        seen[class_id] += len(here)
+    return np.sort(np.concatenate(found))
+
+
+def _values(
+    features: PixelFeatures, tile: Tile, places: NDArray[np.int64], dropout: float, random: np.random.Generator
+) -> NDArray[np.float32]:
+    """Features P x F of pixels, of which a share lacks one modality; `hidden` counts them from 1."""
+    images = [image[None] for image in tile.images.values()]
+    hidden = np.where(random.random(len(places)) < dropout, random.integers(1, len(images) + 1, len(places)), 0)
+    values = np.empty((len(places), features.count(sum(image.shape[1] for image in images))), dtype=np.float32)
+    for number in np.unique(hidden):
+        mine = hidden == number
+        seen = [torch.zeros_like(image) if n == number else image for n, image in enumerate(images, start=1)]
+        values[mine] = features(*seen)[0].flatten(1)[:, torch.from_numpy(places[mine])].T.numpy()
+    return values

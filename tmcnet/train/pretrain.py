@@ -29,12 +29,11 @@ from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
 from tmcnet.train.callbacks import Curves, GradientNorm
 from tmcnet.train.contrastive import PretrainModule, StepBuilder
-from tmcnet.train.cost import cost
-from tmcnet.train.loop import LoopPlan, fit
+from tmcnet.train.distributed import processes, rank, run_in_processes
+from tmcnet.train.loop import LoopPlan, cost, fit
 from tmcnet.train.methods import PretrainingMethod, build_method
 from tmcnet.train.optimise import OptimiserPlan
 from tmcnet.train.probe import Probe, ProbePlan
-from tmcnet.train.processes import processes, rank, run_in_processes
 
 
 @dataclass(frozen=True)
