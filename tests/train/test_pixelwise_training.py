@@ -141,7 +141,7 @@ def test_one_class_in_the_labels_is_what_is_predicted(tmp_path, network):
 
 
 def test_a_solver_that_does_not_converge_is_told_of(world, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "SOLVER_STEPS", 2)
+    monkeypatch.setattr(module, "MAX_SOLVER_ITERATIONS", 2)
     train(world, tmp_path / "run", run_of("pixel_logistic"), pixelwise=SMALL)
     (warning,) = json.loads((tmp_path / "run" / "summary.json").read_text())["warnings"]
     assert "converge" in warning
