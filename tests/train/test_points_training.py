@@ -22,7 +22,7 @@ from tmcnet.store import TileStore, read_list
 from tmcnet.train import finetune as module
 from tmcnet.train.pixelwise import draw_pixels
 from tmcnet.train.samples import (
-    SCALES,
+    SCALE_RANGE,
     BatchBuilder,
     Placement,
     class_counts,
@@ -87,7 +87,7 @@ def test_a_crop_holds_the_point_whatever_its_scale_and_place(height, width, crop
         assert drawn.side != crop or first == int(first)  # whole pixels stay whole
 
 
-@pytest.mark.parametrize("scale", [1, *SCALES])
+@pytest.mark.parametrize("scale", [1, *SCALE_RANGE])
 def test_a_point_comes_anywhere_in_the_crop(scale):
     label = torch.full((100, 100), 255)
     label[40, 60] = 0

@@ -86,7 +86,7 @@ def test_counts_leave_out_void_and_refuse_foreign_ids(tmp_path):
     label = read_labels(path)
     label[5, 5] = 7
     write_raster(path, label, None, nodata=255)
-    with pytest.raises(InputError, match=r"s0_r1_c0: its label holds ids \[7\]; there are 2 classes"):
+    with pytest.raises(InputError, match=r"s0_r1_c0: its label has ids \[7\]; there are 2 classes"):
         class_counts(dataset(root), 2)
     for name in ("s0_r0_c0", "s0_r1_c0", "s0_r2_c0", "s0_r3_c0"):
         write_raster(path.with_name(f"{name}.tif"), np.full((40, 40), 255, np.uint8), None, nodata=255)

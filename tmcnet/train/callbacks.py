@@ -1,4 +1,4 @@
-"""What happens around a step: curves, progress lines, the stop at a loss that is not finite, and saved states."""
+"""Callbacks of the training loop: curves, progress, non-finite loss, checkpoints."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ STATE_FILE = "last.ckpt"
 
 
 def ends_step(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether the batch that was just seen is the last one of its step, after which the weights were updated."""
+    """Return whether a batch is the last one of its step, after which the weights are updated."""
     return bool((batch_idx + 1) % trainer.accumulate_grad_batches == 0)
 
 
 def reported(trainer: pl.Trainer, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
-    """What a batch reported, with its own loss: Lightning has divided it by the batches that are accumulated."""
+    """Return the values of a batch; Lightning divides the loss by the number of accumulated batches, undone here."""
     shares = {"loss": trainer.accumulate_grad_batches}
     return {name: float(value) * shares.get(name, 1) for name, value in outputs.items()}
 
 
 class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
-    """Means of what batches report, a row every `log_every` steps; in the saved state, so resuming leaves no gap.
+    """Mean values of the batches, one row per `log_every` steps; part of the checkpoint, so resuming leaves no gap.
 
     Args:
-        log_every: Steps between two points.
-        steps: Number of steps in all; the last one always ends a point.
+        log_every: Steps between two rows.
+        steps: Total number of steps; the last one always ends a row.
     """
 
     def __init__(self, log_every: int, steps: int) -> None:
@@ -50,15 +50,15 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
         self.counts: dict[str, int] = {}
 
     def wants(self, step: int) -> bool:
-        """Whether step (counted from 1) ends a point of the curves."""
+        """Return whether a step (counted from 1) ends a row."""
         return step % self.log_every == 0 or step == self.steps
 
     def add(self, step: int, **values: float) -> None:
-        """Enter more values, such as a validation score, into the row of a step (counted from 1)."""
+        """Add values, such as a validation score, to the row of a step (counted from 1)."""
         self.rows.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
 
-    def take_in(self, **values: float) -> None:
-        """Take more values, such as the norm of a gradient, into the means of the next row."""
+    def accumulate(self, **values: float) -> None:
+        """Add values, such as the gradient norm, to the means of the next row."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -71,14 +71,14 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
         _: object,
         batch_idx: int,
     ) -> None:
-        """Take in one batch's numbers."""
-        self.take_in(**reported(trainer, outputs))
+        """Add the values of a batch."""
+        self.accumulate(**reported(trainer, outputs))
         step = trainer.global_step
         if ends_step(trainer, batch_idx) and self.wants(step):
             self.close(step, pl_module)
 
     def close(self, step: int, pl_module: pl.LightningModule) -> None:
-        """End a point of the curves at a step (counted from 1), unless one has just ended."""
+        """End a row at a step (counted from 1), unless one has just ended."""
         if not self.sums:
             return
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
@@ -86,15 +86,15 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
         self.sums, self.counts = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs."""
+        """Return the state for a checkpoint."""
         return {"rows": self.rows, "sums": self.sums, "counts": self.counts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the curves up where a killed run left them."""
+        """Restore the state from a checkpoint."""
         self.rows, self.sums, self.counts = state_dict["rows"], state_dict["sums"], state_dict["counts"]
 
     def write(self, path: Path) -> None:
-        """Write `curves.csv`: one row a step, empty where a value was not measured."""
+        """Write `curves.csv`, with empty cells where a value was not measured."""
         columns = ["step", *dict.fromkeys(name for row in self.rows.values() for name in row)]
         with path.open("w", newline="") as file:
             rows = csv.DictWriter(file, columns, lineterminator="\n")
@@ -104,13 +104,10 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
 
 
 class GradientNorm(pl.Callback):  # type: ignore[misc]
-    """The length of the gradient of all weights, before any clipping, as `gradient_norm` in the curves.
+    """Norm of the gradient of all weights before clipping, as `gradient_norm` in the curves.
 
-    It settles while training goes well; sudden peaks say that the rate is too high or that clipping would help, and a
-    norm near 0 that nothing is learnt.
-
-    Args:
-        curves: Takes it in.
+    Sudden peaks mean that the learning rate is too high or that clipping would help; a norm near 0 means that nothing
+    is learnt.
     """
 
     def __init__(self, curves: Curves) -> None:
@@ -119,26 +116,26 @@ class GradientNorm(pl.Callback):  # type: ignore[misc]
     def on_before_optimizer_step(self, _: pl.Trainer, pl_module: pl.LightningModule, *__: object) -> None:
         """Measure the gradient of a step."""
         gradients = [p.grad for p in pl_module.network.parameters() if p.grad is not None]
-        self.curves.take_in(gradient_norm=float(get_total_norm(gradients)))
+        self.curves.accumulate(gradient_norm=float(get_total_norm(gradients)))
 
 
 class Progress(pl.Callback):  # type: ignore[misc]
-    """A line on stderr every ten seconds: step, loss, tiles a second, time left.
+    """Print step, loss, tiles per second and time left every ten seconds.
 
     Args:
-        label: What is being trained.
-        steps: Number of steps in all.
+        label: Name of the training.
+        steps: Total number of steps.
         batch_size: Tiles in a step.
     """
 
     def __init__(self, label: str, steps: int, batch_size: int) -> None:
         self.label, self.steps, self.batch_size = label, steps, batch_size
-        self.first, self.began, self.told = 0, 0.0, 0.0
+        self.first, self.began, self.printed = 0, 0.0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
         """Start the clock."""
         self.first, self.began = trainer.global_step, time.monotonic()
-        self.told = self.began
+        self.printed = self.began
         if self.first:
             print(f"{self.label}: resumes after step {self.first}", file=sys.stderr, flush=True)
 
@@ -150,12 +147,12 @@ class Progress(pl.Callback):  # type: ignore[misc]
         __: object,
         batch_idx: int,
     ) -> None:
-        """Tell how far it is."""
+        """Print a line if it is due."""
         now, step = time.monotonic(), trainer.global_step
-        early = now - self.told < PROGRESS_SECONDS and step != self.steps
+        early = now - self.printed < PROGRESS_SECONDS and step != self.steps
         if early or not ends_step(trainer, batch_idx):
             return
-        self.told = now
+        self.printed = now
         rate = (step - self.first) / max(now - self.began, 1e-9)
         print(
             f"{self.label}: step {step}/{self.steps}, loss {reported(trainer, outputs)['loss']:.4f}, "
@@ -186,9 +183,9 @@ def tensors_of(batch: object) -> dict[str, torch.Tensor]:
 
 
 class FiniteLoss(pl.Callback):  # type: ignore[misc]
-    """Stops before a loss that is not finite can spoil the weights, and keeps the batch that gave it.
+    """Stop before a non-finite loss reaches the weights, and save its batch.
 
-    Where several processes train together they stop together, and each keeps its share of the batch.
+    Processes that train together stop together, and each saves its share of the batch.
 
     Args:
         state: Folder of the run's state, where the batch and the names of its tiles are written.
@@ -202,11 +199,11 @@ class FiniteLoss(pl.Callback):  # type: ignore[misc]
         self.batch = batch
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
-        """Look at the loss of a step."""
-        spoilt = (~torch.isfinite(loss.detach())).float()
+        """Check the loss of a step."""
+        non_finite = (~torch.isfinite(loss.detach())).float()
         if processes() > 1:
-            dist.all_reduce(spoilt)
-        if not spoilt:
+            dist.all_reduce(non_finite)
+        if not non_finite:
             return
         step, names = trainer.global_step + 1, pl_module.tile_names
         share = f"_process_{rank()}" if processes() > 1 else ""
@@ -222,14 +219,14 @@ class FiniteLoss(pl.Callback):  # type: ignore[misc]
 
 
 class StateSaver(pl.Callback):  # type: ignore[misc]
-    """Saves everything a killed run needs to go on.
+    """Save checkpoints, from which a killed run resumes.
 
-    Stands last among the callbacks, so that their state is that of the same step.
+    It is the last callback, so that the state of the others belongs to the same step.
 
     Args:
         state: Folder of the run's state.
-        every: Steps between two states.
-        steps: Number of steps in all.
+        every: Steps between two checkpoints.
+        steps: Total number of steps.
     """
 
     def __init__(self, state: Path, every: int, steps: int) -> None:
@@ -238,11 +235,7 @@ class StateSaver(pl.Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: pl.Trainer, _: pl.LightningModule, __: object, ___: object, batch_idx: int
     ) -> None:
-        """Save after every so many steps.
-
-        Not after the last, planned or not, when the results themselves are written: a run that is killed then goes
-        back to the state before it and ends at the same step.
-        """
+        """Save if it is due, but not after the last step, when the results are written."""
         over = trainer.should_stop or trainer.global_step >= self.steps
         if not over and trainer.global_step % self.every == 0 and ends_step(trainer, batch_idx):
             self.state.mkdir(parents=True, exist_ok=True)

@@ -39,18 +39,18 @@ class LoopPlan:
     """How a training runs.
 
     Attributes:
-        label: What is trained, in progress lines.
+        label: Name of the training, in progress lines.
         steps: Number of steps.
-        batch_size: Tiles in a batch, of all processes together.
-        checkpoint_every: Steps between two saved states.
-        state: Folder of the saved states; a state found there is taken up.
+        batch_size: Tiles per batch, of all processes together.
+        checkpoint_every: Steps between two checkpoints.
+        state: Folder of the checkpoints; training resumes from one found there.
         threads: CPU threads of each process.
         compute: Accelerator and number format.
         seed: Seed of what the network itself draws (dropout).
-        settings: Whatever else the result depends on, as text; a saved state of other settings is not taken up.
-        accumulate: Batches whose mean gradient makes a step. It saves memory and steadies the gradient, but batch
-            norm and contrastive losses still see one batch at a time: the negatives do not grow.
-        compile: Compile the network with `torch.compile`. Worth its minutes for long trainings, on GPUs most of all.
+        settings: Everything else the result depends on, as text; a checkpoint of other settings is not used.
+        accumulate: Batches per step, whose gradients are averaged. It saves memory, but batch norm and contrastive
+            losses see one batch at a time: the number of negatives does not grow.
+        compile: Compile the network with `torch.compile`; pays off in long trainings.
     """
 
     label: str
@@ -67,7 +67,7 @@ class LoopPlan:
 
 
 class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]  # lightning is not type-checked here
-    """A network with what one step of its training does; subclasses give `losses` and may give `measure`.
+    """A network and one step of its training; subclasses implement `losses` and may implement `measure`.
 
     Args:
         network: The network whose weights are trained.
@@ -76,8 +76,8 @@ class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]
             as `LoopPlan.accumulate` says.
 
     Attributes:
-        tile_names: Tiles of the batch at hand, for the message about a loss that is not finite; set by `losses`.
-        batch_number: Number of the batch at hand, counted from 0 as for `build`; the same in a resumed run.
+        tile_names: Tiles of the current batch, for the message about a non-finite loss; set by `losses`.
+        batch_number: Number of the current batch, counted from 0 as for `build`; the same in a resumed run.
         last_rate: Learning rate of the last step.
     """
 
@@ -96,15 +96,15 @@ class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The scalar `loss` of a batch that is minimised, and more scalars for the curves."""
+        """Return the scalar `loss` to minimise, and more scalars for the curves."""
 
     def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - for subclasses
-        """More numbers for the row of the curves that step (counted from 1) ends; none unless overridden."""
+        """Return more values for the row of the curves that a step (counted from 1) ends."""
         return {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """One batch: the loss with its graph, everything else without."""
-        # Dropout draws from torch's global generator and takes no other; seeding it by the batch makes it repeatable.
+        """Compute the losses of a batch; only `loss` keeps its graph."""
+        # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
         self.batch_number = self.global_step * self.accumulate + batch_idx % self.accumulate
         torch.manual_seed(derive_seed(self.dropout_seed, "dropout", self.batch_number))
         losses = self.losses(batch)
@@ -112,18 +112,18 @@ class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Optimiser and schedule, advanced every step."""
+        """Return optimiser and schedule, which advances every step."""
         optimiser, schedule = build_optimiser(self.network, self.plan, self.fused)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches from the step at which training starts or resumes."""
+        """Return the batches from the step at which training starts or resumes."""
         batches, first = (number * self.accumulate for number in (self.plan.steps, self.global_step))
         return step_loader(self.build, batches, first, self.workers)
 
 
 def _quiet() -> None:
-    """Lightning's tips and notices drown the project's own lines."""
+    """Silence Lightning's tips, which would hide the project's own log lines."""
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for pattern in (
@@ -136,7 +136,7 @@ def _quiet() -> None:
 
 
 def _prepare_state(module: StepModule[Batch], plan: LoopPlan) -> None:
-    """Remove a state that a run of other settings, sizes or software left, and one that cannot be read."""
+    """Remove a checkpoint of other settings, sizes or software, or one that cannot be read."""
     shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
     mark = json.dumps(
         [__version__, plan.settings, plan.seed, asdict(module.plan), plan.batch_size, plan.accumulate, shapes]
@@ -172,17 +172,17 @@ def _compile(network: nn.Module) -> None:
 
 
 def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[pl.Callback] = ()) -> None:
-    """Train for the planned number of steps, from the state a killed run left if there is one.
+    """Train for the planned number of steps, from the checkpoint of a killed run if there is one.
 
-    Where several processes train together (`run_in_processes`), each calls it with the same arguments but its own
-    share of the batches, and the first of them alone writes, tells and runs the caller's callbacks.
+    If several processes train together (`run_in_processes`), each calls it with the same arguments and its share of
+    the batches; only the first one writes, logs and runs the caller's callbacks.
 
     Args:
-        module: What is trained; its network holds the trained weights afterwards, on the CPU.
+        module: Network and losses; the network holds the trained weights afterwards, on the CPU.
         plan: How it runs.
-        curves: Filled with what the steps report; the caller writes them. Those of the first process alone.
-        callbacks: Lightning callbacks of the caller; a `state_dict` of theirs is saved and restored. They run after
-            the curves took in a step, and may enter values of their own with `curves.add(step, ...)`.
+        curves: Filled with the values of the steps, in the first process; the caller writes them.
+        callbacks: Lightning callbacks of the caller, whose `state_dict` is saved and restored. They run after the
+            curves and may add values with `curves.add(step, ...)`.
 
     Raises:
         InputError: If the network is to be compiled, and there is no compiler.
@@ -191,9 +191,9 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
     _quiet()
     torch.set_num_threads(plan.threads)
     progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate)
-    tells = [curves, progress, *callbacks] if rank() == 0 else []
+    reporting = [curves, progress, *callbacks] if rank() == 0 else []
     saver = StateSaver(plan.state, plan.checkpoint_every, plan.steps)
-    trainer = _trainer(module, plan, [FiniteLoss(plan.state), *tells, saver])
+    trainer = _trainer(module, plan, [FiniteLoss(plan.state), *reporting, saver])
     gpu = trainer.strategy.root_device.type == "cuda"
     _prepare_network(module, plan, gpu)
     # Reading tiles competes with a GPU only when it happens in the training process.
@@ -207,12 +207,12 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
 
 
 def _prepare_network(module: StepModule[Batch], plan: LoopPlan, gpu: bool) -> None:
-    """Lay the network out for training, and tell the module how it is trained."""
-    # convolutions on the CPU are about a third faster this way, and those of tensor cores want it
+    """Set memory layout, dropout seed, shared layers and compilation."""
+    # convolutions on the CPU are about a third faster in this layout, and tensor cores need it
     module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.dropout_seed, module.accumulate = plan.seed, plan.accumulate
-    # Scaled gradients must be scaled back before they are looked at, which a fused optimiser does too late; Lightning
-    # does not clip before one in any mixed precision.
+    # A fused optimiser unscales gradients too late for GradientNorm, and Lightning cannot clip before one in mixed
+    # precision.
     precision, clips = plan.compute.precision, module.plan.clip_norm is not None
     module.fused = precision != "16-mixed" and not (clips and precision == "bf16-mixed")
     if processes() > 1:
@@ -222,7 +222,7 @@ def _prepare_network(module: StepModule[Batch], plan: LoopPlan, gpu: bool) -> No
 
 
 def _trainer(module: StepModule[Batch], plan: LoopPlan, callbacks: list[pl.Callback]) -> pl.Trainer:
-    # Batch norms share their statistics, so there is nothing to send from the first process to the others.
+    # Batch norms share their statistics, so no buffers need to be sent from the first process.
     strategy = DDPStrategy(forward_sync_buffers=False) if processes() > 1 else "auto"
     return pl.Trainer(
         accelerator=plan.compute.accelerator,
@@ -241,16 +241,16 @@ def _trainer(module: StepModule[Batch], plan: LoopPlan, callbacks: list[pl.Callb
         num_sanity_val_steps=0,
         default_root_dir=plan.state,
         callbacks=callbacks,
-        # One process a job: without this Lightning takes a Slurm allocation for its own and may wait for others.
+        # One process per job: without this, Lightning would use a Slurm allocation and wait for other tasks.
         plugins=[LightningEnvironment()],
     )
 
 
 def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Which of n items make up the batch of a step.
+    """Return the indices of the items in the batch of a step.
 
-    Items are shuffled anew each epoch. No item comes twice in a batch, and the items left over at the end of an
-    epoch are dropped, unless there are fewer items than a batch needs: then whole shuffles are strung together.
+    Items are shuffled every epoch. No item occurs twice in a batch, and incomplete batches at the end of an epoch are
+    dropped. If there are fewer items than a batch needs, whole shuffles are concatenated.
 
     Args:
         n: Number of items.
@@ -289,18 +289,18 @@ class StepStream(IterableDataset[Batch]):
 
 
 def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
-    """A loader of ready batches in step order; `workers` processes build them, 0 for none beside this one."""
+    """Return a loader of ready batches in step order, built by `workers` processes (0: in this one)."""
     return DataLoader(StepStream(build, steps, first), batch_size=None, num_workers=workers)
 
 
 def cost(device: str, began: float) -> dict[str, Any]:
-    """Device, seconds, and on a CUDA device the most memory that this process held there.
+    """Return device, seconds and, on a CUDA device, the peak memory of this process.
 
     Args:
-        device: `cpu` or `cuda`, where it ran.
-        began: `time.monotonic()` at its beginning.
+        device: `cpu` or `cuda`.
+        began: `time.monotonic()` at the start.
     """
-    told: dict[str, Any] = {"device": device, "seconds": round(time.monotonic() - began, 1)}
+    costs: dict[str, Any] = {"device": device, "seconds": round(time.monotonic() - began, 1)}
     if device == "cuda":
-        told["gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return told
+        costs["gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return costs

@@ -38,21 +38,20 @@ from tmcnet.train.probe import Probe, ProbePlan
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One pre-training: what it reads, how it is done and where it writes.
+    """Inputs, settings and outputs of one pre-training.
 
     Attributes:
         tiles_root: Folder of the tiles.
-        splits: Folder of the lists. Those of `pretrain.parts` say which tiles are seen, all without their labels; the
-            probe alone reads others.
+        splits: Folder of the lists. `pretrain.parts` names those used, without labels; only the probe reads others.
         normalisation: `normalisation.json`.
         name: Name of the method.
         method: Its settings.
         config: Settings of pre-training.
         model: Sizes of the networks.
         sensors: Bands and kinds.
-        compute: Processes that share the work, their threads and memory for tiles, and the number format.
+        compute: Processes, threads, memory for tiles, accelerator and number format.
         out: Folder of the results.
-        state: Folder of the state that a killed run resumes from; removed at the end.
+        state: Folder of the checkpoint; removed at the end.
     """
 
     tiles_root: Path
@@ -68,20 +67,20 @@ class Pretraining:
     state: Path
 
     def list_of(self, name: str) -> Path:
-        """File of a list of tiles."""
+        """Return the file of a list of tiles."""
         return self.splits / f"{name}_RGB.txt"
 
     def lists(self) -> list[Path]:
-        """Files of the lists of all parts that are seen."""
+        """Return the files of the lists of all parts used."""
         return [self.list_of(part) for part in self.config.parts]
 
     def tile_names(self) -> list[str]:
-        """Tiles of all parts that are seen, one part after the other."""
+        """Return the tiles of all parts used, one part after the other."""
         return [name for path in self.lists() for name in read_list(path)]
 
 
 def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPlan:
-    """AdamW with warm-up; in `reference` Adam without, as published (there the rate falls by epoch, here by step)."""
+    """Return AdamW with warm-up; in `reference` Adam without, as published (there the rate falls by epoch)."""
     reference = method.variant == "reference"
     return OptimiserPlan(
         steps=config.steps,
@@ -94,7 +93,7 @@ def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPla
 
 
 def _batch_size(n_tiles: int, lists: Sequence[Path], wanted: int) -> int:
-    """The wanted batch, or all tiles where there are fewer: as many as all processes can share evenly."""
+    """Return the wanted batch size, or fewer if there are fewer tiles; a multiple of the number of processes."""
     shares = processes()
     if wanted % shares:
         what = f"is {wanted}, which {shares} processes cannot share evenly"
@@ -111,7 +110,7 @@ def _batch_size(n_tiles: int, lists: Sequence[Path], wanted: int) -> int:
 def _network(
     sensors: SensorsConfig, model: ModelConfig, method: PretrainingMethod, config: PretrainConfig
 ) -> EmbeddingNetwork:
-    """A network with initial weights that depend on the seed and the file given; torch's generator is left alone."""
+    """Build the network with initial weights that depend only on the seed and the given file."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         network = method.network(sensors.band_counts, model)
@@ -121,7 +120,7 @@ def _network(
 
 
 def _module(tiles: TileDataset, statistics: Normalisation, work: Pretraining, batch_size: int) -> PretrainModule:
-    """What is trained: the method's network and loss, on views of the tiles."""
+    """Build the method's network and loss, on views of the tiles."""
     config, settings = work.config, work.method
     method = build_method(settings)
     network = _network(work.sensors, work.model, method, config)
@@ -132,7 +131,7 @@ def _module(tiles: TileDataset, statistics: Normalisation, work: Pretraining, ba
 
 
 def _settings(work: Pretraining) -> dict[str, Any]:
-    """Everything the weights depend on but the tiles, ready for JSON."""
+    """Return everything the weights depend on except the tiles, ready for JSON."""
     given = work.config.initial_weights
     return {
         "method": work.name,
@@ -148,7 +147,7 @@ def _settings(work: Pretraining) -> dict[str, Any]:
 def _record(
     config: PretrainConfig, curves: Curves, batch_size: int, n_tiles: int, network: nn.Module
 ) -> dict[str, Any]:
-    """What the run came to."""
+    """Return the summary of a finished training."""
     return {
         "metrics": curves.rows[config.steps],
         "steps": config.steps,
@@ -160,7 +159,7 @@ def _record(
 
 
 def _probes(network: EmbeddingNetwork, tiles: TileDataset, work: Pretraining, curves: Curves) -> list[Probe]:
-    """The probe, where the config asks for one: on the lists of a label fraction and of the validation part."""
+    """Return the probe on a label fraction and the validation part, if the config wants one."""
     probe = work.config.probe
     if probe.every is None:
         return []
@@ -176,7 +175,7 @@ def _probes(network: EmbeddingNetwork, tiles: TileDataset, work: Pretraining, cu
 def pretrain(work: Pretraining) -> None:
     """Pre-train and write `weights.safetensors`, `curves.csv` and `summary.json`.
 
-    A script that asks for several processes calls this below `if __name__ == "__main__"`.
+    With several processes, call it below `if __name__ == "__main__"`.
 
     Raises:
         InputError: If tiles are missing, there are fewer than two, `initial_weights` do not fit, or the processes
@@ -193,7 +192,7 @@ def pretrain(work: Pretraining) -> None:
 
 
 def _train(work: Pretraining) -> None:
-    """What each process does; the first one looks at the probe and writes."""
+    """Train in one process; the first one also probes and writes."""
     began = time.monotonic()
     config, compute = work.config, work.compute
     statistics = Normalisation.read(work.normalisation)

@@ -1,7 +1,6 @@
-"""How much land cover the frozen features of pre-training show, by a small classifier fitted every so many steps.
+"""Probe of frozen features during pre-training: a small classifier fitted on a label fraction.
 
-Pre-training itself never sees a label: the probe reads those of a label fraction, fits a classifier of its own on
-features without gradient, and throws it away.
+Pre-training itself never sees a label: the classifier gets features without gradient and is discarded.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from tmcnet.seeding import generator
 from tmcnet.train.callbacks import Curves, ends_step
 
 NEIGHBOURS = 20
-"""Most similar training pixels that vote, weighed by their closeness."""
+"""Nearest training pixels that vote, weighted by closeness."""
 
-SOLVER_STEPS = 500
-"""Most iterations of the solver of the logistic regression."""
+MAX_SOLVER_ITERATIONS = 500
+"""Maximum iterations of the solver of the logistic regression."""
 
 Classifier = Literal["knn", "linear"]
 Labels = NDArray[np.int64]
@@ -41,15 +40,15 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """What the probe looks at, and when.
+    """Schedule and size of the probe.
 
     Attributes:
-        every: Steps between two looks; there is also one before the first step and one after the last.
+        every: Steps between two probes; there is also one before the first step and one after the last.
         classifier: `knn`: vote of the nearest by cosine. `linear`: logistic regression on standardised features.
         stride: Output stride of the encoders, in pixels.
-        tiles: Tiles of each part that are looked at, at most.
-        pixels: Pixels of the feature map of each part, at most, drawn evenly over its tiles.
-        seed: Seed of both drawings.
+        tiles: Maximum number of tiles of each part.
+        pixels: Maximum number of pixels of the feature maps of each part, drawn evenly over its tiles.
+        seed: Seed of both draws.
     """
 
     every: int
@@ -61,8 +60,8 @@ class ProbePlan:
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """The labelled cells of a tile: its place in the list, their numbers in the flat feature map, their classes."""
+class _ProbeCells:
+    """Labelled cells of a tile: its index, their indices in the flat feature map, and their classes."""
 
     tile: int
     cells: Labels
@@ -70,23 +69,23 @@ class _Chosen:
 
 
 def cell_labels(label: Labels, stride: int) -> Labels:
-    """The most frequent class in the surroundings of each pixel of a feature map.
+    """Return the most frequent class in the cell of each pixel of a feature map.
 
-    Pixel k of the map is centred at `stride` times k, where strided convolutions have their centres, and stands for
-    the `stride` pixels around; at the edges for those of them that lie in the image.
+    Pixel k of the map is centred at `stride` times k, the centre of strided convolutions; its cell is the `stride`
+    pixels around, clipped to the image.
 
     Args:
         label: H x W class ids, `IGNORE` for void.
         stride: Output stride, even.
 
     Returns:
-        ceil(H / stride) x ceil(W / stride), `IGNORE` where void is most frequent; the lowest id of those that tie.
+        ceil(H / stride) x ceil(W / stride), `IGNORE` where void is most frequent; the lowest id in a tie.
     """
     rows, columns = (-(-length // stride) for length in label.shape)
     outside = IGNORE + 1
     before = stride // 2
     after = [n * stride - before - length for n, length in zip((rows, columns), label.shape, strict=True)]
-    widths = (before, after[1], before, after[0])  # negative where the last pixels belong to no cell
+    widths = (before, after[1], before, after[0])  # negative if the last pixels belong to no cell
     padded = F.pad(torch.from_numpy(label), widths, value=outside).numpy()
     cells = padded.reshape(rows, stride, columns, stride).swapaxes(1, 2).reshape(rows * columns, -1)
     keys = cells + np.arange(len(cells))[:, None] * (outside + 1)
@@ -95,8 +94,8 @@ def cell_labels(label: Labels, stride: int) -> Labels:
     return frequent
 
 
-def _choose(tiles: TileDataset, part: str, plan: ProbePlan) -> list[_Chosen]:
-    """The cells of a part that the probe looks at, the same at each look, tile by tile."""
+def _choose(tiles: TileDataset, part: str, plan: ProbePlan) -> list[_ProbeCells]:
+    """Draw the cells of a part, the same for every probe."""
     count = min(len(tiles), plan.tiles)
     indices = np.sort(generator(plan.seed, "probe tiles", part).choice(len(tiles), count, replace=False))
     chosen = []
@@ -105,16 +104,18 @@ def _choose(tiles: TileDataset, part: str, plan: ProbePlan) -> list[_Chosen]:
         known = np.flatnonzero(truth != IGNORE)
         random = generator(plan.seed, "probe pixels", part, tiles.names[index])
         cells = np.sort(random.choice(known, min(len(known), max(plan.pixels // count, 1)), replace=False))
-        chosen.append(_Chosen(index, cells, truth[cells]))
+        chosen.append(_ProbeCells(index, cells, truth[cells]))
     if not any(len(some.cells) for some in chosen):
-        what = f"no pixel of the {part} tiles that the probe looks at is labelled"
+        what = f"no pixel of the {part} tiles of the probe is labelled"
         raise InputError(Problem(str(tiles.store.root), what, "Check the labels, or take more tiles or no probe."))
     return chosen
 
 
 @torch.no_grad()
-def _features(network: EmbeddingNetwork, tiles: TileDataset, chosen: list[_Chosen]) -> Iterator[NDArray[np.float32]]:
-    """Cells x channels of each tile, by the network in evaluation mode."""
+def _features(
+    network: EmbeddingNetwork, tiles: TileDataset, chosen: list[_ProbeCells]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield cells x channels of each tile."""
     device = next(network.parameters()).device
     for some in chosen:
         tile = tiles[some.tile]
@@ -123,31 +124,30 @@ def _features(network: EmbeddingNetwork, tiles: TileDataset, chosen: list[_Chose
 
 
 def _predict(classifier: Classifier, known: NDArray[np.float32], truth: Labels, asked: NDArray[np.float32]) -> Labels:
-    """Classes of the features `asked`, learnt from the features `known`."""
+    """Fit a classifier to `known` features and return the classes of `asked` ones."""
     if len(np.unique(truth)) == 1:
         return np.full(len(asked), truth[0])
     model = (
         KNeighborsClassifier(min(NEIGHBOURS, len(truth)), weights="distance", algorithm="brute", metric="cosine")
         if classifier == "knn"
-        else make_pipeline(StandardScaler(), LogisticRegression(max_iter=SOLVER_STEPS))
+        else make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_SOLVER_ITERATIONS))
     )
     found: Labels = model.fit(known, truth).predict(asked)
     return found
 
 
 class Probe(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
-    """Enters `probe_oa` and `probe_miou` of frozen features into the curves, at step 0 too.
+    """Add `probe_oa` and `probe_miou` of frozen features to the curves, from step 0 on.
 
-    The features are the encoders' output, of all inputs of the network, at the output stride. The value of step 0 is
-    that of a random network whose batch norms have seen nothing yet.
+    The features are the outputs of all encoders at the output stride. Step 0 is the random network.
 
     Args:
-        network: What is pre-trained.
+        network: The network that is pre-trained.
         labelled: Tiles of a label fraction of the training part, with labels.
         validation: The validation tiles, with labels.
         classes: K.
-        plan: What is looked at, and when.
-        curves: Takes the scores.
+        plan: Schedule and size.
+        curves: Receives the scores.
 
     Raises:
         InputError: If no pixel of a part is labelled.
@@ -166,21 +166,21 @@ class Probe(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked
         self.parts = [(t, _choose(t, name, plan)) for t, name in ((labelled, "labelled"), (validation, "validation"))]
 
     def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
-        """Look at the network as it was drawn, unless a killed run goes on."""
+        """Probe the initial network, unless a killed run resumes."""
         if trainer.global_step == 0:
             self.curves.add(0, **self.scores())
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, _: pl.LightningModule, __: object, ___: object, batch_idx: int
     ) -> None:
-        """Look where it is due."""
+        """Probe if it is due."""
         step = trainer.global_step
         due = step % self.plan.every == 0 or step == self.curves.steps
         if due and ends_step(trainer, batch_idx):
             self.curves.add(step, **self.scores())
 
     def scores(self) -> dict[str, float]:
-        """Overall accuracy and mIoU of the validation part, by a classifier of the labelled part."""
+        """Return overall accuracy and mIoU on the validation part of a classifier fitted to the labelled part."""
         training = self.network.training
         self.network.eval()
         known, asked = (np.concatenate(list(_features(self.network, *part))) for part in self.parts)

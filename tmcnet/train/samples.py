@@ -22,8 +22,8 @@ from tmcnet.evaluate.metrics import Counts
 from tmcnet.seeding import generator
 from tmcnet.train.loop import indices_of_step
 
-LARGEST_WEIGHT = 10.0
-"""No class weighs more than this many times the average pixel."""
+MAX_CLASS_WEIGHT = 10.0
+"""Maximum weight of a class relative to the average pixel."""
 
 
 class Batch(NamedTuple):
@@ -42,14 +42,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchBuilder:
-    """Makes the batch of a step. Where labels are sparse, every crop holds at least one labelled pixel.
+    """Make the batch of a step. With sparse labels, every crop contains at least one labelled pixel.
 
     Attributes:
         tiles: The labelled tiles of the run.
         config: Batch size, crop size and modality dropout.
-        sensors: What the sensors measure, which decides what may be done to their values.
+        sensors: Kinds of the sensors, which decide the photometric augmentation.
         network: Name of the network.
-        seed: Seed of everything that is drawn.
+        seed: Seed of all draws.
     """
 
     tiles: TileDataset
@@ -59,7 +59,7 @@ class BatchBuilder:
     seed: int
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
+        """Return the batch of a step, counted from 0."""
         chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
         randoms = [generator(self.seed, "finetune", step, place) for place in range(len(chosen))]
         crops = [self._crop(index, random) for index, random in zip(chosen, randoms, strict=True)]
@@ -72,7 +72,7 @@ class BatchBuilder:
         return Batch([self.tiles.names[index] for index in chosen], images, label)
 
     def _crop(self, index: int, random: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
-        """A crop of the images of all modalities, and of the label."""
+        """Crop the images of all modalities and the label alike."""
         tile, crop = self.tiles[index], self.config.crop_size
         placement = draw_placement(tile.truth.shape[0], tile.truth.shape[1], crop, random)
         if self.tiles.points is not None:
@@ -81,13 +81,13 @@ class BatchBuilder:
         return images, take_label(tile.truth, placement, crop)
 
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator) -> Tensor:
-        """The photometric changes of pre-training; what holds no data (0 in all bands) holds none afterwards."""
+        """Apply the photometric augmentation of pre-training; no data (0 in all bands) stays no data."""
         there = (image != 0).any(dim=0)
         changed = corrected(image, kind, random, self.tiles.normalisation.clip, self.config.photometric)
         return changed * there
 
     def _hide(self, images: Sequence[Tensor], randoms: list[np.random.Generator]) -> None:
-        """Empty one modality of a sample, in place, with a chance of `modality_dropout`; any of them alike."""
+        """Set one random modality of a sample to no data, in place, with probability `modality_dropout`."""
         for place, random in enumerate(randoms):
             hidden, which = random.random() < self.config.modality_dropout, int(random.random() * len(images))
             if hidden and only_modality(self.network) is None:
@@ -95,10 +95,10 @@ class BatchBuilder:
 
 
 def over_a_point(placement: Placement, label: Tensor, crop: int, random: np.random.Generator) -> Placement:
-    """Move a crop to where it holds a random labelled pixel, at a random place; scale, turns and flip stay.
+    """Move a crop so that it contains a random labelled pixel; scale, turns and flip stay.
 
-    A crop that shows the tile smaller skips pixels. So it is shifted by up to half a pixel of its own, which centres
-    one on the labelled pixel; by so much it may reach past an edge of the tile.
+    A crop that shrinks the tile skips pixels. It is therefore shifted by up to half of its own pixels to centre one on
+    the labelled pixel, and may reach past an edge of the tile by as much.
 
     Args:
         placement: A crop of the tile.
@@ -116,7 +116,7 @@ def over_a_point(placement: Placement, label: Tensor, crop: int, random: np.rand
 
 
 def _offset_over(pixel: int, length: int, side: float, crop: int, random: np.random.Generator) -> float:
-    """First row (or column) of a crop of which a pixel is centred on the given one of the tile."""
+    """Return the first row (or column) of a crop with a pixel centred on the given one of the tile."""
     low, high = sorted((0.0, length - side))
     first = random.uniform(max(low, pixel + 1 - side), min(high, pixel))
     centre, step = pixel + 0.5, side / crop
@@ -124,10 +124,10 @@ def _offset_over(pixel: int, length: int, side: float, crop: int, random: np.ran
 
 
 def class_counts(tiles: TileDataset, classes: int) -> Counts:
-    """Labelled pixels of each class over all tiles.
+    """Count the labelled pixels of each class over all tiles.
 
     Raises:
-        InputError: If no pixel is labelled, or a label holds ids that are no classes.
+        InputError: If no pixel is labelled, or a label has ids that are not classes.
     """
     counts = np.zeros(256, dtype=np.int64)
     problems = []
@@ -135,9 +135,7 @@ def class_counts(tiles: TileDataset, classes: int) -> Counts:
         found = np.bincount(tiles[index].truth.numpy().ravel(), minlength=256)
         if found[classes:IGNORE].any():
             foreign = [int(i) for i in np.flatnonzero(found[:IGNORE]) if i >= classes]
-            problems.append(
-                Problem(name, f"its label holds ids {foreign}; there are {classes} classes", "Tile again.")
-            )
+            problems.append(Problem(name, f"its label has ids {foreign}; there are {classes} classes", "Tile again."))
         counts += found
     if not problems and counts[:classes].sum() == 0:
         remedy = "Check the labels, or take a larger label fraction."
@@ -148,37 +146,37 @@ def class_counts(tiles: TileDataset, classes: int) -> Counts:
 
 
 def class_weights(counts: Counts) -> Tensor:
-    """Weights by the inverse square root of the frequency, such that the average labelled pixel weighs 1.
+    """Return weights by the inverse square root of the frequency; the average labelled pixel weighs 1.
 
     Args:
         counts: Labelled pixels of each class.
 
     Returns:
-        K float32; at most `LARGEST_WEIGHT`, and 1 for classes without any pixel, which no target ever names.
+        K float32; at most `MAX_CLASS_WEIGHT`, and 1 for classes without pixels.
     """
     shares = counts / counts.sum()
     weights = np.ones(len(counts))
     seen = shares > 0
     weights[seen] = shares[seen] ** -0.5
     weights[seen] /= (shares[seen] * weights[seen]).sum()
-    return torch.from_numpy(np.minimum(weights, LARGEST_WEIGHT)).float()
+    return torch.from_numpy(np.minimum(weights, MAX_CLASS_WEIGHT)).float()
 
 
-SCALES = (0.8, 1.25)
-"""Range of the scale jitter: a crop shows the tile that much larger."""
+SCALE_RANGE = (0.8, 1.25)
+"""Range of the scale jitter: magnification of the tile in a crop."""
 
 SCALED_SHARE = 0.5
-"""Share of crops that are scaled at all; the others keep every pixel as it is."""
+"""Share of crops that are scaled; the others are not interpolated."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a crop lies in its tile.
+    """Position and orientation of a crop in its tile.
 
     Attributes:
         top: First row of the crop in the tile, in pixels; may be fractional or negative.
         left: First column.
-        side: Rows and columns of the tile that the crop covers.
+        side: Rows and columns of the tile that the crop covers, in pixels.
         turns: Right-angle turns.
         flip: Whether the crop is mirrored before it is turned.
     """
@@ -193,7 +191,7 @@ class Placement:
 def draw_placement(height: int, width: int, crop: int, random: np.random.Generator) -> Placement:
     """Draw a crop of a tile.
 
-    The crop lies inside the tile where it fits; else it covers the tile and the rest of it is empty.
+    The crop is inside the tile if it fits; otherwise it covers the tile and the rest is empty.
 
     Args:
         height: Rows of the tile.
@@ -202,7 +200,7 @@ def draw_placement(height: int, width: int, crop: int, random: np.random.Generat
         random: Generator of this sample.
     """
     scaled = random.random() < SCALED_SHARE
-    scale = float(np.exp(random.uniform(*np.log(SCALES)))) if scaled else 1.0
+    scale = float(np.exp(random.uniform(*np.log(SCALE_RANGE)))) if scaled else 1.0
     side = crop / scale
     top, left = (_offset(length, side, scaled, random) for length in (height, width))
     return Placement(top, left, side, int(random.integers(4)), bool(random.integers(2)))
@@ -220,7 +218,7 @@ def take(image: Tensor, placement: Placement, crop: int) -> Tensor:
 
     Args:
         image: C x H x W.
-        placement: Where the crop lies.
+        placement: Position of the crop.
         crop: Its side in pixels.
 
     Returns:
@@ -235,21 +233,21 @@ def take_label(label: Tensor, placement: Placement, crop: int) -> Tensor:
 
     Args:
         label: H x W int64.
-        placement: Where the crop lies.
+        placement: Position of the crop.
         crop: Its side in pixels.
 
     Returns:
         crop x crop int64, `IGNORE` outside the tile.
     """
     grid = _grid(label.shape[0], label.shape[1], placement, crop)
-    # ids are shifted so that the zeros which are sampled outside the tile mean void
+    # ids are shifted so that zeros sampled outside the tile become void
     shifted = (label - IGNORE).float()[None, None]
     found = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[0, 0]
     return found.round().long() + IGNORE
 
 
 def _grid(height: int, width: int, placement: Placement, crop: int) -> Tensor:
-    """1 x crop x crop x 2 positions (x, y) in -1..1 between the outer edges of the tile."""
+    """Return 1 x crop x crop x 2 positions (x, y), -1..1 between the outer edges of the tile."""
     centres = (torch.arange(crop, dtype=torch.float64) + 0.5) / crop * placement.side
     ys = (centres + placement.top) / height * 2 - 1
     xs = (centres + placement.left) / width * 2 - 1

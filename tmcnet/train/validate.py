@@ -1,4 +1,4 @@
-"""A look at the validation part every so many steps, and the best weights seen there."""
+"""Validation during fine-tuning, the best weights, and their moving average."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tmcnet.train.callbacks import Curves, ends_step
 
 
 def validate(network: nn.Module, tiles: TileDataset, classes: int, batch_size: int) -> dict[str, float]:
-    """Headline scores of one confusion matrix over all pixels of whole tiles.
+    """Return the headline scores of one confusion matrix over all pixels of whole tiles.
 
     Raises:
         InputError: If no pixel is labelled.
@@ -35,30 +35,26 @@ def validate(network: nn.Module, tiles: TileDataset, classes: int, batch_size: i
 
 
 def require_labelled(pooled: Counts, tiles: TileDataset) -> None:
-    """Stop where the confusion matrix of the validation tiles is empty.
-
-    Raises:
-        InputError: If it is.
-    """
+    """Raise InputError if the confusion matrix of the validation tiles is empty."""
     if pooled.sum() == 0:
         what = "no pixel of the validation tiles is labelled"
         raise InputError(Problem(str(tiles.store.root), what, "Check the labels and the splits."))
 
 
 class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
-    """Scores whole validation tiles every so many steps and after the last, and keeps the best weights by mIoU.
+    """Score whole validation tiles every `config.validate_every` steps, and keep the weights with the best mIoU.
 
-    Ends training after `config.patience` looks in a row without a better mIoU.
+    Training stops after `config.patience` validations without a better mIoU.
 
     Args:
-        network: What is scored and kept: the network that is trained, or the running mean of its weights.
+        network: The network to score: the one that is trained, or the moving average of its weights.
         tiles: The validation tiles.
         classes: K.
-        config: Steps in all and between two looks, tiles in one forward pass, and patience.
-        curves: Takes `val_miou` and `val_oa`.
+        config: Total steps, steps between two validations, batch size and patience.
+        curves: Receives `val_miou` and `val_oa`.
 
     Attributes:
-        last_step: Step of the last look; the number of steps done once training has ended.
+        last_step: Step of the last validation; after training, the number of steps done.
         best_step: Step of the best weights.
         best: Scores at that step.
         weights: The best weights, on the CPU.
@@ -81,18 +77,18 @@ class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-ch
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, _: object, __: object, batch_idx: int
     ) -> None:
-        """Look at the validation part where it is due."""
+        """Validate if it is due."""
         step = trainer.global_step
         due = step % self.config.validate_every == 0 or step == self.config.steps
         if not due or not ends_step(trainer, batch_idx):
             return
-        self._look(step)
-        if self._waited_enough():
-            print(f"stops at step {step}: nothing better since step {self.best_step}", file=sys.stderr, flush=True)
+        self._validate(step)
+        if self._out_of_patience():
+            print(f"stopped at step {step}: no better mIoU since step {self.best_step}", file=sys.stderr, flush=True)
             self.curves.close(step, pl_module)
             trainer.should_stop = True
 
-    def _look(self, step: int) -> None:
+    def _validate(self, step: int) -> None:
         scores = validate(self.network, self.tiles, self.classes, self.config.batch_size)
         self.curves.add(step, val_miou=scores["miou"], val_oa=scores["oa"])
         self.last_step = step
@@ -101,49 +97,46 @@ class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-ch
             state = self.network.state_dict()
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
-    def _waited_enough(self) -> bool:
+    def _out_of_patience(self) -> bool:
         if self.config.patience is None or not self.stopped_early:
             return False
         return self.last_step - self.best_step >= self.config.patience * self.config.validate_every
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Return the state for a checkpoint."""
         return {"best_step": self.best_step, "best": self.best, "weights": self.weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best weights where a killed run left them."""
+        """Restore the state from a checkpoint."""
         self.best_step, self.best = state_dict["best_step"], state_dict["best"]
         self.weights = state_dict["weights"]
 
 
 def warm_decay(decay: float, steps: int) -> float:
-    """Decay of the mean after so many steps: min(decay, (1 + steps) / (10 + steps)).
+    """Return the decay after a number of steps: min(decay, (1 + steps) / (10 + steps)).
 
-    The rule of TensorFlow's `ExponentialMovingAverage` with `num_updates`. The mean looks back over about a ninth of
-    the steps so far until it reaches its full length, so that short schedules are not held at their random start.
+    The rule of TensorFlow's `ExponentialMovingAverage` with `num_updates`: in short schedules the average soon forgets
+    the random start.
 
     Args:
-        decay: Decay in the long run, between 0 and 1.
-        steps: Steps that the mean holds already.
+        decay: Final decay, between 0 and 1.
+        steps: Steps averaged so far.
     """
     return min(decay, (1 + steps) / (10 + steps))
 
 
 class WeightAverage(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
-    """Exponential moving average of a network, taken in after every step; the first step is copied.
+    """Exponential moving average of the weights and batch-norm statistics, updated after every step.
 
-    The statistics of batch norm are averaged with the weights: those of the last step belong to the last weights, and
-    only their mean belongs to the mean of the weights. Stands before the callbacks that look at the average.
-
-    Lightning's own `WeightAveraging` copies the whole module, tiles in memory included, and shows the average only to
-    Lightning's own validation, which is not used here.
+    It runs before the callbacks that use the average. Lightning's `WeightAveraging` is not used, since it copies the
+    whole module including tiles in memory.
 
     Args:
-        network: What is trained.
-        decay: Decay per step in the long run, between 0 and 1; see `warm_decay`.
+        network: The network that is trained.
+        decay: Final decay per step, between 0 and 1; see `warm_decay`.
 
     Attributes:
-        network: The average, a network of its own.
+        network: The averaged network.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -151,22 +144,22 @@ class WeightAverage(pl.Callback):  # type: ignore[misc]  # lightning is not type
         self.network: nn.Module = self.average.module
 
     def on_fit_start(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the average beside the network."""
+        """Move the average to the device of the network."""
         self.average.to(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, _: object, __: object, batch_idx: int
     ) -> None:
-        """Take in the weights of a step."""
+        """Update the average after a step."""
         if ends_step(trainer, batch_idx):
             self.average.update_parameters(pl_module.network)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Return the state for a checkpoint."""
         return dict(self.average.state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the average up where a killed run left it."""
+        """Restore the state from a checkpoint."""
         self.average.load_state_dict(state_dict)
 
 
