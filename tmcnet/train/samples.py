@@ -97,8 +97,8 @@ class BatchBuilder:
 def over_a_point(placement: Placement, label: Tensor, crop: int, random: np.random.Generator) -> Placement:
     """Move a crop so that it contains a random labelled pixel; scale, turns and flip stay.
 
-    A crop that shrinks the tile skips pixels. It is therefore shifted by up to half of its own pixels to centre one on
-    the labelled pixel, and may reach past an edge of the tile by as much.
+    A crop that shrinks the tile skips pixels. It is shifted by up to half of its own pixels to centre one on the
+    labelled pixel, and may reach past an edge of the tile by as much.
 
     Args:
         placement: A crop of the tile.

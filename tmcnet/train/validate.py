@@ -115,8 +115,8 @@ class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-ch
 def warm_decay(decay: float, steps: int) -> float:
     """Return the decay after a number of steps: min(decay, (1 + steps) / (10 + steps)).
 
-    The rule of TensorFlow's `ExponentialMovingAverage` with `num_updates`: in short schedules the average soon forgets
-    the random start.
+    The rule of TensorFlow's `ExponentialMovingAverage` with `num_updates`: in short schedules the average
+    soon forgets the random start.
 
     Args:
         decay: Final decay, between 0 and 1.
