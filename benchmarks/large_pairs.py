@@ -48,7 +48,7 @@ def run(sizes: Sequence[int] = SIZES, speckle: str = "none") -> None:
     """Print time and peak memory, one process per size; four bands of uint16, one of float32, and a label."""
     print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}")
     with tempfile.TemporaryDirectory() as folder:
-        simulate_scene(DemoConfig(size=PIECE, displacement=0.0), "birch", Path(folder))
+        simulate_scene(DemoConfig(size=PIECE), "birch", Path(folder), displacement=0.0)
         for size in sizes:
             write_scene(Path(folder), size)
             code = f"from benchmarks.large_pairs import measure; measure({folder!r}, {speckle!r})"

@@ -127,7 +127,7 @@ def test_speckle_has_mean_one_and_variance_one_over_looks():
 def test_the_cloud_share_is_about_the_given_one(tmp_path):
     bright = {}
     for share in (0.0, 0.3):
-        simulate_scene(DemoConfig(size=160, cloud_share=share), "birch", tmp_path / str(share))
+        simulate_scene(DemoConfig(size=160), "birch", tmp_path / str(share), cloud_share=share)
         bright[share] = (read(tmp_path / str(share) / "optical.tif")[0][0] > 3500).mean()
     assert bright[0.0] < 0.002
     assert 0.18 < bright[0.3] < 0.4

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
 TINY = """
-source: {demo: {scenes: 3, size: 288, cloud_share: 0.1}}
+source: {demo: {scenes: 3, size: 288}}
 tiles: {size: 48, stride: 48, min_valid: 0.3}
 splits: {block_size: 96, draws: 200, fractions: [5, 100], subsets: 1}
 model: {backbone: resnet18, width: 8, aspp_channels: 16, decoder_channels: 16, embedding: 16}

@@ -25,11 +25,11 @@ finetune:
 
 def write_sheet(folder: Path, last_role: str = "predict") -> tuple[str, str]:
     """Simulated scenes: three to learn from, then one without SAR and one without optical image."""
-    demo = DemoConfig(scenes=5, size=288, cloud_share=0.1)
+    demo = DemoConfig(scenes=5, size=288)
     names = demo.scene_names
     rows = ["scene,optical,sar,label,role"]
     for name in names:
-        simulate_scene(demo, name, folder / "demo" / name)
+        simulate_scene(demo, name, folder / "demo" / name, cloud_share=0.1)
     for name in names[:3]:
         rows.append(",".join([name, *(f"demo/{name}/{kind}.tif" for kind in ("optical", "sar", "label")), "train"]))
     rows.append(f"{names[3]},demo/{names[3]}/optical.tif,,,predict")

@@ -32,12 +32,12 @@ finetune:
 
 def write_sheet(folder: Path) -> list[str]:
     """Simulated scenes with slopes of 30 m pixels that reach beyond them; the last one is mapped only, without."""
-    demo = DemoConfig(scenes=4, size=288, cloud_share=0.1)
+    demo = DemoConfig(scenes=4, size=288)
     names = demo.scene_names
     rows = ["scene,optical,sar,label,role,dem"]
     for number, name in enumerate(names):
         scene = folder / "demo" / name
-        simulate_scene(demo, name, scene)
+        simulate_scene(demo, name, scene, cloud_share=0.1)
         grid = read_grid(scene / "optical.tif")
         coarse = Grid(grid.crs, grid.transform @ Affine.translation(-9, -9) @ Affine.scale(3), 110, 110)
         slope = np.add(*np.mgrid[:110, :110]).astype(np.float32)[None] + 100 * number

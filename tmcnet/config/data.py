@@ -30,11 +30,6 @@ class DemoConfig(Section):
 
     scenes: int = Field(4, ge=1, le=20, description="Number of simulated scenes.")
     size: int = Field(768, ge=128, description="Height and width of a scene in optical pixels (10 m).")
-    looks: float = Field(4.0, gt=0, description="Number of looks of the SAR speckle: more looks, less speckle.")
-    cloud_share: float = Field(0.15, ge=0, le=0.8, description="Approximate share of a scene covered by cloud.")
-    displacement: float = Field(
-        6.0, ge=0, le=20, description="Maximum misregistration of the SAR image in optical pixels."
-    )
     seed: int = Field(7, ge=0, description="Seed of the simulated landscape.")
 
     @property

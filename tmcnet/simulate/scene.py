@@ -30,7 +30,14 @@ LATTICE_STEP_PX = 8
 """Coordinates are computed every 8 pixels and interpolated between, with an error below 0.01 pixels."""
 
 
-def simulate_scene(config: DemoConfig, name: str, folder: Path) -> None:
+def simulate_scene(
+    config: DemoConfig,
+    name: str,
+    folder: Path,
+    cloud_share: float = 0.15,
+    displacement: float = 6.0,
+    looks: float = 4.0,
+) -> None:
     """Simulate one scene and write `optical.tif`, `sar.tif`, `label.tif` and `truth.npz` into `folder`.
 
     - `optical.tif`: blue, green, red, near infrared; uint16, 0.01 % reflectance; 0 is no data; 10 m, UTM zone 32.
@@ -40,12 +47,15 @@ def simulate_scene(config: DemoConfig, name: str, folder: Path) -> None:
       on the optical grid, in pixels) and `label` (H x W, labels without void). It refers to the ground; the SAR image
       shows edges of what rises above it about a quarter of a pixel nearer to the radar (see `sensors`).
 
-    The same config and name give the same bytes.
+    The same arguments give the same bytes.
 
     Args:
-        config: Size, speckle, cloud, displacement and seed.
+        config: Number of scenes, size and seed.
         name: One of `config.scene_names`.
         folder: Output folder, made if missing.
+        cloud_share: Approximate share of the scene covered by cloud.
+        displacement: Maximum misregistration of the SAR image in optical pixels.
+        looks: Number of looks of the SAR speckle: more looks, less speckle.
 
     Raises:
         InputError: If there is no scene of that name.
@@ -57,21 +67,21 @@ def simulate_scene(config: DemoConfig, name: str, folder: Path) -> None:
     def rng(purpose: str) -> np.random.Generator:
         return generator(config.seed, f"simulate {purpose}", name)
 
-    margin = 2 * SAR_MARGIN_PX + int(np.ceil(config.displacement))
+    margin = 2 * SAR_MARGIN_PX + int(np.ceil(displacement))
     land = make_landscape(rng("landscape"), config.size, margin)
     inner = slice(margin, margin + config.size)
-    image = render_optical(rng("optical"), land, config.cloud_share, inner)[:, inner, inner]
+    image = render_optical(rng("optical"), land, cloud_share, inner)[:, inner, inner]
     image = _cut_swath(rng("swath"), image)
     labels = land.label[inner, inner]
-    field = make_displacement(rng("displacement"), config.size, config.displacement)
+    field = make_displacement(rng("displacement"), config.size, displacement)
     grid = optical_grid(rng("place"), config.size)
     write_raster(folder / "optical.tif", image, grid, nodata=0, descriptions=OPTICAL_BANDS)
     write_raster(folder / "label.tif", _add_void(rng("void"), labels), grid, nodata=0, descriptions=["land cover"])
-    target = sar_grid(grid, names.index(name), config.displacement)
+    target = sar_grid(grid, names.index(name), displacement)
     at = sar_to_ground(target, grid, field) + margin
     sigma = render_sigma(rng("radar"), land)
     seen = np.stack([ndimage.map_coordinates(band, at, order=1, cval=np.nan) for band in sigma])
-    sar = add_speckle(rng("speckle"), seen, config.looks)
+    sar = add_speckle(rng("speckle"), seen, looks)
     write_raster(folder / "sar.tif", sar, target, nodata=float("nan"), descriptions=SAR_BANDS)
     truth = io.BytesIO()
     np.savez_compressed(truth, displacement=displacement_map(field), label=labels)
