@@ -24,7 +24,7 @@ from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, TilesConfig
 from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
-from tmcnet.raster.io.writer import Form
+from tmcnet.raster.io.writer import RasterProfile
 from tmcnet.raster.tiling.grid import RECORD, scene_digests
 from tmcnet.raster.tiling.tiles import make_tiles
 
@@ -143,7 +143,7 @@ def write_scene(folder: Path, side: int) -> None:
     scene = folder / "scenes" / "a"
     scene.mkdir(parents=True)
     for kind, values in ground.items():
-        options = Form(len(values), values.dtype.name, empty[kind]).profile(side, side)
+        options = RasterProfile(len(values), values.dtype.name, empty[kind]).creation_options(side, side)
         with rasterio.open(scene / f"{kind}.tif", "w", **options, crs="EPSG:32633", transform=place) as dataset:
             for row in range(0, side, PIECE):
                 for col in range(0, side, PIECE):

@@ -6,7 +6,7 @@ from tmcnet.raster.io import blocks
 from tmcnet.raster.io.blocks import block_windows, log_duration, log_progress
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import float_blocks
-from tmcnet.raster.io.writer import Form, write_draft
+from tmcnet.raster.io.writer import RasterProfile, write_draft
 
 GRID = Grid("EPSG:3035", Affine(20, 0, 4e6, 0, -20, 3e6), 600, 530)
 
@@ -27,7 +27,7 @@ def test_blocks_with_a_rim_are_windows_of_the_whole(monkeypatch, tmp_path):
     monkeypatch.setattr(blocks, "MAX_BLOCK_VALUES", 2 * 256 * 256)
     image = np.random.default_rng(0).normal(size=(2, 530, 600)).astype("f4")
     image[0, 100:300, 200:270] = np.nan
-    write_draft(tmp_path / "a.tif", GRID, Form(2, "float32", np.nan), [((0, 0, 530, 600), image)])
+    write_draft(tmp_path / "a.tif", GRID, RasterProfile(2, "float32", np.nan), [((0, 0, 530, 600), image)])
     padded = np.pad(image, ((0, 0), (3, 3), (3, 3)), constant_values=np.nan)
     found = list(float_blocks(tmp_path / "a.tif", rim=3))
     assert len(found) > 4

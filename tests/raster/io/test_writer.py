@@ -11,10 +11,10 @@ from affine import Affine
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError
 from tmcnet.raster.io import blocks
-from tmcnet.raster.io.blocks import block_windows, little_cache
+from tmcnet.raster.io.blocks import block_windows, limited_cache
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import float_blocks, is_complete, read_float, read_grid, read_labels
-from tmcnet.raster.io.writer import Form, write_blocks, write_draft, write_raster
+from tmcnet.raster.io.writer import RasterProfile, write_blocks, write_draft, write_raster
 
 GRID = Grid("EPSG:3035", Affine(20, 0, 4e6, 0, -20, 3e6), 300, 280)
 LARGE = Grid("EPSG:3035", Affine(20, 0, 4e6, 0, -20, 3e6), 600, 530)
@@ -89,13 +89,13 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
 
 
 def test_what_is_written_by_blocks_is_read_back(small_blocks, image, tmp_path):
-    form = Form(2, "float32", np.nan, ["a", "b"])
+    profile = RasterProfile(2, "float32", np.nan, ["a", "b"])
     parts = [
         (box, image[:, box[0] : box[0] + box[2], box[1] : box[1] + box[3]]) for box in block_windows(530, 600, 2)
     ]
-    with little_cache():
+    with limited_cache():
         for name in ("a.tif", "b.tif"):
-            write_blocks(tmp_path / name, LARGE, form, parts, threads=2)
+            write_blocks(tmp_path / name, LARGE, profile, parts, threads=2)
     np.testing.assert_array_equal(read_float(tmp_path / "a.tif"), image)
     assert read_grid(tmp_path / "a.tif") == LARGE and not is_complete(tmp_path / "a.tif")
     with rasterio.open(tmp_path / "a.tif") as dataset:
@@ -108,27 +108,27 @@ def test_what_is_written_by_blocks_is_read_back(small_blocks, image, tmp_path):
 def test_what_no_block_covers_is_no_data(tmp_path):
     table = ClassTable.of([("water", "#0000ff"), ("crop", "#ffcc00")])
     part = ((256, 0, 256, 256), np.ones((1, 256, 256), "u1"))
-    write_blocks(tmp_path / "l.tif", LARGE, Form(1, "uint8", 255, classes=table), [part])
+    write_blocks(tmp_path / "l.tif", LARGE, RasterProfile(1, "uint8", 255, classes=table), [part])
     ids = read_labels(tmp_path / "l.tif")
     assert (ids[256:512, :256] == 1).all() and (ids == 255).sum() == ids.size - 256 * 256
     with rasterio.open(tmp_path / "l.tif") as dataset:
         assert dataset.colormap(1)[1] == (255, 204, 0, 255) and dataset.tags(1)["CLASS_1"] == "crop"
-    write_draft(tmp_path / "d.tif", LARGE, Form(3, "float32", np.nan))
+    write_draft(tmp_path / "d.tif", LARGE, RasterProfile(3, "float32", np.nan))
     assert np.isnan(read_float(tmp_path / "d.tif")).all() and (tmp_path / "d.tif").stat().st_size < 20_000
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9, 0.999])
 def test_a_disk_that_gets_full_leaves_no_half_file(image, tmp_path, share):
     parts = [((0, 0, 530, 600), image)]
-    form = Form(2, "float32", np.nan)
-    write_blocks(tmp_path / "a.tif", LARGE, form, parts)
+    profile = RasterProfile(2, "float32", np.nan)
+    write_blocks(tmp_path / "a.tif", LARGE, profile, parts)
     whole = (tmp_path / "a.tif").read_bytes()
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * len(whole)), most))
     try:
         for write, name in ((write_blocks, "a.tif"), (write_draft, "d.tif")):
             with pytest.raises(InputError, match=rf"{name}: cannot be written \(.+\)\. Free some space"):
-                write(tmp_path / name, LARGE, form, parts)
+                write(tmp_path / name, LARGE, profile, parts)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, most))
     assert {p.name for p in tmp_path.iterdir()} - {"d.tif"} == {"a.tif"}
@@ -137,12 +137,12 @@ def test_a_disk_that_gets_full_leaves_no_half_file(image, tmp_path, share):
 
 def test_a_folder_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"a\.tif: cannot be written \(No such file"):
-        write_blocks(tmp_path / "gone" / "a.tif", LARGE, Form(1, "uint8", 255), ())
+        write_blocks(tmp_path / "gone" / "a.tif", LARGE, RasterProfile(1, "uint8", 255), ())
 
 
 def test_a_broken_source_is_named_and_not_the_file_written(image, tmp_path):
-    write_blocks(tmp_path / "a.tif", LARGE, Form(2, "float32", np.nan), [((0, 0, 530, 600), image)])
+    write_blocks(tmp_path / "a.tif", LARGE, RasterProfile(2, "float32", np.nan), [((0, 0, 530, 600), image)])
     (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:400_000])
     with pytest.raises(InputError, match=r"a\.tif: cannot be read"):
-        write_blocks(tmp_path / "b.tif", LARGE, Form(2, "float32", np.nan), float_blocks(tmp_path / "a.tif"))
+        write_blocks(tmp_path / "b.tif", LARGE, RasterProfile(2, "float32", np.nan), float_blocks(tmp_path / "a.tif"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]

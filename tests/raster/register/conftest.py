@@ -13,7 +13,7 @@ SIZE = 320
 
 
 def demo_pair(folder, name="birch", size=SIZE, **settings):
-    simulate_scene(DemoConfig(size=size, **settings), name, folder)
+    simulate_scene(DemoConfig(size=size), name, folder, **settings)
     with rasterio.open(folder / "optical.tif") as optical, rasterio.open(folder / "sar.tif") as sar:
         reference = optical.read().astype(np.float32)
         reference[reference == 0] = np.nan

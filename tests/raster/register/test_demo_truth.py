@@ -23,7 +23,7 @@ def match(reference, moving, side, window):
 
 def off(folder):
     """Median displacement (x, y) in pixels of windows after the SAR image is corrected by the truth."""
-    simulate_scene(DemoConfig(size=SIZE, cloud_share=0.0, looks=16.0), "cedar", folder)
+    simulate_scene(DemoConfig(size=SIZE), "cedar", folder, cloud_share=0.0, looks=16.0)
     with rasterio.open(folder / "optical.tif") as one, rasterio.open(folder / "sar.tif") as two:
         reference = np.where(one.read() > 0, one.read(), np.nan).astype(np.float32)
         moving = np.full((2, SIZE, SIZE), np.nan, np.float32)

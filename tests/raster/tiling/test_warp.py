@@ -5,7 +5,7 @@ from affine import Affine
 from scipy import ndimage
 
 from tmcnet.raster.io.geometry import Grid, reproject_points
-from tmcnet.raster.io.writer import Form, write_draft
+from tmcnet.raster.io.writer import RasterProfile, write_draft
 from tmcnet.raster.register.deformation import on_lattice
 from tmcnet.raster.tiling.warp import choose_method, misregistered_grid, rescaled_grid, to_dtype, warp
 
@@ -13,15 +13,15 @@ GRID = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 60, 50)
 
 
 def warp_array(array, source, target, method, nodata, folder, nodes=None, threads=1):
-    form = Form(len(array), array.dtype.name, nodata)
+    profile = RasterProfile(len(array), array.dtype.name, nodata)
     box = (0, 0, source.height, source.width)
-    draft = write_draft(folder / "before.tif", source, form, [(box, array)])
+    draft = write_draft(folder / "before.tif", source, profile, [(box, array)])
     with rasterio.open(warp(draft, target, folder / "after.tif", method, nodes, threads).path) as dataset:
         return dataset.read()
 
 
 def test_a_grid_onto_itself_changes_nothing(tmp_path):
-    draft = write_draft(tmp_path / "a.tif", GRID, Form(2, "float32", float("nan")))
+    draft = write_draft(tmp_path / "a.tif", GRID, RasterProfile(2, "float32", float("nan")))
     assert warp(draft, GRID, tmp_path / "b.tif", "bilinear") is draft
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 

@@ -7,13 +7,13 @@
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import float_blocks, open_raster, read_float, read_grid, read_labels
-from tmcnet.raster.io.writer import Form, write_blocks, write_bytes, write_raster
+from tmcnet.raster.io.writer import RasterProfile, write_blocks, write_bytes, write_raster
 
 __all__ = [
     "Box",
-    "Form",
     "Grid",
     "LabelCoder",
+    "RasterProfile",
     "float_blocks",
     "open_raster",
     "read_float",

@@ -24,7 +24,7 @@ LOG_INTERVAL_S = 10.0
 """Minimum time between two lines on the same step."""
 
 
-def little_cache() -> rasterio.Env:
+def limited_cache() -> rasterio.Env:
     """A context in which the size of GDAL's cache does not depend on the machine."""
     return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
 

@@ -13,7 +13,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.geometry import Box
-from tmcnet.raster.io.reader import BoolArray, ByteArray, inner_window, open_raster, place, values_and_mask
+from tmcnet.raster.io.reader import BoolArray, ByteArray, inner_window, open_raster, pad_to_window, values_and_mask
 
 Unknown: TypeAlias = dict[int, int]
 """Pixel counts of codes without a meaning, by code (colours packed as `r * 65536 + g * 256 + b`)."""
@@ -122,7 +122,7 @@ class LabelCoder:
         ids, unknown = self.encode(values, valid[0])
         if unknown:
             raise InputError(self.problem(path, unknown))
-        return place(ids, window, IGNORE) if window else ids
+        return pad_to_window(ids, window, IGNORE) if window else ids
 
     def empty_code(self, dtype: str, nodata: float | None) -> int | None:
         """Find a number that means no label in every band of a file.

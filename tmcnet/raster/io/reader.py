@@ -114,7 +114,7 @@ def read_float(
         sizes = ", ".join(f"{p}: {v.shape[2]} x {v.shape[1]}" for p, (v, _) in zip(paths, parts, strict=True))
         raise InputError(Problem(str(paths[0]), f"files to be stacked differ in size ({sizes})", "Warp them alike."))
     result = _fill_no_data(parts)
-    return place(result, window, np.nan) if window else result
+    return pad_to_window(result, window, np.nan) if window else result
 
 
 def float_blocks(path: Path, nodata: float | None = None, rim: int = 0) -> Iterator[tuple[Box, FloatArray]]:
@@ -137,7 +137,7 @@ def float_blocks(path: Path, nodata: float | None = None, rim: int = 0) -> Itera
             row, column, rows, columns = box
             wide = (row - rim, column - rim, rows + 2 * rim, columns + 2 * rim)
             values = _fill_no_data([values_and_mask(dataset, inner_window(wide, height, width), nodata)])
-            yield box, place(values, wide, np.nan)
+            yield box, pad_to_window(values, wide, np.nan)
 
 
 def is_complete(path: Path, nodata: float | None = None) -> bool:
@@ -165,7 +165,7 @@ def read_labels(path: Path | str, window: Box | None = None) -> ByteArray:
             Problem(str(path), "holds values that are no class ids (0..254, 255 for void)", "Decode it first.")
         )
     ids = np.where(valid[0], band, IGNORE).astype(np.uint8)
-    return place(ids, window, IGNORE) if window else ids
+    return pad_to_window(ids, window, IGNORE) if window else ids
 
 
 def _fill_no_data(parts: Sequence[tuple[npt.NDArray[Any], BoolArray]]) -> FloatArray:
@@ -217,7 +217,7 @@ def inner_window(box: Box | None, height: int, width: int) -> Window:
     return Window(left, top, right - left, bottom - top)
 
 
-def place(inside: npt.NDArray[Any], box: Box, fill: float) -> npt.NDArray[Any]:
+def pad_to_window(inside: npt.NDArray[Any], box: Box, fill: float) -> npt.NDArray[Any]:
     """Pad the part of a window that is inside a raster, (C x) h x w, to the whole window, (C x) H x W.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from tmcnet.raster.io.reader import FloatArray, data_bands, open_raster, read_float
+from tmcnet.raster.io.reader import FloatArray, data_bands, inner_window, open_raster, pad_to_window, read_float
 
 Points: TypeAlias = npt.NDArray[np.float64]
 """N x 2, x and y in pixels; pixel centres are whole numbers."""
@@ -49,13 +49,9 @@ class ArrayImage:
 
     def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
         """A window; a copy."""
-        window = np.full((len(self.array), height, width), np.nan, dtype=np.float32)
-        top, left = max(row, 0), max(col, 0)
-        bottom, right = min(row + height, self.array.shape[1]), min(col + width, self.array.shape[2])
-        if bottom > top and right > left:
-            inside = self.array[:, top:bottom, left:right]
-            window[:, top - row : bottom - row, left - col : right - col] = inside
-        return window
+        box = row, col, height, width
+        rows, columns = inner_window(box, *self.array.shape[1:]).toslices()
+        return pad_to_window(self.array[:, rows, columns].astype(np.float32), box, np.nan)
 
 
 class FileImage:

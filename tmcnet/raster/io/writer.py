@@ -55,7 +55,7 @@ def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
 
 
 @dataclass(frozen=True)
-class Form:
+class RasterProfile:
     """Bands, type and metadata of a raster file: all but its pixels and its place.
 
     Attributes:
@@ -74,7 +74,7 @@ class Form:
     classes: ClassTable | None = None
     compressed: bool = True
 
-    def profile(self, height: int, width: int) -> dict[str, Any]:
+    def creation_options(self, height: int, width: int) -> dict[str, Any]:
         """Creation options of rasterio; the predictor of the compression depends on the type of the numbers."""
         dtype = np.dtype(self.dtype)
         options: dict[str, Any] = {
@@ -113,12 +113,12 @@ class Draft:
     Attributes:
         path: The file.
         grid: Its grid as given; the file may describe the same CRS in other words.
-        form: Its bands and type.
+        profile: Its bands and type.
     """
 
     path: Path
     grid: Grid
-    form: Form
+    profile: RasterProfile
 
 
 def write_raster(
@@ -146,21 +146,22 @@ def write_raster(
         >>> write_raster("label.tif", ids, read_grid("optical.tif"), nodata=255, classes=table)
     """
     bands = array[None] if array.ndim == 2 else array
-    form = Form(len(bands), bands.dtype.name, nodata, descriptions or (), classes)
+    profile = RasterProfile(len(bands), bands.dtype.name, nodata, descriptions or (), classes)
+    options = profile.creation_options(*bands.shape[1:]) | (grid.georeference if grid else {})
     with MemoryFile() as memory:
-        with memory.open(**form.profile(*bands.shape[1:]), **(grid.georeference if grid else {})) as dataset:
-            form.describe(dataset)
+        with memory.open(**options) as dataset:
+            profile.describe(dataset)
             dataset.write(bands)
         write_bytes(path, memory.getbuffer())
 
 
-def write_blocks(path: Path, grid: Grid, form: Form, parts: Iterable[Part], threads: int = 1) -> None:
+def write_blocks(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Part], threads: int = 1) -> None:
     """Write a tiled, compressed GeoTIFF block by block, whole or not at all.
 
     Args:
         path: Where to.
         grid: Place of the pixels.
-        form: Bands, type and no data.
+        profile: Bands, type and no data.
         parts: Blocks, in the same order in every run; pixels that none of them covers are no data.
         threads: Threads that compress.
 
@@ -172,7 +173,7 @@ def write_blocks(path: Path, grid: Grid, form: Form, parts: Iterable[Part], thre
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
         draft = Path(name)
-        _write(draft, grid, form, parts, {"num_threads": threads})
+        _write(draft, grid, profile, parts, {"num_threads": threads})
         draft.chmod(0o644)
         draft.replace(path)
     except (RasterioError, GdalError, OSError) as error:
@@ -182,23 +183,23 @@ def write_blocks(path: Path, grid: Grid, form: Form, parts: Iterable[Part], thre
             draft.unlink(missing_ok=True)
 
 
-def write_draft(path: Path, grid: Grid, form: Form, parts: Iterable[Part] = ()) -> Draft:
+def write_draft(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Part] = ()) -> Draft:
     """Write an uncompressed GeoTIFF; tiles without data take no room on the disk.
 
     Raises:
         InputError: If the file cannot be written.
     """
     try:
-        _write(path, grid, replace(form, compressed=False), parts, {"sparse_ok": True})
+        _write(path, grid, replace(profile, compressed=False), parts, {"sparse_ok": True})
     except (RasterioError, GdalError, OSError) as error:
         raise _unwritable(path, error) from None
-    return Draft(path, grid, form)
+    return Draft(path, grid, profile)
 
 
-def _write(path: Path, grid: Grid, form: Form, parts: Iterable[Part], options: dict[str, Any]) -> None:
-    options = form.profile(grid.height, grid.width) | grid.georeference | options
+def _write(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Part], options: dict[str, Any]) -> None:
+    options = profile.creation_options(grid.height, grid.width) | grid.georeference | options
     with rasterio.open(path, "w", **options) as dataset:
-        form.describe(dataset)
+        profile.describe(dataset)
         for (row, column, height, width), values in parts:
             dataset.write(values, window=Window(column, row, width, height))
     _require_whole(path, sparse="sparse_ok" in options)

@@ -24,7 +24,7 @@ from tmcnet.raster.io.reader import (
     FloatArray,
     inner_window,
     open_raster,
-    place,
+    pad_to_window,
     read_float,
     read_grid,
     read_labels,
@@ -226,10 +226,10 @@ def read_image(path: Path, box: Box) -> TileImage:
     if values.dtype == np.uint8:
         valid = unify_masks(valid)
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and nodata is not None:
-        return TileImage(place(values, box, nodata), place(valid, box, False), nodata)
+        return TileImage(pad_to_window(values, box, nodata), pad_to_window(valid, box, False), nodata)
     numbers = values.astype(np.float32)
     numbers[~valid | ~np.isfinite(numbers)] = np.nan
-    return TileImage.of(place(numbers, box, np.nan), values.dtype.name, nodata)
+    return TileImage.of(pad_to_window(numbers, box, np.nan), values.dtype.name, nodata)
 
 
 def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -> None:

@@ -22,14 +22,14 @@ from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import Inventory, Record
-from tmcnet.raster.io.blocks import block_windows, little_cache, log_duration, log_progress
+from tmcnet.raster.io.blocks import block_windows, limited_cache, log_duration, log_progress
 from tmcnet.raster.io.gdal_tools import require_tools, stack_files
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import power_to_db, to_power
 from tmcnet.raster.io.reader import float_blocks, is_complete, read_grid, read_labels
 from tmcnet.raster.io.windowed import FileImage
-from tmcnet.raster.io.writer import Draft, Form, Part, write_blocks, write_bytes, write_draft
+from tmcnet.raster.io.writer import Draft, Part, RasterProfile, write_blocks, write_bytes, write_draft
 from tmcnet.raster.register import estimate, picture
 from tmcnet.raster.register.alignment import Alignment, unmoved
 from tmcnet.raster.tiling.speckle import SpeckleFilter, make_filter, require_backscatter, sample_windows
@@ -105,7 +105,7 @@ def align_scene(
     require_backscatter(record, sensors["sar"])
     grid = _common_grid(record, align)
     folder.mkdir(parents=True, exist_ok=True)
-    with little_cache(), tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
+    with limited_cache(), tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
         job = _Job(record, sensors, grid, folder, Path(work), threads)
         _write_label(job, LabelCoder(labels, whole.classes, whole.label_encoding), whole.classes)
         alignment, speckle = _write_images(job, align)
@@ -130,9 +130,9 @@ def _common_grid(record: Record, align: AlignConfig) -> Grid:
 
 def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
     """Write the label on the common grid; void everywhere for a scene without label."""
-    target, form = job.folder / "label.tif", Form(1, "uint8", IGNORE, classes=classes)
+    target, profile = job.folder / "label.tif", RasterProfile(1, "uint8", IGNORE, classes=classes)
     if not job.record.label:
-        write_blocks(target, job.grid, form, ())
+        write_blocks(target, job.grid, profile, ())
         return
     path = job.record.label[0]
     native = read_grid(path)
@@ -141,11 +141,11 @@ def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
         boxes = block_windows(native.height, native.width, 4)
         parts: Iterator[Part] = ((box, coder.read(path, box)[None]) for box in boxes)
         if native != job.grid:
-            draft = write_draft(job.work / "label.tif", native, Form(1, "uint8", IGNORE), parts)
+            draft = write_draft(job.work / "label.tif", native, RasterProfile(1, "uint8", IGNORE), parts)
             warped = warp(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
             boxes = block_windows(job.grid.height, job.grid.width, 1)
             parts = ((box, read_labels(warped, box)[None]) for box in boxes)
-        write_blocks(target, job.grid, form, log_progress(parts, job.pixels, "label"), job.threads)
+        write_blocks(target, job.grid, profile, log_progress(parts, job.pixels, "label"), job.threads)
 
 
 def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilter | None]:
@@ -158,8 +158,8 @@ def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilt
     speckle = None
     for name, sensor in job.sensors.items():
         if not job.record.images[name].files:
-            form = Form(len(sensor.bands), "float32", math.nan, sensor.bands)
-            write_blocks(job.folder / f"{name}.tif", job.grid, form, ())
+            profile = RasterProfile(len(sensor.bands), "float32", math.nan, sensor.bands)
+            write_blocks(job.folder / f"{name}.tif", job.grid, profile, ())
             continue
         with log_duration(f"{name} image"), tempfile.TemporaryDirectory(dir=job.work) as work:
             image = _SourceImage(job, name, Path(work))
@@ -218,7 +218,7 @@ class _SourceImage:
         stack = stack_files(self._record.files, self._native, work / "stack.vrt")
         self._raw = _Raster(stack, self._record.declared_nodata)
         image = FileImage(*self._raw)
-        self._form = Form(image.shape[0], "float32", math.nan)
+        self._profile = RasterProfile(image.shape[0], "float32", math.nan)
         samples = (to_power(window, self._record.scale) for window in sample_windows(image))
         self.speckle = make_filter(self._sensor, samples)
 
@@ -245,7 +245,7 @@ class _SourceImage:
         """The image on its own grid, filtered and in linear power, in which pixels may be averaged."""
         pixels = self._native.height * self._native.width
         parts = log_progress(self._powers(), pixels, f"{self._name} read")
-        return write_draft(self._work / f"{self._name}.tif", self._native, self._form, parts)
+        return write_draft(self._work / f"{self._name}.tif", self._native, self._profile, parts)
 
     def _powers(self) -> Iterator[Part]:
         speckle = self.speckle
@@ -260,16 +260,16 @@ class _SourceImage:
 
     def write_draft(self, raster: _Raster, path: Path) -> None:
         """Write a raster on the common grid as an intermediate file, backscatter in dB."""
-        write_draft(path, self._job.grid, self._form, self._decibels(raster))
+        write_draft(path, self._job.grid, self._profile, self._decibels(raster))
 
     def write(self, raster: _Raster) -> None:
         """Write a raster on the common grid as the result, backscatter in dB."""
         dtype = stored_dtype(self._name, self._record)
         nodata = choose_nodata(dtype, self._record.nodata, lambda: is_complete(*raster))
-        form = Form(self._form.count, dtype, nodata, self._sensor.bands)
+        profile = RasterProfile(self._profile.count, dtype, nodata, self._sensor.bands)
         values = log_progress(self._decibels(raster), self._job.pixels, f"{self._name} written")
         parts = ((box, cast(v, dtype, nodata)) for box, v in values)
-        write_blocks(self._job.folder / f"{self._name}.tif", self._job.grid, form, parts, self._job.threads)
+        write_blocks(self._job.folder / f"{self._name}.tif", self._job.grid, profile, parts, self._job.threads)
 
 
 def scene_digests(folder: Path, modalities: Iterable[str]) -> dict[str, str]:

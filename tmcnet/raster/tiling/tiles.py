@@ -18,7 +18,7 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import pixel_digest
 from tmcnet.raster.inventory.records import GEOREFERENCED, Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import TRAIN
-from tmcnet.raster.io.blocks import little_cache
+from tmcnet.raster.io.blocks import limited_cache
 from tmcnet.raster.io.geometry import GROUND, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.writer import write_bytes, write_raster
@@ -106,7 +106,7 @@ class _Writer:
     def write_all(self, found: Iterable[Tile]) -> tuple[list[dict[str, str]], list[float]]:
         """Write tiles; return their rows of the index, and the valid shares of all, dropped ones included."""
         rows, shares = [], []
-        with little_cache():  # one for all files: making one per file takes time
+        with limited_cache():  # one for all files: making one per file takes time
             for tile in found:
                 shares.append(share := tile.valid_share)
                 if share < self.tiles.min_valid or share == 0:

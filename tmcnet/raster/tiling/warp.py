@@ -55,8 +55,8 @@ def warp(
     if draft.grid == grid and nodes is None:
         return draft
     # gdalwarp can write to a rotated grid only in a file that exists
-    warped = write_draft(path, grid, draft.form)
-    nodata = str(draft.form.nodata)
+    warped = write_draft(path, grid, draft.profile)
+    nodata = str(draft.profile.nodata)
     no_data = ("-srcnodata", nodata, "-dstnodata", nodata, "-wo", "INIT_DEST=NO_DATA", "-wo", "UNIFIED_SRC_NODATA=NO")
     speed = ("-multi", "-wo", f"NUM_THREADS={threads}", "-wm", _MEMORY_MB, "--config", "GDAL_CACHEMAX", _MEMORY_MB)
     splines = () if nodes is None else ("-tps",)
