@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tmcnet.raster.register.alignment import NEIGHBOURHOOD_PX, Alignment, Residuals, unmoved
+from tmcnet.raster.register.alignment import NEIGHBOURHOOD_PX, Alignment, Residuals
 from tmcnet.raster.register.deformation import IDENTITY, AffineMap, on_lattice
 
 SHIFT = np.array([[1.0, 0.0, 3.0], [0.0, 1.0, -2.0]])
@@ -59,6 +59,6 @@ def test_without_a_correction_the_displacement_itself_is_left(status):
 
 
 def test_scenes_without_points():
-    record_of_one = unmoved("single_sensor", "nothing to register").to_dict()
+    record_of_one = Alignment.uncorrected("single_sensor", "nothing to register").to_dict()
     assert Residuals.of(record_of_one).near((0, 0, 128, 128)) is None
     assert AffineMap(np.array(record_of_one["matrix"]))(np.zeros((1, 2))).tolist() == [[0, 0]]

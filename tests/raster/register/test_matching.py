@@ -5,7 +5,7 @@ from scipy import ndimage
 from tests.raster.register.conftest import SIZE
 from tmcnet.raster.io.windowed import ArrayImage
 from tmcnet.raster.register import matching
-from tmcnet.raster.register.matching import Window, estimate_scaling
+from tmcnet.raster.register.matching import Window, image_scaling
 from tmcnet.raster.register.tie_points import point_grid
 
 
@@ -55,10 +55,10 @@ def test_blocks_make_no_difference_and_a_known_shift_is_matched_both_ways(pair, 
 
 def test_contrasts_of_amplitudes_count_as_ratios_and_those_in_decibels_do_not():
     image = np.random.default_rng(0).gamma(4, 10, (1, 64, 64)).astype(np.float32)
-    assert estimate_scaling([image], sar=True).logarithmic
-    assert not estimate_scaling([10 * np.log10(image) - 20], sar=True).logarithmic
-    assert not estimate_scaling([image], sar=False).logarithmic
-    nothing = estimate_scaling([np.full((2, 64, 64), np.nan, np.float32)], sar=True)
+    assert image_scaling(ArrayImage(image), sar=True).logarithmic
+    assert not image_scaling(ArrayImage(10 * np.log10(image) - 20), sar=True).logarithmic
+    assert not image_scaling(ArrayImage(image), sar=False).logarithmic
+    nothing = image_scaling(ArrayImage(np.full((2, 64, 64), np.nan, np.float32)), sar=True)
     assert nothing.floor == 1.0 and (nothing.ranges == 0).all()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -51,6 +51,14 @@ class Alignment:
     nodes: list[list[float]] = field(default_factory=list)
 
     @classmethod
+    def uncorrected(
+        cls, status: Status, reason: str, points: Sequence[list[float]] = (), rmse_px: float | None = None
+    ) -> Alignment:
+        """The result without a correction: the georeference is used as delivered."""
+        n_inliers = sum(int(point[4]) for point in points)
+        return cls(status, "none", IDENTITY.tolist(), len(points), n_inliers, rmse_px, reason, list(points))
+
+    @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Alignment:
         """Read the content of `alignment.json`; other keys are ignored."""
         return cls(**{name.name: record[name.name] for name in fields(cls) if name.name in record})
@@ -69,11 +77,6 @@ class Alignment:
         record["nodes"] = [[round(v, 3) for v in node] for node in self.nodes]
         record["rmse_px"] = None if self.rmse_px is None else round(self.rmse_px, 4)
         return record
-
-
-def unmoved(status: Status, reason: str) -> Alignment:
-    """The result for a scene that was not matched: its georeference is used as delivered."""
-    return Alignment(status, "none", IDENTITY.tolist(), 0, 0, None, reason)
 
 
 @dataclass(frozen=True)

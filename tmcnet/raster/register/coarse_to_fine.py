@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import product
 
 import numpy as np
 
 from tmcnet.config import AlignConfig
+from tmcnet.raster.io.blocks import log_line
 from tmcnet.raster.io.reader import FloatArray
 from tmcnet.raster.io.windowed import ArrayImage, Image, PointMap, Reduced, Warped, as_image, in_memory
 from tmcnet.raster.register import matching
-from tmcnet.raster.register.alignment import Alignment, Status, unmoved
+from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.register.deformation import (
     IDENTITY,
     AffineMap,
-    Array,
     at_full_scale,
     at_scale,
     largest_displacement,
@@ -43,7 +42,7 @@ COARSEST_SIDE_PX = 512
 MAX_LEVEL_RATIO = 4
 """Maximum ratio of the resolutions of consecutive levels."""
 POOLED_PASSES = 2
-"""Further passes at full resolution for models that bend."""
+"""Additional passes at full resolution for models that bend."""
 IN_MEMORY_MAX_SIDE_PX = 2400
 """Images up to this side are kept in memory."""
 
@@ -110,7 +109,7 @@ def estimate(
     small = np.concatenate([in_memory(image).array for image in pair.reduced(levels[0].scale)])
     if np.isfinite(small).all(axis=0).mean() < MIN_OVERLAP or min(pair.shape) < WINDOW_PX:
         reason = f"the images overlap by less than {MIN_OVERLAP:.0%}, or are smaller than {WINDOW_PX} px"
-        return unmoved("rejected", reason)
+        return Alignment.uncorrected("rejected", reason)
     return _register(pair, levels)
 
 
@@ -153,10 +152,10 @@ def _register(pair: _Pair, levels: list[Level]) -> Alignment:
         # bending within a window blurs its correlation: the next pass matches with the bend removed
         points = find_tie_points(*pair.reduced(level.scale), where, level, pair.threads, pool)
         inliers, n = points.n_inliers, len(points.source)
-        print(f"scale 1/{level.scale}: {inliers} of {n} tie points are inliers", file=sys.stderr, flush=True)
+        log_line(f"scale 1/{level.scale}: {inliers} of {n} tie points are inliers")
         reason = rejection_reason(points, pair.shape, pair.config.max_shift, chance_inliers)
         if reason:
-            return _unchanged("rejected", reason, points)
+            return Alignment.uncorrected("rejected", reason, points.rows())
         selection = select_model(points.correspondences(pair.shape, level), pair.config.models)
         where, chance_inliers = selection.where, 0
     assert selection
@@ -167,31 +166,33 @@ def _initial_map(pair: _Pair, level: Level) -> AffineMap:
     scale = level.scale
     while max(pair.reduced(level.scale)[0].shape[1:]) * level.scale / scale > GLOBAL_SEARCH_SIDE_PX:
         scale *= 2
-    matrix = global_search(*pair.reduced(scale), int(np.ceil(pair.config.max_shift / scale)) + 2)
-    return AffineMap(at_full_scale(matrix, scale))
+    return global_search(*pair.reduced(scale), scale, pair.config.max_shift)
 
 
 def _chance_inliers(pair: _Pair, level: Level) -> int:
     """Number of inliers without common content: with the SAR image rotated by 180 degrees."""
     reference, moving = pair.reduced(level.scale)
     rotated = ArrayImage(np.ascontiguousarray(in_memory(moving).array[:, ::-1, ::-1]))
-    radius = int(np.ceil(pair.config.max_shift / level.scale)) + 2
-    where = AffineMap(at_full_scale(global_search(reference, rotated, radius, shift_only=True), level.scale))
+    where = global_search(reference, rotated, level.scale, pair.config.max_shift, shift_only=True)
     return find_tie_points(reference, rotated, where, level, pair.threads).n_inliers
 
 
-def global_search(reference: Image, moving: Image, search_radius: int, shift_only: bool = False) -> Array:
-    """Find the shift, and the rotation and scale about the centre, of highest correlation of two small images.
+def global_search(
+    reference: Image, moving: Image, scale: int, max_shift_px: float, shift_only: bool = False
+) -> AffineMap:
+    """Find the shift, rotation and scaling of highest correlation of two reduced images.
 
     Args:
-        reference: Optical image.
+        reference: Optical image, reduced by `scale`.
         moving: SAR image on the same grid.
-        search_radius: Largest shift in pixels.
+        scale: Reduction factor.
+        max_shift_px: Largest shift in full-resolution pixels.
         shift_only: Do not search rotations and scales.
 
     Returns:
-        2 x 3 from pixels of the reference to those of the moving image; the identity without any valid correlation.
+        The map in full-resolution pixels; the identity if nothing can be compared.
     """
+    search_radius = int(np.ceil(max_shift_px / scale)) + 2
     _, height, width = reference.shape
     side = max(height, width)
     scaling = matching.image_scaling(reference, sar=False)
@@ -199,8 +200,8 @@ def global_search(reference: Image, moving: Image, search_radius: int, shift_onl
     scaling = matching.image_scaling(moving, sar=True)
     wide = side + 2 * search_radius
     best, matrix = -np.inf, IDENTITY
-    for degrees, scale in [(0.0, 1.0)] if shift_only else product(ROTATIONS_DEGREES, SCALES):
-        linear = rotation_and_scale(degrees, scale, height, width)
+    for degrees, zoom in [(0.0, 1.0)] if shift_only else product(ROTATIONS_DEGREES, SCALES):
+        linear = rotation_and_scale(degrees, zoom, height, width)
         window = Warped(moving, AffineMap(linear)).read(-search_radius, -search_radius, wide, wide)
         search, search_valid = matching.describe(window, scaling)
         surface = matching.correlate(
@@ -210,44 +211,40 @@ def global_search(reference: Image, moving: Image, search_radius: int, shift_onl
         if np.isfinite(found.dx[0]) and found.peak[0] > best:
             best, shift = found.peak[0], np.array([found.dx[0], found.dy[0]], dtype=np.float64)
             matrix = np.column_stack([linear[:, :2], linear[:, :2] @ shift + linear[:, 2]])
-    return matrix
+    return AffineMap(at_full_scale(matrix, scale))
 
 
 def _decide(pair: _Pair, points: TiePoints, selection: Selection) -> Alignment:
     """Accept the selected model if it corrects something, has a small held-out RMSE and raises the similarity."""
     shape, model = pair.shape, selection.model
-    rmse, before = selection.rmse_px, selection.identity_rmse_px
+    rows, rmse, before = points.rows(), selection.rmse_px, selection.identity_rmse_px
     if model == "none" and before > MAX_HELD_OUT_RMSE_PX:
-        return _unchanged("rejected", f"displacements of {before:.1f} px (RMSE) that no model explains", points)
+        return Alignment.uncorrected(
+            "rejected", f"displacements of {before:.1f} px (RMSE) that no model explains", rows
+        )
     if model == "none":
         reason = f"no model has a clearly lower held-out RMSE than the {before:.2f} px without correction"
-        return _unchanged("already_aligned", reason, points, before)
+        return Alignment.uncorrected("already_aligned", reason, rows, before)
     largest = largest_displacement(selection.where, shape)
     if largest < MIN_DISPLACEMENT_PX:
         reason = f"the largest displacement is {largest:.2f} px, below {MIN_DISPLACEMENT_PX:g} px"
-        return _unchanged("already_aligned", reason, points, before)
+        return Alignment.uncorrected("already_aligned", reason, rows, before)
     if rmse > MAX_HELD_OUT_RMSE_PX:
         reason = f"held-out RMSE of the best model is {rmse:.1f} px, above {MAX_HELD_OUT_RMSE_PX:g} px"
-        return _unchanged("rejected", reason, points)
+        return Alignment.uncorrected("rejected", reason, rows)
     gain, improved_share = _similarity_gain(pair, selection.where)
     if gain <= 0.0 or improved_share < 0.5:
         reason = f"a correction of up to {largest:.1f} px does not raise the similarity of the images"
         if largest < MAX_UNCONFIRMED_PX:
-            return _unchanged("already_aligned", reason, points, before)
-        return _unchanged("rejected", reason, points)
+            return Alignment.uncorrected("already_aligned", reason, rows, before)
+        return Alignment.uncorrected("rejected", reason, rows)
     reason = (
         f"held-out RMSE {rmse:.2f} px with the {model.replace('_', '-')} model ({before:.2f} px without correction); "
         f"similarity of the images rose by {gain:.3f}"
     )
     matrix = selection.where.matrix.tolist() if isinstance(selection.where, AffineMap) else None
     nodes = on_lattice(selection.where, shape).tolist() if matrix is None else []
-    counts = len(points.source), points.n_inliers
-    return Alignment("aligned", model, matrix, *counts, rmse, reason, points.rows(), nodes)
-
-
-def _unchanged(status: Status, reason: str, points: TiePoints, rmse_px: float | None = None) -> Alignment:
-    counts = len(points.source), points.n_inliers
-    return Alignment(status, "none", IDENTITY.tolist(), *counts, rmse_px, reason, points.rows())
+    return Alignment("aligned", model, matrix, len(rows), points.n_inliers, rmse, reason, rows, nodes)
 
 
 def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float]:

@@ -8,7 +8,6 @@ multimodal remote sensing image registration", IEEE TGRS 2019 (CFOG).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -77,7 +76,7 @@ class Scaling:
     """How the brightness of an image is scaled before its gradients are computed.
 
     Attributes:
-        ranges: C x 2: 2nd and 98th percentile of each band, so that bands weigh equally whatever their units.
+        ranges: C x 2: 2nd and 98th percentile of each band, so that bands of any units have equal weight.
         logarithmic: Whether contrasts count as ratios, as they should where noise grows with brightness.
         floor: Median gradient strength; weaker gradients get shorter descriptors.
     """
@@ -88,24 +87,20 @@ class Scaling:
 
 
 def image_scaling(image: Image, sar: bool) -> Scaling:
-    """Estimate the scaling of an image from windows spread over it; see `estimate_scaling`."""
+    """Estimate how to scale the brightness of an image from windows spread over it.
+
+    Args:
+        image: Optical or SAR image.
+        sar: Whether this is a SAR image. One without negative values is not in dB, and its contrasts are taken as
+            ratios: bright sides of edges would outweigh the dark ones and bias the match towards them.
+    """
     sides = [min(SAMPLE_SIDE_PX, side) for side in image.shape[1:]]
     rows, cols = (
         np.unique(np.linspace(0, size - side, SAMPLES_PER_SIDE).astype(int))
         for size, side in zip(image.shape[1:], sides, strict=True)
     )
-    return estimate_scaling([image.read(int(r), int(c), *sides) for r in rows for c in cols], sar)
-
-
-def estimate_scaling(windows: Sequence[FloatArray], sar: bool) -> Scaling:
-    """Estimate how to scale the brightness of an image.
-
-    Args:
-        windows: Windows of the image, C x H x W with NaN for no data.
-        sar: Whether this is a SAR image. One without negative values is not in dB, and its contrasts are taken as
-            ratios: bright sides of edges would outweigh the dark ones and bias the match towards them.
-    """
-    ranges = np.zeros((len(windows[0]), 2), dtype=np.float32)
+    windows = [image.read(int(r), int(c), *sides) for r in rows for c in cols]
+    ranges = np.zeros((image.shape[0], 2), dtype=np.float32)
     for number, row in enumerate(ranges):
         band = np.concatenate([window[number][np.isfinite(window[number])] for window in windows])
         if band.size:

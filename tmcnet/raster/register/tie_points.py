@@ -12,7 +12,7 @@ from tmcnet.raster.io.windowed import Image, PointMap, Warped
 from tmcnet.raster.register import matching
 from tmcnet.raster.register.deformation import IDENTITY, AffineMap, Array, at_scale, distortion
 from tmcnet.raster.register.fits import ransac_inliers, robust_affine
-from tmcnet.raster.register.matching import Matches, Points, Window
+from tmcnet.raster.register.matching import Points, Window
 from tmcnet.raster.register.model_selection import Correspondences, fit_model
 
 MAX_GRID_POINTS = 2000
@@ -35,7 +35,7 @@ MIN_CONSISTENT_POINTS = NEIGHBOURS + 2
 SURFACE_SMOOTHING = 0.005
 """Smoothing of the spline through the inliers; see `fits.SMOOTHING`."""
 MAX_BENDING_PX = 12.0
-"""Largest distance of an inlier from the affine map; relief and orbit errors bend a scene no further."""
+"""Largest distance of an inlier from the affine map; relief and orbit errors do not bend a scene more."""
 
 MIN_TIE_POINTS = 12
 """Minimum number of tie points, and of inliers, to accept a correction."""
@@ -145,13 +145,11 @@ def _two_way_matches(forward: FloatArray, backward: FloatArray) -> tuple[BoolArr
     """Whether the match of each point is reliable, its displacement (N x 2) and its weight."""
     one, two = matching.find_peaks(forward), matching.find_peaks(backward)
     round_trip = np.nan_to_num(np.hypot(one.dx + two.dx, one.dy + two.dy), nan=np.inf)
-    reliable = _is_reliable(one) & _is_reliable(two) & (round_trip < MAX_ROUND_TRIP_PX)
+    reliable = round_trip < MAX_ROUND_TRIP_PX
+    for matches in (one, two):
+        reliable &= np.isfinite(matches.dx) & (matches.ratio >= MIN_PEAK_RATIO) & (matches.peak >= MIN_CORRELATION)
     step = np.stack([one.dx - two.dx, one.dy - two.dy], axis=1).astype(np.float64) / 2.0
     return reliable, step, np.minimum(one.peak, two.peak).astype(np.float64) ** 2
-
-
-def _is_reliable(matches: Matches) -> BoolArray:
-    return np.isfinite(matches.dx) & (matches.ratio >= MIN_PEAK_RATIO) & (matches.peak >= MIN_CORRELATION)
 
 
 def pool_surfaces(surfaces: FloatArray, points: Points) -> FloatArray:
@@ -180,7 +178,7 @@ def pool_surfaces(surfaces: FloatArray, points: Points) -> FloatArray:
 def find_inliers(
     source: Array, target: Array, weight: Array, shape: tuple[int, int], tolerance_px: float
 ) -> TiePoints:
-    """Find the points that are displaced like their neighbours, whatever the shape of the displacement.
+    """Find the points that are displaced like their neighbours.
 
     Args:
         source: N x 2 points (x, y).

@@ -31,7 +31,7 @@ from tmcnet.raster.io.reader import float_blocks, is_complete, read_grid, read_l
 from tmcnet.raster.io.windowed import FileImage
 from tmcnet.raster.io.writer import Draft, Part, RasterProfile, write_blocks, write_bytes, write_draft
 from tmcnet.raster.register import estimate, picture
-from tmcnet.raster.register.alignment import Alignment, unmoved
+from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling.speckle import SpeckleFilter, make_filter, require_backscatter, sample_windows
 from tmcnet.raster.tiling.warp import (
     cast,
@@ -154,7 +154,9 @@ def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilt
     Returns:
         The registration of the SAR image, and the speckle filter that was applied to it.
     """
-    alignment = unmoved("single_sensor", "only the optical image exists, so there is nothing to register")
+    alignment = Alignment.uncorrected(
+        "single_sensor", "only the optical image exists, so there is nothing to register"
+    )
     speckle = None
     for name, sensor in job.sensors.items():
         if not job.record.images[name].files:
@@ -175,9 +177,11 @@ def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilt
 
 def _register(job: _Job, align: AlignConfig) -> Alignment:
     if not job.record.images["optical"].files:
-        return unmoved("single_sensor", "only the SAR image exists; the scene keeps its grid as delivered")
+        return Alignment.uncorrected(
+            "single_sensor", "only the SAR image exists; the scene keeps its grid as delivered"
+        )
     if not align.enabled:
-        return unmoved("rejected", "co-registration is switched off")
+        return Alignment.uncorrected("rejected", "co-registration is switched off")
     with log_duration("registration"):
         optical, sar = FileImage(job.folder / "optical.tif"), FileImage(job.sar_as_delivered)
         return estimate(optical, sar, align, job.threads)
