@@ -2,14 +2,16 @@
 
 from tmcnet.config.data import (
     IGNORE,
+    AlignConfig,
     ClassConfig,
     DemoConfig,
     LabelsConfig,
+    NormaliseConfig,
     SensorConfig,
     SensorsConfig,
     SourceConfig,
+    TilesConfig,
 )
-from tmcnet.config.grids import AlignConfig, NormaliseConfig, TilesConfig
 from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
 from tmcnet.config.root import Config, load, load_files

@@ -12,8 +12,15 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tmcnet.config.base import REQUIRED, Section, only_modality
-from tmcnet.config.data import LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
-from tmcnet.config.grids import AlignConfig, NormaliseConfig, TilesConfig
+from tmcnet.config.data import (
+    AlignConfig,
+    LabelsConfig,
+    NormaliseConfig,
+    SensorConfig,
+    SensorsConfig,
+    SourceConfig,
+    TilesConfig,
+)
 from tmcnet.config.pretraining import PretrainConfig
 from tmcnet.config.results import (
     MAP_ENDINGS,
