@@ -151,7 +151,7 @@ def test_a_run_that_broke_off_counts_as_missing(tmp_path, lost):
 
 
 def test_no_run_at_all(tmp_path):
-    with pytest.raises(InputError, match=f"holds no scores of any of the {len(RUNS)} runs") as caught:
+    with pytest.raises(InputError, match=f"has no scores of any of the {len(RUNS)} runs") as caught:
         gather(tmp_path)
     assert caught.value.problems[0].where == str(tmp_path / "evaluate")
     assert not (tmp_path / "metrics.csv").exists()

@@ -60,5 +60,5 @@ def test_a_process_that_dies_ends_the_training():
 
 def test_too_few_gpus_are_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InputError, match="asks for 2 GPUs; there are 1"):
+    with pytest.raises(InputError, match="is 2, but there are 1 GPUs"):
         run_in_processes(partial(dies, 0), 2, gpu=True)

@@ -1,10 +1,10 @@
-"""Boundary F1: how well the outlines of classes are drawn, whatever their area (Csurka et al., 2013).
+"""Boundary F1: quality of the outlines of classes, independent of their area (Csurka et al., 2013).
 
 A pixel is a boundary pixel of its class where one of its four neighbours belongs to another class. A neighbour that
 is void or lies outside the tile tells nothing: a boundary against void or against the tile's edge is no boundary.
 
-A predicted boundary pixel is right where a true boundary pixel of the same class lies within `tolerance` pixels of it
-(Euclidean); a true one is found where a predicted one lies that near. Predicted boundary pixels that are void in the
+A predicted boundary pixel is right if a true boundary pixel of the same class is within `tolerance` pixels of it
+(Euclidean); a true one is found if a predicted one is that near. Predicted boundary pixels that are void in the
 truth, or within `tolerance` of void, are left out of precision: the boundary that they belong to may run where nobody
 has looked. They still count as what a true boundary pixel may be found by.
 
@@ -73,7 +73,7 @@ def boundary_f1(counts: Counts) -> Floats:
 
 
 def _edges(ids: NDArray[np.integer]) -> Mask:
-    """Pixels next to another class; void has no edge and makes none."""
+    """Return the pixels next to another class; void has no boundary."""
     edge = np.zeros(ids.shape, dtype=bool)
     for one, other in (((slice(1, None), ...), (slice(-1), ...)), ((..., slice(1, None)), (..., slice(-1)))):
         differ = (ids[one] != ids[other]) & (ids[one] != IGNORE) & (ids[other] != IGNORE)
@@ -83,11 +83,11 @@ def _edges(ids: NDArray[np.integer]) -> Mask:
 
 
 def _disk(radius: int) -> Mask:
-    """Pixels within `radius` of the middle of a square."""
+    """Return the pixels within `radius` of the centre of a square."""
     row, column = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     return np.asarray(row**2 + column**2 <= radius**2)
 
 
 def _near(mask: Mask, disk: Mask) -> Mask:
-    """Pixels with a pixel of the mask within the disk; for radii of a few pixels faster than a distance transform."""
+    """Dilate a mask by a disk; for radii of a few pixels faster than a distance transform."""
     return np.asarray(ndimage.binary_dilation(mask, disk)) if mask.any() else mask

@@ -1,4 +1,4 @@
-"""Whether a confidence of 80 % means right in 80 of 100 pixels: expected calibration error and temperature."""
+"""Calibration of probabilities: expected calibration error and temperature scaling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from tmcnet.config import IGNORE
 
 _SMALLEST = 1e-12
-"""Probabilities are kept above this before the logarithm."""
+"""Minimum probability before the logarithm."""
 
 
 class Calibration:
@@ -32,7 +32,7 @@ class Calibration:
 
     @classmethod
     def of(cls, table: Sequence[Mapping[str, Any]], log_loss: float | None, temperature: float = 1.0) -> Calibration:
-        """Read back what `table` and `log_loss` told."""
+        """Restore from `table` and `log_loss`."""
         found = cls(len(table), temperature)
         found._count += np.array([row["count"] for row in table], dtype=np.int64)
         found._confidence += [row["count"] * (row["confidence"] or 0.0) for row in table]
@@ -42,7 +42,7 @@ class Calibration:
 
     @classmethod
     def together(cls, parts: Sequence[Calibration]) -> Calibration:
-        """One calibration of the pixels of several, which have equally many bins; temperatures are averaged."""
+        """Pool several calibrations with equally many bins; temperatures are averaged."""
         found = cls(len(parts[0]._count), float(np.mean([part.temperature for part in parts])))
         for part in parts:
             found._count += part._count
@@ -83,7 +83,7 @@ class Calibration:
         return self._loss / float(total) if total else float("nan")
 
     def table(self) -> list[dict[str, float | int | None]]:
-        """One row a bin: its limits, its pixels, their mean confidence and their accuracy (None in empty bins)."""
+        """Return one row per bin: limits, pixels, mean confidence and accuracy (None in empty bins)."""
         edges = np.linspace(0, 1, len(self._count) + 1)
         return [
             {
@@ -98,7 +98,7 @@ class Calibration:
 
 
 def soften(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Probabilities (N x K) after dividing their logits by `temperature`.
+    """Return probabilities (N x K) after dividing their logits by `temperature`.
 
     Logarithms of probabilities are logits up to a constant per row, which the softmax removes.
     """
@@ -111,7 +111,7 @@ def soften(probabilities: NDArray[np.floating], temperature: float) -> NDArray[n
 
 
 def fit_temperature(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    """The temperature with the least log loss, between 0.05 and 20 (Guo et al., 2017).
+    """Return the temperature with the lowest log loss, between 0.05 and 20 (Guo et al., 2017).
 
     Args:
         probabilities: N x K of held-out pixels, none of them from the test part.

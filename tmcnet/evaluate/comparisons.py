@@ -1,4 +1,4 @@
-"""Cells of the sweep (what differs by seed only), their intervals, and their differences in pairs."""
+"""Cells of the sweep (runs that differ by draw and seed only), their intervals and paired differences."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from tmcnet.seeding import generator
 from tmcnet.splits.groups import block_number
 
 DRAWS_PER_COMPARISON = 80
-"""Bootstrap draws for each comparison that p-values are corrected for: with fewer draws than that, the smallest
-p-value there can be would not stay below 5 % after the correction."""
+"""Bootstrap draws per comparison that p-values are corrected for: with fewer, the smallest possible p-value would
+exceed 5 % after the correction."""
 
-FEWEST = 2
-"""Run seeds, and draws of the labels where there is more than one, that a difference has to rest on. With one nothing
-is known about others: in simulations the intervals of one seed held the truth in as few as 16 % of cases, so no such
-difference is called significant."""
+MIN_REPLICATES = 2
+"""Minimum number of seeds, and of label draws below 100 %, for a significant difference: in simulations, intervals of
+one seed contained the truth in as few as 16 % of cases."""
 
 _WINDOW = ("row", "col", "height", "width")
 _LOWEST = {metric: -1.0 if metric == "kappa" else 0.0 for metric in HEADLINE}
@@ -70,7 +69,7 @@ class Scored:
 
 
 def repetitions(replicates: Sequence[tuple[int, int]]) -> dict[str, int]:
-    """How much a figure rests on: `n_runs`, `n_draws` of the labels and `n_seeds`."""
+    """Return the number of runs, label draws and seeds: `n_runs`, `n_draws`, `n_seeds`."""
     draws, seeds = ({one[place] for one in replicates} for place in (0, 1))
     return {"n_runs": len(replicates), "n_draws": len(draws), "n_seeds": len(seeds)}
 
@@ -79,7 +78,7 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
     """Read the confusion matrices of runs and sum them up by block.
 
     Args:
-        evaluate_root: Folder with one folder a run, `tiles.npz` in it.
+        evaluate_root: Folder with one folder per run, `tiles.npz` in it.
         runs: The runs, all of them scored.
         blocks: Block of each known tile.
 
@@ -101,8 +100,8 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
             continue
         unknown = [tile for tile in tiles if tile not in blocks]
         if unknown:
-            what = f"was scored on {len(unknown)} tiles that the index does not have, such as {unknown[0]}"
-            problems.append(Problem(str(path), what, "Evaluate again on the tiles at hand."))
+            what = f"was scored on {len(unknown)} tiles that are not in the index, such as {unknown[0]}"
+            problems.append(Problem(str(path), what, "Evaluate again on the current tiles."))
             continue
         found[run] = _by_block(confusion, [blocks[tile] for tile in tiles])
     if problems:
@@ -117,10 +116,7 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
 
 
 def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
-    """Spatial block of each tile of the index: the blocks of the splits, whatever the parts were made of.
-
-    A ready-made tile, which is a scene of its own, is a block of its own.
-    """
+    """Return the spatial block of each tile of the index. A ready-made tile is a scene and a block by itself."""
     size = int(json.loads(manifest.read_text())["config"]["block_size"])
     tiles = pd.read_csv(index, usecols=["tile", "scene", *_WINDOW], dtype={"tile": str, "scene": str})
     row, col, height, width = (tiles[name].to_numpy(np.int64) for name in _WINDOW)
@@ -129,25 +125,25 @@ def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
 
 
 def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[tuple[Cell, str, Interval]]:
-    """Mean over runs of every headline score of every cell, with its interval."""
+    """Yield the mean over runs of every headline score of every cell, with its interval."""
     for cell, scored in cells.items():
         random = generator(config.seed, "interval", cell.series, cell.budget.name)
         blocks = scored.counts.shape[1]
         resamples = Resamples.draw(blocks, effects_of(scored.replicates), config.bootstrap, random)
         for metric, score in HEADLINE.items():
             found = interval(score, scored.counts, resamples, config.confidence)
-            # widened for few units, a limit may leave the range of the score
+            # a limit that was widened for few units may leave the range of the score
             yield cell, metric, replace(found, low=max(found.low, _LOWEST[metric]), high=min(found.high, 1.0))
 
 
 def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[str, Any]]:
-    """Paired differences between methods of one network, and between networks of one method, with the same labels.
+    """Return paired differences between methods of one network, and between networks of one method, at equal labels.
 
-    Pixel-wise baselines have one method only and are compared with networks of whatever method. Runs of the same draw
+    Pixel-wise baselines have one method only and are compared with networks of any method. Runs of the same draw
     and seed in both cells are paired. P-values are corrected for the number of comparisons of a metric (Holm).
 
     Returns:
-        One row a comparison and metric: kind, a, b, fraction, points, metric, n_runs, n_draws, n_seeds, n_blocks,
+        One row per comparison and metric: kind, a, b, fraction, points, metric, n_runs, n_draws, n_seeds, n_blocks,
         difference (a - b), low, high, p, p_holm, significant.
     """
     pairs = [(kind, a, b) for a, b in combinations(sorted(cells), 2) if (kind := _kind(a, b))]
@@ -163,17 +159,17 @@ def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[s
 
 
 def _paired(a: Cell, b: Cell, cells: Mapping[Cell, Scored]) -> list[tuple[int, int]]:
-    """Draws and seeds that both cells were run with."""
+    """Return the draws and seeds that both cells were run with."""
     return sorted(set(cells[a].replicates) & set(cells[b].replicates))
 
 
 def _enough(row: Mapping[str, Any]) -> bool:
-    """Whether a difference rests on enough seeds, and on enough draws where not all labels are used."""
-    return bool(row["n_seeds"] >= FEWEST and (row["fraction"] == 100 or row["n_draws"] >= FEWEST))
+    """Return whether a difference has enough seeds and, below 100 % of the labels, enough draws."""
+    return bool(row["n_seeds"] >= MIN_REPLICATES and (row["fraction"] == 100 or row["n_draws"] >= MIN_REPLICATES))
 
 
 def _kind(a: Cell, b: Cell) -> str | None:
-    """What two cells differ in, where it is one thing only; how a pixel-wise baseline starts is no such thing."""
+    """Return what two cells differ in, `method` or `network`; None if they differ in both or in labels."""
     if a.budget != b.budget:
         return None
     same_network = (a.network, a.variant) == (b.network, b.variant)
@@ -209,7 +205,7 @@ def _compare(
 
 
 def _by_block(confusion: Counts, block_of: Sequence[str]) -> Counts:
-    """B x K x K from T x K x K; blocks without any labelled pixel say nothing and are left out."""
+    """Sum T x K x K over blocks to B x K x K; blocks without labelled pixels are left out."""
     blocks, place = np.unique(block_of, return_inverse=True)
     sums = np.zeros((len(blocks), *confusion.shape[1:]), dtype=np.int64)
     np.add.at(sums, place, confusion)

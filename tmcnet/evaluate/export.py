@@ -1,4 +1,4 @@
-"""Trained networks for programs without torch: ONNX files that take raw values, and a card that describes them."""
+"""Export of trained networks to ONNX with raw values as input, and a card that describes the model."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from tmcnet.seeding import generator
 from tmcnet.store import TileStore
 
 SIZES = ((1, 64, 64), (2, 96, 80), (1, 61, 45), (3, 33, 50), (1, 130, 127))
-"""N, H and W on which every exported model is compared with its network."""
+"""N, H and W of the images on which an exported model is compared with its network."""
 
 TOLERANCE = 1e-3
-"""Largest difference of a probability that is taken for rounding; maps hold confidence in steps four times as large.
-Standard deviations near 0 are differences of large sums, and steep logistic regressions enlarge what these round."""
+"""Maximum difference of a probability; a quarter of the resolution of confidence maps. Standard deviations near 0 are
+differences of large sums, and steep logistic regressions amplify their rounding."""
 
 _AXES = {0: "N", 2: "H", 3: "W"}
 _TRACED = (2, 64, 96)
-"""Three different sizes, so that the exporter takes no two axes for the same."""
+"""Three different sizes, so that the exporter does not identify two axes."""
 
 
 class RawNetwork(nn.Module):
-    """A network that takes raw values, NaN for no data, and gives probabilities.
+    """A network with raw values (NaN for no data) as input and probabilities as output.
 
     Args:
         network: Maps normalised images of all modalities to logits.
@@ -66,7 +66,7 @@ class RawNetwork(nn.Module):
 
 
 class _Scaling(nn.Module):
-    """What `Normalisation.apply` does to the bands of one modality, as a part of the exported graph."""
+    """`Normalisation.apply` of one modality as part of the exported graph."""
 
     centre: Tensor
     half_range: Tensor
@@ -99,8 +99,8 @@ def export_model(
     Args:
         weights: The network, as fine-tuning wrote it.
         out: Folder to write to.
-        tiles_root: Folder of the tiles it was trained on, which tell the ground sampling distance.
-        manifest: Manifest of the splits; its SHA-256 stands for the data.
+        tiles_root: Folder of the training tiles, which give the ground sampling distance.
+        manifest: Manifest of the splits; its SHA-256 identifies the data.
         metrics: `metrics.json` of its evaluation on the test part.
 
     Raises:
@@ -187,7 +187,7 @@ def _write_onnx(trained: Trained, file: Path, weights: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of whatever it cannot translate, needed or not; what matters is checked afterwards."""
+    """Silence warnings of the exporter about operators that are not needed; the result is checked afterwards."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -199,7 +199,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _card(trained: Trained) -> dict[str, Any]:
-    """What the file of weights itself tells."""
+    """Return the part of the card that comes from the weights file."""
     sensors, scaling = trained.sensors, trained.normalisation
     return {
         "name": trained.run.name,
@@ -213,7 +213,7 @@ def _card(trained: Trained) -> dict[str, Any]:
 
 
 def _input(sensor: SensorConfig, bands: tuple[Band, ...]) -> dict[str, Any]:
-    """One input of the model: its bands in order, and what their numbers mean."""
+    """Describe one input of the model: bands in order and their normalisation."""
     # without a declared scale, only decibels have a negative low end: 8-bit pictures stay as they are
     decibels = sensor.kind == "backscatter" and sensor.scale != "none" and min(b.low for b in bands) < 0
     return {
@@ -229,7 +229,7 @@ def _input(sensor: SensorConfig, bands: tuple[Band, ...]) -> dict[str, Any]:
 
 
 def _ground_sampling_distance(tiles_root: Path) -> float | None:
-    """Side of a pixel of the first tile, in metres; None for tiles without a reference."""
+    """Return the pixel size of the first tile in metres; None for tiles without CRS."""
     with TileStore(tiles_root).index.open(newline="") as file:
         side = next(csv.DictReader(file))["pixel_metres"]
     return float(side) if side else None

@@ -1,20 +1,20 @@
-"""How sure a score or a difference of scores is: bootstrap over spatial blocks and seeds.
+"""Bootstrap intervals of scores and of their differences, over spatial blocks, label draws and seeds.
 
-Neighbouring pixels, and neighbouring tiles, say nearly the same thing; pixels as the unit of a bootstrap would give
-intervals that are far too narrow. Here the units are the spatial blocks of the test part, the draws of the labels,
-and the run seeds, each drawn with replacement on its own: crossed random effects (Owen, 2007). So runs that share a
-draw of the labels are not taken for independent. Where each run has a draw and a seed of its own, the two are one.
-With few units the bootstrap is too narrow, so the parts of a deviation are each widened by sqrt(n / (n - 1)), and all
-by the ratio of Student's to the normal quantile (Hesterberg, 2015) at Satterthwaite's degrees of freedom.
+Neighbouring pixels and tiles are not independent: a bootstrap over pixels would give intervals that are far too
+narrow. Here the units are the spatial blocks of the test part, the draws of the labels, and the run seeds, each
+resampled separately: crossed random effects (Owen, 2007). Runs that share a draw of the labels are therefore not
+treated as independent. If every run has its own draw and seed, the two effects are one. With few units the bootstrap
+is too narrow, so the parts of a deviation are each widened by sqrt(n / (n - 1)), and all by the ratio of Student's to
+the normal quantile (Hesterberg, 2015) at Satterthwaite's degrees of freedom.
 
 Redrawn blocks lack rare classes more often than the blocks at hand do, which pulls mean IoU down in the mean of all
 draws. Plain percentiles would inherit this bias on top of the score's own, so it is subtracted instead (Efron and
-Tibshirani, 1993, chapter 10): the interval lies around the estimate less its bias.
+Tibshirani, 1993, chapter 10): the interval is centred on the estimate less its bias.
 
 In simulations with five classes (`python -m benchmarks intervals`) the 95 % intervals of OA, mIoU and paired
-differences hold the truth in 88 to 97 % of cases with 6 to 60 blocks and 2 to 5 seeds where blocks vary most. Where
-seeds vary most they do so in 90 to 96 % with 3 or 5 seeds and in 86 to 95 % with 2. With one seed an interval speaks
-of the blocks alone: nothing is known about other seeds, and as few as 16 % hold the truth where seeds vary most.
+differences contain the truth in 88 to 97 % of cases with 6 to 60 blocks and 2 to 5 seeds where blocks vary most.
+Where seeds vary most they do so in 90 to 96 % with 3 or 5 seeds and in 86 to 95 % with 2. With one seed an interval
+covers the variation over blocks only, and as few as 16 % contain the truth where seeds vary most.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ class Resamples:
 
 
 def effects_of(replicates: Sequence[tuple[int, int]]) -> list[Levels]:
-    """What runs have in common.
+    """Group runs by their draw of the labels and by their seed.
 
     Args:
         replicates: Draw of the labels and run seed of each of the R runs.
 
     Returns:
-        Levels of the draws and of the seeds, R each; once where the two group the runs alike, and without one that
-        all runs share.
+        Levels of the draws and of the seeds, R each; only one of them if both group the runs alike, and none that all
+        runs share.
     """
     draws, seeds = (np.unique(ids, return_inverse=True)[1] for ids in zip(*replicates, strict=True))
     pairs = len(set(zip(draws.tolist(), seeds.tolist(), strict=True)))
@@ -93,7 +93,7 @@ def effects_of(replicates: Sequence[tuple[int, int]]) -> list[Levels]:
 
 
 def interval(score: Score, counts: Counts, resamples: Resamples, confidence: float) -> Interval:
-    """Bootstrap interval of a score's mean over runs.
+    """Return the bootstrap interval of a score's mean over runs.
 
     Args:
         score: The score.
@@ -105,7 +105,7 @@ def interval(score: Score, counts: Counts, resamples: Resamples, confidence: flo
 
 
 def difference(score: Score, a: Counts, b: Counts, resamples: Resamples, confidence: float) -> Interval:
-    """Bootstrap interval of score(a) - score(b), paired: the same blocks, draws and seeds are drawn for both.
+    """Return the bootstrap interval of score(a) - score(b), paired: both use the same resampled blocks and runs.
 
     Args:
         score: The score.
@@ -119,7 +119,7 @@ def difference(score: Score, a: Counts, b: Counts, resamples: Resamples, confide
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm, 1979), in the given order; NaN stays NaN and does not count."""
+    """Correct p-values for their number (Holm, 1979); NaN stays NaN and does not count."""
     values = np.asarray(p, dtype=np.float64)
     known = np.flatnonzero(~np.isnan(values))
     order = known[np.argsort(values[known], kind="stable")]
@@ -143,7 +143,7 @@ def _redraw(score: Score, counts: Counts, resamples: Resamples) -> Floats:
 def _interval(observed: Floats, redrawn: Floats, resamples: Resamples, confidence: float) -> Interval:
     estimate = float(observed.mean())
     blocks = resamples.blocks.shape[1]
-    # a draw may lack every pixel of a class that the score needs (kappa of one class only); it says nothing
+    # a resample without a class that the score needs (kappa of one class only) has no score
     known = ~np.isnan(redrawn).any(axis=1)
     redrawn = redrawn[known]
     if blocks < 2 or len(redrawn) < 2 or np.isnan(estimate):
@@ -164,7 +164,7 @@ def _interval(observed: Floats, redrawn: Floats, resamples: Resamples, confidenc
 
 
 def _stretch(parts: Sequence[tuple[Floats, int]], confidence: float) -> float:
-    """Student's quantile over the normal one, at the degrees of freedom that all variances together have.
+    """Return Student's quantile over the normal one, at Satterthwaite's degrees of freedom.
 
     Args:
         parts: Deviations by each effect, and its number of levels.

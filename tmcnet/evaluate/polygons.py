@@ -21,10 +21,10 @@ from tmcnet.raster.io.reader import ByteArray, grid_of, open_raster
 
 LAYER = "land_cover"
 TOOLS = ("ogr2ogr",)
-"""What of GDAL's command line this needs."""
+"""GDAL tools needed."""
 
 _NO_CRS = 'LOCAL_CS["Undefined Cartesian SRS"]'
-"""What the GeoPackage standard calls a plane without a reference; GDAL would take it for unknown degrees."""
+"""CRS of the GeoPackage standard for a plane without reference; GDAL would assume degrees."""
 
 Ring = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: fl
     merged = merge_small(ids, math.ceil(minimum_mapping_unit / unit))
     with TemporaryDirectory(prefix=".polygons_", dir=out.parent) as name:
         table, draft = Path(name) / "polygons.csv", Path(name) / "polygons.gpkg"
-        # the sidecar file tells GDAL the types, so that a map without any polygon has the same fields
+        # the sidecar file defines the field types, so that a map without polygons has the same fields
         table.with_suffix(".csvt").write_text("Integer,String,Real,WKT\n")
         with table.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
@@ -91,7 +91,7 @@ def merge_small(ids: ByteArray, size: int) -> ByteArray:
 
 
 def _polygons(ids: ByteArray) -> Iterator[tuple[int, float, list[Ring]]]:
-    """Class, area in pixels and rings (outer one first, N x 2 as column and row) of each patch."""
+    """Yield class, area in pixels and rings (outer one first, N x 2 column and row) of each patch."""
     for shape, k in features.shapes(ids, mask=ids != IGNORE):
         rings = [np.asarray(ring, np.float64) for ring in shape["coordinates"]]
         outer, *holes = (_area(ring) for ring in rings)
@@ -99,13 +99,13 @@ def _polygons(ids: ByteArray) -> Iterator[tuple[int, float, list[Ring]]]:
 
 
 def _area(ring: Ring) -> float:
-    """Area within a closed ring, by the shoelace formula."""
+    """Return the area of a closed ring by the shoelace formula."""
     x, y = ring.T
     return abs(float(x[:-1] @ y[1:] - y[:-1] @ x[1:])) / 2
 
 
 def _wkt(rings: list[Ring], transform: Affine) -> str:
-    """Well-known text of a polygon in map coordinates."""
+    """Return a polygon in map coordinates as well-known text."""
     parts = []
     for ring in rings:
         x, y = transform @ (ring[:, 0], ring[:, 1])

@@ -25,14 +25,14 @@ COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {
     "rotations": tuple((False, turns) for turns in range(4)),
     "all": tuple((mirrored, turns) for mirrored in (False, True) for turns in range(4)),
 }
-"""Copies of an image that are predicted: whether it is mirrored left to right, then its quarter turns."""
+"""Copies of an image for test-time augmentation: mirrored left to right or not, and quarter turns."""
 
 
 def choose_device(compute: ComputeConfig) -> torch.device:
-    """The device that `compute.accelerator` asks for.
+    """Return the device that `compute.accelerator` selects.
 
     Raises:
-        InputError: If a GPU is asked for and there is none.
+        InputError: If a GPU is requested and there is none.
     """
     available = torch.cuda.is_available()
     if compute.accelerator == "gpu" and not available:
@@ -47,7 +47,7 @@ def probabilities(
     images: Mapping[str, Tensor],
     test_time: TestTime = "none",
 ) -> Tensor:
-    """Class probabilities of a batch, computed in evaluation mode; the network's own mode is put back afterwards.
+    """Return the class probabilities of a batch, in evaluation mode; the mode of the network is restored.
 
     Args:
         network: Maps images of all modalities to logits.
@@ -80,12 +80,12 @@ def _undo(image: Tensor, mirrored: bool, turns: int) -> Tensor:
 
 
 def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) -> Iterator[tuple[Tile, Probabilities]]:
-    """Predict tiles in batches, in their order; tiles of different sizes never share a batch.
+    """Predict tiles in order and in batches; tiles of different sizes never share a batch.
 
     Args:
         network: Maps images of all modalities to logits.
         tiles: Tiles of any sizes.
-        batch_size: Most tiles in one forward pass.
+        batch_size: Maximum number of tiles per forward pass.
 
     Yields:
         Each tile with its K x H x W float32 probabilities.
@@ -107,10 +107,10 @@ def _predict_batch(network: nn.Module, batch: Sequence[Tile]) -> Iterator[tuple[
 
 
 def predict_raw(trained: Trained, images: Mapping[str, FloatArray]) -> Probabilities:
-    """Class probabilities of images as aligned scenes hold them: backscatter in dB, NaN for no data.
+    """Return class probabilities of raw images, as in aligned scenes: backscatter in dB, NaN for no data.
 
     Args:
-        trained: The network, with the scaling that its inputs need.
+        trained: The network and its normalisation.
         images: N x C x H x W of each modality by name.
 
     Returns:

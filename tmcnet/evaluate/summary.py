@@ -1,4 +1,4 @@
-"""One table of all runs, their means with intervals, and what differs from what."""
+"""Tables of all runs: scores, means with intervals, and paired differences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tmcnet.evaluate.metrics import without_nan
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
 SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels", "boundary_f1")
 LABEL_COLUMNS = ("points", "draw")
-"""Fraction is empty where labels are counted in points, and points are where they are counted in tiles."""
+"""For a budget in points `fraction` is empty, for one in tiles `points` is."""
 COMPARISON_COLUMNS = (
     "kind",
     "a",
@@ -49,16 +49,16 @@ def summarise(
     comparisons_csv: Path,
     scores_json: Path,
 ) -> None:
-    """Gather the scores of all runs.
+    """Write the tables of all runs.
 
-    `metrics.csv` has one row a run. `metrics.json` has, for every network, method and label budget, the mean over
+    `metrics.csv` has one row per run. `metrics.json` has, for every network, method and label budget, the mean over
     runs of each headline score with its interval (`{network-variant: {method: {R5: {miou: {mean, low, high, n_runs,
-    n_draws, n_seeds}}}}}`) and, under `missing`, the names of runs that have no scores. `scores.json` has these means
-    alone, with four decimals (`{network-variant: {method: {R5: {miou: mean}}}}`). `comparisons.csv` has paired
+    n_draws, n_seeds}}}}}`) and, under `missing`, the names of runs that have no scores. `scores.json` has only these
+    means, with four decimals (`{network-variant: {method: {R5: {miou: mean}}}}`). `comparisons.csv` has paired
     differences.
 
     Args:
-        evaluate_root: Folder with one folder a run.
+        evaluate_root: Folder with one folder per run.
         runs: The runs of the sweep.
         index: The table of tiles.
         manifest: Manifest of the splits, with the spatial blocks.
@@ -69,13 +69,13 @@ def summarise(
         scores_json: File to write.
 
     Raises:
-        InputError: If no run was scored, or runs were scored on different test tiles or classes, or on tiles that the
-            index does not have.
+        InputError: If no run was scored, or runs were scored on different test tiles or classes, or on tiles that
+            are not in the index.
     """
     files = ("metrics.json", "tiles.npz")
     scored = [run for run in runs if all((evaluate_root / run.name / name).exists() for name in files)]
     if not scored:
-        what = f"holds no scores of any of the {len(runs)} runs"
+        what = f"has no scores of any of the {len(runs)} runs"
         raise InputError(Problem(str(evaluate_root), what, "Evaluate at least one run (`snakemake evaluate`)."))
     rows = [_row(run, json.loads((evaluate_root / run.name / "metrics.json").read_text())) for run in scored]
     classes = dict.fromkeys(column for row in rows for column in row)
@@ -114,7 +114,7 @@ def _headline(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> dict[str,
 
 
 def _means(headline: Mapping[str, Any]) -> dict[str, Any]:
-    """The headline without its intervals."""
+    """Return the means without their intervals."""
     return {
         network: {
             method: {
@@ -141,22 +141,22 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - cells of any kind
-    """A number with six decimals, empty where there is none."""
+    """Format a cell: six decimals, empty for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def forget_outdated(results: Path, runs: Iterable[Run], folds: Collection[str] = ("",)) -> list[Path]:
-    """Remove scores and maps that are older than the network of their run, or whose network is gone.
+    """Remove scores and maps that are older than the network of their run, or whose network is missing.
 
-    A training that is repeated and fails leaves no weights, but the scores of the former weights are still there;
-    beside the scores of newer runs they would be taken for results of the same config.
+    If a training is repeated and fails, the scores of the earlier weights remain; they must not be mistaken for
+    results of the current config.
 
     Args:
         results: The results folder.
         runs: The runs of the sweep.
-        folds: Folders of the folds below the results; scores of all folds together need the networks of all.
+        folds: Folders of the folds below the results; pooled scores need the networks of all folds.
 
     Returns:
         The files removed.

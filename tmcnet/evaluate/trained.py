@@ -1,4 +1,4 @@
-"""A fine-tuned network with everything that its use needs, as one safetensors file."""
+"""A fine-tuned network with everything needed to use it, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Trained:
         run: The run that it comes from.
         model: Sizes of the network.
         sensors: The bands that it takes.
-        classes: The classes that it tells apart.
+        classes: Its classes.
         normalisation: The scaling that its inputs need.
         metrics: Scores on the validation part; None where a score is not defined.
     """
@@ -44,7 +44,7 @@ class Trained:
     metrics: Mapping[str, float | None]
 
     def write(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Write the network, with more settings of its training beside the config it is rebuilt from."""
+        """Write the network, its config and further settings of its training."""
         header = {
             "kind": KIND,
             "config": {"model": self.model.model_dump(), "sensors": self.sensors.model_dump(), **settings},

@@ -214,7 +214,7 @@ class FiniteLoss(pl.Callback):  # type: ignore[misc]
         wait_for_all()
         raise TrainingError(
             f"the loss of step {step} is {float(loss.detach())}; its batch is in {file}, and the names of its tiles "
-            "are in the .json file beside it. Look at their values, or lower the learning rate."
+            "are in the .json file beside it. Check their values, or lower the learning rate."
         )
 
 

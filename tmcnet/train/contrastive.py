@@ -23,9 +23,9 @@ from tmcnet.train.optimise import OptimiserPlan
 
 
 class StepBuilder:
-    """Makes the views of a batch from the tiles of a list, or the share that one of several processes takes of them.
+    """Make the views of a batch, or the share of one of several processes.
 
-    All shares together are the batch of a single process: neither tiles nor views depend on their number.
+    All shares together are the batch of a single process: tiles and views do not depend on their number.
 
     Args:
         tiles: The training tiles.
@@ -44,7 +44,7 @@ class StepBuilder:
         self.slots = range(share * own, (share + 1) * own)
 
     def __call__(self, number: int) -> ViewBatch:
-        """The share of a batch, counted from 0."""
+        """Return the share of a batch, counted from 0."""
         indices = indices_of_step(len(self.tiles), self.batch_size, self.seed, number)
         return self.views([self.tiles[indices[slot]] for slot in self.slots], number, self.slots)
 
@@ -52,8 +52,7 @@ class StepBuilder:
 class PretrainModule(StepModule[ViewBatch]):
     """A method's network with its loss: lambda * whole views + (1 - lambda) * patches.
 
-    Where several processes train together, each embeds its share of a batch and compares all of its rows, so that
-    places meet those of the whole batch.
+    If several processes train together, each embeds its share of a batch and compares the rows of the whole batch.
 
     Args:
         network: The network.
@@ -78,7 +77,7 @@ class PretrainModule(StepModule[ViewBatch]):
         self.latest: Embeddings | None = None
 
     def losses(self, batch: ViewBatch) -> dict[str, Tensor]:
-        """`loss`, `loss_global` and `loss_local` of a batch; a term without weight is not computed."""
+        """Return `loss`, `loss_global` and `loss_local` of a batch; a term without weight is not computed."""
         self.tile_names = batch.names
         own: Embeddings = self.network(batch.views, batch.corners, self.patch_size)
         whole, patches = (None if rows is None else gather_rows(rows) for rows in (own.whole, own.patches))
@@ -103,7 +102,7 @@ class PretrainModule(StepModule[ViewBatch]):
         return generator(self.seed, "loss", level, self.batch_number)
 
     def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - the curves ask only when it is due
-        """Health of the newest embeddings: of whole views, or of patches where whole views are not embedded."""
+        """Return the health of the latest embeddings, of whole views or else of patches."""
         if self.latest is None:
             return {}
         embeddings = self.latest.whole if self.latest.whole is not None else self.latest.patches
@@ -152,7 +151,7 @@ def retrieval(queries: Tensor, places: Tensor) -> float:
 
 
 def health(embeddings: Mapping[str, Pair]) -> dict[str, float]:
-    """Figures of one batch.
+    """Return health figures of one batch.
 
     Args:
         embeddings: Views 1 and 2 of each input of the network, each N x C, at least two rows. The inputs are

@@ -1,4 +1,4 @@
-"""Several processes that train one network together: how they are started, and how their errors come back."""
+"""Several processes that train one network: start, errors, gathered rows, and layers over the whole batch."""
 
 from __future__ import annotations
 
@@ -23,58 +23,58 @@ from tmcnet.errors import InputError, Problem, TrainingError
 from tmcnet.model.tmcnet import Pair
 
 MEETING = "meeting"
-"""File through which the processes find each other; unlike a port it is never taken by another job."""
+"""File through which the processes find each other; unlike a port, no other job can use it."""
 
 
 def processes() -> int:
-    """Number of processes that train together; 1 outside of a distributed training."""
+    """Return the number of processes that train together; 1 outside distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this process among those that train together, from 0; the first one writes all files."""
+    """Return the rank of this process; rank 0 writes all files."""
     return dist.get_rank() if processes() > 1 else 0
 
 
 def wait_for_all() -> None:
-    """Go on when all processes have come this far."""
+    """Wait until all processes reach this point."""
     if processes() > 1:
         dist.barrier()
 
 
 def run_in_processes(function: Callable[[], None], count: int, gpu: bool) -> None:
-    """Run a function in several new processes that can talk to each other, and wait for their end.
+    """Run a function in several new processes of one process group, and wait for them.
 
-    They are spawned, since forks of a process that has used threads or a GPU may hang: a script that gets here does
-    so below `if __name__ == "__main__"`. They end when this process is killed.
+    They are spawned, since forks of a process that has used threads or a GPU may hang; call it below
+    `if __name__ == "__main__"`. They end when this process is killed.
 
     Args:
-        function: What each runs; it can be pickled.
+        function: Function to run; must be picklable.
         count: Number of processes.
-        gpu: Each has a GPU of its own, and they talk by NCCL; else by Gloo.
+        gpu: One GPU per process and NCCL; otherwise Gloo.
 
     Raises:
-        InputError: If there are fewer GPUs than processes, or a process found wrong input.
-        TrainingError: If a process could not go on.
-        OSError: If a process could not read or write.
+        InputError: If there are fewer GPUs than processes, or a process raised it.
+        TrainingError: If a process failed.
+        OSError: If a process raised it.
     """
     if gpu and torch.cuda.device_count() < count:
-        what = f"asks for {count} GPUs; there are {torch.cuda.device_count()}"
+        what = f"is {count}, but there are {torch.cuda.device_count()} GPUs"
         raise InputError(Problem("`compute.devices`", what, "Lower it, or set `compute.accelerator: cpu`."))
     with tempfile.TemporaryDirectory() as folder:
         try:
             start_processes(_enter, (function, count, gpu, folder), count)  # type: ignore[no-untyped-call]
         except ProcessExitedException as error:
-            told = [_read(file) for file in sorted(Path(folder).glob("*.json"))]
-            if told:
-                raise told[0] from None
+            errors = [_read(file) for file in sorted(Path(folder).glob("*.json"))]
+            if errors:
+                raise errors[0] from None
             raise TrainingError(f"a training process ended before its time: {error}") from None
 
 
 def _enter(number: int, function: Callable[[], None], count: int, gpu: bool, folder: str) -> None:
-    """What a new process does: meet the others, work, and leave a note of what went wrong."""
+    """Join the process group, run the function, and write an error to a file for the parent."""
     Thread(target=_end_with_parent, daemon=True).start()
-    # Lightning takes it for a sign that the processes are there already.
+    # Lightning then assumes that the processes exist already.
     os.environ["LOCAL_RANK"] = str(number)
     if gpu:
         torch.cuda.set_device(number)
@@ -83,7 +83,7 @@ def _enter(number: int, function: Callable[[], None], count: int, gpu: bool, fol
     try:
         function()
     except (InputError, TrainingError, OSError) as error:
-        # Before this process ends: the others fail as soon as they miss it, and theirs is not the reason.
+        # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
         (Path(folder) / f"{number}.json").write_text(json.dumps(_note(error)))
         sys.exit(1)
     except Exception:
@@ -93,7 +93,7 @@ def _enter(number: int, function: Callable[[], None], count: int, gpu: bool, fol
 
 
 def _end_with_parent() -> None:
-    # The signal that torch asks for when the parent is killed is ignored in whatever a shell runs in the background.
+    # Torch relies on SIGINT when the parent is killed, which background jobs of a shell ignore.
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -116,7 +116,7 @@ def _read(file: Path) -> InputError | TrainingError | OSError:
 
 
 class _AllOf(torch.autograd.Function):
-    """Tensors of all processes along a new first dimension; torch has one too, but deprecated."""
+    """All-gather with gradient along a new first dimension; torch's own is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ANN401, ARG004 - torch gives it no public type
@@ -132,7 +132,7 @@ class _AllOf(torch.autograd.Function):
 
 
 def gather(own: Tensor) -> Tensor:
-    """The tensors of all processes, in the order of their ranks, along a new first dimension; the same on each.
+    """Return the tensors of all processes by rank along a new first dimension.
 
     The gradient flows back to the process a tensor came from. Every process computes the loss of all rows, so a
     tensor gets its gradient once from each process; the mean over processes that `DistributedDataParallel` takes of
@@ -149,29 +149,29 @@ def gather(own: Tensor) -> Tensor:
 
 
 def gather_rows(embeddings: Mapping[str, Pair]) -> dict[str, Pair]:
-    """The rows of all processes, in the order of their ranks; the same on each of them.
+    """Return the rows of all processes, ordered by rank.
 
     Args:
         embeddings: Views 1 and 2 of each input by name, each N x C, with the same N in all processes.
 
     Returns:
-        The same with (processes * N) x C; the embeddings themselves where there is one process.
+        The same with (processes * N) x C; unchanged if there is one process.
     """
     if processes() == 1:
         return dict(embeddings)
-    rows = gather(torch.stack([view for pair in embeddings.values() for view in pair]))  # one message for all
+    rows = gather(torch.stack([view for pair in embeddings.values() for view in pair]))  # one message for all tensors
     views = rows.transpose(0, 1).flatten(1, 2).unbind()
     return dict(zip(embeddings, zip(views[::2], views[1::2], strict=True), strict=True))
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm by the mean and the variance of the images of all processes, each of which holds as many.
+    """Batch norm over the images of all processes, which have equally many.
 
-    For CPUs: `torch.nn.SyncBatchNorm` takes tensors on GPUs only.
+    For CPUs; `torch.nn.SyncBatchNorm` needs GPUs.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise N x C x H x W; in evaluation by the running statistics, as every batch norm."""
+        """Normalise N x C x H x W."""
         if not self.training:
             return super().forward(x)
         values = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
@@ -185,7 +185,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return torch.addcmul(shift[:, None, None], values, scale[:, None, None]).to(x.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics towards those of the batch; of the variance the unbiased one, as torch."""
+        """Update the running statistics, with the unbiased variance as in torch."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
@@ -194,12 +194,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 class SharedDropout(nn.Dropout):
-    """Dropout of what one process would drop of this process's rows, had it seen the whole batch.
+    """Dropout equal to that of one process with the whole batch.
 
-    All processes draw for the whole batch, from generators that stand alike, and each takes its part.
+    All processes draw the mask of the whole batch from equal generator states, and each uses its part.
 
     Args:
-        p: Share of the values that is dropped.
+        p: Probability of dropping a value.
         tiles: Tiles of each process. The rows of an input are those of its tiles, once or several times over (views,
             sensors); process r holds tiles r * `tiles` to (r + 1) * `tiles` of the batch.
     """
@@ -209,10 +209,10 @@ class SharedDropout(nn.Dropout):
         self.tiles = tiles
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop from rows x ...; nothing in evaluation."""
+        """Drop values of rows x ...; in evaluation mode the identity."""
         if not self.training or self.p == 0:
             return x
-        # Memory laid out as that of the input, in whose order the values are drawn.
+        # Same memory layout as the input, since values are drawn in memory order.
         last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         shape = (processes() * len(x), *x.shape[1:])
@@ -222,12 +222,12 @@ class SharedDropout(nn.Dropout):
 
 
 def share_layers(network: nn.Module, tiles: int, gpu: bool) -> None:
-    """Put layers that act on the whole batch in place of a network's batch norms and dropouts; tensors keep names.
+    """Replace batch norms and dropouts by layers over the whole batch; tensors keep their names.
 
     Args:
-        network: What is trained by all processes.
+        network: The network.
         tiles: Tiles of each process.
-        gpu: Whether it is trained on GPUs, where torch's own batch norm is faster.
+        gpu: Use torch's `SyncBatchNorm`, which needs GPUs.
     """
     if gpu:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

@@ -37,19 +37,19 @@ from tmcnet.train.pixelwise import Fitted, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
 from tmcnet.train.validate import Validation, WeightAverage
 
-POINTS_PER_LOOK = 5
-"""Points of the loss curve between two looks at the validation part."""
+ROWS_PER_VALIDATION = 5
+"""Rows of the loss curve between two validations."""
 
 
 class FinetuneModule(StepModule[Batch]):
-    """The loss of a batch, void pixels left out.
+    """The network with the loss of a batch; void pixels are ignored.
 
     Args:
         network: The segmentation network.
         config: How it is trained; names the loss.
         build: Makes the batch of a step.
         weights: Weight of each class.
-        loaded: Names of the tensors taken over from pre-training.
+        loaded: Names of the tensors loaded from pre-training.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class FinetuneModule(StepModule[Batch]):
         self.config = config
         kept = self.plan.encoders if config.encoder_rate == 0 else ()
         for name, parameter in network.named_parameters():
-            if name in kept:  # no gradient is computed of it, nor counted where gradients are clipped
+            if name in kept:  # no gradient, which gradient clipping would count
                 parameter.requires_grad_(False)
         self.register_buffer("class_weights", weights, persistent=False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         self.tile_names = list(batch.names)
         logits = self.network(batch.images)
         return {"loss": segmentation_loss(logits, batch.label, self.class_weights, self.config)}
@@ -88,23 +88,23 @@ def finetune(
     out: Path,
     state: Path,
 ) -> None:
-    """Train a network on a label fraction and keep the weights that do best on the validation part.
+    """Train a network on a label fraction and keep the weights with the best validation mIoU.
 
-    Writes `weights.safetensors`, `curves.csv` and `summary.json` into `out`. A killed run goes on from `state`, which
-    is removed at the end.
+    Writes `weights.safetensors`, `curves.csv` and `summary.json` into `out`. A killed run resumes from
+    `state`, which is removed at the end.
 
     Args:
         tiles_root: Folder of the tiles.
         splits: Folder of the lists.
         normalisation: Band statistics of the training tiles.
-        run: Network, variant, start, label fraction and seed.
-        weights: What the network starts from; None for the random start.
+        run: Network, variant, start, label budget and seed.
+        weights: Initial weights; None for the random start.
         config: How it is trained.
         model: Sizes of the network.
-        sensors: The bands and what they measure.
+        sensors: Bands and kinds.
         compute: Threads, accelerator and number format.
         out: Folder of the results.
-        state: Folder of the saved states.
+        state: Folder of the checkpoints.
 
     Raises:
         InputError: If a list is empty or missing, no pixel is labelled, or the start does not fit the run.
@@ -116,35 +116,35 @@ def finetune(
     seed = derive_seed(config.seed, "finetune", run.seed)
     network = _build(run, sensors, len(data.classes), model, seed)
     start = _start(network, run, weights, config.load)
-    looks: Validation | Fitted
+    best: Validation | Fitted
     if isinstance(network, Pixelwise):
-        curves, looks = _fit_pixelwise(network, data, config, compute, seed)
+        curves, best = _fit_pixelwise(network, data, config, compute, seed)
     else:
         builder = BatchBuilder(data.train, config, sensors, run.network, seed)
         module = FinetuneModule(network, config, builder, data.balance, start.loaded)
         plan = _plan(run, config, compute, state, seed, data.settings(config, weights))
-        curves, looks = _fit(module, plan, data, config)
+        curves, best = _fit(module, plan, data, config)
 
-    network.load_state_dict(looks.weights)
+    network.load_state_dict(best.weights)
     out.mkdir(parents=True, exist_ok=True)
-    trained = Trained(network, run, model, sensors, data.classes, data.scaling, looks.best)
+    trained = Trained(network, run, model, sensors, data.classes, data.scaling, best.best)
     trained.write(out / "weights.safetensors", {"finetune": config.model_dump()})
     curves.write(out / "curves.csv")
     about = {"run": run.record, **data.summary(), **_start_summary(network, start)}
     device = "cpu" if isinstance(network, Pixelwise) else choose_device(compute).type
-    summary = {**about, **_end_summary(looks), **cost(device, began)}
+    summary = {**about, **_end_summary(best), **cost(device, began)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     shutil.rmtree(state, ignore_errors=True)
 
 
 def _fit(module: FinetuneModule, plan: LoopPlan, data: _Data, config: FinetuneSettings) -> tuple[Curves, Validation]:
-    """Train; what is validated, and so kept, is the running mean of the weights where the config asks for one."""
-    curves = Curves(max(config.validate_every // POINTS_PER_LOOK, 1), config.steps)
+    """Train; with `ema` the moving average of the weights is validated and kept."""
+    curves = Curves(max(config.validate_every // ROWS_PER_VALIDATION, 1), config.steps)
     averages = [] if config.ema is None else [WeightAverage(module.network, config.ema)]
     watched = averages[0].network if averages else module.network
-    looks = Validation(watched, data.val, len(data.classes), config, curves)
-    fit(module, plan, curves, [*averages, looks])
-    return curves, looks
+    validation = Validation(watched, data.val, len(data.classes), config, curves)
+    fit(module, plan, curves, [*averages, validation])
+    return curves, validation
 
 
 def _fit_pixelwise(
@@ -156,7 +156,7 @@ def _fit_pixelwise(
 
 @dataclass(frozen=True)
 class _Data:
-    """The tiles of a run, and how often each class occurs in its labels."""
+    """Tiles of a run, and the number of labelled pixels of each class."""
 
     train: TileDataset
     val: TileDataset
@@ -166,14 +166,14 @@ class _Data:
     balance: Tensor
 
     def settings(self, config: FinetuneSettings, start: Path | None) -> str:
-        """What the result depends on beside the network, so that no state is taken up that other data left."""
+        """Return what the result depends on beside the network; a checkpoint of other data is not used."""
         weights = file_digest(start) if start else RANDOM_START
         points = {name: points.tolist() for name, points in (self.train.points or {}).items()}
         tiles = self.train.names, points, self.val.names
         return json.dumps([config.model_dump(), self.scaling.to_dict(), *tiles, weights])
 
     def summary(self) -> dict[str, Any]:
-        """What was learnt from."""
+        """Return the part of the summary about the labels."""
         return {
             "tiles": len(self.train),
             "labelled_pixels": dict(zip(self.classes.names, map(int, self.counts), strict=True)),
@@ -194,7 +194,7 @@ def _read(
 
 
 def _tiles(store: TileStore, splits: Path, name: str, scaling: Normalisation, cache_gib: float) -> TileDataset:
-    """The tiles of a list; of a list of points, with these alone as their labels."""
+    """Read the tiles of a list; a list of points restricts their labels to these."""
     path = splits / f"{name}_RGB.txt"
     try:
         names = read_list(path)
@@ -211,7 +211,7 @@ def _tiles(store: TileStore, splits: Path, name: str, scaling: Normalisation, ca
 
 
 def _build(run: Run, sensors: SensorsConfig, classes: int, model: ModelConfig, seed: int) -> nn.Module:
-    """The network with initial weights that depend on the seed alone, so that starts are compared like with like."""
+    """Build the network with initial weights that depend only on the seed, so that starts are comparable."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         return build_network(run.network, run.variant, sensors.band_counts, classes, model)
@@ -224,7 +224,7 @@ def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts)
     if weights is None:
         return Transfer()
     state, header = read_weights(weights)
-    # counters of batches fit every network of whatever size; they would hide a start that loads nothing else
+    # batch counters fit networks of any size and would hide a start that loads nothing else
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     if isinstance(network, EarlyFusion):
         return transfer(network, stack_stems(state, network.modalities), parts)
@@ -235,7 +235,7 @@ def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts)
 
 
 def _start_summary(network: nn.Module, start: Transfer) -> dict[str, Any]:
-    """Size of the network, what it took over, what it did not and why, and which tensors began at random."""
+    """Return the number of parameters, and which tensors were loaded, skipped or random."""
     fresh = [
         name
         for name in network.state_dict()
@@ -252,14 +252,14 @@ def _start_summary(network: nn.Module, start: Transfer) -> dict[str, Any]:
     }
 
 
-def _end_summary(looks: Validation | Fitted) -> dict[str, Any]:
-    """How far training went, which step did best on the validation part, and what a solver had to say."""
+def _end_summary(end: Validation | Fitted) -> dict[str, Any]:
+    """Return the last step, the best step with its validation scores, and warnings of a solver."""
     return {
-        "steps": looks.last_step,
-        "stopped_early": looks.stopped_early,
-        "best_step": looks.best_step,
-        "validation": without_nan(looks.best),
-        **({"warnings": looks.notes} if isinstance(looks, Fitted) else {}),
+        "steps": end.last_step,
+        "stopped_early": end.stopped_early,
+        "best_step": end.best_step,
+        "validation": without_nan(end.best),
+        **({"warnings": end.notes} if isinstance(end, Fitted) else {}),
     }
 
 

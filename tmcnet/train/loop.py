@@ -166,7 +166,7 @@ def _compile(network: nn.Module) -> None:
     """
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        what = f"asks for a C++ compiler, and `{compiler}` is not found"
+        what = f"needs a C++ compiler, but `{compiler}` is not found"
         raise InputError(Problem("`torch.compile`", what, "Install one, name it in CXX, or do not compile."))
     network.compile()
 

@@ -1,7 +1,7 @@
 """Losses of semantic segmentation.
 
-All leave void pixels out of numerator and denominator alike, are 0 with a gradient of 0 where no pixel is labelled,
-and are computed in single precision whatever the number format of the network.
+All ignore void pixels in numerator and denominator, are 0 with zero gradient if no pixel is labelled, and are
+computed in single precision in any number format of the network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FOCAL_GAMMA = 2.0
 
 
 def segmentation_loss(logits: Tensor, label: Tensor, weights: Tensor, config: FinetuneSettings) -> Tensor:
-    """The loss that `config.loss` names.
+    """Return the loss that `config.loss` names.
 
     Args:
         logits: N x K x H x W.

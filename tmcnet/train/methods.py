@@ -30,21 +30,21 @@ class PretrainingMethod(ABC):
 
     @abstractmethod
     def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
-        """The network, with random weights, of so many bands of each modality."""
+        """Build the network with random weights for the bands of each modality."""
 
     @abstractmethod
     def loss(self, embeddings: Mapping[str, Pair], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
-        """The loss of one level.
+        """Return the loss of one level.
 
         Args:
             embeddings: Views 1 and 2 of each of the network's inputs by name, of whole views or of patches.
-            groups: An id for each row; rows with the same id are never each other's negatives. None: all differ.
-            rng: Source of whatever the loss draws.
+            groups: An id for each row; rows with the same id are not negatives of each other. None: all differ.
+            rng: Source of the draws of the loss.
         """
 
 
 class Tuples(PretrainingMethod):
-    """Tuples of all modalities; with `modality` of one, NT-Xent of its two views in its own encoder."""
+    """TMCNet (Ye et al. 2025): fused tuples of all modalities; with `modality` of one, NT-Xent of its two views."""
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
@@ -63,11 +63,11 @@ class Tuples(PretrainingMethod):
         self.views = NTXent(config.temperature, form.positive_in_denominator)
 
     def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
-        """An encoder for each modality that is looked at."""
+        """Build an encoder for each modality used."""
         return TMCNet(bands, model, self.config)
 
     def loss(self, embeddings: Mapping[str, Pair], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
-        """The loss of one level; `rng` draws the shifts where not all are used."""
+        """Return the loss of one level; `rng` draws the shifts if not all are used."""
         if self.config.modality != "both":
             value: Tensor = self.views(*embeddings[self.config.modality], groups=groups)
             return value
@@ -80,14 +80,14 @@ class Tuples(PretrainingMethod):
 
 
 class SimCLR(PretrainingMethod):
-    """NT-Xent of the two views of the stacked bands, in one encoder."""
+    """SimCLR (Chen et al. 2020) on stacked bands: NT-Xent of two views in one encoder."""
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
         self.criterion = NTXent(config.temperature)
 
     def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
-        """One encoder of all bands."""
+        """Build one encoder of all bands."""
         return StackedNetwork(bands, model, self.config)
 
     def loss(
@@ -96,7 +96,7 @@ class SimCLR(PretrainingMethod):
         groups: Tensor | None,
         rng: np.random.Generator,  # noqa: ARG002 - all methods are called alike
     ) -> Tensor:
-        """The loss of one level."""
+        """Return the loss of one level."""
         value: Tensor = self.criterion(*embeddings["stacked"], groups=groups)
         return value
 
@@ -109,7 +109,7 @@ class CrossModal(PretrainingMethod):
         self.criterion = InfoNCE(config.temperature)
 
     def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
-        """An encoder for each modality."""
+        """Build an encoder for each modality."""
         return TMCNet(bands, model, self.config)
 
     def loss(
@@ -118,7 +118,7 @@ class CrossModal(PretrainingMethod):
         groups: Tensor | None,
         rng: np.random.Generator,  # noqa: ARG002 - all methods are called alike
     ) -> Tensor:
-        """The loss of one level."""
+        """Return the loss of one level."""
         couples = combinations(embeddings.values(), 2)
         terms = [self.criterion(*view, groups=groups) for couple in couples for view in zip(*couple, strict=True)]
         value: Tensor = reduce(torch.add, terms) / len(terms)

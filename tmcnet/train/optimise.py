@@ -16,8 +16,8 @@ class OptimiserPlan:
     """How weights are updated.
 
     Attributes:
-        steps: Number of steps in all.
-        learning_rate: Highest learning rate.
+        steps: Total number of steps.
+        learning_rate: Maximum learning rate.
         warmup_steps: Steps over which the rate rises linearly.
         weight_decay: Weight decay; decoupled with `adamw`, added to the gradient with `adam`.
         kind: `adamw`, or `adam` as in the published code.
@@ -25,7 +25,7 @@ class OptimiserPlan:
         final_rate: Rate at the end of the cosine.
         encoder_rate: Rate of the parameters named in `encoders`, as a multiple of the rate.
         encoders: Names of parameters with a rate of their own.
-        clip_norm: Longer gradients (all weights together) are shortened to this length; None: none is.
+        clip_norm: Maximum norm of the gradient of all weights; None: no limit.
     """
 
     steps: int
@@ -41,9 +41,9 @@ class OptimiserPlan:
 
 
 def rate_factor(plan: OptimiserPlan) -> Callable[[int], float]:
-    """The learning rate of a step as a share of the highest: a linear rise, then half a cosine down to `final_rate`.
+    """Return the learning rate schedule relative to the maximum: linear warm-up, then half a cosine to `final_rate`.
 
-    The warm-up is shortened to the number of steps where it is longer than that.
+    The warm-up is at most the number of steps.
     """
     warmup = min(plan.warmup_steps, plan.steps)
     final = min(plan.final_rate / plan.learning_rate, 1.0)
@@ -58,7 +58,7 @@ def rate_factor(plan: OptimiserPlan) -> Callable[[int], float]:
 
 
 def parameter_groups(network: nn.Module, plan: OptimiserPlan) -> list[dict[str, Any]]:
-    """Parameters grouped by rate and decay: norms and biases (one-dimensional tensors) are not decayed.
+    """Group parameters by rate and decay; norms and biases (one-dimensional tensors) are not decayed.
 
     With `adam` everything is decayed, as in the published code.
     """
@@ -79,7 +79,7 @@ def parameter_groups(network: nn.Module, plan: OptimiserPlan) -> list[dict[str, 
 def build_optimiser(
     network: nn.Module, plan: OptimiserPlan, fused: bool = True
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """The optimiser of a network and its schedule, to be advanced once a step.
+    """Return the optimiser of a network and its schedule, to be advanced every step.
 
     Args:
         network: What is trained.

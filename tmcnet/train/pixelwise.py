@@ -1,4 +1,4 @@
-"""Fitting of the pixel-wise baselines with scikit-learn, on the labels and the validation part of the networks."""
+"""Fit the pixel-wise baselines with scikit-learn, on the same labels and validation part as the networks."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ MAX_LEAVES = 15
 L2_PENALTY = 1.0
 """Weight of the L2 penalty of both baselines, scikit-learn's default for logistic regression."""
 
-LOOKS = 10
-"""Looks at the validation part over all boosting rounds."""
+VALIDATIONS = 10
+"""Number of validations over all boosting rounds."""
 
-FEWEST_IN_LEAF = 20
-"""Pixels in a leaf at least, as scikit-learn has it; fewer where there are few pixels of a class."""
+MIN_LEAF_PIXELS = 20
+"""Minimum number of pixels in a leaf, scikit-learn's default; fewer if a class has few pixels."""
 
-BINS = 255
-"""Steps into which each feature is cut before boosting, the most that scikit-learn takes."""
+MAX_BINS = 255
+"""Bins per feature, the maximum of scikit-learn."""
 
 State = dict[str, Tensor]
 
@@ -54,11 +54,11 @@ class Fitted:
     """A fitted baseline.
 
     Attributes:
-        last_step: Boosting rounds or solver iterations done; 0 where the labels name one class only.
-        best_step: Those that are kept.
+        last_step: Boosting rounds or solver iterations done; 0 if the labels have one class only.
+        best_step: Rounds or iterations that are kept.
         best: Scores on the validation part.
         weights: Tensors of the network.
-        notes: What went otherwise than hoped for, such as a solver that did not converge.
+        notes: Warnings, such as a solver that did not converge.
     """
 
     last_step: int = 0
@@ -83,17 +83,17 @@ def fit_pixelwise(
     """Fit a baseline on pixels of labelled tiles.
 
     Args:
-        network: An empty `PixelLogistic` or `PixelBoosting`; holds the fitted tensors afterwards.
+        network: An empty `PixelLogistic` or `PixelBoosting`; has the fitted tensors afterwards.
         train: The labelled tiles.
-        val: The validation tiles. They choose the number of boosting rounds and are scored.
+        val: The validation tiles. They determine the number of boosting rounds.
         counts: Labelled pixels of each class in the training tiles.
         balance: K weights of the classes; ones for none.
         config: Pixels, rounds and penalties.
         threads: Threads of scikit-learn.
-        seed: Seed of what is drawn.
+        seed: Seed of the draws.
 
     Returns:
-        The curves, and what was fitted.
+        The curves and the result.
 
     Raises:
         InputError: If no pixel of the validation tiles is labelled.
@@ -108,7 +108,7 @@ def fit_pixelwise(
         elif isinstance(network, PixelBoosting):
             _fit_boosting(network, pixels, val, config, seed, fitted, curves)
     network.load_state_dict(fitted.weights)
-    if not fitted.best:  # boosting has looked already
+    if not fitted.best:  # boosting has validated already
         fitted.best = validate(network, val, len(counts), config.batch_size)
         loss = _loss(network.scores(torch.from_numpy(pixels.values.T.copy())), pixels)
         curves.add(fitted.best_step, loss=loss, val_miou=fitted.best["miou"], val_oa=fitted.best["oa"])
@@ -118,19 +118,19 @@ def fit_pixelwise(
 
 
 def _offset(network: Pixelwise) -> str:
-    """Name of the tensor that is added to the logits of every pixel."""
+    """Return the name of the tensor that is added to the logits of every pixel."""
     return "bias" if isinstance(network, PixelLogistic) else "base"
 
 
 def _logits(classes: int, present: NDArray[np.int64], values: Sequence[float] | NDArray[np.float64]) -> Tensor:
-    """K values, `ABSENT` for the classes that no label names."""
+    """Return K values, `ABSENT` for classes without labels."""
     logits = torch.full((classes,), ABSENT)
     logits[torch.from_numpy(present)] = torch.as_tensor(values, dtype=torch.float32)
     return logits
 
 
 def _loss(logits: Tensor, pixels: Pixels) -> float:
-    """Mean cross-entropy of weighted pixels, of logits K x P."""
+    """Return the weighted mean cross-entropy of logits K x P."""
     losses = F.cross_entropy(logits.T, torch.from_numpy(pixels.truth), reduction="none").double()
     return float((losses * torch.from_numpy(pixels.weights)).mean())
 
@@ -144,7 +144,7 @@ def _fit_logistic(pixels: Pixels, classes: int, fitted: Fitted) -> None:
     fitted.notes = [str(w.message).splitlines()[0] for w in caught]
     fitted.last_step = fitted.best_step = int(model.n_iter_.max())
     slopes, offsets = model.coef_, model.intercept_
-    if len(slopes) == 1:  # of two classes only the second has a logit; that of the first is 0
+    if len(slopes) == 1:  # with two classes only the second has a logit; that of the first is 0
         slopes, offsets = (np.concatenate([np.zeros_like(values), values]) for values in (slopes, offsets))
     weight = torch.zeros(classes, slopes.shape[1])
     weight[torch.from_numpy(model.classes_)] = torch.from_numpy(slopes).float()
@@ -162,10 +162,10 @@ def _fit_boosting(
     fitted: Fitted,
     curves: Curves,
 ) -> None:
-    """Boost for all rounds, and keep as many as do best on the validation part.
+    """Boost for all rounds, and keep the number of rounds that is best on the validation part.
 
-    No pixels of the training tiles are set aside to stop at: their neighbours are learnt from, so they would always
-    ask for more rounds.
+    Held-out pixels of the training tiles would not do: their neighbours are trained on, so more rounds would always
+    look better.
     """
     settings = config.pixelwise
     model = HistGradientBoostingClassifier(
@@ -174,13 +174,13 @@ def _fit_boosting(
         max_leaf_nodes=MAX_LEAVES,
         l2_regularization=L2_PENALTY,
         early_stopping=False,
-        # of few points, as many in a leaf as scikit-learn asks for would leave trees without a single split
-        min_samples_leaf=min(FEWEST_IN_LEAF, max(1, len(pixels.truth) // (2 * len(np.unique(pixels.truth))))),
+        # with few points, the default minimum would give trees without a single split
+        min_samples_leaf=min(MIN_LEAF_PIXELS, max(1, len(pixels.truth) // (2 * len(np.unique(pixels.truth))))),
         random_state=derive_seed(seed, "boosting") % 2**32,
     )
     edges = _edges(pixels.values)
     model.fit(_binned(pixels.values, edges), pixels.truth, sample_weight=pixels.weights)
-    rounds = np.unique(np.linspace(0, settings.iterations, LOOKS + 1).round().astype(int)[1:])
+    rounds = np.unique(np.linspace(0, settings.iterations, VALIDATIONS + 1).round().astype(int)[1:])
     stages = [copy.deepcopy(network) for _ in rounds]
     for stage, first, last in zip(stages, [0, *rounds], rounds, strict=False):
         stage.load_state_dict(_trees(model, edges, len(network.base), first, last))
@@ -197,7 +197,7 @@ def _fit_boosting(
 
 
 def _staged_logits(stages: Sequence[PixelBoosting], values: Tensor) -> Iterator[Tensor]:
-    """Logits K x P after each stage, each of which holds the trees of some more rounds."""
+    """Yield the logits K x P after each stage; a stage has the trees of some rounds."""
     total = torch.zeros(())
     for stage in stages:
         total = total + stage.scores(values)
@@ -205,7 +205,7 @@ def _staged_logits(stages: Sequence[PixelBoosting], values: Tensor) -> Iterator[
 
 
 def _staged_confusion(stages: Sequence[PixelBoosting], val: TileDataset) -> Counts:
-    """S x K x K confusion matrices of the validation tiles after each of S stages."""
+    """Return the S x K x K confusion matrices of the validation tiles after each of S stages."""
     classes = len(stages[0].base)
     pooled = np.zeros((len(stages), classes, classes), dtype=np.int64)
     for index in range(len(val)):
@@ -218,17 +218,17 @@ def _staged_confusion(stages: Sequence[PixelBoosting], val: TileDataset) -> Coun
 
 
 def _edges(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Upper edges of the steps of each feature but the last: quantiles of the drawn pixels.
+    """Return the upper edges of the bins of each feature but the last: quantiles of the drawn pixels.
 
-    Drawn evenly over the classes, they resolve rare ones well. scikit-learn would cut the features itself, but its
-    quantiles of weighted pixels take longer than the boosting.
+    The pixels are drawn evenly over the classes, so rare ones are resolved well. Binning in scikit-learn with
+    weighted pixels takes longer than the boosting.
     """
-    shares = np.linspace(0, 1, BINS + 1)[1:-1]
+    shares = np.linspace(0, 1, MAX_BINS + 1)[1:-1]
     return [np.unique(column) for column in np.quantile(values, shares, axis=0).astype(np.float32).T]
 
 
 def _binned(values: NDArray[np.float32], edges: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:
-    """Number of the step that each value lies in, P x F."""
+    """Return the bin of each value, P x F."""
     columns = [np.searchsorted(edge, column) for edge, column in zip(edges, values.T, strict=True)]
     return np.stack(columns, axis=1).astype(np.uint8)
 
@@ -236,11 +236,12 @@ def _binned(values: NDArray[np.float32], edges: Sequence[NDArray[np.float32]]) -
 def _trees(
     model: HistGradientBoostingClassifier, edges: Sequence[NDArray[np.float32]], classes: int, first: int, last: int
 ) -> State:
-    """Tensors of `PixelBoosting` for some rounds of boosting; the first one brings the offsets of the classes.
+    """Return the tensors of `PixelBoosting` for some rounds; the first round brings the offsets of the classes.
 
-    Trees lie in attributes that scikit-learn does not document; a test compares the two predictions.
+    scikit-learn has no public access to its trees, so `_predictors` and `_baseline_prediction` are used; a test
+    compares the predictions of `PixelBoosting` with those of scikit-learn and fails if these attributes change.
     """
-    present = model.classes_[-model.n_trees_per_iteration_ :]  # of two classes, trees grow for the second only
+    present = model.classes_[-model.n_trees_per_iteration_ :]  # with two classes, only the second has trees
     trees = [tree.nodes for one_round in model._predictors[first:last] for tree in one_round]
     nodes, sizes = np.concatenate(trees), [len(tree) for tree in trees]
     starts = np.cumsum([0, *sizes[:-1]])
@@ -281,11 +282,11 @@ class Pixels:
 
 
 def quotas(counts: Counts, most: int) -> Counts:
-    """How many pixels of each class are drawn: all evenly, and where a class has fewer, the others share the rest.
+    """Return the number of pixels to draw of each class: equal, or fewer if a class has fewer; others share the rest.
 
     Args:
         counts: Labelled pixels of each class.
-        most: Pixels in all at most.
+        most: Maximum number of pixels.
 
     Returns:
         K int64, none above `counts`, that add up to `most` or to all pixels there are.
@@ -301,22 +302,20 @@ def quotas(counts: Counts, most: int) -> Counts:
 def draw_pixels(
     features: PixelFeatures, tiles: TileDataset, counts: Counts, balance: Floats, config: FinetuneSettings, seed: int
 ) -> Pixels:
-    """Draw pixels and compute their features, tile by tile: no more is held than one tile and the drawn pixels.
+    """Draw pixels and compute their features tile by tile; memory holds one tile and the drawn pixels.
 
-    A drawn pixel of a class stands for `counts / quotas` pixels, and each of these weighs `balance`, as in the
-    training of the networks. Its weight is the product of the two: the even drawing takes no class its frequency, it
-    only lowers the noise of the rare ones.
+    A drawn pixel of a class represents `counts / quotas` pixels of weight `balance`, as in the training of the
+    networks; its weight is the product. Drawing evenly only lowers the noise of rare classes.
 
-    Where the config shows networks samples with one sensor missing (`modality_dropout`), so it does here, pixel by
-    pixel.
+    With `modality_dropout`, single pixels lack one modality, as samples do for networks.
 
     Args:
-        features: What is computed.
+        features: The features to compute.
         tiles: The labelled tiles.
         counts: Labelled pixels of each class in them.
         balance: Weight of each class; ones for none.
-        config: Pixels at most, and the chance that a sensor is missing.
-        seed: Seed of the drawing.
+        config: Maximum number of pixels, and the modality dropout.
+        seed: Seed of the draw.
     """
     drawn = quotas(counts, config.pixelwise.pixels)
     random = generator(seed, "pixels")
@@ -336,7 +335,7 @@ def draw_pixels(
 
 
 def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Counts) -> NDArray[np.int64]:
-    """The drawn pixels of a tile; `seen`, the pixels of each class in earlier tiles, is brought up to date."""
+    """Return the drawn pixels of a tile; updates `seen`, the pixels of each class in earlier tiles."""
     found = []
     for class_id, chosen in enumerate(ranks):
         here = np.flatnonzero(label == class_id)
@@ -349,7 +348,7 @@ def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Coun
 def _values(
     features: PixelFeatures, tile: Tile, places: NDArray[np.int64], dropout: float, random: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Features P x F of pixels, of which a share lacks one modality; `hidden` counts them from 1."""
+    """Return the features P x F of pixels, a share of which lacks one modality."""
     images = [image[None] for image in tile.images.values()]
     hidden = np.where(random.random(len(places)) < dropout, random.integers(1, len(images) + 1, len(places)), 0)
     values = np.empty((len(places), features.count(sum(image.shape[1] for image in images))), dtype=np.float32)
