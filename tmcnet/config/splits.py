@@ -77,12 +77,6 @@ class SplitsConfig(Section):
         description="The fold that is tested in `results_dir/splits`, and whose networks draw maps; the others are "
         "in `results_dir/folds`.",
     )
-    draws: int = Field(
-        2000,
-        ge=1,
-        description="Seeded draws among which the one with the best balanced class shares is taken; fewer where "
-        "there are more than 10,000 groups.",
-    )
     fractions: list[float] = Field(
         [5, 25, 100], min_length=1, description="Label fractions in percent of the training tiles; nested."
     )

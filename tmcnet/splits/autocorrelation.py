@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from tmcnet.splits.ground import pixel_side
-from tmcnet.splits.index import IntArray, TileIndex
-
-FloatArray = npt.NDArray[np.float64]
+from tmcnet.splits.index import FloatArray, IntArray, TileIndex
 
 PAIRS = 100_000
 """Pairs of tiles drawn."""
@@ -72,7 +68,7 @@ def autocorrelation(index: TileIndex, rng: np.random.Generator) -> dict[str, Any
         length, relation = float(distance[k - 1] + share * (distance[k] - distance[k - 1])), "about"
         if length > found.extent / 3:
             length, relation = found.extent / 3, "at least"
-    side = pixel_side(index.ground)
+    side = index.pixel_side
     metres = None if side is None else round(length * side)
     reasons = {
         "about": "",
