@@ -30,14 +30,15 @@ NAMES = ("trainP3", "trainP40", "trainP3_s2", "trainP40_s2")
 
 
 def rows(points):
-    return list(zip(points.tile.tolist(), points.class_id.tolist(), points.pixel.tolist(), strict=True))
+    tile, class_id = (points[column].str.split().str[1].astype(int) for column in ("tile", "class"))
+    return list(zip(tile, class_id, points["pixel"].tolist(), strict=True))
 
 
 def draw(area, points, subsets=1, seed=1, classes=None):
     config = SplitsConfig(points=points, subsets=subsets, seed=seed)
     area = np.asarray(area, np.int32)
     names = classes or [f"class {k}" for k in range(area.shape[1])]
-    return draw_points(area, np.arange(len(area)) + 100, names, config)
+    return draw_points(area, np.array([f"tile {i}" for i in range(100, 100 + len(area))], object), names, config)
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,7 +76,8 @@ def test_every_pixel_has_the_same_chance(monkeypatch, shuffled):
     monkeypatch.setattr(module, "_MAX_SHUFFLED", shuffled)
     area = np.array([[5], [0], [60], [35]])
     drawn = [draw(area, [10], seed=seed)["trainP10"] for seed in range(1000)]
-    pixels = np.concatenate([points.pixel + np.array([0, 5, 5, 65])[points.tile - 100] for points in drawn])
+    first = {"tile 100": 0, "tile 102": 5, "tile 103": 65}
+    pixels = np.concatenate([points["pixel"] + points["tile"].map(first) for points in drawn])
     hits = np.bincount(pixels, minlength=100)
     # a pixel is drawn in a tenth of the draws: 100 times, with a standard deviation of 9.5
     assert hits.sum() == 10_000
@@ -95,7 +97,8 @@ def test_counts_beyond_32_bits():
     area = np.full((3000, 1), 2**30)
     points = draw(area, [500])["trainP500"]
     assert len(set(rows(points))) == 500
-    assert points.tile.max() > 2500 and points.pixel.min() >= 0 and points.pixel.max() < 2**30
+    assert max(tile for tile, _, _ in rows(points)) > 2500
+    assert points["pixel"].between(0, 2**30 - 1).all()
 
 
 def test_points_are_found_by_their_number_row_by_row():
@@ -137,10 +140,7 @@ def test_splits_write_points_and_the_manifest_vouches_for_them(case):
         assert entry["points"]["sha256"] == hashlib.sha256(points_file(folder, name).read_bytes()).hexdigest()
         assert entry["class_shares"]["class 4"] == pytest.approx(counts["class 4"] / sum(counts.values()), abs=1e-6)
         # what is read back is what was written
-        assert (
-            points_text(read_points(points_file(folder, name), index), index)
-            == points_file(folder, name).read_bytes()
-        )
+        assert points_text(read_points(points_file(folder, name), index)) == points_file(folder, name).read_bytes()
     short = f"P40 needs 40 labelled pixels of each class; the training part has fewer of some: class 4 ({total[4]})."
     assert [w for w in manifest["warnings"] if " needs " in w] == [f"{short} All of them are taken."]
     assert verify(folder, path, CONFIG) == []
@@ -186,7 +186,7 @@ def test_points_edited_by_hand(case):
 
 def test_points_that_are_not_nested(case):
     folder, index = case
-    small = pd.read_csv(points_file(folder, "trainP3")).iloc[4]
+    small = pd.read_csv(points_file(folder, "trainP3")).query("`class` == 'class 0'").iloc[0]
     edit(
         folder,
         "trainP40",

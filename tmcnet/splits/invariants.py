@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -35,10 +35,10 @@ class Lists:
 
     folder: Path
     index: TileIndex
-    members: Mapping[str, IntArray]
+    members: dict[str, IntArray]
     dropped: IntArray
     guard: int
-    points: Mapping[str, Points]
+    points: dict[str, Points]
 
     def of(self, name: str) -> IntArray:
         """Positions of the tiles of a list; none if it does not exist."""
@@ -116,9 +116,10 @@ def _check_nested(lists: Lists, given: Set[str]) -> Iterator[Problem]:
             if len(outside) and not {small, large} <= given:
                 yield lists.problem(small, f"is not nested in {large}: {lists.tiles(outside)}")
         for small, large in combinations([name for name in names if name in lists.points], 2):
-            missing = ~_keys(lists.points[small]).isin(_keys(lists.points[large]))
+            few, many = lists.points[small], lists.points[large]
+            missing = ~pd.MultiIndex.from_frame(few).isin(pd.MultiIndex.from_frame(many))
             if missing.any():
-                what = f"is not nested in {large}: {_format_points(lists, lists.points[small][missing])}"
+                what = f"is not nested in {large}: {_format_points(few[missing])}"
                 yield Problem(str(points_file(lists.folder, small)), what, REMEDY)
 
 
@@ -142,27 +143,23 @@ def _check_points(lists: Lists) -> Iterator[Problem]:
     total = index.area[lists.of("train")].sum(axis=0, dtype=np.int64)
     for name, points in lists.points.items():
         where = str(points_file(lists.folder, name))
-        if len(odd := np.setxor1d(points["tile"], lists.members[name])):
-            yield Problem(where, f"and its list do not name the same tiles: {lists.tiles(odd)}", REMEDY)
+        if odd := set(points["tile"]) ^ set(index.tiles[lists.of(name)]):
+            yield Problem(where, f"and its list do not name the same tiles: {format_all(odd)}", REMEDY)
         if (doubled := points.duplicated()).any():
-            yield Problem(where, f"names points twice: {_format_points(lists, points[doubled])}", REMEDY)
-        if (past := points["pixel"] >= index.area[points["tile"], points["class_id"]]).any():
-            what = f"has points past the last pixel of their class: {_format_points(lists, points[past])}"
+            yield Problem(where, f"names points twice: {_format_points(points[doubled])}", REMEDY)
+        tile = np.searchsorted(index.tiles, points["tile"].to_numpy(object))
+        class_id = pd.Index(index.classes).get_indexer(pd.Index(points["class"]))
+        if (past := points["pixel"] >= index.area[tile, class_id]).any():
+            what = f"has points past the last pixel of their class: {_format_points(points[past])}"
             yield Problem(where, what, REMEDY)
         wanted = np.minimum(total, points_per_class(name) or 0)
-        found = np.bincount(points["class_id"], minlength=len(index.classes))
+        found = np.bincount(class_id, minlength=len(index.classes))
         wrong = [f"{index.classes[k]} {found[k]} in place of {wanted[k]}" for k in np.flatnonzero(found != wanted)]
         if wrong:
             yield Problem(where, f"has other numbers of points than it should: {', '.join(wrong)}", REMEDY)
 
 
-def _keys(points: Points) -> pd.MultiIndex:
-    return pd.MultiIndex.from_frame(points)
-
-
-def _format_points(lists: Lists, points: Points) -> str:
+def _format_points(points: Points) -> str:
     """The first of some points, and how many there are."""
-    tiles, classes = lists.index.tiles, lists.index.classes
-    rows = points.head(MAX_NAMES).itertuples(index=False)
-    shown = ", ".join(f"{tiles[tile]} {classes[class_id]} {pixel}" for tile, class_id, pixel in rows)
+    shown = ", ".join(" ".join(map(str, point)) for point in points.head(MAX_NAMES).itertuples(index=False))
     return f"{shown} ({len(points)} in all)"

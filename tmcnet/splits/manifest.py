@@ -100,10 +100,9 @@ def list_entry(index: TileIndex, members: IntArray, given: bool, points: Points 
     if points is None:
         pixels = index.area[members].sum(axis=0, dtype=np.int64)
         return {**entry, "class_shares": _shares(index, pixels), **({"given": True} if given else {})}
-    drawn = np.bincount(points["class_id"], minlength=len(index.classes))
-    of_class = dict(zip(index.classes, map(int, drawn), strict=True))
-    record = {"sha256": bytes_digest(points_text(points, index)), "of_class": of_class}
-    return {**entry, "class_shares": _shares(index, drawn), "points": record}
+    drawn = points["class"].value_counts().reindex(index.classes, fill_value=0)
+    record = {"sha256": bytes_digest(points_text(points)), "of_class": {name: int(n) for name, n in drawn.items()}}
+    return {**entry, "class_shares": _shares(index, np.array(drawn, np.int64)), "points": record}
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

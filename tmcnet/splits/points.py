@@ -18,16 +18,15 @@ from tmcnet.config import IGNORE, Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import generator
 from tmcnet.splits.fractions import AreaArray
-from tmcnet.splits.index import IntArray, TileIndex
+from tmcnet.splits.index import IntArray, Names, TileIndex
 from tmcnet.splits.lists import format_names
 
 Points: TypeAlias = pd.DataFrame
-"""P labelled pixels, sorted: columns `tile` (position in the index), `class_id`, and `pixel`."""
+"""P labelled pixels, sorted: columns `tile` and `class` (names), and `pixel` (number among those of its class)."""
 TilePoints: TypeAlias = Mapping[str, IntArray]
 """Points by tile, P x 2: class id and number of the pixel among those of its class."""
 
-_ORDER = ["tile", "class_id", "pixel"]
-_COLUMNS = ["tile", "class", "pixel"]  # of a file, which names tiles and classes
+_COLUMNS = ["tile", "class", "pixel"]
 _MAX_SHUFFLED = 2**20  # pixels of a class shuffled as a whole; of more, some are picked until enough differ
 _PICKS = 4096
 _REMEDY = "Run the splits again."
@@ -44,7 +43,7 @@ def points_per_class(name: str) -> int | None:
     return subset[0].points if subset else None
 
 
-def draw_points(area: AreaArray, tiles: IntArray, classes: Sequence[str], config: SplitsConfig) -> dict[str, Points]:
+def draw_points(area: AreaArray, tiles: Names, classes: Sequence[str], config: SplitsConfig) -> dict[str, Points]:
     """Draw the points of all lists: of each class a simple random sample without replacement.
 
     Within a draw the points of a list are among those of the lists with more. A class with too few pixels gives all
@@ -52,7 +51,7 @@ def draw_points(area: AreaArray, tiles: IntArray, classes: Sequence[str], config
 
     Args:
         area: N x K labelled pixels of the classes, of the N labelled training tiles.
-        tiles: N positions of these tiles in the index.
+        tiles: N names of these tiles, sorted.
         classes: K names.
         config: Numbers of points, number of draws, seed.
 
@@ -62,21 +61,24 @@ def draw_points(area: AreaArray, tiles: IntArray, classes: Sequence[str], config
     drawn: dict[str, Points] = {}
     for draw in range(1, config.subsets + 1) if config.points else ():
         longest = [
-            _draw_class(area[:, k], tiles, k, config.points[-1], generator(config.seed, "points", draw, name))
+            _draw_class(area[:, k], config.points[-1], generator(config.seed, "points", draw, name)).assign(
+                class_id=k
+            )
             for k, name in enumerate(classes)
         ]
         for n in config.points:
-            points = pd.concat([of_class[:n] for of_class in longest])
-            drawn[Budget("P", n).subset(draw)] = points.sort_values(_ORDER, ignore_index=True)
+            points = pd.concat([of_class[:n] for of_class in longest]).sort_values(["tile", "class_id", "pixel"])
+            columns = tiles[points["tile"]], np.array(classes, object)[points["class_id"]], points["pixel"].to_numpy()
+            drawn[Budget("P", n).subset(draw)] = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
     return drawn
 
 
-def _draw_class(area: AreaArray, tiles: IntArray, class_id: int, n: int, rng: np.random.Generator) -> Points:
-    """At most n points of one class, in random order."""
+def _draw_class(area: AreaArray, n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """At most n points of one class, from its pixels in N tiles, in random order."""
     ends = np.cumsum(area, dtype=np.int64)
     numbers = _draw_numbers(int(ends[-1]), n, rng)
-    at = np.searchsorted(ends, numbers, side="right")
-    return pd.DataFrame({"tile": tiles[at], "class_id": class_id, "pixel": numbers - (ends[at] - area[at])})
+    tile = np.searchsorted(ends, numbers, side="right")
+    return pd.DataFrame({"tile": tile, "pixel": numbers - (ends[tile] - area[tile])})
 
 
 def _draw_numbers(total: int, n: int, rng: np.random.Generator) -> IntArray:
@@ -102,27 +104,40 @@ def warn_of_few_pixels(area: AreaArray, classes: Sequence[str], config: SplitsCo
     ]
 
 
-def points_text(points: Points, index: TileIndex) -> bytes:
+def points_text(points: Points) -> bytes:
     """Content of a file of points: header, and one point a line."""
-    classes = np.array(index.classes, dtype=object)
-    columns = index.tiles[points["tile"]], classes[points["class_id"]], points["pixel"]
-    table = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
-    return table.to_csv(index=False, lineterminator="\n").encode()
+    return points.to_csv(index=False, lineterminator="\n").encode()
 
 
 def read_points(path: Path, index: TileIndex) -> Points:
-    """Read a file of points as positions in the index.
+    """Read a file of points.
 
     Raises:
         InputError: If it cannot be read or is damaged, or names tiles or classes that the index does not have.
     """
     points = _read(path, index.classes)
-    names = points["tile"].to_numpy(object)
-    at = np.searchsorted(index.tiles, names).clip(max=len(index.tiles) - 1)
-    if len(unknown := names[index.tiles[at] != names]):
-        what = f"names tiles that the index does not have: {format_names(set(unknown))}"
+    if unknown := set(points["tile"][~points["tile"].isin(index.tiles)]):
+        what = f"names tiles that the index does not have: {format_names(unknown)}"
         raise InputError(Problem(str(path), what, _REMEDY))
-    return points.assign(tile=at).sort_values(_ORDER, ignore_index=True)
+    return points
+
+
+def _read(path: Path, classes: Sequence[str]) -> Points:
+    try:
+        table = pd.read_csv(path, dtype="str", keep_default_na=False)
+    except OSError as error:
+        raise InputError(Problem(str(path), f"cannot be read ({error.strerror})", _REMEDY)) from error
+    except ValueError as error:
+        raise InputError(Problem(str(path), f"is damaged ({error})", _REMEDY)) from error
+    if list(table.columns) != _COLUMNS:
+        what = f"is damaged: its columns are not {', '.join(_COLUMNS)}"
+        raise InputError(Problem(str(path), what, _REMEDY))
+    valid = table["class"].isin(list(classes)) & table["pixel"].str.fullmatch(r"[0-9]{1,18}")
+    if not valid.all():
+        row = int(np.flatnonzero(~valid)[0])
+        what = f"is damaged: line {row + 2} names no class and pixel ({', '.join(map(str, table.iloc[row]))})"
+        raise InputError(Problem(str(path), what, _REMEDY))
+    return table.astype({"pixel": np.int64})
 
 
 def read_tile_points(path: Path, tiles: Sequence[str], classes: Sequence[str]) -> TilePoints:
@@ -141,27 +156,8 @@ def read_tile_points(path: Path, tiles: Sequence[str], classes: Sequence[str]) -
     if odd := set(points["tile"]) ^ set(tiles):
         what = f"and its list do not name the same tiles: {format_names(odd)} are in one of them only"
         raise InputError(Problem(str(path), what, _REMEDY))
-    return {str(tile): rows[["class_id", "pixel"]].to_numpy() for tile, rows in points.groupby("tile")}
-
-
-def _read(path: Path, classes: Sequence[str]) -> pd.DataFrame:
-    """Names of tiles, class ids and numbers of pixels."""
-    try:
-        table = pd.read_csv(path, dtype="str", keep_default_na=False)
-    except OSError as error:
-        raise InputError(Problem(str(path), f"cannot be read ({error.strerror})", _REMEDY)) from error
-    except ValueError as error:
-        raise InputError(Problem(str(path), f"is damaged ({error})", _REMEDY)) from error
-    if list(table.columns) != _COLUMNS:
-        what = f"is damaged: its columns are not {', '.join(_COLUMNS)}"
-        raise InputError(Problem(str(path), what, _REMEDY))
-    valid = table["class"].isin(list(classes)) & table["pixel"].str.fullmatch(r"[0-9]{1,18}")
-    if not valid.all():
-        row = int(np.flatnonzero(~valid)[0])
-        what = f"is damaged: line {row + 2} names no class and pixel ({', '.join(map(str, table.iloc[row]))})"
-        raise InputError(Problem(str(path), what, _REMEDY))
-    class_id = table["class"].map({name: k for k, name in enumerate(classes)}).astype(np.int64)
-    return pd.DataFrame({"tile": table["tile"], "class_id": class_id, "pixel": table["pixel"].astype(np.int64)})
+    points["class"] = points["class"].map({name: k for k, name in enumerate(classes)}).astype(np.int64)
+    return {str(tile): rows[["class", "pixel"]].to_numpy() for tile, rows in points.groupby("tile")}
 
 
 def keep_points(label: npt.NDArray[np.uint8], points: IntArray, tile: str) -> npt.NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import table_digest
 from tmcnet.seeding import generator
 from tmcnet.splits.autocorrelation import autocorrelation
-from tmcnet.splits.fingerprints import write_fingerprints
+from tmcnet.splits.fingerprints import FILE, fingerprints
 from tmcnet.splits.fractions import draw_fractions, given_fractions
 from tmcnet.splits.groups import in_pixels
 from tmcnet.splits.index import BoolArray, TileIndex, read_index
@@ -52,8 +52,8 @@ def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
         for file in list_names(name):
             (folder / file).write_bytes(list_text(tiles.tiles[members]))
     for name, points in splits.points.items():
-        points_file(folder, name).write_bytes(points_text(points, tiles))
-    write_fingerprints(folder, tiles, index)
+        points_file(folder, name).write_bytes(points_text(points))
+    fingerprints(index).to_csv(folder / FILE, index=False, lineterminator="\n")
     correlation = autocorrelation(tiles, generator(config.seed, "autocorrelation"))
     manifest = build_manifest(tiles, splits, table_digest(index), correlation)
     manifest["warnings"] = _absent_classes(manifest) + splits.warnings + _small_blocks(splits.config, correlation)
@@ -82,8 +82,8 @@ def draw_splits(tiles: TileIndex, config: SplitsConfig, where: str) -> Splits:
     given, warnings = _usable_fractions(tiles, division, given, config, where)
     fractions, not_nested = draw_fractions(area, config, {name: mask[labelled] for name, mask in given.items()})
     members |= {name: labelled[positions] for name, positions in fractions.items()}
-    points = draw_points(area, labelled, tiles.classes, config)
-    members |= {name: np.unique(drawn["tile"]) for name, drawn in points.items()}
+    points = draw_points(area, tiles.tiles[labelled], tiles.classes, config)
+    members |= {name: np.searchsorted(tiles.tiles, drawn["tile"].unique()) for name, drawn in points.items()}
     if lost := int(division.misaligned.sum()):
         why = f"their sensors are off by more than {config.max_misalignment:g} pixels (`splits.max_misalignment`)"
         warnings = [f"{lost} of {len(tiles.tiles)} tiles are in no part, since {why}.", *warnings]

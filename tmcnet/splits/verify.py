@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ import pandas as pd
 import tmcnet
 from tmcnet.config import Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.hashing import bytes_digest, table_digest
+from tmcnet.hashing import file_digest, table_digest
 from tmcnet.splits.fingerprints import format_changes
 from tmcnet.splits.groups import in_pixels
-from tmcnet.splits.index import IntArray, TileIndex, read_index
+from tmcnet.splits.index import TileIndex, read_index
 from tmcnet.splits.invariants import REMEDY, Lists, check_lists, format_all
-from tmcnet.splits.lists import KINDS, find_lists, format_names, list_names, list_text
+from tmcnet.splits.lists import KINDS, find_lists, format_names, list_names
 from tmcnet.splits.manifest import VERSION, list_entry
-from tmcnet.splits.points import Points, points_file, points_per_class, read_points
+from tmcnet.splits.points import points_file, points_per_class, read_points
 from tmcnet.splits.splits import draw_splits
 
 
@@ -40,201 +39,143 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
         Everything that is wrong: data, config or software that changed since, and how; lists edited by hand; tiles in
         two parts, in none, or doubled; label fractions or points that are not nested; parts that share pixels.
     """
-    made = None
-    problems = []
+    problems: list[Problem] = []
+    path, manifest, made = folder / "manifest.json", None, SplitsConfig(guard=0)
     try:
-        made = _Manifest.read(folder)
+        manifest, made = _read_manifest(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        problems.append(Problem(str(folder / "manifest.json"), f"cannot be used ({error})", REMEDY))
+        problems.append(Problem(str(path), f"cannot be used ({error})", REMEDY))
     try:
-        tiles = read_index(index, made.config if made else SplitsConfig())
+        tiles = read_index(index, made)
     except InputError as error:
         return problems + error.problems
-    if made:
-        problems += _changes(made, tiles, index, config)
-    names = sorted({path.name.rsplit("_", 1)[0] for path in find_lists(folder)})
-    listed = {name: _read_names(path) for name in names if (path := folder / f"{name}_RGB.txt").is_file()}
+    lists, unreadable = _read_lists(folder, tiles, manifest["dropped"] if manifest else [], made.guard)
+    problems += unreadable
+    if manifest is None:
+        return problems + check_lists(lists, set())
+    problems += _config_changes(path, tiles, index, made, config)
+    problems += _check_files(folder, manifest, made)
+    if manifest.get("software_version") != tmcnet.__version__:
+        what = f"the code changed: made by version {manifest.get('software_version')}, this is {tmcnet.__version__}"
+        problems.append(Problem(str(path), what, "Make the splits again, or go back to that version."))
+    if manifest.get("index_sha256") != table_digest(index):
+        problems.append(Problem(str(index), f"the data changed: {format_changes(folder, index)}", REMEDY))
+    else:
+        problems += _made_again(path, manifest, made, lists, index)
+    return problems + check_lists(lists, {name for name, entry in manifest["lists"].items() if entry.get("given")})
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, Any], SplitsConfig]:
+    """A manifest with the fields that verification needs, and the config in it."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    config = SplitsConfig.model_validate(manifest["config"])
+    if manifest["version"] != VERSION:
+        raise ValueError(f"version {manifest['version']}")
+    for name, entry in manifest["lists"].items():
+        str(entry["sha256"])
+        if points_per_class(name):
+            str(entry["points"]["sha256"])
+    return {**manifest, "dropped": list(manifest["dropped"])}, config
+
+
+def _read_lists(folder: Path, tiles: TileIndex, dropped: list[str], guard: int) -> tuple[Lists, list[Problem]]:
+    """All lists and points of the folder; lists whose files differ, and unknown tiles."""
     known = pd.Index(tiles.tiles)  # made once: for a million tiles it takes a second
-    members = {name: known.get_indexer(pd.Index(np.array(some, object))) for name, some in listed.items()}
-    problems += _unpaired(folder, names)
-    problems += _unknown_tiles(folder, listed, members)
-    points, damaged = _read_all_points(folder, listed, tiles)
-    problems += damaged
-    if made:
-        problems += [*_unknown_files(made), *_edited(made, listed, points)]
-    dropped = known.get_indexer(pd.Index(np.array(made.dropped if made else [], object)))
-    members = {name: at[at >= 0] for name, at in members.items()}
-    lists = Lists(folder, tiles, members, dropped[dropped >= 0], made.config.guard if made else 0, points)
-    return problems + check_lists(lists, made.given if made else set())
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    """A manifest that can be used.
-
-    Attributes:
-        path: Its file.
-        values: All that it says.
-        config: The config in it.
-    """
-
-    path: Path
-    values: dict[str, Any]
-    config: SplitsConfig
-
-    @classmethod
-    def read(cls, folder: Path) -> _Manifest:
-        path = folder / "manifest.json"
-        values = json.loads(path.read_text(encoding="utf-8"))
-        config = SplitsConfig.model_validate(values["config"])
-        if values["version"] != VERSION:
-            raise ValueError(f"version {values['version']}")
-        for name, entry in values["lists"].items():
-            str(entry["sha256"])
-            if points_per_class(name):
-                str(entry["points"]["sha256"])
-        list(values["dropped"])
-        return cls(path, values, config)
-
-    @property
-    def lists(self) -> dict[str, Any]:
-        """Entry of each list."""
-        entries: dict[str, Any] = self.values["lists"]
-        return entries
-
-    @property
-    def dropped(self) -> list[str]:
-        """Tiles in no part."""
-        return list(self.values["dropped"])
-
-    @property
-    def given(self) -> set[str]:
-        """Label fractions given by the source."""
-        return {name for name, entry in self.lists.items() if entry.get("given")}
-
-    def problem(self, what: str, remedy: str = REMEDY) -> Problem:
-        """A problem of the manifest."""
-        return Problem(str(self.path), what, remedy)
-
-
-def _changes(made: _Manifest, tiles: TileIndex, index: Path, config: SplitsConfig | None) -> Iterator[Problem]:
-    """What differs from when the splits were made: data, config, software; the last is seen by making them again."""
-    same_data = made.values.get("index_sha256") == table_digest(index)
-    if not same_data:
-        what = f"the data changed: {format_changes(made.path.parent, tiles, index)}"
-        yield Problem(str(index), what, REMEDY)
-    try:
-        now = in_pixels(config or made.config, tiles, str(index)).model_dump(mode="json")
-        then = made.config.model_dump(mode="json")
-        changed = [key for key in then if now[key] != then[key]] if config else []
-        if changed:
-            keys = ", ".join(f"`splits.{key}` was {then[key]!r}, is {now[key]!r}" for key in changed)
-            yield made.problem(f"the config changed: {keys}", "Make the splits again, or set the keys back.")
-    except InputError as error:
-        yield from error.problems
-    version = made.values.get("software_version")
-    if version != tmcnet.__version__:
-        what = f"the code changed: made by version {version}, this is {tmcnet.__version__}"
-        yield made.problem(what, "Make the splits again, or go back to that version.")
-    if same_data:
-        try:
-            yield from _made_again(made, tiles, index)
-        except InputError as error:
-            yield from error.problems
-
-
-def _made_again(made: _Manifest, tiles: TileIndex, index: Path) -> Iterator[Problem]:
-    """Entries that come out otherwise from the same data and config: the code changed, or the manifest did."""
-    again = draw_splits(tiles, made.config, str(index))
-    known = "the code or the manifest changed: same data and config now give"
-    nothing = np.empty(0, np.int64)
-    for name, entry in made.lists.items():
-        members = again.members.get(name, nothing)
-        new = list_entry(tiles, members, name in again.given, again.points.get(name))
-        if new["sha256"] != entry["sha256"]:
-            path = made.path.parent / f"{name}_RGB.txt"
-            odd = set(tiles.tiles[members]) ^ set(_read_names(path) if path.is_file() else [])
-            yield made.problem(f"{known} another {name}: {format_all(odd)} differ")
-        elif "points" in new and new["points"]["sha256"] != entry["points"]["sha256"]:
-            yield made.problem(f"{known} other points of {name}")
-        elif differing := [key for key in new if new[key] != entry.get(key)]:
-            yield made.problem(f"says other {', '.join(differing)} of {name} than follow from its list and the index")
-
-
-def _read_all_points(
-    folder: Path, listed: dict[str, list[str]], tiles: TileIndex
-) -> tuple[dict[str, Points], list[Problem]]:
-    """The points of the lists that need some, and what is wrong with files that cannot be used."""
-    found: dict[str, Points] = {}
-    problems: list[Problem] = []
-    for name in filter(points_per_class, listed):
-        try:
-            found[name] = read_points(points_file(folder, name), tiles)
-        except InputError as error:
-            problems += error.problems
-    return found, problems
-
-
-def _unpaired(folder: Path, names: list[str]) -> list[Problem]:
-    """Lists whose three files differ."""
-    problems = []
-    for name in names:
-        paths = [path for word in list_names(name) if (path := folder / word).is_file()]
-        if len({path.read_bytes() for path in paths}) < 2:
-            continue
-        tiles = [_read_names(path) for path in paths]
-        counted = [Counter(some) for some in tiles]
-        odd = {tile for tile in set().union(*counted) if len({one[tile] for one in counted}) > 1}
-        if not odd:  # the same tiles in another order
-            odd = {tile for row in zip(*tiles, strict=True) if len(set(row)) > 1 for tile in row}
-        if odd:
+    at_dropped = known.get_indexer(pd.Index(np.array(dropped, object)))
+    lists, problems = Lists(folder, tiles, {}, at_dropped[at_dropped >= 0], guard, {}), []
+    for name in sorted({path.name.rsplit("_", 1)[0] for path in find_lists(folder)}):
+        files = [path for file in list_names(name) if (path := folder / file).is_file()]
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
+        if len(set(texts)) > 1 and (odd := _unpaired([text.splitlines() for text in texts])):
             what = f"its three lists are not paired: {format_all(odd)}"
             problems.append(Problem(str(folder / f"{name}_*.txt"), what, REMEDY))
-    return problems
+        if not files or files[0].name != f"{name}_{KINDS['optical']}.txt":
+            continue
+        names = np.array(texts[0].splitlines(), object)
+        at = known.get_indexer(pd.Index(names)).astype(np.int64)
+        if (at < 0).any():
+            what = f"names tiles that the index does not have: {format_all(names[at < 0])}"
+            problems.append(lists.problem(name, what))
+        lists.members[name] = at[at >= 0]
+        if points_per_class(name):
+            try:
+                lists.points[name] = read_points(points_file(folder, name), tiles)
+            except InputError as error:
+                problems += error.problems
+    return lists, problems
 
 
-def _unknown_tiles(folder: Path, listed: dict[str, list[str]], members: dict[str, IntArray]) -> list[Problem]:
-    unknown = {name: [listed[name][i] for i in np.flatnonzero(at < 0)] for name, at in members.items()}
-    return [
-        Problem(
-            str(folder / f"{name}_RGB.txt"), f"names tiles that the index does not have: {format_all(some)}", REMEDY
-        )
-        for name, some in unknown.items()
-        if some
+def _unpaired(contents: list[list[str]]) -> set[str]:
+    """Tiles that the files of a list do not all have, or not all at the same place."""
+    counted = [Counter(tiles) for tiles in contents]
+    odd = {tile for tile in set().union(*counted) if len({one[tile] for one in counted}) > 1}
+    return odd or {tile for row in zip(*contents, strict=True) if len(set(row)) > 1 for tile in row}
+
+
+def _config_changes(
+    path: Path, tiles: TileIndex, index: Path, made: SplitsConfig, config: SplitsConfig | None
+) -> list[Problem]:
+    """Keys of the config that changed since the splits were made."""
+    if config is None:
+        return []
+    try:
+        now = in_pixels(config, tiles, str(index)).model_dump(mode="json")
+    except InputError as error:
+        return error.problems
+    changed = [
+        f"`splits.{key}` was {then!r}, is {now[key]!r}"
+        for key, then in made.model_dump(mode="json").items()
+        if now[key] != then
     ]
+    if not changed:
+        return []
+    what = f"the config changed: {', '.join(changed)}"
+    return [Problem(str(path), what, "Make the splits again, or set the keys back.")]
 
 
-def _unknown_files(made: _Manifest) -> Iterator[Problem]:
-    """Lists that are missing, or that the manifest does not have."""
-    folder, found = made.path.parent, {path.name for path in find_lists(made.path.parent)}
-    expected = {file for name in made.lists for file in list_names(name)}
-    if expected - found:
-        yield Problem(str(folder), f"lacks lists: {format_names(expected - found)}", REMEDY)
-    known = expected | {points_file(folder, name).name for name in filter(points_per_class, made.lists)}
-    if found - known:
-        what = f"has lists that the manifest does not know: {format_names(found - known)}"
+def _check_files(folder: Path, manifest: dict[str, Any], config: SplitsConfig) -> Iterator[Problem]:
+    """Files that are missing, that the manifest does not have, or whose hash is not the one in the manifest."""
+    expected = {file: entry["sha256"] for name, entry in manifest["lists"].items() for file in list_names(name)}
+    points = {
+        points_file(folder, name).name: entry["points"]["sha256"]
+        for name, entry in manifest["lists"].items()
+        if points_per_class(name)
+    }
+    found = {path.name for path in find_lists(folder)}
+    if lost := expected.keys() - found:
+        yield Problem(str(folder), f"lacks lists: {format_names(lost)}", REMEDY)
+    if unknown := found - expected.keys() - points.keys():
+        what = f"has lists that the manifest does not know: {format_names(unknown)}"
         yield Problem(str(folder), what, "Remove them, or make the splits again.")
-    budgets = [Budget("R", f) for f in made.config.fractions] + [Budget("P", n) for n in made.config.points]
-    wanted = ["train", *(one.subset(draw) for draw in range(1, made.config.subsets + 1) for one in budgets)]
-    if absent := [name for name in wanted if name not in made.lists]:
-        yield made.problem(f"has no list {', '.join(absent)}, which its config needs")
+    budgets = [Budget("R", f) for f in config.fractions] + [Budget("P", n) for n in config.points]
+    wanted = ["train", *(one.subset(draw) for draw in range(1, config.subsets + 1) for one in budgets)]
+    if absent := [name for name in wanted if name not in manifest["lists"]]:
+        what = f"has no list {', '.join(absent)}, which its config needs"
+        yield Problem(str(folder / "manifest.json"), what, REMEDY)
+    for file, digest in {**expected, **points}.items():
+        if file in found and file_digest(folder / file) != digest:
+            what = "was edited by hand: its hash is not the one in the manifest"
+            yield Problem(str(folder / file), what, "Make the splits again, or restore the file.")
 
 
-def _edited(made: _Manifest, listed: dict[str, list[str]], points: dict[str, Points]) -> Iterator[Problem]:
-    """Lists and points that do not have the hash in the manifest."""
-    folder = made.path.parent
-    for name, entry in made.lists.items():
-        hashes = {}
-        if name in listed:
-            hashes[folder / f"{name}_{KINDS['optical']}.txt"] = bytes_digest(list_text(listed[name])), entry["sha256"]
-        if name in points:
-            path = points_file(folder, name)
-            hashes[path] = bytes_digest(path.read_bytes()), entry["points"]["sha256"]
-        for path, (found, recorded) in hashes.items():
-            if found != recorded:
-                what = "was edited by hand: its hash is not the one in the manifest"
-                yield Problem(str(path), what, "Make the splits again, or restore the file.")
-
-
-def _read_names(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+def _made_again(
+    path: Path, manifest: dict[str, Any], config: SplitsConfig, lists: Lists, index: Path
+) -> Iterator[Problem]:
+    """Entries that come out otherwise from the same data and config: the code changed, or the manifest did."""
+    try:
+        again = draw_splits(lists.index, config, str(index))
+    except InputError as error:
+        yield from error.problems
+        return
+    known = "the code or the manifest changed: same data and config now give"
+    for name, entry in manifest["lists"].items():
+        members = again.members.get(name, np.empty(0, np.int64))
+        new = list_entry(lists.index, members, name in again.given, again.points.get(name))
+        if new["sha256"] != entry["sha256"]:
+            odd = lists.tiles(np.setxor1d(members, lists.of(name)))
+            yield Problem(str(path), f"{known} another {name}: {odd} differ", REMEDY)
+        elif "points" in new and new["points"]["sha256"] != entry["points"]["sha256"]:
+            yield Problem(str(path), f"{known} other points of {name}", REMEDY)
+        elif differing := [key for key in new if new[key] != entry.get(key)]:
+            what = f"says other {', '.join(differing)} of {name} than follow from its list and the index"
+            yield Problem(str(path), what, REMEDY)
