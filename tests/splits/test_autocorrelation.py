@@ -27,7 +27,7 @@ def index_of(length, scenes=4, side=40, seed=0):
     names = np.array([f"t{i:06d}" for i in range(n)], object)
     window = np.hstack([corner, np.full((n, 2), TILE)])
     names_of_scenes = [f"s{k}" for k in range(scenes)]
-    return TileIndex(names, scene, names_of_scenes, window, np.ones(n, bool), area, ["a", "b"], None, None)
+    return TileIndex(names, scene, names_of_scenes, window, np.ones(n, bool), area, ["a", "b"])
 
 
 @pytest.mark.parametrize("length", [2, 4])

@@ -4,7 +4,7 @@ import pytest
 from tmcnet.config import SplitsConfig
 from tmcnet.seeding import generator
 from tmcnet.splits import fractions
-from tmcnet.splits.fractions import draw_fractions, draw_order, subset_size
+from tmcnet.splits.fractions import draw_fractions, draw_order, fraction_size
 
 
 def areas(n, seed=0, classes=6, rare=3):
@@ -23,7 +23,7 @@ def off(area, chosen):
 
 @pytest.mark.parametrize(("n", "percent", "size"), [(20, 5, 1), (21, 5, 2), (3, 1, 1), (1000, 0.1, 1), (300, 7, 21)])
 def test_sizes_are_rounded_up(n, percent, size):
-    assert subset_size(n, percent) == size
+    assert fraction_size(n, percent) == size
 
 
 def test_order_is_a_permutation():
@@ -38,7 +38,7 @@ def test_fractions_keep_class_shares_better_than_chance(n, percent):
     drawn, _ = draw_fractions(area, config, {})
     ours = [off(area, tiles) for name, tiles in drawn.items() if "100" not in name]
     rng = np.random.default_rng(1)
-    size = subset_size(n, percent)
+    size = fraction_size(n, percent)
     random = [off(area, rng.choice(n, size, replace=False)) for _ in range(200)]
     assert np.mean(ours) < 0.8 * np.mean(random)
     assert len({tuple(tiles) for name, tiles in drawn.items() if "100" not in name}) == 5
@@ -54,7 +54,7 @@ def test_first_tiles_have_every_class(seed):
 
 
 def test_long_orders_stay_balanced_beyond_the_tiles_chosen_one_by_one(monkeypatch):
-    monkeypatch.setattr(fractions, "HEAD", 50)
+    monkeypatch.setattr(fractions, "MAX_CHOSEN", 50)
     area = areas(4000)
     order = draw_order(area, np.zeros(4000, int), generator(3, "x"), 4000)
     assert sorted(order) == list(range(4000))

@@ -3,8 +3,9 @@ import pytest
 
 from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
+from tmcnet.hashing import table_digest
 from tmcnet.splits.groups import close_pairs, group_tiles
-from tmcnet.splits.index import index_sha256, read_index
+from tmcnet.splits.index import read_index
 
 
 @pytest.mark.parametrize("guard", [0, 1, 7, 40])
@@ -42,9 +43,9 @@ def test_hash_of_a_sorted_index_is_that_of_the_file(index_at, tmp_path):
     import hashlib
 
     path = index_at(build_index(side=3))
-    assert index_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert table_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     header, *rows = path.read_bytes().splitlines(keepends=True)
     (tmp_path / "other.csv").write_bytes(b"".join([header, *rows[::-1]]).rstrip(b"\n"))
-    assert index_sha256(tmp_path / "other.csv") == index_sha256(path)
+    assert table_digest(tmp_path / "other.csv") == table_digest(path)
     (tmp_path / "less.csv").write_bytes(b"".join([header, *rows[1:]]))
-    assert index_sha256(tmp_path / "less.csv") != index_sha256(path)
+    assert table_digest(tmp_path / "less.csv") != table_digest(path)

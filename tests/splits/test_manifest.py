@@ -7,12 +7,12 @@ import tmcnet
 from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
 from tmcnet.splits.index import read_index
-from tmcnet.splits.manifest import verify
-from tmcnet.splits.record import list_entry
+from tmcnet.splits.manifest import list_entry
 from tmcnet.splits.splits import make_splits
+from tmcnet.splits.verify import verify
 from tmcnet.store import read_list
 
-CONFIG = SplitsConfig(block_size=64, guard=1, draws=100, fractions=[10, 40, 100])
+CONFIG = SplitsConfig(block_size=64, guard=1, fractions=[10, 40, 100])
 PARTS = ("train", "val", "test")
 WORDS = ("RGB", "SAR", "lbl")
 
@@ -90,7 +90,7 @@ def test_data_that_changed_where_the_splits_do_not_look(case):
     folder, index = case
     table = pd.read_csv(index, keep_default_na=False).assign(alignment="1.0")
     table.to_csv(index, index=False, float_format="%.6f")
-    assert "no tile differs in what the splits look at" in told(folder, index)
+    assert "no tile differs in what the splits use" in told(folder, index)
 
 
 def test_changed_config(case):
@@ -105,7 +105,7 @@ def test_changed_code(case, monkeypatch):
 
 def test_changed_code_of_the_same_version(case, monkeypatch):
     folder, index = case
-    monkeypatch.setattr("tmcnet.splits.fractions.POOL", 1)
+    monkeypatch.setattr("tmcnet.splits.fractions.MAX_POOL", 1)
     message = told(folder, index)
     assert "the code or the manifest changed: same data and config now give another trainR10: " in message
     assert "another val" not in message
@@ -260,7 +260,7 @@ def test_fractions_missing_from_the_manifest(case):
     change(folder, lambda m: m["lists"].pop("trainR40_s2"))
     for word in WORDS:
         (folder / f"trainR40_s2_{word}.txt").unlink()
-    assert "has no list trainR40_s2, which its config asks for" in told(folder, index)
+    assert "has no list trainR40_s2, which its config needs" in told(folder, index)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"version": 1, "config": {"guard": -1}, "lists": {}}'])

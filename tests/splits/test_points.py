@@ -20,24 +20,25 @@ from tmcnet.raster.io.reader import read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.splits import points as module
 from tmcnet.splits.index import read_index
-from tmcnet.splits.manifest import verify
-from tmcnet.splits.points import draw_points, file_of, keep_points, points_text, read_points, read_tile_points
+from tmcnet.splits.points import draw_points, keep_points, points_file, points_text, read_points, read_tile_points
 from tmcnet.splits.splits import make_splits
+from tmcnet.splits.verify import verify
 from tmcnet.store import TileStore, read_list
 
-CONFIG = SplitsConfig(block_size=64, draws=50, fractions=[10, 100], points=[3, 40], subsets=2)
+CONFIG = SplitsConfig(block_size=64, fractions=[10, 100], points=[3, 40], subsets=2)
 NAMES = ("trainP3", "trainP40", "trainP3_s2", "trainP40_s2")
 
 
 def rows(points):
-    return list(zip(points.tile.tolist(), points.class_id.tolist(), points.pixel.tolist(), strict=True))
+    tile, class_id = (points[column].str.split().str[1].astype(int) for column in ("tile", "class"))
+    return list(zip(tile, class_id, points["pixel"].tolist(), strict=True))
 
 
 def draw(area, points, subsets=1, seed=1, classes=None):
     config = SplitsConfig(points=points, subsets=subsets, seed=seed)
     area = np.asarray(area, np.int32)
     names = classes or [f"class {k}" for k in range(area.shape[1])]
-    return draw_points(area, np.arange(len(area)) + 100, names, config)
+    return draw_points(area, np.array([f"tile {i}" for i in range(100, 100 + len(area))], object), names, config)
 
 
 @settings(max_examples=60, deadline=None)
@@ -53,7 +54,7 @@ def test_points_of_any_index(seed, tiles, classes, most, shuffled, points):
     random = np.random.default_rng(seed)
     area = random.integers(0, most + 1, (tiles, classes)) * random.integers(0, 2, (tiles, classes))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_SHUFFLED", shuffled)
+        patch.setattr(module, "_MAX_SHUFFLED", shuffled)
         drawn = draw(area, points, subsets=2, seed=seed)
         assert list(drawn) == [f"trainP{n}{end}" for end in ("", "_s2") for n in points]
         # neither other numbers of points nor other classes change what is drawn
@@ -72,10 +73,11 @@ def test_points_of_any_index(seed, tiles, classes, most, shuffled, points):
 
 @pytest.mark.parametrize("shuffled", [0, 2**20])
 def test_every_pixel_has_the_same_chance(monkeypatch, shuffled):
-    monkeypatch.setattr(module, "_SHUFFLED", shuffled)
+    monkeypatch.setattr(module, "_MAX_SHUFFLED", shuffled)
     area = np.array([[5], [0], [60], [35]])
     drawn = [draw(area, [10], seed=seed)["trainP10"] for seed in range(1000)]
-    pixels = np.concatenate([points.pixel + np.array([0, 5, 5, 65])[points.tile - 100] for points in drawn])
+    first = {"tile 100": 0, "tile 102": 5, "tile 103": 65}
+    pixels = np.concatenate([points["pixel"] + points["tile"].map(first) for points in drawn])
     hits = np.bincount(pixels, minlength=100)
     # a pixel is drawn in a tenth of the draws: 100 times, with a standard deviation of 9.5
     assert hits.sum() == 10_000
@@ -95,7 +97,8 @@ def test_counts_beyond_32_bits():
     area = np.full((3000, 1), 2**30)
     points = draw(area, [500])["trainP500"]
     assert len(set(rows(points))) == 500
-    assert points.tile.max() > 2500 and points.pixel.min() >= 0 and points.pixel.max() < 2**30
+    assert max(tile for tile, _, _ in rows(points)) > 2500
+    assert points["pixel"].between(0, 2**30 - 1).all()
 
 
 def test_points_are_found_by_their_number_row_by_row():
@@ -104,7 +107,7 @@ def test_points_are_found_by_their_number_row_by_row():
     np.testing.assert_array_equal(sparse, [[255, 0, 1], [255, 1, 255]])
     # one more than there are, which rounded shares may promise: the last one
     np.testing.assert_array_equal(keep_points(label, np.array([[0, 2]]), "t"), [[255] * 3, [255, 255, 0]])
-    with pytest.raises(InputError, match=r"t: its label has no pixel of class id 2, .* Cut the tiles anew"):
+    with pytest.raises(InputError, match=r"t: its label has no pixel of class id 2, .* Run the tiling stage again"):
         keep_points(label, np.array([[2, 0]]), "t")
 
 
@@ -124,7 +127,7 @@ def test_splits_write_points_and_the_manifest_vouches_for_them(case):
     assert 3 <= total[4] < 40 < total[:4].min()  # a class with fewer pixels than are asked for
     for name in NAMES:
         n = 3 if "P3" in name else 40
-        table = pd.read_csv(file_of(folder, name))
+        table = pd.read_csv(points_file(folder, name))
         assert list(table.columns) == ["tile", "class", "pixel"]
         assert table.equals(table.sort_values(["tile", "class", "pixel"], ignore_index=True))
         tiles = sorted(set(table["tile"]))
@@ -134,14 +137,12 @@ def test_splits_write_points_and_the_manifest_vouches_for_them(case):
         assert table["class"].value_counts().to_dict() == counts
         entry = manifest["lists"][name]
         assert entry["points"]["of_class"] == counts
-        assert entry["points"]["sha256"] == hashlib.sha256(file_of(folder, name).read_bytes()).hexdigest()
+        assert entry["points"]["sha256"] == hashlib.sha256(points_file(folder, name).read_bytes()).hexdigest()
         assert entry["class_shares"]["class 4"] == pytest.approx(counts["class 4"] / sum(counts.values()), abs=1e-6)
         # what is read back is what was written
-        assert points_text(read_points(file_of(folder, name), index), index) == file_of(folder, name).read_bytes()
-    short = (
-        f"P40 asks for 40 labelled pixels of each class; the training part has fewer of some: class 4 ({total[4]})."
-    )
-    assert [w for w in manifest["warnings"] if "asks for" in w] == [f"{short} All of them are taken."]
+        assert points_text(read_points(points_file(folder, name), index)) == points_file(folder, name).read_bytes()
+    short = f"P40 needs 40 labelled pixels of each class; the training part has fewer of some: class 4 ({total[4]})."
+    assert [w for w in manifest["warnings"] if " needs " in w] == [f"{short} All of them are taken."]
     assert verify(folder, path, CONFIG) == []
 
 
@@ -159,7 +160,7 @@ def told(folder, index, config=None):
 
 def edit(folder, name, change, consistent=False):
     """Change the table of points; `consistent` also forges its hash and counts in the manifest, and its lists."""
-    path = file_of(folder, name)
+    path = points_file(folder, name)
     table = change(pd.read_csv(path, dtype={"pixel": int}))
     path.write_text(table.to_csv(index=False))
     if not consistent:
@@ -185,7 +186,7 @@ def test_points_edited_by_hand(case):
 
 def test_points_that_are_not_nested(case):
     folder, index = case
-    small = pd.read_csv(file_of(folder, "trainP3")).iloc[4]
+    small = pd.read_csv(points_file(folder, "trainP3")).query("`class` == 'class 0'").iloc[0]
     edit(
         folder,
         "trainP40",
@@ -223,7 +224,7 @@ def test_points_outside_the_training_part(case):
 def test_points_doubled_or_past_the_last_pixel(case):
     folder, index = case
     edit(folder, "trainP3", lambda t: pd.concat([t.iloc[[0]], t]))
-    first = pd.read_csv(file_of(folder, "trainP3")).iloc[0]
+    first = pd.read_csv(points_file(folder, "trainP3")).iloc[0]
     message = told(folder, index)
     assert f"names points twice: {first['tile']} {first['class']} {first['pixel']} (1 in all)" in message
     edit(folder, "trainP3", lambda t: t.assign(pixel=t["pixel"].where(t.index > 1, 1024))[1:])
@@ -235,7 +236,7 @@ def test_points_doubled_or_past_the_last_pixel(case):
 
 def test_points_missing_or_unknown(case):
     folder, index = case
-    file_of(folder, "trainP3").rename(file_of(folder, "trainP4"))
+    points_file(folder, "trainP3").rename(points_file(folder, "trainP4"))
     message = told(folder, index)
     assert "trainP3_points.csv: cannot be read (No such file or directory). Run the splits again." in message
     assert "has lists that the manifest does not know: trainP4_points.csv" in message
@@ -273,7 +274,7 @@ def test_class_and_tile_names_of_any_kind(tmp_path):
 def test_changed_code_and_changed_config(case, monkeypatch):
     folder, index = case
     assert "`splits.points` was [3, 40], is [3]" in told(folder, index, CONFIG.model_copy(update={"points": [3]}))
-    monkeypatch.setattr(module, "_SHUFFLED", 0)
+    monkeypatch.setattr(module, "_MAX_SHUFFLED", 0)
     message = told(folder, index)
     for name in NAMES:
         assert f"now give another {name}: " in message or f"now give other points of {name}" in message
@@ -320,7 +321,9 @@ def world(tmp_path):
 def test_points_drawn_from_the_index_are_labelled_pixels_of_their_class(world):
     store, folder = world
     for name, n in (("trainP3", 3), ("trainP40_s2", 40)):
-        points = read_tile_points(file_of(folder, name), read_list(folder / f"{name}_RGB.txt"), store.classes.names)
+        points = read_tile_points(
+            points_file(folder, name), read_list(folder / f"{name}_RGB.txt"), store.classes.names
+        )
         counts = np.zeros(256, int)
         for tile, some in points.items():
             label = read_labels(store.path("label", tile))
@@ -338,7 +341,7 @@ def test_export_lays_sparse_labels_beside_the_others(world, tmp_path):
         tiles = read_list(folder / f"{name}_RGB.txt")
         assert (out / f"{name}_lbl.txt").read_text() == "".join(f"{tile}.tif\n" for tile in tiles)
         assert sorted(path.stem for path in (out / f"{name}_lbl").iterdir()) == tiles
-        points = read_tile_points(file_of(folder, name), tiles, store.classes.names)
+        points = read_tile_points(points_file(folder, name), tiles, store.classes.names)
         for tile in tiles:
             path = out / f"{name}_lbl" / f"{tile}.tif"
             np.testing.assert_array_equal(
@@ -347,7 +350,7 @@ def test_export_lays_sparse_labels_beside_the_others(world, tmp_path):
             assert read_grid(path) == read_grid(store.path("label", tile))
     layout = read_seed_layout(out)
     assert [t.name for t in layout.tiles if "P3" in t.subsets] == read_list(folder / "trainP3_RGB.txt")
-    file_of(folder, "trainP3_s2").unlink()
+    points_file(folder, "trainP3_s2").unlink()
     with pytest.raises(InputError, match=r"trainP3_s2_points.csv: cannot be read"):
         export_seed_layout(store.root, folder, tmp_path / "again")
     assert not (tmp_path / "again").exists()

@@ -7,12 +7,12 @@ from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError
 from tmcnet.splits.index import read_index
-from tmcnet.splits.manifest import verify
 from tmcnet.splits.parts import divide
 from tmcnet.splits.splits import make_splits
+from tmcnet.splits.verify import verify
 from tmcnet.store import read_list
 
-CONFIG = SplitsConfig(block_size=64, guard=1, draws=50, fractions=[50, 100], max_misalignment=1.5)
+CONFIG = SplitsConfig(block_size=64, guard=1, fractions=[50, 100], max_misalignment=1.5)
 OFF = CONFIG.model_copy(update={"max_misalignment": None})
 
 
@@ -39,8 +39,9 @@ def test_badly_registered_tiles_are_in_no_part(table, index_at, tmp_path, method
     assert bad and bad <= set(manifest["dropped"]) and not bad & listed
     assert listed & set(table["tile"][table["alignment_px"].isna()])
     assert listed & set(table["tile"][table["alignment_px"] == 1])
-    division = divide(read_index(path, config), config, "")
-    assert set(read_index(path, config).tiles[division.misaligned]) == bad
+    index = read_index(path, config)
+    division = divide(index, config, np.zeros(len(index.tiles), bool), "")
+    assert set(index.tiles[division.misaligned]) == bad
     assert not (division.misaligned & division.by_guard).any()
     reasons = [manifest[f"dropped_{reason}"] for reason in ("by_guard", "misaligned", "unlabelled")]
     assert reasons[1] == len(bad) and sum(reasons) == len(manifest["dropped"])

@@ -13,12 +13,12 @@ from tmcnet.config import SplitsConfig
 from tmcnet.raster.io.geometry import GROUND, Grid, ground_columns
 from tmcnet.splits.groups import close_pairs
 from tmcnet.splits.index import read_index
-from tmcnet.splits.manifest import verify
 from tmcnet.splits.splits import make_splits
+from tmcnet.splits.verify import verify
 from tmcnet.store import read_list
 
 SIDE, TILE = 10, 32
-CONFIG = SplitsConfig(block_size=160, draws=50, fractions=[100])
+CONFIG = SplitsConfig(block_size=160, fractions=[100])
 UTM33 = ("EPSG:32633", Affine(10, 0, 300_000, 0, -10, 5_300_000))
 
 
@@ -100,9 +100,7 @@ def test_verification_sees_ground_shared_between_zones(index_at, tmp_path):
 
 
 @pytest.mark.parametrize("guard", [0, 5])
-@pytest.mark.parametrize("most", [0, 2000])
-def test_circles_agree_with_comparing_all(index_at, monkeypatch, guard, most):
-    monkeypatch.setattr("tmcnet.splits.ground.MOST_SCENES", most)
+def test_circles_agree_with_comparing_all(index_at, guard):
     far = ("EPSG:32632", Affine(10, 0, 5e5, 0, -10, 4e6))
     table, _ = build(UTM33, at_the_border(), turned_in_its_zone(), far)
     index = read_index(index_at(table), CONFIG)

@@ -17,7 +17,7 @@ from tmcnet.errors import InputError
 from tmcnet.model.texture import PixelFeatures
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.seeding import generator
-from tmcnet.splits.points import file_of, read_tile_points
+from tmcnet.splits.points import points_file, read_tile_points
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import finetune as module
 from tmcnet.train.pixelwise import draw_pixels
@@ -44,7 +44,7 @@ def write_points(root, name, per_tile, tiles=("s0_r0_c0", "s0_r1_c0", "s0_r2_c0"
         for class_id, word in enumerate(("left", "right")):
             chosen = np.sort(random.choice((label == class_id).sum(), per_tile, replace=False))
             lines += [f"{tile},{word},{pixel}" for pixel in chosen]
-    file_of(root / "splits", name).write_text("\n".join(lines) + "\n")
+    points_file(root / "splits", name).write_text("\n".join(lines) + "\n")
     (root / "splits" / f"{name}_RGB.txt").write_text("".join(f"{tile}\n" for tile in tiles))
 
 
@@ -59,7 +59,7 @@ def world(tmp_path_factory):
 def tiles_of(root, name):
     names, classes = read_list(root / "splits" / f"{name}_RGB.txt"), ["left", "right"]
     scaling = Normalisation.read(root / "normalisation.json")
-    points = read_tile_points(file_of(root / "splits", name), names, classes) if "P" in name else None
+    points = read_tile_points(points_file(root / "splits", name), names, classes) if "P" in name else None
     return TileDataset(TileStore(root / "tiles"), names, scaling, with_labels=True, cache_gib=1, points=points)
 
 
@@ -203,7 +203,7 @@ def test_a_saved_state_of_other_points_is_not_taken_up(world):
 )
 def test_points_that_do_not_fit_stop_the_run(world, tmp_path, change, said):
     write_points(world, "trainP2", 1, ("s0_r1_c0",))
-    change(file_of(world / "splits", "trainP2"))
+    change(points_file(world / "splits", "trainP2"))
     with pytest.raises(InputError, match=said):
         train(world, tmp_path / "run", run=Run.parse("mssnet-corrected__random__P2__s1"))
     assert not (tmp_path / "run").exists()

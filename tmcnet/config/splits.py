@@ -25,7 +25,7 @@ class SharesConfig(Section):
 
 
 class GivenConfig(Section):
-    """Which values of `column` make up which part. A part left empty is drawn from the training tiles."""
+    """Values of `column` of each part. A part without values is drawn from the training tiles."""
 
     train: list[str] = Field(["train"], min_length=1, description="Values of the training part.")
     val: list[str] = Field([], description="Values of the validation part.")
@@ -44,7 +44,7 @@ class SplitsConfig(Section):
     block_metres: float | None = Field(
         None,
         gt=0,
-        description="Side of a spatial block in metres, in place of `block_size`; null: `block_size` counts. Needs "
+        description="Side of a spatial block in metres, in place of `block_size`; null: use `block_size`. Needs "
         "scenes with a CRS and pixels of one size.",
     )
     guard: int = Field(
@@ -53,42 +53,33 @@ class SplitsConfig(Section):
     max_misalignment: float | None = Field(
         None,
         gt=0,
-        description="Largest residual in pixels (root mean square) that the registration of the sensors may have at "
-        "the control points in and near a tile, `alignment_px` of the index; worse tiles are in no part. Tiles "
-        "without such points stay. null: all stay.",
+        description="Maximum RMSE in pixels of the registration at the tie points in and near a tile (`alignment_px` "
+        "of the index); worse tiles are in no part. Tiles without such points stay. null: all stay.",
     )
-    column: str = Field(
-        "part", description="Field of the source's pattern that methods `column` and `given` look at."
-    )
+    column: str = Field("part", description="Field of the source's pattern that methods `column` and `given` use.")
     given: GivenConfig = Field(GivenConfig(), description="Parts of method `given`.")
     shares: SharesConfig = Field(
-        SharesConfig(), description="Wanted shares of the three parts; without meaning where there are `folds`."
+        SharesConfig(), description="Wanted shares of the three parts; ignored with `folds`."
     )
     folds: int | None = Field(
         None,
         ge=3,
-        description="Cross-validation: the groups are divided into so many folds, and every run of the sweep is "
-        "trained and tested once a fold, with the next fold as validation part; null: one division by `shares`. "
-        "Scores are those of all test parts together.",
+        description="Cross-validation: number of folds. Every run of the sweep is trained and tested once a fold, "
+        "with the next fold as validation part. Scores are those of all test parts together. null: one division by "
+        "`shares`.",
     )
     fold: int = Field(
         1,
         ge=1,
-        description="The fold that is tested in `results_dir/splits`, and whose networks draw maps; the others are "
-        "in `results_dir/folds`.",
-    )
-    draws: int = Field(
-        2000,
-        ge=1,
-        description="Seeded draws among which the one with the best balanced class shares is taken; fewer where "
-        "there are more than 10,000 groups.",
+        description="Fold tested in `results_dir/splits`; its networks draw the maps. The others are in "
+        "`results_dir/folds`.",
     )
     fractions: list[float] = Field(
         [5, 25, 100], min_length=1, description="Label fractions in percent of the training tiles; nested."
     )
     points: list[int] = Field(
         [],
-        description="Sparse annotation: so many labelled pixels of each class, over all labelled training tiles, "
+        description="Sparse annotation: numbers of labelled pixels of each class, over all labelled training tiles, "
         "everything else void (`trainP10`); nested.",
     )
     subsets: int = Field(
@@ -102,7 +93,7 @@ class SplitsConfig(Section):
 
     @property
     def folders(self) -> dict[int, str]:
-        """Where each fold writes below the results: the tested `fold` at the top, any further one in `folds/<n>/`."""
+        """Folder of each fold below the results: none for the tested `fold`, `folds/<n>/` for the others."""
         return {n: "" if n == self.fold else f"folds/{n}/" for n in range(1, (self.folds or 1) + 1)}
 
     @property

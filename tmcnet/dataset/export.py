@@ -15,7 +15,7 @@ from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.tiling.cutting import cut_window
 from tmcnet.splits.index import IntArray
 from tmcnet.splits.lists import KINDS, PARTS, format_names
-from tmcnet.splits.points import TilePoints, file_of, keep_points, points_of_each_class, read_tile_points
+from tmcnet.splits.points import TilePoints, keep_points, points_file, points_per_class, read_tile_points
 from tmcnet.store import TileStore, read_list
 
 
@@ -94,8 +94,8 @@ def _points(store: TileStore, splits_folder: Path, lists: list[Path]) -> dict[st
     found: dict[str, TilePoints] = {}
     for path in lists:
         name = path.name.removesuffix(f"_{KINDS['label']}.txt")
-        if points_of_each_class(name):
-            found[name] = read_tile_points(file_of(splits_folder, name), read_list(path), store.classes.names)
+        if points_per_class(name):
+            found[name] = read_tile_points(points_file(splits_folder, name), read_list(path), store.classes.names)
     return found
 
 

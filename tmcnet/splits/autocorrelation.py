@@ -1,66 +1,49 @@
-"""How far labels resemble each other: the distance that spatial blocks should exceed."""
+"""Autocorrelation of the labels: the distance that spatial blocks should exceed."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 from scipy.spatial import cKDTree
 
-from tmcnet.splits.ground import pixel_side
-from tmcnet.splits.index import IntArray, TileIndex
+from tmcnet.splits.index import FloatArray, IntArray, TileIndex
 
-FloatArray = npt.NDArray[np.float64]
+MIN_TILES = 30
+"""Labelled tiles needed for an estimate."""
 
-PAIRS = 100_000
-"""Pairs of tiles drawn."""
-LEAST_TILES = 30
-"""Fewer labelled tiles tell nothing."""
-
-_LEAST_PAIRS = 50
-_LINEAR = 8
-_GROWTH = 1.25
+_PAIRS = 100_000  # pairs of tiles drawn
+_MIN_PAIRS = 50  # in a class of distance
+_EQUAL_CLASSES, _GROWTH = 8, 1.25  # classes of distance are equally wide at first, then grow by this factor
 
 
-@dataclass(frozen=True)
-class Correlogram:
-    """Correlation of class shares over the distance between tiles.
-
-    Attributes:
-        distance: B mean distances in pixels, ascending.
-        correlation: B values, at most 1; 0 where pairs are no more alike than any two tiles of their scene.
-        extent: Longest side in pixels of the largest scene.
-    """
-
-    distance: FloatArray
-    correlation: FloatArray
-    extent: float
+class TooFewTilesError(ValueError):
+    """Raised with the reason why there is no correlogram."""
 
 
 def autocorrelation(index: TileIndex, rng: np.random.Generator) -> dict[str, Any]:
     """Autocorrelation range of the labels: the distance at which the correlation of class shares falls to 1/e.
 
-    `relation` says what the range is: `about` it; `at most`, where already neighbouring tiles are less alike; `at
-    least`, where it takes up more than a third of the largest scene, within which longer ranges cannot be told;
-    `unknown`, with the reason. Since class shares are those of whole tiles, a range near the side of a tile is
-    partly the tile itself.
+    `relation` says what the range is: `about` it; `at most`, where even neighbouring tiles are less alike; `at
+    least`, where it exceeds a third of the largest scene, within which longer ranges cannot be seen; `unknown`, with
+    the reason. Class shares are those of whole tiles, so a range near the side of a tile is partly the tile itself.
 
     Args:
-        index: The tiles. Their places are those in their scene; for tiles that are no part of a scene, those on the
+        index: The tiles. Their places are those in their scene; for tiles that are not part of a scene, those on the
             ground.
         rng: Source of the pairs of tiles that are compared.
 
     Returns:
-        `range_pixels` and `range_metres` (None where not known), `relation`, `reason`, and the correlogram
+        `range_pixels` and `range_metres` (None where unknown), `relation`, `reason`, and the correlogram
         (`distances` in pixels, `correlations`).
     """
-    found = correlogram(index, rng)
-    if isinstance(found, str):
-        return _told(None, None, "unknown", found, [], [])
-    distance, correlation = found.distance, found.correlation
+    found: dict[str, Any] = {"range_pixels": None, "range_metres": None, "relation": "unknown", "reason": ""}
+    try:
+        distance, correlation, extent = correlogram(index, rng)
+    except TooFewTilesError as error:
+        return {**found, "reason": str(error), "distances": [], "correlations": []}
     below = np.flatnonzero(correlation < math.exp(-1))
     if below.size == 0:
         length, relation = float(distance[-1]), "at least"
@@ -70,78 +53,76 @@ def autocorrelation(index: TileIndex, rng: np.random.Generator) -> dict[str, Any
         k = int(below[0])
         share = (correlation[k - 1] - math.exp(-1)) / (correlation[k - 1] - correlation[k])
         length, relation = float(distance[k - 1] + share * (distance[k] - distance[k - 1])), "about"
-        if length > found.extent / 3:
-            length, relation = found.extent / 3, "at least"
-    side = pixel_side(index.ground)
-    metres = None if side is None else round(length * side)
+        if length > extent / 3:
+            length, relation = extent / 3, "at least"
     reasons = {
-        "about": "",
         "at most": "neighbouring tiles are hardly alike",
-        "at least": "longer ranges cannot be told within scenes of this size",
+        "at least": "longer ranges cannot be seen within scenes of this size",
     }
-    return _told(round(length), metres, relation, reasons[relation], distance, correlation)
-
-
-def _told(
-    pixels: int | None,
-    metres: int | None,
-    relation: str,
-    reason: str,
-    distances: FloatArray | list[float],
-    correlations: FloatArray | list[float],
-) -> dict[str, Any]:
     return {
-        "range_pixels": pixels,
-        "range_metres": metres,
+        "range_pixels": round(length),
+        "range_metres": None if index.pixel_side is None else round(length * index.pixel_side),
         "relation": relation,
-        "reason": reason,
-        "distances": [round(float(d)) for d in distances],
-        "correlations": [round(float(c), 3) for c in correlations],
+        "reason": reasons.get(relation, ""),
+        "distances": [round(float(d)) for d in distance],
+        "correlations": [round(float(c), 3) for c in correlation],
     }
 
 
-def correlogram(index: TileIndex, rng: np.random.Generator) -> Correlogram | str:
-    """Correlation of the class shares of labelled tiles with the distance of their centres, within scenes.
+def correlogram(index: TileIndex, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, float]:
+    """Correlation of the class shares of labelled tiles over the distance of their centres, within scenes.
 
-    The correlation at a distance is 1 - semivariance / variance, both summed over the classes; the variance is that
-    within scenes, so that scenes that differ as a whole do not count as a long range.
+    The correlation at a distance is 1 - semivariance / variance, both summed over the classes (Cressie, Statistics
+    for Spatial Data, 1993, chapter 2). The variance is that within scenes, so that scenes that differ as a whole do
+    not count as a long range.
 
     Args:
         index: The tiles.
         rng: Source of the pairs.
 
     Returns:
-        The correlogram, or the reason why there is none.
+        B mean distances in pixels, ascending; B correlations, 0 where pairs are no more alike than any two tiles of
+        their scene; and the longest side of the largest scene in pixels.
+
+    Raises:
+        TooFewTilesError: If there are too few tiles or distances; the message is the reason.
     """
     place, centers, shares = _placed(index)
-    if len(place) < LEAST_TILES:
-        return f"only {len(place)} labelled tiles lie in scenes with other tiles; at least {LEAST_TILES} are needed"
-    variance = _variance_within(place, shares)
+    if len(place) < MIN_TILES:
+        raise TooFewTilesError(f"only {len(place)} labelled tiles share a scene; at least {MIN_TILES} are needed")
+    sizes = np.bincount(place)
+    squares = [float(((column - (np.bincount(place, column) / sizes)[place]) ** 2).sum()) for column in shares.T]
+    variance = sum(squares) / max(len(place) - len(sizes), 1)
     if variance <= 1e-12:
-        return "all tiles of a scene have the same class shares"
-    extent = _extent(place, centers)
+        raise TooFewTilesError("all tiles of a scene have the same class shares")
+    of_place = pd.DataFrame(centers).groupby(place)
+    extent = max(1.0, float((of_place.max() - of_place.min()).to_numpy().max()))
     tree = cKDTree(np.column_stack([place * (4 * extent), centers]))
-    step = _spacing(tree)
-    edges = _edges(step, extent / 2)
-    if len(edges) < 3:
-        return "the scenes are too small: less than 2 distances between tiles can be told apart"
-    a, b = _draw_pairs(tree, edges, step, rng)
+    nearest, _ = tree.query(tree.data[:: max(len(tree.data) // 2000, 1)], k=2)
+    step = max(float(np.median(nearest[:, 1])), 1.0)
+    edges = [step / 2]
+    while edges[-1] < extent / 2:
+        width = step if len(edges) <= _EQUAL_CLASSES else edges[-1] * (_GROWTH - 1)
+        edges.append(edges[-1] + max(width, step))
+    bins = len(edges) - 1
+    if bins < 2:
+        raise TooFewTilesError("the scenes are too small: less than 2 distances between tiles can be distinguished")
+    a, b = _draw_pairs(tree, np.array(edges), step, rng)
     distance = np.sqrt(((centers[a] - centers[b]) ** 2).sum(axis=1))
     semivariance = ((shares[a] - shares[b]) ** 2).sum(axis=1) / 2
     of = np.searchsorted(edges, distance, side="right") - 1
-    inside = (of >= 0) & (of < len(edges) - 1)
-    bins = len(edges) - 1
+    inside = (of >= 0) & (of < bins)
     n = np.bincount(of[inside], minlength=bins)
-    enough = n >= _LEAST_PAIRS
+    enough = n >= _MIN_PAIRS
     if enough.sum() < 2:
-        return "too few pairs of tiles at different distances"
+        raise TooFewTilesError("too few pairs of tiles at different distances")
     mean = np.bincount(of[inside], distance[inside], bins)[enough] / n[enough]
     gamma = np.bincount(of[inside], semivariance[inside], bins)[enough] / n[enough]
-    return Correlogram(mean, 1 - gamma / variance, extent)
+    return mean, 1 - gamma / variance, extent
 
 
 def _placed(index: TileIndex) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Place, centre in pixels (row, column) and class shares of the labelled tiles with company in their place."""
+    """Place, centre in pixels (row, column) and class shares of the labelled tiles that share a place with others."""
     labelled = np.flatnonzero(index.area.any(axis=1))
     place, window = index.scene, index.window
     if len(index.scenes) == len(index.tiles) and index.ground is not None:
@@ -155,50 +136,13 @@ def _placed(index: TileIndex) -> tuple[IntArray, FloatArray, FloatArray]:
     return of.astype(np.int64), centers, area / area.sum(axis=1, keepdims=True)
 
 
-def _variance_within(place: IntArray, shares: FloatArray) -> float:
-    """Unbiased variance within places, summed over the classes."""
-    sizes = np.bincount(place)
-    total = 0.0
-    for column in shares.T:
-        mean = np.bincount(place, column) / sizes
-        total += float(((column - mean[place]) ** 2).sum())
-    return total / max(len(place) - len(sizes), 1)
-
-
-def _extent(place: IntArray, centers: FloatArray) -> float:
-    """Longest side of the rectangle around the centres of the largest place, in pixels; at least 1."""
-    sides = []
-    for axis in centers.T:
-        low, high = np.full(place.max() + 1, np.inf), np.full(place.max() + 1, -np.inf)
-        np.minimum.at(low, place, axis)
-        np.maximum.at(high, place, axis)
-        sides.append(float((high - low).max()))
-    return max(*sides, 1.0)
-
-
-def _spacing(tree: cKDTree) -> float:
-    """Median distance of a tile to its nearest neighbour elsewhere, in pixels; 1 where tiles lie on each other."""
-    points = tree.data[:: max(len(tree.data) // 2000, 1)]
-    nearest, _ = tree.query(points, k=2)
-    return max(float(np.median(nearest[:, 1])), 1.0)
-
-
-def _edges(step: float, reach: float) -> FloatArray:
-    """Limits of the classes of distance: one step wide at first, then growing."""
-    edges = [step / 2]
-    while edges[-1] < reach:
-        width = step if len(edges) <= _LINEAR else edges[-1] * (_GROWTH - 1)
-        edges.append(edges[-1] + max(width, step))
-    return np.array(edges)
-
-
 def _draw_pairs(tree: cKDTree, edges: FloatArray, step: float, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
     """Pairs of tiles, evenly over the classes of distance: a random tile and the nearest to a random place."""
     points = np.asarray(tree.data)
-    first = rng.integers(0, len(points), PAIRS)
-    of = rng.integers(0, len(edges) - 1, PAIRS)
-    length = edges[of] + rng.random(PAIRS) * (edges[of + 1] - edges[of])
-    offset = rng.random((PAIRS, 2)) * 2 - 1
+    first = rng.integers(0, len(points), _PAIRS)
+    of = rng.integers(0, len(edges) - 1, _PAIRS)
+    length = edges[of] + rng.random(_PAIRS) * (edges[of + 1] - edges[of])
+    offset = rng.random((_PAIRS, 2)) * 2 - 1
     offset *= (length / np.maximum(np.sqrt((offset**2).sum(axis=1)), 1e-9))[:, None]
     wanted = points[first]
     wanted[:, 1:] += offset

@@ -10,16 +10,15 @@ from scipy.spatial import cKDTree
 
 from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.splits.ground import MOST_SCENES, near_circles, pixel_side
-from tmcnet.splits.index import BoolArray, IntArray, TileIndex
+from tmcnet.splits.index import Ground, IntArray, TileIndex
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Which tiles belong together.
+    """G groups of tiles.
 
     Attributes:
-        of: N numbers of groups.
+        of: N numbers of groups, one per tile.
         names: Name of each group: a scene or a value of the column; None for blocks.
         places: G x 3 for blocks: number of the scene, row and column of the block's first pixel; else None.
         n: Number of groups, G.
@@ -34,7 +33,7 @@ class Groups:
 
 
 def in_pixels(config: SplitsConfig, index: TileIndex, where: str) -> SplitsConfig:
-    """The config with `block_size` as `block_metres` asks for it, in whole pixels of the tiles; else as it is.
+    """Config with `block_size` computed from `block_metres`, if that is set.
 
     Args:
         config: The section `splits`.
@@ -42,13 +41,13 @@ def in_pixels(config: SplitsConfig, index: TileIndex, where: str) -> SplitsConfi
         where: The index file, for messages.
 
     Raises:
-        InputError: If the pixels have no known size or several, or a block would be smaller than a tile.
+        InputError: If pixels have no known size or several, or a block would be smaller than a tile.
     """
     if config.block_metres is None:
         return config
-    side = pixel_side(index.ground)
+    side = index.pixel_side
     if side is None:
-        what = "does not tell one pixel size in metres for all tiles, which `splits.block_metres` needs"
+        what = "does not give one pixel size in metres for all tiles, which `splits.block_metres` needs"
         remedy = "Set `splits.block_metres` to null and give `splits.block_size` in pixels."
         raise InputError(Problem(where, what, remedy))
     size, tile = round(config.block_metres / side), int(index.window[:, 2:].max())
@@ -66,25 +65,19 @@ def group_tiles(index: TileIndex, config: SplitsConfig) -> Groups:
         codes, values = pd.factorize(index.field, sort=True)
         names = [str(v) for v in values]
         return Groups(codes.astype(np.int64), names, None, len(names), f"values of `{config.column}`")
-    return _blocks(index, config.block_size)
-
-
-def _blocks(index: TileIndex, size: int) -> Groups:
-    """Square blocks from the scene's first pixel on; a tile belongs to the block that its centre lies in."""
+    size = config.block_size
     row = block_number(index.window[:, 0], index.window[:, 2], size)
     col = block_number(index.window[:, 1], index.window[:, 3], size)
     rows, cols = int(np.ptp(row)) + 1, int(np.ptp(col)) + 1
     key = (index.scene * rows + (row - row.min())) * cols + (col - col.min())
     unique, of = np.unique(key, return_inverse=True)
-    places = np.stack(
-        [unique // (rows * cols), (unique // cols % rows + row.min()) * size, (unique % cols + col.min()) * size],
-        axis=1,
-    )
+    scene, row_of, col_of = unique // (rows * cols), unique // cols % rows + row.min(), unique % cols + col.min()
+    places = np.stack([scene, row_of * size, col_of * size], axis=1)
     return Groups(of.astype(np.int64), None, places, len(places), "blocks")
 
 
 def block_number(first: IntArray, length: IntArray, size: int) -> IntArray:
-    """Number, along one axis, of the block that the centre of each window lies in.
+    """Number, along one axis, of the block that contains the centre of each window; blocks begin at the first pixel.
 
     Args:
         first: N first pixels of the windows.
@@ -98,29 +91,34 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
     """Pairs of tiles with different keys whose windows overlap once one of them is widened by the guard band.
 
     Windows are compared within scenes and, where the place on the ground is known, between scenes of one CRS. Between
-    scenes of different CRSs, or turned ones, circles around the tiles are compared instead, as `near_circles` says.
+    scenes of different CRSs, or turned ones, circles around the tiles are compared, see `_close_circles`.
 
     Args:
         index: The tiles.
-        key: N numbers; only pairs that differ in it are wanted.
+        key: N numbers; only pairs that differ in it are returned.
         guard: Width of the band in pixels.
 
     Returns:
-        M x 2 positions in the index, sorted.
+        M x 2 positions in the index, the smaller first, sorted.
     """
-    found = _close(np.flatnonzero(_in_mixed_scene(index.scene, key)), index.scene, index.window, key, guard)
+    of_scene = pd.Series(key).groupby(index.scene)
+    mixed = np.flatnonzero(of_scene.transform("min") != of_scene.transform("max"))
+    found = _close_windows(mixed, index.scene, index.window, guard)
     if index.ground is not None and len(index.scenes) > 1:
-        of, window = index.ground.crs, index.ground.window
-        ground = _close(_in_meeting_scenes(of, window, index.scene, guard), of, window, key, guard)
-        circles = near_circles(index.ground, index.scene, guard)
-        circles = circles[key[circles[:, 0]] != key[circles[:, 1]]]
-        found = np.concatenate([found, ground[index.scene[ground[:, 0]] != index.scene[ground[:, 1]]], circles])
+        known = np.flatnonzero(index.ground.crs >= 0)
+        between = [
+            _close_windows(known, index.ground.crs, index.ground.window, guard),
+            _close_circles(index.ground, guard),
+        ]
+        pairs = np.concatenate(between)
+        found = np.concatenate([found, pairs[index.scene[pairs[:, 0]] != index.scene[pairs[:, 1]]]])
+    found = found[key[found[:, 0]] != key[found[:, 1]]]
     ordered: IntArray = found[np.lexsort((found[:, 1], found[:, 0]))]
     return ordered
 
 
-def _close(chosen: IntArray, place: IntArray, window: IntArray, key: IntArray, guard: int) -> IntArray:
-    """Pairs among the chosen tiles that lie in one place and are closer than the guard band, the smaller first."""
+def _close_windows(chosen: IntArray, place: IntArray, window: IntArray, guard: int) -> IntArray:
+    """Pairs among the chosen tiles in the same place (scene or CRS) that are closer than the guard band."""
     if chosen.size == 0:
         return np.empty((0, 2), np.int64)
     row, col, height, width = window[chosen].T
@@ -128,9 +126,7 @@ def _close(chosen: IntArray, place: IntArray, window: IntArray, key: IntArray, g
     # and at most 1 less half a pixel. A radius between the two leaves out neighbours that merely touch.
     reach = max(int(height.max()), int(width.max())) + guard
     points = np.stack([place[chosen] * 4.0, (2 * row + height) / (2 * reach), (2 * col + width) / (2 * reach)], 1)
-    radius = 1 - 0.25 / reach
-    pairs = cKDTree(points).query_pairs(radius, p=np.inf, output_type="ndarray").astype(np.int64, copy=False)
-    pairs = pairs[key[chosen[pairs[:, 0]]] != key[chosen[pairs[:, 1]]]]
+    pairs = cKDTree(points).query_pairs(1 - 0.25 / reach, p=np.inf, output_type="ndarray")
     a, b = pairs.T
     close = (
         (row[a] < row[b] + height[b] + guard)
@@ -141,27 +137,20 @@ def _close(chosen: IntArray, place: IntArray, window: IntArray, key: IntArray, g
     return np.sort(chosen[pairs[close]], axis=1)
 
 
-def _in_meeting_scenes(crs: IntArray, window: IntArray, scene: IntArray, guard: int) -> IntArray:
-    """Tiles with a known ground whose scene may meet another scene there."""
-    known = np.flatnonzero(crs >= 0)
-    ends = window[known, :2] + window[known, 2:]
-    frame = pd.DataFrame(np.hstack([window[known, :2], -ends]), columns=["top", "left", "bottom", "right"])
-    boxes = frame.assign(crs=crs[known]).groupby(scene[known]).min()
-    if len(boxes) > MOST_SCENES:
-        return known
-    first, last = boxes[["top", "left"]].to_numpy(), -boxes[["bottom", "right"]].to_numpy()
-    meet = (first[:, None] < last[None] + guard).all(axis=2)
-    meet &= meet.T & (boxes["crs"].to_numpy()[:, None] == boxes["crs"].to_numpy())
-    np.fill_diagonal(meet, False)
-    chosen: IntArray = known[np.isin(scene[known], boxes.index[meet.any(axis=1)])]
-    return chosen
+def _close_circles(ground: Ground, guard: int) -> IntArray:
+    """Pairs of tiles without a common grid whose circles may share ground.
 
-
-def _in_mixed_scene(scene: IntArray, key: IntArray) -> BoolArray:
-    """Whether a tile's scene holds tiles of more than one key."""
-    n = int(scene.max()) + 1
-    low, high = np.full(n, np.iinfo(np.int64).max), np.full(n, np.iinfo(np.int64).min)
-    np.minimum.at(low, scene, key)
-    np.maximum.at(high, scene, key)
-    mixed: BoolArray = (low != high)[scene]
-    return mixed
+    Circles are larger than windows. Tiles are too close where the distance between the centres is below the sum of
+    the radii and the guard band, in the larger pixels of the two.
+    """
+    if ground.circle is None:
+        return np.empty((0, 2), np.int64)
+    band = guard * ground.metres
+    chosen = np.flatnonzero(np.isfinite(ground.circle).all(axis=1) & np.isfinite(band))
+    center, radius, crs = ground.circle[:, :3], ground.circle[:, 3], ground.crs
+    largest = 2 * float(radius[chosen].max(initial=0)) + float(band[chosen].max(initial=0))
+    pairs = np.sort(chosen[cKDTree(center[chosen]).query_pairs(largest, output_type="ndarray")], axis=1)
+    a, b = pairs.T
+    close = np.linalg.norm(center[a] - center[b], axis=1) < radius[a] + radius[b] + np.maximum(band[a], band[b])
+    found: IntArray = pairs[close & ((crs[a] != crs[b]) | (crs[a] < 0))]
+    return found

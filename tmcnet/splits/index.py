@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,17 +12,49 @@ import pandas as pd
 
 from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.splits.ground import CIRCLE, COLUMNS, NORTH_UP, Ground, locate
+from tmcnet.raster.io.geocentric import geocentric
 from tmcnet.splits.lists import format_names
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 Names: TypeAlias = npt.NDArray[np.object_]
 
 _TEXT = ["tile", "scene", "role"]
 _WINDOW = ["row", "col", "height", "width"]
 _ALIGNMENT = "alignment_px"
-_REMEDY = "Let the tiling stage write the index anew."
+_REMEDY = "Run the tiling stage again."
+_CENTRE = ["x", "y"]
+_PIXEL = ["pixel_x", "pixel_y"]
+_CIRCLE = ["lon", "lat", "radius_metres"]
+_NORTH_UP = "north_up"
+_GROUND = [*_CENTRE, *_PIXEL, "pixel_metres", _NORTH_UP, *_CIRCLE]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Places of N tiles on the ground.
+
+    Attributes:
+        crs: N numbers of coordinate reference systems; -1 where the place or the size of a pixel is unknown, or the
+            tile is turned against the axes of its CRS and has a circle.
+        window: N x 4: row, column, height and width on one grid per CRS, whose pixels are the smallest of the CRS and
+            whose rows run south; zeros where the place is unknown.
+        metres: N sides of a pixel in metres; NaN where unknown.
+        circle: N x 4: geocentric centre and radius, in metres, of a circle that holds the tile; NaN where unknown.
+            None where windows suffice: one CRS and no tile turned, or an index without circles.
+    """
+
+    crs: IntArray
+    window: IntArray
+    metres: FloatArray
+    circle: FloatArray | None = None
+
+    @property
+    def known(self) -> BoolArray:
+        """N flags: tiles that can be compared with those of other scenes, by window or by circle."""
+        window = self.crs >= 0
+        return window if self.circle is None else window | np.isfinite(self.circle).all(axis=1)
 
 
 @dataclass(frozen=True)
@@ -32,17 +63,17 @@ class TileIndex:
 
     Attributes:
         tiles: N names.
-        scene: N numbers of scenes. Tiles without a place in a scene have one of their own each.
+        scene: N numbers of scenes. A tile without a known place in a scene is a scene by itself.
         scenes: Names of the scenes by number.
         window: N x 4: row, column, height and width in the scene, in pixels.
         labelled: N; whether any pixel has a label.
         area: N x K labelled pixels of each class. Whole numbers, so that sums do not depend on their order.
         classes: K names.
-        field: N values of the column that methods `column` and `given` look at; else None.
-        subsets: N label subsets that the source gives, such as `R1;R5`; None unless they are asked for.
-        ground: Where the tiles lie on the ground; None where nothing is known.
-        misalignment: N residuals of the registration at the tile in pixels, NaN where not known; None unless they are
-            asked for.
+        field: N values of the column that methods `column` and `given` use; else None.
+        subsets: N label subsets given by the source, such as `R1;R5`; None unless the config uses them.
+        ground: Places of the tiles on the ground; None where nothing is known.
+        misalignment: N residuals of the registration at the tile in pixels, NaN where unknown; None unless the config
+            limits them.
     """
 
     tiles: Names
@@ -52,18 +83,18 @@ class TileIndex:
     labelled: BoolArray
     area: npt.NDArray[np.int32]
     classes: list[str]
-    field: Names | None
-    subsets: Names | None
+    field: Names | None = None
+    subsets: Names | None = None
     ground: Ground | None = None
-    misalignment: npt.NDArray[np.float64] | None = None
+    misalignment: FloatArray | None = None
 
-    def only(self, chosen: BoolArray) -> TileIndex:
-        """The chosen ones (N flags) of the tiles; numbers of scenes stay."""
-        rows = {name: getattr(self, name) for name in ("tiles", "scene", "window", "labelled", "area")}
-        more = {name: getattr(self, name) for name in ("field", "subsets", "misalignment")}
-        some = rows | {name: values for name, values in more.items() if values is not None}
-        ground = None if self.ground is None else self.ground.only(chosen)
-        return replace(self, ground=ground, **{name: values[chosen] for name, values in some.items()})
+    @property
+    def pixel_side(self) -> float | None:
+        """Side of a pixel in metres, if it is known and about the same (to 1 %) for all tiles; else None."""
+        if self.ground is None or not np.isfinite(self.ground.metres).all():
+            return None
+        low, high = float(self.ground.metres.min()), float(self.ground.metres.max())
+        return float(np.median(self.ground.metres)) if 0 < high <= low * 1.01 else None
 
 
 def read_index(path: Path, config: SplitsConfig) -> TileIndex:
@@ -71,23 +102,23 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
 
     Args:
         path: `tiles/index.csv`.
-        config: Says which fields are needed.
+        config: The section `splits`; decides which columns are needed.
 
     Raises:
-        InputError: If columns are missing, a tile is doubled, a number is missing or out of its range, or no tile
-            has a label; tells all of it.
+        InputError: If columns are missing, a tile is listed twice, a number is missing or out of its range, or no
+            tile has a label; lists every such problem.
     """
     if not path.is_file():
         raise InputError(Problem(str(path), "does not exist", "Make the tiles first."))
     field = f"field_{config.column}" if config.method in ("column", "given") else None
     subsets = "field_subsets" if config.given_fractions else None
+    alignment = [] if config.max_misalignment is None else [_ALIGNMENT]
     texts = [*_TEXT, *dict.fromkeys(name for name in (field, subsets) if name)]
     header = pd.read_csv(path, nrows=0).columns.tolist()
     shares = [name for name in header if name.startswith("share_")]
-    asked = [] if config.max_misalignment is None else [_ALIGNMENT]
-    _check_columns(path, header, [*texts, *asked], shares)
-    places = [name for name in (*COLUMNS, NORTH_UP, *CIRCLE) if name in header]
-    frame = _read(path, texts, [*_WINDOW, "label_share", *shares, *places, *asked], "crs" in header)
+    _check_columns(path, header, [*texts, *alignment], shares)
+    places = [name for name in _GROUND if name in header]
+    frame = _read(path, texts, [*_WINDOW, "label_share", *shares, *places, *alignment], "crs" in header)
     frame = frame[frame["role"] != "predict"].sort_values("tile", kind="stable", ignore_index=True)
     _check_rows(path, frame, shares, field)
     scene, scenes = _scenes(frame)
@@ -106,37 +137,20 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
         [name.removeprefix("share_") for name in shares],
         frame[field].to_numpy(object) if field else None,
         frame[subsets].to_numpy(object) if subsets else None,
-        locate(frame, window),
-        frame[_ALIGNMENT].to_numpy(np.float64) if asked else None,
+        _locate(frame, window),
+        frame[_ALIGNMENT].to_numpy(np.float64) if alignment else None,
     )
 
 
-def index_sha256(path: Path) -> str:
-    """SHA-256 of the header and the sorted rows: that of the file itself, as its rows are written in this order."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.readline())
-        last = b""
-        for line in file:
-            if line < last:
-                break
-            digest.update(line)
-            last = line
-        else:
-            return digest.hexdigest()
-    header, *rows = path.read_bytes().splitlines(keepends=True)
-    ends = b"" if header.endswith(b"\r\n") else b"\n"
-    return hashlib.sha256(header + b"".join(sorted(r if r.endswith(b"\n") else r + ends for r in rows))).hexdigest()
-
-
 def _read(path: Path, texts: list[str], numbers: list[str], with_crs: bool) -> pd.DataFrame:
-    """The wanted columns; a number that cannot be read becomes NaN."""
-    kinds = {**dict.fromkeys(texts, "str"), "role": "category", **({"crs": "category"} if with_crs else {})}
-    wanted = [*kinds, *numbers]
+    """Read these columns; a number that cannot be read becomes NaN."""
+    types = {**dict.fromkeys(texts, "str"), "role": "category", **({"crs": "category"} if with_crs else {})}
+    wanted = [*types, *numbers]
     try:
         return pd.read_csv(
             path,
             usecols=wanted,
-            dtype={**kinds, **dict.fromkeys(numbers, "float64")},
+            dtype={**types, **dict.fromkeys(numbers, "float64")},
             keep_default_na=False,
             na_values={name: ["", "nan", "NaN"] for name in numbers},
         )
@@ -145,10 +159,10 @@ def _read(path: Path, texts: list[str], numbers: list[str], with_crs: bool) -> p
         return frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in numbers})
 
 
-def _check_columns(path: Path, header: list[str], texts: list[str], shares: list[str]) -> None:
+def _check_columns(path: Path, header: list[str], columns: list[str], shares: list[str]) -> None:
     problems = [
         Problem(str(path), f"has no column `{name}`", _column_remedy(name, header))
-        for name in [*texts, *_WINDOW, "label_share"]
+        for name in [*columns, *_WINDOW, "label_share"]
         if name not in header
     ]
     if not shares:
@@ -159,7 +173,7 @@ def _check_columns(path: Path, header: list[str], texts: list[str], shares: list
 
 def _column_remedy(name: str, header: list[str]) -> str:
     if name == _ALIGNMENT:
-        return "Let the tiling stage write the index anew, or set `splits.max_misalignment` to null."
+        return "Run the tiling stage again, or set `splits.max_misalignment` to null."
     if name == "field_subsets":
         return "Only layout `seed` comes with label subsets; set `splits.given_fractions` to false."
     if name.startswith("field_"):
@@ -169,28 +183,30 @@ def _column_remedy(name: str, header: list[str]) -> str:
 
 
 def _check_rows(path: Path, frame: pd.DataFrame, shares: list[str], field: str | None) -> None:
-    where = str(path)
     problems: list[Problem] = []
 
-    def complain(wrong: pd.Series[bool], what: str, remedy: str = _REMEDY) -> None:
+    def check(wrong: pd.Series[bool], what: str, remedy: str = _REMEDY) -> None:
         if wrong.any():
-            problems.append(Problem(where, f"{what}: {format_names(frame['tile'][wrong].unique())}", remedy))
+            tiles = format_names(frame["tile"][wrong].unique())
+            problems.append(Problem(str(path), f"{what}: {tiles}", remedy))
 
-    complain(frame["tile"].duplicated(), "names tiles twice")
-    complain(frame["tile"].str.strip() == "", "has rows without a tile name")
+    check(frame["tile"].duplicated(), "names tiles twice")
+    check(frame["tile"].str.strip() == "", "has rows without a tile name")
     for name in _WINDOW:
         lowest = 1 if name in ("height", "width") else -(2**31)
-        complain(~(frame[name] >= lowest) | (frame[name] % 1 != 0), f"`{name}` is no proper whole number")
-    complain(~frame["label_share"].between(0, 1), "`label_share` is not between 0 and 1")
+        check(~(frame[name] >= lowest) | (frame[name] % 1 != 0), f"`{name}` is no proper whole number")
+    check(~frame["label_share"].between(0, 1), "`label_share` is not between 0 and 1")
     labelled = frame["label_share"] > 0
     for name in shares:
         wrong = ~frame[name].between(0, 1) & (labelled | frame[name].notna())
-        complain(wrong, f"`{name}` is not between 0 and 1")
+        check(wrong, f"`{name}` is not between 0 and 1")
     if field:
-        complain(frame[field] == "", f"`{field}` is empty", "Give every tile a value, or exclude these tiles.")
+        check(frame[field] == "", f"`{field}` is empty", "Give every tile a value, or exclude these tiles.")
     if not labelled.any():
         what = f"none of its {len(frame)} tiles has a label"
-        problems.append(Problem(where, what, "Check the label files and `labels`; without labels nothing is learnt."))
+        problems.append(
+            Problem(str(path), what, "Check the label files and `labels`; without labels nothing is learnt.")
+        )
     if problems:
         raise InputError(problems)
 
@@ -198,8 +214,8 @@ def _check_rows(path: Path, frame: pd.DataFrame, shares: list[str], field: str |
 def _scenes(frame: pd.DataFrame) -> tuple[IntArray, list[str]]:
     """Numbers and names of scenes.
 
-    Ready-made tiles may have no scene, or one name for all and the same window: then no place in it is known, and
-    each counts as a scene of its own.
+    Ready-made tiles may have no scene, or one name for all and the same window: their place in it is unknown, and
+    each counts as a scene.
     """
     codes, _ = pd.factorize(frame["scene"])
     first = frame[["row", "col"]].groupby(codes)
@@ -208,3 +224,35 @@ def _scenes(frame: pd.DataFrame) -> tuple[IntArray, list[str]]:
     names = frame["scene"].mask(placeless, frame["tile"]) if placeless.any() else frame["scene"]
     codes, unique = pd.factorize(names)
     return codes.astype(np.int64), [str(name) for name in unique]
+
+
+def _locate(frame: pd.DataFrame, window: IntArray) -> Ground | None:
+    """Ground of the tiles; None where no tile has any. Without a column `north_up`, tiles count as north up."""
+    if not {"crs", *_CENTRE, *_PIXEL, "pixel_metres"} <= set(frame.columns):
+        return None
+    center, pixel = frame[_CENTRE].to_numpy(np.float64), frame[_PIXEL].to_numpy(np.float64)
+    known = (frame["crs"] != "").to_numpy() & np.isfinite(center).all(axis=1) & (pixel > 0).all(axis=1)
+    if not known.any():
+        return None
+    codes, _ = pd.factorize(frame["crs"].astype(str), sort=True)
+    crs = np.where(known, codes, -1).astype(np.int64)
+    turned = frame[_NORTH_UP].to_numpy() == 0 if _NORTH_UP in frame else np.zeros(len(frame), bool)
+    circle = None
+    if set(_CIRCLE) <= set(frame.columns) and (turned.any() or (crs[known] != crs[known][0]).any()):
+        lon, lat, radius = frame[_CIRCLE].to_numpy(np.float64).T
+        circle = np.column_stack([geocentric(lon, lat), radius])
+        crs[turned & np.isfinite(circle).all(axis=1)] = -1
+    return Ground(crs, _on_grid(crs, center, pixel, window), frame["pixel_metres"].to_numpy(np.float64), circle)
+
+
+def _on_grid(crs: IntArray, center: FloatArray, pixel: FloatArray, window: IntArray) -> IntArray:
+    """Windows (N x 4) on one grid of the smallest pixels of each CRS."""
+    result = np.zeros_like(window)
+    for code in np.unique(crs[crs >= 0]):
+        chosen = crs == code
+        unit = pixel[chosen].min(axis=0)
+        sides = window[chosen][:, [3, 2]] * pixel[chosen] / unit
+        corner = center[chosen] * (1, -1) / unit - sides / 2
+        corner -= corner[0]  # grids often begin at half a pixel, where rounding would go either way
+        result[chosen] = np.rint(np.hstack([corner[:, ::-1], sides[:, ::-1]])).astype(np.int64)
+    return result

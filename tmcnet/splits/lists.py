@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 PARTS = ("train", "val", "test")
 """Parts of a data set, in the order of their numbers."""
@@ -11,9 +13,26 @@ KINDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
 MAX_NAMES = 10
 """Names shown in one message; the rest is counted."""
 
+_LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$|^train\S*_points\.csv$")
+
 
 def format_names(names: Iterable[str]) -> str:
     """The first names in sorted order, and how many more there are."""
     ordered = sorted(names)
     more = len(ordered) - MAX_NAMES
     return ", ".join(ordered[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def list_names(name: str) -> list[str]:
+    """Names of the three files of a list such as `trainR5`."""
+    return [f"{name}_{word}.txt" for word in KINDS.values()]
+
+
+def list_text(tiles: Iterable[str]) -> bytes:
+    """Content of a list file: one tile a line."""
+    return "".join(f"{tile}\n" for tile in tiles).encode()
+
+
+def find_lists(folder: Path) -> list[Path]:
+    """All list files of a folder and their files of points, sorted."""
+    return sorted(path for path in folder.glob("*") if _LIST_FILE.match(path.name))

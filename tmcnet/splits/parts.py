@@ -1,136 +1,124 @@
-"""Divide tiles into training, validation and test part."""
+"""Divide tiles into training, validation and test part, or into folds of which each is the test part once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
-from tmcnet.config import SplitsConfig, subset_name
+from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.seeding import generator
-from tmcnet.splits.balance import FloatArray, Wish, assign
-from tmcnet.splits.finish import (
-    DROPPED,
-    STRIPS,
-    TEST,
-    TRAIN,
-    VAL,
-    Finished,
-    Finisher,
-    PartArray,
-    drop,
-    group_totals,
-    part_totals,
-    search,
-    strips,
-)
-from tmcnet.splits.folds import divide_into_folds
+from tmcnet.splits.balance import BalanceTarget, assign_in_order, balanced_assignments
 from tmcnet.splits.groups import Groups, close_pairs, group_tiles
-from tmcnet.splits.index import BoolArray, IntArray, Names, TileIndex
+from tmcnet.splits.index import BoolArray, FloatArray, IntArray, TileIndex
 from tmcnet.splits.lists import PARTS, format_names
-from tmcnet.splits.registration import misaligned
 
-_UNDRAWN = -2
+PartArray = npt.NDArray[np.int8]
+
+TRAIN, VAL, TEST = range(3)
+"""Numbers of the parts, as in `PARTS`."""
+DROPPED = -1
+
+_TO_DRAW = -2
+_STRIPS = 8  # assignments in strips that are tried where tiles are lost to the guard band
+_MAX_TRIALS, _MAX_TRIAL_WORK = 300, 10_000_000  # changes tried on the best of them; tiles and pairs judged in all
 
 
 @dataclass(frozen=True)
 class Division:
-    """Tiles divided into parts.
+    """N tiles divided into parts.
 
     Attributes:
         part: N; number of the part, or `DROPPED`.
         by_guard: N; whether the tile was dropped for being too close to a tile of another part.
-        groups: The groups that were kept together; misaligned tiles belong to none, -1.
         misaligned: N; whether the tile was dropped for its registration.
+        groups: The groups that were kept together.
     """
 
     part: PartArray
     by_guard: BoolArray
-    groups: Groups
     misaligned: BoolArray
+    groups: Groups
 
 
-def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
-    """Divide tiles into parts as the config says.
+def divide(index: TileIndex, config: SplitsConfig, in_train: BoolArray, where: str) -> Division:
+    """Divide tiles into parts.
 
-    Misaligned tiles are dropped first, and the others divided as if there were no more. Groups are assigned by
-    `balance.assign`, to folds by `folds.divide_into_folds`. Unlabelled tiles of validation and test groups are
-    dropped, and so are tiles too close to another part: rather training than validation tiles, rather validation than
-    test tiles.
+    Misaligned tiles are dropped first, and the others divided as if these did not exist. Groups without labels go to
+    the training part, where they serve pre-training. With `config.folds`, fold n is tested, fold n + 1 (1 after the
+    last) validates, all others train; the folds are the same whichever is tested.
 
     Args:
         index: The tiles.
-        config: Method, shares, guard band, seed.
+        config: Method, shares or folds, guard band, seed.
+        in_train: N; tiles that have to stay in the training part, with their groups: the source's label fractions.
         where: The index file, for messages.
 
     Raises:
         InputError: If a part would be empty, or method `given` meets a value that belongs to no part.
     """
-    lost = misaligned(index, config)
-    if not lost.any():
-        return _divide(index, config, where)
-    some = _divide(index.only(~lost), config, where)
-    part, of = np.full(len(lost), DROPPED, np.int8), np.full(len(lost), -1, np.int64)
-    by_guard = np.zeros(len(lost), bool)
-    part[~lost], of[~lost], by_guard[~lost] = some.part, some.groups.of, some.by_guard
-    return Division(part, by_guard, replace(some.groups, of=of), lost)
-
-
-def _divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
-    """Divide tiles that are all good enough."""
+    misaligned = _misaligned(index, config)
     groups = group_tiles(index, config)
+    fixed = _given_parts(index, config, where)
     if config.method == "given":
-        start = _given(index, config, where)
-        wanted = [p for p, part in enumerate(PARTS) if not getattr(config.given, part)]
-    else:
-        start = np.full(len(index.tiles), _UNDRAWN, np.int8)
-        wanted = [VAL, TEST]
-    if config.method == "given" and index.subsets is not None and wanted:
-        start[_with_subsets(index.subsets, groups, config) & (start == _UNDRAWN)] = TRAIN
-    pairs = close_pairs(index, groups.of * 8 + start - _UNDRAWN, config.guard)
-    if config.folds is not None:
-        best = divide_into_folds(index, groups, pairs, config, where)
-        return _checked(index, best.part, best.by_guard, groups, config, where)
-    if not wanted:
-        return _checked(index, *drop(index, start, pairs), groups, config, where)
-    undrawn = start == _UNDRAWN
-    finish = Finisher.of(
-        index, pairs, config, lambda of_group: np.where(undrawn, of_group[groups.of], start).astype(np.int8)
-    )
-    task = _task(index, groups, start, [TRAIN, *wanted], config, where)
-    best = _searched(task, finish, config)
-    return _checked(index, best.part, best.by_guard, groups, config, where)
+        fixed[np.isin(groups.of, groups.of[in_train]) & (fixed == _TO_DRAW)] = TRAIN
+    fixed[misaligned] = DROPPED
+    pairs = close_pairs(index, groups.of * 8 + fixed - _TO_DRAW, config.guard)
+    pairs = pairs[(fixed[pairs] != DROPPED).all(axis=1)]
+    areas = index.area[index.labelled & ~misaligned].astype(np.float64)
+    band = GuardBand(index, pairs, BalanceTarget.of(list(config.wanted), areas))
+    drawn = (fixed == _TO_DRAW).any()
+    part, by_guard = band.apply(_drawn_parts(groups, fixed, band, config, where) if drawn else fixed)
+    tiles, _ = part_totals(index, part)
+    if empty := [name for name, n in zip(PARTS, tiles, strict=True) if n == 0]:
+        sizes = ", ".join(f"{name} {int(n)}" for name, n in zip(PARTS, tiles, strict=True))
+        what = (
+            f"leaves no labelled tile in {' and '.join(empty)} ({sizes}; {int(by_guard.sum())} of {len(part)} tiles "
+            f"lost to the guard band of {config.guard} pixels or for overlap; {groups.n} {groups.noun})"
+        )
+        remedy = "Make `splits.block_size` or `splits.guard` smaller, add labelled scenes, or check `splits.given`."
+        raise InputError(Problem(where, what, remedy))
+    return Division(part, by_guard, misaligned, groups)
 
 
-def _searched(task: _Task, finish: Finisher, config: SplitsConfig) -> Finished:
-    """The best division found. Where tiles are lost to the guard band, more are tried and judged by what is left."""
-    shares = task.shares(config, (1.0, 1.0, 1.0))
-    drawn = task.draws(shares, config)
-    best = finish(drawn[0])
-    if not best.by_guard.any():
-        return best
-    corrected = task.shares(config, _excess(finish.index, best.part, config))
-    more = [*drawn[1:], *task.draws(corrected, config), *task.strips(shares, config), *task.strips(corrected, config)]
-    best = min(chain([best], map(finish, more)), key=lambda one: one.score)
-    return search(finish, best, task.drawn, np.array(list(shares), np.int8), generator(config.seed, "guarded parts"))
+def part_totals(index: TileIndex, part: PartArray) -> tuple[FloatArray, FloatArray]:
+    """Labelled tiles (3) and class areas (3 x K) of the parts."""
+    members = [np.flatnonzero((part == p) & index.labelled) for p in range(len(PARTS))]
+    areas = np.stack([index.area[m].sum(axis=0, dtype=np.int64) for m in members])
+    return np.array([len(m) for m in members], np.float64), areas.astype(np.float64)
 
 
-def _given(index: TileIndex, config: SplitsConfig, where: str) -> PartArray:
-    """Parts from the values of the column; training tiles stay undrawn where a part is to be drawn from them."""
-    part = np.full(len(index.tiles), DROPPED, np.int8)
+def _misaligned(index: TileIndex, config: SplitsConfig) -> BoolArray:
+    """Tiles (N flags) whose registration is known and worse than `config.max_misalignment` allows."""
+    if config.max_misalignment is None or index.misalignment is None:
+        return np.zeros(len(index.tiles), bool)
+    worse: BoolArray = index.misalignment > config.max_misalignment
+    if not (index.labelled & ~worse).any():
+        best = float(index.misalignment[index.labelled].min())
+        what = f"({config.max_misalignment:g}) leaves no labelled tile: the best of them has {best:.3f} pixels"
+        remedy = "Make it larger or null, and look at the `alignment.png` of the scenes."
+        raise InputError(Problem("config key `splits.max_misalignment`", what, remedy))
+    return worse
+
+
+def _given_parts(index: TileIndex, config: SplitsConfig, where: str) -> PartArray:
+    """Parts (N) from the values of the column; `_TO_DRAW` where parts are drawn."""
+    part = np.full(len(index.tiles), _TO_DRAW, np.int8)
+    if config.method != "given":
+        return part
+    part[:] = DROPPED
+    drawn_from_train = not (config.given.val and config.given.test)
     problems = []
-    draws = not (config.given.val and config.given.test)
     values = np.asarray(index.field, dtype=object)
     for p, name in enumerate(PARTS):
         chosen = np.isin(values.astype(str), getattr(config.given, name))
         if (part[chosen] != DROPPED).any():
             what = f"values {getattr(config.given, name)} of {name} belong to another part as well"
             problems.append(Problem("config key `splits.given`", what, "Name each value once."))
-        part[chosen] = _UNDRAWN if p == TRAIN and draws else p
+        part[chosen] = _TO_DRAW if p == TRAIN and drawn_from_train else p
     unknown = sorted({str(value) for value in values[part == DROPPED]})
     if unknown:
         what = f"`field_{config.column}` has values that belong to no part: {format_names(unknown)}"
@@ -140,111 +128,155 @@ def _given(index: TileIndex, config: SplitsConfig, where: str) -> PartArray:
     return part
 
 
-def drawn_lists(config: SplitsConfig) -> list[str]:
-    """Names of the lists of all label fractions below 100 %."""
-    return [subset_name(f, draw) for draw in range(1, config.subsets + 1) for f in config.fractions if f < 100]
+@dataclass(frozen=True)
+class GuardBand:
+    """The band between parts: what a division loses to it, and how good the rest is.
 
+    Attributes:
+        index: The N tiles.
+        pairs: M x 2 positions of tiles too close to be in different parts.
+        target: What is wanted of the three parts.
+    """
 
-def _with_subsets(subsets: Names, groups: Groups, config: SplitsConfig) -> BoolArray:
-    """Tiles of groups that given label fractions use: they have to stay in the training part."""
-    wanted = set(drawn_lists(config))
-    codes, values = pd.factorize(subsets)
-    useful = np.array([any(f"train{name.strip()}" in wanted for name in str(v).split(";")) for v in values], bool)
-    used = np.zeros(groups.n, bool)
-    used[groups.of[useful[codes]]] = True
-    chosen: BoolArray = used[groups.of]
-    return chosen
+    index: TileIndex
+    pairs: IntArray
+    target: BalanceTarget
 
+    def apply(self, part: PartArray) -> tuple[PartArray, BoolArray]:
+        """Drop unlabelled tiles outside the training part, then tiles too close to another part.
 
-def _excess(index: TileIndex, part: PartArray, config: SplitsConfig) -> list[float]:
-    """How many times its wanted share of the labelled tiles each part got once tiles were dropped."""
-    tiles, _ = part_totals(index, part)
-    return [max(float(n) / float(tiles.sum()) / share, 0.1) for n, share in zip(tiles, config.wanted, strict=True)]
+        Training tiles are dropped rather than validation tiles, and these rather than test tiles.
+
+        Args:
+            part: N numbers of parts.
+
+        Returns:
+            N numbers of parts, and N flags of the tiles dropped for the guard band.
+        """
+        result = part.copy()
+        result[(part != TRAIN) & ~self.index.labelled] = DROPPED
+        by_guard = np.zeros(len(part), bool)
+        a, b = self.pairs[result[self.pairs[:, 0]] != result[self.pairs[:, 1]]].T
+        for losing in (VAL, TRAIN):
+            for one, other in ((a, b), (b, a)):
+                by_guard[one[(result[one] == losing) & (result[other] > losing)]] = True
+            result[by_guard] = DROPPED
+        return result, by_guard
+
+    def score(self, part: PartArray) -> int:
+        """Mismatch of what is left of a division (N) with the wanted shares; smaller is better."""
+        tiles, areas = part_totals(self.index, self.apply(part)[0])
+        return int(self.target.score(tiles[None], areas[None])[0])
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What is to be drawn: D groups with labelled tiles, among three parts or fewer.
+class _Slots:
+    """What groups are assigned to: parts or folds.
 
     Attributes:
-        groups: All groups; those without labels go to the training part, where they serve pre-training.
-        drawn: D numbers of groups.
-        counts: D labelled tiles.
-        areas: D x K class areas.
-        parts: The parts.
-        fixed: Labelled tiles that are in the training part already.
+        shares: S wanted shares of the labelled tiles to draw.
+        parts: Part of each slot (S), for every division made of one assignment.
+        tested: The division that is returned.
+        noun: What a slot is, for messages.
     """
 
-    groups: Groups
-    drawn: IntArray
-    counts: FloatArray
-    areas: FloatArray
-    parts: list[int]
-    fixed: int
+    shares: list[float]
+    parts: list[PartArray]
+    tested: int
+    noun: str
 
-    def shares(self, config: SplitsConfig, excess: Sequence[float]) -> dict[int, float]:
-        """Wanted share of each part among the drawn tiles.
+    @classmethod
+    def of_folds(cls, n: int, tested: int) -> _Slots:
+        """Folds of equal size, each tested in one division and validating in the one before."""
+        parts = np.full((n, n), TRAIN, np.int8)
+        for fold in range(n):
+            parts[fold, fold], parts[fold, (fold + 1) % n] = TEST, VAL
+        return cls([1 / n] * n, list(parts), tested, "folds")
 
-        `excess` corrects it for what the guard band took from an earlier division.
-        """
-        drawable = int(self.counts.sum())
-        wishes = {p: getattr(config.shares, PARTS[p]) / excess[p] for p in self.parts}
-        shares = {p: wish / sum(wishes.values()) for p, wish in wishes.items()}
-        if not self.fixed or not drawable:
-            return shares
-        wanted = {p: min(s * (self.fixed + drawable) / drawable, 1) for p, s in shares.items() if p != TRAIN}
-        rest = 1 - sum(wanted.values())
-        return {TRAIN: rest, **wanted} if rest > 0.01 else wanted
-
-    def draws(self, shares: dict[int, float], config: SplitsConfig) -> list[PartArray]:
-        """The best balanced ways found to draw, best first."""
-        wish = Wish.of(list(shares.values()), self.areas)
-        found = assign(self.counts, self.areas, wish, config.draws, generator(config.seed, "parts"))
-        return self._of_groups(found, shares)
-
-    def strips(self, shares: dict[int, float], config: SplitsConfig) -> list[PartArray]:
-        """Ways to draw with parts in one piece."""
-        wanted = np.array(list(shares.values())) / sum(shares.values())
-        rng = generator(config.seed, "strips")
-        return self._of_groups(strips(self.groups, self.drawn, self.counts, wanted, STRIPS, rng), shares)
-
-    def _of_groups(self, found: IntArray, shares: dict[int, float]) -> list[PartArray]:
-        result = np.full((len(found), self.groups.n), TRAIN, np.int8)
-        result[:, self.drawn] = np.array(list(shares), np.int8)[found]
-        return list(result)
+    @classmethod
+    def of_parts(cls, config: SplitsConfig, fixed_train: int, to_draw: int) -> _Slots:
+        """Parts to draw, given the numbers of labelled tiles that are fixed in training and that are to be drawn."""
+        given = config.given if config.method == "given" else None
+        drawn = [p for p, name in enumerate(PARTS) if p == TRAIN or not (given and getattr(given, name))]
+        wanted = {p: config.wanted[p] / sum(config.wanted[q] for q in drawn) for p in drawn}
+        if fixed_train and to_draw:
+            wanted = {p: min(w * (fixed_train + to_draw) / to_draw, 1) for p, w in wanted.items() if p != TRAIN}
+            rest = 1 - sum(wanted.values())
+            wanted = {TRAIN: rest, **wanted} if rest > 0.01 else wanted
+        names = ", ".join(PARTS[p] for p in sorted(wanted))
+        return cls(list(wanted.values()), [np.array(list(wanted), np.int8)], 0, f"parts ({names})")
 
 
-def _task(
-    index: TileIndex, groups: Groups, start: PartArray, parts: list[int], config: SplitsConfig, where: str
-) -> _Task:
-    labelled = (start == _UNDRAWN) & index.labelled
-    drawn, counts, areas = group_totals(index, groups, labelled)
-    fixed = int((index.labelled & (start == TRAIN)).sum())
-    task = _Task(groups, drawn, counts, areas, parts, fixed)
-    shares = task.shares(config, (1.0, 1.0, 1.0))
-    if len(drawn) < len(shares):
-        raise InputError(_too_few(groups.noun, len(drawn), shares, where))
-    return task
+def _drawn_parts(groups: Groups, fixed: PartArray, band: GuardBand, config: SplitsConfig, where: str) -> PartArray:
+    """Parts (N) with those drawn that are not fixed, balanced in size and class shares.
 
-
-def _too_few(noun: str, found: int, shares: dict[int, float], where: str) -> Problem:
-    what = f"{found} {noun} with labelled tiles cannot be divided into {len(shares)} parts"
-    names = ", ".join(PARTS[p] for p in sorted(shares))
-    remedy = "Make `splits.block_size` smaller, add labelled scenes, or divide by `splits.method: blocks`."
-    return Problem(where, f"{what} ({names}), of which each needs at least one", remedy)
-
-
-def _checked(
-    index: TileIndex, part: PartArray, by_guard: BoolArray, groups: Groups, config: SplitsConfig, where: str
-) -> Division:
-    tiles, _ = part_totals(index, part)
-    empty = [name for name, n in zip(PARTS, tiles, strict=True) if n == 0]
-    if empty:
-        sizes = ", ".join(f"{name} {int(n)}" for name, n in zip(PARTS, tiles, strict=True))
+    Where tiles are lost to the guard band, more assignments are tried and judged by what they keep.
+    """
+    index, to_draw = band.index, fixed == _TO_DRAW
+    labelled = to_draw & index.labelled
+    counts = np.bincount(groups.of[labelled], minlength=groups.n).astype(np.float64)
+    columns = [np.bincount(groups.of[labelled], area, groups.n) for area in index.area[labelled].T]
+    areas = np.stack(columns, axis=1).astype(np.float64)
+    drawn = np.flatnonzero(counts)
+    counts, areas = counts[drawn], areas[drawn]
+    if config.folds is None:
+        fixed_train = int((index.labelled & (fixed == TRAIN)).sum())
+        slots = _Slots.of_parts(config, fixed_train, int(labelled.sum()))
+    else:
+        slots = _Slots.of_folds(config.folds, config.fold - 1)
+    if len(drawn) < len(slots.shares):
         what = (
-            f"leaves no labelled tile in {' and '.join(empty)} ({sizes}; {int(by_guard.sum())} of {len(part)} tiles "
-            f"lost to the guard band of {config.guard} pixels or for overlap; {groups.n} {groups.noun})"
+            f"{len(drawn)} {groups.noun} with labelled tiles cannot be divided into {len(slots.shares)} {slots.noun}"
         )
-        remedy = "Make `splits.block_size` or `splits.guard` smaller, add labelled scenes, or check `splits.given`."
+        remedy = "Make `splits.block_size` or `splits.folds` smaller, add labelled scenes, or divide by blocks."
         raise InputError(Problem(where, what, remedy))
-    return Division(part, by_guard, groups, np.zeros(len(part), bool))
+
+    def divisions(assignment: IntArray) -> list[PartArray]:
+        of_group = np.full((len(slots.parts), groups.n), TRAIN, np.int8)
+        of_group[:, drawn] = [part[assignment] for part in slots.parts]
+        return [np.where(to_draw, part[groups.of], fixed) for part in of_group]
+
+    def score(assignment: IntArray) -> int:
+        return sum(band.score(part) for part in divisions(assignment))
+
+    target = BalanceTarget.of(slots.shares, areas)
+    purpose = "parts" if config.folds is None else "folds"
+    found = balanced_assignments(counts, areas, target, generator(config.seed, purpose))
+    best = found[0]
+    if any(band.apply(part)[1].any() for part in divisions(best)):
+        rng = generator(config.seed, "guard band")
+        strips = _strips(groups, drawn, counts, target.shares, rng)
+        trials = min(_MAX_TRIALS, _MAX_TRIAL_WORK // (int((fixed != DROPPED).sum()) + len(band.pairs)))
+        best = _searched(min([*found, *strips], key=score), score, len(slots.shares), trials, rng)
+    return divisions(best)[slots.tested]
+
+
+def _strips(
+    groups: Groups, drawn: IntArray, counts: FloatArray, shares: FloatArray, rng: np.random.Generator
+) -> IntArray:
+    """Assign blocks in strips across scenes, scene by scene: parts in one piece lose least to a guard band."""
+    if groups.places is None:
+        return np.empty((0, len(drawn)), np.int64)
+    scene, row, col = groups.places[drawn].T
+    orders = []
+    for down, right in rng.integers(-3, 4, (_STRIPS, 2)):
+        shuffled = rng.permutation(int(scene.max()) + 1)
+        orders.append(np.lexsort((col, row, down * row + right * col, shuffled[scene])))
+    return assign_in_order(np.stack(orders), counts, shares)
+
+
+def _searched(
+    start: IntArray, score: Callable[[IntArray], int], n_slots: int, trials: int, rng: np.random.Generator
+) -> IntArray:
+    """Improve an assignment by random moves and swaps of groups that do not make its score worse."""
+    best, best_score = start, score(start)
+    for _ in range(trials):
+        trial = best.copy()
+        one, other = rng.integers(0, len(trial), 2)
+        if rng.random() < 0.5:
+            trial[one] = rng.integers(n_slots)
+        else:
+            trial[[one, other]] = trial[[other, one]]
+        if (trial != best).any() and (trial_score := score(trial)) <= best_score:
+            best, best_score = trial, trial_score
+    return best

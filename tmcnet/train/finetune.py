@@ -27,7 +27,7 @@ from tmcnet.model.networks import STACKED, EarlyFusion, build_network, split_ste
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PARTS, Transfer, read_weights, transfer
 from tmcnet.seeding import derive_seed
-from tmcnet.splits.points import file_of, points_of_each_class, read_tile_points
+from tmcnet.splits.points import points_file, points_per_class, read_tile_points
 from tmcnet.store import TileStore, read_list
 from tmcnet.train.callbacks import Curves
 from tmcnet.train.loop import LoopPlan, StepModule, cost, fit
@@ -205,8 +205,8 @@ def _tiles(store: TileStore, splits: Path, name: str, scaling: Normalisation, ca
         remedy = "Take a larger label fraction, or more tiles."
         raise InputError(Problem(str(path), "names no tile", remedy))
     points = None
-    if points_of_each_class(name):
-        points = read_tile_points(file_of(splits, name), names, store.classes.names)
+    if points_per_class(name):
+        points = read_tile_points(points_file(splits, name), names, store.classes.names)
     return TileDataset(store, names, scaling, with_labels=True, cache_gib=cache_gib, points=points)
 
 

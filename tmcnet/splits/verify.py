@@ -1,0 +1,181 @@
+"""Verify splits: make them again, compare, check the invariants, and name the tiles that changed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import tmcnet
+from tmcnet.config import Budget, SplitsConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.hashing import file_digest, table_digest
+from tmcnet.splits.fingerprints import format_changes
+from tmcnet.splits.groups import in_pixels
+from tmcnet.splits.index import TileIndex, read_index
+from tmcnet.splits.invariants import REMEDY, Lists, check_lists, format_all
+from tmcnet.splits.lists import KINDS, find_lists, format_names, list_names
+from tmcnet.splits.manifest import VERSION, list_entry
+from tmcnet.splits.points import points_file, points_per_class, read_points
+from tmcnet.splits.splits import draw_splits
+
+
+def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> list[Problem]:
+    """Check splits against their manifest and the tile index.
+
+    Lists without a manifest, or with an unusable one, are still checked for what must hold for any lists.
+
+    Args:
+        folder: Folder of the lists and `manifest.json`.
+        index: `tiles/index.csv`.
+        config: The section `splits` as it is now; None: not compared.
+
+    Returns:
+        Everything that is wrong: data, config or software that changed since, and how; lists edited by hand; tiles in
+        two parts, in none, or doubled; label fractions or points that are not nested; parts that share pixels.
+    """
+    problems: list[Problem] = []
+    path, manifest, made = folder / "manifest.json", None, SplitsConfig(guard=0)
+    try:
+        manifest, made = _read_manifest(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problems.append(Problem(str(path), f"cannot be used ({error})", REMEDY))
+    try:
+        tiles = read_index(index, made)
+    except InputError as error:
+        return problems + error.problems
+    lists, unreadable = _read_lists(folder, tiles, manifest["dropped"] if manifest else [], made.guard)
+    problems += unreadable
+    if manifest is None:
+        return problems + check_lists(lists, set())
+    problems += _config_changes(path, tiles, index, made, config)
+    problems += _check_files(folder, manifest, made)
+    if manifest.get("software_version") != tmcnet.__version__:
+        what = f"the code changed: made by version {manifest.get('software_version')}, this is {tmcnet.__version__}"
+        problems.append(Problem(str(path), what, "Make the splits again, or go back to that version."))
+    if manifest.get("index_sha256") != table_digest(index):
+        problems.append(Problem(str(index), f"the data changed: {format_changes(folder, index)}", REMEDY))
+    else:
+        problems += _made_again(path, manifest, made, lists, index)
+    return problems + check_lists(lists, {name for name, entry in manifest["lists"].items() if entry.get("given")})
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, Any], SplitsConfig]:
+    """A manifest with the fields that verification needs, and the config in it."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    config = SplitsConfig.model_validate(manifest["config"])
+    if manifest["version"] != VERSION:
+        raise ValueError(f"version {manifest['version']}")
+    for name, entry in manifest["lists"].items():
+        str(entry["sha256"])
+        if points_per_class(name):
+            str(entry["points"]["sha256"])
+    return {**manifest, "dropped": list(manifest["dropped"])}, config
+
+
+def _read_lists(folder: Path, tiles: TileIndex, dropped: list[str], guard: int) -> tuple[Lists, list[Problem]]:
+    """All lists and points of the folder; lists whose files differ, and unknown tiles."""
+    known = pd.Index(tiles.tiles)  # made once: for a million tiles it takes a second
+    at_dropped = known.get_indexer(pd.Index(np.array(dropped, object)))
+    lists, problems = Lists(folder, tiles, {}, at_dropped[at_dropped >= 0], guard, {}), []
+    for name in sorted({path.name.rsplit("_", 1)[0] for path in find_lists(folder)}):
+        files = [path for file in list_names(name) if (path := folder / file).is_file()]
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
+        if len(set(texts)) > 1 and (odd := _unpaired([text.splitlines() for text in texts])):
+            what = f"its three lists are not paired: {format_all(odd)}"
+            problems.append(Problem(str(folder / f"{name}_*.txt"), what, REMEDY))
+        if not files or files[0].name != f"{name}_{KINDS['optical']}.txt":
+            continue
+        names = np.array(texts[0].splitlines(), object)
+        at = known.get_indexer(pd.Index(names)).astype(np.int64)
+        if (at < 0).any():
+            what = f"names tiles that the index does not have: {format_all(names[at < 0])}"
+            problems.append(lists.problem(name, what))
+        lists.members[name] = at[at >= 0]
+        if points_per_class(name):
+            try:
+                lists.points[name] = read_points(points_file(folder, name), tiles)
+            except InputError as error:
+                problems += error.problems
+    return lists, problems
+
+
+def _unpaired(contents: list[list[str]]) -> set[str]:
+    """Tiles that the files of a list do not all have, or not all at the same place."""
+    counted = [Counter(tiles) for tiles in contents]
+    odd = {tile for tile in set().union(*counted) if len({one[tile] for one in counted}) > 1}
+    return odd or {tile for row in zip(*contents, strict=True) if len(set(row)) > 1 for tile in row}
+
+
+def _config_changes(
+    path: Path, tiles: TileIndex, index: Path, made: SplitsConfig, config: SplitsConfig | None
+) -> list[Problem]:
+    """Keys of the config that changed since the splits were made."""
+    if config is None:
+        return []
+    try:
+        now = in_pixels(config, tiles, str(index)).model_dump(mode="json")
+    except InputError as error:
+        return error.problems
+    changed = [
+        f"`splits.{key}` was {then!r}, is {now[key]!r}"
+        for key, then in made.model_dump(mode="json").items()
+        if now[key] != then
+    ]
+    if not changed:
+        return []
+    what = f"the config changed: {', '.join(changed)}"
+    return [Problem(str(path), what, "Make the splits again, or set the keys back.")]
+
+
+def _check_files(folder: Path, manifest: dict[str, Any], config: SplitsConfig) -> Iterator[Problem]:
+    """Files that are missing, that the manifest does not have, or whose hash is not the one in the manifest."""
+    expected = {file: entry["sha256"] for name, entry in manifest["lists"].items() for file in list_names(name)}
+    points = {
+        points_file(folder, name).name: entry["points"]["sha256"]
+        for name, entry in manifest["lists"].items()
+        if points_per_class(name)
+    }
+    found = {path.name for path in find_lists(folder)}
+    if lost := expected.keys() - found:
+        yield Problem(str(folder), f"lacks lists: {format_names(lost)}", REMEDY)
+    if unknown := found - expected.keys() - points.keys():
+        what = f"has lists that the manifest does not know: {format_names(unknown)}"
+        yield Problem(str(folder), what, "Remove them, or make the splits again.")
+    budgets = [Budget("R", f) for f in config.fractions] + [Budget("P", n) for n in config.points]
+    wanted = ["train", *(one.subset(draw) for draw in range(1, config.subsets + 1) for one in budgets)]
+    if absent := [name for name in wanted if name not in manifest["lists"]]:
+        what = f"has no list {', '.join(absent)}, which its config needs"
+        yield Problem(str(folder / "manifest.json"), what, REMEDY)
+    for file, digest in {**expected, **points}.items():
+        if file in found and file_digest(folder / file) != digest:
+            what = "was edited by hand: its hash is not the one in the manifest"
+            yield Problem(str(folder / file), what, "Make the splits again, or restore the file.")
+
+
+def _made_again(
+    path: Path, manifest: dict[str, Any], config: SplitsConfig, lists: Lists, index: Path
+) -> Iterator[Problem]:
+    """Entries that come out otherwise from the same data and config: the code changed, or the manifest did."""
+    try:
+        again = draw_splits(lists.index, config, str(index))
+    except InputError as error:
+        yield from error.problems
+        return
+    known = "the code or the manifest changed: same data and config now give"
+    for name, entry in manifest["lists"].items():
+        members = again.members.get(name, np.empty(0, np.int64))
+        new = list_entry(lists.index, members, name in again.given, again.points.get(name))
+        if new["sha256"] != entry["sha256"]:
+            odd = lists.tiles(np.setxor1d(members, lists.of(name)))
+            yield Problem(str(path), f"{known} another {name}: {odd} differ", REMEDY)
+        elif "points" in new and new["points"]["sha256"] != entry["points"]["sha256"]:
+            yield Problem(str(path), f"{known} other points of {name}", REMEDY)
+        elif differing := [key for key in new if new[key] != entry.get(key)]:
+            what = f"says other {', '.join(differing)} of {name} than follow from its list and the index"
+            yield Problem(str(path), what, REMEDY)
