@@ -12,7 +12,7 @@ import pandas as pd
 
 from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.io.geocentric import geocentric
+from tmcnet.raster.io.geometry import geocentric
 from tmcnet.splits.lists import format_names
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
