@@ -166,10 +166,10 @@ class TupleNTXent(nn.Module):
 
 
 def own_mass(z: Tensor, halves: TupleHalves, negatives: Tensor, temperature: float, eps: float) -> Tensor:
-    """Sum of the similarities of each anchor i with its own perturbed tuples p_ij over the places j (`own` negatives).
+    """Sum the similarities of each anchor i with its own perturbed tuples p_ij over the places j.
 
-    N^2 similarities, from dot products of the halves: z_i . p_ij = z_i . right_i + z_i . wrong_j and
-    |p_ij|^2 = |right_i|^2 + |wrong_j|^2 + 2 right_i . wrong_j.
+    These are the `own` negatives, N^2 similarities. They follow from dot products of the halves:
+    z_i . p_ij = z_i . right_i + z_i . wrong_j and |p_ij|^2 = |right_i|^2 + |wrong_j|^2 + 2 right_i . wrong_j.
 
     Args:
         z: N x C anchors, of length 1.
@@ -193,9 +193,9 @@ def shifted_masses(
     eps: float,
     shifts: Sequence[int],
 ) -> Masses:
-    """Sums of similarities within the sets Z^r = [u^r; v^r], u^r_i = right_i + wrong_{(i - r) mod N}, over all shifts r.
+    """Sum the similarities within the sets Z^r = [u^r; v^r], u^r_i = right_i + wrong_{(i - r) mod N}, over shifts r.
 
-    These are the published `shifted` negatives, N^2 similarities for each shift. Shifts are computed in chunks and
+    These are the published `shifted` negatives: N^2 similarities for each shift. Shifts are computed in chunks, and
     chunks once more in the backward pass, so that memory does not grow with their number. Batched products of
     R x N x C rows cost less than gathering from N x N Gram matrices, whose backward pass scatters N^3 values.
 
