@@ -102,10 +102,12 @@ def tapwise_convolution(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     taps = weight.flatten(2).unbind(2)
     total = F.conv2d(x, taps[4][..., None, None])
     for i, (rows, above_below) in enumerate(seen(x.shape[-2])):
+        band = x if i == 1 else x[..., rows, :]
         for j, (columns, left_right) in enumerate(seen(x.shape[-1])):
             if i == j == 1:
                 continue
-            part = F.conv2d(x[..., rows, columns], taps[3 * i + j][..., None, None])
+            part = band if j == 1 else band[..., columns]
+            part = F.conv2d(part, taps[3 * i + j][..., None, None])
             total = total + F.pad(part, left_right + above_below, mode="replicate")
     return total
 
