@@ -71,7 +71,6 @@ def make_config(**sections: object) -> Config:
         "pretrain": {"methods": {"tmcnet": {}, "tmcnet_reference": {"variant": "reference"}}, "crop_size": 48},
         "finetune": {"sweep": SWEEP, "crop_size": 48},
         "evaluate": {"calibration_bins": 10, "bootstrap": 100},
-        "report": {"examples": 3},
     }
     return load({**values, **sections})
 

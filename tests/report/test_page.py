@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 from tests.report.conftest import build_page
+from tmcnet.report.sections_maps import MAX_EXAMPLES
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -111,6 +112,7 @@ def test_readers_who_do_not_see_find_their_way(full):
     charts = [a for tag, a in page.tags if a.get("class") == "chart"]
     assert charts and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in charts)
     assert next(tag for tag in names if tag in ("h1", "h2", "h3")) == "h1" and names.count("h1") == 1
+    assert f"<h1>{full.config.report.title}</h1>" in full.page
     skip = next(a for tag, a in page.tags if tag == "a")
     assert skip["href"] == "#main"
     assert dict(page.tags)["html"]["lang"] == "en"
@@ -135,7 +137,7 @@ def test_everything_is_there_within_15_megabytes(full):
         "ablations_networks",
     }
     assert list((folder / "figures").glob("tile_*_error.png"))
-    assert full.page.count("data:image/") == (3 + 4) * 6 + 2 * (3 + 4 + 2) + 2
+    assert full.page.count("data:image/") == (MAX_EXAMPLES + 4) * 6 + 2 * (3 + 4 + 2) + 2
 
 
 def test_the_same_results_make_the_same_page(small):
