@@ -31,7 +31,7 @@ ABSENCES = [
     ("evaluate/*/tiles.npz", "There are no scores per tile yet"),
     ("metrics.csv", "nothing to conclude"),
     ("metrics.json", "bars are 95"),
-    ("comparisons.csv", "nothing can be said about pre-training"),
+    ("comparisons.csv", "no evidence on pre-training"),
     ("maps", "There are no maps yet"),
     ("maps/*/*_confidence.tif", "Whole scenes"),
     ("tiles/label", "there are no examples side by side"),

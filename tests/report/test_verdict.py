@@ -86,7 +86,7 @@ def test_one_seed_is_named_as_the_reason_where_the_p_value_would_do(tmp_path):
 
 def test_fusion_is_judged_against_the_single_sensor(tmp_path):
     found = sentences(folder(tmp_path, [row(RANDOM, "sar_only-baseline__random", 0.3, 0.2, 0.4)]))
-    assert "nothing can be said about pre-training" in found[0]
+    assert "no evidence on pre-training" in found[0]
     assert (
         "fusing both sensors (MSSNet) instead of SAR alone, both from a random start, changed mIoU by +0.300"
         in found[1]
