@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from benchmarks.loss import loop_over_shifts
 from tmcnet.config import ModelConfig
 from tmcnet.model.backbone import Backbone
-from tmcnet.model.deeplab import ASPP, Decoder
+from tmcnet.model.deeplab import ASPP, PUBLISHED_DROPOUT, Decoder
+from tmcnet.model.tmcnet import EMBEDDING
 
 MOMENTUM = 0.9
 
@@ -32,13 +33,13 @@ class PublishedModel(nn.Module):
 
     def __init__(self, bands: Mapping[str, int], model: ModelConfig) -> None:
         super().__init__()
-        channels, embedding = model.aspp_channels, model.embedding
-        self.backbones = nn.ModuleList(Backbone(count, model, MOMENTUM, "zeros") for count in bands.values())
+        channels = model.aspp_channels
+        self.backbones = nn.ModuleList(Backbone(count, model, MOMENTUM, published=True) for count in bands.values())
         high, low = self.backbones[0].high_channels, self.backbones[0].low_channels
-        self.aspp = ASPP(high, model, MOMENTUM, dropout=0.5, image_pooling=True, padding="zeros")
-        self.decoder = Decoder(channels, low, embedding, model, MOMENTUM, published=True)
-        self.whole = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, embedding))
-        self.patch = nn.Sequential(nn.Linear(embedding, embedding), nn.ReLU(), nn.Linear(embedding, embedding))
+        self.aspp = ASPP(high, model, MOMENTUM, PUBLISHED_DROPOUT, published=True)
+        self.decoder = Decoder(channels, low, EMBEDDING, model, MOMENTUM, published=True)
+        self.whole = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, EMBEDDING))
+        self.patch = nn.Sequential(nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
 
     def forward(self, sensor: int, image: Tensor, corners: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
         """Embed one view of one sensor.
@@ -50,7 +51,7 @@ class PublishedModel(nn.Module):
             patch_size: Side of a patch in pixels.
 
         Returns:
-            Whole images, N x embedding, and patches, N*P x embedding.
+            Whole images, N x EMBEDDING, and patches, N*P x EMBEDDING.
         """
         high, low = self.backbones[sensor](image)
         encoded = self.aspp(high)

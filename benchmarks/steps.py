@@ -21,7 +21,7 @@ from tmcnet.train.optimise import OptimiserPlan, build_optimiser
 SIZES = [(2, 128, 3), (8, 224, 1)]
 """Tiles per batch, side of a view in pixels, and repetitions of a step."""
 
-MODEL = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256, embedding=64)
+MODEL = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256)
 BANDS, PATCHES = {"optical": 3, "sar": 3}, 4
 FORMS = ["published", "reference", "corrected", "corrected, bf16"]
 

@@ -42,7 +42,6 @@ def world(tmp_path_factory):
 def write_weights(path, world, network=QUICK, variant="baseline"):
     """A network with random weights everywhere: some parts start at zero, and would not be seen otherwise."""
     _, model, sensors, _ = configs()
-    model = model.model_copy(update={"texture_windows": (3,)})
     torch.manual_seed(1)
     built = build_network(network, variant, {"optical": 3, "sar": 1}, 3, model)
     for parameter in built.parameters():

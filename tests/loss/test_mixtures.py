@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmcnet.loss import InfoNCE, NTXent, TupleNTXent, perturbed
+from tmcnet.loss import InfoNCE, NTXent, TupleNTXent, tuple_ntxent
 
 CHOICES = {
     "perturbed_negatives": ("shifted", "own", "both"),
@@ -73,7 +73,7 @@ def test_every_mixture_equals_the_textbook(number, monkeypatch):
     groups = [i // (1 + number % 2) for i in range(n)]
     shifts = list(range(1, n)) if number % 3 else [1 + number % (n - 1)]
     tau, weight = (0.5, 0.2)[number % 2], (0.1, 1.0, 0.7)[number % 3]
-    monkeypatch.setattr(perturbed, "CHUNK", 2 * n**2)
+    monkeypatch.setattr(tuple_ntxent, "MAX_CHUNK_ENTRIES", 2 * n**2)
     fast = TupleNTXent(tau, weight, **mixture)(*inputs, groups=torch.tensor(groups), shifts=shifts)
     assert_same(fast, textbook(inputs, mixture, tau, weight, groups, shifts), inputs)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tmcnet.loss import TupleNTXent, perturbed
+from tmcnet.loss import TupleNTXent, tuple_ntxent
 
 NAMES = ("opt1", "opt2", "sar1", "sar2")
 
@@ -107,7 +107,7 @@ def test_chunks_of_shifts_change_nothing(monkeypatch):
     loss = TupleNTXent(variant="reference")
     whole = loss(*inputs)
     gradients = torch.autograd.grad(whole, inputs)
-    monkeypatch.setattr(perturbed, "CHUNK", 3 * 11**2)
+    monkeypatch.setattr(tuple_ntxent, "MAX_CHUNK_ENTRIES", 3 * 11**2)
     chunked = loss(*inputs)
     torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-12)
     for got, expected in zip(torch.autograd.grad(chunked, inputs), gradients, strict=True):

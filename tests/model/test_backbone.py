@@ -1,20 +1,26 @@
-"""The encoder and the DeepLab parts."""
+"""The encoder, and the two ways to compute a convolution with replicate padding."""
 
 import pytest
 import torch
 from torch import nn
 
 from tmcnet.config import ModelConfig
-from tmcnet.model.backbone import Backbone
-from tmcnet.model.deeplab import ASPP, Decoder
+from tmcnet.model import backbone as room
+from tmcnet.model.backbone import (
+    MAX_TAPWISE_WORK,
+    Backbone,
+    ReplicateConv2d,
+    convolution,
+    tapwise_convolution,
+    tapwise_work,
+)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
-@pytest.mark.parametrize("stride", [8, 16])
-def test_maps_have_the_promised_sizes(name, stride):
-    backbone = Backbone(5, ModelConfig(backbone=name, width=8, output_stride=stride), 0.1)
+def test_maps_have_the_promised_sizes(name):
+    backbone = Backbone(5, ModelConfig(backbone=name, width=8))
     high, low = backbone(torch.randn(2, 5, 64, 48))
-    assert high.shape == (2, backbone.high_channels, 64 // stride, 48 // stride)
+    assert high.shape == (2, backbone.high_channels, 4, 3)
     assert low.shape == (2, backbone.low_channels, 16, 12)
     assert backbone.high_channels == 64 * (4 if name == "resnet50" else 1)
 
@@ -35,36 +41,57 @@ def test_last_stage_is_dilated_not_strided():
     assert {m.stride for m in kernels} == {(1, 1)}
 
 
-def test_aspp_takes_a_single_image_in_training():
-    config = ModelConfig(aspp_channels=16)
-    aspp = ASPP(32, config, 0.1, 0.5, image_pooling=True).train()
-    y = aspp(torch.randn(1, 32, 4, 4))
-    assert y.shape == (1, 16, 4, 4) and torch.isfinite(y).all()
-    before = aspp.pooled[1].running_mean.clone()
-    aspp(torch.randn(2, 32, 4, 4))
-    assert not torch.equal(before, aspp.pooled[1].running_mean)
+SHAPES = [(7, 9), (5, 5), (1, 6), (8, 1), (1, 1), (14, 14)]
 
 
-def test_aspp_dilations_follow_the_stride():
-    for stride, expected in ((16, [6, 12, 18]), (8, [12, 24, 36])):
-        aspp = ASPP(8, ModelConfig(aspp_channels=16, output_stride=stride), 0.1, 0.5, image_pooling=False)
-        assert [branch[0].dilation[0] for branch in list(aspp.pyramid)[1:]] == expected
+def plain(x, weight, dilation):
+    """Torch's own: the padded map convolved."""
+    padded = nn.functional.pad(x, (dilation,) * 4, mode="replicate")
+    return nn.functional.conv2d(padded, weight, dilation=dilation)
 
 
-def test_decoder_gives_the_size_of_the_low_map():
-    decoder = Decoder(16, 32, 7, ModelConfig(aspp_channels=16, decoder_channels=24), 0.1, dropout=(0.5, 0.1))
-    assert decoder(torch.randn(2, 16, 3, 5), torch.randn(2, 32, 12, 20)).shape == (2, 7, 12, 20)
-    assert decoder.output.weight.shape == (7, 24, 1, 1)
+@pytest.mark.parametrize("dilation", [1, 2, 4, 6, 7, 9, 20])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_taps_one_by_one_equal_the_padded_convolution(dilation, shape, layout):
+    random = torch.Generator().manual_seed(dilation)
+    image = torch.randn(2, 5, *shape, generator=random, dtype=torch.float64).contiguous(memory_format=layout)
+    weight = torch.randn(3, 5, 3, 3, generator=random, dtype=torch.float64).contiguous(memory_format=layout)
+    wanted = torch.randn(2, 3, *shape, generator=random, dtype=torch.float64)
+    results = []
+    for way in (plain, tapwise_convolution):
+        inputs = image.clone().requires_grad_(), weight.clone().requires_grad_()
+        found = way(*inputs, dilation)
+        (found * wanted).sum().backward()
+        results.append((found, *(x.grad for x in inputs)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
-def test_without_image_pooling_a_pixel_does_not_know_its_window():
-    """What lies beyond the reach of the pyramid must not change a pixel; with image pooling it does."""
-    torch.manual_seed(0)
-    config = ModelConfig(aspp_channels=16, dilations=(1, 2, 3))
-    near = torch.randn(1, 8, 12, 12)
-    far = near.clone()
-    far[..., 6:] += 5
-    for image_pooling in (False, True):
-        aspp = ASPP(8, config, 0.1, 0.0, image_pooling).eval()
-        same = torch.allclose(aspp(near)[..., :2], aspp(far)[..., :2])
-        assert same is not image_pooling
+def test_work_is_counted_in_pixels_that_taps_see():
+    assert tapwise_work(14, 14, 18) == pytest.approx((14 + 2) ** 2 / 42**2)
+    assert tapwise_work(14, 28, 6) == pytest.approx((14 + 16) * (28 + 44) / (42 * 84))
+    assert tapwise_work(50, 50, 1) > MAX_TAPWISE_WORK
+
+
+@pytest.mark.parametrize(("dilation", "cheap"), [(1, False), (6, True), (12, True), (18, True)])
+def test_the_cheaper_way_is_taken(monkeypatch, dilation, cheap):
+    taken = []
+    monkeypatch.setattr(
+        room, "tapwise_convolution", lambda *given: taken.append(given) or tapwise_convolution(*given)
+    )
+    layer = convolution(4, 3, 3, dilation=dilation)
+    assert isinstance(layer, ReplicateConv2d) and set(layer.state_dict()) == {"weight"}
+    image = torch.randn(2, 4, 14, 14)
+    torch.testing.assert_close(layer(image), plain(image, layer.weight, dilation), rtol=0, atol=1e-5)
+    assert bool(taken) is cheap
+
+
+def test_other_convolutions_are_torchs_own():
+    for layer in (
+        convolution(4, 3, 3, published=True),
+        convolution(4, 3, 3, stride=2),
+        convolution(4, 3, 1),
+        convolution(4, 3, 7, stride=2),
+    ):
+        assert not isinstance(layer, ReplicateConv2d)

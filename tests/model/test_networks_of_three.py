@@ -5,12 +5,12 @@ import torch
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.errors import InputError
-from tmcnet.model.fusion import LocalFusion
-from tmcnet.model.networks import build_network, split_stem, stack_stems
+from tmcnet.model.mssnet import LocalFusion
+from tmcnet.model.networks import build_network
 from tmcnet.model.tmcnet import StackedNetwork, TMCNet
-from tmcnet.model.weights import transfer
+from tmcnet.model.weights import split_stem, stack_stems, transfer
 
-SMALL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8)
+SMALL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
 BANDS = {"optical": 3, "sar": 2, "dem": 1, "l_band": 2}
 FUSING = [
     ("mssnet", "corrected"),

@@ -12,12 +12,11 @@ from tmcnet.errors import InputError
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model import pixelwise
 from tmcnet.model.networks import build_network
-from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic
-from tmcnet.model.texture import PixelFeatures
+from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelFeatures, PixelLogistic
 from tmcnet.train.pixelwise import _binned, _edges, _trees
 
-MODEL = ModelConfig(texture_windows=(3,))
-BANDS = {"optical": 2, "sar": 2}  # so 12 features
+BANDS = {"optical": 2, "sar": 2}
+FEATURES = 28
 
 
 def slow_features(images, windows, row, column):
@@ -63,7 +62,7 @@ def test_an_even_area_has_no_deviation_and_a_hidden_sensor_no_features():
 
 def fitted(classes, rounds=12):
     random = np.random.default_rng(classes)
-    values = random.normal(size=(1500, 12)).astype(np.float32)
+    values = random.normal(size=(1500, FEATURES)).astype(np.float32)
     noise = random.normal(size=(1500, classes))
     truth = (values[:, :classes] * 2 + np.sin(3 * values[:, 1:2]) + noise).argmax(axis=1)
     model = HistGradientBoostingClassifier(max_iter=rounds, max_leaf_nodes=9, early_stopping=False)
@@ -72,7 +71,7 @@ def fitted(classes, rounds=12):
 
 
 def boosting(state, classes):
-    network = PixelBoosting(BANDS, classes, MODEL)
+    network = PixelBoosting(BANDS, classes)
     network.load_state_dict(state)
     return network
 
@@ -109,7 +108,6 @@ def test_a_class_without_labels_is_never_predicted():
 
 def trained(network, name):
     _, model, sensors, _ = configs()
-    model = model.model_copy(update={"texture_windows": (3,)})
     sensors = SensorsConfig({n: sensor.model_copy(update={"bands": ["a", "b"]}) for n, sensor in sensors.items()})
     bands = tuple(Band(b, 0, 1, 0, 1) for b in "ab")
     classes = ClassTable.of([("x", "#000000"), ("y", "#ffffff"), ("z", "#ff0000")])
@@ -133,9 +131,14 @@ def test_trees_of_any_size_come_back_from_a_file(tmp_path):
 def test_logistic_regression_comes_back_from_a_file(tmp_path):
     _, _, values, truth = fitted(3)
     model = LogisticRegression(max_iter=500).fit((values - 0.5) / 2, truth)
-    network = build_network("pixel_logistic", "baseline", BANDS, 3, MODEL)
+    network = build_network("pixel_logistic", "baseline", BANDS, 3, ModelConfig())
     assert isinstance(network, PixelLogistic)
-    state = {"weight": model.coef_, "bias": model.intercept_, "mean": np.full(12, 0.5), "scale": np.full(12, 2.0)}
+    state = {
+        "weight": model.coef_,
+        "bias": model.intercept_,
+        "mean": np.full(FEATURES, 0.5),
+        "scale": np.full(FEATURES, 2.0),
+    }
     network.load_state_dict({name: torch.from_numpy(value).float() for name, value in state.items()})
     found = network.scores(torch.from_numpy(values.T.copy())).softmax(dim=0).T
     np.testing.assert_allclose(found, model.predict_proba((values - 0.5) / 2), atol=1e-5)
@@ -145,7 +148,7 @@ def test_logistic_regression_comes_back_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("left", 0), ("right", 10**6), ("root", -1), ("feature", 12), ("target", 3)]
+    ("name", "value"), [("left", 0), ("right", 10**6), ("root", -1), ("feature", FEATURES), ("target", 3)]
 )
 def test_tensors_that_are_no_trees_are_refused(tmp_path, name, value):
     state = _trees(*fitted(3)[:2], 3, 0, 2)

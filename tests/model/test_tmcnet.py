@@ -6,10 +6,9 @@ from torch import nn
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.model.deeplab import enlarge
-from tmcnet.model.heads import GlobalHead, patch_means
-from tmcnet.model.tmcnet import TMCNet
+from tmcnet.model.tmcnet import GlobalHead, TMCNet, patch_means
 
-TINY = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8)
+TINY = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
 BANDS = {"optical": 4, "sar": 2}
 
 
@@ -47,8 +46,8 @@ def test_published_parameter_counts():
 def test_embeddings_and_gradients_reach_everything(variant):
     network = TMCNet(BANDS, TINY, MethodConfig(variant=variant))
     found = network(*batch())
-    assert [x.shape for x in flat(found.whole)] == [(3, 8)] * 4
-    assert [x.shape for x in flat(found.patches)] == [(6, 8)] * 4
+    assert [x.shape for x in flat(found.whole)] == [(3, 64)] * 4
+    assert [x.shape for x in flat(found.patches)] == [(6, 64)] * 4
     sum(x.square().sum() for x in (*flat(found.whole), *flat(found.patches))).backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None]
     assert idle == []
@@ -124,10 +123,10 @@ def test_patch_means_equal_enlarging_first(factor):
 
 
 def test_global_head_sees_mean_and_unbiased_variance():
-    head = GlobalHead(2, 3, style=True)
+    head = GlobalHead(2, style=True)
     head.project = nn.Identity()
     x = torch.randn(4, 2, 5, 6)
     got = head(x)
     torch.testing.assert_close(got[:, :2], x.mean((2, 3)))
     torch.testing.assert_close(got[:, 2:], ((x - x.mean((2, 3), keepdim=True)) ** 2).sum((2, 3)) / 29)
-    assert GlobalHead(2, 3, style=False)(x).shape == (4, 3)
+    assert GlobalHead(2, style=False)(x).shape == (4, 64)

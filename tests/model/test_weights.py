@@ -67,3 +67,22 @@ def test_other_shapes_are_skipped_with_the_reason():
 def test_loading_nothing_is_an_error():
     with pytest.raises(TrainingError, match="no weights were loaded"):
         transfer(Net(), {"other.weight": torch.zeros(1)}, "all")
+
+
+def test_headers_of_earlier_versions_are_updated(tmp_path):
+    """Modalities beside optical and SAR were below `further`; some sizes of the networks were keys of the config."""
+    sizes = {"width": 8, "output_stride": 16, "image_pooling": False, "texture_windows": [3, 7, 15], "embedding": 16}
+    sensors = {"optical": {"bands": ["r"]}, "sar": {"bands": ["vv"]}, "further": {"dem": {"bands": ["height"]}}}
+    normalisation = {"optical": [], "sar": [], "clip": 1.5, "n_tiles": 3, "further": {"dem": []}}
+    header = {"kind": "encoder", "config": {"model": sizes, "sensors": sensors}, "normalisation": normalisation}
+    save_weights(tmp_path / "old.safetensors", Net().state_dict(), header)
+    _, found = read_weights(tmp_path / "old.safetensors")
+    assert found["config"]["model"] == {"width": 8}
+    assert found["config"]["sensors"]["dem"] == {"bands": ["height"]}
+    assert list(found["normalisation"]) == ["optical", "sar", "clip", "n_tiles", "dem"]
+    header["config"]["model"]["output_stride"] = 8
+    save_weights(tmp_path / "other.safetensors", Net().state_dict(), header)
+    _, found = read_weights(tmp_path / "other.safetensors")
+    assert found["config"]["model"] == {"width": 8, "output_stride": 8}, (
+        "another network, which is not known any more"
+    )

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its DevTools protocol: just what the tests of the page need."""
+"""A headless Chromium, driven over its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ import aiohttp
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _PATIENCE = 300
-"""Seconds that anything may take; machines that run all tests at once are slow."""
+"""Seconds for any single step; machines that run all tests at once are slow."""
 
 
 class Page:
-    """One page of a browser: what it did, and what one can do to it.
+    """One page of a browser: a record of its messages and requests, and ways to use it.
 
     Attributes:
-        said: Messages of the console, warnings and errors of the browser, uncaught exceptions.
-        requested: Addresses that were asked for, `data:` ones left out.
+        messages: Messages of the console, warnings and errors of the browser, uncaught exceptions.
+        requested: Requested addresses, without `data:`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._loop, self._socket = loop, socket
         self._last, self._loaded = 0, False
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.requested: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
@@ -55,11 +55,11 @@ class Page:
         params = message.get("params", {})
         match message.get("method"):
             case "Runtime.consoleAPICalled":
-                self.said.append(str([a.get("value") for a in params["args"]]))
+                self.messages.append(str([a.get("value") for a in params["args"]]))
             case "Runtime.exceptionThrown":
-                self.said.append(str(params["exceptionDetails"]))
+                self.messages.append(str(params["exceptionDetails"]))
             case "Log.entryAdded":
-                self.said.append(params["entry"]["text"])
+                self.messages.append(params["entry"]["text"])
             case "Network.requestWillBeSent" if not params["request"]["url"].startswith("data:"):
                 self.requested.append(params["request"]["url"])
             case "Page.loadEventFired":
@@ -67,9 +67,9 @@ class Page:
         return message
 
     def open(self, path: Path) -> None:
-        """Load a file and wait until it is there."""
+        """Load a file and wait for its load event."""
         self._loaded = False
-        self.said.clear()
+        self.messages.clear()
         self.requested.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         while not self._loaded:
@@ -82,7 +82,7 @@ class Page:
         return found["result"].get("value")
 
     def press(self, key: str) -> None:
-        """Press a key, named as in JavaScript, on what has the focus."""
+        """Press a key, named as in JavaScript, on the focused element."""
         codes = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
         codes |= {"Escape": 27, "End": 35, "Home": 36}
         code = codes.get(key, ord(key[0]))
@@ -139,11 +139,11 @@ def browser(folder: Path) -> Iterator[Page]:
 async def _connect(
     port: Path, process: subprocess.Popen[bytes]
 ) -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
-    """Wait for the browser to tell its port, then talk to its page."""
+    """Wait until the browser has written its port, then connect to its page."""
     until = time.monotonic() + _PATIENCE
     while not (port.exists() and port.read_text().count("\n")):
         assert process.poll() is None, "Chromium ended at once"
-        assert time.monotonic() < until, "Chromium does not answer"
+        assert time.monotonic() < until, "Chromium does not respond"
         await asyncio.sleep(0.05)
     session = aiohttp.ClientSession()
     async with session.get(f"http://127.0.0.1:{port.read_text().splitlines()[0]}/json") as answer:

@@ -20,7 +20,7 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Built:
-    """A results folder, its config, and the page that was made of it."""
+    """A results folder, its config and its page."""
 
     root: Path
     config: Config
@@ -47,7 +47,7 @@ def _small(tmp_path_factory):
 
 @pytest.fixture
 def small(_small, tmp_path):
-    """A copy of a smaller results folder that a test may spoil, and its config."""
+    """A copy of a smaller results folder that a test may change, and its config."""
     root, config = _small
     shutil.copytree(root, tmp_path / "results")
     return tmp_path / "results", config

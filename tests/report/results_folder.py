@@ -1,7 +1,7 @@
 """A complete, small results folder as the workflow leaves it, made in code.
 
 Two scenes of 256 x 256 pixels in 16 tiles each, 5 classes, two pre-trainings and a sweep of fine-tuned runs. The
-scores are not free inventions: predictions are drawn with an error rate per run, and every table follows from them.
+scores are consistent: predictions are drawn with an error rate per run, and every table follows from them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SWEEP = [
 
 @dataclass
 class World:
-    """What the fixture keeps in memory while it writes: the scenes and which tile is in which part."""
+    """State of the fixture while it writes: the scenes, and the part of each tile."""
 
     root: Path
     config: Config
@@ -71,7 +71,6 @@ def make_config(**sections: object) -> Config:
         "pretrain": {"methods": {"tmcnet": {}, "tmcnet_reference": {"variant": "reference"}}, "crop_size": 48},
         "finetune": {"sweep": SWEEP, "crop_size": 48},
         "evaluate": {"calibration_bins": 10, "bootstrap": 100},
-        "report": {"examples": 3},
     }
     return load({**values, **sections})
 

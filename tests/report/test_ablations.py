@@ -1,7 +1,7 @@
+from tests.report import rendered
 from tests.report.results_folder import make_config, write_csv
-from tmcnet.report.blocks import Table, Text
 from tmcnet.report.results import Results
-from tmcnet.report.sections_ablations import ablations
+from tmcnet.report.sections_scores import ablations
 
 
 def folder(tmp_path, means, comparisons=(), **sections):
@@ -22,42 +22,42 @@ def compared(a, b, difference):
     return {"metric": "miou", "a": a, "b": b, "fraction": 5.0, "n_runs": 2, "difference": difference, **limits}
 
 
-def tables(results):
-    return {block.name: block for block in ablations(results).blocks if isinstance(block, Table)}
+def rows(results, name):
+    return rendered.table(rendered.section("ablations", ablations(results)), name)[1]
 
 
-def test_pretrainings_are_set_against_the_first_with_what_differs(tmp_path):
+def test_pretrainings_are_compared_with_the_first_and_list_what_differs(tmp_path):
     methods = {"full": {}, "no_style": {"style": False}, "published": {"variant": "reference"}}
     names = {method: f"mssnet-corrected__{method}" for method in (*methods, "random")}
     means = {names["random"]: 0.5, names["published"]: 0.55, names["no_style"]: 0.56, names["full"]: 0.6}
-    found = tables(
-        folder(
-            tmp_path,
-            means,
-            [compared(names["full"], names["no_style"], 0.04)],
-            pretrain={"methods": methods, "crop_size": 48},
-            finetune={"sweep": [{"methods": [*methods], "fractions": [5]}], "crop_size": 48},
-        )
+    results = folder(
+        tmp_path,
+        means,
+        [compared(names["full"], names["no_style"], 0.04)],
+        pretrain={"methods": methods, "crop_size": 48},
+        finetune={"sweep": [{"methods": [*methods], "fractions": [5]}], "crop_size": 48},
     )
-    rows = found["ablations_pretraining"].rows
-    assert [row[1:5] for row in rows] == [
+    found = rows(results, "ablations_pretraining")
+    assert [row[1:5] for row in found] == [
         ["no_style pre-training", "style False", "5\u00a0%", "0.560"],
         ["published pre-training", "variant reference", "5\u00a0%", "0.550"],
     ]
-    assert rows[0][5:] == ["\u22120.040", "\u22120.050 to \u22120.030", "significant"]
-    assert rows[1][5:] == ["\u2013"] * 3, "not compared"
+    assert found[0][5:] == ["\u22120.040", "\u22120.050 to \u22120.030", "significant"]
+    assert found[1][5:] == ["\u2013"] * 3, "not compared"
 
 
-def test_networks_are_set_against_the_main_one_of_the_same_start(full):
-    rows = tables(Results(full.root, full.config))["ablations_networks"].rows
-    assert {row[0] for row in rows} == {"MSSNet (reference)", "Late fusion", "Optical only", "SAR only"}
-    told = {row[0]: row[2] for row in rows}
-    assert told["Optical only"] == "without the second sensor"
-    assert told["MSSNet (reference)"] == "as the published code has it"
-    assert {row[1] for row in rows if row[0] == "MSSNet (reference)"} == {"tmcnet pre-training"}
+def test_networks_are_compared_with_the_main_one_of_the_same_start(full):
+    found = rows(Results(full.root, full.config), "ablations_networks")
+    assert {row[0] for row in found} == {"MSSNet (reference)", "Late fusion", "Optical only", "SAR only"}
+    changed = {row[0]: row[2] for row in found}
+    assert changed["Optical only"] == "without SAR"
+    assert changed["MSSNet (reference)"] == "as in the published code"
+    assert {row[1] for row in found if row[0] == "MSSNet (reference)"} == {"tmcnet pre-training"}
 
 
 def test_a_sweep_without_any_says_so(tmp_path):
     results = folder(tmp_path, {"mssnet-corrected__random": 0.5, "pixel_boosting-baseline__random": 0.5})
-    (only,) = ablations(results).blocks
-    assert isinstance(only, Text) and "nothing to take apart" in only.text
+    section = ablations(results)
+    assert not section["tables"]
+    (only,) = rendered.paragraphs(rendered.section("ablations", section))
+    assert "nothing to compare" in only

@@ -1,4 +1,4 @@
-"""The report of a workflow that is half done: each absence is named, and nothing fails."""
+"""The report of an unfinished workflow: it names what is missing, and nothing fails."""
 
 import shutil
 
@@ -8,13 +8,13 @@ from markupsafe import Markup
 from tests.report.conftest import build_page
 from tests.report.test_page import check
 from tmcnet.config import Run
-from tmcnet.report import figures_scores, figures_splits, figures_training
+from tmcnet.report import figures_data, figures_runs
 
 
 @pytest.fixture(autouse=True)
 def _no_drawing(monkeypatch):
-    """Charts are set up but not drawn: that takes most of the time and is tested with the whole page."""
-    for module in (figures_scores, figures_splits, figures_training):
+    """Do not convert charts to SVG: that takes most of the time and is tested with the whole page."""
+    for module in (figures_data, figures_runs):
         monkeypatch.setattr(module, "render", lambda figure, name, readings=(): Markup("<svg></svg>"))
 
 
@@ -31,7 +31,7 @@ ABSENCES = [
     ("evaluate/*/tiles.npz", "There are no scores per tile yet"),
     ("metrics.csv", "nothing to conclude"),
     ("metrics.json", "bars are 95"),
-    ("comparisons.csv", "nothing can be said about pre-training"),
+    ("comparisons.csv", "no evidence on pre-training"),
     ("maps", "There are no maps yet"),
     ("maps/*/*_confidence.tif", "Whole scenes"),
     ("tiles/label", "there are no examples side by side"),
@@ -41,8 +41,8 @@ ABSENCES = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "said"), ABSENCES)
-def test_what_is_missing_is_said(small, pattern, said):
+@pytest.mark.parametrize(("pattern", "phrase"), ABSENCES)
+def test_missing_files_are_named(small, pattern, phrase):
     root, config = small
     found = list(root.glob(pattern))
     assert found
@@ -50,7 +50,7 @@ def test_what_is_missing_is_said(small, pattern, said):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     page = build_page(root, config)
     check(page)
-    assert said in page
+    assert phrase in page
 
 
 def test_an_empty_folder_makes_a_page(small, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.evaluate.boundary import boundary_f1
-from tmcnet.report.boundary import boundary_interval
+from tmcnet.report.scores import boundary_interval
 
 RUNS = [Run.parse(f"mssnet-corrected__random__R100__s{seed}") for seed in (1, 2, 3)]
 NAMES = [f"t{i}" for i in range(12)]
@@ -20,7 +20,7 @@ def write(root, run, counts, names=NAMES):
 
 
 @pytest.mark.parametrize("classes", [2, 4, 7])
-def test_the_mean_is_that_of_the_runs_and_lies_in_the_interval(tmp_path, classes):
+def test_the_mean_is_that_of_the_runs_and_is_within_the_interval(tmp_path, classes):
     rng = np.random.default_rng(0)
     scores = []
     for run in RUNS:

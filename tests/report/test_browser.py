@@ -1,4 +1,4 @@
-"""The page in a real browser: what it does, what it asks for, and whether everybody can use it."""
+"""The page in a real browser: behaviour, requests, accessibility."""
 
 import re
 from importlib.resources import files
@@ -43,11 +43,11 @@ def middle(page, selector):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1100])
-def test_nothing_is_complained_of_and_nothing_asked_for(page, full, width, dark):
+def test_there_are_no_errors_and_no_requests(page, full, width, dark):
     page.show(width, 800, dark=dark)
     page.open(full.root / "report.html")
     assert page.ask("document.querySelectorAll('.viewer').length") >= 1
-    assert page.said == []
+    assert page.messages == []
     assert page.requested == [(full.root / "report.html").as_uri()]
     assert page.ask("document.documentElement.scrollWidth <= window.innerWidth"), "scrolls sideways as a whole"
     assert page.ask("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
@@ -126,24 +126,24 @@ def test_every_other_gallery_opens_on_demand(page):
 
 
 def headline_spots(page):
-    """What the marks of the first chart say, and where they are in the window."""
+    """Positions of the marks of the first chart in the window."""
     page.ask("document.querySelector('#figure-headline').scrollIntoView()")
     spots = "document.querySelectorAll('#figure-headline .readings circle')"
     box = "(c) => { const b = c.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; }"
     return page.ask(f"[...{spots}].map({box})")
 
 
-def test_a_mark_that_is_pointed_at_tells_its_value(page, full):
+def test_a_mark_shows_its_value_on_hover(page, full):
     places = headline_spots(page)
     assert page.ask(f"getComputedStyle({TIP}).visibility") == "hidden"
-    told = set()
+    shown = set()
     for x, y in places:
         page.point(x + 2, y)
-        told.add(page.ask(f"{TIP}.textContent"))
+        shown.add(page.ask(f"{TIP}.textContent"))
         assert page.ask(f"getComputedStyle({TIP}).visibility") == "visible"
     best = full.page.split("figure-headline")[1].split("</figure>")[0]
-    assert len(told) == len(places) and all(f"<title>{text}</title>" in best for text in told)
-    assert any(re.search(r": mIoU 0\.\d{3} \(0\.\d{3} to 0\.\d{3}\), 2 runs$", text) for text in told)
+    assert len(shown) == len(places) and all(f"<title>{text}</title>" in best for text in shown)
+    assert any(re.search(r": mIoU 0\.\d{3} \(0\.\d{3} to 0\.\d{3}\), 2 runs$", text) for text in shown)
     page.point(5, 5)
     assert page.ask(f"{TIP}.textContent") == ""
 
@@ -153,19 +153,19 @@ def test_arrow_keys_step_through_the_values_of_a_chart(page):
     count = len(headline_spots(page))
     assert page.ask(f"{card}.getAttribute('aria-label')") == f"Chart with {count} values, read by arrow keys"
     page.ask(f"{card}.focus()")
-    told = []
+    shown = []
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "End", "ArrowDown", "Home"):
         page.press(key)
-        told.append(page.ask(f"{TIP}.textContent"))
+        shown.append(page.ask(f"{TIP}.textContent"))
         assert page.ask("document.querySelectorAll('.read').length") == 1
-    assert told[0] == told[2] == told[5] != told[1] and told[3] == told[4] not in told[:2]
+    assert shown[0] == shown[2] == shown[5] != shown[1] and shown[3] == shown[4] not in shown[:2]
     assert page.ask(f"{TIP}.getAttribute('role')") == "status"
     page.press("Escape")
     assert page.ask(f"{TIP}.textContent") == "" and page.ask("document.querySelectorAll('.read').length") == 0
 
 
 @pytest.mark.parametrize("width", [360, 1100])
-def test_values_are_told_within_the_window(page, width):
+def test_values_are_shown_within_the_window(page, width):
     page.show(width, 800)
     page.ask("document.querySelector('#figure-headline .card').focus()")
     for key in ("Home", "End"):
@@ -175,9 +175,9 @@ def test_values_are_told_within_the_window(page, width):
         assert page.ask("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_every_chart_tells_its_values(page):
-    told = page.ask("[...document.querySelectorAll('figure > .card')].map((c) => c.getAttribute('aria-label'))")
-    assert len(told) > 10 and all("read by arrow keys" in label for label in told)
+def test_every_chart_shows_its_values(page):
+    labels = page.ask("[...document.querySelectorAll('figure > .card')].map((c) => c.getAttribute('aria-label'))")
+    assert len(labels) > 10 and all("read by arrow keys" in label for label in labels)
 
 
 def test_without_scripts_pictures_and_the_switch_are_there(page, full):
@@ -226,8 +226,8 @@ def test_axe_finds_nothing_serious(page, width, dark):
     page.ask("document.querySelector('#figure-headline .card').focus()")
     page.press("ArrowRight")
     page.ask(files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
-    # charts are pictures with a text of their own; their thousands of parts are nobody's to visit
+    # charts are pictures with their own text; nobody visits their thousands of parts
     options = "{exclude: ['.chart svg']}, {resultTypes: ['violations']}"
-    told = "(r) => r.violations.map((v) => [v.impact, v.id, v.nodes.map((n) => n.html)])"
-    found = page.ask(f"axe.run({options}).then({told})")
+    violations = "(r) => r.violations.map((v) => [v.impact, v.id, v.nodes.map((n) => n.html)])"
+    found = page.ask(f"axe.run({options}).then({violations})")
     assert [one for one in found if one[0] in ("serious", "critical")] == []

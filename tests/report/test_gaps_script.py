@@ -1,4 +1,4 @@
-"""The script that writes the report after a failure, on what a failure leaves."""
+"""The script that writes the report after a failed workflow."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ def write_report(root, config):
     return subprocess.run(command, input=json.dumps(job), text=True, capture_output=True, check=True)
 
 
-def test_before_anything_is_scored_there_is_a_page_of_what_there_is(small):
+def test_before_anything_is_scored_the_page_has_the_other_stages(small):
     root, config = small
     shutil.rmtree(root / "evaluate")
     write_report(root, config)
@@ -23,7 +23,7 @@ def test_before_anything_is_scored_there_is_a_page_of_what_there_is(small):
     assert "No run has been evaluated yet" in page
     assert "3 runs without scores" in page
     assert "Tiles per scene." in page
-    assert (root / "report.html").stat().st_mtime == 0, "the next run makes it anew"
+    assert (root / "report.html").stat().st_mtime == 0, "the next run replaces it"
     assert not (root / "metrics.csv").exists(), "scores of runs that are gone"
 
 

@@ -8,5 +8,5 @@ html5lib = pytest.importorskip("html5lib", reason="html5lib is not installed")
 def test_the_page_is_valid_html(full):
     parser = html5lib.HTMLParser(strict=False)
     parser.parse(full.page)
-    told = [f"line {place[0]}: {code} {details}" for place, code, details in parser.errors]
-    assert told == []
+    errors = [f"line {place[0]}: {code} {details}" for place, code, details in parser.errors]
+    assert errors == []

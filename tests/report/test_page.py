@@ -4,12 +4,13 @@ import re
 from html.parser import HTMLParser
 
 from tests.report.conftest import build_page
+from tmcnet.report.sections_maps import MAX_EXAMPLES
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Checker(HTMLParser):
-    """Collects what the tests ask about, and fails on tags that do not nest."""
+    """Collect tags, ids, references and text; fail on tags that do not nest."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +57,7 @@ def test_tags_nest_ids_are_unique_and_references_resolve(full):
     assert len(page.references) > 50
 
 
-def test_the_page_asks_for_nothing_from_elsewhere_and_runs_its_own_script_alone(full):
+def test_the_page_requests_nothing_and_runs_only_its_own_script(full):
     page = check(full.page)
     addresses = [a.get(k, "") for tag, a in page.tags for k in ("src", "href", "data", "action") if k in a]
     tracked = [a["href"] for tag, a in page.tags if tag == "a" and a["href"].startswith("http")]
@@ -72,7 +73,7 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_runs_its_own_script_alone(
     assert [a for tag, a in page.tags if tag == "script"] == [{}]
 
 
-def test_runs_are_linked_where_they_are_recorded_and_deleted_ones_are_gone(full):
+def test_recorded_runs_are_linked_without_deleted_ones(full):
     page = check(full.page)
     links = [a["href"] for tag, a in page.tags if tag == "a" and a["href"].startswith("http")]
     address = "http://127.0.0.1:5000/#/experiments/1"
@@ -82,7 +83,7 @@ def test_runs_are_linked_where_they_are_recorded_and_deleted_ones_are_gone(full)
     assert "removed_from_the_sweep" not in full.page
 
 
-def test_an_address_that_leads_elsewhere_than_the_web_is_no_link(small):
+def test_an_address_that_is_no_web_page_is_no_link(small):
     root, config = small
     tracking = (root / "tracking.csv").read_text().replace("http://127.0.0.1", "javascript:alert(1)//")
     (root / "tracking.csv").write_text(tracking)
@@ -100,7 +101,7 @@ def test_names_stay_text_in_html_and_in_charts(full):
     assert "&lt;script&gt;alert(1)" in chart
 
 
-def test_readers_who_do_not_see_find_their_way(full):
+def test_readers_who_do_not_see_can_navigate(full):
     page = check(full.page)
     names = [tag for tag, _ in page.tags]
     for landmark in ("header", "nav", "main", "footer"):
@@ -111,6 +112,7 @@ def test_readers_who_do_not_see_find_their_way(full):
     charts = [a for tag, a in page.tags if a.get("class") == "chart"]
     assert charts and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in charts)
     assert next(tag for tag in names if tag in ("h1", "h2", "h3")) == "h1" and names.count("h1") == 1
+    assert f"<h1>{full.config.report.title}</h1>" in full.page
     skip = next(a for tag, a in page.tags if tag == "a")
     assert skip["href"] == "#main"
     assert dict(page.tags)["html"]["lang"] == "en"
@@ -135,7 +137,7 @@ def test_everything_is_there_within_15_megabytes(full):
         "ablations_networks",
     }
     assert list((folder / "figures").glob("tile_*_error.png"))
-    assert full.page.count("data:image/") == (3 + 4) * 6 + 2 * (3 + 4 + 2) + 2
+    assert full.page.count("data:image/") == (MAX_EXAMPLES + 4) * 6 + 2 * (3 + 4 + 2) + 2
 
 
 def test_the_same_results_make_the_same_page(small):

@@ -4,10 +4,11 @@ from typing import get_args
 import pytest
 import yaml
 
-from tmcnet.config import PIXELWISE
+from tests.report.results_folder import SENSORS
+from tmcnet.config import PIXELWISE, SensorsConfig
 from tmcnet.config.training import Network
-from tmcnet.report.colour_vision import look_alike
-from tmcnet.report.palette import NETWORK_NAMES, OKABE_ITO, PARTS, Series, Styles
+from tmcnet.report.names import NETWORK_NAMES, Series, modality_titles
+from tmcnet.report.palette import OKABE_ITO, PARTS, Styles, look_alike
 
 EVERY = [
     Series("mssnet", variant, method) for variant in ("corrected", "reference") for method in ("random", "tmcnet")
@@ -57,3 +58,10 @@ def test_colours_that_some_readers_confuse_are_found():
     assert look_alike({"red": red, "green": green, "blue": other}) == [("red", "green")]
     assert look_alike({"a": "#4477aa", "b": "#228833"}) == [("a", "b")], "not without receptors for short waves"
     assert look_alike({"a": "#cccc44", "b": "#cccc46"}) == [("a", "b")], "not by anybody"
+
+
+def test_modalities_are_named_by_the_config():
+    dem = {"bands": ["elevation"], "kind": "elevation"}
+    sensors = SensorsConfig.model_validate({**SENSORS, "slope_deg": dem})
+    assert modality_titles(sensors) == {"optical": "Optical", "sar": "SAR", "slope_deg": "slope deg"}
+    assert modality_titles(SensorsConfig.model_validate({**SENSORS, "sar": dem}))["sar"] == "Elevation"

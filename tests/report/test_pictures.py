@@ -5,11 +5,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from tests.report import rendered
 from tests.report.conftest import build_page
 from tests.report.results_folder import CLASSES, write_raster
 from tmcnet.classes import ClassTable
 from tmcnet.config import Run
-from tmcnet.report.imagery import Mapper, Painter, places
+from tmcnet.report.imagery import MapSource, Painter, places
 from tmcnet.report.palette import OKABE_ITO
 from tmcnet.report.pictures import (
     NO_DATA,
@@ -20,11 +21,13 @@ from tmcnet.report.pictures import (
     paint_classes,
     paint_confidence,
     paint_errors,
+    read_decimated,
+    read_decimated_classes,
     shown_bands,
     stretch,
 )
 from tmcnet.report.results import Results
-from tmcnet.report.thinning import read_thinned, read_thinned_classes
+from tmcnet.report.sections_maps import MAX_EXAMPLES
 
 
 def test_stretch_maps_limits_to_black_and_white_and_greys_no_data():
@@ -62,24 +65,24 @@ def test_shown_bands_follow_the_config(full):
     assert shown_bands(full.config.sensors["sar"]) == [0]
 
 
-def test_thinned_reading_equals_slicing(tmp_path):
+def test_decimated_reading_equals_slicing(tmp_path):
     data = np.random.default_rng(0).integers(0, 200, (1, 601, 333)).astype(np.uint8)
     write_raster(tmp_path / "a.tif", data, nodata=255, origin=(0, 0))
     for longest in (601, 100, 7):
         step = -(-601 // longest)
-        np.testing.assert_array_equal(read_thinned(tmp_path / "a.tif", longest)[0], data[0, ::step, ::step])
+        np.testing.assert_array_equal(read_decimated(tmp_path / "a.tif", longest)[0], data[0, ::step, ::step])
     np.testing.assert_array_equal(
-        read_thinned(tmp_path / "a.tif", 50, (30, 7, 200, 150))[0], data[0, 30:230:4, 7:157:4]
+        read_decimated(tmp_path / "a.tif", 50, (30, 7, 200, 150))[0], data[0, 30:230:4, 7:157:4]
     )
-    np.testing.assert_array_equal(read_thinned_classes(tmp_path / "a.tif", 700), data[0])
-    assert read_thinned_classes(tmp_path / "none.tif", 700) is None
+    np.testing.assert_array_equal(read_decimated_classes(tmp_path / "a.tif", 700), data[0])
+    assert read_decimated_classes(tmp_path / "none.tif", 700) is None
 
 
-def test_predictions_are_cut_where_the_tile_lies(full):
+def test_predictions_are_cut_at_the_window_of_the_tile(full):
     """The accuracy under each example must be the one that the evaluation found for that tile."""
     results = Results(full.root, full.config)
     shown = [p.stem[5:-11] for p in (full.root / "report" / "figures").glob("tile_*_prediction.png")]
-    assert len(shown) >= full.config.report.examples
+    assert len(shown) >= MAX_EXAMPLES
     archive = np.load(full.root / "evaluate" / Run.parse("mssnet-corrected__tmcnet__R100__s1").name / "tiles.npz")
     for place in places(results, shown):
         confusion = archive["confusion"][archive["names"].tolist().index(place.tile)]
@@ -89,12 +92,12 @@ def test_predictions_are_cut_where_the_tile_lies(full):
 def test_virtual_tiles_are_shown_like_those_with_files(small):
     root, config = small
     run = next(path.stem for path in sorted(root.glob("maps/*/*.tif")) if "confidence" not in path.stem)
-    mapper = Mapper(run, Run.parse(run))
+    source = MapSource(run, Run.parse(run))
     tile = next(path.stem for path in (root / "tiles" / "label").glob("*.tif"))
 
     def example():
         results = Results(root, config)
-        return Painter(results, root / "pictures").example(places(results, [tile])[0], mapper)
+        return Painter(results, root / "pictures").example(places(results, [tile])[0], source)
 
     shown = example()
     assert shown is not None and len(shown.pictures) >= 5
@@ -136,6 +139,7 @@ def test_classes_whose_colours_some_readers_confuse_are_named(small):
         return build_page(root, config)
 
     clear = dict(zip(names, OKABE_ITO, strict=False))
-    assert "Not all readers" not in page(clear)
-    told = "Not all readers can tell the colours of these classes apart: \u201cforest\u201d and \u201cbuilt-up\u201d"
-    assert told in page({**clear, "forest": "#778833", "built-up": "#cc4433"})
+    assert "Some readers cannot" not in page(clear)
+    confused = page({**clear, "forest": "#778833", "built-up": "#cc4433"})
+    pair = "\u201cforest\u201d and \u201cbuilt-up\u201d"
+    assert f"Some readers cannot distinguish the colours of these classes: {pair}" in rendered.text(confused)

@@ -3,9 +3,8 @@ import pytest
 
 from tests.report.results_runs import scores_of
 from tmcnet.config import Budget
-from tmcnet.report.palette import Series
-from tmcnet.report.results import Results
-from tmcnet.report.tile_scores import TileScores, read_tiles
+from tmcnet.report.names import Series
+from tmcnet.report.results import Results, TileScores
 
 FIVE = Budget("R", 5)
 
@@ -82,10 +81,10 @@ def test_accuracy_per_tile():
 
 def test_tiles_are_read_back(full):
     run = full.config.runs[0]
-    tiles = read_tiles(full.root / "evaluate" / run.name / "tiles.npz")
+    tiles = TileScores.read(full.root / "evaluate" / run.name / "tiles.npz")
     pooled = scores_of(tiles.confusion.sum(0), [str(i) for i in range(5)])
     assert pooled["oa"] == pytest.approx(Results(full.root, full.config).evaluation(run)["oa"])
-    assert read_tiles(full.root / "nowhere.npz") is None
+    assert TileScores.read(full.root / "nowhere.npz") is None
 
 
 def test_the_majority_is_of_the_test_truth(full):

@@ -2,29 +2,32 @@ import json
 
 import pytest
 
+from tests.report import rendered
 from tests.report.results_folder import make_config
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.report import sections_data
-from tmcnet.report.blocks import Figure, Gallery, Note, Table, Text
 from tmcnet.report.imagery import Painter
 from tmcnet.report.results import Results
 from tmcnet.report.sections_scores import scores
 
 
-def test_a_cross_validation_says_what_its_scores_and_its_map_are_of(small):
+def text_of(name, values):
+    return rendered.text(rendered.section(name, values))
+
+
+def test_a_cross_validation_says_which_folds_its_scores_and_its_map_show(small):
     root, config = small
     splits = config.splits.model_copy(update={"folds": 4, "fold": 2})
     results = Results(root, config.model_copy(update={"splits": splits}))
-    said = " ".join(b.text for b in sections_data.splits(results).blocks if isinstance(b, Text))
-    assert "divided into 4 folds" in said
-    assert "fold 2 is tested" in said
-    assert any("of 4 folds together" in b.text for b in scores(results).blocks if isinstance(b, Text))
-    plain = Results(root, config)
-    assert not any("fold" in b.text for b in sections_data.splits(plain).blocks if isinstance(b, Text))
+    text = text_of("splits", sections_data.splits(results))
+    assert "divided into 4 folds" in text
+    assert "fold 2 is tested" in text
+    assert "of 4 folds together" in text_of("scores", scores(results))
+    assert "fold" not in text_of("splits", sections_data.splits(Results(root, config)))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_scenes_with_one_sensor_are_told_with_what_their_maps_are_worth(small, tmp_path, dropout):
+def test_scenes_with_one_sensor_warn_of_their_maps_unless_training_had_one_missing(small, tmp_path, dropout):
     record = {"status": "single_sensor", "model": "none", "n_points": 0, "rmse_px": None, "reason": "only radar"}
     folder = tmp_path / "scenes" / "gamma"
     folder.mkdir(parents=True)
@@ -32,14 +35,15 @@ def test_scenes_with_one_sensor_are_told_with_what_their_maps_are_worth(small, t
     write_bytes(folder / "alignment.png", (small[0] / "scenes" / "alpha" / "alignment.png").read_bytes())
     finetune = {"sweep": [{"fractions": [5]}], "modality_dropout": dropout, "crop_size": 48}
     results = Results(tmp_path, make_config(finetune=finetune))
-    blocks = sections_data.alignment(results, Painter(results, tmp_path / "figures")).blocks
-    (table,) = (b for b in blocks if isinstance(b, Table))
-    assert table.rows[0][:2] == ["gamma", "single_sensor"] and "only radar" in table.rows[0]
-    (told,) = (b for b in blocks if isinstance(b, Note | Text) and "One sensor only" in b.text)
-    assert told.text.endswith("gamma." if dropout else "Do not rely on its maps of these scenes.")
-    assert isinstance(told, Text if dropout else Note)
-    (gallery,) = (b for b in blocks if isinstance(b, Gallery))
-    assert gallery.caption == "Scene gamma: the image of the only sensor."
+    section = sections_data.alignment(results, Painter(results, tmp_path / "figures"))
+    page = rendered.section("alignment", section)
+    _, ((scene, status, model, points, inliers, rmse, reason),) = rendered.table(page, "alignment")
+    assert [scene, status, model, points, inliers] == ["gamma", "single_sensor", "none", "0", "\u2013"]
+    assert rmse == "\u2013" and reason == "only radar"
+    (found,) = (p for p in rendered.paragraphs(page) + rendered.notes(page, "caution") if "Only one sensor" in p)
+    assert found.endswith("gamma." if dropout else "Do not rely on its maps of these scenes.")
+    assert bool(rendered.notes(page, "caution")) == (not dropout)
+    assert rendered.captions(page) == ["Scene gamma: the image of the only sensor."]
 
 
 def test_footprints_are_drawn_by_reference_system(small):
@@ -48,15 +52,17 @@ def test_footprints_are_drawn_by_reference_system(small):
     record["entries"][1] |= {"crs": "EPSG:4326", "bounds": [15.0, 45.0, 15.1, 45.1]}
     record["entries"].append({**record["entries"][0], "scene": "nowhere", "crs": None})
     (root / "inventory.json").write_text(json.dumps(record))
-    (chart,) = (b for b in sections_data.inventory(Results(root, config)).blocks if isinstance(b, Figure))
-    for said in (
+    section = sections_data.inventory(Results(root, config))
+    page = rendered.section("data", section)
+    for phrase in (
         "1 footprint in EPSG:32633, from 500000 to 502560 east",
         "1 footprint in EPSG:4326, from 15 to 15.1",
     ):
-        assert said in chart.alt
-    assert "1 image without coordinates" in chart.caption
-    assert "east (km)" in chart.svg and "east (°)" in chart.svg
-    assert "alpha" in chart.svg and "nowhere" not in chart.svg
+        assert phrase in page
+    assert "1 image without coordinates" in rendered.captions(page)[0]
+    chart = section["figures"]["footprints"]
+    assert "east (km)" in chart and "east (°)" in chart
+    assert "alpha" in chart and "nowhere" not in chart
 
 
 def test_images_without_coordinates_have_no_footprints(small):
@@ -65,4 +71,23 @@ def test_images_without_coordinates_have_no_footprints(small):
     for entry in record["entries"]:
         entry["crs"] = None
     (root / "inventory.json").write_text(json.dumps(record))
-    assert not any(isinstance(b, Figure) for b in sections_data.inventory(Results(root, config)).blocks)
+    section = sections_data.inventory(Results(root, config))
+    assert not section["figures"]
+    assert "<figure" not in rendered.section("data", section)
+
+
+def test_a_long_inventory_is_summed_up_and_cut(small, monkeypatch):
+    monkeypatch.setattr(sections_data, "MAX_ROWS", 2)
+    root, config = small
+    section = sections_data.inventory(Results(root, config))
+    page = rendered.section("data", section)
+    assert "the first 2 of 6 rows" in rendered.text(page)
+    assert len(rendered.table(page, "inventory")[1]) == 2 < len(section["tables"]["inventory"])
+    _, rows = rendered.table(page, "inventory_summary")
+    assert ["gsd", "1", "10 to 10"] in rows and ["sensor", "3", "optical (2), sar (2), label (2)"] in rows
+
+
+def test_tables_as_files_have_whole_numbers_and_all_digits(full):
+    folder = full.root / "report" / "tables"
+    assert (folder / "alignment.csv").read_text().splitlines()[1].startswith("alpha,aligned,shift,36,30,0.410000,")
+    assert (folder / "splits.csv").read_text().splitlines()[1].startswith("train,16,")

@@ -32,12 +32,12 @@ def test_no_date_no_metadata_no_style_sheet():
     assert svg == draw("one")
 
 
-def test_labels_are_text_whatever_they_hold():
+def test_labels_stay_text():
     svg = draw("one", "_<i>$x_y$ & \\frac</i>")
     assert svg.count("_&lt;i&gt;$x_y$ &amp; \\frac&lt;/i&gt;") == 2
 
 
-def test_readings_stand_where_the_marks_are():
+def test_readings_are_at_the_marks():
     points = [(0.0, 3.0), (0.5, 1.0), (1.0, 2.0)]
     with canvas(4, 3) as figure:
         ax = figure.axes[0]

@@ -1,12 +1,22 @@
 import pytest
 
+from tests.report import rendered
 from tests.report.results_folder import make_config, write_csv
+from tmcnet.report.names import Series
 from tmcnet.report.results import Results
-from tmcnet.report.scores import parse_series
-from tmcnet.report.verdict import lead, verdict
+from tmcnet.report.verdict import verdict
 
 TMCNET, RANDOM = "mssnet-corrected__tmcnet", "mssnet-corrected__random"
 LOGISTIC, BOOSTING = "pixel_logistic-baseline__random", "pixel_boosting-baseline__random"
+
+
+def sentences(results):
+    page = rendered.macro("verdict.html", "sentences", verdict(results))
+    return [rendered.text(item) for item in page.split("<li>")[1:]]
+
+
+def lead(results):
+    return rendered.text(rendered.macro("verdict.html", "lead", verdict(results)))
 
 
 def folder(tmp_path, comparisons, seeds=2):
@@ -40,57 +50,59 @@ def row(a, b, difference, low, high, significant=True, seeds=2, fraction=5.0, p=
 
 
 def test_an_interval_around_zero_is_no_difference(tmp_path):
-    said = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.012, -0.010, 0.034, significant=False)]))[0]
-    assert said == (
+    sentence = sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.012, -0.010, 0.034, significant=False)]))[0]
+    assert sentence == (
         "With 5\u00a0% of the labels, tmcnet pre-training of MSSNet changed mIoU by +0.012 "
         "(95 % interval \u22120.010 to +0.034, 2 runs each): no reliable difference."
     )
 
 
-def test_differences_are_told_the_same_way_whichever_comes_first(tmp_path):
-    one = verdict(folder(tmp_path / "a", [row(TMCNET, RANDOM, -0.05, -0.08, -0.02)]))[0]
-    other = verdict(folder(tmp_path / "b", [row(RANDOM, TMCNET, 0.05, 0.02, 0.08)]))[0]
+def test_the_sentence_does_not_depend_on_the_order_of_a_pair(tmp_path):
+    one = sentences(folder(tmp_path / "a", [row(TMCNET, RANDOM, -0.05, -0.08, -0.02)]))[0]
+    other = sentences(folder(tmp_path / "b", [row(RANDOM, TMCNET, 0.05, 0.02, 0.08)]))[0]
     assert one == other
     assert "by \u22120.050 (95 % interval \u22120.080 to \u22120.020" in one
-    assert "a loss beyond the interval, though from 2 runs each only" in one
+    assert "a reliable loss, but from only 2 runs each" in one
 
 
-@pytest.mark.parametrize(("significant", "seeds", "said"), [
-    (True, 8, ": a gain beyond the interval."),
-    (True, 2, ": a gain beyond the interval, though from 2 runs each only."),
-    (False, 8, ": no reliable difference once the number of comparisons is allowed for (p = 0.30)."),
+@pytest.mark.parametrize(("significant", "seeds", "ending"), [
+    (True, 8, ": a reliable gain."),
+    (True, 2, ": a reliable gain, but from only 2 runs each."),
+    (False, 8, ": no reliable difference after correction for the number of comparisons (p = 0.30)."),
 ])  # fmt: skip
-def test_the_words_follow_the_statistics(tmp_path, significant, seeds, said):
-    found = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant, seeds)], seeds))
-    assert found[0].endswith(said)
+def test_the_words_follow_the_statistics(tmp_path, significant, seeds, ending):
+    found = sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant, seeds)], seeds))
+    assert found[0].endswith(ending)
 
 
 def test_one_seed_is_named_as_the_reason_where_the_p_value_would_do(tmp_path):
-    found = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant=False, seeds=1, p=0.02)], 1))
+    found = sentences(
+        folder(tmp_path, [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant=False, seeds=1, p=0.02)], 1)
+    )
     assert found[0].endswith(
-        ": beyond the interval, but one seed, or one draw of few labels, is too little to rely on."
+        ": the interval excludes zero, but one seed, or one draw of few labels, is too little to rely on."
     )
 
 
 def test_fusion_is_judged_against_the_single_sensor(tmp_path):
-    found = verdict(folder(tmp_path, [row(RANDOM, "sar_only-baseline__random", 0.3, 0.2, 0.4)]))
-    assert "nothing can be said about pre-training" in found[0]
+    found = sentences(folder(tmp_path, [row(RANDOM, "sar_only-baseline__random", 0.3, 0.2, 0.4)]))
+    assert "no evidence on pre-training" in found[0]
     assert (
         "fusing both sensors (MSSNet) instead of SAR alone, both from a random start, changed mIoU by +0.300"
         in found[1]
     )
 
 
-def test_few_seeds_and_missing_runs_are_said(tmp_path):
-    found = " ".join(verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
+def test_few_seeds_and_missing_runs_are_reported(tmp_path):
+    found = " ".join(sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
     assert "rest on 2 runs, fewer than 5" in found
     assert "30 of 30 planned runs have no scores yet" in found
-    many = " ".join(verdict(folder(tmp_path / "many", [row(TMCNET, RANDOM, 0.1, 0.05, 0.2, seeds=6)], seeds=6)))
+    many = " ".join(sentences(folder(tmp_path / "many", [row(TMCNET, RANDOM, 0.1, 0.05, 0.2, seeds=6)], seeds=6)))
     assert "fewer than" not in many
 
 
 def test_without_an_interval_nothing_is_claimed(tmp_path):
-    found = verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, "", "")]))
+    found = sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, "", "")]))
     assert found[0].endswith("without an interval this is no evidence either way.")
 
 
@@ -111,15 +123,15 @@ def baselines(tmp_path, comparisons):
     write_csv(tmp_path / "metrics.csv", rows)
     write_csv(tmp_path / "comparisons.csv", comparisons)
     results = Results(tmp_path, make_config())
-    found = [sentence for sentence in verdict(results) if "pixel-wise baseline" in sentence]
+    found = [sentence for sentence in sentences(results) if "pixel-wise baseline" in sentence]
     assert len(found) == 1
-    labels = {key: parse_series(key).label for key in (TMCNET, RANDOM, LOGISTIC, BOOSTING)}
+    labels = {key: Series.parse(key).label for key in (TMCNET, RANDOM, LOGISTIC, BOOSTING)}
     labels |= {key: labels[key][:1].lower() + labels[key][1:] for key in (LOGISTIC, BOOSTING)}
     return found[0], labels
 
 
-@pytest.mark.parametrize(("difference", "said"), [(0.1, "better"), (-0.1, "worse")])
-def test_the_best_network_is_judged_against_the_best_pixelwise_baseline(tmp_path, difference, said):
+@pytest.mark.parametrize(("difference", "judgement"), [(0.1, "better"), (-0.1, "worse")])
+def test_the_best_network_is_judged_against_the_best_pixelwise_baseline(tmp_path, difference, judgement):
     limits = difference - 0.05, difference + 0.05
     found, labels = baselines(
         tmp_path,
@@ -129,7 +141,7 @@ def test_the_best_network_is_judged_against_the_best_pixelwise_baseline(tmp_path
             row(LOGISTIC, RANDOM, -0.01, -0.02, 0.02, significant=False, fraction=25.0),
         ],
     )
-    assert f"with 5\u00a0% of the labels {labels[TMCNET]} is reliably {said} than {labels[BOOSTING]} (" in found
+    assert f"with 5\u00a0% of the labels {labels[TMCNET]} is reliably {judgement} than {labels[BOOSTING]} (" in found
     assert (
         f"with 25\u00a0% of the labels {labels[RANDOM]} shows no reliable difference to {labels[LOGISTIC]} (" in found
     )
@@ -143,18 +155,18 @@ def test_a_difference_that_does_not_survive_the_correction_is_none(tmp_path):
     assert f"{labels[RANDOM]} and {labels[LOGISTIC]} were not compared" in found
 
 
-def test_without_baselines_nothing_is_said_of_them(tmp_path):
-    assert "pixel-wise" not in " ".join(verdict(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
+def test_without_baselines_there_is_no_sentence_on_them(tmp_path):
+    assert "pixel-wise" not in " ".join(sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
 
 
-def test_one_sentence_says_what_is_reliable_and_what_not(tmp_path):
+def test_the_lead_separates_reliable_from_unreliable_differences(tmp_path):
     fused = row(RANDOM, "sar_only-baseline__random", 0.3, 0.2, 0.4, fraction=100.0)
     rows = [
         row(TMCNET, RANDOM, 0.02, -0.01, 0.05, significant=False),
         row(TMCNET, RANDOM, 0.1, 0.05, 0.2, fraction=100.0),
     ]
-    said = lead(folder(tmp_path, [*rows, fused]))
-    assert said == (
+    found = lead(folder(tmp_path, [*rows, fused]))
+    assert found == (
         "With 5\u00a0% of the labels, tmcnet pre-training brought no reliable difference; "
         "with 100\u00a0% of the labels, fusion brought a reliable gain over SAR alone "
         "(mIoU, from as few as 2 runs)."

@@ -14,12 +14,12 @@ from tmcnet.train.distributed import SharedBatchNorm, SharedDropout, gather_rows
 
 PROCESSES, TILES, PATCHES = 2, 6, 3
 SHARE = TILES // PROCESSES
-MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8, image_pooling=True)
+MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
 
 
 def network():
     torch.manual_seed(0)
-    return TMCNet({"optical": 3, "sar": 1}, MODEL, MethodConfig(dropout_before_statistics=True)).double()
+    return TMCNet({"optical": 3, "sar": 1}, MODEL, MethodConfig(variant="reference")).double()
 
 
 def views():

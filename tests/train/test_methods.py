@@ -16,7 +16,7 @@ from tmcnet.train import finetune, methods
 from tmcnet.train.contrastive import health
 from tmcnet.train.methods import build_method
 
-MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8)
+MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
 BANDS = {"optical": 3, "sar": 2}
 METHODS = [
     MethodConfig(),

@@ -12,7 +12,7 @@ from tmcnet.config.training import PixelwiseConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate.trained import Trained
-from tmcnet.model.texture import PixelFeatures
+from tmcnet.model.pixelwise import PixelFeatures
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore, read_list

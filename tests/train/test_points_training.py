@@ -14,7 +14,7 @@ from tmcnet.config import Run
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
-from tmcnet.model.texture import PixelFeatures
+from tmcnet.model.pixelwise import PixelFeatures
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.seeding import generator
 from tmcnet.splits.points import points_file, read_tile_points

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, TrainingError
 from tmcnet.model.backbone import Backbone
-from tmcnet.model.initial import common_name
+from tmcnet.model.foreign_weights import common_name
 from tmcnet.model.weights import read_weights
 from tmcnet.train import pretrain as room
 from tmcnet.train.callbacks import STATE_FILE
 
-MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16, embedding=8)
+MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
 SENSORS = SensorsConfig(
     optical=SensorConfig(bands=["red", "green", "blue"], kind="reflectance"),
     sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db"),

@@ -177,8 +177,8 @@ def test_each_modality_is_dropped_alike(world):
 
 
 def test_pixels_have_the_features_of_all_modalities(world):
-    config, model, *_ = three(modality_dropout=0.6)
-    network = PixelLogistic({"optical": 3, "sar": 1, "dem": 1}, 2, model)
+    config, *_ = three(modality_dropout=0.6)
+    network = PixelLogistic({"optical": 3, "sar": 1, "dem": 1}, 2)
     pixels = draw_pixels(network.features, dataset(world), np.array([500, 500]), np.ones(2), config, 1)
     assert pixels.values.shape == (1000, network.inputs)
     missing = [(pixels.values[:, bands] == 0).all(axis=1).mean() for bands in ([0, 1, 2], [3], [4])]

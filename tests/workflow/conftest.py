@@ -17,7 +17,7 @@ TINY = """
 source: {demo: {scenes: 3, size: 288}}
 tiles: {size: 48, stride: 48, min_valid: 0.3}
 splits: {block_size: 96, fractions: [5, 100], subsets: 1}
-model: {backbone: resnet18, width: 8, aspp_channels: 16, decoder_channels: 16, embedding: 16}
+model: {backbone: resnet18, width: 8, aspp_channels: 16, decoder_channels: 16}
 pretrain: {steps: 3, batch_size: 4, crop_size: 32, patch_size: 8, patches: 2, warmup_steps: 1, log_every: 1}
 finetune:
   sweep: [{methods: [tmcnet], networks: [mssnet], fractions: [5], seeds: [1]}]

@@ -23,7 +23,7 @@ def landscape(seed: int, classes: int, size: int = SIZE) -> np.ndarray:
 
 
 def images(ids: np.ndarray, seed: int, optical_bands: int, sar_bands: int) -> tuple[np.ndarray, np.ndarray]:
-    """8-bit optical and SAR pictures, C x H x W, from which the classes can be told."""
+    """8-bit optical and SAR pictures, C x H x W, that separate the classes."""
     rng = np.random.default_rng(seed + 1000)
     optical = np.stack([40 + 20 * ids + 9 * band for band in range(optical_bands)]) + rng.normal(
         0, 6, (optical_bands, *ids.shape)
@@ -79,7 +79,7 @@ def potsdam(root: Path, scenes: int = 6) -> Path:
 
 
 def seed_layout(root: Path, train: int = 24, val: int = 6) -> Path:
-    """The published code's folder, with a 5 % label list of its own."""
+    """The folder layout of the published code, with a 5 % label list."""
     names = {"train": [f"t{n:03d}" for n in range(train)], "val": [f"v{n:03d}" for n in range(val)]}
     for part, tiles in names.items():
         for kind in ("RGB", "SAR", "lbl"):

@@ -43,32 +43,32 @@ def truncated(raw: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def unpaired(raw: Path) -> None:
+def missing_pair(raw: Path) -> None:
     (raw / "sar" / "NH49E005.tif").unlink()
 
 
-def doubled(raw: Path) -> None:
+def extra_file(raw: Path) -> None:
     shutil.copy(raw / "sar" / "NH49E005.tif", raw / "sar" / "stranger.tif")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("damage", "words"),
     [
         (no_crs, ["NH49E001.tif", "CRS"]),
         (too_few_bands, ["NH49E002.tif", "3", "sensors.optical.bands"]),
         (unknown_code, ["NH49E003.tif", "99", "labels"]),
         (truncated, ["NH49E004.tif"]),
-        (unpaired, ["NH49E005", "source.sar"]),
-        (doubled, ["stranger", "source.optical"]),
+        (missing_pair, ["NH49E005", "source.sar"]),
+        (extra_file, ["stranger", "source.optical"]),
     ],
 )
-def test_a_spoilt_scene_is_named(snakemake: Snakemake, tmp_path: Path, spoil, told: list[str]) -> None:
+def test_a_damaged_scene_is_named(snakemake: Snakemake, tmp_path: Path, damage, words: list[str]) -> None:
     raw = lookalikes.whu_opt_sar(tmp_path / "raw")
-    spoil(raw)
+    damage(raw)
     done = snakemake("report", recipe="whu-opt-sar", data_root=str(raw), results_dir="out")
     assert done.returncode != 0
     message = done.stdout + done.stderr
-    assert all(word in message for word in told), message
+    assert all(word in message for word in words), message
     assert "Traceback" not in message
     assert not (tmp_path / "out" / "scenes").exists()
 
@@ -92,7 +92,7 @@ def test_a_split_without_tiles_is_an_error(snakemake: Snakemake, tmp_path: Path)
     assert not (tmp_path / "out" / "pretrain").exists()
 
 
-def test_a_folder_that_is_not_there_is_named(snakemake: Snakemake, tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(snakemake: Snakemake, tmp_path: Path) -> None:
     done = snakemake("report", recipe="whu-opt-sar", data_root=str(tmp_path / "nowhere"))
     message = done.stdout + done.stderr
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""Changed pixels are seen by every later stage, however far the workflow was run in between."""
+"""Changed pixels reach every later stage, no matter how far the workflow ran in between."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ TRAINING = {"normalise", "finetune_run", "map_scenes"}
 
 
 def flip(path: Path) -> None:
-    """Turn a raster upside down: other pixels, but the same range, size and place."""
+    """Flip a raster vertically: other pixels, but the same range, size and position."""
     with rasterio.open(path, "r+") as dataset:
         dataset.write(dataset.read()[:, ::-1])
 
 
-def test_nothing_stale_is_taken_for_fresh_and_nothing_lost_for_there(snakemake: Snakemake, tmp_path: Path) -> None:
+def test_changed_rasters_make_results_stale_and_deleted_ones_are_reported(
+    snakemake: Snakemake, tmp_path: Path
+) -> None:
     def run(*targets: str) -> None:
         done = snakemake(*targets, change=CHANGE)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -38,7 +40,7 @@ def test_nothing_stale_is_taken_for_fresh_and_nothing_lost_for_there(snakemake: 
     assert "birch/sar.tif: does not exist" in done.stdout + done.stderr
     run("alignment")
     assert lost.read_bytes() == content
-    assert due() == {"map_scenes"}, "the maps that failed, and nothing that was finished"
+    assert due() == {"map_scenes"}, "only the failed maps are due"
 
     flip(tmp_path / "data" / "demo" / "alder" / "optical.tif")
     run("inventory")

@@ -1,4 +1,4 @@
-"""The demo, much reduced: it runs through, runs nothing twice, and reruns only what a change touches."""
+"""A small demo: it runs to the end, repeats nothing, and reruns only what a change affects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_demo_from_scenes_to_report(snakemake: Snakemake, tmp_path: Path) ->
     assert numerics == {"pretrain_method", "finetune_run", "evaluate_run", "map_scenes", "summarise"}
 
 
-def test_a_job_asks_for_the_memory_it_may_take() -> None:
+def test_jobs_request_memory_in_megabytes() -> None:
     compute = ComputeConfig(cache_gib=1.5, job_gib=2.5)
     assert compute.memory_mb(cached=True) == 4295  # 4 GiB in MB
     assert compute.memory_mb(cached=False) == 2684
@@ -49,8 +49,8 @@ def test_a_job_asks_for_the_memory_it_may_take() -> None:
 
 
 def planned(snakemake: Snakemake, change: str, *targets: str) -> set[str]:
-    """The rules that would run for the report, or for these targets, if the config were changed so."""
-    told = snakemake(*(targets or ("report",)), change=change, dry=True)
-    assert told.returncode == 0, told.stderr
-    rows = re.findall(r"^(\w+) +\d+$", told.stdout + told.stderr, re.MULTILINE)
+    """The rules that would run for the report, or for the given targets, after a change of the config."""
+    done = snakemake(*(targets or ("report",)), change=change, dry=True)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(\w+) +\d+$", done.stdout + done.stderr, re.MULTILINE)
     return set(rows) - {"report", "evaluate", "maps", "total"}

@@ -1,4 +1,4 @@
-"""Raw data and results under DVC: versions come back byte for byte, and Snakemake repeats only what it must."""
+"""Raw data and results under DVC: versions are restored byte for byte, and Snakemake repeats only what is stale."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.workflow.conftest import ROOT, TINY
 
 BIN = Path(sys.executable).parent
 BIG = "data/train_RGB/t000.tif"
-"""A raw file that is larger than those which Snakemake compares by content unless told to."""
+"""A raw file larger than those that Snakemake compares by content by default."""
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the user's settings nor DVC's common cache have a say."""
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ignore the settings of the user and the common cache of DVC."""
     monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
@@ -35,9 +35,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A repository of its own with the files of this one, tiny settings, and 30 tiles as raw data."""
+    """A new repository with the files of this one, tiny settings, and 30 tiles as raw data."""
     folder = tmp_path / "first"
-    for name in told("git ls-files --cached --others --exclude-standard", ROOT).splitlines():
+    for name in run("git ls-files --cached --others --exclude-standard", ROOT).splitlines():
         if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/", "benchmarks/")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
@@ -48,14 +48,14 @@ def project(tmp_path: Path) -> Path:
     lookalikes.seed_layout(folder / "data")
     with (folder / BIG).open("ab") as file:
         file.write(bytes(2_000_000))
-    told("git init --quiet", folder)
-    told("git add --all", folder)
+    run("git init --quiet", folder)
+    run("git add --all", folder)
     record(folder, "first version")
     return folder
 
 
 def merged(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Layers of a config, the later over the earlier."""
+    """Merge layers of a config; later ones take precedence."""
     whole: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -64,32 +64,32 @@ def merged(*layers: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def told(command: str, folder: Path) -> str:
-    """What a command prints; it has to succeed."""
+def run(command: str, folder: Path) -> str:
+    """Output of a command, which must succeed."""
     done = subprocess.run(command.split(), cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
 
 def record(folder: Path, message: str) -> None:
-    """Make the data on disk a version."""
-    told("dvc add --quiet data", folder)
-    told("git add data.dvc", folder)
+    """Commit the data on disk as a version."""
+    run("dvc add --quiet data", folder)
+    run("git add data.dvc", folder)
     subprocess.run(["git", "commit", "--quiet", "--message", message], cwd=folder, check=True)
 
 
 def splits(folder: Path) -> dict[str, bytes]:
-    """Manifest and lists as Snakemake makes them of the data on disk."""
-    told("snakemake --cores 1 splits", folder)
+    """Make the splits from the data on disk; manifest and lists by name."""
+    run("snakemake --cores 1 splits", folder)
     return {path.name: path.read_bytes() for path in (folder / "results" / "splits").iterdir()}
 
 
-def test_a_version_of_the_data_gives_its_splits_again(project: Path, tmp_path: Path) -> None:
+def test_a_restored_version_of_the_data_gives_the_same_splits(project: Path, tmp_path: Path) -> None:
     first = splits(project)
-    told("dvc push --quiet", project)
-    told("git clone --quiet first second", tmp_path)
+    run("dvc push --quiet", project)
+    run("git clone --quiet first second", tmp_path)
     second = tmp_path / "second"
-    told("dvc pull --quiet data.dvc", second)
+    run("dvc pull --quiet data.dvc", second)
     assert splits(second) == first
 
     for path in second.glob("data/train_*.txt"):
@@ -99,21 +99,21 @@ def test_a_version_of_the_data_gives_its_splits_again(project: Path, tmp_path: P
     assert changed.keys() == first.keys()
     assert changed["manifest.json"] != first["manifest.json"]
 
-    told("git checkout --quiet HEAD~1", second)
-    told("dvc checkout --quiet data.dvc", second)
+    run("git checkout --quiet HEAD~1", second)
+    run("dvc checkout --quiet data.dvc", second)
     assert splits(second) == first
 
 
-def test_new_times_of_raw_files_train_nothing_again(project: Path) -> None:
-    told("snakemake --cores 1 finetune", project)
+def test_new_times_of_raw_files_rerun_nothing(project: Path) -> None:
+    run("snakemake --cores 1 finetune", project)
     shutil.rmtree(project / "data")
-    told("dvc checkout --quiet data.dvc", project)
+    run("dvc checkout --quiet data.dvc", project)
     for path in raw_files(project):
         path.touch()
-    assert "Nothing to be done" in told("snakemake --dry-run --cores 1 finetune", project)
+    assert "Nothing to be done" in run("snakemake --dry-run --cores 1 finetune", project)
     with (project / BIG).open("ab") as file:
         file.write(b"0")
-    assert "finetune_run" in told("snakemake --dry-run --cores 1 finetune", project)
+    assert "finetune_run" in run("snakemake --dry-run --cores 1 finetune", project)
 
 
 def raw_files(project: Path) -> Iterator[Path]:
@@ -121,18 +121,18 @@ def raw_files(project: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_results_are_versions_too(project: Path, tmp_path: Path) -> None:
-    told("dvc repro", project)
-    assert "up to date" in told("dvc status", project)
-    told("git add dvc.lock", project)
-    told("git commit --quiet --message results", project)
-    told("dvc push --quiet", project)
+def test_results_are_versioned(project: Path, tmp_path: Path) -> None:
+    run("dvc repro", project)
+    assert "up to date" in run("dvc status", project)
+    run("git add dvc.lock", project)
+    run("git commit --quiet --message results", project)
+    run("dvc push --quiet", project)
     version = yaml.safe_load((project / "data.dvc").read_text())["outs"][0]["md5"]
     assert version in (project / "results" / "report.html").read_text()
 
-    told("git clone --quiet first second", tmp_path)
+    run("git clone --quiet first second", tmp_path)
     second = tmp_path / "second"
-    told("dvc pull --quiet", second)
+    run("dvc pull --quiet", second)
     weights = "finetune/mssnet-corrected__tmcnet__R5__s1/weights.safetensors"
     for name in ("scores.json", "metrics.json", weights, "report.html"):
         assert (second / "results" / name).read_bytes() == (project / "results" / name).read_bytes()
@@ -140,11 +140,11 @@ def test_results_are_versions_too(project: Path, tmp_path: Path) -> None:
     path = second / "config" / "config.yaml"
     config = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(config | {"evaluate": {"bootstrap": 150}}))
-    changes = [line.split()[1:] for line in told("dvc params diff", second).splitlines()]
+    changes = [line.split()[1:] for line in run("dvc params diff", second).splitlines()]
     assert ["evaluate.bootstrap", "100", "150"] in changes
     scores = second / "results" / "scores.json"
     scores.write_text(scores.read_text().replace('"miou"', '"changed"'))
-    found = [line.split() for line in told("dvc metrics diff", second).splitlines()]
+    found = [line.split() for line in run("dvc metrics diff", second).splitlines()]
     assert [words[1] for words in found if words[0].endswith("scores.json")] == [
         f"mssnet-corrected.tmcnet.R5.{name}" for name in ("changed", "miou")
     ]

@@ -1,4 +1,4 @@
-"""Cross-validation: every run is trained once a fold, and its scores are those of all folds together."""
+"""Cross-validation: every run is trained once per fold, and its scores are pooled over all folds."""
 
 import json
 import re
@@ -23,16 +23,16 @@ def test_every_labelled_tile_is_tested_by_a_network_that_has_not_seen_it(snakema
     done = snakemake("evaluate", change=FOLDS)
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / "results"
-    homes = {1: results / "folds" / "1", 2: results, 3: results / "folds" / "3"}
+    fold_roots = {1: results / "folds" / "1", 2: results, 3: results / "folds" / "3"}
     tested = []
-    for number, home in homes.items():
-        assert json.loads((home / "splits" / "manifest.json").read_text())["config"]["fold"] == number
-        lists = {part: (home / "splits" / f"{part}_RGB.txt").read_text().split() for part in ("train", "test")}
+    for number, root in fold_roots.items():
+        assert json.loads((root / "splits" / "manifest.json").read_text())["config"]["fold"] == number
+        lists = {part: (root / "splits" / f"{part}_RGB.txt").read_text().split() for part in ("train", "test")}
         assert not set(lists["train"]) & set(lists["test"])
         with np.load(results / "folds" / str(number) / "evaluate" / RUN / "tiles.npz") as arrays:
             assert arrays["names"].tolist() == lists["test"]
         tested += lists["test"]
-    weights = [(home / "finetune" / RUN / "weights.safetensors").read_bytes() for home in homes.values()]
+    weights = [(root / "finetune" / RUN / "weights.safetensors").read_bytes() for root in fold_roots.values()]
     assert len(set(weights)) == 3
 
     index = pd.read_csv(results / "tiles" / "index.csv")

@@ -25,8 +25,8 @@ def test_a_failed_run_is_a_gap_in_the_report(snakemake, tmp_path):
     assert DONE in json.loads((tmp_path / "results" / "evaluate" / DONE / "metrics.json").read_text())["run"]["name"]
     assert json.loads((tmp_path / "results" / "metrics.json").read_text())["missing"] == [FAILED]
 
-    mended = SWEEP.replace("[random, broken]", "[random]")
-    dry = snakemake("report", change=mended, dry=True)
+    corrected = SWEEP.replace("[random, broken]", "[random]")
+    dry = snakemake("report", change=corrected, dry=True)
     for rule in ("summarise", "write_report"):
         assert rule in dry.stdout, "a report with gaps never counts as finished"
     assert "finetune_run" not in dry.stdout

@@ -16,9 +16,9 @@ RANDOM = "finetune: {sweep: [{methods: [random], networks: [mssnet], fractions: 
 
 
 def test_a_network_from_a_file_draws_the_same_maps(snakemake: Snakemake, tmp_path: Path) -> None:
-    told = snakemake("maps", change=f"{RANDOM}maps: {{models: {{earlier: nowhere.safetensors}}}}")
-    message = told.stdout + told.stderr
-    assert told.returncode != 0
+    failed = snakemake("maps", change=f"{RANDOM}maps: {{models: {{earlier: nowhere.safetensors}}}}")
+    message = failed.stdout + failed.stderr
+    assert failed.returncode != 0
     assert "config key `maps.models`: no such file: `earlier`: nowhere.safetensors. Correct the path" in message
     assert "Traceback" not in message
     assert not (tmp_path / "results" / "inventory.json").exists()
@@ -42,8 +42,8 @@ def test_a_network_from_a_file_draws_the_same_maps(snakemake: Snakemake, tmp_pat
         assert "area_m2" in subprocess.run(ask, capture_output=True, text=True, check=True).stdout
 
 
-def test_a_mistyped_name_of_a_map_is_answered(snakemake: Snakemake) -> None:
-    told = snakemake("results/maps/mssnet.csv", change=RANDOM)
-    message = told.stdout + told.stderr
-    assert told.returncode != 0
+def test_an_unknown_run_of_a_map_is_named(snakemake: Snakemake) -> None:
+    failed = snakemake("results/maps/mssnet.csv", change=RANDOM)
+    message = failed.stdout + failed.stderr
+    assert failed.returncode != 0
     assert f"mssnet is not a run of `finetune.sweep`. The runs are: {RUN}." in message

@@ -14,7 +14,6 @@ from tmcnet.raster.io.reader import read_float, read_labels
 
 RUN = "pixel_logistic-baseline__random__R5__s1"
 CHANGE = """
-model: {texture_windows: [3]}
 finetune:
   sweep: [{methods: [random], networks: [pixel_logistic], fractions: [5], seeds: [1]}]
 """

@@ -32,13 +32,13 @@ def test_the_report_of_snakemake_holds_all_with_captions(tmp_path: Path) -> None
         files = {Path(name).name for name in packed.namelist()}
         page = packed.read("packed/report.html").decode()
     assert files >= {Path(name).name for name in MADE}
-    for said in (
+    for caption in (
         "data set <strong>demo</strong>",
         "The report on data set demo: one page that opens offline",
-        "A figure of the report, as it stands in the page",
+        "A figure of the report; the page describes it",
         "A table of the report with all digits, rows and columns",
     ):
-        assert said in page
+        assert caption in page
     for category in ("Report", "Figures", "Tables"):
         assert f'"{category}"' in page
     assert '"figure": "headline"' in page and '"table": "scores"' in page, "listed by name, not by path"

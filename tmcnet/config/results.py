@@ -116,9 +116,8 @@ class ReportConfig(Section):
 
     title: str = Field("Label-efficient land-cover mapping", description="Heading of the report.")
     metric: str = Field(
-        "miou", pattern="^(oa|kappa|miou|mf1)$", description="Metric of the headline figure and verdict."
+        "miou", pattern="^(oa|kappa|miou|mf1)$", description="Metric of the headline figure and the verdict."
     )
-    examples: int = Field(6, ge=1, le=40, description="Map examples shown.")
 
 
 class ComputeConfig(Section):

@@ -30,7 +30,6 @@ NetworkName = Annotated[str, AfterValidator(_is_network)]
 LoadParts = Literal["backbone", "encoder", "all"]
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
 Dilation = Annotated[int, Field(ge=1)]
-Window = Annotated[int, Field(ge=3)]
 RANDOM_START = "random"
 """Reserved name of the start without pre-trained weights."""
 
@@ -42,20 +41,14 @@ class ModelConfig(Section):
         "resnet18", description="Encoder of each modality; published: `resnet50`."
     )
     width: int = Field(64, ge=8, description="Channels of the first stage; published: 64.")
-    output_stride: Literal[8, 16] = Field(16, description="Input pixels per pixel of the deepest feature map.")
     dilations: tuple[Dilation, Dilation, Dilation] = Field(
         (6, 12, 18),
-        description="Dilations of the pyramid at output stride 16; doubled at 8. If a dilation exceeds `crop_size` / "
-        "`output_stride`, its outer taps see only padding in training but act on larger images: small crops need "
-        "small dilations.",
+        description="Dilations of the pyramid, in pixels of the deepest map (1/16 of the image). If a dilation "
+        "exceeds `crop_size` / 16, its outer taps see only padding in training but act on larger images: small crops "
+        "need small dilations.",
     )
     aspp_channels: int = Field(256, ge=16, description="Channels of atrous spatial pyramid pooling.")
     decoder_channels: int = Field(256, ge=16, description="Channels of the decoder.")
-    image_pooling: bool = Field(
-        False,
-        description="Add the mean over the whole image to the pyramid. A pixel then depends on the whole window, "
-        "with every cloud in it, and maps show seams. The `reference` variants always have it.",
-    )
     detail_channels: int = Field(
         32,
         ge=0,
@@ -69,12 +62,6 @@ class ModelConfig(Section):
         description="Dropout of the encoder's output; short trainings need less. The `reference` variants always "
         "have the published 0.5.",
     )
-    texture_windows: tuple[Window, ...] = Field(
-        (3, 7, 15),
-        description="Sides in pixels of the windows for the local means and standard deviations that the "
-        "full-resolution branch and the pixel-wise baselines use in addition to each band.",
-    )
-    embedding: int = Field(64, ge=8, description="Length of the embeddings that the contrastive loss compares.")
 
 
 class SweepConfig(Section):

@@ -1,4 +1,4 @@
-"""NT-Xent and InfoNCE, and what the contrastive losses have in common."""
+"""NT-Xent and InfoNCE, and the sums that all contrastive losses share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Masses = tuple[Tensor, Tensor]
 
 
 def unit_rows(embeddings: Sequence[Tensor], eps: float) -> list[Tensor]:
-    """Rows scaled to length 1, of float32 at least: sums of exponentials lose too much in half precision.
+    """Scale rows to length 1, in float32 at least: sums of exponentials lose too much in half precision.
 
     Raises:
         ValueError: If the embeddings are not N x C alike, or N is less than two.
@@ -29,20 +29,20 @@ def unit_rows(embeddings: Sequence[Tensor], eps: float) -> list[Tensor]:
 
 
 def other_places(n: int, groups: Tensor | None, device: torch.device) -> Tensor:
-    """N x N: whether two rows may be each other's negatives, that is, belong to different groups or places."""
+    """Return a N x N mask of the rows that are each other's negatives: those of different groups or places."""
     if groups is None:
         groups = torch.arange(n, device=device)
     return groups[:, None] != groups[None, :]
 
 
 def shifted_exp(cosine: Tensor, temperature: float) -> Tensor:
-    """exp((cosine - 1) / temperature): the similarity up to a factor that cancels; at most 1, so never infinite."""
+    """exp((cosine - 1) / temperature): the similarity up to a factor that cancels; at most 1, so it is finite."""
     return torch.exp((cosine - 1) / temperature)
 
 
-def base_masses(u: Tensor, v: Tensor, elsewhere: Tensor, temperature: float) -> Masses:
-    """For each row of Z = [u; v] the sum of its similarities with the other places in both views."""
-    uu, vv, uv = (shifted_exp(x @ y.T, temperature) * elsewhere for x, y in ((u, u), (v, v), (u, v)))
+def base_masses(u: Tensor, v: Tensor, negatives: Tensor, temperature: float) -> Masses:
+    """Sum the similarities of each row of Z = [u; v] with the rows of other places in both views."""
+    uu, vv, uv = (shifted_exp(x @ y.T, temperature) * negatives for x, y in ((u, u), (v, v), (u, v)))
     return uu.sum(1) + uv.sum(1), vv.sum(1) + uv.sum(0)
 
 
@@ -52,10 +52,10 @@ def contrast(u: Tensor, v: Tensor, masses: Masses, temperature: float, with_posi
     Args:
         u: N x C of view 1, of length 1.
         v: N x C of view 2, of length 1.
-        masses: The negatives of the denominators, scaled as by `shifted_exp`.
+        masses: Sums of the similarities with negatives, as by `shifted_exp`.
         temperature: Divides the cosines.
         with_positive: Whether the positive is a summand of the denominator.
-        eps: Summand in its place, in the scale of exp(cosine / temperature).
+        eps: Summand instead of it, in the scale of exp(cosine / temperature).
     """
     positive = ((u * v).sum(1) - 1) / temperature
     rest = torch.exp(positive).repeat(2) if with_positive else eps * math.exp(-1 / temperature)
@@ -71,7 +71,7 @@ class NTXent(nn.Module):
 
     Args:
         temperature: Divides the cosines.
-        positive_in_denominator: Whether s(z_k, z_k') is a summand of the denominator; eps stands there otherwise.
+        positive_in_denominator: Whether s(z_k, z_k') is a summand of the denominator; otherwise eps is.
         eps: Smallest length of an embedding.
 
     Raises:
@@ -105,10 +105,9 @@ class NTXent(nn.Module):
 
 
 class InfoNCE(nn.Module):
-    """Which SAR image belongs to an optical one, and the other way round.
+    """InfoNCE between two modalities (van den Oord et al. 2018), symmetric as in CLIP (Radford et al. 2021).
 
-    After van den Oord et al. 2018, made symmetric as by Radford et al. 2021. With s(x, y) = exp(cos(x, y) /
-    temperature), x_i and y_i the embeddings of place i by the two sensors:
+    With s(x, y) = exp(cos(x, y) / temperature), x_i and y_i the embeddings of place i in the two modalities:
 
         L = mean_i 1/2 [ -log( s(x_i, y_i) / sum_j s(x_i, y_j) ) - log( s(x_i, y_i) / sum_j s(x_j, y_i) ) ]
 
@@ -126,12 +125,12 @@ class InfoNCE(nn.Module):
             raise ValueError(f"`temperature` is positive, not {temperature}")
         self.temperature, self.eps = temperature, eps
 
-    def forward(self, optical: Tensor, sar: Tensor, groups: Tensor | None = None) -> Tensor:
+    def forward(self, first: Tensor, second: Tensor, groups: Tensor | None = None) -> Tensor:
         """Compute the loss.
 
         Args:
-            optical: N x C raw embeddings of the optical images.
-            sar: N x C of the SAR images, row by row of the same places.
+            first: N x C raw embeddings of one modality.
+            second: N x C of the other, row by row of the same places.
             groups: N ids; rows with the same id are never each other's negatives.
 
         Returns:
@@ -140,7 +139,7 @@ class InfoNCE(nn.Module):
         Raises:
             ValueError: If there are fewer than two rows, or shapes differ.
         """
-        with torch.autocast(optical.device.type, enabled=False):
-            x, y = unit_rows((optical, sar), self.eps)
+        with torch.autocast(first.device.type, enabled=False):
+            x, y = unit_rows((first, second), self.eps)
             similar = shifted_exp(x @ y.T, self.temperature) * other_places(len(x), groups, x.device)
             return contrast(x, y, (similar.sum(1), similar.sum(0)), self.temperature, True, self.eps)

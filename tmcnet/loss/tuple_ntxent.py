@@ -1,75 +1,64 @@
-"""The contrastive loss over tuples of embeddings of all modalities: published, corrected, and all in between."""
+"""The TMCNet loss: NT-Xent over fused tuples of all modalities, with perturbed tuples as additional negatives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tmcnet.config.pretraining import VARIANTS, Negatives, Partners, PerturbedViews
 from tmcnet.config.training import Variant
-from tmcnet.loss.ntxent import Masses, base_masses, contrast, other_places, unit_rows
-from tmcnet.loss.perturbed import Halves, own_mass, shifted_masses
+from tmcnet.loss.ntxent import Masses, base_masses, contrast, other_places, shifted_exp, unit_rows
+
+MAX_CHUNK_ENTRIES = 2**20
+"""Similarities computed at once; 4 MiB in float32, which stay in a CPU's cache."""
+
+
+class TupleHalves(NamedTuple):
+    """Weighted halves of the perturbed tuples p_ij = right_i + wrong_j of one view, N x C each."""
+
+    right: Tensor
+    wrong: Tensor
 
 
 class TupleNTXent(nn.Module):
-    """NT-Xent over fused optical-SAR tuples, with tuples that hold the wrong partner as additional negatives.
+    """NT-Xent over fused optical-SAR tuples, with perturbed tuples as additional negatives (Ye et al. 2025).
 
-    Each of the N rows is one place, seen as optical view 1 and 2 (`a`, `c`) and SAR view 1 and 2 (`b`, `d`), all
-    scaled to length 1. A place is fused to u_i = a_i + b_i (view 1) and v_i = c_i + d_i (view 2). With
-    s(x, y) = exp(cos(x, y) / temperature) and Z = [u; v], z_k's positive is the other view of the same place, k'.
+    Row i of the embeddings is one place. With o and s its optical and SAR embeddings of length 1, u_i = o^1_i + s^1_i
+    and v_i = o^2_i + s^2_i its fused tuples in views 1 and 2, Z = [u; v], s(x, y) = exp(cos(x, y) / temperature), and
+    k' the other view of the place of row k:
 
-        L = mean_k -log( s(z_k, z_k') / (first + E^0_k + S_k + O_k) )
-        E^0_k = sum of s(z_k, z_l) over all l but k and k'
+        L = mean_k -log( s(z_k, z_k') / (P_k + E_k + S_k + O_k) )
+        E_k = sum of s(z_k, z_l) over all l but k and k'
 
-    `first` is s(z_k, z_k') with `positive_in_denominator`, else eps. The perturbed tuples of view t, of which o^1,
-    s^1 = a, b and o^2, s^2 = c, d, are p^t_ij = o^t_i + w s^t_j with the wrong SAR image (j != i), and p^t_ji with
-    the wrong optical one. The wrong half has no gradient unless `perturbed_gradient`. w is `perturbation_weight`.
-
-    `shifted` negatives (Ye et al. 2025 as coded; docs/method.md, section 5) are more sets of tuples, which meet
-    other places only:
-
-        S_k = sum_r E^r_k, with Z^r = [p^1_{i,(i-r) mod N}; v] or, of both views, [p^1_{i,(i-r) mod N}; p^2_{i,(i-r)}]
-        E^r_k = sum of s(z^r_k, z^r_l) over all l but k and k'
-
-    and the same with wrong optical images for `wrong_partners="both"`; r runs over 1..N-1 or the given shifts. Cost
-    N^3 similarities, formed in chunks.
-
-    `own` negatives are the tuples that share one half with the anchor, which the published form leaves out:
-
-        O_k = sum_t sum_{j != i} [ s(z_k, p^t_ij) + s(z_k, p^t_ji) ],   i the place of row k
-
-    without p^t_ji for `wrong_partners="sar"`, and t over view 1 or both. Cost N^2 similarities.
-
-    Places of the same group are left out of all sums. `perturbation=False` leaves S and O out.
-
-    Other modalities (this project's own generalisation; none is published) are additional summands. With x^t_m the
-    embeddings of modality m in view t, the optical one m = 0, and the weights w_0 = 1 and w_m = w else, a place is
-    fused to u_i = sum_m x^1_m,i, and a perturbed tuple has one modality from another place:
-
-        p^t_m,ij = sum_{n != m} w_n x^t_n,i + w_m x^t_m,j
-
-    There is such a family of tuples for each m > 0, and for m = 0 with `wrong_partners="both"`; S and O are sums over
-    all families. Of two modalities this is what stands above.
+    P_k is s(z_k, z_k') with `positive_in_denominator`, else eps. Perturbed tuples of view t have a wrong SAR or a
+    wrong optical half: p^t_ij = o^t_i + w s^t_j or o^t_j + w s^t_i, j != i, w = `perturbation_weight`. S_k (`shifted`
+    negatives, as published) compares them with those of other places, O_k (`own` negatives) with the fused tuple of
+    the same place. docs/method.md has both sums (section 5) and the case of more modalities (section 12).
 
     Args:
         temperature: Divides the cosines.
-        perturbation_weight: w.
-        variant: `reference` or `corrected`; what each option is where it is None (`tmcnet.config.pretraining`).
-        perturbation: Whether perturbed tuples are negatives.
+        perturbation_weight: w, the weight of all modalities but the optical one in a perturbed tuple.
+        variant: `reference` or `corrected`; gives every option that is None (`tmcnet.config.pretraining.VARIANTS`).
+        perturbation: Whether perturbed tuples are negatives at all.
         eps: Smallest length of an embedding, and the summand in place of the positive.
         perturbed_negatives: `shifted`, `own` or `both`.
-        wrong_partners: `sar` (any modality but the optical one) or `both`.
-        perturbed_views: `first` or `both`.
-        perturbed_gradient: Gradient through the wrong half.
+        wrong_partners: Which half may be wrong: `sar` (any modality but the optical one) or `both`.
+        perturbed_views: Views whose tuples are perturbed: `first` or `both`.
+        perturbed_gradient: Whether the wrong half has a gradient.
         positive_in_denominator: Whether the positive is a summand of the denominator.
 
     Raises:
         ValueError: If temperature or weight are not positive, or the variant is unknown.
+
+    Example:
+        >>> loss = TupleNTXent(variant="corrected")
+        >>> loss(opt1, opt2, sar1, sar2).backward()
     """
 
     def __init__(
@@ -134,39 +123,136 @@ class TupleNTXent(nn.Module):
             rows = unit_rows((opt1, opt2, sar1, sar2, *(x for pair in others for x in pair)), self.eps)
             views = rows[::2], rows[1::2]
             u, v = (F.normalize(reduce(torch.add, view), dim=1, eps=self.eps) for view in views)
-            elsewhere = other_places(len(u), groups, u.device)
-            terms = [base_masses(u, v, elsewhere, self.temperature)]
+            negatives = other_places(len(u), groups, u.device)
+            terms = [base_masses(u, v, negatives, self.temperature)]
             if self.perturbation:
-                terms += self._perturbed(u, v, views, elsewhere, shifts)
+                terms += self._perturbed_masses(u, v, views, negatives, shifts)
             mass_u, mass_v = (torch.stack(column).sum(0) for column in zip(*terms, strict=True))
             return contrast(u, v, (mass_u, mass_v), self.temperature, self.form.positive_in_denominator, self.eps)
 
-    def _perturbed(
+    def _perturbed_masses(
         self,
         u: Tensor,
         v: Tensor,
         views: Sequence[Sequence[Tensor]],
-        elsewhere: Tensor,
+        negatives: Tensor,
         shifts: Sequence[int] | None,
     ) -> Iterator[Masses]:
-        """The masses of perturbed tuples, one pair for each kind of them."""
-        both = self.form.perturbed_views == "both"
-        families = list(zip(*(self._families(view) for view in views), strict=True))
+        """Sums of similarities with perturbed tuples, one pair for each set of tuples."""
+        both_views = self.form.perturbed_views == "both"
+        families = list(zip(*(self._perturbed_tuples(view) for view in views), strict=True))
         if self.form.perturbed_negatives != "own":
+            shifts = range(1, len(u)) if shifts is None else shifts
             for first, second in families:
-                yield shifted_masses(
-                    first, second if both else v, elsewhere, self.temperature, self.eps, shifts=shifts
-                )
+                partner = second if both_views else v
+                yield shifted_masses(first, partner, negatives, self.temperature, self.eps, shifts)
         if self.form.perturbed_negatives != "shifted":
-            for halves in (h for family in families for h in (family if both else family[:1])):
-                mass_u, mass_v = (own_mass(z, halves, elsewhere, self.temperature, self.eps) for z in (u, v))
+            for halves in (h for family in families for h in (family if both_views else family[:1])):
+                mass_u, mass_v = (own_mass(z, halves, negatives, self.temperature, self.eps) for z in (u, v))
                 yield mass_u, mass_v
 
-    def _families(self, view: Sequence[Tensor]) -> list[Halves]:
-        """The halves of a view's tuples: a family for each modality that is wrong in turn, the optical one last."""
-        weighed = [view[0], *(self.form.perturbation_weight * x for x in view[1:])]
-        wrong = [*range(1, len(view)), *([0] if self.form.wrong_partners == "both" else [])]
-        return [(reduce(torch.add, [*weighed[:m], *weighed[m + 1 :]]), self._wrong(weighed[m])) for m in wrong]
+    def _perturbed_tuples(self, view: Sequence[Tensor]) -> list[TupleHalves]:
+        """Weight the modalities of a view and split its perturbed tuples into their right and wrong half.
 
-    def _wrong(self, half: Tensor) -> Tensor:
-        return half if self.form.perturbed_gradient else half.detach()
+        One set of tuples for each modality that comes from a wrong place; the optical one (the first) is the last.
+        """
+        weighted = [view[0], *(self.form.perturbation_weight * x for x in view[1:])]
+        wrong = [*range(1, len(view)), *([0] if self.form.wrong_partners == "both" else [])]
+        tuples = []
+        for m in wrong:
+            right = reduce(torch.add, [*weighted[:m], *weighted[m + 1 :]])
+            tuples.append(TupleHalves(right, weighted[m] if self.form.perturbed_gradient else weighted[m].detach()))
+        return tuples
+
+
+def own_mass(z: Tensor, halves: TupleHalves, negatives: Tensor, temperature: float, eps: float) -> Tensor:
+    """Sum the similarities of each anchor i with its own perturbed tuples p_ij over the places j.
+
+    These are the `own` negatives, N^2 similarities. They follow from dot products of the halves:
+    z_i . p_ij = z_i . right_i + z_i . wrong_j and |p_ij|^2 = |right_i|^2 + |wrong_j|^2 + 2 right_i . wrong_j.
+
+    Args:
+        z: N x C anchors, of length 1.
+        halves: The halves of the tuples.
+        negatives: N x N, which places j count for anchor i.
+        temperature: Divides the cosines.
+        eps: Smallest squared length.
+    """
+    right, wrong = halves
+    lengths = right.square().sum(1)[:, None] + wrong.square().sum(1)[None, :] + 2 * (right @ wrong.T)
+    # The clamp keeps the gradient of the root finite where two halves cancel.
+    cosine = ((z * right).sum(1)[:, None] + z @ wrong.T) * lengths.clamp_min(eps).rsqrt()
+    return (shifted_exp(cosine, temperature) * negatives).sum(1)
+
+
+def shifted_masses(
+    first: TupleHalves,
+    second: TupleHalves | Tensor,
+    negatives: Tensor,
+    temperature: float,
+    eps: float,
+    shifts: Sequence[int],
+) -> Masses:
+    """Sum the similarities within the sets Z^r = [u^r; v^r], u^r_i = right_i + wrong_{(i - r) mod N}, over shifts r.
+
+    These are the published `shifted` negatives: N^2 similarities for each shift. Shifts are computed in chunks, and
+    chunks once more in the backward pass, so that memory does not grow with their number. Batched products of
+    R x N x C rows cost less than gathering from N x N Gram matrices, whose backward pass scatters N^3 values.
+
+    Args:
+        first: The halves of view 1's tuples.
+        second: Those of view 2, or its N x C tuples of length 1 where they are not perturbed.
+        negatives: N x N, which places count for each other.
+        temperature: Divides the cosines.
+        eps: Smallest length.
+        shifts: The shifts.
+
+    Returns:
+        For each row of view 1 and of view 2 the sum over r and over the rows of other places in both views.
+    """
+    n = len(negatives)
+    places = torch.arange(n, device=negatives.device)
+    size = max(MAX_CHUNK_ENTRIES // n**2, 1)
+    mass_u, mass_v = first.right.new_zeros(2, n)
+    for start in range(0, len(shifts), size):
+        chunk = torch.tensor(shifts[start : start + size], device=places.device)
+        partners = (places[None, :] - chunk[:, None]) % n
+        masses: Masses = checkpoint(
+            _chunk_masses, first, second, partners, negatives, temperature, eps,
+            use_reentrant=False, preserve_rng_state=False,
+        )  # fmt: skip
+        mass_u, mass_v = mass_u + masses[0], mass_v + masses[1]
+    if isinstance(second, TupleHalves):
+        return mass_u, mass_v
+    # Similarities within an unperturbed view are the same in every set.
+    within = shifted_exp(second @ second.T, temperature) * negatives
+    return mass_u, mass_v + len(shifts) * within.sum(1)
+
+
+def _chunk_masses(
+    first: TupleHalves,
+    second: TupleHalves | Tensor,
+    partners: Tensor,
+    negatives: Tensor,
+    temperature: float,
+    eps: float,
+) -> Masses:
+    """The sums of `shifted_masses` for R shifts; `partners` is R x N, the place whose wrong half each tuple has."""
+    u, v = (
+        F.normalize(x.right + x.wrong[partners], dim=2, eps=eps) if isinstance(x, TupleHalves) else x
+        for x in (first, second)
+    )
+    uu, uv = (_summed_similarities(u, x, temperature) * negatives for x in (u, v))
+    mass_v = uv.sum(0)
+    if v.ndim == 3:
+        mass_v = mass_v + (_summed_similarities(v, v, temperature) * negatives).sum(1)
+    return uu.sum(1) + uv.sum(1), mass_v
+
+
+def _summed_similarities(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """N x N sums over R of the `shifted_exp` of dot products of x, R x N x C, and y, R x N x C or N x C.
+
+    In place, since passes over the R x N x N result cost more than the matrix product.
+    """
+    cosines: Tensor = (x * temperature**-0.5) @ (y * temperature**-0.5).mT
+    return cosines.sub_(1 / temperature).exp_().sum(0)

@@ -1,14 +1,14 @@
-"""The residual encoder of one sensor: plain torch, any number of bands, output stride 8 or 16."""
+"""The residual encoder of one modality, and the convolutions that all networks share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
-from tmcnet.model.replicate import ReplicateConv2d
 
 LAYERS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
     "resnet18": ((2, 2, 2, 2), False),
@@ -17,36 +17,111 @@ LAYERS: dict[str, tuple[tuple[int, int, int, int], bool]] = {
 }
 """Blocks in each stage, and whether they are bottlenecks (He et al. 2016, table 1)."""
 
-STRIDES_AND_DILATIONS: dict[Literal[8, 16], tuple[Sequence[int], Sequence[int]]] = {
-    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
-    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
-}
-"""Stride of the first block of each stage and dilation of its 3 x 3 convolutions."""
-
-
-Padding = Literal["zeros", "replicate"]
-"""What convolutions see beyond the edge of a window: black, as published, or its last pixels repeated.
-
-A black frame tells a network how far it is from the edge. Trained on small crops, it learns to count on the frame,
-and does worse in larger windows, which show less of it: on the demo, trained on crops of 64 pixels, mIoU fell from
-0.60 in tiles of 128 pixels to 0.46 in whole scenes. With repeated pixels it stayed the same.
-"""
-
-
-def edge_padding(published: bool) -> Padding:
-    """What the convolutions of a network in its published, or in its corrected form see beyond the edge."""
-    return "zeros" if published else "replicate"
+STRIDES, DILATIONS = (1, 2, 2, 1), (1, 1, 1, 2)
+"""Stride of the first block of each stage, and dilation of its 3 x 3 convolutions."""
+OUTPUT_STRIDE, LOW_STRIDE = 16, 4
+"""Input pixels per pixel of the deepest map and of the first stage's map."""
+MOMENTUM = 0.1
+"""Batch-norm momentum of all segmentation networks but the published one: in torch, the newest batch's share."""
+MAX_TAPWISE_WORK = 2 / 3
+"""Share of the multiplications of the padded map up to which a convolution tap by tap was faster on a CPU."""
 
 
 def convolution(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, padding: Padding = "replicate"
+    inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, published: bool = False
 ) -> nn.Conv2d:
-    """A convolution without bias whose map is as large as its input, but for the stride."""
-    if kernel == 3 and stride == 1 and padding == "replicate":
+    """Build a convolution without bias whose map is as large as its input, divided by the stride.
+
+    Beyond the edge, the published networks see zeros and all others the last pixels repeated. Zeros tell a network
+    how far the edge is. Trained on small crops it relies on that and does worse in larger windows: on the demo,
+    trained on crops of 64 pixels, mIoU fell from 0.60 in tiles of 128 pixels to 0.46 in whole scenes. With repeated
+    pixels it stayed the same.
+    """
+    if kernel == 3 and stride == 1 and not published:
         return ReplicateConv2d(inputs, outputs, dilation)
     width = dilation * (kernel // 2)
-    mode = padding if width else "zeros"
+    mode: Literal["zeros", "replicate"] = "zeros" if published or width == 0 else "replicate"
     return nn.Conv2d(inputs, outputs, kernel, stride, width, dilation, bias=False, padding_mode=mode)
+
+
+class ReplicateConv2d(nn.Conv2d):
+    """A 3 x 3 convolution of stride 1 with replicate padding, computed in the cheaper of two equal ways.
+
+    Dilated layers on small maps take a half to a seventh of the time (benchmarks/README.md, "steps").
+
+    Args:
+        inputs: Channels in.
+        outputs: Channels out.
+        dilation: Pixels between taps, and width of the padding.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
+        super().__init__(
+            inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False, padding_mode="replicate"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x inputs x H x W to N x outputs x H x W."""
+        dilation = self.dilation[0]
+        # An exported model takes maps of any size, so it cannot choose by size.
+        if torch.compiler.is_exporting() or tapwise_work(x.shape[-2], x.shape[-1], dilation) > MAX_TAPWISE_WORK:
+            return super().forward(x)
+        return tapwise_convolution(x, self.weight, dilation)
+
+
+def tapwise_work(height: int, width: int, dilation: int) -> float:
+    """Multiplications of `tapwise_convolution` as a share of those of a convolution of the padded map."""
+    rows, columns = (1 + 2 * (length - min(dilation, length - 1)) / length for length in (height, width))
+    return rows * columns / 9
+
+
+def tapwise_convolution(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """Compute a 3 x 3 convolution with replicate padding as the sum of its nine taps, each on the pixels it sees.
+
+    With a dilation nearly as wide as the map, most of what the outer taps see is the same edge pixel again and again.
+    A tap is a 1 x 1 convolution, which commutes with repeating the edge.
+
+    Args:
+        x: N x C x H x W.
+        weight: K x C x 3 x 3.
+        dilation: Dilation, and width of the padding.
+
+    Returns:
+        N x K x H x W.
+    """
+
+    def seen(length: int) -> list[tuple[slice, tuple[int, int]]]:
+        """Pixels of an axis that each tap sees, and how often their first and last are repeated."""
+        beyond = min(dilation, length - 1)
+        return [
+            (slice(0, length - beyond), (beyond, 0)),
+            (slice(0, length), (0, 0)),
+            (slice(beyond, length), (0, beyond)),
+        ]
+
+    taps = weight.flatten(2).unbind(2)
+    total = F.conv2d(x, taps[4][..., None, None])
+    for i, (rows, above_below) in enumerate(seen(x.shape[-2])):
+        band = x if i == 1 else x[..., rows, :]
+        for j, (columns, left_right) in enumerate(seen(x.shape[-1])):
+            if i == j == 1:
+                continue
+            part = band if j == 1 else band[..., columns]
+            part = F.conv2d(part, taps[3 * i + j][..., None, None])
+            total = total + F.pad(part, left_right + above_below, mode="replicate")
+    return total
+
+
+def initialise(module: nn.Module) -> None:
+    """Set Kaiming-normal weights for convolutions, ones and zeros for batch norms, in place."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 class Block(nn.Module):
@@ -60,32 +135,32 @@ class Block(nn.Module):
         dilation: int,
         bottleneck: bool,
         momentum: float,
-        padding: Padding,
+        published: bool,
     ) -> None:
         super().__init__()
-        outputs = channels * 4 if bottleneck else channels
+        self.out_channels = channels * 4 if bottleneck else channels
         if bottleneck:
             convs = [
                 convolution(inputs, channels, 1),
-                convolution(channels, channels, 3, stride, dilation, padding),
-                convolution(channels, outputs, 1),
+                convolution(channels, channels, 3, stride, dilation, published),
+                convolution(channels, self.out_channels, 1),
             ]
         else:
             convs = [
-                convolution(inputs, channels, 3, stride, dilation, padding),
-                convolution(channels, channels, 3, 1, dilation, padding),
+                convolution(inputs, channels, 3, stride, dilation, published),
+                convolution(channels, channels, 3, 1, dilation, published),
             ]
         layers: list[nn.Module] = []
         for conv in convs:
             layers += [conv, nn.BatchNorm2d(conv.out_channels, momentum=momentum), nn.ReLU(inplace=True)]
         self.body = nn.Sequential(*layers[:-1])
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
+        if stride != 1 or inputs != self.out_channels:
             self.shortcut = nn.Sequential(
-                convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs, momentum=momentum)
+                convolution(inputs, self.out_channels, 1, stride),
+                nn.BatchNorm2d(self.out_channels, momentum=momentum),
             )
         self.activation = nn.ReLU(inplace=True)
-        self.out_channels = outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x inputs x H x W to N x out_channels x H/stride x W/stride."""
@@ -93,26 +168,14 @@ class Block(nn.Module):
         return y
 
 
-def initialise(module: nn.Module) -> None:
-    """Kaiming-normal weights for convolutions, ones and zeros for batch norms, in place."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.ones_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-
 class Backbone(nn.Module):
-    """ResNet-18, -34 or -50 without its classifier, dilated so that the deepest map keeps its resolution.
+    """ResNet-18, -34 or -50 without its classifier, the last stage dilated instead of strided.
 
     Args:
         in_channels: Bands of the image.
-        config: `backbone`, `width` (channels of the stem) and `output_stride`.
-        batch_norm_momentum: Momentum in torch's sense: the share of the newest batch.
-        padding: What convolutions see beyond the edge.
+        config: `backbone` and `width` (channels of the stem).
+        momentum: Batch-norm momentum.
+        published: Pad with zeros, as the published networks do.
 
     Attributes:
         high_channels: Channels of the deepest map.
@@ -120,14 +183,13 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, config: ModelConfig, batch_norm_momentum: float, padding: Padding = "replicate"
+        self, in_channels: int, config: ModelConfig, momentum: float = MOMENTUM, published: bool = False
     ) -> None:
         super().__init__()
         counts, bottleneck = LAYERS[config.backbone]
-        strides, dilations = STRIDES_AND_DILATIONS[config.output_stride]
         self.stem = nn.Sequential(
-            convolution(in_channels, config.width, 7, stride=2, padding=padding),
-            nn.BatchNorm2d(config.width, momentum=batch_norm_momentum),
+            convolution(in_channels, config.width, 7, stride=2, published=published),
+            nn.BatchNorm2d(config.width, momentum=momentum),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
@@ -136,9 +198,8 @@ class Backbone(nn.Module):
         for stage, count in enumerate(counts):
             blocks: list[nn.Module] = []
             for index in range(count):
-                stride = strides[stage] if index == 0 else 1
-                width, dilation = config.width * 2**stage, dilations[stage]
-                block = Block(channels, width, stride, dilation, bottleneck, batch_norm_momentum, padding)
+                stride, width = STRIDES[stage] if index == 0 else 1, config.width * 2**stage
+                block = Block(channels, width, stride, DILATIONS[stage], bottleneck, momentum, published)
                 channels = block.out_channels
                 blocks.append(block)
             stages.append(nn.Sequential(*blocks))
@@ -155,8 +216,7 @@ class Backbone(nn.Module):
             x: N x C x H x W.
 
         Returns:
-            The deepest map, N x high_channels x H/output_stride x W/output_stride, and the first stage's map,
-            N x low_channels x H/4 x W/4.
+            The deepest map, N x high_channels x H/16 x W/16, and the first stage's map, N x low_channels x H/4 x W/4.
         """
         low: Tensor = self.first(self.stem(x))
         high: Tensor = self.deeper(low)

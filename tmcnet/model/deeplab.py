@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling and the decoder of DeepLabv3+ (Chen et al. 2018)."""
+"""Spatial pyramid pooling and decoder of DeepLabv3+ (Chen et al. 2018), and a branch at full resolution."""
 
 from __future__ import annotations
 
@@ -9,38 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
-from tmcnet.model.backbone import Padding, convolution, edge_padding, initialise
-from tmcnet.model.texture import PixelFeatures
-
-DILATION_STRIDE = 16
-"""Output stride for which the dilations are given; at stride 8 the same reach on the ground takes twice as much."""
-
-LOW_STRIDE = 4
-"""Input pixels per pixel of the first stage's map, which the decoder works at."""
+from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, OUTPUT_STRIDE, convolution, initialise
+from tmcnet.model.pixelwise import PixelFeatures
 
 LOW_CHANNELS = 48
 """Channels to which the decoder reduces the first stage's map."""
-
-
-class ScalarNorm(nn.BatchNorm2d):
-    """Batch norm that falls back on its running statistics where a batch has a single value per channel.
-
-    That happens in the image-pooling branch with one image: its variance is not defined, and torch would raise.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise N x C x H x W."""
-        if self.training and x.numel() == x.shape[1]:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(x)
+PUBLISHED_DROPOUT = 0.5
+"""Share of the encoder's output that the published networks drop, whatever `model.dropout` says."""
+LAST_DROPOUT = 0.1
+"""Share of the decoder's last map that is dropped when it predicts classes."""
 
 
 def conv_norm_relu(
-    inputs: int, outputs: int, kernel: int, momentum: float, dilation: int = 1, padding: Padding = "replicate"
+    inputs: int, outputs: int, kernel: int, momentum: float = MOMENTUM, dilation: int = 1, published: bool = False
 ) -> nn.Sequential:
-    """A convolution that keeps the size, batch norm and ReLU."""
+    """Build a convolution that keeps the size, batch norm and ReLU."""
     return nn.Sequential(
-        convolution(inputs, outputs, kernel, 1, dilation, padding),
+        convolution(inputs, outputs, kernel, 1, dilation, published),
         nn.BatchNorm2d(outputs, momentum=momentum),
         nn.ReLU(inplace=True),
     )
@@ -53,15 +38,15 @@ def image_size(images: Mapping[str, Tensor]) -> tuple[int, int]:
 
 
 def enlarge(x: Tensor, size: tuple[int, int], factor: int | None) -> Tensor:
-    """Bilinear enlargement of an N x C x h x w map.
+    """Enlarge an N x C x h x w map bilinearly.
 
     Args:
         x: The map.
-        size: Rows and columns wanted; with a factor at most `factor` times those there are.
-        factor: Small pixel k lies exactly at `factor` times k, which is where the strided convolutions of the encoder
-            have their centres, and the last one is repeated beyond. So a place in the image gets the same value in
-            whatever window it is seen. None: the corners of both maps are aligned as in the published networks, which
-            stretches a map by an amount that depends on its size.
+        size: Rows and columns of the result; with a factor at most `factor` times those of the map.
+        factor: Small pixel k is placed at `factor` times k, where the strided convolutions of the encoder have their
+            centres, and the last one is repeated beyond. So a place in the image gets the same value in any window.
+            None: align the corners of both maps as the published networks do, which stretches a map by an amount that
+            depends on its size.
     """
     if factor is None:
         return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
@@ -72,33 +57,31 @@ def enlarge(x: Tensor, size: tuple[int, int], factor: int | None) -> Tensor:
 
 
 class Detail(nn.Module):
-    """What the pixels themselves and their near surroundings say, at full resolution, added to the decoder's logits.
+    """Logits from each pixel and its near surroundings at full resolution, added to those of the decoder.
 
-    The decoder works at a quarter of the resolution, which loses whatever is narrower than four pixels: roads,
-    houses, the edges of fields. Two small convolutions on the bands and on their local means and deviations (the
-    features of the pixel-wise baselines) give it back; the statistics tame speckle, which short trainings would not
-    learn to average. The last layer starts at zero, so that training begins from the decoder's logits. Not part of
-    the published networks.
+    The decoder works at a quarter of the resolution and loses what is narrower than four pixels: roads, houses, the
+    edges of fields. Two small convolutions on the features of the pixel-wise baselines restore it; local means and
+    deviations smooth speckle, which short trainings would not learn. The last layer starts at zero, so training
+    begins with the decoder's logits. Not part of the published networks.
 
     Args:
         bands: Bands of all images.
         classes: K.
-        config: `detail_channels` (0 leaves the branch out) and `texture_windows`.
-        batch_norm_momentum: Momentum in torch's sense.
+        config: `detail_channels`; 0 leaves the branch out.
     """
 
-    def __init__(self, bands: int, classes: int, config: ModelConfig, batch_norm_momentum: float) -> None:
+    def __init__(self, bands: int, classes: int, config: ModelConfig) -> None:
         super().__init__()
         channels = config.detail_channels
         self.layers: nn.Sequential | None = None
         if channels == 0:
             return
-        self.features = PixelFeatures(config.texture_windows)
+        self.features = PixelFeatures()
         inputs = self.features.count(bands)
         self.layers = nn.Sequential(
-            nn.BatchNorm2d(inputs, momentum=batch_norm_momentum),
-            conv_norm_relu(inputs, channels, 1, batch_norm_momentum),
-            conv_norm_relu(channels, channels, 3, batch_norm_momentum),
+            nn.BatchNorm2d(inputs, momentum=MOMENTUM),
+            conv_norm_relu(inputs, channels, 1),
+            conv_norm_relu(channels, channels, 3),
             nn.Conv2d(channels, classes, 1),
         )
         initialise(self)
@@ -117,37 +100,24 @@ class ASPP(nn.Module):
 
     Args:
         in_channels: Channels of the deepest map.
-        config: `aspp_channels`, `dilations` and `output_stride`.
-        batch_norm_momentum: Momentum in torch's sense.
+        config: `aspp_channels` and `dilations`.
+        momentum: Batch-norm momentum.
         dropout: Share of values dropped at the end.
-        image_pooling: Add the mean over the whole image, as published.
-        padding: What convolutions see beyond the edge.
+        published: Pad with zeros and add the mean over the whole map as one more scale. With it a pixel depends on
+            the window it is seen in, and on every cloud there.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        config: ModelConfig,
-        batch_norm_momentum: float,
-        dropout: float,
-        image_pooling: bool,
-        padding: Padding = "replicate",
+        self, in_channels: int, config: ModelConfig, momentum: float, dropout: float, published: bool = False
     ) -> None:
         super().__init__()
         channels = config.aspp_channels
-        dilations = [d * DILATION_STRIDE // config.output_stride for d in config.dilations]
         self.pyramid = nn.ModuleList(
-            [conv_norm_relu(in_channels, channels, 1, batch_norm_momentum)]
-            + [conv_norm_relu(in_channels, channels, 3, batch_norm_momentum, d, padding) for d in dilations]
+            [conv_norm_relu(in_channels, channels, 1, momentum)]
+            + [conv_norm_relu(in_channels, channels, 3, momentum, d, published) for d in config.dilations]
         )
-        self.pooled: nn.Sequential | None = None
-        if image_pooling:
-            self.pooled = nn.Sequential(
-                convolution(in_channels, channels, 1),
-                ScalarNorm(channels, momentum=batch_norm_momentum),
-                nn.ReLU(inplace=True),
-            )
-        self.fuse = conv_norm_relu((4 + image_pooling) * channels, channels, 1, batch_norm_momentum)
+        self.pooled = conv_norm_relu(in_channels, channels, 1, momentum) if published else None
+        self.fuse = conv_norm_relu((4 + published) * channels, channels, 1, momentum)
         self.dropout = nn.Dropout(dropout)
         self.out_channels = channels
         initialise(self)
@@ -169,7 +139,7 @@ class Decoder(nn.Module):
         low_channels: Channels of the first-stage map.
         out_channels: Channels of the result; its 1 x 1 layer is named `output`.
         config: `decoder_channels`.
-        batch_norm_momentum: Momentum in torch's sense.
+        momentum: Batch-norm momentum.
         dropout: Shares dropped after the first and the second 3 x 3 convolution.
         published: Enlarge with aligned corners and pad with zeros, as the published networks do.
     """
@@ -180,17 +150,16 @@ class Decoder(nn.Module):
         low_channels: int,
         out_channels: int,
         config: ModelConfig,
-        batch_norm_momentum: float,
+        momentum: float = MOMENTUM,
         dropout: tuple[float, float] = (0.0, 0.0),
         published: bool = False,
     ) -> None:
         super().__init__()
-        self.factor = None if published else config.output_stride // LOW_STRIDE
-        padding = edge_padding(published)
+        self.factor = None if published else OUTPUT_STRIDE // LOW_STRIDE
         reduced, channels = min(LOW_CHANNELS, low_channels), config.decoder_channels
-        self.reduce = conv_norm_relu(low_channels, reduced, 1, batch_norm_momentum)
-        self.first = conv_norm_relu(aspp_channels + reduced, channels, 3, batch_norm_momentum, padding=padding)
-        self.second = conv_norm_relu(channels, channels, 3, batch_norm_momentum, padding=padding)
+        self.reduce = conv_norm_relu(low_channels, reduced, 1, momentum)
+        self.first = conv_norm_relu(aspp_channels + reduced, channels, 3, momentum, published=published)
+        self.second = conv_norm_relu(channels, channels, 3, momentum, published=published)
         self.first_dropout, self.second_dropout = nn.Dropout(dropout[0]), nn.Dropout(dropout[1])
         self.output = nn.Conv2d(channels, out_channels, 1)
         initialise(self)

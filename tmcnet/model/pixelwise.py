@@ -1,44 +1,98 @@
-"""Classifiers of single pixels in the form of networks: the baselines that a deep network must beat.
+"""Features of single pixels, and classifiers of them in the form of networks: baselines for the deep networks.
 
-Both see the stacked bands and a few texture features. They are fitted by scikit-learn; what is kept and run here are
-plain tensors.
+The classifiers are fitted with scikit-learn in `tmcnet.train.pixelwise`; here they are plain tensors.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tmcnet.config import ModelConfig
-from tmcnet.model.texture import PixelFeatures
-
+TEXTURE_WINDOWS = (3, 7, 15)
+"""Sides in pixels of the windows over which mean and standard deviation of each band are features."""
+MIN_VARIANCE = 1e-6
+"""Smaller variances, of values of order 1, are rounding errors of sums and set to 0."""
 ABSENT = -1e4
-"""Logit of a class that no learnt label names: far below any other, so that it is never predicted."""
-
-CHUNK_ENTRIES = 2**21
-"""Pixels times conditions of trees held at once, about: a few tens of MiB, whatever the trees."""
-
+"""Logit of a class without training labels: far below any other, so that it is never predicted."""
+MAX_CHUNK_ENTRIES = 2**21
+"""Approximate number of pixels times conditions of trees held at once: a few tens of MiB."""
 CHUNK_PIXELS = (16, 512)
-"""Fewest and most pixels that pass through the trees at once; more would leave the processor's cache."""
+"""Minimum and maximum number of pixels that pass through the trees at once; more would not fit the CPU's cache."""
+
+
+class PixelFeatures(nn.Module):
+    """The bands of all images, and their mean and standard deviation over square windows around each pixel.
+
+    A pixel that is 0 in all bands of an image has no data. The statistics of that image leave it out, and the pixels
+    beyond the border too; they are 0 where a window has no data at all.
+
+    Args:
+        windows: Sides of the windows in pixels. A window of an even side reaches one pixel farther down and right.
+    """
+
+    def __init__(self, windows: Sequence[int] = TEXTURE_WINDOWS) -> None:
+        super().__init__()
+        self.windows = tuple(windows)
+
+    def count(self, bands: int) -> int:
+        """Number of features of a number of bands."""
+        return bands * (1 + 2 * len(self.windows))
+
+    def forward(self, *images: Tensor) -> Tensor:
+        """Features N x F x H x W of images N x C x H x W, one per modality.
+
+        First all bands, then for each window the means and the standard deviations of each image in turn.
+        """
+        textures = zip(*(self._textures(image) for image in images), strict=True)
+        return torch.cat([*images, *(texture for window in textures for texture in window)], dim=1)
+
+    def _textures(self, image: Tensor) -> list[Tensor]:
+        """Means and standard deviations N x 2C x H x W for each window.
+
+        Computed from window means of the values, their squares and the valid pixels; in single precision even in
+        mixed-precision training, since the difference of squares loses digits.
+        """
+        bands, textures = image.shape[1], []
+        with torch.autocast(image.device.type, enabled=False):
+            values = image.float()
+            valid = (values != 0).any(dim=1, keepdim=True).float()
+            stacked = torch.cat([valid, values, values.square()], dim=1)
+            stacked = stacked.contiguous(memory_format=torch.channels_last)
+            for window in self.windows:
+                share, mean, squares = torch.split(_box_mean(stacked, window), [1, bands, bands], dim=1)
+                has_data = share * window**2 > 0.5
+                mean = torch.where(has_data, mean / share, 0.0)
+                variance = torch.where(has_data, squares / share, 0.0) - mean.square()
+                deviation = torch.where(variance > MIN_VARIANCE, variance, 0.0).sqrt()
+                textures.append(torch.cat([mean, deviation], dim=1).to(image.dtype))
+        return textures
+
+
+def _box_mean(x: Tensor, window: int) -> Tensor:
+    """Means over square windows of N x C x H x W, zeros beyond the border; along rows, then along columns."""
+    before, after = (window - 1) // 2, window // 2
+    taps = x.new_full((x.shape[1], 1, 1, window), 1 / window)
+    padded = F.pad(x, (before, after, before, after))
+    along_rows = F.conv2d(padded, taps, groups=x.shape[1])
+    return F.conv2d(along_rows, taps.transpose(2, 3), groups=x.shape[1])
 
 
 class Pixelwise(nn.Module, ABC):
     """A classifier of the features of each pixel.
 
     Args:
-        bands: Bands of each modality by name.
-        config: Sizes of the windows of the texture features.
+        bands: Number of bands of each modality by name.
     """
 
-    def __init__(self, bands: Mapping[str, int], config: ModelConfig) -> None:
+    def __init__(self, bands: Mapping[str, int]) -> None:
         super().__init__()
         self.modalities = tuple(bands)
-        self.features = PixelFeatures(config.texture_windows)
+        self.features = PixelFeatures()
         self.inputs = self.features.count(sum(bands.values()))
 
     def forward(self, images: Mapping[str, Tensor]) -> Tensor:
@@ -46,8 +100,8 @@ class Pixelwise(nn.Module, ABC):
         ordered = [images[name] for name in self.modalities]
         if torch.compiler.is_exporting():  # a loop would fix the number of images in the exported graph
             return self._classify(*ordered)
-        places = zip(*(torch.split(image, 1) for image in ordered), strict=True)
-        return torch.cat([self._classify(*place) for place in places])
+        tiles = zip(*(torch.split(image, 1) for image in ordered), strict=True)
+        return torch.cat([self._classify(*tile) for tile in tiles])
 
     def _classify(self, *images: Tensor) -> Tensor:
         values = self.features(*images).transpose(0, 1)
@@ -63,16 +117,15 @@ class PixelLogistic(Pixelwise):
     """Logistic regression on standardised features. All weights are 0 until they are loaded.
 
     Args:
-        bands: Bands of each modality by name.
+        bands: Number of bands of each modality by name.
         classes: K.
-        config: Sizes of the windows of the texture features.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
-        super().__init__(bands, config)
+    def __init__(self, bands: Mapping[str, int], classes: int) -> None:
+        super().__init__(bands)
         self.weight = nn.Parameter(torch.zeros(classes, self.inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
         self.register_buffer("mean", torch.zeros(self.inputs))
@@ -85,18 +138,17 @@ class PixelLogistic(Pixelwise):
 
 
 class PixelBoosting(Pixelwise):
-    """Boosted trees; there are none until some are loaded, of whatever number and size.
+    """Boosted trees; there are none until a state of any number and size of trees is loaded.
 
-    The nodes of all trees stand one after the other. A node with `feature` -1 is a leaf and adds its `value` to the
-    logit of the tree's class; at the others, pixels whose feature is not above `threshold` go `left`.
+    The nodes of all trees are stored one after the other. A node with `feature` -1 is a leaf and adds its `value` to
+    the logit of the tree's class; at the others, pixels whose feature is not above `threshold` go `left`.
 
-    All trees are walked at once and level by level, as in breadth-first tree traversal on vector machines: each level
-    holds a mask of pixels for each of its nodes. Conditions shared by several nodes are tested once.
+    All trees are traversed at once and level by level (breadth first): each level has a mask of pixels for each of
+    its nodes. Conditions that several nodes share are tested once.
 
     Args:
-        bands: Bands of each modality by name.
+        bands: Number of bands of each modality by name.
         classes: K.
-        config: Sizes of the windows of the texture features.
     """
 
     threshold: Tensor
@@ -113,31 +165,23 @@ class PixelBoosting(Pixelwise):
     leaf: Tensor
     leaf_value: Tensor
 
-    def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
-        super().__init__(bands, config)
+    def __init__(self, bands: Mapping[str, int], classes: int) -> None:
+        super().__init__(bands)
         self.base = nn.Parameter(torch.zeros(classes), requires_grad=False)
         for name in ("threshold", "value"):
             self.register_parameter(name, nn.Parameter(torch.zeros(0), requires_grad=False))
         for name in ("feature", "left", "right", "root", "target"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int32))
-        self._arrange()
+        self._prepare_walk()
+        self.register_load_state_dict_pre_hook(_resize_trees)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_accept_trees)  # type: ignore[no-untyped-call]
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ANN401
-        """Take whatever number of nodes and trees the tensors hold.
+    def check(self) -> None:
+        """Check that every node but a root is the child of one earlier node, so that a walk ends.
 
         Raises:
             ValueError: If the tensors describe no trees.
         """
-        for name in ("feature", "threshold", "left", "right", "value", "root", "target"):
-            if prefix + name in state_dict:
-                mine = getattr(self, name)
-                mine.data = mine.new_empty(state_dict[prefix + name].shape)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-        self._check()
-        self._arrange()
-
-    def _check(self) -> None:
-        """Every node but a root is the child of one earlier node; so a walk ends, and levels hold no node twice."""
         places = torch.arange(len(self.feature), device=self.feature.device)
         inner = self.feature >= 0
         children = torch.cat([side[inner] for side in (self.left, self.right)])
@@ -154,8 +198,8 @@ class PixelBoosting(Pixelwise):
         if not sound:
             raise ValueError("its tensors describe no decision trees")
 
-    def _arrange(self) -> None:
-        """Derive the order of the walk from the trees: the distinct conditions, and the nodes of each level."""
+    def _prepare_walk(self) -> None:
+        """Derive from the trees what a walk needs: the distinct conditions, and the nodes of each level."""
         inner = (self.feature >= 0).nonzero()[:, 0]
         pairs = torch.stack([self.feature[inner].double(), self.threshold[inner].double()], dim=1)
         cuts, which = torch.unique(pairs, dim=0, return_inverse=True)
@@ -175,15 +219,15 @@ class PixelBoosting(Pixelwise):
             value_parts.append(F.one_hot(target[ending], len(self.base)) * self.value[node[ending], None])
             node = torch.cat([side[node[going]].long() for side in (self.left, self.right)])
             target = target[going].repeat(2)
-        self._derived("cut_feature", cuts[:, 0].long())
-        self._derived("cut_threshold", cuts[:, 1:].float())
-        self._derived("inner", torch.cat(inner_parts))
-        self._derived("inner_cut", torch.cat(cut_parts))
-        self._derived("leaf", torch.cat(leaf_parts))
-        self._derived("leaf_value", torch.cat(value_parts).T)
-
-    def _derived(self, name: str, tensor: Tensor) -> None:
-        self.register_buffer(name, tensor.contiguous(), persistent=False)
+        for name, tensor in (
+            ("cut_feature", cuts[:, 0].long()),
+            ("cut_threshold", cuts[:, 1:].float()),
+            ("inner", torch.cat(inner_parts)),
+            ("inner_cut", torch.cat(cut_parts)),
+            ("leaf", torch.cat(leaf_parts)),
+            ("leaf_value", torch.cat(value_parts).T),
+        ):
+            self.register_buffer(name, tensor.contiguous(), persistent=False)
 
     def scores(self, values: Tensor) -> Tensor:
         """Logits K x P of the features F x P of P pixels."""
@@ -191,11 +235,11 @@ class PixelBoosting(Pixelwise):
             return self._walk(values)
         widest = max([len(self.cut_feature), *(going + ending for going, ending in self.levels)])
         fewest, most = CHUNK_PIXELS
-        pixels = min(max(CHUNK_ENTRIES // max(widest, 1), fewest), most)
+        pixels = min(max(MAX_CHUNK_ENTRIES // max(widest, 1), fewest), most)
         return torch.cat([self._walk(part) for part in torch.split(values, pixels, dim=1)], dim=1)
 
     def _walk(self, values: Tensor) -> Tensor:
-        """Logits of all pixels at once; masks are bytes, which turn into single precision faster than booleans."""
+        """Logits of all pixels at once; masks are bytes, which convert to single precision faster than booleans."""
         passed = values.index_select(0, self.cut_feature).le_(self.cut_threshold).to(torch.int8)
         logits = self.base[:, None].expand(-1, values.shape[1])
         here = torch.ones((len(self.root), values.shape[1]), dtype=torch.int8, device=values.device)
@@ -208,3 +252,18 @@ class PixelBoosting(Pixelwise):
             to_left = above & passed.index_select(0, cuts[level])
             here = torch.cat([to_left, above ^ to_left])
         return logits
+
+
+def _resize_trees(network: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
+    """Make room for the nodes and trees of a state before it is loaded."""
+    for name in ("feature", "threshold", "left", "right", "value", "root", "target"):
+        if prefix + name in state:
+            own = getattr(network, name)
+            own.data = own.new_empty(state[prefix + name].shape)
+
+
+def _accept_trees(network: nn.Module, _: object) -> None:
+    """Check trees once they are loaded, and prepare the walk through them."""
+    assert isinstance(network, PixelBoosting)
+    network.check()
+    network._prepare_walk()

@@ -1,4 +1,4 @@
-"""The pre-training networks: encoders, what they share, and the embeddings of both levels."""
+"""The pre-training networks: encoders, shared layers, and heads for both levels (docs/method.md, section 4)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from tmcnet.config import MethodConfig, ModelConfig
-from tmcnet.model.backbone import Backbone, edge_padding
-from tmcnet.model.deeplab import ASPP, LOW_STRIDE, Decoder
-from tmcnet.model.heads import GlobalHead, LocalHead
+from tmcnet.model.backbone import LOW_STRIDE, Backbone
+from tmcnet.model.deeplab import ASPP, PUBLISHED_DROPOUT, Decoder
 
-PUBLISHED_DROPOUT = 0.5
+EMBEDDING = 64
+"""Length of the embeddings that the contrastive loss compares, as published."""
 
 Pair = tuple[Tensor, Tensor]
 """View 1 and view 2."""
@@ -25,19 +25,104 @@ class Embeddings:
     """What the loss compares; a level whose loss has no weight is None.
 
     Attributes:
-        whole: Views 1 and 2 of each encoder's input by name, each N x embedding, one row per tile.
-        patches: The same of patches, each N*P x embedding, tile by tile.
+        whole: Views 1 and 2 of each encoder's input by name, each N x EMBEDDING, one row per tile.
+        patches: The same of patches, each N*P x EMBEDDING, tile by tile.
     """
 
     whole: dict[str, Pair] | None
     patches: dict[str, Pair] | None
 
 
+class GlobalHead(nn.Module):
+    """Embed a whole view: mean, and with `style` unbiased variance, of each channel, then two linear layers.
+
+    Args:
+        channels: Channels of the encoder's map.
+        style: Use variances too; false is the published ablation `noStyle`.
+    """
+
+    def __init__(self, channels: int, style: bool) -> None:
+        super().__init__()
+        self.style = style
+        self.project = nn.Sequential(
+            nn.Linear(2 * channels if style else channels, channels),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels, EMBEDDING),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x channels x h x w (at least two pixels) to N x EMBEDDING."""
+        flat = x.flatten(2)
+        statistics = torch.cat([flat.mean(2), flat.var(2)], dim=1) if self.style else flat.mean(2)
+        y: Tensor = self.project(statistics)
+        return y
+
+
+class LocalHead(nn.Module):
+    """Embed patches: mean of the enlarged decoder map over each, then two linear layers.
+
+    Args:
+        published: Enlarge with aligned corners, as the published network does.
+    """
+
+    def __init__(self, published: bool) -> None:
+        super().__init__()
+        self.factor = None if published else LOW_STRIDE
+        self.project = nn.Sequential(
+            nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(inplace=True), nn.Linear(EMBEDDING, EMBEDDING)
+        )
+
+    def forward(self, x: Tensor, corners: Tensor, patch_size: int, view_size: int) -> Tensor:
+        """Map N x EMBEDDING x h x w and N x P x 2 corners to N*P x EMBEDDING, image by image."""
+        y: Tensor = self.project(patch_means(x, corners, patch_size, view_size, self.factor).flatten(0, 1))
+        return y
+
+
+def patch_means(x: Tensor, corners: Tensor, patch_size: int, view_size: int, factor: int | None) -> Tensor:
+    """Compute the means of patches of a map's bilinear enlargement, without enlarging it.
+
+    The published local head enlarges the map to the size of the view, cuts patches (RoI max-pooling to the patch's
+    own size, which changes nothing) and averages them. That is linear in the map and separable in rows and columns.
+
+    Args:
+        x: N x C x h x w.
+        corners: N x P x 2, first column and row (x, y) of each patch in pixels of the view.
+        patch_size: Side of a patch in pixels of the view.
+        view_size: Side of the view in pixels.
+        factor: As of `deeplab.enlarge`.
+
+    Returns:
+        N x P x C.
+    """
+    columns = _enlargement_weights(corners[..., 0], patch_size, x.shape[-1], view_size, factor).to(x.dtype)
+    rows = _enlargement_weights(corners[..., 1], patch_size, x.shape[-2], view_size, factor).to(x.dtype)
+    cells = (rows[..., :, None] * columns[..., None, :]).flatten(2)  # N x P x h*w
+    return cells @ x.flatten(2).transpose(1, 2)
+
+
+def _enlargement_weights(starts: Tensor, length: int, small: int, large: int, factor: int | None) -> Tensor:
+    """Weights of `small` pixels in the mean of `length` pixels, from each start on, of their enlargement to `large`.
+
+    Large pixel k is at k / factor among the small ones, and at most at the last; with aligned corners (None) at
+    k (small - 1) / (large - 1).
+
+    Returns:
+        `starts.shape` x small, each row summing to 1.
+    """
+    pixels = torch.arange(large, device=starts.device, dtype=torch.float32)
+    step = 1 / factor if factor else (small - 1) / max(large - 1, 1)
+    positions = (pixels * step).clamp_max(small - 1)
+    cells = torch.arange(small, device=starts.device, dtype=torch.float32)
+    taps = (1 - (positions[:, None] - cells[None, :]).abs()).clamp_min(0)  # large x small
+    stretch = starts[..., None] + torch.arange(length, device=starts.device)
+    return taps[stretch].mean(dim=-2)
+
+
 class EmbeddingNetwork(nn.Module, ABC):
     """Embeds two views of each of its inputs, as whole and by patches.
 
-    Only what the weights of the losses call for is built. All inputs and views pass the shared parts as one batch, so
-    their batch norms see all at once. Subclasses say what is put into which encoder.
+    Only the layers that the weights of the losses need are built. All inputs and views pass the shared layers as one
+    batch, so batch norms see all at once. Subclasses define the input of each encoder.
 
     Args:
         bands: Bands of the input of each encoder; `optical` makes an encoder `backbone_optical`.
@@ -49,30 +134,29 @@ class EmbeddingNetwork(nn.Module, ABC):
         super().__init__()
         momentum = method.corrections.batch_norm_momentum
         published = method.variant == "reference"
-        padding = edge_padding(published)
         self.inputs = tuple(bands)
         for name, count in bands.items():
-            self.add_module(f"backbone_{name}", Backbone(count, model, momentum, padding))
+            self.add_module(f"backbone_{name}", Backbone(count, model, momentum, published))
         encoder = self.encoder(self.inputs[0])
         dropout = PUBLISHED_DROPOUT if published else model.dropout
         early = method.corrections.dropout_before_statistics
-        pooling = published or model.image_pooling
-        self.aspp = ASPP(encoder.high_channels, model, momentum, dropout if early else 0.0, pooling, padding)
+        self.aspp = ASPP(encoder.high_channels, model, momentum, dropout if early else 0.0, published)
         self.global_head: GlobalHead | None = None
         self.decoder: Decoder | None = None
         self.local_head: LocalHead | None = None
         if method.lambda_global > 0:
-            self.global_head = GlobalHead(model.aspp_channels, model.embedding, method.style)
+            self.global_head = GlobalHead(model.aspp_channels, method.style)
         if method.lambda_global < 1:
             self.late_dropout = nn.Dropout(0.0 if early else dropout)
-            low = encoder.low_channels
-            self.decoder = Decoder(model.aspp_channels, low, model.embedding, model, momentum, published=published)
-            self.local_head = LocalHead(model.embedding, model.embedding, None if published else LOW_STRIDE)
+            self.decoder = Decoder(
+                model.aspp_channels, encoder.low_channels, EMBEDDING, model, momentum, published=published
+            )
+            self.local_head = LocalHead(published)
 
     def encoder(self, name: str) -> Backbone:
         """The encoder of an input."""
-        found: Backbone = getattr(self, f"backbone_{name}")
-        return found
+        encoder: Backbone = getattr(self, f"backbone_{name}")
+        return encoder
 
     @abstractmethod
     def encoder_inputs(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,12 +199,12 @@ class EmbeddingNetwork(nn.Module, ABC):
 
 
 class TMCNet(EmbeddingNetwork):
-    """An encoder for each modality, or for the one that `modality` names.
+    """An encoder for each modality, or for one modality only.
 
     Args:
-        bands: Bands of each modality by name.
+        bands: Number of bands of each modality by name.
         model: Sizes.
-        method: As of `EmbeddingNetwork`, and `modality`.
+        method: As of `EmbeddingNetwork`; its `modality` is `both` for all, or the name of one.
     """
 
     def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
@@ -135,7 +219,7 @@ class StackedNetwork(EmbeddingNetwork):
     """One encoder of the bands of all modalities, stacked in their order.
 
     Args:
-        bands: Bands of each modality by name.
+        bands: Number of bands of each modality by name.
         model: Sizes.
         method: As of `EmbeddingNetwork`.
     """

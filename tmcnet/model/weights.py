@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,29 @@ from torch import Tensor, nn
 
 from tmcnet.config.training import LoadParts
 from tmcnet.errors import InputError, Problem, TrainingError
-from tmcnet.model.published import SUFFIXES, read_published
+from tmcnet.model.foreign_weights import SUFFIXES, read_published
 
 PARTS: dict[str, tuple[str, ...]] = {
     "backbone": ("backbone_",),
     "encoder": ("backbone_", "aspp."),
     "all": ("backbone_", "aspp.", "decoder."),
 }
-"""What each choice of parts covers, as prefixes of tensor names."""
-
-NEVER = "decoder.output."
-"""The last layer is made for its own task and is never taken over."""
+"""Prefixes of the tensor names that each choice of parts covers."""
+OUTPUT_LAYER = "decoder.output."
+"""Prefix of the last layer, which belongs to one task and is never transferred."""
+STEM = "stem.0.weight"
+"""Name of an encoder's first filters."""
+STACKED = "backbone_stacked."
+"""Prefix of an encoder that was pre-trained on the stacked bands of all modalities."""
+FORMER_KEYS: dict[str, Any] = {"output_stride": 16, "image_pooling": False, "texture_windows": [3, 7, 15]}
+"""Keys of the model config that earlier versions wrote, and the values that are now constants."""
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and a header as safetensors; the file appears whole or not at all.
 
     Args:
-        path: File to write; its folder is made where it is missing.
+        path: File to write; its folder is created if needed.
         state: Tensors by name, as of `Module.state_dict`.
         header: JSON-ready values by name; each becomes a JSON string in the metadata.
     """
@@ -48,10 +53,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file of `save_weights`, or a checkpoint of the published code.
 
     Args:
-        path: The file; `.pth`, `.pt` and `.tar` are taken for checkpoints of the published code.
+        path: The file; `.pth`, `.pt` and `.tar` are checkpoints of the published code.
 
     Returns:
-        The tensors by name, on the CPU, and the header; that of a checkpoint says no more than its kind and origin.
+        The tensors by name, on the CPU, and the header; that of a checkpoint has only its kind and origin.
 
     Raises:
         InputError: If the file is missing, is no safetensors file, lacks this project's header, or is a checkpoint
@@ -73,25 +78,38 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if "kind" not in header:
         remedy = "Give weights written by this project's pre-training or fine-tuning."
         raise InputError(Problem(str(path), "holds no header of this project (`kind` is missing)", remedy))
+    _update_header(header)
     return state, header
+
+
+def _update_header(header: dict[str, Any]) -> None:
+    """Bring a header of earlier versions to the present form, in place."""
+    config, normalisation = header.get("config", {}), header.get("normalisation", {})
+    for modalities in (config.get("sensors", {}), normalisation):
+        modalities.update(modalities.pop("further", {}))  # modalities beside optical and SAR were a mapping below it
+    model = config.get("model", {})
+    model.pop("embedding", None)  # of pre-training alone, whose heads are never transferred
+    for key, value in FORMER_KEYS.items():
+        if model.get(key) == value:
+            del model[key]
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a transfer did.
+    """Result of a transfer.
 
     Attributes:
-        loaded: Names of the tensors taken over, sorted.
-        skipped: Reason by name for every tensor of the file that was not.
+        loaded: Names of the copied tensors, sorted.
+        skipped: Reason by name for every other tensor of the file.
     """
 
     loaded: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def _reason(name: str, tensor: Tensor, target: Mapping[str, Tensor], parts: LoadParts) -> str | None:
-    """Why a tensor is left out, or None where it fits."""
-    if name.startswith(NEVER):
+def _skip_reason(name: str, tensor: Tensor, target: Mapping[str, Tensor], parts: LoadParts) -> str | None:
+    """Why a tensor is skipped, or None if it fits."""
+    if name.startswith(OUTPUT_LAYER):
         return "output layer of another task"
     if not name.startswith(PARTS[parts]):
         return f"not among the parts `{parts}`"
@@ -107,18 +125,18 @@ def transfer(module: nn.Module, state: Mapping[str, Tensor], parts: LoadParts) -
     """Copy every tensor whose name and shape match into a network, in place.
 
     Args:
-        module: The network that takes weights over.
+        module: The network to copy to.
         state: Tensors by name.
         parts: `backbone`, `encoder` (backbones and ASPP) or `all` (and the decoder without its output layer).
 
     Returns:
-        What was loaded and what was skipped, and why.
+        What was loaded, and why the rest was skipped.
 
     Raises:
         TrainingError: If nothing at all was loaded.
     """
     target = module.state_dict()
-    reasons = {name: _reason(name, tensor, target, parts) for name, tensor in sorted(state.items())}
+    reasons = {name: _skip_reason(name, tensor, target, parts) for name, tensor in sorted(state.items())}
     loaded = [name for name, reason in reasons.items() if reason is None]
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
     if not loaded:
@@ -130,3 +148,43 @@ def transfer(module: nn.Module, state: Mapping[str, Tensor], parts: LoadParts) -
         for name in loaded:
             target[name].copy_(state[name])
     return Transfer(loaded, skipped)
+
+
+def stack_stems(state: Mapping[str, Tensor], modalities: Sequence[str] = ("optical", "sar")) -> dict[str, Tensor]:
+    """Convert pre-trained tensors for `EarlyFusion`, whose first layer would fit no encoder of one modality.
+
+    An encoder of stacked bands is renamed. Of encoders for each modality, the first filters are concatenated, and all
+    later layers come from the optical encoder, or from the only one.
+
+    Args:
+        state: Tensors by name.
+        modalities: Their names, in the order of the stacked bands.
+    """
+    if any(name.startswith(STACKED) for name in state):
+        return _renamed(state, STACKED, "backbone_optical.")
+    stems = {name: state[f"backbone_{name}.{STEM}"] for name in modalities if f"backbone_{name}.{STEM}" in state}
+    if len(stems) == 1 and "optical" not in stems:
+        return _renamed(state, f"backbone_{next(iter(stems))}.", "backbone_optical.")
+    if len(stems) < len(modalities) or len({stem.shape[0] for stem in stems.values()}) > 1:
+        return dict(state)
+    return {**state, f"backbone_optical.{STEM}": torch.cat(list(stems.values()), dim=1)}
+
+
+def split_stem(state: Mapping[str, Tensor], bands: Mapping[str, int]) -> dict[str, Tensor]:
+    """Convert pre-trained tensors of stacked bands for networks with an encoder for each modality.
+
+    Each modality gets the first filters of its bands, and a copy of all later layers.
+
+    Args:
+        state: Tensors by name, with those of an encoder of stacked bands.
+        bands: Number of bands of each modality by name, in the order of the stacked bands.
+    """
+    stems = torch.split(state[f"{STACKED}{STEM}"], list(bands.values()), dim=1)
+    converted: dict[str, Tensor] = {}
+    for name, columns in zip(bands, stems, strict=True):
+        converted |= _renamed({**state, f"{STACKED}{STEM}": columns}, STACKED, f"backbone_{name}.")
+    return converted
+
+
+def _renamed(state: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    return {new + name.removeprefix(old) if name.startswith(old) else name: t for name, t in state.items()}

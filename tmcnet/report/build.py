@@ -1,114 +1,191 @@
-"""Build the report from a results folder."""
+"""Build the report from a results folder: numbers and figures from Python, sentences from the templates."""
 
 from __future__ import annotations
 
-import csv
-import os
+import base64
+import re
 import shutil
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from tmcnet import __version__
-from tmcnet.config import Config
-from tmcnet.report import sections_ablations, sections_data, sections_maps, sections_record, sections_scores
-from tmcnet.report.blocks import Section, Table
+from tmcnet.config import Budget, Config
+from tmcnet.hashing import bytes_digest
+from tmcnet.raster.io.writer import write_bytes
+from tmcnet.report import names, sections_data, sections_maps, sections_record, sections_scores, sections_training
+from tmcnet.report.files import number
 from tmcnet.report.imagery import Painter
-from tmcnet.report.page import render_page
 from tmcnet.report.results import Results
 
-LARGEST = 15_000_000
-"""Bytes that the page must stay below."""
+MAX_BYTES = 15_000_000
+"""Size that the page must stay below."""
 _DETAILS = (1.0, 0.7, 0.5, 0.35, 0.2)
-"""Shares of the usual side of pictures, tried in turn until the page is light enough."""
+"""Factors of the side of pictures, tried in this order until the page is small enough."""
+_SCRIPTS = ("viewer.js", "readings.js")
+_LINE_BREAKS = re.compile(r"[ \n]+")
+
+Sections = dict[str, dict[str, Any]]
+"""Values for the templates by section. `figures` (SVG) and `tables` (full precision) are also saved as files."""
 
 
 def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) -> None:
     """Write the report: one self-contained HTML file, and its figures and tables beside it.
 
-    Whatever stage has not run yet is named on the page instead of failing.
+    The page names stages without results; they are no error.
 
     Args:
         results: The results folder.
         config: The config that it was made with.
         out: The HTML file. Figures and tables go to `results/report/figures` and `results/report/tables`.
-        provenance: What it takes to reproduce the page, as shown: `command`, `version`, `git_commit`, `dirty`, ...
+        provenance: What is needed to reproduce the page: `version`, `git_commit`, `git_dirty`, `data_record`, ...
+
+    Raises:
+        InputError: If the HTML file cannot be written.
     """
     found = Results(results, config)
     folder = results / "report"
     shutil.rmtree(folder, ignore_errors=True)
-    before, between, after = _without_pictures(found, provenance)
+    fixed = _without_pictures(found, provenance)
     subtitle = f"Data set {config.name}, made with tmcnet {__version__}"
 
-    def page(detail: float) -> tuple[list[Section], str]:
+    def page(detail: float) -> tuple[Sections, str]:
         painter = Painter(found, folder / "figures", detail)
-        maps, extremes = sections_maps.maps(found, painter), sections_maps.extremes(found, painter)
-        alignment = sections_data.alignment(found, painter)
-        sections = [*before, alignment, *between, maps, extremes, *after]
-        return sections, render_page(config.report.title, subtitle, sections)
+        pictured = {
+            "alignment": sections_data.alignment(found, painter),
+            "maps": sections_maps.maps(found, painter),
+            "extremes": sections_maps.extremes(found, painter),
+        }
+        return fixed | pictured, render_page(config.report.title, subtitle, fixed | pictured)
 
-    sections, text = light_enough(page)
+    sections, text = limit_size(page)
     save_files(sections, folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(out)
+    write_bytes(out, text.encode())
 
 
-def _without_pictures(found: Results, provenance: dict[str, str]) -> tuple[list[Section], ...]:
-    """Sections before the alignment, between it and the maps, and after the maps."""
-    return (
-        [sections_record.summary(found), sections_data.inventory(found)],
-        [
-            sections_data.tiles(found),
-            sections_data.splits(found),
-            sections_scores.pretrain(found),
-            sections_scores.finetune(found),
-            sections_scores.scores(found),
-            sections_ablations.ablations(found),
-            sections_scores.classes(found),
-            sections_scores.calibration(found),
-        ],
-        [
-            sections_record.time(found),
-            sections_record.reproduce(found, provenance),
-            sections_record.reading(),
-        ],
-    )
+def _without_pictures(found: Results, provenance: dict[str, str]) -> Sections:
+    return {
+        "summary": sections_record.summary(found),
+        "data": sections_data.inventory(found),
+        "tiles": sections_data.tiles(found),
+        "splits": sections_data.splits(found),
+        "pretraining": sections_training.pretraining(found),
+        "finetuning": sections_training.finetuning(found),
+        "scores": sections_scores.scores(found),
+        "ablations": sections_scores.ablations(found),
+        "classes": sections_scores.classes(found),
+        "calibration": sections_scores.calibration(found),
+        "time": sections_record.time(found),
+        "reproduce": sections_record.reproduce(found, provenance),
+        "reading": {},
+    }
 
 
-def light_enough(
-    page: Callable[[float], tuple[list[Section], str]], largest: int = LARGEST
-) -> tuple[list[Section], str]:
-    """The page with the sharpest pictures that keep it below `largest` bytes, or with the smallest there are.
+def limit_size(page: Callable[[float], tuple[Sections, str]], max_bytes: int = MAX_BYTES) -> tuple[Sections, str]:
+    """Make the page with the sharpest pictures that keep it below `max_bytes`, or with the smallest ones.
 
     Args:
-        page: Makes sections and text with pictures of a share of their usual side.
-        largest: In bytes.
+        page: Makes sections and text with a factor of the side of pictures.
+        max_bytes: Upper limit.
     """
     for detail in _DETAILS:
         sections, text = page(detail)
-        if len(text.encode()) < largest:
+        if len(text.encode()) < max_bytes:
             break
     return sections, text
 
 
-def save_files(sections: list[Section], folder: Path) -> None:
+def save_files(sections: Sections, folder: Path) -> None:
     """Write every chart as SVG and every table as CSV."""
-    for name in ("figures", "tables"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for section in sections:
-        for chart in section.charts():
-            (folder / "figures" / f"{chart.name}.svg").write_text(str(chart.svg), encoding="utf-8")
-        for block in section.blocks:
-            if isinstance(block, Table):
-                _save_table(block, folder / "tables" / f"{block.name}.csv")
+    for kind in ("figures", "tables"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for section in sections.values():
+        for name, svg in section.get("figures", {}).items():
+            (folder / "figures" / f"{name}.svg").write_text(str(svg), encoding="utf-8")
+        for name, table in section.get("tables", {}).items():
+            path = folder / "tables" / f"{name}.csv"
+            table.to_csv(path, index=False, lineterminator="\n", float_format="%.6f")
 
 
-def _save_table(table: Table, path: Path) -> None:
-    if table.frame is not None:
-        table.frame.to_csv(path, index=False, lineterminator="\n", float_format="%.6f")
-        return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(table.columns)
-        writer.writerows(table.rows)
+def render_page(title: str, subtitle: str, sections: Sections) -> str:
+    """Render the page. Everything from data or config is escaped.
+
+    The page's own script is the only one that browsers run: its hash is in the content security policy.
+
+    Args:
+        title: Heading of the page.
+        subtitle: Line below it.
+        sections: Values of each section; `page.html` has their order and headings.
+    """
+    here = files("tmcnet.report")
+    script = "".join(here.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    digest = base64.b64encode(bytes.fromhex(bytes_digest(script))).decode("ascii")
+    template = environment().get_template("page.html")
+    return template.render(
+        title=title,
+        subtitle=subtitle,
+        sections={name: render_section(name, values) for name, values in sections.items()},
+        style=Markup(here.joinpath("style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+    )
+
+
+def render_section(name: str, values: dict[str, Any]) -> Markup:
+    """Render the template of one section, without its heading."""
+    return Markup(environment().get_template(f"{name}.html").render(values))
+
+
+@cache
+def environment() -> Environment:
+    """The templates, and filters for names and numbers."""
+    made = Environment(
+        loader=PackageLoader("tmcnet.report"),
+        extensions=["jinja2.ext.do"],
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "cell": _cell,
+        "duration": names.duration,
+        "labels": names.labels_text,
+        "labels_phrase": names.labels_phrase,
+        "network": lambda run: names.network_label(run.network, run.variant),
+        "number": names.number_text,
+        "one_line": _one_line,
+        "plural": names.plural,
+        "replicate": names.replicate,
+        "run_label": lambda run: names.Series.of(run).label,
+        "start": names.method_label,
+    }
+    made.globals |= {
+        "interval": names.interval_text,
+        "metric_names": names.METRIC_NAMES,
+        "series": lambda row: names.Series(row["network"], row["variant"], row["method"]),
+    }
+    return made
+
+
+def _cell(value: object, style: int | str | None = None) -> str:
+    """Text of a table cell: `style` is a number of decimals, `percent`, `labels`, `duration`, or None for text."""
+    if isinstance(style, int):
+        return names.number_text(number(value), style)
+    if style == "percent":
+        return names.number_text(100 * number(value), 1)
+    if style == "labels":
+        return names.labels_text(Budget.parse(str(value)))
+    if style == "duration":
+        return names.duration(number(value))
+    return str(value)
+
+
+def _one_line(text: str) -> Markup:
+    """The text without line breaks and repeated spaces, for attributes; no-break spaces stay."""
+    return Markup(_LINE_BREAKS.sub(" ", escape(text)).strip())

@@ -1,4 +1,4 @@
-"""Read what other stages left behind; what is absent or half-written reads as empty."""
+"""Read what other stages wrote; a missing or half-written file reads as empty."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where the file is missing or holds something else."""
+    """Read a JSON object; empty where the file is missing or contains something else."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -19,11 +19,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path, *, as_text: bool = False) -> pd.DataFrame:
-    """A CSV table, or an empty one where the file is missing or has no rows.
+    """Read a CSV table; empty where the file is missing or has no rows.
 
     Args:
         path: The file.
-        as_text: Keep every cell as it stands, so that `R1` or `007` stay themselves.
+        as_text: Do not convert cells, so that `R1` and `007` keep their form.
     """
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False) if as_text else pd.read_csv(path)
@@ -32,7 +32,7 @@ def read_table(path: Path, *, as_text: bool = False) -> pd.DataFrame:
 
 
 def number(value: object) -> float:
-    """A number, or NaN for anything that is none (`-`, an empty cell, null)."""
+    """Convert to a number; NaN for anything else (`-`, an empty cell, null)."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

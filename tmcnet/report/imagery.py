@@ -1,34 +1,38 @@
-"""Pictures of test tiles and whole scenes, read from the rasters of a results folder."""
+"""Pictures of test tiles and whole scenes, from the rasters of a results folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tmcnet.config import IGNORE, Run
-from tmcnet.report.blocks import Gallery, Picture, labels_text, number_text
-from tmcnet.report.palette import Series
+from tmcnet.report.names import Series, labels_text, modality_titles
 from tmcnet.report.pictures import (
+    Box,
     Ids,
     Rgb,
     data_uri,
+    decimate,
     encode,
     limits_of,
     paint_classes,
     paint_confidence,
     paint_errors,
+    read_classes,
+    read_decimated,
+    read_decimated_classes,
     shown_bands,
     shrink,
     stretch,
 )
 from tmcnet.report.results import Results
-from tmcnet.report.thinning import Box, read_classes, read_thinned, read_thinned_classes, thin
 
-SCENE_SIDE, TILE_SIDE, ALIGNMENT_SIDE = 1024, 256, 1300
-"""Longest side in pixels of the pictures of whole scenes, of tiles and of alignments."""
+SCENE_SIDE_PX, TILE_SIDE_PX, ALIGNMENT_SIDE_PX = 1024, 256, 1300
+"""Maximum side of the pictures of whole scenes, of tiles and of alignments."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Mapper:
-    """What draws maps: a run of the sweep, or a model from elsewhere (`maps.models`), which has no scores here."""
+class MapSource:
+    """The origin of a map: a run of the sweep, or an earlier model (`maps.models`) without scores here."""
 
     name: str
     run: Run | None = None
@@ -52,12 +56,49 @@ class Mapper:
         """Name for readers."""
         if self.run is None:
             return f"{self.name}, from elsewhere"
-        label = Series(self.run.network, self.run.variant, self.run.method).label
-        return f"{label}, {labels_text(self.run.budget)}"
+        return f"{Series.of(self.run).label}, {labels_text(self.run.budget)}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One embedded image.
+
+    Attributes:
+        kind: `sensor`, `label`, `map`, `error`, `confidence` or `alignment`.
+        uri: The image as a `data:` address.
+        width: In pixels.
+        height: In pixels.
+        photo: Whether it is imagery, not classes.
+        facts: What its title and its text for blind readers need: `title`, `name`, `shares`, `right`, `mean`.
+    """
+
+    kind: str
+    uri: str
+    width: int
+    height: int
+    photo: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of one place.
+
+    Attributes:
+        name: The tile or the scene.
+        pictures: In the order shown.
+        first_map: Number, from 0, of the first picture that a model made.
+        right: Share of right labelled pixels; NaN where not computed.
+    """
+
+    name: str
+    pictures: Sequence[Picture]
+    first_map: int
+    right: float = float("nan")
 
 
 def places(results: Results, tiles: Iterable[str]) -> list[Place]:
-    """Where tiles lie, in the given order; tiles that the index does not know are left out."""
+    """Positions of tiles, in the given order, without tiles that are not in the index."""
     index = results.index
     if index.empty:
         return []
@@ -73,8 +114,8 @@ class Painter:
 
     Args:
         results: The results folder.
-        folder: Where picture files go.
-        detail: Share of the usual side that pictures may have, in 0..1; less makes a lighter page.
+        folder: Folder of the picture files.
+        detail: Factor of the maximum side of pictures, in 0..1; less makes a smaller page.
     """
 
     def __init__(self, results: Results, folder: Path, detail: float = 1.0) -> None:
@@ -83,144 +124,120 @@ class Painter:
         self.detail = detail
         folder.mkdir(parents=True, exist_ok=True)
 
-    def side(self, usual: int) -> int:
-        """Longest side of a picture in pixels, of what it usually is."""
-        return max(1, round(usual * self.detail))
-
-    def picture(self, image: Rgb, file: str, title: str, alt: str, *, photo: bool) -> Picture:
-        """Write a picture as a file and wrap it for the page."""
-        content, ending = encode(image, photo=photo)
-        (self.folder / f"{file}.{ending}").write_bytes(content)
-        height, width = image.shape[:2]
-        return Picture(title, alt, data_uri(content, ending), width, height, smooth=photo)
-
-    def alignment(self, scene: str, title: str, alt: str) -> Picture | None:
-        """The picture that the alignment of a scene left behind; None where there is none."""
+    def alignment(self, scene: str) -> Picture | None:
+        """The picture of the alignment of a scene; None without one."""
         path = self.results.root / "scenes" / scene / "alignment.png"
         if not path.exists():
             return None
-        content, ending, width, height = shrink(path.read_bytes(), self.side(ALIGNMENT_SIDE))
-        return Picture(title, alt, data_uri(content, ending), width, height)
+        image = shrink(path.read_bytes(), self._side(ALIGNMENT_SIDE_PX))
+        return self._picture("alignment", image, photo=True)
 
-    def sensors(
-        self, raster_of: Callable[[str], Path], name: str, file: str, longest: int, box: Box | None = None
-    ) -> list[Picture]:
-        """Pictures of what there is of all modalities.
-
-        Args:
-            raster_of: Where the raster of a sensor lies.
-            name: Name of the tile or scene.
-            file: How the names of the picture files begin.
-            longest: Longest side in pixels.
-            box: Window of the rasters; None for all.
-        """
-        pictures = []
-        for kind, title in self.sensor_titles().items():
-            path = raster_of(kind)
-            if path.exists():
-                image = read_thinned(path, longest, box)[shown_bands(self.results.config.sensors[kind])]
-                shown = stretch(image, limits_of(image))
-                pictures.append(self.picture(shown, f"{file}_{kind}", title, f"{title} image of {name}", photo=True))
-        return pictures
-
-    def map_path(self, scene: str, mapper: Mapper, *, confidence: bool = False) -> Path:
-        """The map of a scene."""
-        return self.results.root / "maps" / scene / f"{mapper.name}{'_confidence' if confidence else ''}.tif"
-
-    def example(self, place: Place, mapper: Mapper, note: str = "") -> Gallery | None:
-        """One tile side by side: both sensors, label, prediction, error and confidence; None without its files.
-
-        Args:
-            place: The tile.
-            mapper: What drew the map.
-            note: What else to say of the tile.
-        """
-        side = self.side(TILE_SIDE)
-        guess = read_classes(self.map_path(place.scene, mapper), place.box)
+    def example(self, place: Place, source: MapSource) -> Gallery | None:
+        """One tile: all modalities, label, prediction, error and confidence; None where a file is missing."""
+        side = self._side(TILE_SIDE_PX)
+        guess = read_classes(self.map_path(place.scene, source), place.box)
         store = self.results.store
         window = store.window(place.tile)
         label = read_classes(store.path("label", place.tile), window)
         if guess is None or label is None or guess.shape != label.shape:
             return None
         file = f"tile_{place.tile}"
-        pictures = self.sensors(lambda kind: store.path(kind, place.tile), place.tile, file, side, window)
-        pictures.append(self.classes(thin(label, side), f"{file}_label", "Label"))
-        left = len(pictures)
-        pictures.append(self.classes(thin(guess, side), f"{file}_prediction", "Prediction"))
-        pictures.append(self.errors(thin(label, side), thin(guess, side), f"{file}_error", "Error"))
-        sure = read_classes(self.map_path(place.scene, mapper, confidence=True), place.box)
-        if sure is not None:
-            pictures.append(self.confidence(thin(sure, side), f"{file}_confidence", "Confidence"))
-        right = _right(label, guess)
-        caption = f"Tile {place.tile}: {number_text(100 * right, 1)} % of the labelled pixels right.{note}"
-        return Gallery(caption, pictures, compare=(0, left))
+        pictures = self._sensors(lambda kind: store.path(kind, place.tile), place.tile, file, side, window)
+        pictures.append(self._classes("label", decimate(label, side), f"{file}_label"))
+        first_map = len(pictures)
+        pictures.append(self._classes("map", decimate(guess, side), f"{file}_prediction"))
+        pictures.append(self._errors(decimate(label, side), decimate(guess, side), f"{file}_error"))
+        confidence = read_classes(self.map_path(place.scene, source, confidence=True), place.box)
+        if confidence is not None:
+            pictures.append(self._confidence(decimate(confidence, side), f"{file}_confidence"))
+        return Gallery(place.tile, pictures, first_map, _share_right(label, guess))
 
-    def overview(self, scene: str, mappers: Sequence[Mapper], *, opened: bool = False) -> Gallery | None:
-        """One whole scene: both sensors, label where there is one, and maps; None without maps.
+    def overview(self, scene: str, sources: Sequence[MapSource]) -> Gallery | None:
+        """One whole scene: all modalities, label where there is one, and maps; None without maps.
 
         Args:
             scene: Name of the scene.
-            mappers: What drew its maps; error and confidence are shown of the first.
-            opened: Lay the pictures over each other without being asked.
+            sources: Origins of its maps; error and confidence are those of the first.
         """
-        side, file = self.side(SCENE_SIDE), f"scene_{scene}"
+        side, file = self._side(SCENE_SIDE_PX), f"scene_{scene}"
         folder = self.results.root / "scenes" / scene
-        pictures = self.sensors(lambda kind: folder / f"{kind}.tif", scene, file, side)
-        label = read_thinned_classes(folder / "label.tif", side)
+        pictures = self._sensors(lambda kind: folder / f"{kind}.tif", scene, file, side)
+        label = read_decimated_classes(folder / "label.tif", side)
         if label is not None:
-            pictures.append(self.classes(label, f"{file}_label", "Label"))
-        before = len(pictures)
-        for mapper in mappers:
-            guess = read_thinned_classes(self.map_path(scene, mapper), side)
+            pictures.append(self._classes("label", label, f"{file}_label"))
+        first_map = len(pictures)
+        for source in sources:
+            guess = read_decimated_classes(self.map_path(scene, source), side)
             if guess is None:
                 continue
-            first = len(pictures) == before
-            pictures.append(self.classes(guess, f"{file}_{mapper.name}", mapper.label))
+            first, name = len(pictures) == first_map, f"{file}_{source.name}"
+            pictures.append(self._classes("map", guess, name, source))
             if first and label is not None and label.shape == guess.shape:
-                title = f"Error: {mapper.label}"
-                pictures.append(self.errors(label, guess, f"{file}_{mapper.name}_error", title))
-            sure = read_thinned_classes(self.map_path(scene, mapper, confidence=True), side) if first else None
-            if sure is not None:
-                title = f"Confidence: {mapper.label}"
-                pictures.append(self.confidence(sure, f"{file}_{mapper.name}_confidence", title))
-        if len(pictures) == before:
-            return None
-        return Gallery(f"Scene {scene}.", pictures, wide=True, compare=(0, before), open=opened)
+                pictures.append(self._errors(label, guess, f"{name}_error", source))
+            path = self.map_path(scene, source, confidence=True)
+            confidence = read_decimated_classes(path, side) if first else None
+            if confidence is not None:
+                pictures.append(self._confidence(confidence, f"{name}_confidence", source))
+        return Gallery(scene, pictures, first_map) if len(pictures) > first_map else None
 
-    def classes(self, ids: Ids, file: str, title: str) -> Picture:
-        """Picture of class ids."""
+    def map_path(self, scene: str, source: MapSource, *, confidence: bool = False) -> Path:
+        """The map of a scene."""
+        return self.results.root / "maps" / scene / f"{source.name}{'_confidence' if confidence else ''}.tif"
+
+    def _side(self, usual: int) -> int:
+        return max(1, round(usual * self.detail))
+
+    def _picture(self, kind: str, image: Rgb, file: str = "", *, photo: bool, **facts: object) -> Picture:
+        """Encode an image for the page, and write it as a file where `file` gives a name."""
+        content, ending = encode(image, photo=photo)
+        if file:
+            (self.folder / f"{file}.{ending}").write_bytes(content)
+        height, width = image.shape[:2]
+        return Picture(kind, data_uri(content, ending), width, height, photo, facts)
+
+    def _sensors(
+        self, raster_of: Callable[[str], Path], name: str, file: str, side: int, box: Box | None = None
+    ) -> list[Picture]:
+        """Pictures of all modalities with a raster.
+
+        Args:
+            raster_of: Raster of a modality.
+            name: Name of the tile or scene.
+            file: Start of the names of the picture files.
+            side: Maximum side in pixels.
+            box: Window of the rasters; None for all.
+        """
+        sensors, pictures = self.results.config.sensors, []
+        for kind, title in modality_titles(sensors).items():
+            path = raster_of(kind)
+            if path.exists():
+                image = read_decimated(path, side, box)[shown_bands(sensors[kind])]
+                shown = stretch(image, limits_of(image))
+                pictures.append(self._picture("sensor", shown, f"{file}_{kind}", photo=True, title=title, name=name))
+        return pictures
+
+    def _classes(self, kind: str, ids: Ids, file: str, source: MapSource | None = None) -> Picture:
         image = paint_classes(ids, self.results.classes)
-        return self.picture(image, file, title, f"{title}: {self.shares(ids)}", photo=False)
+        return self._picture(kind, image, file, photo=False, shares=self._shares(ids), source=source)
 
-    def errors(self, label: Ids, guess: Ids, file: str, title: str) -> Picture:
-        """Picture of right and wrong pixels."""
-        alt = f"{title}: {number_text(100 * _right(label, guess), 0)} % of the labelled pixels right"
-        return self.picture(paint_errors(label, guess), file, title, alt, photo=False)
+    def _errors(self, label: Ids, guess: Ids, file: str, source: MapSource | None = None) -> Picture:
+        image, right = paint_errors(label, guess), _share_right(label, guess)
+        return self._picture("error", image, file, photo=False, right=right, source=source)
 
-    def confidence(self, percent: Ids, file: str, title: str) -> Picture:
-        """Picture of confidence."""
+    def _confidence(self, percent: Ids, file: str, source: MapSource | None = None) -> Picture:
         known = percent[percent != IGNORE]
-        alt = f"{title}: {number_text(float(known.mean()) if known.size else float('nan'), 0)} % on average"
-        return self.picture(paint_confidence(percent), file, title, alt, photo=False)
+        mean = float(known.mean()) if known.size else float("nan")
+        return self._picture("confidence", paint_confidence(percent), file, photo=False, mean=mean, source=source)
 
-    def sensor_titles(self) -> dict[str, str]:
-        """What the modalities are called on the page."""
-        second = {"backscatter": "SAR", "elevation": "Elevation", "reflectance": "Second sensor"}
-        sensors = self.results.config.sensors
-        further = {name: name.replace("_", " ").capitalize() for name in sensors.others}
-        return {"optical": "Optical", "sar": second[sensors["sar"].kind], **further}
-
-    def shares(self, ids: Ids) -> str:
-        """The commonest classes of a map in words."""
-        counts = np.bincount(ids[ids != IGNORE].ravel(), minlength=len(self.results.classes))
-        total = max(int(counts.sum()), 1)
-        order = [i for i in np.argsort(-counts)[:3] if i < len(self.results.classes) and counts[i]]
-        return (
-            ", ".join(f"{self.results.classes.names[i]} {100 * counts[i] / total:.0f} %" for i in order) or "no data"
-        )
+    def _shares(self, ids: Ids) -> list[tuple[str, float]]:
+        """The three most frequent classes of a map and their shares."""
+        names = self.results.classes.names
+        counts = np.bincount(ids[ids != IGNORE].ravel(), minlength=len(names))
+        order = [int(i) for i in np.argsort(-counts)[:3] if i < len(names) and counts[i]]
+        return [(names[i], float(counts[i] / counts.sum())) for i in order]
 
 
-def _right(label: Ids, guess: Ids) -> float:
-    """Share of the labelled pixels that are right; NaN where none is labelled."""
+def _share_right(label: Ids, guess: Ids) -> float:
+    """Share of right labelled pixels; NaN without labelled pixels."""
     known = (label != IGNORE) & (guess != IGNORE)
     return float((label == guess)[known].mean()) if known.any() else float("nan")

@@ -1,76 +1,38 @@
-"""Plain names and colours for what figures and tables show, the same everywhere on the page."""
+"""Colours and markers, the same everywhere on the page, and a check whether readers can distinguish colours."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
-from tmcnet.config import PIXELWISE, RANDOM_START, Run
+import numpy as np
+import numpy.typing as npt
+from matplotlib.colors import to_rgb
+from skimage.color import deltaE_ciede2000, rgb2lab
 
-# Okabe and Ito's colours, told apart by colour-blind readers. Yellow is left out: too faint for lines on white.
+from tmcnet.config import PIXELWISE, RANDOM_START
+from tmcnet.report.names import Series, network_order
+
+# The colours of Okabe and Ito, which colour-blind readers can distinguish, without yellow: too faint for lines.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6b6b6b"
 PARTS = {"train": "#0072B2", "val": "#E69F00", "test": "#CC79A7", "dropped": "#bdbdbd"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
 
-METRIC_NAMES = {
-    "oa": "OA",
-    "kappa": "kappa",
-    "miou": "mIoU",
-    "mf1": "mean F1",
-    "ece": "ECE",
-    "boundary_f1": "Boundary F1",
-}
-METRIC_LONG = {
-    "oa": "overall accuracy (OA)",
-    "kappa": "Cohen's kappa",
-    "miou": "mean intersection over union (mIoU)",
-    "mf1": "mean F1",
-    "boundary_f1": "boundary F1",
-    "ece": "expected calibration error (ECE; low is good)",
-}
-NETWORK_NAMES = {
-    "mssnet": "MSSNet",
-    "early_fusion": "Early fusion",
-    "late_fusion": "Late fusion",
-    "optical_only": "Optical only",
-    "sar_only": "SAR only",
-    "pixel_logistic": "Pixel-wise logistic regression",
-    "pixel_boosting": "Pixel-wise gradient boosting",
-}
-FUSION = ("mssnet", "late_fusion", "early_fusion")
+MIN_COLOUR_DIFFERENCE = 10.0
+"""CIEDE2000 difference from which small fields of two colours on a map are distinct at a glance."""
 
-
-@dataclass(frozen=True, order=True)
-class Series:
-    """One line of the label-efficiency figure: a network, its variant and how it started."""
-
-    network: str
-    variant: str
-    method: str
-
-    @property
-    def key(self) -> str:
-        """Name in run names and tables, such as `mssnet-corrected__tmcnet`."""
-        return f"{self.network}-{self.variant}__{self.method}"
-
-    @property
-    def label(self) -> str:
-        """Name for readers, such as `MSSNet, tmcnet pre-training`; pixel-wise baselines have one start only."""
-        name = network_label(self.network, self.variant)
-        return name if self.network in PIXELWISE else f"{name}, {method_label(self.method)}"
-
-
-def network_label(network: str, variant: str) -> str:
-    """Name of a network for readers; the variant is named where it departs from the default."""
-    name = NETWORK_NAMES.get(network, network)
-    return f"{name} (reference)" if variant == "reference" else name
-
-
-def method_label(method: str) -> str:
-    """How a run started, for readers."""
-    return "random start" if method == RANDOM_START else f"{method} pre-training"
+_RECEPTORS = (
+    np.eye(3),
+    np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+    np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+    np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]),
+)
+"""Linear RGB as seen with all receptors, and without those for long (protanopia), middle (deuteranopia) and short
+waves (tritanopia). Machado, G. M., Oliveira, M. M. and Fernandes, L. A. F. (2009): A physiologically-based model for
+simulation of color vision deficiency. IEEE TVCG 15, 1291-1298, at full severity."""
 
 
 class Styles:
@@ -78,7 +40,7 @@ class Styles:
 
     def __init__(self, series: list[Series]) -> None:
         methods = sorted({s.method for s in series}, key=lambda m: (m == RANDOM_START, m))
-        networks = sorted({(s.network, s.variant) for s in series}, key=_network_order)
+        networks = sorted({(s.network, s.variant) for s in series}, key=network_order)
         self._colors = {m: OKABE_ITO[i % len(OKABE_ITO)] for i, m in enumerate(methods)}
         self._ranks = {n: i for i, n in enumerate(networks)}
 
@@ -95,12 +57,32 @@ class Styles:
         """Colour of a way to start."""
         return self._colors.get(method, GREY)
 
+    def of_methods(self, methods: list[str]) -> dict[str, str]:
+        """Colours of pre-training methods; those without a scored run get a colour that is still free."""
+        spare = iter(OKABE_ITO[len(self._colors) :] + OKABE_ITO)
+        return {m: self._colors[m] if m in self._colors else next(spare) for m in methods}
 
-def _network_order(network: tuple[str, str]) -> tuple[int, str, str]:
-    known = list(NETWORK_NAMES)
-    return (known.index(network[0]) if network[0] in known else len(known), *network)
+
+def look_alike(colors: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Pairs of colours that readers with or without full colour vision can hardly distinguish.
+
+    Args:
+        colors: `#rrggbb` by name.
+
+    Returns:
+        Pairs of names in the order given.
+    """
+    seen = {name: _seen(color) for name, color in colors.items()}
+    return [
+        (one, two)
+        for one, two in combinations(seen, 2)
+        if deltaE_ciede2000(seen[one], seen[two]).min() < MIN_COLOUR_DIFFERENCE
+    ]
 
 
-def series_order(series: Series | Run) -> tuple[object, ...]:
-    """Sort key: networks as listed, corrected before reference, pre-trained before random start."""
-    return (*_network_order((series.network, series.variant)), series.method == RANDOM_START, series.method)
+def _seen(color: str) -> npt.NDArray[np.float64]:
+    """A colour as each kind of reader sees it, R x 3, CIELAB."""
+    value = np.array(to_rgb(color))
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    seen = np.clip([receptors @ linear for receptors in _RECEPTORS], 0.0, 1.0)
+    return np.asarray(rgb2lab(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)))

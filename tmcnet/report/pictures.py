@@ -1,10 +1,11 @@
-"""Turn arrays of measurements, classes and confidences into pictures that can be looked at and embedded."""
+"""Pictures of rasters: read them decimated, colour them, and encode them for the page."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +13,71 @@ from PIL import Image
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorConfig
+from tmcnet.errors import InputError
 from tmcnet.raster.io.radiometry import display_range
 
 Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.uint8]
+Limits = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+Box = tuple[int, int, int, int]
+"""A window as (row, col, height, width) in pixels."""
 
 NO_DATA = (238, 238, 238)
 RIGHT = (205, 222, 235)
 WRONG = (213, 94, 0)
-Limits = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+_STRIP_ROWS = 256
+
+
+def decimate(ids: Ids, max_side: int) -> Ids:
+    """Every n-th pixel (H x W), so that no side is longer than `max_side`."""
+    step = _step(len(ids), len(ids[0]), max_side)
+    return ids[::step, ::step]
+
+
+def _step(height: int, width: int, max_side: int) -> int:
+    return -(-max(height, width) // max_side)
+
+
+def read_decimated(path: Path, max_side: int, box: Box | None = None) -> Floats:
+    """Every n-th pixel of a raster or of a window of it, C x H x W with NaN for no data.
+
+    Reads in strips: the memory does not grow with the height of the raster.
+    """
+    from tmcnet.raster.io.reader import read_float, read_grid
+
+    grid = read_grid(path)
+    top, left, height, width = box or (0, 0, grid.height, grid.width)
+    step = _step(height, width, max_side)
+    strip = max(_STRIP_ROWS // step, 1) * step
+    parts = []
+    for row in range(0, height, strip):
+        window = (top + row, left, min(strip, height - row), width)
+        parts.append(read_float(path, window)[:, ::step, ::step])
+    return np.concatenate(parts, axis=1)
+
+
+def read_decimated_classes(path: Path, max_side: int) -> Ids | None:
+    """Every n-th pixel of a raster of class ids or confidences; None without a readable file."""
+    if not path.exists():
+        return None
+    try:
+        values = read_decimated(path, max_side)[0]
+    except InputError:
+        return None
+    return np.where(np.isfinite(values), values, IGNORE).astype(np.uint8)
+
+
+def read_classes(path: Path, box: Box | None = None) -> Ids | None:
+    """Class ids or confidences of a window; None without a readable file."""
+    from tmcnet.raster.io.reader import read_labels
+
+    if not path.exists():
+        return None
+    try:
+        return read_labels(path, box)
+    except InputError:
+        return None
 
 
 def shown_bands(sensor: SensorConfig) -> list[int]:
@@ -76,10 +132,9 @@ def paint_confidence(percent: Ids) -> Rgb:
     return shown
 
 
-def confidence_colors(percents: Sequence[int]) -> dict[int, tuple[int, int, int]]:
-    """The colours that stand for confidences, for legends."""
-    colors = paint_confidence(np.array([percents], np.uint8))[0].tolist()
-    return {percent: (red, green, blue) for percent, (red, green, blue) in zip(percents, colors, strict=True)}
+def hex_color(color: Sequence[int]) -> str:
+    """`#rrggbb` of red, green and blue in 0..255."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def encode(picture: Rgb, *, photo: bool) -> tuple[bytes, str]:
@@ -94,16 +149,15 @@ def encode(picture: Rgb, *, photo: bool) -> tuple[bytes, str]:
 
 
 def data_uri(content: bytes, ending: str) -> str:
-    """A `data:` address that holds the file itself."""
+    """A `data:` address with the content of the file."""
     kind = {"jpg": "jpeg", "png": "png"}[ending]
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def shrink(content: bytes, longest: int) -> tuple[bytes, str, int, int]:
-    """Bring a picture file to at most `longest` pixels a side; returns content, ending, width and height."""
+def shrink(content: bytes, max_side: int) -> Rgb:
+    """Decode a picture file and reduce it to at most `max_side` pixels a side."""
     with Image.open(io.BytesIO(content)) as image:
         image.load()
         small = image.convert("RGB")
-        small.thumbnail((longest, longest))
-    content, ending = encode(np.asarray(small), photo=True)
-    return content, ending, *small.size
+        small.thumbnail((max_side, max_side))
+    return np.asarray(small)

@@ -1,5 +1,5 @@
-// Tells the values of a chart's marks to who points at them or steps through them by keys.
-// Without it the browser shows the same words as tooltips.
+// Shows the values of a chart's marks on hover and on arrow keys.
+// Without this script the browser shows the same text as tooltips.
 "use strict";
 (() => {
   const REACH = 40;

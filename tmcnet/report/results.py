@@ -1,12 +1,14 @@
-"""A results folder as the report sees it: every file typed, every absence an empty record."""
+"""A results folder as the report reads it: every file typed, every missing file an empty record."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.classes import ClassTable
@@ -17,19 +19,23 @@ from tmcnet.report.palette import Styles
 from tmcnet.report.scores import Scores
 from tmcnet.store import TileStore
 
+Matrix = npt.NDArray[np.float64]
+
 
 class Results:
-    """What lies in a results folder, read when first asked for.
+    """The content of a results folder, read on first use.
 
     Attributes:
         root: The folder.
         config: The config that it was made with.
+        metric: The metric of headline and verdict.
         scores: Scores of the sweep.
     """
 
     def __init__(self, root: Path, config: Config) -> None:
         self.root = root
         self.config = config
+        self.metric = config.report.metric
         self.scores = Scores(root, config.evaluate)
 
     @cached_property
@@ -42,7 +48,7 @@ class Results:
 
     @cached_property
     def store(self) -> TileStore:
-        """Where the tiles lie."""
+        """The tiles."""
         return TileStore(self.root / "tiles")
 
     @cached_property
@@ -57,7 +63,7 @@ class Results:
 
     @cached_property
     def entries(self) -> list[dict[str, Any]]:
-        """What `inventory.json` says of each scene or tile."""
+        """The scenes or tiles of `inventory.json`."""
         entries = read_json(self.root / "inventory.json").get("entries")
         return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
@@ -88,7 +94,7 @@ class Results:
 
     @cached_property
     def parts(self) -> dict[str, list[str]]:
-        """Tile names of train, val and test, as the list files have them."""
+        """Tile names of train, val and test, from the list files."""
         found = {}
         for part in ("train", "val", "test"):
             path = self.root / "splits" / f"{part}_RGB.txt"
@@ -109,8 +115,9 @@ class Results:
         return {p.parent.name: record for p in paths if (record := read_json(p))}
 
     def curves(self, stage: str, name: str) -> pd.DataFrame:
-        """`curves.csv` of one training."""
-        return read_table(self.root / stage / name / "curves.csv")
+        """`curves.csv` of one training; empty without steps."""
+        table = read_table(self.root / stage / name / "curves.csv")
+        return table if "step" in table else pd.DataFrame()
 
     def summary(self, stage: str, name: str) -> dict[str, Any]:
         """`summary.json` of one training."""
@@ -120,30 +127,44 @@ class Results:
         """`metrics.json` of one run."""
         return read_json(self.root / "evaluate" / run.name / "metrics.json")
 
+    def confusion(self, run: Run) -> Matrix | None:
+        """Confusion matrix of one run (K x K pixels, rows truth); None where it does not fit the classes."""
+        matrix = np.array(self.evaluation(run).get("confusion", []), float)
+        return matrix if matrix.shape == (len(self.classes),) * 2 else None
+
     @cached_property
     def scored(self) -> list[Run]:
-        """Runs of the sweep that were evaluated."""
+        """Evaluated runs of the sweep."""
         return [run for run in self.config.runs if (self.root / "evaluate" / run.name / "metrics.json").exists()]
 
     @cached_property
     def missing(self) -> list[Run]:
-        """Runs of the sweep that were not evaluated."""
+        """Runs of the sweep without an evaluation."""
         return [run for run in self.config.runs if run not in self.scored]
 
+    @cached_property
+    def best_runs(self) -> list[Run]:
+        """The best evaluated run of each network with its largest label budget."""
+        return [run for run in self.scores.best(self.metric).values() if self.evaluation(run)]
+
+    def score(self, run: Run) -> float:
+        """Headline score of a run for sorting; -1 without one."""
+        return float(np.nan_to_num(number(self.evaluation(run).get(self.metric)), nan=-1.0))
+
     def reason(self, run: Run) -> str:
-        """Why a run has no scores: the last line of its latest log; empty if no stage of it began."""
+        """Why a run has no scores: the last line of its latest log; empty without a log."""
         folders = [self.root, *self.root.glob("folds/*")]
         logs = [at / "logs" / stage / f"{run.name}.log" for at in folders for stage in ("finetune", "evaluate")]
         latest = max((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime, default=None)
-        said = [line.strip() for line in latest.read_text(errors="replace").splitlines()] if latest else []
-        return next((line.removeprefix("- ") for line in reversed(said) if line), "")
+        lines = [line.strip() for line in latest.read_text(errors="replace").splitlines()] if latest else []
+        return next((line.removeprefix("- ") for line in reversed(lines) if line), "")
 
     @cached_property
     def majority(self) -> tuple[str, float] | None:
-        """Most frequent class of the test truth and its share: what always guessing it would score in OA."""
+        """Most frequent class of the test truth and its share, which is the OA of always predicting it."""
         for run in self.scored:
-            truth = np.array(self.evaluation(run).get("confusion", []), float)
-            if truth.ndim == 2 and truth.sum() > 0 and len(truth) == len(self.classes):
+            truth = self.confusion(run)
+            if truth is not None and truth.sum() > 0:
                 shares = truth.sum(1) / truth.sum()
                 return self.classes.names[int(shares.argmax())], float(shares.max())
         return None
@@ -170,3 +191,30 @@ class Results:
             cpu_seconds=("cpu_seconds", "sum"),
             memory=("memory", "max"),
         )
+
+
+@dataclass(frozen=True)
+class TileScores:
+    """Confusion matrices per test tile of one run: names and scenes of T tiles, T x K x K counts, rows truth."""
+
+    names: list[str]
+    scenes: list[str]
+    confusion: npt.NDArray[np.int64]
+
+    @classmethod
+    def read(cls, path: Path) -> TileScores | None:
+        """Read `tiles.npz` of a run; None where it is missing or broken."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                names, scenes = archive["names"].astype(str).tolist(), archive["scenes"].astype(str).tolist()
+                return cls(names, scenes, archive["confusion"])
+        except (OSError, KeyError, ValueError):
+            return None
+
+    @property
+    def accuracy(self) -> npt.NDArray[np.float64]:
+        """Overall accuracy per tile, NaN for tiles without labels."""
+        total = self.confusion.sum((1, 2)).astype(float)
+        right = np.trace(self.confusion, axis1=1, axis2=2).astype(float)
+        share: npt.NDArray[np.float64] = np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
+        return share

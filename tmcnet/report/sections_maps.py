@@ -1,132 +1,86 @@
-"""Sections on maps: examples from the test part, whole scenes, best and worst tiles."""
+"""Numbers, pictures and tables of the sections on maps: whole scenes, test tiles, best and worst tiles."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from tmcnet.config import Run
-from tmcnet.report.blocks import (
-    Block,
-    Heading,
-    Legend,
-    Note,
-    Section,
-    Table,
-    Text,
-    labels_phrase,
-    number_text,
-    plural,
-    replicate,
-)
-from tmcnet.report.colour_vision import look_alike
-from tmcnet.report.imagery import Mapper, Painter, Place, places
-from tmcnet.report.palette import METRIC_NAMES, Series
-from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG, confidence_colors
-from tmcnet.report.results import Results
-from tmcnet.report.sections_scores import best_runs
-from tmcnet.report.tile_scores import TileScores, read_tiles
+from tmcnet.report.imagery import Gallery, MapSource, Painter, Place, places
+from tmcnet.report.palette import look_alike
+from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG, hex_color, paint_confidence
+from tmcnet.report.results import Results, TileScores
 
-_MOST_SCENES = 6
-_MOST_MAPS = 4
-_ENDS = 5
-_PICTURED_ENDS = 2
+MAX_EXAMPLES = 6
+"""Test tiles side by side."""
+_MAX_SCENES = 6
+_MAX_MAPS = 4
+_EXTREME_TILES = 5
+_PICTURED_EXTREMES = 2
 
 
-def _hex(color: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)
+def map_sources(results: Results) -> dict[MapSource, list[str]]:
+    """Origins of the existing maps and their scenes: runs of the sweep, best first, then models from elsewhere."""
+    runs = sorted(results.config.runs, key=lambda run: -results.score(run))
+    sources = [MapSource(run.name, run) for run in runs] + [MapSource(name) for name in results.config.maps.models]
+    found = {s: sorted(p.parent.name for p in (results.root / "maps").glob(f"*/{s.name}.tif")) for s in sources}
+    return {source: scenes for source, scenes in found.items() if scenes}
 
 
-def mapped(results: Results) -> dict[Mapper, list[str]]:
-    """What drew maps that exist, and the scenes: runs of the sweep, best first, then models from elsewhere."""
-    metric = results.config.report.metric
-    runs = sorted(results.config.runs, key=lambda run: -_score(results, run, metric))
-    mappers = [Mapper(run.name, run) for run in runs] + [Mapper(name) for name in results.config.maps.models]
-    found = {m: sorted(p.parent.name for p in (results.root / "maps").glob(f"*/{m.name}.tif")) for m in mappers}
-    return {mapper: scenes for mapper, scenes in found.items() if scenes}
+def maps(results: Results, painter: Painter) -> dict[str, Any]:
+    """Whole scenes and examples of test tiles."""
+    sources = map_sources(results)
+    if not sources:
+        return {"found": False}
+    first = next(iter(sources))
+    scenes = sorted({scene for mapped in sources.values() for scene in mapped})
+    scenes = [scene for scene in scenes if (results.root / "scenes" / scene / "optical.tif").exists()]
+    shown = _one_per_network(sources)
+    overviews = [
+        painter.overview(scene, [source for source in shown if scene in sources[source]])
+        for scene in scenes[:_MAX_SCENES]
+    ]
+    examples = (g for place in _example_places(results, sources[first]) if (g := painter.example(place, first)))
+    return {
+        "found": True,
+        "metric": results.metric,
+        "best": first.run,
+        "models": {n: p for n, p in results.config.maps.models.items() if MapSource(n) in sources},
+        "classes": results.classes.classes,
+        "colors": _colors(),
+        "look_alike": look_alike({c.name: c.color for c in results.classes.classes}),
+        "scene_count": len(scenes),
+        "max_scenes": _MAX_SCENES,
+        "source_count": len(sources),
+        "sources_shown": len(shown),
+        "overviews": [gallery for gallery in overviews if gallery],
+        "examples": list(islice(examples, MAX_EXAMPLES)),
+    }
 
 
-def _score(results: Results, run: Run, metric: str) -> float:
-    value = results.evaluation(run).get(metric)
-    return float(value) if isinstance(value, int | float) else -1.0
+def _colors() -> dict[str, str]:
+    """Colours of the legend beside those of the classes."""
+    confidence = paint_confidence(np.array([[0, 50, 100]], np.uint8))[0].tolist()
+    named = {"no_data": NO_DATA, "right": RIGHT, "wrong": WRONG}
+    return {key: hex_color(color) for key, color in named.items()} | {
+        f"confidence_{percent}": hex_color(color) for percent, color in zip((0, 50, 100), confidence, strict=True)
+    }
 
 
-def _who(run: Run) -> str:
-    label = Series(run.network, run.variant, run.method).label
-    return f"{label}, {labels_phrase(run.budget)}, {replicate(run)}"
-
-
-def maps(results: Results, painter: Painter) -> Section:
-    """Examples from the test part and whole scenes."""
-    section = Section("maps", "Maps")
-    found = mapped(results)
-    if not found:
-        section.blocks.append(Note("There are no maps yet (maps/<scene>/<run>.tif): run the stage “maps”."))
-        return section
-    section.blocks += _explanation(results, found)
-    if scenes := _scenes(results, found):
-        section.blocks += [Heading("Whole scenes"), *_overviews(painter, found, scenes)]
-    section.blocks.append(Heading("Tiles of the test part"))
-    mapper = next(iter(found))
-    drawn = (e for place in _example_places(results, found[mapper]) if (e := painter.example(place, mapper)))
-    examples = list(islice(drawn, results.config.report.examples))
-    section.blocks += examples
-    if not examples:
-        section.blocks.append(Note("No test tile lies in a mapped scene, so there are no examples side by side."))
-    return section
-
-
-def _explanation(results: Results, found: dict[Mapper, list[str]]) -> Iterator[Block]:
-    """Who drew the maps, what their colours mean, and what their confidence is not."""
-    first = next(iter(found))
-    if first.run is not None:
-        metric = METRIC_NAMES[results.config.report.metric]
-        yield Text(
-            f"Errors, confidence and tiles are those of the mapped run of the best {metric}: {_who(first.run)}."
-        )
-    models = {name: path for name, path in results.config.maps.models.items() if Mapper(name) in found}
-    for name, path in models.items():
-        yield Text(f"“{name}” is a network from elsewhere ({path}, config key maps.models): it has no scores here.")
-    colors = [(f"confidence {percent} %", _hex(color)) for percent, color in confidence_colors((0, 50, 100)).items()]
-    extra = [("no data or void", _hex(NO_DATA)), ("right", _hex(RIGHT)), ("wrong", _hex(WRONG)), *colors]
-    yield Legend(results.classes.classes, extra)
-    if pairs := look_alike({c.name: c.color for c in results.classes.classes}):
-        named = ", ".join(f"“{one}” and “{two}”" for one, two in pairs)
-        yield Text(f"Not all readers can tell the colours of these classes apart: {named} (labels.classes).")
-    yield Text(
-        "Confidence is the probability that the network gives to the class it maps, as it comes: it is not scaled by "
-        "the temperature of the section “Calibration”, which says how far to believe it."
-    )
-
-
-def _overviews(painter: Painter, found: dict[Mapper, list[str]], scenes: list[str]) -> list[Block]:
-    """The first scenes; the first of all opened."""
-    shown = _one_per_network(found)
-    blocks: list[Block] = []
-    for scene in scenes[:_MOST_SCENES]:
-        here = [mapper for mapper in shown if scene in found[mapper]]
-        if (gallery := painter.overview(scene, here, opened=not blocks)) is not None:
-            blocks.append(gallery)
-    left_out = " ".join(
-        text
-        for text in (
-            f"{plural(len(scenes), 'scene')} were mapped; the first {_MOST_SCENES} are shown."
-            if len(scenes) > _MOST_SCENES
-            else "",
-            f"{plural(len(found), 'network')} drew maps; {len(shown)} are shown, one of a kind."
-            if len(found) > len(shown)
-            else "",
-            "Pictures are thinned to fit this page; the maps themselves lie in maps/<scene>/.",
-        )
-        if text
-    )
-    return [*blocks, Text(left_out)]
+def _one_per_network(sources: dict[MapSource, list[str]]) -> list[MapSource]:
+    """The best of each network, and models from elsewhere."""
+    chosen: dict[tuple[str, str], MapSource] = {}
+    for source in sources:
+        kind = (source.run.network, source.run.variant) if source.run else (source.name, "")
+        chosen.setdefault(kind, source)
+    return list(chosen.values())[: _MAX_MAPS + sum(source.run is None for source in chosen.values())]
 
 
 def _example_places(results: Results, scenes: list[str]) -> Iterator[Place]:
-    """Test tiles of mapped scenes, richest in classes first, taking turns between the scenes."""
+    """Test tiles of mapped scenes, those with the most varied classes first, in turns between the scenes."""
     index = results.index
     if index.empty or "scene" not in index:
         return
@@ -139,63 +93,46 @@ def _example_places(results: Results, scenes: list[str]) -> Iterator[Place]:
     yield from places(results, ranked.sort_values("turn", kind="stable")["tile"])
 
 
-def _scenes(results: Results, found: dict[Mapper, list[str]]) -> list[str]:
-    """Mapped scenes that are more than one ready-made tile."""
-    seen = sorted({s for scenes in found.values() for s in scenes})
-    return [s for s in seen if (results.root / "scenes" / s / "optical.tif").exists()]
+def extremes(results: Results, painter: Painter) -> dict[str, Any]:
+    """Best and worst test tiles of one run: the best one with maps, else the best of all."""
+    mapped = [source.run for source in map_sources(results) if source.run]
+    runs = mapped or sorted(results.best_runs, key=lambda run: -results.score(run))
+    tiles = TileScores.read(results.root / "evaluate" / runs[0].name / "tiles.npz") if runs else None
+    if tiles is None or not len(tiles.names):
+        return {"found": False}
+    worst, best = _extremes(tiles)
+    source = MapSource(runs[0].name, runs[0])
+    return {
+        "found": True,
+        "run": runs[0],
+        "worst": _pictures(results, painter, source, [tiles.names[i] for i in worst]),
+        "best": _pictures(results, painter, source, [tiles.names[i] for i in best]),
+        "tables": {"extreme_tiles": _extreme_table(tiles, worst, best)},
+    }
 
 
-def _one_per_network(found: dict[Mapper, list[str]]) -> list[Mapper]:
-    """The best of each network, and models from elsewhere."""
-    chosen: dict[tuple[str, str], Mapper] = {}
-    for mapper in found:
-        kind = (mapper.run.network, mapper.run.variant) if mapper.run else (mapper.name, "")
-        chosen.setdefault(kind, mapper)
-    return list(chosen.values())[: _MOST_MAPS + sum(mapper.run is None for mapper in chosen.values())]
-
-
-def extremes(results: Results, painter: Painter) -> Section:
-    """Test tiles that one run maps best and worst: the best of those with maps, else the best of all."""
-    section = Section("extremes", "Best and worst tiles")
-    metric = results.config.report.metric
-    drew = [mapper.run for mapper in mapped(results) if mapper.run]
-    runs = drew or sorted(best_runs(results), key=lambda r: -_score(results, r, metric))
-    scores = read_tiles(results.root / "evaluate" / runs[0].name / "tiles.npz") if runs else None
-    if scores is None or not len(scores.names):
-        section.blocks.append(Note("There are no scores per tile yet (evaluate/<run>/tiles.npz)."))
-        return section
-    section.blocks.append(Text(f"Overall accuracy per test tile of {_who(runs[0])}."))
-    worst, best = _ends(scores)
-    section.blocks.append(_extreme_table(scores, worst, best))
-    section.blocks += _extreme_pictures(results, painter, Mapper(runs[0].name, runs[0]), scores, worst, best)
-    return section
-
-
-def _ends(scores: TileScores) -> tuple[list[int], list[int]]:
+def _extremes(tiles: TileScores) -> tuple[list[int], list[int]]:
     """Numbers of the tiles with the lowest overall accuracy, lowest first, and with the highest, highest first."""
-    order = [int(i) for i in np.argsort(scores.accuracy, kind="stable") if np.isfinite(scores.accuracy[i])]
-    ends = min(_ENDS, len(order) // 2)
-    return (order[:ends], order[::-1][:ends]) if ends else (order, [])
+    order = [int(i) for i in np.argsort(tiles.accuracy, kind="stable") if np.isfinite(tiles.accuracy[i])]
+    count = min(_EXTREME_TILES, len(order) // 2)
+    return (order[:count], order[::-1][:count]) if count else (order, [])
 
 
-def _extreme_pictures(
-    results: Results, painter: Painter, mapper: Mapper, scores: TileScores, worst: list[int], best: list[int]
-) -> Iterator[Block]:
-    for which, numbers in (("Worst", worst), ("Best", best)):
-        found = places(results, [scores.names[i] for i in numbers[:_PICTURED_ENDS]])
-        galleries = [g for place in found if (g := painter.example(place, mapper))]
-        if galleries:
-            yield Heading(f"{which} tiles")
-            yield from galleries
+def _pictures(results: Results, painter: Painter, source: MapSource, names: list[str]) -> list[Gallery]:
+    found = places(results, names[:_PICTURED_EXTREMES])
+    return [gallery for place in found if (gallery := painter.example(place, source))]
 
 
-def _extreme_table(scores: TileScores, worst: list[int], best: list[int]) -> Table:
+def _extreme_table(tiles: TileScores, worst: list[int], best: list[int]) -> pd.DataFrame:
     rows = [
-        [scores.names[i], scores.scenes[i], which, number_text(scores.accuracy[i]), str(scores.confusion[i].sum())]
-        for which, numbers in (("worst", worst), ("best", best))
+        {
+            "tile": tiles.names[i],
+            "scene": tiles.scenes[i],
+            "among": among,
+            "oa": tiles.accuracy[i],
+            "pixels": int(tiles.confusion[i].sum()),
+        }
+        for among, numbers in (("worst", worst), ("best", best))
         for i in numbers
     ]
-    columns = ["Tile", "Scene", "Among the", "OA", "Labelled pixels"]
-    return Table(
-        "extreme_tiles", "Tiles with the lowest and the highest overall accuracy.", columns, rows, frozenset({3, 4})
-    )
+    return pd.DataFrame(rows, columns=["tile", "scene", "among", "oa", "pixels"])

@@ -1,240 +1,235 @@
-"""Sections on training and scores."""
+"""Numbers, charts and tables of the sections on scores: means, differences, ablations, classes, calibration."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tmcnet.config import PIXELWISE, Run
-from tmcnet.report import tables_scores
-from tmcnet.report.blocks import (
-    DASH,
-    Details,
-    Heading,
-    Note,
-    Row,
-    Section,
-    Switch,
-    Table,
-    Text,
-    labels_text,
-    number_text,
-    plural,
-    replicate,
+from tmcnet.config import PIXELWISE, Budget, Run
+from tmcnet.report.figures_runs import (
+    draw_class_iou,
+    draw_confusion,
+    draw_label_efficiency,
+    draw_reliability,
+    row_shares,
+    run_label,
 )
-from tmcnet.report.figures_scores import Matrix, class_iou, confusion, label_efficiency, reliability
-from tmcnet.report.figures_training import finetuning, method_colors, pretraining
 from tmcnet.report.files import number
-from tmcnet.report.palette import METRIC_NAMES, Series
-from tmcnet.report.results import Results
+from tmcnet.report.names import METRIC_NAMES, Series, modality_titles, series_order
+from tmcnet.report.results import Matrix, Results
 from tmcnet.report.scores import METRICS, PLAIN_METRICS
-from tmcnet.report.starts import best_start
 
-_MOST_NAMES = 8
-_COLLAPSED = 2.0
-"""Effective rank below which embeddings hold hardly more than one direction."""
-_HEALTH = (
-    ("loss", "Last loss", 3),
-    ("effective_rank", "Effective rank", 1),
-    ("alignment", "Alignment", 3),
-    ("uniformity", "Uniformity", 3),
-    ("retrieval_optical_to_sar", "Retrieval, optical to SAR", 3),
-    ("probe_miou", "Probe, mIoU", 3),
-)
+MAX_COMPARISONS = 60
+"""Rows of the table of paired differences on the page; the file has all."""
+MAIN_NETWORK = ("mssnet", "corrected")
+_COLUMNS = (*METRICS, *PLAIN_METRICS)
 
 
-def pretrain(results: Results) -> Section:
-    """Curves and health of pre-training."""
-    section = Section("pretraining", "Pre-training")
-    methods = list(results.config.pretrain.methods)
-    curves = {m: c for m in methods if not (c := results.curves("pretrain", m)).empty and "step" in c}
-    without = [m for m in methods if m not in curves]
-    if without:
-        section.blocks.append(Note(f"No curves yet for {', '.join(without)} (pretrain/<method>/curves.csv)."))
-    if not curves:
-        return section
-    section.blocks.append(pretraining(curves, method_colors(results), "pretraining"))
-    collapsed = [m for m, table in curves.items() if _last(table, "effective_rank") < _COLLAPSED]
-    if collapsed:
-        text = f"The embeddings of {', '.join(collapsed)} may have collapsed: their effective rank ended below"
-        section.blocks.append(Note(f"{text} {_COLLAPSED:g}.", "caution"))
-    section.blocks.append(_pretraining_table(results, curves))
-    section.blocks += best_start(results)
-    return section
-
-
-def _pretraining_table(results: Results, curves: dict[str, pd.DataFrame]) -> Table:
-    rows = []
-    for method, table in curves.items():
-        config = results.config.pretrain.methods[method]
-        final = [number_text(_last(table, column), digits) for column, _, digits in _HEALTH]
-        seconds = number(results.summary("pretrain", method).get("seconds"))
-        rows.append([method, config.method, config.variant, *final, number_text(seconds, 0)])
-    columns = ["Name", "Method", "Variant", *(title for _, title, _ in _HEALTH), "Seconds"]
-    caption = "Pre-training at its last step. Losses of different methods or variants are not comparable."
-    return Table("pretraining", caption, columns, rows, frozenset(range(3, len(columns))))
-
-
-def _last(table: pd.DataFrame, column: str) -> float:
-    if column not in table or table[column].dropna().empty:
-        return float("nan")
-    return number(table[column].dropna().iloc[-1])
-
-
-def finetune(results: Results) -> Section:
-    """Curves of fine-tuning."""
-    section = Section("finetuning", "Fine-tuning")
-    curves = {
-        r: c for r in results.config.runs if not (c := results.curves("finetune", r.name)).empty and "step" in c
+def scores(results: Results) -> dict[str, Any]:
+    """Scores of all runs against the labels used, with one modality hidden, and paired differences."""
+    section: dict[str, Any] = {
+        "missing": [(run.name, results.reason(run)) for run in results.missing],
+        "found": not results.scores.table.empty,
     }
-    without = [r.name for r in results.config.runs if r not in curves]
-    if without:
-        section.blocks.append(Note(f"No curves yet for {_some(without)} (finetune/<run>/curves.csv)."))
-    if not curves:
+    if not section["found"]:
         return section
-    trained = {run: curve for run, curve in curves.items() if run.network not in PIXELWISE}
-    if trained:
-        section.blocks.append(finetuning(results, trained, "loss", "finetuning_loss"))
-    if any("val_miou" in c for c in trained.values()):
-        section.blocks.append(finetuning(results, trained, "val_miou", "finetuning_val_miou"))
-    section.blocks.append(
-        Text("The weights kept are those with the best score on the validation part, never on the test part.")
-    )
-    return section
+    charts = {f"label_efficiency_{metric}": metric for metric in results.scores.metrics}
+    comparisons = [c for c in results.scores.comparisons if c.metric == results.metric]
+    tables = {"scores": _means(results), "withheld": _withheld(results), "comparisons": _comparison_table(results)}
+    return {
+        **section,
+        "metric": results.metric,
+        "confidence": results.config.evaluate.confidence,
+        "boundary_tolerance": results.config.evaluate.boundary_tolerance,
+        "folds": results.config.splits.folds,
+        "charts": {name: label_efficiency(results, metric) for name, metric in charts.items()},
+        "chosen": next((i for i, metric in enumerate(charts.values()) if metric == results.metric), 0),
+        "columns": {metric: METRIC_NAMES[metric] for metric in _COLUMNS},
+        "marked": bool(results.scores.comparisons),
+        "modalities": modality_titles(results.config.sensors),
+        "modality_dropout": results.config.finetune.modality_dropout,
+        "comparisons": comparisons[:MAX_COMPARISONS],
+        "comparison_count": len(comparisons),
+        "figures": {name: draw_label_efficiency(results, metric, name) for name, metric in charts.items()},
+        "tables": {name: table for name, table in tables.items() if len(table)},
+    }
 
 
-def _some(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+def label_efficiency(results: Results, metric: str) -> dict[str, Any]:
+    """Numbers for the caption of the label-efficiency chart of one metric and its text for blind readers."""
+    scores = results.scores
+    lines = {series.label: [(b, e.mean) for b, e in scores.estimates(series, metric)] for series in scores.series}
+    confidence = results.config.evaluate.confidence
+    return {"metric": metric, "lines": lines, "majority": results.majority, "confidence": confidence}
 
 
-def scores(results: Results) -> Section:
-    """Scores of all runs against the label fraction, and paired differences."""
-    section = Section("scores", "Scores")
-    if results.missing:
-        reasons = {r.name: results.reason(r) for r in results.missing}
-        names = _some([f"{name} ({reason})" if reason else name for name, reason in reasons.items()])
-        section.blocks.append(Note(f"{plural(len(results.missing), 'run')} without scores: {names}."))
-    if results.scores.table.empty:
-        section.blocks.append(Note("The scores (metrics.csv) are missing: run the stage “evaluate”."))
-        return section
-    section.blocks.append(_efficiency(results))
-    if results.config.splits.folds:
-        section.blocks.append(
-            Text(
-                f"All scores are of {results.config.splits.folds} folds together: each labelled tile was predicted "
-                "once, by a network that had seen nothing of its block. Curves and maps are those of one fold."
-            )
-        )
-    section.blocks += tables_scores.score_table(results)
-    section.blocks += tables_scores.withheld_table(results)
-    section.blocks += tables_scores.comparison_table(results)
-    return section
+def _means(results: Results) -> pd.DataFrame:
+    """Means of all series with all label budgets, with intervals, and how they compare with the best."""
+    scores, rows = results.scores, []
+    leaders = {(b, m): scores.leader(b, m) for b in scores.budgets for m in METRICS if scores.comparisons}
+    for series in scores.series:
+        for budget in scores.budgets:
+            estimates = {m: e for m in _COLUMNS if (e := scores.estimate(series, budget, m))}
+            standings = {
+                f"{m}_standing": scores.standing(series, leader, budget, m)
+                for m in METRICS
+                if m in estimates and (leader := leaders.get((budget, m)))
+            }
+            limits = {f"{m}_{k}": getattr(e, k) for m, e in estimates.items() for k in ("mean", "low", "high")}
+            if estimates:
+                runs = max(e.runs for e in estimates.values())
+                rows.append({**series.__dict__, "budget": budget.name, "runs": runs, **limits, **standings})
+    return pd.DataFrame(rows)
 
 
-def _efficiency(results: Results) -> Switch:
-    """The label-efficiency chart of every metric that was scored, the one of the headline first."""
-    table, headline = results.scores.table, results.config.report.metric
-    shown = [m for m in (*METRICS, *PLAIN_METRICS) if m in table and table[m].notna().any()]
-    panels = [(METRIC_NAMES[m], label_efficiency(results, m, f"label_efficiency_{m}")) for m in shown]
-    return Switch("metric", "Score against labels used", panels, shown.index(headline) if headline in shown else 0)
+def _withheld(results: Results) -> pd.DataFrame:
+    """Means of the headline score with all modalities and with one hidden; empty where that was not evaluated."""
+    groups: dict[tuple[Series, Budget], list[dict[str, Any]]] = {}
+    for run in results.scored:
+        record = results.evaluation(run)
+        if record.get("withheld"):
+            groups.setdefault((Series.of(run), run.budget), []).append(record)
+    rows, metric = [], results.metric
+    for (series, budget), records in sorted(groups.items(), key=lambda item: (series_order(item[0][0]), item[0][1])):
+        hidden = {
+            f"{name}_hidden": _mean(r["withheld"].get(name, {}).get(metric) for r in records)
+            for name in results.config.sensors
+        }
+        means = {"all": _mean(r.get(metric) for r in records), **hidden}
+        rows.append({**series.__dict__, "budget": budget.name, "runs": len(records), **means})
+    return pd.DataFrame(rows)
 
 
-def classes(results: Results) -> Section:
-    """Scores per class and confusion matrices."""
-    section = Section("classes", "Classes")
-    best = best_runs(results)
-    if not best:
-        section.blocks.append(Note("No run was evaluated yet (evaluate/<run>/metrics.json)."))
-        return section
-    section.blocks.append(class_iou(results, best, "class_iou"))
-    section.blocks.append(_class_table(results, best))
-    section.blocks.append(_best_class_table(results, max(best, key=lambda run: _score(results, run))))
-    section.blocks.append(Heading("Confusion matrices"))
-    charts = []
-    for run in best:
-        matrix = np.array(results.evaluation(run).get("confusion", []), float)
-        if matrix.shape == (len(results.classes),) * 2:
-            charts.append(confusion(matrix, results.classes, run, f"confusion_{run.network}_{run.variant}"))
-    section.blocks.append(Row(charts))
-    return section
+def _mean(values: Iterable[object]) -> float:
+    return float(np.mean([number(value) for value in values]))
 
 
-def best_runs(results: Results) -> list[Run]:
-    """The best evaluated run of each network at its largest fraction."""
-    metric = results.config.report.metric
-    return [run for run in results.scores.best(metric).values() if results.evaluation(run)]
+def _comparison_table(results: Results) -> pd.DataFrame:
+    """The paired differences in all metrics; empty without any in the headline metric."""
+    found = results.scores.comparisons
+    rows = [{**c.__dict__, "a": c.a.key, "b": c.b.key, "budget": c.budget.name} for c in found]
+    return pd.DataFrame(rows if any(c.metric == results.metric for c in found) else [])
 
 
-def _class_table(results: Results, runs: list[Run]) -> Table:
-    heads = [f"{Series(r.network, r.variant, r.method).label}, {labels_text(r.budget)}" for r in runs]
-    records = [results.evaluation(r).get("iou", {}) for r in runs]
-    rows = [[n, *(number_text(number(r.get(n))) for r in records)] for n in results.classes.names]
-    frame = pd.DataFrame(
+def ablations(results: Results) -> dict[str, Any]:
+    """Pre-trainings with other settings, and networks that fuse in another way."""
+    tables = {
+        "ablations_pretraining": pd.DataFrame(_pretrainings(results)),
+        "ablations_networks": pd.DataFrame(_networks(results)),
+    }
+    return {
+        "metric": results.metric,
+        "confidence": results.config.evaluate.confidence,
+        "main": Series(*MAIN_NETWORK, ""),
+        "tables": {name: table for name, table in tables.items() if len(table)},
+    }
+
+
+def _pretrainings(results: Results) -> Iterator[dict[str, Any]]:
+    """The main network after every other pre-training, compared with the first, and the settings that differ."""
+    methods, scores = results.config.pretrain.methods, results.scores
+    started = [s for s in scores.series if (s.network, s.variant) == MAIN_NETWORK and s.method in methods]
+    started.sort(key=lambda series: list(methods).index(series.method))
+    for series in started[1:]:
+        usual = methods[started[0].method].model_dump(mode="json")
+        settings = methods[series.method].model_dump(mode="json")
+        changed = {key: value for key, value in settings.items() if value != usual[key] and value is not None}
+        text = ", ".join(f"{key} {value}" for key, value in changed.items()).replace("_", " ")
+        yield from _compared(results, series, started[0], text or "same settings")
+
+
+def _networks(results: Results) -> Iterator[dict[str, Any]]:
+    """Every other deep network, compared with the main one with the same start."""
+    for series in results.scores.series:
+        main = Series(*MAIN_NETWORK, series.method)
+        if series.network in PIXELWISE or series == main or main not in results.scores.series:
+            continue
+        yield from _compared(results, series, main, "")
+
+
+def _compared(results: Results, series: Series, main: Series, changed: str) -> Iterator[dict[str, Any]]:
+    scores, metric = results.scores, results.metric
+    for budget, estimate in scores.estimates(series, metric):
+        if scores.estimate(main, budget, metric):
+            c = scores.comparison(series, main, budget, metric)
+            figures = {key: getattr(c, key, None) for key in ("difference", "low", "high", "p", "reliable")}
+            head = {**series.__dict__, "changed": changed, "budget": budget.name, "mean": estimate.mean}
+            yield head | figures
+
+
+def classes(results: Results) -> dict[str, Any]:
+    """Scores per class and confusion matrices of the best run of each network."""
+    runs = results.best_runs
+    if not runs:
+        return {"runs": []}
+    best = max(runs, key=results.score)
+    matrices = {run: matrix for run in runs if (matrix := results.confusion(run)) is not None}
+    names = results.classes.names
+    figures = {"class_iou": draw_class_iou(results, runs, "class_iou")}
+    confusion = {}
+    for run, matrix in matrices.items():
+        chart = f"confusion_{run.network}_{run.variant}"
+        figures[chart] = draw_confusion(matrix, names, chart)
+        recall = dict(zip(names, np.diag(row_shares(matrix)).tolist(), strict=True))
+        confusion[chart] = {"run": run, "recall": {n: share for n, share in recall.items() if share == share}}
+    return {
+        "runs": runs,
+        "heads": {run.name: run_label(run) for run in runs},
+        "best": best,
+        "confusion": confusion,
+        "figures": figures,
+        "tables": {"class_iou": _class_iou_table(results, runs), "class_scores": _class_table(results, best)},
+    }
+
+
+def _class_iou_table(results: Results, runs: list[Run]) -> pd.DataFrame:
+    by_run = {run.name: results.evaluation(run).get("iou", {}) for run in runs}
+    return pd.DataFrame(
         [
-            {"class": n, **{run.name: number(r.get(n)) for run, r in zip(runs, records, strict=True)}}
-            for n in results.classes.names
+            {"class": name, **{run: number(iou.get(name)) for run, iou in by_run.items()}}
+            for name in results.classes.names
         ]
     )
-    numeric = frozenset(range(1, len(runs) + 1))
-    return Table("class_iou", "IoU per class of the same runs.", ["Class", *heads], rows, numeric, frame=frame)
 
 
-def _score(results: Results, run: Run) -> float:
-    return float(np.nan_to_num(number(results.evaluation(run).get(results.config.report.metric)), nan=-1.0))
-
-
-def _best_class_table(results: Results, run: Run) -> Table:
-    """All scores per class of one run, and how many pixels they rest on."""
-    record = results.evaluation(run)
-    boundary = record.get("boundary") or {}
-    scores = {
-        "Precision": record.get("precision", {}),
-        "Recall": record.get("recall", {}),
-        "F1": record.get("f1", {}),
-        "IoU": record.get("iou", {}),
-        "Boundary F1": boundary.get("f1", {}),
-    }
-    matrix = np.array(record.get("confusion", []))
-    names = results.classes.names
-    pixels = matrix.sum(1).tolist() if matrix.shape == (len(names),) * 2 else [DASH] * len(names)
-    rows = [
-        [n, str(count), *(number_text(number(by_class.get(n))) for by_class in scores.values())]
-        for n, count in zip(names, pixels, strict=True)
-    ]
-    label = Series(run.network, run.variant, run.method).label
-    caption = f"Scores per class of the best of them: {label}, {labels_text(run.budget)}, {replicate(run)}."
-    columns = ["Class", "Labelled pixels", *scores]
-    return Table("class_scores", caption, columns, rows, frozenset(range(1, len(columns))))
-
-
-def calibration(results: Results) -> Section:
-    """How far the networks' confidence can be believed."""
-    section = Section("calibration", "Calibration")
-    curves = {r: c for r in best_runs(results) if (c := _calibration_curve(results.evaluation(r).get("calibration")))}
-    if not curves:
-        section.blocks.append(Note("No run has a calibration record (evaluate/<run>/metrics.json)."))
-        return section
-    section.blocks.append(reliability(results, curves, "reliability"))
-    rows = []
-    for run in curves:
-        record = results.evaluation(run)
-        scaled = record["calibration"].get("scaled", {})
-        errors = [number_text(number(e)) for e in (record.get("ece"), scaled.get("ece"))]
-        rows.append([Series(run.network, run.variant, run.method).label, labels_text(run.budget), *errors])
-    caption = (
-        "Expected calibration error (ECE): the mean gap between confidence and accuracy; 0 is perfect. “Scaled” is "
-        "after dividing the logits by a temperature fitted on the validation part."
+def _class_table(results: Results, run: Run) -> pd.DataFrame:
+    """All scores per class of one run, and the number of labelled pixels."""
+    record, matrix = results.evaluation(run), results.confusion(run)
+    boundary = (record.get("boundary") or {}).get("f1", {})
+    scores = {**{key: record.get(key, {}) for key in ("precision", "recall", "f1", "iou")}, "boundary_f1": boundary}
+    pixels = [np.nan] * len(results.classes) if matrix is None else matrix.sum(1).astype(int)
+    return pd.DataFrame(
+        [
+            {"class": name, "pixels": count, **{key: number(of.get(name)) for key, of in scores.items()}}
+            for name, count in zip(results.classes.names, pixels, strict=True)
+        ]
     )
-    columns = ["Run", "Labels", "ECE", "ECE, scaled"]
-    section.blocks.append(Table("calibration", caption, columns, rows, frozenset({1, 2, 3})))
-    return section
 
 
-def _calibration_curve(record: Any) -> tuple[Matrix, Matrix] | None:  # noqa: ANN401 - JSON may hold anything
-    """Mean confidence and accuracy of the bins that hold pixels."""
+def calibration(results: Results) -> dict[str, Any]:
+    """How well confidence agrees with accuracy."""
+    records = {run: results.evaluation(run) for run in results.best_runs}
+    curves = {run: c for run, record in records.items() if (c := _calibration_curve(record.get("calibration")))}
+    rows = [
+        {
+            "run": Series.of(run).label,
+            "labels": run.budget.name,
+            "ece": number(records[run].get("ece")),
+            "ece_scaled": number(records[run]["calibration"].get("scaled", {}).get("ece")),
+        }
+        for run in curves
+    ]
+    return {
+        "figures": {"reliability": draw_reliability(results, curves, "reliability")} if curves else {},
+        "tables": {"calibration": pd.DataFrame(rows)} if curves else {},
+    }
+
+
+def _calibration_curve(record: Any) -> tuple[Matrix, Matrix] | None:  # noqa: ANN401 - JSON may contain anything
+    """Mean confidence and accuracy of the bins with pixels."""
     bins = record.get("bins") if isinstance(record, dict) else None
     if not isinstance(bins, list):
         return None
@@ -245,21 +240,3 @@ def _calibration_curve(record: Any) -> tuple[Matrix, Matrix] | None:  # noqa: AN
     ]
     known = np.array([p for p in pairs if p[0] == p[0] and p[1] == p[1]])
     return (known[:, 0], known[:, 1]) if len(known) else None
-
-
-def runs_table(results: Results) -> Details | None:
-    """All runs with their plain scores, folded away."""
-    table = results.scores.table
-    if table.empty:
-        return None
-    columns = [
-        "network",
-        "variant",
-        "method",
-        "fraction",
-        *[column for column in ("points", "draw") if column in table],
-        "seed",
-        *[m for m in (*METRICS, *PLAIN_METRICS) if m in table],
-    ]
-    text = table[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}")
-    return Details(f"All {plural(len(table), 'run')}", text)

@@ -1,4 +1,4 @@
-"""Matplotlib figures as small, self-contained SVG that may stand beside each other in one HTML page."""
+"""Matplotlib figures as small SVG that can share one HTML page."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _PIXELS_PER_INCH = 106
 _UNITS_PER_INCH = 72
-"""Of the coordinates that Matplotlib writes into SVG."""
-_REACH = 6
-"""Radius, in the same units, of the spot that shows a reading without any script."""
+"""Unit of the coordinates in Matplotlib's SVG."""
+_SPOT_RADIUS = 6
+"""Radius in these units of the invisible spot whose tooltip works without scripts."""
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
@@ -47,20 +47,20 @@ STYLE = {
     "figure.facecolor": "white",
     "svg.fonttype": "none",
     "svg.hashsalt": "tmcnet",
-    "text.parse_math": False,  # a class called `$x$` is a name, no formula
+    "text.parse_math": False,  # a class may be called `$x$`
     "axes.unicode_minus": True,
 }
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The value of one mark of a chart, in words, for who points at it or steps to it by keys.
+    """The value of one mark of a chart in words, shown on hover and on arrow keys.
 
     Attributes:
-        axes: Where the mark stands.
-        x: In the coordinates of the data.
-        y: Likewise.
-        text: What is told; complete without the chart.
+        axes: Axes of the mark.
+        x: Position in data coordinates.
+        y: Position in data coordinates.
+        text: The value with its context; complete without the chart.
     """
 
     axes: Axes
@@ -71,7 +71,7 @@ class Reading:
 
 @contextmanager
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, *, share: bool = False) -> Iterator[Figure]:
-    """A figure in the report's style, without a display and freed by whoever lets go of it.
+    """Open a figure in the report's style; it needs no display.
 
     Args:
         width: Width in inches; 7.5 fills a column of text.
@@ -90,21 +90,21 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, *, shar
 
 
 def plain(text: str) -> str:
-    """A label for legends: Matplotlib would hide one that starts with an underscore."""
+    """Protect a label for legends: Matplotlib hides labels that start with an underscore."""
     return f"\u200b{text}" if text.startswith("_") else text
 
 
 def render(figure: Figure, name: str, readings: Sequence[Reading] = ()) -> Markup:
-    """SVG text of a figure, to stand inside an HTML page.
+    """Convert a figure to SVG for an HTML page.
 
-    Ids get the figure's name in front, so that charts on one page do not borrow each other's shapes; dates,
-    metadata and the style sheet (which would apply to the whole page) are taken out. Text stays text and is escaped.
+    Ids start with the figure's name, so that charts on one page do not share shapes. Dates, metadata and the style
+    sheet (which would apply to the whole page) are removed. Text stays text and is escaped.
 
     Args:
-        figure: What was drawn.
+        figure: The figure.
         name: Unique on the page.
-        readings: What its marks stand for, in the order in which keys step through them. Each becomes an unseen spot
-            with a title, which browsers show as a tooltip.
+        readings: Values of its marks, in the order of the arrow keys. Each becomes an invisible spot with a title,
+            which browsers show as a tooltip.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -124,13 +124,13 @@ def render(figure: Figure, name: str, readings: Sequence[Reading] = ()) -> Marku
 
 
 def _add_spots(root: ET.Element, figure: Figure, readings: Sequence[Reading]) -> None:
-    """Where the marks are is known only now that the figure was laid out."""
+    """Add the readings; the positions of the marks are final only after the layout by `savefig`."""
     group = ET.SubElement(root, f"{{{_SVG}}}g", {"class": "readings", "fill-opacity": "0"})
     scale = _UNITS_PER_INCH / figure.dpi
     height = figure.get_figheight() * _UNITS_PER_INCH
     for reading in readings:
         x, y = reading.axes.transData.transform((reading.x, reading.y)) * scale
-        place = {"cx": f"{x:.1f}", "cy": f"{height - y:.1f}", "r": str(_REACH)}
+        place = {"cx": f"{x:.1f}", "cy": f"{height - y:.1f}", "r": str(_SPOT_RADIUS)}
         spot = ET.SubElement(group, f"{{{_SVG}}}circle", place)
         ET.SubElement(spot, f"{{{_SVG}}}title").text = reading.text
 

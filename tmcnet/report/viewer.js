@@ -1,4 +1,4 @@
-// Lays the pictures of a place over each other, to be swiped and zoomed. Without it they stand side by side.
+// Lays the pictures of a place over each other, with a divider and zoom. Without this script they are side by side.
 "use strict";
 (() => {
   const LARGEST = 16;

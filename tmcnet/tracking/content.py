@@ -18,9 +18,8 @@ from tmcnet.config import Config
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.hashing import bytes_digest
 from tmcnet.report.files import read_json
-from tmcnet.report.pictures import paint_classes
+from tmcnet.report.pictures import paint_classes, read_decimated_classes
 from tmcnet.report.svg import canvas
-from tmcnet.report.thinning import read_thinned_classes
 from tmcnet.tracking.predictor import MODEL_FOLDER, write_model
 from tmcnet.tracking.records import Point, Record
 
@@ -115,7 +114,7 @@ def _log_images(client: MlflowClient, run_id: str, record: Record, results: Path
     if record.maps:
         classes = ClassTable.read(results / "tiles" / "classes.csv")
         for scene, path in record.maps.items():
-            ids = read_thinned_classes(path, MAX_MAP_SIDE_PX)
+            ids = read_decimated_classes(path, MAX_MAP_SIDE_PX)
             if ids is not None:
                 client.log_image(run_id, Image.fromarray(paint_classes(ids, classes)), f"maps/{scene}.png")
 

@@ -15,7 +15,7 @@ import yaml
 from tmcnet.config import RANDOM_START, Config, Run
 from tmcnet.hashing import file_digest, json_digest
 from tmcnet.report.files import number, read_json, read_table
-from tmcnet.report.palette import Series
+from tmcnet.report.names import Series
 from tmcnet.report.scores import METRICS, PLAIN_METRICS, Scores
 
 MAX_PARAM_CHARS = 5000

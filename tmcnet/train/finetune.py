@@ -23,9 +23,9 @@ from tmcnet.evaluate.metrics import Counts, without_nan
 from tmcnet.evaluate.predict import choose_device
 from tmcnet.evaluate.trained import Trained
 from tmcnet.hashing import file_digest
-from tmcnet.model.networks import STACKED, EarlyFusion, build_network, split_stem, stack_stems
+from tmcnet.model.networks import EarlyFusion, build_network
 from tmcnet.model.pixelwise import Pixelwise
-from tmcnet.model.weights import PARTS, Transfer, read_weights, transfer
+from tmcnet.model.weights import PARTS, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.points import points_file, points_per_class, read_tile_points
 from tmcnet.store import TileStore, read_list

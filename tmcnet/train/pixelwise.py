@@ -22,8 +22,7 @@ from torch import Tensor
 from tmcnet.config import FinetuneSettings
 from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.evaluate.metrics import Counts, Floats, confusion, headline
-from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, Pixelwise
-from tmcnet.model.texture import PixelFeatures
+from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelFeatures, PixelLogistic, Pixelwise
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.callbacks import Curves
 from tmcnet.train.validate import require_labelled, validate

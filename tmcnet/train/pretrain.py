@@ -22,7 +22,8 @@ from tmcnet.dataset.views import ViewMaker
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.predict import choose_device
 from tmcnet.hashing import file_digest
-from tmcnet.model.initial import load_initial_weights
+from tmcnet.model.backbone import OUTPUT_STRIDE
+from tmcnet.model.foreign_weights import load_initial_weights
 from tmcnet.model.tmcnet import EmbeddingNetwork
 from tmcnet.model.weights import save_weights
 from tmcnet.seeding import derive_seed
@@ -167,7 +168,7 @@ def _probes(network: EmbeddingNetwork, tiles: TileDataset, work: Pretraining, cu
     parts = [
         TileDataset(store, read_list(work.list_of(name)), tiles.normalisation, True, cache_gib=0) for name in lists
     ]
-    seed, stride = work.config.seed, work.model.output_stride
+    seed, stride = work.config.seed, OUTPUT_STRIDE
     plan = ProbePlan(probe.every, probe.classifier, stride, probe.tiles, probe.pixels, seed)
     return [Probe(network, parts[0], parts[1], len(store.classes), plan, curves)]
 

@@ -292,7 +292,7 @@ def test_any_number_of_threads_gives_the_same_bytes(source):
     assert found[0] == found[1] and len(found[0]) == 18 * 3 + 2
 
 
-SPLITS = SplitsConfig(block_size=32, fractions=[50.0], points=[3], subsets=1, draws=20)
+SPLITS = SplitsConfig(block_size=32, fractions=[50.0], points=[3], subsets=1)
 
 
 def as_data(source, store: str, **options) -> dict[str, object]:

@@ -121,6 +121,16 @@ def scan_labels(path: Path, coder: LabelCoder) -> FileSummary:
     return summary
 
 
+def read_metadata(path: Path) -> FileSummary:
+    """Read the metadata of a file, without its values.
+
+    Raises:
+        InputError: If the file cannot be opened.
+    """
+    with open_raster(path) as dataset:
+        return _metadata(path, dataset)
+
+
 def _metadata(path: Path, dataset: DatasetReader) -> FileSummary:
     return FileSummary(
         path,

@@ -16,34 +16,17 @@ from rasterio.errors import CRSError
 
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.sample_sheet import Entry
+from tmcnet.raster.inventory.scan import FileSummary, read_metadata
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.reader import data_bands, grid_of, open_raster
+from tmcnet.raster.io.reader import data_bands, open_raster
 
 _MAX_GRID_OFFSET_PX = 0.05
 """GDAL silently moves tiles to the grid of the first; a larger offset is an error."""
 
 Rectangle: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the first tile."""
-
-
-@dataclass(frozen=True)
-class _Member:
-    """Metadata of one file."""
-
-    path: Path
-    grid: Grid
-    bands: list[int]
-    count: int
-    dtype: str
-    nodata: float | None
-
-    @classmethod
-    def read(cls, path: Path) -> _Member:
-        with open_raster(path) as dataset:
-            bands, dtype = data_bands(dataset), dataset.dtypes[0]
-            return cls(path, grid_of(dataset), bands, dataset.count, dtype, dataset.nodata)
 
 
 def check_crs(crs: str | None) -> None:
@@ -108,11 +91,12 @@ def with_virtual_files(
 
 def _assign_crs(path: Path, crs: str, vrt: Path) -> bool:
     """Write a virtual raster with the CRS, unless the file has one."""
-    member = _Member.read(path)
-    if member.grid.crs:
-        return False
-    bands = [part for band in member.bands for part in ("-b", str(band))]
-    alpha = ["-mask", str(member.count)] if len(member.bands) < member.count else []
+    with open_raster(path) as dataset:
+        if dataset.crs:
+            return False
+        count, chosen = dataset.count, data_bands(dataset)
+    bands = [part for band in chosen for part in ("-b", str(band))]
+    alpha = ["-mask", str(count)] if len(chosen) < count else []
     vrt.parent.mkdir(parents=True, exist_ok=True)
     run_tool("gdal_translate", "-q", "-of", "VRT", "-a_srs", crs, *bands, *alpha, path.resolve(), vrt)
     return True
@@ -128,7 +112,7 @@ class _Mosaic:
     declared: float | None
     coder: LabelCoder | None
 
-    def empty_value(self, first: _Member) -> float | None:
+    def empty_value(self, first: FileSummary) -> float | None:
         """Value of pixels that no tile covers; None where none means no data."""
         if self.kind == "label":
             return self.coder.empty_code(first.dtype, first.nodata) if self.coder else None
@@ -143,9 +127,12 @@ class _Mosaic:
 
 
 def _mosaic(mosaic: _Mosaic, crs: str | None, vrt: Path) -> None:
-    found = [_Member.read(path) for path in mosaic.files]
+    found = [read_metadata(path) for path in mosaic.files]
     problems = [problem for one in found[1:] for problem in _differences(one, found[0], mosaic)]
-    problems += _not_upright(found, mosaic)
+    for one in found:
+        if one.grid.transform.b or one.grid.transform.d or one.grid.transform.e >= 0:
+            remedy = f"Warp the tiles of `{mosaic.pattern.name}` to a grid that runs east and north (`gdalwarp`)."
+            problems.append(Problem(str(one.path), "is a turned tile of a mosaic, or upside down", remedy))
     empty = mosaic.empty_value(found[0])
     if not problems and empty is None and _has_gaps([_rectangle(one.grid, found[0].grid) for one in found]):
         what = "matches tiles with gaps between them, and no value means no data"
@@ -163,12 +150,12 @@ def _mosaic(mosaic: _Mosaic, crs: str | None, vrt: Path) -> None:
     run_tool("gdalbuildvrt", "-q", "-strict", *assigned, *nodata, vrt, *files)
 
 
-def _differences(one: _Member, first: _Member, mosaic: _Mosaic) -> list[Problem]:
+def _differences(one: FileSummary, first: FileSummary, mosaic: _Mosaic) -> list[Problem]:
     """Reasons why a file cannot be a tile of the same mosaic as the first."""
     side, first_side = ((grid.transform.a, grid.transform.e) for grid in (one.grid, first.grid))
     same = {
         "CRS": one.grid.crs == first.grid.crs,
-        f"number of bands ({one.count}, not {first.count})": one.count == first.count,
+        f"number of bands ({one.bands}, not {first.bands})": one.bands == first.bands,
         f"type of numbers ({one.dtype}, not {first.dtype})": one.dtype == first.dtype,
         "pixel size": np.allclose(side, first_side, rtol=1e-6, atol=0),
         "value of no data": mosaic.declared is not None or _equal(one.nodata, first.nodata),
@@ -181,12 +168,6 @@ def _differences(one: _Member, first: _Member, mosaic: _Mosaic) -> list[Problem]
     what = f"is mosaicked with {first.path.name} but has another {' and '.join(other)}"
     remedy = f"Bring the tiles of `{mosaic.pattern.name}` to one, or narrow the pattern."
     return [Problem(str(one.path), what, remedy)]
-
-
-def _not_upright(found: Sequence[_Member], mosaic: _Mosaic) -> list[Problem]:
-    turned = [one for one in found if one.grid.transform.b or one.grid.transform.d or one.grid.transform.e >= 0]
-    remedy = f"Warp the tiles of `{mosaic.pattern.name}` to a grid that runs east and north (`gdalwarp`)."
-    return [Problem(str(one.path), "is a turned tile of a mosaic, or upside down", remedy) for one in turned]
 
 
 def _equal(one: float | None, other: float | None) -> bool:

@@ -2,11 +2,10 @@ import json
 
 import pytest
 
+from tests.report import rendered
 from tests.report.results_folder import make_config, write_csv
-from tmcnet.report.blocks import Heading, Table, Text
 from tmcnet.report.results import Results
-from tmcnet.report.sections_scores import pretrain
-from tmcnet.report.starts import best_start
+from tmcnet.report.sections_training import best_start, pretraining
 
 METHODS = {"full": {}, "no_style": {"style": False}, "cross": {"method": "cross_modal"}}
 
@@ -28,74 +27,78 @@ def folder(tmp_path, scores, probes=(), methods=METHODS, fractions=(5,)):
     return Results(tmp_path, config)
 
 
-def told(results):
-    (text,) = (block.text for block in best_start(results) if isinstance(block, Text))
+def section(results):
+    return rendered.macro("starts.html", "section", best_start(results))
+
+
+def text_of(results):
+    (text,) = rendered.paragraphs(section(results))
     return text.replace("\u00a0", " ")
 
 
-def test_the_best_is_named_with_what_the_first_of_the_config_measures(tmp_path):
+def test_the_best_is_named_with_the_score_of_the_first_of_the_config(tmp_path):
     scores = {"random": [0.58, 0.60], "full": [0.6, 0.61], "no_style": [0.62, 0.61], "cross": [0.5, 0.5]}
-    assert told(folder(tmp_path, scores)) == (
+    assert text_of(folder(tmp_path, scores)) == (
         "After fine-tuning MSSNet with 5 % of the labels, no_style pre-training (the best of 3 pre-trainings, not "
-        "the first of the config) measures mIoU 0.615 (2 runs) on the validation part, full pre-training 0.605 "
-        "(2 runs): 2 paired runs cannot tell them apart. A random start measures 0.590 (2 runs)."
+        "the first of the config) reaches mIoU 0.615 (2 runs) on the validation part, full pre-training 0.605 "
+        "(2 runs): 2 paired runs cannot distinguish them. A random start reaches 0.590 (2 runs)."
     )
 
 
-def test_where_the_first_is_the_best_it_is_set_against_the_second(tmp_path):
-    text = told(folder(tmp_path, {"full": [0.7], "no_style": [0.6], "cross": [0.65]}))
+def test_a_best_that_is_the_first_is_compared_with_the_second(tmp_path):
+    text = text_of(folder(tmp_path, {"full": [0.7], "no_style": [0.6], "cross": [0.65]}))
     assert "full pre-training (the best of 3 pre-trainings, the first of the config)" in text
-    assert "cross pre-training 0.650 (1 run): 1 paired run cannot tell them apart." in text
+    assert "cross pre-training 0.650 (1 run): 1 paired run cannot distinguish them." in text
 
 
 @pytest.mark.parametrize(
-    ("gains", "said"),
+    ("gains", "phrase"),
     [
-        ([0.010, 0.012, 0.011, 0.009, 0.011], "beyond what 5 paired runs differ by"),
-        ([0.010, -0.03, 0.011, 0.05, 0.011], "within what 5 paired runs differ by"),
-        ([0.010, 0.012, 0.011, 0.009], "4 paired runs cannot tell them apart"),
+        ([0.010, 0.012, 0.011, 0.009, 0.011], "beyond the spread of 5 paired runs"),
+        ([0.010, -0.03, 0.011, 0.05, 0.011], "within the spread of 5 paired runs"),
+        ([0.010, 0.012, 0.011, 0.009], "4 paired runs cannot distinguish them"),
     ],
 )
-def test_chance_is_judged_by_paired_runs(tmp_path, gains, said):
+def test_chance_is_judged_by_paired_runs(tmp_path, gains, phrase):
     base = [0.5, 0.6, 0.55, 0.65, 0.7][: len(gains)]
     scores = {"full": base, "no_style": [b + gain for b, gain in zip(base, gains, strict=True)]}
-    assert said in told(folder(tmp_path, scores))
+    assert phrase in text_of(folder(tmp_path, scores))
 
 
-def test_one_pre_training_is_set_against_a_random_start_with_the_fewest_labels(tmp_path):
+def test_one_pre_training_is_compared_with_a_random_start_with_the_fewest_labels(tmp_path):
     methods = {"full": {}}
     results = folder(tmp_path, {"random": [0.6, 0.6], "full": [0.5, 0.5]}, methods=methods, fractions=(5, 100))
-    text = told(results)
+    text = text_of(results)
     assert text.startswith(
         "After fine-tuning MSSNet with 5 % of the labels, full pre-training (the only pre-training"
     )
-    assert text.endswith("random start 0.600 (2 runs): 2 paired runs cannot tell them apart.")
+    assert text.endswith("random start 0.600 (2 runs): 2 paired runs cannot distinguish them.")
 
 
-def test_the_probe_has_a_sentence_of_its_own(tmp_path):
+def test_the_probe_has_its_own_sentence(tmp_path):
     results = folder(tmp_path, {"full": [0.6]}, {"full": 0.55, "no_style": 0.57})
-    assert told(results) == (
-        "The probe of frozen features puts no_style pre-training first (mIoU 0.570; full pre-training, the first of "
+    assert text_of(results) == (
+        "The probe of frozen features ranks no_style pre-training first (mIoU 0.570; full pre-training, the first of "
         "the config, 0.550); each was pre-trained once, so small differences may be chance."
     )
     other = folder(tmp_path / "other", {"full": [0.6]}, {"full": 0.6, "no_style": 0.57})
-    assert "puts full pre-training first (mIoU 0.600), which is the first of the config, too;" in told(other)
+    assert "ranks full pre-training first (mIoU 0.600), the first of the config;" in text_of(other)
 
 
-def test_all_that_was_measured_stands_in_the_table(tmp_path):
+def test_the_table_has_all_measurements(tmp_path):
     scores = {"random": [0.58], "full": [0.6], "no_style": [0.62, 0.64]}
-    blocks = best_start(folder(tmp_path, scores, {"full": 0.5}, fractions=(5, 100)))
-    (table,) = (block for block in blocks if isinstance(block, Table))
-    assert list(table.columns) == ["Start", "Probe, mIoU", "5\u00a0%", "100\u00a0%"]
-    assert table.rows == [
+    results = folder(tmp_path, scores, {"full": 0.5}, fractions=(5, 100))
+    heads, rows = rendered.table(section(results), "starts")
+    assert heads == ["Start", "Probe, mIoU", "5\u00a0%", "100\u00a0%"]
+    assert rows == [
         ["full pre-training", "0.500", "0.600 (1 run)", "0.600 (1 run)"],
         ["no_style pre-training", "\u2013", "0.630 (2 runs)", "0.630 (2 runs)"],
         ["random start", "\u2013", "0.580 (1 run)", "0.580 (1 run)"],
     ]
-    assert list(table.frame["R5"]) == pytest.approx([0.6, 0.63, 0.58])
+    assert list(best_start(results)["table"]["R5"]) == pytest.approx([0.6, 0.63, 0.58])
 
 
-def test_nothing_is_said_where_nothing_was_compared(tmp_path):
-    assert best_start(folder(tmp_path, {"full": [0.6]}, {"full": 0.5})) == []
+def test_without_a_comparison_there_is_no_statement(tmp_path):
+    assert best_start(folder(tmp_path, {"full": [0.6]}, {"full": 0.5})) == {}
     random_only = folder(tmp_path / "other", {"random": [0.6, 0.5]}, {"full": 0.5})
-    assert not [b for b in pretrain(random_only).blocks if isinstance(b, Heading)]
+    assert "<h3>" not in rendered.section("pretraining", pretraining(random_only))

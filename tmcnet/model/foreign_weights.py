@@ -1,41 +1,103 @@
-"""Checkpoints of the published pre-training code (Ye et al., IEEE TGRS 2025) as weights of networks here."""
+"""Weights from elsewhere: ResNets of torchvision or timm, and checkpoints of the published pre-training code."""
 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.model.initial import common_name
+from tmcnet.model.backbone import Backbone
 from tmcnet.model.tmcnet import TMCNet
 
 SUFFIXES = (".pth", ".pt", ".tar")
-"""Names of files that are taken for such checkpoints."""
-
+"""File names of published checkpoints."""
 MODULES = {"backbone": "backbone_optical", "backbone_sar": "backbone_sar", "encoder": "aspp", "decoder": "decoder"}
-"""Published modules, and what they are called here."""
+"""Modules of the published code, and their names here."""
 
+_SIZES = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256)
+_STEM = "stem.0.weight"
+_LAYERS = {0: "conv1", 1: "bn1", 3: "conv2", 4: "bn2", 6: "conv3", 7: "bn3"}
+_BLOCK = re.compile(
+    r"(?P<stage>first|deeper\.\d)\.(?P<block>\d+)\.(?P<part>body|shortcut)\.(?P<layer>\d)\.(?P<rest>\w+)"
+)
 _CONTAINERS = ("state_dict", "model")
 _WRAPPED = "module."
 _COUNTER = "num_batches_tracked"
-_SIZES = ModelConfig(backbone="resnet50", width=64, aspp_channels=256, decoder_channels=256, embedding=64)
 
 Layer = dict[str, Tensor]
 """Tensors of one layer by the last part of their names."""
 
 
+def common_name(name: str) -> str:
+    """Name that torchvision and timm give to a tensor of `Backbone`, such as `layer1.0.conv1.weight`."""
+    if name.startswith("stem."):
+        return name.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.")
+    match = _BLOCK.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not the name of a tensor of `Backbone`")
+    stage = 1 if match["stage"] == "first" else int(match["stage"].removeprefix("deeper.")) + 2
+    layer = f"downsample.{match['layer']}" if match["part"] == "shortcut" else _LAYERS[int(match["layer"])]
+    return f"layer{stage}.{match['block']}.{layer}.{match['rest']}"
+
+
+def for_bands(filters: Tensor, bands: int) -> Tensor:
+    """Repeat first-layer filters K x B x h x w in turn for another number of bands, scaled to keep their sum."""
+    given = filters.shape[1]
+    return filters[:, torch.arange(bands) % given] * (given / bands)
+
+
+def load_initial_weights(network: nn.Module, path: Path) -> None:
+    """Copy the weights of a ResNet into every encoder of a network, in place.
+
+    Args:
+        network: Its encoders are the children that are a `Backbone`.
+        path: Safetensors file with the names of torchvision or timm; a classifier in it is left out.
+
+    Raises:
+        InputError: If the file cannot be read, or lacks a tensor of the encoder or has it in another shape.
+    """
+    try:
+        given = load_file(path)
+    except (SafetensorError, OSError) as error:
+        remedy = "Give the path of a safetensors file (`pretrain.initial_weights`); other formats are not loaded."
+        raise InputError(Problem(str(path), f"cannot be read as safetensors ({error})", remedy)) from error
+    for encoder in network.children():
+        if isinstance(encoder, Backbone):
+            encoder.load_state_dict(_fitted(encoder.state_dict(), given, path))
+
+
+def _fitted(target: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Rename tensors for an encoder; counters of batches stay as they are."""
+    found = {
+        name: given.get(common_name(name), target[name] if name.endswith("tracked") else None) for name in target
+    }
+    stem = found[_STEM]
+    if stem is not None:
+        found[_STEM] = for_bands(stem, target[_STEM].shape[1])
+    fitted = {name: tensor for name, tensor in found.items() if tensor is not None}
+    wrong = [name for name in target if name not in fitted or fitted[name].shape != target[name].shape]
+    if wrong:
+        what = f"does not fit the encoder: {len(wrong)} tensors are missing or of another shape, such as "
+        remedy = "Set `model.backbone` to the one of the file, and `model.width` to 64."
+        raise InputError(Problem(str(path), what + f"`{common_name(wrong[0])}`", remedy))
+    return fitted
+
+
 def read_published(path: Path) -> dict[str, Tensor]:
     """Read a checkpoint of the published pre-training under the names of `TMCNet`.
 
-    The two backbones, the encoder (here `aspp`) and the decoder are taken over, the heads and the fusion layers that
-    the published code builds and never uses are not. A backbone with the names of torchvision is matched by name.
-    Every other module is matched by the order of its convolutions and of its batch norms, each of which must have the
-    shape it has here: the authors name no layers in their paper, and publish no checkpoint.
+    The two backbones, the encoder (here `aspp`) and the decoder are read; the heads and the fusion layers that the
+    published code builds and never uses are not. A backbone with the names of torchvision is matched by name. Every
+    other module is matched by the order of its convolutions and of its batch norms, whose shapes must agree: the
+    authors name no layers in their paper, and publish no checkpoint.
 
     Args:
         path: File of `torch.save`: tensors by name, bare or as `state_dict` or `model` of a dictionary. It is read
@@ -45,8 +107,7 @@ def read_published(path: Path) -> dict[str, Tensor]:
         Tensors by name, on the CPU.
 
     Raises:
-        InputError: If the file cannot be read so, or a module is missing or does not fit; all that does not fit is
-            named at once.
+        InputError: If the file cannot be read, or modules are missing or do not fit; names all of them.
     """
     given = _tensors(path)
     modules = {name: _module(given, name) for name in MODULES}
@@ -95,12 +156,12 @@ def _target(modules: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _bands(backbone: Mapping[str, Tensor]) -> int:
-    """Bands that the first convolution takes; 3 where there is none, which is then found not to fit."""
+    """Bands of the first convolution; 3 without one, which then does not fit."""
     return next((tensor.shape[1] for tensor in backbone.values() if tensor.ndim == 4), 3)
 
 
 def _matched(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors under the names that are wanted, and what does not fit."""
+    """Tensors under the wanted names, and what does not fit."""
     if "layer1.0.conv1.weight" in given and "stem.0.weight" in wanted:
         return _by_name(given, wanted)
     found: dict[str, Tensor] = {}
