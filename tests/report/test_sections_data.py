@@ -40,7 +40,7 @@ def test_scenes_with_one_sensor_warn_of_their_maps_unless_training_had_one_missi
     _, ((scene, status, model, points, inliers, rmse, reason),) = rendered.table(page, "alignment")
     assert [scene, status, model, points, inliers] == ["gamma", "single_sensor", "none", "0", "\u2013"]
     assert rmse == "\u2013" and reason == "only radar"
-    (found,) = (p for p in rendered.paragraphs(page) + rendered.notes(page, "caution") if "Only one sensor" in p)
+    (found,) = (p for p in rendered.paragraphs(page) + rendered.notes(page, "caution") if "One sensor only" in p)
     assert found.endswith("gamma." if dropout else "Do not rely on its maps of these scenes.")
     assert bool(rendered.notes(page, "caution")) == (not dropout)
     assert rendered.captions(page) == ["Scene gamma: the image of the only sensor."]
