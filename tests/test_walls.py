@@ -93,7 +93,9 @@ def test_private_names_of_libraries_have_a_reason(path: Path) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr) and not _is_self(node.value)
     }
-    used |= {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    used |= {name.name for node in imports for name in node.names}
+    used |= {part for node in imports for part in (node.module or "").split(".")}
     private = {name for name in used if re.match("_[a-z]", name)} - own - PUBLIC
     assert private <= PRIVATE.get(str(path.relative_to(ROOT / "tmcnet")), set())
 
