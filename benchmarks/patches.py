@@ -6,8 +6,7 @@ import numpy as np
 
 from benchmarks.timing import best_of
 from tmcnet.config import PretrainConfig
-from tmcnet.dataset.correspondence import draw_patches
-from tmcnet.dataset.views import draw_views
+from tmcnet.dataset.views import draw_patches, draw_views
 
 PAIRS = 200
 CONFIG = PretrainConfig(crop_size=224, patch_size=48, patches=4)

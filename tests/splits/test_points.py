@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.splits.tile_indexes import build_index
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SplitsConfig
-from tmcnet.dataset.export import export_seed_layout
+from tmcnet.dataset.seed_export import export_seed_layout
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.io.reader import read_grid, read_labels

@@ -399,7 +399,7 @@ def test_all_mistakes_of_an_index_are_told_at_once(index_at, tmp_path):
 
 def test_export_of_own_splits_reads_back(index_at, tmp_path):
     from tmcnet.classes import ClassTable
-    from tmcnet.dataset.export import export_seed_layout
+    from tmcnet.dataset.seed_export import export_seed_layout
     from tmcnet.raster.inventory.seed_layout import read_seed_layout
 
     table = build_index(scenes=3, side=4)

@@ -1,4 +1,4 @@
-"""Tiles as tensors, read once and kept in memory while a budget lasts."""
+"""Tiles as tensors, read once and kept in memory within a budget."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tile(NamedTuple):
     Attributes:
         name: Name of the tile.
         images: C x H x W float32 of each modality, normalised; 0 where there is no data.
-        label: H x W int64 class ids with 255 for void, or None. Of sparse labels all but the points is void.
+        label: H x W int64 class ids with 255 for void, or None. With sparse labels, all but the points are void.
     """
 
     name: str
@@ -55,15 +55,15 @@ class Tile(NamedTuple):
 class TileDataset(Dataset[Tile]):
     """The tiles of a list, in its order.
 
-    Files are opened only while a tile is read, so no open handle is ever carried into a worker process.
+    Files are open only while a tile is read, so no open handle is passed to a worker process.
 
     Args:
         store: The folder of tiles.
         names: Tile names.
-        normalisation: Band statistics of the training tiles; the modalities that it knows are read.
+        normalisation: Band statistics of the training tiles; its modalities are read.
         with_labels: Read labels as well.
-        cache_gib: Memory for tiles kept after the first read, in GiB; tiles beyond it are read anew each time.
-        points: Points of each of the tiles, beside which their labels are void; None: labels are dense.
+        cache_gib: Memory for tiles kept after the first read, in GiB; tiles beyond it are read again each time.
+        points: Labelled points of each tile, whose labels are void elsewhere; None: labels are dense.
 
     Raises:
         InputError: If the list is empty or names tiles whose files are missing.

@@ -1,4 +1,4 @@
-"""Band statistics of the training tiles, and the scaling of values that follows from them."""
+"""Normalisation: band statistics of the training tiles, and the scaling of values by them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tmcnet.store import TileStore, read_list
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 MAX_BYTES = 120_000_000
-"""Pixels kept of one sensor take at most about this much memory; more would not move a percentile."""
+"""Approximate maximum memory for the sampled pixels of one modality; more would not change a percentile."""
 MAX_TILES = 5000
-"""More tiles than this are thinned evenly before they are read."""
+"""Maximum number of tiles that are read; larger training parts are thinned evenly."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """Statistics of one band: `low` is mapped to -1 and `high` to +1; mean and std are of values clipped to them."""
+    """Statistics of one band: `low` is scaled to -1, `high` to +1; mean and std are of values clipped to these."""
 
     band: str
     low: float
@@ -91,11 +91,11 @@ class Normalisation(Mapping[str, tuple[Band, ...]]):
             C x H x W float32 in -clip..+clip; 0 where there is no data.
 
         Raises:
-            InputError: If the number of bands is not the one that the statistics are of.
+            InputError: If the number of bands differs from that of the statistics.
         """
         bands = self.bands[modality]
         if array.shape[0] != len(bands):
-            what = f"an image has {array.shape[0]} bands; the band statistics are of {[b.band for b in bands]}"
+            what = f"an image has {array.shape[0]} bands; the statistics are of {[b.band for b in bands]}"
             raise InputError(Problem(f"sensor `{modality}`", what, "Give the bands that the model was trained on."))
         low = np.array([b.low for b in bands], np.float32)[:, None, None]
         high = np.array([b.high for b in bands], np.float32)[:, None, None]
@@ -109,8 +109,8 @@ def compute_normalisation(
     """Write `normalisation.json`: robust statistics of every band over the training tiles.
 
     Pixels without data are left out. Large training parts are thinned evenly, in tiles and in pixels, so that memory
-    and time stay bounded; which pixels are taken depends on nothing but the list. Where both percentiles of a band
-    are the same, its extremes take their place; a constant band is mapped to 0.
+    and time are limited; the sampled pixels depend on the list only. If both percentiles of a band are equal, its
+    extremes are used instead; a constant band is scaled to 0.
 
     Args:
         tiles_root: Folder of the tiles.
@@ -147,10 +147,7 @@ def _sensor_statistics(
 
 
 def _sample(store: TileStore, tiles: list[str], kind: str, sensor: SensorConfig) -> FloatArray:
-    """Every k-th pixel of the tiles, C x N.
-
-    k shares no factor with the width of a tile, so that all columns have their turn.
-    """
+    """Every k-th pixel of the tiles, C x N; k has no factor in common with their width, so all columns occur."""
     kept: list[FloatArray] = []
     problems: list[Problem] = []
     step, seen = 0, 0
@@ -158,7 +155,7 @@ def _sample(store: TileStore, tiles: list[str], kind: str, sensor: SensorConfig)
         array = read_float(store.path(kind, tile), store.window(tile))
         if array.shape[0] != len(sensor.bands):
             what = f"has {array.shape[0]} bands; `sensors.{kind}.bands` names {len(sensor.bands)}: {sensor.bands}"
-            problems.append(Problem(str(store.path(kind, tile)), what, "Mend the band names, or cut the tiles anew."))
+            problems.append(Problem(str(store.path(kind, tile)), what, "Correct the band names, or tile again."))
             continue
         if step == 0:
             step = _step(array.nbytes * len(tiles), array.shape[2])
@@ -178,15 +175,15 @@ def _step(n_bytes: int, width: int) -> int:
 
 
 def _statistics(name: str, values: FloatArray, config: NormaliseConfig) -> Band:
-    low, high = (_fixed(v) for v in np.percentile(values, [config.low, config.high]))
+    low, high = (_round(v) for v in np.percentile(values, [config.low, config.high]))
     if low == high:
-        low, high = _fixed(values.min()), _fixed(values.max())
+        low, high = _round(values.min()), _round(values.max())
     if low == high:
         low, high = low - max(abs(low), 1.0), high + max(abs(high), 1.0)
     clipped = np.clip(values, low, high)
-    return Band(name, low, high, _fixed(clipped.mean(dtype=np.float64)), _fixed(clipped.std(dtype=np.float64)))
+    return Band(name, low, high, _round(clipped.mean(dtype=np.float64)), _round(clipped.std(dtype=np.float64)))
 
 
-def _fixed(value: float | np.floating[Any]) -> float:
+def _round(value: float | np.floating[Any]) -> float:
     """Six significant digits: more would differ between machines."""
     return float(f"{float(value):.6g}")

@@ -1,6 +1,6 @@
-"""Changes of brightness and texture that leave the ground where it is, as each kind of sensor allows.
+"""Photometric augmentation: changes of brightness and texture by kind of sensor, and the published ones.
 
-All work on normalised values: the low percentile of a band at -1, the high one at +1, clipped at +-`clip`.
+All work on normalised values: the low percentile of a band is -1, the high one +1, and the limit is +-`clip`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from torch import Tensor
 
 from tmcnet.config.data import SensorKind
 
-OFFSET = 0.2
-"""Largest shift of all values; about 2.5 dB where a SAR band spans 25 dB between its percentiles."""
-CONTRAST = 0.22
+MAX_OFFSET = 0.2
+"""Largest shift of all values; about 2.5 dB if a SAR band spans 25 dB between its percentiles."""
+MAX_LOG_CONTRAST = 0.22
 """Largest logarithm of the contrast: factors of 0.8 to 1.25."""
-GAMMA = 0.22
+MAX_LOG_GAMMA = 0.22
 """Largest logarithm of the exponent on reflectance."""
-SPECKLE = 0.15
+MAX_SPECKLE_STD = 0.15
 """Largest standard deviation of added speckle. Speckle multiplies the signal, so it adds in dB, where it is close to
 normal from a few looks on; 0.15 is about 8 looks over a span of 25 dB."""
+BLUR_PROBABILITY, DROP_PROBABILITY = 0.3, 0.1
 _SUMMED = 4
-_SUM_MEAN, _SUM_DEVIATION = _SUMMED * 255 / 2, math.sqrt(_SUMMED * (256**2 - 1) / 12)
-BLUR_CHANCE = 0.3
-DROP_CHANCE = 0.1
+_SUM_MEAN, _SUM_STD = _SUMMED * 255 / 2, math.sqrt(_SUMMED * (256**2 - 1) / 12)
 
 
 def gaussian_blur(x: Tensor, size: int, sigma: float) -> Tensor:
@@ -39,9 +38,8 @@ def gaussian_blur(x: Tensor, size: int, sigma: float) -> Tensor:
     taps /= taps.sum()
     half = size // 2
     padded = F.pad(x, (half, half, half, half), mode="reflect").contiguous()
-    # A sum of shifted copies: several times as fast on a CPU as convolutions of a single channel. All rows are
-    # shifted as one long row, which is fastest; what comes out at the seams of rows lies in the padding and is left
-    # out.
+    # A sum of shifted copies is several times as fast on a CPU as convolutions of a single channel, and fastest if
+    # all rows are one long row; values at the seams of rows are in the padding and left out.
     across = _sum_of_shifts(padded.flatten(), taps, padded.stride(3))
     return _sum_of_shifts(across, taps, padded.stride(2)).as_strided(x.shape, padded.stride())
 
@@ -54,7 +52,7 @@ def _sum_of_shifts(x: Tensor, taps: npt.NDArray[np.float64], step: int) -> Tenso
     return total
 
 
-def corrected(
+def change_by_sensor(
     image: Tensor,
     kind: SensorKind,
     rng: np.random.Generator,
@@ -62,40 +60,40 @@ def corrected(
     strength: float = 1.0,
     hue: Tensor | None = None,
 ) -> Tensor:
-    """Change an image as its kind of sensor may change between two looks at the same ground.
+    """Change an image as images of its kind of sensor differ between two acquisitions of the same ground.
 
-    Reflectance: hue where the colours of the bands are known, contrast, brightness, gamma, sometimes a blur or one
-    band at its middle value. Backscatter: a gain (an offset in dB) and speckle; no blur. Elevation: an offset only.
+    Reflectance: hue if the bands have colours, contrast, brightness, gamma, sometimes a blur or one band at its
+    middle value. Backscatter: a gain (an offset in dB) and speckle; no blur. Elevation: an offset only.
 
     Args:
         image: C x H x W.
         kind: What the sensor measures.
-        rng: Source of the draws.
+        rng: Generator of the sample.
         clip: Largest absolute value after normalisation.
-        strength: Factor on the size of all changes, and on the chance of those that happen or not.
-        hue: C x C, the turn of hue of reflectance, as `hue_turn` gives it; None for none.
+        strength: Factor on the size of all changes, and on the probability of blur and dropped band.
+        hue: C x C rotation of hue of reflectance from `hue_rotation`; None for none.
 
     Returns:
         A new tensor of the same shape.
     """
-    offset = strength * rng.uniform(-OFFSET, OFFSET)
+    offset = strength * rng.uniform(-MAX_OFFSET, MAX_OFFSET)
     if kind == "backscatter":
-        size = strength * rng.uniform(0, SPECKLE) / _SUM_DEVIATION
+        size = strength * rng.uniform(0, MAX_SPECKLE_STD) / _SUM_STD
         return (image + (offset - size * _SUM_MEAN)).add_(_sums_of_bytes(rng, image.shape), alpha=size)
     if kind == "reflectance":
-        gamma = np.exp(strength * rng.uniform(-GAMMA, GAMMA))
-        contrast = np.exp(strength * rng.uniform(-CONTRAST, CONTRAST))
-        # ((image + offset + clip) / (2 clip))^gamma, brought to +-clip times the contrast, in few passes over memory:
-        # the factor behind the power goes into the one before it, and the turn of hue too; the power by logarithm is
-        # several times as fast as torch's own; the logarithm of 0 comes back as 0.
+        gamma = np.exp(strength * rng.uniform(-MAX_LOG_GAMMA, MAX_LOG_GAMMA))
+        contrast = np.exp(strength * rng.uniform(-MAX_LOG_CONTRAST, MAX_LOG_CONTRAST))
+        # ((image + offset + clip) / (2 clip))^gamma, scaled to +-clip times the contrast, in few passes over memory:
+        # the factor after the power is part of the one before it, as is the rotation of hue; the power by logarithm
+        # is several times as fast as torch's, and the logarithm of 0 comes back as 0.
         top = (2 * clip * contrast) ** (1 / gamma)
         factor = top / (2 * clip)
         base = (offset + clip) * factor
-        share = torch.rsub(image, base, alpha=-factor) if hue is None else _mixed(image, hue, factor, base)
+        share = torch.rsub(image, base, alpha=-factor) if hue is None else _mix_bands(image, hue, factor, base)
         image = share.clamp_(0, top).log_().mul_(gamma).exp_().sub_(clip * contrast)
-        if rng.random() < strength * BLUR_CHANCE:
+        if rng.random() < strength * BLUR_PROBABILITY:
             image = gaussian_blur(image[None], 5, rng.uniform(0.3, 1.2))[0]
-        if rng.random() < strength * DROP_CHANCE and len(image) > 1:
+        if rng.random() < strength * DROP_PROBABILITY and len(image) > 1:
             image[rng.integers(len(image))] = 0
         return image
     return image + offset
@@ -109,15 +107,15 @@ def _sums_of_bytes(rng: np.random.Generator, shape: Sequence[int]) -> Tensor:
     return parts.sum(0, dtype=torch.int16).view(*shape)
 
 
-def hue_turn(bands: int, colours: Sequence[int], angle: float) -> Tensor:
-    """The matrix that turns the hue of an image, a rotation of its colours about the grey axis.
+def hue_rotation(bands: int, rgb: Sequence[int], angle: float) -> Tensor:
+    """Compute the matrix that rotates the colours of an image about the grey axis (1, 1, 1) by Rodrigues' formula.
 
-    Unlike a turn of the H of HSV it is linear, and cheap: it keeps the mean of the three bands and leaves grey pixels
-    grey, whatever the range of values. By Rodrigues' formula about (1, 1, 1) / sqrt(3).
+    Unlike a shift of the H of HSV it is linear and cheap. It keeps the mean of the three bands, and grey pixels stay
+    grey for any range of values.
 
     Args:
-        bands: Number of bands C; others than the colours stay as they are.
-        colours: Places of the red, the green and the blue band.
+        bands: Number of bands C; bands other than red, green and blue do not change.
+        rgb: Indices of the red, the green and the blue band.
         angle: Radians; a third of a circle turns red into green, green into blue and blue into red.
 
     Returns:
@@ -126,27 +124,27 @@ def hue_turn(bands: int, colours: Sequence[int], angle: float) -> Tensor:
     mean, side = (1 - math.cos(angle)) / 3, math.sin(angle) / math.sqrt(3)
     shares = math.cos(angle) + mean, mean - side, mean + side
     rows = [[float(row == column) for column in range(bands)] for row in range(bands)]
-    for i, row in enumerate(colours):
-        for j, column in enumerate(colours):
+    for i, row in enumerate(rgb):
+        for j, column in enumerate(rgb):
             rows[row][column] = shares[(j - i) % 3]
     return torch.tensor(rows)
 
 
-def _mixed(image: Tensor, matrix: Tensor, factor: float, base: float) -> Tensor:
-    """Bands mixed by a matrix, times a factor, plus a base: one pass over memory."""
+def _mix_bands(image: Tensor, matrix: Tensor, factor: float, base: float) -> Tensor:
+    """Mix bands by a matrix, times a factor, plus a base, in one pass over memory."""
     return torch.addmm(torch.ones(1, 1), matrix, image.flatten(1), beta=base, alpha=factor).view(image.shape)
 
 
 @dataclass(frozen=True)
 class PublishedDraw:
-    """The published changes of one tile's view 2, the same for both sensors.
+    """The published changes of one tile's view 2, the same for all modalities.
 
     Attributes:
-        hue: Shift in degrees; the published +-30 are halves of a degree circle of 180 steps.
+        hue: Shift in degrees; the published +-30 are steps of two degrees.
         saturation: Shift as a share of the full range.
         value: Shift as a share of the full range.
         channel: Channel copied to all, or None.
-        blur: Side of the blur, or 0.
+        blur: Side of the blur in pixels, or 0.
     """
 
     hue: float
@@ -166,20 +164,20 @@ class PublishedDraw:
 
 
 def _step(x: Tensor) -> Tensor:
-    """1 where x > 0, else 0, in place. Comparisons and choices by masks are many times slower on a CPU."""
+    """1 where x > 0, else 0, in place; comparisons and masks are many times slower on a CPU."""
     return x.mul_(1e30).clamp_(0, 1)
 
 
 def _hue(red: Tensor, green: Tensor, blue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Hue in sixths of a circle (0..6; 0 for grey), largest and smallest value of three H x W bands.
 
-    The three bands are sorted in two steps, and each swap moves where the circle is counted from.
+    The bands are sorted in two steps, and each swap changes the start of the circle.
     """
     high, low = torch.maximum(green, blue), torch.minimum(green, blue)
     middle, largest = torch.minimum(red, high), torch.maximum(red, high)
     smallest = torch.minimum(middle, low)
     blue_leads, red_trails = _step(blue - green), _step(high - red)
-    # Green before blue behind red: 0; blue before green behind red: -6; behind them both red: -2 and 4.
+    # The start is 0 for red > green > blue, -6 for red > blue > green, and -2 or 4 where red is not the largest.
     start = red_trails.mul_(blue_leads.mul(12).sub_(2)).sub_(blue_leads, alpha=6)
     chroma = (largest - smallest).clamp_min_(1e-12)
     return middle.sub_(low).div_(chroma).add_(start).abs_(), largest, smallest
@@ -204,25 +202,25 @@ def shift_hsv(image: Tensor, hue: float, saturation: float, value: float) -> Ten
     largest.add_(value).clamp_(0, 1)
     chroma = strength.mul_(largest)
     largest.sub_(chroma)
-    # How far each band reaches from the smallest value to the largest, by its distance from the middle of its reach.
+    # The position of each band between the smallest and the largest value, from the distance of the hue to its own.
     shares = torch.stack([(angle - 3).abs_().sub_(1), *(2 - (angle - middle).abs_() for middle in (2, 4))])
     return shares.clamp_(0, 1).mul_(chroma).add_(largest)
 
 
-def published(image: Tensor, draw: PublishedDraw, clip: float) -> Tensor:
-    """Apply the published changes to one image, SAR as well as optical.
+def change_as_published(image: Tensor, draw: PublishedDraw, clip: float) -> Tensor:
+    """Apply the published changes to one image, SAR as well as optical (docs/method.md, section 2).
 
-    The published images have three 8-bit channels. Here the range +-clip stands for 0..255; the colour shift works on
-    the first three bands, and where there are fewer it shifts the values alone. Hue wraps at the full circle (the
-    published code wraps it in 8 bits, which is a slip of arithmetic).
+    The published images have three 8-bit channels. Here +-clip is the range 0..255; the colour shift changes the
+    first three bands, or with fewer bands the values only. Hue wraps at the full circle; the published code wraps it
+    in 8 bits, which is an error.
 
     Args:
         image: C x H x W.
-        draw: What was drawn for the tile.
+        draw: The changes drawn for the tile.
         clip: Largest absolute value after normalisation.
 
     Returns:
-        A new tensor, or the image itself where nothing was drawn.
+        A new tensor, or the image itself without changes.
     """
     if draw.value != 0:
         share = ((image + clip) / (2 * clip)).clamp(0, 1)
@@ -234,6 +232,6 @@ def published(image: Tensor, draw: PublishedDraw, clip: float) -> Tensor:
     if draw.channel is not None:
         image = image[draw.channel % len(image)].expand(image.shape)
     if draw.blur:
-        # OpenCV's rule for the width where only the number of taps is given.
+        # OpenCV's rule for the standard deviation if only the number of taps is given.
         image = gaussian_blur(image[None], draw.blur, 0.3 * ((draw.blur - 1) / 2 - 1) + 0.8)[0]
     return image

@@ -1,11 +1,15 @@
-"""Two views of each tile pair and the patches they share: the input of pre-training."""
+"""Two views of each tile for pre-training, and patches on the same ground in both (docs/method.md, 2 and 3)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,25 +17,33 @@ from torch import Tensor
 from tmcnet.config import PretrainConfig, SensorsConfig
 from tmcnet.config.pretraining import VARIANTS
 from tmcnet.config.training import Variant
-from tmcnet.dataset.correspondence import IntArray, View, draw_patches, patch_range
 from tmcnet.dataset.loading import Tile
-from tmcnet.dataset.photometric import PublishedDraw, corrected, hue_turn, published
+from tmcnet.dataset.photometric import PublishedDraw, change_as_published, change_by_sensor, hue_rotation
 from tmcnet.seeding import generator
 
-CROP_TRIES = 5
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Corner = tuple[int, int]
+"""First column and row of a patch."""
+
+CROP_TRIES, VIEW_TRIES = 5, 10
+"""Crops drawn before the middle square is taken, and pairs of views before view 2 gets the crop of view 1."""
+PATCH_CANDIDATES = 32
+"""Places drawn for each patch."""
 CROP_AREA_SHARE = (0.4, 1.0)
-"""Range of the area of a crop as a share of the tile, as published."""
-VIEW_TRIES = 10
-COLOURS = ("red", "green", "blue")
-"""Names of the bands whose hue may turn."""
-RATIO = (3 / 4, 4 / 3)
+"""Range of the area of a crop as a share of its tile."""
+ASPECT_RATIO = (3 / 4, 4 / 3)
 """Range of the width of a crop over its height."""
-SMOOTHED_FROM = 1.25
+MIN_ANTIALIAS_REDUCTION = 1.25
 """Reduction from which a crop is smoothed before it is resampled; below it, smoothing costs more than it saves."""
+RGB = ("red", "green", "blue")
+"""Names of the bands whose hue may rotate."""
+QUARTER_TURNS = ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))
+"""Rows of the 2 x 2 matrix from (x, y) in an image after 0 to 3 clockwise quarter turns to (x, y) before them."""
 
 
 class ViewBatch(NamedTuple):
-    """Two views of N tile pairs.
+    """Two views of N tiles.
 
     Attributes:
         names: Names of the tiles.
@@ -44,11 +56,88 @@ class ViewBatch(NamedTuple):
     corners: tuple[Tensor, Tensor]
 
 
+@dataclass(frozen=True)
+class View:
+    """A crop of a tile, resized to a square, flipped, then turned clockwise.
+
+    Attributes:
+        top: First row of the crop in the tile.
+        left: First column.
+        height: Rows of the crop.
+        width: Columns of the crop.
+        size: Side of the view in pixels.
+        flip_x: Left and right are swapped.
+        flip_y: Top and bottom are swapped.
+        turns: Quarter turns clockwise, 0..3.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    size: int
+    flip_x: bool = False
+    flip_y: bool = False
+    turns: int = 0
+
+    @cached_property
+    def matrix(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """The 2 x 3 matrix from (x, y) of a view pixel to (x, y) of a tile pixel, pixel centres at whole numbers.
+
+        Plain numbers: for a few points they are many times faster than arrays.
+        """
+        xx, xy, yx, yy = QUARTER_TURNS[self.turns]
+        across = self.width / self.size * (-1 if self.flip_x else 1)
+        down = self.height / self.size * (-1 if self.flip_y else 1)
+        a, b, c, d = across * xx, across * xy, down * yx, down * yy
+        centre = (self.size - 1) / 2
+        x = self.left + (self.width - 1) / 2 - (a * centre + b * centre)
+        y = self.top + (self.height - 1) / 2 - (c * centre + d * centre)
+        return (a, b, x), (c, d, y)
+
+    def point_to_tile(self, x: float, y: float) -> tuple[float, float]:
+        """Map a view pixel to a tile pixel."""
+        (a, b, left), (c, d, top) = self.matrix
+        return a * x + b * y + left, c * x + d * y + top
+
+    def point_from_tile(self, x: float, y: float) -> tuple[float, float]:
+        """Map a tile pixel to a view pixel."""
+        (a, b, left), (c, d, top) = self.matrix
+        if self.turns % 2:
+            return (y - top) * (1 / c), (x - left) * (1 / b)
+        return (x - left) * (1 / a), (y - top) * (1 / d)
+
+
+def draw_views(
+    rng: np.random.Generator, height: int, width: int, config: PretrainConfig, variant: Variant
+) -> tuple[View, View]:
+    """Draw two views of a tile that share room for the patches.
+
+    View 2 is flipped and turned; in `corrected` view 1 too, so that both have the same distribution. Pairs that share
+    too little are drawn again; after some tries view 2 gets the crop of view 1, which always leaves room.
+
+    Args:
+        rng: Generator of the tile.
+        height: Rows of the tile.
+        width: Columns of the tile.
+        config: `crop_size`, `patch_size`, `patches`.
+        variant: `reference` or `corrected`.
+    """
+    for _ in range(VIEW_TRIES):
+        first = _draw_crop(rng, height, width, config)
+        first = first if variant == "reference" else _draw_orientation(rng, first)
+        second = _draw_orientation(rng, _draw_crop(rng, height, width, config))
+        (left, top), (right, bottom) = patch_range(first, second, config.patch_size)
+        if max(right - left + 1, 0) * max(bottom - top + 1, 0) >= config.patches:
+            return first, second
+    return first, _draw_orientation(rng, first)
+
+
 def _draw_crop(rng: np.random.Generator, height: int, width: int, config: PretrainConfig) -> View:
-    """A random resized crop smaller than the tile; after a few tries the middle square."""
+    """Draw a random resized crop smaller than the tile; after some tries the middle square."""
     for _ in range(CROP_TRIES):
         area = rng.uniform(*CROP_AREA_SHARE) * height * width
-        ratio = rng.uniform(*RATIO)
+        ratio = rng.uniform(*ASPECT_RATIO)
         w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
         if rng.random() < 0.5:
             w, h = h, w
@@ -59,74 +148,123 @@ def _draw_crop(rng: np.random.Generator, height: int, width: int, config: Pretra
     return View((height - side) // 2, (width - side) // 2, side, side, config.crop_size)
 
 
-def _oriented(rng: np.random.Generator, crop: View) -> View:
-    """Flip (horizontal, vertical, both, or none at twice the chance) and, four times in five, turn."""
+def _draw_orientation(rng: np.random.Generator, crop: View) -> View:
+    """Flip (horizontal, vertical, both, or none with twice the probability) and, in four of five cases, turn."""
     flip = int(rng.integers(5))
     turns = int(rng.integers(4)) if rng.random() < 0.8 else 0
     return View(crop.top, crop.left, crop.height, crop.width, crop.size, flip in (0, 2), flip in (1, 2), turns)
 
 
-def draw_views(
-    rng: np.random.Generator, height: int, width: int, config: PretrainConfig, variant: Variant
-) -> tuple[View, View]:
-    """Draw two views of a tile that share room for the patches.
+def patch_range(first: View, second: View, patch_size: int) -> tuple[Corner, Corner]:
+    """Compute where patches may begin in view 1 so that they are inside both views.
 
-    View 2 is flipped and turned; view 1 too in `corrected`, where the published pair is lopsided. Pairs that share
-    too little are drawn again; after some tries view 2 takes the crop of view 1, which always leaves room.
+    Both views are aligned with the axes of the tile, so the result is a rectangle.
 
     Args:
-        rng: Source of the draws.
-        height: Rows of the tile.
-        width: Columns of the tile.
-        config: `crop_size`, `patch_size`, `patches`.
-        variant: `reference` or `corrected`.
+        first: View 1.
+        second: View 2.
+        patch_size: Side of a patch in pixels of each view.
+
+    Returns:
+        Lowest and highest (x, y) of a patch's first pixel in view 1, both inclusive; empty if lowest > highest.
     """
-    for _ in range(VIEW_TRIES):
-        first = _draw_crop(rng, height, width, config)
-        first = first if variant == "reference" else _oriented(rng, first)
-        second = _oriented(rng, _draw_crop(rng, height, width, config))
-        (left, top), (right, bottom) = patch_range(first, second, config.patch_size)
-        if max(right - left + 1, 0) * max(bottom - top + 1, 0) >= config.patches:
-            return first, second
-    return first, _oriented(rng, first)
+    half = (patch_size - 1) / 2
+    far = second.size - 1 - half
+    one, other = (first.point_from_tile(*second.point_to_tile(place, place)) for place in (half, far))
+    xs, ys = sorted((one[0], other[0])), sorted((one[1], other[1]))
+    # The tolerance keeps the corner of equal views from being lost to rounding.
+    lowest = max(math.ceil(xs[0] - half - 1e-6), 0), max(math.ceil(ys[0] - half - 1e-6), 0)
+    last = first.size - patch_size
+    highest = min(math.floor(xs[1] - half + 1e-6), last), min(math.floor(ys[1] - half + 1e-6), last)
+    return lowest, highest
+
+
+def draw_patches(
+    rng: np.random.Generator, first: View, second: View, patch_size: int, count: int
+) -> tuple[IntArray, IntArray]:
+    """Draw patches whose centres are on the same ground in both views, to within half a pixel of view 2.
+
+    As published, the centre of a later patch is outside earlier patches of view 1 while there is room, and patches
+    keep their size in pixels and their axes in each view.
+
+    Args:
+        rng: Generator of the tile.
+        first: View 1.
+        second: View 2.
+        patch_size: Side of a patch in pixels.
+        count: Number of patches.
+
+    Returns:
+        First pixel (x, y) of each patch in view 1 and in view 2, each count x 2.
+
+    Raises:
+        ValueError: If no patch is inside both views.
+    """
+    lowest, highest = patch_range(first, second, patch_size)
+    if lowest[0] > highest[0] or lowest[1] > highest[1]:
+        raise ValueError("no patch lies inside both views")
+    last = second.size - patch_size
+    above = highest[0] + 1, highest[1] + 1
+    corners: list[Corner] = []
+    for candidates in rng.integers(lowest, above, size=(count, PATCH_CANDIDATES, 2)).tolist():
+        corners.append(_first_outside(candidates, corners, patch_size))
+    half = (patch_size - 1) / 2
+    centres = [second.point_from_tile(*first.point_to_tile(x + half, y + half)) for x, y in corners]
+    partners = [[min(max(round(centre - half), 0), last) for centre in point] for point in centres]
+    return np.array(corners, np.int64), np.array(partners, np.int64)
+
+
+def _first_outside(candidates: Sequence[Corner], earlier: Sequence[Corner], patch_size: int) -> Corner:
+    """The first candidate whose centre is outside the earlier patches, or else the first."""
+    low = -(patch_size // 2)
+    high = low + patch_size
+    for x, y in candidates:
+        if not any(low <= x - left < high and low <= y - top < high for left, top in earlier):
+            return x, y
+    return candidates[0]
 
 
 def render(image: Tensor, view: View) -> Tensor:
-    """Cut a view out of C x H x W: crop, bilinear resize (smoothed where it shrinks much), flips, quarter turns."""
-    return _laid(_cut(image, view), view)
+    """Cut a view out of C x H x W: crop, bilinear resize (smoothed if it shrinks much), flips, quarter turns."""
+    return _transpose(_cut(image, view), view)
 
 
 def _cut(image: Tensor, view: View) -> Tensor:
-    """The view but for the transposition that `_laid` makes, in memory of its own."""
+    """The view without the transposition of `_transpose`, as a copy in contiguous memory."""
     crop = image[:, view.top : view.top + view.height, view.left : view.left + view.width]
     # Two quarter turns are both flips; one and three are one of them before a transposition. The crop is flipped and
     # not the view, since it has to be copied anyway.
     flips = view.flip_x ^ (view.turns in (2, 3)), view.flip_y ^ (view.turns in (1, 2))
-    crop = crop.flip([axis for axis, wanted in zip((-1, -2), flips, strict=True) if wanted])
-    shrinks = max(view.height, view.width) > SMOOTHED_FROM * view.size
+    crop = crop.flip([axis for axis, flip in zip((-1, -2), flips, strict=True) if flip])
+    shrinks = max(view.height, view.width) > MIN_ANTIALIAS_REDUCTION * view.size
     # Bands as images of one channel: torch resizes those more than twice as fast on a CPU.
     size = (view.size, view.size)
     return F.interpolate(crop[:, None], size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0]
 
 
-def _laid(cut: Tensor, view: View) -> Tensor:
-    """A cut as the view lies. What changes pixels comes before: it is faster along memory, and does not mind."""
+def _transpose(cut: Tensor, view: View) -> Tensor:
+    """Transpose a cut with an odd number of turns; photometric changes come before, where memory is contiguous."""
     return cut.mT if view.turns % 2 else cut
 
 
 class ViewMaker:
-    """Makes the views of a step's tiles; what it draws depends on the seed, the step and each tile's name and slot.
+    """Makes the views of a batch; what it draws depends on the seed, the step and each tile's name and slot.
 
-    All modalities share the geometry of a view. The published photometric changes (`reference`) are of view 2 only
-    and the same for all of them. Those by sensor (`corrected`) change both views, each image on its own and as its
-    sensor allows: hue turns where the optical bands `red`, `green` and `blue` are there by name.
+    All modalities share the geometry of a view. The published photometric changes (`reference`) act on view 2 only
+    and are the same for all modalities. Those by sensor (`corrected`) change each image of both views separately;
+    hue rotates if the optical bands have the names `red`, `green` and `blue`.
 
     Args:
         config: Sizes and seed.
         sensors: What each sensor measures.
         variant: `reference` or `corrected`.
         clip: Largest absolute value after normalisation.
-        photometric_by_sensor: Which photometric changes; None for the variant's own.
+        photometric_by_sensor: Which photometric changes; None for those of the variant.
+
+    Example:
+        >>> make = ViewMaker(config.pretrain, config.sensors, "corrected", normalisation.clip)
+        >>> batch = make([tiles[0], tiles[1]], step=0)
+        >>> first, second = batch.views["sar"]
     """
 
     def __init__(
@@ -138,50 +276,49 @@ class ViewMaker:
         photometric_by_sensor: bool | None = None,
     ) -> None:
         self.config, self.sensors, self.variant, self.clip = config, sensors, variant, clip
-        own = VARIANTS[variant].photometric_by_sensor
-        self.by_sensor = own if photometric_by_sensor is None else photometric_by_sensor
+        default = VARIANTS[variant].photometric_by_sensor
+        self.by_sensor = default if photometric_by_sensor is None else photometric_by_sensor
         bands = sensors["optical"].bands
-        coloured = sensors["optical"].kind == "reflectance" and set(COLOURS) <= set(bands)
-        self.colours = [bands.index(name) for name in COLOURS] if coloured else []
+        coloured = sensors["optical"].kind == "reflectance" and set(RGB) <= set(bands)
+        self.rgb = [bands.index(name) for name in RGB] if coloured else []
 
     def __call__(self, tiles: Sequence[Tile], step: int, slots: Sequence[int] | None = None) -> ViewBatch:
         """Make the views of a batch, or of a share of it.
 
         Args:
-            tiles: The tiles; a tile that comes twice in a batch gets different views.
+            tiles: The tiles; a tile that occurs twice in a batch gets different views.
             step: Step, counted from 0.
-            slots: Places of the tiles in the batch of the step; None: these tiles are all of it.
+            slots: Places of the tiles in the batch of the step; None: these tiles are the whole batch.
         """
-        seed = self.config.seed
         side, bands = self.config.crop_size, [len(image) for image in tiles[0].images.values()]
         # Written view by view: memory for all images and then for their batches took more time than the changes.
         views = [torch.empty(len(tiles), count, side, side) for count in bands for _ in range(2)]
         corners: list[tuple[IntArray, IntArray]] = []
         for row, (slot, tile) in enumerate(zip(slots or range(len(tiles)), tiles, strict=True)):
-            rng = generator(seed, "views", tile.name, step, slot)
+            rng = generator(self.config.seed, "views", tile.name, step, slot)
             pair = draw_views(rng, *tile.size, self.config, self.variant)
             corners.append(draw_patches(rng, *pair, self.config.patch_size, self.config.patches))
             cuts = (_cut(image, view) for image in tile.images.values() for view in pair)
-            changed = self._own(cuts, rng) if self.by_sensor else self._published(cuts, rng)
+            changed = self._change_by_sensor(cuts, rng) if self.by_sensor else self._change_as_published(cuts, rng)
             for batch, image, view in zip(views, changed, pair * len(tile.images), strict=True):
-                batch[row] = _laid(image, view)
+                batch[row] = _transpose(image, view)
         pairs = zip(views[::2], views[1::2], strict=True)
         corners1, corners2 = (torch.from_numpy(np.stack(column)) for column in zip(*corners, strict=True))
         names = [tile.name for tile in tiles]
         return ViewBatch(names, dict(zip(tiles[0].images, pairs, strict=True)), (corners1, corners2))
 
-    def _published(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
-        """The published changes of view 2; the cuts are views 1 and 2 of each modality in turn."""
+    def _change_as_published(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
+        """Change view 2 of every modality alike; the cuts are views 1 and 2 of each modality in turn."""
         draw = PublishedDraw.draw(rng)
         for place, cut in enumerate(cuts):
-            yield published(cut, draw, self.clip) if place % 2 else cut
+            yield change_as_published(cut, draw, self.clip) if place % 2 else cut
 
-    def _own(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
-        """Changes of each view on its own, as its sensor allows; the cuts are views 1 and 2 of each modality."""
-        strength, most = self.config.photometric, np.deg2rad(self.config.hue)
+    def _change_by_sensor(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
+        """Change each view separately, as its sensor allows; the cuts are views 1 and 2 of each modality in turn."""
+        strength, max_angle = self.config.photometric, np.deg2rad(self.config.hue)
         modalities = [modality for modality in self.sensors.items() for _ in range(2)]
         for cut, (name, sensor) in zip(cuts, modalities, strict=True):
             hue = None
-            if name == "optical" and self.colours:
-                hue = hue_turn(len(cut), self.colours, strength * rng.uniform(-most, most))
-            yield corrected(cut, sensor.kind, rng, self.clip, strength, hue)
+            if name == "optical" and self.rgb:
+                hue = hue_rotation(len(cut), self.rgb, strength * rng.uniform(-max_angle, max_angle))
+            yield change_by_sensor(cut, sensor.kind, rng, self.clip, strength, hue)

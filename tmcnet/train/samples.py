@@ -16,7 +16,7 @@ from tmcnet.config import IGNORE, FinetuneSettings, SensorsConfig
 from tmcnet.config.base import only_modality
 from tmcnet.config.data import SensorKind
 from tmcnet.dataset.loading import TileDataset
-from tmcnet.dataset.photometric import corrected
+from tmcnet.dataset.photometric import change_by_sensor
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
 from tmcnet.seeding import generator
@@ -83,7 +83,7 @@ class BatchBuilder:
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator) -> Tensor:
         """Apply the photometric augmentation of pre-training; no data (0 in all bands) stays no data."""
         there = (image != 0).any(dim=0)
-        changed = corrected(image, kind, random, self.tiles.normalisation.clip, self.config.photometric)
+        changed = change_by_sensor(image, kind, random, self.tiles.normalisation.clip, self.config.photometric)
         return changed * there
 
     def _hide(self, images: Sequence[Tensor], randoms: list[np.random.Generator]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _job import logged
 
-from tmcnet.dataset.export import export_seed_layout
+from tmcnet.dataset.seed_export import export_seed_layout
 
 with logged(snakemake.log[0]):
     export_seed_layout(

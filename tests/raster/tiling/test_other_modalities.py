@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from tests.raster.conftest import UTM
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
-from tmcnet.dataset.export import export_seed_layout
+from tmcnet.dataset.seed_export import export_seed_layout
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.reader import read_float, read_grid

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig, SourceConfig, SplitsConfig, TilesConfig
-from tmcnet.dataset.export import export_seed_layout
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Band, Normalisation, compute_normalisation
+from tmcnet.dataset.seed_export import export_seed_layout
 from tmcnet.errors import InputError
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment

@@ -1,8 +1,8 @@
 import pytest
 
 from tmcnet.classes import ClassTable
-from tmcnet.dataset import export
-from tmcnet.dataset.export import export_seed_layout
+from tmcnet.dataset import seed_export
+from tmcnet.dataset.seed_export import export_seed_layout
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 
@@ -31,7 +31,7 @@ def test_round_trip(ours, tmp_path, monkeypatch, links):
         raise OSError("no links here")
 
     if not links:
-        monkeypatch.setattr(export.os, "link", refuse)
+        monkeypatch.setattr(seed_export.os, "link", refuse)
     tiles, splits = ours
     export_seed_layout(tiles, splits, tmp_path / "out")
     layout = read_seed_layout(tmp_path / "out")

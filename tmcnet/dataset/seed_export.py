@@ -1,4 +1,4 @@
-"""The seed layout going out: our tiles and splits as a folder that users of the published code can take as it is."""
+"""Export of tiles and splits in the seed layout, which users of the published code read."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tmcnet.store import TileStore, read_list
 def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, others: Sequence[str] = ()) -> None:
     """Write tiles and splits as a folder in the seed layout.
 
-    Files are hard links where the file system allows it, else copies; those of virtual tiles are cut. Lists hold file
-    names with extension. For lists of points the labels with nothing but these are written anew, into a folder of
-    their own, such as `trainP10_lbl`. Other modalities, which the published layout does not know, go into folders
-    and lists called by their names, such as `train_dem` and `train_dem.txt`, which its readers pass over.
+    Files are hard links if the file system allows it, else copies; those of virtual tiles are cut. Lists have file
+    names with extension. For lists of points, labels with only these points are written into a separate folder such
+    as `trainP10_lbl`. Other modalities, which the published layout does not have, get folders and lists of their
+    names, such as `train_dem` and `train_dem.txt`, which its readers ignore.
 
     Args:
         tiles_root: Folder of the tiles, with `classes.csv`.
@@ -80,9 +80,7 @@ def _sources(store: TileStore, splits_folder: Path, others: Sequence[str]) -> di
             missing = [tile for tile in tiles if not store.path(kind, tile).is_file()]
             if missing:
                 what = f"has no file for tiles of {path.name}: {format_names(missing)}"
-                problems.append(
-                    Problem(str(store.root / kind), what, "Cut the tiles anew, then make the splits anew.")
-                )
+                problems.append(Problem(str(store.root / kind), what, "Cut the tiles and make the splits again."))
             sources.update({f"{part}_{word}/{tile}.tif": (kind, tile) for tile in tiles})
     if problems:
         raise InputError(problems)
@@ -90,7 +88,7 @@ def _sources(store: TileStore, splits_folder: Path, others: Sequence[str]) -> di
 
 
 def _points(store: TileStore, splits_folder: Path, lists: list[Path]) -> dict[str, TilePoints]:
-    """The points of each list that has some, by tile."""
+    """The points by tile of each list that has points."""
     found: dict[str, TilePoints] = {}
     for path in lists:
         name = path.name.removesuffix(f"_{KINDS['label']}.txt")
