@@ -14,7 +14,7 @@ from benchmarks.memory import peak_mib
 from benchmarks.published import PublishedModel, published_loss
 from benchmarks.timing import best_of
 from tmcnet.config import MethodConfig, ModelConfig
-from tmcnet.model.tmcnet import EmbeddingNetwork
+from tmcnet.model.tmcnet import TMCNet
 from tmcnet.train.methods import build_method
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser
 
@@ -88,7 +88,7 @@ def _measure(form: str, tiles: int, side: int, repeats: int) -> tuple[float, flo
     return seconds, torch.cuda.max_memory_allocated() / 2**30
 
 
-def _stages(network: EmbeddingNetwork, batch: Batch) -> dict[str, tuple[nn.Module | Callable[..., object], tuple]]:
+def _stages(network: TMCNet, batch: Batch) -> dict[str, tuple[nn.Module | Callable[..., object], tuple]]:
     """Each stage with separate inputs, so that it can be timed alone, forward and backward."""
     views, corners, patch = batch
     method = build_method(MethodConfig())

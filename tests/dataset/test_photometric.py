@@ -1,4 +1,4 @@
-"""Photometric changes: by sensor against their formulas, the published colour shift against kornia, and the choice."""
+"""Photometric changes: by sensor against their formulas, the published colour shift against kornia."""
 
 from functools import partial
 
@@ -112,8 +112,8 @@ def test_hue_turns_where_the_bands_have_colours_by_name(bands, kind, turns):
         "corrected",
         1.5,
     )
-    assert bool(without.colours) is turns
-    names = [bands[place] for place in without.colours]
+    assert bool(without.rgb) is turns
+    names = [bands[place] for place in without.rgb]
     assert names == (["red", "green", "blue"] if turns else [])
     changed = [
         not torch.equal(a, b) for a, b in zip(views_of(bands, 0, kind), views_of(bands, 90, kind), strict=True)

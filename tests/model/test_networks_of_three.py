@@ -7,7 +7,7 @@ from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.errors import InputError
 from tmcnet.model.mssnet import LocalFusion
 from tmcnet.model.networks import build_network
-from tmcnet.model.tmcnet import StackedNetwork, TMCNet
+from tmcnet.model.tmcnet import TMCNet
 from tmcnet.model.weights import split_stem, stack_stems, transfer
 
 SMALL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
@@ -60,7 +60,7 @@ def test_encoders_of_all_modalities_are_taken_over(network, variant):
     state = TMCNet(BANDS, SMALL, method).state_dict()
     module = build(network, variant)
     if network == "early_fusion":
-        state = stack_stems(state, module.modalities)
+        state = stack_stems(state, module.sources["optical"])
         stem = module.state_dict()["backbone_optical.stem.0.weight"]
         assert state["backbone_optical.stem.0.weight"].shape == stem.shape
     own = {name.split(".")[0] for name in module.state_dict() if name.startswith("backbone_")}
@@ -71,7 +71,7 @@ def test_encoders_of_all_modalities_are_taken_over(network, variant):
 
 
 def test_a_stacked_encoder_is_shared_out_and_one_alone_serves_early_fusion():
-    stacked = StackedNetwork(BANDS, SMALL, MethodConfig(method="simclr")).state_dict()
+    stacked = TMCNet(BANDS, SMALL, MethodConfig(method="simclr")).state_dict()
     stem = stacked["backbone_stacked.stem.0.weight"]
     shared = split_stem(stacked, BANDS)
     assert torch.equal(shared["backbone_dem.stem.0.weight"], stem[:, 5:6])
@@ -80,7 +80,7 @@ def test_a_stacked_encoder_is_shared_out_and_one_alone_serves_early_fusion():
     loaded = transfer(module, shared, "backbone").loaded
     assert {name.split(".")[0] for name in loaded} == {f"backbone_{name}" for name in BANDS}
     alone = TMCNet(BANDS, SMALL, MethodConfig(modality="dem"))
-    assert alone.inputs == ("dem",)
+    assert list(alone.sources) == ["dem"]
     assert "backbone_optical.stem.0.weight" in stack_stems(alone.state_dict(), list(BANDS))
 
 

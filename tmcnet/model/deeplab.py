@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,12 @@ def image_size(images: Mapping[str, Tensor]) -> tuple[int, int]:
     """Rows and columns of the images of all modalities, which are the same."""
     height, width = next(iter(images.values())).shape[-2:]
     return height, width
+
+
+def stack_bands(images: Mapping[str, Tensor], modalities: Sequence[str]) -> Tensor:
+    """Concatenate the bands of some modalities, N x C x H x W each."""
+    parts = [images[name] for name in modalities]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def enlarge(x: Tensor, size: tuple[int, int], factor: int | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -12,76 +12,48 @@ from tmcnet.config import ModelConfig
 from tmcnet.config.base import ONLY, only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone
-from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, enlarge
+from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, enlarge, image_size, stack_bands
 from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet
 from tmcnet.model.pixelwise import PixelBoosting, PixelLogistic
 
 
-class _Plain(nn.Module):
-    """ASPP and decoder that follow one or several encoders of the same size."""
+class PlainNetwork(nn.Module):
+    """One or several encoders, one pyramid and decoder for all, and the mean of their logits.
 
-    def __init__(self, encoder: Backbone, bands: int, classes: int, config: ModelConfig) -> None:
+    Early fusion is one encoder of all bands, late fusion an encoder for each modality, and `<modality>_only` an
+    encoder of this modality.
+
+    Args:
+        sources: The modalities whose stacked bands each encoder takes; `optical` makes an encoder `backbone_optical`.
+        bands: Number of bands of each modality by name.
+        classes: K.
+        config: Sizes.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, Sequence[str]], bands: Mapping[str, int], classes: int, config: ModelConfig
+    ) -> None:
         super().__init__()
-        self.detail = Detail(bands, classes, config)
+        self.sources = {name: tuple(modalities) for name, modalities in sources.items()}
+        counts = {name: sum(bands[m] for m in modalities) for name, modalities in sources.items()}
+        (first, count), *others = counts.items()
+        encoder = Backbone(count, config)
+        self.detail = Detail(sum(counts.values()), classes, config)
         self.aspp = ASPP(encoder.high_channels, config, MOMENTUM, config.dropout)
         shares = (config.dropout, LAST_DROPOUT)
         self.decoder = Decoder(config.aspp_channels, encoder.low_channels, classes, config, dropout=shares)
-
-    def decode(self, encoder: nn.Module, image: Tensor) -> Tensor:
-        """Logits of the size of an N x C x H x W image."""
-        high, low = encoder(image)
-        return enlarge(self.decoder(self.aspp(high), low), (image.shape[-2], image.shape[-1]), LOW_STRIDE)
-
-
-class EarlyFusion(_Plain):
-    """The bands of all modalities stacked into one image and one encoder."""
-
-    def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
-        stacked = sum(bands.values())
-        encoder = Backbone(stacked, config)
-        super().__init__(encoder, stacked, classes, config)
-        self.modalities = tuple(bands)
-        self.backbone_optical = encoder
+        self.add_module(f"backbone_{first}", encoder)
+        for name, count in others:
+            self.add_module(f"backbone_{name}", Backbone(count, config))
 
     def forward(self, images: Mapping[str, Tensor]) -> Tensor:
         """Logits N x K x H x W of N x C x H x W images of each modality."""
-        stacked = torch.cat([images[name] for name in self.modalities], dim=1)
-        logits: Tensor = self.decode(self.backbone_optical, stacked) + self.detail(stacked)
-        return logits
-
-
-class LateFusion(_Plain):
-    """An encoder for each modality, one pyramid and decoder for all, and the mean of the sets of logits."""
-
-    def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
-        encoder = Backbone(bands["optical"], config)
-        super().__init__(encoder, sum(bands.values()), classes, config)
-        self.modalities = tuple(bands)
-        self.backbone_optical = encoder
-        for name in self.modalities[1:]:
-            self.add_module(f"backbone_{name}", Backbone(bands[name], config))
-
-    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of each modality."""
-        found = [self.decode(getattr(self, f"backbone_{name}"), images[name]) for name in self.modalities]
-        detail = self.detail(*(images[name] for name in self.modalities))
-        logits: Tensor = reduce(torch.add, found) * (1 / len(found)) + detail
-        return logits
-
-
-class OneModality(_Plain):
-    """An encoder of one modality; images of others are ignored."""
-
-    def __init__(self, name: str, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
-        encoder = Backbone(bands[name], config)
-        super().__init__(encoder, bands[name], classes, config)
-        self.modality = name
-        self.add_module(f"backbone_{name}", encoder)
-
-    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of each modality, of which one is used."""
-        image = images[self.modality]
-        logits: Tensor = self.decode(self.get_submodule(f"backbone_{self.modality}"), image) + self.detail(image)
+        inputs = {name: stack_bands(images, modalities) for name, modalities in self.sources.items()}
+        parts = []
+        for name, image in inputs.items():
+            high, low = self.get_submodule(f"backbone_{name}")(image)
+            parts.append(enlarge(self.decoder(self.aspp(high), low), image_size(images), LOW_STRIDE))
+        logits: Tensor = reduce(torch.add, parts) * (1 / len(parts)) + self.detail(*inputs.values())
         return logits
 
 
@@ -109,16 +81,16 @@ def build_network(
     if network == "mssnet" and variant == "corrected":
         return MSSNet(bands, classes, model)
     if network == "early_fusion":
-        return EarlyFusion(bands, classes, model)
+        return PlainNetwork({"optical": list(bands)}, bands, classes, model)
     if network == "late_fusion":
-        return LateFusion(bands, classes, model)
+        return PlainNetwork({name: [name] for name in bands}, bands, classes, model)
     if network == "pixel_logistic":
         return PixelLogistic(bands, classes)
     if network == "pixel_boosting":
         return PixelBoosting(bands, classes)
     modality = only_modality(network)
     if modality is not None and modality in bands:
-        return OneModality(modality, bands, classes, model)
+        return PlainNetwork({modality: [modality]}, bands, classes, model)
     single = ", ".join(f"{name}{ONLY}" for name in bands)
     known = f"mssnet (reference, corrected), early_fusion, late_fusion, {single}, pixel_logistic, pixel_boosting"
     raise InputError(Problem(f"network `{network}`, variant `{variant}`", "is not known", f"Known are: {known}."))

@@ -1,8 +1,7 @@
-"""The pre-training networks: encoders, shared layers, and heads for both levels (docs/method.md, section 4)."""
+"""The pre-training network: encoders, shared layers, and heads for both levels (docs/method.md, section 4)."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.model.backbone import LOW_STRIDE, Backbone
-from tmcnet.model.deeplab import ASPP, PUBLISHED_DROPOUT, Decoder
+from tmcnet.model.deeplab import ASPP, PUBLISHED_DROPOUT, Decoder, image_size, stack_bands
 
 EMBEDDING = 64
 """Length of the embeddings that the contrastive loss compares, as published."""
@@ -118,26 +117,30 @@ def _enlargement_weights(starts: Tensor, length: int, small: int, large: int, fa
     return taps[stretch].mean(dim=-2)
 
 
-class EmbeddingNetwork(nn.Module, ABC):
+class TMCNet(nn.Module):
     """Embeds two views of each of its inputs, as whole and by patches.
 
-    Only the layers that the weights of the losses need are built. All inputs and views pass the shared layers as one
-    batch, so batch norms see all at once. Subclasses define the input of each encoder.
+    The inputs are all modalities, an encoder for each; with `modality` of the method this one alone; and in SimCLR
+    the stacked bands of all in one encoder. All inputs and views pass the shared layers as one batch, so batch norms
+    see all at once. Only the layers that the weights of the losses need are built.
 
     Args:
-        bands: Bands of the input of each encoder; `optical` makes an encoder `backbone_optical`.
+        bands: Number of bands of each modality by name.
         model: Sizes.
-        method: Variant, `style`, `lambda_global`, `batch_norm_momentum` and `dropout_before_statistics`.
+        method: Its name, variant, `modality`, `style`, `lambda_global`, `batch_norm_momentum` and
+            `dropout_before_statistics`.
     """
 
     def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
         super().__init__()
         momentum = method.corrections.batch_norm_momentum
         published = method.variant == "reference"
-        self.inputs = tuple(bands)
-        for name, count in bands.items():
+        alone = {name: (name,) for name in bands if method.modality in (name, "both")}
+        self.sources = {"stacked": tuple(bands)} if method.method == "simclr" else alone
+        for name, modalities in self.sources.items():
+            count = sum(bands[m] for m in modalities)
             self.add_module(f"backbone_{name}", Backbone(count, model, momentum, published))
-        encoder = self.encoder(self.inputs[0])
+        encoder = self.encoder(next(iter(self.sources)))
         dropout = PUBLISHED_DROPOUT if published else model.dropout
         early = method.corrections.dropout_before_statistics
         self.aspp = ASPP(encoder.high_channels, model, momentum, dropout if early else 0.0, published)
@@ -158,13 +161,9 @@ class EmbeddingNetwork(nn.Module, ABC):
         encoder: Backbone = getattr(self, f"backbone_{name}")
         return encoder
 
-    @abstractmethod
-    def encoder_inputs(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The input of each encoder by its name, from N x C x H x W images of each modality."""
-
     def features(self, images: Mapping[str, Tensor]) -> Tensor:
-        """The shared encoder's maps of all inputs, N x (inputs * aspp_channels) x h x w, at the output stride."""
-        inputs = self.encoder_inputs(images)
+        """The maps of all inputs after the pyramid, N x (inputs * aspp_channels) x h x w."""
+        inputs = {name: stack_bands(images, modalities) for name, modalities in self.sources.items()}
         encoded: Tensor = self.aspp(torch.cat([self.encoder(name)(image)[0] for name, image in inputs.items()]))
         return torch.cat(encoded.chunk(len(inputs)), dim=1)
 
@@ -179,55 +178,20 @@ class EmbeddingNetwork(nn.Module, ABC):
         Returns:
             The embeddings of whole views and of patches.
         """
-        images = self.encoder_inputs({name: torch.cat(pair) for name, pair in views.items()})
-        maps = [self.encoder(name)(image) for name, image in images.items()]
+        images = {name: torch.cat(pair) for name, pair in views.items()}
+        maps = [self.encoder(name)(stack_bands(images, used)) for name, used in self.sources.items()]
         encoded = self.aspp(torch.cat([high for high, _ in maps]))
         whole = patches = None
         if self.global_head is not None:
             whole = self._pairs(self.global_head(encoded))
         if self.decoder is not None and self.local_head is not None:
             decoded = self.decoder(self.late_dropout(encoded), torch.cat([low for _, low in maps]))
-            places = torch.cat([*corners] * len(images))
-            view_size = images[self.inputs[0]].shape[-1]
+            places = torch.cat([*corners] * len(maps))
+            view_size, _ = image_size(images)
             patches = self._pairs(self.local_head(decoded, places, patch_size, view_size))
         return Embeddings(whole, patches)
 
     def _pairs(self, embeddings: Tensor) -> dict[str, Pair]:
         """Split the rows of one batch of all inputs and views."""
-        parts = embeddings.chunk(2 * len(self.inputs))
-        return dict(zip(self.inputs, zip(parts[::2], parts[1::2], strict=True), strict=True))
-
-
-class TMCNet(EmbeddingNetwork):
-    """An encoder for each modality, or for one modality only.
-
-    Args:
-        bands: Number of bands of each modality by name.
-        model: Sizes.
-        method: As of `EmbeddingNetwork`; its `modality` is `both` for all, or the name of one.
-    """
-
-    def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
-        super().__init__({n: b for n, b in bands.items() if method.modality in (n, "both")}, model, method)
-
-    def encoder_inputs(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Each modality's image for its encoder."""
-        return {name: images[name] for name in self.inputs}
-
-
-class StackedNetwork(EmbeddingNetwork):
-    """One encoder of the bands of all modalities, stacked in their order.
-
-    Args:
-        bands: Number of bands of each modality by name.
-        model: Sizes.
-        method: As of `EmbeddingNetwork`.
-    """
-
-    def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
-        self.modalities = tuple(bands)
-        super().__init__({"stacked": sum(bands.values())}, model, method)
-
-    def encoder_inputs(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The stacked bands for the one encoder."""
-        return {"stacked": torch.cat([images[name] for name in self.modalities], dim=1)}
+        parts = embeddings.chunk(2 * len(self.sources))
+        return dict(zip(self.sources, zip(parts[::2], parts[1::2], strict=True), strict=True))

@@ -14,7 +14,7 @@ from torch import Tensor
 from tmcnet.config import PretrainConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.views import ViewBatch, ViewMaker
-from tmcnet.model.tmcnet import EmbeddingNetwork, Embeddings, Pair
+from tmcnet.model.tmcnet import Embeddings, Pair, TMCNet
 from tmcnet.seeding import generator
 from tmcnet.train.distributed import gather_rows
 from tmcnet.train.loop import StepModule, indices_of_step
@@ -62,11 +62,11 @@ class PretrainModule(StepModule[ViewBatch]):
         build: Makes the batch of a step.
     """
 
-    network: EmbeddingNetwork
+    network: TMCNet
 
     def __init__(
         self,
-        network: EmbeddingNetwork,
+        network: TMCNet,
         method: PretrainingMethod,
         config: PretrainConfig,
         optimiser: OptimiserPlan,

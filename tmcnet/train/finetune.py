@@ -23,7 +23,7 @@ from tmcnet.evaluate.metrics import Counts, without_nan
 from tmcnet.evaluate.predict import choose_device
 from tmcnet.evaluate.trained import Trained
 from tmcnet.hashing import file_digest
-from tmcnet.model.networks import EarlyFusion, build_network
+from tmcnet.model.networks import PlainNetwork, build_network
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PARTS, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
 from tmcnet.seeding import derive_seed
@@ -226,8 +226,9 @@ def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts)
     state, header = read_weights(weights)
     # batch counters fit networks of any size and would hide a start that loads nothing else
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    if isinstance(network, EarlyFusion):
-        return transfer(network, stack_stems(state, network.modalities), parts)
+    if run.network == "early_fusion":
+        assert isinstance(network, PlainNetwork)
+        return transfer(network, stack_stems(state, network.sources["optical"]), parts)
     if any(name.startswith(STACKED) for name in state):
         sensors = header["config"]["sensors"]
         state = split_stem(state, {name: len(sensor["bands"]) for name, sensor in sensors.items()})

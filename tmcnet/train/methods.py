@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.loss import InfoNCE, NTXent, TupleNTXent
-from tmcnet.model.tmcnet import EmbeddingNetwork, Pair, StackedNetwork, TMCNet
+from tmcnet.model.tmcnet import Pair, TMCNet
 
 
 class PretrainingMethod(ABC):
@@ -28,9 +28,9 @@ class PretrainingMethod(ABC):
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
 
-    @abstractmethod
-    def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
+    def network(self, bands: Mapping[str, int], model: ModelConfig) -> TMCNet:
         """Build the network with random weights for the bands of each modality."""
+        return TMCNet(bands, model, self.config)
 
     @abstractmethod
     def loss(self, embeddings: Mapping[str, Pair], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
@@ -62,10 +62,6 @@ class Tuples(PretrainingMethod):
         )
         self.views = NTXent(config.temperature, form.positive_in_denominator)
 
-    def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
-        """Build an encoder for each modality used."""
-        return TMCNet(bands, model, self.config)
-
     def loss(self, embeddings: Mapping[str, Pair], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
         """Return the loss of one level; `rng` draws the shifts if not all are used."""
         if self.config.modality != "both":
@@ -86,10 +82,6 @@ class SimCLR(PretrainingMethod):
         super().__init__(config)
         self.criterion = NTXent(config.temperature)
 
-    def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
-        """Build one encoder of all bands."""
-        return StackedNetwork(bands, model, self.config)
-
     def loss(
         self,
         embeddings: Mapping[str, Pair],
@@ -107,10 +99,6 @@ class CrossModal(PretrainingMethod):
     def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
         self.criterion = InfoNCE(config.temperature)
-
-    def network(self, bands: Mapping[str, int], model: ModelConfig) -> EmbeddingNetwork:
-        """Build an encoder for each modality."""
-        return TMCNet(bands, model, self.config)
 
     def loss(
         self,

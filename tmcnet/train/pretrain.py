@@ -24,7 +24,7 @@ from tmcnet.evaluate.predict import choose_device
 from tmcnet.hashing import file_digest
 from tmcnet.model.backbone import OUTPUT_STRIDE
 from tmcnet.model.foreign_weights import load_initial_weights
-from tmcnet.model.tmcnet import EmbeddingNetwork
+from tmcnet.model.tmcnet import TMCNet
 from tmcnet.model.weights import save_weights
 from tmcnet.seeding import derive_seed
 from tmcnet.store import TileStore, read_list
@@ -108,9 +108,7 @@ def _batch_size(n_tiles: int, lists: Sequence[Path], wanted: int) -> int:
     return min(wanted, n_tiles // shares * shares)
 
 
-def _network(
-    sensors: SensorsConfig, model: ModelConfig, method: PretrainingMethod, config: PretrainConfig
-) -> EmbeddingNetwork:
+def _network(sensors: SensorsConfig, model: ModelConfig, method: PretrainingMethod, config: PretrainConfig) -> TMCNet:
     """Build the network with initial weights that depend only on the seed and the given file."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -159,7 +157,7 @@ def _record(
     }
 
 
-def _probes(network: EmbeddingNetwork, tiles: TileDataset, work: Pretraining, curves: Curves) -> list[Probe]:
+def _probes(network: TMCNet, tiles: TileDataset, work: Pretraining, curves: Curves) -> list[Probe]:
     """Return the probe on a label fraction and the validation part, if the config wants one."""
     probe = work.config.probe
     if probe.every is None:

@@ -24,7 +24,7 @@ from tmcnet.config import IGNORE
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import confusion, headline
-from tmcnet.model.tmcnet import EmbeddingNetwork
+from tmcnet.model.tmcnet import TMCNet
 from tmcnet.seeding import generator
 from tmcnet.train.callbacks import Curves, ends_step
 
@@ -112,9 +112,7 @@ def _choose(tiles: TileDataset, part: str, plan: ProbePlan) -> list[_ProbeCells]
 
 
 @torch.no_grad()
-def _features(
-    network: EmbeddingNetwork, tiles: TileDataset, chosen: list[_ProbeCells]
-) -> Iterator[NDArray[np.float32]]:
+def _features(network: TMCNet, tiles: TileDataset, chosen: list[_ProbeCells]) -> Iterator[NDArray[np.float32]]:
     """Yield cells x channels of each tile."""
     device = next(network.parameters()).device
     for some in chosen:
@@ -155,7 +153,7 @@ class Probe(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked
 
     def __init__(
         self,
-        network: EmbeddingNetwork,
+        network: TMCNet,
         labelled: TileDataset,
         validation: TileDataset,
         classes: int,
