@@ -64,7 +64,7 @@ def test_statistics_of_two_modalities_have_their_keys_only(store):
 
 @pytest.mark.parametrize("variant", ["reference", "corrected"])
 def test_views_of_all_modalities_show_the_same_places(variant):
-    """Equal images stay equal up to the offset that their kind allows, whatever the crop, flip and turn."""
+    """Equal images stay equal up to the offset that their kind allows, for any crop, flip and turn."""
     flat = SensorConfig(bands=["b"], kind="elevation")
     sensors = SensorsConfig(optical=flat, sar=flat, dem=flat, dsm=flat)
     image = torch.rand(1, 64, 64)

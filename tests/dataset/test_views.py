@@ -199,7 +199,7 @@ def test_published_view_one_is_the_crop_alone():
 
 
 def test_a_share_of_a_batch_has_the_same_views_as_all_of_it():
-    """What a tile is shown as depends on its place in the batch, not on the tiles that are made beside it."""
+    """The views of a tile depend on its place in the batch, not on the other tiles made with it."""
     make, some = ViewMaker(CONFIG, SENSORS, "corrected", 1.5), tiles(4)
     whole, share = make(some, 3), make(some[1::2], 3, [1, 3])
     for pair, other in pairs_of(whole, share):

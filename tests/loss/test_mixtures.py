@@ -103,12 +103,12 @@ def test_an_option_of_none_is_what_the_variant_says():
 def test_each_option_changes_the_loss_or_its_gradient():
     inputs = embeddings(6)
 
-    def told(**changes):
+    def loss_and_gradients(**changes):
         loss = TupleNTXent(variant="reference", **changes)(*inputs)
         return loss.item(), *(g.sum().item() for g in torch.autograd.grad(loss, inputs))
 
     options = [{}, *({key: value} for key, values in CHOICES.items() for value in values)]
-    distinct = {told(**option) for option in options}
+    distinct = {loss_and_gradients(**option) for option in options}
     assert len(distinct) == 1 + sum(len(values) - 1 for values in CHOICES.values())
 
 
@@ -153,7 +153,7 @@ def test_infonce_leaves_groups_out():
 def test_bad_input_of_the_baselines_is_named(loss):
     with pytest.raises(ValueError, match="at least two"):
         loss(torch.randn(1, 4), torch.randn(1, 4))
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="same N x C"):
         loss(torch.randn(3, 4), torch.randn(3, 5))
     with pytest.raises(ValueError, match="positive"):
         type(loss)(temperature=0)

@@ -157,7 +157,7 @@ def test_identical_and_zero_embeddings_have_finite_gradients(variant):
 
 
 def test_corrected_punishes_an_empty_partner():
-    """A SAR embedding that says nothing costs more than one that tells places apart."""
+    """A constant SAR embedding costs more than one that differs between places."""
     places = torch.eye(8, dtype=torch.float64)
     loss = TupleNTXent(variant="corrected")
     both = loss(places, places, places, places)
@@ -169,7 +169,7 @@ def test_bad_input_is_named():
     x = torch.randn(1, 4)
     with pytest.raises(ValueError, match="at least two"):
         TupleNTXent()(x, x, x, x)
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="same N x C"):
         TupleNTXent()(*[torch.randn(3, 4)] * 3, torch.randn(3, 5))
     with pytest.raises(ValueError, match="variant"):
         TupleNTXent(variant="other")

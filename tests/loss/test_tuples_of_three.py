@@ -93,8 +93,8 @@ def test_places_of_one_group_are_no_negatives():
 
 
 @torch.no_grad()
-def test_other_modalities_are_alike_and_the_optical_one_is_not():
-    """Whatever their weight, they may change places among themselves."""
+def test_the_order_of_other_modalities_has_no_effect_but_optical_is_special():
+    """With any weight, the order of the others has no effect."""
     optical, *others = (embeddings(5, 1, seed) for seed in range(4))
     form = {"negatives": "own", "partners": "both", "weight": 0.3}
     values = [float(fast([*optical, *(x for pair in order for x in pair)], form)) for order in permutations(others)]

@@ -46,7 +46,7 @@ def test_any_size_and_band_count_and_nothing_unused(network, variant):
     module = build_network(network, variant, BANDS, 5, SMALL)
     images = {"optical": torch.randn(2, 4, 45, 70), "sar": torch.randn(2, 2, 45, 70)}
     for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
-        nn.init.ones_(norm.weight)  # the bottleneck starts at zero, which would hide what lies before it
+        nn.init.ones_(norm.weight)  # the bottleneck starts at zero, which would hide all layers before it
     logits = module(images)
     assert logits.shape == (2, 5, 45, 70)
     logits.pow(2).sum().backward()
@@ -161,7 +161,7 @@ RENAMED = {
 def golden(name):
     root = os.environ.get("TMCNET_DATA")
     if root is None:
-        pytest.skip("TMCNET_DATA is not set: the golden values lie beside that folder")
+        pytest.skip("TMCNET_DATA is not set: the golden values are beside that folder")
     path = Path(root).parent / "golden" / f"{name}.npz"
     if not path.exists():
         pytest.skip(f"{path} is absent")

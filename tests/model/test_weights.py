@@ -24,8 +24,8 @@ def test_what_is_written_is_read(tmp_path):
     state = Net().state_dict()
     header = {"kind": "encoder", "config": {"a": [1, 2.5, None]}}
     save_weights(path, state, header)
-    got, told = read_weights(path)
-    assert told == header
+    got, read_header = read_weights(path)
+    assert read_header == header
     assert got.keys() == state.keys() and all(torch.equal(got[n], state[n]) for n in state)
     assert [p.name for p in path.parent.iterdir()] == ["weights.safetensors"]
 

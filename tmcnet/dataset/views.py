@@ -202,7 +202,7 @@ def draw_patches(
     """
     lowest, highest = patch_range(first, second, patch_size)
     if lowest[0] > highest[0] or lowest[1] > highest[1]:
-        raise ValueError("no patch lies inside both views")
+        raise ValueError("no patch is inside both views")
     last = second.size - patch_size
     above = highest[0] + 1, highest[1] + 1
     corners: list[Corner] = []
@@ -308,7 +308,7 @@ class ViewMaker:
         return ViewBatch(names, dict(zip(tiles[0].images, pairs, strict=True)), (corners1, corners2))
 
     def _change_as_published(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
-        """Change view 2 of every modality alike; the cuts are views 1 and 2 of each modality in turn."""
+        """Change view 2 of every modality by the same draw; the cuts are views 1 and 2 of each modality in turn."""
         draw = PublishedDraw.draw(rng)
         for place, cut in enumerate(cuts):
             yield change_as_published(cut, draw, self.clip) if place % 2 else cut

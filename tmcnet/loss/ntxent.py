@@ -17,13 +17,13 @@ def unit_rows(embeddings: Sequence[Tensor], eps: float) -> list[Tensor]:
     """Scale rows to length 1, in float32 at least: sums of exponentials lose too much in half precision.
 
     Raises:
-        ValueError: If the embeddings are not N x C alike, or N is less than two.
+        ValueError: If the embeddings have not all the same N x C, or N is less than two.
     """
     first = embeddings[0]
     if len({x.shape for x in embeddings}) > 1 or first.ndim != 2:
-        raise ValueError(f"the embeddings are N x C alike, not {[tuple(x.shape) for x in embeddings]}")
+        raise ValueError(f"all embeddings must have the same N x C, not {[tuple(x.shape) for x in embeddings]}")
     if len(first) < 2:
-        raise ValueError("the loss compares places with each other and needs at least two, not one")
+        raise ValueError("the loss compares places with each other and needs at least two")
     at_least = torch.promote_types(first.dtype, torch.float32)
     return [F.normalize(x.to(at_least), dim=1, eps=eps) for x in embeddings]
 

@@ -32,10 +32,10 @@ def convolution(
 ) -> nn.Conv2d:
     """Build a convolution without bias whose map is as large as its input, divided by the stride.
 
-    Beyond the edge, the published networks see zeros and all others the last pixels repeated. Zeros tell a network
-    how far the edge is. Trained on small crops it relies on that and does worse in larger windows: on the demo,
-    trained on crops of 64 pixels, mIoU fell from 0.60 in tiles of 128 pixels to 0.46 in whole scenes. With repeated
-    pixels it stayed the same.
+    Beyond the edge, the published networks see zeros and all others the last pixels repeated. With zeros, a network
+    trained on small crops learns how far the edge is, and does worse in larger windows: on the demo, trained on crops
+    of 64 pixels, mIoU fell from 0.60 in tiles of 128 pixels to 0.46 in whole scenes. With repeated pixels it stayed
+    the same.
     """
     if kernel == 3 and stride == 1 and not published:
         return ReplicateConv2d(inputs, outputs, dilation)

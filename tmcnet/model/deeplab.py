@@ -15,7 +15,7 @@ from tmcnet.model.pixelwise import PixelFeatures
 LOW_CHANNELS = 48
 """Channels to which the decoder reduces the first stage's map."""
 PUBLISHED_DROPOUT = 0.5
-"""Share of the encoder's output that the published networks drop, whatever `model.dropout` says."""
+"""Share of the encoder's output that the published networks drop in place of `model.dropout`."""
 LAST_DROPOUT = 0.1
 """Share of the decoder's last map that is dropped when it predicts classes."""
 
