@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -121,6 +122,15 @@ def assign_in_order(order: IntArray, counts: FloatArray, shares: FloatArray) -> 
     return parts
 
 
+class _State(NamedTuple):
+    """An assignment (G), its tiles (P) and class areas (P x K), and its score."""
+
+    parts: IntArray
+    tiles: FloatArray
+    sums: FloatArray
+    score: int
+
+
 @dataclass(frozen=True)
 class _Search:
     """Search for a balanced assignment of G groups to P parts."""
@@ -153,48 +163,49 @@ class _Search:
         """Scores of D assignments."""
         return self.target.score(*self.totals(parts))
 
+    def state(self, parts: IntArray) -> _State:
+        """One assignment with its totals and score."""
+        tiles, sums = self.totals(parts[None])
+        return _State(parts, tiles[0], sums[0], int(self.target.score(tiles, sums)[0]))
+
     def improved(self, parts: IntArray) -> IntArray:
         """Iterated local search: steepest descent; at a minimum a few random moves from the best one, and again."""
-        best = now = parts
-        best_score = score = int(self.score(parts[None])[0])
+        best = now = self.state(parts)
         failures = 0
         for step in range(_MAX_STEPS_MISSING):
-            if step >= _MAX_STEPS and best_score < _MISSING:
+            if step >= _MAX_STEPS and best.score < _MISSING:
                 break
-            neighbour, after = self.best_neighbour(now)
-            if after < score:
-                now, score, failures = neighbour, after, 0
-                if score < best_score:
-                    best, best_score = now, score
+            neighbour = self.best_neighbour(now)
+            if neighbour.score < now.score:
+                now, failures = neighbour, 0
+                best = min(best, now, key=lambda state: state.score)
             elif failures == 0:  # other random swaps may improve
                 failures = 1
             else:
-                now, failures = best.copy(), 0
-                now[self.rng.integers(0, len(now), _PERTURBED)] = self.rng.integers(
-                    0, len(self.target.shares), _PERTURBED
-                )
-                score = int(self.score(now[None])[0])
-        return best
+                moved, goal = best.parts.copy(), self.rng.integers(0, len(self.target.shares), _PERTURBED)
+                moved[self.rng.integers(0, len(moved), _PERTURBED)] = goal
+                now, failures = self.state(moved), 0
+        return best.parts
 
-    def best_neighbour(self, parts: IntArray) -> tuple[IntArray, int]:
-        """The best assignment with one group moved or two swapped, and its score."""
-        n_parts = len(self.target.shares)
-        tiles, sums = (total[0] for total in self.totals(parts[None]))
-        groups = self.movable(sums)
-        moved = np.repeat(groups, n_parts)
+    def best_neighbour(self, now: _State) -> _State:
+        """The best assignment with one group moved or two swapped."""
+        numbers = np.arange(len(self.target.shares))
+        groups = self.movable(now.sums)
+        moved = np.repeat(groups, len(numbers))
         first = np.concatenate([moved, groups[self.rng.integers(0, len(groups), _SWAPS)]])
-        other = self.rng.integers(0, len(parts), _SWAPS)
+        other = self.rng.integers(0, len(now.parts), _SWAPS)
         second = np.concatenate([moved, other])
-        goal = np.concatenate([np.tile(np.arange(n_parts), len(groups)), parts[other]])
-        source, numbers, swapped = parts[first], np.arange(n_parts), first != second
+        goal = np.concatenate([np.tile(numbers, len(groups)), now.parts[other]])
+        source, swapped = now.parts[first], first != second
         change = (numbers == goal[:, None]).astype(np.float64) - (numbers == source[:, None])
         weight = self.counts[first] - np.where(swapped, self.counts[second], 0)
         area = self.areas[first] - np.where(swapped[:, None], self.areas[second], 0)
-        scores = self.target.score(tiles + change * weight[:, None], sums + change[:, :, None] * area[:, None, :])
+        tiles, sums = now.tiles + change * weight[:, None], now.sums + change[:, :, None] * area[:, None, :]
+        scores = self.target.score(tiles, sums)
         best = int(np.argmin(scores))
-        after = parts.copy()
-        after[second[best]], after[first[best]] = source[best], goal[best]
-        return after, int(scores[best])
+        parts = now.parts.copy()
+        parts[second[best]], parts[first[best]] = source[best], goal[best]
+        return _State(parts, tiles[best], sums[best], int(scores[best]))
 
     def movable(self, sums: FloatArray) -> IntArray:
         """Groups worth moving: those with a class that a part lacks, else all; a random choice of too many."""

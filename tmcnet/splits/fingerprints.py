@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from pandas.util import hash_pandas_object
 
 from tmcnet.splits.lists import format_names
 
@@ -26,6 +24,7 @@ _CHANGES = {
     "source": "changed field",
     "pixels": "changed pixels",
 }
+_CHUNK_ROWS = 2**16
 
 
 def fingerprints(index: Path) -> pd.DataFrame:
@@ -37,19 +36,16 @@ def fingerprints(index: Path) -> pd.DataFrame:
     Args:
         index: `tiles/index.csv`.
     """
-    return pd.DataFrame(_rows(index), columns=["tile", *_COLUMNS]).sort_values("tile", kind="stable")
-
-
-def _rows(index: Path) -> Iterator[tuple[str | int, ...]]:
-    with index.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        header = next(rows)
-        tile, role = header.index("tile"), header.index("role")
-        chosen = [[i for i, name in enumerate(header) if name.startswith(names)] for names in _COLUMNS.values()]
-        for row in rows:
-            if row[role] != "predict":
-                texts = (",".join([row[i] for i in columns]) for columns in chosen)
-                yield row[tile], *(zlib.crc32(text.encode()) for text in texts)
+    header = pd.read_csv(index, nrows=0).columns
+    chosen = {aspect: [c for c in header if c.startswith(names)] for aspect, names in _COLUMNS.items()}
+    wanted = ["tile", "role", *(column for columns in chosen.values() for column in columns)]
+    parts = []
+    for rows in pd.read_csv(index, usecols=wanted, dtype="str", keep_default_na=False, chunksize=_CHUNK_ROWS):
+        sums = {aspect: hash_pandas_object(rows[columns], index=False) for aspect, columns in chosen.items()}
+        parts.append(
+            rows[["tile"]].assign(**{aspect: s % 2**32 for aspect, s in sums.items()})[rows["role"] != "predict"]
+        )
+    return pd.concat(parts).sort_values("tile", kind="stable")
 
 
 def format_changes(folder: Path, index: Path) -> str:
@@ -60,7 +56,7 @@ def format_changes(folder: Path, index: Path) -> str:
         return f"it is not the index that the splits were made from; without {FILE} no more is known"
     both = then.merge(fingerprints(index), on="tile", how="outer", suffixes=("_then", "_now"), indicator="side")
     found = {"added": both["side"] == "right_only", "removed": both["side"] == "left_only"}
-    for name, words in _CHANGES.items():
-        found[words] = (both["side"] == "both") & (both[f"{name}_then"] != both[f"{name}_now"])
+    for aspect, words in _CHANGES.items():
+        found[words] = (both["side"] == "both") & (both[f"{aspect}_then"] != both[f"{aspect}_now"])
     named = [f"{n.sum()} {words}: {format_names(both['tile'][n])}" for words, n in found.items() if n.any()]
     return "; ".join(named) or "no tile differs in what the splits use, only in other columns or in classes"

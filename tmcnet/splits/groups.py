@@ -12,6 +12,8 @@ from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.splits.index import Ground, IntArray, TileIndex
 
+_MAX_BOXES = 2000  # scenes compared with one another before their tiles are
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -101,20 +103,32 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
     Returns:
         M x 2 positions in the index, the smaller first, sorted.
     """
-    of_scene = pd.Series(key).groupby(index.scene)
-    mixed = np.flatnonzero(of_scene.transform("min") != of_scene.transform("max"))
+    keys = pd.Series(key).groupby(index.scene)
+    mixed = np.flatnonzero(keys.transform("min") != keys.transform("max"))
     found = _close_windows(mixed, index.scene, index.window, guard)
     if index.ground is not None and len(index.scenes) > 1:
-        known = np.flatnonzero(index.ground.crs >= 0)
-        between = [
-            _close_windows(known, index.ground.crs, index.ground.window, guard),
-            _close_circles(index.ground, guard),
-        ]
-        pairs = np.concatenate(between)
+        meeting = _in_meeting_scenes(index.ground, index.scene, guard)
+        windows = _close_windows(meeting, index.ground.crs, index.ground.window, guard)
+        pairs = np.concatenate([windows, _close_circles(index.ground, guard)])
         found = np.concatenate([found, pairs[index.scene[pairs[:, 0]] != index.scene[pairs[:, 1]]]])
     found = found[key[found[:, 0]] != key[found[:, 1]]]
     ordered: IntArray = found[np.lexsort((found[:, 1], found[:, 0]))]
     return ordered
+
+
+def _in_meeting_scenes(ground: Ground, scene: IntArray, guard: int) -> IntArray:
+    """Tiles of scenes whose bounding box, widened by the guard band, meets that of another scene of their CRS."""
+    known = np.flatnonzero(ground.crs >= 0)
+    first, last = ground.window[known, :2], ground.window[known, :2] + ground.window[known, 2:]
+    boxes = pd.DataFrame(np.hstack([first, -last])).groupby([scene[known], ground.crs[known]]).min()
+    if len(boxes) > _MAX_BOXES:
+        return known
+    low, high, crs = boxes[[0, 1]].to_numpy(), -boxes[[2, 3]].to_numpy(), boxes.index.get_level_values(1).to_numpy()
+    meet = (low[:, None] < high + guard).all(axis=2)
+    meet &= meet.T & (crs[:, None] == crs)
+    np.fill_diagonal(meet, False)
+    found: IntArray = known[np.isin(scene[known], boxes.index.get_level_values(0)[meet.any(axis=1)])]
+    return found
 
 
 def _close_windows(chosen: IntArray, place: IntArray, window: IntArray, guard: int) -> IntArray:

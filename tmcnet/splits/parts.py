@@ -246,7 +246,8 @@ def _drawn_parts(groups: Groups, fixed: PartArray, band: GuardBand, config: Spli
     if any(band.apply(part)[1].any() for part in divisions(best)):
         rng = generator(config.seed, "guard band")
         strips = _strips(groups, drawn, counts, target.shares, rng)
-        trials = min(_MAX_TRIALS, _MAX_TRIAL_WORK // (int((fixed != DROPPED).sum()) + len(band.pairs)))
+        work = len(slots.parts) * (int((fixed != DROPPED).sum()) + len(band.pairs))
+        trials = min(_MAX_TRIALS, _MAX_TRIAL_WORK // work)
         best = _searched(min([*found, *strips], key=score), score, len(slots.shares), trials, rng)
     return divisions(best)[slots.tested]
 

@@ -116,7 +116,9 @@ def read_points(path: Path, index: TileIndex) -> Points:
         InputError: If it cannot be read or is damaged, or names tiles or classes that the index does not have.
     """
     points = _read(path, index.classes)
-    if unknown := set(points["tile"][~points["tile"].isin(index.tiles)]):
+    tiles = points["tile"].to_numpy(object)
+    found = np.searchsorted(index.tiles, tiles).clip(max=len(index.tiles) - 1)
+    if unknown := set(tiles[index.tiles[found] != tiles]):
         what = f"names tiles that the index does not have: {format_names(unknown)}"
         raise InputError(Problem(str(path), what, _REMEDY))
     return points
