@@ -60,7 +60,7 @@ def test_a_range_longer_than_the_scenes_is_a_lower_bound():
         (index_of(2, scenes=36, side=1), "only 0 labelled tiles"),
     ],
 )
-def test_what_cannot_be_told_is_not_told(index, reason):
+def test_what_cannot_be_known_is_reported(index, reason):
     found = autocorrelation(index, rng())
     assert (found["range_pixels"], found["relation"]) == (None, "unknown")
     assert reason in found["reason"]

@@ -40,7 +40,7 @@ def change(folder, edit):
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def told(folder, index, config=None):
+def messages(folder, index, config=None):
     return "\n".join(map(str, verify(folder, index, config)))
 
 
@@ -56,11 +56,11 @@ def test_changed_data(case):
     folder, index = case
     lines = index.read_text().splitlines(keepends=True)
     index.write_text("".join([*lines[:-1], lines[-1].replace(",32,", ",31,", 1)]))
-    assert "the data changed" in told(folder, index)
-    assert "edited by hand" not in told(folder, index)
+    assert "the data changed" in messages(folder, index)
+    assert "edited by hand" not in messages(folder, index)
 
 
-def test_changed_data_is_told_by_tile(case):
+def test_changed_data_is_reported_by_tile(case):
     folder, index = case
     table = pd.read_csv(index, keep_default_na=False)
     table.loc[3, "row"] += 1
@@ -68,12 +68,12 @@ def test_changed_data_is_told_by_tile(case):
     added = table.iloc[[8]].assign(tile="s9_r0_c0", scene="s9")
     gone = table.loc[10, "tile"]
     pd.concat([table.drop(10), added]).to_csv(index, index=False, float_format="%.6f")
-    message = told(folder, index)
+    message = messages(folder, index)
     assert "the data changed: 1 added: s9_r0_c0; 1 removed: " + gone in message
     assert f"1 moved to another place or scene: {table.loc[3, 'tile']}" in message
     assert f"1 changed class counts: {table.loc[5, 'tile']}" in message
     (folder / "tiles.csv").unlink()
-    assert "the data changed: it is not the index that the splits were made from" in told(folder, index)
+    assert "the data changed: it is not the index that the splits were made from" in messages(folder, index)
 
 
 def test_tiles_of_which_only_pixels_changed_are_named(index_at, tmp_path):
@@ -82,7 +82,7 @@ def test_tiles_of_which_only_pixels_changed_are_named(index_at, tmp_path):
     index, folder = index_at(table), tmp_path / "splits"
     make_splits(index, CONFIG, folder)
     table.loc[7, "digest"] = "f" * 16
-    message = told(folder, index_at(table))
+    message = messages(folder, index_at(table))
     assert f"the data changed: 1 changed pixels: {table.loc[7, 'tile']}" in message
 
 
@@ -90,23 +90,23 @@ def test_data_that_changed_where_the_splits_do_not_look(case):
     folder, index = case
     table = pd.read_csv(index, keep_default_na=False).assign(alignment="1.0")
     table.to_csv(index, index=False, float_format="%.6f")
-    assert "no tile differs in what the splits use" in told(folder, index)
+    assert "no tile differs in what the splits use" in messages(folder, index)
 
 
 def test_changed_config(case):
-    message = told(*case, CONFIG.model_copy(update={"guard": 2, "seed": 9}))
+    message = messages(*case, CONFIG.model_copy(update={"guard": 2, "seed": 9}))
     assert "the config changed: `splits.guard` was 1, is 2, `splits.seed` was 1, is 9" in message
 
 
 def test_changed_code(case, monkeypatch):
     monkeypatch.setattr(tmcnet, "__version__", "99")
-    assert "the code changed: made by version" in told(*case)
+    assert "the code changed: made by version" in messages(*case)
 
 
 def test_changed_code_of_the_same_version(case, monkeypatch):
     folder, index = case
     monkeypatch.setattr("tmcnet.splits.fractions.MAX_POOL", 1)
-    message = told(folder, index)
+    message = messages(folder, index)
     assert "the code or the manifest changed: same data and config now give another trainR10: " in message
     assert "another val" not in message
 
@@ -115,13 +115,13 @@ def test_lists_from_outside_without_a_manifest(case):
     folder, index = case
     (folder / "manifest.json").unlink()
     dropped = [t for t in read_index(index, CONFIG).tiles if all(t not in names(folder, p) for p in PARTS)]
-    message = told(folder, index)
+    message = messages(folder, index)
     assert f"tiles are in no part and not among the dropped: {dropped[0]}" in message
     assert message.count("\n") == 1
     both, small = names(folder, "test")[0], names(folder, "trainR10")[0]
     rewrite(folder, index, "train", sorted([*names(folder, "train"), both]), consistent=False)
     rewrite(folder, index, "trainR40", [t for t in names(folder, "trainR40") if t != small], consistent=False)
-    message = told(folder, index)
+    message = messages(folder, index)
     assert f"tiles are in train and in test: {both} (1 in all)" in message
     assert f"trainR10_RGB.txt: is not nested in trainR40: {small} (1 in all)" in message
 
@@ -137,7 +137,7 @@ def test_ready_made_tiles_that_overlap_on_the_ground(index_at, tmp_path):
     test, train = names(tmp_path / "splits", "test")[0], names(tmp_path / "splits", "train")[0]
     rows = table.set_index("tile")
     rows.loc[test, ["x", "y"]] = rows.loc[train, ["x", "y"]] + 100
-    message = told(tmp_path / "splits", index_at(rows.reset_index()))
+    message = messages(tmp_path / "splits", index_at(rows.reset_index()))
     assert "train and test share pixels" in message
     assert f"{min(test, train)} with {max(test, train)}" in message
 
@@ -145,14 +145,14 @@ def test_ready_made_tiles_that_overlap_on_the_ground(index_at, tmp_path):
 def test_list_edited_by_hand(case):
     folder, index = case
     rewrite(folder, index, "trainR40", names(folder, "trainR40")[:-1], consistent=False)
-    assert told(folder, index).count("trainR40_RGB.txt: was edited by hand") == 1
+    assert messages(folder, index).count("trainR40_RGB.txt: was edited by hand") == 1
 
 
 def test_list_in_another_order(case):
     folder, index = case
     rewrite(folder, index, "trainR40", names(folder, "trainR40")[::-1], consistent=False)
     # the tiles are the same, the bytes are not
-    assert "trainR40_RGB.txt: was edited by hand" in told(folder, index)
+    assert "trainR40_RGB.txt: was edited by hand" in messages(folder, index)
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -161,7 +161,7 @@ def test_lists_that_are_not_paired(case, word):
     path = folder / f"val_{word}.txt"
     gone = names(folder, "val")[0]
     path.write_text(path.read_text().replace(f"{gone}\n", ""))
-    assert f"three lists are not paired: {gone} (1 in all)" in told(folder, index)
+    assert f"three lists are not paired: {gone} (1 in all)" in messages(folder, index)
 
 
 def test_lists_paired_with_other_tiles(case):
@@ -169,15 +169,15 @@ def test_lists_paired_with_other_tiles(case):
     path = folder / "val_SAR.txt"
     first, second, *rest = names(folder, "val")
     path.write_text("".join(f"{t}\n" for t in [second, first, *rest]))
-    assert f"three lists are not paired: {first}, {second} (2 in all)" in told(folder, index)
+    assert f"three lists are not paired: {first}, {second} (2 in all)" in messages(folder, index)
     path.write_text("".join(f"{t}\n" for t in [first, first, second, *rest]))
-    assert f"three lists are not paired: {first} (1 in all)" in told(folder, index)
+    assert f"three lists are not paired: {first} (1 in all)" in messages(folder, index)
 
 
 def test_missing_and_unknown_lists(case):
     folder, index = case
     (folder / "trainR10_lbl.txt").rename(folder / "trainR11_lbl.txt")
-    message = told(folder, index)
+    message = messages(folder, index)
     assert "lacks lists: trainR10_lbl.txt" in message
     assert "has lists that the manifest does not know: trainR11_lbl.txt" in message
 
@@ -186,7 +186,7 @@ def test_tile_in_two_parts(case):
     folder, index = case
     both = names(folder, "test")[3]
     rewrite(folder, index, "train", sorted([*names(folder, "train"), both]))
-    message = told(folder, index)
+    message = messages(folder, index)
     assert f"tiles are in train and in test: {both} (1 in all)" in message
     assert "edited by hand" not in message
 
@@ -195,7 +195,7 @@ def test_tile_in_no_part(case):
     folder, index = case
     lost = names(folder, "test")[:12]
     rewrite(folder, index, "test", names(folder, "test")[12:])
-    message = told(folder, index)
+    message = messages(folder, index)
     assert "in no part and not among the dropped" in message
     assert ", ".join(lost[:10]) + " and 2 more (12 in all)" in message
 
@@ -204,14 +204,14 @@ def test_dropped_tile_in_a_part(case):
     folder, index = case
     tile = names(folder, "train")[0]
     change(folder, lambda m: m["dropped"].append(tile))
-    assert f"tiles are in train and in dropped: {tile} (1 in all)" in told(folder, index)
+    assert f"tiles are in train and in dropped: {tile} (1 in all)" in messages(folder, index)
 
 
 def test_doubled_and_unknown_tiles(case):
     folder, index = case
     tiles = names(folder, "val")
     rewrite(folder, index, "val", [tiles[0], *tiles, "ghost"], consistent=False)
-    message = told(folder, index)
+    message = messages(folder, index)
     assert f"names tiles twice: {tiles[0]} (1 in all)" in message
     assert "names tiles that the index does not have: ghost (1 in all)" in message
 
@@ -220,9 +220,9 @@ def test_fractions_that_are_not_nested(case):
     folder, index = case
     small, large = names(folder, "trainR10"), names(folder, "trainR40")
     rewrite(folder, index, "trainR40", [t for t in large if t != small[0]])
-    assert f"trainR10_RGB.txt: is not nested in trainR40: {small[0]} (1 in all)" in told(folder, index)
+    assert f"trainR10_RGB.txt: is not nested in trainR40: {small[0]} (1 in all)" in messages(folder, index)
     rewrite(folder, index, "trainR40", sorted([*large, names(folder, "val")[0]]))
-    assert f"trainR40_RGB.txt: is not nested in train: {names(folder, 'val')[0]}" in told(folder, index)
+    assert f"trainR40_RGB.txt: is not nested in train: {names(folder, 'val')[0]}" in messages(folder, index)
 
 
 def test_unlabelled_tiles_where_labels_are_needed(case):
@@ -230,7 +230,7 @@ def test_unlabelled_tiles_where_labels_are_needed(case):
     table = read_index(index, CONFIG)
     blind = next(t for t in names(folder, "train") if not table.labelled[list(table.tiles).index(t)])
     rewrite(folder, index, "trainR100", sorted([*names(folder, "trainR100"), blind]))
-    assert f"names tiles without labels: {blind} (1 in all)" in told(folder, index)
+    assert f"names tiles without labels: {blind} (1 in all)" in messages(folder, index)
 
 
 def test_parts_that_share_pixels(case):
@@ -244,7 +244,7 @@ def test_parts_that_share_pixels(case):
     change(folder, lambda m: m.update(dropped=[t for t in m["dropped"] if t not in kept]))
     rewrite(folder, index, "train", sorted([*names(folder, "train"), odd]))
     rewrite(folder, index, "test", sorted([*names(folder, "test"), *(t for t in kept if t != odd)]))
-    message = told(folder, index)
+    message = messages(folder, index)
     assert "train and test share pixels or are closer than 1 pixels" in message
     assert odd in message
 
@@ -252,7 +252,7 @@ def test_parts_that_share_pixels(case):
 def test_figures_that_do_not_follow(case):
     folder, index = case
     change(folder, lambda m: m["lists"]["val"].update(n=1))
-    assert "says other n of val than follow" in told(folder, index)
+    assert "says other n of val than follow" in messages(folder, index)
 
 
 def test_fractions_missing_from_the_manifest(case):
@@ -260,7 +260,7 @@ def test_fractions_missing_from_the_manifest(case):
     change(folder, lambda m: m["lists"].pop("trainR40_s2"))
     for word in WORDS:
         (folder / f"trainR40_s2_{word}.txt").unlink()
-    assert "has no list trainR40_s2, which its config needs" in told(folder, index)
+    assert "has no list trainR40_s2, which its config needs" in messages(folder, index)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"version": 1, "config": {"guard": -1}, "lists": {}}'])
@@ -269,10 +269,10 @@ def test_manifest_that_cannot_be_used(case, text):
     (folder / "manifest.json").unlink()
     if text is not None:
         (folder / "manifest.json").write_text(text)
-    assert "cannot be used" in told(folder, index)
+    assert "cannot be used" in messages(folder, index)
 
 
 def test_index_that_cannot_be_used(case):
     folder, index = case
     index.unlink()
-    assert "does not exist" in told(folder, index)
+    assert "does not exist" in messages(folder, index)

@@ -124,7 +124,7 @@ def test_splits_write_points_and_the_manifest_vouches_for_them(case):
     manifest = json.loads((folder / "manifest.json").read_text())
     train = np.flatnonzero(np.isin(index.tiles, read_list(folder / "train_RGB.txt")))
     total = index.area[train].sum(axis=0, dtype=int)
-    assert 3 <= total[4] < 40 < total[:4].min()  # a class with fewer pixels than are asked for
+    assert 3 <= total[4] < 40 < total[:4].min()  # a class with fewer pixels than wanted
     for name in NAMES:
         n = 3 if "P3" in name else 40
         table = pd.read_csv(points_file(folder, name))
@@ -154,7 +154,7 @@ def test_points_of_earlier_splits_are_removed(case):
     assert not list(folder.glob("*P*"))
 
 
-def told(folder, index, config=None):
+def messages(folder, index, config=None):
     return "\n".join(map(str, verify(folder, index, config)))
 
 
@@ -178,7 +178,7 @@ def edit(folder, name, change, consistent=False):
 def test_points_edited_by_hand(case):
     folder, index = case
     edit(folder, "trainP3", lambda t: t.assign(pixel=t["pixel"].where(t.index > 0, 0)))
-    message = told(folder, index)
+    message = messages(folder, index)
     assert "trainP3_points.csv: was edited by hand: its hash is not the one in the manifest" in message
     assert "trainP3_points.csv: is not nested in trainP40: " in message
     assert "trainP3_RGB.txt" not in message
@@ -193,7 +193,7 @@ def test_points_that_are_not_nested(case):
         lambda t: t[~((t["tile"] == small["tile"]) & (t["pixel"] == small["pixel"]))],
         consistent=True,
     )
-    message = told(folder, index)
+    message = messages(folder, index)
     point = f"{small['tile']} {small['class']} {small['pixel']} (1 in all)"
     assert f"trainP3_points.csv: is not nested in trainP40: {point}" in message
     assert f"has other numbers of points than it should: {small['class']} 39 in place of 40" in message
@@ -213,22 +213,22 @@ def test_points_outside_the_training_part(case):
         return points.sort_values(["tile", "class", "pixel"])
 
     edit(folder, "trainP40", move, consistent=True)
-    message = told(folder, index)
+    message = messages(folder, index)
     assert f"trainP40_RGB.txt: is not nested in train: {test} (1 in all)" in message
     edit(folder, "trainP3", move)
-    assert f"trainP3_points.csv: and its list do not name the same tiles: {test}" in told(folder, index)
+    assert f"trainP3_points.csv: and its list do not name the same tiles: {test}" in messages(folder, index)
     edit(folder, "trainP3", lambda t: t.assign(tile=t["tile"].where(t.index > 1, "zz_ghost")))
-    assert "trainP3_points.csv: names tiles that the index does not have: zz_ghost." in told(folder, index)
+    assert "trainP3_points.csv: names tiles that the index does not have: zz_ghost." in messages(folder, index)
 
 
 def test_points_doubled_or_past_the_last_pixel(case):
     folder, index = case
     edit(folder, "trainP3", lambda t: pd.concat([t.iloc[[0]], t]))
     first = pd.read_csv(points_file(folder, "trainP3")).iloc[0]
-    message = told(folder, index)
+    message = messages(folder, index)
     assert f"names points twice: {first['tile']} {first['class']} {first['pixel']} (1 in all)" in message
     edit(folder, "trainP3", lambda t: t.assign(pixel=t["pixel"].where(t.index > 1, 1024))[1:])
-    message = told(folder, index)
+    message = messages(folder, index)
     assert (
         f"has points past the last pixel of their class: {first['tile']} {first['class']} 1024 (1 in all)" in message
     )
@@ -237,7 +237,7 @@ def test_points_doubled_or_past_the_last_pixel(case):
 def test_points_missing_or_unknown(case):
     folder, index = case
     points_file(folder, "trainP3").rename(points_file(folder, "trainP4"))
-    message = told(folder, index)
+    message = messages(folder, index)
     assert "trainP3_points.csv: cannot be read (No such file or directory). Run the splits again." in message
     assert "has lists that the manifest does not know: trainP4_points.csv" in message
     assert "figures" not in message and "says other" not in message
@@ -255,7 +255,7 @@ def test_points_missing_or_unknown(case):
         (b"\x89PNG\xff\xfe", "is damaged"),
     ],
 )
-def test_damaged_points_are_told(tmp_path, text, said):
+def test_damaged_points_are_reported(tmp_path, text, said):
     path = tmp_path / "trainP1_points.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError) as error:
@@ -273,9 +273,9 @@ def test_class_and_tile_names_of_any_kind(tmp_path):
 
 def test_changed_code_and_changed_config(case, monkeypatch):
     folder, index = case
-    assert "`splits.points` was [3, 40], is [3]" in told(folder, index, CONFIG.model_copy(update={"points": [3]}))
+    assert "`splits.points` was [3, 40], is [3]" in messages(folder, index, CONFIG.model_copy(update={"points": [3]}))
     monkeypatch.setattr(module, "_MAX_SHUFFLED", 0)
-    message = told(folder, index)
+    message = messages(folder, index)
     for name in NAMES:
         assert f"now give another {name}: " in message or f"now give other points of {name}" in message
     assert "trainR10" not in message
@@ -285,7 +285,7 @@ def test_points_without_a_manifest(case):
     folder, index = case
     (folder / "manifest.json").unlink()
     edit(folder, "trainP3", lambda t: t[1:])
-    message = told(folder, index)
+    message = messages(folder, index)
     assert "trainP3_points.csv: has other numbers of points than it should: class" in message
     assert "2 in place of 3" in message
 
@@ -295,7 +295,7 @@ def test_points_missing_from_the_manifest(case):
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["lists"]["trainP3_s2"]["points"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert "manifest.json: cannot be used ('points')" in told(folder, index)
+    assert "manifest.json: cannot be used ('points')" in messages(folder, index)
 
 
 @pytest.fixture

@@ -45,9 +45,9 @@ def test_badly_registered_tiles_are_in_no_part(table, index_at, tmp_path, method
     assert not (division.misaligned & division.by_guard).any()
     reasons = [manifest[f"dropped_{reason}"] for reason in ("by_guard", "misaligned", "unlabelled")]
     assert reasons[1] == len(bad) and sum(reasons) == len(manifest["dropped"])
-    told = f"{len(bad)} of 256 tiles are in no part, since their sensors are off by more than 1.5 pixels"
-    assert [w for w in manifest["warnings"] if w.startswith(told)]
-    assert told in capfd.readouterr().err
+    text = f"{len(bad)} of 256 tiles are in no part, since their sensors are off by more than 1.5 pixels"
+    assert [w for w in manifest["warnings"] if w.startswith(text)]
+    assert text in capfd.readouterr().err
     assert verify(tmp_path / "splits", path, config) == []
 
 
@@ -68,9 +68,9 @@ def test_nothing_left_is_an_error(table, index_at, tmp_path):
     path = index_at(table.assign(alignment_px=np.linspace(2.25, 9, len(table))))
     with pytest.raises(InputError) as caught:
         make_splits(path, CONFIG, tmp_path / "splits")
-    told = str(caught.value)
-    assert "`splits.max_misalignment`: (1.5) leaves no labelled tile: the best of them has 2." in told
-    assert "`alignment.png`" in told
+    text = str(caught.value)
+    assert "`splits.max_misalignment`: (1.5) leaves no labelled tile: the best of them has 2." in text
+    assert "`alignment.png`" in text
 
 
 def test_an_index_without_the_column(table, index_at, tmp_path):

@@ -95,8 +95,8 @@ def test_verification_sees_ground_shared_between_zones(index_at, tmp_path):
     train, test = (read_list(tmp_path / "splits" / f"{part}_RGB.txt") for part in ("train", "test"))
     assert sharing(grids, train, test)
     assert verify(tmp_path / "splits", blind) == []
-    told = "\n".join(map(str, verify(tmp_path / "splits", index_at(table))))
-    assert "train and test share pixels or are closer than 0 pixels" in told
+    text = "\n".join(map(str, verify(tmp_path / "splits", index_at(table))))
+    assert "train and test share pixels or are closer than 0 pixels" in text
 
 
 @pytest.mark.parametrize("guard", [0, 5])

@@ -193,8 +193,8 @@ def on_ground(table, pixel, apart=1e5):
 def test_blocks_smaller_than_the_range_are_warned_of(index_at, block, warned, capfd):
     table = on_ground(smooth_index(24), pixel=10)
     manifest = split(index_at(table), BLOCKS.model_copy(update={"block_size": block}))[1]
-    told = [w for w in manifest["warnings"] if "smaller than the distance over which labels are alike" in w]
-    assert bool(told) == warned
+    text = [w for w in manifest["warnings"] if "smaller than the distance over which labels are alike" in w]
+    assert bool(text) == warned
     assert ("not independent" in capfd.readouterr().err) == warned
     found = manifest["autocorrelation"]
     assert found["block_size"] == block
@@ -209,7 +209,7 @@ def smooth_index(side):
     return table.assign(**{"share_class 0": 0.5 + 0.4 * wave, "share_class 1": 0.5 - 0.4 * wave})
 
 
-def test_absent_class_is_told(index_at):
+def test_absent_class_is_reported(index_at):
     _, manifest = split(index_at(build_index(1, rare=(1,))), BLOCKS)
     absent = [w for w in manifest["warnings"] if w.endswith("has no pixel of class 4.")]
     assert {"val has no pixel of class 4.", "test has no pixel of class 4."} & set(absent)
@@ -326,7 +326,7 @@ def test_given_fractions_are_taken_and_the_others_fitted_between(index_at, tmp_p
     assert verify(tmp_path / "splits", path, config) == []
 
 
-def test_given_fractions_that_are_not_nested_are_told(index_at, tmp_path):
+def test_given_fractions_that_are_not_nested_are_reported(index_at, tmp_path):
     table = build_given()
     table["field_subsets"] = ["R5" if i < 3 else "R20" if i < 12 else "" for i in range(len(table))]
     config = GIVEN.model_copy(update={"given_fractions": True})
@@ -379,7 +379,7 @@ def test_a_part_that_would_be_empty(index_at):
     assert "`splits.block_size`" in message
 
 
-def test_all_mistakes_of_an_index_are_told_at_once(index_at, tmp_path):
+def test_all_mistakes_of_an_index_are_reported_at_once(index_at, tmp_path):
     table = build_index(unlabelled=0).astype({"row": object, "share_class 1": object})
     table.loc[0, "row"] = "x"
     table.loc[1, "label_share"] = np.nan

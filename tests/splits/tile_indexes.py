@@ -14,7 +14,7 @@ def build_index(
     unlabelled=0.1,
     rare=(),
 ):
-    """A table of `scenes` scenes of side x side tiles; `rare` gives how many tiles have each further class."""
+    """A table of `scenes` scenes of side x side tiles; `rare` gives how many tiles have each of the other classes."""
     rng = np.random.default_rng(seed)
     rows = []
     for scene in range(scenes):
