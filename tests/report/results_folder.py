@@ -154,7 +154,7 @@ def _write_alignment(folder: Path, *, rejected: bool) -> None:
         "n_points": 36,
         "n_inliers": 5 if rejected else 30,
         "rmse_px": None if rejected else 0.41,
-        "reason": "too few control points agree (5 of 36)" if rejected else "one shift explains 30 of 36 points",
+        "reason": "too few tie points agree (5 of 36)" if rejected else "one shift explains 30 of 36 points",
         "points": points,
     }
     (folder / "alignment.json").write_text(json.dumps(record))

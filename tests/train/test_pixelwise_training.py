@@ -17,7 +17,7 @@ from tmcnet.raster.io.reader import read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import pixelwise as module
-from tmcnet.train.pixelwise import draw_pixels, quotas
+from tmcnet.train.pixelwise import draw_pixels, pixels_per_class
 from tmcnet.train.samples import class_counts, class_weights
 
 SMALL = PixelwiseConfig(pixels=600, iterations=6)
@@ -40,10 +40,10 @@ def tiles_of(world, part="trainR50"):
 
 
 def test_quotas_are_even_as_far_as_the_pixels_go():
-    np.testing.assert_array_equal(quotas(np.array([1000, 1000, 1000]), 300), [100, 100, 100])
-    np.testing.assert_array_equal(quotas(np.array([1000, 20, 0, 1000]), 300), [140, 20, 0, 140])
-    np.testing.assert_array_equal(quotas(np.array([5, 7]), 300), [5, 7])
-    assert quotas(np.array([50, 50, 50]), 100).sum() == 100
+    np.testing.assert_array_equal(pixels_per_class(np.array([1000, 1000, 1000]), 300), [100, 100, 100])
+    np.testing.assert_array_equal(pixels_per_class(np.array([1000, 20, 0, 1000]), 300), [140, 20, 0, 140])
+    np.testing.assert_array_equal(pixels_per_class(np.array([5, 7]), 300), [5, 7])
+    assert pixels_per_class(np.array([50, 50, 50]), 100).sum() == 100
 
 
 @pytest.mark.parametrize("weighted", [True, False])

@@ -185,7 +185,7 @@ class MethodConfig(Section):
 
 
 class ProbeConfig(Section):
-    """A small classifier on frozen features, fitted during pre-training to measure what they know of land cover."""
+    """Linear or nearest-neighbour probe: how well frozen features separate the classes during pre-training."""
 
     every: int | None = Field(
         None, ge=1, description="Steps between two probes; also before the first and after the last step. null: none."

@@ -22,7 +22,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 MAX_BYTES = 120_000_000
 """Approximate maximum memory for the sampled pixels of one modality; more would not change a percentile."""
 MAX_TILES = 5000
-"""Maximum number of tiles that are read; larger training parts are thinned evenly."""
+"""Maximum number of tiles that are read; larger training parts are subsampled evenly."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def compute_normalisation(
 ) -> None:
     """Write `normalisation.json`: robust statistics of every band over the training tiles.
 
-    Pixels without data are left out. Large training parts are thinned evenly, in tiles and in pixels, so that memory
-    and time are limited; the sampled pixels depend on the list only. If both percentiles of a band are equal, its
-    extremes are used instead; a constant band is scaled to 0.
+    Pixels without data are left out. Large training parts are subsampled evenly, in tiles and in pixels, so that
+    memory and time are limited; the sampled pixels depend on the list only. If both percentiles of a band are equal,
+    its extremes are used instead; a constant band is scaled to 0.
 
     Args:
         tiles_root: Folder of the tiles.

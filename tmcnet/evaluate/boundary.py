@@ -1,12 +1,12 @@
 """Boundary F1: quality of the outlines of classes, independent of their area (Csurka et al., 2013).
 
-A pixel is a boundary pixel of its class where one of its four neighbours belongs to another class. A neighbour that
-is void or lies outside the tile tells nothing: a boundary against void or against the tile's edge is no boundary.
+A pixel is a boundary pixel of its class where one of its four neighbours belongs to another class. Void
+neighbours and those outside the tile do not count: a boundary against void or the tile edge is not a boundary.
 
 A predicted boundary pixel is right if a true boundary pixel of the same class is within `tolerance` pixels of it
 (Euclidean); a true one is found if a predicted one is that near. Predicted boundary pixels that are void in the
-truth, or within `tolerance` of void, are left out of precision: the boundary that they belong to may run where nobody
-has looked. They still count as what a true boundary pixel may be found by.
+truth, or within `tolerance` of void, are left out of precision: their boundary may be in
+unlabelled pixels. True boundary pixels may still be found by them.
 
 Csurka et al. score each image and take the mean over images. Here the pixels of all tiles are counted together, as
 for all other scores of this project, so that a tile with one boundary pixel does not weigh as much as any other.

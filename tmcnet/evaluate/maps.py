@@ -80,19 +80,21 @@ def map_scenes(
     rows = []
     for scene in scenes:
         began = time.monotonic()
-        ids, sure = (maps_root / scene.name / f"{run_name}{end}.tif" for end in ("", "_confidence"))
+        ids_path, confidence_path = (maps_root / scene.name / f"{run_name}{end}.tif" for end in ("", "_confidence"))
         grid = scene.grid
-        _map_scene(trained, scene, grid, config, ids, sure)
+        _map_scene(trained, scene, grid, config, ids_path, confidence_path)
         megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
         print(
             f"{run_name}: {scene.name}, {megapixels:.2f} megapixels in {seconds:.1f} s", file=sys.stderr, flush=True
         )
-        paths = (str(path.relative_to(maps_root)) for path in (ids, sure))
+        paths = (str(path.relative_to(maps_root)) for path in (ids_path, confidence_path))
         rows.append([scene.name, *paths, f"{megapixels:.6f}", f"{seconds:.1f}"])
     _write_table(table, rows)
 
 
-def _map_scene(trained: Trained, scene: SceneImages, grid: Grid, config: MapsConfig, ids: Path, sure: Path) -> None:
+def _map_scene(
+    trained: Trained, scene: SceneImages, grid: Grid, config: MapsConfig, ids: Path, confidence: Path
+) -> None:
     """Write map and confidence of one scene, and the coloured copy and polygons where wanted."""
     coloured, vector = ids.with_name(f"{ids.stem}_rgb.tif"), ids.with_name(f"{ids.stem}.gpkg")
     for earlier in (coloured, vector):
@@ -101,7 +103,7 @@ def _map_scene(trained: Trained, scene: SceneImages, grid: Grid, config: MapsCon
         with MapWriter(Path(draft), grid, trained.classes) as writer:
             for strip in predict_scene(trained, scene, config):
                 writer.write(strip)
-        writer.publish(ids, sure)
+        writer.publish(ids, confidence)
         if config.rgb:
             colour = Path(draft) / "rgb.tif"
             run_tool("gdal_translate", "-q", "-of", "COG", *COG_OPTIONS, "-expand", "rgb", ids, colour)
@@ -288,10 +290,10 @@ def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> I
     buffer = np.zeros((len(trained.classes), down[0].size, grid.width), np.float32)
     valid = np.zeros((down[0].size, grid.width), bool)
     for row, following in zip(down, [*(span.start for span in down[1:]), grid.height], strict=True):
-        fall = taper(row, config.overlap)[:, None]
-        for window, found in _predict_row(trained, scene, row, across, config):
+        row_weights = taper(row, config.overlap)[:, None]
+        for window, window_probabilities in _predict_row(trained, scene, row, across, config):
             place = slice(row.size), slice(window.span.start, window.span.stop)
-            buffer[:, *place] += found * (fall * taper(window.span, config.overlap))
+            buffer[:, *place] += window_probabilities * (row_weights * taper(window.span, config.overlap))
             valid[place] = window.valid
         done, left = following - row.start, row.stop - following
         yield Strip(row.start, buffer[:, :done].copy(), valid[:done].copy())

@@ -152,7 +152,7 @@ class MultiScaleAttention(nn.Module):
 class LocalFusion(nn.Module):
     """The mean of the maps of all modalities, plus gated convolutions over them at few channels.
 
-    At C = 2048 the published rectification and fusion have five times as many parameters as the encoder before them,
+    At C = 2048 the published rectification and fusion have seven times as many parameters as the encoder before them,
     and sum over whole maps: a cloud anywhere in a window changes every pixel of it. This module works on `inner`
     channels and neighbouring pixels; the gates of a pixel weight the channels of each modality there. The added part
     starts at zero (its last batch norm has zero scale), so that a pre-trained decoder first gets features like those

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.util import hash_pandas_object
 
-from tmcnet.splits.lists import format_names
+from tmcnet.errors import format_names
 
 FILE = "tiles.csv"
 """Name of the file beside the manifest."""

@@ -11,9 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.config import SplitsConfig
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.geometry import geocentric
-from tmcnet.splits.lists import format_names
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]

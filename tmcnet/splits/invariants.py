@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from tmcnet.config import Budget
-from tmcnet.errors import Problem
+from tmcnet.errors import MAX_NAMES, Problem, format_names
 from tmcnet.splits.groups import close_pairs
 from tmcnet.splits.index import IntArray, TileIndex
-from tmcnet.splits.lists import MAX_NAMES, PARTS, format_names
+from tmcnet.splits.lists import PARTS
 from tmcnet.splits.points import Points, points_file, points_per_class
 
 REMEDY = "Make the splits again."

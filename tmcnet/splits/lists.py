@@ -10,17 +10,8 @@ PARTS = ("train", "val", "test")
 """Parts of a data set, in the order of their numbers."""
 KINDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
 """What the seed layout calls the three files of a tile."""
-MAX_NAMES = 10
-"""Names shown in one message; the rest is counted."""
 
 _LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$|^train\S*_points\.csv$")
-
-
-def format_names(names: Iterable[str]) -> str:
-    """The first names in sorted order, and how many more there are."""
-    ordered = sorted(names)
-    more = len(ordered) - MAX_NAMES
-    return ", ".join(ordered[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def list_names(name: str) -> list[str]:

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tmcnet.config import SplitsConfig
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.seeding import generator
 from tmcnet.splits.balance import BalanceTarget, assign_in_order, balanced_assignments
 from tmcnet.splits.groups import Groups, close_pairs, group_tiles
 from tmcnet.splits.index import BoolArray, FloatArray, IntArray, TileIndex
-from tmcnet.splits.lists import PARTS, format_names
+from tmcnet.splits.lists import PARTS
 
 PartArray = npt.NDArray[np.int8]
 
@@ -164,7 +164,7 @@ class GuardBand:
         return result, by_guard
 
     def score(self, part: PartArray) -> int:
-        """Mismatch of what is left of a division (N) with the wanted shares; smaller is better."""
+        """Return the mismatch with the wanted shares after the guard band is applied; smaller is better."""
         tiles, areas = part_totals(self.index, self.apply(part)[0])
         return int(self.target.score(tiles[None], areas[None])[0])
 

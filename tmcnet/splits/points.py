@@ -15,11 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.config import IGNORE, Budget, SplitsConfig
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.seeding import generator
 from tmcnet.splits.fractions import AreaArray
 from tmcnet.splits.index import IntArray, Names, TileIndex
-from tmcnet.splits.lists import format_names
 
 Points: TypeAlias = pd.DataFrame
 """P labelled pixels, sorted: columns `tile` and `class` (names), and `pixel` (number among those of its class)."""

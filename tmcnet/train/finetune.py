@@ -141,8 +141,8 @@ def _fit(module: FinetuneModule, plan: LoopPlan, data: _Data, config: FinetuneSe
     """Train; with `ema` the moving average of the weights is validated and kept."""
     curves = Curves(max(config.validate_every // ROWS_PER_VALIDATION, 1), config.steps)
     averages = [] if config.ema is None else [WeightAverage(module.network, config.ema)]
-    watched = averages[0].network if averages else module.network
-    validation = Validation(watched, data.val, len(data.classes), config, curves)
+    validated_network = averages[0].network if averages else module.network
+    validation = Validation(validated_network, data.val, len(data.classes), config, curves)
     fit(module, plan, curves, [*averages, validation])
     return curves, validation
 

@@ -144,7 +144,7 @@ def _prepare_state(module: StepModule[Batch], plan: LoopPlan) -> None:
     note, saved = plan.state / "settings.json", plan.state / STATE_FILE
     fits = note.exists() and note.read_text() == mark
     if saved.exists() and not (fits and _readable(saved)):
-        print(f"{plan.label}: {saved} is damaged or of other settings; starting anew", file=sys.stderr, flush=True)
+        print(f"{plan.label}: {saved} is damaged or has other settings; starting again", file=sys.stderr, flush=True)
         saved.unlink()
     plan.state.mkdir(parents=True, exist_ok=True)
     note.write_text(mark)

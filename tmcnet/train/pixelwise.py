@@ -280,18 +280,18 @@ class Pixels:
     weights: Floats
 
 
-def quotas(counts: Counts, most: int) -> Counts:
+def pixels_per_class(counts: Counts, max_pixels: int) -> Counts:
     """Return the number of pixels to draw of each class: equal, or fewer if a class has fewer; others share the rest.
 
     Args:
         counts: Labelled pixels of each class.
-        most: Maximum number of pixels.
+        max_pixels: Maximum number of pixels.
 
     Returns:
         K int64, none above `counts`, that add up to `most` or to all pixels there are.
     """
     drawn = np.zeros_like(counts)
-    rest, order = most, np.argsort(counts, kind="stable")
+    rest, order = max_pixels, np.argsort(counts, kind="stable")
     for place, class_id in enumerate(order):  # the rarest first, so that what it leaves is known
         drawn[class_id] = min(counts[class_id], rest // (len(order) - place))
         rest -= drawn[class_id]
@@ -303,7 +303,7 @@ def draw_pixels(
 ) -> Pixels:
     """Draw pixels and compute their features tile by tile; memory holds one tile and the drawn pixels.
 
-    A drawn pixel of a class represents `counts / quotas` pixels of weight `balance`, as in the training of the
+    A drawn pixel of a class represents `counts / drawn` pixels of weight `balance`, as in the training of the
     networks; its weight is the product. Drawing evenly only lowers the noise of rare classes.
 
     With `modality_dropout`, single pixels lack one modality, as samples do for networks.
@@ -316,7 +316,7 @@ def draw_pixels(
         config: Maximum number of pixels, and the modality dropout.
         seed: Seed of the draw.
     """
-    drawn = quotas(counts, config.pixelwise.pixels)
+    drawn = pixels_per_class(counts, config.pixelwise.pixels)
     random = generator(seed, "pixels")
     ranks = [np.sort(random.choice(*pair, replace=False, shuffle=False)) for pair in zip(counts, drawn, strict=True)]
     seen = np.zeros(len(counts), dtype=np.int64)

@@ -67,7 +67,7 @@ class BatchBuilder:
         for place, random in enumerate(randoms):
             for name, sensor in self.sensors.items():
                 images[name][place] = self._change(images[name][place], sensor.kind, random)
-        self._hide(list(images.values()), randoms)
+        self._drop_modality(list(images.values()), randoms)
         label = torch.stack([label for _, label in crops])
         return Batch([self.tiles.names[index] for index in chosen], images, label)
 
@@ -86,7 +86,7 @@ class BatchBuilder:
         changed = change_by_sensor(image, kind, random, self.tiles.normalisation.clip, self.config.photometric)
         return changed * there
 
-    def _hide(self, images: Sequence[Tensor], randoms: list[np.random.Generator]) -> None:
+    def _drop_modality(self, images: Sequence[Tensor], randoms: list[np.random.Generator]) -> None:
         """Set one random modality of a sample to no data, in place, with probability `modality_dropout`."""
         for place, random in enumerate(randoms):
             hidden, which = random.random() < self.config.modality_dropout, int(random.random() * len(images))

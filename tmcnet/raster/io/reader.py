@@ -1,6 +1,6 @@
 """The one reader of rasters: pixel values as numbers with NaN for no data, or labels as class ids.
 
-No data becomes NaN in `_fill_no_data`. It is decided per band, by the file's nodata value or mask or by a declared
+No data becomes NaN in `fill_no_data`. It is decided per band, by the file's nodata value or mask or by a declared
 value in its place. In 8-bit images of several bands a value such as 0 is also an ordinary measurement, so there a
 pixel is no data only where all bands are.
 """
@@ -113,7 +113,7 @@ def read_float(
     if len({values.shape[1:] for values, _ in parts}) > 1:
         sizes = ", ".join(f"{p}: {v.shape[2]} x {v.shape[1]}" for p, (v, _) in zip(paths, parts, strict=True))
         raise InputError(Problem(str(paths[0]), f"files to be stacked differ in size ({sizes})", "Warp them alike."))
-    result = _fill_no_data(parts)
+    result = fill_no_data(parts)
     return pad_to_window(result, window, np.nan) if window else result
 
 
@@ -136,7 +136,7 @@ def float_blocks(path: Path, nodata: float | None = None, rim: int = 0) -> Itera
         for box in block_windows(height, width, dataset.count):
             row, column, rows, columns = box
             wide = (row - rim, column - rim, rows + 2 * rim, columns + 2 * rim)
-            values = _fill_no_data([values_and_mask(dataset, inner_window(wide, height, width), nodata)])
+            values = fill_no_data([values_and_mask(dataset, inner_window(wide, height, width), nodata)])
             yield box, pad_to_window(values, wide, np.nan)
 
 
@@ -168,7 +168,7 @@ def read_labels(path: Path | str, window: Box | None = None) -> ByteArray:
     return pad_to_window(ids, window, IGNORE) if window else ids
 
 
-def _fill_no_data(parts: Sequence[tuple[npt.NDArray[Any], BoolArray]]) -> FloatArray:
+def fill_no_data(parts: Sequence[tuple[npt.NDArray[Any], BoolArray]]) -> FloatArray:
     """Stack values and masks of files as numbers, with NaN where there is no data or a value is not finite."""
     valid = np.concatenate([mask for _, mask in parts])
     if all(values.dtype == np.uint8 for values, _ in parts):

@@ -1,4 +1,4 @@
-"""The one writer of rasters: tiled, compressed GeoTIFF, whole or not at all."""
+"""The writer of rasters: tiled, compressed GeoTIFF, complete or not at all; `evaluate/maps.py` writes maps."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from tmcnet.raster.io.reader import (
     BoolArray,
     ByteArray,
     FloatArray,
+    fill_no_data,
     inner_window,
     open_raster,
     pad_to_window,
@@ -227,9 +228,8 @@ def read_image(path: Path, box: Box) -> TileImage:
         valid = unify_masks(valid)
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and nodata is not None:
         return TileImage(pad_to_window(values, box, nodata), pad_to_window(valid, box, False), nodata)
-    numbers = values.astype(np.float32)
-    numbers[~valid | ~np.isfinite(numbers)] = np.nan
-    return TileImage.of(pad_to_window(numbers, box, np.nan), values.dtype.name, nodata)
+    numbers = pad_to_window(fill_no_data([(values, valid)]), box, np.nan)
+    return TileImage.of(numbers, values.dtype.name, nodata)
 
 
 def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -> None:
