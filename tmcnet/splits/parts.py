@@ -245,11 +245,21 @@ def _drawn_parts(groups: Groups, fixed: PartArray, band: GuardBand, config: Spli
     best = found[0]
     if any(band.apply(part)[1].any() for part in divisions(best)):
         rng = generator(config.seed, "guard band")
-        strips = _strips(groups, drawn, counts, target.shares, rng)
+        best = min([*found, *_strips(groups, drawn, counts, target.shares, rng)], key=score)
+        if config.folds is None:
+            more = BalanceTarget.of(_compensated(target.shares, slots.parts[0], band, divisions(best)[0]), areas)
+            strips = _strips(groups, drawn, counts, more.shares, rng)
+            best = min([best, *strips, *balanced_assignments(counts, areas, more, rng)], key=score)
         work = len(slots.parts) * (int((fixed != DROPPED).sum()) + len(band.pairs))
         trials = min(_MAX_TRIALS, _MAX_TRIAL_WORK // work)
-        best = _searched(min([*found, *strips], key=score), score, len(slots.shares), trials, rng)
+        best = _searched(best, score, len(slots.shares), trials, rng)
     return divisions(best)[slots.tested]
+
+
+def _compensated(shares: FloatArray, slots: PartArray, band: GuardBand, part: PartArray) -> list[float]:
+    """Return the wanted shares with more for the parts (`slots`) that lose more tiles to the guard band."""
+    kept = part_totals(band.index, band.apply(part)[0])[0][slots]
+    return list(shares * shares / np.maximum(kept / max(kept.sum(), 1), 0.1 * shares))
 
 
 def _strips(
