@@ -61,6 +61,6 @@ def test_folds_that_share_tiles_or_classes_do_not_fit(tmp_path):
     with pytest.raises(InputError) as caught:
         pool_folds([tmp_path / name for name in "abc"], RUN, tmp_path / "out")
     message = str(caught.value)
-    assert "1 tiles that another fold tested as well, such as t1" in message
+    assert "1 tiles that are in the test part of another fold too, such as t1" in message
     assert "was scored with other classes" in message
     assert not (tmp_path / "out").exists()
