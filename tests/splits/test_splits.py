@@ -115,7 +115,7 @@ def test_sizes_and_classes_come_out_as_wanted(index_at):
 def test_sizes_come_out_as_wanted_in_spite_of_the_guard_band(index_at):
     config = SplitsConfig(block_size=128, guard=16, fractions=[100])
     _, manifest = split(index_at(build_index(3, scenes=6, side=16)), config)
-    assert manifest["dropped_by_guard"] > 200
+    assert manifest["dropped_by_guard"] > 300
     assert manifest["size_deviation"] < 0.04
 
 
