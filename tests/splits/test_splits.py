@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.splits.tile_indexes import build_given, build_index
-from tmcnet.config import GivenConfig, SharesConfig, SplitsConfig, subset_name
+from tmcnet.config import Budget, GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.errors import InputError
 from tmcnet.splits.fractions import fraction_size
 from tmcnet.splits.splits import make_splits
@@ -77,7 +77,7 @@ def test_splits_of_any_index(seed, scenes, stride, guard, unlabelled, method):
     assert sorted([t for tiles in parts.values() for t in tiles] + manifest["dropped"]) == sorted(table["tile"])
     assert (rows.loc[parts["val"] + parts["test"], "label_share"] > 0).all()
     for draw in (1, 2):
-        chain = [lists[subset_name(f, draw)] for f in config.fractions]
+        chain = [lists[Budget("R", f).subset(draw)] for f in config.fractions]
         assert all(set(a) <= set(b) for a, b in zip(chain, [*chain[1:], parts["train"]], strict=True))
         assert chain[-1] == [t for t in parts["train"] if rows.loc[t, "label_share"] > 0]
         assert [len(c) for c in chain] == [fraction_size(len(chain[-1]), f) for f in config.fractions]

@@ -15,7 +15,7 @@ from tmcnet.config.data import (
 from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
 from tmcnet.config.root import Config, load, load_files
-from tmcnet.config.runs import Budget, Run, expand_sweep, subset_name
+from tmcnet.config.runs import Budget, Run, expand_sweep
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (
     PIXELWISE,
@@ -63,5 +63,4 @@ __all__ = [
     "expand_sweep",
     "load",
     "load_files",
-    "subset_name",
 ]

@@ -138,11 +138,6 @@ class Run:
         return cls(match["network"], match["variant"], match["method"], budget, draw, seed)
 
 
-def subset_name(fraction: float, draw: int) -> str:
-    """Name of the label list of one draw of a label fraction in percent: `trainR5`, `trainR5_s2`."""
-    return Budget("R", fraction).subset(draw)
-
-
 def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
     """List all runs of a sweep without duplicates, in a fixed order.
 

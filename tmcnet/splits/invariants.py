@@ -12,9 +12,9 @@ import pandas as pd
 
 from tmcnet.config import Budget
 from tmcnet.errors import MAX_NAMES, Problem, format_names
+from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.splits.groups import close_pairs
 from tmcnet.splits.index import IntArray, TileIndex
-from tmcnet.splits.lists import PARTS
 from tmcnet.splits.points import Points, points_file, points_per_class
 
 REMEDY = "Make the splits again."

@@ -6,10 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-PARTS = ("train", "val", "test")
-"""Parts of a data set, in the order of their numbers."""
-KINDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
-"""What the seed layout calls the three files of a tile."""
+from tmcnet.raster.inventory.seed_layout import KINDS
 
 _LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$|^train\S*_points\.csv$")
 

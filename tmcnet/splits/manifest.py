@@ -13,8 +13,9 @@ import numpy as np
 import tmcnet
 from tmcnet.config import SplitsConfig
 from tmcnet.hashing import bytes_digest
+from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.splits.index import FloatArray, IntArray, TileIndex
-from tmcnet.splits.lists import PARTS, list_text
+from tmcnet.splits.lists import list_text
 from tmcnet.splits.parts import DROPPED, Division, part_totals
 from tmcnet.splits.points import Points, points_text
 

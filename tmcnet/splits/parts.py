@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.seeding import generator
 from tmcnet.splits.balance import BalanceTarget, assign_in_order, balanced_assignments
 from tmcnet.splits.groups import Groups, close_pairs, group_tiles
 from tmcnet.splits.index import BoolArray, FloatArray, IntArray, TileIndex
-from tmcnet.splits.lists import PARTS
 
 PartArray = npt.NDArray[np.int8]
 

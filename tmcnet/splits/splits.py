@@ -11,6 +11,7 @@ import numpy as np
 from tmcnet.config import Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import table_digest
+from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.seeding import generator
 from tmcnet.splits.autocorrelation import autocorrelation
 from tmcnet.splits.fingerprints import FILE, fingerprints
@@ -18,7 +19,7 @@ from tmcnet.splits.fractions import draw_fractions, given_fractions
 from tmcnet.splits.groups import in_pixels
 from tmcnet.splits.index import BoolArray, TileIndex, read_index
 from tmcnet.splits.invariants import Lists, check_lists
-from tmcnet.splits.lists import PARTS, find_lists, list_names, list_text
+from tmcnet.splits.lists import find_lists, list_names, list_text
 from tmcnet.splits.manifest import Splits, build_manifest, write_manifest
 from tmcnet.splits.parts import DROPPED, TRAIN, Division, divide
 from tmcnet.splits.points import draw_points, points_file, points_text, warn_of_few_pixels

@@ -15,11 +15,12 @@ import tmcnet
 from tmcnet.config import Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import file_digest, table_digest
+from tmcnet.raster.inventory.seed_layout import KINDS
 from tmcnet.splits.fingerprints import format_changes
 from tmcnet.splits.groups import in_pixels
 from tmcnet.splits.index import TileIndex, read_index
 from tmcnet.splits.invariants import REMEDY, Lists, check_lists, format_all
-from tmcnet.splits.lists import KINDS, find_lists, list_names
+from tmcnet.splits.lists import find_lists, list_names
 from tmcnet.splits.manifest import VERSION, list_entry
 from tmcnet.splits.points import points_file, points_per_class, read_points
 from tmcnet.splits.splits import draw_splits

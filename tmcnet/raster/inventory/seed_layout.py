@@ -22,8 +22,10 @@ from tmcnet.errors import InputError, Problem, format_names
 SeedClass = tuple[str, tuple[int, int, int]]
 """Name and colour (red, green, blue in 0..255) of a class."""
 
-_PARTS = ("train", "val", "test")
-_WORDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
+PARTS = ("train", "val", "test")
+"""Parts of a data set, in the order of their numbers."""
+KINDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
+"""Names that the seed layout uses for the three files of a tile."""
 """What the layout calls the three files of a tile."""
 _SUFFIXES = (".tif", ".tiff", ".png")
 _LIST = re.compile(r"^(?P<part>train|val|test)(?P<subset>.*)_(?P<word>RGB|SAR|lbl)\.txt$")
@@ -99,7 +101,7 @@ class _Reader:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.problems: list[Problem] = []
-        self.lists: dict[str, dict[str, dict[str, Path]]] = {part: {} for part in _PARTS}
+        self.lists: dict[str, dict[str, dict[str, Path]]] = {part: {} for part in PARTS}
         """List files by part, subset (empty for all of the part) and word."""
         for path in sorted(root.glob("*.txt")):
             if match := _LIST.match(path.name):
@@ -107,7 +109,7 @@ class _Reader:
                 self.lists[match["part"]].setdefault(subset, {})[match["word"]] = path
 
     def read_parts(self) -> list[_Part]:
-        parts = [self._part(part) for part in _PARTS if self._exists(part)]
+        parts = [self._part(part) for part in PARTS if self._exists(part)]
         if not parts:
             what = "holds neither folders such as train_RGB nor lists such as train_RGB.txt"
             remedy = "The seed layout needs train_RGB, train_SAR and train_lbl, and the same of val or test."
@@ -119,12 +121,12 @@ class _Reader:
         return parts
 
     def _exists(self, part: str) -> bool:
-        return bool(self.lists[part]) or any((self.root / f"{part}_{word}").is_dir() for word in _WORDS.values())
+        return bool(self.lists[part]) or any((self.root / f"{part}_{word}").is_dir() for word in KINDS.values())
 
     def _part(self, part: str) -> _Part:
         names: dict[str, list[str]] = {}
         files: dict[str, dict[str, Path]] = {}
-        for kind, word in _WORDS.items():
+        for kind, word in KINDS.items():
             found = self._files(self.root / f"{part}_{word}")
             entries = self._entries(part, "", word) if "" in self.lists[part] else sorted(found)
             names[kind] = [_stem(entry) for entry in entries]
@@ -135,7 +137,7 @@ class _Reader:
 
     def _subset(self, part: str, subset: str, members: Sequence[str]) -> set[str]:
         """Names of a label subset such as `trainR1`, whose files are in the folders of its part."""
-        names = {kind: [_stem(e) for e in self._entries(part, subset, word)] for kind, word in _WORDS.items()}
+        names = {kind: [_stem(e) for e in self._entries(part, subset, word)] for kind, word in KINDS.items()}
         self._require_pairs(part + subset, names)
         if strangers := set(names["optical"]) - set(members):
             what = f"names tiles that {part} does not have: {format_names(strangers)}"
@@ -194,7 +196,7 @@ class _Reader:
     def _require_pairs(self, part: str, names: dict[str, list[str]]) -> None:
         """Report names that one of the three kinds of files has and another lacks."""
         every = set().union(*names.values())
-        for kind, word in _WORDS.items():
+        for kind, word in KINDS.items():
             if lacking := every - set(names[kind]):
                 what = f"lacks tiles that the others have: {format_names(lacking)}"
                 remedy = "Optical, SAR and label are paired by name; add or rename the files."
