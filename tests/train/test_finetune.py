@@ -199,7 +199,7 @@ def test_a_state_left_by_other_labels_is_not_taken_up(world, tmp_path, monkeypat
     names = (other / "splits" / f"{RUN.subset}_RGB.txt").read_text().split()
     (other / "splits" / f"{RUN.subset}_RGB.txt").write_text("\n".join(names[:-1]) + "\n")
     train(other, tmp_path / "run", steps=12, validate_every=4)
-    assert "starting anew" in capsys.readouterr().err
+    assert "starting again" in capsys.readouterr().err
     train(other, tmp_path / "fresh", steps=12, validate_every=4)
     after, fresh = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "fresh"))
     assert all(torch.equal(after[name], fresh[name]) for name in fresh)

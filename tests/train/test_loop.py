@@ -78,7 +78,7 @@ def test_a_state_of_other_accumulation_is_not_taken_up(tmp_path, monkeypatch, ca
         train(tmp_path, accumulate=2)
     monkeypatch.setattr(Regression, "dies_at", None)
     train(tmp_path, accumulate=1)
-    assert "of other settings" in capsys.readouterr().err
+    assert "has other settings; starting again" in capsys.readouterr().err
 
 
 def test_dropout_differs_between_the_batches_of_a_step(tmp_path):
