@@ -95,9 +95,9 @@ def _cross_validate(config: Config, tiles: Path, runs: list[Run], splits: Splits
     for number in range(1, FOLDS + 1):
         fold_root = folder / str(number)
         make_splits(tiles / "index.csv", splits.model_copy(update={"fold": number}), fold_root / "splits")
-        lists = {part: fold_root / "splits" / f"{part}_RGB.txt" for part in ("train", "val", "test")}
+        lists = {part: fold_root / "splits" / f"{part}_RGB.txt" for part in ("val", "test")}
         scaling = fold_root / "normalisation.json"
-        compute_normalisation(tiles, lists["train"], config.sensors, config.normalise, scaling)
+        compute_normalisation(tiles, fold_root / "splits", config.sensors, config.normalise, scaling)
         for run in runs:
             out = fold_root / "finetune" / run.name
             finetune(

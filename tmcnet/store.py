@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tmcnet.classes import ClassTable
+from tmcnet.errors import InputError, Problem
 
 RASTERS = "rasters"
 """Column of the index: the folder of the rasters that a tile is a window of, relative to the folder of the index.
@@ -66,5 +67,14 @@ class TileStore:
 
 
 def read_list(path: Path | str) -> list[str]:
-    """Tile names of a list file, one per line, in file order."""
-    return [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    """Tile names of a list file, one per line, in file order.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise InputError(Problem(str(path), what, "Make the splits again.")) from error
+    return [line.strip() for line in lines if line.strip()]

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.splits.tile_indexes import write_hashes
 from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
 from tmcnet.dataset import normalise
 from tmcnet.dataset.normalise import Band, Normalisation, compute_normalisation
@@ -25,11 +26,12 @@ def make_tiles(root, rng, optical=None, sar=None, n=6, size=16):
         write_raster(root / "sar" / f"t{i}.tif", second.astype(np.float32), None, np.nan)
         arrays.append((opt.astype(np.float32), second.astype(np.float32)))
     (root / "train_RGB.txt").write_text("".join(f"t{i}\n" for i in range(n - 1)))
+    write_hashes(root)
     return arrays
 
 
 def compute(root, **config):
-    compute_normalisation(root, root / "train_RGB.txt", SENSORS, NormaliseConfig(**config), root / "n.json")
+    compute_normalisation(root, root, SENSORS, NormaliseConfig(**config), root / "n.json")
     return Normalisation.read(root / "n.json")
 
 
@@ -108,8 +110,10 @@ def test_errors(tmp_path):
     with pytest.raises(InputError, match=r"\['vv'\] have no valid pixel"):
         compute(tmp_path)
     (tmp_path / "train_RGB.txt").write_text("t0\nghost\n")
+    write_hashes(tmp_path)
     with pytest.raises(InputError, match="ghost"):
         compute(tmp_path)
     (tmp_path / "train_RGB.txt").write_text("\n")
+    write_hashes(tmp_path)
     with pytest.raises(InputError, match="names no tile"):
         compute(tmp_path)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.splits.tile_indexes import write_hashes
 from tmcnet.config import NormaliseConfig, PretrainConfig, SensorConfig, SensorsConfig
 from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.dataset.normalise import Normalisation, compute_normalisation
@@ -33,12 +34,13 @@ def store(tmp_path):
         ):
             write_raster(tmp_path / kind / f"{name}.tif", values.astype(np.float32), None, nodata=np.nan)
     (tmp_path / "train_RGB.txt").write_text("a\nb\n")
+    write_hashes(tmp_path)
     return TileStore(tmp_path)
 
 
 def statistics(store, sensors):
     out = store.root / "normalisation.json"
-    compute_normalisation(store.root, store.root / "train_RGB.txt", sensors, NormaliseConfig(low=0, high=100), out)
+    compute_normalisation(store.root, store.root, sensors, NormaliseConfig(low=0, high=100), out)
     return Normalisation.read(out)
 
 

@@ -4,12 +4,13 @@ import pandas as pd
 import pytest
 
 import tmcnet
-from tests.splits.tile_indexes import build_index
-from tmcnet.config import SplitsConfig
+from tests.splits.tile_indexes import build_given, build_index
+from tmcnet.config import GivenConfig, SplitsConfig
+from tmcnet.errors import InputError
 from tmcnet.splits.index import read_index
 from tmcnet.splits.manifest import list_entry
 from tmcnet.splits.splits import make_splits
-from tmcnet.splits.verify import verify
+from tmcnet.splits.verify import verified_list, verify
 from tmcnet.store import read_list
 
 CONFIG = SplitsConfig(block_size=64, guard=1, fractions=[10, 40, 100])
@@ -276,3 +277,83 @@ def test_index_that_cannot_be_used(case):
     folder, index = case
     index.unlink()
     assert "does not exist" in messages(folder, index)
+
+
+def refusal(folder, name):
+    """The message with which a list is not read, which is one sentence and a way out."""
+    with pytest.raises(InputError) as error:
+        verified_list(folder, name)
+    (problem,) = error.value.problems
+    assert "delete `manifest.json` and run the workflow again" in problem.remedy
+    return str(problem)
+
+
+def append(folder, name, tile):
+    path = folder / f"{name}_RGB.txt"
+    path.write_text(f"{path.read_text()}{tile}\n")
+    return path
+
+
+def test_untouched_lists_are_read(case):
+    folder, _ = case
+    for name in json.loads((folder / "manifest.json").read_text())["lists"]:
+        assert verified_list(folder, name) == names(folder, name)
+
+
+@pytest.mark.parametrize("name", ["train", "trainR10", "trainR40_s2"])
+def test_a_list_with_a_test_tile_is_not_read(case, name):
+    folder, index = case
+    tile = names(folder, "test")[1]
+    path = append(folder, name, tile)
+    assert refusal(folder, name).startswith(f"{path}: names tiles of test: {tile} (1 in all).")
+    rewrite(folder, index, name, names(folder, name))  # with the hash of the changed list in the manifest
+    assert refusal(folder, name).startswith(f"{path}: names tiles of test: {tile} (1 in all).")
+    rewrite(folder, index, "test", [t for t in names(folder, "test") if t != tile], consistent=False)
+    assert "test_RGB.txt: was edited by hand" in refusal(folder, name)
+
+
+def test_a_list_with_a_tile_of_the_guard_band_is_not_read(case):
+    folder, index = case
+    dropped = json.loads((folder / "manifest.json").read_text())["dropped"][0]
+    append(folder, "trainR40", dropped)
+    rewrite(folder, index, "trainR40", names(folder, "trainR40"))
+    assert f"trainR40_RGB.txt: names tiles that are in no part: {dropped} (1 in all)" in refusal(folder, "trainR40")
+
+
+def test_a_list_with_a_tile_twice_is_not_read(case):
+    folder, _ = case
+    tile = names(folder, "trainR10")[0]
+    path = append(folder, "trainR10", tile)
+    assert refusal(folder, "trainR10").startswith(f"{path}: names tiles twice: {tile} (1 in all).")
+    assert verified_list(folder, "trainR40") == names(folder, "trainR40")
+
+
+def test_a_list_that_lost_a_tile_or_is_not_in_the_manifest_is_not_read(case):
+    folder, index = case
+    rewrite(folder, index, "val", names(folder, "val")[1:], consistent=False)
+    assert "val_RGB.txt: was edited by hand: its hash is not the one in the manifest" in refusal(folder, "trainR40")
+    make_splits(index, CONFIG, folder)
+    (folder / "trainR41_RGB.txt").write_text(f"{names(folder, 'trainR40')[0]}\n")
+    assert "trainR41_RGB.txt: is not in `manifest.json`" in refusal(folder, "trainR41")
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"version": 1}', '{"version": 1, "lists": {"train": {}}}'])
+def test_no_list_is_read_without_a_manifest(case, text):
+    folder, _ = case
+    (folder / "manifest.json").unlink()
+    if text is not None:
+        (folder / "manifest.json").write_text(text)
+    assert refusal(folder, "trainR40").startswith(f"{folder / 'manifest.json'}: cannot be used")
+
+
+def test_a_manifest_with_another_hash(case):
+    folder, _ = case
+    change(folder, lambda m: m["lists"]["trainR40"].update(sha256="0" * 64))
+    assert "trainR40_RGB.txt: was edited by hand" in refusal(folder, "trainR40")
+
+
+def test_given_parts_and_fractions_are_read(index_at, tmp_path):
+    config = SplitsConfig(method="given", given=GivenConfig(), given_fractions=True, fractions=[5, 20, 100])
+    make_splits(index_at(build_given()), config, tmp_path / "splits")
+    assert verified_list(tmp_path / "splits", "trainR5") == [f"train_{i:04d}" for i in range(3)]
+    assert verified_list(tmp_path / "splits", "test") == [f"test_{i:04d}" for i in range(15)]

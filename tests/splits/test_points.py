@@ -22,7 +22,7 @@ from tmcnet.splits import points as module
 from tmcnet.splits.index import read_index
 from tmcnet.splits.points import draw_points, keep_points, points_file, points_text, read_points, read_tile_points
 from tmcnet.splits.splits import make_splits
-from tmcnet.splits.verify import verify
+from tmcnet.splits.verify import verified_list, verify
 from tmcnet.store import TileStore, read_list
 
 CONFIG = SplitsConfig(block_size=64, fractions=[10, 100], points=[3, 40], subsets=2)
@@ -182,6 +182,14 @@ def test_points_edited_by_hand(case):
     assert "trainP3_points.csv: was edited by hand: its hash is not the one in the manifest" in message
     assert "trainP3_points.csv: is not nested in trainP40: " in message
     assert "trainP3_RGB.txt" not in message
+
+
+def test_a_list_whose_points_were_edited_is_not_read(case):
+    folder, _ = case
+    assert verified_list(folder, "trainP40") == read_list(folder / "trainP40_RGB.txt")
+    edit(folder, "trainP40", lambda t: t.assign(pixel=t["pixel"].where(t.index > 0, 0)))
+    with pytest.raises(InputError, match=r"trainP40_points.csv: was edited by hand"):
+        verified_list(folder, "trainP40")
 
 
 def test_points_that_are_not_nested(case):

@@ -1,7 +1,11 @@
-"""Random tile indexes as the tiling stage writes them."""
+"""Random tile indexes as the tiling stage writes them, and manifests of lists written by a test."""
+
+import json
 
 import numpy as np
 import pandas as pd
+
+from tmcnet.hashing import file_digest
 
 
 def build_index(
@@ -53,3 +57,13 @@ def build_given(seed=0, train=60, test=15):
     table["field_part"] = table["tile"].str.split("_").str[0]
     table["field_subsets"] = ["R5;R20" if i < 3 else "R20" if i < 12 else "" for i in range(len(table))]
     return table
+
+
+def write_hashes(folder):
+    """A manifest with the hashes of the lists and points that a test wrote into a folder; missing parts are empty."""
+    for part in ("train", "val", "test"):
+        (folder / f"{part}_RGB.txt").touch()
+    lists = {path.name.removesuffix("_RGB.txt"): {"sha256": file_digest(path)} for path in folder.glob("*_RGB.txt")}
+    for path in folder.glob("*_points.csv"):
+        lists[path.name.removesuffix("_points.csv")]["points"] = {"sha256": file_digest(path)}
+    (folder / "manifest.json").write_text(json.dumps({"version": 1, "dropped": [], "lists": lists}))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.splits.tile_indexes import write_hashes
 from tests.train.tiny import build_tiles, configs
 from tmcnet.config import Run
 from tmcnet.config.training import Loss
@@ -198,6 +199,7 @@ def test_a_state_left_by_other_labels_is_not_taken_up(world, tmp_path, monkeypat
     other = shutil.copytree(world, tmp_path / "world")
     names = (other / "splits" / f"{RUN.subset}_RGB.txt").read_text().split()
     (other / "splits" / f"{RUN.subset}_RGB.txt").write_text("\n".join(names[:-1]) + "\n")
+    write_hashes(other / "splits")
     train(other, tmp_path / "run", steps=12, validate_every=4)
     assert "starting again" in capsys.readouterr().err
     train(other, tmp_path / "fresh", steps=12, validate_every=4)
@@ -238,6 +240,7 @@ def test_empty_and_missing_lists_are_named(world, tmp_path):
     copy = tmp_path / "world"
     shutil.copytree(world, copy)
     (copy / "splits" / "trainR50_RGB.txt").write_text("")
+    write_hashes(copy / "splits")
     with pytest.raises(InputError, match=r"trainR50_RGB.txt: names no tile"):
         train(copy, tmp_path / "run")
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.splits.tile_indexes import write_hashes
 from tests.train.test_finetune import train
 from tests.train.tiny import SIZE, build_tiles, configs
 from tmcnet.config import Run
@@ -46,6 +47,7 @@ def write_points(root, name, per_tile, tiles=("s0_r0_c0", "s0_r1_c0", "s0_r2_c0"
             lines += [f"{tile},{word},{pixel}" for pixel in chosen]
     points_file(root / "splits", name).write_text("\n".join(lines) + "\n")
     (root / "splits" / f"{name}_RGB.txt").write_text("".join(f"{tile}\n" for tile in tiles))
+    write_hashes(root / "splits")
 
 
 @pytest.fixture(scope="module")

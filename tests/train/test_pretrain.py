@@ -9,6 +9,7 @@ import rasterio
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.splits.tile_indexes import write_hashes
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, TrainingError
 from tmcnet.model.backbone import Backbone
@@ -51,6 +52,7 @@ def tiles(tmp_path_factory):
             with rasterio.open(root / kind / f"t{index}.tif", "w", **profile) as file:
                 file.write(values)
     (root / "train_RGB.txt").write_text("".join(f"t{i}\n" for i in range(6)))
+    write_hashes(root)
     band = {"low": -2.0, "high": 2.0, "mean": 0.0, "std": 1.0}
     statistics = {
         "optical": [{"band": name, **band} for name in SENSORS["optical"].bands],
@@ -247,6 +249,7 @@ def test_encoders_begin_from_initial_weights(tiles, tmp_path):
 
 def test_fewer_tiles_than_the_batch(tiles, tmp_path):
     (tmp_path / "train_RGB.txt").write_text("t0\nt3\n")
+    write_hashes(tmp_path)
     run(tiles, tmp_path / "out", config=settings(steps=2), splits=tmp_path)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["batch_size"], summary["batch_size_wanted"], summary["n_tiles"]) == (2, 4, 2)
@@ -255,9 +258,11 @@ def test_fewer_tiles_than_the_batch(tiles, tmp_path):
 def test_bad_lists_are_named(tiles, tmp_path):
     train = tmp_path / "train_RGB.txt"
     train.write_text("t0\n")
+    write_hashes(tmp_path)
     with pytest.raises(InputError, match=r"train_RGB\.txt"):
         run(tiles, tmp_path / "out", splits=tmp_path)
     train.write_text("t0\nt1\nnowhere\n")
+    write_hashes(tmp_path)
     with pytest.raises(InputError, match="nowhere"):
         run(tiles, tmp_path / "out", splits=tmp_path)
 
@@ -265,6 +270,7 @@ def test_bad_lists_are_named(tiles, tmp_path):
 def test_all_parts_asked_for_are_seen_and_no_other(tiles, tmp_path, monkeypatch):
     for part, names in (("train", "t0\nt1\n"), ("val", "t2\n"), ("test", "t3\n")):
         (tmp_path / f"{part}_RGB.txt").write_text(names)
+    write_hashes(tmp_path)
     seen = set()
     losses = room.PretrainModule.losses
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 
+from tests.splits.tile_indexes import write_hashes
 from tmcnet.classes import ClassTable
 from tmcnet.config import ComputeConfig, FinetuneSettings, ModelConfig, SensorConfig, SensorsConfig
 from tmcnet.raster.io.writer import write_raster
@@ -38,6 +39,7 @@ def build_tiles(root, tiles=12, size=SIZE):
     lists = {"train": names[:4], "trainR50": names[:2], "val": names[4:8], "test": names[8:]}
     for part, chosen in lists.items():
         (splits / f"{part}_RGB.txt").write_text("".join(f"{name}\n" for name in chosen))
+    write_hashes(splits)
     bands = {"optical": [(50, 150)] * 3, "sar": [(-17, -5)]}
     scaling = {
         sensor: [{"band": f"b{i}", "low": lo, "high": hi, "mean": 0, "std": 1} for i, (lo, hi) in enumerate(ranges)]

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.reader import read_float
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.verify import verified_list
+from tmcnet.store import TileStore
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
@@ -104,7 +105,7 @@ class Normalisation(Mapping[str, tuple[Band, ...]]):
 
 
 def compute_normalisation(
-    tiles_root: Path, train_list: Path, sensors: SensorsConfig, config: NormaliseConfig, out: Path
+    tiles_root: Path, splits: Path, sensors: SensorsConfig, config: NormaliseConfig, out: Path
 ) -> None:
     """Write `normalisation.json`: robust statistics of every band over the training tiles.
 
@@ -114,18 +115,18 @@ def compute_normalisation(
 
     Args:
         tiles_root: Folder of the tiles.
-        train_list: List of the training tiles, such as `splits/train_RGB.txt`.
+        splits: Folder of the lists and `manifest.json`.
         sensors: Bands of all modalities.
         config: Percentiles and clip.
         out: The JSON file to write.
 
     Raises:
-        InputError: If there are no training tiles, a tile cannot be read or has another number of bands, or a band
-            has no valid pixel.
+        InputError: If there are no training tiles or their list was changed, a tile cannot be read or has another
+            number of bands, or a band has no valid pixel.
     """
-    tiles = read_list(train_list)
+    tiles = verified_list(splits, "train")
     if not tiles:
-        raise InputError(Problem(str(train_list), "names no tile", "Check the splits."))
+        raise InputError(Problem(str(splits / "train_RGB.txt"), "names no tile", "Check the splits."))
     tiles = tiles[:: math.ceil(len(tiles) / MAX_TILES)]
     store = TileStore(tiles_root)
     bands = {name: _sensor_statistics(store, tiles, name, sensor, config) for name, sensor in sensors.items()}

@@ -15,9 +15,8 @@ from tmcnet.errors import MAX_NAMES, Problem, format_names
 from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.splits.groups import close_pairs
 from tmcnet.splits.index import IntArray, TileIndex
+from tmcnet.splits.manifest import REMEDY
 from tmcnet.splits.points import Points, points_file, points_per_class
-
-REMEDY = "Make the splits again."
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,17 @@ import numpy as np
 
 import tmcnet
 from tmcnet.config import SplitsConfig
+from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import bytes_digest
 from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.splits.index import FloatArray, IntArray, TileIndex
 from tmcnet.splits.lists import list_text
 from tmcnet.splits.parts import DROPPED, Division, part_totals
-from tmcnet.splits.points import Points, points_text
+from tmcnet.splits.points import Points, points_per_class, points_text
 
 VERSION = 1
 """Version of the format of the manifest."""
+REMEDY = "Restore the files, or delete `manifest.json` and run the workflow again; it then makes the splits again."
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,27 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
     entries = (f"{text(key)}: {block(value)}" for key, value in manifest.items())
     (folder / "manifest.json").write_text("{\n" + ",\n".join(entries) + "\n}\n", encoding="utf-8", newline="\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read `manifest.json`.
+
+    Raises:
+        InputError: If it is missing, damaged or of another version, or lacks what a check of the lists needs.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["version"] != VERSION:
+            raise ValueError(f"version {manifest['version']}")
+        for name, entry in manifest["lists"].items():
+            str(entry["sha256"])
+            if points_per_class(name):
+                str(entry["points"]["sha256"])
+        list(manifest["dropped"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(Problem(str(path), f"cannot be used ({error})", REMEDY)) from error
+    return manifest
 
 
 def _class_deviations(areas: FloatArray) -> FloatArray:

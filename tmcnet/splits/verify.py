@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +14,54 @@ import tmcnet
 from tmcnet.config import Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import file_digest, table_digest
-from tmcnet.raster.inventory.seed_layout import KINDS
+from tmcnet.raster.inventory.seed_layout import KINDS, PARTS
 from tmcnet.splits.fingerprints import format_changes
 from tmcnet.splits.groups import in_pixels
 from tmcnet.splits.index import TileIndex, read_index
-from tmcnet.splits.invariants import REMEDY, Lists, check_lists, format_all
+from tmcnet.splits.invariants import Lists, check_lists, format_all
 from tmcnet.splits.lists import find_lists, list_names
-from tmcnet.splits.manifest import VERSION, list_entry
+from tmcnet.splits.manifest import REMEDY, list_entry, read_manifest
 from tmcnet.splits.points import points_file, points_per_class, read_points
 from tmcnet.splits.splits import draw_splits
+from tmcnet.store import read_list
+
+
+def verified_list(splits: Path, name: str) -> list[str]:
+    """Read a list of tiles for a job, which must not start with a list that changed since the splits were made.
+
+    The list, its points and the lists of all parts have the hashes that are in the manifest; no tile is named twice,
+    is in another part, or dropped. So no ground of the test part gets into training.
+
+    Args:
+        splits: Folder of the lists and `manifest.json`.
+        name: Name of the list, such as `train` or `trainR5`.
+
+    Returns:
+        Names of the tiles, in file order.
+
+    Raises:
+        InputError: If a file is missing or damaged, or the list is not as described.
+
+    Example:
+        >>> tiles = verified_list(Path("results/splits"), "trainR5")
+    """
+    manifest = read_manifest(splits)
+    files = {one: splits / list_names(one)[0] for one in (name, *PARTS)}
+    lists = {one: read_list(path) for one, path in files.items()}
+    part = name if name in PARTS else "train"
+    others = {f"of {one}": lists[one] for one in PARTS if one != part} | {"that are in no part": manifest["dropped"]}
+    doubled = {tile for tile, n in Counter(lists[name]).items() if n > 1}
+    wrong = {"twice": doubled, **{words: set(lists[name]) & set(tiles) for words, tiles in others.items()}}
+    problems = [
+        Problem(str(files[name]), f"names tiles {words}: {format_all(tiles)}", REMEDY)
+        for words, tiles in wrong.items()
+        if tiles
+    ]
+    for one, path in files.items() if not problems else ():
+        problems += _check_hashes(splits, one, manifest, [path.name])
+    if problems:
+        raise InputError(problems)
+    return lists[name]
 
 
 def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> list[Problem]:
@@ -43,9 +81,13 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
     problems: list[Problem] = []
     path, manifest, made = folder / "manifest.json", None, SplitsConfig(guard=0)
     try:
-        manifest, made = _read_manifest(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = read_manifest(folder)
+        made = SplitsConfig.model_validate(manifest["config"])
+    except InputError as error:
+        problems += error.problems
+    except (ValueError, KeyError) as error:
         problems.append(Problem(str(path), f"cannot be used ({error})", REMEDY))
+        manifest = None
     try:
         tiles = read_index(index, made)
     except InputError as error:
@@ -64,19 +106,6 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
     else:
         problems += _made_again(path, manifest, made, lists, index)
     return problems + check_lists(lists, {name for name, entry in manifest["lists"].items() if entry.get("given")})
-
-
-def _read_manifest(path: Path) -> tuple[dict[str, Any], SplitsConfig]:
-    """A manifest with the fields that verification needs, and the config in it."""
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    config = SplitsConfig.model_validate(manifest["config"])
-    if manifest["version"] != VERSION:
-        raise ValueError(f"version {manifest['version']}")
-    for name, entry in manifest["lists"].items():
-        str(entry["sha256"])
-        if points_per_class(name):
-            str(entry["points"]["sha256"])
-    return {**manifest, "dropped": list(manifest["dropped"])}, config
 
 
 def _read_lists(folder: Path, tiles: TileIndex, dropped: list[str], guard: int) -> tuple[Lists, list[Problem]]:
@@ -136,27 +165,36 @@ def _config_changes(
 
 def _check_files(folder: Path, manifest: dict[str, Any], config: SplitsConfig) -> Iterator[Problem]:
     """Files that are missing, that the manifest does not have, or whose hash is not the one in the manifest."""
-    expected = {file: entry["sha256"] for name, entry in manifest["lists"].items() for file in list_names(name)}
-    points = {
-        points_file(folder, name).name: entry["points"]["sha256"]
-        for name, entry in manifest["lists"].items()
-        if points_per_class(name)
-    }
-    found = {path.name for path in find_lists(folder)}
-    if lost := expected.keys() - found:
+    lists = manifest["lists"]
+    expected = {file for name in lists for file in list_names(name)}
+    known = expected | {points_file(folder, name).name for name in lists if points_per_class(name)}
+    present = {path.name for path in find_lists(folder)}
+    if lost := expected - present:
         yield Problem(str(folder), f"lacks lists: {format_names(lost)}", REMEDY)
-    if unknown := found - expected.keys() - points.keys():
+    if unknown := present - known:
         what = f"has lists that the manifest does not know: {format_names(unknown)}"
         yield Problem(str(folder), what, "Remove them, or make the splits again.")
     budgets = [Budget("R", f) for f in config.fractions] + [Budget("P", n) for n in config.points]
     wanted = ["train", *(one.subset(draw) for draw in range(1, config.subsets + 1) for one in budgets)]
-    if absent := [name for name in wanted if name not in manifest["lists"]]:
+    if absent := [name for name in wanted if name not in lists]:
         what = f"has no list {', '.join(absent)}, which its config needs"
         yield Problem(str(folder / "manifest.json"), what, REMEDY)
-    for file, digest in {**expected, **points}.items():
-        if file in found and file_digest(folder / file) != digest:
-            what = "was edited by hand: its hash is not the one in the manifest"
-            yield Problem(str(folder / file), what, "Make the splits again, or restore the file.")
+    for name in lists:
+        yield from _check_hashes(folder, name, manifest, list_names(name))
+
+
+def _check_hashes(folder: Path, name: str, manifest: dict[str, Any], files: list[str]) -> Iterator[Problem]:
+    """Files of a list, and its points, whose hash is not the one in the manifest."""
+    entry = manifest["lists"].get(name)
+    if entry is None:
+        yield Problem(str(folder / list_names(name)[0]), "is not in `manifest.json`", REMEDY)
+        return
+    expected = {folder / file: entry["sha256"] for file in files}
+    if points_per_class(name):
+        expected[points_file(folder, name)] = entry["points"]["sha256"]
+    for path, digest in expected.items():
+        if path.is_file() and file_digest(path) != digest:
+            yield Problem(str(path), "was edited by hand: its hash is not the one in the manifest", REMEDY)
 
 
 def _made_again(

@@ -28,7 +28,8 @@ from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PARTS, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.points import points_file, points_per_class, read_tile_points
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.verify import verified_list
+from tmcnet.store import TileStore
 from tmcnet.train.callbacks import Curves
 from tmcnet.train.loop import LoopPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
@@ -195,15 +196,10 @@ def _read(
 
 def _tiles(store: TileStore, splits: Path, name: str, scaling: Normalisation, cache_gib: float) -> TileDataset:
     """Read the tiles of a list; a list of points restricts their labels to these."""
-    path = splits / f"{name}_RGB.txt"
-    try:
-        names = read_list(path)
-    except OSError as error:
-        what = f"cannot be read ({error.strerror})"
-        raise InputError(Problem(str(path), what, "Run the splits again.")) from error
+    names = verified_list(splits, name)
     if not names:
         remedy = "Take a larger label fraction, or more tiles."
-        raise InputError(Problem(str(path), "names no tile", remedy))
+        raise InputError(Problem(str(splits / f"{name}_RGB.txt"), "names no tile", remedy))
     points = None
     if points_per_class(name):
         points = read_tile_points(points_file(splits, name), names, store.classes.names)

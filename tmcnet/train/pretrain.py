@@ -27,7 +27,8 @@ from tmcnet.model.foreign_weights import load_initial_weights
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.model.weights import save_weights
 from tmcnet.seeding import derive_seed
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.verify import verified_list
+from tmcnet.store import TileStore
 from tmcnet.train.callbacks import Curves, GradientNorm
 from tmcnet.train.contrastive import PretrainModule, StepBuilder
 from tmcnet.train.distributed import processes, rank, run_in_processes
@@ -77,7 +78,7 @@ class Pretraining:
 
     def tile_names(self) -> list[str]:
         """Return the tiles of all parts used, one part after the other."""
-        return [name for path in self.lists() for name in read_list(path)]
+        return [name for part in self.config.parts for name in verified_list(self.splits, part)]
 
 
 def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPlan:
@@ -164,7 +165,7 @@ def _probes(network: TMCNet, tiles: TileDataset, work: Pretraining, curves: Curv
         return []
     store, lists = tiles.store, (Budget("R", probe.fraction).subset(1), "val")
     parts = [
-        TileDataset(store, read_list(work.list_of(name)), tiles.normalisation, True, cache_gib=0) for name in lists
+        TileDataset(store, verified_list(work.splits, name), tiles.normalisation, True, cache_gib=0) for name in lists
     ]
     seed, stride = work.config.seed, OUTPUT_STRIDE
     plan = ProbePlan(probe.every, probe.classifier, stride, probe.tiles, probe.pixels, seed)

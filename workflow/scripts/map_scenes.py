@@ -7,7 +7,8 @@ from _job import logged
 from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.evaluate.maps import SceneImages, map_scenes
 from tmcnet.raster.tiling.grid import require_scenes
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.verify import verified_list
+from tmcnet.store import TileStore
 
 with logged(snakemake.log[0]):
     config = MapsConfig.model_validate(snakemake.params.maps)
@@ -24,7 +25,7 @@ with logged(snakemake.log[0]):
     else:
         images = [
             SceneImages(tile, {name: store.path(name, tile) for name in modalities})
-            for tile in read_list(snakemake.input.test)[: config.max_tiles]
+            for tile in verified_list(Path(snakemake.input.test).parent, "test")[: config.max_tiles]
         ]
     map_scenes(
         weights=Path(snakemake.input.weights),

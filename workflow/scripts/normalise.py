@@ -10,7 +10,7 @@ from tmcnet.dataset.normalise import compute_normalisation
 with logged(snakemake.log[0]):
     compute_normalisation(
         Path(snakemake.input.tiles).parent,
-        Path(snakemake.input.train),
+        Path(snakemake.input.train).parent,
         SensorsConfig.model_validate(snakemake.params.sensors),
         NormaliseConfig.model_validate(snakemake.params.normalise),
         Path(snakemake.output.json),

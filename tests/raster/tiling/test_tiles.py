@@ -302,8 +302,8 @@ def as_data(source, store: str, **options) -> dict[str, object]:
     splits, tiles = results / "splits", TileStore(results / "tiles")
     make_splits(tiles.index, SPLITS, splits)
     made: dict[str, object] = {path.name: path.read_bytes() for path in sorted(splits.glob("*.txt"))}
-    scaling, train = results / "normalisation.json", splits / "train_RGB.txt"
-    compute_normalisation(tiles.root, train, source.sensors, NormaliseConfig(), scaling)
+    scaling = results / "normalisation.json"
+    compute_normalisation(tiles.root, splits, source.sensors, NormaliseConfig(), scaling)
     made["normalisation"] = scaling.read_bytes()
     names = [row["tile"] for row in rows]
     read = TileDataset(tiles, names, Normalisation.read(scaling), with_labels=True, cache_gib=0)
