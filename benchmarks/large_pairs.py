@@ -27,7 +27,7 @@ from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import AlignConfig, ClassConfig, DemoConfig, LabelsConfig, SensorConfig, SensorsConfig
 from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
-from tmcnet.raster.io.reader import read_grid
+from tmcnet.raster.io.reader import Raster, read_grid
 from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.simulate.scene import simulate_scene
 
@@ -88,9 +88,10 @@ def write_scene(folder: Path, size: int) -> None:
 def _write_inventory(folder: Path) -> None:
     files = [str(folder / f"{name}.tif") for name in ("one", "two", "three")]
     grid = read_grid(files[0])
-    images = {"optical": ImageRecord(files[:1], "none", 0.0), "sar": ImageRecord(files[1:2], "linear")}
+    optical, sar, label = map(Raster.of, files)
+    images = {"optical": ImageRecord(optical, "none", 0.0), "sar": ImageRecord(sar, "linear")}
     size = grid.height, grid.width
-    record = Record("large", "train", images, files[2:], {}, *size, grid.crs, 10.0, grid.bounds, [])
+    record = Record("large", "train", images, label, {}, *size, grid.crs, 10.0, grid.bounds, [])
     classes = ClassTable.of((c.name, c.color) for c in LABELS.classes)
     Inventory("scenes", "ids", classes, [record]).write(folder / "inventory.json")
 

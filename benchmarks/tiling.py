@@ -24,6 +24,7 @@ from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, TilesConfig
 from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
+from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.writer import RasterProfile
 from tmcnet.raster.tiling.grid import RECORD, scene_digests
 from tmcnet.raster.tiling.tiles import make_tiles
@@ -153,8 +154,8 @@ def write_scene(folder: Path, side: int) -> None:
     alignment = {"status": "rejected", "rmse_px": None, "digests": scene_digests(scene, SENSORS)}
     (scene / RECORD).write_text(json.dumps(alignment))
     bounds = (500_000, 5_400_000 - 10 * side, 500_000 + 10 * side, 5_400_000)
-    images = {"optical": ImageRecord(["a"], "none", 0.0), "sar": ImageRecord(["a"], "db")}
-    record = Record("a", "train", images, [], {}, side, side, "EPSG:32633", 10.0, bounds, [])
+    images = {"optical": ImageRecord(Raster.of("a"), "none", 0.0), "sar": ImageRecord(Raster.of("a"), "db")}
+    record = Record("a", "train", images, None, {}, side, side, "EPSG:32633", 10.0, bounds, [])
     Inventory("scenes", "ids", CLASSES, [record]).write(folder / "inventory.json")
 
 

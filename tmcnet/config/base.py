@@ -11,12 +11,14 @@ REQUIRED = ("optical", "sar")
 
 RESERVED = (
     *("label", "scene", "role", "both", "stacked"),
-    *("optical_nodata", "sar_nodata", "sar_scale"),
     *("layout", "sheet", "exclude", "crs", "demo"),
     *("clip", "n_tiles"),
 )
 """Names with another meaning: files of a scene, columns of a sample sheet, keys of `source`, networks, keys of
 normalisation.json."""
+
+OVERRIDE_ENDINGS = ("_nodata", "_scale", "_scale_factor", "_add_offset")
+"""Ends of columns of the sample sheet that replace keys of a modality for one scene, such as `sar_nodata`."""
 
 ONLY = "_only"
 """End of the names of networks that use one modality: `optical_only`, `sar_only`, `dem_only`."""
@@ -31,6 +33,8 @@ class Section(BaseModel):
 def _check_free(name: str) -> str:
     if name in RESERVED:
         raise ValueError(f"`{name}` is reserved; a modality needs another name than {', '.join(RESERVED)}")
+    if name.endswith(OVERRIDE_ENDINGS):
+        raise ValueError(f"`{name}` is reserved for a column of the sample sheet; a modality needs another name")
     return name
 
 

@@ -57,7 +57,8 @@ class SourceConfig(Section):
         "each other modality of `sensors`. Several files in one field are separated by `;` and stacked as bands; "
         "each may be a pattern with `*`, `?` or `[...]`, whose files form one mosaic (the last by name on top). "
         "Scenes of role `predict` may lack modalities, but not both `optical` and `sar`. The columns "
-        "`optical_nodata`, `sar_nodata` and `sar_scale` override `sensors` for one scene if they are not empty.",
+        "`<modality>_nodata`, `<modality>_scale`, `<modality>_scale_factor` and `<modality>_add_offset` override "
+        "`sensors` and the tags of the files for one scene if they are not empty.",
     )
     optical: str | None = Field(
         None,
@@ -113,8 +114,14 @@ class SensorConfig(Section):
         "none",
         description="Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto` (detected from the "
         "values and recorded), `none` (unchanged, as for 8-bit pictures). `linear` and `amplitude` are converted to "
-        "dB.",
+        "dB. Complex numbers are read as power. A declared scale that the values contradict is an error.",
     )
+    scale_factor: float | None = Field(
+        None,
+        description="Factor from the stored numbers to the values (value = number * factor + offset), for files "
+        "without tags for scale and offset. Tags are always applied, as in Sentinel-2 products with an offset.",
+    )
+    add_offset: float | None = Field(None, description="Offset beside `scale_factor`, in units of the values.")
     clip_db: tuple[float, float] = Field(
         (-35.0, 10.0),
         description="Range to which backscatter in dB is clipped; has no effect on other scales.",
@@ -131,11 +138,22 @@ class SensorConfig(Section):
         description="Number of looks of the speckle. null: estimated from small squares of a scene, or from all "
         "ready-made tiles. The estimate assumes uncorrelated speckle; for oversampled images it is too high.",
     )
-    nodata: float | None = Field(None, description="No-data value, if the file has none or a wrong one.")
+    nodata: float | None = Field(
+        None,
+        description="No-data value, as stored in the file, if the file has none or a wrong one. Masks of the file "
+        "count in addition.",
+    )
     display: list[str] = Field(
         [],
         description="One or three band names for pictures (red, green, blue); empty: the first band in grey.",
     )
+
+    @property
+    def scaling(self) -> tuple[float, float] | None:
+        """Scale factor and offset, if any is given."""
+        if self.scale_factor is None and self.add_offset is None:
+            return None
+        return 1.0 if self.scale_factor is None else self.scale_factor, self.add_offset or 0.0
 
     @model_validator(mode="after")
     def _display_exists(self) -> SensorConfig:
@@ -146,6 +164,14 @@ class SensorConfig(Section):
             raise ValueError("`display` must name one or three bands")
         if len(set(self.bands)) != len(self.bands):
             raise ValueError(f"`bands` names a band twice: {self.bands}")
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_make_sense(self) -> SensorConfig:
+        if not self.clip_db[0] < self.clip_db[1]:
+            raise ValueError(f"`clip_db` ({self.clip_db[0]:g}, {self.clip_db[1]:g}) must be [lower, upper]")
+        if self.scale_factor == 0:
+            raise ValueError("`scale_factor` must not be 0: all values would be equal")
         return self
 
     @model_validator(mode="after")
@@ -270,7 +296,8 @@ class AlignConfig(Section):
     resolution: float | None = Field(
         None,
         gt=0,
-        description="Pixel size of the common grid in units of the scene's CRS; null: that of the optical image.",
+        description="Pixel size of the common grid in units of the scene's CRS; null: that of the optical image, "
+        "of several files the finest.",
     )
     max_shift: int = Field(
         60,

@@ -33,7 +33,7 @@ from tmcnet.evaluate.predict import Probabilities, choose_device, probabilities
 from tmcnet.evaluate.trained import Trained
 from tmcnet.raster.io.gdal_tools import require_tools, run_tool
 from tmcnet.raster.io.geometry import Grid
-from tmcnet.raster.io.reader import data_bands, open_raster, read_float, read_grid
+from tmcnet.raster.io.reader import Raster, read_float, read_grid
 from tmcnet.raster.io.writer import write_bytes
 
 COG_OPTIONS = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
@@ -214,16 +214,11 @@ def _fit_problems(
     for name, sensor in trained.sensors.items():
         bands = sensor.bands
         for scene in scenes:
-            count = _bands(scene.images[name]) if name in scene.images else 0
+            count = Raster.of(scene.images[name]).shape[0] if name in scene.images else 0
             if count != len(bands):
                 what = f"was trained on {len(bands)} bands of `{name}` {bands}; scene {scene.name} has {count}"
                 yield Problem(str(weights), what, "Use a network that was trained on the bands of these scenes.")
                 break
-
-
-def _bands(path: Path) -> int:
-    with open_raster(path) as dataset:
-        return len(data_bands(dataset))
 
 
 def _folder(path: Path) -> Path:

@@ -15,9 +15,10 @@ from rasterio import features
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
+from tmcnet.raster.io.files import ByteArray, open_raster
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import pixel_area
-from tmcnet.raster.io.reader import ByteArray, grid_of, open_raster
+from tmcnet.raster.io.reader import read_grid
 
 LAYER = "land_cover"
 TOOLS = ("ogr2ogr",)
@@ -46,8 +47,9 @@ def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: fl
     Raises:
         InputError: If the map cannot be read, or GDAL's `ogr2ogr` is missing or fails.
     """
+    grid = read_grid(map_file)
     with open_raster(map_file) as dataset:
-        grid, ids = grid_of(dataset), dataset.read(1)
+        ids = dataset.read(1)
     area = pixel_area(grid)
     unit = 1.0 if area is None else area
     merged = merge_small(ids, math.ceil(minimum_mapping_unit / unit))

@@ -1,6 +1,6 @@
 # Stages 1 to 3: inventory, one grid per scene, tiles.
 #   input:  the rasters named by the config section `source`
-#   output: {results_dir}/inventory.{json,csv}, virtual/ (mosaics, and files that get a CRS)
+#   output: {results_dir}/inventory.{json,csv}
 #           {results_dir}/scenes/<scene>/{<modality>,label}.tif, alignment.json, alignment.png
 #           {results_dir}/tiles/{<modality>,label}/<tile>.tif, index.csv, classes.csv
 
@@ -14,7 +14,6 @@ rule take_inventory:
     output:
         json=f"{RESULTS}/inventory.json",
         csv=f"{RESULTS}/inventory.csv",
-        virtual=directory(f"{RESULTS}/virtual"),
     log:
         f"{RESULTS}/logs/inventory.log",
     benchmark:

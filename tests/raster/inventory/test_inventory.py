@@ -13,6 +13,7 @@ from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import ImageRecord
 from tmcnet.raster.io.geometry import reproject_points
+from tmcnet.raster.io.reader import Raster
 
 WRONG_UTM = ("EPSG:32612", Affine(10, 0, 500_000, 0, -10, 5_400_000))
 
@@ -126,13 +127,13 @@ def test_negative_power_is_reported(source):
     assert "`sensors.sar.scale: linear` cannot be: the smallest value is -12" in fault(source)
 
 
-def test_stacked_files_must_agree(source):
+def test_stacked_files_must_show_the_same_ground(source):
     source.scene("a")
     source.write("second.tif", np.ones((64, 64), "f4"), *WRONG_UTM)
     source.write("first.tif", np.ones((64, 64), "u2"))
     (source.root / "scenes.csv").write_text("scene,optical,sar\na,first.tif;second.tif,a_s.tif\n")
     source.source = SourceConfig(layout="scenes", sheet=str(source.root / "scenes.csv"))
-    assert "second.tif: is stacked with first.tif but has another CRS and type of numbers" in fault(source)
+    assert "second.tif: covers 0% of first.tif" in fault(source)
 
 
 def test_doubled_scenes_are_noted(source):
@@ -235,7 +236,7 @@ def test_scenes_with_one_sensor_are_described_by_it(source):
     source.sheet(LEARNT, "b,b_o.tif,,,predict", "c,,c_s.tif,,predict")
     a, b, c = source.take().records
     assert [record.images["sar"].scale for record in (a, b, c)] == ["linear", "", "linear"]
-    assert b.images["sar"] == ImageRecord([], "", None, None, 0.0) and b.images["optical"].nodata == 0.0
+    assert b.images["sar"] == ImageRecord(Raster(()), "", None, 0.0) and b.images["optical"].nodata == 0.0
     assert (c.images["optical"].files, c.height, c.width, c.gsd, c.bounds[0]) == ([], 40, 30, 20.0, 700_000)
     _, b, c = rows(source)
     assert b["sar_files"] == b["sar_valid_share"] == c["optical_files"] == c["optical_gsd"] == ""
@@ -278,7 +279,7 @@ def test_scenes_without_labels_need_no_classes(source):
     source.scene("a", label=False)
     source.labels = LabelsConfig()
     source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
-    assert source.take().records[0].label == []
+    assert source.take().records[0].label is None
 
 
 def test_tiles_need_no_crs_but_one_size(tile_source, write_png_tile):

@@ -5,7 +5,7 @@ from affine import Affine
 from tmcnet.raster.io import blocks
 from tmcnet.raster.io.blocks import block_windows, log_duration, log_progress
 from tmcnet.raster.io.geometry import Grid
-from tmcnet.raster.io.reader import float_blocks
+from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.writer import RasterProfile, write_draft
 
 GRID = Grid("EPSG:3035", Affine(20, 0, 4e6, 0, -20, 3e6), 600, 530)
@@ -29,11 +29,11 @@ def test_blocks_with_a_rim_are_windows_of_the_whole(monkeypatch, tmp_path):
     image[0, 100:300, 200:270] = np.nan
     write_draft(tmp_path / "a.tif", GRID, RasterProfile(2, "float32", np.nan), [((0, 0, 530, 600), image)])
     padded = np.pad(image, ((0, 0), (3, 3), (3, 3)), constant_values=np.nan)
-    found = list(float_blocks(tmp_path / "a.tif", rim=3))
+    found = list(Raster.of(tmp_path / "a.tif").blocks(rim=3))
     assert len(found) > 4
     for (row, column, height, width), values in found:
         np.testing.assert_array_equal(values, padded[:, row : row + height + 6, column : column + width + 6])
-    declared = list(float_blocks(tmp_path / "a.tif", nodata=float(image[1, 0, 0])))
+    declared = list(Raster.of(tmp_path / "a.tif", nodata=float(image[1, 0, 0])).blocks())
     assert np.isnan(declared[0][1][1, 0, 0]) and not np.isnan(found[0][1][1, 3, 3])
 
 

@@ -10,7 +10,6 @@ from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import Record
-from tmcnet.raster.io.reader import read_float
 
 COPY = {
     "JPEG2000": ("JP2OpenJPEG", "a.jp2", ("QUALITY=100", "REVERSIBLE=YES", "BLOCKXSIZE=64", "BLOCKYSIZE=64")),
@@ -56,7 +55,7 @@ def take(source, file: str, **config) -> Record:
 def test_the_format_is_read_as_geotiff_is(scene, name):
     record = take(scene, translate(scene, name))
     assert (record.crs, record.gsd, record.images["sar"].overlap, record.height) == ("EPSG:32633", 10, 1, 300)
-    np.testing.assert_array_equal(read_float(record.images["optical"].files), scene.image)
+    np.testing.assert_array_equal(record.images["optical"].raster.read_all(), scene.image)
 
 
 def test_a_png_has_its_place_from_the_world_file_and_its_crs_from_the_config(scene):
@@ -67,7 +66,7 @@ def test_a_png_has_its_place_from_the_world_file_and_its_crs_from_the_config(sce
         take(scene, file)
     record = take(scene, file, crs="EPSG:32633")
     assert (record.crs, record.gsd, record.images["sar"].overlap) == ("EPSG:32633", 10, 1)
-    np.testing.assert_array_equal(read_float(record.images["optical"].files), scene.image)
+    np.testing.assert_array_equal(record.images["optical"].raster.read_all(), scene.image)
 
 
 @pytest.mark.parametrize("name", ["JPEG2000", "COG", "PNG"])

@@ -1,16 +1,13 @@
-import numpy as np
 import pytest
 
 from tmcnet.errors import InputError
-from tmcnet.raster.io import blocks, gdal_tools, read_float, read_grid
-from tmcnet.raster.io.gdal_tools import require_tools, run_tool, stack_files
+from tmcnet.raster.io import blocks, gdal_tools
+from tmcnet.raster.io.gdal_tools import require_tools, run_tool
 
 
 def test_a_missing_tool_is_answered_with_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        InputError, match=r"gdalbuildvrt, gdalwarp, gdal_translate: not found.*apt-get install gdal-bin"
-    ):
+    with pytest.raises(InputError, match=r"gdalwarp, gdal_translate: not found.*apt-get install gdal-bin"):
         require_tools()
     with pytest.raises(InputError, match="apt-get install gdal-bin"):
         run_tool("gdalwarp", "--version")
@@ -58,24 +55,3 @@ def test_progress_is_reported_while_a_tool_is_running(monkeypatch, tmp_path):
     logged.clear()
     run_tool("gdalwarp")
     assert logged == []
-
-
-def test_files_are_stacked_on_the_grid_of_the_first(source):
-    first = np.arange(36, dtype="u2").reshape(6, 6)
-    coarse = source.root / "coarse.tif"
-    a = source.write("a.tif", first, nodata=0)
-    grid = read_grid(a)
-    source.write("coarse.tif", np.full((3, 3), 7, "u2"), transform=grid.transform @ grid.transform.scale(2))
-    stack = stack_files([a, coarse], grid, source.root / "stack.vrt")
-    assert read_grid(stack) == grid
-    values = read_float(stack)
-    np.testing.assert_array_equal(np.nan_to_num(values[0]), first)
-    assert np.isnan(values[0, 0, 0]) and (values[1] == 7).all()
-    assert stack_files([a], grid, source.root / "unused.vrt") == a
-
-
-def test_all_bands_of_stacked_files_are_kept(source):
-    values = np.arange(1, 73, dtype="u2").reshape(2, 6, 6)
-    files = [source.write(f"{name}.tif", values + more) for name, more in (("a", 0), ("b", 100))]
-    stack = stack_files(files, read_grid(files[0]), source.root / "stack.vrt")
-    np.testing.assert_array_equal(read_float(stack), np.concatenate([values, values + 100]))

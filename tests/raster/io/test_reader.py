@@ -8,7 +8,7 @@ from rasterio.windows import Window
 
 from tmcnet.errors import InputError
 from tmcnet.raster.io.geometry import Grid
-from tmcnet.raster.io.reader import read_float, read_grid, read_labels, values_and_mask
+from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 
 GRID = Grid("EPSG:3035", Affine(20, 0, 4e6, 0, -20, 3e6), 300, 280)
@@ -30,7 +30,7 @@ def test_windows_may_reach_past_the_edges(tmp_path, window):
 def test_declared_no_data_replaces_that_of_the_file(tmp_path):
     write_raster(tmp_path / "a.tif", np.array([[[1, 2, 3]]], "i2"), None, nodata=1)
     assert np.isnan(read_float(tmp_path / "a.tif")).tolist() == [[[True, False, False]]]
-    assert np.isnan(read_float(tmp_path / "a.tif", nodata=3)).tolist() == [[[False, False, True]]]
+    assert np.isnan(Raster.of(tmp_path / "a.tif", nodata=3).read_all()).tolist() == [[[False, False, True]]]
 
 
 def test_wider_types_have_no_data_per_band_but_bytes_only_where_all_bands_do(tmp_path):
@@ -41,7 +41,7 @@ def test_wider_types_have_no_data_per_band_but_bytes_only_where_all_bands_do(tmp
     assert np.isnan(read_float(tmp_path / "wide.tif")).tolist() == [[[True, True, False]], [[True, False, False]]]
     only_first = [[[True, False, False]], [[True, False, False]]]
     assert np.isnan(read_float(tmp_path / "byte.tif")).tolist() == only_first
-    assert np.isnan(read_float(tmp_path / "bare.tif", nodata=0)).tolist() == only_first
+    assert np.isnan(Raster.of(tmp_path / "bare.tif", nodata=0).read_all()).tolist() == only_first
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,14 @@ def test_masks_are_those_of_gdal(tmp_path, dtype, nodata):
     values[np.random.default_rng(1).random(values.shape) < 0.3] = 0 if nodata is None else nodata
     write_raster(tmp_path / "a.tif", values, None, nodata=nodata)
     with rasterio.open(tmp_path / "a.tif") as dataset:
-        found, valid = values_and_mask(dataset, Window(3, 4, 20, 10), None)
-        np.testing.assert_array_equal(found, values[:, 4:14, 3:23])
-        np.testing.assert_array_equal(valid, dataset.read_masks(window=Window(3, 4, 20, 10)) > 0)
-    assert valid.all() == (nodata is None)
+        expected = dataset.read_masks(window=Window(3, 4, 20, 10)) > 0
+    with Raster.of(tmp_path / "a.tif").open() as opened:
+        (part,) = opened.parts((4, 3, 10, 20))
+    np.testing.assert_array_equal(part.values, values[:, 4:14, 3:23])
+    if dtype == "u1":
+        expected = np.broadcast_to(expected.any(axis=0), expected.shape)
+    np.testing.assert_array_equal(part.bands_valid, expected)
+    assert part.bands_valid.all() == (nodata is None)
 
 
 def test_bands_may_have_no_data_values_of_their_own(tmp_path):
@@ -103,9 +107,9 @@ def test_several_files_are_stacked_if_they_agree_in_size(tmp_path):
     write_raster(tmp_path / "a.tif", np.ones((2, 8, 8), "u2"), None)
     write_raster(tmp_path / "b.tif", np.full((8, 8), 2, "f4"), None)
     write_raster(tmp_path / "c.tif", np.full((9, 8), 2, "f4"), None)
-    assert read_float([tmp_path / "a.tif", tmp_path / "b.tif"])[:, 0, 0].tolist() == [1, 1, 2]
+    assert Raster.of(tmp_path / "a.tif", tmp_path / "b.tif").read_all()[:, 0, 0].tolist() == [1, 1, 2]
     with pytest.raises(InputError, match=r"c\.tif: 8 x 9"):
-        read_float([tmp_path / "a.tif", tmp_path / "c.tif"])
+        Raster.of(tmp_path / "a.tif", tmp_path / "c.tif").read_all()
 
 
 def test_labels_must_be_ids(tmp_path):

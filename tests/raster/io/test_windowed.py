@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from tmcnet.raster.io import windowed, write_raster
+from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.windowed import (
     ArrayImage,
-    FileImage,
     Reduced,
     Warped,
     as_image,
@@ -32,7 +32,7 @@ def test_windows_beyond_the_edges_are_no_data(array):
 
 def test_a_file_reads_as_its_array(array, tmp_path):
     write_raster(tmp_path / "a.tif", array, None, float("nan"))
-    image = FileImage(tmp_path / "a.tif")
+    image = Raster.of(tmp_path / "a.tif")
     assert image.shape == array.shape
     np.testing.assert_array_equal(image.read(-3, 120, 10, 20), ArrayImage(array).read(-3, 120, 10, 20))
 

@@ -13,7 +13,7 @@ from tmcnet.errors import InputError
 from tmcnet.raster.io import blocks
 from tmcnet.raster.io.blocks import block_windows, limited_cache
 from tmcnet.raster.io.geometry import Grid
-from tmcnet.raster.io.reader import float_blocks, is_complete, read_float, read_grid, read_labels
+from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import RasterProfile, write_blocks, write_draft, write_raster
 
 GRID = Grid("EPSG:3035", Affine(20, 0, 4e6, 0, -20, 3e6), 300, 280)
@@ -97,7 +97,7 @@ def test_what_is_written_by_blocks_is_read_back(small_blocks, image, tmp_path):
         for name in ("a.tif", "b.tif"):
             write_blocks(tmp_path / name, LARGE, profile, parts, threads=2)
     np.testing.assert_array_equal(read_float(tmp_path / "a.tif"), image)
-    assert read_grid(tmp_path / "a.tif") == LARGE and not is_complete(tmp_path / "a.tif")
+    assert read_grid(tmp_path / "a.tif") == LARGE and not Raster.of(tmp_path / "a.tif").is_complete()
     with rasterio.open(tmp_path / "a.tif") as dataset:
         assert dataset.descriptions == ("a", "b") and dataset.profile["compress"] == "zstd"
     # the record of a scene holds the hash of the file
@@ -144,5 +144,7 @@ def test_a_broken_source_is_named_and_not_the_file_written(image, tmp_path):
     write_blocks(tmp_path / "a.tif", LARGE, RasterProfile(2, "float32", np.nan), [((0, 0, 530, 600), image)])
     (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:400_000])
     with pytest.raises(InputError, match=r"a\.tif: cannot be read"):
-        write_blocks(tmp_path / "b.tif", LARGE, RasterProfile(2, "float32", np.nan), float_blocks(tmp_path / "a.tif"))
+        write_blocks(
+            tmp_path / "b.tif", LARGE, RasterProfile(2, "float32", np.nan), Raster.of(tmp_path / "a.tif").blocks()
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]

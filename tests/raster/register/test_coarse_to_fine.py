@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 
 from tests.raster.register.conftest import SIZE, demo_pair
 from tmcnet.config import AlignConfig
-from tmcnet.raster.io.windowed import ArrayImage, FileImage, Reduced, Warped, in_memory
+from tmcnet.raster.io.reader import Raster
+from tmcnet.raster.io.windowed import ArrayImage, Reduced, Warped, in_memory
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.register import coarse_to_fine
 from tmcnet.raster.register.coarse_to_fine import estimate, global_search, warp
@@ -164,7 +165,7 @@ def test_a_shift_beyond_the_search_radius_is_not_found(pair):
 def test_images_in_files_give_the_same_as_images_in_memory(pair, found, tmp_path):
     write_raster(tmp_path / "o.tif", pair[0], None, float("nan"))
     write_raster(tmp_path / "s.tif", pair[1], None, float("nan"))
-    files = [FileImage(tmp_path / name) for name in ("o.tif", "s.tif")]
+    files = [Raster.of(tmp_path / name) for name in ("o.tif", "s.tif")]
     assert [image.shape for image in files] == [np.shape(image) for image in pair[:2]]
     assert estimate(*files).to_dict() == found.to_dict()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,18 @@ import numpy.typing as npt
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.sample_sheet import TRAIN, Entry
-from tmcnet.raster.inventory.scan import FileSummary
-from tmcnet.raster.io.geometry import Grid, pixel_area, reproject_points
+from tmcnet.raster.inventory.scan import FileSummary, Lattice
+from tmcnet.raster.io.geometry import Grid, finest, pixel_area, reproject_points
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.radiometry import detect_scale
+from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
+from tmcnet.raster.io.reader import Raster
 
+_MIN_ZERO_IN_BOTH = 0.001
+"""Share of pixels from which zeros in both images are reported."""
+_MAX_MEDIAN_RATIO = 2.5
+"""Scenes on the same ground whose medians differ by more than this factor are noted: seasons mostly stay below it, a
+forgotten factor or offset does not."""
+_MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _PROBES_PER_SIDE = 33
 _MIN_OVERLAP = 0.5
 """Share of the scene that every modality and the label must cover."""
@@ -35,7 +42,10 @@ class Inspection:
 
     Attributes:
         entry: Its name and files.
+        rasters: The files of each modality as they are read.
+        label_raster: The label file as it is read.
         images: Summaries of the files of each modality; empty where the scene has none.
+        lattices: Decimated images of each modality, one for each group of files on one grid.
         label: Summary of the label file.
         scales: Declared or detected scale of each modality; empty without files, or where it cannot be detected.
         overlaps: Share of the scene that each modality covers; 0 without files.
@@ -45,7 +55,10 @@ class Inspection:
     """
 
     entry: Entry
+    rasters: dict[str, Raster] = field(default_factory=dict)
+    label_raster: Raster | None = None
     images: dict[str, list[FileSummary]] = field(default_factory=dict)
+    lattices: dict[str, list[Lattice]] = field(default_factory=dict)
     label: FileSummary | None = None
     scales: dict[str, str] = field(default_factory=dict)
     overlaps: dict[str, float] = field(default_factory=dict)
@@ -60,8 +73,8 @@ class Inspection:
 
     @property
     def grid(self) -> Grid:
-        """Grid of the first file of the reference modality."""
-        return self.images[self.reference][0].grid
+        """Grid of the file of the reference modality that has the smallest pixels."""
+        return finest([file.grid for file in self.images[self.reference]])
 
     @property
     def files(self) -> list[FileSummary]:
@@ -92,37 +105,42 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
         _check_bands(scene, name, sensor)
         for file in files:
             if file.infinite:
-                scene.warnings.append(f"{file.path.name}: {file.infinite} infinite values, taken as no data")
+                scene.warnings.append(f"{file.name}: {file.infinite} infinite values, taken as no data")
             if file.valid_share == 0:
                 _report_empty_file(scene, name, file, georeferenced)
     if scene.label is not None and scene.label.unknown and coder is not None:
-        scene.problems.append(coder.problem(scene.label.path, scene.label.unknown))
+        scene.problems.append(coder.problem(scene.label.file.label, scene.label.unknown))
     for name, sensor in sensors.items():
         scene.scales[name] = _check_scale(scene, name, sensor)
     if not georeferenced:
         _check_sizes(scene)
     elif _check_georeference(scene):
-        _check_stacks(scene)
+        for name, sensor in sensors.items():
+            if scene.images[name]:
+                _check_constant_bands(scene, name, sensor)
+                _warn_of_resolutions(scene, name)
         _check_overlap(scene)
+    if not scene.problems:
+        _warn_of_fill(scene, sensors)
 
 
 def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
     files = scene.images[name]
-    count = sum(file.bands for file in files)
+    count = sum(file.file.header.count for file in files)
     if count != len(sensor.bands):
         what = f"{'has' if len(files) == 1 else 'have'} {count} band(s), but `sensors.{name}.bands` names "
         what += f"{len(sensor.bands)}: {', '.join(sensor.bands)}"
-        where = ", ".join(str(file.path) for file in files)
+        where = ", ".join(file.file.label for file in files)
         scene.problems.append(Problem(where, what, "Give one name for each band."))
 
 
 def _report_empty_file(scene: Inspection, name: str, file: FileSummary, georeferenced: bool) -> None:
     if not georeferenced:
         # one empty tile of hundreds is left out later, by `tiles.min_valid`
-        scene.warnings.append(f"{file.path.name}: no data everywhere")
+        scene.warnings.append(f"{file.name}: no data everywhere")
         return
     remedy = f"Replace the file, or correct `sensors.{name}.nodata`; the file's own value is {file.nodata}."
-    scene.problems.append(Problem(str(file.path), "has no pixel that is valid in all bands", remedy))
+    scene.problems.append(Problem(file.file.label, "has no pixel that is valid in all bands", remedy))
 
 
 def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
@@ -130,70 +148,132 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
     files, of_sheet, key = scene.images[name], scene.entry.scales.get(name), f"sensors.{name}"
     if not files:
         return ""
-    valid = [file for file in files if np.isfinite(file.low)]
+    valid = [file for file in files if np.isfinite(file.low).any()]
     declared = of_sheet or sensor.scale
+    if declared == "auto" and (sensor.kind != "backscatter" or not valid):
+        return "none"
+    if any(file.is_complex for file in valid):
+        scene.warnings.append(f"{name} is complex: read as power |z|^2")
+        if declared in ("auto", "linear", "amplitude"):
+            return "linear"  # the amplitude of a complex number is no step of its own: it is read as power
     if declared != "auto":
         source = f"{name}_scale" if of_sheet else f"{key}.scale"
-        remedy = f"Declare `db` if these are decibels, or the value of no data as `{key}.nodata`."
+        remedy = f"Declare the scale that it has, the value of no data as `{key}.nodata`, "
+        remedy += f"or the factor and offset from numbers to values as `{key}.scale_factor` and `{key}.add_offset`."
         for file in valid:
-            if declared in ("linear", "amplitude") and file.low < 0:
-                what = f"`{source}: {declared}` cannot be: the smallest value is {file.low:g}"
-                scene.problems.append(Problem(str(file.path), what, remedy))
+            if why := contradiction(declared, *file.range):
+                what = f"`{source}: {declared}` cannot be: {why}"
+                scene.problems.append(Problem(file.file.label, what, remedy))
         return declared
-    if sensor.kind != "backscatter" or not valid:
-        return "none"
-    low, high = min(file.low for file in valid), max(file.high for file in valid)
-    scale = detect_scale(valid[0].dtype, low, high, float(np.median([file.median for file in valid])))
+    low, high = min(file.range[0] for file in valid), max(file.range[1] for file in valid)
+    dtype = "float32" if valid[0].file.header.has_scaling else valid[0].file.header.dtype
+    scale = detect_scale(dtype, low, high, float(np.median([np.nanmedian(file.median) for file in valid])))
     if scale is None:
         what = f"the scale of the backscatter cannot be detected from its values ({low:g} to {high:g})"
-        remedy = f"Declare `{key}.scale` as linear, amplitude, db or none; and `{key}.nodata` if one is missing."
-        scene.problems.append(Problem(str(valid[0].path), what, remedy))
+        remedy = f"Declare `{key}.scale` as linear, amplitude, db or none; `{key}.nodata` if one is missing; "
+        remedy += f"and `{key}.scale_factor` if these are scaled decibels."
+        scene.problems.append(Problem(valid[0].file.label, what, remedy))
     return scale or ""
+
+
+def _check_constant_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
+    """Report bands that differ in the file but are one value everywhere after conversion and clipping."""
+    scale = scene.scales[name]
+    if scale in ("", "none"):
+        return
+    for file in scene.images[name]:
+        low, high, median = (to_db(v, scale, sensor.clip_db) for v in (file.low, file.high, file.median))
+        constant = np.flatnonzero((low == high) & (file.low < file.high))
+        if constant.size:
+            band, (lower, upper) = constant[0], sensor.clip_db
+            what = f"band {band + 1} is {low[band]:g} dB everywhere after conversion from `{scale}` and clipping to "
+            what += f"{lower:g} to {upper:g} dB; its values are from {file.low[band]:g} to {file.high[band]:g}"
+            remedy = f"Correct `sensors.{name}.scale`, `scale_factor` or `clip_db`; or calibrate the file."
+            scene.problems.append(Problem(file.file.label, what, remedy))
+        elif ((median <= sensor.clip_db[0]) & (file.low < file.high) | (median >= sensor.clip_db[1])).any():
+            scene.warnings.append(f"{file.name}: more than half of a band is clipped at the end of `clip_db`")
+
+
+def _warn_of_resolutions(scene: Inspection, name: str) -> None:
+    sizes = {f"{file.grid.pixel_size:.6g}" for file in scene.images[name]}
+    if len(sizes) > 1:
+        best = finest([file.grid for file in scene.images[name]])
+        scene.warnings.append(
+            f"{name} files have pixels of {', '.join(sorted(sizes, key=float))}: stacked at {best.pixel_size:.6g}"
+        )
+
+
+def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
+    """Warn of constants at the edge, and of places where both images are zero, that nothing declares as no data."""
+    for name, sensor in sensors.items():
+        if sensor.kind == "elevation":
+            continue  # the sea is a constant as well
+        for fill in [lattice.undeclared_fill() for lattice in scene.lattices.get(name, [])]:
+            if fill is not None:
+                what = f"{fill.share:.1%} of the {name} pixels are {fill.value:g} in all bands, connected to the edge"
+                scene.warnings.append(f"{what}: declare `sensors.{name}.nodata` if that means no data")
+                break
+    if scene.has_both:
+        share = zero_in_both(scene)
+        if share >= _MIN_ZERO_IN_BOTH:
+            what = f"{share:.1%} of the pixels are 0 in both the optical and the SAR image"
+            scene.warnings.append(
+                f"{what}: declare `sensors.optical.nodata` and `sensors.sar.nodata` if that is no data"
+            )
+
+
+def zero_in_both(scene: Inspection) -> float:
+    """Share of the first optical file where all its bands, and all of the first SAR file, are zero."""
+    optical, sar = scene.lattices["optical"][0], scene.lattices["sar"][0]
+    zeros, there = optical.zeros, sar.zeros
+    rows, columns = np.nonzero(zeros)
+    grid, other = scene.images["optical"][0].grid, scene.images["sar"][0].grid
+    if not rows.size or not there.any():
+        return 0.0
+    if grid != other and grid.crs and other.crs:
+        x, y = grid.transform @ (columns * optical.step + 0.5, rows * optical.step + 0.5)
+        if grid.crs != other.crs:
+            x, y = reproject_points(grid.crs, other.crs, x, y)
+        columns, rows = (np.floor(at / sar.step) for at in ~other.transform @ (x, y))
+    inside = (rows >= 0) & (columns >= 0) & (rows < there.shape[0]) & (columns < there.shape[1])
+    return float(there[rows[inside].astype(int), columns[inside].astype(int)].sum() / zeros.size)
 
 
 def _check_sizes(tile: Inspection) -> None:
     if len({(file.grid.height, file.grid.width) for file in tile.files}) > 1:
-        sizes = ", ".join(f"{file.path.name} {file.grid.width} x {file.grid.height}" for file in tile.files)
+        sizes = ", ".join(f"{file.name} {file.grid.width} x {file.grid.height}" for file in tile.files)
         remedy = "Tiles are taken pixel by pixel: bring them to one grid, or use `source.layout: scenes`."
         what = f"differs in size from its fellows: {sizes}"
-        tile.problems.append(Problem(str(tile.files[0].path), what, remedy))
+        tile.problems.append(Problem(tile.files[0].file.label, what, remedy))
 
 
 def _check_georeference(scene: Inspection) -> bool:
     """Whether all files have CRS and transform; adds a problem for each that has not."""
-    without = [file for file in scene.files if not file.grid.crs or not file.georeferenced]
+    without = [file for file in scene.files if not file.grid.crs or not file.file.header.georeferenced]
     for file in without:
-        missing = {"CRS": not file.grid.crs, "geotransform": not file.georeferenced}
+        missing = {"CRS": not file.grid.crs, "geotransform": not file.file.header.georeferenced}
         what = f"has no {' and '.join(name for name, lacks in missing.items() if lacks)}"
         remedy = "Scenes are warped to a common grid: assign it (`gdal_translate -a_srs EPSG:... -a_ullr ...`)"
-        remedy += ", or set `source.crs`." if file.georeferenced else "."
-        scene.problems.append(Problem(str(file.path), what, remedy))
+        remedy += ", or set `source.crs`." if file.file.header.georeferenced else "."
+        scene.problems.append(Problem(file.file.label, what, remedy))
     return not without
 
 
-def _check_stacks(scene: Inspection) -> None:
-    for name, files in scene.images.items():
-        for file in files[1:]:
-            differs = {"CRS": file.grid.crs != files[0].grid.crs, "type of numbers": file.dtype != files[0].dtype}
-            if any(differs.values()):
-                other = " and ".join(what for what, different in differs.items() if different)
-                what = f"is stacked with {files[0].path.name} but has another {other}"
-                scene.problems.append(Problem(str(file.path), what, f"Bring the {name} files of a scene to one."))
-
-
 def _check_overlap(scene: Inspection) -> None:
-    covering = {name: files for name, files in scene.images.items() if files and name != scene.reference}
+    grid = scene.grid
+    covering = {name: files for name, files in scene.images.items() if files}
     covering |= {"label": [scene.label]} if scene.label else {}
     for name, files in scene.images.items():
-        scene.overlaps[name] = min((coverage(scene.grid, file.grid) for file in files), default=0.0)
-    scene.label_overlap = coverage(scene.grid, scene.label.grid) if scene.label else 0.0
+        scene.overlaps[name] = min((coverage(grid, file.grid) for file in files), default=0.0)
+    scene.label_overlap = coverage(grid, scene.label.grid) if scene.label else 0.0
     for name, files in covering.items():
         share = scene.label_overlap if name == "label" else scene.overlaps[name]
         if share < _MIN_OVERLAP:
-            reference = scene.images[scene.reference][0].path.name
+            reference = next(file.name for file in scene.images[scene.reference] if file.grid == grid)
             what = f"covers {share:.0%} of {reference}; at least {_MIN_OVERLAP:.0%} is needed"
             remedy = f"Check that this is the {name} of scene {scene.entry.scene}, and its CRS."
-            scene.problems.append(Problem(str(files[0].path), what, remedy))
+            file = min(files, key=lambda file: coverage(grid, file.grid))
+            scene.problems.append(Problem(file.file.label, what, remedy))
         elif share < 1:
             scene.warnings.append(f"{name} covers {share:.1%} of the {scene.reference} image")
 
@@ -217,8 +297,9 @@ def scale_problems(scenes: Sequence[Inspection], sensors: SensorsConfig) -> list
         detected = [s for s in scenes if s.entry.scales.get(name, sensor.scale) == "auto"]
         if len(scales := _scenes_by_scale(detected, name)) > 1:
             what = f"`auto` finds different scales of backscatter ({_format_scales(scales)})"
-            here = f", here or in {column};" if name == "sar" else ","
-            problems.append(Problem(where, what, f"Declare the scale{here} or bring the files to one."))
+            problems.append(
+                Problem(where, what, f"Declare the scale, here or in {column}; or bring the files to one.")
+            )
         elif "none" in (scales := _scenes_by_scale(scenes, name)) and len(scales) > 1:
             what = f"leaves some scenes as they are while others become decibels ({_format_scales(scales)})"
             problems.append(Problem(where, what, f"Correct {column}, or bring the files to one scale."))
@@ -256,21 +337,27 @@ def warn_of_duplicates(scenes: Sequence[Inspection], georeferenced: bool) -> Non
             if not files:
                 continue
             other = contents.setdefault((name, *(file.digest for file in files)), scene.entry.scene)
-            if other != scene.entry.scene and files[0].low < files[0].high:
+            if other != scene.entry.scene and (files[0].low < files[0].high).any():
                 scene.warnings.append(f"{name} identical with {other}")
     if georeferenced:
         _warn_of_shared_ground(scenes)
 
 
 def _warn_of_shared_ground(scenes: Sequence[Inspection]) -> None:
+    for first, second, share in _pairs_on_shared_ground(scenes):
+        if f"same footprint as {first.entry.scene}" not in second.warnings:
+            second.warnings.append(f"{share:.1%} of it is on the ground of {first.entry.scene}")
+
+
+def _pairs_on_shared_ground(scenes: Sequence[Inspection]) -> Iterator[tuple[Inspection, Inspection, float]]:
+    """Yield pairs of scenes, and the share of the second that is on the ground of the first."""
     boxes = [_degree_box(scene.grid) for scene in scenes]
     for (first, first_box), (second, box) in itertools.combinations(zip(scenes, boxes, strict=True), 2):
         disjoint = (first_box[2:] < box[:2]) | (box[2:] < first_box[:2])
-        if disjoint.any() or f"same footprint as {first.entry.scene}" in second.warnings:
-            continue
-        share = coverage(second.grid, first.grid)
-        if max(share, coverage(first.grid, second.grid)) >= _MIN_SHARED:
-            second.warnings.append(f"{share:.1%} of it is on the ground of {first.entry.scene}")
+        if not disjoint.any():
+            share = coverage(second.grid, first.grid)
+            if max(share, coverage(first.grid, second.grid)) >= _MIN_SHARED:
+                yield first, second, share
 
 
 def _degree_box(grid: Grid) -> npt.NDArray[np.float64]:
@@ -299,3 +386,47 @@ def _pixel_metres(scene: Inspection) -> float:
     """Width of a square pixel of equal area; NaN, which equals nothing, where the CRS has no such thing."""
     area = pixel_area(scene.grid)
     return math.nan if area is None else math.sqrt(area)
+
+
+def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) -> None:
+    """Add warnings for scenes whose tags differ from those of others, or whose medians do on the same ground.
+
+    Args:
+        scenes: All scenes; warnings are added to them.
+        sensors: Section `sensors` of the config.
+    """
+    for name in sensors:
+        _warn_of_other_tags([scene for scene in scenes if scene.images[name]], name)
+    for first, second, _ in _pairs_on_shared_ground(scenes):
+        for name, sensor in sensors.items():
+            if not first.images[name] or not second.images[name] or sensor.kind == "elevation":
+                continue
+            medians = [_median(scene, name, sensor) for scene in (first, second)]
+            if _are_apart(*medians, decibels=second.scales[name] != "none"):
+                what = f"the median of {name} is {medians[1]:.4g}, that of {first.entry.scene} {medians[0]:.4g}"
+                second.warnings.append(f"{what}: check scale, offset and no data")
+
+
+def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
+    scaling = {s.entry.scene: [sorted(set(file.file.header.scaling)) for file in s.images[name]] for s in scenes}
+    tagged = {s.entry.scene: all(file.nodata is not None for file in s.images[name]) for s in scenes}
+    first = next(iter(scaling), "")
+    for scene in scenes:
+        if scaling[scene.entry.scene] != scaling[first]:
+            scene.warnings.append(f"{name} has other tags for scale and offset than {first}; they are applied")
+        if any(tagged.values()) and not tagged[scene.entry.scene]:
+            others = format_names(other for other, has in tagged.items() if has)
+            scene.warnings.append(f"{name} has no value of no data; these scenes have one: {others}")
+
+
+def _median(scene: Inspection, name: str, sensor: SensorConfig) -> float:
+    """Median of the medians of the bands, as the network gets them."""
+    medians = np.concatenate([file.median for file in scene.images[name]])
+    known = to_db(medians[np.isfinite(medians)], scene.scales[name], sensor.clip_db)
+    return float(np.median(known)) if known.size else math.nan
+
+
+def _are_apart(one: float, other: float, *, decibels: bool) -> bool:
+    if decibels or not one > 0 or not other > 0:
+        return decibels and abs(one - other) > _MAX_MEDIAN_DIFFERENCE_DB
+    return max(one, other) / min(one, other) > _MAX_MEDIAN_RATIO

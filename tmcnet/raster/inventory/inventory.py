@@ -6,37 +6,36 @@ import csv
 import io
 import math
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from tmcnet.classes import ClassTable
-from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
+from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.checks import (
     Inspection,
     check_scene,
     scale_problems,
+    warn_of_differences,
     warn_of_duplicates,
     warn_of_pixel_sizes,
 )
+from tmcnet.raster.inventory.rasters import check_crs, find_rasters
 from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import Entry
-from tmcnet.raster.inventory.scan import FileSummary, scan_image, scan_labels
+from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries
-from tmcnet.raster.inventory.virtual import check_crs, with_virtual_files
+from tmcnet.raster.io.files import open_raster
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.reader import open_raster
 from tmcnet.raster.io.writer import write_bytes
 
-VIRTUAL = "virtual"
-"""Folder beside the inventory for the virtual rasters that it names."""
 _MAX_CODES = 30
 _IMAGE_COLUMNS = (
     *("files", "tiles", "bands", "dtype", "crs", "width", "height", "gsd", "nodata"),
@@ -55,9 +54,6 @@ def take_inventory(
 ) -> None:
     """Read every file of the source through once, check it, and write the inventory.
 
-    Mosaics, and files that get their CRS from the config, become virtual rasters in a folder `virtual` beside the
-    inventory, which is emptied first; the inventory names these in place of the files.
-
     Args:
         source: Section `source` of the config.
         sensors: Section `sensors`.
@@ -74,17 +70,16 @@ def take_inventory(
     classes, encoding = find_classes(source, labels, Path(data_root), entries)
     coder = LabelCoder(labels, classes, encoding) if len(classes) else None
     georeferenced = source.layout in GEOREFERENCED
-    virtual = Path(json_path).parent / VIRTUAL
-    shutil.rmtree(virtual, ignore_errors=True)
-    virtual.mkdir(parents=True)
-    inspector = _Inspector(source, sensors, coder, virtual)
+    inspector = _Inspector(source, sensors, coder)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         scenes = list(pool.map(inspector.inspect, entries))
         problems = [problem for scene in scenes for problem in scene.problems] + scale_problems(scenes, sensors)
         if problems:
             raise InputError(_group_equal(problems))
-        records = list(pool.map(lambda scene: _record(scene, sensors), scenes))
+        records = list(pool.map(lambda scene: _record(scene, georeferenced), scenes))
     warn_of_duplicates(scenes, georeferenced)
+    if georeferenced:
+        warn_of_differences(scenes, sensors)
     warn_of_pixel_sizes(scenes)
     Inventory(source.layout, encoding, classes, records).write(json_path)
     write_bytes(csv_path, inventory_table(scenes, sensors, coder))
@@ -123,32 +118,29 @@ class _Inspector:
     source: SourceConfig
     sensors: SensorsConfig
     coder: LabelCoder | None
-    virtual: Path
 
     def inspect(self, entry: Entry) -> Inspection:
         """Read all files of a scene or tile through; errors become its problems."""
-        declared = {name: sensor.nodata for name, sensor in self.sensors.items()} | entry.nodata
-        try:
-            folder = self.virtual / entry.scene
-            entry = with_virtual_files(entry, declared, self.source.crs, self.coder, folder)
-        except InputError as error:
-            return Inspection(entry, problems=list(error.problems))
         scene = Inspection(entry)
-
-        def scan(read: Callable[[], FileSummary]) -> list[FileSummary]:
+        try:
+            scene.rasters, scene.label_raster = find_rasters(entry, self.sensors, self.source.crs, self.coder)
+        except InputError as error:
+            scene.problems += error.problems
+            return scene
+        for name, raster in scene.rasters.items():
+            scene.images[name] = []
             try:
-                return [read()]
+                scene.images[name], scene.lattices[name] = scan_images(raster)
             except InputError as error:
                 scene.problems += error.problems
-                return []
-
-        for name, paths in entry.images.items():
-            scans = [scan(partial(scan_image, path, declared[name])) for path in paths]
-            scene.images[name] = [summary for found in scans for summary in found]
-        if entry.label and self.coder is not None:
-            scene.label = next(iter(scan(partial(scan_labels, entry.label[0], self.coder))), None)
+        try:
+            if scene.label_raster is not None and self.coder is not None:
+                scene.label = scan_labels(scene.label_raster.files[0], self.coder)
+        except InputError as error:
+            scene.problems += error.problems
         if not scene.problems:
             check_scene(scene, self.sensors, self.coder, self.source.layout in GEOREFERENCED)
+        scene.lattices.clear()
         return scene
 
 
@@ -163,24 +155,24 @@ def _group_equal(problems: Sequence[Problem]) -> list[Problem]:
     ]
 
 
-def _record(scene: Inspection, sensors: SensorsConfig) -> Record:
+def _record(scene: Inspection, georeferenced: bool) -> Record:
     grid, entry = scene.grid, scene.entry
     images = {}
-    for name, sensor in sensors.items():
-        declared = entry.nodata.get(name, sensor.nodata)
-        nodata = _nodata(scene.images[name], declared)
+    for name, files in scene.images.items():
+        nodata = _nodata(files)
         images[name] = ImageRecord(
-            [str(path) for path in entry.images[name]],
+            scene.rasters[name],
             scene.scales[name],
             None if nodata is None or math.isnan(nodata) else nodata,
-            declared,
             round(scene.overlaps.get(name, 1.0), 6),
+            [round(share, 9) for file in files for share in file.valid_shares],
+            [cells for file in files for cells in file.valid_cells] if georeferenced else [],
         )
     return Record(
         entry.scene,
         entry.role,
         images,
-        [str(path) for path in entry.label],
+        scene.label_raster,
         entry.fields,
         grid.height,
         grid.width,
@@ -191,9 +183,10 @@ def _record(scene: Inspection, sensors: SensorsConfig) -> Record:
     )
 
 
-def _nodata(files: Sequence[FileSummary], declared: float | None) -> float | None:
-    """Value that means no data: declared, else that of the first file."""
-    return files[0].nodata if declared is None and files else declared
+def _nodata(files: Sequence[FileSummary]) -> float | None:
+    """Value that means no data, declared or of the files; None where they differ."""
+    found = [file.nodata for file in files]
+    return found[0] if len(set(map(repr, found))) == 1 else None
 
 
 def inventory_table(scenes: Sequence[Inspection], sensors: SensorsConfig, coder: LabelCoder | None) -> bytes:
@@ -219,7 +212,7 @@ def inventory_table(scenes: Sequence[Inspection], sensors: SensorsConfig, coder:
 
 
 def _row(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | None) -> dict[str, str]:
-    cells = {name: _image_cells(scene, name, sensor) for name, sensor in sensors.items()}
+    cells = {name: _image_cells(scene, name) for name in sensors}
     overlap = scene.overlaps.get("sar", 1.0) if scene.has_both else 0.0
     row = {"scene": scene.entry.scene, "role": scene.entry.role} | cells.pop("optical") | cells.pop("sar")
     row |= {"sar_scale": scene.scales["sar"], "overlap": f"{overlap:.6f}"} | _label_cells(scene, coder)
@@ -230,25 +223,24 @@ def _row(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | None) ->
     return row | {"warnings": "; ".join(scene.warnings)}
 
 
-def _image_cells(scene: Inspection, name: str, sensor: SensorConfig) -> dict[str, str]:
+def _image_cells(scene: Inspection, name: str) -> dict[str, str]:
     files = scene.images[name]
     if not files:
         return {f"{name}_{column}": "" for column in _IMAGE_COLUMNS}
-    first = files[0]
-    nodata = _nodata(files, scene.entry.nodata.get(name, sensor.nodata))
-    tiles = sum(len(scene.entry.members.get(file.path, ())) for file in files)
+    nodata, grid = _nodata(files), scene.rasters[name].grid
+    tiles = sum(len(file.file.paths) for file in files if len(file.file.paths) > 1)
     cells = (
-        ";".join(str(file.path) for file in files),
+        ";".join(file.file.label for file in files),
         str(tiles or ""),
-        str(sum(file.bands for file in files)),
-        first.dtype,
-        _short_crs(first.grid.crs),
-        str(first.grid.width),
-        str(first.grid.height),
-        f"{first.grid.pixel_size:.6g}",
+        str(sum(file.file.header.count for file in files)),
+        ";".join(dict.fromkeys(file.file.header.dtype for file in files)),
+        _short_crs(grid.crs),
+        str(grid.width),
+        str(grid.height),
+        f"{grid.pixel_size:.6g}",
         "" if nodata is None else f"{nodata:g}",
-        f"{min(file.low for file in files):.6g}",
-        f"{max(file.high for file in files):.6g}",
+        f"{np.fmin.reduce([file.range[0] for file in files]):.6g}",
+        f"{np.fmax.reduce([file.range[1] for file in files]):.6g}",
         str(sum(file.nan for file in files)),
         str(sum(file.infinite for file in files)),
         f"{min(file.valid_share for file in files):.6f}",
@@ -264,8 +256,8 @@ def _label_cells(scene: Inspection, coder: LabelCoder | None) -> dict[str, str]:
     codes = "; ".join(f"{coder.format_code(code)}: {count}" for code, count in most)
     more = len(label.codes) - len(most)
     cells = (
-        str(label.path),
-        label.dtype,
+        label.file.label,
+        label.file.header.dtype,
         _short_crs(label.grid.crs),
         f"{label.grid.pixel_size:.6g}",
         f"{scene.label_overlap:.6f}",

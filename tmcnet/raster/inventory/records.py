@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError, Problem
+from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.writer import write_bytes
 
 GEOREFERENCED = ("demo", "scenes")
@@ -21,20 +22,30 @@ class ImageRecord:
     """One modality of a scene or tile.
 
     Attributes:
-        files: Its files, to be stacked as bands; empty where a scene of role `predict` has none. A mosaic is the one
-            virtual raster of its tiles.
+        raster: Its files, to be stacked as bands; none where a scene of role `predict` lacks the modality.
         scale: `none`, `linear`, `amplitude` or `db`: declared or detected; empty without files.
-        nodata: Value that means no data, declared or the file's; None for none and for NaN.
-        declared_nodata: Value that means no data in place of what the files say: from the sample sheet, else from
-            the config. None: what the files say.
+        nodata: Value that means no data, declared or the file's; None for none, for NaN, and for files that differ.
         overlap: Share of the scene that the files cover; 0 without files.
+        valid_shares: Share of the pixels of each band that are valid, in its file.
+        valid_cells: The same on a coarse grid over the file (`ValidityMap.cells`); empty for ready-made tiles.
     """
 
-    files: list[str]
+    raster: Raster
     scale: str
     nodata: float | None = None
-    declared_nodata: float | None = None
     overlap: float = 1.0
+    valid_shares: list[float] = field(default_factory=list)
+    valid_cells: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[str]:
+        """Its files by name; a mosaic by its pattern."""
+        return [file.label for file in self.raster.files]
+
+    @property
+    def declared_nodata(self) -> float | None:
+        """Value that means no data in place of what the files say; None: what the files say."""
+        return self.raster.files[0].nodata if self.raster.files else None
 
 
 @dataclass(frozen=True)
@@ -45,9 +56,9 @@ class Record:
         scene: Its name.
         role: `train` or `predict`.
         images: Its modalities by name, in the order of the config.
-        label: The label file; empty where there is none.
+        label: The label file, or the tiles of a mosaic; None where there is none.
         fields: Fields of the pattern or sheet.
-        height: Rows of the first optical file; without one, of the first SAR file.
+        height: Rows of the optical file with the smallest pixels; without one, of such a SAR file.
         width: Its columns.
         crs: Its CRS, `EPSG:...` or WKT; empty for none.
         gsd: Its pixel size in units of the CRS.
@@ -59,7 +70,7 @@ class Record:
     scene: str
     role: str
     images: dict[str, ImageRecord]
-    label: list[str]
+    label: Raster | None
     fields: dict[str, str]
     height: int
     width: int
@@ -71,19 +82,19 @@ class Record:
     @classmethod
     def of(cls, values: dict[str, Any]) -> Record:
         """Build from plain values as `to_dict` gives them."""
-        images = {}
-        for name, image in values["images"].items():
-            declared = image["declared_nodata"]
-            images[name] = ImageRecord(**image | {"declared_nodata": None if declared is None else float(declared)})
-        return cls(**values | {"images": images})
+        images = {
+            name: ImageRecord(**image | {"raster": Raster.from_dict(image["raster"])})
+            for name, image in values["images"].items()
+        }
+        label = values["label"]
+        return cls(**values | {"images": images, "label": None if label is None else Raster.from_dict(label)})
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values; a declared no-data value as text, because JSON has no NaN."""
+        """As plain values."""
         values = asdict(self)
-        for image in values["images"].values():
-            declared = image["declared_nodata"]
-            image["declared_nodata"] = None if declared is None else repr(declared)
-        return values
+        for name, image in self.images.items():
+            values["images"][name]["raster"] = image.raster.to_dict()
+        return values | {"label": None if self.label is None else self.label.to_dict()}
 
 
 @dataclass(frozen=True)

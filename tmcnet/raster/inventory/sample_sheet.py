@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,8 @@ from tmcnet.errors import InputError, Problem
 
 TRAIN = "train"
 PREDICT = "predict"
-_OVERRIDES = ("optical_nodata", "sar_nodata", "sar_scale")
-"""Columns that replace keys of the config section `sensors` for one scene."""
+OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset")
+"""Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 
 
@@ -33,6 +34,7 @@ class Entry:
             laid over one another.
         nodata: Value that means no data, by modality, where the sample sheet gives one.
         scales: Scale of backscatter, by modality, where the sample sheet gives one.
+        scaling: Scale factor and offset, by modality, where the sample sheet gives one of them.
     """
 
     scene: str
@@ -43,6 +45,7 @@ class Entry:
     members: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
     nodata: dict[str, float] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
+    scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def named(self) -> tuple[Path, ...]:
@@ -76,10 +79,10 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
     """Read the scenes of a sample sheet.
 
     Args:
-        path: CSV with the column scene, one for each modality and, if wanted, label, role, optical_nodata, sar_nodata
-            and sar_scale; other columns become fields. Several files in one cell are separated by `;`, and each may
-            be a pattern with `*`, `?` or `[...]` whose files are the tiles of one mosaic. Scenes of role `predict`
-            may leave modalities empty, but not both optical and sar.
+        path: CSV with the column scene, one for each modality and, if wanted, label, role, and those of `OVERRIDES`
+            such as sar_nodata; other columns become fields. Several files in one cell are separated by `;`, and each
+            may be a pattern with `*`, `?` or `[...]` whose files are the tiles of one mosaic. Scenes of role
+            `predict` may leave modalities empty, but not both optical and sar.
         data_root: Where relative paths in the sheet start.
         modalities: Names of the modalities: `optical`, `sar`, then the others.
 
@@ -100,7 +103,7 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
     missing = [name for name in ("scene", *modalities) if name not in columns]
     if missing:
         what = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
-        known = ", ".join(("scene", *modalities, "label", "role", *_OVERRIDES))
+        known = ", ".join(_known_columns(modalities))
         raise InputError(Problem(where, what, f"The columns are {known}, separated by commas."))
     if not rows:
         raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
@@ -108,7 +111,8 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
     entries = []
     for number, row in enumerate(rows, start=2):
         entries.append(_entry(row, data_root, modalities))
-        problems += _row_problems(f"{where}, line {number} ({row['scene'] or 'no name'})", row, entries[-1])
+        where_in = f"{where}, line {number} ({row['scene'] or 'no name'})"
+        problems += [Problem(where_in, what, remedy) for what, remedy in _row_problems(row, entries[-1])]
     if problems:
         raise InputError(problems)
     return entries
@@ -128,8 +132,9 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
             # the only file of a pattern is a file like any other
             files[name] = (*files.get(name, ()), tiles[0] if len(tiles) == 1 else data_root / part)
             members |= {data_root / part: tiles} if len(tiles) > 1 else {}
-    known = ("scene", *modalities, "label", "role", *_OVERRIDES)
-    nodata = {name: _number(row.get(f"{name}_nodata", "")) for name in ("optical", "sar")}
+    known = _known_columns(modalities)
+    numbers = {key: _numbers(row, modalities, key) for key in OVERRIDES if key != "scale"}
+    scaled = [name for name in modalities if name in {**numbers["scale_factor"], **numbers["add_offset"]}]
     return Entry(
         row["scene"],
         row.get("role") or TRAIN,
@@ -137,9 +142,21 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
         files.get("label", ()),
         {name: value for name, value in row.items() if name and name not in known},
         members,
-        {name: value for name, value in nodata.items() if value is not None},
-        {"sar": row["sar_scale"]} if row.get("sar_scale") else {},
+        numbers["nodata"],
+        {name: row[f"{name}_scale"] for name in modalities if row.get(f"{name}_scale")},
+        {n: (numbers["scale_factor"].get(n, 1.0), numbers["add_offset"].get(n, 0.0)) for n in scaled},
     )
+
+
+def _known_columns(modalities: Sequence[str]) -> list[str]:
+    """Columns with a meaning, in the order for messages."""
+    return ["scene", *modalities, "label", "role", *(f"{name}_{key}" for name in modalities for key in OVERRIDES)]
+
+
+def _numbers(row: dict[str, str], modalities: Sequence[str], key: str) -> dict[str, float]:
+    """Numbers that a row gives in the columns of a key, by modality."""
+    found = {name: _number(row.get(f"{name}_{key}", "")) for name in modalities}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _matching_files(part: str, data_root: Path) -> tuple[Path, ...]:
@@ -158,7 +175,14 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem]:
+def _is_usable(column: str, number: float | None) -> bool:
+    if number is None or column.endswith("_nodata"):
+        return number is not None
+    return math.isfinite(number) and not (number == 0 and column.endswith("_scale_factor"))
+
+
+def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
+    """What is wrong with a row, and the remedies."""
     found: list[tuple[str, str]] = []
     if entry.role not in (TRAIN, PREDICT):
         found.append((f"has the unknown role `{entry.role}`", f"Roles are {TRAIN} and {PREDICT}."))
@@ -174,16 +198,16 @@ def _row_problems(where: str, row: dict[str, str], entry: Entry) -> list[Problem
         found += [(f"names no file in `{name}`", remedy) for name, paths in entry.images.items() if not paths]
     if len(entry.label) > 1:
         found.append(("names several label files", "Labels cannot be stacked; merge them first."))
-    for column in ("optical_nodata", "sar_nodata"):
+    for column in (f"{name}_{key}" for name in entry.images for key in OVERRIDES):
         text = row.get(column, "")
-        if text and _number(text) is None:
-            found.append((f"has `{text}` in `{column}`", "Write a number, `nan`, or nothing."))
-    scale = row.get("sar_scale", "")
-    if scale and scale not in _SCALES:
-        found.append((f"has the unknown scale `{scale}` in `sar_scale`", f"Scales are {', '.join(_SCALES)}."))
+        if column.endswith("_scale"):
+            if text and text not in _SCALES:
+                found.append((f"has the unknown scale `{text}` in `{column}`", f"Scales are {', '.join(_SCALES)}."))
+        elif text and not _is_usable(column, _number(text)):
+            found.append((f"has `{text}` in `{column}`", "Write a number, `nan` for no data, or nothing."))
     for path in entry.named:
         if path not in entry.members and not path.is_file():
             pattern = glob.has_magic(str(path))
             what = f"the pattern {path} matches no file" if pattern else f"the file {path} does not exist"
             found.append((what, "Correct the path; relative paths start at `data_root`."))
-    return [Problem(where, what, remedy) for what, remedy in found]
+    return found

@@ -1,4 +1,4 @@
-"""Read a raster file through once: its metadata, and statistics of its values."""
+"""Read raster files through once: their metadata, and statistics of their values."""
 
 from __future__ import annotations
 
@@ -9,34 +9,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rasterio.io import DatasetReader
-from rasterio.windows import Window
+import numpy.typing as npt
+from scipy import ndimage
 
 from tmcnet.config import IGNORE
-from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.files import BoolArray, Part, RasterFile
+from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder, Unknown
-from tmcnet.raster.io.reader import data_bands, grid_of, open_raster, unify_masks, values_and_mask
+from tmcnet.raster.io.reader import Raster
+from tmcnet.raster.io.validity import ValidityMap
 
 _STRIP_VALUES = 4_000_000
 _SAMPLE_STEP = 97
 _STRIP_SAMPLES = 20_000
+_LATTICE_PX = 512
+"""Largest side of the decimated image in which fill is looked for."""
+_MIN_FILL = 0.01
+"""Smallest share of the pixels that is reported as fill."""
 
 
 @dataclass
 class FileSummary:
-    """Metadata and statistics of one raster file.
+    """Metadata and statistics of one raster file, or of a mosaic.
 
     Attributes:
-        path: The file.
-        bands: Number of bands that are measurements.
-        dtype: Type of the numbers.
-        grid: Size and georeference.
-        georeferenced: Whether it has a transform.
-        nodata: The file's own no-data value.
-        low: Smallest valid value; NaN where none is valid.
-        high: Largest valid value.
-        median: Median of the valid values, from a sample.
+        file: The file.
+        low: Smallest valid number of each band; NaN where none is valid.
+        high: Largest valid number.
+        median: Median of the valid numbers, from a sample.
         valid_share: Share of pixels valid in all bands.
+        valid_shares: Share of pixels valid in each band.
+        valid_cells: The same on a coarse grid (`ValidityMap.cells`).
         nan: Number of values that are NaN.
         infinite: Number of values that are infinite.
         digest: Hash of all values.
@@ -45,16 +48,13 @@ class FileSummary:
         unknown: Codes that no class has, of label files.
     """
 
-    path: Path
-    bands: int
-    dtype: str
-    grid: Grid
-    georeferenced: bool
-    nodata: float | None
-    low: float = float("nan")
-    high: float = float("nan")
-    median: float = float("nan")
+    file: RasterFile
+    low: npt.NDArray[np.float32] = field(default_factory=lambda: np.full(1, np.nan, np.float32))
+    high: npt.NDArray[np.float32] = field(default_factory=lambda: np.full(1, np.nan, np.float32))
+    median: npt.NDArray[np.float32] = field(default_factory=lambda: np.full(1, np.nan, np.float32))
     valid_share: float = 0.0
+    valid_shares: list[float] = field(default_factory=list)
+    valid_cells: list[str] = field(default_factory=list)
     nan: int = 0
     infinite: int = 0
     digest: str = ""
@@ -62,89 +62,200 @@ class FileSummary:
     codes: Counter[int] = field(default_factory=Counter)
     unknown: Unknown = field(default_factory=dict)
 
+    @property
+    def grid(self) -> Grid:
+        """Size and georeference."""
+        return self.file.header.grid
 
-def scan_image(path: Path, nodata: float | None) -> FileSummary:
-    """Read an image to its last block.
+    @property
+    def name(self) -> str:
+        """Its path without folders."""
+        return Path(self.file.label).name
 
-    Args:
-        path: The file.
-        nodata: Value that means no data, in place of what the file says.
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest valid number of all bands; NaN where none is valid."""
+        return float(np.fmin.reduce(self.low)), float(np.fmax.reduce(self.high))
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether its numbers are complex."""
+        return self.file.header.dtype.startswith("complex")
+
+    @property
+    def nodata(self) -> float | None:
+        """The declared value of no data, else the first tag of its bands."""
+        tags = (self.file.nodata, *self.file.header.nodata)
+        return next((tag for tag in tags if tag is not None), None)
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A constant that probably means no data although nothing says so.
+
+    Attributes:
+        value: The constant, the same in all bands.
+        share: Share of the pixels that have it in pieces that touch the edge.
+    """
+
+    value: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Every n-th pixel of files on one grid.
+
+    Attributes:
+        step: n.
+        stored: C x h x w values as stored; NaN for no data.
+    """
+
+    step: int
+    stored: npt.NDArray[np.float32]
+
+    @property
+    def zeros(self) -> BoolArray:
+        """H x w, where all bands are zero."""
+        return np.asarray((self.stored == 0).all(axis=0))
+
+    def undeclared_fill(self) -> Fill | None:
+        """Find a constant that all bands have in one piece or several at the edge of the image."""
+        edge = np.concatenate(
+            [
+                self.stored[:, [0, -1]].reshape(len(self.stored), -1),
+                self.stored[:, :, [0, -1]].reshape(len(self.stored), -1),
+            ],
+            axis=1,
+        )
+        equal = edge[0, (edge == edge[0]).all(axis=0)]
+        if not equal.size:
+            return None
+        values, counts = np.unique(equal, return_counts=True)
+        value = values[counts.argmax()]
+        here = (self.stored == value).all(axis=0)
+        pieces, _ = ndimage.label(here)
+        frame = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+        at_edge = np.isin(pieces, np.unique(frame[frame > 0]))
+        share = float(at_edge.mean())
+        return Fill(float(value), share) if share >= _MIN_FILL and not here.all() else None
+
+
+def scan_images(raster: Raster) -> tuple[list[FileSummary], list[Lattice]]:
+    """Read the files of an image to their last blocks.
+
+    Returns:
+        A summary of each file, and a decimated image of each group of files on one grid.
 
     Raises:
-        InputError: If the file cannot be read to its end.
+        InputError: If a file cannot be read to its end.
     """
-    with open_raster(path) as dataset:
-        summary = _metadata(path, dataset)
-        digest, samples, valid_pixels = hashlib.sha256(), [], 0
-        lows, highs = [], []
-        for window in _strips(dataset):
-            values, valid = values_and_mask(dataset, window, nodata)
-            digest.update(values.tobytes())
-            if values.dtype == np.uint8:
-                valid = unify_masks(valid)
-            if values.dtype.kind == "f":
-                summary.nan += int(np.isnan(values).sum())
-                summary.infinite += int(np.isinf(values).sum())
-                valid = valid & np.isfinite(values)
-            valid_pixels += int(valid.all(axis=0).sum())
-            good = values[valid]
-            if good.size:
-                lows.append(float(good.min()))
-                highs.append(float(good.max()))
-                samples.append(good[:: _SAMPLE_STEP if good.size > _STRIP_SAMPLES else 1][:_STRIP_SAMPLES])
-    if lows:
-        summary.low, summary.high = min(lows), max(highs)
-        summary.median = float(np.median(np.concatenate(samples)))
-    summary.valid_share = valid_pixels / (summary.grid.height * summary.grid.width)
-    summary.digest = digest.hexdigest()
-    return summary
+    summaries: list[FileSummary] = []
+    lattices = []
+    for layer in raster.layers():
+        found, lattice = _scan_layer(layer)
+        summaries += found
+        lattices.append(lattice)
+    return summaries, lattices
 
 
-def scan_labels(path: Path, coder: LabelCoder) -> FileSummary:
+class _Statistics:
+    """Statistics of one file, collected strip by strip."""
+
+    def __init__(self, file: RasterFile) -> None:
+        self.summary = FileSummary(file)
+        header = file.header
+        self._digest = hashlib.sha256()
+        self._valid = ValidityMap(header.count, header.grid.height, header.grid.width)
+        self._ranges: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
+        self._samples: list[npt.NDArray[np.float32]] = []
+        self._valid_pixels = 0
+
+    def add(self, box: Box, part: Part) -> None:
+        """Add a strip."""
+        summary, values = self.summary, part.values
+        self._digest.update(np.ascontiguousarray(values).data)
+        numbers, valid = part.numbers, part.bands_valid
+        if values.dtype.kind in "fc":
+            summary.nan += int(np.isnan(values).sum())
+            summary.infinite += int(np.isinf(values).sum())
+            valid = valid & np.isfinite(numbers)
+        numbers[~valid] = np.nan
+        self._valid.add(box, valid)
+        self._valid_pixels += int(valid.all(axis=0).sum())
+        flat = numbers.reshape(len(numbers), -1)
+        self._ranges.append((np.fmin.reduce(flat, axis=1), np.fmax.reduce(flat, axis=1)))
+        step = max(min(_SAMPLE_STEP, flat.shape[1] // 256), 1)
+        self._samples.append(flat[:, ::step][:, :_STRIP_SAMPLES].copy())
+
+    def finish(self) -> FileSummary:
+        """The summary of all strips."""
+        summary = self.summary
+        lows, highs = zip(*self._ranges, strict=True)
+        summary.low, summary.high = np.fmin.reduce(lows), np.fmax.reduce(highs)
+        samples = np.concatenate(self._samples, axis=1)
+        seen = [band[np.isfinite(band)] for band in samples]
+        medians = [np.median(band) if band.size else low for band, low in zip(seen, summary.low, strict=True)]
+        summary.median = np.array(medians, np.float32)
+        summary.valid_share = self._valid_pixels / (summary.grid.height * summary.grid.width)
+        summary.valid_shares, summary.valid_cells = self._valid.shares, self._valid.cells
+        summary.digest = self._digest.hexdigest()
+        return summary
+
+
+def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
+    """Read files on one grid; validity of 8-bit files depends on all of them."""
+    statistics = [_Statistics(file) for file in layer.files]
+    _, height, width = layer.shape
+    step = -(-max(height, width) // _LATTICE_PX)
+    rows = []
+    with layer.open() as opened:
+        for box in _strips(layer):
+            parts = opened.parts(box)
+            first = -box[0] % step
+            here = np.s_[:, first::step, ::step]
+            if first < box[2]:
+                rows.append(
+                    [
+                        np.where(
+                            part.bands_valid[here],
+                            np.abs(part.values[here]) if part.values.dtype.kind == "c" else part.values[here],
+                            np.nan,
+                        ).astype(np.float32)
+                        for part in parts
+                    ]
+                )
+            for one, part in zip(statistics, parts, strict=True):
+                one.add(box, part)
+    lattice = np.concatenate([np.concatenate(row) for row in rows], axis=1)
+    return [one.finish() for one in statistics], Lattice(step, lattice)
+
+
+def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
     """Read a label file to its last block.
 
     Raises:
         InputError: If the file cannot be read to its end, or has the wrong number of bands.
     """
-    with open_raster(path) as dataset:
-        coder.check_bands(path, dataset.count)
-        summary = _metadata(path, dataset)
-        labelled = 0
-        for window in _strips(dataset):
-            values, valid = values_and_mask(dataset, window, None)
-            ids, unknown = coder.encode(values, valid[0])
+    raster, summary = Raster((file,)), FileSummary(file)
+    coder.check_bands(file.label, file.header.count)
+    labelled = 0
+    with raster.open() as opened:
+        for box in _strips(raster):
+            (part,) = opened.parts(box)
+            ids, unknown = coder.encode(part.values, part.valid[0], part.mask)
             labelled += int((ids != IGNORE).sum())
-            summary.codes += coder.count(values)
+            summary.codes += coder.count(part.values)
             for code, count in unknown.items():
                 summary.unknown[code] = summary.unknown.get(code, 0) + count
     summary.labelled_share = labelled / (summary.grid.height * summary.grid.width)
     return summary
 
 
-def read_metadata(path: Path) -> FileSummary:
-    """Read the metadata of a file, without its values.
-
-    Raises:
-        InputError: If the file cannot be opened.
-    """
-    with open_raster(path) as dataset:
-        return _metadata(path, dataset)
-
-
-def _metadata(path: Path, dataset: DatasetReader) -> FileSummary:
-    return FileSummary(
-        path,
-        len(data_bands(dataset)),
-        dataset.dtypes[0],
-        grid_of(dataset),
-        not dataset.transform.is_identity,
-        dataset.nodata,
-    )
-
-
-def _strips(dataset: DatasetReader) -> Iterator[Window]:
-    """Windows over the full width that follow the blocks of the file and stay small."""
-    block = dataset.block_shapes[0][0]
-    rows = max(_STRIP_VALUES // (dataset.width * dataset.count) // block, 1) * block
-    for top in range(0, dataset.height, rows):
-        yield Window(0, top, dataset.width, min(rows, dataset.height - top))
+def _strips(raster: Raster) -> Iterator[Box]:
+    """Windows over the full width that follow the blocks of the files and stay small."""
+    bands, height, width = raster.shape
+    block = max(file.header.block_rows for file in raster.files)
+    rows = max(_STRIP_VALUES // (width * bands) // block, 1) * block
+    for top in range(0, height, rows):
+        yield top, 0, min(rows, height - top), width

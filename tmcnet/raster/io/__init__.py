@@ -1,20 +1,22 @@
 """Raster files: the one reader (values with NaN for no data), the one writer, and the place of pixels on the ground.
 
-`reader.py` reads, `writer.py` writes, `geometry.py` has grids and coordinates, `labels.py` decodes label files,
-`radiometry.py` converts backscatter, `blocks.py` and `windowed.py` limit memory, `gdal_tools.py` runs GDAL.
+`files.py` reads one file, `reader.py` stacks of them, `writer.py` writes. `geometry.py` has grids and coordinates,
+`labels.py` decodes label files, `radiometry.py` converts backscatter, `validity.py` says where there is data,
+`blocks.py` and `windowed.py` limit memory, `gdal_tools.py` runs GDAL.
 """
 
+from tmcnet.raster.io.files import open_raster
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.reader import float_blocks, open_raster, read_float, read_grid, read_labels
+from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import RasterProfile, write_blocks, write_bytes, write_raster
 
 __all__ = [
     "Box",
     "Grid",
     "LabelCoder",
+    "Raster",
     "RasterProfile",
-    "float_blocks",
     "open_raster",
     "read_float",
     "read_grid",

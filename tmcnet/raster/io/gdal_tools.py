@@ -13,10 +13,8 @@ from typing import IO
 
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.blocks import progress_logger
-from tmcnet.raster.io.geometry import Grid
-from tmcnet.raster.io.reader import data_bands, open_raster
 
-TOOLS = ("gdalbuildvrt", "gdalwarp", "gdal_translate")
+TOOLS = ("gdalwarp", "gdal_translate")
 _MISLEADING = ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
 """Set by rasterio for its own GDAL; with them the tools would read another version's tables."""
 _PERCENT_DONE = re.compile(r"(?:^|\s|\.\.\.)(\d+)\.+$")
@@ -78,40 +76,3 @@ def _read(pipe: IO[str] | None, step: str = "") -> str:
         if letter == "." and (done := _PERCENT_DONE.search(printed)):
             log(f"{done[1]}%")
     return printed
-
-
-def stack_files(paths: Sequence[Path | str], grid: Grid, vrt: Path) -> Path:
-    """Make one virtual raster of several files, band after band, on the grid of the first.
-
-    Files with other pixel sizes (such as the 20 m bands of Sentinel-2) are interpolated bilinearly.
-
-    Args:
-        paths: The files, all in one CRS.
-        grid: Grid of the first.
-        vrt: The virtual raster to write.
-
-    Returns:
-        `vrt`, or the only file.
-    """
-    if len(paths) == 1:
-        return Path(paths[0])
-    extent = ("-te", *grid.bounds, "-tr", grid.transform.a, -grid.transform.e)
-    files = [
-        file
-        for number, path in enumerate(paths)
-        for file in _single_bands(Path(path).resolve(), vrt.with_name(f"{vrt.stem}_{number}"))
-    ]
-    run_tool("gdalbuildvrt", "-q", "-strict", "-separate", "-r", "bilinear", *extent, vrt, *files)
-    return vrt
-
-
-def _single_bands(path: Path, name: Path) -> list[Path]:
-    """A file of one band, or a virtual raster for each band of a file: GDAL before 3.8 stacks only the first."""
-    with open_raster(path) as dataset:
-        bands = data_bands(dataset)
-    if len(bands) == 1:
-        return [path]
-    singles = [name.with_name(f"{name.name}_{band}.vrt") for band in bands]
-    for band, single in zip(bands, singles, strict=True):
-        run_tool("gdalbuildvrt", "-q", "-strict", "-b", str(band), single, path)
-    return singles

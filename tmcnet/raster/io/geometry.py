@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -25,6 +26,8 @@ WGS84_SEMI_MAJOR_M = 6_378_137.0
 WGS84_FLATTENING = 1 / 298.257223563
 _MAX_LEAN = 1e-6
 """Largest slope, in pixels a pixel, of rows and columns that count as parallel to the axes of the map."""
+_EQUAL_AREAS = 1e-3
+"""Pixels whose areas differ by less than this share are of one size."""
 _ROUNDING_M = 0.005
 """Added to a radius for the digits that centre and radius are written with."""
 
@@ -134,6 +137,12 @@ def pixel_area(grid: Grid) -> float | None:
         metres = float(crs.linear_units_factor[1])
         return float(abs(grid.transform.determinant) * metres**2)
     return _geographic_area(grid) if crs.is_geographic else None
+
+
+def finest(grids: Sequence[Grid]) -> Grid:
+    """The grid with the smallest pixels; the first of equals."""
+    areas = [pixel_area(grid) or grid.pixel_size**2 for grid in grids]
+    return grids[next(i for i, area in enumerate(areas) if area <= min(areas) * (1 + _EQUAL_AREAS))]
 
 
 def _geographic_area(grid: Grid) -> float:

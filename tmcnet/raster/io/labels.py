@@ -12,8 +12,9 @@ import numpy.typing as npt
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig
 from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.raster.io.files import BoolArray, ByteArray, pad_to_window
 from tmcnet.raster.io.geometry import Box
-from tmcnet.raster.io.reader import BoolArray, ByteArray, inner_window, open_raster, pad_to_window, values_and_mask
+from tmcnet.raster.io.reader import Raster
 
 Unknown: TypeAlias = dict[int, int]
 """Pixel counts of codes without a meaning, by code (colours packed as `r * 65536 + g * 256 + b`)."""
@@ -27,7 +28,7 @@ class LabelCoder:
 
     Example:
         >>> coder = LabelCoder(config.labels, inventory.classes, inventory.label_encoding)
-        >>> ids = coder.read("label.tif")
+        >>> ids = coder.read(Raster.of("label.tif"))
     """
 
     def __init__(
@@ -55,12 +56,15 @@ class LabelCoder:
         self._codes = np.array(sorted(table), np.int64)
         self._ids = np.array([table[code] for code in sorted(table)], np.uint8)
 
-    def encode(self, values: npt.NDArray[Any], valid: BoolArray) -> tuple[ByteArray, Unknown]:
+    def encode(
+        self, values: npt.NDArray[Any], valid: BoolArray, mask: BoolArray | None = None
+    ) -> tuple[ByteArray, Unknown]:
         """Translate values read from a file.
 
         Args:
             values: C x H x W codes (C = 1) or colours (C = 3).
-            valid: H x W, false where the file masks a pixel.
+            valid: H x W, false where a value means no data.
+            mask: H x W, false where the file masks a pixel, whatever its value; None without a mask.
 
         Returns:
             Ids H x W, and the unknown codes with their counts; their pixels are void in the ids.
@@ -73,6 +77,8 @@ class LabelCoder:
             hit, ids = self._codes[at] == codes, self._ids[at]
         hit &= known
         strange = ~hit & valid
+        if mask is not None:
+            hit, strange = hit & mask, strange & mask
         if not strange.any():
             return np.where(hit, ids, IGNORE).astype(np.uint8), {}
         found, counts = np.unique(codes[strange], return_counts=True)
@@ -110,40 +116,25 @@ class LabelCoder:
         at = codes.astype(np.int32) - low
         return ids[at], known[at]
 
-    def read(self, path: Path | str, window: Box | None = None) -> ByteArray:
+    def read(self, source: Raster | Path | str, window: Box | None = None) -> ByteArray:
         """Read a label file, or a window of it, as ids H x W; 255 outside.
 
         Raises:
             InputError: If the file cannot be read or holds unknown codes.
         """
-        with open_raster(path) as dataset:
-            self.check_bands(path, dataset.count)
-            values, valid = values_and_mask(dataset, inner_window(window, dataset.height, dataset.width), None)
-        ids, unknown = self.encode(values, valid[0])
+        raster = source if isinstance(source, Raster) else Raster.of(source)
+        with raster.open() as opened:
+            box = window or (0, 0, *opened.sizes[0])
+            (part,) = opened.parts(box)
+        self.check_bands(raster.files[0].label, len(part.values))
+        ids, unknown = self.encode(part.values, part.valid[0], part.mask)
         if unknown:
-            raise InputError(self.problem(path, unknown))
-        return pad_to_window(ids, window, IGNORE) if window else ids
+            raise InputError(self.problem(raster.files[0].label, unknown))
+        return pad_to_window(ids, box, IGNORE)
 
-    def empty_code(self, dtype: str, nodata: float | None) -> int | None:
-        """Find a number that means no label in every band of a file.
-
-        Args:
-            dtype: Type of the numbers in the file.
-            nodata: No-data value of the file.
-
-        Returns:
-            The file's value, unless it means a class; else one of `labels.void`; None where there is neither.
-        """
-        codes: list[int] = self._codes[self._ids == IGNORE].tolist()
-        if self.encoding == "rgb":
-            codes = [code & 255 for code in codes if code == _pack((code & 255,) * 3)]
-        given = [int(nodata)] if nodata is not None and nodata == np.trunc(nodata) else []
-        classes = set(self._codes[self._ids != IGNORE].tolist())
-        for code in (*given, *codes):
-            fits = np.dtype(dtype).kind == "f" or np.iinfo(dtype).min <= code <= np.iinfo(dtype).max
-            if fits and (code if self.encoding == "ids" else _pack((code,) * 3)) not in classes:
-                return code
-        return None
+    def is_class(self, code: float | None) -> bool:
+        """Whether a number is the code of a class, in files of codes."""
+        return self.encoding == "ids" and code in self._codes[self._ids != IGNORE].tolist()
 
     def check_bands(self, path: Path | str, count: int) -> None:
         """Check that a file can hold such labels.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tmcnet.raster.io.reader import FloatArray
+from tmcnet.raster.io.files import FloatArray
 
 _MIN_DB, _MAX_DB = -100.0, 60.0
 _MAX_LINEAR_MEDIAN = 2.0
@@ -33,6 +33,23 @@ def detect_scale(dtype: str, low: float, high: float, median: float) -> str | No
     if np.dtype(dtype).kind in "iu":
         return "amplitude"
     return "linear" if median < _MAX_LINEAR_MEDIAN else "amplitude"
+
+
+def contradiction(scale: str, low: float, high: float) -> str:
+    """Say why values cannot be on a declared scale of backscatter; empty where they can.
+
+    Args:
+        scale: The declared scale.
+        low: Smallest valid value.
+        high: Largest valid value.
+    """
+    if scale in ("linear", "amplitude") and low < 0:
+        return f"the smallest value is {low:g}"
+    if scale == "db" and not (low >= _MIN_DB and high <= _MAX_DB):
+        return f"the values are from {low:g} to {high:g}"
+    if scale == "db" and low > 0:
+        return f"the smallest value is {low:g}, and most backscatter is below 0 dB"
+    return ""
 
 
 def to_power(values: FloatArray, scale: str) -> FloatArray:

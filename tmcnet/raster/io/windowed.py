@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from tmcnet.raster.io.reader import FloatArray, data_bands, inner_window, open_raster, pad_to_window, read_float
+from tmcnet.raster.io.files import FloatArray, inner_window, pad_to_window
 
 Points: TypeAlias = npt.NDArray[np.float64]
 """N x 2, x and y in pixels; pixel centres are whole numbers."""
@@ -25,7 +24,7 @@ MAX_STRIP_PIXELS = 4_000_000
 
 
 class Image(Protocol):
-    """An image that can be read by windows."""
+    """An image that can be read by windows, such as `tmcnet.raster.io.reader.Raster`."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -52,32 +51,6 @@ class ArrayImage:
         box = row, col, height, width
         rows, columns = inner_window(box, *self.array.shape[1:]).toslices()
         return pad_to_window(self.array[:, rows, columns].astype(np.float32), box, np.nan)
-
-
-class FileImage:
-    """An image in a file."""
-
-    def __init__(self, path: Path, nodata: float | None = None) -> None:
-        """Read the shape of the file.
-
-        Args:
-            path: A raster.
-            nodata: Value that means no data; overrides the value declared in the file.
-
-        Raises:
-            InputError: If the file cannot be read.
-        """
-        self._path, self._nodata = path, nodata
-        with open_raster(path) as dataset:
-            self.shape = (len(data_bands(dataset)), dataset.height, dataset.width)
-
-    def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
-        """A window.
-
-        Raises:
-            InputError: If the file is truncated.
-        """
-        return read_float(self._path, (row, col, height, width), self._nodata)
 
 
 @dataclass(frozen=True)

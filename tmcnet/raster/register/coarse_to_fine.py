@@ -8,7 +8,7 @@ import numpy as np
 
 from tmcnet.config import AlignConfig
 from tmcnet.raster.io.blocks import log_line
-from tmcnet.raster.io.reader import FloatArray
+from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.windowed import ArrayImage, Image, PointMap, Reduced, Warped, as_image, in_memory
 from tmcnet.raster.register import matching
 from tmcnet.raster.register.alignment import Alignment

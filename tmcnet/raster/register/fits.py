@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import ransac
 from skimage.transform import AffineTransform
 
-from tmcnet.raster.io.reader import BoolArray
+from tmcnet.raster.io.files import BoolArray
 from tmcnet.raster.io.windowed import PointMap
 from tmcnet.raster.register.deformation import IDENTITY, AffineMap, Array, distortion
 from tmcnet.seeding import generator

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
-from tmcnet.raster.io.reader import BoolArray, FloatArray
+from tmcnet.raster.io.files import BoolArray, FloatArray
 from tmcnet.raster.io.windowed import Image
 
 ORIENTATIONS = 8

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from tmcnet.raster.io.reader import BoolArray
+from tmcnet.raster.io.files import BoolArray
 from tmcnet.raster.io.windowed import PointMap
 from tmcnet.raster.register import fits
 from tmcnet.raster.register.deformation import (

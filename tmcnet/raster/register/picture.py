@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.radiometry import display_range
-from tmcnet.raster.io.reader import FloatArray
 from tmcnet.raster.io.windowed import Image, as_image, decimate
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.raster.register.alignment import Alignment

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from tmcnet.raster.io.reader import BoolArray, FloatArray
+from tmcnet.raster.io.files import BoolArray, FloatArray
 from tmcnet.raster.io.windowed import Image, PointMap, Warped
 from tmcnet.raster.register import matching
 from tmcnet.raster.register.deformation import IDENTITY, AffineMap, Array, at_scale, distortion

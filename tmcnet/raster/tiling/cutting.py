@@ -15,23 +15,11 @@ import numpy.typing as npt
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorsConfig, TilesConfig
 from tmcnet.raster.inventory.records import Record
+from tmcnet.raster.io.files import BoolArray, ByteArray, FloatArray, open_raster, pad_to_window
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import power_to_db, to_db, to_power
-from tmcnet.raster.io.reader import (
-    BoolArray,
-    ByteArray,
-    FloatArray,
-    fill_no_data,
-    inner_window,
-    open_raster,
-    pad_to_window,
-    read_float,
-    read_grid,
-    read_labels,
-    unify_masks,
-    values_and_mask,
-)
+from tmcnet.raster.io.reader import Raster, read_grid, read_labels, stack_parts
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.register.alignment import Residuals
 from tmcnet.raster.tiling.grid import RECORD
@@ -151,14 +139,17 @@ class ReadyMade:
         Raises:
             InputError: If a file cannot be read.
         """
-        grid = read_grid(self.record.images["optical"].files[0])
+        grid = self.record.images["optical"].raster.grid
         images = {name: self._image(name) for name in self.record.images}
-        label = self.coder.read(self.record.label[0])
+        if self.record.label is None:
+            label = np.full((grid.height, grid.width), IGNORE, np.uint8)
+        else:
+            label = self.coder.read(self.record.label)
         yield Tile(self.record.scene, self.record, (0, 0, grid.height, grid.width), grid, images, label)
 
     def _image(self, name: str) -> TileImage:
         image, clip_db = self.record.images[name], self.sensors[name].clip_db
-        values = read_float(image.files, nodata=image.declared_nodata)
+        values = image.raster.read_all()
         if self.speckle is not None and name == "sar":
             power = self.speckle.apply_to_edges(to_power(values, image.scale))
             values = power_to_db(power, image.scale, clip_db)
@@ -221,14 +212,14 @@ def read_image(path: Path, box: Box) -> TileImage:
     Raises:
         InputError: If it cannot be read.
     """
-    with open_raster(path) as dataset:
-        values, valid = values_and_mask(dataset, inner_window(box, dataset.height, dataset.width), None)
-        nodata = dataset.nodata
-    if values.dtype == np.uint8:
-        valid = unify_masks(valid)
+    raster = Raster.of(path)
+    with raster.open() as opened:
+        parts = opened.parts(box)
+    (part,), (nodata, *_) = parts, raster.files[0].header.nodata
+    values, valid = part.values, part.bands_valid
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and nodata is not None:
         return TileImage(pad_to_window(values, box, nodata), pad_to_window(valid, box, False), nodata)
-    numbers = pad_to_window(fill_no_data([(values, valid)]), box, np.nan)
+    numbers = pad_to_window(stack_parts(parts), box, np.nan)
     return TileImage.of(numbers, values.dtype.name, nodata)
 
 

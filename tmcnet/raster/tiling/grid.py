@@ -10,10 +10,10 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,12 +23,12 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.io.blocks import block_windows, limited_cache, log_duration, log_progress
-from tmcnet.raster.io.gdal_tools import require_tools, stack_files
+from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import power_to_db, to_power
-from tmcnet.raster.io.reader import float_blocks, is_complete, read_grid, read_labels
-from tmcnet.raster.io.windowed import FileImage
+from tmcnet.raster.io.reader import Raster, read_labels
+from tmcnet.raster.io.validity import ValidityProbe
 from tmcnet.raster.io.writer import Draft, Part, RasterProfile, write_blocks, write_bytes, write_draft
 from tmcnet.raster.register import estimate, picture
 from tmcnet.raster.register.alignment import Alignment
@@ -113,13 +113,13 @@ def align_scene(
         content |= {"digests": scene_digests(folder, sensors)}
         write_bytes(folder / RECORD, (json.dumps(_finite(content), indent=1) + "\n").encode())
         delivered = job.sar_as_delivered if record.images["sar"].files else folder / "sar.tif"
-        optical, before, after = (FileImage(path) for path in (folder / "optical.tif", delivered, folder / "sar.tif"))
+        optical, before, after = (Raster.of(path) for path in (folder / "optical.tif", delivered, folder / "sar.tif"))
         with log_duration("picture"):
             picture.draw(optical, before, after, alignment, folder / "alignment.png")
 
 
 def _common_grid(record: Record, align: AlignConfig) -> Grid:
-    native = read_grid((record.images["optical"].files or record.images["sar"].files)[0])
+    native = record.images["optical" if record.images["optical"].files else "sar"].raster.grid
     grid = rescaled_grid(native, align.resolution)
     if min(grid.width, grid.height) < 2 <= min(native.width, native.height):
         what = f"is {align.resolution:g}, which leaves {grid.width} x {grid.height} pixels of scene {record.scene}"
@@ -131,15 +131,14 @@ def _common_grid(record: Record, align: AlignConfig) -> Grid:
 def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
     """Write the label on the common grid; void everywhere for a scene without label."""
     target, profile = job.folder / "label.tif", RasterProfile(1, "uint8", IGNORE, classes=classes)
-    if not job.record.label:
+    if job.record.label is None:
         write_blocks(target, job.grid, profile, ())
         return
-    path = job.record.label[0]
-    native = read_grid(path)
+    source, native = job.record.label, job.record.label.grid
     with log_duration("label"):
         # blocks as for four bands, since colours are packed in wide numbers
         boxes = block_windows(native.height, native.width, 4)
-        parts: Iterator[Part] = ((box, coder.read(path, box)[None]) for box in boxes)
+        parts: Iterator[Part] = ((box, coder.read(source, box)[None]) for box in boxes)
         if native != job.grid:
             draft = write_draft(job.work / "label.tif", native, RasterProfile(1, "uint8", IGNORE), parts)
             warped = warp(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
@@ -171,7 +170,7 @@ def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilt
                 image.write_draft(raster, job.sar_as_delivered)
                 alignment, speckle = _register(job, align), image.speckle
                 raster = image.on_grid(alignment) if alignment.status == "aligned" else raster
-            image.write(raster)
+            image.write(raster, checked=name == "sar")
     return alignment, speckle
 
 
@@ -183,7 +182,7 @@ def _register(job: _Job, align: AlignConfig) -> Alignment:
     if not align.enabled:
         return Alignment.uncorrected("rejected", "co-registration is switched off")
     with log_duration("registration"):
-        optical, sar = FileImage(job.folder / "optical.tif"), FileImage(job.sar_as_delivered)
+        optical, sar = Raster.of(job.folder / "optical.tif"), Raster.of(job.sar_as_delivered)
         return estimate(optical, sar, align, job.threads)
 
 
@@ -196,18 +195,6 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class _Raster(NamedTuple):
-    """An intermediate raster, with backscatter in linear power.
-
-    Attributes:
-        path: The file.
-        nodata: Value that means no data, in place of what the file says; None: what the file says.
-    """
-
-    path: Path
-    nodata: float | None = None
-
-
 class _SourceImage:
     """One modality of a scene, ready to be brought to the common grid as delivered or with a correction.
 
@@ -218,62 +205,114 @@ class _SourceImage:
     def __init__(self, job: _Job, name: str, work: Path) -> None:
         self._job, self._name, self._work = job, name, work
         self._record, self._sensor = job.record.images[name], job.sensors[name]
-        self._native = read_grid(self._record.files[0])
-        stack = stack_files(self._record.files, self._native, work / "stack.vrt")
-        self._raw = _Raster(stack, self._record.declared_nodata)
-        image = FileImage(*self._raw)
-        self._profile = RasterProfile(image.shape[0], "float32", math.nan)
-        samples = (to_power(window, self._record.scale) for window in sample_windows(image))
+        self._layers = self._record.raster.layers()
+        self._profile = RasterProfile(self._record.raster.shape[0], "float32", math.nan)
+        samples = (to_power(window, self._record.scale) for layer in self._layers for window in sample_windows(layer))
         self.speckle = make_filter(self._sensor, samples)
 
-    def on_grid(self, alignment: Alignment | None = None) -> _Raster:
-        """Bring the image to the common grid with one resampling at most; replaces the raster of an earlier call.
+    def on_grid(self, alignment: Alignment | None = None) -> list[Raster]:
+        """Bring the image to the common grid with one resampling at most; replaces the rasters of an earlier call.
 
         Args:
             alignment: A correction to build in; None: as delivered.
+
+        Returns:
+            Rasters to be stacked, with backscatter in linear power; one for each group of files on one grid.
         """
-        common, nodes = self._job.grid, None
-        if alignment is None and self._native == common and self._record.scale == "none":
-            return self._raw
-        grid = common
+        common, nodes, grid = self._job.grid, None, self._job.grid
         if alignment is not None and alignment.matrix is not None:
             grid = misregistered_grid(common, alignment.matrix)
         elif alignment is not None:
             nodes = np.array(alignment.nodes)
-        method = choose_method(self._native, common)
-        warped = self._work / f"{self._name}_warped.tif"
-        return _Raster(warp(self._linear, grid, warped, method, nodes, self._job.threads).path)
+        found = []
+        for number, layer in enumerate(self._layers):
+            if alignment is None and layer.grid == common and self._record.scale == "none":
+                found.append(layer)
+                continue
+            method = choose_method(layer.grid, common)
+            warped = self._work / f"{self._name}_{number}_warped.tif"
+            draft = warp(self._linear[number], grid, warped, method, nodes, self._job.threads)
+            found.append(Raster.of(draft.path))
+        return found
 
     @cached_property
-    def _linear(self) -> Draft:
-        """The image on its own grid, filtered and in linear power, in which pixels may be averaged."""
-        pixels = self._native.height * self._native.width
-        parts = log_progress(self._powers(), pixels, f"{self._name} read")
-        return write_draft(self._work / f"{self._name}.tif", self._native, self._profile, parts)
+    def _linear(self) -> list[Draft]:
+        """The image on the grids of its files, filtered and in linear power, in which pixels may be averaged."""
+        drafts = []
+        for number, layer in enumerate(self._layers):
+            count, height, width = layer.shape
+            parts = log_progress(self._powers(layer), height * width, f"{self._name} read")
+            profile = RasterProfile(count, "float32", math.nan)
+            drafts.append(write_draft(self._work / f"{self._name}_{number}.tif", layer.grid, profile, parts))
+        return drafts
 
-    def _powers(self) -> Iterator[Part]:
+    def _powers(self, layer: Raster) -> Iterator[Part]:
         speckle = self.speckle
-        for box, values in float_blocks(*self._raw, speckle.rim if speckle else 0):
+        for box, values in layer.blocks(speckle.rim if speckle else 0):
             power = to_power(values, self._record.scale)
             yield box, speckle.apply(power, self._job.threads) if speckle else power
 
-    def _decibels(self, raster: _Raster) -> Iterator[Part]:
-        """Blocks of a raster on the common grid, backscatter in dB."""
-        for box, power in float_blocks(*raster):
+    def _decibels(self, rasters: Sequence[Raster]) -> Iterator[Part]:
+        """Blocks of rasters on the common grid, stacked, backscatter in dB."""
+        for box, power in _stacked_blocks(rasters):
             yield box, power_to_db(power, self._record.scale, self._sensor.clip_db)
 
-    def write_draft(self, raster: _Raster, path: Path) -> None:
-        """Write a raster on the common grid as an intermediate file, backscatter in dB."""
-        write_draft(path, self._job.grid, self._profile, self._decibels(raster))
+    def _checked(self, blocks: Iterable[Part]) -> Iterator[Part]:
+        """Pass on blocks of the image as delivered; then compare its valid pixels with those of the inventory.
 
-    def write(self, raster: _Raster) -> None:
-        """Write a raster on the common grid as the result, backscatter in dB."""
+        Raises:
+            InputError: If they contradict each other: then pixels without data would become values, or the reverse.
+        """
+        probes, first, record = [], 0, self._record
+        for layer in self._layers if record.valid_cells else ():
+            bands = slice(first, first + layer.shape[0])
+            measured = record.valid_shares[bands], record.valid_cells[bands]
+            probes.append((bands, ValidityProbe(*measured, layer.grid, self._job.grid)))
+            first = bands.stop
+        for box, values in blocks:
+            yield box, values
+            for bands, probe in probes:
+                probe.add(box, ~np.isnan(values[bands]))
+        problems = []
+        for bands, probe in probes:
+            for found in probe.contradictions():
+                band = self._sensor.bands[bands.start + found.band]
+                what = f"{self._name} band {band}: {found.measured:.2%} of the pixels are valid by the inventory, "
+                what += f"{found.found:.2%} on the same ground after alignment"
+                remedy = "Remove inventory.json and run again; if this remains, write no data as a nodata tag."
+                problems.append(Problem(f"scene {self._job.record.scene}", what, remedy))
+        if problems:
+            raise InputError(problems)
+
+    def write_draft(self, rasters: Sequence[Raster], path: Path) -> None:
+        """Write rasters on the common grid as an intermediate file, backscatter in dB; checks the valid pixels."""
+        write_draft(path, self._job.grid, self._profile, self._checked(self._decibels(rasters)))
+
+    def write(self, rasters: Sequence[Raster], *, checked: bool = False) -> None:
+        """Write rasters on the common grid as the result, backscatter in dB.
+
+        Args:
+            rasters: The rasters, as `on_grid` returned them.
+            checked: Whether their valid pixels have been checked, or moved by a correction.
+        """
         dtype = stored_dtype(self._name, self._record)
-        nodata = choose_nodata(dtype, self._record.nodata, lambda: is_complete(*raster))
+        nodata = choose_nodata(dtype, self._record.nodata, lambda: all(raster.is_complete() for raster in rasters))
         profile = RasterProfile(self._profile.count, dtype, nodata, self._sensor.bands)
-        values = log_progress(self._decibels(raster), self._job.pixels, f"{self._name} written")
+        blocks = self._decibels(rasters) if checked else self._checked(self._decibels(rasters))
+        values = log_progress(blocks, self._job.pixels, f"{self._name} written")
         parts = ((box, cast(v, dtype, nodata)) for box, v in values)
         write_blocks(self._job.folder / f"{self._name}.tif", self._job.grid, profile, parts, self._job.threads)
+
+
+def _stacked_blocks(rasters: Sequence[Raster]) -> Iterator[Part]:
+    """Blocks of rasters on one grid, C x H x W with the bands of all of them."""
+    count = sum(raster.shape[0] for raster in rasters)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(raster.open()) for raster in rasters]
+        height, width = opened[0].sizes[0]
+        for box in block_windows(height, width, count):
+            values = [raster.read(box) for raster in opened]
+            yield box, np.concatenate(values) if len(values) > 1 else values[0]
 
 
 def scene_digests(folder: Path, modalities: Iterable[str]) -> dict[str, str]:

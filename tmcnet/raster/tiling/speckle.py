@@ -26,8 +26,8 @@ from tmcnet.config import SensorConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.records import Record
 from tmcnet.raster.io.blocks import log_line
+from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.radiometry import to_power
-from tmcnet.raster.io.reader import FloatArray, read_float
 from tmcnet.raster.io.windowed import Image
 
 Map: TypeAlias = npt.NDArray[np.float64]
@@ -234,7 +234,7 @@ def filter_of_tiles(records: Sequence[Record], sensor: SensorConfig) -> SpeckleF
     for record in records:
         require_backscatter(record, sensor)
     samples = (record.images["sar"] for record in records[:: max(len(records) // SAMPLES_PER_SIDE**2, 1)])
-    return make_filter(sensor, (to_power(read_float(i.files, nodata=i.declared_nodata), i.scale) for i in samples))
+    return make_filter(sensor, (to_power(image.raster.read_all(), image.scale) for image in samples))
 
 
 def require_backscatter(record: Record, sensor: SensorConfig) -> None:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from affine import Affine
 
 from tmcnet.raster.inventory.records import ImageRecord
+from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Grid, reproject_points
-from tmcnet.raster.io.reader import FloatArray, open_raster
 from tmcnet.raster.io.writer import Draft, write_draft
 
 Method: TypeAlias = Literal["average", "bilinear", "near"]
@@ -150,11 +150,13 @@ def exact_dtype(dtype: str) -> str:
 
 
 def stored_dtype(name: str, image: ImageRecord) -> str:
-    """Return the type in which an image is stored: the optical image keeps that of its file, others are float32."""
-    if name != "optical" or image.scale != "none":
+    """Return the type in which an image is stored: the optical image keeps that of its files, others are float32.
+
+    So does an optical image whose files differ in the value of no data: what it is in one is a number in another.
+    """
+    if name != "optical" or image.scale != "none" or not image.raster.is_tagged_alike:
         return "float32"
-    with open_raster(image.files[0]) as dataset:
-        return exact_dtype(dataset.dtypes[0])
+    return exact_dtype(image.raster.dtype)
 
 
 def choose_nodata(dtype: str, nodata: float | None, complete: Callable[[], bool]) -> float | None:

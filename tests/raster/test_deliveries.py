@@ -1,0 +1,317 @@
+"""What agencies and archives deliver means from raw file to aligned raster what the files say."""
+
+import csv
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from tests.raster.conftest import UTM
+from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig
+from tmcnet.errors import InputError
+from tmcnet.raster.io.reader import read_float
+from tmcnet.raster.tiling import grid
+from tmcnet.raster.tiling.grid import align_scene
+
+SIZE = 96
+EMPTY = 30
+"""Columns without data, from the left."""
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+def use(source, bands=1, **sar):
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=[f"b{i}" for i in range(bands)], kind="reflectance"),
+        sar=SensorConfig(bands=["vv"], kind="backscatter", **{"scale": "none"} | sar),
+    )
+
+
+def power(random, *shape):
+    return random.gamma(4, 0.02, shape or (SIZE, SIZE)).astype("f4")
+
+
+def optical(random, bands=1):
+    return random.integers(200, 3000, (bands, SIZE, SIZE)).astype("u2")
+
+
+def align(source, scene="a", **config):
+    source.take()
+    folder = source.root / "results" / "scenes" / scene
+    align_scene(source.json, scene, source.sensors, source.labels, AlignConfig(enabled=False, **config), folder)
+    return folder
+
+
+def rows(source):
+    with source.json.with_suffix(".csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_mask(path, form):
+    kept = np.full((SIZE, SIZE), 255, "u1")
+    kept[:, :EMPTY] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=form == "internal"), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(kept)
+
+
+@pytest.mark.parametrize("form", ["internal", ".msk"])
+@pytest.mark.parametrize("resolution", [None, 20.0])
+def test_masks_of_stacked_files_count(source, random, form, resolution):
+    use(source, 3)
+    for name in "123":
+        write_mask(source.write(f"b{name}.tif", optical(random)), form)
+    source.write("sar.tif", power(random))
+    source.sheet("a,b1.tif;b2.tif;b3.tif,sar.tif,,train")
+    empty = np.isnan(read_float(align(source, resolution=resolution) / "optical.tif"))
+    edge = EMPTY if resolution is None else EMPTY // 2
+    assert empty[:, :, :edge].all() and not empty[:, :, edge:].any()
+    assert float(rows(source)[0]["optical_valid_share"]) == pytest.approx(1 - EMPTY / SIZE, abs=1e-6)
+
+
+def test_a_mask_and_a_nodata_tag_count_together(source, random):
+    use(source)
+    values = optical(random)
+    values[:, :5] = 0
+    write_mask(source.write("o.tif", values, nodata=0), "internal")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    empty = np.isnan(read_float(align(source) / "optical.tif")[0])
+    assert empty[:5].all() and empty[:, :EMPTY].all() and not empty[5:, EMPTY:].any()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
+@pytest.mark.parametrize("untagged", [0, 2])
+def test_the_place_in_a_stack_of_the_file_without_tag_does_not_matter(source, random, dtype, untagged):
+    use(source, 3)
+    stored = []
+    for number in range(3):
+        values = random.integers(2, 200, (SIZE, SIZE)).astype(dtype)
+        values[:, :EMPTY] = 0
+        source.write(f"b{number}.tif", values, nodata=None if number == untagged else 0)
+        stored.append(values)
+    source.write("s.tif", power(random))
+    source.sheet("a,b0.tif;b1.tif;b2.tif,s.tif,,train")
+    found = read_float(align(source) / "optical.tif")
+    for number in range(3):
+        expected = stored[number].astype("f4")
+        if number != untagged:
+            expected[:, :EMPTY] = np.nan
+        np.testing.assert_array_equal(found[number], expected)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
+@pytest.mark.parametrize("scale", ["auto", "linear", "amplitude"])
+def test_complex_numbers_are_read_as_power(source, random, dtype, scale):
+    use(source, scale=scale, clip_db=(-60, 60))
+    source.write("o.tif", optical(random))
+    squared = power(random).astype("f8") * (1 if dtype == "complex64" else 1e6)
+    values = np.sqrt(squared) * np.exp(2j * np.pi * random.random(squared.shape))
+    source.write("s.tif", values.astype("complex64"), dtype=dtype)
+    source.sheet("a,o.tif,s.tif,,train")
+    found = read_float(align(source) / "sar.tif")[0]
+    np.testing.assert_allclose(found, 10 * np.log10(squared), atol=0.001 if dtype == "complex64" else 0.5)
+    assert "sar is complex: read as power |z|^2" in rows(source)[0]["warnings"]
+
+
+def test_tags_for_scale_and_offset_make_two_deliveries_of_one_ground_equal(source, random):
+    use(source)
+    ground = random.uniform(0.02, 0.3, (SIZE, SIZE))
+    for name, more in (("a", 0), ("b", 1000)):
+        path = source.write(f"{name}.tif", np.round(ground * 1e4 + more).astype("u2"))
+        with rasterio.open(path, "r+") as dataset:
+            dataset.scales, dataset.offsets = (1e-4,), (-more / 1e4,)
+        source.write(f"s{name}.tif", power(random))
+    source.sheet("a,a.tif,sa.tif,,train", "b,b.tif,sb.tif,,train")
+    one, two = (read_float(align(source, name) / "optical.tif")[0] for name in "ab")
+    np.testing.assert_allclose(one, ground, atol=1e-4)
+    np.testing.assert_allclose(two, one, atol=1e-6)
+    assert "optical has other tags for scale and offset than a" in rows(source)[1]["warnings"]
+
+
+@pytest.mark.parametrize("where", ["config", "sheet"])
+def test_scale_and_offset_can_be_declared(source, random, where):
+    use(source)
+    stored = optical(random)
+    source.write("o.tif", stored, nodata=777)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    if where == "sheet":
+        sheet = source.root / "scenes.csv"
+        sheet.write_text("scene,optical,sar,optical_scale_factor,optical_add_offset\na,o.tif,s.tif,0.0001,-0.1\n")
+    else:
+        update = {"scale_factor": 1e-4, "add_offset": -0.1}
+        source.sensors = SensorsConfig(
+            optical=source.sensors["optical"].model_copy(update=update), sar=source.sensors["sar"]
+        )
+    expected = np.where(stored == 777, np.nan, stored * 1e-4 - 0.1)
+    np.testing.assert_allclose(read_float(align(source) / "optical.tif"), expected, atol=1e-6)
+
+
+def test_scenes_on_one_ground_whose_values_differ_are_named(source, random):
+    use(source)
+    for name, factor in (("a", 1), ("b", 10)):
+        source.write(f"{name}.tif", optical(random) * factor)
+        source.write(f"s{name}.tif", power(random))
+    source.sheet("a,a.tif,sa.tif,,train", "b,b.tif,sb.tif,,train")
+    source.take()
+    first, second = (row["warnings"] for row in rows(source))
+    assert "the median of optical is" not in first and "the median of optical is" in second
+
+
+def test_decibels_stored_as_whole_numbers_are_scaled_by_their_tag(source, random):
+    use(source, scale="db")
+    source.write("o.tif", optical(random))
+    decibels = 10 * np.log10(power(random))
+    path = source.write("s.tif", np.round(decibels * 100).astype("i2"))
+    source.sheet("a,o.tif,s.tif,,train")
+    with pytest.raises(InputError, match=r"`sensors\.sar\.scale: db` cannot be: the values are from -"):
+        source.take()
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales = (0.01,)
+    np.testing.assert_allclose(read_float(align(source) / "sar.tif")[0], decibels.clip(-35, 10), atol=0.006)
+    use(source, scale="auto")
+    np.testing.assert_allclose(read_float(align(source) / "sar.tif")[0], decibels.clip(-35, 10), atol=0.006)
+
+
+@pytest.mark.parametrize(
+    ("scale", "factor", "shift", "message"),
+    [
+        ("linear", 1e4, 20.0, "band 1 is 10 dB everywhere after conversion from `linear`"),
+        ("amplitude", 1e4, 20.0, "band 1 is 10 dB everywhere after conversion from `amplitude`"),
+        ("db", 1.0, 0.0, "most backscatter is below 0 dB"),
+        ("linear", -1.0, 0.0, "the smallest value is -"),
+    ],
+)
+def test_a_declared_scale_that_the_values_contradict_stops(source, random, scale, factor, shift, message):
+    use(source, scale=scale)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random) * factor + shift)
+    source.sheet("a,o.tif,s.tif,,train")
+    with pytest.raises(InputError, match=message):
+        source.take()
+
+
+def test_undeclared_fill_at_the_edge_is_named_with_its_share_and_key(source, random):
+    use(source, scale="linear")
+    values, backscatter = optical(random), power(random)
+    values[:, :, :EMPTY], backscatter[:, :EMPTY] = 0, 0
+    source.write("o.tif", values)
+    source.write("s.tif", backscatter)
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    found = rows(source)[0]["warnings"]
+    share = f"{EMPTY / SIZE:.1%}"
+    what = "of the optical pixels are 0 in all bands, connected to the edge: declare `sensors.optical.nodata`"
+    assert f"{share} {what}" in found
+    assert f"{share} of the sar pixels are 0 in all bands" in found
+    assert f"{share} of the pixels are 0 in both the optical and the SAR image" in found
+    source.write("o.tif", values, nodata=0)
+    source.write("s.tif", backscatter, nodata=0)
+    source.take()
+    assert rows(source)[0]["warnings"] == ""
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [Affine(10, 0, 5e5, 0, 10, 5_399_040), UTM[1] @ Affine.rotation(20), UTM[1] @ Affine.scale(1, -1)],
+)
+def test_south_up_and_turned_stacks_are_those_of_one_file(source, random, transform):
+    use(source, 3)
+    values = optical(random, 3)
+    values[:, :EMPTY] = 0
+    for number in range(3):
+        source.write(f"b{number}.tif", values[number], transform=transform, nodata=0)
+    source.write("all.tif", values, transform=transform, nodata=0)
+    source.write("s.tif", power(random), transform=transform)
+    source.sheet("a,b0.tif;b1.tif;b2.tif,s.tif,,train", "b,all.tif,s.tif,,train")
+    stacked, whole = (align(source, name) / "optical.tif" for name in "ab")
+    assert stacked.read_bytes() == whole.read_bytes()
+    np.testing.assert_array_equal(np.nan_to_num(read_float(stacked)), values)
+
+
+def test_files_of_a_stack_may_differ_in_resolution_type_and_crs(source, random):
+    use(source, 3)
+    fine = np.full((SIZE, SIZE), 7, "u1")
+    fine[:, :EMPTY] = 0
+    coarse = np.full((SIZE // 2, SIZE // 2), 300, "u2")
+    source.write("coarse.tif", coarse, transform=UTM[1] @ Affine.scale(2))
+    source.write("fine.tif", fine, nodata=0)
+    degrees = Affine(2e-4, 0, 14.99, 0, -2e-4, 48.76)
+    source.write("other.tif", np.full((100, 150), -1.5, "f4"), "EPSG:4326", degrees)
+    source.write("s.tif", power(random))
+    source.sheet("a,coarse.tif;fine.tif;other.tif,s.tif,,train")
+    one, two, three = read_float(align(source) / "optical.tif")
+    assert (one == 300).all() and (three == -1.5).all()
+    assert np.isnan(two[:, :EMPTY]).all() and (two[:, EMPTY:] == 7).all()
+    (row,) = rows(source)
+    assert row["optical_gsd"] == "10"
+    assert "optical files have pixels of 0.0002, 10, 20: stacked at 10" in row["warnings"]
+
+
+def test_no_fringe_between_no_data_and_values(source, random):
+    use(source)
+    values = np.full((SIZE, SIZE), 1000, "u2")
+    values[:, :EMPTY] = 0
+    source.write("o.tif", optical(random))
+    source.write("s.tif", values, transform=UTM[1] @ Affine.translation(0.37, 0.41), nodata=0)
+    source.sheet("a,o.tif,s.tif,,train")
+    found = read_float(align(source) / "sar.tif")
+    assert set(np.unique(found[np.isfinite(found)])) == {1000}
+
+
+def test_valid_pixels_that_contradict_the_inventory_stop_the_scene(source, random):
+    use(source)
+    values = optical(random)
+    values[:, :EMPTY] = 0
+    source.write("o.tif", values, nodata=0)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    source.write("o.tif", values)
+    for resolution in (None, 20.0):
+        with pytest.raises(InputError, match=r"scene a: optical band b0: .*% of the pixels .* 100\.00% on the same"):
+            align_scene(
+                source.json,
+                "a",
+                source.sensors,
+                source.labels,
+                AlignConfig(enabled=False, resolution=resolution),
+                source.root / "results" / "a",
+            )
+
+
+@pytest.mark.parametrize(("marked", "alpha"), [(True, [0, 255]), (False, [0, 255]), (False, [0, 1])])
+def test_an_extra_band_is_a_mask(source, random, marked, alpha):
+    use(source, 3)
+    values = random.integers(1, 255, (4, SIZE, SIZE)).astype("u1")
+    values[3] = alpha[1]
+    values[3, :, :EMPTY] = alpha[0]
+    options = {"photometric": "rgb", "alpha": "yes" if marked else "unspecified"}
+    source.write("o.tif", values, **options)
+    source.write("s.tif", power(random))
+    label = np.stack([random.integers(0, 4, (SIZE, SIZE)), values[3]]).astype("u1")
+    source.write("l.tif", label)
+    source.sheet("a,o.tif,s.tif,l.tif,train")
+    folder = align(source)
+    empty = np.isnan(read_float(folder / "optical.tif"))
+    assert empty[:, :, :EMPTY].all() and not empty[:, :, EMPTY:].any()
+    with rasterio.open(folder / "label.tif") as dataset:
+        ids = dataset.read(1)
+    assert (ids[:, :EMPTY] == 255).all()
+    np.testing.assert_array_equal(ids[:, EMPTY:], np.array([255, 0, 1, 1])[label[0, :, EMPTY:]])
+    use(source, 4)
+    assert not np.isnan(read_float(align(source) / "optical.tif")).any()
+
+
+def test_a_reversed_range_of_decibels_is_refused():
+    with pytest.raises(ValueError, match=r"`clip_db` \(5, -30\) must be \[lower, upper\]"):
+        SensorConfig(bands=["vv"], kind="backscatter", clip_db=(5, -30))

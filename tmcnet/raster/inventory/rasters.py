@@ -1,0 +1,156 @@
+"""From the names of a scene's files to the rasters that are read: mosaics, declared values, CRS and alpha bands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from tmcnet.config import SensorConfig
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.sample_sheet import Entry
+from tmcnet.raster.io.files import Header, RasterFile, open_raster
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.labels import LabelCoder
+from tmcnet.raster.io.reader import Raster
+
+_MAX_GRID_OFFSET_PX = 0.05
+"""Tiles are moved to the pixels of the first; a larger offset is an error."""
+_PREVIEW_PX = 1024
+"""Largest side at which an extra band is read to see whether it is a mask."""
+
+
+def check_crs(crs: str | None) -> None:
+    """Check `source.crs`.
+
+    Raises:
+        InputError: If it is no coordinate reference system.
+    """
+    try:
+        CRS.from_user_input(crs or "EPSG:4326")
+    except CRSError:
+        what = f"is `{crs}`, which is no coordinate reference system"
+        raise InputError(Problem("config key `source.crs`", what, "Write it like `EPSG:32633`.")) from None
+
+
+def find_rasters(
+    entry: Entry, sensors: Mapping[str, SensorConfig], crs: str | None, coder: LabelCoder | None
+) -> tuple[dict[str, Raster], Raster | None]:
+    """Make the rasters of a scene or tile.
+
+    Args:
+        entry: The scene; patterns of the sample sheet have their tiles in `members`.
+        sensors: Section `sensors` of the config.
+        crs: CRS of files without one.
+        coder: The label codes; None where there are no labels.
+
+    Returns:
+        The images by modality, and the label.
+
+    Raises:
+        InputError: If a file cannot be opened, or the tiles of a mosaic do not fit together; names all of them.
+    """
+    problems: list[Problem] = []
+
+    def files(paths: Sequence[Path]) -> tuple[RasterFile, ...]:
+        made = []
+        for path in paths:
+            tiles = entry.members.get(path, (path,))
+            file = RasterFile(tuple(map(str, tiles)), str(path) if len(tiles) > 1 else "", crs=crs or "")
+            try:
+                problems.extend(mosaic_problems(file))
+            except InputError as error:
+                problems.extend(error.problems)
+            made.append(file)
+        return tuple(made)
+
+    stacks = {name: files(paths) for name, paths in entry.images.items()}
+    labels = files(entry.label)
+    if problems:
+        raise InputError(problems)
+    images = {name: Raster(_declared(stacks[name], entry, name, sensor)) for name, sensor in sensors.items()}
+    if not labels or coder is None:
+        return images, Raster(labels) if labels else None
+    (label,) = _with_alpha(labels, 3 if coder.encoding == "rgb" else 1)
+    # a code of a class is that class, even if the file calls it no data
+    tagged_class = any(coder.is_class(tag) for tag in label.header.nodata)
+    return images, Raster((replace(label, nodata=math.nan) if tagged_class else label,))
+
+
+def _declared(files: tuple[RasterFile, ...], entry: Entry, name: str, sensor: SensorConfig) -> tuple[RasterFile, ...]:
+    """Files with what config and sample sheet declare; the config does not replace tags for scale and offset."""
+    nodata = entry.nodata.get(name, sensor.nodata)
+    of_sheet = entry.scaling.get(name)
+    return tuple(
+        replace(file, nodata=nodata, scaling=of_sheet or (None if file.header.has_scaling else sensor.scaling))
+        for file in _with_alpha(files, len(sensor.bands))
+    )
+
+
+def _with_alpha(files: tuple[RasterFile, ...], expected: int) -> tuple[RasterFile, ...]:
+    """Take the last band of files as a mask where that gives the expected number of bands.
+
+    Such a band is marked as alpha, or has only the values 0 and one other.
+    """
+    count = sum(file.header.count for file in files)
+    if count <= expected:
+        return files
+    for is_mask in (lambda file: file.header.alpha, _last_band_is_binary):
+        masked = [file.header.count > 1 and is_mask(file) for file in files]
+        if count - sum(masked) == expected:
+            return tuple(replace(file, alpha=alpha) for file, alpha in zip(files, masked, strict=True))
+    return files
+
+
+def _last_band_is_binary(file: RasterFile) -> bool:
+    with open_raster(file.paths[0]) as dataset:
+        step = max(dataset.shape) // _PREVIEW_PX + 1
+        shape = (-(-dataset.height // step), -(-dataset.width // step))
+        values = np.unique(dataset.read(dataset.count, out_shape=shape))
+    return len(values) == 2 and bool(values[0] == 0)
+
+
+def mosaic_problems(mosaic: RasterFile) -> list[Problem]:
+    """Find tiles that differ from the first in CRS, bands, type of numbers, pixel grid, no data or scale.
+
+    Raises:
+        InputError: If a tile cannot be opened.
+    """
+    first, problems = mosaic.tiles[0], []
+    for path, tile in zip(mosaic.paths[1:], mosaic.tiles[1:], strict=True):
+        other = _differences(tile, first, mosaic.nodata is not None)
+        if other:
+            what = f"is mosaicked with {mosaic.paths[0].rsplit('/', 1)[-1]} but has another {' and '.join(other)}"
+            remedy = f"Bring the tiles of `{mosaic.label.rsplit('/', 1)[-1]}` to one, or narrow the pattern."
+            problems.append(Problem(path, what, remedy))
+    return problems
+
+
+def _differences(tile: Header, first: Header, declared: bool) -> list[str]:
+    here, there = tile.grid.transform, first.grid.transform
+    sides, first_sides = ((abs(t.determinant), math.hypot(t.a, t.d)) for t in (here, there))
+    turned = not np.allclose([here.a, here.b, here.d, here.e], [there.a, there.b, there.d, there.e], rtol=1e-6)
+    same = {
+        "CRS": tile.grid.crs == first.grid.crs,
+        f"number of bands ({tile.count}, not {first.count})": tile.count == first.count,
+        f"type of numbers ({tile.dtype}, not {first.dtype})": tile.dtype == first.dtype,
+        "pixel size": np.allclose(sides, first_sides, rtol=1e-6, atol=0),
+        "value of no data": declared or repr(tile.nodata) == repr(first.nodata),
+        "scale or offset": tile.scaling == first.scaling,
+    }
+    other = [name for name, equal in same.items() if not equal]
+    if not other and turned:
+        other = ["direction of rows and columns: one of them is turned or upside down"]
+    if not other and not _on_pixels(tile.grid, first.grid):
+        other = ["pixel grid: it is between its pixels"]
+    return other
+
+
+def _on_pixels(grid: Grid, first: Grid) -> bool:
+    left, top = ~first.transform @ (grid.transform.c, grid.transform.f)
+    return bool(max(abs(left - round(left)), abs(top - round(top))) <= _MAX_GRID_OFFSET_PX)

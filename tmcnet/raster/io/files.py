@@ -1,0 +1,308 @@
+"""One raster file, or the tiles of a mosaic: its header, and windows of its values with what is no data in them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.io.geometry import Box, Grid, crs_name
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+ByteArray: TypeAlias = npt.NDArray[np.uint8]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+# Broken files are reported as `InputError`; rasterio's log lines would only repeat it.
+logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+# Tiles without a georeference are ordinary input here; where one is needed, the inventory checks for it.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file, or the tiles of a mosaic, say about themselves.
+
+    Attributes:
+        grid: Size and georeference.
+        georeferenced: Whether there is a transform.
+        count: Number of bands that are measurements.
+        dtype: Type of the numbers.
+        nodata: No-data tag of each of these bands; None for none.
+        scaling: Scale and offset tag of each of these bands.
+        alpha: Whether the last band is marked as alpha but counted as a measurement.
+        block_rows: Height of the blocks of the first band.
+    """
+
+    grid: Grid
+    georeferenced: bool
+    count: int
+    dtype: str
+    nodata: tuple[float | None, ...]
+    scaling: tuple[tuple[float, float], ...]
+    alpha: bool
+    block_rows: int
+
+    @property
+    def has_scaling(self) -> bool:
+        """Whether a tag for scale or offset changes the values."""
+        return any(pair != (1, 0) for pair in self.scaling)
+
+
+@dataclass(frozen=True)
+class RasterFile:
+    """A file, or the tiles of a mosaic, and what is declared about it in place of what it says.
+
+    Attributes:
+        paths: The file; of a mosaic the tiles, where they overlap the last on top except for its no data.
+        name: Its name in messages and tables; empty: the path.
+        nodata: Value that means no data, in place of the nodata tags. None: as tagged.
+        scaling: Scale and offset, in place of the tags. None: as tagged.
+        crs: CRS for a file without one.
+        alpha: Whether the last band is a mask: 0 means no data.
+    """
+
+    paths: tuple[str, ...]
+    name: str = ""
+    nodata: float | None = None
+    scaling: tuple[float, float] | None = None
+    crs: str = ""
+    alpha: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return self.name or self.paths[0]
+
+    @cached_property
+    def header(self) -> Header:
+        """What it says about itself.
+
+        Raises:
+            InputError: If a file cannot be opened.
+        """
+        first = self.tiles[0]
+        if len(self.tiles) == 1:
+            return first
+        left, top, right, bottom = (
+            pick(side) for pick, side in zip((min, min, max, max), zip(*self.places, strict=True), strict=True)
+        )
+        place = first.grid.transform @ Affine.translation(left, top)
+        grid = Grid(first.grid.crs, place, right - left, bottom - top)
+        return Header(grid, *(getattr(first, field.name) for field in fields(Header)[1:]))
+
+    @cached_property
+    def tiles(self) -> tuple[Header, ...]:
+        """Header of each path."""
+        found = []
+        for path in self.paths:
+            with open_raster(path) as dataset:
+                found.append(self._header(dataset))
+        return tuple(found)
+
+    @cached_property
+    def places(self) -> list[tuple[int, int, int, int]]:
+        """Left, top, right and bottom of each path in pixels of the first."""
+        first = self.tiles[0].grid
+        corners = [~first.transform @ (t.grid.transform.c, t.grid.transform.f) for t in self.tiles]
+        sizes = [(t.grid.width, t.grid.height) for t in self.tiles]
+        return [
+            (round(x), round(y), round(x) + width, round(y) + height)
+            for (x, y), (width, height) in zip(corners, sizes, strict=True)
+        ]
+
+    def _header(self, dataset: DatasetReader) -> Header:
+        bands = self.bands(dataset)
+        at = [band - 1 for band in bands]
+        return Header(
+            Grid(crs_name(dataset.crs) or self.crs, dataset.transform, dataset.width, dataset.height),
+            not dataset.transform.is_identity,
+            len(bands),
+            dataset.dtypes[at[0]],
+            tuple(dataset.nodatavals[i] for i in at),
+            tuple(self._scaling(dataset, bands)),
+            len(at) > 1 and dataset.colorinterp[at[-1]].name == "alpha",
+            dataset.block_shapes[0][0],
+        )
+
+    def bands(self, dataset: DatasetReader) -> list[int]:
+        """Numbers of the bands that are measurements.
+
+        The alpha band of a PNG never is one. In a TIFF the alpha mark alone means nothing: GDAL puts it on the fourth
+        of any four 8-bit bands.
+        """
+        if self.alpha:
+            return list(dataset.indexes)[:-1]
+        if dataset.driver != "PNG":
+            return list(dataset.indexes)
+        return [i for i, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c.name != "alpha"]
+
+    def _scaling(self, dataset: DatasetReader, bands: Sequence[int]) -> list[tuple[float, float]]:
+        return [self.scaling or (dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands]
+
+    def read(self, dataset: DatasetReader, inside: Window) -> Part:
+        """Read a window that is inside an open file."""
+        bands = self.bands(dataset)
+        scaling = self._scaling(dataset, bands)
+        values = dataset.read(bands, window=inside)
+        mask = self._mask(dataset, bands[0], inside)
+        tags = [dataset.nodatavals[band - 1] for band in bands]
+        if self.nodata is not None:
+            valid = ~_equals(values, self.nodata)
+        elif all(tag is None for tag in tags) and MaskFlags.nodata not in dataset.mask_flag_enums[bands[0] - 1]:
+            return Part(values, np.broadcast_to(np.True_, values.shape), mask, scaling)
+        elif mask is None and values.dtype.kind != "c":
+            valid = dataset.read_masks(bands, window=inside) > 0
+        else:  # GDAL drops the tags where there is a mask, and compares only the real part of complex numbers
+            valid = np.stack([~_equals(v, t) for v, t in zip(values, tags, strict=True)])
+        return Part(values, valid, mask, scaling, coded=values.dtype == np.uint8)
+
+    def _mask(self, dataset: DatasetReader, band: int, inside: Window) -> BoolArray | None:
+        """Pixels that a mask or an alpha band keeps; None without one."""
+        if self.alpha:
+            kept: BoolArray = dataset.read(dataset.count, window=inside) != 0
+            return kept
+        flags = dataset.mask_flag_enums[band - 1]
+        if MaskFlags.per_dataset not in flags or MaskFlags.nodata in flags:
+            return None
+        if MaskFlags.alpha in flags and dataset.driver != "PNG":
+            return None
+        return np.asarray(dataset.read_masks(band, window=inside) > 0)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A window of one file.
+
+    Attributes:
+        values: C x H x W in the type of the file.
+        valid: C x H x W, false where a value means no data.
+        mask: H x W, false where a mask or an alpha band says so; None without one.
+        scaling: Scale and offset of each band.
+        coded: Whether `valid` follows from values of 8 bits.
+    """
+
+    values: npt.NDArray[Any]
+    valid: BoolArray
+    mask: BoolArray | None
+    scaling: Sequence[tuple[float, float]]
+    coded: bool = False
+
+    @property
+    def bands_valid(self) -> BoolArray:
+        """C x H x W, where there is data."""
+        return self.valid if self.mask is None else self.valid & self.mask
+
+    @property
+    def numbers(self) -> FloatArray:
+        """The numbers that the values mean, scaled, and complex ones as power; without regard to no data."""
+        power = self.values.dtype.kind == "c"
+        with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite, which is no data
+            if all(pair == (1, 0) for pair in self.scaling):
+                plain = self.values.real**2 + self.values.imag**2 if power else self.values
+                return plain.astype(np.float32)
+            result = np.empty(self.values.shape, np.float32)
+            for target, band, (scale, offset) in zip(result, self.values, self.scaling, strict=True):
+                scaled = band * np.float64(scale) + offset
+                target[...] = scaled.real**2 + scaled.imag**2 if power else scaled
+        return result
+
+
+def read_mosaic(file: RasterFile, inside: Window) -> Part:
+    """Read a window of a mosaic: tiles one over the other, no data where none of them has any."""
+    left, top = (min(place[side] for place in file.places) for side in (0, 1))
+    first, shape = file.header, (int(inside.height), int(inside.width))
+    dtype = np.dtype(first.dtype.replace("complex_int16", "complex64"))
+    values, valid = np.zeros((first.count, *shape), dtype), np.zeros((first.count, *shape), bool)
+    mask = np.zeros(shape, bool)
+    for path, tile, (x, y, *_) in zip(file.paths, file.tiles, file.places, strict=True):
+        row, column = int(inside.row_off) + top - y, int(inside.col_off) + left - x
+        window = inner_window((row, column, *shape), tile.grid.height, tile.grid.width)
+        if not window.width or not window.height:
+            continue
+        with open_raster(path) as dataset:
+            part = file.read(dataset, window)
+        here = np.s_[
+            int(window.row_off) - row : int(window.row_off + window.height) - row,
+            int(window.col_off) - column : int(window.col_off + window.width) - column,
+        ]
+        shown = part.bands_valid.any(axis=0) if dtype == np.uint8 else part.bands_valid
+        values[:, *here] = np.where(shown | ~valid[:, *here], part.values, values[:, *here])
+        valid[:, *here] |= shown
+        mask[here] |= True if part.mask is None else part.mask
+    return Part(values, valid, mask, first.scaling, coded=dtype == np.uint8)
+
+
+def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:
+    """Where values are equal to a value of no data in their own type."""
+    if nodata is None:
+        return np.zeros(values.shape, bool)
+    if np.isnan(nodata):
+        return np.asarray(np.isnan(values))
+    exact = values.dtype.type(nodata) if values.dtype.kind in "fc" else nodata
+    return np.asarray(values == exact)
+
+
+@contextmanager
+def open_raster(path: Path | str) -> Iterator[DatasetReader]:
+    """Open a raster for reading; errors raised while it is open name the file.
+
+    Raises:
+        InputError: If the file is missing, is no raster, or is truncated.
+    """
+    try:
+        with rasterio.open(path) as dataset:
+            if dataset.driver == "PNG":
+                _require_png_end(Path(path))
+            yield dataset
+    except RasterioError as error:
+        reason = str(error.__cause__ or error).strip().rstrip(".")  # GDAL's message is in the cause, if there is one
+        what = "does not exist" if not Path(path).exists() else f"cannot be read ({reason})"
+        raise InputError(Problem(str(path), what, "Check the path, or fetch the file again.")) from None
+
+
+def _require_png_end(path: Path) -> None:
+    """GDAL silently fills the missing rows of a truncated PNG with zeros."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 64), 2)  # a few stray bytes may follow the last chunk
+        if b"IEND" not in file.read():
+            raise RasterioError("the PNG breaks off before its end")
+
+
+def inner_window(box: Box, height: int, width: int) -> Window:
+    """The part of a window that is inside a raster of this size."""
+    row, col, rows, cols = box
+    top, left = min(max(row, 0), height), min(max(col, 0), width)
+    bottom, right = max(min(row + rows, height), top), max(min(col + cols, width), left)
+    return Window(left, top, right - left, bottom - top)
+
+
+def pad_to_window(inside: npt.NDArray[Any], box: Box, fill: float) -> npt.NDArray[Any]:
+    """Pad the part of a window that is inside a raster, (C x) h x w, to the whole window, (C x) H x W.
+
+    Args:
+        inside: The part inside the raster.
+        box: The whole window, relative to the raster.
+        fill: Value of the pixels outside.
+    """
+    row, col, height, width = box
+    if inside.shape[-2:] == (height, width):
+        return inside
+    whole = np.full((*inside.shape[:-2], height, width), fill, inside.dtype)
+    top, left = max(-row, 0), max(-col, 0)
+    whole[..., top : top + inside.shape[-2], left : left + inside.shape[-1]] = inside
+    return whole

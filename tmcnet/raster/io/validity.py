@@ -1,0 +1,136 @@
+"""Where a raster has data, coarsely: what the inventory measured, to check that alignment kept it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tmcnet.raster.io.files import BoolArray
+from tmcnet.raster.io.geometry import Box, Grid, reproject_points
+
+CELLS_PER_SIDE = 32
+PROBES_PER_SIDE = 128
+"""Probes of the common grid along each side."""
+MAX_CONTRADICTION = 0.02
+"""Largest share of probes on ground that was all valid, or all empty, in the source which may be found otherwise."""
+MAX_SHARE_ERROR = 1e-6
+"""Largest difference of valid shares where nothing was resampled."""
+
+
+class ValidityMap:
+    """Count valid pixels of each band in the cells of a coarse grid over a raster, block by block."""
+
+    def __init__(self, bands: int, height: int, width: int) -> None:
+        self._rows = np.arange(height) * CELLS_PER_SIDE // height
+        self._columns = np.arange(width) * CELLS_PER_SIDE // width
+        self._counts = np.zeros((bands, CELLS_PER_SIDE, CELLS_PER_SIDE), np.int64)
+        self._size = height * width
+
+    def add(self, box: Box, valid: BoolArray) -> None:
+        """Count a block, C x H x W."""
+        row, column, height, width = box
+        rows, columns = self._rows[row : row + height], self._columns[column : column + width]
+        row_starts, column_starts = _starts(rows), _starts(columns)
+        sums = np.add.reduceat(valid, column_starts, axis=2, dtype=np.int32)
+        sums = np.add.reduceat(sums, row_starts, axis=1)
+        self._counts[:, rows[row_starts][:, None], columns[column_starts]] += sums
+
+    @property
+    def shares(self) -> list[float]:
+        """Share of the pixels of each band that are valid."""
+        return [float(count) / self._size for count in self._counts.sum(axis=(1, 2))]
+
+    @property
+    def cells(self) -> list[str]:
+        """Valid share of each cell of each band, row by row, as two hexadecimal digits: 00 to ff.
+
+        00 means no pixel at all and ff all of them.
+        """
+        high, wide = (np.bincount(at, minlength=CELLS_PER_SIDE) for at in (self._rows, self._columns))
+        pixels = high[:, None] * wide
+        share = np.where(pixels, self._counts / np.maximum(pixels, 1), 0.5)
+        coded = np.where(share == 0, 0, np.where(share == 1, 255, np.clip(np.rint(share * 255), 1, 254)))
+        return [band.astype(np.uint8).tobytes().hex() for band in coded]
+
+
+def _starts(cells: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.flatnonzero(np.diff(cells, prepend=-1))
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A band that has data elsewhere than the inventory saw.
+
+    Attributes:
+        band: Its number from 0.
+        measured: Valid share that the inventory measured.
+        found: Valid share on the same ground after alignment.
+    """
+
+    band: int
+    measured: float
+    found: float
+
+
+class ValidityProbe:
+    """Compare the valid pixels of an aligned raster, block by block, with those that were measured in its source.
+
+    On the grid of the source the shares must be equal. On another grid only pixels are compared that show ground
+    which was all valid, or all empty, in the source: resampling fills or widens small gaps.
+    """
+
+    def __init__(self, shares: Sequence[float], cells: Sequence[str], source: Grid, target: Grid) -> None:
+        self._shares, self._exact = shares, source == target
+        self._counts, self._size = np.zeros(len(shares), np.int64), target.height * target.width
+        self._rows, self._columns = (
+            np.unique(((np.arange(PROBES_PER_SIDE) + 0.5) * side / PROBES_PER_SIDE).astype(int))
+            for side in (target.height, target.width)
+        )
+        column, row = np.meshgrid(self._columns + 0.5, self._rows + 0.5)
+        x, y = target.transform @ (column, row)
+        if source.crs != target.crs:
+            x, y = reproject_points(target.crs, source.crs, x, y)
+        at = ~source.transform @ (x, y)
+        coded = np.stack([np.frombuffer(bytes.fromhex(band), np.uint8) for band in cells])
+        coded = coded.reshape(-1, CELLS_PER_SIDE, CELLS_PER_SIDE)
+        self._measured = _sure_shares(coded, at[1] / source.height, at[0] / source.width)
+        self._found = np.full(self._measured.shape, np.nan, np.float32)
+
+    def add(self, box: Box, valid: BoolArray) -> None:
+        """Look at a block of the aligned raster, C x H x W."""
+        row, column, height, width = box
+        if self._exact:
+            self._counts += valid.sum(axis=(1, 2))
+            return
+        rows = slice(*np.searchsorted(self._rows, (row, row + height)))
+        columns = slice(*np.searchsorted(self._columns, (column, column + width)))
+        self._found[:, rows, columns] = valid[:, self._rows[rows] - row][:, :, self._columns[columns] - column]
+
+    def contradictions(self) -> list[Contradiction]:
+        """Bands that have data elsewhere than the source."""
+        if self._exact:
+            pairs = zip(self._shares, self._counts / self._size, strict=True)
+            found = [Contradiction(band, share, float(now)) for band, (share, now) in enumerate(pairs)]
+            return [one for one in found if abs(one.measured - one.found) > MAX_SHARE_ERROR]
+        result = []
+        for band, (measured, now) in enumerate(zip(self._measured, self._found, strict=True)):
+            sure = np.isfinite(measured)
+            if sure.any() and np.mean(measured[sure] != now[sure]) > MAX_CONTRADICTION:
+                result.append(Contradiction(band, float(measured[sure].mean()), float(now[sure].mean())))
+        return result
+
+
+def _sure_shares(
+    shares: npt.NDArray[np.uint8], down: npt.NDArray[np.float64], across: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """1 or 0 at places, from 0 to 1 in the source, whose cell and all its neighbours are full or empty, else NaN."""
+    padded = np.pad(shares, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    side = CELLS_PER_SIDE
+    near = np.stack([padded[:, y : y + side, x : x + side] for y in range(3) for x in range(3)])
+    sure = np.where((near == 255).all(axis=0), 1, np.where((near == 0).all(axis=0), 0, np.nan)).astype(np.float32)
+    inside = (down >= 0) & (down < 1) & (across >= 0) & (across < 1)
+    rows, columns = (np.where(inside, at * side, 0).astype(int) for at in (down, across))
+    return np.where(inside, sure[:, rows, columns], np.nan).astype(np.float32)
