@@ -5,6 +5,8 @@ from tmcnet.config import SplitsConfig
 from tmcnet.seeding import generator
 from tmcnet.splits import fractions
 from tmcnet.splits.fractions import draw_fractions, draw_order, fraction_size
+from tmcnet.splits.index import TileIndex
+from tmcnet.splits.parts import TRAIN
 
 
 def areas(n, seed=0, classes=6, rare=3):
@@ -14,6 +16,16 @@ def areas(n, seed=0, classes=6, rare=3):
     shares[:, -1] = 0
     shares[rng.choice(n, rare, replace=False), -1] = 0.2
     return np.rint(shares * rng.uniform(100, 1000, (n, 1))).astype(np.int32)
+
+
+def drawn_from(area, config):
+    """Label fractions of tiles that are all labelled and in the training part."""
+    n, k = area.shape
+    index = TileIndex(
+        np.array([f"t{i:05d}" for i in range(n)], object), np.zeros(n, int), ["s"], np.zeros((n, 4), int),
+        np.ones(n, bool), area, [f"class {i}" for i in range(k)],
+    )  # fmt: skip
+    return draw_fractions(index, np.full(n, TRAIN, np.int8), config, "index.csv")[0]
 
 
 def off(area, chosen):
@@ -35,7 +47,7 @@ def test_order_is_a_permutation():
 def test_fractions_keep_class_shares_better_than_chance(n, percent):
     area = areas(n)
     config = SplitsConfig(fractions=[percent, 100], subsets=5)
-    drawn, _ = draw_fractions(area, config, {})
+    drawn = drawn_from(area, config)
     ours = [off(area, tiles) for name, tiles in drawn.items() if "100" not in name]
     rng = np.random.default_rng(1)
     size = fraction_size(n, percent)
@@ -66,5 +78,5 @@ def test_long_orders_stay_balanced_beyond_the_tiles_chosen_one_by_one(monkeypatc
 
 
 def test_one_tile_and_no_labels_of_a_class():
-    drawn, _ = draw_fractions(np.array([[5, 0]], np.int32), SplitsConfig(fractions=[1, 100], subsets=1), {})
+    drawn = drawn_from(np.array([[5, 0]], np.int32), SplitsConfig(fractions=[1, 100], subsets=1))
     assert {name: tiles.tolist() for name, tiles in drawn.items()} == {"trainR1": [0], "trainR100": [0]}

@@ -4,8 +4,8 @@ import pytest
 from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
 from tmcnet.hashing import table_digest
-from tmcnet.splits.groups import close_pairs, group_tiles
-from tmcnet.splits.index import read_index
+from tmcnet.splits.index import close_pairs, read_index
+from tmcnet.splits.parts import group_tiles
 
 
 @pytest.mark.parametrize("guard", [0, 1, 7, 40])

@@ -140,7 +140,10 @@ def test_splits_write_points_and_the_manifest_vouches_for_them(case):
         assert entry["points"]["sha256"] == hashlib.sha256(points_file(folder, name).read_bytes()).hexdigest()
         assert entry["class_shares"]["class 4"] == pytest.approx(counts["class 4"] / sum(counts.values()), abs=1e-6)
         # what is read back is what was written
-        assert points_text(read_points(points_file(folder, name), index)) == points_file(folder, name).read_bytes()
+        assert (
+            points_text(read_points(points_file(folder, name), index.classes))
+            == points_file(folder, name).read_bytes()
+        )
     short = f"P40 needs 40 labelled pixels of each class; the training part has fewer of some: class 4 ({total[4]})."
     assert [w for w in manifest["warnings"] if " needs " in w] == [f"{short} All of them are taken."]
     assert verify(folder, path, CONFIG) == []
@@ -226,7 +229,9 @@ def test_points_outside_the_training_part(case):
     edit(folder, "trainP3", move)
     assert f"trainP3_points.csv: and its list do not name the same tiles: {test}" in messages(folder, index)
     edit(folder, "trainP3", lambda t: t.assign(tile=t["tile"].where(t.index > 1, "zz_ghost")))
-    assert "trainP3_points.csv: names tiles that the index does not have: zz_ghost." in messages(folder, index)
+    assert "trainP3_points.csv: names tiles that the index does not have: zz_ghost (1 in all)." in messages(
+        folder, index
+    )
 
 
 def test_points_doubled_or_past_the_last_pixel(case):

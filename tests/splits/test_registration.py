@@ -40,7 +40,7 @@ def test_badly_registered_tiles_are_in_no_part(table, index_at, tmp_path, method
     assert listed & set(table["tile"][table["alignment_px"].isna()])
     assert listed & set(table["tile"][table["alignment_px"] == 1])
     index = read_index(path, config)
-    division = divide(index, config, np.zeros(len(index.tiles), bool), "")
+    division = divide(index, config, "")
     assert set(index.tiles[division.misaligned]) == bad
     assert not (division.misaligned & division.by_guard).any()
     reasons = [manifest[f"dropped_{reason}"] for reason in ("by_guard", "misaligned", "unlabelled")]

@@ -11,8 +11,7 @@ from rasterio.warp import transform
 from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
 from tmcnet.raster.io.geometry import GROUND, Grid, ground_columns
-from tmcnet.splits.groups import close_pairs
-from tmcnet.splits.index import read_index
+from tmcnet.splits.index import close_pairs, read_index
 from tmcnet.splits.splits import make_splits
 from tmcnet.splits.verify import verify
 from tmcnet.store import read_list

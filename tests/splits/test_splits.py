@@ -119,6 +119,25 @@ def test_sizes_come_out_as_wanted_in_spite_of_the_guard_band(index_at):
     assert manifest["size_deviation"] < 0.04
 
 
+@pytest.mark.parametrize(
+    ("seed", "scenes", "side", "stride", "block", "guard", "largest"),
+    [
+        (0, 1, 12, 32, 48, 40, 0.05),  # one search only: 0.17
+        (0, 1, 12, 16, 96, 40, 0.05),  # 0.13
+        (1, 2, 6, 16, 64, 0, 0.1),  # tiles lost for overlap alone: 0.13
+        (1, 1, 6, 16, 48, 40, 0.4),  # one search only: a part without any tile
+    ],
+)
+def test_parts_that_lose_more_get_larger_shares_in_a_second_search(
+    index_at, seed, scenes, side, stride, block, guard, largest
+):
+    table = build_index(seed, scenes=scenes, side=side, stride=stride, unlabelled=0)
+    config = SplitsConfig(block_size=block, guard=guard, fractions=[100])
+    _, manifest = split(index_at(table), config)
+    assert manifest["dropped_by_guard"] > 0
+    assert manifest["size_deviation"] < largest
+
+
 def test_groups_are_moved_until_the_shares_fit(index_at):
     manifest = split(index_at(build_index(5, scenes=5, side=10)), BLOCKS)[1]
     assert manifest["deviation"] + manifest["size_deviation"] < 0.01

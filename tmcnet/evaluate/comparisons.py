@@ -17,7 +17,7 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.evaluate.metrics import HEADLINE, Counts
 from tmcnet.seeding import generator
-from tmcnet.splits.groups import block_number
+from tmcnet.splits.parts import block_number
 
 DRAWS_PER_COMPARISON = 80
 """Bootstrap draws per comparison that p-values are corrected for: with fewer, the smallest possible p-value would

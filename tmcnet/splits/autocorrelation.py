@@ -147,5 +147,5 @@ def _draw_pairs(tree: cKDTree, edges: FloatArray, step: float, rng: np.random.Ge
     wanted = points[first]
     wanted[:, 1:] += offset
     away, second = tree.query(wanted, distance_upper_bound=step)
-    found = np.isfinite(away) & (second != first)
-    return first[found].astype(np.int64), second[found].astype(np.int64)
+    near = np.isfinite(away) & (second != first)
+    return first[near].astype(np.int64), second[near].astype(np.int64)

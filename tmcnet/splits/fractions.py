@@ -6,13 +6,12 @@ import math
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from tmcnet.config import Budget, SplitsConfig
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.seeding import generator
-from tmcnet.splits.index import BoolArray, FloatArray, IntArray, TileIndex
-
-AreaArray = npt.NDArray[np.int32]
+from tmcnet.splits.index import AreaArray, BoolArray, FloatArray, IntArray, TileIndex
+from tmcnet.splits.parts import TRAIN, PartArray
 
 MAX_CHOSEN = 2048
 """Tiles chosen one by one; others follow in strata, where a single tile matters little."""
@@ -20,18 +19,50 @@ MAX_POOL = 256
 """Candidates for one choice; fewer where few are left, so that draws differ."""
 
 
-def given_fractions(index: TileIndex, config: SplitsConfig) -> dict[str, BoolArray]:
-    """Membership (N) of the label fractions that the source gives, by list name; only those the config has."""
-    if index.subsets is None:
-        return {}
-    members: dict[str, list[int]] = {}
-    for position in np.flatnonzero(index.subsets != ""):
-        for subset in {name.strip() for name in str(index.subsets[position]).split(";")}:
-            members.setdefault(f"train{subset}", []).append(int(position))
-    draws, fractions = range(1, config.subsets + 1), [Budget("R", f) for f in config.fractions if f < 100]
-    names = [budget.subset(draw) for draw in draws for budget in fractions]
-    tiles = np.arange(len(index.tiles))
-    return {name: np.isin(tiles, members[name]) for name in names if name in members}
+def draw_fractions(
+    index: TileIndex, part: PartArray, config: SplitsConfig, where: str
+) -> tuple[dict[str, IntArray], list[str]]:
+    """All label fractions by the name of their list; within a draw each contains the smaller ones.
+
+    Fractions that the source gives are taken as they are, without tiles that are dropped or have no labels; the
+    others of the draw are fitted between them.
+
+    Args:
+        index: The N tiles.
+        part: N numbers of parts.
+        config: Fractions, number of draws, seed.
+        where: The index file, for messages.
+
+    Returns:
+        Positions of the tiles by name of the list, sorted; and warnings about given fractions.
+
+    Raises:
+        InputError: If a given fraction has tiles of another part.
+    """
+    given, warnings = _usable(index, part, config, where)
+    labelled = np.flatnonzero((part == TRAIN) & index.labelled)
+    area = index.area[labelled]
+    sizes = {f: fraction_size(len(area), f) for f in config.fractions}
+    lists: dict[str, IntArray] = {}
+    for draw in range(1, config.subsets + 1):
+        names = {f: Budget("R", f).subset(draw) for f in config.fractions}
+        fixed = {f: given[name][labelled] for f, name in names.items() if name in given}
+        for (small, few), (large, many) in pairwise((names[f], mask) for f, mask in fixed.items()):
+            if n := int((few & ~many).sum()):
+                what = f"{small} and {large} are not nested: {n} tiles of {small} are not in {large}"
+                warnings.append(f"The given label fractions {what}.")
+        level = np.full(len(area), len(fixed), np.int64)  # number of the smallest given fraction that has the tile
+        for k, mask in reversed(list(enumerate(fixed.values()))):
+            level[mask] = k
+        within = {f: int((level <= k).sum()) for k, f in enumerate(fixed)}  # tiles in this or a smaller one
+        longest = max([*(size for f, size in sizes.items() if f < 100), *within.values()], default=0)
+        order = draw_order(area, level, generator(config.seed, "label fractions", draw), longest)
+        for f, name in names.items():
+            least = max((n for other, n in within.items() if other < f), default=0)
+            most = min((n for other, n in within.items() if other > f), default=len(area))
+            drawn = np.arange(len(area)) if f == 100 else np.sort(order[: min(max(sizes[f], least), most)])
+            lists[name] = labelled[np.flatnonzero(fixed[f]) if f in fixed else drawn]
+    return lists, warnings
 
 
 def fraction_size(n: int, percent: float) -> int:
@@ -39,54 +70,28 @@ def fraction_size(n: int, percent: float) -> int:
     return max(1, math.ceil(round(n * percent / 100, 6)))
 
 
-def draw_fractions(
-    area: AreaArray, config: SplitsConfig, given: dict[str, BoolArray]
-) -> tuple[dict[str, IntArray], list[str]]:
-    """All label fractions by the name of their list.
-
-    Within a draw each fraction contains the smaller ones. Given fractions are taken as they are; the others of the
-    draw are fitted between them.
-
-    Args:
-        area: N x K labelled pixels of the classes, of the N labelled training tiles.
-        config: Fractions, number of draws, seed.
-        given: N membership by list name, of the fractions given by the source.
-
-    Returns:
-        Positions of the tiles by list name, sorted; and warnings about given fractions that are not nested.
-    """
-    subsets: dict[str, IntArray] = {}
-    warnings: list[str] = []
-    for draw in range(1, config.subsets + 1):
-        names = {f: Budget("R", f).subset(draw) for f in config.fractions}
-        fixed = [f for f, name in names.items() if name in given]
-        warnings += _not_nested([names[f] for f in fixed], given)
-        level = np.full(len(area), len(fixed), np.int64)  # the smallest given fraction that has the tile
-        for k, fraction in reversed(list(enumerate(fixed))):
-            level[given[names[fraction]]] = k
-        within = [int((level <= k).sum()) for k in range(len(fixed))]  # tiles in the first given fractions
-        sizes = {f: fraction_size(len(area), f) for f in config.fractions}
-        longest = max([size for f, size in sizes.items() if f < 100] + within, default=0)
-        order = draw_order(area, level, generator(config.seed, "label fractions", draw), longest)
-        for fraction, name in names.items():
-            if fraction in fixed:
-                subsets[name] = np.flatnonzero(given[name])
-            elif fraction == 100:
-                subsets[name] = np.arange(len(area))
-            else:
-                least = max((n for f, n in zip(fixed, within, strict=True) if f < fraction), default=0)
-                most = min((n for f, n in zip(fixed, within, strict=True) if f > fraction), default=len(area))
-                subsets[name] = np.sort(order[: min(max(sizes[fraction], least), most)])
-    return subsets, warnings
-
-
-def _not_nested(names: list[str], given: dict[str, BoolArray]) -> list[str]:
-    outside = {(small, large): int((given[small] & ~given[large]).sum()) for small, large in pairwise(names)}
-    return [
-        f"The given label fractions {small} and {large} are not nested: {n} tiles of {small} are not in {large}."
-        for (small, large), n in outside.items()
-        if n
-    ]
+def _usable(
+    index: TileIndex, part: PartArray, config: SplitsConfig, where: str
+) -> tuple[dict[str, BoolArray], list[str]]:
+    """Given label fractions (N flags by list name) without tiles that are dropped or have no labels, and warnings."""
+    problems, warnings = [], []
+    usable = (part == TRAIN) & index.labelled
+    for name, mask in index.given.items():
+        foreign = mask & (part > TRAIN)
+        if foreign.any():
+            what = f"label fraction {name} has tiles that are not in train: {format_names(index.tiles[foreign])}"
+            remedy = "Correct the source's lists, or set `splits.given_fractions` to false."
+            problems.append(Problem(where, what, remedy))
+        useless = mask & ~usable & ~foreign
+        if useless.any():
+            warnings.append(f"{name} lost tiles without labels or dropped: {format_names(index.tiles[useless])}.")
+    if problems:
+        raise InputError(problems)
+    drawn = [Budget("R", f) for f in config.fractions if f < 100]
+    names = [budget.name for budget in drawn if budget.subset(1) not in index.given]
+    if names and config.given_fractions:
+        warnings.append(f"The source gives no label fractions {', '.join(names)}; they are drawn.")
+    return {name: mask & usable for name, mask in index.given.items()}, warnings
 
 
 def draw_order(area: AreaArray, level: IntArray, rng: np.random.Generator, n: int) -> IntArray:

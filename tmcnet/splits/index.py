@@ -1,33 +1,32 @@
-"""The tile index as the splits see it: sorted by tile, checked, and as arrays."""
+"""The tile index as the splits see it: sorted by tile, checked, and as arrays; and tiles that are too close."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.spatial import cKDTree
 
-from tmcnet.config import SplitsConfig
+from tmcnet.config import Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.geometry import geocentric
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+AreaArray: TypeAlias = npt.NDArray[np.int32]
 Names: TypeAlias = npt.NDArray[np.object_]
 
-_TEXT = ["tile", "scene", "role"]
 _WINDOW = ["row", "col", "height", "width"]
-_ALIGNMENT = "alignment_px"
+_ALIGNMENT, _SUBSETS = "alignment_px", "field_subsets"
+_CENTRE, _PIXEL, _CIRCLE = ["x", "y"], ["pixel_x", "pixel_y"], ["lon", "lat", "radius_metres"]
+_GROUND = [*_CENTRE, *_PIXEL, "pixel_metres", "north_up", *_CIRCLE]
 _REMEDY = "Run the tiling stage again."
-_CENTRE = ["x", "y"]
-_PIXEL = ["pixel_x", "pixel_y"]
-_CIRCLE = ["lon", "lat", "radius_metres"]
-_NORTH_UP = "north_up"
-_GROUND = [*_CENTRE, *_PIXEL, "pixel_metres", _NORTH_UP, *_CIRCLE]
+_MAX_BOXES = 2000  # scenes compared with one another before their tiles are
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ class TileIndex:
         labelled: N; whether any pixel has a label.
         area: N x K labelled pixels of each class. Whole numbers, so that sums do not depend on their order.
         classes: K names.
-        field: N values of the column that methods `column` and `given` use; else None.
-        subsets: N label subsets given by the source, such as `R1;R5`; None unless the config uses them.
+        column: N values of the column that methods `column` and `given` use; else None.
+        given: The label fractions that the source gives, of those in the config: N flags by name of the list.
         ground: Places of the tiles on the ground; None where nothing is known.
         misalignment: N residuals of the registration at the tile in pixels, NaN where unknown; None unless the config
             limits them.
@@ -80,10 +79,10 @@ class TileIndex:
     scenes: list[str]
     window: IntArray
     labelled: BoolArray
-    area: npt.NDArray[np.int32]
+    area: AreaArray
     classes: list[str]
-    field: Names | None = None
-    subsets: Names | None = None
+    column: Names | None = None
+    given: dict[str, BoolArray] = field(default_factory=dict)
     ground: Ground | None = None
     misalignment: FloatArray | None = None
 
@@ -109,17 +108,17 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
     """
     if not path.is_file():
         raise InputError(Problem(str(path), "does not exist", "Make the tiles first."))
-    field = f"field_{config.column}" if config.method in ("column", "given") else None
-    subsets = "field_subsets" if config.given_fractions else None
+    group = f"field_{config.column}" if config.method in ("column", "given") else None
+    fields = [name for name in (group, _SUBSETS if config.given_fractions else None) if name]
     alignment = [] if config.max_misalignment is None else [_ALIGNMENT]
-    texts = [*_TEXT, *dict.fromkeys(name for name in (field, subsets) if name)]
     header = pd.read_csv(path, nrows=0).columns.tolist()
     shares = [name for name in header if name.startswith("share_")]
-    _check_columns(path, header, [*texts, *alignment], shares)
+    _check_columns(path, header, ["tile", "scene", "role", *fields, *alignment, *_WINDOW, "label_share"], shares)
     places = [name for name in _GROUND if name in header]
-    frame = _read(path, texts, [*_WINDOW, "label_share", *shares, *places, *alignment], "crs" in header)
+    texts = dict.fromkeys(["tile", "scene", *fields], "str") | dict.fromkeys({"role", "crs"} & {*header}, "category")
+    frame = _read(path, texts, [*_WINDOW, "label_share", *shares, *places, *alignment])
     frame = frame[frame["role"] != "predict"].sort_values("tile", kind="stable", ignore_index=True)
-    _check_rows(path, frame, shares, field)
+    _check_rows(path, frame, shares, group)
     scene, scenes = _scenes(frame)
     window = frame[_WINDOW].to_numpy(np.int64)
     pixels = frame["label_share"].to_numpy() * (window[:, 2] * window[:, 3])
@@ -127,61 +126,51 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
     for k, name in enumerate(shares):
         area[:, k] = np.rint(np.nan_to_num(frame[name].to_numpy()) * pixels)
     return TileIndex(
-        frame["tile"].to_numpy(object),
-        scene,
-        scenes,
-        window,
-        frame["label_share"].to_numpy() > 0,
-        area,
-        [name.removeprefix("share_") for name in shares],
-        frame[field].to_numpy(object) if field else None,
-        frame[subsets].to_numpy(object) if subsets else None,
-        _locate(frame, window),
-        frame[_ALIGNMENT].to_numpy(np.float64) if alignment else None,
+        tiles=frame["tile"].to_numpy(object),
+        scene=scene,
+        scenes=scenes,
+        window=window,
+        labelled=frame["label_share"].to_numpy() > 0,
+        area=area,
+        classes=[name.removeprefix("share_") for name in shares],
+        column=frame[group].to_numpy(object) if group else None,
+        given=_given_fractions(frame[_SUBSETS], config) if config.given_fractions else {},
+        ground=_locate(frame, window),
+        misalignment=frame[_ALIGNMENT].to_numpy(np.float64) if alignment else None,
     )
 
 
-def _read(path: Path, texts: list[str], numbers: list[str], with_crs: bool) -> pd.DataFrame:
-    """Read these columns; a number that cannot be read becomes NaN."""
-    types = {**dict.fromkeys(texts, "str"), "role": "category", **({"crs": "category"} if with_crs else {})}
-    wanted = [*types, *numbers]
+def _read(path: Path, texts: dict[str, str], numbers: list[str]) -> pd.DataFrame:
+    """Read columns of text (by type) and of numbers; a number that cannot be read becomes NaN."""
+    wanted = [*texts, *numbers]
+    types = texts | dict.fromkeys(numbers, "float64")
+    empty = {name: ["", "nan", "NaN"] for name in numbers}
     try:
-        return pd.read_csv(
-            path,
-            usecols=wanted,
-            dtype={**types, **dict.fromkeys(numbers, "float64")},
-            keep_default_na=False,
-            na_values={name: ["", "nan", "NaN"] for name in numbers},
-        )
+        return pd.read_csv(path, usecols=wanted, dtype=types, keep_default_na=False, na_values=empty)
     except ValueError:
         frame = pd.read_csv(path, usecols=wanted, dtype="str", keep_default_na=False)
         return frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in numbers})
 
 
 def _check_columns(path: Path, header: list[str], columns: list[str], shares: list[str]) -> None:
-    problems = [
-        Problem(str(path), f"has no column `{name}`", _column_remedy(name, header))
-        for name in [*columns, *_WINDOW, "label_share"]
-        if name not in header
-    ]
+    known = [column.removeprefix("field_") for column in header if column.startswith("field_")]
+    remedies = {
+        _ALIGNMENT: "Run the tiling stage again, or set `splits.max_misalignment` to null.",
+        _SUBSETS: "Only layout `seed` comes with label subsets; set `splits.given_fractions` to false.",
+    }
+    problems = []
+    for name in dict.fromkeys(columns):
+        if name not in header:
+            remedy = f"Set `splits.column` to a field of the source; it has {known}."
+            remedy = remedies.get(name, remedy if name.startswith("field_") else _REMEDY)
+            problems.append(Problem(str(path), f"has no column `{name}`", remedy))
     if not shares:
         problems.append(Problem(str(path), "has no columns `share_<class>`", _REMEDY))
     if problems:
         raise InputError(problems)
 
 
-def _column_remedy(name: str, header: list[str]) -> str:
-    if name == _ALIGNMENT:
-        return "Run the tiling stage again, or set `splits.max_misalignment` to null."
-    if name == "field_subsets":
-        return "Only layout `seed` comes with label subsets; set `splits.given_fractions` to false."
-    if name.startswith("field_"):
-        known = [column.removeprefix("field_") for column in header if column.startswith("field_")]
-        return f"Set `splits.column` to a field of the source; it has {known}."
-    return _REMEDY
-
-
-def _check_rows(path: Path, frame: pd.DataFrame, shares: list[str], field: str | None) -> None:
+def _check_rows(path: Path, frame: pd.DataFrame, shares: list[str], group: str | None) -> None:
     problems: list[Problem] = []
 
     def check(wrong: pd.Series[bool], what: str, remedy: str = _REMEDY) -> None:
@@ -199,13 +188,11 @@ def _check_rows(path: Path, frame: pd.DataFrame, shares: list[str], field: str |
     for name in shares:
         wrong = ~frame[name].between(0, 1) & (labelled | frame[name].notna())
         check(wrong, f"`{name}` is not between 0 and 1")
-    if field:
-        check(frame[field] == "", f"`{field}` is empty", "Give every tile a value, or exclude these tiles.")
+    if group:
+        check(frame[group] == "", f"`{group}` is empty", "Give every tile a value, or exclude these tiles.")
     if not labelled.any():
-        what = f"none of its {len(frame)} tiles has a label"
-        problems.append(
-            Problem(str(path), what, "Check the label files and `labels`; without labels nothing is learnt.")
-        )
+        remedy = "Check the label files and `labels`; without labels nothing is learnt."
+        problems.append(Problem(str(path), f"none of its {len(frame)} tiles has a label", remedy))
     if problems:
         raise InputError(problems)
 
@@ -220,9 +207,19 @@ def _scenes(frame: pd.DataFrame) -> tuple[IntArray, list[str]]:
     first = frame[["row", "col"]].groupby(codes)
     same = (first.transform("min") == first.transform("max")).all(axis=1).to_numpy()
     placeless = (frame["scene"] == "").to_numpy() | (same & (np.bincount(codes)[codes] > 1))
-    names = frame["scene"].mask(placeless, frame["tile"]) if placeless.any() else frame["scene"]
-    codes, unique = pd.factorize(names)
+    codes, unique = pd.factorize(frame["scene"].mask(placeless, frame["tile"]))
     return codes.astype(np.int64), [str(name) for name in unique]
+
+
+def _given_fractions(subsets: pd.Series[str], config: SplitsConfig) -> dict[str, BoolArray]:
+    """Flags of the tiles of each label fraction of the config that the source gives, from texts such as `R1;R5`."""
+    members: dict[str, list[int]] = {}
+    for position, text in enumerate(subsets):
+        for subset in {name.strip() for name in text.split(";") if text}:
+            members.setdefault(f"train{subset}", []).append(position)
+    budgets = [Budget("R", f) for f in config.fractions if f < 100]
+    names = [budget.subset(draw) for draw in range(1, config.subsets + 1) for budget in budgets]
+    return {name: np.isin(np.arange(len(subsets)), members[name]) for name in names if name in members}
 
 
 def _locate(frame: pd.DataFrame, window: IntArray) -> Ground | None:
@@ -235,7 +232,7 @@ def _locate(frame: pd.DataFrame, window: IntArray) -> Ground | None:
         return None
     codes, _ = pd.factorize(frame["crs"].astype(str), sort=True)
     crs = np.where(known, codes, -1).astype(np.int64)
-    turned = frame[_NORTH_UP].to_numpy() == 0 if _NORTH_UP in frame else np.zeros(len(frame), bool)
+    turned = frame["north_up"].to_numpy() == 0 if "north_up" in frame else np.zeros(len(frame), bool)
     circle = None
     if set(_CIRCLE) <= set(frame.columns) and (turned.any() or (crs[known] != crs[known][0]).any()):
         lon, lat, radius = frame[_CIRCLE].to_numpy(np.float64).T
@@ -255,3 +252,79 @@ def _on_grid(crs: IntArray, center: FloatArray, pixel: FloatArray, window: IntAr
         corner -= corner[0]  # grids often begin at half a pixel, where rounding would go either way
         result[chosen] = np.rint(np.hstack([corner[:, ::-1], sides[:, ::-1]])).astype(np.int64)
     return result
+
+
+def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
+    """Pairs of tiles with different keys whose windows overlap once one of them is widened by the guard band.
+
+    Windows are compared within scenes and, where the place on the ground is known, between scenes of one CRS. Between
+    scenes of different CRSs, or turned ones, circles around the tiles are compared, see `_close_circles`.
+
+    Args:
+        index: The tiles.
+        key: N numbers; only pairs that differ in it are returned.
+        guard: Width of the band in pixels.
+
+    Returns:
+        M x 2 positions in the index, the smaller first, sorted.
+    """
+    keys = pd.Series(key).groupby(index.scene)
+    mixed = np.flatnonzero(keys.transform("min") != keys.transform("max"))
+    pairs = _close_windows(mixed, index.scene, index.window, guard)
+    if index.ground is not None and len(index.scenes) > 1:
+        meeting = _in_meeting_scenes(index.ground, index.scene, guard)
+        windows = _close_windows(meeting, index.ground.crs, index.ground.window, guard)
+        others = np.concatenate([windows, _close_circles(index.ground, guard)])
+        pairs = np.concatenate([pairs, others[index.scene[others[:, 0]] != index.scene[others[:, 1]]]])
+    pairs = pairs[key[pairs[:, 0]] != key[pairs[:, 1]]]
+    ordered: IntArray = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return ordered
+
+
+def _in_meeting_scenes(ground: Ground, scene: IntArray, guard: int) -> IntArray:
+    """Tiles of scenes whose bounding box, widened by the guard band, meets that of another scene of their CRS."""
+    known = np.flatnonzero(ground.crs >= 0)
+    first, last = ground.window[known, :2], ground.window[known, :2] + ground.window[known, 2:]
+    boxes = pd.DataFrame(np.hstack([first, -last])).groupby([scene[known], ground.crs[known]]).min()
+    if len(boxes) > _MAX_BOXES:
+        return known
+    low, high, crs = boxes[[0, 1]].to_numpy(), -boxes[[2, 3]].to_numpy(), boxes.index.get_level_values(1).to_numpy()
+    meet = (low[:, None] < high + guard).all(axis=2)
+    meet &= meet.T & (crs[:, None] == crs)
+    np.fill_diagonal(meet, False)
+    meeting: IntArray = known[np.isin(scene[known], boxes.index.get_level_values(0)[meet.any(axis=1)])]
+    return meeting
+
+
+def _close_windows(chosen: IntArray, place: IntArray, window: IntArray, guard: int) -> IntArray:
+    """Pairs among the chosen tiles in the same place (scene or CRS) that are closer than the guard band."""
+    if chosen.size == 0:
+        return np.empty((0, 2), np.int64)
+    corner, size = window[chosen, :2], window[chosen, 2:]
+    # Two windows can only be close if their centres are: the distance in units of the largest reach is then below 1,
+    # and at most 1 less half a pixel. A radius between the two leaves out neighbours that merely touch.
+    reach = int(size.max()) + guard
+    points = np.column_stack([place[chosen] * 4.0, (2 * corner + size) / (2 * reach)])
+    pairs = cKDTree(points).query_pairs(1 - 0.25 / reach, p=np.inf, output_type="ndarray")
+    a, b = pairs.T
+    close = (corner[a] < corner[b] + size[b] + guard) & (corner[b] < corner[a] + size[a] + guard)
+    return np.sort(chosen[pairs[close.all(axis=1)]], axis=1)
+
+
+def _close_circles(ground: Ground, guard: int) -> IntArray:
+    """Pairs of tiles without a common grid whose circles may share ground.
+
+    Circles are larger than windows. Tiles are too close where the distance between the centres is below the sum of
+    the radii and the guard band, in the larger pixels of the two.
+    """
+    if ground.circle is None:
+        return np.empty((0, 2), np.int64)
+    band = guard * ground.metres
+    chosen = np.flatnonzero(np.isfinite(ground.circle).all(axis=1) & np.isfinite(band))
+    center, radius, crs = ground.circle[:, :3], ground.circle[:, 3], ground.crs
+    largest = 2 * float(radius[chosen].max(initial=0)) + float(band[chosen].max(initial=0))
+    pairs = np.sort(chosen[cKDTree(center[chosen]).query_pairs(largest, output_type="ndarray")], axis=1)
+    a, b = pairs.T
+    near = np.linalg.norm(center[a] - center[b], axis=1) < radius[a] + radius[b] + np.maximum(band[a], band[b])
+    close: IntArray = pairs[near & ((crs[a] != crs[b]) | (crs[a] < 0))]
+    return close

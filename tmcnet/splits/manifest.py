@@ -1,4 +1,4 @@
-"""Manifest of the splits: what was made from what, with hashes."""
+"""Manifest of the splits: what was made from what, with hashes; and the checksums of each tile beside it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from pandas.util import hash_pandas_object
 
 import tmcnet
 from tmcnet.config import SplitsConfig
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import bytes_digest
 from tmcnet.raster.inventory.seed_layout import PARTS
-from tmcnet.splits.index import FloatArray, IntArray, TileIndex
-from tmcnet.splits.lists import list_text
+from tmcnet.splits.index import IntArray, TileIndex
+from tmcnet.splits.lists import REMEDY, Lists, list_text
 from tmcnet.splits.parts import DROPPED, Division, part_totals
 from tmcnet.splits.points import Points, points_per_class, points_text
 
 VERSION = 1
 """Version of the format of the manifest."""
-REMEDY = "Restore the files, or delete `manifest.json` and run the workflow again; it then makes the splits again."
+CHECKSUMS = "tiles.csv"
+"""Name of the file with the checksums of the tiles, beside the manifest."""
+
+_ASPECTS = {
+    "place": (("scene", "row", "col", "height", "width"), "moved to another place or scene"),
+    "labels": (("label_share", "share_"), "changed class counts"),
+    "source": (("field_",), "changed field"),
+    "pixels": (("digest",), "changed pixels"),
+}
+"""What has a checksum: beginnings of the columns of the index, and what is said of a tile where they changed."""
+_CHUNK_ROWS = 2**16
 
 
 @dataclass(frozen=True)
@@ -32,40 +44,30 @@ class Splits:
     Attributes:
         config: The section `splits`, with `block_size` in pixels even if it was given in metres.
         division: Tiles divided into parts.
-        members: Positions in the index of the tiles of each list.
-        given: Names of the lists given by the source.
-        points: The points of the lists that have some.
+        lists: Lists of the parts, label fractions and points.
         warnings: Sentences for the user.
     """
 
     config: SplitsConfig
     division: Division
-    members: dict[str, IntArray]
-    given: list[str]
-    points: dict[str, Points]
+    lists: Lists
     warnings: list[str]
 
 
-def build_manifest(
-    index: TileIndex, splits: Splits, index_sha256: str, correlation: dict[str, Any]
-) -> dict[str, Any]:
+def build_manifest(splits: Splits, index_sha256: str, correlation: dict[str, Any]) -> dict[str, Any]:
     """The manifest as plain values, without times and paths, so that equal splits have equal manifests.
 
     Args:
-        index: The tiles.
-        splits: The splits of them.
+        splits: The splits.
         index_sha256: Hash of the index file.
         correlation: Autocorrelation range of the labels, from `autocorrelation`.
     """
-    division, config = splits.division, splits.config
-    dropped = division.part == DROPPED
+    division, config, lists, index = splits.division, splits.config, splits.lists, splits.lists.index
     tiles, areas = part_totals(index, division.part)
-    shares = tiles / tiles.sum()
-    off = _class_deviations(areas)
-    entries = {
-        name: list_entry(index, at, name in splits.given, splits.points.get(name))
-        for name, at in splits.members.items()
-    }
+    shares, whole = tiles / tiles.sum(), areas.sum(axis=0)
+    of_parts = areas / np.maximum(areas.sum(axis=1, keepdims=True), 1)
+    off = np.abs(of_parts - whole / max(float(whole.sum()), 1)).max(axis=0)
+    by_guard, misaligned = int(division.by_guard.sum()), int(division.misaligned.sum())
     return {
         "version": VERSION,
         "config": config.model_dump(mode="json"),
@@ -73,20 +75,33 @@ def build_manifest(
         "software_version": tmcnet.__version__,
         "index_sha256": index_sha256,
         "n_tiles": len(index.tiles),
-        "lists": entries,
-        "parts": _parts(index, division, shares),
+        "lists": {
+            name: list_entry(index, members, name in lists.given, lists.points.get(name))
+            for name, members in lists.members.items()
+        },
+        "parts": {
+            name: {
+                "tiles": len(members := lists.of(name)),
+                "labelled": int(index.labelled[members].sum()),
+                "share": _round(share),
+                "scenes": len(np.unique(index.scene[members])),
+                "groups": len(np.unique(division.groups.of[members])),
+                "class_shares": _shares(index, index.area[members].sum(axis=0, dtype=np.int64)),
+            }
+            for name, share in zip(PARTS, shares, strict=True)
+        },
         "deviation": _round(off.max()),
         "class_deviations": dict(zip(index.classes, map(_round, off), strict=True)),
         "size_deviation": _round(np.abs(shares - config.wanted).max()),
         "autocorrelation": {**correlation, "block_size": config.block_size},
         "n_groups": division.groups.n,
-        "blocks": _blocks(index, division) if config.method == "blocks" else [],
-        "groups": _named_groups(division),
+        "blocks": list(_groups(index, division)) if config.method == "blocks" else [],
+        "groups": list(_groups(index, division)) if division.groups.names is not None else [],
         "tiles_on_ground": 0 if index.ground is None else int(index.ground.known.sum()),
-        "dropped": index.tiles[dropped].tolist(),
-        "dropped_by_guard": int(division.by_guard.sum()),
-        "dropped_misaligned": int(division.misaligned.sum()),
-        "dropped_unlabelled": int((dropped & ~division.by_guard & ~division.misaligned).sum()),
+        "dropped": index.tiles[lists.dropped].tolist(),
+        "dropped_by_guard": by_guard,
+        "dropped_misaligned": misaligned,
+        "dropped_unlabelled": len(lists.dropped) - by_guard - misaligned,
     }
 
 
@@ -146,54 +161,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _class_deviations(areas: FloatArray) -> FloatArray:
-    """Largest absolute difference (K) of each class share between a part and the whole, from P x K class areas."""
-    whole = areas.sum(axis=0)
-    parts = areas / np.maximum(areas.sum(axis=1, keepdims=True), 1)
-    largest: FloatArray = np.abs(parts - whole / max(float(whole.sum()), 1)).max(axis=0)
-    return largest
+def _groups(index: TileIndex, division: Division) -> Iterator[dict[str, Any]]:
+    """Each block by its first pixel, or group by its name; its part, and its tiles in it.
 
-
-def _parts(index: TileIndex, division: Division, shares: FloatArray) -> dict[str, Any]:
-    parts = {}
-    for p, name in enumerate(PARTS):
-        members = np.flatnonzero(division.part == p)
-        parts[name] = {
-            "tiles": len(members),
-            "labelled": int(index.labelled[members].sum()),
-            "share": _round(shares[p]),
-            "scenes": len(np.unique(index.scene[members])),
-            "groups": len(np.unique(division.groups.of[members])),
-            "class_shares": _shares(index, index.area[members].sum(axis=0, dtype=np.int64)),
-        }
-    return parts
-
-
-def _blocks(index: TileIndex, division: Division) -> list[dict[str, Any]]:
-    """Spatial blocks by the row and column of their first pixel."""
-    places = division.groups.places
-    if places is None:
-        return []
-    return [
-        {"scene": index.scenes[scene], "row": int(row), "col": int(col), **group}
-        for (scene, row, col), group in zip(places, _groups(division), strict=True)
-    ]
-
-
-def _named_groups(division: Division) -> list[dict[str, Any]]:
-    """Scenes or values of the column."""
-    names = division.groups.names or []
-    return [{"group": name, **group} for name, group in zip(names, _groups(division), strict=False)]
-
-
-def _groups(division: Division) -> Iterator[dict[str, Any]]:
-    """Part of each group, and its tiles in it; a group that lost all its tiles is `dropped`."""
-    kept = division.part != DROPPED
-    part = np.full(division.groups.n, DROPPED)
-    part[division.groups.of[kept]] = division.part[kept]
-    tiles = np.bincount(division.groups.of[kept], minlength=division.groups.n)
-    words = ("dropped", *PARTS)
-    return ({"part": words[p - DROPPED], "tiles": int(n)} for p, n in zip(part, tiles, strict=True))
+    A group that lost all its tiles is `dropped`.
+    """
+    groups, kept = division.groups, division.part != DROPPED
+    part = np.full(groups.n, DROPPED)
+    part[groups.of[kept]] = division.part[kept]
+    tiles = np.bincount(groups.of[kept], minlength=groups.n)
+    for k, (p, n) in enumerate(zip(part, tiles, strict=True)):
+        rest = {"part": ("dropped", *PARTS)[p - DROPPED], "tiles": int(n)}
+        if groups.places is None:
+            yield {"group": (groups.names or [])[k], **rest}
+        else:
+            scene, row, col = groups.places[k].tolist()
+            yield {"scene": index.scenes[scene], "row": row, "col": col, **rest}
 
 
 def _shares(index: TileIndex, pixels: IntArray) -> dict[str, float]:
@@ -203,3 +186,38 @@ def _shares(index: TileIndex, pixels: IntArray) -> dict[str, float]:
 
 def _round(value: float) -> float:
     return round(float(value), 6)
+
+
+def tile_checksums(index: Path) -> pd.DataFrame:
+    """Checksums (32 bits) of each tile: its place, its class counts, the fields of its source, and its pixels.
+
+    Splits do not depend on pixels, but what is learnt does. Checksums only serve to find what changed; whether
+    anything did is known from the hash of the index.
+
+    Args:
+        index: `tiles/index.csv`.
+    """
+    header = pd.read_csv(index, nrows=0).columns
+    chosen = {aspect: [c for c in header if c.startswith(names)] for aspect, (names, _) in _ASPECTS.items()}
+    wanted = ["tile", "role", *(column for columns in chosen.values() for column in columns)]
+    parts = []
+    for rows in pd.read_csv(index, usecols=wanted, dtype="str", keep_default_na=False, chunksize=_CHUNK_ROWS):
+        sums = {aspect: hash_pandas_object(rows[columns], index=False) for aspect, columns in chosen.items()}
+        parts.append(
+            rows[["tile"]].assign(**{aspect: s % 2**32 for aspect, s in sums.items()})[rows["role"] != "predict"]
+        )
+    return pd.concat(parts).sort_values("tile", kind="stable")
+
+
+def format_changes(folder: Path, index: Path) -> str:
+    """What changed since the checksums in a folder were written: tiles added, removed or changed, by name."""
+    try:
+        then = pd.read_csv(folder / CHECKSUMS, dtype={"tile": "str"}, keep_default_na=False)[["tile", *_ASPECTS]]
+    except (OSError, ValueError, KeyError):
+        return f"it is not the index that the splits were made from; without {CHECKSUMS} no more is known"
+    both = then.merge(tile_checksums(index), on="tile", how="outer", suffixes=("_then", "_now"), indicator="side")
+    changes = {"added": both["side"] == "right_only", "removed": both["side"] == "left_only"}
+    for aspect, (_, words) in _ASPECTS.items():
+        changes[words] = (both["side"] == "both") & (both[f"{aspect}_then"] != both[f"{aspect}_now"])
+    named = [f"{n.sum()} {words}: {format_names(both['tile'][n])}" for words, n in changes.items() if n.any()]
+    return "; ".join(named) or "no tile differs in what the splits use, only in other columns or in classes"

@@ -1,4 +1,9 @@
-"""Divide tiles into training, validation and test part, or into folds of which each is the test part once."""
+"""Divide tiles into training, validation and test part, or into folds of which each is the test part once.
+
+Tiles that must stay together form a group: a block, a scene, or the tiles with one value of a column. Groups are
+assigned to parts so that sizes and class shares come out as wanted (`balance.py`). A guard band between the parts is
+then emptied; where it takes tiles, more assignments are tried and judged by what they keep.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.seeding import generator
 from tmcnet.splits.balance import BalanceTarget, assign_in_order, balanced_assignments
-from tmcnet.splits.groups import Groups, close_pairs, group_tiles
-from tmcnet.splits.index import BoolArray, FloatArray, IntArray, TileIndex
+from tmcnet.splits.index import BoolArray, FloatArray, IntArray, TileIndex, close_pairs
 
 PartArray = npt.NDArray[np.int8]
 
@@ -25,6 +30,25 @@ DROPPED = -1
 _TO_DRAW = -2
 _STRIPS = 8  # assignments in strips that are tried where tiles are lost to the guard band
 _MAX_TRIALS, _MAX_TRIAL_WORK = 300, 10_000_000  # changes tried on the best of them; tiles and pairs judged in all
+
+
+@dataclass(frozen=True)
+class Groups:
+    """G groups of tiles that stay together in one part.
+
+    Attributes:
+        of: N numbers of groups, one per tile.
+        names: Name of each group: a scene or a value of the column; None for blocks.
+        places: G x 3 for blocks: number of the scene, row and column of the block's first pixel; else None.
+        n: Number of groups, G.
+        noun: What a group is, for messages.
+    """
+
+    of: IntArray
+    names: list[str] | None
+    places: IntArray | None
+    n: int
+    noun: str
 
 
 @dataclass(frozen=True)
@@ -44,17 +68,17 @@ class Division:
     groups: Groups
 
 
-def divide(index: TileIndex, config: SplitsConfig, in_train: BoolArray, where: str) -> Division:
+def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
     """Divide tiles into parts.
 
     Misaligned tiles are dropped first, and the others divided as if these did not exist. Groups without labels go to
-    the training part, where they serve pre-training. With `config.folds`, fold n is tested, fold n + 1 (1 after the
-    last) validates, all others train; the folds are the same whichever is tested.
+    the training part, where they serve pre-training; with method `given`, so do groups with tiles of a label fraction
+    that the source gives. With `config.folds`, fold n is tested, fold n + 1 (1 after the last) validates, all others
+    train; the folds are the same whichever is tested.
 
     Args:
         index: The tiles.
         config: Method, shares or folds, guard band, seed.
-        in_train: N; tiles that have to stay in the training part, with their groups: the source's label fractions.
         where: The index file, for messages.
 
     Raises:
@@ -62,9 +86,11 @@ def divide(index: TileIndex, config: SplitsConfig, in_train: BoolArray, where: s
     """
     misaligned = _misaligned(index, config)
     groups = group_tiles(index, config)
-    fixed = _given_parts(index, config, where)
+    fixed = np.full(len(index.tiles), _TO_DRAW, np.int8)
     if config.method == "given":
-        fixed[np.isin(groups.of, groups.of[in_train]) & (fixed == _TO_DRAW)] = TRAIN
+        fixed = _given_parts(index, config, where)
+        of_fractions = groups.of[np.flatnonzero(np.any(list(index.given.values()), axis=0))]
+        fixed[np.isin(groups.of, of_fractions) & (fixed == _TO_DRAW)] = TRAIN
     fixed[misaligned] = DROPPED
     pairs = close_pairs(index, groups.of * 8 + fixed - _TO_DRAW, config.guard)
     pairs = pairs[(fixed[pairs] != DROPPED).all(axis=1)]
@@ -91,6 +117,55 @@ def part_totals(index: TileIndex, part: PartArray) -> tuple[FloatArray, FloatArr
     return np.array([len(m) for m in members], np.float64), areas.astype(np.float64)
 
 
+def in_pixels(config: SplitsConfig, index: TileIndex, where: str) -> SplitsConfig:
+    """Config with `block_size` computed from `block_metres`, if that is set.
+
+    Raises:
+        InputError: If pixels have no known size or several, or a block would be smaller than a tile.
+    """
+    if config.block_metres is None:
+        return config
+    side = index.pixel_side
+    if side is None:
+        what = "does not give one pixel size in metres for all tiles, which `splits.block_metres` needs"
+        remedy = "Set `splits.block_metres` to null and give `splits.block_size` in pixels."
+        raise InputError(Problem(where, what, remedy))
+    size, tile = round(config.block_metres / side), int(index.window[:, 2:].max())
+    if size < tile:
+        what = f"({config.block_metres:g} m) is {size} pixels of {side:g} m, less than the {tile} of a tile"
+        raise InputError(Problem("config key `splits.block_metres`", what, f"Make it at least {tile * side:g}."))
+    return config.model_copy(update={"block_size": size})
+
+
+def group_tiles(index: TileIndex, config: SplitsConfig) -> Groups:
+    """Group tiles by block, scene or value of a column, as `config.method` says; `given` uses blocks."""
+    if config.method == "scenes":
+        return Groups(index.scene, index.scenes, None, len(index.scenes), "scenes")
+    if config.method == "column" and index.column is not None:
+        codes, values = pd.factorize(index.column, sort=True)
+        names = [str(v) for v in values]
+        return Groups(codes.astype(np.int64), names, None, len(names), f"values of `{config.column}`")
+    numbers = block_number(index.window[:, :2], index.window[:, 2:], config.block_size)
+    first = numbers.min(axis=0)
+    rows, cols = numbers.max(axis=0) - first + 1
+    row, col = (numbers - first).T
+    unique, of = np.unique((index.scene * rows + row) * cols + col, return_inverse=True)
+    corners = (np.stack([unique // cols % rows, unique % cols], axis=1) + first) * config.block_size
+    places = np.column_stack([unique // (rows * cols), corners])
+    return Groups(of.astype(np.int64), None, places, len(places), "blocks")
+
+
+def block_number(first: IntArray, length: IntArray, size: int) -> IntArray:
+    """Number, along each axis, of the block that contains the centre of each window; blocks begin at pixel 0.
+
+    Args:
+        first: First pixels of the windows.
+        length: Lengths of the windows in pixels, of the same shape.
+        size: Side of a block in pixels.
+    """
+    return (2 * first + length) // (2 * size)
+
+
 def _misaligned(index: TileIndex, config: SplitsConfig) -> BoolArray:
     """Tiles (N flags) whose registration is known and worse than `config.max_misalignment` allows."""
     if config.max_misalignment is None or index.misalignment is None:
@@ -106,21 +181,17 @@ def _misaligned(index: TileIndex, config: SplitsConfig) -> BoolArray:
 
 def _given_parts(index: TileIndex, config: SplitsConfig, where: str) -> PartArray:
     """Parts (N) from the values of the column; `_TO_DRAW` where parts are drawn."""
-    part = np.full(len(index.tiles), _TO_DRAW, np.int8)
-    if config.method != "given":
-        return part
-    part[:] = DROPPED
+    part = np.full(len(index.tiles), DROPPED, np.int8)
     drawn_from_train = not (config.given.val and config.given.test)
     problems = []
-    values = np.asarray(index.field, dtype=object)
+    values = np.asarray(index.column, dtype=object).astype(str)
     for p, name in enumerate(PARTS):
-        chosen = np.isin(values.astype(str), getattr(config.given, name))
+        chosen = np.isin(values, getattr(config.given, name))
         if (part[chosen] != DROPPED).any():
             what = f"values {getattr(config.given, name)} of {name} belong to another part as well"
             problems.append(Problem("config key `splits.given`", what, "Name each value once."))
         part[chosen] = _TO_DRAW if p == TRAIN and drawn_from_train else p
-    unknown = sorted({str(value) for value in values[part == DROPPED]})
-    if unknown:
+    if unknown := set(values[part == DROPPED]):
         what = f"`field_{config.column}` has values that belong to no part: {format_names(unknown)}"
         problems.append(Problem(where, what, "Put each into `splits.given`: train, val or test."))
     if problems:
@@ -169,97 +240,73 @@ class GuardBand:
         return int(self.target.score(tiles[None], areas[None])[0])
 
 
-@dataclass(frozen=True)
-class _Slots:
+def _slots(config: SplitsConfig, fixed_train: int, to_draw: int) -> tuple[list[float], PartArray]:
     """What groups are assigned to: parts or folds.
 
-    Attributes:
-        shares: S wanted shares of the labelled tiles to draw.
-        parts: Part of each slot (S), for every division made of one assignment.
-        tested: The division that is returned.
-        noun: What a slot is, for messages.
+    Args:
+        config: The section `splits`.
+        fixed_train: Number of labelled tiles that are in the training part already.
+        to_draw: Number of labelled tiles to assign.
+
+    Returns:
+        Wanted shares of the tiles to assign (S), and the part of each slot in each division that is made of one
+        assignment (D x S): one division, or as many as folds, where each fold is tested once and the next validates.
     """
-
-    shares: list[float]
-    parts: list[PartArray]
-    tested: int
-    noun: str
-
-    @classmethod
-    def of_folds(cls, n: int, tested: int) -> _Slots:
-        """Folds of equal size, each tested in one division and validating in the one before."""
-        parts = np.full((n, n), TRAIN, np.int8)
-        for fold in range(n):
-            parts[fold, fold], parts[fold, (fold + 1) % n] = TEST, VAL
-        return cls([1 / n] * n, list(parts), tested, "folds")
-
-    @classmethod
-    def of_parts(cls, config: SplitsConfig, fixed_train: int, to_draw: int) -> _Slots:
-        """Parts to draw, given the numbers of labelled tiles that are fixed in training and that are to be drawn."""
-        given = config.given if config.method == "given" else None
-        drawn = [p for p, name in enumerate(PARTS) if p == TRAIN or not (given and getattr(given, name))]
-        wanted = {p: config.wanted[p] / sum(config.wanted[q] for q in drawn) for p in drawn}
-        if fixed_train and to_draw:
-            wanted = {p: min(w * (fixed_train + to_draw) / to_draw, 1) for p, w in wanted.items() if p != TRAIN}
-            rest = 1 - sum(wanted.values())
-            wanted = {TRAIN: rest, **wanted} if rest > 0.01 else wanted
-        names = ", ".join(PARTS[p] for p in sorted(wanted))
-        return cls(list(wanted.values()), [np.array(list(wanted), np.int8)], 0, f"parts ({names})")
+    if config.folds is not None:
+        folds = np.arange(config.folds)
+        parts = np.full((config.folds, config.folds), TRAIN, np.int8)
+        parts[folds, folds], parts[folds, (folds + 1) % config.folds] = TEST, VAL
+        return [1 / config.folds] * config.folds, parts
+    given = config.given if config.method == "given" else None
+    drawn = [p for p, name in enumerate(PARTS) if p == TRAIN or not (given and getattr(given, name))]
+    wanted = {p: config.wanted[p] / sum(config.wanted[q] for q in drawn) for p in drawn}
+    if fixed_train and to_draw:
+        wanted = {p: min(w * (fixed_train + to_draw) / to_draw, 1) for p, w in wanted.items() if p != TRAIN}
+        rest = 1 - sum(wanted.values())
+        wanted = {TRAIN: rest, **wanted} if rest > 0.01 else wanted
+    return list(wanted.values()), np.array([list(wanted)], np.int8)
 
 
 def _drawn_parts(groups: Groups, fixed: PartArray, band: GuardBand, config: SplitsConfig, where: str) -> PartArray:
-    """Parts (N) with those drawn that are not fixed, balanced in size and class shares.
-
-    Where tiles are lost to the guard band, more assignments are tried and judged by what they keep.
-    """
+    """Parts (N) with those drawn that are not fixed, balanced in size and class shares after the guard band."""
     index, to_draw = band.index, fixed == _TO_DRAW
     labelled = to_draw & index.labelled
     counts = np.bincount(groups.of[labelled], minlength=groups.n).astype(np.float64)
     columns = [np.bincount(groups.of[labelled], area, groups.n) for area in index.area[labelled].T]
-    areas = np.stack(columns, axis=1).astype(np.float64)
     drawn = np.flatnonzero(counts)
-    counts, areas = counts[drawn], areas[drawn]
-    if config.folds is None:
-        fixed_train = int((index.labelled & (fixed == TRAIN)).sum())
-        slots = _Slots.of_parts(config, fixed_train, int(labelled.sum()))
-    else:
-        slots = _Slots.of_folds(config.folds, config.fold - 1)
-    if len(drawn) < len(slots.shares):
-        what = (
-            f"{len(drawn)} {groups.noun} with labelled tiles cannot be divided into {len(slots.shares)} {slots.noun}"
-        )
+    counts, areas = counts[drawn], np.stack(columns, axis=1).astype(np.float64)[drawn]
+    shares, slots = _slots(config, int((index.labelled & (fixed == TRAIN)).sum()), int(labelled.sum()))
+    if len(drawn) < len(shares):
+        noun = "folds" if config.folds else f"parts ({', '.join(PARTS[p] for p in sorted(slots[0]))})"
+        what = f"{len(drawn)} {groups.noun} with labelled tiles cannot be divided into {len(shares)} {noun}"
         remedy = "Make `splits.block_size` or `splits.folds` smaller, add labelled scenes, or divide by blocks."
         raise InputError(Problem(where, what, remedy))
 
-    def divisions(assignment: IntArray) -> list[PartArray]:
-        of_group = np.full((len(slots.parts), groups.n), TRAIN, np.int8)
-        of_group[:, drawn] = [part[assignment] for part in slots.parts]
-        return [np.where(to_draw, part[groups.of], fixed) for part in of_group]
+    def divisions(assignment: IntArray) -> PartArray:
+        of_group = np.full((len(slots), groups.n), TRAIN, np.int8)
+        of_group[:, drawn] = slots[:, assignment]
+        return np.where(to_draw, of_group[:, groups.of], fixed)
 
     def score(assignment: IntArray) -> int:
         return sum(band.score(part) for part in divisions(assignment))
 
-    target = BalanceTarget.of(slots.shares, areas)
+    target = BalanceTarget.of(shares, areas)
     purpose = "parts" if config.folds is None else "folds"
-    found = balanced_assignments(counts, areas, target, generator(config.seed, purpose))
-    best = found[0]
+    candidates = balanced_assignments(counts, areas, target, generator(config.seed, purpose))
+    best = candidates[0]
     if any(band.apply(part)[1].any() for part in divisions(best)):
         rng = generator(config.seed, "guard band")
-        best = min([*found, *_strips(groups, drawn, counts, target.shares, rng)], key=score)
-        if config.folds is None:
-            more = BalanceTarget.of(_compensated(target.shares, slots.parts[0], band, divisions(best)[0]), areas)
+        best = min([*candidates, *_strips(groups, drawn, counts, target.shares, rng)], key=score)
+        if config.folds is None:  # more for the parts that lose more tiles
+            tiles, _ = part_totals(index, band.apply(divisions(best)[0])[0])
+            kept = tiles[slots[0]] / max(tiles[slots[0]].sum(), 1)
+            more = BalanceTarget.of(list(target.shares**2 / np.maximum(kept, 0.1 * target.shares)), areas)
             strips = _strips(groups, drawn, counts, more.shares, rng)
             best = min([best, *strips, *balanced_assignments(counts, areas, more, rng)], key=score)
-        work = len(slots.parts) * (int((fixed != DROPPED).sum()) + len(band.pairs))
-        trials = min(_MAX_TRIALS, _MAX_TRIAL_WORK // work)
-        best = _searched(best, score, len(slots.shares), trials, rng)
-    return divisions(best)[slots.tested]
-
-
-def _compensated(shares: FloatArray, slots: PartArray, band: GuardBand, part: PartArray) -> list[float]:
-    """Return the wanted shares with more for the parts (`slots`) that lose more tiles to the guard band."""
-    kept = part_totals(band.index, band.apply(part)[0])[0][slots]
-    return list(shares * shares / np.maximum(kept / max(kept.sum(), 1), 0.1 * shares))
+        work = len(slots) * (int((fixed != DROPPED).sum()) + len(band.pairs))
+        best = _searched(best, score, len(shares), min(_MAX_TRIALS, _MAX_TRIAL_WORK // work), rng)
+    chosen: PartArray = divisions(best)[config.fold - 1]
+    return chosen
 
 
 def _strips(

@@ -17,8 +17,7 @@ import pandas as pd
 from tmcnet.config import IGNORE, Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.seeding import generator
-from tmcnet.splits.fractions import AreaArray
-from tmcnet.splits.index import IntArray, Names, TileIndex
+from tmcnet.splits.index import AreaArray, IntArray, Names
 
 Points: TypeAlias = pd.DataFrame
 """P labelled pixels, sorted: columns `tile` and `class` (names), and `pixel` (number among those of its class)."""
@@ -84,11 +83,11 @@ def _draw_numbers(total: int, n: int, rng: np.random.Generator) -> IntArray:
     """Up to n different numbers below `total`; a smaller n gives the first of them."""
     if total <= _MAX_SHUFFLED:
         return rng.permutation(total)[:n]
-    found = np.empty(0, np.int64)
-    while len(found) < min(n, total):
-        picks = rng.integers(total, size=max(_PICKS, len(found)))  # a size that does not depend on n
-        found = pd.unique(np.concatenate([found, picks]))
-    return found[:n]
+    numbers = np.empty(0, np.int64)
+    while len(numbers) < min(n, total):
+        picks = rng.integers(total, size=max(_PICKS, len(numbers)))  # a size that does not depend on n
+        numbers = pd.unique(np.concatenate([numbers, picks]))
+    return numbers[:n]
 
 
 def warn_of_few_pixels(area: AreaArray, classes: Sequence[str], config: SplitsConfig) -> list[str]:
@@ -108,22 +107,12 @@ def points_text(points: Points) -> bytes:
     return points.to_csv(index=False, lineterminator="\n").encode()
 
 
-def read_points(path: Path, index: TileIndex) -> Points:
+def read_points(path: Path, classes: Sequence[str]) -> Points:
     """Read a file of points.
 
     Raises:
-        InputError: If it cannot be read or is damaged, or names tiles or classes that the index does not have.
+        InputError: If it cannot be read or is damaged, or names unknown classes.
     """
-    points = _read(path, index.classes)
-    tiles = points["tile"].to_numpy(object)
-    found = np.searchsorted(index.tiles, tiles).clip(max=len(index.tiles) - 1)
-    if unknown := set(tiles[index.tiles[found] != tiles]):
-        what = f"names tiles that the index does not have: {format_names(unknown)}"
-        raise InputError(Problem(str(path), what, _REMEDY))
-    return points
-
-
-def _read(path: Path, classes: Sequence[str]) -> Points:
     try:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
     except OSError as error:
@@ -153,7 +142,7 @@ def read_tile_points(path: Path, tiles: Sequence[str], classes: Sequence[str]) -
         InputError: If it cannot be read or is damaged, names unknown classes, or has points in other tiles than the
             list names.
     """
-    points = _read(path, classes)
+    points = read_points(path, classes)
     if odd := set(points["tile"]) ^ set(tiles):
         what = f"and its list do not name the same tiles: {format_names(odd)} are in one of them only"
         raise InputError(Problem(str(path), what, _REMEDY))

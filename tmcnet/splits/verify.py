@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,11 @@ import tmcnet
 from tmcnet.config import Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import file_digest, table_digest
-from tmcnet.raster.inventory.seed_layout import KINDS, PARTS
-from tmcnet.splits.fingerprints import format_changes
-from tmcnet.splits.groups import in_pixels
-from tmcnet.splits.index import TileIndex, read_index
-from tmcnet.splits.invariants import Lists, check_lists, format_all
-from tmcnet.splits.lists import find_lists, list_names
-from tmcnet.splits.manifest import REMEDY, list_entry, read_manifest
+from tmcnet.raster.inventory.seed_layout import PARTS
+from tmcnet.splits.index import IntArray, TileIndex, read_index
+from tmcnet.splits.lists import REMEDY, Lists, check_lists, find_lists, format_all, list_names
+from tmcnet.splits.manifest import format_changes, list_entry, read_manifest
+from tmcnet.splits.parts import in_pixels
 from tmcnet.splits.points import points_file, points_per_class, read_points
 from tmcnet.splits.splits import draw_splits
 from tmcnet.store import read_list
@@ -65,7 +63,7 @@ def verified_list(splits: Path, name: str) -> list[str]:
 
 
 def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> list[Problem]:
-    """Check splits against their manifest and the tile index.
+    """Check splits against their manifest and the tile index: make them again, compare, and check what must hold.
 
     Lists without a manifest, or with an unusable one, are still checked for what must hold for any lists.
 
@@ -92,10 +90,10 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
         tiles = read_index(index, made)
     except InputError as error:
         return problems + error.problems
-    lists, unreadable = _read_lists(folder, tiles, manifest["dropped"] if manifest else [], made.guard)
+    lists, unreadable = _read_lists(folder, tiles, manifest or {"dropped": [], "lists": {}})
     problems += unreadable
     if manifest is None:
-        return problems + check_lists(lists, set())
+        return problems + check_lists(lists, folder, made.guard)
     problems += _config_changes(path, tiles, index, made, config)
     problems += _check_files(folder, manifest, made)
     if manifest.get("software_version") != tmcnet.__version__:
@@ -105,33 +103,42 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
         problems.append(Problem(str(index), f"the data changed: {format_changes(folder, index)}", REMEDY))
     else:
         problems += _made_again(path, manifest, made, lists, index)
-    return problems + check_lists(lists, {name for name, entry in manifest["lists"].items() if entry.get("given")})
+    return problems + check_lists(lists, folder, made.guard)
 
 
-def _read_lists(folder: Path, tiles: TileIndex, dropped: list[str], guard: int) -> tuple[Lists, list[Problem]]:
+def _read_lists(folder: Path, tiles: TileIndex, manifest: dict[str, Any]) -> tuple[Lists, list[Problem]]:
     """All lists and points of the folder; lists whose files differ, and unknown tiles."""
     known = pd.Index(tiles.tiles)  # made once: for a million tiles it takes a second
-    at_dropped = known.get_indexer(pd.Index(np.array(dropped, object)))
-    lists, problems = Lists(folder, tiles, {}, at_dropped[at_dropped >= 0], guard, {}), []
+    problems = []
+
+    def positions(names: Iterable[str], path: Path) -> IntArray:
+        wanted = np.array(list(names), object)
+        at = known.get_indexer(pd.Index(wanted)).astype(np.int64)
+        if (at < 0).any() and path.name != "manifest.json":
+            what = f"names tiles that the index does not have: {format_all(wanted[at < 0])}"
+            problems.append(Problem(str(path), what, REMEDY))
+        return at[at >= 0]
+
+    given = {name for name, entry in manifest["lists"].items() if entry.get("given")}
+    lists = Lists(tiles, {}, {}, given, positions(manifest["dropped"], folder / "manifest.json"))
     for name in sorted({path.name.rsplit("_", 1)[0] for path in find_lists(folder)}):
         files = [path for file in list_names(name) if (path := folder / file).is_file()]
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
         if len(set(texts)) > 1 and (odd := _unpaired([text.splitlines() for text in texts])):
             what = f"its three lists are not paired: {format_all(odd)}"
             problems.append(Problem(str(folder / f"{name}_*.txt"), what, REMEDY))
-        if not files or files[0].name != f"{name}_{KINDS['optical']}.txt":
+        if not files or files[0].name != list_names(name)[0]:
             continue
-        names = np.array(texts[0].splitlines(), object)
-        at = known.get_indexer(pd.Index(names)).astype(np.int64)
-        if (at < 0).any():
-            what = f"names tiles that the index does not have: {format_all(names[at < 0])}"
-            problems.append(lists.problem(name, what))
-        lists.members[name] = at[at >= 0]
+        lists.members[name] = positions(texts[0].splitlines(), files[0])
         if points_per_class(name):
+            path = points_file(folder, name)
             try:
-                lists.points[name] = read_points(points_file(folder, name), tiles)
+                points = read_points(path, tiles.classes)
             except InputError as error:
                 problems += error.problems
+            else:
+                if len(positions(points["tile"].unique(), path)) == points["tile"].nunique():
+                    lists.points[name] = points
     return lists, problems
 
 
@@ -202,16 +209,15 @@ def _made_again(
 ) -> Iterator[Problem]:
     """Entries that come out otherwise from the same data and config: the code changed, or the manifest did."""
     try:
-        again = draw_splits(lists.index, config, str(index))
+        again = draw_splits(lists.index, config, str(index)).lists
     except InputError as error:
         yield from error.problems
         return
     known = "the code or the manifest changed: same data and config now give"
     for name, entry in manifest["lists"].items():
-        members = again.members.get(name, np.empty(0, np.int64))
-        new = list_entry(lists.index, members, name in again.given, again.points.get(name))
+        new = list_entry(lists.index, again.of(name), name in again.given, again.points.get(name))
         if new["sha256"] != entry["sha256"]:
-            odd = lists.tiles(np.setxor1d(members, lists.of(name)))
+            odd = lists.tiles(np.setxor1d(again.of(name), lists.of(name)))
             yield Problem(str(path), f"{known} another {name}: {odd} differ", REMEDY)
         elif "points" in new and new["points"]["sha256"] != entry["points"]["sha256"]:
             yield Problem(str(path), f"{known} other points of {name}", REMEDY)
