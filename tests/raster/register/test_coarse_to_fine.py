@@ -17,7 +17,7 @@ from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.register import coarse_to_fine
 from tmcnet.raster.register.coarse_to_fine import estimate, global_search, warp
 from tmcnet.raster.register.deformation import AffineMap, rotation_and_scale
-from tmcnet.raster.register.model_selection import select_model
+from tmcnet.raster.register.model_selection import Selection, select_model
 
 
 def residual(alignment, displacement):
@@ -106,6 +106,61 @@ def test_an_aligned_pair_is_left_alone(pair):
     assert (result.status, result.model, result.nodes) == ("already_aligned", "none", [])
     assert result.matrix == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     assert result.rmse_px == pytest.approx(np.hypot(0.2, 0.1), abs=0.15)
+
+
+def selection_of(matrix, model="affine", rmse_px=0.8, identity_rmse_px=1.2):
+    return lambda *_: Selection(model, AffineMap(np.array(matrix)), rmse_px, identity_rmse_px)
+
+
+CORNER = [[1.012, 0.0, -1.2], [0.0, 1.012, -1.2]]
+"""A map that is extrapolated to 3.7 pixels in the lower right corner."""
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (selection_of(CORNER), "does not clearly raise the similarity"),
+        (selection_of(CORNER, rmse_px=3.0), "held-out RMSE of the best model is 3.0 px"),
+        (selection_of([[1, 0, 0], [0, 1, 0]], "none", 2.6, 2.6), "no model has a clearly lower held-out RMSE"),
+    ],
+)
+def test_a_pair_in_place_keeps_its_georeference_without_a_reliable_correction(pair, monkeypatch, found, words):
+    image = pair[0][2]
+    monkeypatch.setattr(coarse_to_fine, "select_model", found)
+    result = estimate(image, image)
+    assert (result.status, result.model, result.rmse_px) == ("already_aligned", "none", found().identity_rmse_px)
+    assert words in result.reason
+
+
+def test_a_displaced_pair_without_a_reliable_correction_is_rejected(pair, monkeypatch):
+    image = pair[0][2]
+    monkeypatch.setattr(coarse_to_fine, "select_model", selection_of([[1, 0, 9.0], [0, 1, 0]], "shift", 0.8, 6.1))
+    result = estimate(image, warp(image[None], shift_by(6.0, 0.0))[0])
+    assert (result.status, result.rmse_px) == ("rejected", None)
+    assert "do not match in place" in result.reason
+
+
+@pytest.mark.parametrize(("correct", "status"), [(0.6, "already_aligned"), (1.0, "aligned")])
+def test_a_correction_within_its_uncertainty_must_raise_the_similarity_of_most_windows(
+    pair, monkeypatch, correct, status
+):
+    image = pair[0]
+    moved = warp(image, shift_by(-1.0, 0.0))
+    if status == "already_aligned":
+        # a third of the scene is displaced the other way: a shift helps the rest only
+        moved[:, : SIZE * 2 // 5] = warp(image, shift_by(1.0, 0.0))[:, : SIZE * 2 // 5]
+    monkeypatch.setattr(coarse_to_fine, "select_model", selection_of([[1, 0, correct], [0, 1, 0]], "shift", 0.9, 1.1))
+    assert estimate(image, moved).status == status
+
+
+@pytest.mark.parametrize(("shift", "status"), [((0, 0), "already_aligned"), ((9, -7), "rejected")])
+def test_all_windows_together_show_a_match_in_place_that_single_windows_do_not(shift, status):
+    rng = np.random.default_rng(3)
+    common = ndimage.gaussian_filter(rng.normal(size=(160, 160)), 2.0) * 7.0
+    one, two = (common + rng.normal(0, 2.6, common.shape) for _ in range(2))
+    result = estimate(one.astype(np.float32), np.roll(two, shift[::-1], axis=(0, 1)).astype(np.float32))
+    assert (result.status, result.model) == (status, "none"), result.reason
+    assert "reliable tie points" in result.reason
 
 
 def test_a_large_shift_with_rotation_and_scale_is_found(tmp_path):
@@ -238,6 +293,26 @@ def test_real_pair_with_checkpoints_is_brought_back_from_a_known_shift(monkeypat
     result = estimate(optical, warp(sar, AffineMap(georeference)))
     seen = AffineMap(georeference)(result.where(checks[:, :2]))
     assert np.sqrt(((seen - checks[:, 2:]) ** 2).sum(axis=1).mean()) < 0.85
+
+
+@pytest.mark.parametrize("name", ["cfog_1", "cfog_2"])
+def test_real_pairs_placed_by_their_checkpoints_are_already_aligned(name):
+    kind = "png" if name == "cfog_1" else "tif"
+    optical, sar = (real(f"coregistration/{name}/{image}.{kind}") for image in ("optical", "sar"))
+    table = Path(os.environ["TMCNET_DATA"]) / f"coregistration/{name}/checkpoints.csv"
+    checks = np.loadtxt(table, delimiter=",", skiprows=1)
+    design = np.column_stack([checks[:, :2], np.ones(len(checks))])
+    affine = np.linalg.lstsq(design, checks[:, 2:], rcond=None)[0].T
+    rows, columns = (slice(0, 384), slice(0, 384))
+    placed = warp(np.pad(sar, ((0, 0), (0, 60), (0, 60)), constant_values=np.nan), AffineMap(affine))
+    result = estimate(optical[:, rows, columns], placed[:, rows, columns])
+    assert result.status == "already_aligned", result.reason
+
+
+def test_a_real_pair_with_few_tie_points_at_one_side_is_not_rejected():
+    optical, sar = (real(f"volkov/034_{name}.tif")[:, :256, 768:] for name in ("opt", "sar"))
+    result = estimate(optical, sar)
+    assert result.status == "already_aligned", result.reason
 
 
 def test_real_strangers_are_rejected():

@@ -11,6 +11,7 @@ The method, from coarse to fine:
    held-out parts of the scene. Steps 3 and 4 are repeated at each level up to full resolution.
 5. `coarse_to_fine.estimate`: the correction is accepted if its held-out RMSE is small and the images are more similar
    with it than without; the result is an `alignment.Alignment`, with the map (`deformation`) or the reason for none.
+   Without a reliable correction the georeference is kept if the images match in place, else the pair is rejected.
 """
 
 from tmcnet.raster.register.coarse_to_fine import estimate, warp

@@ -26,8 +26,9 @@ class Alignment:
     """Result of co-registration.
 
     Attributes:
-        status: `aligned`: apply the map. `already_aligned`: nothing to correct. `rejected`: no reliable correction
-            found. `single_sensor`: nothing to register. The map is the identity unless `aligned`.
+        status: `aligned`: apply the map. `already_aligned`: the images match as delivered, and no correction is
+            clearly better. `rejected`: they could not be matched. `single_sensor`: nothing to register. The map is
+            the identity unless `aligned`.
         model: Kind of the map; `none` is the identity.
         matrix: 2 x 3, from optical to SAR pixels (x, y) on the common grid, pixel centres at whole numbers; None for
             `quadratic` and `thin_plate`, which are stored in `nodes`.

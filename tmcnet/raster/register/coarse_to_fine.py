@@ -50,8 +50,16 @@ MIN_OVERLAP = 0.02
 """Minimum share of pixels valid in both images."""
 MIN_DISPLACEMENT_PX = 0.5
 """A displacement below this everywhere is not corrected."""
-MAX_UNCONFIRMED_PX = 3.0
-"""A correction that does not raise the similarity is ignored up to this size, and rejected beyond it."""
+MAX_IN_PLACE_RMSE_PX = 3.0
+"""Without a reliable correction, images are in place if their inliers are displaced by no more than this (RMSE)."""
+MAX_IN_PLACE_PEAK_PX, MIN_IN_PLACE_RATIO = 2.0, 1.4
+"""Without inliers, images are in place if the mean correlation of all windows peaks this near to zero shift, by this
+ratio above the second-highest peak; unrelated pairs do not (benchmarks/README.md)."""
+IN_PLACE_RADIUS_PX = 16
+"""Largest shift with which zero shift is compared."""
+UNCERTAINTY_FACTOR, SIGN_TEST_Z = 1.5, 1.645
+"""A correction below this multiple of its held-out RMSE is within its uncertainty: it must raise the similarity of
+more than half of the windows (one-sided sign test at 5 %)."""
 MAX_HELD_OUT_RMSE_PX = 2.2
 """Reject a model with a larger held-out RMSE: true pairs have at most 1.8, the best unrelated pair 2.7
 (benchmarks/README.md)."""
@@ -155,7 +163,9 @@ def _register(pair: _Pair, levels: list[Level]) -> Alignment:
         log_line(f"scale 1/{level.scale}: {inliers} of {n} tie points are inliers")
         reason = rejection_reason(points, pair.shape, pair.config.max_shift, chance_inliers)
         if reason:
-            return Alignment.uncorrected("rejected", reason, points.rows())
+            in_place = _matches_in_place(pair)
+            reason += ", but all windows together match in place" if in_place else ""
+            return _uncorrected(in_place, reason, points)
         selection = select_model(points.correspondences(pair.shape, level), pair.config.models)
         where, chance_inliers = selection.where, 0
     assert selection
@@ -215,42 +225,72 @@ def global_search(
 
 
 def _decide(pair: _Pair, points: TiePoints, selection: Selection) -> Alignment:
-    """Accept the selected model if it corrects something, has a small held-out RMSE and raises the similarity."""
+    """Accept the selected model if it corrects something, has a small held-out RMSE and raises the similarity.
+
+    Otherwise the georeference is kept where the images match in place, and the pair is rejected where they do not.
+    """
     shape, model = pair.shape, selection.model
-    rows, rmse, before = points.rows(), selection.rmse_px, selection.identity_rmse_px
-    if model == "none" and before > MAX_HELD_OUT_RMSE_PX:
-        return Alignment.uncorrected(
-            "rejected", f"displacements of {before:.1f} px (RMSE) that no model explains", rows
-        )
+    rmse, before = selection.rmse_px, selection.identity_rmse_px
+    in_place = before <= MAX_IN_PLACE_RMSE_PX
     if model == "none":
         reason = f"no model has a clearly lower held-out RMSE than the {before:.2f} px without correction"
-        return Alignment.uncorrected("already_aligned", reason, rows, before)
+        reason = reason if in_place else f"displacements of {before:.1f} px (RMSE) that no model explains"
+        return _uncorrected(in_place, reason, points, before)
     largest = largest_displacement(selection.where, shape)
     if largest < MIN_DISPLACEMENT_PX:
         reason = f"the largest displacement is {largest:.2f} px, below {MIN_DISPLACEMENT_PX:g} px"
-        return Alignment.uncorrected("already_aligned", reason, rows, before)
+        return _uncorrected(True, reason, points, before)
     if rmse > MAX_HELD_OUT_RMSE_PX:
         reason = f"held-out RMSE of the best model is {rmse:.1f} px, above {MAX_HELD_OUT_RMSE_PX:g} px"
-        return Alignment.uncorrected("rejected", reason, rows)
-    gain, improved_share = _similarity_gain(pair, selection.where)
-    if gain <= 0.0 or improved_share < 0.5:
-        reason = f"a correction of up to {largest:.1f} px does not raise the similarity of the images"
-        if largest < MAX_UNCONFIRMED_PX:
-            return Alignment.uncorrected("already_aligned", reason, rows, before)
-        return Alignment.uncorrected("rejected", reason, rows)
+        return _uncorrected(in_place, reason, points, before)
+    gain, improved_share, n_windows = _similarity_gain(pair, selection.where)
+    inliers = points.source[points.inlier]
+    moved = float(np.sqrt(((selection.where(inliers) - inliers) ** 2).sum(axis=1).mean()))
+    uncertain = moved < UNCERTAINTY_FACTOR * rmse
+    if gain <= 0.0 or improved_share < 0.5 + uncertain * SIGN_TEST_Z / (2.0 * np.sqrt(n_windows)):
+        of = f"of {moved:.1f} px (RMS), within its uncertainty," if uncertain else f"of up to {largest:.1f} px"
+        reason = f"a correction {of} does not clearly raise the similarity of the images"
+        return _uncorrected(uncertain or in_place or _matches_in_place(pair), reason, points, before)
     reason = (
         f"held-out RMSE {rmse:.2f} px with the {model.replace('_', '-')} model ({before:.2f} px without correction); "
         f"similarity of the images rose by {gain:.3f}"
     )
     matrix = selection.where.matrix.tolist() if isinstance(selection.where, AffineMap) else None
     nodes = on_lattice(selection.where, shape).tolist() if matrix is None else []
+    rows = points.rows()
     return Alignment("aligned", model, matrix, len(rows), points.n_inliers, rmse, reason, rows, nodes)
 
 
-def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float]:
-    """Median gain in correlation of windows by the correction, and the share of windows that improve."""
+def _uncorrected(in_place: bool, reason: str, points: TiePoints, rmse_px: float | None = None) -> Alignment:
+    """The georeference as delivered: kept if the images match in place, rejected if not."""
+    if in_place:
+        return Alignment.uncorrected("already_aligned", reason, points.rows(), rmse_px)
+    return Alignment.uncorrected("rejected", f"{reason}, and the images do not match in place", points.rows())
+
+
+def _matches_in_place(pair: _Pair) -> bool:
+    """Whether the images are more similar as delivered than with any shift, over all windows together.
+
+    The mean of all correlation surfaces shows a common peak that is too weak for single windows.
+    """
+    reference, moving = pair.reduced(1)
+    grid = point_grid(pair.shape, SPACING_PX)
+    window = Window(WINDOW_PX, IN_PLACE_RADIUS_PX)
+    forward, backward = matching.correlation_surfaces(reference, moving, grid, window, pair.threads)
+    both = (forward + backward[:, ::-1, ::-1]) / 2.0
+    both = both[np.isfinite(both).all(axis=(1, 2))]
+    if not len(both):
+        return False
+    peak = matching.find_peaks(both.mean(axis=0, keepdims=True))
+    distance = float(np.hypot(peak.dx[0], peak.dy[0]))  # NaN at the edge
+    return distance <= MAX_IN_PLACE_PEAK_PX and float(peak.ratio[0]) >= MIN_IN_PLACE_RATIO
+
+
+def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float, int]:
+    """Median gain in correlation of windows by the correction, the share that improve, and the number of windows."""
     reference, before = pair.reduced(2)
     after = Warped(before, at_scale(where, 2))
+    # windows of half the side at half the resolution, side by side: their gains are independent
     grid = point_grid((reference.shape[1], reference.shape[2]), SPACING_PX)
     window = Window(WINDOW_PX // 2, 1)
     forward = [
@@ -259,4 +299,4 @@ def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float]:
     after_correlation, before_correlation = (matching.find_peaks(surfaces).unshifted for surfaces in forward)
     gain = after_correlation - before_correlation
     gain = gain[np.isfinite(gain)]
-    return (float(np.median(gain)), float((gain > 0).mean())) if gain.size else (0.0, 0.0)
+    return (float(np.median(gain)), float((gain > 0).mean()), gain.size) if gain.size else (0.0, 0.0, 1)
