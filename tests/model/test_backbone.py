@@ -1,4 +1,4 @@
-"""The encoder, and the two ways to compute a convolution with replicate padding."""
+"""The encoder, and the ways to compute a convolution with replicate padding."""
 
 import pytest
 import torch
@@ -7,13 +7,16 @@ from torch import nn
 from tmcnet.config import ModelConfig
 from tmcnet.model import backbone as room
 from tmcnet.model.backbone import (
-    MAX_TAPWISE_WORK,
+    MAX_SEPARATE_WORK,
     Backbone,
-    ReplicateConv2d,
     convolution,
+    resampled_convolution,
+    taps_of_enlarged,
+    taps_of_map,
     tapwise_convolution,
     tapwise_work,
 )
+from tmcnet.model.deeplab import enlarge
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
@@ -50,48 +53,80 @@ def plain(x, weight, dilation):
     return nn.functional.conv2d(padded, weight, dilation=dilation)
 
 
+def separately(x, weight, dilation):
+    return resampled_convolution(x, weight, *(taps_of_map(length, dilation) for length in x.shape[-2:]))
+
+
+def same_values_and_gradients(ways, *inputs):
+    """Whether functions of the same inputs have the same results and gradients."""
+    results = []
+    for way in ways:
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        found = way(*leaves)
+        wanted = torch.randn(found.shape, generator=torch.Generator().manual_seed(0), dtype=found.dtype)
+        (found * wanted).sum().backward()
+        results.append((found, *(x.grad for x in leaves)))
+    for others in zip(*results, strict=True):
+        for other in others[1:]:
+            torch.testing.assert_close(other, others[0], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("dilation", [1, 2, 4, 6, 7, 9, 20])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_taps_one_by_one_equal_the_padded_convolution(dilation, shape, layout):
+def test_other_ways_equal_the_padded_convolution(dilation, shape, layout):
     random = torch.Generator().manual_seed(dilation)
     image = torch.randn(2, 5, *shape, generator=random, dtype=torch.float64).contiguous(memory_format=layout)
     weight = torch.randn(3, 5, 3, 3, generator=random, dtype=torch.float64).contiguous(memory_format=layout)
-    wanted = torch.randn(2, 3, *shape, generator=random, dtype=torch.float64)
-    results = []
-    for way in (plain, tapwise_convolution):
-        inputs = image.clone().requires_grad_(), weight.clone().requires_grad_()
-        found = way(*inputs, dilation)
-        (found * wanted).sum().backward()
-        results.append((found, *(x.grad for x in inputs)))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    ways = [lambda *both, way=way: way(*both, dilation) for way in (plain, tapwise_convolution, separately)]
+    same_values_and_gradients(ways, image, weight)
+
+
+@pytest.mark.parametrize("size", [(12, 20), (11, 17), (9, 20)])
+def test_a_convolution_of_an_enlarged_map_needs_no_enlarged_map(size):
+    random = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 5, 3, 5, generator=random, dtype=torch.float64)
+    weight = torch.randn(4, 5, 3, 3, generator=random, dtype=torch.float64)
+    taps = [taps_of_enlarged(small, large, 4).double() for small, large in zip((3, 5), size, strict=True)]
+    ways = (lambda x, w: plain(enlarge(x, size, 4), w, 1), lambda x, w: resampled_convolution(x, w, *taps))
+    same_values_and_gradients(ways, image, weight)
 
 
 def test_work_is_counted_in_pixels_that_taps_see():
     assert tapwise_work(14, 14, 18) == pytest.approx((14 + 2) ** 2 / 42**2)
     assert tapwise_work(14, 28, 6) == pytest.approx((14 + 16) * (28 + 44) / (42 * 84))
-    assert tapwise_work(50, 50, 1) > MAX_TAPWISE_WORK
+    assert tapwise_work(50, 50, 1) > MAX_SEPARATE_WORK
 
 
-@pytest.mark.parametrize(("dilation", "cheap"), [(1, False), (6, True), (12, True), (18, True)])
-def test_the_cheaper_way_is_taken(monkeypatch, dilation, cheap):
+@pytest.mark.parametrize(
+    ("dilation", "cheapest"),
+    [(1, None), (6, "resampled_convolution"), (12, "tapwise_convolution"), (18, "tapwise_convolution")],
+)
+def test_the_cheapest_way_is_taken(monkeypatch, dilation, cheapest):
     taken = []
-    monkeypatch.setattr(
-        room, "tapwise_convolution", lambda *given: taken.append(given) or tapwise_convolution(*given)
-    )
+    for name in ("tapwise_convolution", "resampled_convolution"):
+        way = getattr(room, name)
+        monkeypatch.setattr(room, name, lambda *given, n=name, way=way: taken.append(n) or way(*given))
     layer = convolution(4, 3, 3, dilation=dilation)
-    assert isinstance(layer, ReplicateConv2d) and set(layer.state_dict()) == {"weight"}
+    assert set(layer.state_dict()) == {"weight"}
     image = torch.randn(2, 4, 14, 14)
     torch.testing.assert_close(layer(image), plain(image, layer.weight, dilation), rtol=0, atol=1e-5)
-    assert bool(taken) is cheap
+    assert taken == ([cheapest] if cheapest else [])
 
 
-def test_other_convolutions_are_torchs_own():
-    for layer in (
+@pytest.mark.parametrize(
+    "layer",
+    [
         convolution(4, 3, 3, published=True),
         convolution(4, 3, 3, stride=2),
         convolution(4, 3, 1),
+        convolution(4, 3, 1, stride=2),
         convolution(4, 3, 7, stride=2),
-    ):
-        assert not isinstance(layer, ReplicateConv2d)
+        convolution(4, 3, 3, dilation=2),
+        room.Conv2d(4, 3, 1),
+    ],
+    ids=str,
+)
+def test_all_convolutions_equal_torchs_own(layer):
+    image = torch.randn(2, 4, 7, 9)
+    torch.testing.assert_close(layer(image), nn.Conv2d.forward(layer, image), rtol=0, atol=1e-5)

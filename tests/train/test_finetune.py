@@ -54,6 +54,7 @@ def test_learns_and_writes_what_later_stages_need(world, tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["validation"]["miou"] > 0.8
     assert summary["loaded"] == 0
+    assert summary["precision"] == "32-true"
     assert not (tmp_path / "run.state").exists()
     curves = np.genfromtxt(out / "curves.csv", delimiter=",", names=True)
     assert set(curves.dtype.names) == {"step", "loss", "val_miou", "val_oa", "learning_rate"}

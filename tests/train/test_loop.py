@@ -2,6 +2,7 @@
 
 import csv
 import re
+import time
 
 import lightning.pytorch as pl
 import pytest
@@ -11,8 +12,9 @@ from torch import nn
 
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError
+from tmcnet.train import loop as room
 from tmcnet.train.callbacks import Curves, GradientNorm
-from tmcnet.train.loop import LoopPlan, StepModule, fit
+from tmcnet.train.loop import LoopPlan, StepModule, choose_precision, fit
 from tmcnet.train.optimise import OptimiserPlan
 
 STEPS = 6
@@ -92,7 +94,7 @@ def test_dropout_differs_between_the_batches_of_a_step(tmp_path):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 1))
     module = Regression(network, OptimiserPlan(1, 0.01, 0, 0.0), lambda number: rows(0, 2))
-    compute = ComputeConfig(accelerator="cpu")
+    compute = ComputeConfig(accelerator="cpu", precision="32-true")
     fit(module, LoopPlan("test", 1, 2, 5, tmp_path, 1, compute, 1, accumulate=2), Curves(1, 1), [Masks()])
     assert not torch.equal(Masks.seen[0], Masks.seen[-1])
 
@@ -143,6 +145,33 @@ def test_half_precision_on_the_cpu(tmp_path):
     assert not all(torch.equal(half[name], tensor) for name, tensor in single.items())
     curves.write(tmp_path / "curves.csv")
     assert [row["step"] for row in csv.DictReader((tmp_path / "curves.csv").open())] == ["2", "4", "6"]
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(3.0, "bf16-mixed"), (1.1, "32-true")])
+def test_auto_takes_bfloat16_where_it_is_faster_and_a_resumed_run_keeps_its_choice(
+    tmp_path, monkeypatch, gain, expected
+):
+    monkeypatch.setattr(room, "bfloat16_gain", lambda: gain)
+    auto = ComputeConfig(accelerator="cpu")
+    assert auto.precision == "auto"
+    assert choose_precision(auto, tmp_path) == expected
+    monkeypatch.setattr(room, "bfloat16_gain", lambda: 4.0 - gain)
+    assert choose_precision(auto, tmp_path) == expected
+    given = ComputeConfig(accelerator="cpu", precision="16-mixed")
+    assert choose_precision(given, tmp_path) == "16-mixed"
+
+
+def test_auto_trains_in_what_it_chooses(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "bfloat16_gain", lambda: 3.0)
+    half, _ = train(tmp_path / "half", precision="bf16-mixed")
+    chosen, _ = train(tmp_path / "auto", precision="auto")
+    assert all(torch.equal(chosen[name], tensor) for name, tensor in half.items())
+
+
+def test_the_check_of_bfloat16_takes_less_than_a_second():
+    began = time.process_time()
+    assert room.bfloat16_gain() > 0
+    assert time.process_time() - began < 1
 
 
 def test_a_compiled_network_learns_the_same(tmp_path):

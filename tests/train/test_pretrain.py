@@ -23,7 +23,7 @@ SENSORS = SensorsConfig(
     optical=SensorConfig(bands=["red", "green", "blue"], kind="reflectance"),
     sar=SensorConfig(bands=["vv"], kind="backscatter", scale="db"),
 )
-CPU = ComputeConfig(accelerator="cpu", pretrain_threads=1)
+CPU = ComputeConfig(accelerator="cpu", precision="32-true", pretrain_threads=1)
 
 
 def settings(**changes):

@@ -58,4 +58,4 @@ def configs(**changes):
         optical=SensorConfig(bands=["b0", "b1", "b2"], kind="reflectance"),
         sar=SensorConfig(bands=["b0"], kind="backscatter", scale="db"),
     )
-    return config, model, sensors, ComputeConfig(accelerator="cpu")
+    return config, model, sensors, ComputeConfig(accelerator="cpu", precision="32-true")

@@ -125,7 +125,11 @@ class ComputeConfig(Section):
 
     accelerator: str = Field("auto", pattern="^(auto|cpu|gpu)$", description="`auto` uses a GPU if there is one.")
     precision: str = Field(
-        "32-true", pattern="^(32-true|bf16-mixed|16-mixed)$", description="Number format of training."
+        "auto",
+        pattern="^(auto|32-true|bf16-mixed|16-mixed)$",
+        description="Number format of training. `auto`: `bf16-mixed` on a CPU that computes convolutions clearly "
+        "faster in bfloat16 (AMX, AVX512-BF16; checked when a training starts, and kept when it resumes), otherwise "
+        "`32-true`. `summary.json` records which one was used. Weights, losses, scores and maps are always float32.",
     )
     devices: int = Field(
         1,

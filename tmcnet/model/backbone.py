@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -23,8 +24,8 @@ OUTPUT_STRIDE, LOW_STRIDE = 16, 4
 """Input pixels per pixel of the deepest map and of the first stage's map."""
 MOMENTUM = 0.1
 """Batch-norm momentum of all segmentation networks but the published one: in torch, the newest batch's share."""
-MAX_TAPWISE_WORK = 2 / 3
-"""Share of the multiplications of the padded map up to which a convolution tap by tap was faster on a CPU."""
+MAX_SEPARATE_WORK, MAX_TAPWISE_WORK = 2 / 3, 1 / 4
+"""Largest `tapwise_work` at which `resampled_convolution` and `tapwise_convolution` were fastest on a CPU."""
 
 
 def convolution(
@@ -37,36 +38,38 @@ def convolution(
     of 64 pixels, mIoU fell from 0.60 in tiles of 128 pixels to 0.46 in whole scenes. With repeated pixels it stayed
     the same.
     """
-    if kernel == 3 and stride == 1 and not published:
-        return ReplicateConv2d(inputs, outputs, dilation)
     width = dilation * (kernel // 2)
     mode: Literal["zeros", "replicate"] = "zeros" if published or width == 0 else "replicate"
-    return nn.Conv2d(inputs, outputs, kernel, stride, width, dilation, bias=False, padding_mode=mode)
+    return Conv2d(inputs, outputs, kernel, stride, width, dilation, bias=False, padding_mode=mode)
 
 
-class ReplicateConv2d(nn.Conv2d):
-    """A 3 x 3 convolution of stride 1 with replicate padding, computed in the cheaper of two equal ways.
+class Conv2d(nn.Conv2d):
+    """Torch's convolution, computed on the CPU in the fastest of several equal ways (benchmarks/README.md, "steps").
 
-    Dilated layers on small maps take a half to a seventh of the time (benchmarks/README.md, "steps").
-
-    Args:
-        inputs: Channels in.
-        outputs: Channels out.
-        dilation: Pixels between taps, and width of the padding.
+    - 1 x 1: one matrix product over the pixels. Torch has a slow path for small batches on one thread.
+    - 3 x 3 with replicate padding and a dilation of more than about a quarter of the map: its taps see the same
+      edge pixels again and again, and oneDNN's gradients of dilated layers are slow, above all in bfloat16.
+    - All others, and all on GPUs: torch's own.
     """
 
-    def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
-        super().__init__(
-            inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False, padding_mode="replicate"
-        )
-
     def forward(self, x: Tensor) -> Tensor:
-        """Map N x inputs x H x W to N x outputs x H x W."""
-        dilation = self.dilation[0]
+        """Map N x inputs x H x W to N x outputs x H/stride x W/stride."""
         # An exported model takes maps of any size, so it cannot choose by size.
-        if torch.compiler.is_exporting() or tapwise_work(x.shape[-2], x.shape[-1], dilation) > MAX_TAPWISE_WORK:
+        if x.device.type != "cpu" or torch.compiler.is_exporting() or self.stride != (1, 1) or self.groups > 1:
             return super().forward(x)
-        return tapwise_convolution(x, self.weight, dilation)
+        if self.kernel_size == (1, 1):
+            pixels = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+            return pixels.permute(0, 3, 1, 2)
+        if self.padding_mode != "replicate" or self.kernel_size != (3, 3):
+            return super().forward(x)
+        height, width, dilation = *x.shape[-2:], self.dilation[0]
+        work = tapwise_work(height, width, dilation)
+        if work < MAX_TAPWISE_WORK:
+            return tapwise_convolution(x, self.weight, dilation)
+        if work <= MAX_SEPARATE_WORK:
+            rows, columns = (taps_of_map(length, dilation) for length in (height, width))
+            return resampled_convolution(x, self.weight, rows, columns)
+        return super().forward(x)
 
 
 def tapwise_work(height: int, width: int, dilation: int) -> float:
@@ -99,17 +102,69 @@ def tapwise_convolution(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
             (slice(beyond, length), (0, beyond)),
         ]
 
-    taps = weight.flatten(2).unbind(2)
-    total = F.conv2d(x, taps[4][..., None, None])
+    pixels, taps = x.permute(0, 2, 3, 1), weight.flatten(2).unbind(2)
+    total = F.linear(pixels, taps[4]).permute(0, 3, 1, 2)
     for i, (rows, above_below) in enumerate(seen(x.shape[-2])):
-        band = x if i == 1 else x[..., rows, :]
         for j, (columns, left_right) in enumerate(seen(x.shape[-1])):
             if i == j == 1:
                 continue
-            part = band if j == 1 else band[..., columns]
-            part = F.conv2d(part, taps[3 * i + j][..., None, None])
+            part = F.linear(pixels[:, rows, columns], taps[3 * i + j]).permute(0, 3, 1, 2)
             total = total + F.pad(part, left_right + above_below, mode="replicate")
     return total
+
+
+def taps_at(positions: Tensor, length: int) -> Tensor:
+    """Linear weights of the pixels of an axis that the three taps of a kernel read.
+
+    Args:
+        positions: outputs x 3 places on the axis, between its pixels too.
+        length: Number of its pixels.
+
+    Returns:
+        outputs x (length * 3), pixel by pixel; the weights of a tap sum to 1.
+    """
+    distance = (positions[:, None, :] - torch.arange(length)[None, :, None]).abs()
+    return (1 - distance).clamp_min(0).flatten(1)
+
+
+@cache
+def taps_of_map(length: int, dilation: int) -> Tensor:
+    """`taps_at` of a dilated kernel that sees the first and last pixel repeated beyond the edge."""
+    reads = torch.arange(length)[:, None] + dilation * torch.arange(-1, 2)
+    return taps_at(reads.clamp(0, length - 1), length)
+
+
+@cache
+def taps_of_enlarged(small: int, large: int, factor: int) -> Tensor:
+    """`taps_at` of a kernel on a map that `deeplab.enlarge` makes `factor` times larger, with the edge repeated."""
+    reads = torch.arange(large)[:, None] + torch.arange(-1, 2)
+    return taps_at((reads.clamp(0, large - 1) / factor).clamp_max(small - 1), small)
+
+
+def resampled_convolution(x: Tensor, weight: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Compute a 3 x 3 convolution of a linearly resampled map without resampling it.
+
+    Convolution and resampling are linear: each tap's product with the weights is computed once per pixel of the small
+    map, and the results are resampled, separately along both axes.
+
+    Args:
+        x: N x C x h x w.
+        weight: K x C x 3 x 3.
+        rows: H x (h * 3), the rows that each tap reads (`taps_at`).
+        columns: W x (w * 3).
+
+    Returns:
+        N x K x H x W.
+    """
+    n, _, h, w = x.shape
+    outputs = len(weight)
+    by_tap = weight.permute(3, 2, 0, 1).flatten(0, 2)  # column of the tap, row, K
+    products = F.linear(x.permute(0, 2, 3, 1), by_tap)
+    rows, columns = (taps.to(x.device, products.dtype) for taps in (rows, columns))
+    wide = columns @ products.reshape(n * h, w * 3, 3 * outputs)
+    wide = wide.view(n, h, len(columns), 3, outputs).transpose(2, 3)
+    found = rows @ wide.reshape(n, h * 3, len(columns) * outputs)
+    return found.view(n, len(rows), len(columns), outputs).permute(0, 3, 1, 2)
 
 
 def initialise(module: nn.Module) -> None:

@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
-from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, OUTPUT_STRIDE, convolution, initialise
+from tmcnet.model.backbone import (
+    LOW_STRIDE,
+    MOMENTUM,
+    OUTPUT_STRIDE,
+    Conv2d,
+    convolution,
+    initialise,
+    resampled_convolution,
+    taps_of_enlarged,
+)
 from tmcnet.model.pixelwise import PixelFeatures
 
 LOW_CHANNELS = 48
@@ -88,7 +97,7 @@ class Detail(nn.Module):
             nn.BatchNorm2d(inputs, momentum=MOMENTUM),
             conv_norm_relu(inputs, channels, 1),
             conv_norm_relu(channels, channels, 3),
-            nn.Conv2d(channels, classes, 1),
+            Conv2d(channels, classes, 1),
         )
         initialise(self)
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
@@ -167,7 +176,7 @@ class Decoder(nn.Module):
         self.first = conv_norm_relu(aspp_channels + reduced, channels, 3, momentum, published=published)
         self.second = conv_norm_relu(channels, channels, 3, momentum, published=published)
         self.first_dropout, self.second_dropout = nn.Dropout(dropout[0]), nn.Dropout(dropout[1])
-        self.output = nn.Conv2d(channels, out_channels, 1)
+        self.output = Conv2d(channels, out_channels, 1)
         initialise(self)
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
@@ -180,7 +189,22 @@ class Decoder(nn.Module):
         Returns:
             N x out_channels x H/4 x W/4.
         """
-        joined = torch.cat([enlarge(high, (low.shape[-2], low.shape[-1]), self.factor), self.reduce(low)], dim=1)
-        deep = self.second_dropout(self.second(self.first_dropout(self.first(joined))))
+        deep = self.second_dropout(self.second(self.first_dropout(self._join(high, self.reduce(low)))))
         y: Tensor = self.output(deep)
+        return y
+
+    def _join(self, high: Tensor, low: Tensor) -> Tensor:
+        """The first layer of the enlarged deep map beside the first stage's map."""
+        size = low.shape[-2], low.shape[-1]
+        if self.factor is None or torch.compiler.is_exporting():
+            joined: Tensor = self.first(torch.cat([enlarge(high, size, self.factor), low], dim=1))
+            return joined
+        weight = self.first[0].weight
+        assert isinstance(weight, Tensor)
+        deep, sharp = torch.split(weight, [high.shape[1], low.shape[1]], dim=1)
+        # at a sixteenth of the pixels: the deep map has most of the channels
+        taps = [taps_of_enlarged(*lengths, self.factor) for lengths in zip(high.shape[-2:], size, strict=True)]
+        padded = F.pad(low, (1, 1, 1, 1), mode="replicate")
+        total = resampled_convolution(high, deep, *taps) + F.conv2d(padded, sharp)
+        y: Tensor = self.first[1:](total)
         return y

@@ -120,11 +120,12 @@ def finetune(
     best: Validation | Fitted
     if isinstance(network, Pixelwise):
         curves, best = _fit_pixelwise(network, data, config, compute, seed)
+        precision = "32-true"
     else:
         builder = BatchBuilder(data.train, config, sensors, run.network, seed)
         module = FinetuneModule(network, config, builder, data.balance, start.loaded)
         plan = _plan(run, config, compute, state, seed, data.settings(config, weights))
-        curves, best = _fit(module, plan, data, config)
+        curves, best, precision = _fit(module, plan, data, config)
 
     network.load_state_dict(best.weights)
     out.mkdir(parents=True, exist_ok=True)
@@ -133,19 +134,21 @@ def finetune(
     curves.write(out / "curves.csv")
     about = {"run": run.record, **data.summary(), **_start_summary(network, start)}
     device = "cpu" if isinstance(network, Pixelwise) else choose_device(compute).type
-    summary = {**about, **_end_summary(best), **cost(device, began)}
+    summary = {**about, **_end_summary(best), "precision": precision, **cost(device, began)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     shutil.rmtree(state, ignore_errors=True)
 
 
-def _fit(module: FinetuneModule, plan: LoopPlan, data: _Data, config: FinetuneSettings) -> tuple[Curves, Validation]:
-    """Train; with `ema` the moving average of the weights is validated and kept."""
+def _fit(
+    module: FinetuneModule, plan: LoopPlan, data: _Data, config: FinetuneSettings
+) -> tuple[Curves, Validation, str]:
+    """Train; with `ema` the moving average of the weights is validated and kept. Returns the number format too."""
     curves = Curves(max(config.validate_every // ROWS_PER_VALIDATION, 1), config.steps)
     averages = [] if config.ema is None else [WeightAverage(module.network, config.ema)]
     validated_network = averages[0].network if averages else module.network
     validation = Validation(validated_network, data.val, len(data.classes), config, curves)
-    fit(module, plan, curves, [*averages, validation])
-    return curves, validation
+    precision = fit(module, plan, curves, [*averages, validation])
+    return curves, validation, precision
 
 
 def _fit_pixelwise(

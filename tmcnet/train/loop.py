@@ -12,12 +12,14 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -26,12 +28,16 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.predict import choose_device
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.callbacks import STATE_FILE, Curves, FiniteLoss, Progress, StateSaver
 from tmcnet.train.distributed import processes, rank, share_layers, wait_for_all
 from tmcnet.train.optimise import OptimiserPlan, build_optimiser
 
 Batch = TypeVar("Batch")
+
+MIN_BFLOAT16_GAIN = 1.5
+"""Least speed-up of a convolution at which `compute.precision: auto` chooses bfloat16; with AMX it is 3 to 4."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,39 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
+@cache
+def bfloat16_gain() -> float:
+    """Measure how many times faster this CPU is in bfloat16, with a convolution and its gradients; under a second."""
+    weight = torch.ones(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
+    image = torch.ones(8, 64, 30, 30).contiguous(memory_format=torch.channels_last)
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(5):
+        for kind, taken in seconds.items():
+            x, w = (tensor.to(kind).requires_grad_() for tensor in (image, weight))
+            began = time.thread_time()
+            F.conv2d(x, w).sum().backward()  # type: ignore[no-untyped-call]
+            taken.append(time.thread_time() - began)
+    return min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
+
+
+def choose_precision(compute: ComputeConfig, state: Path) -> str:
+    """Return the number format that a training uses, and note it in its state for a resumed run.
+
+    Args:
+        compute: Accelerator and number format, which may be `auto`.
+        state: Folder of the checkpoints.
+    """
+    if compute.precision != "auto":
+        return compute.precision
+    if choose_device(compute).type != "cpu":
+        return "32-true"
+    note = state / "precision.txt"
+    if not note.exists():
+        state.mkdir(parents=True, exist_ok=True)
+        note.write_text("bf16-mixed" if bfloat16_gain() >= MIN_BFLOAT16_GAIN else "32-true")
+    return note.read_text()
+
+
 def _prepare_state(module: StepModule[Batch], plan: LoopPlan) -> None:
     """Remove a checkpoint of other settings, sizes or software, or one that cannot be read."""
     shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
@@ -171,7 +210,7 @@ def _compile(network: nn.Module) -> None:
     network.compile()
 
 
-def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[pl.Callback] = ()) -> None:
+def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[pl.Callback] = ()) -> str:
     """Train for the planned number of steps, from the checkpoint of a killed run if there is one.
 
     If several processes train together (`run_in_processes`), each calls it with the same arguments and its share of
@@ -184,12 +223,17 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
         callbacks: Lightning callbacks of the caller, whose `state_dict` is saved and restored. They run after the
             curves and may add values with `curves.add(step, ...)`.
 
+    Returns:
+        The number format that was used.
+
     Raises:
         InputError: If the network is to be compiled, and there is no compiler.
         TrainingError: If a loss is not finite.
     """
     _quiet()
     torch.set_num_threads(plan.threads)
+    precision = _agreed_precision(plan)
+    plan = replace(plan, compute=plan.compute.model_copy(update={"precision": precision}))
     progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate)
     reporting = [curves, progress, *callbacks] if rank() == 0 else []
     saver = StateSaver(plan.state, plan.checkpoint_every, plan.steps)
@@ -204,11 +248,20 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
     saved = plan.state / STATE_FILE
     trainer.fit(module, ckpt_path=saved if saved.exists() else None, weights_only=True)
     module.cpu()
+    return precision
+
+
+def _agreed_precision(plan: LoopPlan) -> str:
+    """The choice of the first process, for all that train together."""
+    if rank() == 0:
+        choose_precision(plan.compute, plan.state)
+    wait_for_all()
+    return choose_precision(plan.compute, plan.state)
 
 
 def _prepare_network(module: StepModule[Batch], plan: LoopPlan, gpu: bool) -> None:
     """Set memory layout, dropout seed, shared layers and compilation."""
-    # convolutions on the CPU are about a third faster in this layout, and tensor cores need it
+    # convolutions on the CPU are faster in this layout, and tensor cores need it
     module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.dropout_seed, module.accumulate = plan.seed, plan.accumulate
     # A fused optimiser unscales gradients too late for GradientNorm, and Lightning cannot clip before one in mixed

@@ -219,9 +219,9 @@ def _train(work: Pretraining) -> None:
     if rank() > 0:
         fit(module, loop, curves)
         return
-    fit(module, loop, curves, [GradientNorm(curves), *_probes(network, tiles, work, curves)])
+    precision = fit(module, loop, curves, [GradientNorm(curves), *_probes(network, tiles, work, curves)])
     record = _record(config, curves, batch_size, len(names), network)
-    record |= cost(choose_device(compute).type, began)
+    record |= {"precision": precision, **cost(choose_device(compute).type, began)}
     _write(work.out, network, curves, statistics, settings, record)
 
 
