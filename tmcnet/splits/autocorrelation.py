@@ -39,11 +39,11 @@ def autocorrelation(index: TileIndex, rng: np.random.Generator) -> dict[str, Any
         `range_pixels` and `range_metres` (None where unknown), `relation`, `reason`, and the correlogram
         (`distances` in pixels, `correlations`).
     """
-    found: dict[str, Any] = {"range_pixels": None, "range_metres": None, "relation": "unknown", "reason": ""}
     try:
         distance, correlation, extent = correlogram(index, rng)
     except TooFewTilesError as error:
-        return {**found, "reason": str(error), "distances": [], "correlations": []}
+        unknown = {"range_pixels": None, "range_metres": None, "relation": "unknown", "reason": str(error)}
+        return {**unknown, "distances": [], "correlations": []}
     below = np.flatnonzero(correlation < math.exp(-1))
     if below.size == 0:
         length, relation = float(distance[-1]), "at least"
@@ -75,10 +75,6 @@ def correlogram(index: TileIndex, rng: np.random.Generator) -> tuple[FloatArray,
     The correlation at a distance is 1 - semivariance / variance, both summed over the classes (Cressie, Statistics
     for Spatial Data, 1993, chapter 2). The variance is that within scenes, so that scenes that differ as a whole do
     not count as a long range.
-
-    Args:
-        index: The tiles.
-        rng: Source of the pairs.
 
     Returns:
         B mean distances in pixels, ascending; B correlations, 0 where pairs are no more alike than any two tiles of

@@ -56,11 +56,8 @@ class BalanceTarget:
         """Mismatch of D assignments in millionths; smaller is better.
 
         An empty part outweighs everything, then a class missing in a part. Then counts: largest deviation of a part's
-        size, plus largest and mean deviation of a class share.
-
-        Args:
-            counts: D x P labelled tiles of the parts.
-            areas: D x P x K class areas of the parts.
+        size, plus largest and mean deviation of a class share. `counts` are D x P labelled tiles of the parts and
+        `areas` their D x P x K class areas.
         """
         size = np.abs(counts / counts.sum(axis=1, keepdims=True) - self.shares)
         share = np.abs(areas / np.maximum(areas.sum(axis=2, keepdims=True), 1) - self.classes)
@@ -74,24 +71,19 @@ class BalanceTarget:
 def balanced_assignments(
     counts: FloatArray, areas: FloatArray, target: BalanceTarget, rng: np.random.Generator
 ) -> IntArray:
-    """The best assignments found, best first.
+    """The best assignments to P parts, best first: D x G numbers of parts, D at most `MAX_BEST`.
 
     Few enough groups are assigned in every possible way. Else the best of `DRAWS` random assignments are improved by
-    local search.
-
-    Args:
-        counts: G labelled tiles of the groups, each at least 1.
-        areas: G x K class areas of the groups.
-        target: What is wanted of P parts.
-        rng: Source of the draws.
-
-    Returns:
-        D x G numbers of parts, D at most `MAX_BEST`.
+    local search. `counts` are G labelled tiles of the groups, each at least 1, `areas` G x K class areas.
     """
     search = _Search(counts, areas, target, rng)
-    every = len(counts) < 64 and len(target.shares) ** len(counts) <= DRAWS
-    best, scores = np.empty((0, len(counts)), np.int64), np.empty(0, np.int64)
-    for parts in search.all_assignments() if every else search.draws():
+    n_groups, n_parts = len(counts), len(target.shares)
+    if every := n_groups < 64 and n_parts**n_groups <= DRAWS:  # the digits of running numbers
+        batches = iter([np.arange(n_parts**n_groups)[:, None] // n_parts ** np.arange(n_groups) % n_parts])
+    else:
+        batches = search.draws()
+    best, scores = np.empty((0, n_groups), np.int64), np.empty(0, np.int64)
+    for parts in batches:
         best, scores = np.concatenate([best, parts]), np.concatenate([scores, search.score(parts)])
         first = np.argsort(scores, kind="stable")[:MAX_BEST]
         best, scores = best[first], scores[first]
@@ -104,15 +96,9 @@ def balanced_assignments(
 
 
 def assign_in_order(order: IntArray, counts: FloatArray, shares: FloatArray) -> IntArray:
-    """Assign groups in a given order, one part after the other: each takes groups until it has its share of tiles.
+    """Assign groups in D given orders (D x G), one part after the other; each takes groups until it has its share.
 
-    Args:
-        order: D x G positions of the groups in the order of each assignment.
-        counts: G labelled tiles of the groups.
-        shares: P wanted shares of the parts.
-
-    Returns:
-        D x G numbers of parts.
+    Returns D x G numbers of parts, from G labelled tiles of the groups and P wanted shares.
     """
     sizes = counts[order]
     middle = np.cumsum(sizes, axis=1) - sizes / 2
@@ -140,19 +126,13 @@ class _Search:
     target: BalanceTarget
     rng: np.random.Generator
 
-    def all_assignments(self) -> Iterator[IntArray]:
-        """Every assignment: the digits of running numbers."""
-        n_parts, n_groups = len(self.target.shares), len(self.counts)
-        yield np.arange(n_parts**n_groups)[:, None] // n_parts ** np.arange(n_groups) % n_parts
-
     def draws(self) -> Iterator[IntArray]:
         """Random assignments in the wanted shares, some at a time."""
         n_groups = len(self.counts)
         left, step = min(DRAWS, max(_MAX_DRAWN // n_groups, 2 * MAX_BEST)), max(_MAX_CHUNK // n_groups, 1)
-        while left > 0:
-            order = np.argsort(self.rng.random((min(step, left), n_groups)), axis=1, kind="stable")
+        for n in (min(step, left - start) for start in range(0, left, step)):
+            order = np.argsort(self.rng.random((n, n_groups)), axis=1, kind="stable")
             yield assign_in_order(order, self.counts, self.target.shares)
-            left -= step
 
     def totals(self, parts: IntArray) -> tuple[FloatArray, FloatArray]:
         """D x P tiles and D x P x K class areas of the parts of D assignments."""

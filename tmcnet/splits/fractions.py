@@ -34,7 +34,7 @@ def draw_fractions(
         where: The index file, for messages.
 
     Returns:
-        Positions of the tiles by name of the list, sorted; and warnings about given fractions.
+        Sorted positions of the tiles by name of the list; and warnings about given fractions.
 
     Raises:
         InputError: If a given fraction has tiles of another part.
@@ -99,16 +99,8 @@ def draw_order(area: AreaArray, level: IntArray, rng: np.random.Generator, n: in
 
     Every class occurs as soon as possible. Each next tile is the one, of a random pool, with the smallest mismatch:
     the sum over classes of |share - wanted| and of the relative shortfall max(0, 1 - share/wanted), in which rare
-    classes count as much as common ones.
-
-    Args:
-        area: N x K labelled pixels of the classes.
-        level: N; tiles of a lower level come first.
-        rng: Source of the pools.
-        n: Length needed; the order ends there, or after the level that reaches it.
-
-    Returns:
-        Positions of at least n tiles in their order.
+    classes count as much as common ones. Tiles (N x K labelled pixels) of a lower level (N) come first. At least n
+    positions are returned: the order ends there, or after the level that reaches n.
     """
     total = area.sum(axis=0, dtype=np.int64)
     wanted = total / max(int(total.sum()), 1)

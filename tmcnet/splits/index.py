@@ -261,8 +261,8 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
     scenes of different CRSs, or turned ones, circles around the tiles are compared, see `_close_circles`.
 
     Args:
-        index: The tiles.
-        key: N numbers; only pairs that differ in it are returned.
+        index: The N tiles.
+        key: N numbers.
         guard: Width of the band in pixels.
 
     Returns:

@@ -79,11 +79,7 @@ def check_lists(lists: Lists, folder: Path, guard: int) -> list[Problem]:
     """Everything wrong with lists: tiles doubled, in two parts, in none, unlabelled, not nested, too close.
 
     And points: doubled, past the pixels of their class, too many or too few, not nested, in other tiles than listed.
-
-    Args:
-        lists: The lists.
-        folder: Where they are, for messages.
-        guard: Width in pixels of the band that has to be empty between parts.
+    `guard` is the width in pixels of the band that has to be empty between parts; `folder` is for messages.
     """
     wrong = [*_check_each(lists), *_check_parts(lists), *_check_nested(lists), *_check_distance(lists, guard)]
     return [Problem(str(folder / file), what, REMEDY) for file, what in [*wrong, *_check_points(lists)]]

@@ -57,10 +57,7 @@ class Splits:
 def build_manifest(splits: Splits, index_sha256: str, correlation: dict[str, Any]) -> dict[str, Any]:
     """The manifest as plain values, without times and paths, so that equal splits have equal manifests.
 
-    Args:
-        splits: The splits.
-        index_sha256: Hash of the index file.
-        correlation: Autocorrelation range of the labels, from `autocorrelation`.
+    `index_sha256` is the hash of the index file, `correlation` what `autocorrelation` returned.
     """
     division, config, lists, index = splits.division, splits.config, splits.lists, splits.lists.index
     tiles, areas = part_totals(index, division.part)
@@ -106,13 +103,9 @@ def build_manifest(splits: Splits, index_sha256: str, correlation: dict[str, Any
 
 
 def list_entry(index: TileIndex, members: IntArray, given: bool, points: Points | None = None) -> dict[str, Any]:
-    """What the manifest says about one list; in a list of points, only the points count as labelled.
+    """What the manifest says about a list, from the positions of its tiles and whether the source gives it.
 
-    Args:
-        index: The tiles.
-        members: Positions of the tiles of the list.
-        given: Whether the source gives the list.
-        points: Its points, if it has some.
+    In a list of points, only the points count as labelled.
     """
     entry: dict[str, Any] = {"n": len(members), "sha256": bytes_digest(list_text(index.tiles[members]))}
     if points is None:
@@ -151,6 +144,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if manifest["version"] != VERSION:
             raise ValueError(f"version {manifest['version']}")
+        SplitsConfig.model_validate(manifest["config"])
         for name, entry in manifest["lists"].items():
             str(entry["sha256"])
             if points_per_class(name):
@@ -193,9 +187,6 @@ def tile_checksums(index: Path) -> pd.DataFrame:
 
     Splits do not depend on pixels, but what is learnt does. Checksums only serve to find what changed; whether
     anything did is known from the hash of the index.
-
-    Args:
-        index: `tiles/index.csv`.
     """
     header = pd.read_csv(index, nrows=0).columns
     chosen = {aspect: [c for c in header if c.startswith(names)] for aspect, (names, _) in _ASPECTS.items()}

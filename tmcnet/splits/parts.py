@@ -57,8 +57,8 @@ class Division:
 
     Attributes:
         part: N; number of the part, or `DROPPED`.
-        by_guard: N; whether the tile was dropped for being too close to a tile of another part.
-        misaligned: N; whether the tile was dropped for its registration.
+        by_guard: N; tiles dropped for being too close to a tile of another part.
+        misaligned: N; tiles dropped for their registration.
         groups: The groups that were kept together.
     """
 
@@ -74,12 +74,7 @@ def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
     Misaligned tiles are dropped first, and the others divided as if these did not exist. Groups without labels go to
     the training part, where they serve pre-training; with method `given`, so do groups with tiles of a label fraction
     that the source gives. With `config.folds`, fold n is tested, fold n + 1 (1 after the last) validates, all others
-    train; the folds are the same whichever is tested.
-
-    Args:
-        index: The tiles.
-        config: Method, shares or folds, guard band, seed.
-        where: The index file, for messages.
+    train; the folds are the same whichever is tested. `where` is the index file, for messages.
 
     Raises:
         InputError: If a part would be empty, or method `given` meets a value that belongs to no part.
@@ -156,12 +151,9 @@ def group_tiles(index: TileIndex, config: SplitsConfig) -> Groups:
 
 
 def block_number(first: IntArray, length: IntArray, size: int) -> IntArray:
-    """Number, along each axis, of the block that contains the centre of each window; blocks begin at pixel 0.
+    """Number, along an axis, of the block of `size` pixels that contains the centre of each window.
 
-    Args:
-        first: First pixels of the windows.
-        length: Lengths of the windows in pixels, of the same shape.
-        size: Side of a block in pixels.
+    Windows are given by first pixel and length; blocks begin at pixel 0.
     """
     return (2 * first + length) // (2 * size)
 
@@ -206,7 +198,7 @@ class GuardBand:
     Attributes:
         index: The N tiles.
         pairs: M x 2 positions of tiles too close to be in different parts.
-        target: What is wanted of the three parts.
+        target: What is wanted of the parts.
     """
 
     index: TileIndex
@@ -216,13 +208,8 @@ class GuardBand:
     def apply(self, part: PartArray) -> tuple[PartArray, BoolArray]:
         """Drop unlabelled tiles outside the training part, then tiles too close to another part.
 
-        Training tiles are dropped rather than validation tiles, and these rather than test tiles.
-
-        Args:
-            part: N numbers of parts.
-
-        Returns:
-            N numbers of parts, and N flags of the tiles dropped for the guard band.
+        Training tiles are dropped rather than validation tiles, and these rather than test tiles. Returns the parts
+        (N) and flags of the tiles dropped for the guard band (N).
         """
         result = part.copy()
         result[(part != TRAIN) & ~self.index.labelled] = DROPPED
@@ -241,16 +228,10 @@ class GuardBand:
 
 
 def _slots(config: SplitsConfig, fixed_train: int, to_draw: int) -> tuple[list[float], PartArray]:
-    """What groups are assigned to: parts or folds.
+    """What groups are assigned to: S parts or folds, with the wanted shares of the labelled tiles to draw.
 
-    Args:
-        config: The section `splits`.
-        fixed_train: Number of labelled tiles that are in the training part already.
-        to_draw: Number of labelled tiles to assign.
-
-    Returns:
-        Wanted shares of the tiles to assign (S), and the part of each slot in each division that is made of one
-        assignment (D x S): one division, or as many as folds, where each fold is tested once and the next validates.
+    Also the part of each in the divisions that are made of one assignment (D x S): one division, or as many as folds,
+    where each fold is tested once and the next validates.
     """
     if config.folds is not None:
         folds = np.arange(config.folds)

@@ -42,7 +42,7 @@ def points_per_class(name: str) -> int | None:
 
 
 def draw_points(area: AreaArray, tiles: Names, classes: Sequence[str], config: SplitsConfig) -> dict[str, Points]:
-    """Draw the points of all lists: of each class a simple random sample without replacement.
+    """Draw the points of all lists, by name: of each class a simple random sample without replacement.
 
     Within a draw the points of a list are among those of the lists with more. A class with too few pixels gives all
     it has. What is drawn for one class and number of points does not depend on the others.
@@ -52,9 +52,6 @@ def draw_points(area: AreaArray, tiles: Names, classes: Sequence[str], config: S
         tiles: N names of these tiles, sorted.
         classes: K names.
         config: Numbers of points, number of draws, seed.
-
-    Returns:
-        Points by the name of their list.
     """
     drawn: dict[str, Points] = {}
     for draw in range(1, config.subsets + 1) if config.points else ():
@@ -131,12 +128,7 @@ def read_points(path: Path, classes: Sequence[str]) -> Points:
 
 
 def read_tile_points(path: Path, tiles: Sequence[str], classes: Sequence[str]) -> TilePoints:
-    """Read a file of points for the tiles of its list.
-
-    Args:
-        path: The file.
-        tiles: The tiles of the list.
-        classes: K names in the order of their ids.
+    """Read a file of points for the tiles of its list; classes are in the order of their ids.
 
     Raises:
         InputError: If it cannot be read or is damaged, names unknown classes, or has points in other tiles than the

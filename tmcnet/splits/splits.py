@@ -58,12 +58,7 @@ def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
 
 
 def draw_splits(index: TileIndex, config: SplitsConfig, where: str) -> Splits:
-    """Divide tiles into parts, and draw label fractions and points.
-
-    Args:
-        index: The tiles.
-        config: The section `splits`.
-        where: The index file, for messages.
+    """Divide tiles into parts, and draw label fractions and points; `where` is the index file, for messages.
 
     Raises:
         InputError: If no such division exists.

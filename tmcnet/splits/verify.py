@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 import tmcnet
-from tmcnet.config import Budget, SplitsConfig
+from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import file_digest, table_digest
 from tmcnet.raster.inventory.seed_layout import PARTS
@@ -77,69 +77,63 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
         two parts, in none, or doubled; label fractions or points that are not nested; parts that share pixels.
     """
     problems: list[Problem] = []
-    path, manifest, made = folder / "manifest.json", None, SplitsConfig(guard=0)
     try:
-        manifest = read_manifest(folder)
-        made = SplitsConfig.model_validate(manifest["config"])
+        for problem in _problems(folder, index, config):
+            problems.append(problem)
     except InputError as error:
         problems += error.problems
-    except (ValueError, KeyError) as error:
-        problems.append(Problem(str(path), f"cannot be used ({error})", REMEDY))
-        manifest = None
+    return problems
+
+
+def _problems(folder: Path, index: Path, config: SplitsConfig | None) -> Iterator[Problem]:
+    manifest: dict[str, Any] = {}
     try:
-        tiles = read_index(index, made)
+        manifest = read_manifest(folder)
     except InputError as error:
-        return problems + error.problems
-    lists, unreadable = _read_lists(folder, tiles, manifest or {"dropped": [], "lists": {}})
-    problems += unreadable
-    if manifest is None:
-        return problems + check_lists(lists, folder, made.guard)
-    problems += _config_changes(path, tiles, index, made, config)
-    problems += _check_files(folder, manifest, made)
-    if manifest.get("software_version") != tmcnet.__version__:
-        what = f"the code changed: made by version {manifest.get('software_version')}, this is {tmcnet.__version__}"
-        problems.append(Problem(str(path), what, "Make the splits again, or go back to that version."))
-    if manifest.get("index_sha256") != table_digest(index):
-        problems.append(Problem(str(index), f"the data changed: {format_changes(folder, index)}", REMEDY))
-    else:
-        problems += _made_again(path, manifest, made, lists, index)
-    return problems + check_lists(lists, folder, made.guard)
+        yield from error.problems
+    made = SplitsConfig.model_validate(manifest.get("config", {"guard": 0}))
+    lists = yield from _read_lists(folder, read_index(index, made), manifest)
+    yield from check_lists(lists, folder, made.guard)
+    if manifest:
+        yield from _check_files(folder, manifest)
+        yield from _check_origin(folder, index, lists, manifest, made, config)
 
 
-def _read_lists(folder: Path, tiles: TileIndex, manifest: dict[str, Any]) -> tuple[Lists, list[Problem]]:
-    """All lists and points of the folder; lists whose files differ, and unknown tiles."""
+def _read_lists(folder: Path, tiles: TileIndex, manifest: dict[str, Any]) -> Generator[Problem, None, Lists]:
+    """Return all lists and points of the folder; yield lists whose files differ, and unknown tiles."""
     known = pd.Index(tiles.tiles)  # made once: for a million tiles it takes a second
-    problems = []
 
-    def positions(names: Iterable[str], path: Path) -> IntArray:
+    def positions(names: Iterable[str]) -> tuple[IntArray, list[str]]:
         wanted = np.array(list(names), object)
         at = known.get_indexer(pd.Index(wanted)).astype(np.int64)
-        if (at < 0).any() and path.name != "manifest.json":
-            what = f"names tiles that the index does not have: {format_all(wanted[at < 0])}"
-            problems.append(Problem(str(path), what, REMEDY))
-        return at[at >= 0]
+        return at[at >= 0], wanted[at < 0].tolist()
 
-    given = {name for name, entry in manifest["lists"].items() if entry.get("given")}
-    lists = Lists(tiles, {}, {}, given, positions(manifest["dropped"], folder / "manifest.json"))
+    given = {name for name, entry in manifest.get("lists", {}).items() if entry.get("given")}
+    lists = Lists(tiles, {}, {}, given, positions(manifest.get("dropped", []))[0])
     for name in sorted({path.name.rsplit("_", 1)[0] for path in find_lists(folder)}):
         files = [path for file in list_names(name) if (path := folder / file).is_file()]
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
         if len(set(texts)) > 1 and (odd := _unpaired([text.splitlines() for text in texts])):
             what = f"its three lists are not paired: {format_all(odd)}"
-            problems.append(Problem(str(folder / f"{name}_*.txt"), what, REMEDY))
+            yield Problem(str(folder / f"{name}_*.txt"), what, REMEDY)
         if not files or files[0].name != list_names(name)[0]:
             continue
-        lists.members[name] = positions(texts[0].splitlines(), files[0])
+        lists.members[name], unknown = positions(texts[0].splitlines())
+        foreign = {files[0]: unknown}
         if points_per_class(name):
             path = points_file(folder, name)
             try:
                 points = read_points(path, tiles.classes)
             except InputError as error:
-                problems += error.problems
+                yield from error.problems
             else:
-                if len(positions(points["tile"].unique(), path)) == points["tile"].nunique():
+                if not foreign.setdefault(path, positions(points["tile"].unique())[1]):
                     lists.points[name] = points
-    return lists, problems
+        for path, names in foreign.items():
+            if names:
+                what = f"names tiles that the index does not have: {format_all(names)}"
+                yield Problem(str(path), what, REMEDY)
+    return lists
 
 
 def _unpaired(contents: list[list[str]]) -> set[str]:
@@ -149,28 +143,7 @@ def _unpaired(contents: list[list[str]]) -> set[str]:
     return odd or {tile for row in zip(*contents, strict=True) if len(set(row)) > 1 for tile in row}
 
 
-def _config_changes(
-    path: Path, tiles: TileIndex, index: Path, made: SplitsConfig, config: SplitsConfig | None
-) -> list[Problem]:
-    """Keys of the config that changed since the splits were made."""
-    if config is None:
-        return []
-    try:
-        now = in_pixels(config, tiles, str(index)).model_dump(mode="json")
-    except InputError as error:
-        return error.problems
-    changed = [
-        f"`splits.{key}` was {then!r}, is {now[key]!r}"
-        for key, then in made.model_dump(mode="json").items()
-        if now[key] != then
-    ]
-    if not changed:
-        return []
-    what = f"the config changed: {', '.join(changed)}"
-    return [Problem(str(path), what, "Make the splits again, or set the keys back.")]
-
-
-def _check_files(folder: Path, manifest: dict[str, Any], config: SplitsConfig) -> Iterator[Problem]:
+def _check_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     """Files that are missing, that the manifest does not have, or whose hash is not the one in the manifest."""
     lists = manifest["lists"]
     expected = {file for name in lists for file in list_names(name)}
@@ -181,11 +154,6 @@ def _check_files(folder: Path, manifest: dict[str, Any], config: SplitsConfig) -
     if unknown := present - known:
         what = f"has lists that the manifest does not know: {format_names(unknown)}"
         yield Problem(str(folder), what, "Remove them, or make the splits again.")
-    budgets = [Budget("R", f) for f in config.fractions] + [Budget("P", n) for n in config.points]
-    wanted = ["train", *(one.subset(draw) for draw in range(1, config.subsets + 1) for one in budgets)]
-    if absent := [name for name in wanted if name not in lists]:
-        what = f"has no list {', '.join(absent)}, which its config needs"
-        yield Problem(str(folder / "manifest.json"), what, REMEDY)
     for name in lists:
         yield from _check_hashes(folder, name, manifest, list_names(name))
 
@@ -204,23 +172,39 @@ def _check_hashes(folder: Path, name: str, manifest: dict[str, Any], files: list
             yield Problem(str(path), "was edited by hand: its hash is not the one in the manifest", REMEDY)
 
 
-def _made_again(
-    path: Path, manifest: dict[str, Any], config: SplitsConfig, lists: Lists, index: Path
+def _check_origin(
+    folder: Path, index: Path, lists: Lists, manifest: dict[str, Any], made: SplitsConfig, config: SplitsConfig | None
 ) -> Iterator[Problem]:
-    """Entries that come out otherwise from the same data and config: the code changed, or the manifest did."""
-    try:
-        again = draw_splits(lists.index, config, str(index)).lists
-    except InputError as error:
-        yield from error.problems
-        return
+    """Config, code and data that changed since the splits were made.
+
+    Same data and config that give other splits mean that the code changed, or the manifest did.
+    """
+    path = str(folder / "manifest.json")
+    if (version := manifest.get("software_version")) != tmcnet.__version__:
+        what = f"the code changed: made by version {version}, this is {tmcnet.__version__}"
+        yield Problem(path, what, "Make the splits again, or go back to that version.")
+    if manifest.get("index_sha256") != table_digest(index):
+        yield Problem(str(index), f"the data changed: {format_changes(folder, index)}", REMEDY)
+    else:
+        again = draw_splits(lists.index, made, str(index)).lists
+        yield from (Problem(path, what, REMEDY) for what in _differences(manifest["lists"], lists, again))
+    if config is not None:
+        then, now = (one.model_dump(mode="json") for one in (made, in_pixels(config, lists.index, str(index))))
+        if changed := [f"`splits.{key}` was {then[key]!r}, is {now[key]!r}" for key in then if now[key] != then[key]]:
+            what = f"the config changed: {', '.join(changed)}"
+            yield Problem(path, what, "Make the splits again, or set the keys back.")
+
+
+def _differences(entries: dict[str, Any], lists: Lists, again: Lists) -> Iterator[str]:
+    """How the lists of the manifest differ from those made again."""
+    if absent := [name for name in again.members if name not in entries]:
+        yield f"has no list {', '.join(absent)}, which its config needs"
     known = "the code or the manifest changed: same data and config now give"
-    for name, entry in manifest["lists"].items():
+    for name, entry in entries.items():
         new = list_entry(lists.index, again.of(name), name in again.given, again.points.get(name))
         if new["sha256"] != entry["sha256"]:
-            odd = lists.tiles(np.setxor1d(again.of(name), lists.of(name)))
-            yield Problem(str(path), f"{known} another {name}: {odd} differ", REMEDY)
+            yield f"{known} another {name}: {lists.tiles(np.setxor1d(again.of(name), lists.of(name)))} differ"
         elif "points" in new and new["points"]["sha256"] != entry["points"]["sha256"]:
-            yield Problem(str(path), f"{known} other points of {name}", REMEDY)
+            yield f"{known} other points of {name}"
         elif differing := [key for key in new if new[key] != entry.get(key)]:
-            what = f"says other {', '.join(differing)} of {name} than follow from its list and the index"
-            yield Problem(str(path), what, REMEDY)
+            yield f"says other {', '.join(differing)} of {name} than follow from its list and the index"

@@ -293,7 +293,7 @@ def test_tiles_need_no_crs_but_one_size(tile_source, write_png_tile):
     tile_source.json.unlink()
     png = {"driver": "PNG", "crs": None, "transform": None}
     tile_source.write("train/s_01.png", np.ones((32, 33), "u1"), **png)
-    assert "differs in size from its fellows: o_01.png 32 x 32, s_01.png 33 x 32, l_01.png 32 x 32" in fault(
+    assert "differs in size from the other files: o_01.png 32 x 32, s_01.png 33 x 32, l_01.png 32 x 32" in fault(
         tile_source
     )
 

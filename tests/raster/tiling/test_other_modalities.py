@@ -216,5 +216,5 @@ def test_ready_made_tiles_may_have_other_modalities(tile_source, write_png_tile)
     assert (read_float(root / "dem" / "train_2.tif") == 502).all()
     np.testing.assert_allclose(read_float(root / "l_band" / "train_2.tif"), -10, atol=1e-5)
     tile_source.write("train/d_2.tif", np.full((30, 32), 500, "i2"), **plain)
-    with pytest.raises(InputError, match=r"differs in size from its fellows: .*d_2\.tif 32 x 30"):
+    with pytest.raises(InputError, match=r"differs in size from the other files: .*d_2\.tif 32 x 30"):
         tile_source.take()

@@ -243,7 +243,7 @@ def _check_sizes(tile: Inspection) -> None:
     if len({(file.grid.height, file.grid.width) for file in tile.files}) > 1:
         sizes = ", ".join(f"{file.name} {file.grid.width} x {file.grid.height}" for file in tile.files)
         remedy = "Tiles are taken pixel by pixel: bring them to one grid, or use `source.layout: scenes`."
-        what = f"differs in size from its fellows: {sizes}"
+        what = f"differs in size from the other files: {sizes}"
         tile.problems.append(Problem(tile.files[0].file.label, what, remedy))
 
 
