@@ -36,7 +36,8 @@ def write_run(root, run, tiles=TILES):
         confusion[i] = [[right[i] // 2, 500 - right[i] // 2], [500 - right[i] // 2, right[i] // 2]]
     folder = root / "evaluate" / run.name
     folder.mkdir(parents=True)
-    np.savez(folder / "tiles.npz", names=tiles, scenes=["s"] * len(tiles), confusion=confusion)
+    boundary = np.stack([confusion.diagonal(0, 1, 2), confusion.sum(1)] * 2, axis=2)
+    np.savez(folder / "tiles.npz", names=tiles, scenes=["s"] * len(tiles), confusion=confusion, boundary=boundary)
     pooled = confusion.sum(0)
     scores = {
         **metrics.headline(pooled),

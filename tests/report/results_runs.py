@@ -46,7 +46,6 @@ def write_runs(
     _write_benchmarks(root / "benchmarks", config)
     tracked = [{"run": m, "kind": "pretrain", "run_id": "a" * 32, "status": "new"} for m in config.pretrain.methods]
     tracked += [{"run": r.name, "kind": "finetune", "run_id": "b" * 32, "status": "unchanged"} for r in config.runs]
-    tracked += [{"run": "removed_from_the_sweep", "kind": "finetune", "run_id": "c" * 32, "status": "stale"}]
     address = "http://127.0.0.1:5000/#/experiments/1"
     _write_table(root / "tracking.csv", [row | {"url": f"{address}/runs/{row['run_id']}"} for row in tracked])
     search = {"title": "Compare", "url": f"{address}?searchFilter=x", "filter": "x"}
@@ -174,7 +173,7 @@ def _headline(scores: dict[Run, dict[str, object]]) -> dict[str, object]:
     tree: dict[str, dict[str, dict[str, object]]] = {}
     for (network, variant, method, fraction), records in _groups(scores).items():
         entry = {}
-        for metric in METRICS:
+        for metric in (*METRICS, "boundary_f1"):
             mean = float(np.mean([float(str(r[metric])) for r in records]))
             entry[metric] = {"mean": mean, "low": mean - 0.021, "high": mean + 0.018, "n_runs": len(records)}
         tree.setdefault(f"{network}-{variant}", {}).setdefault(method, {})[f"R{fraction:g}"] = entry

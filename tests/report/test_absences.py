@@ -8,13 +8,13 @@ from markupsafe import Markup
 from tests.report.conftest import build_page
 from tests.report.test_page import check
 from tmcnet.config import Run
-from tmcnet.report import figures_data, figures_runs
+from tmcnet.report import sections_classes, sections_data, sections_scores, sections_training
 
 
 @pytest.fixture(autouse=True)
 def _no_drawing(monkeypatch):
     """Do not convert charts to SVG: that takes most of the time and is tested with the whole page."""
-    for module in (figures_data, figures_runs):
+    for module in (sections_classes, sections_data, sections_scores, sections_training):
         monkeypatch.setattr(module, "render", lambda figure, name, readings=(): Markup("<svg></svg>"))
 
 

@@ -7,8 +7,8 @@ import yaml
 from tests.report.results_folder import SENSORS
 from tmcnet.config import PIXELWISE, SensorsConfig
 from tmcnet.config.training import Network
+from tmcnet.report.charts import OKABE_ITO, PARTS, Styles, look_alike
 from tmcnet.report.names import NETWORK_NAMES, Series, modality_titles
-from tmcnet.report.palette import OKABE_ITO, PARTS, Styles, look_alike
 
 EVERY = [
     Series("mssnet", variant, method) for variant in ("corrected", "reference") for method in ("random", "tmcnet")

@@ -10,19 +10,20 @@ from tests.report.conftest import build_page
 from tests.report.results_folder import CLASSES, write_raster
 from tmcnet.classes import ClassTable
 from tmcnet.config import Run
-from tmcnet.report.imagery import MapSource, Painter, places
-from tmcnet.report.palette import OKABE_ITO
+from tmcnet.report.charts import OKABE_ITO
 from tmcnet.report.pictures import (
     NO_DATA,
     RIGHT,
     WRONG,
+    MapSource,
+    Painter,
     encode,
     limits_of,
     paint_classes,
     paint_confidence,
     paint_errors,
-    read_decimated,
-    read_decimated_classes,
+    read_classes,
+    read_image,
     shown_bands,
     stretch,
 )
@@ -70,23 +71,22 @@ def test_decimated_reading_equals_slicing(tmp_path):
     write_raster(tmp_path / "a.tif", data, nodata=255, origin=(0, 0))
     for longest in (601, 100, 7):
         step = -(-601 // longest)
-        np.testing.assert_array_equal(read_decimated(tmp_path / "a.tif", longest)[0], data[0, ::step, ::step])
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif", longest)[0], data[0, ::step, ::step])
     np.testing.assert_array_equal(
-        read_decimated(tmp_path / "a.tif", 50, (30, 7, 200, 150))[0], data[0, 30:230:4, 7:157:4]
+        read_image(tmp_path / "a.tif", 50, (30, 7, 200, 150))[0], data[0, 30:230:4, 7:157:4]
     )
-    np.testing.assert_array_equal(read_decimated_classes(tmp_path / "a.tif", 700), data[0])
-    assert read_decimated_classes(tmp_path / "none.tif", 700) is None
+    np.testing.assert_array_equal(read_classes(tmp_path / "a.tif", 700), data[0])
+    assert read_classes(tmp_path / "none.tif", 700) is None
 
 
 def test_predictions_are_cut_at_the_window_of_the_tile(full):
     """The accuracy under each example must be the one that the evaluation found for that tile."""
-    results = Results(full.root, full.config)
     shown = [p.stem[5:-11] for p in (full.root / "report" / "figures").glob("tile_*_prediction.png")]
     assert len(shown) >= MAX_EXAMPLES
     archive = np.load(full.root / "evaluate" / Run.parse("mssnet-corrected__tmcnet__R100__s1").name / "tiles.npz")
-    for place in places(results, shown):
-        confusion = archive["confusion"][archive["names"].tolist().index(place.tile)]
-        assert f"Tile {place.tile}: {100 * np.trace(confusion) / confusion.sum():.1f} % of the labelled" in full.page
+    for tile in shown:
+        confusion = archive["confusion"][archive["names"].tolist().index(tile)]
+        assert f"Tile {tile}: {100 * np.trace(confusion) / confusion.sum():.1f} % of the labelled" in full.page
 
 
 def test_virtual_tiles_are_shown_like_those_with_files(small):
@@ -97,10 +97,10 @@ def test_virtual_tiles_are_shown_like_those_with_files(small):
 
     def example():
         results = Results(root, config)
-        return Painter(results, root / "pictures").example(places(results, [tile])[0], source)
+        return list(Painter(results, root / "pictures").examples([tile], source))
 
     shown = example()
-    assert shown is not None and len(shown.pictures) >= 5
+    assert len(shown) == 1 and len(shown[0].pictures) >= 5
     index = pd.read_csv(root / "tiles" / "index.csv", dtype=str)
     index["rasters"] = "../scenes/" + index["scene"]
     index.to_csv(root / "tiles" / "index.csv", index=False)

@@ -6,7 +6,7 @@ from tests.report import rendered
 from tests.report.results_folder import make_config
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.report import sections_data
-from tmcnet.report.imagery import Painter
+from tmcnet.report.pictures import Painter
 from tmcnet.report.results import Results
 from tmcnet.report.sections_scores import scores
 
@@ -52,7 +52,7 @@ def test_footprints_are_drawn_by_reference_system(small):
     record["entries"][1] |= {"crs": "EPSG:4326", "bounds": [15.0, 45.0, 15.1, 45.1]}
     record["entries"].append({**record["entries"][0], "scene": "nowhere", "crs": None})
     (root / "inventory.json").write_text(json.dumps(record))
-    section = sections_data.inventory(Results(root, config))
+    section = sections_data.data(Results(root, config))
     page = rendered.section("data", section)
     for phrase in (
         "1 footprint in EPSG:32633, from 500000 to 502560 east",
@@ -71,7 +71,7 @@ def test_images_without_coordinates_have_no_footprints(small):
     for entry in record["entries"]:
         entry["crs"] = None
     (root / "inventory.json").write_text(json.dumps(record))
-    section = sections_data.inventory(Results(root, config))
+    section = sections_data.data(Results(root, config))
     assert not section["figures"]
     assert "<figure" not in rendered.section("data", section)
 
@@ -79,7 +79,7 @@ def test_images_without_coordinates_have_no_footprints(small):
 def test_a_long_inventory_is_summed_up_and_cut(small, monkeypatch):
     monkeypatch.setattr(sections_data, "MAX_ROWS", 2)
     root, config = small
-    section = sections_data.inventory(Results(root, config))
+    section = sections_data.data(Results(root, config))
     page = rendered.section("data", section)
     assert "the first 2 of 6 rows" in rendered.text(page)
     assert len(rendered.table(page, "inventory")[1]) == 2 < len(section["tables"]["inventory"])

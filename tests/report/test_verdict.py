@@ -4,7 +4,7 @@ from tests.report import rendered
 from tests.report.results_folder import make_config, write_csv
 from tmcnet.report.names import Series
 from tmcnet.report.results import Results
-from tmcnet.report.verdict import verdict
+from tmcnet.report.sections_summary import verdict
 
 TMCNET, RANDOM = "mssnet-corrected__tmcnet", "mssnet-corrected__random"
 LOGISTIC, BOOSTING = "pixel_logistic-baseline__random", "pixel_boosting-baseline__random"

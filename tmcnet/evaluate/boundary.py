@@ -56,17 +56,17 @@ def boundary_counts(
     return counts
 
 
-def boundary_f1(counts: Counts) -> Floats:
+def boundary_f1(counts: Counts | Floats) -> Floats:
     """Boundary F1 per class: the harmonic mean of precision and recall of boundary pixels.
 
     Args:
-        counts: K x 4 as `boundary_counts` gives them, summed over tiles.
+        counts: ... x K x 4 as `boundary_counts` gives them, summed over tiles.
 
     Returns:
-        K values in 0..1; NaN for classes without a boundary in truth or prediction, 0 for those with one in one of
-        the two only.
+        ... x K values in 0..1; NaN for classes without a boundary in truth or prediction, 0 for those with one in one
+        of the two only.
     """
-    right, predicted, found, true = (counts[:, i].astype(np.float64) for i in range(4))
+    right, predicted, found, true = (counts[..., i].astype(np.float64) for i in range(4))
     precision, recall = np.nan_to_num(ratio(right, predicted)), np.nan_to_num(ratio(found, true))
     score = np.nan_to_num(ratio(2 * precision * recall, precision + recall))
     return np.where(predicted + true > 0, score, np.nan)

@@ -14,8 +14,9 @@ import pandas as pd
 
 from tmcnet.config import PIXELWISE, Budget, EvaluateConfig, Run
 from tmcnet.errors import InputError, Problem
+from tmcnet.evaluate.boundary import boundary_f1
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
-from tmcnet.evaluate.metrics import HEADLINE, Counts
+from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, class_mean
 from tmcnet.seeding import generator
 from tmcnet.splits.parts import block_number
 
@@ -28,7 +29,6 @@ MIN_REPLICATES = 2
 one seed contained the truth in as few as 16 % of cases."""
 
 _WINDOW = ("row", "col", "height", "width")
-_LOWEST = {metric: -1.0 if metric == "kappa" else 0.0 for metric in HEADLINE}
 
 
 @dataclass(frozen=True, order=True)
@@ -53,15 +53,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Scored:
-    """The confusion matrices of a cell's runs.
+    """The counts of a cell's runs.
 
     Attributes:
         replicates: Draw of the labels and seed of each of the R runs, ascending.
-        counts: R x B x K x K by run and spatial block.
+        counts: R x B x K x K confusion matrices by run and spatial block.
+        boundary: R x B x K x 4 boundary pixels, as `boundary_counts` has them.
     """
 
     replicates: tuple[tuple[int, int], ...]
     counts: Counts
+    boundary: Counts
 
     def only(self, replicates: Sequence[tuple[int, int]]) -> Counts:
         """The matrices of these runs, in this order."""
@@ -75,7 +77,7 @@ def repetitions(replicates: Sequence[tuple[int, int]]) -> dict[str, int]:
 
 
 def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str]) -> dict[Cell, Scored]:
-    """Read the confusion matrices of runs and sum them up by block.
+    """Read the confusion matrices and boundary pixels of runs and sum them up by block.
 
     Args:
         evaluate_root: Folder with one folder per run, `tiles.npz` in it.
@@ -85,15 +87,15 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
     Raises:
         InputError: If runs were scored on different test tiles or classes, or on tiles that are not known.
     """
-    found: dict[Run, Counts] = {}
+    found: dict[Run, tuple[Counts, Counts]] = {}
     names: list[str] = []
     problems = []
     for run in sorted(runs):
         path = evaluate_root / run.name / "tiles.npz"
         with np.load(path, allow_pickle=False) as file:
-            tiles, confusion = file["names"].astype(str).tolist(), file["confusion"]
+            tiles, confusion, boundary = file["names"].astype(str).tolist(), file["confusion"], file["boundary"]
         names = names or tiles
-        shape = next(iter(found.values())).shape[1:] if found else confusion.shape[1:]
+        shape = next(iter(found.values()))[0].shape[1:] if found else confusion.shape[1:]
         if tiles != names or confusion.shape[1:] != shape:
             what = f"was scored on other test tiles or classes than {next(iter(found)).name}"
             problems.append(Problem(str(path), what, "Evaluate both again on the same split."))
@@ -103,14 +105,17 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
             what = f"was scored on {len(unknown)} tiles that are not in the index, such as {unknown[0]}"
             problems.append(Problem(str(path), what, "Evaluate again on the current tiles."))
             continue
-        found[run] = _by_block(confusion, [blocks[tile] for tile in tiles])
+        found[run] = _by_block(confusion, boundary, [blocks[tile] for tile in tiles])
     if problems:
         raise InputError(problems)
     cells: dict[Cell, list[Run]] = {}
     for run in found:
         cells.setdefault(Cell.of(run), []).append(run)
     return {
-        cell: Scored(tuple((run.draw, run.seed) for run in members), np.stack([found[run] for run in members]))
+        cell: Scored(
+            tuple((run.draw, run.seed) for run in members),
+            *map(np.stack, zip(*(found[run] for run in members), strict=True)),
+        )
         for cell, members in sorted(cells.items())
     }
 
@@ -125,15 +130,21 @@ def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
 
 
 def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[tuple[Cell, str, Interval]]:
-    """Yield the mean over runs of every headline score of every cell, with its interval."""
+    """Yield the mean over runs of every headline score and of boundary F1 of every cell, with its interval."""
     for cell, scored in cells.items():
         random = generator(config.seed, "interval", cell.series, cell.budget.name)
         blocks = scored.counts.shape[1]
         resamples = Resamples.draw(blocks, effects_of(scored.replicates), config.bootstrap, random)
-        for metric, score in HEADLINE.items():
-            found = interval(score, scored.counts, resamples, config.confidence)
+        found = {m: interval(score, scored.counts, resamples, config.confidence) for m, score in HEADLINE.items()}
+        found["boundary_f1"] = interval(_mean_boundary_f1, scored.boundary, resamples, config.confidence)
+        for metric, one in found.items():
             # a limit that was widened for few units may leave the range of the score
-            yield cell, metric, replace(found, low=max(found.low, _LOWEST[metric]), high=min(found.high, 1.0))
+            lowest = -1.0 if metric == "kappa" else 0.0
+            yield cell, metric, replace(one, low=max(one.low, lowest), high=min(one.high, 1.0))
+
+
+def _mean_boundary_f1(counts: Floats) -> Floats:
+    return class_mean(boundary_f1(counts))
 
 
 def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[str, Any]]:
@@ -204,9 +215,11 @@ def _compare(
         }
 
 
-def _by_block(confusion: Counts, block_of: Sequence[str]) -> Counts:
-    """Sum T x K x K over blocks to B x K x K; blocks without labelled pixels are left out."""
+def _by_block(confusion: Counts, boundary: Counts, block_of: Sequence[str]) -> tuple[Counts, Counts]:
+    """Sum T x K x K and T x K x 4 over blocks; blocks without labelled pixels are left out."""
     blocks, place = np.unique(block_of, return_inverse=True)
-    sums = np.zeros((len(blocks), *confusion.shape[1:]), dtype=np.int64)
-    np.add.at(sums, place, confusion)
-    return np.asarray(sums[sums.sum(axis=(1, 2)) > 0])
+    matrices, edges = (np.zeros((len(blocks), *counts.shape[1:]), np.int64) for counts in (confusion, boundary))
+    np.add.at(matrices, place, confusion)
+    np.add.at(edges, place, boundary)
+    labelled = matrices.sum(axis=(1, 2)) > 0
+    return matrices[labelled], edges[labelled]

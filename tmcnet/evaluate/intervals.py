@@ -97,7 +97,7 @@ def interval(score: Score, counts: Counts, resamples: Resamples, confidence: flo
 
     Args:
         score: The score.
-        counts: R x B x K x K confusion matrices by run and block.
+        counts: R x B x K x K confusion matrices by run and block, or counts of another shape that the score takes.
         resamples: Draws over the same R and B.
         confidence: Such as 0.95.
     """
@@ -134,10 +134,10 @@ def _pool(counts: Counts) -> Floats:
 
 def _redraw(score: Score, counts: Counts, resamples: Resamples) -> Floats:
     """D x R scores of the drawn blocks."""
-    runs, blocks, classes, _ = counts.shape
-    flat = counts.astype(np.float64).reshape(runs, blocks, classes**2)
+    runs, blocks, *shape = counts.shape
+    flat = counts.astype(np.float64).reshape(runs, blocks, -1)
     pooled = resamples.blocks.astype(np.float64) @ flat
-    return score(np.moveaxis(pooled, 0, 1).reshape(-1, runs, classes, classes))
+    return score(np.moveaxis(pooled, 0, 1).reshape(-1, runs, *shape))
 
 
 def _interval(observed: Floats, redrawn: Floats, resamples: Resamples, confidence: float) -> Interval:

@@ -18,9 +18,17 @@ from tmcnet import __version__
 from tmcnet.config import Budget, Config
 from tmcnet.hashing import bytes_digest
 from tmcnet.raster.io.writer import write_bytes
-from tmcnet.report import names, sections_data, sections_maps, sections_record, sections_scores, sections_training
+from tmcnet.report import (
+    names,
+    sections_classes,
+    sections_data,
+    sections_maps,
+    sections_scores,
+    sections_summary,
+    sections_training,
+)
 from tmcnet.report.files import number
-from tmcnet.report.imagery import Painter
+from tmcnet.report.pictures import Painter
 from tmcnet.report.results import Results
 
 MAX_BYTES = 15_000_000
@@ -70,18 +78,18 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
 
 def _without_pictures(found: Results, provenance: dict[str, str]) -> Sections:
     return {
-        "summary": sections_record.summary(found),
-        "data": sections_data.inventory(found),
+        "summary": sections_summary.summary(found),
+        "data": sections_data.data(found),
         "tiles": sections_data.tiles(found),
         "splits": sections_data.splits(found),
         "pretraining": sections_training.pretraining(found),
         "finetuning": sections_training.finetuning(found),
         "scores": sections_scores.scores(found),
         "ablations": sections_scores.ablations(found),
-        "classes": sections_scores.classes(found),
-        "calibration": sections_scores.calibration(found),
-        "time": sections_record.time(found),
-        "reproduce": sections_record.reproduce(found, provenance),
+        "classes": sections_classes.classes(found),
+        "calibration": sections_classes.calibration(found),
+        "time": sections_summary.time(found),
+        "reproduce": sections_summary.reproduce(found, provenance),
         "reading": {},
     }
 

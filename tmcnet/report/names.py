@@ -133,6 +133,11 @@ def labels_phrase(budget: Budget) -> str:
     return f"{plural(int(budget.amount), 'labelled point')} of each class"
 
 
+def run_label(run: Run) -> str:
+    """Network, start and labels of a run for legends."""
+    return f"{Series.of(run).label}, {labels_text(run.budget)}"
+
+
 def replicate(run: Run) -> str:
     """Which repetition a run is, such as `seed 1`, or `draw 2 of the labels, seed 1`."""
     return f"seed {run.seed}" if run.draw == 1 else f"draw {run.draw} of the labels, seed {run.seed}"

@@ -1,83 +1,72 @@
-"""Pictures of rasters: read them decimated, colour them, and encode them for the page."""
+"""Pictures of test tiles and whole scenes: rasters read decimated, coloured, and embedded in the page."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import IGNORE, SensorConfig
+from tmcnet.config import IGNORE, Run, SensorConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.io.radiometry import display_range
+from tmcnet.report.names import modality_titles, run_label
+from tmcnet.report.results import Results
 
 Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.uint8]
-Limits = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 Box = tuple[int, int, int, int]
 """A window as (row, col, height, width) in pixels."""
 
+SCENE_SIDE_PX, TILE_SIDE_PX, ALIGNMENT_SIDE_PX = 1024, 256, 1300
+"""Maximum side of the pictures of whole scenes, of tiles and of alignments."""
 NO_DATA = (238, 238, 238)
 RIGHT = (205, 222, 235)
 WRONG = (213, 94, 0)
 _STRIP_ROWS = 256
 
 
-def decimate(ids: Ids, max_side: int) -> Ids:
-    """Every n-th pixel (H x W), so that no side is longer than `max_side`."""
-    step = _step(len(ids), len(ids[0]), max_side)
-    return ids[::step, ::step]
+def read_image(path: Path, max_side: int, box: Box | None = None) -> Floats:
+    """Every n-th pixel of a raster or of a window of it, C x H x W with NaN for no data."""
+    from tmcnet.raster.io.reader import read_float
+
+    return _read_decimated(path, read_float, max_side, box)
 
 
-def _step(height: int, width: int, max_side: int) -> int:
-    return -(-max(height, width) // max_side)
+def read_classes(path: Path, max_side: int, box: Box | None = None) -> Ids | None:
+    """Every n-th pixel (H x W) of a raster of class ids or confidences; None without a readable file."""
+    from tmcnet.raster.io.reader import read_labels
+
+    try:
+        return _read_decimated(path, read_labels, max_side, box) if path.exists() else None
+    except InputError:
+        return None
 
 
-def read_decimated(path: Path, max_side: int, box: Box | None = None) -> Floats:
-    """Every n-th pixel of a raster or of a window of it, C x H x W with NaN for no data.
-
-    Reads in strips: the memory does not grow with the height of the raster.
-    """
-    from tmcnet.raster.io.reader import read_float, read_grid
+def _read_decimated(
+    path: Path, read: Callable[[Path, Box], npt.NDArray[Any]], max_side: int, box: Box | None
+) -> npt.NDArray[Any]:
+    """Read in strips, so that the memory does not grow with the height of the raster."""
+    from tmcnet.raster.io.reader import read_grid
 
     grid = read_grid(path)
     top, left, height, width = box or (0, 0, grid.height, grid.width)
     step = _step(height, width, max_side)
-    strip = max(_STRIP_ROWS // step, 1) * step
-    parts = []
-    for row in range(0, height, strip):
-        window = (top + row, left, min(strip, height - row), width)
-        parts.append(read_float(path, window)[:, ::step, ::step])
-    return np.concatenate(parts, axis=1)
+    rows = max(_STRIP_ROWS // step, 1) * step
+    windows = [(top + row, left, min(rows, height - row), width) for row in range(0, height, rows)]
+    return np.concatenate([read(path, window)[..., ::step, ::step] for window in windows], axis=-2)
 
 
-def read_decimated_classes(path: Path, max_side: int) -> Ids | None:
-    """Every n-th pixel of a raster of class ids or confidences; None without a readable file."""
-    if not path.exists():
-        return None
-    try:
-        values = read_decimated(path, max_side)[0]
-    except InputError:
-        return None
-    return np.where(np.isfinite(values), values, IGNORE).astype(np.uint8)
-
-
-def read_classes(path: Path, box: Box | None = None) -> Ids | None:
-    """Class ids or confidences of a window; None without a readable file."""
-    from tmcnet.raster.io.reader import read_labels
-
-    if not path.exists():
-        return None
-    try:
-        return read_labels(path, box)
-    except InputError:
-        return None
+def _step(height: int, width: int, max_side: int) -> int:
+    return -(-max(height, width) // max_side)
 
 
 def shown_bands(sensor: SensorConfig) -> list[int]:
@@ -87,22 +76,20 @@ def shown_bands(sensor: SensorConfig) -> list[int]:
     return [0, 1, 2] if sensor.kind == "reflectance" and len(sensor.bands) == 3 else [0]
 
 
-def limits_of(image: Floats) -> Limits:
+def limits_of(image: Floats) -> tuple[Floats, Floats]:
     """Values of each band (C x H x W) that become black and white; 0 and 1 for bands without data."""
     ranges = [display_range(valid) if len(valid := band[np.isfinite(band)]) else (0.0, 1.0) for band in image]
     bottom, top = np.array(ranges, dtype=np.float32).T
     return bottom, top
 
 
-def stretch(image: Floats, limits: Limits) -> Rgb:
+def stretch(image: Floats, limits: tuple[Floats, Floats]) -> Rgb:
     """Picture (H x W x 3) of one or three bands (C x H x W); pixels without data become light grey."""
     low, high = (side[:, None, None] for side in limits)
     scaled = np.clip((image - low) / (high - low), 0, 1)
-    grey = np.nan_to_num(scaled * 255).astype(np.uint8)
-    picture = np.repeat(grey, 3, axis=0) if len(grey) == 1 else grey
-    shown: Rgb = np.ascontiguousarray(picture.transpose(1, 2, 0))
+    shown = np.nan_to_num(scaled * 255).astype(np.uint8).transpose(1, 2, 0).repeat(3 // len(image), axis=2)
     shown[~np.isfinite(image).all(axis=0)] = NO_DATA
-    return shown
+    return np.ascontiguousarray(shown)
 
 
 def paint_classes(ids: Ids, classes: ClassTable) -> Rgb:
@@ -132,9 +119,10 @@ def paint_confidence(percent: Ids) -> Rgb:
     return shown
 
 
-def hex_color(color: Sequence[int]) -> str:
-    """`#rrggbb` of red, green and blue in 0..255."""
-    return "#{:02x}{:02x}{:02x}".format(*color)
+def share_right(truth: Ids, guess: Ids) -> float:
+    """Share of right labelled pixels; NaN without labelled pixels."""
+    known = (truth != IGNORE) & (guess != IGNORE)
+    return float((truth == guess)[known].mean()) if known.any() else float("nan")
 
 
 def encode(picture: Rgb, *, photo: bool) -> tuple[bytes, str]:
@@ -148,16 +136,177 @@ def encode(picture: Rgb, *, photo: bool) -> tuple[bytes, str]:
     return buffer.getvalue(), "png"
 
 
-def data_uri(content: bytes, ending: str) -> str:
-    """A `data:` address with the content of the file."""
-    kind = {"jpg": "jpeg", "png": "png"}[ending]
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+@dataclass(frozen=True)
+class MapSource:
+    """The origin of a map: a run of the sweep, or an earlier model (`maps.models`) without scores here."""
+
+    name: str
+    run: Run | None = None
+
+    @property
+    def label(self) -> str:
+        """Name for readers."""
+        return run_label(self.run) if self.run else f"{self.name}, from elsewhere"
 
 
-def shrink(content: bytes, max_side: int) -> Rgb:
-    """Decode a picture file and reduce it to at most `max_side` pixels a side."""
-    with Image.open(io.BytesIO(content)) as image:
-        image.load()
-        small = image.convert("RGB")
-        small.thumbnail((max_side, max_side))
-    return np.asarray(small)
+@dataclass(frozen=True)
+class Picture:
+    """One embedded image.
+
+    Attributes:
+        kind: `sensor`, `label`, `map`, `error`, `confidence` or `alignment`.
+        uri: The image as a `data:` address.
+        width: In pixels.
+        height: In pixels.
+        photo: Whether it is imagery, not classes.
+        facts: What its title and its text for blind readers need: `title`, `name`, `shares`, `right`, `mean`.
+    """
+
+    kind: str
+    uri: str
+    width: int
+    height: int
+    photo: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of one tile or scene, of which those from number `first_map` (from 0) on were made by a model.
+
+    `right` is the share of right labelled pixels, NaN where not computed.
+    """
+
+    name: str
+    pictures: list[Picture]
+    first_map: int
+    right: float = float("nan")
+
+
+class Painter:
+    """Makes pictures, writes each as a file and embeds it.
+
+    Args:
+        results: The results folder.
+        folder: Folder of the picture files.
+        detail: Factor of the maximum side of pictures, in 0..1; less makes a smaller page.
+    """
+
+    def __init__(self, results: Results, folder: Path, detail: float = 1.0) -> None:
+        self.results = results
+        self.folder = folder
+        self.detail = detail
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def alignment(self, scene: str) -> Picture | None:
+        """The picture of the alignment of a scene; None without one."""
+        path = self.results.root / "scenes" / scene / "alignment.png"
+        if not path.exists():
+            return None
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+        small.thumbnail((self._side(ALIGNMENT_SIDE_PX),) * 2)
+        return self._picture("alignment", np.asarray(small), photo=True)
+
+    def examples(self, tiles: Iterable[str], source: MapSource) -> Iterator[Gallery]:
+        """Test tiles of the index with all modalities, label, prediction, error and confidence, made one by one.
+
+        Tiles for which a file is missing are left out.
+        """
+        index = self.results.index
+        rows = {} if index.empty else {str(row["tile"]): row for row in index.to_dict("records")}
+        for row in (rows[tile] for tile in tiles if tile in rows):
+            box = (int(row["row"]), int(row["col"]), int(row["height"]), int(row["width"]))
+            if gallery := self._example(str(row["tile"]), str(row["scene"]), box, source):
+                yield gallery
+
+    def _example(self, tile: str, scene: str, box: Box, source: MapSource) -> Gallery | None:
+        store, window, whole = self.results.store, self.results.store.window(tile), max(box[2:])
+        guess = read_classes(self.map_path(scene, source), whole, box)
+        label = read_classes(store.path("label", tile), whole, window)
+        if guess is None or label is None or guess.shape != label.shape:
+            return None
+        side = self._side(TILE_SIDE_PX)
+        step, file = _step(len(label), len(label[0]), side), f"tile_{tile}"
+        pictures = self._sensors(lambda kind: store.path(kind, tile), tile, file, side, window)
+        pictures.append(self._classes("label", label[::step, ::step], f"{file}_label"))
+        first_map = len(pictures)
+        pictures.append(self._classes("map", guess[::step, ::step], f"{file}_prediction"))
+        pictures.append(self._errors(label[::step, ::step], guess[::step, ::step], f"{file}_error"))
+        confidence = read_classes(self.map_path(scene, source, confidence=True), side, box)
+        if confidence is not None:
+            pictures.append(self._confidence(confidence, f"{file}_confidence"))
+        return Gallery(tile, pictures, first_map, share_right(label, guess))
+
+    def overview(self, scene: str, sources: Sequence[MapSource]) -> Gallery | None:
+        """One whole scene: all modalities, label where there is one, and maps; None without maps.
+
+        Args:
+            scene: Name of the scene.
+            sources: Origins of its maps; error and confidence are those of the first.
+        """
+        side, file = self._side(SCENE_SIDE_PX), f"scene_{scene}"
+        folder = self.results.root / "scenes" / scene
+        pictures = self._sensors(lambda kind: folder / f"{kind}.tif", scene, file, side)
+        label = read_classes(folder / "label.tif", side)
+        if label is not None:
+            pictures.append(self._classes("label", label, f"{file}_label"))
+        first_map = len(pictures)
+        for source in sources:
+            guess = read_classes(self.map_path(scene, source), side)
+            if guess is None:
+                continue
+            first, name = len(pictures) == first_map, f"{file}_{source.name}"
+            pictures.append(self._classes("map", guess, name, source))
+            if first and label is not None and label.shape == guess.shape:
+                pictures.append(self._errors(label, guess, f"{name}_error", source))
+            confidence = read_classes(self.map_path(scene, source, confidence=True), side) if first else None
+            if confidence is not None:
+                pictures.append(self._confidence(confidence, f"{name}_confidence", source))
+        return Gallery(scene, pictures, first_map) if len(pictures) > first_map else None
+
+    def map_path(self, scene: str, source: MapSource, *, confidence: bool = False) -> Path:
+        """The map of a scene."""
+        return self.results.root / "maps" / scene / f"{source.name}{'_confidence' if confidence else ''}.tif"
+
+    def _side(self, usual: int) -> int:
+        return max(1, round(usual * self.detail))
+
+    def _picture(self, kind: str, image: Rgb, file: str = "", *, photo: bool, **facts: object) -> Picture:
+        """Encode an image for the page, and write it as a file where `file` gives a name."""
+        content, ending = encode(image, photo=photo)
+        if file:
+            (self.folder / f"{file}.{ending}").write_bytes(content)
+        uri = f"data:image/{'jpeg' if photo else 'png'};base64,{base64.b64encode(content).decode('ascii')}"
+        return Picture(kind, uri, image.shape[1], image.shape[0], photo, facts)
+
+    def _sensors(
+        self, raster_of: Callable[[str], Path], name: str, file: str, side: int, box: Box | None = None
+    ) -> list[Picture]:
+        """Pictures of all modalities of the tile or scene `name` that have a raster."""
+        sensors, pictures = self.results.config.sensors, []
+        for kind, title in modality_titles(sensors).items():
+            path = raster_of(kind)
+            if path.exists():
+                image = read_image(path, side, box)[shown_bands(sensors[kind])]
+                shown = stretch(image, limits_of(image))
+                pictures.append(self._picture("sensor", shown, f"{file}_{kind}", photo=True, title=title, name=name))
+        return pictures
+
+    def _classes(self, kind: str, ids: Ids, file: str, source: MapSource | None = None) -> Picture:
+        """A map or label; its text names the three most frequent classes with their shares."""
+        names = self.results.classes.names
+        counts = np.bincount(ids[ids != IGNORE].ravel(), minlength=len(names))
+        order = [int(i) for i in np.argsort(-counts)[:3] if i < len(names) and counts[i]]
+        shares = [(names[i], float(counts[i] / counts.sum())) for i in order]
+        image = paint_classes(ids, self.results.classes)
+        return self._picture(kind, image, file, photo=False, shares=shares, source=source)
+
+    def _errors(self, label: Ids, guess: Ids, file: str, source: MapSource | None = None) -> Picture:
+        image, right = paint_errors(label, guess), share_right(label, guess)
+        return self._picture("error", image, file, photo=False, right=right, source=source)
+
+    def _confidence(self, percent: Ids, file: str, source: MapSource | None = None) -> Picture:
+        known = percent[percent != IGNORE]
+        mean = float(known.mean()) if known.size else float("nan")
+        return self._picture("confidence", paint_confidence(percent), file, photo=False, mean=mean, source=source)

@@ -13,30 +13,22 @@ import pandas as pd
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Config, Run
-from tmcnet.hashing import file_digest
+from tmcnet.report.charts import Styles
 from tmcnet.report.files import number, read_json, read_table
-from tmcnet.report.palette import Styles
 from tmcnet.report.scores import Scores
-from tmcnet.store import TileStore
+from tmcnet.store import TileStore, read_list
 
 Matrix = npt.NDArray[np.float64]
 
 
 class Results:
-    """The content of a results folder, read on first use.
-
-    Attributes:
-        root: The folder.
-        config: The config that it was made with.
-        metric: The metric of headline and verdict.
-        scores: Scores of the sweep.
-    """
+    """The content of a results folder, read on first use; `metric` is that of headline and verdict."""
 
     def __init__(self, root: Path, config: Config) -> None:
         self.root = root
         self.config = config
         self.metric = config.report.metric
-        self.scores = Scores(root, config.evaluate)
+        self.scores = Scores(root)
 
     @cached_property
     def classes(self) -> ClassTable:
@@ -87,20 +79,10 @@ class Results:
         return read_json(self.root / "splits" / "manifest.json")
 
     @cached_property
-    def manifest_hash(self) -> str:
-        """SHA-256 of the split manifest, empty without one."""
-        path = self.root / "splits" / "manifest.json"
-        return file_digest(path) if path.exists() else ""
-
-    @cached_property
     def parts(self) -> dict[str, list[str]]:
         """Tile names of train, val and test, from the list files."""
-        found = {}
-        for part in ("train", "val", "test"):
-            path = self.root / "splits" / f"{part}_RGB.txt"
-            if path.exists():
-                found[part] = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-        return found
+        paths = {part: self.root / "splits" / f"{part}_RGB.txt" for part in ("train", "val", "test")}
+        return {part: read_list(path) for part, path in paths.items() if path.exists()}
 
     @cached_property
     def part_of(self) -> dict[str, str]:
@@ -164,9 +146,9 @@ class Results:
         """Most frequent class of the test truth and its share, which is the OA of always predicting it."""
         for run in self.scored:
             truth = self.confusion(run)
-            if truth is not None and truth.sum() > 0:
-                shares = truth.sum(1) / truth.sum()
-                return self.classes.names[int(shares.argmax())], float(shares.max())
+            if truth is not None and truth.any():
+                pixels = truth.sum(1)
+                return self.classes.names[int(pixels.argmax())], float(pixels.max() / pixels.sum())
         return None
 
     @cached_property
@@ -179,8 +161,7 @@ class Results:
                 table = pd.read_csv(path, sep="\t", dtype=str)
             except (OSError, ValueError):
                 continue
-            parts = path.relative_to(self.root).parts
-            stage = parts[parts.index("benchmarks") + 1].removesuffix(".tsv")
+            stage = path.relative_to(self.root).as_posix().split("benchmarks/")[1].split("/")[0].removesuffix(".tsv")
             keys = ("s", "cpu_time", "max_rss")
             rows += [(stage, *(number(r.get(key)) for key in keys)) for r in table.to_dict("records")]
         frame = pd.DataFrame(rows, columns=["stage", "seconds", "cpu_seconds", "memory"])

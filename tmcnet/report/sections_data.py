@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
-from tmcnet.report.figures_data import (
-    draw_class_shares,
-    draw_footprints,
-    draw_splits,
-    extent,
-    footprints_by_crs,
-    short_crs,
-)
+from tmcnet.classes import ClassTable
+from tmcnet.report.charts import GREY, OKABE_ITO, PARTS, Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
-from tmcnet.report.imagery import Painter
+from tmcnet.report.pictures import Painter
 from tmcnet.report.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_ROWS = 40
 """Rows of a table on the page; the file has all."""
@@ -35,12 +36,22 @@ _MAIN_COLUMNS = (
     "label_share",
     "warnings",
 )
+_SIDES = ["left", "bottom", "right", "top"]
 _MAX_PICTURES = 8
 _MAX_SPLIT_MAPS = 12
 _MAX_CRS = 4
+_MAX_NAMES = 24
+"""Scenes with a name beside their footprint; more names overlap."""
+_MAX_DEGREES = 360
+_MIN_VISIBLE = 0.02
+"""Share of the map below which a footprint is marked by a dot."""
+_NAME_WIDTH, _NAME_HEIGHT = 0.3, 0.06
+"""Shares of the map that a name covers: names that are closer go to different sides of their scenes."""
+_MAX_READINGS = 2000
+"""Number of tiles with tooltips; more of them are too small to point at."""
 
 
-def inventory(results: Results) -> dict[str, Any]:
+def data(results: Results) -> dict[str, Any]:
     """The input files."""
     table = results.inventory
     if table.empty:
@@ -57,10 +68,10 @@ def inventory(results: Results) -> dict[str, Any]:
         "tables": {"inventory": table},
         "figures": {},
     }
-    if groups := footprints_by_crs(results.entries):
+    if groups := _footprints(results.entries):
         shown = dict(list(groups.items())[:_MAX_CRS])
-        section["figures"]["footprints"] = draw_footprints(shown, "footprints")
-        section["footprints"] = [(short_crs(crs), len(found), extent(found)) for crs, found in shown.items()]
+        section["figures"]["footprints"] = _draw_footprints(shown, "footprints")
+        section["footprints"] = [(_short_crs(crs), len(found), _extent(found)) for crs, found in shown.items()]
         section["crs_count"] = len(groups)
         section["without_coordinates"] = len(results.entries) - sum(map(len, groups.values()))
     if len(table) > MAX_ROWS:
@@ -92,6 +103,81 @@ def _shorten(value: object, most: int = 60) -> str:
     """The end of a long text, which is the file name of a path."""
     text = str(value)
     return text if len(text) <= most else f"…{text[-most:]}"
+
+
+def _footprints(entries: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Scene, role and bounds of the entries with coordinates, by coordinate reference system, most frequent first."""
+    rows = [
+        (str(entry["crs"]), str(entry.get("scene")), str(entry.get("role")), *map(number, entry["bounds"]))
+        for entry in entries
+        if entry.get("crs") and isinstance(entry.get("bounds"), list) and len(entry["bounds"]) == 4
+    ]
+    table = pd.DataFrame(rows, columns=["crs", "scene", "role", *_SIDES])
+    groups = table[np.isfinite(table[_SIDES].astype(float)).all(axis=1)].groupby("crs")
+    order = groups.size().sort_values(ascending=False, kind="stable").index
+    return {str(crs): table.loc[groups.groups[crs]] for crs in order}
+
+
+def _extent(found: pd.DataFrame) -> tuple[float, float, float, float]:
+    """Left, bottom, right and top of all footprints together."""
+    return found["left"].min(), found["bottom"].min(), found["right"].max(), found["top"].max()
+
+
+def _short_crs(crs: str, most: int = 40) -> str:
+    """The start of a long WKT."""
+    return crs if len(crs) <= most else f"{crs[:most]}…"
+
+
+def _draw_footprints(groups: Mapping[str, pd.DataFrame], name: str) -> Markup:
+    """Outlines of the optical images, one panel a coordinate reference system."""
+    from matplotlib.patches import Patch
+
+    roles = sorted({role for found in groups.values() for role in found["role"]})
+    colors = dict(zip(roles, [*OKABE_ITO, *[GREY] * len(roles)], strict=False))
+    across = min(2, len(groups))
+    down = math.ceil(len(groups) / across)
+    readings = []
+    with canvas(7.6, 3.4 * down + 0.4, down, across) as figure:
+        for ax, (crs, found) in zip(figure.axes, groups.items(), strict=False):
+            readings += _draw_outlines(ax, found, colors)
+            ax.set_title(plain(_short_crs(crs)), loc="left")
+        for ax in figure.axes[len(groups) :]:
+            ax.set_axis_off()
+        handles = [Patch(facecolor=colors[role], alpha=0.5, label=plain(role)) for role in roles]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        return render(figure, name, readings)
+
+
+def _draw_outlines(ax: Axes, found: pd.DataFrame, colors: Mapping[str, str]) -> list[Reading]:
+    from matplotlib.patches import Rectangle
+
+    unit, sign = (1, "°") if max(map(abs, _extent(found))) <= _MAX_DEGREES else (1000, "km")
+    found = found.assign(**{side: found[side] / unit for side in _SIDES})
+    left, bottom, right, top = _extent(found)
+    reach = max(right - left, top - bottom)
+    readings: list[Reading] = []
+    named: list[tuple[float, float]] = []
+    for one in found.to_dict("records"):
+        left, bottom, right, top = (one[side] for side in _SIDES)
+        color, middle = colors[one["role"]], ((left + right) / 2, (bottom + top) / 2)
+        shape: dict[str, Any] = {"facecolor": color, "alpha": 0.5, "edgecolor": "#333333"}
+        ax.add_patch(Rectangle((left, bottom), right - left, top - bottom, **shape))
+        if right - left < _MIN_VISIBLE * reach:
+            ax.plot(*middle, "o", color=color)
+        place = f"{left:.6g} to {right:.6g} {sign} east, {bottom:.6g} to {top:.6g} {sign} north"
+        readings.append(Reading(ax, *middle, f"{one['scene']}, {one['role']}: {place}"))
+        if len(found) <= _MAX_NAMES:
+            near = (abs(left - x) < _NAME_WIDTH * reach and abs(top - y) < _NAME_HEIGHT * reach for x, y in named)
+            text: dict[str, Any] = {"xytext": (-5, -15), "ha": "right"} if any(near) else {"xytext": (5, 5)}
+            ax.annotate(one["scene"], (left, top), textcoords="offset points", fontsize=8.5, **text)
+            named.append((left, top))
+    ax.autoscale_view()
+    ax.margins(0.08)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.ticklabel_format(useOffset=False, style="plain")
+    ax.locator_params(nbins=5)
+    ax.set(xlabel=f"east ({sign})", ylabel=f"north ({sign})")
+    return readings
 
 
 def alignment(results: Results, painter: Painter) -> dict[str, Any]:
@@ -151,14 +237,17 @@ def splits(results: Results) -> dict[str, Any]:
     dropped = len(manifest.get("dropped", []))
     reasons = {key: manifest.get(f"dropped_{key}", 0) for key in ("unlabelled", "misaligned")}
     scenes, total = _split_scenes(results.index)
-    shares = _class_shares(manifest)
-    lists = {name: record for name, record in manifest.get("lists", {}).items() if isinstance(record, dict)}
-    rows = [{"list": n, "tiles": number(r.get("n")), "sha256": str(r.get("sha256", ""))} for n, r in lists.items()]
+    shares = {
+        part: {name: number(share) for name, share in record["class_shares"].items()}
+        for part, record in manifest.get("parts", {}).items()
+        if record.get("class_shares")
+    }
+    rows = [{"list": n, "tiles": r["n"], "sha256": r["sha256"]} for n, r in manifest.get("lists", {}).items()]
     figures = {}
     if scenes:
-        figures["splits_map"] = draw_splits(scenes, results.part_of, "splits_map")
+        figures["splits_map"] = _draw_splits(scenes, results.part_of, "splits_map")
     if shares:
-        figures["class_shares"] = draw_class_shares(results.classes, shares, "class_shares")
+        figures["class_shares"] = _draw_class_shares(results.classes, shares, "class_shares")
     return {
         "found": True,
         "config": config,
@@ -171,7 +260,7 @@ def splits(results: Results) -> dict[str, Any]:
         "scenes_total": total,
         "shares": shares,
         "figures": figures,
-        "tables": {"splits": pd.DataFrame(rows, columns=["list", "tiles", "sha256"]).pipe(_whole_numbers, "tiles")},
+        "tables": {"splits": pd.DataFrame(rows, columns=["list", "tiles", "sha256"])},
     }
 
 
@@ -184,10 +273,64 @@ def _split_scenes(index: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], int]:
     return {str(scene): index[index["scene"] == scene] for scene in shown}, len(counts)
 
 
-def _class_shares(manifest: dict[str, Any]) -> dict[str, dict[str, float]]:
-    shares: dict[str, dict[str, float]] = {}
-    for part, record in manifest.get("parts", {}).items():
-        known = record.get("class_shares") if isinstance(record, dict) else None
-        if isinstance(known, dict) and known:
-            shares[str(part)] = {str(name): number(share) for name, share in known.items()}
-    return shares
+def _draw_splits(scenes: Mapping[str, pd.DataFrame], part_of: Mapping[str, str], name: str) -> Markup:
+    """Windows of the tiles of each scene, coloured by part; tiles without a part count as dropped."""
+    from matplotlib.patches import Patch
+
+    across = min(4, len(scenes))
+    down = math.ceil(len(scenes) / across)
+    drawn = sum(map(len, scenes.values()))
+    readings: list[Reading] = []
+    used = set()
+    with canvas(min(8.4, 2.6 * across + 0.4), 2.5 * down + 0.5, down, across) as figure:
+        for ax, (scene, tiles) in zip(figure.axes, scenes.items(), strict=False):
+            parted = tiles.assign(part=[part_of.get(tile, "dropped") for tile in tiles["tile"]])
+            used |= set(parted["part"])
+            found = _draw_tiles(ax, parted)
+            readings += found if drawn <= _MAX_READINGS else []
+            ax.set_title(plain(scene), loc="left")
+        for ax in figure.axes:
+            ax.set_axis_off()
+        handles = [Patch(color=color, label=part) for part, color in PARTS.items() if part in used]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        return render(figure, name, readings)
+
+
+def _draw_tiles(ax: Axes, tiles: pd.DataFrame) -> list[Reading]:
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    rows = tiles.to_dict("records")
+    boxes = [Rectangle((t["col"], t["row"]), t["width"], t["height"]) for t in rows]
+    colors = [PARTS[t["part"]] for t in rows]
+    ax.add_collection(PatchCollection(boxes, facecolors=colors, edgecolor="white", linewidth=0.6))
+    ax.set_xlim(tiles["col"].min(), (tiles["col"] + tiles["width"]).max())
+    ax.set_ylim((tiles["row"] + tiles["height"]).max(), tiles["row"].min())
+    ax.set_aspect("equal")
+    return [
+        Reading(ax, t["col"] + t["width"] / 2, t["row"] + t["height"] / 2, f"{t['tile']}: {t['part']}") for t in rows
+    ]
+
+
+def _draw_class_shares(classes: ClassTable, shares: Mapping[str, Mapping[str, float]], name: str) -> Markup:
+    """Class shares of each part as stacked bars."""
+    with canvas(7.5, 1.2 + 0.45 * len(shares) + 0.22 * math.ceil(len(classes) / 3)) as figure:
+        ax = figure.axes[0]
+        parts, left = list(shares), np.zeros(len(shares))
+        readings = []
+        for one in classes.classes:
+            values = np.array([shares[part].get(one.name, 0.0) for part in parts])
+            ax.barh(parts, values, left=left, color=one.color, edgecolor="white", label=plain(one.name))
+            readings += [
+                Reading(ax, left[row] + value / 2, row, f"{parts[row]}: {one.name} {100 * value:.1f} %")
+                for row, value in enumerate(values)
+                if value > 0
+            ]
+            left = left + values
+        ax.set_xlim(0, 1)
+        ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        ax.invert_yaxis()
+        ax.set_xlabel("share of the labelled pixels")
+        ax.grid(axis="y", visible=False)
+        add_legend(figure, 3)
+        return render(figure, name, readings)

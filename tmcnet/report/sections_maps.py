@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tmcnet.report.imagery import Gallery, MapSource, Painter, Place, places
-from tmcnet.report.palette import look_alike
-from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG, hex_color, paint_confidence
+from tmcnet.report.charts import look_alike
+from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG, MapSource, Painter, paint_confidence
 from tmcnet.report.results import Results, TileScores
 
 MAX_EXAMPLES = 6
@@ -43,7 +41,6 @@ def maps(results: Results, painter: Painter) -> dict[str, Any]:
         painter.overview(scene, [source for source in shown if scene in sources[source]])
         for scene in scenes[:_MAX_SCENES]
     ]
-    examples = (g for place in _example_places(results, sources[first]) if (g := painter.example(place, first)))
     return {
         "found": True,
         "metric": results.metric,
@@ -57,17 +54,16 @@ def maps(results: Results, painter: Painter) -> dict[str, Any]:
         "source_count": len(sources),
         "sources_shown": len(shown),
         "overviews": [gallery for gallery in overviews if gallery],
-        "examples": list(islice(examples, MAX_EXAMPLES)),
+        "examples": list(islice(painter.examples(_varied_tiles(results, sources[first]), first), MAX_EXAMPLES)),
     }
 
 
 def _colors() -> dict[str, str]:
     """Colours of the legend beside those of the classes."""
-    confidence = paint_confidence(np.array([[0, 50, 100]], np.uint8))[0].tolist()
     named = {"no_data": NO_DATA, "right": RIGHT, "wrong": WRONG}
-    return {key: hex_color(color) for key, color in named.items()} | {
-        f"confidence_{percent}": hex_color(color) for percent, color in zip((0, 50, 100), confidence, strict=True)
-    }
+    for percent in (0, 50, 100):
+        named[f"confidence_{percent}"] = tuple(paint_confidence(np.array([[percent]], np.uint8))[0, 0])
+    return {name: "#{:02x}{:02x}{:02x}".format(*color) for name, color in named.items()}
 
 
 def _one_per_network(sources: dict[MapSource, list[str]]) -> list[MapSource]:
@@ -79,18 +75,18 @@ def _one_per_network(sources: dict[MapSource, list[str]]) -> list[MapSource]:
     return list(chosen.values())[: _MAX_MAPS + sum(source.run is None for source in chosen.values())]
 
 
-def _example_places(results: Results, scenes: list[str]) -> Iterator[Place]:
+def _varied_tiles(results: Results, scenes: list[str]) -> list[str]:
     """Test tiles of mapped scenes, those with the most varied classes first, in turns between the scenes."""
     index = results.index
     if index.empty or "scene" not in index:
-        return
+        return []
     test = set(results.parts.get("test", []))
     chosen = index[index["tile"].isin(test) & index["scene"].isin(scenes)]
     shares = chosen[results.share_columns(index)].fillna(0).to_numpy(float)
     entropy = -(shares * np.log(np.maximum(shares, 1e-9))).sum(1) * chosen["label_share"].fillna(0).to_numpy(float)
     ranked = chosen.assign(richness=entropy).sort_values(["richness", "tile"], ascending=[False, True])
     ranked["turn"] = ranked.groupby("scene").cumcount()
-    yield from places(results, ranked.sort_values("turn", kind="stable")["tile"])
+    return list(ranked.sort_values("turn", kind="stable")["tile"])
 
 
 def extremes(results: Results, painter: Painter) -> dict[str, Any]:
@@ -102,28 +98,6 @@ def extremes(results: Results, painter: Painter) -> dict[str, Any]:
         return {"found": False}
     worst, best = _extremes(tiles)
     source = MapSource(runs[0].name, runs[0])
-    return {
-        "found": True,
-        "run": runs[0],
-        "worst": _pictures(results, painter, source, [tiles.names[i] for i in worst]),
-        "best": _pictures(results, painter, source, [tiles.names[i] for i in best]),
-        "tables": {"extreme_tiles": _extreme_table(tiles, worst, best)},
-    }
-
-
-def _extremes(tiles: TileScores) -> tuple[list[int], list[int]]:
-    """Numbers of the tiles with the lowest overall accuracy, lowest first, and with the highest, highest first."""
-    order = [int(i) for i in np.argsort(tiles.accuracy, kind="stable") if np.isfinite(tiles.accuracy[i])]
-    count = min(_EXTREME_TILES, len(order) // 2)
-    return (order[:count], order[::-1][:count]) if count else (order, [])
-
-
-def _pictures(results: Results, painter: Painter, source: MapSource, names: list[str]) -> list[Gallery]:
-    found = places(results, names[:_PICTURED_EXTREMES])
-    return [gallery for place in found if (gallery := painter.example(place, source))]
-
-
-def _extreme_table(tiles: TileScores, worst: list[int], best: list[int]) -> pd.DataFrame:
     rows = [
         {
             "tile": tiles.names[i],
@@ -135,4 +109,17 @@ def _extreme_table(tiles: TileScores, worst: list[int], best: list[int]) -> pd.D
         for among, numbers in (("worst", worst), ("best", best))
         for i in numbers
     ]
-    return pd.DataFrame(rows, columns=["tile", "scene", "among", "oa", "pixels"])
+    return {
+        "found": True,
+        "run": runs[0],
+        "worst": list(painter.examples([tiles.names[i] for i in worst[:_PICTURED_EXTREMES]], source)),
+        "best": list(painter.examples([tiles.names[i] for i in best[:_PICTURED_EXTREMES]], source)),
+        "tables": {"extreme_tiles": pd.DataFrame(rows)},
+    }
+
+
+def _extremes(tiles: TileScores) -> tuple[list[int], list[int]]:
+    """Numbers of the tiles with the lowest overall accuracy, lowest first, and with the highest, highest first."""
+    order = [int(i) for i in np.argsort(tiles.accuracy, kind="stable") if np.isfinite(tiles.accuracy[i])]
+    count = min(_EXTREME_TILES, len(order) // 2)
+    return (order[:count], order[::-1][:count]) if count else (order, [])

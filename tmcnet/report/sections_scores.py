@@ -1,31 +1,35 @@
-"""Numbers, charts and tables of the sections on scores: means, differences, ablations, classes, calibration."""
+"""Numbers, charts and tables of the sections on scores: means, paired differences, ablations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
-from tmcnet.config import PIXELWISE, Budget, Run
-from tmcnet.report.figures_runs import (
-    draw_class_iou,
-    draw_confusion,
-    draw_label_efficiency,
-    draw_reliability,
-    row_shares,
-    run_label,
-)
+from tmcnet.config import PIXELWISE, Budget
+from tmcnet.report.charts import Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
-from tmcnet.report.names import METRIC_NAMES, Series, modality_titles, series_order
-from tmcnet.report.results import Matrix, Results
-from tmcnet.report.scores import METRICS, PLAIN_METRICS
+from tmcnet.report.names import (
+    METRIC_NAMES,
+    Series,
+    labels_text,
+    modality_titles,
+    number_text,
+    plural,
+    series_order,
+)
+from tmcnet.report.results import Results
+from tmcnet.report.scores import ALL_METRICS, METRICS, Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_COMPARISONS = 60
 """Rows of the table of paired differences on the page; the file has all."""
 MAIN_NETWORK = ("mssnet", "corrected")
-_COLUMNS = (*METRICS, *PLAIN_METRICS)
 
 
 def scores(results: Results) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def scores(results: Results) -> dict[str, Any]:
         "folds": results.config.splits.folds,
         "charts": {name: label_efficiency(results, metric) for name, metric in charts.items()},
         "chosen": next((i for i, metric in enumerate(charts.values()) if metric == results.metric), 0),
-        "columns": {metric: METRIC_NAMES[metric] for metric in _COLUMNS},
+        "columns": {metric: METRIC_NAMES[metric] for metric in ALL_METRICS},
         "marked": bool(results.scores.comparisons),
         "modalities": modality_titles(results.config.sensors),
         "modality_dropout": results.config.finetune.modality_dropout,
@@ -66,45 +70,94 @@ def label_efficiency(results: Results, metric: str) -> dict[str, Any]:
     return {"metric": metric, "lines": lines, "majority": results.majority, "confidence": confidence}
 
 
+def draw_label_efficiency(results: Results, metric: str, name: str) -> Markup:
+    """One score against the labels used, one line a network and start, with known intervals."""
+    scores = results.scores
+    with canvas(7.6, 3.6 + 0.13 * len(scores.series)) as figure:
+        ax = figure.axes[0]
+        readings = _draw_series(ax, results, metric)
+        if metric == "oa" and results.majority:
+            most, share = results.majority
+            ax.axhline(share, color="#444444", dashes=(6, 3), linewidth=1.2)
+            ax.annotate(f"always “{most}”", (-0.25, share), xytext=(0, 3), textcoords="offset points", fontsize=9)
+        ax.set_xticks(range(len(scores.budgets)), list(map(labels_text, scores.budgets)))
+        ax.set_xlim(-0.35, len(scores.budgets) - 0.65)
+        ax.set_xlabel(_labels_axis({budget.kind for budget in scores.budgets}))
+        ax.set_ylabel(METRIC_NAMES[metric])
+        ax.grid(axis="x", visible=False)
+        add_legend(figure, 2)
+        return render(figure, name, readings)
+
+
+def _labels_axis(kinds: set[str]) -> str:
+    of_tiles = "share of the training tiles whose labels are used"
+    if kinds == {"P"}:
+        return "labelled points of each class"
+    return of_tiles if kinds == {"R"} else f"labelled points of each class, or {of_tiles}"
+
+
+def _draw_series(ax: Axes, results: Results, metric: str) -> list[Reading]:
+    scores, readings = results.scores, []
+    spread = 0.3 / max(len(scores.series) - 1, 1)
+    for rank, series in enumerate(scores.series):
+        shift = (rank - (len(scores.series) - 1) / 2) * spread
+        known = {scores.budgets.index(b) + shift: (b, e) for b, e in scores.estimates(series, metric)}
+        mean, low, high = (
+            np.array([getattr(e, side) for _, e in known.values()]) for side in ("mean", "low", "high")
+        )
+        style = results.styles.of(series)
+        ax.plot(list(known), mean, label=plain(series.label), markeredgecolor="white", markeredgewidth=0.7, **style)
+        ax.vlines(list(known), low, high, color=style["color"], linewidth=1.3, alpha=0.8)
+        for x, (budget, estimate) in known.items():
+            text = f"{series.label}, {labels_text(budget)}: {METRIC_NAMES[metric]} {_estimate_text(estimate)}"
+            readings.append(Reading(ax, x, estimate.mean, text))
+    return readings
+
+
+def _estimate_text(e: Estimate) -> str:
+    """`0.675 (0.553 to 0.756), 2 runs`."""
+    limits = f" ({number_text(e.low)} to {number_text(e.high)})" if e.has_interval else ""
+    return f"{number_text(e.mean)}{limits}, {plural(e.runs, 'run')}"
+
+
 def _means(results: Results) -> pd.DataFrame:
     """Means of all series with all label budgets, with intervals, and how they compare with the best."""
     scores, rows = results.scores, []
     leaders = {(b, m): scores.leader(b, m) for b in scores.budgets for m in METRICS if scores.comparisons}
     for series in scores.series:
         for budget in scores.budgets:
-            estimates = {m: e for m in _COLUMNS if (e := scores.estimate(series, budget, m))}
+            estimates = {m: e for m in ALL_METRICS if (e := scores.estimate(series, budget, m))}
+            if not estimates:
+                continue
             standings = {
                 f"{m}_standing": scores.standing(series, leader, budget, m)
                 for m in METRICS
                 if m in estimates and (leader := leaders.get((budget, m)))
             }
             limits = {f"{m}_{k}": getattr(e, k) for m, e in estimates.items() for k in ("mean", "low", "high")}
-            if estimates:
-                runs = max(e.runs for e in estimates.values())
-                rows.append({**series.__dict__, "budget": budget.name, "runs": runs, **limits, **standings})
+            runs = max(e.runs for e in estimates.values())
+            rows.append({**_key(series, budget), "runs": runs, **limits, **standings})
     return pd.DataFrame(rows)
 
 
 def _withheld(results: Results) -> pd.DataFrame:
     """Means of the headline score with all modalities and with one hidden; empty where that was not evaluated."""
-    groups: dict[tuple[Series, Budget], list[dict[str, Any]]] = {}
-    for run in results.scored:
-        record = results.evaluation(run)
-        if record.get("withheld"):
-            groups.setdefault((Series.of(run), run.budget), []).append(record)
     rows, metric = [], results.metric
-    for (series, budget), records in sorted(groups.items(), key=lambda item: (series_order(item[0][0]), item[0][1])):
-        hidden = {
-            f"{name}_hidden": _mean(r["withheld"].get(name, {}).get(metric) for r in records)
-            for name in results.config.sensors
-        }
-        means = {"all": _mean(r.get(metric) for r in records), **hidden}
-        rows.append({**series.__dict__, "budget": budget.name, "runs": len(records), **means})
-    return pd.DataFrame(rows)
+    for run in sorted(results.scored, key=lambda run: (series_order(run), run.budget)):
+        record = results.evaluation(run)
+        if hidden := record.get("withheld"):
+            scores = {f"{name}_hidden": number(hidden.get(name, {}).get(metric)) for name in results.config.sensors}
+            rows.append({**_key(Series.of(run), run.budget), "all": number(record.get(metric)), **scores})
+    if not rows:
+        return pd.DataFrame()
+    groups = pd.DataFrame(rows).groupby(["network", "variant", "method", "budget"], sort=False)
+    means = groups.mean()
+    means.insert(0, "runs", groups.size())
+    return means.reset_index()
 
 
-def _mean(values: Iterable[object]) -> float:
-    return float(np.mean([number(value) for value in values]))
+def _key(series: Series, budget: Budget) -> dict[str, Any]:
+    return {**series.__dict__, "budget": budget.name}
 
 
 def _comparison_table(results: Results) -> pd.DataFrame:
@@ -156,87 +209,5 @@ def _compared(results: Results, series: Series, main: Series, changed: str) -> I
         if scores.estimate(main, budget, metric):
             c = scores.comparison(series, main, budget, metric)
             figures = {key: getattr(c, key, None) for key in ("difference", "low", "high", "p", "reliable")}
-            head = {**series.__dict__, "changed": changed, "budget": budget.name, "mean": estimate.mean}
+            head = {**_key(series, budget), "changed": changed, "mean": estimate.mean}
             yield head | figures
-
-
-def classes(results: Results) -> dict[str, Any]:
-    """Scores per class and confusion matrices of the best run of each network."""
-    runs = results.best_runs
-    if not runs:
-        return {"runs": []}
-    best = max(runs, key=results.score)
-    matrices = {run: matrix for run in runs if (matrix := results.confusion(run)) is not None}
-    names = results.classes.names
-    figures = {"class_iou": draw_class_iou(results, runs, "class_iou")}
-    confusion = {}
-    for run, matrix in matrices.items():
-        chart = f"confusion_{run.network}_{run.variant}"
-        figures[chart] = draw_confusion(matrix, names, chart)
-        recall = dict(zip(names, np.diag(row_shares(matrix)).tolist(), strict=True))
-        confusion[chart] = {"run": run, "recall": {n: share for n, share in recall.items() if share == share}}
-    return {
-        "runs": runs,
-        "heads": {run.name: run_label(run) for run in runs},
-        "best": best,
-        "confusion": confusion,
-        "figures": figures,
-        "tables": {"class_iou": _class_iou_table(results, runs), "class_scores": _class_table(results, best)},
-    }
-
-
-def _class_iou_table(results: Results, runs: list[Run]) -> pd.DataFrame:
-    by_run = {run.name: results.evaluation(run).get("iou", {}) for run in runs}
-    return pd.DataFrame(
-        [
-            {"class": name, **{run: number(iou.get(name)) for run, iou in by_run.items()}}
-            for name in results.classes.names
-        ]
-    )
-
-
-def _class_table(results: Results, run: Run) -> pd.DataFrame:
-    """All scores per class of one run, and the number of labelled pixels."""
-    record, matrix = results.evaluation(run), results.confusion(run)
-    boundary = (record.get("boundary") or {}).get("f1", {})
-    scores = {**{key: record.get(key, {}) for key in ("precision", "recall", "f1", "iou")}, "boundary_f1": boundary}
-    pixels = [np.nan] * len(results.classes) if matrix is None else matrix.sum(1).astype(int)
-    return pd.DataFrame(
-        [
-            {"class": name, "pixels": count, **{key: number(of.get(name)) for key, of in scores.items()}}
-            for name, count in zip(results.classes.names, pixels, strict=True)
-        ]
-    )
-
-
-def calibration(results: Results) -> dict[str, Any]:
-    """How well confidence agrees with accuracy."""
-    records = {run: results.evaluation(run) for run in results.best_runs}
-    curves = {run: c for run, record in records.items() if (c := _calibration_curve(record.get("calibration")))}
-    rows = [
-        {
-            "run": Series.of(run).label,
-            "labels": run.budget.name,
-            "ece": number(records[run].get("ece")),
-            "ece_scaled": number(records[run]["calibration"].get("scaled", {}).get("ece")),
-        }
-        for run in curves
-    ]
-    return {
-        "figures": {"reliability": draw_reliability(results, curves, "reliability")} if curves else {},
-        "tables": {"calibration": pd.DataFrame(rows)} if curves else {},
-    }
-
-
-def _calibration_curve(record: Any) -> tuple[Matrix, Matrix] | None:  # noqa: ANN401 - JSON may contain anything
-    """Mean confidence and accuracy of the bins with pixels."""
-    bins = record.get("bins") if isinstance(record, dict) else None
-    if not isinstance(bins, list):
-        return None
-    pairs = [
-        (number(b.get("confidence")), number(b.get("accuracy")))
-        for b in bins
-        if isinstance(b, dict) and b.get("count")
-    ]
-    known = np.array([p for p in pairs if p[0] == p[0] and p[1] == p[1]])
-    return (known[:, 0], known[:, 1]) if len(known) else None

@@ -1,30 +1,62 @@
-"""Numbers, charts and tables of the sections on pre-training and fine-tuning."""
+"""Numbers, charts and tables of the sections on pre-training (with the best start) and fine-tuning."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from markupsafe import Markup
+from scipy.stats import ttest_rel
 
-from tmcnet.config import PIXELWISE, RANDOM_START, Budget
-from tmcnet.report.figures_runs import curve_columns, draw_finetuning, draw_pretraining
+from tmcnet.config import PIXELWISE, RANDOM_START, Budget, Run
+from tmcnet.report.charts import Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
-from tmcnet.report.names import Series, series_order
+from tmcnet.report.names import (
+    Series,
+    labels_phrase,
+    labels_text,
+    method_label,
+    network_label,
+    replicate,
+    series_order,
+)
 from tmcnet.report.results import Results
-from tmcnet.report.scores import Estimate
-from tmcnet.report.verdict import MIN_RUNS
+from tmcnet.report.scores import MIN_RUNS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MIN_EFFECTIVE_RANK = 2.0
 """Effective rank below which embeddings may have collapsed to one direction."""
 PROBE = "miou"
+CURVE_TITLES = {
+    "loss": "loss",
+    "loss_global": "global loss",
+    "loss_local": "local loss",
+    "learning_rate": "learning rate",
+    "alignment": "alignment of the two views",
+    "uniformity": "uniformity",
+    "effective_rank": "effective rank",
+    "effective_rank_optical": "effective rank, optical",
+    "effective_rank_sar": "effective rank, SAR",
+    "positive_similarity": "similarity of positives",
+    "hardest_negative_similarity": "similarity of hardest negatives",
+    "retrieval_optical": "retrieval, optical views",
+    "retrieval_sar": "retrieval, SAR views",
+    "retrieval_optical_to_sar": "retrieval, optical to SAR",
+    "retrieval_sar_to_optical": "retrieval, SAR to optical",
+    "gradient_norm": "gradient norm",
+    "probe_oa": "probe, overall accuracy",
+    "probe_miou": "probe, mIoU",
+}
 _HEALTH = ("loss", "effective_rank", "alignment", "uniformity", "retrieval_optical_to_sar", "probe_miou")
-
-Runs = Mapping[tuple[int, int], float]
-"""A score of each run, by the draw of its labels and its seed."""
-_Scores = dict[Budget, dict[str, Runs]]
+_MAX_POINTS = 400
+_MAX_FINETUNING_POINTS = 120
+_MAX_READINGS = 25
+"""Points of a curve with tooltips."""
+_MAX_NETWORKS = 8
 
 
 def pretraining(results: Results) -> dict[str, Any]:
@@ -39,16 +71,16 @@ def pretraining(results: Results) -> dict[str, Any]:
     }
     if not curves:
         return section
-    table = _health(results, curves)
-    section["figures"]["pretraining"] = draw_pretraining(curves, results.styles.of_methods(methods), "pretraining")
-    section["tables"]["pretraining"] = table
-    section["quantities"] = curve_columns(curves)
-    section["collapsed"] = list(table["name"][table["effective_rank"] < MIN_EFFECTIVE_RANK])
-    section["min_effective_rank"] = MIN_EFFECTIVE_RANK
-    section["starts"] = best_start(results)
-    if section["starts"]:
-        section["tables"]["starts"] = section["starts"]["table"]
-    return section
+    table, starts = _health(results, curves), best_start(results)
+    colors = results.styles.of_methods(methods)
+    return section | {
+        "figures": {"pretraining": _draw_pretraining(curves, colors, "pretraining")},
+        "tables": {"pretraining": table, **({"starts": starts["table"]} if starts else {})},
+        "quantities": _quantities(curves),
+        "collapsed": list(table["name"][table["effective_rank"] < MIN_EFFECTIVE_RANK]),
+        "min_effective_rank": MIN_EFFECTIVE_RANK,
+        "starts": starts,
+    }
 
 
 def _health(results: Results, curves: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -67,6 +99,56 @@ def _last(table: pd.DataFrame, column: str) -> float:
     return number(values[-1]) if values else float("nan")
 
 
+def _quantities(curves: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Logged quantities with numbers, known ones first."""
+    found = {
+        column
+        for table in curves.values()
+        for column in table.select_dtypes("number").dropna(axis="columns", how="all").columns.drop("step")
+        if column != "epoch"
+    }
+    return [c for c in CURVE_TITLES if c in found] + sorted(found - CURVE_TITLES.keys())
+
+
+def _draw_pretraining(curves: Mapping[str, pd.DataFrame], colors: Mapping[str, str], name: str) -> Markup:
+    """Everything that pre-training logged, one small chart a quantity, one line a method."""
+    columns = _quantities(curves)
+    across = min(3, max(1, len(columns)))
+    down = max(1, math.ceil(len(columns) / across))
+    readings = []
+    with canvas(8.4, 2.1 * down + 0.4, down, across) as figure:
+        for ax, column in zip(figure.axes, columns, strict=False):
+            title = CURVE_TITLES.get(column, column.replace("_", " "))
+            for method, table in curves.items():
+                if column in table:
+                    line = limit_rows(table[["step", column]].dropna(), _MAX_POINTS)
+                    style: dict[str, Any] = {
+                        "color": colors[method],
+                        "markersize": 3,
+                        "marker": "o" if len(line) < 12 else "",
+                    }
+                    ax.plot(line["step"], line[column], label=plain(method), **style)
+                    readings += _curve_readings(ax, line, f"{method}: {title}")
+            ax.set_title(title, loc="left")
+        for ax in figure.axes[len(columns) :]:
+            ax.set_axis_off()
+        for ax in figure.axes[max(0, len(columns) - across) : len(columns)]:
+            ax.set_xlabel("step")
+        add_legend(figure, 3)
+        return render(figure, name, readings)
+
+
+def _curve_readings(ax: Axes, line: pd.DataFrame, who: str) -> list[Reading]:
+    """Values of some points of a curve (two columns: step and value)."""
+    points = limit_rows(line, _MAX_READINGS).itertuples(index=False)
+    return [Reading(ax, step, value, f"{who} {value:.4g} at step {step:.0f}") for step, value in points]
+
+
+def limit_rows(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Every n-th row, at most `most`, so that a long training does not make a large page."""
+    return table.iloc[:: max(1, math.ceil(len(table) / most))]
+
+
 def finetuning(results: Results) -> dict[str, Any]:
     """Curves of fine-tuning."""
     curves = {r: c for r in results.config.runs if not (c := results.curves("finetune", r.name)).empty}
@@ -78,10 +160,42 @@ def finetuning(results: Results) -> dict[str, Any]:
         "curves": len(curves),
         "charts": {f"finetuning_{q}": title for q, title in shown.items()},
         "figures": {
-            f"finetuning_{q}": draw_finetuning(results, trained, q, title, f"finetuning_{q}")
+            f"finetuning_{q}": _draw_finetuning(results, trained, q, title, f"finetuning_{q}")
             for q, title in shown.items()
         },
     }
+
+
+def _draw_finetuning(
+    results: Results, curves: Mapping[Run, pd.DataFrame], quantity: str, title: str, name: str
+) -> Markup:
+    """One column of the curves as small multiples: one row a network, one column a label budget."""
+    series = sorted({Series.of(run) for run in curves}, key=series_order)
+    networks = list(dict.fromkeys((s.network, s.variant) for s in series))[:_MAX_NETWORKS]
+    budgets = sorted({run.budget for run in curves})
+    readings = []
+    with canvas(8.4, 1.75 * len(networks) + 0.9, len(networks), len(budgets), share=True) as figure:
+        grid = [figure.axes[i * len(budgets) : (i + 1) * len(budgets)] for i in range(len(networks))]
+        for run, table in curves.items():
+            if (run.network, run.variant) not in networks or quantity not in table:
+                continue
+            ax = grid[networks.index((run.network, run.variant))][budgets.index(run.budget)]
+            line = limit_rows(table[["step", quantity]].dropna(), _MAX_FINETUNING_POINTS)
+            color, start = results.styles.color(run.method), method_label(run.method)
+            ax.plot(line["step"], line[quantity], color=color, linewidth=1.3, alpha=0.85, label=start)
+            who = f"{network_label(run.network, run.variant)}, {start}, {labels_text(run.budget)}, {replicate(run)}"
+            readings += _curve_readings(ax, line, f"{who}: {title}")
+        for ax, budget in zip(grid[0], budgets, strict=True):
+            ax.set_title(labels_phrase(budget), loc="left")
+        for row, network in zip(grid, networks, strict=True):
+            row[0].set_ylabel(network_label(*network))
+        for ax in figure.axes:
+            if not ax.lines:
+                ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", va="center", color="#777777")
+        for ax in grid[-1]:
+            ax.set_xlabel("step")
+        add_legend(figure, 3)
+        return render(figure, name, readings)
 
 
 def best_start(results: Results) -> dict[str, Any]:
@@ -92,8 +206,13 @@ def best_start(results: Results) -> dict[str, Any]:
         `probe`: the best by the probe, or None. Empty where neither compares anything.
     """
     network, scores = _validation(results)
-    probed = _probed(results)
-    tuned, probe = _best_tuned(results, scores), _best_probed(results, probed)
+    methods = list(results.config.pretrain.methods)
+    last = {method: _last(results.curves("pretrain", method), f"probe_{PROBE}") for method in methods}
+    probed = {method: value for method, value in last.items() if value == value}
+    tuned = _best_tuned(results, scores)
+    probe = None
+    if len(probed) > 1:
+        probe = {"best": max(probed, key=lambda m: probed[m]), "first": methods[0], "values": probed}
     if not tuned and not probe:
         return {}
     return {
@@ -103,96 +222,74 @@ def best_start(results: Results) -> dict[str, Any]:
         "budgets": list(scores),
         "tuned": tuned,
         "probe": probe,
-        "table": _start_table(results, scores, probed),
+        "table": _start_table(methods, scores, probed),
     }
 
 
-def _validation(results: Results) -> tuple[str, _Scores]:
-    """Name of the network with the most starts, and its validation scores by label budget and start."""
-    found: dict[Series, _Scores] = {}
+def _validation(results: Results) -> tuple[str, dict[Budget, pd.DataFrame]]:
+    """Name of the network with the most starts, and its validation scores by label budget.
+
+    A row of a table is a draw of the labels and a seed, a column a start; NaN where not run.
+    """
+    found: dict[Series, list[tuple[Budget, str, tuple[int, int], float]]] = {}
     for run in results.config.runs:
         record = results.summary("finetune", run.name).get("validation")
         score = number(record.get(results.metric)) if isinstance(record, dict) else float("nan")
         if run.network not in PIXELWISE and score == score:
-            scores = found.setdefault(Series(run.network, run.variant, ""), {}).setdefault(run.budget, {})
-            scores[run.method] = {**scores.get(run.method, {}), (run.draw, run.seed): score}
+            row = (run.budget, run.method, (run.draw, run.seed), score)
+            found.setdefault(Series(run.network, run.variant, ""), []).append(row)
     if not found:
         return "", {}
-    most = max(sorted(found, key=series_order), key=lambda series: len(_starts(found[series])))
-    return most.network_label, dict(sorted(found[most].items()))
+    most = max(sorted(found, key=series_order), key=lambda series: len({start for _, start, _, _ in found[series]}))
+    table = pd.DataFrame(found[most], columns=["budget", "start", "replicate", "score"])
+    scores = table.pivot_table("score", index="replicate", columns=["budget", "start"])
+    budgets = sorted({row[0] for row in found[most]})
+    return most.network_label, {budget: pd.DataFrame(scores[budget]).dropna(how="all") for budget in budgets}
 
 
-def _starts(scores: _Scores) -> set[str]:
-    return {method for of_budget in scores.values() for method in of_budget}
+def _best_tuned(results: Results, scores: Mapping[Budget, pd.DataFrame]) -> dict[str, Any] | None:
+    """The best pre-training and its rival, with the fewest labels that have a pre-training and another start.
 
-
-def _probed(results: Results) -> dict[str, float]:
-    """The last probe of each pre-training."""
-    tables = {method: results.curves("pretrain", method) for method in results.config.pretrain.methods}
-    last = {method: _last(table, f"probe_{PROBE}") for method, table in tables.items()}
-    return {method: value for method, value in last.items() if value == value}
-
-
-def _best_tuned(results: Results, scores: _Scores) -> dict[str, Any] | None:
-    """The best pre-training and its rival, with the fewest labels that have a pre-training and another start."""
-    compared = [b for b, found in scores.items() if len(found) > 1]
-    if not compared:
+    Whether runs with the same labels and seed distinguish the two is `few`, `within` or `beyond` chance, by a paired
+    t test with Bonferroni's correction for picking the best of several.
+    """
+    budget = next((b for b, found in scores.items() if found.shape[1] > 1), None)
+    if budget is None:
         return None
-    budget, found = compared[0], scores[compared[0]]
-    trained = {method: runs for method, runs in found.items() if method != RANDOM_START}
-    first = next(iter(results.config.pretrain.methods), "")
-    best = max(trained, key=lambda method: _mean(trained[method]))
-    others = {m: runs for m, runs in (trained if len(trained) > 1 else found).items() if m != best}
-    rival = first if first in others else max(others, key=lambda method: _mean(others[method]))
-    confidence = results.config.evaluate.confidence
+    found = scores[budget]
+    means = found.mean()
+    trained = means.drop(RANDOM_START, errors="ignore")
+    best, first = str(trained.idxmax()), next(iter(results.config.pretrain.methods), "")
+    others = (trained if len(trained) > 1 else means).drop(best)
+    rival = first if first in others else str(others.idxmax())
+    paired = found[[best, rival]].dropna()
+    chance = "few"
+    if len(paired) >= MIN_RUNS:
+        p = ttest_rel(paired[best], paired[rival]).pvalue * len(others)
+        chance = "beyond" if p < 1 - results.config.evaluate.confidence else "within"
     return {
         "budget": budget,
         "best": best,
         "rival": rival,
         "compared": len(trained),
         "is_first": best == first,
-        "estimates": {method: _estimate(runs) for method, runs in found.items()},
-        **_paired(found[best], found[rival], len(others), confidence),
+        "means": means.to_dict(),
+        "runs": found.count().to_dict(),
+        "pairs": len(paired),
+        "chance": chance,
     }
 
 
-def _mean(runs: Runs) -> float:
-    return float(np.mean(list(runs.values())))
-
-
-def _estimate(runs: Runs) -> Estimate:
-    return Estimate(_mean(runs), float("nan"), float("nan"), len(runs))
-
-
-def _paired(a: Runs, b: Runs, comparisons: int, confidence: float) -> dict[str, Any]:
-    """Whether runs with the same labels and seed distinguish two starts: `few`, `within` or `beyond` chance.
-
-    Student's interval of the paired differences, with Bonferroni's correction for picking the best of several.
-    """
-    differences = np.array([a[key] - b[key] for key in a.keys() & b.keys()])
-    pairs = len(differences)
-    if pairs < MIN_RUNS:
-        return {"pairs": pairs, "chance": "few"}
-    limit = student.ppf(1 - (1 - confidence) / (2 * comparisons), pairs - 1)
-    within = abs(differences.mean()) <= limit * differences.std(ddof=1) / np.sqrt(pairs)
-    return {"pairs": pairs, "chance": "within" if within else "beyond"}
-
-
-def _best_probed(results: Results, probed: Mapping[str, float]) -> dict[str, Any] | None:
-    if len(probed) < 2:
-        return None
-    best, first = max(probed, key=lambda method: probed[method]), next(iter(results.config.pretrain.methods), "")
-    return {"best": best, "first": first, "values": probed}
-
-
-def _start_table(results: Results, scores: _Scores, probed: Mapping[str, float]) -> pd.DataFrame:
+def _start_table(
+    methods: list[str], scores: Mapping[Budget, pd.DataFrame], probed: Mapping[str, float]
+) -> pd.DataFrame:
     """Probe, and mean and number of runs with each label budget, by start."""
-    known, configured = {*_starts(scores), *probed}, list(results.config.pretrain.methods)
-    rows = []
-    for method in [*configured, *sorted(known - {*configured, RANDOM_START}), RANDOM_START]:
-        if method in known:
-            runs = {budget.name: found.get(method, {}) for budget, found in scores.items()}
-            means = {name: _mean(of) if of else float("nan") for name, of in runs.items()}
-            counts = {f"{name}_runs": len(of) for name, of in runs.items()}
-            rows.append({"start": method, "probe": probed.get(method, float("nan")), **means, **counts})
-    return pd.DataFrame(rows)
+    known = {*probed, *(str(start) for found in scores.values() for start in found)}
+    starts = [*methods, *sorted(known - {*methods, RANDOM_START}), RANDOM_START]
+    table = pd.DataFrame({"start": [start for start in starts if start in known]})
+    table["probe"] = table["start"].map(probed)
+    for budget, found in scores.items():
+        table[budget.name] = table["start"].map(found.mean())
+    for budget, found in scores.items():
+        table[f"{budget.name}_runs"] = table["start"].map(found.count()).fillna(0).astype(int)
+    return table

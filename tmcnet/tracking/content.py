@@ -17,9 +17,9 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import Config
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.hashing import bytes_digest
+from tmcnet.report.charts import canvas, plot_confusion, row_shares
 from tmcnet.report.files import read_json
-from tmcnet.report.pictures import paint_classes, read_decimated_classes
-from tmcnet.report.svg import canvas
+from tmcnet.report.pictures import paint_classes, read_classes
 from tmcnet.tracking.predictor import MODEL_FOLDER, write_model
 from tmcnet.tracking.records import Point, Record
 
@@ -114,7 +114,7 @@ def _log_images(client: MlflowClient, run_id: str, record: Record, results: Path
     if record.maps:
         classes = ClassTable.read(results / "tiles" / "classes.csv")
         for scene, path in record.maps.items():
-            ids = read_decimated_classes(path, MAX_MAP_SIDE_PX)
+            ids = read_classes(path, MAX_MAP_SIDE_PX)
             if ids is not None:
                 client.log_image(run_id, Image.fromarray(paint_classes(ids, classes)), f"maps/{scene}.png")
 
@@ -123,19 +123,10 @@ def _confusion_image(matrix: list[list[int]], names: list[str]) -> Image.Image:
     """Draw a K x K confusion matrix; rows are true classes and sum to 100 %."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    counts = np.array(matrix, dtype=float)
-    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(3.0 + 0.45 * len(names), 12.0)
     with canvas(side, side - 0.8) as figure:
         drawn = FigureCanvasAgg(figure)
-        axes = figure.axes[0]
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        for row, col in np.ndindex(shares.shape):
-            color = "white" if shares[row, col] > 55 else "#222222"
-            axes.text(col, row, f"{shares[row, col]:.0f}", ha="center", va="center", color=color)
-        axes.set_xticks(np.arange(len(names)), names, rotation=40, ha="right")
-        axes.set_yticks(np.arange(len(names)), names)
-        axes.set(xlabel="predicted", ylabel="truth", title="% of each true class")
-        axes.grid(visible=False)
+        plot_confusion(figure.axes[0], row_shares(np.array(matrix, dtype=float)), names)
+        figure.axes[0].set_title("% of each true class")
         drawn.draw()
         return Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")

@@ -16,7 +16,7 @@ from tmcnet.config import RANDOM_START, Config, Run
 from tmcnet.hashing import file_digest, json_digest
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.names import Series
-from tmcnet.report.scores import METRICS, PLAIN_METRICS, Scores
+from tmcnet.report.scores import ALL_METRICS, METRICS, Scores
 
 MAX_PARAM_CHARS = 5000
 """MLflow refuses longer values."""
@@ -214,7 +214,7 @@ def _curve_points(path: Path) -> Iterator[Point]:
 
 def _final_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Scores of one `metrics.json`; those by class have a group each."""
-    for key in (*METRICS, *PLAIN_METRICS, "n_tiles", "n_pixels", "per_tile_oa", "per_tile_miou"):
+    for key in (*ALL_METRICS, "n_tiles", "n_pixels", "per_tile_oa", "per_tile_miou"):
         if _is_number(metrics.get(key)):
             yield key, float(metrics[key])
     for key in CLASS_METRICS:

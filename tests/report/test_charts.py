@@ -1,7 +1,7 @@
 import re
 import xml.etree.ElementTree as ET
 
-from tmcnet.report.svg import Reading, canvas, plain, render
+from tmcnet.report.charts import Reading, canvas, plain, render
 
 SVG = "{http://www.w3.org/2000/svg}"
 
