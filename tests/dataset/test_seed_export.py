@@ -1,5 +1,6 @@
 import pytest
 
+from tests.splits.tile_indexes import write_hashes
 from tmcnet.classes import ClassTable
 from tmcnet.dataset import seed_export
 from tmcnet.dataset.seed_export import export_seed_layout
@@ -22,6 +23,7 @@ def ours(tmp_path):
     for part, names in {**PARTS, **SUBSETS}.items():
         for word in ("RGB", "SAR", "lbl"):
             (splits / f"{part}_{word}.txt").write_text("".join(f"{name}\n" for name in names))
+    write_hashes(splits)
     return tiles, splits
 
 
@@ -74,3 +76,11 @@ def test_errors(ours, tmp_path):
         export_seed_layout(tiles, splits, tmp_path / "full")
     with pytest.raises(InputError, match="no lists"):
         export_seed_layout(tiles, tmp_path, tmp_path / "out")
+
+
+def test_a_list_with_a_test_tile_is_not_exported(ours, tmp_path):
+    tiles, splits = ours
+    (splits / "trainR5_RGB.txt").write_text("s_r0_c8\nu_r0_c0\n")
+    with pytest.raises(InputError, match=r"trainR5_RGB.txt: names tiles of test: u_r0_c0"):
+        export_seed_layout(tiles, splits, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.tiling.cutting import cut_window
 from tmcnet.splits.index import IntArray
 from tmcnet.splits.points import TilePoints, keep_points, points_file, points_per_class, read_tile_points
+from tmcnet.splits.verify import verified_list
 from tmcnet.store import TileStore, read_list
 
 
@@ -33,8 +34,8 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, others:
         others: Names of the modalities that the tiles have beside optical and SAR.
 
     Raises:
-        InputError: If `out` holds something already, or a list, a listed tile or a file of points is missing or
-            damaged.
+        InputError: If `out` holds something already, a list was changed since the splits were made, or a list, a
+            listed tile or a file of points is missing or damaged.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(Problem(str(out), "is there already and not empty", "Remove it or choose another folder."))
@@ -43,6 +44,8 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, others:
         raise InputError(
             Problem(str(splits_folder), "holds no lists such as train_RGB.txt", "Make the splits first.")
         )
+    for name in sorted({path.name.rsplit("_", 1)[0] for path in lists}):
+        verified_list(splits_folder, name)
     store = TileStore(tiles_root)
     sources = _sources(store, splits_folder, others)
     points = _points(store, splits_folder, lists)
@@ -79,7 +82,7 @@ def _sources(store: TileStore, splits_folder: Path, others: Sequence[str]) -> di
             missing = [tile for tile in tiles if not store.path(kind, tile).is_file()]
             if missing:
                 what = f"has no file for tiles of {path.name}: {format_names(missing)}"
-                problems.append(Problem(str(store.root / kind), what, "Cut the tiles and make the splits again."))
+                problems.append(Problem(str(store.root / kind), what, "Run the tiling stage again, then the splits."))
             sources.update({f"{part}_{word}/{tile}.tif": (kind, tile) for tile in tiles})
     if problems:
         raise InputError(problems)
@@ -88,12 +91,12 @@ def _sources(store: TileStore, splits_folder: Path, others: Sequence[str]) -> di
 
 def _points(store: TileStore, splits_folder: Path, lists: list[Path]) -> dict[str, TilePoints]:
     """The points by tile of each list that has points."""
-    found: dict[str, TilePoints] = {}
+    points: dict[str, TilePoints] = {}
     for path in lists:
         name = path.name.removesuffix(f"_{KINDS['label']}.txt")
         if points_per_class(name):
-            found[name] = read_tile_points(points_file(splits_folder, name), read_list(path), store.classes.names)
-    return found
+            points[name] = read_tile_points(points_file(splits_folder, name), read_list(path), store.classes.names)
+    return points
 
 
 def _write_sparse(store: TileStore, tile: str, points: IntArray, target: Path) -> None:

@@ -8,6 +8,7 @@ from affine import Affine
 from scipy import ndimage
 
 from tests.raster.conftest import UTM
+from tests.splits.tile_indexes import write_hashes
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.dataset.seed_export import export_seed_layout
 from tmcnet.errors import InputError
@@ -109,6 +110,7 @@ def test_virtual_tiles_have_all_modalities(three):
         lists = three.root / "results" / "splits"
         lists.mkdir(exist_ok=True)
         (lists / f"train_{word}.txt").write_text("".join(f"{tile}\n" for tile in own))
+    write_hashes(lists)
     export_seed_layout(root, lists, three.root / "seed", ["dem"])
     for tile in own:
         exported = read_float(three.root / "seed" / "train_dem" / f"{tile}.tif")
