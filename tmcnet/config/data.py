@@ -262,6 +262,18 @@ class LabelsConfig(Section):
         [], description="Codes that mean `no label`. A code neither here nor in a class is an error."
     )
     void_rgb: list[tuple[Byte, Byte, Byte]] = Field([], description="Colours that mean `no label`.")
+    attribute: str = Field(
+        "class",
+        min_length=1,
+        description="Attribute of vector labels (GeoPackage, GeoJSON, Shapefile, FlatGeobuf) that gives the class of "
+        "a feature, as one of its codes or as its name. Pixels whose centre is in no feature are void; where "
+        "features overlap, the last one counts.",
+    )
+    buffer: float = Field(
+        0.0,
+        ge=0,
+        description="Points and lines of vector labels count up to this distance in metres; 0: they are an error.",
+    )
     classes: list[ClassConfig] = Field(
         [],
         description="The classes in the order of their ids. Layout `seed` takes them from `class_dict.txt` if none "

@@ -222,6 +222,26 @@ def test_codes_of_a_label_file_are_listed_with_their_pixels(source):
     assert float(row["label_overlap"]) == pytest.approx(0.75, abs=0.03)
 
 
+def test_a_label_may_cover_a_part_of_its_scene(source):
+    source.scene("a")
+    # a quarter of the scene; its other three quarters are beside the label
+    source.write("a_l.tif", np.repeat([0, 2], 16)[None].repeat(32, 0).astype("u1"))
+    assert source.take().records[0].label is not None
+    (row,) = rows(source)
+    assert "label covers 2" in row["warnings"] and "the rest is void" in row["warnings"]
+    assert float(row["label_share"]) == 0.5
+    assert float(row["label_scene_share"]) == pytest.approx(0.125, abs=0.01)
+
+
+def test_the_labelled_share_is_that_of_the_scene_where_the_label_is_larger(source):
+    source.scene("a")
+    codes = np.zeros((256, 256), "u1")
+    codes[:32, :64] = 1
+    source.write("a_l.tif", codes)
+    source.take()
+    assert float(rows(source)[0]["label_scene_share"]) == pytest.approx(0.5, abs=0.02)
+
+
 LEARNT = "a,a_o.tif,a_s.tif,a_l.tif,train"
 
 

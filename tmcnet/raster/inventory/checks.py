@@ -15,7 +15,8 @@ from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.sample_sheet import TRAIN, Entry
 from tmcnet.raster.inventory.scan import FileSummary, Lattice
-from tmcnet.raster.io.geometry import Grid, finest, pixel_area, reproject_points
+from tmcnet.raster.io.files import BoolArray
+from tmcnet.raster.io.geometry import Coordinates, Grid, finest, pixel_area, reproject_points
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
 from tmcnet.raster.io.reader import Raster
@@ -28,7 +29,7 @@ forgotten factor or offset does not."""
 _MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _PROBES_PER_SIDE = 33
 _MIN_OVERLAP = 0.5
-"""Share of the scene that every modality and the label must cover."""
+"""Share of the scene that every modality must cover."""
 _MAX_PIXEL_RATIO = 1.25
 """Pixels whose sizes differ by less than this factor show the same things."""
 _MIN_SHARED = 0.1
@@ -49,7 +50,8 @@ class Inspection:
         label: Summary of the label file.
         scales: Declared or detected scale of each modality; empty without files, or where it cannot be detected.
         overlaps: Share of the scene that each modality covers; 0 without files.
-        label_overlap: Share of the scene that the label covers.
+        label_overlap: Share of the scene that the label file covers.
+        labelled_share: Share of the scene that has a class.
         problems: Errors, which stop the workflow.
         warnings: Oddities, which are listed in the inventory.
     """
@@ -63,6 +65,7 @@ class Inspection:
     scales: dict[str, str] = field(default_factory=dict)
     overlaps: dict[str, float] = field(default_factory=dict)
     label_overlap: float = 1.0
+    labelled_share: float = 0.0
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -261,32 +264,56 @@ def _check_georeference(scene: Inspection) -> bool:
 
 def _check_overlap(scene: Inspection) -> None:
     grid = scene.grid
-    covering = {name: files for name, files in scene.images.items() if files}
-    covering |= {"label": [scene.label]} if scene.label else {}
     for name, files in scene.images.items():
-        scene.overlaps[name] = min((coverage(grid, file.grid) for file in files), default=0.0)
-    scene.label_overlap = coverage(grid, scene.label.grid) if scene.label else 0.0
-    for name, files in covering.items():
-        share = scene.label_overlap if name == "label" else scene.overlaps[name]
-        if share < _MIN_OVERLAP:
+        share = scene.overlaps[name] = min((coverage(grid, file.grid) for file in files), default=0.0)
+        if files and share < _MIN_OVERLAP:
             reference = next(file.name for file in scene.images[scene.reference] if file.grid == grid)
             what = f"covers {share:.0%} of {reference}; at least {_MIN_OVERLAP:.0%} is needed"
             remedy = f"Check that this is the {name} of scene {scene.entry.scene}, and its CRS."
             file = min(files, key=lambda file: coverage(grid, file.grid))
             scene.problems.append(Problem(file.file.label, what, remedy))
-        elif share < 1:
+        elif files and share < 1:
             scene.warnings.append(f"{name} covers {share:.1%} of the {scene.reference} image")
+    if scene.label:
+        _check_label_overlap(scene, scene.label)
+
+
+def _check_label_overlap(scene: Inspection, label: FileSummary) -> None:
+    """A label may cover any part of a scene, but not nothing of it; the rest is void."""
+    share, inside = coverage(scene.grid, label.grid), coverage(label.grid, scene.grid)
+    scene.label_overlap = share
+    if not share and not inside:
+        what = f"covers 0% of {scene.images[scene.reference][0].name}; some ground must be in both"
+        remedy = f"Check that this is the label of scene {scene.entry.scene}, and its CRS."
+        scene.problems.append(Problem(label.file.label, what, remedy))
+        return
+    if share < 1:
+        scene.warnings.append(f"label covers {share:.1%} of the {scene.reference} image; the rest is void")
+    scene.labelled_share = label.labelled_share * share
+    if label.labelled:
+        lattice, step = label.labelled
+        rows, columns = np.indices(lattice.shape) * float(step) + 0.5
+        on_scene = contains(scene.grid, label.grid, columns, rows)
+        if on_scene.any():
+            scene.labelled_share = float(lattice[on_scene].mean() * share)
+    if not scene.labelled_share:
+        scene.warnings.append("no pixel of the scene has a label")
 
 
 def coverage(reference: Grid, other: Grid) -> float:
     """Share of the footprint of one raster that is inside another, from 33 x 33 probes."""
     along = (np.arange(_PROBES_PER_SIDE) + 0.5) / _PROBES_PER_SIDE
     x, y = np.meshgrid(along, along)
-    x, y = reference.transform @ (x * reference.width, y * reference.height)
-    if reference.crs != other.crs:
-        x, y = reproject_points(reference.crs, other.crs, x, y)
-    column, row = ~other.transform @ (x, y)
-    return float(np.mean((column >= 0) & (column <= other.width) & (row >= 0) & (row <= other.height)))
+    return float(np.mean(contains(other, reference, x * reference.width, y * reference.height)))
+
+
+def contains(grid: Grid, other: Grid, columns: Coordinates, rows: Coordinates) -> BoolArray:
+    """Whether places of one raster, in its pixels, are inside another one."""
+    x, y = other.transform @ (columns, rows)
+    if grid.crs != other.crs:
+        x, y = reproject_points(other.crs, grid.crs, x, y)
+    column, row = ~grid.transform @ (x, y)
+    return np.asarray((column >= 0) & (column <= grid.width) & (row >= 0) & (row <= grid.height))
 
 
 def scale_problems(scenes: Sequence[Inspection], sensors: SensorsConfig) -> list[Problem]:

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,16 +33,20 @@ from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries
-from tmcnet.raster.io.files import open_raster
+from tmcnet.raster.io.files import RasterFile, open_raster
 from tmcnet.raster.io.labels import LabelCoder
+from tmcnet.raster.io.reader import Raster
+from tmcnet.raster.io.vector import is_vector, rasterise_labels
 from tmcnet.raster.io.writer import write_bytes
 
+LABELS = "labels"
+"""Folder beside the inventory for the rasters of vector labels, which it names."""
 _MAX_CODES = 30
 _IMAGE_COLUMNS = (
     *("files", "tiles", "bands", "dtype", "crs", "width", "height", "gsd", "nodata"),
     *("min", "max", "nan", "infinite", "valid_share"),
 )
-_LABEL_COLUMNS = ("file", "dtype", "crs", "gsd", "overlap", "share", "codes")
+_LABEL_COLUMNS = ("file", "dtype", "crs", "gsd", "overlap", "share", "scene_share", "codes")
 
 
 def take_inventory(
@@ -53,6 +58,9 @@ def take_inventory(
     csv_path: Path,
 ) -> None:
     """Read every file of the source through once, check it, and write the inventory.
+
+    Vector labels become rasters on the grids of their scenes, in a folder `labels` beside the inventory, which is
+    emptied first.
 
     Args:
         source: Section `source` of the config.
@@ -70,7 +78,9 @@ def take_inventory(
     classes, encoding = find_classes(source, labels, Path(data_root), entries)
     coder = LabelCoder(labels, classes, encoding) if len(classes) else None
     georeferenced = source.layout in GEOREFERENCED
-    inspector = _Inspector(source, sensors, coder)
+    folder = Path(json_path).parent / LABELS
+    shutil.rmtree(folder, ignore_errors=True)
+    inspector = _Inspector(source, sensors, labels, coder, folder)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         scenes = list(pool.map(inspector.inspect, entries))
         problems = [problem for scene in scenes for problem in scene.problems] + scale_problems(scenes, sensors)
@@ -117,7 +127,9 @@ class _Inspector:
 
     source: SourceConfig
     sensors: SensorsConfig
+    labels: LabelsConfig
     coder: LabelCoder | None
+    folder: Path
 
     def inspect(self, entry: Entry) -> Inspection:
         """Read all files of a scene or tile through; errors become its problems."""
@@ -134,6 +146,8 @@ class _Inspector:
             except InputError as error:
                 scene.problems += error.problems
         try:
+            if entry.label and is_vector(entry.label[0]) and not scene.problems:
+                self._rasterise_label(scene)
             if scene.label_raster is not None and self.coder is not None:
                 scene.label = scan_labels(scene.label_raster.files[0], self.coder)
         except InputError as error:
@@ -142,6 +156,26 @@ class _Inspector:
             check_scene(scene, self.sensors, self.coder, self.source.layout in GEOREFERENCED)
         scene.lattices.clear()
         return scene
+
+    def _rasterise_label(self, scene: Inspection) -> None:
+        """Bring a vector label to the grid of the scene, as a raster named after its content."""
+        path, grid = scene.entry.label[0], scene.grid
+        if self.source.layout not in GEOREFERENCED or not grid.crs:
+            remedy = "Use `source.layout: scenes` with georeferenced images, or label rasters."
+            raise InputError(Problem(str(path), "is a vector file, but the images are not georeferenced", remedy))
+        if path in scene.entry.members:
+            what = f"matches {len(scene.entry.members[path])} vector files"
+            raise InputError(Problem(str(path), what, "Merge them to one (`ogrmerge.py`)."))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / f"{scene.entry.scene}.tif"
+        found = rasterise_labels(path, self.labels, grid, draft)
+        raster = draft.with_stem(f"{scene.entry.scene}-{file_digest(draft)[:12]}")
+        draft.replace(raster)
+        scene.label_raster = Raster((RasterFile((str(raster),), str(path)),))
+        if found.overlapping:
+            scene.warnings.append(f"features of different classes overlap on {found.overlapping} label pixels")
+        if found.n_without:
+            scene.warnings.append(f"{found.n_without} label features have no `{self.labels.attribute}`: void")
 
 
 def _group_equal(problems: Sequence[Problem]) -> list[Problem]:
@@ -195,7 +229,7 @@ def inventory_table(scenes: Sequence[Inspection], sensors: SensorsConfig, coder:
     Files of a stack are separated by `;`. `tiles` counts the files of mosaics. `nan` and `infinite` count values;
     shares are between 0 and 1: `overlap` of the optical footprint that the SAR image covers, `label_overlap` and
     `<modality>_overlap` of the scene that the label and other modalities cover; `label_share` of the label file
-    that has a class. `label_codes` counts pixels by code.
+    and `label_scene_share` of the scene that has a class. `label_codes` counts pixels by code.
 
     Args:
         scenes: The scenes or tiles.
@@ -262,6 +296,7 @@ def _label_cells(scene: Inspection, coder: LabelCoder | None) -> dict[str, str]:
         f"{label.grid.pixel_size:.6g}",
         f"{scene.label_overlap:.6f}",
         f"{label.labelled_share:.6f}",
+        f"{scene.labelled_share:.6f}",
         codes + (f"; and {more} more" if more else ""),
     )
     return {f"label_{column}": cell for column, cell in zip(_LABEL_COLUMNS, cells, strict=True)}

@@ -18,6 +18,7 @@ from tmcnet.raster.io.files import Header, RasterFile, open_raster
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import Raster
+from tmcnet.raster.io.vector import is_vector
 
 _MAX_GRID_OFFSET_PX = 0.05
 """Tiles are moved to the pixels of the first; a larger offset is an error."""
@@ -70,7 +71,8 @@ def find_rasters(
         return tuple(made)
 
     stacks = {name: files(paths) for name, paths in entry.images.items()}
-    labels = files(entry.label)
+    # vector labels become a raster later, on the grid of the images
+    labels = files([path for path in entry.label if not is_vector(path)])
     if problems:
         raise InputError(problems)
     images = {name: Raster(_declared(stacks[name], entry, name, sensor)) for name, sensor in sensors.items()}

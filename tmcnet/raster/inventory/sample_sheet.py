@@ -16,6 +16,8 @@ TRAIN = "train"
 PREDICT = "predict"
 OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset")
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
+_SHAPEFILE_SIDECARS = (".cpg", ".dbf", ".prj", ".shx")
+"""Files that belong to a shapefile beside the `.shp`."""
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 
 
@@ -60,7 +62,9 @@ class Entry:
 
 
 def _with_sources(path: Path) -> list[Path]:
-    """A file, and the files behind it if it is a virtual raster of GDAL."""
+    """A file, and the files behind it if it is a virtual raster of GDAL or a shapefile."""
+    if path.suffix.lower() == ".shp":
+        return [path, *(file for end in _SHAPEFILE_SIDECARS if (file := path.with_suffix(end)).is_file())]
     if path.suffix.lower() != ".vrt" or not path.is_file():
         return [path]
     try:

@@ -46,6 +46,7 @@ class FileSummary:
         labelled_share: Share of pixels with a class, of label files.
         codes: Pixels by code, of label files.
         unknown: Codes that no class has, of label files.
+        labelled: h x w, whether every n-th pixel has a class, of label files; and n.
     """
 
     file: RasterFile
@@ -61,6 +62,7 @@ class FileSummary:
     labelled_share: float = 0.0
     codes: Counter[int] = field(default_factory=Counter)
     unknown: Unknown = field(default_factory=dict)
+    labelled: tuple[BoolArray, int] | None = None
 
     @property
     def grid(self) -> Grid:
@@ -239,16 +241,19 @@ def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
     """
     raster, summary = Raster((file,)), FileSummary(file)
     coder.check_bands(file.label, file.header.count)
-    labelled = 0
+    labelled, rows = 0, []
+    step = -(-max(raster.shape[1:]) // _LATTICE_PX)
     with raster.open() as opened:
         for box in _strips(raster):
             (part,) = opened.parts(box)
             ids, unknown = coder.encode(part.values, part.valid[0], part.mask)
             labelled += int((ids != IGNORE).sum())
+            rows.append(ids[-box[0] % step :: step, ::step] != IGNORE)
             summary.codes += coder.count(part.values)
             for code, count in unknown.items():
                 summary.unknown[code] = summary.unknown.get(code, 0) + count
     summary.labelled_share = labelled / (summary.grid.height * summary.grid.width)
+    summary.labelled = np.concatenate(rows), step
     return summary
 
 

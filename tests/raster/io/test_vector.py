@@ -1,0 +1,154 @@
+"""Vector labels: places, order, overlaps, buffers and attributes, in each format and through the inventory."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import LabelsConfig
+from tmcnet.errors import InputError
+from tmcnet.raster.io.gdal_tools import run_tool
+from tmcnet.raster.io.geometry import Grid, reproject_points
+from tmcnet.raster.io.labels import LabelCoder
+from tmcnet.raster.io.vector import NO_CODE, rasterise_labels
+
+GRID = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 64, 64)
+CLASSES = [{"name": "water", "codes": [1], "color": "#0000ff"}, {"name": "land", "codes": [2, 3], "color": "#00ff00"}]
+
+
+def labels(**keys):
+    return LabelsConfig(void=[0], classes=CLASSES, **keys)
+
+
+def square(left, top, right, bottom):
+    """Corners in pixels of the grid, as map coordinates."""
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    return {"type": "Polygon", "coordinates": [[list(GRID.transform @ c) for c in corners]]}
+
+
+def write(path, *features, crs="EPSG:32633"):
+    """Features are pairs of a geometry in the CRS of the grid and its class."""
+    rows = [{"type": "Feature", "geometry": g, "properties": {"class": c}} for g, c in features]
+    named = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{GRID.crs[5:]}"}}
+    source = path.parent / "source.geojson"
+    source.write_text(json.dumps({"type": "FeatureCollection", "crs": named, "features": rows}))
+    run_tool("ogr2ogr", "-t_srs", crs, path, source)
+    source.unlink()
+    return path
+
+
+def burn(path, out, grid=GRID, **keys):
+    found = rasterise_labels(path, labels(**keys), grid, out)
+    with rasterio.open(out) as dataset:
+        assert (dataset.crs, dataset.transform, dataset.nodata) == (
+            rasterio.CRS.from_string(grid.crs),
+            grid.transform,
+            NO_CODE,
+        )
+        return found, dataset.read(1)
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "geojson", "shp", "fgb"])
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
+def test_pixels_whose_centre_is_in_a_feature_get_its_code(tmp_path, ending, crs):
+    if (ending, crs) == ("geojson", "EPSG:32633"):
+        crs = "EPSG:3857"
+    path = write(tmp_path / f"l.{ending}", (square(10, 20, 30.4, 40.6), "water"), (square(40, 0, 64, 64), 3), crs=crs)
+    found, codes = burn(path, tmp_path / "out.tif")
+    expected = np.full((64, 64), NO_CODE)
+    expected[20:41, 10:30], expected[:, 40:] = 1, 3
+    np.testing.assert_array_equal(codes, expected)
+    assert (found.labelled, found.overlapping) == (21 * 20 + 64 * 24, 0)
+
+
+def test_the_last_feature_is_on_top_and_overlaps_of_classes_are_counted(tmp_path):
+    path = write(
+        tmp_path / "l.gpkg", (square(0, 0, 20, 20), 1), (square(10, 0, 30, 20), 2), (square(10, 0, 20, 10), 2)
+    )
+    found, codes = burn(path, tmp_path / "out.tif")
+    assert (codes[:20, :10] == 1).all() and (codes[:20, 10:30] == 2).all()
+    assert found.overlapping == 10 * 20
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
+def test_points_and_lines_count_up_to_their_buffer_in_metres(tmp_path, crs):
+    x, y = GRID.transform @ (20, 20)
+    point = {"type": "MultiPoint", "coordinates": [[x, y]]}
+    line = {"type": "LineString", "coordinates": [list(GRID.transform @ p) for p in ((40, 10), (40, 50), (50, 50))]}
+    path = write(tmp_path / "l.gpkg", (point, 1), (line, 2), crs=crs)
+    with pytest.raises(InputError, match=r"labels\.buffer"):
+        rasterise_labels(path, labels(), GRID, tmp_path / "none.tif")
+    _, codes = burn(path, tmp_path / "out.tif", buffer=75.0)
+    rows, columns = np.indices((64, 64)) + 0.5
+    near = np.hypot(columns - 20, rows - 20) < 7.5
+    assert abs(int((codes == 1).sum()) - int(near.sum())) <= 6
+    assert (codes[10:48, 33:47] == 2).all() and (codes[43:57, 40:50] == 2).all() and codes[20, 49] == NO_CODE
+
+
+def test_a_buffer_is_in_metres_on_grids_in_degrees_too(tmp_path):
+    lon, lat = reproject_points(GRID.crs, "EPSG:4326", *(np.array([v]) for v in GRID.transform @ (32, 32)))
+    grid = Grid("EPSG:4326", Affine(1e-4, 0, lon[0] - 0.0032, 0, -1e-4, lat[0] + 0.0032), 64, 64)
+    point = {"type": "Point", "coordinates": list(GRID.transform @ (32, 32))}
+    _, codes = burn(write(tmp_path / "l.gpkg", (point, 1)), tmp_path / "out.tif", grid, buffer=100.0)
+    wide, high = ((codes == 1).any(axis=axis).sum() for axis in (0, 1))
+    assert high == pytest.approx(200 / 11.12, abs=1.1)
+    assert wide == pytest.approx(200 / 11.13 / math.cos(math.radians(lat[0])), abs=1.1)
+
+
+def test_features_without_a_class_are_void_and_unknown_classes_are_named(tmp_path):
+    path = write(tmp_path / "l.gpkg", (square(0, 0, 9, 9), "land"), (square(20, 20, 30, 30), None))
+    found, codes = burn(path, tmp_path / "out.tif")
+    assert found.n_without == 1 and found.labelled == 81 and codes[25, 25] == NO_CODE
+    path = write(tmp_path / "m.gpkg", (square(0, 0, 9, 9), "forest"), (square(0, 0, 9, 9), "water"))
+    with pytest.raises(InputError, match=r"has 1 values that no class has: `forest` \(1 features\)"):
+        burn(path, tmp_path / "out.tif")
+
+
+def test_what_is_missing_is_named(tmp_path):
+    path = write(tmp_path / "l.gpkg", (square(0, 0, 9, 9), 1))
+    with pytest.raises(InputError, match="has no attribute `code`; its attributes are class"):
+        burn(path, tmp_path / "out.tif", attribute="code")
+    with pytest.raises(InputError, match="has no feature on the scene"):
+        burn(write(tmp_path / "far.gpkg", (square(900, 0, 950, 9), 1)), tmp_path / "out.tif")
+    run_tool("ogr2ogr", "-update", "-nln", "second", path, path)
+    with pytest.raises(InputError, match=r"has 2 layers: .*second"):
+        burn(path, tmp_path / "out.tif")
+
+
+def test_a_vector_label_goes_through_the_inventory(source):
+    source.scene("a")
+    write(source.root / "a.gpkg", (square(0, 0, 32, 64), "land"), (square(16, 0, 24, 64), "water"))
+    source.sheet("a,a_o.tif,a_s.tif,a.gpkg,train")
+    (record,) = source.take().records
+    assert record.label.grid == GRID and len(record.digests) == 3
+    with source.json.with_suffix(".csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["label_file"].endswith("a.gpkg") and float(row["label_scene_share"]) == 0.5
+    assert "features of different classes overlap on 512 label pixels" in row["warnings"]
+    ids = LabelCoder(source.labels, ClassTable.of((c.name, c.color) for c in source.labels.classes)).read(
+        record.label
+    )
+    assert np.bincount(ids.ravel()).nonzero()[0].tolist() == [0, 1, 255] and (ids[:, 16:24] == 0).all()
+    first = record.label.files[0].paths
+    write(source.root / "a.gpkg", (square(0, 0, 32, 64), "water"))
+    assert source.take().records[0].label.files[0].paths != first
+
+
+def test_every_file_of_a_shapefile_counts(source):
+    source.scene("a")
+    write(source.root / "a.shp", (square(0, 0, 32, 64), "land"))
+    source.sheet("a,a_o.tif,a_s.tif,a.shp,train")
+    assert len(source.take().records[0].digests) >= 3 + len((".dbf", ".prj", ".shx"))
+
+
+def test_vector_labels_need_georeferenced_scenes(tile_source, write_png_tile):
+    write_png_tile(tile_source, "p", "1")
+    write(tile_source.root / "p" / "l_1.gpkg", (square(0, 0, 9, 9), 1))
+    tile_source.source = tile_source.source.model_copy(update={"label": "{part}/l_{tile:d}.gpkg"})
+    with pytest.raises(InputError, match="the images are not georeferenced"):
+        tile_source.take()

@@ -1,0 +1,236 @@
+"""Vector labels: polygons, lines and points with the class as an attribute, as a raster of codes on a given grid."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+
+from tmcnet.config import LabelsConfig
+from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.raster.io.blocks import block_windows
+from tmcnet.raster.io.gdal_tools import run_tool
+from tmcnet.raster.io.geometry import Box, Grid, geocentric, reproject_points
+from tmcnet.raster.io.writer import Part, RasterProfile, write_blocks
+
+SUFFIXES = (".fgb", ".geojson", ".gpkg", ".json", ".shp")
+"""Endings of vector files."""
+NO_CODE = -(2**31)
+"""Means no label in the raster of codes."""
+CORNERS = 64
+"""Corners of the polygon in place of a circle around a point; its area is smaller by 0.2 %."""
+Points = npt.NDArray[np.float64]
+
+
+def is_vector(path: Path) -> bool:
+    """Whether a file of labels is a vector file, by its ending."""
+    return path.suffix.lower() in SUFFIXES
+
+
+@dataclass(frozen=True)
+class Rasterised:
+    """What was found while features were rasterised.
+
+    Attributes:
+        n_without: Features whose attribute is empty; they are no label.
+        labelled: Number of pixels with a label.
+        overlapping: Number of pixels that features of different classes cover.
+    """
+
+    n_without: int
+    labelled: int
+    overlapping: int
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Polygons in the CRS of the grid, in the order of the file; left, bottom, right, top of each; and its code."""
+
+    shapes: list[dict[str, Any]]
+    boxes: Points
+    codes: npt.NDArray[np.int64]
+
+
+def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) -> Rasterised:
+    """Write the features of a vector file as a raster of codes, tagged with `NO_CODE` for no label.
+
+    A pixel gets the code of the last feature in which its centre is. Points and lines count as far as
+    `labels.buffer`. An attribute is a code, or the name of a class.
+
+    Args:
+        path: GeoPackage, GeoJSON, Shapefile or FlatGeobuf with one layer, in any CRS.
+        labels: Section `labels` of the config.
+        grid: Place of the pixels.
+        out: The GeoTIFF to write.
+
+    Raises:
+        InputError: If the file cannot be read or has several layers, its features lack the attribute or have values
+            that no class has, it holds points or lines without a buffer, or no feature is on the grid.
+
+    Example:
+        >>> rasterise_labels(Path("fields.gpkg"), config.labels, read_grid("optical.tif"), Path("label.tif"))
+    """
+    if labels.encoding != "ids":
+        remedy = "Set `labels.encoding: ids` and give each class its `codes`."
+        raise InputError(Problem(str(path), "is a vector file, but `labels.encoding` is `rgb`", remedy))
+    rows = _read(path, labels, grid)
+    codes = _codes(path, labels, [row["properties"][labels.attribute] for row in rows])
+    features = _polygons(path, labels, grid, rows, codes)
+    totals: Counter[str] = Counter()
+
+    def parts() -> Iterator[Part]:
+        for box in block_windows(grid.height, grid.width, 4):
+            codes, several = _burn(features, grid, box)
+            totals.update(labelled=int((codes != NO_CODE).sum()), overlapping=int(several.sum()))
+            yield box, codes[None]
+
+    write_blocks(out, grid, RasterProfile(1, "int32", NO_CODE), parts())
+    if not totals["labelled"]:
+        what = f"has no feature on the scene ({len(rows)} features near it)"
+        raise InputError(Problem(str(path), what, "Check that this is the label of the scene, and its CRS."))
+    return Rasterised(codes.count(None), totals["labelled"], totals["overlapping"])
+
+
+def _read(path: Path, labels: LabelsConfig, grid: Grid) -> list[dict[str, Any]]:
+    """Read the features near a grid as GeoJSON in its CRS."""
+    layers = run_tool("ogrinfo", "-ro", "-q", path).strip().splitlines()
+    names = [
+        line.partition(": ")[2].rpartition(" (")[0] for line in layers if line[:1].isdigit() and "(None)" not in line
+    ]
+    if len(names) > 1:
+        what = f"has {len(names)} layers: {format_names(names)}"
+        raise InputError(Problem(str(path), what, "Keep the layer of the labels only (`ogr2ogr OUT IN LAYER`)."))
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "features.geojson"
+        digits = ("-lco", "COORDINATE_PRECISION=9", "-dim", "XY")
+        run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", grid.crs, *_near(labels.buffer, grid), table, path)
+        rows: list[dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))["features"]
+    lacking = [row for row in rows if labels.attribute not in row["properties"]]
+    if lacking:
+        known = format_names(lacking[0]["properties"]) or "none"
+        what = f"has no attribute `{labels.attribute}`; its attributes are {known}"
+        raise InputError(Problem(str(path), what, "Name the one that gives the class as `labels.attribute`."))
+    return [row for row in rows if row["geometry"]]
+
+
+def _near(buffer_m: float, grid: Grid) -> tuple[str | float, ...]:
+    """Options of `ogr2ogr` for the features near a grid; none for one across the 180th meridian."""
+    left, bottom, right, top = grid.bounds
+    longitudes, _ = reproject_points(
+        grid.crs, "EPSG:4326", *np.array([[left, right, left, right], [bottom, bottom, top, top]])
+    )
+    if not np.ptp(longitudes) < 180:
+        return ()
+    margin_x, margin_y = _radii(buffer_m, grid) + 0.05 * np.array([right - left, top - bottom])
+    return ("-spat", left - margin_x, bottom - margin_y, right + margin_x, top + margin_y, "-spat_srs", grid.crs)
+
+
+def _codes(path: Path, labels: LabelsConfig, values: Sequence[object]) -> list[int | None]:
+    """Codes from the values of the attribute; None for an empty one."""
+    texts = [None if value is None else str(value).strip() or None for value in values]
+    found: dict[str | None, int | None] = {None: None}
+    found.update((str(code), code) for code in labels.void)
+    for known in labels.classes:
+        found.update((str(code), code) for code in known.codes)
+        found[known.name] = known.codes[0]
+    # numbers may be stored as real ones
+    keys = [text.removesuffix(".0") if text and text not in found else text for text in texts]
+    unknown = Counter(str(key) for key in keys if key not in found)
+    if unknown:
+        listed = format_names(f"`{value}` ({n} features)" for value, n in unknown.items())
+        what = f"attribute `{labels.attribute}` has {len(unknown)} values that no class has: {listed}"
+        raise InputError(Problem(str(path), what, "Add each to the `codes` of a class, or to `labels.void`."))
+    return [found[key] for key in keys]
+
+
+def _polygons(
+    path: Path, labels: LabelsConfig, grid: Grid, rows: Sequence[dict[str, Any]], codes: Sequence[int | None]
+) -> _Features:
+    shapes, kept = [], []
+    radii = _radii(labels.buffer, grid)
+    for row, code in zip(rows, codes, strict=True):
+        for shape in _simple(row["geometry"]):
+            kind = shape["type"]
+            if kind != "Polygon" and not labels.buffer:
+                remedy = "Set `labels.buffer`, the distance in metres up to which points and lines count."
+                raise InputError(Problem(str(path), "holds points or lines, which cover no pixel", remedy))
+            if code is not None:
+                found = [shape] if kind == "Polygon" else _buffer(shape["coordinates"], kind, radii)
+                shapes += found
+                kept += [code] * len(found)
+    corners = [np.array([point for ring in shape["coordinates"] for point in ring]) for shape in shapes]
+    boxes = np.array([[*c.min(axis=0), *c.max(axis=0)] for c in corners]).reshape(-1, 4)
+    return _Features(shapes, boxes, np.array(kept, np.int64))
+
+
+def _simple(geometry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The points, lines and polygons of a geometry."""
+    kind = geometry["type"]
+    if kind == "GeometryCollection":
+        for part in geometry["geometries"]:
+            yield from _simple(part)
+    elif kind.startswith("Multi"):
+        for coordinates in geometry["coordinates"]:
+            yield {"type": kind.removeprefix("Multi"), "coordinates": coordinates}
+    elif geometry["coordinates"]:
+        yield {"type": kind, "coordinates": geometry["coordinates"]}
+
+
+def _radii(buffer_m: float, grid: Grid) -> Points:
+    """A distance in metres in units of the map, along x and y in the middle of a grid."""
+    x, y = grid.transform @ (grid.width / 2, grid.height / 2)
+    step = np.array([-0.5, 0.5]) * grid.pixel_size
+    ends = ((x + step, np.array([y, y])), (np.array([x, x]), y + step))
+    metres = [
+        float(np.linalg.norm(np.diff(geocentric(*reproject_points(grid.crs, "EPSG:4326", *end)), axis=0)))
+        for end in ends
+    ]
+    return buffer_m * grid.pixel_size / np.array(metres)
+
+
+def _buffer(coordinates: Sequence[Any], kind: str, radii: Points) -> list[dict[str, Any]]:
+    """Polygons of the places near a point or a line: one around each of its segments."""
+    points = np.asarray([coordinates] if kind == "Point" else coordinates, np.float64)[:, :2] / radii
+    ends = zip(points, points, strict=True) if len(points) == 1 else itertools.pairwise(points)
+    angle = np.linspace(-np.pi / 2, np.pi / 2, CORNERS // 2 + 1)
+    found = []
+    for start, end in ends:
+        heading = np.arctan2(*(end - start)[::-1])
+        halves = [
+            centre + np.stack([np.cos(angle + turn), np.sin(angle + turn)], axis=1)
+            for centre, turn in ((end, heading), (start, heading + np.pi))
+        ]
+        ring = np.concatenate([*halves, halves[0][:1]]) * radii
+        found.append({"type": "Polygon", "coordinates": [ring.tolist()]})
+    return found
+
+
+def _burn(features: _Features, grid: Grid, box: Box) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Codes of a block, and where features of different codes cover a pixel."""
+    row, column, height, width = box
+    transform = grid.transform @ Affine.translation(column, row)
+    corners = np.array([transform @ (x, y) for x in (0, width) for y in (0, height)])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    here = np.flatnonzero((features.boxes[:, :2] <= high).all(axis=1) & (features.boxes[:, 2:] >= low).all(axis=1))
+    codes, several = np.full((height, width), NO_CODE, np.int32), np.zeros((height, width), bool)
+    if not here.size:
+        return codes, several
+    options = {"out_shape": (height, width), "transform": transform}
+    pairs = [(features.shapes[i], int(features.codes[i])) for i in here]
+    codes = rasterize(pairs, fill=NO_CODE, dtype="int32", **options)
+    covered = np.zeros((height, width), bool)
+    for code in np.unique(features.codes[here]):
+        mask = rasterize([shape for shape, own in pairs if own == code], dtype="uint8", **options).astype(bool)
+        several |= covered & mask
+        covered |= mask
+    return codes, several
