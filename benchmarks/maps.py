@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.memory import peak_mib
 from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.evaluate.maps import SceneImages, map_scenes, predict_scene
-from tmcnet.evaluate.predict import Probabilities, probabilities
-from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.trained import Probabilities, Trained, probabilities
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid
 from tmcnet.raster.io.writer import write_raster

@@ -9,6 +9,7 @@ from tmcnet.raster.io.reader import read_grid
 from tmcnet.seeding import generator
 from tmcnet.simulate.noise import densify, distance_to
 from tmcnet.simulate.scene import (
+    add_speckle,
     displacement_map,
     make_displacement,
     optical_grid,
@@ -16,7 +17,6 @@ from tmcnet.simulate.scene import (
     sar_to_ground,
     simulate_scene,
 )
-from tmcnet.simulate.sensors import add_speckle
 
 CONFIG = DemoConfig(size=256, scenes=4, seed=11)
 

@@ -17,7 +17,7 @@ def drawn(temperature, n=20000, seed=0):
 
 def test_agrees_with_torchmetrics():
     probabilities, truth = drawn(0.5, 3000)
-    calibration = Calibration(15)
+    calibration = Calibration()
     calibration.add(probabilities[:1000], truth[:1000])
     calibration.add(probabilities[1000:], truth[1000:])
     theirs = multiclass_calibration_error(torch.from_numpy(probabilities), torch.from_numpy(truth), 4, n_bins=15)
@@ -27,7 +27,7 @@ def test_agrees_with_torchmetrics():
 def test_void_does_not_count():
     probabilities, truth = drawn(1.0, 500)
     with_void = np.concatenate([truth, np.full(100, 255)])
-    a, b = Calibration(10), Calibration(10)
+    a, b = Calibration(), Calibration()
     a.add(probabilities, truth)
     b.add(np.concatenate([probabilities, probabilities[:100]]), with_void)
     assert a.table() == b.table()
@@ -39,7 +39,7 @@ def test_finds_a_planted_temperature_and_mends_the_error():
     probabilities, truth = drawn(0.4)
     temperature = fit_temperature(probabilities, truth)
     assert temperature == pytest.approx(1 / 0.4, rel=0.05)
-    raw, scaled = Calibration(15), Calibration(15, temperature)
+    raw, scaled = Calibration(), Calibration(temperature)
     raw.add(probabilities, truth)
     scaled.add(probabilities, truth)
     assert raw.error > 0.1
@@ -48,7 +48,7 @@ def test_finds_a_planted_temperature_and_mends_the_error():
 
 
 def test_nothing_labelled():
-    empty = Calibration(5)
+    empty = Calibration()
     empty.add(np.full((3, 2), 0.5), np.full(3, 255))
     assert np.isnan(empty.error)
     assert all(row["confidence"] is None for row in empty.table())

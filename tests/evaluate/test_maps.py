@@ -17,8 +17,7 @@ from tmcnet.config import MapsConfig, Run, SensorConfig, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate.maps import SceneImages, map_scenes, predict_scene
-from tmcnet.evaluate.predict import probabilities
-from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.trained import Trained, probabilities
 from tmcnet.model.networks import build_network
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid

@@ -9,7 +9,7 @@ from tmcnet.config import Run
 from tmcnet.errors import InputError
 from tmcnet.evaluate.boundary import boundary_counts
 from tmcnet.evaluate.calibration import Calibration
-from tmcnet.evaluate.evaluate import Outcome, TileCounts, pool_folds, write_scores
+from tmcnet.evaluate.evaluate import Outcome, pool_folds, write_scores
 from tmcnet.evaluate.metrics import confusion
 
 RUN = Run.parse("mssnet-corrected__random__R5__s1")
@@ -18,7 +18,7 @@ CLASSES = ["water", "land", "road"]
 
 def outcome(names):
     """Predictions for some tiles, a function of their names alone."""
-    calibrations = Calibration(5), Calibration(5, 1.5)
+    calibrations = Calibration(), Calibration(1.5)
     matrices, boundaries, hidden = [], [], np.zeros((3, 3), np.int64)
     for name in names:
         random = np.random.default_rng(int(name[1:]))
@@ -31,8 +31,8 @@ def outcome(names):
         hidden += confusion(truth, random.integers(0, 3, truth.shape), 3)
         for calibration in calibrations:
             calibration.add(probabilities.reshape(-1, 3), truth.ravel())
-    counts = TileCounts(np.stack(matrices), np.stack(boundaries), {"optical": hidden})
-    return Outcome(names, ["s"] * len(names), counts, calibrations)
+    scenes = ["s"] * len(names)
+    return Outcome(names, scenes, np.stack(matrices), np.stack(boundaries), {"optical": hidden}, *calibrations)
 
 
 def test_folds_make_what_one_evaluation_would(tmp_path):

@@ -5,7 +5,7 @@ from torch import nn
 from tmcnet.config import ComputeConfig
 from tmcnet.dataset.loading import Tile
 from tmcnet.errors import InputError
-from tmcnet.evaluate.predict import choose_device, predict_tiles, probabilities
+from tmcnet.evaluate.trained import choose_device, predict_tiles, probabilities
 
 
 class Local(nn.Module):

@@ -44,8 +44,10 @@ def tiles(tmp_path_factory):
     return Counting(TileStore(root / "tiles"), names, scaling, with_labels=True, cache_gib=0)
 
 
-def count(tiles, withheld):
-    return count_tiles(OneSensor(), tiles, 2, EvaluateConfig(batch_size=3), [], withheld)
+def count(tiles, withheld, tolerance=2):
+    return count_tiles(
+        OneSensor(), tiles, 2, EvaluateConfig(batch_size=3, boundary_tolerance=tolerance), 1.0, withheld
+    )
 
 
 def test_a_withheld_sensor_is_all_zeros_and_the_other_is_untouched(tiles):
@@ -66,9 +68,10 @@ def test_each_tile_is_read_once_and_more_passes_change_no_score(tiles):
     assert np.array_equal(both.boundary, alone.boundary)
 
 
-def test_boundaries_are_added_up_over_the_tiles(tiles):
+@pytest.mark.parametrize("tolerance", [0, 2])
+def test_boundaries_are_added_up_over_the_tiles(tiles, tolerance):
     expected = 0
     for tile in (tiles[i] for i in range(len(tiles))):
         guess = (tile.images["optical"].mean(0) > 0).long().numpy()
-        expected = expected + boundary_counts(tile.label.numpy(), guess, 2, 2)
-    assert np.array_equal(count(tiles, ()).boundary.sum(axis=0), expected)
+        expected = expected + boundary_counts(tile.label.numpy(), guess, 2, tolerance)
+    assert np.array_equal(count(tiles, (), tolerance).boundary.sum(axis=0), expected)

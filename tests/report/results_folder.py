@@ -70,7 +70,7 @@ def make_config(**sections: object) -> Config:
         "splits": {"block_size": BLOCK},
         "pretrain": {"methods": {"tmcnet": {}, "tmcnet_reference": {"variant": "reference"}}, "crop_size": 48},
         "finetune": {"sweep": SWEEP, "crop_size": 48},
-        "evaluate": {"calibration_bins": 10, "bootstrap": 100},
+        "evaluate": {"bootstrap": 100},
     }
     return load({**values, **sections})
 

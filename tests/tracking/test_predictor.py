@@ -5,8 +5,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import ModelConfig, Run
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
-from tmcnet.evaluate.predict import predict_raw
-from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.trained import Trained, predict_raw
 from tmcnet.model.networks import build_network
 from tmcnet.tracking.predictor import input_example, requirements, write_model
 

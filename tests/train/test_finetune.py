@@ -87,10 +87,6 @@ def same_ends(first, second):
     assert (first / "curves.csv").read_text() == (second / "curves.csv").read_text()
 
 
-def summary_of(out):
-    return json.loads((out / "summary.json").read_text())
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -99,9 +95,8 @@ def summary_of(out):
         {"loss": "dice"},
         {"loss": "cross_entropy_dice"},
         {"ema": 0.9},
-        {"patience": 1},
         {"precision": "bf16-mixed"},
-        {"loss": "cross_entropy_dice", "ema": 0.9, "patience": 2, "modality_dropout": 0.3},
+        {"loss": "cross_entropy_dice", "ema": 0.9, "modality_dropout": 0.3},
     ],
     ids=str,
 )
@@ -112,53 +107,6 @@ def test_a_killed_run_ends_with_the_same_weights(world, tmp_path, monkeypatch, o
     train(world, tmp_path / "broken", steps=12, validate_every=4, **options)
     same_ends(tmp_path / "whole", tmp_path / "broken")
     assert not (tmp_path / "broken.state").exists()
-
-
-@pytest.fixture
-def scripted(monkeypatch):
-    """Validation scores as a list says them, in a run that begins at the first step."""
-
-    def script(*scores):
-        left = iter(scores)
-        monkeypatch.setattr(looks, "validate", lambda *_: {"miou": next(left), "oa": 0.5})
-
-    return script
-
-
-def test_training_stops_when_nothing_gets_better(world, tmp_path, scripted):
-    scripted(0.2, 0.3, 0.3, 0.1, 0.4)
-    train(world, tmp_path / "run", steps=50, validate_every=11, patience=2)
-    summary = summary_of(tmp_path / "run")
-    assert (summary["steps"], summary["stopped_early"], summary["best_step"]) == (44, True, 22)
-    curves = np.genfromtxt(tmp_path / "run" / "curves.csv", delimiter=",", names=True)
-    assert curves["step"][-1] == 44
-    assert np.isfinite(curves["loss"][-1])
-
-
-def test_a_better_look_renews_patience(world, tmp_path, scripted):
-    scripted(0.2, 0.1, 0.3, 0.2, 0.2)
-    train(world, tmp_path / "run", steps=9, validate_every=2, patience=2)
-    summary = summary_of(tmp_path / "run")
-    assert (summary["steps"], summary["stopped_early"], summary["best_step"]) == (9, False, 6)
-
-
-def test_a_run_killed_after_it_stopped_takes_no_more_steps(world, tmp_path, scripted, monkeypatch):
-    options = {"steps": 20, "validate_every": 3, "patience": 2}
-    scripted(0.2, 0.1, 0.1)
-    train(world, tmp_path / "whole", **options)
-    with monkeypatch.context() as patch, pytest.raises(ConnectionAbortedError):
-        patch.setattr(Trained, "write", lambda *_: (_ for _ in ()).throw(ConnectionAbortedError))
-        scripted(0.2, 0.1, 0.1)
-        train(world, tmp_path / "broken", **options)
-    assert (tmp_path / "broken.state" / STATE_FILE).exists()
-    scripted(0.1, 0.9)  # looks after the saved state of step 6; the second must never come
-    train(world, tmp_path / "broken", **options)
-    same_ends(tmp_path / "whole", tmp_path / "broken")
-    ends = [
-        {key: summary_of(tmp_path / name)[key] for key in ("steps", "stopped_early", "best_step")}
-        for name in ("whole", "broken")
-    ]
-    assert ends[0] == ends[1] == {"steps": 9, "stopped_early": True, "best_step": 3}
 
 
 def test_the_averaged_weights_are_scored_and_kept(world, tmp_path, monkeypatch):

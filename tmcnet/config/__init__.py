@@ -15,17 +15,19 @@ from tmcnet.config.data import (
 from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
 from tmcnet.config.root import Config, load, load_files
-from tmcnet.config.runs import Budget, Run, expand_sweep
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (
     PIXELWISE,
     RANDOM_START,
     SINGLE_SENSOR,
+    Budget,
     FinetuneConfig,
     FinetuneSettings,
     ModelConfig,
     PixelwiseConfig,
+    Run,
     SweepConfig,
+    expand_sweep,
 )
 
 __all__ = [

@@ -7,7 +7,6 @@ import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
-import annotated_types
 import yaml
 from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
@@ -29,8 +28,7 @@ A rule reruns if a section that it depends on changes; other sections do not rer
 
 def document() -> str:
     """The whole page as Markdown."""
-    parts = [_HEAD, *_section("", Config)]
-    return "\n".join(parts)
+    return "\n".join([_HEAD, *_section("", Config)])
 
 
 def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
@@ -44,7 +42,7 @@ def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
         child, suffix = _child(field.annotation)
         kind = _type(field.annotation) if child is None else f"section{'s' if suffix else ''}, below"
         limits = _limits(field)
-        default = "" if child is not None else _default(field)
+        default = "" if child is not None else _default(field.default)
         yield f"| `{name}` | {kind}{limits} | {default} | {_escape(field.description or '')} |"
         if child is not None:
             inner.append((f"{path}.{name}{suffix}".lstrip("."), child))
@@ -85,31 +83,21 @@ def _type(annotation: Any) -> str:  # noqa: ANN401 - annotations are of any kind
 
 
 def _limits(field: FieldInfo) -> str:
-    signs = {
-        annotated_types.Gt: (">", "gt"),
-        annotated_types.Ge: ("≥", "ge"),
-        annotated_types.Lt: ("<", "lt"),
-        annotated_types.Le: ("≤", "le"),
-    }
-    found = [f"{signs[type(m)][0]} {getattr(m, signs[type(m)][1]):g}" for m in field.metadata if type(m) in signs]
-    return ", " + ", ".join(found) if found else ""
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    found = [f"{sign} {getattr(m, key):g}" for m in field.metadata for key, sign in signs.items() if hasattr(m, key)]
+    return "".join(f", {limit}" for limit in found)
 
 
-def _default(field: FieldInfo) -> str:
-    if field.default is PydanticUndefined:
+def _default(value: Any) -> str:  # noqa: ANN401 - defaults are of any kind
+    if value is PydanticUndefined:
         return "required"
-    value = field.default
     if isinstance(value, BaseModel):
         return ""
-    return f"`{_escape(_yaml(value))}`"
-
-
-def _yaml(value: Any) -> str:  # noqa: ANN401 - defaults are of any kind
     if isinstance(value, dict):
         value = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in value.items()}
     plain = list(value) if isinstance(value, tuple) else value
-    text = str(yaml.safe_dump(plain, default_flow_style=True, width=1000))
-    return text.removesuffix("\n...\n").strip()
+    text = str(yaml.safe_dump(plain, default_flow_style=True, width=1000)).removesuffix("\n...\n").strip()
+    return f"`{_escape(text)}`"
 
 
 def _escape(text: str) -> str:

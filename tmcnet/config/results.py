@@ -26,7 +26,6 @@ class EvaluateConfig(Section):
     withheld: bool = Field(
         True, description="Score networks of several modalities also with each modality hidden, as under cloud."
     )
-    calibration_bins: int = Field(15, ge=2, description="Bins of the expected calibration error.")
     seed: int = Field(1, ge=0, description="Seed of the bootstrap.")
 
 

@@ -30,9 +30,8 @@ from tmcnet.config.results import (
     ReportConfig,
     TrackingConfig,
 )
-from tmcnet.config.runs import Run, expand_sweep
 from tmcnet.config.splits import SplitsConfig
-from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig
+from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig, Run, expand_sweep
 from tmcnet.errors import InputError, Problem
 
 

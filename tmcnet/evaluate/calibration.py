@@ -15,40 +15,36 @@ _SMALLEST = 1e-12
 """Minimum probability before the logarithm."""
 
 
+BINS = 15
+"""Equal bins of confidence, as Guo et al. (2017) have them."""
+
+
 class Calibration:
     """Reliability of the predicted class's probability, accumulated over batches in equal bins of confidence.
 
     Args:
-        bins: Number of bins between 0 and 1.
         temperature: The probabilities are sharpened (below 1) or softened (above 1) by it first.
     """
 
-    def __init__(self, bins: int, temperature: float = 1.0) -> None:
+    def __init__(self, temperature: float = 1.0) -> None:
         self.temperature = temperature
-        self._count = np.zeros(bins, dtype=np.int64)
-        self._confidence = np.zeros(bins)
-        self._right = np.zeros(bins, dtype=np.int64)
+        self._count = np.zeros(BINS, dtype=np.int64)
+        self._confidence = np.zeros(BINS)
+        self._right = np.zeros(BINS, dtype=np.int64)
         self._loss = 0.0
 
     @classmethod
-    def of(cls, table: Sequence[Mapping[str, Any]], log_loss: float | None, temperature: float = 1.0) -> Calibration:
-        """Restore from `table` and `log_loss`."""
-        found = cls(len(table), temperature)
-        found._count += np.array([row["count"] for row in table], dtype=np.int64)
-        found._confidence += [row["count"] * (row["confidence"] or 0.0) for row in table]
-        found._right += np.rint([row["count"] * (row["accuracy"] or 0.0) for row in table]).astype(np.int64)
-        found._loss = float(found._count.sum()) * (log_loss or 0.0)
-        return found
-
-    @classmethod
-    def together(cls, parts: Sequence[Calibration]) -> Calibration:
-        """Pool several calibrations with equally many bins; temperatures are averaged."""
-        found = cls(len(parts[0]._count), float(np.mean([part.temperature for part in parts])))
-        for part in parts:
-            found._count += part._count
-            found._confidence += part._confidence
-            found._right += part._right
-            found._loss += part._loss
+    def pooled(cls, records: Sequence[Mapping[str, Any]], temperature: float = 1.0) -> Calibration:
+        """Add up several calibrations, each given by its `table` (`bins`) and its `log_loss`."""
+        found = cls(temperature)
+        for record in records:
+            count, confidence, accuracy = (
+                np.array([row[key] or 0.0 for row in record["bins"]]) for key in ("count", "confidence", "accuracy")
+            )
+            found._count += count.astype(np.int64)
+            found._confidence += count * confidence
+            found._right += np.rint(count * accuracy).astype(np.int64)
+            found._loss += float(count.sum()) * (record["log_loss"] or 0.0)
         return found
 
     def add(self, probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> None:
@@ -63,11 +59,10 @@ class Calibration:
         ids = truth[known].astype(np.int64)
         confidence = scaled.max(axis=1, initial=0.0)
         right = scaled.argmax(axis=1) == ids if len(ids) else np.zeros(0, dtype=bool)
-        bins = len(self._count)
-        place = np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
-        self._count += np.bincount(place, minlength=bins)
-        self._confidence += np.bincount(place, weights=confidence, minlength=bins)
-        self._right += np.bincount(place[right], minlength=bins)
+        place = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+        self._count += np.bincount(place, minlength=BINS)
+        self._confidence += np.bincount(place, weights=confidence, minlength=BINS)
+        self._right += np.bincount(place[right], minlength=BINS)
         self._loss += float(-np.log(np.maximum(scaled[np.arange(len(ids)), ids], _SMALLEST)).sum())
 
     @property
@@ -84,7 +79,7 @@ class Calibration:
 
     def table(self) -> list[dict[str, float | int | None]]:
         """Return one row per bin: limits, pixels, mean confidence and accuracy (None in empty bins)."""
-        edges = np.linspace(0, 1, len(self._count) + 1)
+        edges = np.linspace(0, 1, BINS + 1)
         return [
             {
                 "low": float(edges[i]),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from tmcnet.classes import ClassTable
@@ -23,8 +24,7 @@ from tmcnet.evaluate import metrics
 from tmcnet.evaluate.boundary import boundary_counts, boundary_f1
 from tmcnet.evaluate.calibration import Calibration, fit_temperature
 from tmcnet.evaluate.metrics import Counts, Floats, confusion, without_nan
-from tmcnet.evaluate.predict import choose_device, predict_tiles
-from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore, read_list
 
@@ -56,7 +56,7 @@ def evaluate_run(
         val_list: Names of the validation tiles.
         weights: The network, as fine-tuning wrote it.
         run: The run that is scored.
-        config: Batch size, bins and seed.
+        config: Batch size, tolerance of boundaries and seed.
         compute: Threads and accelerator.
         out: Folder to write to.
 
@@ -71,30 +71,34 @@ def evaluate_run(
     val = TileDataset(store, read_list(val_list), trained.normalisation, with_labels=True, cache_gib=0)
     test = TileDataset(store, read_list(test_list), trained.normalisation, with_labels=True, cache_gib=0)
     temperature = _temperature(trained.network, val, config)
-    calibrations = Calibration(config.calibration_bins), Calibration(config.calibration_bins, temperature)
     withheld = list(trained.sensors) if config.withheld and only_modality(run.network) is None else []
-    counted = count_tiles(trained.network, test, len(trained.classes), config, calibrations, withheld)
-    if counted.tiles.sum() == 0:
+    outcome = count_tiles(trained.network, test, len(trained.classes), config, temperature, withheld)
+    if outcome.tiles.sum() == 0:
         raise InputError(Problem(str(test_list), "no pixel of its tiles is labelled", "Check labels and splits."))
-    outcome = Outcome(test.names, _scenes(store, test.names), counted, calibrations)
     write_scores(out, run, outcome, trained.classes.names, config.boundary_tolerance)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results on the test tiles.
+    """Counts on T test tiles, from which all scores are computed.
 
     Attributes:
-        names: Names of the T tiles.
+        names: Names of the tiles.
         scenes: Their scenes.
-        counts: Confusion matrices and boundary pixels.
-        calibrations: Calibration of the raw probabilities, and after temperature scaling.
+        tiles: T x K x K confusion matrices.
+        boundary: T x K x 4 boundary pixels, as `boundary_counts` has them.
+        withheld: K x K confusion matrix of all tiles by the modality that was withheld.
+        raw: Calibration of the probabilities.
+        scaled: Calibration after temperature scaling.
     """
 
     names: list[str]
     scenes: list[str]
-    counts: TileCounts
-    calibrations: tuple[Calibration, Calibration]
+    tiles: Counts
+    boundary: Counts
+    withheld: dict[str, Counts]
+    raw: Calibration
+    scaled: Calibration
 
 
 def write_scores(out: Path, run: Run, outcome: Outcome, classes: list[str], tolerance: int) -> None:
@@ -103,26 +107,55 @@ def write_scores(out: Path, run: Run, outcome: Outcome, classes: list[str], tole
     Args:
         out: Folder to write to.
         run: The run that was scored.
-        outcome: The results.
+        outcome: The counts.
         classes: Names of the classes.
         tolerance: Distance in pixels up to which a boundary counts as found.
     """
     out.mkdir(parents=True, exist_ok=True)
-    counts = outcome.counts
     arrays: dict[str, Any] = {
         "names": outcome.names,
         "scenes": outcome.scenes,
-        "confusion": counts.tiles,
-        "accuracy": metrics.overall_accuracy(counts.tiles),
-        "boundary": counts.boundary,
-        **{f"withheld_{sensor}": matrix for sensor, matrix in counts.withheld.items()},
+        "confusion": outcome.tiles,
+        "accuracy": metrics.overall_accuracy(outcome.tiles),
+        "boundary": outcome.boundary,
+        **{f"withheld_{sensor}": matrix for sensor, matrix in outcome.withheld.items()},
     }
     np.savez_compressed(out / "tiles.npz", **arrays)
-    scores = {"run": run.record, **_scores(counts.tiles, classes)}
-    scores |= _boundary_scores(counts.boundary.sum(axis=0), classes, tolerance)
-    scores["withheld"] = {sensor: metrics.headline(matrix) for sensor, matrix in counts.withheld.items()}
-    scores |= _calibration_scores(*outcome.calibrations)
+    scores = {"run": run.record, **_scores(outcome, classes, tolerance)}
     (out / "metrics.json").write_text(json.dumps(without_nan(scores), indent=1) + "\n")
+
+
+def _scores(outcome: Outcome, classes: list[str], tolerance: int) -> dict[str, Any]:
+    def by_class(values: Floats) -> dict[str, float]:
+        return dict(zip(classes, map(float, values), strict=True))
+
+    tiles, pooled, raw, scaled = outcome.tiles, outcome.tiles.sum(axis=0), outcome.raw, outcome.scaled
+    image_iou = metrics.image_iou(tiles)
+    boundary = boundary_f1(outcome.boundary.sum(axis=0))
+    return {
+        **metrics.headline(pooled),
+        "n_tiles": len(tiles),
+        "n_pixels": int(pooled.sum()),
+        **{name: by_class(getattr(metrics, name)(pooled)) for name in ("iou", "precision", "recall", "f1")},
+        "confusion": pooled.tolist(),
+        "per_tile_oa": metrics.mean_tile_accuracy(tiles),
+        "per_tile_miou": metrics.mean_tile_miou(tiles),
+        "reference_style": {
+            "image_miou": float(image_iou.mean()),
+            "image_iou": by_class(image_iou),
+            "mean_precision": metrics.mean_precision(pooled),
+        },
+        "boundary_f1": float(metrics.class_mean(boundary)),
+        "boundary": {"tolerance": tolerance, "f1": by_class(boundary)},
+        "withheld": {sensor: metrics.headline(matrix) for sensor, matrix in outcome.withheld.items()},
+        "ece": raw.error,
+        "calibration": {
+            "bins": raw.table(),
+            "log_loss": raw.log_loss,
+            "temperature": scaled.temperature,
+            "scaled": {"ece": scaled.error, "bins": scaled.table(), "log_loss": scaled.log_loss},
+        },
+    }
 
 
 def _check(trained: Trained, run: Run, classes: ClassTable, weights: Path) -> None:
@@ -149,82 +182,14 @@ def _temperature(network: nn.Module, val: TileDataset, config: EvaluateConfig) -
     return fit_temperature(np.concatenate(probabilities), np.concatenate(truths))
 
 
-def _scores(tiles: Counts, names: list[str]) -> dict[str, Any]:
-    pooled = tiles.sum(axis=0)
-    image_iou = metrics.image_iou(tiles)
-    return {
-        **metrics.headline(pooled),
-        "n_tiles": len(tiles),
-        "n_pixels": int(pooled.sum()),
-        "iou": _by_class(metrics.iou(pooled), names),
-        "precision": _by_class(metrics.precision(pooled), names),
-        "recall": _by_class(metrics.recall(pooled), names),
-        "f1": _by_class(metrics.f1(pooled), names),
-        "confusion": pooled.tolist(),
-        "per_tile_oa": metrics.mean_tile_accuracy(tiles),
-        "per_tile_miou": metrics.mean_tile_miou(tiles),
-        "reference_style": {
-            "image_miou": float(image_iou.mean()),
-            "image_iou": _by_class(image_iou, names),
-            "mean_precision": metrics.mean_precision(pooled),
-        },
-    }
-
-
-def _boundary_scores(counts: Counts, names: list[str], tolerance: int) -> dict[str, Any]:
-    score = boundary_f1(counts)
-    return {
-        "boundary_f1": float(metrics.class_mean(score)),
-        "boundary": {"tolerance": tolerance, "f1": _by_class(score, names)},
-    }
-
-
-def _by_class(values: Floats, names: list[str]) -> dict[str, float]:
-    return dict(zip(names, map(float, values), strict=True))
-
-
-def _calibration_scores(raw: Calibration, scaled: Calibration) -> dict[str, Any]:
-    return {
-        "ece": raw.error,
-        "calibration": {
-            "bins": raw.table(),
-            "log_loss": raw.log_loss,
-            "temperature": scaled.temperature,
-            "scaled": {"ece": scaled.error, "bins": scaled.table(), "log_loss": scaled.log_loss},
-        },
-    }
-
-
-def _scenes(store: TileStore, names: list[str]) -> list[str]:
-    """Return the scene of each tile from the tile index."""
-    with store.index.open(newline="") as file:
-        scene = {row["tile"]: row["scene"] for row in csv.DictReader(file)}
-    return [scene.get(name, "") for name in names]
-
-
-@dataclass(frozen=True)
-class TileCounts:
-    """Counts that scores are computed from.
-
-    Attributes:
-        tiles: T x K x K confusion matrices of the T tiles.
-        boundary: T x K x 4 boundary pixels of the tiles, as `boundary_counts` has them.
-        withheld: K x K confusion matrix of all tiles by the modality that was withheld.
-    """
-
-    tiles: Counts
-    boundary: Counts
-    withheld: dict[str, Counts]
-
-
 def count_tiles(
     network: nn.Module,
     tiles: TileDataset,
     classes: int,
     config: EvaluateConfig,
-    calibrations: Sequence[Calibration],
+    temperature: float,
     withheld: Sequence[str],
-) -> TileCounts:
+) -> Outcome:
     """Predict every tile and count pixels.
 
     Args:
@@ -232,7 +197,7 @@ def count_tiles(
         tiles: Tiles with labels.
         classes: K.
         config: Batch size and tolerance of boundaries.
-        calibrations: Updated with the probabilities predicted from all modalities.
+        temperature: For the calibration after temperature scaling.
         withheld: Modalities to withhold, in one more pass each.
     """
     # a tile is read once for all passes, which stay within one batch of each other
@@ -242,18 +207,21 @@ def count_tiles(
         predict_tiles(network, _without(sensor, stream), config.batch_size)
         for sensor, stream in zip(withheld, streams[1:], strict=True)
     ]
-    matrices = []
-    boundary = []
+    matrices, boundary = [], []
     blind_counts = {sensor: np.zeros((classes, classes), dtype=np.int64) for sensor in withheld}
+    raw, scaled = Calibration(), Calibration(temperature)
     for (tile, found), *others in zip(whole, *blind, strict=True):
         truth, guess = tile.truth.numpy(), found.argmax(axis=0)
         matrices.append(confusion(truth, guess, classes))
         boundary.append(boundary_counts(truth, guess, classes, config.boundary_tolerance))
-        for calibration in calibrations:
+        for calibration in (raw, scaled):
             calibration.add(found.reshape(classes, -1).T, truth.ravel())
         for sensor, (_, seen) in zip(withheld, others, strict=True):
             blind_counts[sensor] += confusion(truth, seen.argmax(axis=0), classes)
-    return TileCounts(np.stack(matrices), np.stack(boundary), blind_counts)
+    with tiles.store.index.open(newline="") as file:
+        scene = {row["tile"]: row["scene"] for row in csv.DictReader(file)}
+    scenes = [scene.get(name, "") for name in tiles.names]
+    return Outcome(tiles.names, scenes, np.stack(matrices), np.stack(boundary), blind_counts, raw, scaled)
 
 
 def _without(modality: str, tiles: Iterable[Tile]) -> Iterator[Tile]:
@@ -277,51 +245,37 @@ def pool_folds(folders: Sequence[Path], run: Run, out: Path) -> None:
         InputError: If the folds were scored for other classes or with another tolerance, or share tiles.
     """
     records = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
-    found = [_outcome(folder, record) for folder, record in zip(folders, records, strict=True)]
-    _check_folds(folders, records, found)
-    names = [name for fold in found for name in fold.names]
-    order = np.argsort(names)
-    scenes = [scene for fold in found for scene in fold.scenes]
-    counts = [fold.counts for fold in found]
-    together = TileCounts(
-        np.concatenate([one.tiles for one in counts])[order],
-        np.concatenate([one.boundary for one in counts])[order],
-        {sensor: np.sum([one.withheld[sensor] for one in counts], axis=0) for sensor in counts[0].withheld},
+    folds = []
+    for folder in folders:
+        with np.load(folder / "tiles.npz", allow_pickle=False) as arrays:
+            folds.append(dict(arrays))
+    _check_folds(folders, records, folds)
+    order = np.argsort(np.concatenate([fold["names"] for fold in folds]))
+    names, scenes, tiles, boundary = (
+        np.concatenate([fold[key] for fold in folds])[order] for key in ("names", "scenes", "confusion", "boundary")
     )
-    raw, scaled = (Calibration.together(parts) for parts in zip(*(f.calibrations for f in found), strict=True))
-    outcome = Outcome([names[i] for i in order], [scenes[i] for i in order], together, (raw, scaled))
+    withheld = {name: np.sum([fold[f"withheld_{name}"] for fold in folds], axis=0) for name in records[0]["withheld"]}
+    tables = [record["calibration"] for record in records]
+    temperature = float(np.mean([table["temperature"] for table in tables]))
+    raw, scaled = Calibration.pooled(tables), Calibration.pooled([table["scaled"] for table in tables], temperature)
+    outcome = Outcome(names.tolist(), scenes.tolist(), tiles, boundary, withheld, raw, scaled)
     write_scores(out, run, outcome, list(records[0]["iou"]), records[0]["boundary"]["tolerance"])
 
 
-def _outcome(folder: Path, record: dict[str, Any]) -> Outcome:
-    with np.load(folder / "tiles.npz", allow_pickle=False) as arrays:
-        withheld = {modality: arrays[f"withheld_{modality}"] for modality in record["withheld"]}
-        names, scenes = arrays["names"].astype(str).tolist(), arrays["scenes"].astype(str).tolist()
-        counts = TileCounts(arrays["confusion"], arrays["boundary"], withheld)
-    calibration = record["calibration"]
-    raw = Calibration.of(calibration["bins"], calibration["log_loss"])
-    after = calibration["scaled"]
-    scaled = Calibration.of(after["bins"], after["log_loss"], calibration["temperature"])
-    return Outcome(names, scenes, counts, (raw, scaled))
-
-
-def _check_folds(folders: Sequence[Path], records: Sequence[dict[str, Any]], found: Sequence[Outcome]) -> None:
+def _check_folds(
+    folders: Sequence[Path], records: Sequence[dict[str, Any]], folds: Sequence[dict[str, NDArray[Any]]]
+) -> None:
     problems = []
-    remedy = "Evaluate all folds again."
-    settings = [
-        (list(r["iou"]), r["boundary"]["tolerance"], len(r["calibration"]["bins"]), list(r["withheld"]))
-        for r in records
-    ]
-    for folder, mine in zip(folders, settings, strict=True):
+    settings = [(list(r["iou"]), r["boundary"]["tolerance"], list(r["withheld"])) for r in records]
+    seen: set[str] = set()
+    for folder, mine, fold in zip(folders, settings, folds, strict=True):
         if mine != settings[0]:
             what = f"was scored with other classes or settings than {folders[0] / 'metrics.json'}"
-            problems.append(Problem(str(folder / "metrics.json"), what, remedy))
-    seen: set[str] = set()
-    for folder, fold in zip(folders, found, strict=True):
-        twice = sorted(seen & set(fold.names))
-        if twice:
+            problems.append(Problem(str(folder / "metrics.json"), what, "Evaluate all folds again."))
+        names = set(fold["names"].tolist())
+        if twice := sorted(seen & names):
             what = f"has {len(twice)} tiles that are in the test part of another fold too, such as {twice[0]}"
             problems.append(Problem(str(folder / "tiles.npz"), what, "Make the splits of all folds again."))
-        seen.update(fold.names)
+        seen |= names
     if problems:
         raise InputError(problems)

@@ -25,8 +25,7 @@ from tmcnet.config import SensorConfig
 from tmcnet.dataset.normalise import Band, FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import HEADLINE, without_nan
-from tmcnet.evaluate.predict import predict_raw
-from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.trained import Trained, predict_raw
 from tmcnet.hashing import file_digest
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.seeding import generator

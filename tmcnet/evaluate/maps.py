@@ -29,8 +29,7 @@ from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
 from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
-from tmcnet.evaluate.predict import Probabilities, choose_device, probabilities
-from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, probabilities
 from tmcnet.raster.io.gdal_tools import require_tools, run_tool
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid

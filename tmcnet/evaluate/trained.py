@@ -1,24 +1,30 @@
-"""A fine-tuned network with everything needed to use it, in one safetensors file."""
+"""A fine-tuned network with all it needs in one safetensors file, and the class probabilities that it predicts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import ModelConfig, Run, SensorsConfig
-from tmcnet.dataset.normalise import Normalisation
+from tmcnet.config import ComputeConfig, ModelConfig, Run, SensorsConfig
+from tmcnet.config.results import TestTime
+from tmcnet.dataset.loading import Tile
+from tmcnet.dataset.normalise import FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import without_nan
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 
 KIND = "segmentation"
+Probabilities = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -80,3 +86,108 @@ class Trained:
         # as in training: convolutions are faster this way
         network.to(device or torch.device("cpu"), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return cls(network, run, model, sensors, classes, normalisation, header.get("metrics", {}))
+
+
+COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {
+    "none": ((False, 0),),
+    "flips": ((False, 0), (True, 0), (True, 2), (False, 2)),
+    "rotations": tuple((False, turns) for turns in range(4)),
+    "all": tuple((mirrored, turns) for mirrored in (False, True) for turns in range(4)),
+}
+"""Copies of an image for test-time augmentation: mirrored left to right or not, and quarter turns."""
+
+
+def choose_device(compute: ComputeConfig) -> torch.device:
+    """Return the device that `compute.accelerator` selects.
+
+    Raises:
+        InputError: If a GPU is requested and there is none.
+    """
+    available = torch.cuda.is_available()
+    if compute.accelerator == "gpu" and not available:
+        remedy = "Set it to `auto` or `cpu`, or install a torch build for this GPU."
+        raise InputError(Problem("config key `compute.accelerator`", "is `gpu`, but torch finds no GPU", remedy))
+    return torch.device("cuda" if available and compute.accelerator != "cpu" else "cpu")
+
+
+@torch.no_grad()
+def probabilities(
+    network: nn.Module,
+    images: Mapping[str, Tensor],
+    test_time: TestTime = "none",
+) -> Tensor:
+    """Return the class probabilities of a batch, in evaluation mode; the mode of the network is restored.
+
+    Args:
+        network: Maps images of all modalities to logits.
+        images: N x C x H x W of each modality.
+        test_time: Average over the image alone, its mirror images, its right-angle turns, or all 8 of both.
+
+    Returns:
+        N x K x H x W on the device of the network, in single precision.
+    """
+    device = next(chain(network.parameters(), network.buffers())).device
+    training = network.training
+    network.eval()
+    there = {name: image.to(device) for name, image in images.items()}
+    copies = COPIES[test_time]
+    total = torch.zeros((), device=device)
+    for mirrored, turns in copies:
+        logits = network({name: _change(image, mirrored, turns) for name, image in there.items()})
+        total = _undo(logits.float().softmax(dim=1), mirrored, turns) + total
+    network.train(training)
+    return total / len(copies)
+
+
+def _change(image: Tensor, mirrored: bool, turns: int) -> Tensor:
+    return torch.rot90(image.flip(3) if mirrored else image, turns, (2, 3))
+
+
+def _undo(image: Tensor, mirrored: bool, turns: int) -> Tensor:
+    turned_back = torch.rot90(image, -turns, (2, 3))
+    return turned_back.flip(3) if mirrored else turned_back
+
+
+def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) -> Iterator[tuple[Tile, Probabilities]]:
+    """Predict tiles in order and in batches; tiles of different sizes never share a batch.
+
+    Args:
+        network: Maps images of all modalities to logits.
+        tiles: Tiles of any sizes.
+        batch_size: Maximum number of tiles per forward pass.
+
+    Yields:
+        Each tile with its K x H x W float32 probabilities.
+    """
+    batch: list[Tile] = []
+    for tile in tiles:
+        if batch and (len(batch) == batch_size or batch[0].size != tile.size):
+            yield from _predict_batch(network, batch)
+            batch = []
+        batch.append(tile)
+    if batch:
+        yield from _predict_batch(network, batch)
+
+
+def _predict_batch(network: nn.Module, batch: Sequence[Tile]) -> Iterator[tuple[Tile, Probabilities]]:
+    images = {name: torch.stack([tile.images[name] for tile in batch]) for name in batch[0].images}
+    found = probabilities(network, images)
+    yield from zip(batch, found.cpu().numpy(), strict=True)
+
+
+def predict_raw(trained: Trained, images: Mapping[str, FloatArray]) -> Probabilities:
+    """Return class probabilities of raw images, as in aligned scenes: backscatter in dB, NaN for no data.
+
+    Args:
+        trained: The network and its normalisation.
+        images: N x C x H x W of each modality by name.
+
+    Returns:
+        N x K x H x W.
+    """
+    scaling = trained.normalisation
+    scaled = {
+        name: torch.from_numpy(np.stack([scaling.apply(image, name) for image in images[name]])) for name in scaling
+    }
+    found: Probabilities = probabilities(trained.network, scaled).cpu().numpy()
+    return found

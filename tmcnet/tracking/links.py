@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from tmcnet.config import Config
-from tmcnet.config.runs import BASELINE
+from tmcnet.config.training import BASELINE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -41,7 +41,7 @@ class Predictor:
         params: dict[str, Any] | None = None,  # noqa: ARG002 - MLflow passes it
     ) -> npt.NDArray[np.float32]:
         """Predict class probabilities N x K x H x W from N x C x H x W of each modality, NaN for no data."""
-        from tmcnet.evaluate.predict import predict_raw
+        from tmcnet.evaluate.trained import predict_raw
 
         return predict_raw(self.trained, {name: np.asarray(image) for name, image in images.items()})
 

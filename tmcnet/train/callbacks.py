@@ -236,7 +236,7 @@ class StateSaver(pl.Callback):  # type: ignore[misc]
         self, trainer: pl.Trainer, _: pl.LightningModule, __: object, ___: object, batch_idx: int
     ) -> None:
         """Save if it is due, but not after the last step, when the results are written."""
-        over = trainer.should_stop or trainer.global_step >= self.steps
+        over = trainer.global_step >= self.steps
         if not over and trainer.global_step % self.every == 0 and ends_step(trainer, batch_idx):
             self.state.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(self.state / STATE_FILE)

@@ -20,8 +20,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, without_nan
-from tmcnet.evaluate.predict import choose_device
-from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.trained import Trained, choose_device
 from tmcnet.hashing import file_digest
 from tmcnet.model.networks import PlainNetwork, build_network
 from tmcnet.model.pixelwise import Pixelwise
@@ -256,7 +255,6 @@ def _end_summary(end: Validation | Fitted) -> dict[str, Any]:
     """Return the last step, the best step with its validation scores, and warnings of a solver."""
     return {
         "steps": end.last_step,
-        "stopped_early": end.stopped_early,
         "best_step": end.best_step,
         "validation": without_nan(end.best),
         **({"warnings": end.notes} if isinstance(end, Fitted) else {}),

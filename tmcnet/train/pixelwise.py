@@ -66,8 +66,6 @@ class Fitted:
     weights: State = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    stopped_early = False
-
 
 def fit_pixelwise(
     network: Pixelwise,

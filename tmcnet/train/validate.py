@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from tmcnet.config import FinetuneSettings
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, confusion, headline
-from tmcnet.evaluate.predict import predict_tiles
+from tmcnet.evaluate.trained import predict_tiles
 from tmcnet.train.callbacks import Curves, ends_step
 
 
@@ -44,13 +43,11 @@ def require_labelled(pooled: Counts, tiles: TileDataset) -> None:
 class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
     """Score whole validation tiles every `config.validate_every` steps, and keep the weights with the best mIoU.
 
-    Training stops after `config.patience` validations without a better mIoU.
-
     Args:
         network: The network to score: the one that is trained, or the moving average of its weights.
         tiles: The validation tiles.
         classes: K.
-        config: Total steps, steps between two validations, batch size and patience.
+        config: Total steps, steps between two validations, and batch size.
         curves: Receives `val_miou` and `val_oa`.
 
     Attributes:
@@ -69,26 +66,14 @@ class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-ch
         self.best: dict[str, float] = {"miou": -math.inf}
         self.weights: dict[str, Tensor] = {}
 
-    @property
-    def stopped_early(self) -> bool:
-        """Whether training ended before its last step."""
-        return self.last_step < self.config.steps
-
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _: object, __: object, batch_idx: int
+        self, trainer: pl.Trainer, _: pl.LightningModule, __: object, ___: object, batch_idx: int
     ) -> None:
         """Validate if it is due."""
         step = trainer.global_step
         due = step % self.config.validate_every == 0 or step == self.config.steps
         if not due or not ends_step(trainer, batch_idx):
             return
-        self._validate(step)
-        if self._out_of_patience():
-            print(f"stopped at step {step}: no better mIoU since step {self.best_step}", file=sys.stderr, flush=True)
-            self.curves.close(step, pl_module)
-            trainer.should_stop = True
-
-    def _validate(self, step: int) -> None:
         scores = validate(self.network, self.tiles, self.classes, self.config.batch_size)
         self.curves.add(step, val_miou=scores["miou"], val_oa=scores["oa"])
         self.last_step = step
@@ -96,11 +81,6 @@ class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-ch
             self.best_step, self.best = step, scores
             state = self.network.state_dict()
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-
-    def _out_of_patience(self) -> bool:
-        if self.config.patience is None or not self.stopped_early:
-            return False
-        return self.last_step - self.best_step >= self.config.patience * self.config.validate_every
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""

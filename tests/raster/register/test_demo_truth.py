@@ -10,7 +10,7 @@ from tmcnet.config import DemoConfig
 from tmcnet.raster.io.windowed import ArrayImage, Warped
 from tmcnet.raster.register.matching import Window, correlation_surfaces, find_peaks
 from tmcnet.raster.register.tie_points import point_grid
-from tmcnet.simulate import sensors
+from tmcnet.simulate import scene as simulated
 from tmcnet.simulate.scene import simulate_scene
 
 SIZE = 384
@@ -47,9 +47,9 @@ def off(folder):
 
 
 def test_without_relief_and_walls_the_matcher_finds_the_truth(tmp_path, monkeypatch):
-    monkeypatch.setattr(sensors, "_relief", lambda land: np.ones(land.terrain.shape, np.float32))
-    monkeypatch.setattr(sensors, "_slopes", lambda land: np.zeros(land.terrain.shape, np.float32))
-    monkeypatch.setattr(sensors, "_walls", lambda _, land: np.zeros((2, *land.terrain.shape)))
+    monkeypatch.setattr(simulated, "_relief", lambda land: np.ones(land.terrain.shape, np.float32))
+    monkeypatch.setattr(simulated, "_slopes", lambda land: np.zeros(land.terrain.shape, np.float32))
+    monkeypatch.setattr(simulated, "_walls", lambda _, land: np.zeros((2, *land.terrain.shape)))
     assert np.abs(off(tmp_path)).max() < 0.06
 
 
