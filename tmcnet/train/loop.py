@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.predict import choose_device
+from tmcnet.evaluate.trained import choose_device
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.callbacks import STATE_FILE, Curves, FiniteLoss, Progress, StateSaver
 from tmcnet.train.distributed import processes, rank, share_layers, wait_for_all
