@@ -12,7 +12,7 @@ from scipy import ndimage
 from tmcnet.classes import ClassTable
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.polygons import merge_small, write_polygons
-from tmcnet.raster.io.geometry import Grid, pixel_area
+from tmcnet.raster.io.geometry import Grid, pixel_area, reproject_points
 from tmcnet.raster.io.writer import write_raster
 
 CLASSES = ClassTable.of([('Äcker, "wet"', "#0000ff"), ("land", "#00ff00"), ("forest", "#004400")])
@@ -138,6 +138,23 @@ def test_degrees_become_square_metres(tmp_path):
     assert sum(f["properties"]["area_m2"] for f in found) == pytest.approx(pixel_area(grid) * (ids != 255).sum())
     assert 'ID["EPSG",4326]' in said
     assert "Extent: (15.000400, 59.995000) - (15.006000, 60.000000)" in said
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:3395", "EPSG:4326"])
+def test_areas_and_the_smallest_patch_are_those_on_the_ground(tmp_path, crs):
+    """One pixel of UTM or Mercator has a quarter of its area at 60 degrees north."""
+    ids = np.zeros((50, 60), np.uint8)
+    ids[10:14, 10:14], ids[30:36, 30:36] = 1, 2
+    (x,), (y,) = reproject_points("EPSG:4326", crs, np.array([15.0]), np.array([60.0]))
+    side = 10.0 if crs != "EPSG:4326" else 1e-4
+    grid = Grid(crs, Affine(side, 0, x, 0, -side, y), 60, 50)
+    exact = {k: sum(pixel_area(grid.window((row, 0, 1, 1))) * n for row, n in enumerate((ids == k).sum(axis=1)))
+             for k in range(3)}  # fmt: skip
+    found = {f["properties"]["class_id"]: f["properties"]["area_m2"] for f in draw(tmp_path, ids, grid)[0]}
+    assert found == {k: pytest.approx(area, rel=1e-6) for k, area in exact.items()}
+    between = (exact[1] + exact[2]) / 2
+    (tmp_path / "map.gpkg").unlink()
+    assert {f["properties"]["class_id"] for f in draw(tmp_path, ids, grid, unit=between)[0]} == {0, 2}
 
 
 def test_a_map_of_nothing_has_the_same_fields(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +17,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 from tmcnet.raster.io.files import ByteArray, open_raster
 from tmcnet.raster.io.gdal_tools import run_tool
-from tmcnet.raster.io.geometry import pixel_area
+from tmcnet.raster.io.geometry import PixelMap, equal_area, pixel_area
 from tmcnet.raster.io.reader import read_grid
 
 LAYER = "land_cover"
@@ -27,12 +27,16 @@ TOOLS = ("ogr2ogr",)
 _NO_CRS = 'LOCAL_CS["Undefined Cartesian SRS"]'
 """CRS of the GeoPackage standard for a plane without reference; GDAL would assume degrees."""
 
+_MAX_PIECE_PX = 16
+"""Edges of polygons are straight on the map; pieces of this length are so in other projections too."""
+
 Ring = NDArray[np.float64]
 
 
 def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: float, out: Path) -> None:
     """Write a map as polygons: layer `land_cover` with `class_id`, `class` and `area_m2`; void is left out.
 
+    Areas are geodesic where the projection does not preserve them within 0.5 %, in the plane of the map elsewhere.
     Without a CRS the area is in pixels, in the field `area_pixels`. Pixels that touch at a corner only are apart.
     The file appears whole or not at all. Memory holds the map a few times over in its own type, one byte a pixel, and
     its polygons.
@@ -40,8 +44,8 @@ def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: fl
     Args:
         map_file: Class ids, 255 for void.
         classes: The classes of the ids.
-        minimum_mapping_unit: Patches below this area join their largest neighbour, in square metres (pixels without a
-            CRS); 0 keeps all.
+        minimum_mapping_unit: Patches below this area join their largest neighbour, in square metres at the centre of
+            the map (pixels without a CRS); 0 keeps all.
         out: The GeoPackage to write.
 
     Raises:
@@ -60,8 +64,10 @@ def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: fl
         with table.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(["class_id", "class", "area_pixels" if area is None else "area_m2", "geometry"])
-            for k, pixels, rings in _polygons(merged):
-                rows.writerow([k, classes.names[k], pixels * unit, _wkt(rings, grid.transform)])
+            plane = equal_area(grid)
+            for k, rings in _polygons(merged):
+                size = _area(rings) * unit if plane is None else _area([_flatten(ring, plane) for ring in rings])
+                rows.writerow([k, classes.names[k], size, _wkt(rings, grid.transform)])
         reading = ("-oo", "GEOM_POSSIBLE_NAMES=geometry", "-oo", "KEEP_GEOM_COLUMNS=NO")
         # GDAL takes lines of at most 10 MB otherwise, and one polygon may be longer
         unlimited = ("--config", "OGR_CSV_MAX_LINE_SIZE", "-1")
@@ -92,18 +98,25 @@ def merge_small(ids: ByteArray, size: int) -> ByteArray:
     return ids
 
 
-def _polygons(ids: ByteArray) -> Iterator[tuple[int, float, list[Ring]]]:
-    """Yield class, area in pixels and rings (outer one first, N x 2 column and row) of each patch."""
+def _polygons(ids: ByteArray) -> Iterator[tuple[int, list[Ring]]]:
+    """Yield class and rings (outer one first, N x 2 column and row) of each patch."""
     for shape, k in features.shapes(ids, mask=ids != IGNORE):
-        rings = [np.asarray(ring, np.float64) for ring in shape["coordinates"]]
-        outer, *holes = (_area(ring) for ring in rings)
-        yield int(k), outer - sum(holes), rings
+        yield int(k), [np.asarray(ring, np.float64) for ring in shape["coordinates"]]
 
 
-def _area(ring: Ring) -> float:
-    """Return the area of a closed ring by the shoelace formula."""
-    x, y = ring.T
-    return abs(float(x[:-1] @ y[1:] - y[:-1] @ x[1:])) / 2
+def _area(rings: Sequence[Ring]) -> float:
+    """Return the area of a polygon: its outer ring without the others, by the shoelace formula."""
+    outer, *holes = (abs(float(x[:-1] @ y[1:] - y[:-1] @ x[1:])) / 2 for x, y in (ring.T for ring in rings))
+    return outer - sum(holes)
+
+
+def _flatten(ring: Ring, plane: PixelMap) -> Ring:
+    """Project a ring to an equal-area plane, in pieces short enough to be straight there."""
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(ring, axis=0)).sum(axis=1))])
+    at = np.union1d(length, np.arange(0.0, length[-1], _MAX_PIECE_PX))
+    column, row = (np.interp(at, length, side) for side in ring.T)
+    flat = np.stack(plane(column, row), axis=1)
+    return np.asarray(flat - flat[0])  # the shoelace formula loses digits far from the origin
 
 
 def _wkt(rings: list[Ring], transform: Affine) -> str:

@@ -7,10 +7,12 @@ from tmcnet.raster.io.geometry import (
     GROUND,
     GdalError,
     Grid,
+    equal_area,
     geocentric,
     ground_columns,
     pixel_area,
     reproject_points,
+    to_pixels,
 )
 
 FOOT = 0.3048006096012192  # the US survey foot, in metres
@@ -110,3 +112,40 @@ def test_a_failed_transformation_gives_no_place():
             transform(crs, "EPSG:4326", [7e7], [7e6])
         x, y = reproject_points(crs, "EPSG:4326", np.array([[7e7]]), np.array([[7e6]]))
         assert x.shape == y.shape == (1, 1) and not np.isfinite([x, y]).any()
+
+
+@pytest.mark.parametrize(("crs", "power"), [("EPSG:3857", 2), ("EPSG:3395", 2)])
+def test_pixels_of_a_projection_that_stretches_areas_have_their_area_on_the_ground(crs, power):
+    (x,), (y,) = reproject_points("EPSG:4326", crs, np.array([15.0]), np.array([60.0]))
+    area = pixel_area(Grid(crs, Affine(10, 0, x, 0, -10, y), 2, 2))
+    assert area == pytest.approx(100 * np.cos(np.radians(60)) ** power, rel=0.01)
+    # the same ground in UTM, whose scale is 0.9996 on this meridian
+    (east,), (north,) = reproject_points(crs, "EPSG:32633", np.array([x + 10]), np.array([y - 10]))
+    corners = np.array([[-5, 5, 5, -5], [-5, -5, 5, 5.0]])
+    e, n = reproject_points(crs, "EPSG:32633", x + 10 + corners[0], y - 10 + corners[1])
+    planar = abs((e - east) @ np.roll(n - north, -1) - (n - north) @ np.roll(e - east, -1)) / 2
+    assert area == pytest.approx(planar / 0.9996**2, rel=1e-4)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326"])
+def test_an_equal_area_plane_gives_the_area_of_any_part(crs):
+    (x0, x1), (y1, y0) = reproject_points("EPSG:4326", crs, np.array([10.0, 12.0]), np.array([58.0, 61.0]))
+    plane = equal_area(Grid(crs, Affine((x1 - x0) / 500, 0, x0, 0, (y1 - y0) / 400, y0), 500, 400))
+    corners = np.array([[0, 500, 500, 0], [0, 0, 400, 400.0]])
+    x, y = plane(*corners)
+    flat = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+    # of the ellipsoid between two parallels and two meridians, integrated over narrow rows
+    lat = np.radians(np.linspace(58, 61, 20_001))
+    e2 = 0.00669437999014
+    ring = 6_378_137.0**2 * (1 - e2) * np.cos(lat) / (1 - e2 * np.sin(lat) ** 2) ** 2
+    assert flat == pytest.approx(np.radians(2) * np.trapezoid(ring, lat), rel=1e-6)
+    assert equal_area(Grid("EPSG:32633", Affine(10, 0, 5e5, 0, -10, 6.5e6), 500, 400)) is None
+
+
+def test_a_grid_across_the_180th_meridian_has_pixels_on_both_sides():
+    grid = Grid("EPSG:4326", Affine(0.001, 0, 179.9, 0, -0.001, 0.1), 200, 200)
+    columns, _ = to_pixels(grid, "EPSG:4326", np.array([179.95, -179.95]), np.array([0.0, 0.0]))
+    assert columns == pytest.approx([50, 150])
+    x, y = reproject_points("EPSG:4326", "EPSG:32601", np.array([-179.95]), np.array([0.05]))
+    column, row = to_pixels(grid, "EPSG:32601", x, y)
+    assert (*column, *row) == pytest.approx((150, 50), abs=1e-3)

@@ -161,3 +161,36 @@ def test_grids_that_almost_align_give_no_extra_pixel(side, size, off, edge):
     assert {box[2:] for box in boxes} == {(size, size)}
     assert len(boxes) == (max(side // size, 1) if edge == "drop" else max(-(-side // size), 1)) ** 2
     assert all(isinstance(number, int) for box in boxes for number in box)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_pair_across_the_180th_meridian_is_brought_to_one_grid(source, swapped):
+    """In UTM on one side, in degrees beyond 180 on the other; landmarks on both sides of the meridian."""
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["b"], kind="reflectance"), sar=SensorConfig(bands=["h"], kind="elevation")
+    )
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32660", [180.0], [52.0])
+    utm = "EPSG:32660", Affine(10, 0, x - 600, 0, -10, y + 600)
+    degrees = "EPSG:4326", Affine(1.5e-4, 0, 179.991, 0, -1e-4, 52.0055)
+    shapes = {"EPSG:32660": (120, 120), "EPSG:4326": (110, 120)}
+
+    def spots(crs, at):
+        row, column = np.mgrid[: shapes[crs][0], : shapes[crs][1]] + 0.5
+        east, north = transform(crs, "EPSG:32660", *(at @ (column.ravel(), row.ravel())))
+        away = [np.hypot(np.subtract(east, x + off), np.subtract(north, y)) for off in (-300, 300)]
+        return sum(np.exp(-((a / SPREAD) ** 2) / 2) for a in away).reshape(shapes[crs])
+
+    for name, (crs, at) in zip("os", (degrees, utm) if swapped else (utm, degrees), strict=True):
+        source.write(f"a_{name}.tif", (100 + 10_000 * spots(crs, at)).astype("f4"), crs, at)
+    crs, at = utm if swapped else degrees
+    source.write("a_l.tif", np.where(spots(crs, at) > 0.3, 1, 2).astype("u1"), crs, at)
+    (record,) = source.take().records
+    out = source.json.parent / "scenes" / "a"
+    align_scene(source.json, "a", source.sensors, source.labels, AlignConfig(enabled=False), out)
+    optical, sar, label = (read_float(out / f"{kind}.tif")[0] for kind in ("optical", "sar", "label"))
+    expected = spots(*(degrees if swapped else utm))
+    both = np.isfinite(sar)
+    assert both[expected > 0.05].all()
+    assert np.abs(sar - optical)[both].max() < 600 and sar[both].max() > 9_000
+    assert ((label == 0) == (expected > 0.3))[both].mean() > 0.995
+    assert record.images["sar"].overlap > 0.9

@@ -16,7 +16,7 @@ from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.sample_sheet import TRAIN, Entry
 from tmcnet.raster.inventory.scan import FileSummary, Lattice
 from tmcnet.raster.io.files import BoolArray
-from tmcnet.raster.io.geometry import Coordinates, Grid, finest, pixel_area, reproject_points
+from tmcnet.raster.io.geometry import Coordinates, Grid, finest, pixel_area, reproject_points, to_pixels
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
 from tmcnet.raster.io.reader import Raster
@@ -235,9 +235,7 @@ def zero_in_both(scene: Inspection) -> float:
         return 0.0
     if grid != other and grid.crs and other.crs:
         x, y = grid.transform @ (columns * optical.step + 0.5, rows * optical.step + 0.5)
-        if grid.crs != other.crs:
-            x, y = reproject_points(grid.crs, other.crs, x, y)
-        columns, rows = (np.floor(at / sar.step) for at in ~other.transform @ (x, y))
+        columns, rows = (np.floor(at / sar.step) for at in to_pixels(other, grid.crs, x, y))
     inside = (rows >= 0) & (columns >= 0) & (rows < there.shape[0]) & (columns < there.shape[1])
     return float(there[rows[inside].astype(int), columns[inside].astype(int)].sum() / zeros.size)
 
@@ -309,10 +307,7 @@ def coverage(reference: Grid, other: Grid) -> float:
 
 def contains(grid: Grid, other: Grid, columns: Coordinates, rows: Coordinates) -> BoolArray:
     """Whether places of one raster, in its pixels, are inside another one."""
-    x, y = other.transform @ (columns, rows)
-    if grid.crs != other.crs:
-        x, y = reproject_points(other.crs, grid.crs, x, y)
-    column, row = ~grid.transform @ (x, y)
+    column, row = to_pixels(grid, other.crs, *(other.transform @ (columns, rows)))
     return np.asarray((column >= 0) & (column <= grid.width) & (row >= 0) & (row <= grid.height))
 
 

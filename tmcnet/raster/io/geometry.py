@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.warp import transform
+from scipy.interpolate import RectBivariateSpline
 
 GdalError: type[Exception] = CPLE_BaseError
 """Raised by rasterio where GDAL or PROJ fails outside of opening a file. It has no public name; a test fails when it
@@ -21,11 +22,17 @@ changes."""
 Box: TypeAlias = tuple[int, int, int, int]
 """A window as (row, col, height, width) in pixels; it may reach past the edges."""
 Coordinates: TypeAlias = npt.NDArray[np.float64]
+PixelMap: TypeAlias = Callable[[Coordinates, Coordinates], tuple[Coordinates, Coordinates]]
+"""From columns and rows to two other coordinates."""
 
 WGS84_SEMI_MAJOR_M = 6_378_137.0
 WGS84_FLATTENING = 1 / 298.257223563
 _MAX_LEAN = 1e-6
 """Largest slope, in pixels a pixel, of rows and columns that count as parallel to the axes of the map."""
+MAX_AREA_DISTORTION = 0.005
+"""Projections that change areas by at most this share preserve them."""
+_LATTICE_NODES = 33
+"""Nodes along each side of a grid between which an equal-area projection is interpolated."""
 _EQUAL_AREAS = 1e-3
 """Pixels whose areas differ by less than this share are of one size."""
 _ROUNDING_M = 0.005
@@ -121,11 +128,25 @@ def geocentric(longitude: Coordinates, latitude: Coordinates) -> Coordinates:
     return np.stack([flat * np.cos(lon), flat * np.sin(lon), z], axis=-1)
 
 
-def pixel_area(grid: Grid) -> float | None:
-    """Compute the area of a pixel in square metres.
+def to_pixels(grid: Grid, crs: str, x: Coordinates, y: Coordinates) -> tuple[Coordinates, Coordinates]:
+    """Convert map coordinates in another CRS to columns and rows of a grid.
 
-    With a projected CRS it is the area in the plane of the map, as GIS programs give it. With a geographic one the
-    pixel at the centre of the grid is measured in a local equal-area projection.
+    Longitudes count modulo 360 degrees, so that a grid may cross the 180th meridian.
+    """
+    if grid.crs != crs:
+        x, y = reproject_points(crs, grid.crs, x, y)
+    if grid.crs and CRS.from_user_input(grid.crs).is_geographic:
+        middle = (grid.transform @ (grid.width / 2, grid.height / 2))[0]
+        x = middle + (x - middle + 180.0) % 360.0 - 180.0
+    column, row = ~grid.transform @ (x, y)
+    return column, row
+
+
+def pixel_area(grid: Grid) -> float | None:
+    """Compute the area of the pixel at the centre of a grid in square metres.
+
+    It is that in the plane of the map, as GIS programs give it, where the projection preserves areas within 0.5 %
+    (as UTM does), and that on the ellipsoid elsewhere.
 
     Returns:
         The area; None without a CRS, or with one that is neither projected nor geographic.
@@ -133,10 +154,35 @@ def pixel_area(grid: Grid) -> float | None:
     if not grid.crs:
         return None
     crs = CRS.from_user_input(grid.crs)
+    if not (crs.is_projected or crs.is_geographic):
+        return None
+    geodesic = _geodesic_area(grid)
     if crs.is_projected:
-        metres = float(crs.linear_units_factor[1])
-        return float(abs(grid.transform.determinant) * metres**2)
-    return _geographic_area(grid) if crs.is_geographic else None
+        planar = float(abs(grid.transform.determinant) * crs.linear_units_factor[1] ** 2)
+        if not abs(geodesic - planar) > MAX_AREA_DISTORTION * planar:
+            return planar
+    return geodesic
+
+
+def equal_area(grid: Grid) -> PixelMap | None:
+    """The map from columns and rows to an equal-area plane in metres; None if the CRS preserves areas or is unknown.
+
+    It is a spline through a lattice of points projected by PROJ.
+    """
+    area = pixel_area(grid)
+    corners = [grid.window((row, col, 1, 1)) for row in (0, grid.height - 1) for col in (0, grid.width - 1)]
+    if area is None or all(pixel_area(corner) == area for corner in corners):
+        return None
+    columns, rows = (np.linspace(0.0, side, _LATTICE_NODES) for side in (grid.width, grid.height))
+    across, down = np.meshgrid(columns, rows, indexing="ij")
+    x, y = grid.transform @ (grid.width / 2, grid.height / 2)
+    longitude = float(reproject_points(grid.crs, "EPSG:4326", np.array([x]), np.array([y]))[0][0])
+    plane = f"+proj=cea +lon_0={longitude!r} +ellps=WGS84"
+    splines = [
+        RectBivariateSpline(columns, rows, values)
+        for values in reproject_points(grid.crs, plane, *(grid.transform @ (across, down)))
+    ]
+    return lambda column, row: (splines[0].ev(column, row), splines[1].ev(column, row))
 
 
 def finest(grids: Sequence[Grid]) -> Grid:
@@ -145,13 +191,12 @@ def finest(grids: Sequence[Grid]) -> Grid:
     return grids[next(i for i, area in enumerate(areas) if area <= min(areas) * (1 + _EQUAL_AREAS))]
 
 
-def _geographic_area(grid: Grid) -> float:
-    column, row = grid.width / 2, grid.height / 2
-    longitude, latitude = grid.transform @ (column, row)
-    local = f"+proj=laea +lat_0={latitude!r} +lon_0={longitude!r} +ellps=WGS84"
+def _geodesic_area(grid: Grid) -> float:
+    """Area on the ellipsoid of the pixel at the centre: half the product of its diagonals; NaN off the ground."""
     corners = np.array([[-0.5, 0.5, 0.5, -0.5], [-0.5, -0.5, 0.5, 0.5]])
-    x, y = reproject_points(grid.crs, local, *(grid.transform @ (column + corners[0], row + corners[1])))
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+    x, y = grid.transform @ (grid.width / 2 + corners[0], grid.height / 2 + corners[1])
+    places = geocentric(*reproject_points(grid.crs, "EPSG:4326", x, y))
+    return float(np.linalg.norm(np.cross(places[2] - places[0], places[3] - places[1])) / 2)
 
 
 def ground_columns(grid: Grid) -> dict[str, str]:

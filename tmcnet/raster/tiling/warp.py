@@ -13,7 +13,7 @@ from affine import Affine
 from tmcnet.raster.inventory.records import ImageRecord
 from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.gdal_tools import run_tool
-from tmcnet.raster.io.geometry import Grid, reproject_points
+from tmcnet.raster.io.geometry import Grid, to_pixels
 from tmcnet.raster.io.writer import Draft, write_draft
 
 Method: TypeAlias = Literal["average", "bilinear", "near"]
@@ -76,9 +76,7 @@ def _with_control_points(draft: Draft, target: Grid, nodes: npt.NDArray[np.float
     x, y, dx, dy = nodes.T
     east, north = target.transform @ (x + 0.5, y + 0.5)
     content_east, content_north = target.transform @ (x + dx + 0.5, y + dy + 0.5)
-    if source.crs != target.crs:
-        content_east, content_north = reproject_points(target.crs, source.crs, content_east, content_north)
-    column, row = ~source.transform @ (content_east, content_north)
+    column, row = to_pixels(source, target.crs, content_east, content_north)
     table = np.column_stack([column, row, east, north])
     points = [part for values in table.tolist() for part in ("-gcp", *values)]
     virtual = draft.path.with_suffix(".vrt")
@@ -95,9 +93,7 @@ def _pixel_ratio(source: Grid, target: Grid) -> float:
     """Width of a target pixel in source pixels, at the centre of the target."""
     x, y = target.width / 2, target.height / 2
     east, north = target.transform @ (np.array([x, x + 1, x]), np.array([y, y, y + 1]))
-    if source.crs != target.crs:
-        east, north = reproject_points(target.crs, source.crs, east, north)
-    column, row = ~source.transform @ (east, north)
+    column, row = to_pixels(source, target.crs, east, north)
     across, down = (column[1] - column[0], row[1] - row[0]), (column[2] - column[0], row[2] - row[0])
     return float(abs(across[0] * down[1] - across[1] * down[0]) ** 0.5)
 
