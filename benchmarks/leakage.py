@@ -15,10 +15,10 @@ import numpy as np
 
 from tmcnet.config import Budget, Config, Run, SplitsConfig, load_files
 from tmcnet.dataset.normalise import compute_normalisation
-from tmcnet.evaluate.comparisons import read_blocks, read_cells
 from tmcnet.evaluate.evaluate import evaluate_run, pool_folds
 from tmcnet.evaluate.intervals import Resamples, difference, effects_of
 from tmcnet.evaluate.metrics import HEADLINE
+from tmcnet.evaluate.summary import read_blocks, read_cells
 from tmcnet.seeding import generator
 from tmcnet.splits.splits import make_splits
 from tmcnet.train.finetune import finetune

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from tmcnet.evaluate.boundary import boundary_counts, boundary_f1
+from tmcnet.evaluate.metrics import boundary_counts, boundary_f1
 
 VOID = 255
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tmcnet.config import EvaluateConfig, Run
-from tmcnet.evaluate.boundary import boundary_f1
-from tmcnet.evaluate.comparisons import intervals, read_cells
+from tmcnet.evaluate.metrics import boundary_f1
+from tmcnet.evaluate.summary import intervals, read_cells
 
 RUNS = [Run.parse(f"mssnet-corrected__random__R100__s{seed}") for seed in (1, 2, 3)]
 NAMES = [f"t{i}" for i in range(12)]

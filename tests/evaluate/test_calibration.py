@@ -4,7 +4,7 @@ import torch
 from scipy.special import softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from tmcnet.evaluate.calibration import Calibration, fit_temperature, soften
+from tmcnet.evaluate.metrics import Calibration, fit_temperature, soften
 
 
 def drawn(temperature, n=20000, seed=0):

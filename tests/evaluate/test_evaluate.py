@@ -10,8 +10,8 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
-from tmcnet.evaluate.boundary import boundary_counts, boundary_f1
 from tmcnet.evaluate.evaluate import evaluate_run
+from tmcnet.evaluate.metrics import boundary_counts, boundary_f1
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import save_weights

@@ -7,10 +7,8 @@ import pytest
 
 from tmcnet.config import Run
 from tmcnet.errors import InputError
-from tmcnet.evaluate.boundary import boundary_counts
-from tmcnet.evaluate.calibration import Calibration
 from tmcnet.evaluate.evaluate import Outcome, pool_folds, write_scores
-from tmcnet.evaluate.metrics import confusion
+from tmcnet.evaluate.metrics import Calibration, boundary_counts, confusion
 
 RUN = Run.parse("mssnet-corrected__random__R5__s1")
 CLASSES = ["water", "land", "road"]

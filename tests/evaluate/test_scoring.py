@@ -8,8 +8,8 @@ from tmcnet.config import EvaluateConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate import metrics
-from tmcnet.evaluate.boundary import boundary_counts
 from tmcnet.evaluate.evaluate import count_tiles
+from tmcnet.evaluate.metrics import boundary_counts
 from tmcnet.store import TileStore, read_list
 
 

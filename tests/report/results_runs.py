@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
 from tmcnet.config import Config, Run
-from tmcnet.evaluate.boundary import boundary_f1
+from tmcnet.evaluate.metrics import boundary_f1
 
 TILE = 64
 METRICS = ["oa", "kappa", "miou", "mf1"]

@@ -21,9 +21,16 @@ from tmcnet.config.base import only_modality
 from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import metrics
-from tmcnet.evaluate.boundary import boundary_counts, boundary_f1
-from tmcnet.evaluate.calibration import Calibration, fit_temperature
-from tmcnet.evaluate.metrics import Counts, Floats, confusion, without_nan
+from tmcnet.evaluate.metrics import (
+    Calibration,
+    Counts,
+    Floats,
+    boundary_counts,
+    boundary_f1,
+    confusion,
+    fit_temperature,
+    without_nan,
+)
 from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore, read_list

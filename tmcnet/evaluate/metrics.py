@@ -1,4 +1,4 @@
-"""Scores from confusion matrices, in plain NumPy.
+"""Scores from confusion matrices, boundary F1 and calibration, in plain NumPy.
 
 A confusion matrix has the truth in its rows and the prediction in its columns. Every function takes arrays of shape
 ... x K x K, so that thousands of bootstrap draws are scored at once. Void pixels are never counted.
@@ -10,15 +10,23 @@ class that occurs in one of the two only scores 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.optimize import minimize_scalar
 
 from tmcnet.config import IGNORE
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+BINS = 15
+"""Equal bins of confidence in the calibration error, as Guo et al. (2017) have them."""
+_SMALLEST = 1e-12
+"""Minimum probability before the logarithm."""
 
 
 def confusion(truth: NDArray[np.integer], prediction: NDArray[np.integer], classes: int) -> Counts:
@@ -188,3 +196,193 @@ def _labelled(tiles: Counts) -> Counts:
 def _mean(values: Floats) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
+
+
+def boundary_counts(
+    truth: NDArray[np.integer], prediction: NDArray[np.integer], classes: int, tolerance: int
+) -> Counts:
+    """Count the boundary pixels of one tile (Csurka et al., 2013); the counts of several tiles are added.
+
+    A pixel is a boundary pixel of its class where one of its four neighbours belongs to another class. Void and the
+    tile edge make no boundary. A predicted boundary pixel is right if a true one of the same class is within
+    `tolerance` pixels of it (Euclidean); a true one is found if a predicted one is that near. Predicted ones that are
+    void in the truth, or within `tolerance` of void, do not count in precision, since their boundary may be in
+    unlabelled pixels, but true ones may be found by them.
+
+    Args:
+        truth: H x W class ids, `IGNORE` for void.
+        prediction: H x W class ids 0..K-1.
+        classes: K.
+        tolerance: Distance in pixels up to which a boundary counts as found.
+
+    Returns:
+        K x 4 int64: predicted boundary pixels that are right, all predicted ones that count, true boundary pixels
+        that are found, all true ones.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
+    disk = _disk(tolerance)
+    true_edge, predicted_edge = _edges(truth), _edges(prediction)
+    judged = predicted_edge & ~_near(truth == IGNORE, disk)
+    counts = np.zeros((classes, 4), dtype=np.int64)
+    for k in range(classes):
+        true, predicted = true_edge & (truth == k), predicted_edge & (prediction == k)
+        counted = judged & predicted
+        right, found = counted & _near(true, disk), true & _near(predicted, disk)
+        counts[k] = [np.count_nonzero(mask) for mask in (right, counted, found, true)]
+    return counts
+
+
+def boundary_f1(counts: Counts | Floats) -> Floats:
+    """Boundary F1 per class: the harmonic mean of precision and recall of boundary pixels.
+
+    Csurka et al. take the mean over images. Here the pixels of all tiles are counted together, as for all other
+    scores, so that a tile with one boundary pixel does not weigh as much as any other.
+
+    Args:
+        counts: ... x K x 4 as `boundary_counts` gives them, summed over tiles.
+
+    Returns:
+        ... x K values in 0..1; NaN for classes without a boundary in truth or prediction, 0 for those with one in one
+        of the two only.
+    """
+    right, predicted, found, true = (counts[..., i].astype(np.float64) for i in range(4))
+    precision, recall = np.nan_to_num(ratio(right, predicted)), np.nan_to_num(ratio(found, true))
+    score = np.nan_to_num(ratio(2 * precision * recall, precision + recall))
+    return np.where(predicted + true > 0, score, np.nan)
+
+
+def _edges(ids: NDArray[np.integer]) -> Mask:
+    """Return the pixels next to another class; void has no boundary."""
+    edge = np.zeros(ids.shape, dtype=bool)
+    for one, other in (((slice(1, None), ...), (slice(-1), ...)), ((..., slice(1, None)), (..., slice(-1)))):
+        differ = (ids[one] != ids[other]) & (ids[one] != IGNORE) & (ids[other] != IGNORE)
+        edge[one] |= differ
+        edge[other] |= differ
+    return edge
+
+
+def _disk(radius: int) -> Mask:
+    """Return the pixels within `radius` of the centre of a square."""
+    row, column = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    return np.asarray(row**2 + column**2 <= radius**2)
+
+
+def _near(mask: Mask, disk: Mask) -> Mask:
+    """Dilate a mask by a disk; for radii of a few pixels faster than a distance transform."""
+    return np.asarray(ndimage.binary_dilation(mask, disk)) if mask.any() else mask
+
+
+class Calibration:
+    """Reliability of the predicted class's probability, accumulated over batches in equal bins of confidence.
+
+    Args:
+        temperature: The probabilities are sharpened (below 1) or softened (above 1) by it first.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = temperature
+        self._count = np.zeros(BINS, dtype=np.int64)
+        self._confidence = np.zeros(BINS)
+        self._right = np.zeros(BINS, dtype=np.int64)
+        self._loss = 0.0
+
+    @classmethod
+    def pooled(cls, records: Sequence[Mapping[str, Any]], temperature: float = 1.0) -> Calibration:
+        """Add up several calibrations, each given by its `table` (`bins`) and its `log_loss`."""
+        found = cls(temperature)
+        for record in records:
+            count, confidence, accuracy = (
+                np.array([row[key] or 0.0 for row in record["bins"]]) for key in ("count", "confidence", "accuracy")
+            )
+            found._count += count.astype(np.int64)
+            found._confidence += count * confidence
+            found._right += np.rint(count * accuracy).astype(np.int64)
+            found._loss += float(count.sum()) * (record["log_loss"] or 0.0)
+        return found
+
+    def add(self, probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> None:
+        """Count one batch.
+
+        Args:
+            probabilities: N x K, rows that add up to 1.
+            truth: N class ids; `IGNORE` is left out.
+        """
+        known = truth != IGNORE
+        scaled = soften(probabilities[known], self.temperature)
+        ids = truth[known].astype(np.int64)
+        confidence = scaled.max(axis=1, initial=0.0)
+        right = scaled.argmax(axis=1) == ids if len(ids) else np.zeros(0, dtype=bool)
+        place = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+        self._count += np.bincount(place, minlength=BINS)
+        self._confidence += np.bincount(place, weights=confidence, minlength=BINS)
+        self._right += np.bincount(place[right], minlength=BINS)
+        self._loss += float(-np.log(np.maximum(scaled[np.arange(len(ids)), ids], _SMALLEST)).sum())
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: gap between confidence and accuracy, weighted by pixels (Guo et al., 2017)."""
+        total = self._count.sum()
+        return float(np.abs(self._confidence - self._right).sum() / total) if total else float("nan")
+
+    @property
+    def log_loss(self) -> float:
+        """Mean negative logarithm of the true class's probability."""
+        total = self._count.sum()
+        return self._loss / float(total) if total else float("nan")
+
+    def table(self) -> list[dict[str, float | int | None]]:
+        """Return one row per bin: limits, pixels, mean confidence and accuracy (None in empty bins)."""
+        edges = np.linspace(0, 1, BINS + 1)
+        return [
+            {
+                "low": float(edges[i]),
+                "high": float(edges[i + 1]),
+                "count": int(n),
+                "confidence": float(self._confidence[i] / n) if n else None,
+                "accuracy": float(self._right[i] / n) if n else None,
+            }
+            for i, n in enumerate(self._count)
+        ]
+
+
+def soften(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+    """Return probabilities (N x K) after dividing their logits by `temperature`.
+
+    Logarithms of probabilities are logits up to a constant per row, which the softmax removes.
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    if temperature == 1.0 or len(values) == 0:
+        return values
+    logits = np.log(np.maximum(values, _SMALLEST)) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def fit_temperature(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
+    """Return the temperature with the lowest log loss, between 0.05 and 20 (Guo et al., 2017).
+
+    Args:
+        probabilities: N x K of held-out pixels, none of them from the test part.
+        truth: N class ids; `IGNORE` is left out.
+
+    Returns:
+        The temperature; 1 where no pixel is labelled.
+    """
+    known = truth != IGNORE
+    if not known.any():
+        return 1.0
+    logits = np.log(np.maximum(np.asarray(probabilities[known], dtype=np.float64), _SMALLEST))
+    ids = truth[known].astype(np.int64)
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        top = scaled.max(axis=1)
+        normaliser = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+        return float((normaliser - scaled[np.arange(len(ids)), ids]).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))

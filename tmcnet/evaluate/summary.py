@@ -5,37 +5,36 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from tmcnet.config import EvaluateConfig, Run
+import numpy as np
+import pandas as pd
+
+from tmcnet.config import PIXELWISE, Budget, EvaluateConfig, Run
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.comparisons import Cell, Scored, compare, intervals, read_blocks, read_cells, repetitions
-from tmcnet.evaluate.metrics import without_nan
+from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
+from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class_mean, without_nan
+from tmcnet.seeding import generator
+from tmcnet.splits.parts import block_number
 
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
 SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels", "boundary_f1")
 LABEL_COLUMNS = ("points", "draw")
 """For a budget in points `fraction` is empty, for one in tiles `points` is."""
 COMPARISON_COLUMNS = (
-    "kind",
-    "a",
-    "b",
-    "fraction",
-    "points",
-    "metric",
-    "n_runs",
-    "n_draws",
-    "n_seeds",
-    "n_blocks",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-    "significant",
+    *("kind", "a", "b", "fraction", "points", "metric", "n_runs", "n_draws", "n_seeds", "n_blocks"),
+    *("difference", "low", "high", "p", "p_holm", "significant"),
 )
+DRAWS_PER_COMPARISON = 80
+"""Bootstrap draws per comparison that p-values are corrected for: with fewer, the smallest possible p-value would
+exceed 5 % after the correction."""
+MIN_REPLICATES = 2
+"""Minimum number of seeds, and of label draws below 100 %, for a significant difference: in simulations, intervals of
+one seed contained the truth in as few as 16 % of cases."""
 
 
 def summarise(
@@ -83,10 +82,10 @@ def summarise(
     _write_csv(metrics_csv, [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
 
     cells = read_cells(evaluate_root, scored, read_blocks(index, manifest))
-    headline = _headline(cells, config)
+    headline, means = _headline(cells, config)
     missing = sorted(run.name for run in set(runs) - set(scored))
     _write_json(metrics_json, {**headline, "missing": missing})
-    _write_json(scores_json, _means(headline))
+    _write_json(scores_json, means)
     _write_csv(comparisons_csv, COMPARISON_COLUMNS, compare(cells, config))
 
 
@@ -99,32 +98,17 @@ def _row(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _headline(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
+def _headline(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return means with their intervals and means alone, by network, method, labels and score."""
+    with_limits: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     for cell, metric, found in intervals(cells, config):
-        of_network = tree.setdefault(f"{cell.network}-{cell.variant}", {})
-        entry = of_network.setdefault(cell.method, {}).setdefault(cell.budget.name, {})
-        entry[metric] = {
-            "mean": round(found.estimate, 6),
-            "low": round(found.low, 6),
-            "high": round(found.high, 6),
-            **repetitions(cells[cell].replicates),
-        }
-    return tree
-
-
-def _means(headline: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the means without their intervals."""
-    return {
-        network: {
-            method: {
-                labels: {metric: round(found["mean"], 4) for metric, found in scores.items()}
-                for labels, scores in budgets.items()
-            }
-            for method, budgets in methods.items()
-        }
-        for network, methods in headline.items()
-    }
+        mean, low, high = (round(value, 6) for value in (found.estimate, found.low, found.high))
+        entry = {"mean": mean, "low": low, "high": high, **repetitions(cells[cell].replicates)}
+        for tree, value in ((with_limits, entry), (means, round(mean, 4))):
+            methods = tree.setdefault(f"{cell.network}-{cell.variant}", {})
+            methods.setdefault(cell.method, {}).setdefault(cell.budget.name, {})[metric] = value
+    return with_limits, means
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -176,3 +160,198 @@ def forget_outdated(results: Path, runs: Iterable[Run], folds: Collection[str] =
     for path in outdated:
         path.unlink()
     return outdated
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """Runs that differ in the draw of their labels and in their seed only."""
+
+    network: str
+    variant: str
+    method: str
+    budget: Budget
+
+    @classmethod
+    def of(cls, run: Run) -> Cell:
+        """The cell of a run."""
+        return cls(run.network, run.variant, run.method, run.budget)
+
+    @property
+    def series(self) -> str:
+        """Name without the labels, such as `mssnet-corrected__tmcnet`."""
+        return f"{self.network}-{self.variant}__{self.method}"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The counts of a cell's runs.
+
+    Attributes:
+        replicates: Draw of the labels and seed of each of the R runs, ascending.
+        counts: R x B x K x K confusion matrices by run and spatial block.
+        boundary: R x B x K x 4 boundary pixels, as `boundary_counts` has them.
+    """
+
+    replicates: tuple[tuple[int, int], ...]
+    counts: Counts
+    boundary: Counts
+
+    def only(self, replicates: Sequence[tuple[int, int]]) -> Counts:
+        """The matrices of these runs, in this order."""
+        return np.asarray(self.counts[[self.replicates.index(one) for one in replicates]])
+
+
+def repetitions(replicates: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """Return the number of runs, label draws and seeds: `n_runs`, `n_draws`, `n_seeds`."""
+    draws, seeds = ({one[place] for one in replicates} for place in (0, 1))
+    return {"n_runs": len(replicates), "n_draws": len(draws), "n_seeds": len(seeds)}
+
+
+def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str]) -> dict[Cell, Scored]:
+    """Read the confusion matrices and boundary pixels of runs and sum them up by block.
+
+    Args:
+        evaluate_root: Folder with one folder per run, `tiles.npz` in it.
+        runs: The runs, all of them scored.
+        blocks: Block of each known tile.
+
+    Raises:
+        InputError: If runs were scored on different test tiles or classes, or on tiles that are not known.
+    """
+    found: dict[Run, tuple[Counts, Counts]] = {}
+    names: list[str] = []
+    problems = []
+    for run in sorted(runs):
+        path = evaluate_root / run.name / "tiles.npz"
+        with np.load(path, allow_pickle=False) as file:
+            tiles, confusion, boundary = file["names"].astype(str).tolist(), file["confusion"], file["boundary"]
+        names = names or tiles
+        shape = next(iter(found.values()))[0].shape[1:] if found else confusion.shape[1:]
+        if tiles != names or confusion.shape[1:] != shape:
+            what = f"was scored on other test tiles or classes than {next(iter(found)).name}"
+            problems.append(Problem(str(path), what, "Evaluate both again on the same split."))
+            continue
+        unknown = [tile for tile in tiles if tile not in blocks]
+        if unknown:
+            what = f"was scored on {len(unknown)} tiles that are not in the index, such as {unknown[0]}"
+            problems.append(Problem(str(path), what, "Evaluate again on the current tiles."))
+            continue
+        found[run] = _by_block(confusion, boundary, [blocks[tile] for tile in tiles])
+    if problems:
+        raise InputError(problems)
+    cells: dict[Cell, list[Run]] = {}
+    for run in found:
+        cells.setdefault(Cell.of(run), []).append(run)
+    return {
+        cell: Scored(
+            tuple((run.draw, run.seed) for run in members),
+            *map(np.stack, zip(*(found[run] for run in members), strict=True)),
+        )
+        for cell, members in sorted(cells.items())
+    }
+
+
+def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
+    """Return the spatial block of each tile of the index. A ready-made tile is a scene and a block by itself."""
+    size = int(json.loads(manifest.read_text())["config"]["block_size"])
+    window = ("row", "col", "height", "width")
+    tiles = pd.read_csv(index, usecols=["tile", "scene", *window], dtype={"tile": str, "scene": str})
+    row, col, height, width = (tiles[name].to_numpy(np.int64) for name in window)
+    places = zip(tiles["scene"], block_number(row, height, size), block_number(col, width, size), strict=True)
+    return {tile: f"{scene} {r} {c}" for tile, (scene, r, c) in zip(tiles["tile"], places, strict=True)}
+
+
+def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[tuple[Cell, str, Interval]]:
+    """Yield the mean over runs of every headline score and of boundary F1 of every cell, with its interval."""
+    for cell, scored in cells.items():
+        random = generator(config.seed, "interval", cell.series, cell.budget.name)
+        blocks = scored.counts.shape[1]
+        resamples = Resamples.draw(blocks, effects_of(scored.replicates), config.bootstrap, random)
+        found = {m: interval(score, scored.counts, resamples, config.confidence) for m, score in HEADLINE.items()}
+        found["boundary_f1"] = interval(_mean_boundary_f1, scored.boundary, resamples, config.confidence)
+        for metric, one in found.items():
+            # a limit that was widened for few units may leave the range of the score
+            lowest = -1.0 if metric == "kappa" else 0.0
+            yield cell, metric, replace(one, low=max(one.low, lowest), high=min(one.high, 1.0))
+
+
+def _mean_boundary_f1(counts: Floats) -> Floats:
+    return class_mean(boundary_f1(counts))
+
+
+def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[str, Any]]:
+    """Return paired differences between methods of one network, and between networks of one method, at equal labels.
+
+    Pixel-wise baselines have one method only and are compared with networks of any method. Runs of the same draw
+    and seed in both cells are paired. P-values are corrected for the number of comparisons of a metric (Holm).
+
+    Returns:
+        One row per comparison and metric: kind, a, b, fraction, points, metric, n_runs, n_draws, n_seeds, n_blocks,
+        difference (a - b), low, high, p, p_holm, significant.
+    """
+    pairs = [(kind, a, b) for a, b in combinations(sorted(cells), 2) if (kind := _kind(a, b))]
+    pairs = [(kind, a, b) for kind, a, b in pairs if _paired(a, b, cells)]
+    draws = max(config.bootstrap, DRAWS_PER_COMPARISON * len(pairs))
+    rows = [row for kind, a, b in pairs for row in _compare(kind, a, b, cells, draws, config)]
+    for metric in HEADLINE:
+        family = [row for row in rows if row["metric"] == metric]
+        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
+            row["p_holm"] = p
+            row["significant"] = bool(p < 1 - config.confidence and _enough(row))
+    return rows
+
+
+def _paired(a: Cell, b: Cell, cells: Mapping[Cell, Scored]) -> list[tuple[int, int]]:
+    """Return the draws and seeds that both cells were run with."""
+    return sorted(set(cells[a].replicates) & set(cells[b].replicates))
+
+
+def _enough(row: Mapping[str, Any]) -> bool:
+    """Return whether a difference has enough seeds and, below 100 % of the labels, enough draws."""
+    return bool(row["n_seeds"] >= MIN_REPLICATES and (row["fraction"] == 100 or row["n_draws"] >= MIN_REPLICATES))
+
+
+def _kind(a: Cell, b: Cell) -> str | None:
+    """Return what two cells differ in, `method` or `network`; None if they differ in both or in labels."""
+    if a.budget != b.budget:
+        return None
+    same_network = (a.network, a.variant) == (b.network, b.variant)
+    if same_network:
+        return "method"
+    comparable = a.method == b.method or a.network in PIXELWISE or b.network in PIXELWISE
+    return "network" if comparable else None
+
+
+def _compare(
+    kind: str, a: Cell, b: Cell, cells: Mapping[Cell, Scored], draws: int, config: EvaluateConfig
+) -> Iterator[dict[str, Any]]:
+    both = _paired(a, b, cells)
+    counts_a, counts_b = cells[a].only(both), cells[b].only(both)
+    random = generator(config.seed, "comparison", a.series, b.series, a.budget.name)
+    resamples = Resamples.draw(counts_a.shape[1], effects_of(both), draws, random)
+    for metric, score in HEADLINE.items():
+        found = difference(score, counts_a, counts_b, resamples, config.confidence)
+        yield {
+            "kind": kind,
+            "a": a.series,
+            "b": b.series,
+            "fraction": a.budget.fraction,
+            "points": a.budget.points,
+            "metric": metric,
+            **repetitions(both),
+            "n_blocks": counts_a.shape[1],
+            "difference": found.estimate,
+            "low": found.low,
+            "high": found.high,
+            "p": found.p,
+        }
+
+
+def _by_block(confusion: Counts, boundary: Counts, block_of: Sequence[str]) -> tuple[Counts, Counts]:
+    """Sum T x K x K and T x K x 4 over blocks; blocks without labelled pixels are left out."""
+    blocks, place = np.unique(block_of, return_inverse=True)
+    matrices, edges = (np.zeros((len(blocks), *counts.shape[1:]), np.int64) for counts in (confusion, boundary))
+    np.add.at(matrices, place, confusion)
+    np.add.at(edges, place, boundary)
+    labelled = matrices.sum(axis=(1, 2)) > 0
+    return matrices[labelled], edges[labelled]
