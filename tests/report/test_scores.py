@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tests.report.results_runs import scores_of
+from tests.report.results_folder import make_config
 from tmcnet.config import Budget
 from tmcnet.report.names import Series
-from tmcnet.report.results import Results, TileScores
+from tmcnet.report.results import Results
 
 FIVE = Budget("R", 5)
 
@@ -73,18 +73,23 @@ def test_standing_against_the_best(full):
     assert scores.leader(FIVE, "miou", some[1:]) is None
 
 
-def test_accuracy_per_tile():
+def test_accuracy_per_tile(tmp_path):
     confusion = np.array([[[3, 1], [0, 4]], [[0, 0], [0, 0]], [[0, 2], [2, 0]]])
-    accuracy = TileScores(["a", "b", "c"], ["s"] * 3, confusion).accuracy
-    np.testing.assert_allclose(accuracy, [7 / 8, np.nan, 0])
+    config = make_config()
+    folder = tmp_path / "evaluate" / config.runs[0].name
+    folder.mkdir(parents=True)
+    np.savez(folder / "tiles.npz", names=np.array(["a", "b", "c"]), scenes=np.array(["s"] * 3), confusion=confusion)
+    tiles = Results(tmp_path, config).tile_scores(config.runs[0])
+    np.testing.assert_allclose(tiles["oa"], [7 / 8, np.nan, 0])
+    assert list(tiles["pixels"]) == [8, 0, 4] and list(tiles["tile"]) == ["a", "b", "c"]
+    assert Results(tmp_path, config).tile_scores(config.runs[1]).empty
 
 
-def test_tiles_are_read_back(full):
-    run = full.config.runs[0]
-    tiles = TileScores.read(full.root / "evaluate" / run.name / "tiles.npz")
-    pooled = scores_of(tiles.confusion.sum(0), [str(i) for i in range(5)])
-    assert pooled["oa"] == pytest.approx(Results(full.root, full.config).evaluation(run)["oa"])
-    assert TileScores.read(full.root / "nowhere.npz") is None
+def test_accuracies_of_tiles_add_up_to_that_of_the_run(full):
+    results, run = Results(full.root, full.config), full.config.runs[0]
+    tiles = results.tile_scores(run)
+    right = (tiles["oa"] * tiles["pixels"]).sum()
+    assert right / tiles["pixels"].sum() == pytest.approx(results.evaluation(run)["oa"])
 
 
 def test_the_majority_is_of_the_test_truth(full):

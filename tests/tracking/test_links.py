@@ -46,7 +46,7 @@ def test_the_installed_ui_knows_every_name_that_has_no_python_api(made):
             views[key.removeprefix(SHARED_VIEW_TAG)] = json.loads(value)
 
     links = save_searches(Client(), "7", "http://host.invalid", made[1], [])
-    assert set(views) == {link.url.split(f"?{SHARED_VIEW_QUERY}=")[1] for link in links[:2]}
+    assert set(views) == {link["url"].split(f"?{SHARED_VIEW_QUERY}=")[1] for link in links[:2]}
     groups = views["tmcnet-compare"]["groupBy"]
     fields = {*views["tmcnet-compare"], *groups, *groups["groupByKeys"][0]}
     scripts = Path(mlflow.__file__).parent / "server" / "js" / "build" / "static" / "js"

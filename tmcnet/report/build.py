@@ -59,7 +59,21 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
     found = Results(results, config)
     folder = results / "report"
     shutil.rmtree(folder, ignore_errors=True)
-    fixed = _without_pictures(found, provenance)
+    fixed = {
+        "summary": sections_summary.summary(found),
+        "data": sections_data.data(found),
+        "tiles": sections_data.tiles(found),
+        "splits": sections_data.splits(found),
+        "pretraining": sections_training.pretraining(found),
+        "finetuning": sections_training.finetuning(found),
+        "scores": sections_scores.scores(found),
+        "ablations": sections_scores.ablations(found),
+        "classes": sections_classes.classes(found),
+        "calibration": sections_classes.calibration(found),
+        "time": sections_summary.time(found),
+        "reproduce": sections_summary.reproduce(found, provenance),
+        "reading": {},
+    }
     subtitle = f"Data set {config.name}, made with tmcnet {__version__}"
 
     def page(detail: float) -> tuple[Sections, str]:
@@ -76,30 +90,10 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
     write_bytes(out, text.encode())
 
 
-def _without_pictures(found: Results, provenance: dict[str, str]) -> Sections:
-    return {
-        "summary": sections_summary.summary(found),
-        "data": sections_data.data(found),
-        "tiles": sections_data.tiles(found),
-        "splits": sections_data.splits(found),
-        "pretraining": sections_training.pretraining(found),
-        "finetuning": sections_training.finetuning(found),
-        "scores": sections_scores.scores(found),
-        "ablations": sections_scores.ablations(found),
-        "classes": sections_classes.classes(found),
-        "calibration": sections_classes.calibration(found),
-        "time": sections_summary.time(found),
-        "reproduce": sections_summary.reproduce(found, provenance),
-        "reading": {},
-    }
-
-
 def limit_size(page: Callable[[float], tuple[Sections, str]], max_bytes: int = MAX_BYTES) -> tuple[Sections, str]:
     """Make the page with the sharpest pictures that keep it below `max_bytes`, or with the smallest ones.
 
-    Args:
-        page: Makes sections and text with a factor of the side of pictures.
-        max_bytes: Upper limit.
+    `page` makes sections and text with a factor of the side of pictures.
     """
     for detail in _DETAILS:
         sections, text = page(detail)
@@ -121,14 +115,10 @@ def save_files(sections: Sections, folder: Path) -> None:
 
 
 def render_page(title: str, subtitle: str, sections: Sections) -> str:
-    """Render the page. Everything from data or config is escaped.
+    """Render the page; `page.html` has the order and the headings of the sections.
 
-    The page's own script is the only one that browsers run: its hash is in the content security policy.
-
-    Args:
-        title: Heading of the page.
-        subtitle: Line below it.
-        sections: Values of each section; `page.html` has their order and headings.
+    Everything from data or config is escaped. The page's own script is the only one that browsers run: its hash is in
+    the content security policy.
     """
     here = files("tmcnet.report")
     script = "".join(here.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
@@ -165,7 +155,6 @@ def environment() -> Environment:
         "duration": names.duration,
         "labels": names.labels_text,
         "labels_phrase": names.labels_phrase,
-        "network": lambda run: names.network_label(run.network, run.variant),
         "number": names.number_text,
         "one_line": _one_line,
         "plural": names.plural,

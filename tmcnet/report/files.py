@@ -18,15 +18,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def read_table(path: Path, *, as_text: bool = False) -> pd.DataFrame:
+def read_table(path: Path, *, as_text: bool = False, separator: str = ",") -> pd.DataFrame:
     """Read a CSV table; empty where the file is missing or has no rows.
 
-    Args:
-        path: The file.
-        as_text: Do not convert cells, so that `R1` and `007` keep their form.
+    With `as_text`, cells are not converted, so that `R1` and `007` keep their form.
     """
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False) if as_text else pd.read_csv(path)
+        if as_text:
+            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+        return pd.read_csv(path, sep=separator)
     except (OSError, ValueError):
         return pd.DataFrame()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,6 +113,17 @@ class Results:
         matrix = np.array(self.evaluation(run).get("confusion", []), float)
         return matrix if matrix.shape == (len(self.classes),) * 2 else None
 
+    def tile_scores(self, run: Run) -> pd.DataFrame:
+        """Overall accuracy (NaN without labels) and labelled pixels of each test tile; empty without `tiles.npz`."""
+        try:
+            with np.load(self.root / "evaluate" / run.name / "tiles.npz", allow_pickle=False) as file:
+                names, scenes, confusion = file["names"].astype(str), file["scenes"].astype(str), file["confusion"]
+        except (OSError, KeyError, ValueError):
+            return pd.DataFrame()
+        table = pd.DataFrame({"tile": names, "scene": scenes, "pixels": confusion.sum((1, 2))})
+        table["oa"] = np.trace(confusion, axis1=1, axis2=2) / table["pixels"].where(table["pixels"] > 0)
+        return table
+
     @cached_property
     def scored(self) -> list[Run]:
         """Evaluated runs of the sweep."""
@@ -157,10 +167,7 @@ class Results:
         rows = []
         folders = [self.root / "benchmarks", *sorted(self.root.glob("folds/*/benchmarks"))]
         for path in sorted(path for folder in folders for path in folder.rglob("*.tsv")):
-            try:
-                table = pd.read_csv(path, sep="\t", dtype=str)
-            except (OSError, ValueError):
-                continue
+            table = read_table(path, as_text=True, separator="\t")
             stage = path.relative_to(self.root).as_posix().split("benchmarks/")[1].split("/")[0].removesuffix(".tsv")
             keys = ("s", "cpu_time", "max_rss")
             rows += [(stage, *(number(r.get(key)) for key in keys)) for r in table.to_dict("records")]
@@ -172,30 +179,3 @@ class Results:
             cpu_seconds=("cpu_seconds", "sum"),
             memory=("memory", "max"),
         )
-
-
-@dataclass(frozen=True)
-class TileScores:
-    """Confusion matrices per test tile of one run: names and scenes of T tiles, T x K x K counts, rows truth."""
-
-    names: list[str]
-    scenes: list[str]
-    confusion: npt.NDArray[np.int64]
-
-    @classmethod
-    def read(cls, path: Path) -> TileScores | None:
-        """Read `tiles.npz` of a run; None where it is missing or broken."""
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                names, scenes = archive["names"].astype(str).tolist(), archive["scenes"].astype(str).tolist()
-                return cls(names, scenes, archive["confusion"])
-        except (OSError, KeyError, ValueError):
-            return None
-
-    @property
-    def accuracy(self) -> npt.NDArray[np.float64]:
-        """Overall accuracy per tile, NaN for tiles without labels."""
-        total = self.confusion.sum((1, 2)).astype(float)
-        right = np.trace(self.confusion, axis1=1, axis2=2).astype(float)
-        share: npt.NDArray[np.float64] = np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
-        return share

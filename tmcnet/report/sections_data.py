@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 40
 """Rows of a table on the page; the file has all."""
-_MAIN_COLUMNS = (
+_MAIN_COLUMNS = [
     "scene",
     "role",
     "optical_bands",
@@ -35,7 +35,7 @@ _MAIN_COLUMNS = (
     "overlap",
     "label_share",
     "warnings",
-)
+]
 _SIDES = ["left", "bottom", "right", "top"]
 _MAX_PICTURES = 8
 _MAX_SPLIT_MAPS = 12

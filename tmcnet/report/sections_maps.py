@@ -10,7 +10,7 @@ import pandas as pd
 
 from tmcnet.report.charts import look_alike
 from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG, MapSource, Painter, paint_confidence
-from tmcnet.report.results import Results, TileScores
+from tmcnet.report.results import Results
 
 MAX_EXAMPLES = 6
 """Test tiles side by side."""
@@ -93,33 +93,18 @@ def extremes(results: Results, painter: Painter) -> dict[str, Any]:
     """Best and worst test tiles of one run: the best one with maps, else the best of all."""
     mapped = [source.run for source in map_sources(results) if source.run]
     runs = mapped or sorted(results.best_runs, key=lambda run: -results.score(run))
-    tiles = TileScores.read(results.root / "evaluate" / runs[0].name / "tiles.npz") if runs else None
-    if tiles is None or not len(tiles.names):
+    tiles = results.tile_scores(runs[0]) if runs else pd.DataFrame()
+    if tiles.empty:
         return {"found": False}
-    worst, best = _extremes(tiles)
+    ranked = tiles.dropna(subset=["oa"]).sort_values("oa", kind="stable")
+    count = min(_EXTREME_TILES, len(ranked) // 2)
+    worst, best = ranked.head(max(count, 1)), ranked.iloc[::-1].head(count)
+    table = pd.concat([worst.assign(among="worst"), best.assign(among="best")])
     source = MapSource(runs[0].name, runs[0])
-    rows = [
-        {
-            "tile": tiles.names[i],
-            "scene": tiles.scenes[i],
-            "among": among,
-            "oa": tiles.accuracy[i],
-            "pixels": int(tiles.confusion[i].sum()),
-        }
-        for among, numbers in (("worst", worst), ("best", best))
-        for i in numbers
-    ]
     return {
         "found": True,
         "run": runs[0],
-        "worst": list(painter.examples([tiles.names[i] for i in worst[:_PICTURED_EXTREMES]], source)),
-        "best": list(painter.examples([tiles.names[i] for i in best[:_PICTURED_EXTREMES]], source)),
-        "tables": {"extreme_tiles": pd.DataFrame(rows)},
+        "worst": list(painter.examples(worst["tile"].head(_PICTURED_EXTREMES), source)),
+        "best": list(painter.examples(best["tile"].head(_PICTURED_EXTREMES), source)),
+        "tables": {"extreme_tiles": table[["tile", "scene", "among", "oa", "pixels"]]},
     }
-
-
-def _extremes(tiles: TileScores) -> tuple[list[int], list[int]]:
-    """Numbers of the tiles with the lowest overall accuracy, lowest first, and with the highest, highest first."""
-    order = [int(i) for i in np.argsort(tiles.accuracy, kind="stable") if np.isfinite(tiles.accuracy[i])]
-    count = min(_EXTREME_TILES, len(order) // 2)
-    return (order[:count], order[::-1][:count]) if count else (order, [])

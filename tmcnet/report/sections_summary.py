@@ -121,6 +121,7 @@ def reproduce(results: Results, provenance: dict[str, str]) -> dict[str, Any]:
     urls = list(tracked["url"]) if "url" in tracked else [""] * len(tracked)
     shown = [str(column) for column in tracked.columns if column != "url"]
     links = read_json(results.root / "tracking.json").get("links")
+    versions = pd.DataFrame(library_versions().items(), columns=["library", "version"]).replace("", "not installed")
     return {
         "provenance": provenance,
         "config": yaml.safe_dump(results.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
@@ -129,7 +130,7 @@ def reproduce(results: Results, provenance: dict[str, str]) -> dict[str, Any]:
         "links": [link for link in links if is_web_address(link.get("url"))] if isinstance(links, list) else [],
         "columns": [(column.replace("_", " ").capitalize(), None, column) for column in shown],
         "recorded": tracked.assign(link=[url if is_web_address(url) else "" for url in urls]),
-        "tables": {"versions": _versions()} | ({} if tracked.empty else {"tracking": tracked}),
+        "tables": {"versions": versions} | ({} if tracked.empty else {"tracking": tracked}),
     }
 
 
@@ -143,18 +144,17 @@ def _runs_text(results: Results) -> str:
     return str(table[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}"))
 
 
-def _versions() -> pd.DataFrame:
-    """Installed versions of the libraries that this package requires."""
-    named = (re.match(r"[\w.-]+", text) for text in requires("tmcnet") or [] if "extra ==" not in text)
-    libraries = sorted({match[0] for match in named if match})
-    return pd.DataFrame({"library": libraries, "version": [_version(library) for library in libraries]})
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that this package requires; empty for one that is not installed."""
+    named = {re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in requires("tmcnet") or [] if "extra ==" not in text}
+    return {name: _version(name) for name in sorted(named)}
 
 
 def _version(library: str) -> str:
     try:
         return version(library)
     except PackageNotFoundError:
-        return "not installed"
+        return ""
 
 
 def is_web_address(address: object) -> bool:

@@ -1,24 +1,39 @@
-"""The runs of one results folder in an MLflow experiment: found by key, then kept, continued or replaced."""
+"""The runs of one results folder in an MLflow experiment: found by key, then kept, continued or replaced.
+
+Below the class: the content of a run, which is tags, params, metrics, data sets, files, images and the model.
+"""
 
 from __future__ import annotations
 
 import getpass
+import importlib.metadata
+import json
 import logging
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import numpy as np
+from PIL import Image
+
+from tmcnet.classes import ClassTable
 from tmcnet.config import Config
+from tmcnet.dataset.normalise import Normalisation
 from tmcnet.hashing import bytes_digest
-from tmcnet.tracking.content import log_content
+from tmcnet.report.charts import canvas, plot_confusion, row_shares
+from tmcnet.report.files import read_json
+from tmcnet.report.pictures import paint_classes, read_classes
+from tmcnet.tracking.predictor import MODEL_FOLDER, write_model
 from tmcnet.tracking.records import Point, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import DatasetInput, Run
 
 KEY_TAG = "tmcnet.key"
 HASH_TAG = "tmcnet.hash"
@@ -34,6 +49,9 @@ MAX_RUNS = 50_000
 DATA_TAG_PREFIX = "data_"
 ARTIFACT_FOLDER = "mlartifacts"
 """Folder beside a database that holds the files of its runs."""
+MAX_PARAMS_PER_REQUEST, MAX_METRICS_PER_REQUEST = 100, 1000
+"""Documented limits of `MlflowClient.log_batch`."""
+MAX_MAP_SIDE_PX = 600
 
 
 @dataclass(frozen=True)
@@ -57,12 +75,12 @@ class Row:
 
 
 class TrackedRuns:
-    """The runs of one results folder in its experiment.
+    """The runs of one results folder in its experiment, which the config names.
 
     Args:
         client: The tracking server.
         results: The results folder.
-        config: Names the experiment.
+        config: Its config.
         artifact_location: Artifact folder of a new experiment; None leaves it to the server. An experiment of the
             same name with another `mlartifacts` folder was moved or copied together with its results. It is deleted
             the way MLflow does (it can be restored), and the runs are recorded anew.
@@ -133,7 +151,7 @@ class TrackedRuns:
             self.client.delete_run(old.info.run_id)
             return Row(record.name, record.kind, run_id, "replaced")
         data = {key: value for key, value in self.tags.items() if key.startswith(DATA_TAG_PREFIX)}
-        self._set_tags(old, {**data, STATE_TAG: "current", **({PARENT_TAG: parent} if parent else {})})
+        self._set_tags(old, {**data, STATE_TAG: "current", **_parent_tag(parent)})
         if not same:
             self._log(old.info.run_id, record, points)
         return Row(record.name, record.kind, old.info.run_id, "unchanged" if same else "continued")
@@ -151,14 +169,14 @@ class TrackedRuns:
         }
 
     def _create(self, record: Record, parent: str | None) -> str:
-        tags = {**self.tags, **record.tags, KEY_TAG: self._key(record), **({PARENT_TAG: parent} if parent else {})}
+        tags = {**self.tags, **record.tags, KEY_TAG: self._key(record), **_parent_tag(parent)}
         run = self.client.create_run(self.experiment, start_time=record.started, tags=tags, run_name=record.name)
         self._log(run.info.run_id, record, set())
         return str(run.info.run_id)
 
     def _log(self, run_id: str, record: Record, known: set[Point]) -> None:
         """Write the content, and the hash last, so that the next sync continues an interrupted run."""
-        log_content(self.client, run_id, record, known, self.results, self.config)
+        _log_content(self.client, run_id, record, known, self.results, self.config)
         self.client.set_terminated(run_id, "FINISHED", record.ended)
         self.client.set_tag(run_id, HASH_TAG, record.hash)
 
@@ -173,3 +191,106 @@ class TrackedRuns:
             _, kind, name = key.split("/", 2)
             if key not in current:
                 self._set_tags(run, {STATE_TAG: "left" if (self.results / kind / name).exists() else "gone"})
+
+
+def _parent_tag(parent: str | None) -> dict[str, str]:
+    return {PARENT_TAG: parent} if parent else {}
+
+
+def _log_content(
+    client: MlflowClient, run_id: str, record: Record, known: set[Point], results: Path, config: Config
+) -> None:
+    """Write a record into a new run, or add what a run lacks that has the points `known` already."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record.tags.items()])
+    params = [Param(key, value) for key, value in record.params.items()]
+    for start in range(0, len(params), MAX_PARAMS_PER_REQUEST):
+        client.log_batch(run_id, params=params[start : start + MAX_PARAMS_PER_REQUEST])
+    metrics = [Metric(p.name, p.value, record.started, p.step) for p in record.points if p not in known]
+    for start in range(0, len(metrics), MAX_METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_REQUEST])
+    if inputs := list(_dataset_inputs(results, config, record)):
+        client.log_inputs(run_id, inputs)
+    for path in record.artifacts:
+        client.log_artifact(run_id, str(path))
+    for name, text in {**record.documents, "environment.txt": _installed_packages()}.items():
+        client.log_text(run_id, text, name)
+    _log_images(client, run_id, record, results)
+    if record.weights is not None:
+        scaling = Normalisation.read(results / "normalisation.json")
+        n_classes = len(ClassTable.read(results / "tiles" / "classes.csv"))
+        with TemporaryDirectory() as folder:
+            model = Path(folder) / MODEL_FOLDER
+            write_model(model, record.weights, scaling, n_classes, {"run": record.name})
+            client.log_artifacts(run_id, str(model), MODEL_FOLDER)
+
+
+def _dataset_inputs(results: Path, config: Config, record: Record) -> Iterator[DatasetInput]:
+    """The tile lists that a run read, as MLflow data sets named by list, such as `trainR5_s2`.
+
+    The digest covers the names of the tiles, and their pixels through the hash of the tile index.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    manifest = read_json(results / "splits" / "manifest.json")
+    for purpose, name in record.lists.items():
+        entry = manifest.get("lists", {}).get(name)
+        if not entry:
+            continue
+        content = f"{entry.get('sha256')} {manifest.get('index_sha256')}"
+        dataset = Dataset(
+            name=f"{config.name} {name}",
+            digest=bytes_digest(content)[:16],
+            source_type="local",
+            source=json.dumps({"uri": config.data_root, "list": f"splits/{name}_RGB.txt"}),
+            schema=_schema(config),
+            profile=json.dumps({"tiles": entry.get("n"), "class_shares": entry.get("class_shares")}),
+        )
+        yield DatasetInput(dataset, [InputTag("mlflow.data.context", purpose)])
+
+
+def _schema(config: Config) -> str:
+    """Bands, classes and types of a tile as an MLflow tensor schema."""
+    from mlflow.types import Schema, TensorSpec
+
+    def spec(name: str, dtype: type, channels: int) -> TensorSpec:
+        return TensorSpec(np.dtype(dtype), (channels, config.tiles.size, config.tiles.size), name)
+
+    images = [spec(f"{m} ({', '.join(s.bands)})", np.float32, len(s.bands)) for m, s in config.sensors.items()]
+    classes = ", ".join(c.name for c in config.labels.classes)
+    label = spec(f"label ({classes})" if classes else "label", np.uint8, 1)
+    parts = {"features": Schema(images).to_json(), "targets": Schema([label]).to_json()}
+    return json.dumps({"mlflow_tensorspec": parts})
+
+
+@cache
+def _installed_packages() -> str:
+    """Every installed package with its version, one per line, as pip requirements."""
+    versions = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return "".join(f"{name}=={versions[name]}\n" for name in sorted(versions, key=str.lower))
+
+
+def _log_images(client: MlflowClient, run_id: str, record: Record, results: Path) -> None:
+    if record.confusion is not None:
+        matrix, names = record.confusion
+        client.log_dict(run_id, {"rows": "truth", "classes": names, "counts": matrix}, "confusion.json")
+        client.log_image(run_id, _confusion_image(matrix, names), "confusion.png")
+    for scene, path in record.maps.items():
+        ids = read_classes(path, MAX_MAP_SIDE_PX)
+        if ids is not None:
+            classes = ClassTable.read(results / "tiles" / "classes.csv")
+            client.log_image(run_id, Image.fromarray(paint_classes(ids, classes)), f"maps/{scene}.png")
+
+
+def _confusion_image(matrix: list[list[int]], names: list[str]) -> Image.Image:
+    """Draw a K x K confusion matrix; rows are true classes and sum to 100 %."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    side = min(3.0 + 0.45 * len(names), 12.0)
+    with canvas(side, side - 0.8) as figure:
+        drawn = FigureCanvasAgg(figure)
+        plot_confusion(figure.axes[0], row_shares(np.array(matrix, dtype=float)), names)
+        figure.axes[0].set_title("% of each true class")
+        drawn.draw()
+        return Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -27,23 +26,10 @@ MAX_COMPARED_RUNS = 50
 RUN_NAME = "attributes.`Run Name`"
 
 
-@dataclass(frozen=True)
-class Link:
-    """An address in the MLflow UI.
-
-    Attributes:
-        title: What the page shows.
-        url: The address.
-        filter: Text for the search field that selects the same runs.
-    """
-
-    title: str
-    url: str
-    filter: str
-
-
-def save_searches(client: MlflowClient, experiment: str, uri: str, config: Config, runs: list[str]) -> list[Link]:
-    """Save views in the experiment and return the addresses of all searches.
+def save_searches(
+    client: MlflowClient, experiment: str, uri: str, config: Config, runs: list[str]
+) -> list[dict[str, str]]:
+    """Save views in the experiment and return all searches.
 
     Args:
         client: The tracking server.
@@ -51,6 +37,9 @@ def save_searches(client: MlflowClient, experiment: str, uri: str, config: Confi
         uri: The tracking address; unless it is HTTP, the links lead to the UI of `make mlflow`.
         config: Gives the headline metric and the methods.
         runs: Ids of the current fine-tuned runs, for the page that compares them.
+
+    Returns:
+        For each search `title`, `url`, and `filter`: text for the search field that selects the same runs.
     """
     page = f"{ui_address(uri)}/#/experiments/{experiment}/runs"
     metric = config.report.metric
@@ -63,15 +52,15 @@ def save_searches(client: MlflowClient, experiment: str, uri: str, config: Confi
     links = []
     for key, (title, view) in views.items():
         client.set_experiment_tag(experiment, f"{SHARED_VIEW_TAG}{key}", json.dumps(view))
-        links.append(Link(title, f"{page}?{SHARED_VIEW_QUERY}={key}", CURRENT_FILTER))
+        links.append((title, f"{page}?{SHARED_VIEW_QUERY}={key}", CURRENT_FILTER))
     for method in sorted({run.method for run in config.runs}):
         search = f"{CURRENT_FILTER} AND tags.method = '{method}'"
         query = urlencode({"searchFilter": search, "orderByKey": f"metrics.`{metric}`", "orderByAsc": "false"})
-        links.append(Link(f"Runs that start from {method}", f"{page}?{query}", search))
+        links.append((f"Runs that start from {method}", f"{page}?{query}", search))
     if 1 < len(runs) <= MAX_COMPARED_RUNS:
         query = urlencode({"runs": json.dumps(runs), "experiments": json.dumps([experiment])})
-        links.append(Link("Runs side by side", f"{ui_address(uri)}/#/compare-runs?{query}", CURRENT_FILTER))
-    return links
+        links.append(("Runs side by side", f"{ui_address(uri)}/#/compare-runs?{query}", CURRENT_FILTER))
+    return [{"title": title, "url": url, "filter": search} for title, url, search in links]
 
 
 def ui_address(uri: str) -> str:

@@ -5,10 +5,7 @@ A model is data only; the code that opens it is this module. Recorded models nam
 
 from __future__ import annotations
 
-import importlib.metadata
-import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tmcnet.dataset.normalise import Normalisation
+from tmcnet.report.sections_summary import library_versions
 from tmcnet.tracking.records import Record
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ def write_model(
         data_path=str(weights),
         signature=ModelSignature(Schema(inputs), Schema(outputs)),
         input_example=input_example(scaling),
-        pip_requirements=requirements(),
+        pip_requirements=[f"{name}=={found}" for name, found in library_versions().items() if found],
         metadata=metadata,
     )
 
@@ -94,14 +92,6 @@ def input_example(scaling: Normalisation) -> dict[str, npt.NDArray[np.float32]]:
         low, high = (np.array([getattr(band, end) for band in bands])[:, None, None] for end in ("low", "high"))
         images[name] = (low + (high - low) * ramp).astype(np.float32)
     return images
-
-
-@cache
-def requirements() -> list[str]:
-    """The installed versions of this project's dependencies, as pip requirements."""
-    declared = importlib.metadata.requires("tmcnet") or []
-    names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in declared if "extra ==" not in text]
-    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 
 
 def register_best(client: MlflowClient, name: str, metric: str, runs: Iterable[tuple[Record, str]]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -29,8 +28,7 @@ COSTS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_memory_mib"
 """Columns of Snakemake's benchmark files and the metrics they become."""
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One value of one metric at one step. MLflow groups metrics by the part of their name before `/`."""
 
     name: str
@@ -75,8 +73,7 @@ class Record:
         paths = {path.name: path for path in self.artifacts} | self.maps
         paths |= {"weights": self.weights} if self.weights else {}
         files = {name: file_digest(path) for name, path in paths.items()}
-        points = [(p.name, p.value, p.step) for p in self.points]
-        return json_digest([self.params, self.tags, points, files, self.documents, self.confusion, self.lists])
+        return json_digest([self.params, self.tags, self.points, files, self.documents, self.confusion, self.lists])
 
 
 def collect(results: Path, config: Config) -> list[Record]:
@@ -237,12 +234,8 @@ def _seed_intervals(scores: Scores, run: Run) -> Iterator[Point]:
 
 def _costs(results: Path, stage: str, name: str) -> dict[str, float]:
     """Wall time, processor time and peak memory of a job, from Snakemake's benchmark file."""
-    try:
-        with (results / "benchmarks" / stage / f"{name}.tsv").open(newline="") as file:
-            row = next(csv.DictReader(file, delimiter="\t"), {})
-    except OSError:
-        return {}
-    costs = {f"cost/{stage}_{label}": number(row.get(column)) for column, label in COSTS.items()}
+    rows = read_table(results / "benchmarks" / stage / f"{name}.tsv", as_text=True, separator="\t").to_dict("records")
+    costs = {f"cost/{stage}_{label}": number(rows[0].get(column)) for column, label in COSTS.items() if rows}
     return {key: value for key, value in costs.items() if value == value}
 
 

@@ -5,22 +5,22 @@ MLflow only records: a server that is down causes a warning and never stops the 
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
+
+import pandas as pd
 
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.tracking.experiment import ARTIFACT_FOLDER, Row, TrackedRuns
-from tmcnet.tracking.links import COMPARE_TITLE, Link, run_address, save_searches, ui_address
+from tmcnet.tracking.links import COMPARE_TITLE, run_address, save_searches, ui_address
 from tmcnet.tracking.predictor import register_best
 from tmcnet.tracking.records import Record, collect, sweep_record
 
@@ -56,7 +56,7 @@ def sync(results: Path, config: Config, tags: dict[str, str]) -> list[Row]:
     """
     records = [sweep_record(results, config), *collect(results, config)]
     rows: list[Row] = []
-    links: list[Link] = []
+    links: list[dict[str, str]] = []
     uri = tracking_uri(results, config)
     with _quiet_environment():
         try:
@@ -66,13 +66,13 @@ def sync(results: Path, config: Config, tags: dict[str, str]) -> list[Row]:
             rows.extend(_pending(records[len(rows) :], error))
     about = {
         "server": ui_address(uri),
-        "search": next((link.url for link in links if link.title == COMPARE_TITLE), None),
-        "links": [asdict(link) for link in links],
+        "search": next((link["url"] for link in links if link["title"] == COMPARE_TITLE), None),
+        "links": links,
         "config": config.model_dump(mode="json"),
         "tags": tags,
     }
     write_bytes(results / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
-    write_bytes(results / TABLE, _table(rows).encode())
+    write_bytes(results / TABLE, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
     return rows
 
 
@@ -102,7 +102,12 @@ def tracking_uri(results: Path, config: Config) -> str:
 
 
 def _record(
-    records: list[Record], results: Path, config: Config, tags: dict[str, str], rows: list[Row], links: list[Link]
+    records: list[Record],
+    results: Path,
+    config: Config,
+    tags: dict[str, str],
+    rows: list[Row],
+    links: list[dict[str, str]],
 ) -> None:
     """Record all runs; rows and links are filled step by step, so that they survive a failure."""
     from mlflow import MlflowClient
@@ -143,14 +148,6 @@ def _pending(records: list[Record], error: Exception) -> list[Row]:
         file=sys.stderr,
     )
     return [Row(r.name, r.kind, "", f"pending: {reason}") for r in records]
-
-
-def _table(rows: list[Row]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(asdict(row) for row in rows)
-    return text.getvalue()
 
 
 @contextmanager
