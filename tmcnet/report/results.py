@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,15 +63,10 @@ class Results:
     def index(self) -> pd.DataFrame:
         """`tiles/index.csv`; tile and scene as text."""
         text = read_table(self.root / "tiles" / "index.csv", as_text=True)
-        for column in ("row", "col", "height", "width", "valid_share", "label_share", *self.share_columns(text)):
-            if column in text:
-                text[column] = pd.to_numeric(text[column], errors="coerce")
-        return text
-
-    @staticmethod
-    def share_columns(index: pd.DataFrame) -> list[str]:
-        """Columns of class shares."""
-        return [c for c in index.columns if str(c).startswith("share_")]
+        columns = [
+            c for c in text if c in ("row", "col", "height", "width") or re.match("(valid_|label_)?share", str(c))
+        ]
+        return text.assign(**{str(c): pd.to_numeric(text[c], errors="coerce") for c in columns})
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -82,12 +78,6 @@ class Results:
         """Tile names of train, val and test, from the list files."""
         paths = {part: self.root / "splits" / f"{part}_RGB.txt" for part in ("train", "val", "test")}
         return {part: read_list(path) for part, path in paths.items() if path.exists()}
-
-    @cached_property
-    def part_of(self) -> dict[str, str]:
-        """Part of each tile; tiles lost to the guard band are `dropped`."""
-        of = {tile: part for part, tiles in self.parts.items() for tile in tiles}
-        return {**{str(t): "dropped" for t in self.manifest.get("dropped", [])}, **of}
 
     @cached_property
     def alignments(self) -> dict[str, dict[str, Any]]:

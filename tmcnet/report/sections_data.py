@@ -245,7 +245,8 @@ def splits(results: Results) -> dict[str, Any]:
     rows = [{"list": n, "tiles": r["n"], "sha256": r["sha256"]} for n, r in manifest.get("lists", {}).items()]
     figures = {}
     if scenes:
-        figures["splits_map"] = _draw_splits(scenes, results.part_of, "splits_map")
+        part_of = {tile: part for part, tiles in results.parts.items() for tile in tiles}
+        figures["splits_map"] = _draw_splits(scenes, part_of, "splits_map")
     if shares:
         figures["class_shares"] = _draw_class_shares(results.classes, shares, "class_shares")
     return {

@@ -82,7 +82,7 @@ def _varied_tiles(results: Results, scenes: list[str]) -> list[str]:
         return []
     test = set(results.parts.get("test", []))
     chosen = index[index["tile"].isin(test) & index["scene"].isin(scenes)]
-    shares = chosen[results.share_columns(index)].fillna(0).to_numpy(float)
+    shares = chosen.filter(regex="^share_").fillna(0).to_numpy(float)
     entropy = -(shares * np.log(np.maximum(shares, 1e-9))).sum(1) * chosen["label_share"].fillna(0).to_numpy(float)
     ranked = chosen.assign(richness=entropy).sort_values(["richness", "tile"], ascending=[False, True])
     ranked["turn"] = ranked.groupby("scene").cumcount()

@@ -82,18 +82,12 @@ def draw_label_efficiency(results: Results, metric: str, name: str) -> Markup:
             ax.annotate(f"always “{most}”", (-0.25, share), xytext=(0, 3), textcoords="offset points", fontsize=9)
         ax.set_xticks(range(len(scores.budgets)), list(map(labels_text, scores.budgets)))
         ax.set_xlim(-0.35, len(scores.budgets) - 0.65)
-        ax.set_xlabel(_labels_axis({budget.kind for budget in scores.budgets}))
-        ax.set_ylabel(METRIC_NAMES[metric])
+        units = {"P": "labelled points of each class", "R": "share of the training tiles whose labels are used"}
+        used = [unit for kind, unit in units.items() if kind in {budget.kind for budget in scores.budgets}]
+        ax.set(xlabel=", or ".join(used), ylabel=METRIC_NAMES[metric])
         ax.grid(axis="x", visible=False)
         add_legend(figure, 2)
         return render(figure, name, readings)
-
-
-def _labels_axis(kinds: set[str]) -> str:
-    of_tiles = "share of the training tiles whose labels are used"
-    if kinds == {"P"}:
-        return "labelled points of each class"
-    return of_tiles if kinds == {"R"} else f"labelled points of each class, or {of_tiles}"
 
 
 def _draw_series(ax: Axes, results: Results, metric: str) -> list[Reading]:
@@ -209,5 +203,5 @@ def _compared(results: Results, series: Series, main: Series, changed: str) -> I
         if scores.estimate(main, budget, metric):
             c = scores.comparison(series, main, budget, metric)
             figures = {key: getattr(c, key, None) for key in ("difference", "low", "high", "p", "reliable")}
-            head = {**_key(series, budget), "changed": changed, "mean": estimate.mean}
+            head = {**series.__dict__, "changed": changed, "budget": budget.name, "mean": estimate.mean}
             yield head | figures

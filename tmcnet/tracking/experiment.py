@@ -275,22 +275,13 @@ def _log_images(client: MlflowClient, run_id: str, record: Record, results: Path
     if record.confusion is not None:
         matrix, names = record.confusion
         client.log_dict(run_id, {"rows": "truth", "classes": names, "counts": matrix}, "confusion.json")
-        client.log_image(run_id, _confusion_image(matrix, names), "confusion.png")
+        side = min(3.0 + 0.45 * len(names), 12.0)
+        with canvas(side, side - 0.8) as figure:
+            plot_confusion(figure.axes[0], row_shares(np.array(matrix, dtype=float)), names)
+            figure.axes[0].set_title("% of each true class")
+            client.log_figure(run_id, figure, "confusion.png")
     for scene, path in record.maps.items():
         ids = read_classes(path, MAX_MAP_SIDE_PX)
         if ids is not None:
             classes = ClassTable.read(results / "tiles" / "classes.csv")
             client.log_image(run_id, Image.fromarray(paint_classes(ids, classes)), f"maps/{scene}.png")
-
-
-def _confusion_image(matrix: list[list[int]], names: list[str]) -> Image.Image:
-    """Draw a K x K confusion matrix; rows are true classes and sum to 100 %."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    side = min(3.0 + 0.45 * len(names), 12.0)
-    with canvas(side, side - 0.8) as figure:
-        drawn = FigureCanvasAgg(figure)
-        plot_confusion(figure.axes[0], row_shares(np.array(matrix, dtype=float)), names)
-        figure.axes[0].set_title("% of each true class")
-        drawn.draw()
-        return Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")
