@@ -102,13 +102,13 @@ def _check_each(lists: Lists) -> _Wrong:
 
 def _check_parts(lists: Lists) -> _Wrong:
     """Tiles in two parts, or in no part though not dropped."""
-    members = {**{name: lists.of(name) for name in PARTS}, "dropped": lists.dropped}
-    for one, other in combinations(members, 2):
-        if len(both := np.intersect1d(members[one], members[other])):
-            yield "", f"tiles are in {one} and in {other}: {lists.tiles(both)}"
-    lost = np.ones(len(lists.index.tiles), bool)
-    lost[np.concatenate(list(members.values()))] = False
-    if lost.any():
+    flags = {name: np.zeros(len(lists.index.tiles), bool) for name in (*PARTS, "dropped")}
+    for name, inside in flags.items():
+        inside[lists.dropped if name == "dropped" else lists.of(name)] = True
+    for one, other in combinations(flags, 2):
+        if (both := flags[one] & flags[other]).any():
+            yield "", f"tiles are in {one} and in {other}: {lists.tiles(np.flatnonzero(both))}"
+    if (lost := ~np.any(list(flags.values()), axis=0)).any():
         yield "", f"tiles are in no part and not among the dropped: {lists.tiles(np.flatnonzero(lost))}"
 
 
@@ -121,7 +121,7 @@ def _check_nested(lists: Lists) -> _Wrong:
     for _, draw in sorted(draws.items()):
         names = [name for _, name in sorted(draw)]
         for small, large in combinations([*names, *({"train"} & lists.members.keys())], 2):
-            outside = np.setdiff1d(lists.members[small], lists.members[large])
+            outside = lists.members[small][~np.isin(lists.members[small], lists.members[large])]
             if len(outside) and not {small, large} <= lists.given:
                 yield list_names(small)[0], f"is not nested in {large}: {lists.tiles(outside)}"
         for small, large in combinations([name for name in names if name in lists.points], 2):
