@@ -1,4 +1,4 @@
-"""Points: drawn from the index alone, written, vouched for by the manifest, and found in the labels."""
+"""Points: drawn from the index alone, written, recorded in the manifest, and placed in the labels."""
 
 import hashlib
 import json
@@ -118,7 +118,7 @@ def case(index_at, tmp_path):
     return tmp_path / "splits", path
 
 
-def test_splits_write_points_and_the_manifest_vouches_for_them(case):
+def test_splits_write_points_and_the_manifest_records_them(case):
     folder, path = case
     index = read_index(path, CONFIG)
     manifest = json.loads((folder / "manifest.json").read_text())

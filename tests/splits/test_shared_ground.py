@@ -43,7 +43,7 @@ def build(*places):
 
 
 def share_ground(one, other, margin=0.0):
-    """Whether the centre of a pixel of the first tile lies in the other, widened by a margin in pixels."""
+    """Whether the centre of a pixel of the first tile is in the other, widened by a margin in pixels."""
     columns, rows = (side.ravel() for side in np.meshgrid(np.arange(TILE) + 0.5, np.arange(TILE) + 0.5))
     x, y = transform(one.crs, other.crs, *(one.transform @ (columns, rows)))
     column, row = ~other.transform @ (np.array(x), np.array(y))
@@ -76,7 +76,7 @@ def test_no_pixel_of_a_test_tile_is_seen_in_training(index_at, tmp_path, second,
     path, config = index_at(table), CONFIG.model_copy(update={"guard": guard})
     make_splits(path, config, tmp_path / "splits")
     train, val, test = (read_list(tmp_path / "splits" / f"{p}_RGB.txt") for p in ("train", "val", "test"))
-    # a scene of its own has room enough: without the other one nothing would be lost to overlap
+    # one scene alone has room enough: without the other nothing would be lost to overlap
     assert sharing(grids, [t for t in grids if t[:2] == "s0"], [t for t in grids if t[:2] == "s1"])
     assert train and test
     # the straight gap counts; at the corners of a widened square it is longer

@@ -183,6 +183,15 @@ def test_a_start_that_fits_nothing_is_an_error(world, tmp_path):
         train(world, tmp_path / "run", run, None)
 
 
+def test_a_test_tile_in_the_label_list_stops_the_run(world, tmp_path):
+    copy = shutil.copytree(world, tmp_path / "world")
+    path = copy / "splits" / "trainR50_RGB.txt"
+    path.write_text(path.read_text() + "s2_r0_c0\n")
+    with pytest.raises(InputError, match=r"trainR50_RGB.txt: names tiles of test: s2_r0_c0"):
+        train(copy, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_empty_and_missing_lists_are_named(world, tmp_path):
     with pytest.raises(InputError, match=r"trainR7_RGB.txt: cannot be read"):
         train(world, tmp_path / "run", Run.parse("mssnet-corrected__random__R7__s1"))

@@ -255,6 +255,17 @@ def test_fewer_tiles_than_the_batch(tiles, tmp_path):
     assert (summary["batch_size"], summary["batch_size_wanted"], summary["n_tiles"]) == (2, 4, 2)
 
 
+def test_a_test_tile_or_a_doubled_line_in_the_list_stops_pretraining(tiles, tmp_path):
+    for part, text in (("train", "t0\nt1\n"), ("val", "t2\n"), ("test", "t3\n")):
+        (tmp_path / f"{part}_RGB.txt").write_text(text)
+    write_hashes(tmp_path)
+    for tile, what in (("t3", "names tiles of test: t3"), ("t0", "names tiles twice: t0")):
+        (tmp_path / "train_RGB.txt").write_text(f"t0\nt1\n{tile}\n")
+        with pytest.raises(InputError, match=rf"train_RGB\.txt: {what}"):
+            run(tiles, tmp_path / "out", splits=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_lists_are_named(tiles, tmp_path):
     train = tmp_path / "train_RGB.txt"
     train.write_text("t0\n")

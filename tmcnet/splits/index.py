@@ -61,7 +61,7 @@ class TileIndex:
 
     Attributes:
         tiles: N names.
-        scene: N numbers of scenes. A tile without a known place in a scene is a scene by itself.
+        scene: N numbers of scenes. A tile without a known place in a scene counts as one.
         scenes: Names of the scenes by number.
         window: N x 4: row, column, height and width in the scene, in pixels.
         labelled: N; whether any pixel has a label.
