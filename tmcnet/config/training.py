@@ -36,6 +36,41 @@ RANDOM_START = "random"
 """Reserved name of the start without pre-trained weights."""
 
 
+class ContextConfig(Section):
+    """Context features of each pixel: input of the pixel-wise classifiers and of the full-resolution branch."""
+
+    windows: list[Annotated[int, Field(ge=3, le=511)]] = Field(
+        [3, 7, 15, 31, 63],
+        description="Sides in pixels of the square windows over which mean and standard deviation of each band are "
+        "features; odd, so that a pixel is in the middle.",
+    )
+    differences: bool = Field(
+        True, description="Differences of each pair of bands; n bands have n (n - 1) / 2. `false` for many bands."
+    )
+    relative_window: int | None = Field(
+        255,
+        ge=3,
+        le=511,
+        description="Side in pixels of the window to whose mean and deviation each band is also given relatively, "
+        "which removes differences in brightness between images; odd. null: no relative bands. A map sees the "
+        "largest window whole only if `maps.overlap` covers it; a smaller overlap is raised.",
+    )
+
+    @model_validator(mode="after")
+    def _windows_have_a_middle(self) -> ContextConfig:
+        even = [side for side in (*self.windows, self.relative_window or 3) if side % 2 == 0]
+        if even:
+            raise ValueError(f"windows need odd sides, so that a pixel is in the middle; {even} are even")
+        if len(set(self.windows)) < len(self.windows):
+            raise ValueError(f"`windows` {self.windows} has a side twice")
+        return self
+
+    @property
+    def reach(self) -> int:
+        """Distance in pixels to the farthest pixel that influences a feature."""
+        return max([1, *self.windows, self.relative_window or 1]) // 2
+
+
 class ModelConfig(Section):
     """Sizes of the networks, shared by pre-training and fine-tuning."""
 
@@ -56,6 +91,9 @@ class ModelConfig(Section):
         ge=0,
         description="Channels of the full-resolution branch of all segmentation networks except `reference`. 0: no "
         "branch, and objects narrower than four pixels are lost.",
+    )
+    context: ContextConfig = Field(
+        ContextConfig(), description="Context features of the pixel-wise classifiers and the full-resolution branch."
     )
     dropout: float = Field(
         0.5,

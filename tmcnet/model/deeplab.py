@@ -19,7 +19,7 @@ from tmcnet.model.backbone import (
     resampled_convolution,
     taps_of_enlarged,
 )
-from tmcnet.model.pixelwise import PixelFeatures
+from tmcnet.model.context import ContextFeatures
 
 LOW_CHANNELS = 48
 """Channels to which the decoder reduces the first stage's map."""
@@ -82,7 +82,7 @@ class Detail(nn.Module):
     Args:
         bands: Bands of all images.
         classes: K.
-        config: `detail_channels`; 0 leaves the branch out.
+        config: `context`, and `detail_channels`; 0 leaves the branch out.
     """
 
     def __init__(self, bands: int, classes: int, config: ModelConfig) -> None:
@@ -91,7 +91,7 @@ class Detail(nn.Module):
         self.layers: nn.Sequential | None = None
         if channels == 0:
             return
-        self.features = PixelFeatures()
+        self.features = ContextFeatures(config.context)
         inputs = self.features.count(bands)
         self.layers = nn.Sequential(
             nn.BatchNorm2d(inputs, momentum=MOMENTUM),

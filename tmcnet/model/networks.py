@@ -85,9 +85,9 @@ def build_network(
     if network == "late_fusion":
         return PlainNetwork({name: [name] for name in bands}, bands, classes, model)
     if network == "pixel_logistic":
-        return PixelLogistic(bands, classes)
+        return PixelLogistic(bands, classes, model.context)
     if network == "pixel_boosting":
-        return PixelBoosting(bands, classes)
+        return PixelBoosting(bands, classes, model.context)
     modality = only_modality(network)
     if modality is not None and modality in bands:
         return PlainNetwork({modality: [modality]}, bands, classes, model)

@@ -1,4 +1,4 @@
-"""Features of single pixels, and classifiers of them in the form of networks: baselines for the deep networks.
+"""Classifiers of the context features of single pixels, in the form of networks: baselines for the deep networks.
 
 The classifiers are fitted with scikit-learn in `tmcnet.train.pixelwise`; here they are plain tensors.
 """
@@ -6,17 +6,16 @@ The classifiers are fitted with scikit-learn in `tmcnet.train.pixelwise`; here t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TEXTURE_WINDOWS = (3, 7, 15)
-"""Sides in pixels of the windows over which mean and standard deviation of each band are features."""
-MIN_VARIANCE = 1e-6
-"""Smaller variances, of values of order 1, are rounding errors of sums and set to 0."""
+from tmcnet.config import ContextConfig
+from tmcnet.model.context import ContextFeatures
+
 ABSENT = -1e4
 """Logit of a class without training labels: far below any other, so that it is never predicted."""
 MAX_CHUNK_ENTRIES = 2**21
@@ -25,74 +24,18 @@ CHUNK_PIXELS = (16, 512)
 """Minimum and maximum number of pixels that pass through the trees at once; more would not fit the CPU's cache."""
 
 
-class PixelFeatures(nn.Module):
-    """The bands of all images, and their mean and standard deviation over square windows around each pixel.
-
-    A pixel that is 0 in all bands of an image has no data. The statistics of that image leave it out, and the pixels
-    beyond the border too; they are 0 where a window has no data at all.
-
-    Args:
-        windows: Sides of the windows in pixels. A window of an even side reaches one pixel farther down and right.
-    """
-
-    def __init__(self, windows: Sequence[int] = TEXTURE_WINDOWS) -> None:
-        super().__init__()
-        self.windows = tuple(windows)
-
-    def count(self, bands: int) -> int:
-        """Number of features of a number of bands."""
-        return bands * (1 + 2 * len(self.windows))
-
-    def forward(self, *images: Tensor) -> Tensor:
-        """Features N x F x H x W of images N x C x H x W, one per modality.
-
-        First all bands, then for each window the means and the standard deviations of each image in turn.
-        """
-        textures = zip(*(self._textures(image) for image in images), strict=True)
-        return torch.cat([*images, *(texture for window in textures for texture in window)], dim=1)
-
-    def _textures(self, image: Tensor) -> list[Tensor]:
-        """Means and standard deviations N x 2C x H x W for each window.
-
-        Computed from window means of the values, their squares and the valid pixels; in single precision even in
-        mixed-precision training, since the difference of squares loses digits.
-        """
-        bands, textures = image.shape[1], []
-        with torch.autocast(image.device.type, enabled=False):
-            values = image.float()
-            valid = (values != 0).any(dim=1, keepdim=True).float()
-            stacked = torch.cat([valid, values, values.square()], dim=1)
-            stacked = stacked.contiguous(memory_format=torch.channels_last)
-            for window in self.windows:
-                share, mean, squares = torch.split(_box_mean(stacked, window), [1, bands, bands], dim=1)
-                has_data = share * window**2 > 0.5
-                mean = torch.where(has_data, mean / share, 0.0)
-                variance = torch.where(has_data, squares / share, 0.0) - mean.square()
-                deviation = torch.where(variance > MIN_VARIANCE, variance, 0.0).sqrt()
-                textures.append(torch.cat([mean, deviation], dim=1).to(image.dtype))
-        return textures
-
-
-def _box_mean(x: Tensor, window: int) -> Tensor:
-    """Means over square windows of N x C x H x W, zeros beyond the border; along rows, then along columns."""
-    before, after = (window - 1) // 2, window // 2
-    taps = x.new_full((x.shape[1], 1, 1, window), 1 / window)
-    padded = F.pad(x, (before, after, before, after))
-    along_rows = F.conv2d(padded, taps, groups=x.shape[1])
-    return F.conv2d(along_rows, taps.transpose(2, 3), groups=x.shape[1])
-
-
 class Pixelwise(nn.Module, ABC):
     """A classifier of the features of each pixel.
 
     Args:
         bands: Number of bands of each modality by name.
+        context: Which features.
     """
 
-    def __init__(self, bands: Mapping[str, int]) -> None:
+    def __init__(self, bands: Mapping[str, int], context: ContextConfig) -> None:
         super().__init__()
         self.modalities = tuple(bands)
-        self.features = PixelFeatures()
+        self.features = ContextFeatures(context)
         self.inputs = self.features.count(sum(bands.values()))
 
     def forward(self, images: Mapping[str, Tensor]) -> Tensor:
@@ -119,13 +62,14 @@ class PixelLogistic(Pixelwise):
     Args:
         bands: Number of bands of each modality by name.
         classes: K.
+        context: Which features.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, bands: Mapping[str, int], classes: int) -> None:
-        super().__init__(bands)
+    def __init__(self, bands: Mapping[str, int], classes: int, context: ContextConfig) -> None:
+        super().__init__(bands, context)
         self.weight = nn.Parameter(torch.zeros(classes, self.inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
         self.register_buffer("mean", torch.zeros(self.inputs))
@@ -150,6 +94,7 @@ class PixelBoosting(Pixelwise):
     Args:
         bands: Number of bands of each modality by name.
         classes: K.
+        context: Which features.
     """
 
     threshold: Tensor
@@ -166,8 +111,8 @@ class PixelBoosting(Pixelwise):
     leaf: Tensor
     leaf_value: Tensor
 
-    def __init__(self, bands: Mapping[str, int], classes: int) -> None:
-        super().__init__(bands)
+    def __init__(self, bands: Mapping[str, int], classes: int, context: ContextConfig) -> None:
+        super().__init__(bands, context)
         self.base = nn.Parameter(torch.zeros(classes), requires_grad=False)
         for name in ("threshold", "value"):
             self.register_parameter(name, nn.Parameter(torch.zeros(0), requires_grad=False))

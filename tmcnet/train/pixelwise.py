@@ -22,7 +22,8 @@ from torch import Tensor
 from tmcnet.config import FinetuneSettings
 from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.evaluate.metrics import Counts, Floats, confusion, headline
-from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelFeatures, PixelLogistic, Pixelwise
+from tmcnet.model.context import ContextFeatures
+from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, Pixelwise
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.callbacks import Curves
 from tmcnet.train.validate import require_labelled, validate
@@ -297,7 +298,12 @@ def pixels_per_class(counts: Counts, max_pixels: int) -> Counts:
 
 
 def draw_pixels(
-    features: PixelFeatures, tiles: TileDataset, counts: Counts, balance: Floats, config: FinetuneSettings, seed: int
+    features: ContextFeatures,
+    tiles: TileDataset,
+    counts: Counts,
+    balance: Floats,
+    config: FinetuneSettings,
+    seed: int,
 ) -> Pixels:
     """Draw pixels and compute their features tile by tile; memory holds one tile and the drawn pixels.
 
@@ -343,7 +349,7 @@ def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Coun
 
 
 def _values(
-    features: PixelFeatures, tile: Tile, places: NDArray[np.int64], dropout: float, random: np.random.Generator
+    features: ContextFeatures, tile: Tile, places: NDArray[np.int64], dropout: float, random: np.random.Generator
 ) -> NDArray[np.float32]:
     """Return the features P x F of pixels, a share of which lacks one modality."""
     images = [image[None] for image in tile.images.values()]
