@@ -13,11 +13,12 @@ from torch import nn
 
 from tests.train.tiny import build_tiles, configs
 from tmcnet.classes import ClassTable
-from tmcnet.config import MapsConfig, Run, SensorConfig, SensorsConfig
+from tmcnet.config import ContextConfig, MapsConfig, Run, SensorConfig, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
-from tmcnet.evaluate.maps import SceneImages, map_scenes, predict_scene
+from tmcnet.evaluate.maps import SceneImages, cover_reach, map_scenes, predict_scene
 from tmcnet.evaluate.trained import Trained, probabilities
+from tmcnet.model.context import ContextFeatures
 from tmcnet.model.networks import build_network
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid
@@ -81,6 +82,27 @@ def test_windows_leave_no_seam(tmp_path, scaling):
     hard = MapsConfig(window=48, overlap=0, batch_size=3)
     abrupt = np.concatenate([s.probabilities for s in predict_scene(trained, scene, hard)], axis=1)
     assert np.abs(abrupt - single).max() > 0.05
+
+
+class Relative(nn.Module):
+    """A network of context features that reach 31 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = ContextFeatures(ContextConfig(windows=[3], relative_window=63))
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, images):
+        return self.scale * self.features(*images.values())[:, -3:]
+
+
+def test_windows_grow_to_the_reach_of_context_features(tmp_path, scaling):
+    scene, trained = write_scene(tmp_path, 420, 300), trained_with(Relative(), scaling)
+    strips = list(predict_scene(trained, scene, MapsConfig(window=64, overlap=16)))
+    assert [s.top for s in strips] == [0, 96, 192, 288]
+    blended = np.concatenate([strip.probabilities for strip in strips], axis=1)
+    assert np.abs(blended - whole_scene(trained, scene)).max() < 1e-5
+    assert cover_reach(MapsConfig(window=1024, overlap=384), 127) == MapsConfig(window=1024, overlap=384)
 
 
 def test_memory_is_flat_in_height(tmp_path, scaling):

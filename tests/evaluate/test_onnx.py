@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.train.tiny import build_tiles, configs
 from tmcnet.classes import ClassTable
-from tmcnet.config import Run
+from tmcnet.config import ContextConfig, Run
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate import export
@@ -39,9 +39,10 @@ def world(tmp_path_factory):
     return build_tiles(tmp_path_factory.mktemp("world"), tiles=4)
 
 
-def write_weights(path, world, network=QUICK, variant="baseline"):
+def write_weights(path, world, network=QUICK, variant="baseline", context=None):
     """A network with random weights everywhere: some parts start at zero, and would not be seen otherwise."""
     _, model, sensors, _ = configs()
+    model = model.model_copy(update={"context": context or model.context})
     torch.manual_seed(1)
     built = build_network(network, variant, {"optical": 3, "sar": 1}, 3, model)
     for parameter in built.parameters():
@@ -52,6 +53,13 @@ def write_weights(path, world, network=QUICK, variant="baseline"):
     )
     Trained(built, run, model, sensors, CLASSES, scaling, {"miou": 0.5, "oa": float("nan")}).write(path, {})
     return path
+
+
+def test_large_windows_are_exported(tmp_path, world):
+    weights = write_weights(tmp_path / "weights.safetensors", world, context=ContextConfig())
+    export_model(weights, tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["checked"]["largest_difference"] < TOLERANCE
 
 
 def test_raw_values_in_probabilities_out(tmp_path, world, capfd):

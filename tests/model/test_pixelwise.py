@@ -6,58 +6,18 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.train.tiny import configs
 from tmcnet.classes import ClassTable
-from tmcnet.config import ModelConfig, Run, SensorsConfig
+from tmcnet.config import ContextConfig, ModelConfig, Run, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model import pixelwise
 from tmcnet.model.networks import build_network
-from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelFeatures, PixelLogistic
+from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic
 from tmcnet.train.pixelwise import _binned, _edges, _trees
 
 BANDS = {"optical": 2, "sar": 2}
+TEXTURES = ContextConfig(windows=[3, 7, 15], differences=False, relative_window=None)
 FEATURES = 28
-
-
-def slow_features(images, windows, row, column):
-    """The features of one pixel, by looking at every neighbour."""
-    values = [*images[0][:, row, column], *images[1][:, row, column]]
-    for window in windows:
-        first = (window - 1) // 2
-        for image in images:
-            rows = slice(max(row - first, 0), max(row - first + window, 0))
-            columns = slice(max(column - first, 0), max(column - first + window, 0))
-            around = image[:, rows, columns].reshape(len(image), -1)
-            around = around[:, (around != 0).any(axis=0)]
-            values += list(around.mean(axis=1) if around.size else np.zeros(len(image)))
-            values += list(around.std(axis=1) if around.size else np.zeros(len(image)))
-    return values
-
-
-def test_features_are_those_of_a_loop_over_pixels():
-    random = np.random.default_rng(0)
-    images = random.uniform(-1.5, 1.5, (3, 9, 11)), random.uniform(-1.5, 1.5, (1, 9, 11))
-    images[0][0, 2, 2] = 0  # one band only: the pixel still holds data
-    images[0][:, 4:, 6:] = 0
-    images[1][:, :5, :] = 0
-    windows = (3, 4, 7)
-    tensors = [torch.from_numpy(image).float()[None] for image in images]
-    features = PixelFeatures(windows)
-    found = features(*tensors)[0]
-    assert len(found) == features.count(4)
-    for row, column in np.ndindex(9, 11):
-        expected = slow_features([t[0].numpy().astype(float) for t in tensors], windows, row, column)
-        np.testing.assert_allclose(found[:, row, column], expected, atol=2e-6)
-
-
-def test_an_even_area_has_no_deviation_and_a_hidden_sensor_no_features():
-    optical = torch.full((1, 3, 40, 40), 1.4)
-    found = PixelFeatures((3, 15))(optical, torch.zeros(1, 2, 40, 40))[0]
-    means, deviations = found[5:8], found[8:11]
-    torch.testing.assert_close(means, optical[0])
-    assert not deviations.any()
-    sar = [*range(3, 5), *range(11, 15), *range(21, 25)]
-    assert not found[sar].any()
 
 
 def fitted(classes, rounds=12):
@@ -71,7 +31,7 @@ def fitted(classes, rounds=12):
 
 
 def boosting(state, classes):
-    network = PixelBoosting(BANDS, classes)
+    network = PixelBoosting(BANDS, classes, TEXTURES)
     network.load_state_dict(state)
     return network
 
@@ -108,6 +68,7 @@ def test_a_class_without_labels_is_never_predicted():
 
 def trained(network, name):
     _, model, sensors, _ = configs()
+    model = model.model_copy(update={"context": TEXTURES})
     sensors = SensorsConfig({n: sensor.model_copy(update={"bands": ["a", "b"]}) for n, sensor in sensors.items()})
     bands = tuple(Band(b, 0, 1, 0, 1) for b in "ab")
     classes = ClassTable.of([("x", "#000000"), ("y", "#ffffff"), ("z", "#ff0000")])
@@ -131,7 +92,7 @@ def test_trees_of_any_size_come_back_from_a_file(tmp_path):
 def test_logistic_regression_comes_back_from_a_file(tmp_path):
     _, _, values, truth = fitted(3)
     model = LogisticRegression(max_iter=500).fit((values - 0.5) / 2, truth)
-    network = build_network("pixel_logistic", "baseline", BANDS, 3, ModelConfig())
+    network = build_network("pixel_logistic", "baseline", BANDS, 3, ModelConfig(context=TEXTURES))
     assert isinstance(network, PixelLogistic)
     state = {
         "weight": model.coef_,

@@ -7,12 +7,12 @@ from safetensors.torch import load_file
 
 from tests.train.test_finetune import train
 from tests.train.tiny import build_tiles, configs
-from tmcnet.config import Run
+from tmcnet.config import ContextConfig, Run
 from tmcnet.config.training import PixelwiseConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate.trained import Trained
-from tmcnet.model.pixelwise import PixelFeatures
+from tmcnet.model.context import ContextFeatures
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore, read_list
@@ -21,6 +21,7 @@ from tmcnet.train.pixelwise import draw_pixels, pixels_per_class
 from tmcnet.train.samples import class_counts, class_weights
 
 SMALL = PixelwiseConfig(pixels=600, iterations=6)
+BANDS_ONLY = ContextConfig(windows=[], differences=False, relative_window=None)
 BOTH = ("pixel_logistic", "pixel_boosting")
 
 
@@ -48,7 +49,7 @@ def test_quotas_are_even_as_far_as_the_pixels_go():
 
 @pytest.mark.parametrize("weighted", [True, False])
 def test_pixels_keep_to_the_budget_and_weigh_what_they_stand_for(world, weighted):
-    tiles, features = tiles_of(world), PixelFeatures((3,))
+    tiles, features = tiles_of(world), ContextFeatures(ContextConfig(windows=[3]))
     counts = class_counts(tiles, 2)
     balance = class_weights(counts).double().numpy() if weighted else np.ones(2)
     config = configs(pixelwise=SMALL)[0]
@@ -65,7 +66,7 @@ def test_pixels_keep_to_the_budget_and_weigh_what_they_stand_for(world, weighted
 
 
 def test_every_labelled_pixel_is_drawn_once_where_the_budget_allows(world):
-    tiles, features = tiles_of(world), PixelFeatures(())
+    tiles, features = tiles_of(world), ContextFeatures(BANDS_ONLY)
     counts = class_counts(tiles, 2)
     everything = configs(pixelwise=PixelwiseConfig(pixels=10**6))[0]
     pixels = draw_pixels(features, tiles, counts, np.ones(2), everything, seed=1)
@@ -81,7 +82,7 @@ def test_a_share_of_pixels_sees_one_sensor_only(world):
     tiles = tiles_of(world)
     whole, partly = (
         draw_pixels(
-            PixelFeatures(()),
+            ContextFeatures(BANDS_ONLY),
             tiles,
             class_counts(tiles, 2),
             np.ones(2),

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tests.splits.tile_indexes import write_hashes
 from tests.train.test_finetune import train
 from tests.train.tiny import SIZE, build_tiles, configs
-from tmcnet.config import Run
+from tmcnet.config import ContextConfig, Run
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
-from tmcnet.model.pixelwise import PixelFeatures
+from tmcnet.model.context import ContextFeatures
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.seeding import generator
 from tmcnet.splits.points import points_file, read_tile_points
@@ -161,7 +161,14 @@ def test_a_pixelwise_baseline_learns_from_points(world, tmp_path):
 def test_only_points_are_drawn_for_pixelwise_baselines(world):
     tiles = tiles_of(world, "trainP6")
     counts = class_counts(tiles, 2)
-    pixels = draw_pixels(PixelFeatures(()), tiles, counts, np.ones(2), configs()[0], seed=1)
+    pixels = draw_pixels(
+        ContextFeatures(ContextConfig(windows=[], differences=False, relative_window=None)),
+        tiles,
+        counts,
+        np.ones(2),
+        configs()[0],
+        seed=1,
+    )
     labels = [tiles[i].truth != 255 for i in range(3)]
     optical = torch.cat([tiles[i].images["optical"][0][label] for i, label in enumerate(labels)])
     assert len(pixels.truth) == 12

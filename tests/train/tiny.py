@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.splits.tile_indexes import write_hashes
 from tmcnet.classes import ClassTable
-from tmcnet.config import ComputeConfig, FinetuneSettings, ModelConfig, SensorConfig, SensorsConfig
+from tmcnet.config import ComputeConfig, ContextConfig, FinetuneSettings, ModelConfig, SensorConfig, SensorsConfig
 from tmcnet.raster.io.writer import write_raster
 
 SIZE = 40  # no multiple of the output stride
@@ -53,7 +53,8 @@ def configs(**changes):
     """Fine-tuning, model, sensors and compute configs of a size for tests."""
     values = {"steps": 6, "batch_size": 4, "crop_size": 32, "warmup_steps": 2, "validate_every": 3}
     config = FinetuneSettings(**{**values, **changes})
-    model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
+    context = ContextConfig(windows=[3, 7], relative_window=11)
+    model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16, context=context)
     sensors = SensorsConfig(
         optical=SensorConfig(bands=["b0", "b1", "b2"], kind="reflectance"),
         sar=SensorConfig(bands=["b0"], kind="backscatter", scale="db"),

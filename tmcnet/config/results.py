@@ -47,7 +47,8 @@ class MapsConfig(Section):
         ge=0,
         multiple_of=16,
         description="Overlap of neighbouring windows in pixels; a multiple of 16. Most of it is only context, "
-        "because networks are uncertain near the edge of a window; windows are blended in its middle.",
+        "because networks are uncertain near the edge of a window; windows are blended in its middle. Raised "
+        "automatically to what the windows of `model.context` need (352 by default), and `window` to twice that.",
     )
     batch_size: int = Field(1, ge=1, description="Windows per forward pass; more for GPUs and small windows.")
     test_time: TestTime = Field(

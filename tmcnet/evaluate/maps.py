@@ -7,6 +7,7 @@ neighbours add up to 1, so that no seams appear.
 from __future__ import annotations
 
 import csv
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, probabilities
+from tmcnet.model.context import context_reach
 from tmcnet.raster.io.gdal_tools import require_tools, run_tool
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid
@@ -77,6 +79,14 @@ def map_scenes(
     if problems:
         raise InputError(problems)
     rows = []
+    covering = cover_reach(config, context_reach(trained.network))
+    if covering != config and any(max(scene.grid.height, scene.grid.width) > config.window for scene in scenes):
+        print(
+            f"{run_name}: windows of {covering.window} pixels that overlap by {covering.overlap} instead of "
+            f"{config.window} and {config.overlap}, because its context features need them (model.context)",
+            file=sys.stderr,
+            flush=True,
+        )
     for scene in scenes:
         began = time.monotonic()
         ids_path, confidence_path = (maps_root / scene.name / f"{run_name}{end}.tif" for end in ("", "_confidence"))
@@ -278,7 +288,7 @@ def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> I
         scene: The images.
         config: Window, overlap, batch size and test-time copies.
     """
-    grid = scene.grid
+    grid, config = scene.grid, cover_reach(config, context_reach(trained.network))
     down = spans(grid.height, config.window, config.overlap)
     across = spans(grid.width, config.window, config.overlap)
     buffer = np.zeros((len(trained.classes), down[0].size, grid.width), np.float32)
@@ -293,6 +303,19 @@ def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> I
         yield Strip(row.start, buffer[:, :done].copy(), valid[:done].copy())
         buffer[:, :left] = buffer[:, done : row.size].copy()
         buffer[:, left:] = 0
+
+
+def cover_reach(config: MapsConfig, reach: int) -> MapsConfig:
+    """Raise the overlap, and the window if it is smaller than two overlaps, until maps have no seams.
+
+    Args:
+        config: Window and overlap that the user wants.
+        reach: Distance in pixels to the farthest pixel that the network uses; 0 if unknown.
+    """
+    needed = math.ceil(reach / UNUSED_OVERLAP_SHARE / 16) * 16
+    if needed <= config.overlap:
+        return config
+    return config.model_copy(update={"overlap": needed, "window": max(config.window, 2 * needed)})
 
 
 @dataclass(frozen=True)

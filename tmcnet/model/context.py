@@ -113,3 +113,8 @@ def _box_sum(integral: Tensor, window: int) -> Tensor:
         stop, start = (place + window // 2 + 1).clamp(max=length), (place - window // 2).clamp(min=0)
         integral = integral.index_select(dim, stop) - integral.index_select(dim, start)
     return integral.permute(0, 3, 1, 2)
+
+
+def context_reach(network: nn.Module) -> int:
+    """Distance in pixels to the farthest pixel that influences a context feature of a network; 0 without features."""
+    return max((part.reach for part in network.modules() if isinstance(part, ContextFeatures)), default=0)

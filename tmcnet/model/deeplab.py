@@ -75,8 +75,8 @@ class Detail(nn.Module):
     """Logits from each pixel and its near surroundings at full resolution, added to those of the decoder.
 
     The decoder works at a quarter of the resolution and loses what is narrower than four pixels: roads, houses, the
-    edges of fields. Two small convolutions on the features of the pixel-wise baselines restore it; local means and
-    deviations smooth speckle, which short trainings would not learn. The last layer starts at zero, so training
+    edges of fields. Two small convolutions on the context features of the pixel-wise baselines restore it; local
+    means and deviations smooth speckle, which short trainings would not learn. The last layer starts at zero, so training
     begins with the decoder's logits. Not part of the published networks.
 
     Args:
