@@ -76,8 +76,8 @@ class Detail(nn.Module):
 
     The decoder works at a quarter of the resolution and loses what is narrower than four pixels: roads, houses, the
     edges of fields. Two small convolutions on the context features of the pixel-wise baselines restore it; local
-    means and deviations smooth speckle, which short trainings would not learn. The last layer starts at zero, so training
-    begins with the decoder's logits. Not part of the published networks.
+    means and deviations smooth speckle, which short trainings would not learn. The last layer starts at zero, so
+    training begins with the decoder's logits. Not part of the published networks.
 
     Args:
         bands: Bands of all images.
