@@ -1,15 +1,20 @@
 """What agencies and archives deliver means from raw file to aligned raster what the files say."""
 
 import csv
+import subprocess
+import sys
+import zipfile
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 
 from tests.raster.conftest import UTM
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
+from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.tiling import grid
 from tmcnet.raster.tiling.grid import align_scene
@@ -315,3 +320,129 @@ def test_an_extra_band_is_a_mask(source, random, marked, alpha):
 def test_a_reversed_range_of_decibels_is_refused():
     with pytest.raises(ValueError, match=r"`clip_db` \(5, -30\) must be \[lower, upper\]"):
         SensorConfig(bands=["vv"], kind="backscatter", clip_db=(5, -30))
+
+
+def test_a_sidecar_that_changes_or_appears_belongs_to_the_scene(source, random):
+    use(source)
+    values = optical(random)
+    values[:, :, :EMPTY] = 0
+    source.write("o.img", values, driver="ENVI")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.img,s.tif,,train")
+
+    def inputs():
+        return [path.name for path in find_entries(source.source, source.root, source.sensors)[0].files]
+
+    first = source.take().records[0]
+    assert inputs()[:2] == ["o.img", "o.hdr"] and float(rows(source)[0]["optical_valid_share"]) == 1
+    with (source.root / "o.hdr").open("a") as file:
+        file.write("data ignore value = 0\n")
+    second = source.take().records[0]
+    assert second.digests[1] != first.digests[1] and len(second.digests) == len(first.digests)
+    assert float(rows(source)[0]["optical_valid_share"]) == pytest.approx(1 - EMPTY / SIZE, abs=1e-6)
+    write_mask(source.root / "s.tif", ".msk")
+    assert "s.tif.msk" in inputs() and len(source.take().records[0].digests) == len(first.digests) + 1
+
+
+def test_subdatasets_are_listed_and_can_be_named(source, random):
+    use(source, 2)
+    values = optical(random, 2)
+    rasterio.shutil.copy(source.write("two.tif", values), source.root / "o.nc", driver="netCDF")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.nc,s.tif,,train")
+    with pytest.raises(InputError, match=r"o\.nc: holds 2 images under names of their own: netcdf:.*o\.nc:Band1"):
+        source.take()
+    source.sheet("a,NETCDF:o.nc:Band1;NETCDF:o.nc:Band2,s.tif,,train")
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
+    assert find_entries(source.source, source.root, source.sensors)[0].files[0] == source.root / "o.nc"
+    source.sheet("a,NETCDF:gone.nc:Band1,s.tif,,train")
+    with pytest.raises(InputError, match="does not exist"):
+        source.take()
+
+
+def test_files_in_archives_and_folders_are_read_or_listed(source, random):
+    use(source)
+    values = optical(random)
+    path = source.write("o.tif", values)
+    with zipfile.ZipFile(source.root / "o.zip", "w") as archive:
+        archive.write(path, "in/o.tif")
+    source.write("s.tif", power(random))
+    source.sheet("a,/vsizip/o.zip/in/o.tif,s.tif,,train")
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
+    assert find_entries(source.source, source.root, source.sensors)[0].files[0] == source.root / "o.zip"
+    source.sheet("a,o.zip,s.tif,,train")
+    with pytest.raises(InputError, match=r"inside are /vsizip/.*o\.zip/in/o\.tif"):
+        source.take()
+    (source.root / "o.SAFE" / "IMG").mkdir(parents=True)
+    path.rename(source.root / "o.SAFE" / "IMG" / "B02.tif")
+    source.sheet("a,o.SAFE,s.tif,,train")
+    with pytest.raises(InputError, match=r"inside are .*o\.SAFE/IMG/B02\.tif"):
+        source.take()
+
+
+SERVER = """
+import http.server, pathlib, re, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        pathlib.Path("asked").open("a").write(self.path + "\\n")
+        path = pathlib.Path(self.path.lstrip("/"))
+        if not path.is_file():
+            return self.send_error(404)
+        content = path.read_bytes()
+        first, last = 0, len(content) - 1
+        part = re.fullmatch(r"bytes=(\\d+)-(\\d*)", self.headers.get("Range", ""))
+        if part:
+            first, last = int(part[1]), min(int(part[2] or last), last)
+        self.send_response(206 if part else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(last - first + 1))
+        if part:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[first : last + 1])
+    do_HEAD = do_GET
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+"""A server on loopback that can send parts of files. A process of its own: GDAL blocks all threads while it waits."""
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The address of a server of the folder `served`, and the file in which it notes what it was asked for."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}", folder / "asked"
+        server.kill()
+
+
+def test_remote_files_are_read_only_if_the_config_says_so(source, random, served, monkeypatch):
+    url, asked = served
+    monkeypatch.setenv("CPL_VSIL_CURL_ALLOWED_FILENAME", "none")
+    use(source)
+    values = optical(random)
+    source.write("served/o.tif", values)
+    source.write("s.tif", power(random))
+    hidden = source.root / "hidden.vrt"
+    hidden.write_text(
+        f'<VRTDataset rasterXSize="{SIZE}" rasterYSize="{SIZE}"><SRS>EPSG:32633</SRS>'
+        "<GeoTransform>500000, 10, 0, 5400000, 0, -10</GeoTransform>"
+        '<VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="0">/vsicurl/{url}/o.tif</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    for name in (f"/vsicurl/{url}/o.tif", f"{url}/o.tif", "hidden.vrt"):
+        source.sheet(f"a,{name},s.tif,,train")
+        with pytest.raises(InputError, match=r"is remote or .* Set `source\.remote: true`"):
+            source.take()
+        with pytest.raises(InputError):
+            read_float(source.root / name if name == "hidden.vrt" else name)
+    assert not asked.exists()
+    for name in (f"/vsicurl/{url}/o.tif", f"{url}/o.tif", "hidden.vrt"):
+        source.sheet(f"a,{name},s.tif,,train")
+        source.source = source.source.model_copy(update={"remote": True})
+        np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
+    assert "/o.tif" in asked.read_text()

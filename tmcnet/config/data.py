@@ -55,7 +55,8 @@ class SourceConfig(Section):
         None,
         description="Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`, and one for "
         "each other modality of `sensors`. Several files in one field are separated by `;` and stacked as bands; "
-        "each may be a pattern with `*`, `?` or `[...]`, whose files form one mosaic (the last by name on top). "
+        "each may be a pattern with `*`, `?` or `[...]`, whose files form one mosaic (the last by name on top), or a "
+        "name of GDAL such as `NETCDF:f.nc:var`, `/vsizip/f.zip/b.tif` or a `.SAFE` folder. "
         "Scenes of role `predict` may lack modalities, but not both `optical` and `sar`. The columns "
         "`<modality>_nodata`, `<modality>_scale`, `<modality>_scale_factor` and `<modality>_add_offset` override "
         "`sensors` and the tags of the files for one scene if they are not empty.",
@@ -76,6 +77,11 @@ class SourceConfig(Section):
         None,
         description="CRS of files without one, such as a PNG with a world file; for layout `scenes`. Example: "
         "`EPSG:32633`.",
+    )
+    remote: bool = Field(
+        False,
+        description="Whether files may be read over the network (`https://`, `s3://`, `/vsicurl/`, or a virtual "
+        "raster with such a source). By default they are refused.",
     )
     demo: DemoConfig = Field(DemoConfig(), description="Settings of layout `demo`.")
 

@@ -135,7 +135,7 @@ class _Inspector:
         """Read all files of a scene or tile through; errors become its problems."""
         scene = Inspection(entry)
         try:
-            scene.rasters, scene.label_raster = find_rasters(entry, self.sensors, self.source.crs, self.coder)
+            scene.rasters, scene.label_raster = find_rasters(entry, self.sensors, self.source, self.coder)
         except InputError as error:
             scene.problems += error.problems
             return scene
@@ -213,8 +213,15 @@ def _record(scene: Inspection, georeferenced: bool) -> Record:
         grid.crs,
         grid.pixel_size,
         grid.bounds,
-        [file_digest(path) for path in entry.files],
+        [file_digest(path) for path in _all_files(scene)],
     )
+
+
+def _all_files(scene: Inspection) -> list[Path]:
+    """Files that the scene depends on: those known by name, then any other that GDAL reads."""
+    read = [Path(name) for file in scene.files for tile in file.file.tiles for name in tile.files]
+    known = {path.absolute(): path for path in (*scene.entry.files, *(path for path in read if path.is_file()))}
+    return list(known.values())
 
 
 def _nodata(files: Sequence[FileSummary]) -> float | None:

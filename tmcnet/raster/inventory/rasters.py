@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from tmcnet.config import SensorConfig
+from tmcnet.config import SensorConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.names import Name
 from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.io.files import Header, RasterFile, open_raster
 from tmcnet.raster.io.geometry import Grid
@@ -40,14 +40,14 @@ def check_crs(crs: str | None) -> None:
 
 
 def find_rasters(
-    entry: Entry, sensors: Mapping[str, SensorConfig], crs: str | None, coder: LabelCoder | None
+    entry: Entry, sensors: Mapping[str, SensorConfig], source: SourceConfig, coder: LabelCoder | None
 ) -> tuple[dict[str, Raster], Raster | None]:
     """Make the rasters of a scene or tile.
 
     Args:
         entry: The scene; patterns of the sample sheet have their tiles in `members`.
         sensors: Section `sensors` of the config.
-        crs: CRS of files without one.
+        source: Section `source`, for the CRS of files without one and for remote files.
         coder: The label codes; None where there are no labels.
 
     Returns:
@@ -58,11 +58,12 @@ def find_rasters(
     """
     problems: list[Problem] = []
 
-    def files(paths: Sequence[Path]) -> tuple[RasterFile, ...]:
+    def files(paths: Sequence[Name]) -> tuple[RasterFile, ...]:
         made = []
         for path in paths:
             tiles = entry.members.get(path, (path,))
-            file = RasterFile(tuple(map(str, tiles)), str(path) if len(tiles) > 1 else "", crs=crs or "")
+            file = RasterFile(tuple(map(str, tiles)), str(path) if len(tiles) > 1 else "", crs=source.crs or "")
+            file = replace(file, remote=source.remote)
             try:
                 problems.extend(mosaic_problems(file))
             except InputError as error:

@@ -8,16 +8,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
 
 from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_file, parse_name
 
 TRAIN = "train"
 PREDICT = "predict"
 OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset")
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
-_SHAPEFILE_SIDECARS = (".cpg", ".dbf", ".prj", ".shx")
-"""Files that belong to a shapefile beside the `.shp`."""
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 
 
@@ -41,42 +39,28 @@ class Entry:
 
     scene: str
     role: str
-    images: dict[str, tuple[Path, ...]]
-    label: tuple[Path, ...] = ()
+    images: dict[str, tuple[Name, ...]]
+    label: tuple[Name, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
-    members: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
+    members: dict[Name, tuple[Path, ...]] = field(default_factory=dict)
     nodata: dict[str, float] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
-    def named(self) -> tuple[Path, ...]:
-        """The paths it names, images first; patterns as written."""
+    def named(self) -> tuple[Name, ...]:
+        """The rasters it names, images first; patterns as written."""
         return (*(path for paths in self.images.values() for path in paths), *self.label)
 
     @property
+    def members_of_all(self) -> list[Name]:
+        """The names it names, in the order of `named`; of patterns the files that they match."""
+        return [member for name in self.named for member in self.members.get(name, (name,))]
+
+    @property
     def files(self) -> list[Path]:
-        """All files of the source, in the order of `named`; of virtual rasters with the files behind them."""
-        members = [member for path in self.named for member in self.members.get(path, (path,))]
-        return [file for member in members for file in _with_sources(member)]
-
-
-def _with_sources(path: Path) -> list[Path]:
-    """A file, and the files behind it if it is a virtual raster of GDAL or a shapefile."""
-    if path.suffix.lower() == ".shp":
-        return [path, *(file for end in _SHAPEFILE_SIDECARS if (file := path.with_suffix(end)).is_file())]
-    if path.suffix.lower() != ".vrt" or not path.is_file():
-        return [path]
-    try:
-        tree = ElementTree.parse(path)
-    except ElementTree.ParseError:
-        return [path]  # the inventory reports that it cannot be read
-    found = [path]
-    for element in tree.iter():
-        if element.tag in ("SourceFilename", "SourceDataset") and element.text:
-            source = path.parent / element.text if element.get("relativeToVRT") == "1" else Path(element.text)
-            found += [file for file in _with_sources(source) if file.is_file() and file not in found]
-    return found
+        """All local files that its rasters depend on, in the order of `named`: also files beside them and sources."""
+        return list(dict.fromkeys(file for name in self.members_of_all for file in local_files(name)))
 
 
 def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[Entry]:
@@ -127,15 +111,16 @@ def _cell(value: str | list[str] | None) -> str:
 
 
 def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> Entry:
-    files: dict[str, tuple[Path, ...]] = {}
-    members: dict[Path, tuple[Path, ...]] = {}
+    files: dict[str, tuple[Name, ...]] = {}
+    members: dict[Name, tuple[Path, ...]] = {}
     for name in (*modalities, "label"):
         parts = [part.strip() for part in row.get(name, "").split(";") if part.strip()]
         for part in parts:
-            tiles = _matching_files(part, data_root)
+            raster = parse_name(part, data_root)
+            tiles = _matching_files(part, data_root) if isinstance(raster, Path) else ()
             # the only file of a pattern is a file like any other
-            files[name] = (*files.get(name, ()), tiles[0] if len(tiles) == 1 else data_root / part)
-            members |= {data_root / part: tiles} if len(tiles) > 1 else {}
+            files[name] = (*files.get(name, ()), tiles[0] if len(tiles) == 1 else raster)
+            members |= {raster: tiles} if len(tiles) > 1 else {}
     known = _known_columns(modalities)
     numbers = {key: _numbers(row, modalities, key) for key in OVERRIDES if key != "scale"}
     scaled = [name for name in modalities if name in {**numbers["scale_factor"], **numbers["add_offset"]}]
@@ -165,7 +150,7 @@ def _numbers(row: dict[str, str], modalities: Sequence[str], key: str) -> dict[s
 
 def _matching_files(part: str, data_root: Path) -> tuple[Path, ...]:
     """The files of a pattern, by name; the last is on top."""
-    if not glob.has_magic(part) or (data_root / part).is_file():
+    if not glob.has_magic(part) or (data_root / part).exists():
         return (data_root / part,)
     # Path.glob refuses absolute patterns
     names = sorted(glob.glob(part, root_dir=data_root, recursive=True))  # noqa: PTH207
@@ -210,8 +195,8 @@ def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
         elif text and not _is_usable(column, _number(text)):
             found.append((f"has `{text}` in `{column}`", "Write a number, `nan` for no data, or nothing."))
     for path in entry.named:
-        if path not in entry.members and not path.is_file():
-            pattern = glob.has_magic(str(path))
+        if path not in entry.members and main_file(path) is None and not is_remote(path):
+            pattern = isinstance(path, Path) and glob.has_magic(str(path))
             what = f"the pattern {path} matches no file" if pattern else f"the file {path} does not exist"
             found.append((what, "Correct the path; relative paths start at `data_root`."))
     return found

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.raster.inventory.names import is_remote
 from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN, Entry, read_sheet
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 
@@ -58,7 +59,7 @@ def find_entries(
     where = f"sample sheet {source.sheet}" if source.sheet else f"config section `source` (layout `{source.layout}`)"
     known = {entry.scene for entry in entries}
     entries = [entry for entry in entries if entry.scene not in source.exclude]
-    problems = _name_problems(where, entries)
+    problems = _name_problems(where, entries) + ([] if source.remote else _remote_problems(entries))
     if not (source.layout in ("scenes", "tiles") and source.sheet is None):
         problems += _exclude_problems(source.exclude, known)
     if not entries and not problems:
@@ -123,6 +124,16 @@ def _unpaired(pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], l
                 remedy += f" Scenes of one sensor can be mapped: list them in a sample sheet, with role {PREDICT}."
             problems.append(Problem(pattern.where, what, remedy))
     return problems
+
+
+def _remote_problems(entries: Sequence[Entry]) -> list[Problem]:
+    remedy = "Set `source.remote: true` to read it over the network, or download it."
+    return [
+        Problem(str(name), f"is remote or has a remote source (scene {entry.scene})", remedy)
+        for entry in entries
+        for name in entry.members_of_all
+        if is_remote(name)
+    ]
 
 
 def _name_problems(where: str, entries: Sequence[Entry]) -> list[Problem]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -20,13 +22,16 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.geometry import Box, Grid, crs_name
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
+_ONLY_REMOTE_FILE = "CPL_VSIL_CURL_ALLOWED_FILENAME"
+# GDAL may not use the network before a raster of the config does; it reads this setting at every access.
+os.environ.setdefault(_ONLY_REMOTE_FILE, "none")
 # Broken files are reported as `InputError`; rasterio's log lines would only repeat it.
 logging.getLogger("rasterio").setLevel(logging.CRITICAL)
 # Tiles without a georeference are ordinary input here; where one is needed, the inventory checks for it.
@@ -46,6 +51,7 @@ class Header:
         scaling: Scale and offset tag of each of these bands.
         alpha: Whether the last band is marked as alpha but counted as a measurement.
         block_rows: Height of the blocks of the first band.
+        files: The files that GDAL reads it from, without overviews.
     """
 
     grid: Grid
@@ -56,6 +62,7 @@ class Header:
     scaling: tuple[tuple[float, float], ...]
     alpha: bool
     block_rows: int
+    files: tuple[str, ...]
 
     @property
     def has_scaling(self) -> bool:
@@ -74,6 +81,7 @@ class RasterFile:
         scaling: Scale and offset, in place of the tags. None: as tagged.
         crs: CRS for a file without one.
         alpha: Whether the last band is a mask: 0 means no data.
+        remote: Whether GDAL may use the network for it.
     """
 
     paths: tuple[str, ...]
@@ -82,6 +90,7 @@ class RasterFile:
     scaling: tuple[float, float] | None = None
     crs: str = ""
     alpha: bool = False
+    remote: bool = False
 
     @property
     def label(self) -> str:
@@ -110,7 +119,7 @@ class RasterFile:
         """Header of each path."""
         found = []
         for path in self.paths:
-            with open_raster(path) as dataset:
+            with open_raster(path, remote=self.remote) as dataset:
                 found.append(self._header(dataset))
         return tuple(found)
 
@@ -137,6 +146,7 @@ class RasterFile:
             tuple(self._scaling(dataset, bands)),
             len(at) > 1 and dataset.colorinterp[at[-1]].name == "alpha",
             dataset.block_shapes[0][0],
+            tuple(file for file in dataset.files if not file.endswith(".ovr")),
         )
 
     def bands(self, dataset: DatasetReader) -> list[int]:
@@ -234,7 +244,7 @@ def read_mosaic(file: RasterFile, inside: Window) -> Part:
         window = inner_window((row, column, *shape), tile.grid.height, tile.grid.width)
         if not window.width or not window.height:
             continue
-        with open_raster(path) as dataset:
+        with open_raster(path, remote=file.remote) as dataset:
             part = file.read(dataset, window)
         here = np.s_[
             int(window.row_off) - row : int(window.row_off + window.height) - row,
@@ -258,21 +268,52 @@ def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:
 
 
 @contextmanager
-def open_raster(path: Path | str) -> Iterator[DatasetReader]:
+def open_raster(path: Path | str, *, remote: bool = False) -> Iterator[DatasetReader]:
     """Open a raster for reading; errors raised while it is open name the file.
 
+    Args:
+        path: A file or folder, or text that GDAL understands.
+        remote: Whether GDAL may use the network; from then on it may for the whole process.
+
     Raises:
-        InputError: If the file is missing, is no raster, or is truncated.
+        InputError: If the file is missing, is no raster, is truncated, or only contains images under other names.
     """
+    if remote:
+        os.environ.pop(_ONLY_REMOTE_FILE, None)
     try:
         with rasterio.open(path) as dataset:
             if dataset.driver == "PNG":
                 _require_png_end(Path(path))
+            if not dataset.count:
+                raise _without_bands(path, dataset.subdatasets)
             yield dataset
     except RasterioError as error:
         reason = str(error.__cause__ or error).strip().rstrip(".")  # GDAL's message is in the cause, if there is one
-        what = "does not exist" if not Path(path).exists() else f"cannot be read ({reason})"
-        raise InputError(Problem(str(path), what, "Check the path, or fetch the file again.")) from None
+        is_path = Path(path).exists() or (":" not in str(path) and not str(path).startswith("/vsi"))
+        what = f"cannot be read ({reason})" if Path(path).exists() or not is_path else "does not exist"
+        remedy = "Check the path, or fetch the file again."
+        if inside := _rasters_inside(Path(path)):
+            what, remedy = f"{what}; inside are {format_names(inside)}", "Name these in its place, separated by `;`."
+        raise InputError(Problem(str(path), what, remedy)) from None
+
+
+def _without_bands(path: Path | str, subdatasets: Sequence[str]) -> InputError:
+    if not subdatasets:
+        return InputError(Problem(str(path), "holds no image", "Check the path, or fetch the file again."))
+    what = f"holds {len(subdatasets)} images under names of their own: {format_names(subdatasets)}"
+    remedy = f"Write these in its place, separated by `;`, such as `{subdatasets[0]}`."
+    return InputError(Problem(str(path), what, remedy))
+
+
+def _rasters_inside(path: Path) -> list[str]:
+    """Names of the files in a folder or archive that may be rasters, as GDAL wants them."""
+    ends = (".tif", ".tiff", ".jp2", ".img", ".nc", ".h5", ".hdf", ".vrt", ".xml")
+    if path.is_dir():
+        return [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in ends]
+    if not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return [f"/vsizip/{path}/{name}" for name in archive.namelist() if name.lower().endswith(ends)]
 
 
 def _require_png_end(path: Path) -> None:

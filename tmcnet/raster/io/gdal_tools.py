@@ -59,7 +59,8 @@ def run_tool(name: str, *arguments: str | Path | float, step: str = "") -> str:
         printed = _read(process.stdout, step)
     if process.returncode != 0:
         message = " ".join(errors.result().split()) or f"exit status {process.returncode}"
-        remedy = "Check the file named in the message; free some space if the disk is full."
+        full = "No space left" in message or ("disk" in message.lower() and "full" in message.lower())
+        remedy = "Free some space on the disk." if full else "Check the file named in the message."
         raise InputError(Problem(" ".join(command), f"GDAL says: {message}".rstrip("."), remedy))
     return printed
 

@@ -104,7 +104,7 @@ class Raster:
         """
         with ExitStack() as stack:
             datasets = [
-                stack.enter_context(open_raster(file.paths[0])) if len(file.paths) == 1 else None
+                stack.enter_context(open_raster(file.paths[0], remote=file.remote)) if len(file.paths) == 1 else None
                 for file in self.files
             ]
             opened = OpenRaster(self, datasets)
