@@ -146,7 +146,7 @@ class _Inspector:
             except InputError as error:
                 scene.problems += error.problems
         try:
-            if entry.label and is_vector(entry.label[0]) and not scene.problems:
+            if entry.label and is_vector(Path(entry.label[0])) and not scene.problems:
                 self._rasterise_label(scene)
             if scene.label_raster is not None and self.coder is not None:
                 scene.label = scan_labels(scene.label_raster.files[0], self.coder)
@@ -159,7 +159,7 @@ class _Inspector:
 
     def _rasterise_label(self, scene: Inspection) -> None:
         """Bring a vector label to the grid of the scene, as a raster named after its content."""
-        path, grid = scene.entry.label[0], scene.grid
+        path, grid = Path(scene.entry.label[0]), scene.grid
         if self.source.layout not in GEOREFERENCED or not grid.crs:
             remedy = "Use `source.layout: scenes` with georeferenced images, or label rasters."
             raise InputError(Problem(str(path), "is a vector file, but the images are not georeferenced", remedy))
@@ -219,7 +219,8 @@ def _record(scene: Inspection, georeferenced: bool) -> Record:
 
 def _all_files(scene: Inspection) -> list[Path]:
     """Files that the scene depends on: those known by name, then any other that GDAL reads."""
-    read = [Path(name) for file in scene.files for tile in file.file.tiles for name in tile.files]
+    images = [file for files in scene.images.values() for file in files]
+    read = [Path(name) for file in images for tile in file.file.tiles for name in tile.files]
     known = {path.absolute(): path for path in (*scene.entry.files, *(path for path in read if path.is_file()))}
     return list(known.values())
 

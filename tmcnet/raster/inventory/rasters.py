@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from rasterio.crs import CRS
@@ -73,7 +74,7 @@ def find_rasters(
 
     stacks = {name: files(paths) for name, paths in entry.images.items()}
     # vector labels become a raster later, on the grid of the images
-    labels = files([path for path in entry.label if not is_vector(path)])
+    labels = files([path for path in entry.label if not is_vector(Path(path))])
     if problems:
         raise InputError(problems)
     images = {name: Raster(_declared(stacks[name], entry, name, sensor)) for name, sensor in sensors.items()}
