@@ -4,7 +4,7 @@ import torch
 from scipy.special import softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from tmcnet.evaluate.metrics import Calibration, fit_temperature, soften
+from tmcnet.evaluate.metrics import Calibration, apply_temperature, fit_temperature
 
 
 def drawn(temperature, n=20000, seed=0):
@@ -44,7 +44,7 @@ def test_finds_a_planted_temperature_and_mends_the_error():
     scaled.add(probabilities, truth)
     assert raw.error > 0.1
     assert scaled.error < 0.02
-    assert (soften(probabilities, temperature).argmax(1) == probabilities.argmax(1)).all()
+    assert (apply_temperature(probabilities, temperature).argmax(1) == probabilities.argmax(1)).all()
 
 
 def test_nothing_labelled():

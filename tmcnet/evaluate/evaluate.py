@@ -21,16 +21,7 @@ from tmcnet.config.base import only_modality
 from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import metrics
-from tmcnet.evaluate.metrics import (
-    Calibration,
-    Counts,
-    Floats,
-    boundary_counts,
-    boundary_f1,
-    confusion,
-    fit_temperature,
-    without_nan,
-)
+from tmcnet.evaluate.metrics import Calibration, Counts, Floats, boundary_counts, confusion
 from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore, read_list
@@ -109,15 +100,7 @@ class Outcome:
 
 
 def write_scores(out: Path, run: Run, outcome: Outcome, classes: list[str], tolerance: int) -> None:
-    """Write `metrics.json` and `tiles.npz`.
-
-    Args:
-        out: Folder to write to.
-        run: The run that was scored.
-        outcome: The counts.
-        classes: Names of the classes.
-        tolerance: Distance in pixels up to which a boundary counts as found.
-    """
+    """Write `metrics.json` and `tiles.npz` into `out`; boundaries were counted with a `tolerance` in pixels."""
     out.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {
         "names": outcome.names,
@@ -129,7 +112,7 @@ def write_scores(out: Path, run: Run, outcome: Outcome, classes: list[str], tole
     }
     np.savez_compressed(out / "tiles.npz", **arrays)
     scores = {"run": run.record, **_scores(outcome, classes, tolerance)}
-    (out / "metrics.json").write_text(json.dumps(without_nan(scores), indent=1) + "\n")
+    (out / "metrics.json").write_text(json.dumps(metrics.without_nan(scores), indent=1) + "\n")
 
 
 def _scores(outcome: Outcome, classes: list[str], tolerance: int) -> dict[str, Any]:
@@ -138,7 +121,7 @@ def _scores(outcome: Outcome, classes: list[str], tolerance: int) -> dict[str, A
 
     tiles, pooled, raw, scaled = outcome.tiles, outcome.tiles.sum(axis=0), outcome.raw, outcome.scaled
     image_iou = metrics.image_iou(tiles)
-    boundary = boundary_f1(outcome.boundary.sum(axis=0))
+    boundary = metrics.boundary_f1(outcome.boundary.sum(axis=0))
     return {
         **metrics.headline(pooled),
         "n_tiles": len(tiles),
@@ -186,7 +169,7 @@ def _temperature(network: nn.Module, val: TileDataset, config: EvaluateConfig) -
         chosen = generator(config.seed, "temperature", tile.name).permutation(truth.size)[:share]
         probabilities.append(found.reshape(len(found), -1).T[chosen])
         truths.append(truth.ravel()[chosen])
-    return fit_temperature(np.concatenate(probabilities), np.concatenate(truths))
+    return metrics.fit_temperature(np.concatenate(probabilities), np.concatenate(truths))
 
 
 def count_tiles(
@@ -241,12 +224,8 @@ def pool_folds(folders: Sequence[Path], run: Run, out: Path) -> None:
     """Pool the scores of one run over the folds.
 
     Every tile is in the test part of one fold, so the pooled confusion matrix counts every labelled pixel once, each
-    predicted by a network that has not seen its block. Writes the same files as `evaluate_run`.
-
-    Args:
-        folders: Folders with the `metrics.json` and `tiles.npz` of the folds.
-        run: The run.
-        out: Folder to write to.
+    predicted by a network that has not seen its block. Reads `metrics.json` and `tiles.npz` from the folders of the
+    folds, and writes the same files into `out`.
 
     Raises:
         InputError: If the folds were scored for other classes or with another tolerance, or share tiles.

@@ -155,11 +155,7 @@ def without_nan(value: Any) -> Any:  # noqa: ANN401 - JSON values of any kind
 
 
 def mean_tile_accuracy(tiles: Counts) -> float:
-    """Mean over tiles of the share of right pixels.
-
-    Args:
-        tiles: T x K x K confusion matrices. Tiles without any labelled pixel are left out.
-    """
+    """Mean over tiles (T x K x K) of the share of right pixels; tiles without any labelled pixel do not count."""
     return _mean(overall_accuracy(_labelled(tiles)))
 
 
@@ -169,18 +165,12 @@ def mean_tile_miou(tiles: Counts) -> float:
 
 
 def image_iou(tiles: Counts) -> Floats:
-    """IoU per class averaged over tiles as coded in MSSNet: a class that is absent from a tile counts as 0.
+    """IoU of the K classes averaged over tiles (T x K x K) as coded in MSSNet; NaN without any labelled tile.
 
-    Args:
-        tiles: T x K x K confusion matrices.
-
-    Returns:
-        K values; NaN without any labelled tile.
+    A class that is absent from a tile counts as 0.
     """
     labelled = _labelled(tiles)
-    if len(labelled) == 0:
-        return np.full(tiles.shape[-1], np.nan)
-    return np.asarray(np.nan_to_num(iou(labelled)).mean(axis=0))
+    return ratio(np.nan_to_num(iou(labelled)).sum(axis=0), np.full(tiles.shape[-1], float(len(labelled))))
 
 
 def mean_precision(matrix: Counts) -> float:
@@ -312,7 +302,7 @@ class Calibration:
             truth: N class ids; `IGNORE` is left out.
         """
         known = truth != IGNORE
-        scaled = soften(probabilities[known], self.temperature)
+        scaled = apply_temperature(probabilities[known], self.temperature)
         ids = truth[known].astype(np.int64)
         confidence = scaled.max(axis=1, initial=0.0)
         right = scaled.argmax(axis=1) == ids if len(ids) else np.zeros(0, dtype=bool)
@@ -349,7 +339,7 @@ class Calibration:
         ]
 
 
-def soften(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+def apply_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
     """Return probabilities (N x K) after dividing their logits by `temperature`.
 
     Logarithms of probabilities are logits up to a constant per row, which the softmax removes.

@@ -71,19 +71,13 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
         _: object,
         batch_idx: int,
     ) -> None:
-        """Add the values of a batch."""
+        """Add the values of a batch, and end the row if it is due."""
         self.accumulate(**reported(trainer, outputs))
         step = trainer.global_step
         if ends_step(trainer, batch_idx) and self.wants(step):
-            self.close(step, pl_module)
-
-    def close(self, step: int, pl_module: pl.LightningModule) -> None:
-        """End a row at a step (counted from 1), unless one has just ended."""
-        if not self.sums:
-            return
-        means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        self.add(step, **means, learning_rate=pl_module.last_rate, **pl_module.measure(step))
-        self.sums, self.counts = {}, {}
+            means = {name: total / self.counts[name] for name, total in self.sums.items()}
+            self.add(step, **means, learning_rate=pl_module.last_rate, **pl_module.measure(step))
+            self.sums, self.counts = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
