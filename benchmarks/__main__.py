@@ -21,6 +21,7 @@ from benchmarks import (
     splits,
     steps,
     tiling,
+    verdicts,
     views,
 )
 
@@ -34,6 +35,7 @@ MEASURES = {
     "independent": independent.run,
     "known_warps": known_warps.run,
     "smooth_warps": smooth_warps.run,
+    "verdicts": verdicts.run,
     "large_pairs": large_pairs.run,
     "splits": splits.run,
     "leakage": leakage.run,

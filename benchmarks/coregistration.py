@@ -239,14 +239,14 @@ def shift_by(x: float, y: float) -> AffineMap:
     return AffineMap(np.array([[1.0, 0.0, x], [0.0, 1.0, y]]))
 
 
-def disturbance(shape: tuple[int, ...], name: str, seed: int) -> Floats:
+def disturbance(shape: tuple[int, ...], name: str, seed: int, max_shift_px: float = MAX_SHIFT_PX) -> Floats:
     """A shift and a rotation about the centre of the image, 2 x 3."""
     random = generator(seed, "disturbance", name)
     angle = np.deg2rad(random.uniform(-MAX_ROTATION_DEGREES, MAX_ROTATION_DEGREES))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.array([shape[1], shape[0]]) / 2
     return np.column_stack(
-        [turn, centre - turn @ centre + random.uniform(-MAX_SHIFT_PX, MAX_SHIFT_PX, 2) / np.sqrt(2)]
+        [turn, centre - turn @ centre + random.uniform(-max_shift_px, max_shift_px, 2) / np.sqrt(2)]
     )
 
 
