@@ -151,14 +151,12 @@ class MapSource:
 
 @dataclass(frozen=True)
 class Picture:
-    """One embedded image.
+    """One embedded image: imagery (`photo`) or classes.
 
     Attributes:
         kind: `sensor`, `label`, `map`, `error`, `confidence` or `alignment`.
         uri: The image as a `data:` address.
-        width: In pixels.
-        height: In pixels.
-        photo: Whether it is imagery, not classes.
+        width, height: In pixels.
         facts: What its title and its text for blind readers need: `title`, `name`, `shares`, `right`, `mean`.
     """
 
@@ -241,9 +239,7 @@ class Painter:
     def overview(self, scene: str, sources: Sequence[MapSource]) -> Gallery | None:
         """One whole scene: all modalities, label where there is one, and maps; None without maps.
 
-        Args:
-            scene: Name of the scene.
-            sources: Origins of its maps; error and confidence are those of the first.
+        Error and confidence are those of the first map.
         """
         side, file = self._side(SCENE_SIDE_PX), f"scene_{scene}"
         folder = self.results.root / "scenes" / scene

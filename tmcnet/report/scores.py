@@ -45,10 +45,8 @@ class Estimate:
 class Comparison:
     """A paired difference `a - b` of one metric with the same labels.
 
-    Attributes:
-        p: Two-sided p-value, corrected for the number of comparisons where the file has it; NaN where unknown.
-        significant: Whether that p-value is small enough.
-        runs: Number of pairs of runs; 0 where unknown.
+    `p` is two-sided and corrected for the number of comparisons where the file has it so; NaN where unknown.
+    `significant` says whether it is small enough. `runs` is the number of pairs of runs; 0 where unknown.
     """
 
     metric: str

@@ -225,8 +225,8 @@ def _final_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def _seed_intervals(scores: Scores, run: Run) -> Iterator[Point]:
     """Mean and limits over all draws and seeds of a run; the step is their number."""
-    for metric in METRICS if not scores.table.empty else ():
-        estimate = scores.estimate(Series(run.network, run.variant, run.method), run.budget, metric)
+    for metric in METRICS:
+        estimate = scores.estimate(Series.of(run), run.budget, metric)
         if estimate is not None and estimate.low == estimate.low:
             limits = {"": estimate.mean, "_low": estimate.low, "_high": estimate.high}
             yield from (Point(f"all_seeds/{metric}{end}", v, estimate.runs) for end, v in limits.items())
