@@ -1,6 +1,7 @@
 """What agencies and archives deliver means from raw file to aligned raster what the files say."""
 
 import csv
+import json
 import subprocess
 import sys
 import zipfile
@@ -8,14 +9,18 @@ import zipfile
 import numpy as np
 import pytest
 import rasterio
+import rasterio.rpc
 import rasterio.shutil
 from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.warp import transform
 
 from tests.raster.conftest import UTM
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.reader import read_float
+from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import grid
 from tmcnet.raster.tiling.grid import align_scene
 
@@ -446,3 +451,65 @@ def test_remote_files_are_read_only_if_the_config_says_so(source, random, served
         source.source = source.source.model_copy(update={"remote": True})
         np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
     assert "/o.tif" in asked.read_text()
+
+
+@pytest.mark.parametrize("form", ["gcps", "rpcs"])
+@pytest.mark.parametrize("nodes", [False, True])
+def test_a_file_with_control_points_shows_a_landmark_in_its_place(source, monkeypatch, form, nodes):
+    use(source)
+    place = np.array([520_000 - 19_480.0, 5_399_600.0])
+    column, row = ~UTM[1] @ place
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    source.write("o.tif", np.full((SIZE, SIZE), 500, "u2"))
+    turn = np.deg2rad(12)
+    swath = Affine(10 * np.cos(turn), 10 * np.sin(turn), 499_950, 10 * np.sin(turn), -10 * np.cos(turn), 5_399_900)
+    if form == "rpcs":
+        swath = Affine(1e-4, 0, 14.999, 0, -1e-4, 48.755)
+        (lon,), (lat,) = transform(UTM[0], "EPSG:4326", [place[0]], [place[1]])
+        there = ~swath @ (lon, lat)
+    else:
+        there = ~swath @ place
+    values = (100 + 1000 * np.exp(-((x - there[0]) ** 2 + (y - there[1]) ** 2) / 18)).astype("f4")
+    path = source.write("s.tif", values, crs=None, transform=None)
+    with rasterio.open(path, "r+") as dataset:
+        if form == "gcps":
+            at = [(c, r, *(swath @ (c, r))) for r in (0, 48, 96) for c in (0, 48, 96)]
+            lon, lat = transform(UTM[0], "EPSG:4326", [p[2] for p in at], [p[3] for p in at])
+            points = [GroundControlPoint(r, c, a, b) for (c, r, *_), a, b in zip(at, lon, lat, strict=True)]
+            dataset.gcps = points, rasterio.CRS.from_epsg(4326)
+        else:
+            # pixel centres: sample = (lon - lon_off) / scale, line = -(lat - lat_off) / scale
+            lines = {"line_num_coeff": [0, 0, -1] + [0] * 17, "samp_num_coeff": [0, 1] + [0] * 18}
+            ones = [1] + [0] * 19
+            dataset.rpcs = rasterio.rpc.RPC(
+                height_off=100,
+                height_scale=100,
+                lat_off=48.75,
+                lat_scale=0.005,
+                line_off=49.5,
+                line_scale=50,
+                long_off=15.004,
+                long_scale=0.005,
+                samp_off=49.5,
+                samp_scale=50,
+                line_den_coeff=ones,
+                samp_den_coeff=ones,
+                **lines,
+            )
+    source.sheet("a,o.tif,s.tif,,train")
+    config = {}
+    if nodes:
+        grid_nodes = [[float(c), float(r), 2.0, -1.0] for r in range(0, 97, 24) for c in range(0, 97, 24)]
+        found = Alignment("aligned", "thin_plate", None, 99, 90, 0.4, "planted", [], grid_nodes)
+        monkeypatch.setattr(grid, "estimate", lambda *_: found)
+        config = {"enabled": True}
+    source.take()
+    folder = source.root / "results" / "a"
+    align_scene(source.json, "a", source.sensors, source.labels, AlignConfig(**({"enabled": False} | config)), folder)
+    found = np.nan_to_num(read_float(folder / "sar.tif")[0] - 150).clip(min=0)
+    centre = np.array([(x * found).sum(), (y * found).sum()]) / found.sum()
+    expected = np.array([column, row]) - ([2, -1] if nodes else [0, 0])
+    assert np.abs(centre - expected).max() < 0.2
+    (record,) = json.loads((folder / "alignment.json").read_text())["control_points"]["sar"]
+    assert record["rmse_px"] < 0.05 and record["n_points"] >= 9
+    assert "control points" in rows(source)[0]["warnings"]

@@ -249,7 +249,10 @@ def _check_sizes(tile: Inspection) -> None:
 
 
 def _check_georeference(scene: Inspection) -> bool:
-    """Whether all files have CRS and transform; adds a problem for each that has not."""
+    """Whether all files have CRS and transform or control points; adds a problem for each that has not."""
+    for file in scene.files:
+        if points := file.file.header.control:
+            scene.warnings.append(f"{file.name}: placed by {len(points)} control points")
     without = [file for file in scene.files if not file.grid.crs or not file.file.header.georeferenced]
     for file in without:
         missing = {"CRS": not file.grid.crs, "geotransform": not file.file.header.georeferenced}

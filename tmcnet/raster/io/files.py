@@ -23,6 +23,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.raster.io.control import ControlPoint, control_points, fit_affine
 from tmcnet.raster.io.geometry import Box, Grid, crs_name
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -52,6 +53,8 @@ class Header:
         alpha: Whether the last band is marked as alpha but counted as a measurement.
         block_rows: Height of the blocks of the first band.
         files: The files that GDAL reads it from, without overviews.
+        control: Ground control points, in place of a transform: column, row, x and y in the CRS of the grid, which is
+            then only the affine grid that fits them best. Also the places that rational polynomials (RPC) give.
     """
 
     grid: Grid
@@ -63,6 +66,7 @@ class Header:
     alpha: bool
     block_rows: int
     files: tuple[str, ...]
+    control: tuple[ControlPoint, ...] = ()
 
     @property
     def has_scaling(self) -> bool:
@@ -137,9 +141,13 @@ class RasterFile:
     def _header(self, dataset: DatasetReader) -> Header:
         bands = self.bands(dataset)
         at = [band - 1 for band in bands]
+        grid = Grid(crs_name(dataset.crs) or self.crs, dataset.transform, dataset.width, dataset.height)
+        crs, control = control_points(dataset)
+        if control:
+            grid = Grid(crs, fit_affine(control), dataset.width, dataset.height)
         return Header(
-            Grid(crs_name(dataset.crs) or self.crs, dataset.transform, dataset.width, dataset.height),
-            not dataset.transform.is_identity,
+            grid,
+            bool(control) or not dataset.transform.is_identity,
             len(bands),
             dataset.dtypes[at[0]],
             tuple(dataset.nodatavals[i] for i in at),
@@ -147,6 +155,7 @@ class RasterFile:
             len(at) > 1 and dataset.colorinterp[at[-1]].name == "alpha",
             dataset.block_shapes[0][0],
             tuple(file for file in dataset.files if not file.endswith(".ovr")),
+            control,
         )
 
     def bands(self, dataset: DatasetReader) -> list[int]:

@@ -22,6 +22,7 @@ from rasterio.io import DatasetReader
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.blocks import block_windows
+from tmcnet.raster.io.control import ControlPoint
 from tmcnet.raster.io.files import (
     ByteArray,
     FloatArray,
@@ -90,9 +91,14 @@ class Raster:
         tags = [repr(t if f.nodata is None else f.nodata) for f in self.files for t in f.header.nodata]
         return len(set(tags)) == 1
 
+    @property
+    def control(self) -> tuple[ControlPoint, ...]:
+        """Control points of the first file, where they are its georeference."""
+        return self.files[0].header.control
+
     def layers(self) -> list[Raster]:
         """The files in groups of one grid, which can be read as one; their order is kept."""
-        groups = itertools.groupby(self.files, key=lambda file: file.header.grid)
+        groups = itertools.groupby(self.files, key=lambda file: (file.header.grid, file.header.control))
         return [Raster(tuple(files)) for _, files in groups]
 
     @contextmanager

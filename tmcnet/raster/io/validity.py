@@ -82,8 +82,10 @@ class ValidityProbe:
     which was all valid, or all empty, in the source: resampling fills or widens small gaps.
     """
 
-    def __init__(self, shares: Sequence[float], cells: Sequence[str], source: Grid, target: Grid) -> None:
-        self._shares, self._exact = shares, source == target
+    def __init__(
+        self, shares: Sequence[float], cells: Sequence[str], source: Grid, target: Grid, resampled: bool
+    ) -> None:
+        self._shares, self._exact = shares, not resampled
         self._counts, self._size = np.zeros(len(shares), np.int64), target.height * target.width
         self._rows, self._columns = (
             np.unique(((np.arange(PROBES_PER_SIDE) + 0.5) * side / PROBES_PER_SIDE).astype(int))

@@ -23,6 +23,7 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.io.blocks import block_windows, limited_cache, log_duration, log_progress
+from tmcnet.raster.io.control import residual_px
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
@@ -110,12 +111,26 @@ def align_scene(
         _write_label(job, LabelCoder(labels, whole.classes, whole.label_encoding), whole.classes)
         alignment, speckle = _write_images(job, align)
         content = alignment.to_dict() | ({"speckle": asdict(speckle)} if speckle else {})
+        if residuals := _control_residuals(record):
+            content["control_points"] = residuals
         content |= {"digests": scene_digests(folder, sensors)}
         write_bytes(folder / RECORD, (json.dumps(_finite(content), indent=1) + "\n").encode())
         delivered = job.sar_as_delivered if record.images["sar"].files else folder / "sar.tif"
         optical, before, after = (Raster.of(path) for path in (folder / "optical.tif", delivered, folder / "sar.tif"))
         with log_duration("picture"):
             picture.draw(optical, before, after, alignment, folder / "alignment.png")
+
+
+def _control_residuals(record: Record) -> dict[str, list[dict[str, float]]]:
+    """Number of control points of files that have them for georeference, and how well they agree, by modality."""
+    layers = {
+        name: [layer for layer in image.raster.layers() if layer.control] for name, image in record.images.items()
+    }
+    return {
+        name: [{"n_points": len(layer.control), "rmse_px": round(residual_px(layer.control), 4)} for layer in found]
+        for name, found in layers.items()
+        if found
+    }
 
 
 def _common_grid(record: Record, align: AlignConfig) -> Grid:
@@ -226,14 +241,17 @@ class _SourceImage:
             nodes = np.array(alignment.nodes)
         found = []
         for number, layer in enumerate(self._layers):
-            if alignment is None and layer.grid == common and self._record.scale == "none":
+            if alignment is None and self._is_in_place(layer) and self._record.scale == "none":
                 found.append(layer)
                 continue
             method = choose_method(layer.grid, common)
             warped = self._work / f"{self._name}_{number}_warped.tif"
-            draft = warp(self._linear[number], grid, warped, method, nodes, self._job.threads)
+            draft = warp(self._linear[number], grid, warped, method, nodes, self._job.threads, layer.control)
             found.append(Raster.of(draft.path))
         return found
+
+    def _is_in_place(self, layer: Raster) -> bool:
+        return layer.grid == self._job.grid and not layer.control
 
     @cached_property
     def _linear(self) -> list[Draft]:
@@ -267,7 +285,7 @@ class _SourceImage:
         for layer in self._layers if record.valid_cells else ():
             bands = slice(first, first + layer.shape[0])
             measured = record.valid_shares[bands], record.valid_cells[bands]
-            probes.append((bands, ValidityProbe(*measured, layer.grid, self._job.grid)))
+            probes.append((bands, ValidityProbe(*measured, layer.grid, self._job.grid, not self._is_in_place(layer))))
             first = bands.stop
         for box, values in blocks:
             yield box, values

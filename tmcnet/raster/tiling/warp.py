@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 from affine import Affine
 
 from tmcnet.raster.inventory.records import ImageRecord
+from tmcnet.raster.io.control import ControlPoint, to_control_pixels
 from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.gdal_tools import run_tool
-from tmcnet.raster.io.geometry import Grid, to_pixels
+from tmcnet.raster.io.geometry import Grid, reproject_points, to_pixels
 from tmcnet.raster.io.writer import Draft, write_draft
 
 Method: TypeAlias = Literal["average", "bilinear", "near"]
@@ -33,6 +34,7 @@ def warp(
     method: Method,
     nodes: npt.NDArray[np.float64] | None = None,
     threads: int = 1,
+    control: Sequence[ControlPoint] = (),
 ) -> Draft:
     """Warp a raster with `gdalwarp`, in one resampling.
 
@@ -45,6 +47,7 @@ def warp(
         nodes: Correction of the georeference: N x 4, x and y of a target pixel and the displacement dx, dy of its
             content, in target pixels. None: no correction.
         threads: Number of threads.
+        control: Control points of the raster in the CRS of its grid; they replace its transform.
 
     Returns:
         The raster on the target grid; `draft` itself where it is on that grid already.
@@ -52,35 +55,48 @@ def warp(
     Raises:
         InputError: If `gdalwarp` fails, for example on a full disk.
     """
-    if draft.grid == grid and nodes is None:
+    if draft.grid == grid and nodes is None and not control:
         return draft
     # gdalwarp can write to a rotated grid only in a file that exists
     warped = write_draft(path, grid, draft.profile)
     nodata = str(draft.profile.nodata)
     no_data = ("-srcnodata", nodata, "-dstnodata", nodata, "-wo", "INIT_DEST=NO_DATA", "-wo", "UNIFIED_SRC_NODATA=NO")
     speed = ("-multi", "-wo", f"NUM_THREADS={threads}", "-wm", _MEMORY_MB, "--config", "GDAL_CACHEMAX", _MEMORY_MB)
-    splines = () if nodes is None else ("-tps",)
-    source = draft.path if nodes is None else _with_control_points(draft, grid, nodes)
+    source, crs = draft.path, draft.grid.crs
+    if nodes is not None:
+        control, crs = _control_points(draft, grid, nodes, control), grid.crs
+    if control:
+        source = _with_control_points(draft.path, crs, control)
+    splines = ("-tps",) if control else ()
     options = (*speed, *splines, "-r", method, "-et", _MAX_TRANSFORM_ERROR_PX, *no_data)
     run_tool("gdalwarp", *options, source, path, step=path.stem.replace("_", " "))
     return warped
 
 
-def _with_control_points(draft: Draft, target: Grid, nodes: npt.NDArray[np.float64]) -> Path:
-    """Write a virtual raster whose georeference is control points, from pixels of the source to map coordinates.
+def _control_points(
+    draft: Draft, target: Grid, nodes: npt.NDArray[np.float64], control: Sequence[ControlPoint]
+) -> list[ControlPoint]:
+    """Make control points, from pixels of the source to places in the CRS of the target, of a correction.
 
-    The points contain the transformation between the two grids as well as the displacement, so thin-plate splines
-    through them represent any smooth displacement.
+    They contain the transformation between the two grids as well as the displacement, so thin-plate splines through
+    them represent any smooth displacement.
     """
     source = draft.grid
     x, y, dx, dy = nodes.T
     east, north = target.transform @ (x + 0.5, y + 0.5)
-    content_east, content_north = target.transform @ (x + dx + 0.5, y + dy + 0.5)
-    column, row = to_pixels(source, target.crs, content_east, content_north)
-    table = np.column_stack([column, row, east, north])
-    points = [part for values in table.tolist() for part in ("-gcp", *values)]
-    virtual = draft.path.with_suffix(".vrt")
-    run_tool("gdal_translate", "-q", "-of", "VRT", "-a_srs", target.crs, *points, draft.path, virtual)
+    content = target.transform @ (x + dx + 0.5, y + dy + 0.5)
+    if control:
+        column, row = to_control_pixels(control, *reproject_points(target.crs, source.crs, *content))
+    else:
+        column, row = to_pixels(source, target.crs, *content)
+    return [tuple(point) for point in np.column_stack([column, row, east, north]).tolist()]
+
+
+def _with_control_points(path: Path, crs: str, control: Sequence[ControlPoint]) -> Path:
+    """Write a virtual raster whose georeference is control points, from pixels to places in a CRS."""
+    points = [part for values in control for part in ("-gcp", *values)]
+    virtual = path.with_suffix(".vrt")
+    run_tool("gdal_translate", "-q", "-of", "VRT", "-a_srs", crs, *points, path, virtual)
     return virtual
 
 
