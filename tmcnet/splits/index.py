@@ -207,7 +207,8 @@ def _scenes(frame: pd.DataFrame) -> tuple[IntArray, list[str]]:
     first = frame[["row", "col"]].groupby(codes)
     same = (first.transform("min") == first.transform("max")).all(axis=1).to_numpy()
     placeless = (frame["scene"] == "").to_numpy() | (same & (np.bincount(codes)[codes] > 1))
-    codes, unique = pd.factorize(frame["scene"].mask(placeless, frame["tile"]))
+    names = frame["scene"].mask(placeless, frame["tile"]) if placeless.any() else frame["scene"]
+    codes, unique = pd.factorize(names)
     return codes.astype(np.int64), [str(name) for name in unique]
 
 
