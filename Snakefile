@@ -1,7 +1,17 @@
 # Entry point: loads and checks the config, includes the stages in order, defines the targets.
 #   snakemake --cores 8 results/report.html
 #   snakemake --cores 8 --configfile config/recipes/zion.yaml --config data_root=/path/to/zion report
-configfile: f"{workflow.basedir}/config/config.yaml"
+from tmcnet.config import preset_file
+from tmcnet.errors import InputError
+
+try:
+    PRESET = str(preset_file(config))
+except InputError as error:
+    raise WorkflowError(f"The config has errors:\n{error}") from None
+
+
+# Below the keys of `--configfile` and `--config`, which `config` has already.
+configfile: PRESET
 
 
 include: "workflow/rules/common.smk"
@@ -10,15 +20,9 @@ include: "workflow/rules/common.smk"
 wildcard_constraints:
     scene=r"[^/]+",
     method=r"[\w-]+",
-    run=r"[\w.-]+",
+    run=r"\w[\w.-]*(?<!_confidence)(?<!_rgb)",
     fold=r"(folds/[0-9]+/)?",
     tested=r"folds/[0-9]+/" if CONFIG.splits.folds else "()",
-
-
-rule all:
-    default_target: True
-    input:
-        f"{RESULTS}/report.html",
 
 
 include: "workflow/rules/demo.smk"
@@ -29,6 +33,13 @@ include: "workflow/rules/finetune.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",
+        LOST,
 
 
 localrules:

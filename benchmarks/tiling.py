@@ -27,7 +27,7 @@ from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.writer import RasterProfile
 from tmcnet.raster.tiling.grid import RECORD, scene_digests
-from tmcnet.raster.tiling.tiles import make_tiles
+from tmcnet.raster.tiling.tiles import cut_tiles, make_tiles
 
 SIDE = 10_000
 """Rows and columns of the scene that both tools cut."""
@@ -124,7 +124,9 @@ def cut(folder: Path, size: int, threads: int, store: str) -> None:
     """Cut the scene of a folder, and print the peak memory."""
     tiles = TilesConfig.model_validate({"size": size, "stride": size, "edge": "pad", "min_valid": 0, "store": store})
     out = folder / "tiles"
-    make_tiles(folder / "inventory.json", folder / "scenes", SENSORS, LabelsConfig(), tiles, out, threads)
+    inventory, table = folder / "inventory.json", out / "index" / "a.csv"
+    cut_tiles(inventory, folder / "scenes", SENSORS, LabelsConfig(), tiles, table, threads)
+    make_tiles([table], inventory, LabelsConfig(), SENSORS, out)
     shutil.rmtree(out)
     print(f"{peak_mib():.0f}")
 

@@ -68,7 +68,7 @@ def test_a_room_imports_only_what_belongs_there(path: Path) -> None:
 def test_imports_go_down_only(path: Path) -> None:
     place = path.relative_to(ROOT / "tmcnet").parts[0]
     above = ROOMS[ROOMS.index(place) + 1 :] if place in ROOMS else ROOMS
-    if place == "__init__.py":
+    if place in ("__init__.py", "cli.py"):  # the command stands above all rooms
         return
     found = {
         node.module.split(".")[1]

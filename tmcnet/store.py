@@ -32,6 +32,13 @@ class TileStore:
         return self.root / "index.csv"
 
     @property
+    def pixel_metres(self) -> float | None:
+        """Ground sampling distance in metres, of the first tile; None for tiles without CRS."""
+        with self.index.open(newline="") as file:
+            side = next(csv.DictReader(file)).get("pixel_metres")
+        return float(side) if side else None
+
+    @property
     def classes(self) -> ClassTable:
         """The class table."""
         return ClassTable.read(self.root / "classes.csv")

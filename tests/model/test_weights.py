@@ -1,5 +1,7 @@
 """Weights files and their transfer."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -28,6 +30,22 @@ def test_what_is_written_is_read(tmp_path):
     assert read_header == header
     assert got.keys() == state.keys() and all(torch.equal(got[n], state[n]) for n in state)
     assert [p.name for p in path.parent.iterdir()] == ["weights.safetensors"]
+
+
+def test_equal_content_has_equal_bytes_and_the_permissions_of_the_umask(tmp_path):
+    state, header = (
+        Net().state_dict(),
+        {name: name.upper() for name in ("kind", "config", "classes", "run", "origin")},
+    )
+    paths = [tmp_path / f"{number}.safetensors" for number in range(8)]
+    before = os.umask(0o027)
+    try:
+        for path in paths:
+            save_weights(path, state, header)
+    finally:
+        os.umask(before)
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o640}
 
 
 def test_foreign_and_broken_files_are_named(tmp_path):

@@ -9,9 +9,10 @@ import pytest
 import rasterio
 from affine import Affine
 
-from tmcnet.config import ClassConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
-from tmcnet.raster.inventory.inventory import take_inventory
+from tmcnet.config import ClassConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
+from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory
+from tmcnet.raster.tiling.tiles import cut_tiles, make_tiles
 
 UTM = ("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000))
 
@@ -47,8 +48,18 @@ class Source:
         return self.root / "results" / "inventory.json"
 
     def take(self) -> Inventory:
-        take_inventory(self.source, self.sensors, self.labels, self.root, self.json, self.json.with_suffix(".csv"))
+        part = self.json.parent / "inventory" / "all.json"
+        inspect_scenes(self.source, self.sensors, self.labels, self.root, None, part, threads=2)
+        take_inventory([part], self.sensors, self.labels, self.json, self.json.with_suffix(".csv"))
         return Inventory.read(self.json)
+
+    def cut(self, tiles: TilesConfig, root: Path | None = None, threads: int = 2) -> Path:
+        """Cut the tiles of all scenes of the inventory; return their folder."""
+        root = root or self.json.parent / "tiles"
+        table = root / "index" / "all.csv"
+        cut_tiles(self.json, self.json.parent / "scenes", self.sensors, self.labels, tiles, table, threads)
+        make_tiles([table], self.json, self.labels, self.sensors, root)
+        return root
 
     def write(self, name: str, array, crs=UTM[0], transform=UTM[1], **profile) -> Path:
         path = self.root / name

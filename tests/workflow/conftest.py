@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +37,18 @@ compute: {pretrain_threads: 1}
 @pytest.fixture
 def snakemake(tmp_path: Path) -> Snakemake:
     """A function that calls Snakemake in `tmp_path` with the tiny settings laid over a recipe."""
+    return caller(tmp_path)
+
+
+def planned_jobs(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Number of jobs by rule in the plan of a dry run."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule != "total"}
+
+
+def caller(tmp_path: Path) -> Snakemake:
+    """A function that calls Snakemake in a folder."""
     (tmp_path / "tiny.yaml").write_text(TINY)
 
     def call(

@@ -38,7 +38,15 @@ def test_the_demo_from_scenes_to_report(snakemake: Snakemake, tmp_path: Path) ->
     machine = "compute: {cache_gib: 0.5, job_gib: 3, pretrain_threads: 2, finetune_threads: 2, devices: 2}"
     assert planned(snakemake, machine) == set()
     numerics = planned(snakemake, "compute: {precision: bf16-mixed}", "evaluate", "maps")
-    assert numerics == {"pretrain_method", "finetune_run", "evaluate_run", "map_scenes", "summarise"}
+    assert numerics == {
+        "pretrain_method",
+        "finetune_run",
+        "evaluate_run",
+        "summarise",
+        "map_scene",
+        "style_map",
+        "list_maps",
+    }
 
 
 def test_jobs_request_memory_in_megabytes() -> None:

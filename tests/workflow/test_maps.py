@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import rasterio
 
-from tests.workflow.conftest import Snakemake
+from tests.workflow.conftest import Snakemake, planned_jobs
 
 RUN = "mssnet-corrected__random__R5__s1"
 RANDOM = "finetune: {sweep: [{methods: [random], networks: [mssnet], fractions: [5], seeds: [1]}]}\n"
@@ -29,7 +28,7 @@ def test_a_network_from_a_file_draws_the_same_maps(snakemake: Snakemake, tmp_pat
     shutil.copy(results / "finetune" / RUN / "weights.safetensors", tmp_path / "given.safetensors")
     given = f"{RANDOM}maps: {{models: {{earlier-1.0: given.safetensors}}}}"
     planned = snakemake("maps", change=given, dry=True)
-    assert re.findall(r"^(\w+) +(\d+)$", planned.stdout, re.MULTILINE)[:2] == [("map_scenes", "1"), ("maps", "1")]
+    assert planned_jobs(planned) == {"map_scene": 3, "style_map": 3, "list_maps": 1, "maps": 1}
     done = snakemake("maps", change=given.replace("{models", "{polygons: true, minimum_mapping_unit: 500, models"))
     assert done.returncode == 0, done.stdout + done.stderr
     for scene in ("alder", "birch", "cedar"):

@@ -14,7 +14,7 @@ from tmcnet.config.data import (
 )
 from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
-from tmcnet.config.root import Config, load, load_files
+from tmcnet.config.root import Config, load, load_files, load_overlays, load_section, preset_file
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (
     PIXELWISE,
@@ -67,4 +67,7 @@ __all__ = [
     "expand_sweep",
     "load",
     "load_files",
+    "load_overlays",
+    "load_section",
+    "preset_file",
 ]

@@ -115,7 +115,11 @@ class SensorConfig(Section):
     """One modality: its bands and the meaning of their values."""
 
     bands: list[str] = Field(..., min_length=1, description="Band names in the order of the file.")
-    kind: SensorKind = Field(..., description="Measured quantity; determines the photometric augmentation.")
+    kind: SensorKind = Field(
+        ...,
+        description="Measured quantity; determines the photometric augmentation. `reflectance` for `optical` and "
+        "`backscatter` for `sar` if not given.",
+    )
     scale: Scale = Field(
         "none",
         description="Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto` (detected from the "
@@ -220,7 +224,11 @@ class SensorsConfig(RootModel[dict[ModalityName, SensorConfig]], Mapping[str, Se
         missing = [name for name in REQUIRED if name not in values]
         if missing:
             raise ValueError(f"`{missing[0]}` is missing; every data set has `optical` and `sar`")
-        return {name: values[name] for name in dict.fromkeys([*REQUIRED, *values])}
+        named = {name: values[name] for name in dict.fromkeys([*REQUIRED, *values])}
+        for name, kind in (("optical", "reflectance"), ("sar", "backscatter")):
+            if isinstance(named[name], Mapping):
+                named[name] = {"kind": kind, **named[name]}
+        return named
 
     @model_validator(mode="after")
     def _filter_speckle_of_sar_only(self) -> SensorsConfig:
@@ -285,6 +293,11 @@ class LabelsConfig(Section):
         description="The classes in the order of their ids. Layout `seed` takes them from `class_dict.txt` if none "
         "are given here.",
     )
+
+    @property
+    def coding(self) -> dict[str, Any]:
+        """What the label files mean: all but the names and colours of the classes."""
+        return self.model_dump(mode="json", exclude={"classes": {"__all__": {"name", "color"}}})
 
     @model_validator(mode="after")
     def _codes_are_unique(self) -> LabelsConfig:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -34,10 +34,18 @@ from tmcnet.config.splits import SplitsConfig
 from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig, Run, expand_sweep
 from tmcnet.errors import InputError, Problem
 
+S = TypeVar("S", bound=Section)
+
 
 class Config(Section):
     """Everything a run depends on: the only place for defaults, units and limits."""
 
+    preset: Literal["demo", "quick", "standard", "full"] = Field(
+        "standard",
+        description="Settings below those of the user. `demo`: config/config.yaml, the default of a config without "
+        "`sensors`. `quick`: a small network and short trainings, for a first look. `standard`: one good map. "
+        "`full`: the published network and a long schedule, for GPUs.",
+    )
     name: str = Field("demo", pattern=r"^[\w-]+$", description="Name of the data set and of the MLflow experiment.")
     results_dir: str = Field("results", min_length=1, description="Folder for all outputs.")
     data_root: str = Field("data", min_length=1, description="Folder that paths of the imagery are relative to.")
@@ -50,7 +58,7 @@ class Config(Section):
     normalise: NormaliseConfig = Field(NormaliseConfig(), description="Band statistics.")
     model: ModelConfig = Field(ModelConfig(), description="Sizes of the networks.")
     pretrain: PretrainConfig = Field(PretrainConfig(), description="Self-supervised pre-training.")
-    finetune: FinetuneConfig = Field(..., description="Supervised fine-tuning.")
+    finetune: FinetuneConfig = Field(FinetuneConfig(), description="Supervised fine-tuning.")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Scores on the test part.")
     maps: MapsConfig = Field(MapsConfig(), description="Whole-scene maps.")
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
@@ -111,6 +119,55 @@ def load_files(paths: Sequence[Path | str]) -> Config:
     return load(merged)
 
 
+def load_overlays(paths: Sequence[Path | str], values: Mapping[str, Any] | None = None) -> Config:
+    """Read a user's config files over their preset, as the workflow does.
+
+    Args:
+        paths: YAML files, each of which overrides keys of those before.
+        values: Keys that override all files.
+
+    Raises:
+        InputError: If a file cannot be read, or the merged config has errors.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        _update(merged, _read(Path(path)))
+    _update(merged, values or {})
+    whole = _read(preset_file(merged))
+    _update(whole, merged)
+    return load(whole)
+
+
+def preset_file(overlay: Mapping[str, Any]) -> Path:
+    """The file with the settings below a user's config (`preset`).
+
+    Args:
+        overlay: The keys that the user sets.
+
+    Raises:
+        InputError: If there is no such preset.
+    """
+    name = overlay.get("preset") or ("standard" if overlay.get("sensors") else "demo")
+    here = Path(__file__).parent
+    path = here.parents[1] / "config" / "config.yaml" if name == "demo" else here / "presets" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(["demo", *sorted(file.stem for file in (here / "presets").glob("*.yaml"))])
+        raise InputError(Problem("config key `preset`", f"is `{name}`", f"It is one of {known}."))
+    return path
+
+
+def load_section(section: type[S], values: Mapping[str, Any]) -> S:
+    """Check the values of one section.
+
+    Raises:
+        InputError: If keys are unknown or out of their limits; lists all of them.
+    """
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError([_problem(dict(e)) for e in error.errors()]) from None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
@@ -163,7 +220,7 @@ def _section_of(annotation: Any) -> Any:  # noqa: ANN401 - annotations are of an
 
 
 def _source_problems(config: Config) -> Iterator[str]:
-    if not config.labels.classes and config.source.layout != "seed":
+    if not config.labels.classes and config.source.layout != "seed" and not config.maps.models:
         yield "`labels.classes` must list the classes"
     if config.splits.given_fractions and config.source.layout != "seed":
         yield "`splits.given_fractions` needs a source of layout `seed`, whose lists name the fractions"

@@ -203,7 +203,7 @@ class FinetuneSettings(Section):
 class FinetuneConfig(FinetuneSettings):
     """Supervised fine-tuning of fusion networks on label fractions."""
 
-    sweep: list[SweepConfig] = Field(..., min_length=1, description="Runs to train; duplicates run once.")
+    sweep: list[SweepConfig] = Field([], description="Runs to train; duplicates run once.")
 
 
 BASELINE = "baseline"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -118,7 +117,7 @@ def export_model(
         draft.replace(out / "model.onnx")
     card = {
         **_card(trained),
-        "ground_sampling_distance_m": _ground_sampling_distance(tiles_root) if tiles_root else None,
+        "ground_sampling_distance_m": TileStore(tiles_root).pixel_metres if tiles_root else trained.gsd,
         "metrics": {"validation": dict(trained.metrics), "test": _test_scores(metrics) if metrics else None},
         "data_sha256": file_digest(manifest) if manifest else None,
         "checked": {"n_h_w": SIZES, "largest_difference": difference, "limit": TOLERANCE},
@@ -225,13 +224,6 @@ def _input(sensor: SensorConfig, bands: tuple[Band, ...]) -> dict[str, Any]:
         "clip_db": sensor.clip_db if decibels else None,
         "bands": [{"name": name, "low": b.low, "high": b.high} for name, b in zip(sensor.bands, bands, strict=True)],
     }
-
-
-def _ground_sampling_distance(tiles_root: Path) -> float | None:
-    """Return the pixel size of the first tile in metres; None for tiles without CRS."""
-    with TileStore(tiles_root).index.open(newline="") as file:
-        side = next(csv.DictReader(file))["pixel_metres"]
-    return float(side) if side else None
 
 
 def _test_scores(metrics: Path) -> dict[str, Any]:

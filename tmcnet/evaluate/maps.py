@@ -7,10 +7,12 @@ neighbours add up to 1, so that no seams appear.
 from __future__ import annotations
 
 import csv
+import io
+import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -34,7 +36,7 @@ from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, proba
 from tmcnet.model.context import context_reach
 from tmcnet.raster.io.gdal_tools import require_tools, run_tool
 from tmcnet.raster.io.geometry import Grid
-from tmcnet.raster.io.reader import Raster, read_float, read_grid
+from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import write_bytes
 
 COG_OPTIONS = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
@@ -53,6 +55,7 @@ def map_scenes(
     run_name: str,
     maps_root: Path,
     table: Path,
+    shown: ClassTable | None = None,
 ) -> None:
     """Write the maps of one network: class ids and confidence as cloud-optimised GeoTIFFs, and a table of them.
 
@@ -67,6 +70,7 @@ def map_scenes(
         run_name: Name of the run, or of the model in `maps.models`; used as file name.
         maps_root: Folder with one folder per scene.
         table: CSV to write; paths in it are relative to `maps_root`.
+        shown: Classes with the names and colours of the maps; None: those of the network.
 
     Raises:
         InputError: If the images of a scene differ in size, an image cannot be read, the network was trained on other
@@ -78,62 +82,155 @@ def map_scenes(
     problems = [*_size_problems(scenes), *_fit_problems(weights, trained, scenes, classes)]
     if problems:
         raise InputError(problems)
-    rows = []
+    records = {}
+    for scene in scenes:
+        map_file = maps_root / scene.name / f"{run_name}.tif"
+        with TemporaryDirectory(prefix=".map_", dir=_folder(map_file.parent)) as draft:
+            ids = Path(draft) / "ids.tif"
+            records[scene.name] = predict_map(trained, scene, config, run_name, ids, confidence_of(map_file))
+            style_map(ids, shown or trained.classes, config, map_file)
+    list_maps(records, run_name, table)
+
+
+def map_scene(
+    weights: Path,
+    scene: SceneImages,
+    classes: ClassTable | None,
+    config: MapsConfig,
+    compute: ComputeConfig,
+    run_name: str,
+    ids: Path,
+    confidence: Path,
+) -> MapRecord:
+    """Predict one scene: class ids without names and colours, which `style_map` adds, and the confidence.
+
+    Args:
+        weights: The network, as fine-tuning wrote it.
+        scene: The images.
+        classes: Classes that those of the network must be; None: any.
+        config: Window, overlap, batch size and test-time copies.
+        compute: Threads and accelerator.
+        run_name: Name of the run or model, for the log.
+        ids: GeoTIFF to write.
+        confidence: Cloud-optimised GeoTIFF to write.
+
+    Raises:
+        InputError: As `map_scenes`.
+    """
+    require_tools(["gdal_translate"])
+    torch.set_num_threads(compute.finetune_threads)
+    trained = Trained.read(weights, choose_device(compute))
+    problems = [*_size_problems([scene]), *_fit_problems(weights, trained, [scene], classes or trained.classes)]
+    if problems:
+        raise InputError(problems)
+    return predict_map(trained, scene, config, run_name, ids, confidence)
+
+
+class MapRecord(NamedTuple):
+    """A map that was made.
+
+    Attributes:
+        megapixels: Size of the scene.
+        seconds: Time that the prediction took.
+        classes: Classes of the network.
+    """
+
+    megapixels: float
+    seconds: float
+    classes: ClassTable
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        classes = [[c.name, c.color] for c in self.classes.classes]
+        content = {"megapixels": self.megapixels, "seconds": round(self.seconds, 1), "classes": classes}
+        write_bytes(path, (json.dumps(content) + "\n").encode())
+
+    @classmethod
+    def read(cls, path: Path) -> MapRecord:
+        """Read a file of `write`."""
+        content = json.loads(path.read_text())
+        return cls(content["megapixels"], content["seconds"], ClassTable.of(map(tuple, content["classes"])))
+
+
+def confidence_of(map_file: Path) -> Path:
+    """The raster of the confidence beside a map."""
+    return map_file.with_name(f"{map_file.stem}_confidence.tif")
+
+
+def predict_map(
+    trained: Trained, scene: SceneImages, config: MapsConfig, run_name: str, ids: Path, confidence: Path
+) -> MapRecord:
+    """Write class ids and confidence of one scene, strip by strip; see `map_scene`."""
+    began, grid = time.monotonic(), scene.grid
     covering = cover_reach(config, context_reach(trained.network))
-    if covering != config and any(max(scene.grid.height, scene.grid.width) > config.window for scene in scenes):
+    if covering != config and max(grid.height, grid.width) > config.window:
         print(
             f"{run_name}: windows of {covering.window} pixels that overlap by {covering.overlap} instead of "
             f"{config.window} and {config.overlap}, because its context features need them (model.context)",
             file=sys.stderr,
             flush=True,
         )
-    for scene in scenes:
-        began = time.monotonic()
-        ids_path, confidence_path = (maps_root / scene.name / f"{run_name}{end}.tif" for end in ("", "_confidence"))
-        grid = scene.grid
-        _map_scene(trained, scene, grid, config, ids_path, confidence_path)
-        megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
-        print(
-            f"{run_name}: {scene.name}, {megapixels:.2f} megapixels in {seconds:.1f} s", file=sys.stderr, flush=True
-        )
-        paths = (str(path.relative_to(maps_root)) for path in (ids_path, confidence_path))
-        rows.append([scene.name, *paths, f"{megapixels:.6f}", f"{seconds:.1f}"])
-    _write_table(table, rows)
-
-
-def _map_scene(
-    trained: Trained, scene: SceneImages, grid: Grid, config: MapsConfig, ids: Path, confidence: Path
-) -> None:
-    """Write map and confidence of one scene, and the coloured copy and polygons where wanted."""
-    coloured, vector = ids.with_name(f"{ids.stem}_rgb.tif"), ids.with_name(f"{ids.stem}.gpkg")
-    for earlier in (coloured, vector):
-        earlier.unlink(missing_ok=True)  # left by an earlier map
     with TemporaryDirectory(prefix=".map_", dir=_folder(ids.parent)) as draft:
-        with MapWriter(Path(draft), grid, trained.classes) as writer:
+        with MapWriter(Path(draft), grid) as writer:
             for strip in predict_scene(trained, scene, config):
                 writer.write(strip)
         writer.publish(ids, confidence)
+    megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
+    print(f"{run_name}: {scene.name}, {megapixels:.2f} megapixels in {seconds:.1f} s", file=sys.stderr, flush=True)
+    return MapRecord(megapixels, seconds, trained.classes)
+
+
+def style_map(ids: Path, classes: ClassTable, config: MapsConfig, map_file: Path) -> None:
+    """Write a map with names and colours as a cloud-optimised GeoTIFF; coloured copy and polygons where wanted.
+
+    GeoTIFF cannot hold category names; GDAL reads them from `<map>.aux.xml`.
+
+    Args:
+        ids: The class ids, from `map_scene`.
+        classes: Their colours become the colour table, their names the tags `CLASS_<id>` and GDAL's category names.
+        config: Whether the coloured copy (`<map>_rgb.tif`) and polygons (`<map>.gpkg`) are wanted.
+        map_file: GeoTIFF to write.
+    """
+    require_tools(["gdal_translate", *(polygons.TOOLS if config.polygons else ())])
+    coloured, vector = map_file.with_name(f"{map_file.stem}_rgb.tif"), map_file.with_suffix(".gpkg")
+    for earlier in (coloured, vector):
+        earlier.unlink(missing_ok=True)  # left by an earlier map
+    with TemporaryDirectory(prefix=".map_", dir=_folder(map_file.parent)) as folder:
+        styled = Path(folder) / "styled.tif"
+        with rasterio.open(ids) as source, rasterio.open(styled, "w", **source.profile) as target:
+            target.write_colormap(1, {c.id: (*c.rgb, 255) for c in classes.classes} | {IGNORE: (0, 0, 0, 0)})
+            target.update_tags(1, **{f"CLASS_{c.id}": c.name for c in classes.classes})
+            target.set_band_description(1, "class")
+            for _, window in source.block_windows(1):
+                target.write(source.read(1, window=window), 1, window=window)
+        # averaging ids would invent classes; overviews of the map show the most frequent one
+        _write_cog(styled, map_file, "-co", "RESAMPLING=MODE")
         if config.rgb:
-            colour = Path(draft) / "rgb.tif"
-            run_tool("gdal_translate", "-q", "-of", "COG", *COG_OPTIONS, "-expand", "rgb", ids, colour)
-            colour.replace(coloured)
+            _write_cog(map_file, coloured, "-expand", "rgb")
+    write_bytes(map_file.with_name(f"{map_file.name}.aux.xml"), _categories(classes))
     if config.polygons:
-        polygons.write_polygons(ids, trained.classes, config.minimum_mapping_unit, vector)
+        polygons.write_polygons(map_file, classes, config.minimum_mapping_unit, vector)
+
+
+def _write_cog(source: Path, target: Path, *options: str) -> None:
+    """Convert a raster to a cloud-optimised GeoTIFF, which appears complete or not at all."""
+    with TemporaryDirectory(prefix=".cog_", dir=target.parent) as folder:
+        draft = Path(folder) / target.name
+        run_tool("gdal_translate", "-q", "-of", "COG", *COG_OPTIONS, *options, source, draft)
+        draft.replace(target)
 
 
 class MapWriter:
-    """Write a map and its confidence strip by strip, then convert both to cloud-optimised GeoTIFFs.
+    """Write class ids and confidence strip by strip.
 
     The files appear complete or not at all. Use it as a context manager around `write`, then call `publish`.
 
     Args:
         folder: Folder for the unfinished files.
         grid: Grid of the scene.
-        classes: Their colours become the colour table, their names the tags `CLASS_<id>` and GDAL's category names.
     """
 
-    def __init__(self, folder: Path, grid: Grid, classes: ClassTable) -> None:
-        self._classes = classes
+    def __init__(self, folder: Path, grid: Grid) -> None:
         self._drafts = folder / "ids.tif", folder / "confidence.tif"
         profile: dict[str, Any] = {
             "driver": "GTiff",
@@ -148,11 +245,7 @@ class MapWriter:
             "bigtiff": "if_safer",
         }
         self._files = [rasterio.open(path, "w", **profile) for path in self._drafts]
-        ids, confidence = self._files
-        ids.write_colormap(1, {c.id: (*c.rgb, 255) for c in classes.classes} | {IGNORE: (0, 0, 0, 0)})
-        ids.update_tags(1, **{f"CLASS_{c.id}": c.name for c in classes.classes})
-        ids.set_band_description(1, "class")
-        confidence.set_band_description(1, "confidence in percent")
+        self._files[1].set_band_description(1, "confidence in percent")
 
     def __enter__(self) -> MapWriter:
         return self
@@ -172,26 +265,9 @@ class MapWriter:
             file.write(np.where(strip.valid, values, IGNORE).astype(np.uint8), 1, window=window)
 
     def publish(self, ids: Path, confidence: Path) -> None:
-        """Convert the closed drafts to cloud-optimised GeoTIFFs.
-
-        GeoTIFF cannot hold category names; GDAL reads them from `<ids>.aux.xml`.
-        """
-        # averaging ids would invent classes; overviews of the map show the most frequent one
-        for draft, target, resampling in zip(self._drafts, (ids, confidence), ("MODE", "AVERAGE"), strict=True):
-            cog = draft.with_suffix(".cog.tif")
-            run_tool(
-                "gdal_translate",
-                "-q",
-                "-of",
-                "COG",
-                *COG_OPTIONS,
-                "-co",
-                f"RESAMPLING={resampling}",
-                draft,
-                cog,
-            )
-            cog.replace(target)
-        write_bytes(ids.with_name(f"{ids.name}.aux.xml"), _categories(self._classes))
+        """Move the closed ids to their place, and convert the confidence to a cloud-optimised GeoTIFF."""
+        _write_cog(self._drafts[1], confidence, "-co", "RESAMPLING=AVERAGE")
+        self._drafts[0].replace(ids)
 
 
 def _categories(classes: ClassTable) -> bytes:
@@ -235,12 +311,22 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(rows)
+def list_maps(records: Mapping[str, MapRecord], run_name: str, table: Path) -> None:
+    """Write the table of the maps of one network.
+
+    Args:
+        records: The maps by scene.
+        run_name: Name of the run or model.
+        table: CSV to write, in the folder of the maps; paths in it are relative to this folder.
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for scene, record in records.items():
+        map_file = Path(scene, f"{run_name}.tif")
+        numbers = f"{record.megapixels:.6f}", f"{record.seconds:.1f}"
+        rows.writerow([scene, map_file, confidence_of(map_file), *numbers])
+    write_bytes(table, text.getvalue().encode())
 
 
 @dataclass(frozen=True)
@@ -250,10 +336,12 @@ class SceneImages:
     Attributes:
         name: Name of the scene.
         images: The image of each modality by name.
+        area: Raster that is 1 where a map is wanted; None: everywhere.
     """
 
     name: str
     images: dict[str, Path]
+    area: Path | None = None
 
     @property
     def grid(self) -> Grid:
@@ -318,7 +406,7 @@ def cover_reach(config: MapsConfig, reach: int) -> MapsConfig:
     return config.model_copy(update={"overlap": needed, "window": max(config.window, 2 * needed)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Window:
     """A window: normalised bands of all modalities, and where those used by the network have data."""
 
@@ -333,6 +421,8 @@ def _read(trained: Trained, scene: SceneImages, row: Span, span: Span) -> _Windo
     images = {name: read_float(scene.images[name], box) for name in scaling}
     used = ("optical", "sar") if only is None else (only,)
     valid = np.logical_or.reduce([np.isfinite(images[name]).any(axis=0) for name in used])
+    if scene.area is not None:
+        valid &= read_labels(scene.area, box) == 1
     scaled = {name: torch.from_numpy(scaling.apply(image, name)) for name, image in images.items()}
     return _Window(span, scaled, valid)
 
@@ -340,14 +430,22 @@ def _read(trained: Trained, scene: SceneImages, row: Span, span: Span) -> _Windo
 def _predict_row(
     trained: Trained, scene: SceneImages, row: Span, across: Sequence[Span], config: MapsConfig
 ) -> Iterator[tuple[_Window, Probabilities]]:
-    """Yield each window of a row with its probabilities K x h x w; windows of equal width share batches."""
+    """Yield each window of a row with its probabilities K x h x w; windows of equal width share batches.
+
+    Windows without data are not predicted; their probabilities are 0.
+    """
     for _, group in groupby(across, key=lambda span: span.size):
         equal_width = list(group)
         for first in range(0, len(equal_width), config.batch_size):
             windows = [_read(trained, scene, row, span) for span in equal_width[first : first + config.batch_size]]
-            images = {name: torch.stack([w.images[name] for w in windows]) for name in windows[0].images}
-            found = probabilities(trained.network, images, config.test_time)
-            yield from zip(windows, found.cpu().numpy(), strict=True)
+            wanted = [window for window in windows if window.valid.any()]
+            for window in windows:
+                if window not in wanted:
+                    yield window, np.zeros((len(trained.classes), *window.valid.shape), np.float32)
+            if wanted:
+                images = {name: torch.stack([w.images[name] for w in wanted]) for name in wanted[0].images}
+                found = probabilities(trained.network, images, config.test_time)
+                yield from zip(wanted, found.cpu().numpy(), strict=True)
 
 
 class Span(NamedTuple):

@@ -23,6 +23,8 @@ from tmcnet.splits.parts import block_number
 
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
 SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels", "boundary_f1")
+CLASS_METRICS = ("iou", "f1", "precision", "recall")
+"""Scores of `metrics.json` by class."""
 LABEL_COLUMNS = ("points", "draw")
 """For a budget in points `fraction` is empty, for one in tiles `points` is."""
 COMPARISON_COLUMNS = (
@@ -47,6 +49,7 @@ def summarise(
     metrics_json: Path,
     comparisons_csv: Path,
     scores_json: Path,
+    classes: Sequence[str] = (),
 ) -> None:
     """Write the tables of all runs.
 
@@ -66,6 +69,7 @@ def summarise(
         metrics_json: File to write.
         comparisons_csv: File to write.
         scores_json: File to write.
+        classes: Names of the classes by id; empty: as the runs were scored.
 
     Raises:
         InputError: If no run was scored, or runs were scored on different test tiles or classes, or on tiles that
@@ -76,9 +80,10 @@ def summarise(
     if not scored:
         what = f"has no scores of any of the {len(runs)} runs"
         raise InputError(Problem(str(evaluate_root), what, "Evaluate at least one run (`snakemake evaluate`)."))
-    rows = [_row(run, json.loads((evaluate_root / run.name / "metrics.json").read_text())) for run in scored]
-    classes = dict.fromkeys(column for row in rows for column in row)
-    columns = [c for c in classes if c not in {*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS}]
+    found = {run: json.loads((evaluate_root / run.name / "metrics.json").read_text()) for run in scored}
+    rows = [_row(run, scores, classes) for run, scores in found.items()]
+    known = {*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS}
+    columns = dict.fromkeys(column for row in rows for column in row if column not in known)
     _write_csv(metrics_csv, [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
 
     cells = read_cells(evaluate_root, scored, read_blocks(index, manifest))
@@ -89,13 +94,26 @@ def summarise(
     _write_csv(comparisons_csv, COMPARISON_COLUMNS, compare(cells, config))
 
 
-def _row(run: Run, scores: Mapping[str, Any]) -> dict[str, Any]:
+def _row(run: Run, scores: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {column: run.record[column] for column in (*RUN_COLUMNS, *LABEL_COLUMNS)}
     row["fraction"] = None if run.budget.fraction is None else f"{run.budget.fraction:g}"
     row |= {column: scores.get(column) for column in SCORE_COLUMNS}
     for metric in ("iou", "f1"):
-        row |= {f"{metric}_{name}": value for name, value in scores[metric].items()}
+        row |= {f"{metric}_{name}": value for name, value in renamed(scores[metric], classes).items()}
     return row
+
+
+def with_names(scores: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Content of a `metrics.json` with the classes under the names that they have now."""
+    by_class = {key: scores[key] for key in CLASS_METRICS if isinstance(scores.get(key), dict)}
+    return {**scores, **{key: renamed(values, classes) for key, values in by_class.items()}}
+
+
+def renamed(by_class: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Values of all classes under the names that the classes have now, which may be new since they were scored."""
+    if len(classes) != len(by_class):
+        return dict(by_class)
+    return dict(zip(classes, by_class.values(), strict=True))
 
 
 def _headline(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:

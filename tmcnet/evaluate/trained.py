@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import ComputeConfig, ModelConfig, Run, SensorsConfig
+from tmcnet.config import AlignConfig, ComputeConfig, ModelConfig, Run, SensorsConfig
 from tmcnet.config.results import TestTime
 from tmcnet.dataset.loading import Tile
 from tmcnet.dataset.normalise import FloatArray, Normalisation
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.evaluate.metrics import without_nan
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
@@ -39,6 +39,10 @@ class Trained:
         classes: Its classes.
         normalisation: The scaling that its inputs need.
         metrics: Scores on the validation part; None where a score is not defined.
+        align: Registration of the scenes it was trained on.
+        gsd: Ground sampling distance of its training tiles in metres; None for tiles without CRS.
+        provenance: Version of the software, and hashes of the data it was trained on.
+        settings: Further settings of its training.
     """
 
     network: nn.Module
@@ -48,12 +52,19 @@ class Trained:
     classes: ClassTable
     normalisation: Normalisation
     metrics: Mapping[str, float | None]
+    align: AlignConfig = field(default_factory=AlignConfig)
+    gsd: float | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write the network, its config and further settings of its training."""
+        config = {"model": self.model.model_dump(), "sensors": self.sensors.model_dump()}
         header = {
             "kind": KIND,
-            "config": {"model": self.model.model_dump(), "sensors": self.sensors.model_dump(), **settings},
+            "config": {**config, "align": self.align.model_dump(), **settings},
+            "ground_sampling_distance_m": self.gsd,
+            "provenance": dict(self.provenance),
             "normalisation": self.normalisation.to_dict(),
             "run": self.run.record,
             "classes": [asdict(c) for c in self.classes.classes],
@@ -66,12 +77,17 @@ class Trained:
         """Rebuild a network from its file, in evaluation mode.
 
         Raises:
-            InputError: If the file is no fine-tuned network, or its header and its tensors do not agree.
+            InputError: If the file is no fine-tuned network, its header and its tensors do not agree, or a weight is
+                not finite.
         """
         state, header = read_weights(path)
         if header["kind"] != KIND:
             what = f"holds weights of kind `{header['kind']}`, not a fine-tuned network"
             raise InputError(Problem(str(path), what, "Give the weights that fine-tuning wrote."))
+        broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+        if broken:
+            what = f"holds weights that are not finite ({format_names(broken)})"
+            raise InputError(Problem(str(path), what, "Copy the file again, or fine-tune again."))
         try:
             run = Run.parse(header["run"]["name"])
             model = ModelConfig.model_validate(header["config"]["model"])
@@ -85,7 +101,19 @@ class Trained:
             raise InputError(Problem(str(path), what, "Fine-tune again with this version of the project.")) from error
         # as in training: convolutions are faster this way
         network.to(device or torch.device("cpu"), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return cls(network, run, model, sensors, classes, normalisation, header.get("metrics", {}))
+        return cls(
+            network,
+            run,
+            model,
+            sensors,
+            classes,
+            normalisation,
+            header.get("metrics", {}),
+            AlignConfig.model_validate(header["config"].get("align", {})),  # files of earlier versions have none
+            header.get("ground_sampling_distance_m"),
+            header.get("provenance", {}),
+            {k: v for k, v in header["config"].items() if k not in ("model", "sensors", "align")},
+        )
 
 
 COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {

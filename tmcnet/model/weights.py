@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tmcnet.config.training import LoadParts
@@ -45,7 +45,16 @@ def save_weights(path: Path, state: Mapping[str, Tensor], header: Mapping[str, A
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, unfinished, metadata={key: json.dumps(value) for key, value in header.items()})
+    content = memoryview(save(tensors, metadata={key: json.dumps(value) for key, value in header.items()}))
+    # The library writes the metadata in random order. The header is JSON after its length in 8 bytes, padded to 8.
+    length = int.from_bytes(content[:8], "little")
+    names = json.loads(bytes(content[8 : 8 + length]))
+    ordered = {"__metadata__": dict(sorted(names.pop("__metadata__").items())), **names}
+    text = json.dumps(ordered, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with unfinished.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(content[8 + length :])
     unfinished.replace(path)
 
 

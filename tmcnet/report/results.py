@@ -13,6 +13,7 @@ import pandas as pd
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Config, Run
+from tmcnet.evaluate.summary import with_names
 from tmcnet.report.charts import Styles
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.scores import Scores
@@ -32,11 +33,11 @@ class Results:
 
     @cached_property
     def classes(self) -> ClassTable:
-        """Classes with their colours: of the tiles, else of the config."""
+        """Classes with their names and colours: of the config, else of the tiles."""
+        if self.config.labels.classes:
+            return ClassTable.of((c.name, c.color) for c in self.config.labels.classes)
         path = self.root / "tiles" / "classes.csv"
-        if path.exists():
-            return ClassTable.read(path)
-        return ClassTable.of((c.name, c.color) for c in self.config.labels.classes)
+        return ClassTable.read(path) if path.exists() else ClassTable(())
 
     @cached_property
     def store(self) -> TileStore:
@@ -95,8 +96,8 @@ class Results:
         return read_json(self.root / stage / name / "summary.json")
 
     def evaluation(self, run: Run) -> dict[str, Any]:
-        """`metrics.json` of one run."""
-        return read_json(self.root / "evaluate" / run.name / "metrics.json")
+        """`metrics.json` of one run, with the classes under their present names."""
+        return with_names(read_json(self.root / "evaluate" / run.name / "metrics.json"), self.classes.names)
 
     def confusion(self, run: Run) -> Matrix | None:
         """Confusion matrix of one run (K x K pixels, rows truth); None where it does not fit the classes."""

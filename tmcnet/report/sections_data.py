@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from tmcnet.classes import ClassTable
+from tmcnet.evaluate.summary import renamed
 from tmcnet.report.charts import GREY, OKABE_ITO, PARTS, Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
 from tmcnet.report.pictures import Painter
@@ -238,7 +239,7 @@ def splits(results: Results) -> dict[str, Any]:
     reasons = {key: manifest.get(f"dropped_{key}", 0) for key in ("unlabelled", "misaligned")}
     scenes, total = _split_scenes(results.index)
     shares = {
-        part: {name: number(share) for name, share in record["class_shares"].items()}
+        part: renamed({k: number(share) for k, share in record["class_shares"].items()}, results.classes.names)
         for part, record in manifest.get("parts", {}).items()
         if record.get("class_shares")
     }

@@ -216,7 +216,7 @@ def _log_content(
         client.log_artifact(run_id, str(path))
     for name, text in {**record.documents, "environment.txt": _installed_packages()}.items():
         client.log_text(run_id, text, name)
-    _log_images(client, run_id, record, results)
+    _log_images(client, run_id, record, results, config)
     if record.weights is not None:
         scaling = Normalisation.read(results / "normalisation.json")
         n_classes = len(ClassTable.read(results / "tiles" / "classes.csv"))
@@ -271,7 +271,7 @@ def _installed_packages() -> str:
     return "".join(f"{name}=={versions[name]}\n" for name in sorted(versions, key=str.lower))
 
 
-def _log_images(client: MlflowClient, run_id: str, record: Record, results: Path) -> None:
+def _log_images(client: MlflowClient, run_id: str, record: Record, results: Path, config: Config) -> None:
     if record.confusion is not None:
         matrix, names = record.confusion
         client.log_dict(run_id, {"rows": "truth", "classes": names, "counts": matrix}, "confusion.json")
@@ -283,5 +283,6 @@ def _log_images(client: MlflowClient, run_id: str, record: Record, results: Path
     for scene, path in record.maps.items():
         ids = read_classes(path, MAX_MAP_SIDE_PX)
         if ids is not None:
-            classes = ClassTable.read(results / "tiles" / "classes.csv")
+            named = ClassTable.of((c.name, c.color) for c in config.labels.classes)
+            classes = named if len(named) else ClassTable.read(results / "tiles" / "classes.csv")
             client.log_image(run_id, Image.fromarray(paint_classes(ids, classes)), f"maps/{scene}.png")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tmcnet.config import RANDOM_START, Config, Run
+from tmcnet.evaluate.summary import CLASS_METRICS, with_names
 from tmcnet.hashing import file_digest, json_digest
 from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.names import Series
@@ -23,7 +24,6 @@ MAX_MAPS = 3
 SHARED_SECTIONS = ("source", "sensors", "labels", "align", "tiles", "splits", "normalise", "model")
 SWEEP_TABLES = ("metrics.csv", "metrics.json", "scores.json", "comparisons.csv")
 SUMMARY_METRICS = ("best_step", "seconds", "gpu_memory_mib")
-CLASS_METRICS = ("iou", "f1", "precision", "recall")
 COSTS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_memory_mib"}
 """Columns of Snakemake's benchmark files and the metrics they become."""
 
@@ -130,7 +130,8 @@ def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> Record
         "evaluate": config.evaluate.model_dump(mode="json"),
     }
     summary = read_json(results / "finetune" / run.name / "summary.json")
-    tested = read_json(results / "evaluate" / run.name / "metrics.json")
+    scores_of_run = read_json(results / "evaluate" / run.name / "metrics.json")
+    tested = with_names(scores_of_run, [c.name for c in config.labels.classes])
     validation = summary.get("validation") or {}
     metrics = dict(_final_scores(tested))
     metrics |= {key: float(summary[key]) for key in SUMMARY_METRICS if _is_number(summary.get(key))}

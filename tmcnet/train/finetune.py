@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import tmcnet
 from tmcnet.classes import ClassTable
-from tmcnet.config import RANDOM_START, ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
+from tmcnet.config import RANDOM_START, AlignConfig, ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
 from tmcnet.config.training import LoadParts
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
@@ -87,6 +88,7 @@ def finetune(
     compute: ComputeConfig,
     out: Path,
     state: Path,
+    align: AlignConfig | None = None,
 ) -> None:
     """Train a network on a label fraction and keep the weights with the best validation mIoU.
 
@@ -105,6 +107,7 @@ def finetune(
         compute: Threads, accelerator and number format.
         out: Folder of the results.
         state: Folder of the checkpoints.
+        align: Registration of the scenes, for the file of the network.
 
     Raises:
         InputError: If a list is empty or missing, no pixel is labelled, or the start does not fit the run.
@@ -118,17 +121,15 @@ def finetune(
     start = _start(network, run, weights, config.load)
     best: Validation | Fitted
     if isinstance(network, Pixelwise):
-        curves, best = _fit_pixelwise(network, data, config, compute, seed)
-        precision = "32-true"
+        curves, best, precision = _fit_pixelwise(network, data, config, compute, seed)
     else:
         builder = BatchBuilder(data.train, config, sensors, run.network, seed)
         module = FinetuneModule(network, config, builder, data.balance, start.loaded)
         plan = _plan(run, config, compute, state, seed, data.settings(config, weights))
         curves, best, precision = _fit(module, plan, data, config)
-
     network.load_state_dict(best.weights)
-    out.mkdir(parents=True, exist_ok=True)
-    trained = Trained(network, run, model, sensors, data.classes, data.scaling, best.best)
+    known = (network, run, model, sensors, data.classes, data.scaling, best.best)
+    trained = Trained(*known, align or AlignConfig(), **_origin(tiles_root, splits))
     trained.write(out / "weights.safetensors", {"finetune": config.model_dump()})
     curves.write(out / "curves.csv")
     about = {"run": run.record, **data.summary(), **_start_summary(network, start)}
@@ -136,6 +137,14 @@ def finetune(
     summary = {**about, **_end_summary(best), "precision": precision, **cost(device, began)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     shutil.rmtree(state, ignore_errors=True)
+
+
+def _origin(tiles_root: Path, splits: Path) -> dict[str, Any]:
+    """Pixel size of the tiles, version of the software, and hashes of the files that describe the data."""
+    files = {"index_sha256": tiles_root / "index.csv", "manifest_sha256": splits / "manifest.json"}
+    hashes = {name: file_digest(path) for name, path in files.items() if path.is_file()}
+    provenance = {"tmcnet": tmcnet.__version__, **hashes}
+    return {"gsd": TileStore(tiles_root).pixel_metres, "provenance": provenance}
 
 
 def _fit(
@@ -152,9 +161,9 @@ def _fit(
 
 def _fit_pixelwise(
     network: Pixelwise, data: _Data, config: FinetuneSettings, compute: ComputeConfig, seed: int
-) -> tuple[Curves, Fitted]:
-    threads = compute.finetune_threads
-    return fit_pixelwise(network, data.train, data.val, data.counts, data.balance, config, threads, seed)
+) -> tuple[Curves, Fitted, str]:
+    known = data.train, data.val, data.counts, data.balance
+    return *fit_pixelwise(network, *known, config, compute.finetune_threads, seed), "32-true"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from snakemake.exceptions import WorkflowError
 
 from tmcnet.config import RANDOM_START, load
 from tmcnet.errors import InputError
+from tmcnet.hashing import json_digest
+from tmcnet.lost import SOURCE_RECORD, find_lost, is_unchanged
+from tmcnet.raster.inventory.sample_sheet import is_vector
 from tmcnet.raster.inventory.sources import find_entries
 
 # OpenMP threads wait by spinning, which cost a third of their time when other jobs used the same cores. With a shorter
@@ -23,9 +26,6 @@ except InputError as error:
 RESULTS = CONFIG.results_dir
 DATA = CONFIG.data_root
 TILED = CONFIG.source.layout in ("tiles", "seed")
-RUNS = {run.name: run for run in CONFIG.runs}
-MAP_RUNS = [run.name for run in CONFIG.map_runs]
-MAPPED = [*MAP_RUNS, *CONFIG.maps.models]
 OTHERS = list(CONFIG.sensors.others)
 
 try:
@@ -35,6 +35,12 @@ try:
     }
 except InputError as error:
     raise WorkflowError(f"The imagery has errors:\n{error}") from None
+
+# Without a scene to learn from there is nothing to train: only networks from files (`maps.models`) draw maps.
+TRAINABLE = any(entry.role == "train" for entry in ENTRIES.values())
+RUNS = {run.name: run for run in CONFIG.runs if TRAINABLE}
+MAP_RUNS = [run.name for run in CONFIG.map_runs if TRAINABLE]
+MAPPED = [*MAP_RUNS, *CONFIG.maps.models]
 
 # Subfolder of the results for the stages from splits to weights, by fold; the main fold has none.
 FOLDS = CONFIG.splits.folders
@@ -67,6 +73,11 @@ for key, files in {
 def section(*names):
     """Config sections as params of a job, so that only a change of these sections reruns it."""
     return {name: getattr(CONFIG, name).model_dump(mode="json") for name in names}
+
+
+def plain(files):
+    """Paths without the rule that makes them: with it, every job would plan the jobs of that rule as well."""
+    return [str(file) for file in files]
 
 
 def start_weights(wildcards):

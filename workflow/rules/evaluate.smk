@@ -10,7 +10,7 @@
 
 rule evaluate_run:
     input:
-        tiles=rules.make_tiles.output.index,
+        tiles=INDEX,
         test=in_tested_fold(rules.make_splits.output.test),
         val=in_tested_fold(rules.make_splits.output.val),
         weights=in_tested_fold(rules.finetune_run.output.weights),
@@ -67,47 +67,127 @@ if CONFIG.splits.folds:
 SCORES = f"{RESULTS}/evaluate/{{run}}/metrics.json"
 
 
-rule map_scenes:
-    input:
-        weights=map_weights,
-        scenes=rules.make_tiles.input.scenes,
-        tiles=rules.make_tiles.output.index,
-        test=in_main_fold(rules.make_splits.output.test),
-    output:
-        table=f"{RESULTS}/maps/{{run}}.csv",
-        maps=expand(f"{RESULTS}/maps/{{scene}}/{{{{run}}}}.tif", scene=SCENES),
-        confidence=expand(
-            f"{RESULTS}/maps/{{scene}}/{{{{run}}}}_confidence.tif", scene=SCENES
-        ),
-    log:
-        f"{RESULTS}/logs/maps/{{run}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/maps/{{run}}.tsv"
-    conda:
-        "../envs/tmcnet.yaml"
-    threads: CONFIG.compute.finetune_threads
-    resources:
-        gpu=int(CONFIG.compute.accelerator == "gpu"),
-        mem_mb=CONFIG.compute.memory_mb(cached=False),
-    params:
-        modalities=list(CONFIG.sensors),
-        # Without the keys that select runs and models: they do not change a single map.
-        maps=CONFIG.maps.model_dump(
-            mode="json", exclude={"fractions", "seeds", "models"}
-        ),
-        compute=CONFIG.compute.numerics(),
-        scenes=SCENES,
-        scenes_root=folder("scenes"),
-    message:
-        "Mapping whole scenes with {wildcards.run}"
-    script:
-        "../scripts/map_scenes.py"
+MAP_PARAMS = CONFIG.maps.model_dump(
+    mode="json", include={"window", "overlap", "batch_size", "test_time"}
+)
+MAP_FORMATS = CONFIG.maps.model_dump(
+    mode="json", include={"rgb", "polygons", "minimum_mapping_unit"}
+)
+
+
+def map_classes(wildcards):
+    """Names and colours of the classes of a map; None: those in the file of the network."""
+    if wildcards.run in CONFIG.maps.models:
+        return None
+    return [[c.name, c.color] for c in CONFIG.labels.classes] or None
+
+
+if TILED:
+
+    rule map_tiles:
+        input:
+            weights=map_weights,
+            tiles=INDEX,
+            test=in_main_fold(rules.make_splits.output.test),
+        output:
+            table=f"{RESULTS}/maps/{{run}}.csv",
+        log:
+            f"{RESULTS}/logs/maps/{{run}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/maps/{{run}}.tsv"
+        conda:
+            "../envs/tmcnet.yaml"
+        threads: CONFIG.compute.finetune_threads
+        resources:
+            gpu=int(CONFIG.compute.accelerator == "gpu"),
+            mem_mb=CONFIG.compute.memory_mb(cached=False),
+        params:
+            modalities=list(CONFIG.sensors),
+            maps={**MAP_PARAMS, **MAP_FORMATS, "max_tiles": CONFIG.maps.max_tiles},
+            classes=map_classes,
+            compute=CONFIG.compute.numerics(),
+        message:
+            "Mapping test tiles with {wildcards.run}"
+        script:
+            "../scripts/map_tiles.py"
+
+else:
+
+    rule map_scene:
+        input:
+            weights=map_weights,
+            scene=f"{RESULTS}/scenes/{{scene}}/alignment.json",
+        output:
+            ids=f"{RESULTS}/maps/{{scene}}/.{{run}}_ids.tif",
+            record=f"{RESULTS}/maps/{{scene}}/.{{run}}.json",
+            confidence=f"{RESULTS}/maps/{{scene}}/{{run}}_confidence.tif",
+        log:
+            f"{RESULTS}/logs/maps/{{scene}}/{{run}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/maps/{{scene}}/{{run}}.tsv"
+        conda:
+            "../envs/tmcnet.yaml"
+        threads: CONFIG.compute.finetune_threads
+        resources:
+            gpu=int(CONFIG.compute.accelerator == "gpu"),
+            mem_mb=CONFIG.compute.memory_mb(cached=False),
+        params:
+            modalities=list(CONFIG.sensors),
+            maps=MAP_PARAMS,
+            compute=CONFIG.compute.numerics(),
+        message:
+            "Mapping {wildcards.scene} with {wildcards.run}"
+        script:
+            "../scripts/map_scene.py"
+
+    rule style_map:
+        input:
+            ids=str(rules.map_scene.output.ids),
+            record=str(rules.map_scene.output.record),
+        output:
+            map=f"{RESULTS}/maps/{{scene}}/{{run}}.tif",
+        log:
+            f"{RESULTS}/logs/maps/{{scene}}/{{run}}_style.log",
+        conda:
+            "../envs/tmcnet.yaml"
+        params:
+            formats=MAP_FORMATS,
+            classes=map_classes,
+        message:
+            "Writing the map of {wildcards.scene} by {wildcards.run}, with names and colours"
+        script:
+            "../scripts/style_map.py"
+
+    rule list_maps:
+        input:
+            maps=expand(
+                f"{RESULTS}/maps/{{scene}}/{{run}}.tif",
+                scene=SCENES,
+                allow_missing=True,
+            ),
+            records=expand(
+                f"{RESULTS}/maps/{{scene}}/.{{run}}.json",
+                scene=SCENES,
+                allow_missing=True,
+            ),
+        output:
+            table=f"{RESULTS}/maps/{{run}}.csv",
+        log:
+            f"{RESULTS}/logs/maps/{{run}}.log",
+        conda:
+            "../envs/tmcnet.yaml"
+        params:
+            scenes=SCENES,
+        message:
+            "Listing the maps of {wildcards.run}"
+        script:
+            "../scripts/list_maps.py"
 
 
 rule summarise:
     input:
         metrics=expand(SCORES, run=RUNS),
-        index=rules.make_tiles.output.index,
+        index=INDEX,
         manifest=in_main_fold(rules.make_splits.output.manifest),
     output:
         csv=f"{RESULTS}/metrics.csv",
@@ -124,6 +204,7 @@ rule summarise:
         **section("evaluate"),
         evaluate_root=folder("evaluate"),
         runs=list(RUNS),
+        classes=[c.name for c in CONFIG.labels.classes],
     message:
         "Comparing the runs"
     script:
@@ -132,9 +213,14 @@ rule summarise:
 
 rule evaluate:
     input:
-        rules.summarise.output,
+        plain(rules.summarise.output),
+        LOST,
+
+
+MAPS = expand(f"{RESULTS}/maps/{{run}}.csv", run=MAPPED)
 
 
 rule maps:
     input:
-        expand(rules.map_scenes.output.table, run=MAPPED),
+        MAPS,
+        LOST,

@@ -7,7 +7,7 @@ rule export_model:
     input:
         weights=in_main_fold(rules.finetune_run.output.weights),
         metrics=SCORES,
-        tiles=rules.make_tiles.output.index,
+        tiles=INDEX,
         manifest=in_main_fold(rules.make_splits.output.manifest),
     output:
         model=f"{RESULTS}/models/{{run}}/model.onnx",
@@ -29,3 +29,4 @@ rule export_model:
 rule export:
     input:
         expand(rules.export_model.output, run=MAP_RUNS),
+        LOST,

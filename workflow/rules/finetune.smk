@@ -5,9 +5,9 @@
 
 rule finetune_run:
     input:
-        tiles=rules.make_tiles.output.index,
-        splits=rules.make_splits.output.manifest,
-        normalisation=rules.normalise.output.json,
+        tiles=INDEX,
+        splits=str(rules.make_splits.output.manifest),
+        normalisation=str(rules.normalise.output.json),
         start=start_weights,
     output:
         weights=f"{RESULTS}/{{fold}}finetune/{{run}}/weights.safetensors",
@@ -38,6 +38,10 @@ rule finetune_run:
         "../scripts/finetune_run.py"
 
 
+FINETUNED = expand(rules.finetune_run.output, run=RUNS, fold=FOLDS.values())
+
+
 rule finetune:
     input:
-        expand(rules.finetune_run.output, run=RUNS, fold=FOLDS.values()),
+        FINETUNED,
+        LOST,

@@ -5,11 +5,15 @@
 
 rule pretrain_method:
     input:
-        tiles=rules.make_tiles.output.index,
-        lists=[rules.make_splits.output[part] for part in CONFIG.pretrain.parts],
-        normalisation=rules.normalise.output.json,
+        tiles=INDEX,
+        lists=[str(rules.make_splits.output[part]) for part in CONFIG.pretrain.parts],
+        normalisation=str(rules.normalise.output.json),
         # The manifest covers the lists of the probe. Without a probe, pre-training depends on no label.
-        probe=rules.make_splits.output.manifest if CONFIG.pretrain.probe.every else [],
+        probe=(
+            str(rules.make_splits.output.manifest)
+            if CONFIG.pretrain.probe.every
+            else []
+        ),
         initial=CONFIG.pretrain.initial_weights or [],
     output:
         weights=f"{RESULTS}/{{fold}}pretrain/{{method}}/weights.safetensors",
@@ -45,10 +49,12 @@ rule pretrain_method:
         "../scripts/pretrain_method.py"
 
 
+PRETRAINED = expand(
+    rules.pretrain_method.output, method=CONFIG.pretrain.methods, fold=FOLDS.values()
+)
+
+
 rule pretrain:
     input:
-        expand(
-            rules.pretrain_method.output,
-            method=CONFIG.pretrain.methods,
-            fold=FOLDS.values(),
-        ),
+        PRETRAINED,
+        LOST,

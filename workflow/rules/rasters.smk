@@ -1,19 +1,81 @@
-# Stages 1 to 3: inventory, one grid per scene, tiles.
+# Stages 1 to 3: inventory, one grid per scene, tiles. One job per scene each, then a cheap merge; ready-made tiles are
+# one part, because there are too many for a job each.
 #   input:  the rasters named by the config section `source`
-#   output: {results_dir}/inventory.{json,csv}
+#   output: {results_dir}/inventory/<scene>.json, merged inventory.{json,csv}
 #           {results_dir}/scenes/<scene>/{<modality>,label}.tif, alignment.json, alignment.png
-#           {results_dir}/tiles/{<modality>,label}/<tile>.tif, index.csv, classes.csv
+#           {results_dir}/tiles/{<modality>,label}/<tile>.tif, index/<scene>.{csv,json}, merged index.csv, classes.csv
+
+
+PARTS = (
+    {"tiles": list(ENTRIES.values())} if TILED else {s: [ENTRIES[s]] for s in SCENES}
+)
+TRAIN_PARTS = [
+    name
+    for name, entries in PARTS.items()
+    if any(entry.role == "train" for entry in entries)
+]
+CUT_FROM = json_digest(
+    {
+        **section("sensors", "align", "tiles"),
+        "labels": CONFIG.labels.coding,
+        "demo": (
+            CONFIG.source.demo.model_dump() if CONFIG.source.layout == "demo" else {}
+        ),
+        "entries": [[e.to_dict() for e in PARTS[name]] for name in TRAIN_PARTS],
+    }
+)
+
+
+def label_coding(wildcards):
+    """What the label files of a part mean; features of vector labels may name their class."""
+    vectors = [
+        path for e in part_of(wildcards) for path in e.label if is_vector(Path(path))
+    ]
+    names = [c.name for c in CONFIG.labels.classes] if vectors else []
+    return {**CONFIG.labels.coding, "names": names}
+
+
+def part_of(wildcards):
+    """Scenes or tiles of one part of the inventory."""
+    if wildcards.scene not in PARTS:
+        raise WorkflowError(
+            f"{wildcards.scene} is not a scene of the source. The scenes are: {', '.join(PARTS)}."
+        )
+    return PARTS[wildcards.scene]
+
+
+rule inspect_scene:
+    input:
+        rasters=lambda wildcards: [str(f) for e in part_of(wildcards) for f in e.files],
+    output:
+        record=f"{RESULTS}/inventory/{{scene}}.json",
+    log:
+        f"{RESULTS}/logs/inventory/{{scene}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/inventory/{{scene}}.tsv"
+    conda:
+        "../envs/tmcnet.yaml"
+    threads: CONFIG.compute.raster_threads
+    params:
+        **section("sensors"),
+        labels=label_coding,
+        names=lambda wildcards: None if TILED else [wildcards.scene],
+        source=[CONFIG.source.layout, CONFIG.source.crs, CONFIG.source.remote],
+        # The row of the sample sheet: another row of the same sheet changes nothing here.
+        entries=lambda wildcards: json_digest([e.to_dict() for e in part_of(wildcards)]),
+    message:
+        "Checking the rasters of {wildcards.scene}"
+    script:
+        "../scripts/inspect_scene.py"
 
 
 rule take_inventory:
     input:
-        rasters=lambda wildcards: [
-            str(path) for entry in ENTRIES.values() for path in entry.files
-        ],
-        sheet=CONFIG.source.sheet or [],
+        parts=expand(f"{RESULTS}/inventory/{{scene}}.json", scene=PARTS),
     output:
         json=f"{RESULTS}/inventory.json",
         csv=f"{RESULTS}/inventory.csv",
+        checked=touch(f"{RESULTS}/inventory/checked"),
     log:
         f"{RESULTS}/logs/inventory.log",
     benchmark:
@@ -21,17 +83,21 @@ rule take_inventory:
     conda:
         "../envs/tmcnet.yaml"
     params:
-        **section("source", "sensors", "labels"),
-        data_root=DATA,
+        **section("sensors"),
     message:
-        "Checking every raster of the source"
+        "Comparing the scenes, and writing the inventory"
     script:
         "../scripts/take_inventory.py"
 
 
+# Scenes are used only after all are found sound, but one more scene changes nothing for the others.
+CHECKED = ancient(f"{RESULTS}/inventory/checked")
+
+
 rule align_scene:
     input:
-        rules.take_inventory.output.json,
+        record=f"{RESULTS}/inventory/{{scene}}.json",
+        checked=CHECKED,
     output:
         rasters=[
             f"{RESULTS}/scenes/{{scene}}/{name}.tif"
@@ -45,54 +111,93 @@ rule align_scene:
         f"{RESULTS}/benchmarks/align/{{scene}}.tsv"
     conda:
         "../envs/tmcnet.yaml"
-    # Parts of a job use one core only, so several scenes at a time are faster than one after the other.
-    threads: max((workflow.cores or 1) // max(len(SCENES), 1), 1)
+    threads: CONFIG.compute.raster_threads
     resources:
         # The highest peak measured is 1.4 GiB, with GDAL's tools (benchmarks/README.md).
         mem_mb=2048,
     params:
-        **section("sensors", "labels", "align"),
+        **section("sensors", "align"),
+        labels=CONFIG.labels.coding,
     message:
         "Registering the modalities of {wildcards.scene} on one grid"
     script:
         "../scripts/align_scene.py"
 
 
+rule tile_scene:
+    input:
+        inventory=f"{RESULTS}/inventory/{{scene}}.json",
+        # The record contains the hashes of the rasters, which Snakemake would hash again for every output.
+        scene=CHECKED if TILED else f"{RESULTS}/scenes/{{scene}}/alignment.json",
+    output:
+        table=f"{RESULTS}/tiles/index/{{scene}}.csv",
+        summary=f"{RESULTS}/tiles/index/{{scene}}.json",
+    log:
+        f"{RESULTS}/logs/tiles/{{scene}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tiles/{{scene}}.tsv"
+    conda:
+        "../envs/tmcnet.yaml"
+    threads: CONFIG.compute.raster_threads
+    params:
+        **section("sensors", "tiles"),
+        labels=CONFIG.labels.coding,
+        scenes_root=folder("scenes"),
+    message:
+        "Cutting {wildcards.scene} into tiles"
+    script:
+        "../scripts/tile_scene.py"
+
+
 rule make_tiles:
     input:
-        inventory=rules.take_inventory.output.json,
-        # The records contain the hashes of the rasters, which Snakemake would hash again for every output.
-        scenes=expand(rules.align_scene.output.record, scene=SCENES),
+        tables=expand(f"{RESULTS}/tiles/index/{{scene}}.csv", scene=TRAIN_PARTS),
+        summaries=expand(f"{RESULTS}/tiles/index/{{scene}}.json", scene=TRAIN_PARTS),
+        inventories=expand(f"{RESULTS}/inventory/{{scene}}.json", scene=TRAIN_PARTS),
     output:
         index=f"{RESULTS}/tiles/index.csv",
         classes=f"{RESULTS}/tiles/classes.csv",
+        source=f"{RESULTS}/tiles/{SOURCE_RECORD}",
     log:
         f"{RESULTS}/logs/tiles.log",
     benchmark:
         f"{RESULTS}/benchmarks/tiles/all.tsv"
     conda:
         "../envs/tmcnet.yaml"
-    threads: workflow.cores or 1
     params:
-        **section("sensors", "labels", "tiles"),
-        scenes_root=folder("scenes"),
+        modalities=list(CONFIG.sensors),
+        cut_from=CUT_FROM,
     message:
-        "Cutting tiles"
+        "Writing the index of all tiles"
     script:
         "../scripts/make_tiles.py"
 
 
+# Lost or damaged files of these stages are made again. They come out as before, so nothing later depends on it.
+# Every target asks for them: jobs that are finished would not.
+LOST = (
+    plain(find_lost(Path(RESULTS), PARTS, SCENES)) if workflow.is_main_process else []
+)
+RAW = {part: [file for e in PARTS[part] for file in e.files] for part in TRAIN_PARTS}
+INDEX = f"{RESULTS}/tiles/index.csv"
+if LOST and is_unchanged(Path(RESULTS), CUT_FROM, RAW):
+    INDEX = ancient(INDEX)
+
+
 rule inventory:
     input:
-        rules.take_inventory.output,
+        plain(rules.take_inventory.output),
+        LOST,
 
 
 rule alignment:
     input:
         # With the rasters: no other rule needs them as input, so this target makes missing ones again.
         expand(rules.align_scene.output, scene=SCENES),
+        LOST,
 
 
 rule tiles:
     input:
-        rules.make_tiles.output,
+        plain(rules.make_tiles.output),
+        LOST,

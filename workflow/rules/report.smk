@@ -25,10 +25,10 @@ RECORDED = {
 
 rule track:
     input:
-        metrics=rules.summarise.output,
-        pretrain=rules.pretrain.input,
-        finetune=rules.finetune.input,
-        maps=rules.maps.input,
+        metrics=plain(rules.summarise.output),
+        pretrain=PRETRAINED,
+        finetune=FINETUNED,
+        maps=MAPS,
         data_version=DATA_RECORDS,
     output:
         table=f"{RESULTS}/tracking.csv",
@@ -50,14 +50,14 @@ rule track:
 
 rule write_report:
     input:
-        inventory=rules.take_inventory.output,
-        alignment=rules.make_tiles.input.scenes,
+        inventory=[f"{RESULTS}/inventory.json", f"{RESULTS}/inventory.csv"],
+        alignment=expand(f"{RESULTS}/scenes/{{scene}}/alignment.json", scene=SCENES),
         manifest=in_main_fold(rules.make_splits.output.manifest),
-        pretrain=rules.pretrain.input,
-        finetune=rules.finetune.input,
-        metrics=rules.summarise.output,
-        maps=rules.maps.input,
-        tracking=rules.track.output,
+        pretrain=PRETRAINED,
+        finetune=FINETUNED,
+        metrics=plain(rules.summarise.output),
+        maps=MAPS,
+        tracking=plain(rules.track.output),
         data_version=DATA_RECORDS,
     output:
         page=report(
@@ -94,4 +94,5 @@ rule write_report:
 
 rule report:
     input:
-        rules.write_report.output.page,
+        f"{RESULTS}/report.html",
+        LOST,

@@ -8,7 +8,7 @@
 
 rule make_splits:
     input:
-        index=rules.make_tiles.output.index,
+        index=INDEX,
     output:
         manifest=f"{RESULTS}/{{fold}}splits/manifest.json",
         tiles=f"{RESULTS}/{{fold}}splits/tiles.csv",
@@ -31,8 +31,8 @@ rule make_splits:
 
 rule normalise:
     input:
-        tiles=rules.make_tiles.output.index,
-        train=rules.make_splits.output.train,
+        tiles=INDEX,
+        train=str(rules.make_splits.output.train),
     output:
         json=f"{RESULTS}/{{fold}}normalisation.json",
     log:
@@ -51,8 +51,8 @@ rule normalise:
 
 rule verify_split:
     input:
-        index=rules.make_tiles.output.index,
-        manifest=rules.make_splits.output.manifest,
+        index=INDEX,
+        manifest=str(rules.make_splits.output.manifest),
     output:
         touch(f"{RESULTS}/{{fold}}splits/verified"),
     log:
@@ -69,7 +69,7 @@ rule verify_split:
 
 rule seed_layout:
     input:
-        tiles=rules.make_tiles.output.index,
+        tiles=INDEX,
         manifest=in_main_fold(rules.make_splits.output.manifest),
     output:
         directory(f"{RESULTS}/seed"),
@@ -88,8 +88,10 @@ rule seed_layout:
 rule verify_splits:
     input:
         expand(rules.verify_split.output, fold=FOLDS.values()),
+        LOST,
 
 
 rule splits:
     input:
         expand(rules.make_splits.output.manifest, fold=FOLDS.values()),
+        LOST,

@@ -9,7 +9,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from tmcnet.config import Config, load
 from tmcnet.errors import InputError, TrainingError
 
 
@@ -39,6 +41,11 @@ def logged(log: str) -> Iterator[None]:
         except Exception:
             traceback.print_exc()
             _stop("This is an error in the program, not in your input. Please report it with the lines above.")
+
+
+def config(snakemake: Any) -> Config:  # noqa: ANN401 - the job object that Snakemake puts into every script
+    """The whole config, for what may change without a rerun of the job, such as names and colours of classes."""
+    return load(snakemake.config)
 
 
 def _stop(message: str) -> None:

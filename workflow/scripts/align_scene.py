@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from _job import logged
+from _job import config, logged
 
-from tmcnet.config import AlignConfig, LabelsConfig, SensorsConfig
+from tmcnet.config import AlignConfig, SensorsConfig
 from tmcnet.raster.tiling.grid import align_scene
 
 with logged(snakemake.log[0]):
     align_scene(
-        Path(snakemake.input[0]),
+        Path(snakemake.input.record),
         snakemake.wildcards.scene,
         SensorsConfig.model_validate(snakemake.params.sensors),
-        LabelsConfig.model_validate(snakemake.params.labels),
+        config(snakemake).labels,
         AlignConfig.model_validate(snakemake.params.align),
         Path(snakemake.output.record).parent,
         snakemake.threads,

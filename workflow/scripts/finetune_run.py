@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _job import logged
+from _job import config, logged
 
 from tmcnet.config import ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
 from tmcnet.train.finetune import finetune
@@ -24,4 +24,5 @@ with logged(snakemake.log[0]):
         ),
         out=Path(snakemake.output.weights).parent,
         state=Path(snakemake.params.state),
+        align=config(snakemake).align,
     )

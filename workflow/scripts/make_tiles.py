@@ -1,19 +1,16 @@
-"""Cut all scenes into tiles, or convert ready-made tiles, and index them."""
+"""Write the index of all tiles."""
 
 from pathlib import Path
 
-from _job import logged
+from _job import config, logged
 
-from tmcnet.config import LabelsConfig, SensorsConfig, TilesConfig
+from tmcnet.lost import write_source_record
 from tmcnet.raster.tiling.tiles import make_tiles
 
 with logged(snakemake.log[0]):
-    make_tiles(
-        Path(snakemake.input.inventory),
-        Path(snakemake.params.scenes_root),
-        SensorsConfig.model_validate(snakemake.params.sensors),
-        LabelsConfig.model_validate(snakemake.params.labels),
-        TilesConfig.model_validate(snakemake.params.tiles),
-        Path(snakemake.output.index).parent,
-        snakemake.threads,
-    )
+    tables = [Path(path) for path in snakemake.input.tables]
+    modalities = snakemake.params.modalities
+    inventories = [Path(path) for path in snakemake.input.inventories]
+    first = inventories[0] if inventories else None
+    make_tiles(tables, first, config(snakemake).labels, modalities, Path(snakemake.output.index).parent)
+    write_source_record(tables, inventories, snakemake.params.cut_from, modalities, Path(snakemake.output.source))

@@ -24,7 +24,8 @@ manifest, index = results / "splits" / "manifest.json", results / "tiles" / "ind
 
 forget_outdated(results, config.runs, config.splits.folders.values())
 try:
-    summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, *tables)
+    names = [c.name for c in config.labels.classes]
+    summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, *tables, names)
 except (InputError, OSError):
     if not index.exists():
         sys.exit()  # nothing to show yet; the message of the failed job is enough

@@ -18,4 +18,5 @@ with logged(snakemake.log[0]):
         metrics_json=Path(snakemake.output.json),
         comparisons_csv=Path(snakemake.output.comparisons),
         scores_json=Path(snakemake.output.scores),
+        classes=snakemake.params.classes,
     )

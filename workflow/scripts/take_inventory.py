@@ -1,18 +1,17 @@
-"""Check every raster of the source and write the inventory."""
+"""Merge what was found in the scenes, and write the inventory."""
 
 from pathlib import Path
 
-from _job import logged
+from _job import config, logged
 
-from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
+from tmcnet.config import SensorsConfig
 from tmcnet.raster.inventory.inventory import take_inventory
 
 with logged(snakemake.log[0]):
     take_inventory(
-        SourceConfig.model_validate(snakemake.params.source),
+        [Path(path) for path in snakemake.input.parts],
         SensorsConfig.model_validate(snakemake.params.sensors),
-        LabelsConfig.model_validate(snakemake.params.labels),
-        Path(snakemake.params.data_root),
+        config(snakemake).labels,
         Path(snakemake.output.json),
         Path(snakemake.output.csv),
     )

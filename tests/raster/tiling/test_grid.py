@@ -19,7 +19,6 @@ from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.register.deformation import on_lattice
 from tmcnet.raster.tiling import grid, warp
 from tmcnet.raster.tiling.grid import align_scene, require_scenes
-from tmcnet.raster.tiling.tiles import make_tiles
 
 OFF = AlignConfig(enabled=False)
 
@@ -99,9 +98,7 @@ def test_a_landmark_stays_within_half_a_pixel_from_scene_to_tile(
     plant(source, "a_s.tif", sar_crs, PLACES[sar_crs][2] * sar_factor, point, 4)
     plant(source, "a_l.tif", label_crs, PLACES[label_crs][2] * label_factor, point, 10, label=True)
     align(source, config=AlignConfig(enabled=False, resolution=resolution))
-    tiles = source.root / "results" / "tiles"
-    config = TilesConfig(size=SIZE, stride=SIZE, edge="pad", min_valid=0.0)
-    make_tiles(source.json, source.root / "results" / "scenes", source.sensors, source.labels, config, tiles, 1)
+    tiles = source.cut(TilesConfig(size=SIZE, stride=SIZE, edge="pad", min_valid=0.0), threads=1)
     size = read_grid(tiles / "optical" / "a_r0_c0.tif")
     expected = np.array(~size.transform @ point)
     optical = np.nan_to_num(read_float(tiles / "optical" / "a_r0_c0.tif")[0] - 0.01)

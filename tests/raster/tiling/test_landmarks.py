@@ -16,7 +16,6 @@ from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.tiling import grid
 from tmcnet.raster.tiling.cutting import windows
 from tmcnet.raster.tiling.grid import align_scene
-from tmcnet.raster.tiling.tiles import make_tiles
 from tmcnet.store import TileStore
 
 UNITS = {"EPSG:32633": 10.0, "EPSG:3035": 10.0, "EPSG:4326": 0.0001, "EPSG:3857": 15.0}
@@ -116,7 +115,7 @@ def test_a_landmark_keeps_its_place(source, optical, sar, label, nodata, resolut
     align_scene(source.json, "a", source.sensors, source.labels, align, results / "scenes" / "a")
     size, edge = tile
     cutting = TilesConfig(size=size, stride=24, edge=edge, min_valid=0, store=store)
-    make_tiles(source.json, results / "scenes", source.sensors, source.labels, cutting, results / "tiles", 2)
+    source.cut(cutting)
     check_tiles(TileStore(results / "tiles"), optical[0], size)
 
 

@@ -15,7 +15,6 @@ from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.reader import read_float, read_grid
 from tmcnet.raster.tiling.grid import align_scene
-from tmcnet.raster.tiling.tiles import make_tiles
 from tmcnet.store import TileStore
 
 DEM = SensorConfig(bands=["elevation"], kind="elevation", nodata=-9999)
@@ -50,9 +49,7 @@ def align(source, scene="a"):
 
 
 def cut(source, **changes):
-    root = source.root / "results" / "tiles"
-    config = TilesConfig(**{"size": 32, "stride": 32, "min_valid": 0.3, **changes})
-    make_tiles(source.json, source.root / "results" / "scenes", source.sensors, source.labels, config, root, 1)
+    root = source.cut(TilesConfig(**{"size": 32, "stride": 32, "min_valid": 0.3, **changes}), threads=1)
     with (root / "index.csv").open() as file:
         return root, {row["tile"]: row for row in csv.DictReader(file)}
 

@@ -9,7 +9,6 @@ from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.windowed import ArrayImage
 from tmcnet.raster.tiling import speckle
 from tmcnet.raster.tiling.speckle import SpeckleFilter, estimate_looks, sample_windows
-from tmcnet.raster.tiling.tiles import make_tiles
 
 LOOKS = 4.0
 SIDE = 96
@@ -116,9 +115,7 @@ def cut(source, **sar):
     sensor = SensorConfig(bands=["vv"], kind="backscatter", **{"scale": "linear", **sar})
     source.sensors = SensorsConfig(optical=source.sensors["optical"], sar=sensor)
     source.take()
-    root = source.root / "tiles"
-    tiles = TilesConfig(size=SIDE, stride=SIDE, min_valid=0.5)
-    make_tiles(source.json, source.root / "scenes", source.sensors, source.labels, tiles, root, 2)
+    root = source.cut(TilesConfig(size=SIDE, stride=SIDE, min_valid=0.5))
     with (root / "index.csv").open() as file:
         names = [row["tile"] for row in csv.DictReader(file)]
     return {name: read_float(root / "sar" / f"{name}.tif") for name in names}

@@ -20,23 +20,13 @@ from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import cutting
 from tmcnet.raster.tiling.grid import scene_digests
-from tmcnet.raster.tiling.tiles import make_tiles
 from tmcnet.splits.splits import make_splits
 from tmcnet.store import TileStore
 
 
 def cut(source, threads=2, **config) -> list[dict[str, str]]:
-    results = source.json.parent
-    make_tiles(
-        source.json,
-        results / "scenes",
-        source.sensors,
-        source.labels,
-        TilesConfig(**({"size": 32, "stride": 32, "min_valid": 0.1} | config)),
-        results / "tiles",
-        threads,
-    )
-    with (results / "tiles" / "index.csv").open(newline="") as file:
+    root = source.cut(TilesConfig(**({"size": 32, "stride": 32, "min_valid": 0.1} | config)), threads=threads)
+    with (root / "index.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -289,7 +279,7 @@ def test_any_number_of_threads_gives_the_same_bytes(source):
     for threads in (1, 4):
         cut(source, threads)
         found.append({p.relative_to(tiles): p.read_bytes() for p in sorted(tiles.rglob("*.*"))})
-    assert found[0] == found[1] and len(found[0]) == 18 * 3 + 2
+    assert found[0] == found[1] and len(found[0]) == 18 * 3 + 4
 
 
 SPLITS = SplitsConfig(block_size=32, fractions=[50.0], points=[3], subsets=1)
@@ -364,4 +354,4 @@ def test_strips_of_any_width_give_the_same_tiles(source, monkeypatch):
         monkeypatch.setattr(cutting, "_MAX_STRIP_PIXELS", pixels)
         cut(source, edge="pad", stride=20, min_valid=0)
         found.append({p.relative_to(tiles): p.read_bytes() for p in sorted(tiles.rglob("*.*"))})
-    assert found[0] == found[1] == found[2] and len(found[0]) == 16 * 3 + 2
+    assert found[0] == found[1] == found[2] and len(found[0]) == 16 * 3 + 4

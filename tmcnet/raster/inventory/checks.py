@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,27 @@ class Inspection:
     labelled_share: float = 0.0
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values: what comparisons between scenes need."""
+        return {
+            "entry": {"scene": self.entry.scene, "role": self.entry.role, "scales": self.entry.scales},
+            "images": {name: [file.to_dict() for file in files] for name, files in self.images.items()},
+            "scales": self.scales,
+            "problems": [astuple(problem) for problem in self.problems],
+            "warnings": self.warnings,
+        }
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Inspection:
+        """Build from plain values as `to_dict` gives them."""
+        return cls(
+            Entry(images={}, **values["entry"]),
+            images={name: [FileSummary.of(file) for file in files] for name, files in values["images"].items()},
+            scales=values["scales"],
+            problems=[Problem(*problem) for problem in values["problems"]],
+            warnings=values["warnings"],
+        )
 
     @property
     def reference(self) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +28,21 @@ from tmcnet.raster.inventory.checks import (
 )
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
 from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, Record
-from tmcnet.raster.inventory.sample_sheet import Entry
+from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.files import RasterFile, open_raster
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import Raster
-from tmcnet.raster.io.vector import is_vector, rasterise_labels
+from tmcnet.raster.io.vector import rasterise_labels
 from tmcnet.raster.io.writer import write_bytes
 
 LABELS = "labels"
 """Folder beside the inventory for the rasters of vector labels, which it names."""
 _MAX_CODES = 30
+_DIGEST = 12
+"""Digits of the hash in the name of a rasterised label."""
 _IMAGE_COLUMNS = (
     *("files", "tiles", "bands", "dtype", "crs", "width", "height", "gsd", "nodata"),
     *("min", "max", "nan", "infinite", "valid_share"),
@@ -49,50 +50,90 @@ _IMAGE_COLUMNS = (
 _LABEL_COLUMNS = ("file", "dtype", "crs", "gsd", "overlap", "share", "scene_share", "codes")
 
 
-def take_inventory(
+def inspect_scenes(
     source: SourceConfig,
     sensors: SensorsConfig,
     labels: LabelsConfig,
     data_root: Path,
-    json_path: Path,
-    csv_path: Path,
+    names: Collection[str] | None,
+    out: Path,
+    threads: int = 1,
 ) -> None:
-    """Read every file of the source through once, check it, and write the inventory.
+    """Read every file of some scenes through once, check it, and write what was found.
 
-    Vector labels become rasters on the grids of their scenes, in a folder `labels` beside the inventory, which is
-    emptied first.
+    Problems are part of the result: `take_inventory` reports those of all scenes together.
+
+    Vector labels become rasters on the grids of their scenes, in a folder `labels` beside that of `out`.
 
     Args:
         source: Section `source` of the config.
         sensors: Section `sensors`.
         labels: Section `labels`.
         data_root: Where relative paths start.
-        json_path: The inventory for the next stages.
-        csv_path: The inventory for people, one row per scene or tile.
+        names: The scenes or tiles; None: all of the source.
+        out: JSON file to write: an inventory of these scenes, and what `take_inventory` compares between scenes.
+        threads: Number of scenes or tiles that are read at a time.
 
     Raises:
-        InputError: If the files have errors; names all of them, equal problems together.
+        InputError: If the source lists no such scenes, or has labels but no classes.
     """
     check_crs(source.crs)
     entries = find_entries(source, Path(data_root), sensors)
     classes, encoding = find_classes(source, labels, Path(data_root), entries)
     coder = LabelCoder(labels, classes, encoding) if len(classes) else None
+    chosen = [entry for entry in entries if names is None or entry.scene in names]
     georeferenced = source.layout in GEOREFERENCED
-    folder = Path(json_path).parent / LABELS
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = out.parent.parent / LABELS
+    for path in folder.glob("*.tif"):
+        if path.stem[: -_DIGEST - 1] in {entry.scene for entry in chosen}:
+            path.unlink()
     inspector = _Inspector(source, sensors, labels, coder, folder)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        scenes = list(pool.map(inspector.inspect, entries))
-        problems = [problem for scene in scenes for problem in scene.problems] + scale_problems(scenes, sensors)
-        if problems:
-            raise InputError(_group_equal(problems))
-        records = list(pool.map(lambda scene: _record(scene, georeferenced), scenes))
-    warn_of_duplicates(scenes, georeferenced)
-    if georeferenced:
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        scenes = list(pool.map(inspector.inspect, chosen))
+        sound = [scene for scene in scenes if not scene.problems]
+        records = list(pool.map(lambda scene: _record(scene, georeferenced), sound))
+    content = Inventory(source.layout, encoding, classes, records).to_dict()
+    content["inspections"] = [scene.to_dict() for scene in scenes]
+    content["rows"] = [_row(scene, sensors, coder) for scene in sound]
+    write_bytes(out, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def take_inventory(
+    parts: Sequence[Path], sensors: SensorsConfig, labels: LabelsConfig, json_path: Path, csv_path: Path
+) -> None:
+    """Merge what was found in the scenes, compare them with each other, and write the inventory.
+
+    Args:
+        parts: Files of `inspect_scenes`, in the order of the scenes.
+        sensors: Section `sensors` of the config.
+        labels: Section `labels`, for the names of the classes.
+        json_path: The inventory for the next stages.
+        csv_path: The inventory for people, one row per scene or tile (see `inventory_table`).
+
+    Raises:
+        InputError: If the files have errors; names all of them, equal problems together. Scenes with problems are
+            then inspected again next time.
+    """
+    inventories = [Inventory.read(part) for part in parts]
+    contents = [json.loads(part.read_text()) for part in parts]
+    found = [[Inspection.of(values) for values in content["inspections"]] for content in contents]
+    scenes = [scene for part in found for scene in part]
+    problems = [problem for scene in scenes for problem in scene.problems] + scale_problems(scenes, sensors)
+    if problems:
+        for path, part in zip(parts, found, strict=True):
+            if any(scene.problems for scene in part):
+                path.unlink()
+        raise InputError(_group_equal(problems))
+    first = inventories[0]
+    warn_of_duplicates(scenes, first.layout in GEOREFERENCED)
+    if first.layout in GEOREFERENCED:
         warn_of_differences(scenes, sensors)
     warn_of_pixel_sizes(scenes)
-    Inventory(source.layout, encoding, classes, records).write(json_path)
-    write_bytes(csv_path, inventory_table(scenes, sensors, coder))
+    classes = ClassTable.of((c.name, c.color) for c in labels.classes) if labels.classes else first.classes
+    records = [record for part in inventories for record in part.records]
+    Inventory(first.layout, first.label_encoding, classes, records).write(json_path)
+    rows = [row for content in contents for row in content["rows"]]
+    write_bytes(csv_path, inventory_table(rows, scenes))
 
 
 def find_classes(
@@ -169,7 +210,7 @@ class _Inspector:
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f"{scene.entry.scene}.tif"
         found = rasterise_labels(path, self.labels, grid, draft)
-        raster = draft.with_stem(f"{scene.entry.scene}-{file_digest(draft)[:12]}")
+        raster = draft.with_stem(f"{scene.entry.scene}-{file_digest(draft)[:_DIGEST]}")
         draft.replace(raster)
         scene.label_raster = Raster((RasterFile((str(raster),), str(path)),))
         if found.overlapping:
@@ -231,7 +272,7 @@ def _nodata(files: Sequence[FileSummary]) -> float | None:
     return found[0] if len(set(map(repr, found))) == 1 else None
 
 
-def inventory_table(scenes: Sequence[Inspection], sensors: SensorsConfig, coder: LabelCoder | None) -> bytes:
+def inventory_table(rows: Sequence[dict[str, str]], scenes: Sequence[Inspection]) -> bytes:
     """Format the inventory as CSV, one row per scene or tile.
 
     Files of a stack are separated by `;`. `tiles` counts the files of mosaics. `nan` and `infinite` count values;
@@ -240,16 +281,14 @@ def inventory_table(scenes: Sequence[Inspection], sensors: SensorsConfig, coder:
     and `label_scene_share` of the scene that has a class. `label_codes` counts pixels by code.
 
     Args:
-        scenes: The scenes or tiles.
-        sensors: Section `sensors` of the config.
-        coder: The label codes.
+        rows: Cells by column, without the warnings.
+        scenes: The scenes or tiles of the rows, with their warnings.
     """
-    rows = [_row(scene, sensors, coder) for scene in scenes]
-    fields = dict.fromkeys(name for row in rows for name in row if name != "warnings")
+    fields = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
     table = csv.DictWriter(text, [*fields, "warnings"], restval="", lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows(row | {"warnings": "; ".join(scene.warnings)} for row, scene in zip(rows, scenes, strict=True))
     return text.getvalue().encode()
 
 
@@ -261,8 +300,7 @@ def _row(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | None) ->
     for name, others in cells.items():
         row |= others | {f"{name}_scale": scene.scales[name]}
         row[f"{name}_overlap"] = f"{scene.overlaps.get(name, 1.0):.6f}"
-    row |= {f"field_{name}": value for name, value in scene.entry.fields.items()}
-    return row | {"warnings": "; ".join(scene.warnings)}
+    return row | {f"field_{name}": value for name, value in scene.entry.fields.items()}
 
 
 def _image_cells(scene: Inspection, name: str) -> dict[str, str]:

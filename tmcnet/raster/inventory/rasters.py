@@ -14,12 +14,11 @@ from rasterio.errors import CRSError
 from tmcnet.config import SensorConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.names import Name
-from tmcnet.raster.inventory.sample_sheet import Entry
+from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.io.files import Header, RasterFile, open_raster
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import Raster
-from tmcnet.raster.io.vector import is_vector
 
 _MAX_GRID_OFFSET_PX = 0.05
 """Tiles are moved to the pixels of the first; a larger offset is an error."""

@@ -129,15 +129,18 @@ class Inventory:
             what = f"is no inventory that can be read ({error})"
             raise InputError(Problem(str(path), what, "Remove it; the workflow then makes it again.")) from None
 
-    def write(self, path: Path | str) -> None:
-        """Write `inventory.json`."""
-        content = {
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
             "layout": self.layout,
             "label_encoding": self.label_encoding,
             "classes": [{"id": c.id, "name": c.name, "color": c.color} for c in self.classes.classes],
             "entries": [record.to_dict() for record in self.records],
         }
-        write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+    def write(self, path: Path | str) -> None:
+        """Write `inventory.json`."""
+        write_bytes(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
 
     def record(self, scene: str) -> Record:
         """The record of one scene.

@@ -8,15 +8,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_file, parse_name
 
 TRAIN = "train"
 PREDICT = "predict"
+VECTORS = (".fgb", ".geojson", ".gpkg", ".json", ".shp")
+"""Endings of vector files."""
 OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset")
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
+
+
+def is_vector(path: Path) -> bool:
+    """Whether a file of labels is a vector file, by its ending."""
+    return path.suffix.lower() in VECTORS
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,20 @@ class Entry:
     nodata: dict[str, float] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for hashes."""
+        return {
+            "scene": self.scene,
+            "role": self.role,
+            "images": {name: [str(path) for path in paths] for name, paths in self.images.items()},
+            "label": [str(path) for path in self.label],
+            "fields": self.fields,
+            "members": {str(path): [str(member) for member in members] for path, members in self.members.items()},
+            "nodata": {name: repr(value) for name, value in self.nodata.items()},
+            "scales": self.scales,
+            "scaling": self.scaling,
+        }
 
     @property
     def named(self) -> tuple[Name, ...]:

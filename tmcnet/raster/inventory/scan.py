@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,18 @@ class FileSummary:
     def grid(self) -> Grid:
         """Size and georeference."""
         return self.file.header.grid
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values: what comparisons between scenes need. Numbers are text, because JSON has no NaN."""
+        numbers = {name: list(map(repr, getattr(self, name).tolist())) for name in ("low", "high", "median")}
+        return {"file": Raster((self.file,)).to_dict()[0], "digest": self.digest, **numbers}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> FileSummary:
+        """Build from plain values as `to_dict` gives them."""
+        low, high, median = (np.array(values[name], np.float32) for name in ("low", "high", "median"))
+        (file,) = Raster.from_dict([values["file"]]).files
+        return cls(file, low, high, median, digest=values["digest"])
 
     @property
     def name(self) -> str:

@@ -23,18 +23,11 @@ from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Box, Grid, geocentric, reproject_points
 from tmcnet.raster.io.writer import Part, RasterProfile, write_blocks
 
-SUFFIXES = (".fgb", ".geojson", ".gpkg", ".json", ".shp")
-"""Endings of vector files."""
 NO_CODE = -(2**31)
 """Means no label in the raster of codes."""
 CORNERS = 64
 """Corners of the polygon in place of a circle around a point; its area is smaller by 0.2 %."""
 Points = npt.NDArray[np.float64]
-
-
-def is_vector(path: Path) -> bool:
-    """Whether a file of labels is a vector file, by its ending."""
-    return path.suffix.lower() in SUFFIXES
 
 
 @dataclass(frozen=True)

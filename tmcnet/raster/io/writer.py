@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,11 @@ _ZSTD_LEVEL = 1
 (benchmarks/README.md); higher levels gain less than they cost."""
 
 
+def _draft_of(path: Path) -> Path:
+    """Name of an unfinished file; files of the module `tempfile` would not have the permissions of the umask."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+
+
 def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
     """Write a file whole or not at all: to a name beside it, then renamed.
 
@@ -40,17 +45,16 @@ def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
         InputError: If the file cannot be written (disk full, no permission).
     """
     target = Path(path)
-    draft: str | None = None
+    draft: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
+        draft = _draft_of(target)
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666), "wb") as file:
             file.write(content)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(target)
+        draft.replace(target)
     except OSError as error:
         if draft is not None:
-            Path(draft).unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
         raise _unwritable(path, error) from None
 
 
@@ -170,11 +174,9 @@ def write_blocks(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable
     """
     draft: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        draft = Path(name)
+        draft = _draft_of(path)
+        draft.touch()
         _write(draft, grid, profile, parts, {"num_threads": threads})
-        draft.chmod(0o644)
         draft.replace(path)
     except (RasterioError, GdalError, OSError) as error:
         raise _unwritable(path, error) from None

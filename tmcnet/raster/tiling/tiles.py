@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig, SensorsConfig, TilesConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import pixel_digest
-from tmcnet.raster.inventory.records import GEOREFERENCED, Inventory, Record
+from tmcnet.raster.inventory.records import GEOREFERENCED, Inventory
 from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.io.blocks import limited_cache
 from tmcnet.raster.io.geometry import GROUND, ground_columns
@@ -28,35 +30,36 @@ from tmcnet.raster.tiling.speckle import filter_of_tiles
 from tmcnet.store import RASTERS, TileStore
 
 
-def make_tiles(
+def cut_tiles(
     inventory: Path,
     scenes_root: Path,
     sensors: SensorsConfig,
     labels: LabelsConfig,
     tiles: TilesConfig,
-    out_root: Path,
+    table: Path,
     threads: int,
 ) -> None:
-    """Write the tiles of all scenes of role `train`, `index.csv` and `classes.csv`.
+    """Write the tiles of some scenes of role `train`, and their rows of the index.
 
     Scenes are read from `scenes_root`, where all their rasters have one grid. Ready-made tiles are read from their
     own files and keep their size; their labels are decoded, and backscatter is filtered if set and converted to dB.
-    Tiles of an earlier run are removed first. A scene without label gives tiles that are void everywhere, for
-    pre-training. For virtual tiles only the index is written; it names the folder of the rasters of their scene.
+    A scene without label gives tiles that are void everywhere, for pre-training. For virtual tiles only the rows are
+    written; they name the folder of the rasters of their scene.
 
     Args:
-        inventory: `inventory.json`.
+        inventory: An inventory of the scenes, such as the file that `inspect_scenes` writes.
         scenes_root: Folder of the aligned scenes.
         sensors: Section `sensors` of the config.
         labels: Section `labels`.
         tiles: Section `tiles`.
-        out_root: Folder `tiles/`.
+        table: CSV file to write in a folder of `tiles/`: the rows, with classes by number. The JSON file beside it
+            has the number of tiles with files and the best valid share of all.
         threads: Number of strips of tiles to work on at a time.
 
     Raises:
         InputError: If a file cannot be read or written, a raster of a scene is missing or differs from its
-            `alignment.json`, no tile reaches `tiles.min_valid`, ready-made tiles are to be virtual, or a speckle
-            filter is set for values that are not backscatter.
+            `alignment.json`, ready-made tiles are to be virtual, or a speckle filter is set for values that are not
+            backscatter.
     """
     whole = Inventory.read(inventory)
     records = [record for record in whole.records if record.role == TRAIN]
@@ -71,21 +74,73 @@ def make_tiles(
         coder = LabelCoder(labels, whole.classes, whole.label_encoding)
         speckle = filter_of_tiles(records, sensors["sar"])
         work = [ReadyMade(record, sensors, coder, speckle) for record in records]
-    writer = _Writer(TileStore(out_root), sensors, whole.classes, tiles)
-    writer.clear()
+    writer = _Writer(TileStore(table.parent.parent), sensors, whole.classes, tiles)
     rows, shares = [], []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for some_rows, some_shares in pool.map(lambda part: writer.write_all(part.read()), work):
             rows += some_rows
             shares += some_shares
+    fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
+    numbers = [str(c.id) for c in whole.classes.classes]
+    write_bytes(table, _index_table(sorted(rows, key=lambda row: row["tile"]), numbers, fields))
+    files = 0 if tiles.store == "virtual" else len(rows)
+    summary = {"files": files, "candidates": len(shares), "best_valid_share": max(shares, default=0.0)}
+    summary["min_valid"] = tiles.min_valid
+    write_bytes(table.with_suffix(".json"), (json.dumps(summary) + "\n").encode())
+
+
+def make_tiles(
+    tables: Sequence[Path], inventory: Path | None, labels: LabelsConfig, modalities: Iterable[str], out_root: Path
+) -> None:
+    """Merge the rows of all scenes into `index.csv`, and write `classes.csv`. Tiles of no row are removed.
+
+    Args:
+        tables: Files of `cut_tiles`.
+        inventory: An inventory with the classes, for a source whose config names none; None without tables.
+        labels: Section `labels` of the config, for the names of the classes.
+        modalities: Names of the modalities.
+        out_root: Folder `tiles/`.
+
+    Raises:
+        InputError: If no tile reaches `tiles.min_valid`.
+    """
+    classes = ClassTable.of((c.name, c.color) for c in labels.classes)
+    if not labels.classes and inventory is not None:
+        classes = Inventory.read(inventory).classes
+    rows: list[dict[str, str]] = []
+    fields: dict[str, None] = {}
+    for table in tables:
+        with table.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows += reader
+            fields |= dict.fromkeys(name for name in reader.fieldnames or () if name.startswith("field_"))
     if not rows:
-        best = f"the best of {len(shares)} has {max(shares):.2f}" if shares else "no scene has the role train"
-        what = f"({tiles.min_valid:g}) is reached by no tile: {best}"
-        remedy = "Lower it; or check overlap and no data in inventory.csv, and the roles of the scenes."
-        raise InputError(Problem("config key `tiles.min_valid`", what, remedy))
-    index = _index_table(sorted(rows, key=lambda row: row["tile"]), whole.classes, records)
-    write_bytes(writer.store.index, index)
-    whole.classes.write(out_root / "classes.csv")
+        raise InputError(_too_few([json.loads(table.with_suffix(".json").read_text()) for table in tables]))
+    for row in rows:
+        row |= {f"share_{c.name}": row.pop(f"share_{c.id}") for c in classes.classes}
+    _remove_others(TileStore(out_root), (*modalities, "label"), {row["tile"] for row in rows if not row[RASTERS]})
+    write_bytes(
+        out_root / "index.csv", _index_table(sorted(rows, key=lambda row: row["tile"]), classes.names, fields)
+    )
+    classes.write(out_root / "classes.csv")
+
+
+def _too_few(summaries: Sequence[Mapping[str, Any]]) -> Problem:
+    count = sum(summary["candidates"] for summary in summaries)
+    best = max((summary["best_valid_share"] for summary in summaries), default=0)
+    remedy = "Lower it; or check overlap and no data in inventory.csv, and the roles of the scenes."
+    found = f"the best of {count} has {best:.2f}" if count else "no scene has the role train"
+    limits = sorted({f"({summary['min_valid']:g}) " for summary in summaries})
+    what = f"{''.join(limits)}is reached by no tile: {found}"
+    return Problem("config key `tiles.min_valid`", what, remedy)
+
+
+def _remove_others(store: TileStore, kinds: Iterable[str], tiles: Collection[str]) -> None:
+    """Remove the tiles of earlier runs, which would be taken for tiles of this one."""
+    for kind in kinds:
+        for path in store.own_file(kind, "any").parent.glob("*.tif"):
+            if path.stem not in tiles:
+                path.unlink()
 
 
 @dataclass(frozen=True)
@@ -96,12 +151,6 @@ class _Writer:
     sensors: SensorsConfig
     classes: ClassTable
     tiles: TilesConfig
-
-    def clear(self) -> None:
-        """Remove the tiles of an earlier run, which would be taken for tiles of this one."""
-        for name in (*self.sensors, "label"):
-            for path in self.store.own_file(name, "any").parent.glob("*.tif"):
-                path.unlink()
 
     def write_all(self, found: Iterable[Tile]) -> tuple[list[dict[str, str]], list[float]]:
         """Write tiles; return their rows of the index, and the valid shares of all, dropped ones included."""
@@ -132,7 +181,7 @@ def _index_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str
     row, column, height, width = tile.box
     counts = np.bincount(tile.label.ravel(), minlength=IGNORE + 1)[:IGNORE]
     labelled = int(counts.sum())
-    shares = {f"share_{c.name}": f"{counts[c.id] / max(labelled, 1):.6f}" for c in classes.classes}
+    shares = {f"share_{c.id}": f"{counts[c.id] / max(labelled, 1):.6f}" for c in classes.classes}
     optical, sar, *others = (image.values for image in tile.images.values())
     return {
         "tile": tile.name,
@@ -155,11 +204,10 @@ def _index_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str
     }
 
 
-def _index_table(rows: Sequence[dict[str, str]], classes: ClassTable, records: Sequence[Record]) -> bytes:
-    """Format rows of the index as CSV; the fields of the records are columns."""
-    fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
+def _index_table(rows: Sequence[dict[str, str]], classes: Iterable[str], fields: Iterable[str]) -> bytes:
+    """Format rows of the index as CSV, with a column for each class and each field of the source."""
     first = ("tile", "scene", "role", "row", "col", "height", "width", "crs", *GROUND)
-    shares = ("valid_share", "label_share", *(f"share_{name}" for name in classes.names))
+    shares = ("valid_share", "label_share", *(f"share_{name}" for name in classes))
     columns = [*first, *shares, "alignment", "alignment_px", "digest", RASTERS, *fields]
     text = io.StringIO()
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")

@@ -1,0 +1,180 @@
+"""`tmcnet predict` maps files that fit the network, and says what does not fit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from affine import Affine
+
+from tmcnet.classes import ClassTable
+from tmcnet.cli import main
+from tmcnet.config import AlignConfig, ModelConfig, Run, SensorConfig, SensorsConfig
+from tmcnet.dataset.normalise import Band, Normalisation
+from tmcnet.evaluate.trained import Trained
+from tmcnet.model.networks import build_network
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.reader import read_grid, read_labels
+from tmcnet.raster.io.writer import write_raster
+
+SIDE = 64
+BANDS = {"optical": ["red", "nir"], "sar": ["vv", "vh"]}
+FINETUNED = {"finetune": {"modality_dropout": 0.0}}
+
+
+def write_model(path: Path, gsd: float | None = 10, finetuned: dict = FINETUNED, broken: bool = False) -> Path:
+    model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
+    sensors = SensorsConfig(
+        optical=SensorConfig(bands=BANDS["optical"], kind="reflectance"),
+        sar=SensorConfig(bands=BANDS["sar"], kind="backscatter", scale="db"),
+    )
+    ranges = {"optical": (0, 4000), "sar": (-25, 0)}
+    scaling = {n: tuple(Band(b, *map(float, ranges[n]), 0.0, 1.0) for b in bands) for n, bands in BANDS.items()}
+    torch.manual_seed(0)
+    network = build_network("mssnet", "corrected", sensors.band_counts, 3, model).eval()
+    if broken:
+        with torch.no_grad():
+            next(network.parameters())[0] = torch.nan
+    classes = ClassTable.of([("water", "#0000ff"), ("land", "#00ff00"), ("ice", "#ffffff")])
+    known = (Run.parse("mssnet-corrected__random__R5__s1"), model, sensors, classes, Normalisation(scaling, 1.5, 1))
+    Trained(network, *known, {"miou": 0.5}, AlignConfig(enabled=False), gsd).write(path, finetuned)
+    return path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A network, and a scene with named bands in the order of the network."""
+    write_model(tmp_path / "weights.safetensors")
+    write_scene(tmp_path)
+    return tmp_path
+
+
+def write_scene(folder: Path, side: int = SIDE, metres: float = 10, **names: list[str]) -> None:
+    random = np.random.default_rng(3)
+    grid = Grid("EPSG:32633", Affine(metres, 0, 500_000, 0, -metres, 5_400_000), side, side)
+    optical = random.integers(1, 4000, (2, side, side)).astype("u2")
+    sar = random.normal(-12, 4, (2, side, side)).astype("f4")
+    write_raster(folder / "optical.tif", optical, grid, 0, names.get("optical", BANDS["optical"]))
+    write_raster(folder / "sar.tif", sar, grid, None, names.get("sar", BANDS["sar"]))
+
+
+def predict(place: Path, *more: str, out: str = "map.tif", images: tuple[str, ...] = ("optical", "sar")) -> int:
+    files = [part for name in images for part in (f"--{name}", str(place / f"{name}.tif"))]
+    return main(["predict", str(place / "weights.safetensors"), *files, "--out", str(place / out), *more])
+
+
+def test_a_map_has_grid_classes_and_confidence(place: Path) -> None:
+    assert predict(place, "--confidence", "--polygons", str(place / "vector" / "map.gpkg")) == 0
+    assert read_grid(place / "map.tif") == read_grid(place / "optical.tif")
+    assert set(np.unique(read_labels(place / "map.tif"))) <= {0, 1, 2}
+    assert (place / "map_confidence.tif").exists() and (place / "vector" / "map.gpkg").exists()
+    assert "<Category>ice</Category>" in (place / "map.tif.aux.xml").read_text()
+    assert not list(place.glob(".tmcnet_*")), "nothing else is left"
+
+
+def test_other_bands_are_refused_unless_they_are_mapped(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict(place, out="as_trained.tif") == 0
+    write_scene(place, sar=["hh", "hv"])
+    assert predict(place) == 1
+    message = capsys.readouterr().err
+    assert "sar.tif: has the bands ['hh', 'hv']; the network was trained on ['vv', 'vh']" in message
+    assert "`--band hh=vv --band hv=vh`" in message
+    assert not (place / "map.tif").exists()
+    assert predict(place, "--band", "hh=vv", "--band", "hv=vh") == 0
+    assert (place / "map.tif").read_bytes() == (place / "as_trained.tif").read_bytes()
+
+
+def test_bands_are_found_by_name(place: Path) -> None:
+    assert predict(place, out="as_trained.tif") == 0
+    order = ["-b", "2", "-b", "1", "-b", "1"]
+    turned = ["gdal_translate", "-q", *order, str(place / "optical.tif"), str(place / "turned.tif")]
+    subprocess.run(turned, check=True)
+    (place / "turned.tif").replace(place / "optical.tif")
+    assert predict(place) == 0
+    assert (place / "map.tif").read_bytes() == (place / "as_trained.tif").read_bytes()
+
+
+def test_other_pixel_sizes_are_resampled_and_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scene(place, side=128, metres=5)
+    assert predict(place) == 0
+    assert "pixels of 5 m are resampled to 10 m, as in training" in capsys.readouterr().err
+    assert abs(read_grid(place / "map.tif").pixel_size - 10) < 0.05
+    write_scene(place, metres=10.5)
+    assert predict(place) == 0
+    assert "resampled" not in capsys.readouterr().err
+    assert read_grid(place / "map.tif").pixel_size == 10.5
+
+
+def test_a_missing_modality_needs_a_network_that_was_trained_for_it(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(place, images=("sar",)) == 1
+    assert "needs `optical`, which scene scene lacks: it was not trained for that" in capsys.readouterr().err
+    write_model(place / "weights.safetensors", finetuned={"finetune": {"modality_dropout": 0.3}})
+    assert predict(place, images=("sar",)) == 0
+
+
+def test_only_the_area_of_interest_is_mapped(place: Path) -> None:
+    assert predict(place, out="whole.tif") == 0
+    corners = [[500_000, 5_400_000], [500_320, 5_400_000], [500_320, 5_399_680], [500_000, 5_399_680]]
+    polygon = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+    content = {"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {}, "geometry": polygon}]}
+    content["crs"] = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    (place / "area.geojson").write_text(json.dumps(content))
+    assert predict(place, "--aoi", str(place / "area.geojson")) == 0
+    whole, inside = read_labels(place / "whole.tif"), read_labels(place / "map.tif")
+    assert (inside[:31, :31] == whole[:31, :31]).all()
+    assert (inside[34:] == 255).all() and (inside[:, 34:] == 255).all()
+
+
+def test_a_sheet_maps_every_scene(place: Path) -> None:
+    assert predict(place, out="single.tif") == 0
+    (place / "scenes.csv").write_text("scene,optical,sar\na,optical.tif,sar.tif\nb,optical.tif,sar.tif\n")
+    sheet = ["--sheet", str(place / "scenes.csv"), "--data-root", str(place), "--out", str(place / "maps")]
+    assert main(["predict", str(place / "weights.safetensors"), *sheet]) == 0
+    maps = {path.name: path.read_bytes() for path in (place / "maps").glob("*.tif")}
+    assert maps == dict.fromkeys(("a.tif", "b.tif"), (place / "single.tif").read_bytes())
+
+
+def test_weights_that_are_not_finite_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(place / "weights.safetensors", broken=True)
+    assert predict(place) == 1
+    assert "weights.safetensors: holds weights that are not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--overlap", "700"], "--overlap: is 700, more than half of the window of 1024"),
+        (["--band", "hh"], "--band: cannot read hh. Write `--band name=value`."),
+        (["--sheet", "scenes.csv"], "--sheet: is given together with files of one scene"),
+    ],
+)
+def test_wrong_options_are_named(
+    place: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    assert predict(place, *more) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_usage_errors_end_with_2_and_help_with_0() -> None:
+    for arguments, code in ((["predict"], 2), (["no-such-command"], 2), (["predict", "--help"], 0), (["--help"], 0)):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == code
+
+
+def test_info_prints_what_the_file_says(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(place / "weights.safetensors")]) == 0
+    said = yaml.safe_load(capsys.readouterr().out)
+    assert said["ground_sampling_distance_m"] == 10
+    assert said["registration"]["enabled"] is False
+    assert list(said["inputs"]["sar"]["bands"]) == ["vv", "vh"] and said["inputs"]["sar"]["scale"] == "db"
+    assert said["classes"][2] == "ice #ffffff"
+    assert said["validation"] == {"miou": 0.5}
+    assert main(["info", str(place / "optical.tif")]) == 1

@@ -1,0 +1,81 @@
+"""`tmcnet init` writes a config that `tmcnet check` accepts; presets are below the config of the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from affine import Affine
+
+from tmcnet.cli import main
+from tmcnet.config import load_overlays
+from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.writer import write_raster
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    grid = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 32, 32)
+    for scene in ("north", "south"):
+        for kind in ("s2", "s1"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+        write_raster(tmp_path / "s2" / f"{scene}.tif", np.ones((3, 32, 32), "u2"), grid, None, ["b", "g", "r"])
+        write_raster(tmp_path / "s1" / f"{scene}.tif", np.ones((1, 32, 32), "f4"), grid)
+    (tmp_path / "labels").mkdir()
+    write_raster(tmp_path / "labels" / "north.tif", np.arange(1024).reshape(1, 32, 32).astype("u1") % 3, grid)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_of_rasters_becomes_a_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(folder)]) == 0
+    assert (folder / "scenes.csv").read_text().splitlines() == [
+        "scene,optical,sar,label,role",
+        "north,s2/north.tif,s1/north.tif,labels/north.tif,train",
+        "south,s2/south.tif,s1/south.tif,,predict",
+    ]
+    written = yaml.safe_load((folder / "mine.yaml").read_text())
+    assert written["sensors"]["optical"]["bands"] == ["b", "g", "r"]
+    assert written["labels"]["void"] == [0]
+    assert [c["codes"] for c in written["labels"]["classes"]] == [[1], [2]]
+    assert main(["check", str(folder / "mine.yaml")]) == 0
+    assert "2 scenes or tiles: 1 to learn from, 1 to map" in capsys.readouterr().out
+    assert main(["init", str(folder)]) == 1
+    assert "scenes.csv: exists. Move it away" in capsys.readouterr().err
+
+
+def test_check_names_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(folder)]) == 0
+    (folder / "s1" / "south.tif").unlink()
+    assert main(["check", str(folder / "mine.yaml")]) == 1
+    assert "line 3 (south): the file s1/south.tif does not exist" in capsys.readouterr().err
+    (folder / "mine.yaml").write_text("preset: huge\n")
+    assert main(["check", str(folder / "mine.yaml")]) == 1
+    assert "config key `preset`: is `huge`. It is one of demo, full, quick, standard." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["quick", "standard", "full", None])
+def test_a_config_of_ones_own_inherits_nothing_of_the_demo(folder: Path, preset: str | None) -> None:
+    assert main(["init", str(folder)]) == 0
+    values = yaml.safe_load((folder / "mine.yaml").read_text())
+    if preset is None:
+        del values["preset"]
+    else:
+        values["preset"] = preset
+    (folder / "mine.yaml").write_text(yaml.safe_dump(values))
+    config = load_overlays([folder / "mine.yaml"])
+    assert config.preset == (preset or "standard")
+    assert len(config.runs) == len(config.map_runs) == 1, "one good map, not a study"
+    assert config.normalise.high == 98 and config.sensors["sar"].clip_db == (-35, 10)
+    assert config.finetune.learning_rate < 1e-2
+
+
+def test_networks_from_files_need_no_classes_and_no_training(folder: Path) -> None:
+    (folder / "scenes.csv").write_text("scene,optical,sar,role\nnorth,s2/north.tif,s1/north.tif,predict\n")
+    sensors = "{optical: {bands: [b, g, r]}, sar: {bands: [vv]}}"
+    source = "{layout: scenes, sheet: scenes.csv}"
+    text = f"data_root: .\nsource: {source}\nsensors: {sensors}\nmaps: {{models: {{theirs: w.safetensors}}}}\n"
+    (folder / "mine.yaml").write_text(text)
+    assert load_overlays([folder / "mine.yaml"]).labels.classes == []

@@ -1,0 +1,171 @@
+"""Which jobs a change plans: exactly those that depend on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow.conftest import ROOT, caller, planned_jobs
+from tmcnet.config import DemoConfig
+from tmcnet.simulate.scene import simulate_scene
+
+SOURCE = "source: {layout: scenes, sheet: scenes.csv}\n"
+RUN = "mssnet-corrected__tmcnet__R5__s1"
+RECORDS = {"track": 1, "write_report": 1, "report": 1}
+TRAINING = {"make_splits": 1, "normalise": 1, "pretrain_method": 1, "finetune_run": 1, "evaluate_run": 1}
+MAPS = {"map_scene": 1, "style_map": 1, "list_maps": 1}
+
+
+class Project:
+    """Two scenes to learn from, run to the report, and two more that are not in the sample sheet yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.results, self.call = folder, folder / "results", caller(folder)
+        demo = DemoConfig(scenes=4, size=288)
+        self.scenes = demo.scene_names
+        for scene in self.scenes:
+            simulate_scene(demo, scene, folder / scene)
+        self.write_sheet()
+        done = self.call("report", change=SOURCE, data_root=".")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def write_sheet(self, *roles: str) -> None:
+        rows = ["scene,optical,sar,label,role"]
+        for scene, role in zip(self.scenes, ("train", "train", *roles), strict=False):
+            files = (f"{scene}/optical.tif", f"{scene}/sar.tif", f"{scene}/label.tif" if role == "train" else "")
+            rows.append(",".join((scene, *files, role)))
+        (self.folder / "scenes.csv").write_text("\n".join(rows) + "\n")
+
+    def plan(self, change: str = "") -> dict[str, int]:
+        return planned_jobs(self.call("report", change=SOURCE + change, dry=True, data_root="."))
+
+    @contextmanager
+    def sheet(self, *roles: str) -> Iterator[None]:
+        """With more scenes in the sample sheet."""
+        self.write_sheet(*roles)
+        yield
+        self.write_sheet()
+
+    @contextmanager
+    def damaged(self, path: Path, content: bytes | None) -> Iterator[None]:
+        """With a file lost (None) or damaged; all that a dry run removes is restored as well."""
+        records = [*self.results.glob("inventory/*.json"), *self.results.glob("tiles/index/*"), path]
+        records += self.results.glob("scenes/*/alignment.json")
+        whole = {file: file.read_bytes() for file in records}
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        yield
+        for file, before in whole.items():
+            if not file.exists() or file.read_bytes() != before:
+                file.write_bytes(before)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+pytestmark = pytest.mark.xdist_group("job_lists")
+
+
+def test_a_finished_project_plans_nothing_nor_do_new_times_of_raw_files(project: Project) -> None:
+    assert project.plan() == {}
+    for path in project.folder.glob("*/*.tif"):
+        path.touch()
+    assert project.plan() == {}
+
+
+def test_a_new_scene_to_map_adds_its_own_jobs(project: Project) -> None:
+    with project.sheet("predict"):
+        plan = project.plan()
+    assert plan == {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1} | MAPS | RECORDS
+
+
+def test_a_new_scene_to_learn_from_leaves_the_others_as_they_are(project: Project) -> None:
+    with project.sheet("train"):
+        plan = project.plan()
+    raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "make_tiles": 1}
+    maps = {"map_scene": 3, "style_map": 3, "list_maps": 1}
+    assert plan == raster | TRAINING | maps | {"summarise": 1} | RECORDS
+
+
+def test_names_and_colours_of_classes_change_no_pixel(project: Project) -> None:
+    classes = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["labels"]["classes"]
+    styled = {"style_map": 2, "list_maps": 1} | RECORDS
+    classes[0] |= {"color": "#112233"}
+    assert project.plan(yaml.safe_dump({"labels": {"classes": classes}})) == styled
+    classes[0] |= {"name": "lake"}
+    assert project.plan(yaml.safe_dump({"labels": {"classes": classes}})) == styled | {"summarise": 1}
+
+
+def test_the_report_alone_depends_on_its_title_and_metric(project: Project) -> None:
+    assert project.plan("report: {title: Another heading}") == {"write_report": 1, "report": 1}
+    assert project.plan("report: {metric: oa}") == RECORDS
+
+
+def test_another_row_of_the_sweep_trains_its_run_only(project: Project) -> None:
+    first = "{methods: [tmcnet], networks: [mssnet], fractions: [5], seeds: [1]}"
+    second = "{networks: [pixel_logistic], fractions: [100], seeds: [1]}"
+    plan = project.plan(f"finetune: {{sweep: [{first}, {second}]}}")
+    added = {"finetune_run": 1, "evaluate_run": 1, "map_scene": 2, "style_map": 2, "list_maps": 1, "summarise": 1}
+    assert plan == added | RECORDS
+
+
+def test_a_lost_tile_is_made_again_and_nothing_else(project: Project) -> None:
+    tile = next((project.results / "tiles" / "sar").glob("alder_*.tif"))
+    pixels = tile.read_bytes()
+    with project.damaged(tile, None):
+        assert project.plan() == {"tile_scene": 1, "make_tiles": 1, "report": 1}
+        assert project.plan() == {"tile_scene": 1, "make_tiles": 1, "report": 1}
+        done = project.call("report", change=SOURCE, data_root=".")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert tile.read_bytes() == pixels
+    assert project.plan() == {}
+
+
+ALIGNED = {"align_scene": 1, "tile_scene": 1, "make_tiles": 1} | MAPS | RECORDS
+
+
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    [
+        ("inventory/alder.json", {"inspect_scene": 1, "take_inventory": 1} | ALIGNED),
+        ("inventory.json", {"take_inventory": 1, "write_report": 1, "report": 1}),
+        ("scenes/alder/alignment.json", ALIGNED),
+        ("tiles/index/alder.json", {"tile_scene": 1, "make_tiles": 1, "report": 1}),
+    ],
+)
+def test_a_damaged_record_is_made_again_and_nothing_is_trained(
+    project: Project, name: str, plan: dict[str, int]
+) -> None:
+    with project.damaged(project.results / name, b'{"half": '):
+        assert project.plan() == plan
+        assert project.plan() == plan, "a dry run removes the damaged file"
+
+
+def test_a_damaged_record_does_not_hide_a_change(project: Project) -> None:
+    with project.damaged(project.results / "scenes" / "alder" / "alignment.json", b"{"), project.sheet("train"):
+        assert project.plan().items() >= TRAINING.items()
+        assert project.plan("tiles: {min_valid: 0.4}").items() >= TRAINING.items()
+
+
+def test_a_new_name_of_a_class_is_in_maps_tables_and_report(project: Project) -> None:
+    classes = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["labels"]["classes"]
+    classes[0] |= {"name": "lake"}
+    change = SOURCE + yaml.safe_dump({"labels": {"classes": classes}})
+    weights = (project.results / "finetune" / RUN / "weights.safetensors").stat().st_mtime_ns
+    done = project.call("report", change=change, data_root=".")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project.results / "finetune" / RUN / "weights.safetensors").stat().st_mtime_ns == weights
+    assert "lake" in (project.results / "maps" / "alder" / f"{RUN}.tif.aux.xml").read_text()
+    header = (project.results / "metrics.csv").read_text().splitlines()[0]
+    assert "iou_lake" in header and "iou_water" not in header
+    page = (project.results / "report.html").read_text()
+    assert "lake" in page and not re.search(r"\bwater\b", page)
+    assert planned_jobs(project.call("report", change=change, dry=True, data_root=".")) == {}

@@ -1,0 +1,120 @@
+"""Find files of the early stages that were lost or damaged, so that the workflow makes them again.
+
+Snakemake repeats everything that depends on a file it makes again. A file that was lost comes out as it was, so
+training need not follow. `is_unchanged` checks that this is all that happened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tmcnet.hashing import file_digest, json_digest
+
+SOURCE_RECORD = "source.json"
+"""File beside the tile index: hashes of the settings and raw files it was made from, and its files by part."""
+_TILE = re.compile(r"(.+)_r\d+_c\d+")
+
+
+def write_source_record(
+    tables: Sequence[Path], inventories: Sequence[Path], settings: str, modalities: Iterable[str], out: Path
+) -> None:
+    """Write what the tile index was made from.
+
+    Args:
+        tables: Rows of the parts, each with a summary (JSON) beside it.
+        inventories: Inventories of the parts, with the hashes of the raw files.
+        settings: Hash of the settings and of the rows of the sample sheet.
+        modalities: Names of the modalities.
+        out: File to write.
+    """
+    parts, raw = {}, {}
+    for table, inventory in zip(tables, inventories, strict=True):
+        parts[table.stem] = json.loads(table.with_suffix(".json").read_text())["files"]
+        entries = json.loads(inventory.read_text())["entries"]
+        raw[table.stem] = json_digest([digest for entry in entries for digest in entry["digests"]])
+    content = {"settings": settings, "kinds": [*modalities, "label"], "files": parts, "raw": raw}
+    out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def find_lost(results: Path, parts: Iterable[str], scenes: Iterable[str]) -> list[Path]:
+    """Find files of earlier runs that are missing or damaged; damaged ones are removed.
+
+    A tile is no file that Snakemake knows, so the table of a scene with lost tiles is removed in its place.
+
+    Args:
+        results: The results folder.
+        parts: Names of the parts of the inventory.
+        scenes: Names of the scenes that are aligned.
+    """
+    made = read_record(results / "tiles" / SOURCE_RECORD)
+    if made is None:
+        return []
+    aligned = [scene for scene in scenes if (results / "scenes" / scene).is_dir()]
+    known = {*made["files"], *aligned}
+    records = [results / "inventory.json"]
+    records += [results / "inventory" / f"{part}.json" for part in parts if part in known]
+    records += [results / "scenes" / scene / "alignment.json" for scene in aligned]
+    lost = [path for path in records if read_record(path) is None]
+    tables = [results / "tiles" / "index" / f"{part}{end}" for part in made["files"] for end in (".csv", ".json")]
+    lost += [path for path in tables if not path.is_file() or (path.suffix == ".json" and read_record(path) is None)]
+    lost += [results / "tiles" / "index" / f"{part}.csv" for part in _parts_with_lost_tiles(results / "tiles", made)]
+    for path in lost:
+        if path.is_file():
+            print(f"{path} is damaged, or tiles of it are lost; it is made again.", file=sys.stderr)
+            path.unlink()
+    return lost
+
+
+def _parts_with_lost_tiles(tiles: Path, made: dict[str, Any]) -> list[str]:
+    """Parts that have fewer files than when the index was made."""
+    short = set()
+    for kind in made["kinds"]:
+        counts: Counter[str] = Counter()
+        for path in (tiles / kind).glob("*.tif"):
+            match = _TILE.fullmatch(path.stem)
+            counts[match[1] if match and match[1] in made["files"] else "tiles"] += 1
+        short |= {part for part, count in made["files"].items() if counts[part] < count}
+    return sorted(short)
+
+
+def is_unchanged(results: Path, settings: str, raw: Mapping[str, Sequence[Path]]) -> bool:
+    """Whether the tile index was made from the same parts, settings and raw files.
+
+    Raw files are compared by content, but read only where one of the part is newer than the index.
+
+    Args:
+        results: The results folder.
+        settings: Hash of the settings, as in `write_source_record`.
+        raw: The raw files of the parts that tiles are cut from.
+    """
+    path = results / "tiles" / SOURCE_RECORD
+    made = read_record(path)
+    if made is None or made["settings"] != settings or list(made["files"]) != list(raw):
+        return False
+    if not (results / "tiles" / "index.csv").is_file():
+        return False
+    since = path.stat().st_mtime
+    return all(_is_same(files, since, made["raw"][part]) for part, files in raw.items())
+
+
+def _is_same(files: Sequence[Path], since: float, digest: str) -> bool:
+    if not all(file.is_file() for file in files):
+        return False
+    return all(file.stat().st_mtime <= since for file in files) or digest == json_digest(
+        list(map(file_digest, files))
+    )
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,125 @@
+"""Start a config: a sample sheet and a commented overlay for the rasters found in a folder."""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+
+from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN
+from tmcnet.raster.io.bands import band_names
+from tmcnet.raster.io.files import open_raster
+from tmcnet.raster.io.writer import write_bytes
+
+_WORDS = {
+    "label": ("label", "labels", "lbl", "mask", "gt", "truth", "landcover"),
+    "sar": ("sar", "s1", "vv", "vh", "hh", "hv", "sentinel1", "radar"),
+    "dem": ("dem", "dsm", "height", "heights", "elevation"),
+    "optical": ("optical", "opt", "s2", "sentinel2", "rgb", "ms"),
+}
+"""Words in paths that tell the kind of a file, in order of precedence; a file without any is optical."""
+_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
+_MAX_CODES = 60
+
+_CONFIG = """\
+# Written by `tmcnet init`; correct what it could not know, then run in this folder
+#   tmcnet check mine.yaml
+#   snakemake -s /path/to/clone/Snakefile --cores 8 --configfile mine.yaml
+preset: standard # quick: a first look in minutes; full: the published network, needs a GPU
+name: mine
+results_dir: results
+data_root: .
+source: {{layout: scenes, sheet: scenes.csv}}
+sensors: # bands in the order of the files; `display` names one or three of them
+{sensors}
+labels: # codes in the label files that mean a class; codes that mean none are void
+  void: {void}
+  classes:
+{classes}
+"""
+
+
+def write_starter(folder: Path) -> list[Path]:
+    """Write `scenes.csv` and `mine.yaml` for the rasters in a folder and below.
+
+    Files belong to one scene if their paths are equal without the words that tell their kind, such as
+    `s2/north.tif`, `s1/north.tif` and `labels/north.tif`, or `north_optical.tif` and `north_sar.tif`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: If one of them exists, or the folder has no raster.
+    """
+    targets = [folder / "scenes.csv", folder / "mine.yaml"]
+    for path in targets:
+        if path.exists():
+            raise InputError(Problem(str(path), "exists", "Move it away; it is not overwritten."))
+    scenes = _scenes(folder)
+    if not scenes:
+        what = f"has no raster that ends in {', '.join(_SUFFIXES)}"
+        raise InputError(Problem(str(folder), what, "Name the folder with your GeoTIFFs."))
+    kinds = [kind for kind in ("optical", "sar", "dem") if any(kind in files for files in scenes.values())]
+    kinds = list(dict.fromkeys(["optical", "sar", *kinds]))
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["scene", *kinds, "label", "role"])
+    for scene, files in scenes.items():
+        cells = [";".join(str(path.relative_to(folder)) for path in files.get(k, [])) for k in (*kinds, "label")]
+        table.writerow([scene, *cells, TRAIN if "label" in files else PREDICT])
+    write_bytes(targets[0], text.getvalue().encode())
+    write_bytes(targets[1], _config(scenes, kinds).encode())
+    return targets
+
+
+def _scenes(folder: Path) -> dict[str, dict[str, list[Path]]]:
+    """Files by scene and kind."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in _SUFFIXES:
+            continue
+        words = re.split(r"[^a-z0-9]+", str(path.relative_to(folder).with_suffix("")).lower())
+        kind = next((kind for kind, known in _WORDS.items() if set(words) & set(known)), "optical")
+        names = [word for word in words if word and not any(word in known for known in _WORDS.values())]
+        found.setdefault("_".join(names) or "scene", {}).setdefault(kind, []).append(path)
+    return dict(sorted(found.items()))
+
+
+def _config(scenes: dict[str, dict[str, list[Path]]], kinds: list[str]) -> str:
+    lines = []
+    for kind in kinds:
+        files = next((files[kind] for files in scenes.values() if kind in files), [])
+        names = [name for path in files for name in band_names(path)] or ["band"]
+        bands = [name if re.fullmatch(r"\w+", name) else f"b{i}" for i, name in enumerate(names, start=1)]
+        colours = [band for band in ("red", "green", "blue") if band in bands]
+        shown = colours if len(colours) == 3 else bands[:3] if len(bands) >= 3 else bands[:1]
+        more = {"sar": ", kind: backscatter, scale: auto", "dem": ", kind: elevation"}.get(kind, "")
+        lines.append(f"  {kind}: {{bands: [{', '.join(bands)}], display: [{', '.join(shown)}]{more}}}")
+    codes = sorted({code for files in scenes.values() for path in files.get("label", []) for code in _codes(path)})
+    void = [code for code in codes if code in (0, 255)]
+    classes = [code for code in codes if code not in void] or [1, 2]
+    rows = [f'    - {{name: class_{c}, codes: [{c}], color: "{_color(i)}"}}' for i, c in enumerate(classes)]
+    return _CONFIG.format(sensors="\n".join(lines), void=void, classes="\n".join(rows))
+
+
+def _codes(path: Path) -> list[int]:
+    """Codes in a label file."""
+    found: set[int] = set()
+    with open_raster(path) as dataset:
+        for _, window in dataset.block_windows(1):
+            found |= {int(code) for code in np.unique(dataset.read(1, window=window))}
+            if len(found) > _MAX_CODES:
+                remedy = "Name the folder without it, or rename it if it is no label."
+                raise InputError(Problem(str(path), f"has more than {_MAX_CODES} label codes", remedy))
+    return sorted(found)
+
+
+def _color(number: int) -> str:
+    """Colours far apart: hues by the golden ratio."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1, 0.6, 0.85)
+    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"

@@ -1,0 +1,19 @@
+"""Check the rasters of one scene, or of all ready-made tiles."""
+
+from pathlib import Path
+
+from _job import config, logged
+
+from tmcnet.raster.inventory.inventory import inspect_scenes
+
+with logged(snakemake.log[0]):
+    settings = config(snakemake)
+    inspect_scenes(
+        settings.source,
+        settings.sensors,
+        settings.labels,
+        Path(settings.data_root),
+        snakemake.params.names,
+        Path(snakemake.output.record),
+        snakemake.threads,
+    )
