@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 WALLS = {
-    "rasterio": ("raster/", "evaluate/maps.py", "evaluate/polygons.py"),
+    "rasterio": ("raster/", "evaluate/maps.py", "evaluate/map_files.py", "evaluate/polygons.py"),
     "torch": ("dataset/", "model/", "loss/", "train/", "evaluate/"),
     "lightning": ("train/",),
     "mlflow": ("tracking/",),

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from tmcnet.config import ComputeConfig, LabelsConfig, MapsConfig, SensorsConfig, SourceConfig
 from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.maps import SceneImages, confidence_of, map_scene, style_map
+from tmcnet.evaluate.map_files import confidence_of, style_map
+from tmcnet.evaluate.maps import SceneImages, map_scene
 from tmcnet.evaluate.trained import Trained
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory, Record

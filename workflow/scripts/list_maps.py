@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _job import logged
 
-from tmcnet.evaluate.maps import MapRecord, list_maps
+from tmcnet.evaluate.map_files import MapRecord, list_maps
 
 with logged(snakemake.log[0]):
     paths = zip(snakemake.params.scenes, snakemake.input.records, strict=True)

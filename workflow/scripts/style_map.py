@@ -6,7 +6,7 @@ from _job import logged
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import MapsConfig
-from tmcnet.evaluate.maps import MapRecord, style_map
+from tmcnet.evaluate.map_files import MapRecord, style_map
 
 with logged(snakemake.log[0]):
     given = snakemake.params.classes

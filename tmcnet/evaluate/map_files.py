@@ -1,0 +1,124 @@
+"""Files of a map: class ids with names and colours, coloured copy, polygons, and the table of all maps."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import rasterio
+
+from tmcnet.classes import ClassTable
+from tmcnet.config import IGNORE, MapsConfig
+from tmcnet.evaluate import polygons
+from tmcnet.raster.io.gdal_tools import require_tools, run_tool
+from tmcnet.raster.io.writer import write_bytes
+
+COG_OPTIONS = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
+COLUMNS = ("scene", "path", "confidence", "megapixels", "seconds")
+
+
+class MapRecord(NamedTuple):
+    """A map that was made.
+
+    Attributes:
+        megapixels: Size of the scene.
+        seconds: Time that the prediction took.
+        classes: Classes of the network.
+    """
+
+    megapixels: float
+    seconds: float
+    classes: ClassTable
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        classes = [[c.name, c.color] for c in self.classes.classes]
+        content = {"megapixels": self.megapixels, "seconds": round(self.seconds, 1), "classes": classes}
+        write_bytes(path, (json.dumps(content) + "\n").encode())
+
+    @classmethod
+    def read(cls, path: Path) -> MapRecord:
+        """Read a file of `write`."""
+        content = json.loads(path.read_text())
+        return cls(content["megapixels"], content["seconds"], ClassTable.of(map(tuple, content["classes"])))
+
+
+def confidence_of(map_file: Path) -> Path:
+    """The raster of the confidence beside a map."""
+    return map_file.with_name(f"{map_file.stem}_confidence.tif")
+
+
+def style_map(ids: Path, classes: ClassTable, config: MapsConfig, map_file: Path) -> None:
+    """Write a map with names and colours as a cloud-optimised GeoTIFF; coloured copy and polygons where wanted.
+
+    GeoTIFF cannot hold category names; GDAL reads them from `<map>.aux.xml`.
+
+    Args:
+        ids: The class ids, from `map_scene`.
+        classes: Their colours become the colour table, their names the tags `CLASS_<id>` and GDAL's category names.
+        config: Whether the coloured copy (`<map>_rgb.tif`) and polygons (`<map>.gpkg`) are wanted.
+        map_file: GeoTIFF to write.
+    """
+    require_tools(["gdal_translate", *(polygons.TOOLS if config.polygons else ())])
+    coloured, vector = map_file.with_name(f"{map_file.stem}_rgb.tif"), map_file.with_suffix(".gpkg")
+    for earlier in (coloured, vector):
+        earlier.unlink(missing_ok=True)  # left by an earlier map
+    map_file.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".map_", dir=map_file.parent) as folder:
+        styled = Path(folder) / "styled.tif"
+        with rasterio.open(ids) as source, rasterio.open(styled, "w", **source.profile) as target:
+            target.write_colormap(1, {c.id: (*c.rgb, 255) for c in classes.classes} | {IGNORE: (0, 0, 0, 0)})
+            target.update_tags(1, **{f"CLASS_{c.id}": c.name for c in classes.classes})
+            target.set_band_description(1, "class")
+            for _, window in source.block_windows(1):
+                target.write(source.read(1, window=window), 1, window=window)
+        # averaging ids would invent classes; overviews of the map show the most frequent one
+        write_cog(styled, map_file, "-co", "RESAMPLING=MODE")
+        if config.rgb:
+            write_cog(map_file, coloured, "-expand", "rgb")
+    write_bytes(map_file.with_name(f"{map_file.name}.aux.xml"), _categories(classes))
+    if config.polygons:
+        polygons.write_polygons(map_file, classes, config.minimum_mapping_unit, vector)
+
+
+def write_cog(source: Path, target: Path, *options: str) -> None:
+    """Convert a raster to a cloud-optimised GeoTIFF, which appears complete or not at all."""
+    with TemporaryDirectory(prefix=".cog_", dir=target.parent) as folder:
+        draft = Path(folder) / target.name
+        run_tool("gdal_translate", "-q", "-of", "COG", *COG_OPTIONS, *options, source, draft)
+        draft.replace(target)
+
+
+def _categories(classes: ClassTable) -> bytes:
+    """Return the class names as GDAL's persistent auxiliary metadata, which GIS programs show in legends."""
+    root = ElementTree.Element("PAMDataset")
+    names = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for c in classes.classes:
+        ElementTree.SubElement(names, "Category").text = c.name
+    ElementTree.indent(root)
+    text: bytes = ElementTree.tostring(root, encoding="utf-8")
+    return text + b"\n"
+
+
+def list_maps(records: Mapping[str, MapRecord], run_name: str, table: Path) -> None:
+    """Write the table of the maps of one network.
+
+    Args:
+        records: The maps by scene.
+        run_name: Name of the run or model.
+        table: CSV to write, in the folder of the maps; paths in it are relative to this folder.
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for scene, record in records.items():
+        map_file = Path(scene, f"{run_name}.tif")
+        numbers = f"{record.megapixels:.6f}", f"{record.seconds:.1f}"
+        rows.writerow([scene, map_file, confidence_of(map_file), *numbers])
+    write_bytes(table, text.getvalue().encode())
