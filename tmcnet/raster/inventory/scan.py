@@ -195,7 +195,7 @@ class _Statistics:
             summary.nan += int(np.isnan(values).sum())
             summary.infinite += int(np.isinf(values).sum())
             valid = valid & np.isfinite(numbers)
-        numbers[~valid] = np.nan
+        np.copyto(numbers, np.nan, where=~valid)
         self._valid.add(box, valid)
         self._valid_pixels += int(valid.all(axis=0).sum())
         flat = numbers.reshape(len(numbers), -1)

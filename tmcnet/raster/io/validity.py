@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,11 +33,11 @@ class ValidityMap:
     def add(self, box: Box, valid: BoolArray) -> None:
         """Count a block, C x H x W."""
         row, column, height, width = box
-        rows, columns = self._rows[row : row + height], self._columns[column : column + width]
-        row_starts, column_starts = _starts(rows), _starts(columns)
-        sums = np.add.reduceat(valid, column_starts, axis=2, dtype=np.int32)
-        sums = np.add.reduceat(sums, row_starts, axis=1)
-        self._counts[:, rows[row_starts][:, None], columns[column_starts]] += sums
+        rows, columns = (
+            _spans(at) for at in (self._rows[row : row + height], self._columns[column : column + width])
+        )
+        for (down, y), (across, x), band in itertools.product(rows, columns, range(len(valid))):
+            self._counts[band, down, across] += np.count_nonzero(valid[band, y, x])
 
     @property
     def shares(self) -> list[float]:
@@ -56,8 +57,10 @@ class ValidityMap:
         return [band.astype(np.uint8).tobytes().hex() for band in coded]
 
 
-def _starts(cells: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return np.flatnonzero(np.diff(cells, prepend=-1))
+def _spans(cells: npt.NDArray[np.int64]) -> list[tuple[int, slice]]:
+    """The cells of adjacent rows or columns, and which of these are in each."""
+    starts = np.flatnonzero(np.diff(cells, prepend=-1)).tolist()
+    return [(int(cells[a]), slice(a, b)) for a, b in itertools.pairwise([*starts, len(cells)])]
 
 
 @dataclass(frozen=True)
