@@ -15,8 +15,8 @@ from benchmarks.published import PublishedModel, published_loss
 from benchmarks.timing import best_of
 from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.model.tmcnet import TMCNet
-from tmcnet.train.methods import build_method
-from tmcnet.train.optimise import OptimiserPlan, build_optimiser
+from tmcnet.train.contrastive import build_method
+from tmcnet.train.loop import OptimiserPlan, build_optimiser
 
 SIZES = [(2, 128, 3), (8, 224, 1)]
 """Tiles per batch, side of a view in pixels, and repetitions of a step."""

@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[1]
 WALLS = {
     "rasterio": ("raster/", "evaluate/maps.py", "evaluate/map_files.py", "evaluate/polygons.py"),
     "torch": ("dataset/", "model/", "loss/", "train/", "evaluate/"),
-    "lightning": ("train/",),
     "mlflow": ("tracking/",),
     "snakemake": (),
     "hashlib": ("hashing.py", "raster/inventory/scan.py"),  # the latter hashes while it reads

@@ -14,8 +14,8 @@ from tmcnet.loss import TupleNTXent
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights
 from tmcnet.train import loop
+from tmcnet.train.contrastive import build_method
 from tmcnet.train.finetune import finetune
-from tmcnet.train.methods import build_method
 from tmcnet.train.pretrain import Pretraining, pretrain
 
 pytestmark = [

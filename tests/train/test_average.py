@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
@@ -23,11 +21,6 @@ def network():
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
 
 
-def take_in(average, network, batch=0, accumulate=1):
-    trainer = SimpleNamespace(accumulate_grad_batches=accumulate)
-    average.on_train_batch_end(trainer, SimpleNamespace(network=network), None, None, batch)
-
-
 def test_decay_warms_up():
     assert [warm_decay(0.9, steps) for steps in (0, 1, 8, 80, 1000)] == [0.1, 2 / 11, 0.5, 0.9, 0.9]
 
@@ -38,7 +31,7 @@ def test_weights_and_statistics_are_averaged_by_hand(network):
     for done, state in enumerate(steps_of(network, 6)):
         decay = min(0.4, (1 + done) / (10 + done)) if done else 0.0  # the first step is copied
         expected = {n: decay * expected[n] + (1 - decay) * state[n] if done else state[n] for n in state}
-        take_in(average, network)
+        average.update(network)
     found = average.network.state_dict()
     for name in set(found) - {"1.num_batches_tracked"}:
         assert torch.allclose(found[name], expected[name], atol=1e-6), name
@@ -49,19 +42,12 @@ def test_the_start_is_forgotten_in_short_schedules(network):
     average = WeightAverage(network, 0.999)
     with torch.no_grad():
         network[0].weight.fill_(100.0)  # the random start, and what the first step leaves
-    take_in(average, network)
+    average.update(network)
     with torch.no_grad():
         network[0].weight.fill_(1.0)
     for _ in range(30):
-        take_in(average, network)
+        average.update(network)
     assert average.network[0].weight.max() < 1.001
-
-
-def test_only_the_last_batch_of_a_step_is_taken_in(network):
-    average = WeightAverage(network, 0.9)
-    for batch in range(4):
-        take_in(average, network, batch, accumulate=2)
-    assert int(average.average.n_averaged) == 2
 
 
 def test_a_saved_average_goes_on_bit_for_bit(network):
@@ -70,7 +56,7 @@ def test_a_saved_average_goes_on_bit_for_bit(network):
         if done == 3:
             state, broken = broken.state_dict(), WeightAverage(network, 0.9)
             broken.load_state_dict(state)
-        take_in(whole, network)
-        take_in(broken, network)
+        whole.update(network)
+        broken.update(network)
     first, second = whole.network.state_dict(), broken.network.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -8,7 +8,6 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,8 +18,9 @@ from tmcnet.config import MethodConfig, PretrainConfig
 from tmcnet.errors import InputError, TrainingError
 from tmcnet.model.weights import read_weights
 from tmcnet.train import pretrain as room
-from tmcnet.train.callbacks import STATE_FILE, FiniteLoss
+from tmcnet.train.callbacks import check_finite
 from tmcnet.train.distributed import rank, run_in_processes
+from tmcnet.train.loop import STATE_FILE
 
 
 def settings(**changes):
@@ -74,10 +74,8 @@ def test_batches_are_shared_evenly(monkeypatch):
 
 
 def looks_at_a_spoilt_loss(folder):
-    look = FiniteLoss(Path(folder))
-    look.on_train_batch_start(None, None, (["t"], torch.full((2, 3), float(rank()))), 0)
     loss = torch.tensor(math.nan if rank() == 1 else 1.0)
-    look.on_before_backward(SimpleNamespace(global_step=4), SimpleNamespace(tile_names=["t"]), loss)
+    check_finite(loss, (["t"], torch.full((2, 3), float(rank()))), 5, ["t"], Path(folder))
 
 
 def test_processes_stop_together_at_a_loss_that_is_not_finite_and_keep_their_shares(tmp_path):

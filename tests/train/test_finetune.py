@@ -16,9 +16,8 @@ from tmcnet.evaluate.trained import Trained
 from tmcnet.model.weights import save_weights
 from tmcnet.train import finetune as module
 from tmcnet.train import validate as looks
-from tmcnet.train.callbacks import STATE_FILE
 from tmcnet.train.finetune import finetune
-from tmcnet.train.loop import fit
+from tmcnet.train.loop import STATE_FILE, fit
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.validate import Validation
 
@@ -67,15 +66,15 @@ def test_learns_and_writes_what_later_stages_need(world, tmp_path):
 
 
 def kill_at_step_7(monkeypatch, *arguments, **changes):
-    look = Validation.on_train_batch_end
+    look = Validation.on_step_end
 
-    def killed(self, trainer, *args):
-        if trainer.global_step == 7:
+    def killed(self, training):
+        if training.step == 7:
             raise KeyboardInterrupt
-        look(self, trainer, *args)
+        look(self, training)
 
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
-        patch.setattr(Validation, "on_train_batch_end", killed)
+        patch.setattr(Validation, "on_step_end", killed)
         train(*arguments, steps=12, validate_every=4, **changes)
 
 

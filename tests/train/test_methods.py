@@ -13,8 +13,7 @@ from tmcnet.errors import TrainingError
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import save_weights
 from tmcnet.train import finetune, methods
-from tmcnet.train.contrastive import health
-from tmcnet.train.methods import build_method
+from tmcnet.train.contrastive import build_method, health
 
 MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
 BANDS = {"optical": 3, "sar": 2}

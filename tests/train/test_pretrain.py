@@ -16,7 +16,7 @@ from tmcnet.model.backbone import Backbone
 from tmcnet.model.foreign_weights import common_name
 from tmcnet.model.weights import read_weights
 from tmcnet.train import pretrain as room
-from tmcnet.train.callbacks import STATE_FILE
+from tmcnet.train.loop import STATE_FILE
 
 MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
 SENSORS = SensorsConfig(

@@ -16,8 +16,7 @@ from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import probe as room
 from tmcnet.train.callbacks import Curves
-from tmcnet.train.loop import LoopPlan, StepModule, fit
-from tmcnet.train.optimise import OptimiserPlan
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, fit
 from tmcnet.train.probe import Probe, ProbePlan, cell_labels
 
 STRIDE = 16

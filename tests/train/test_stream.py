@@ -9,8 +9,14 @@ from torch import nn
 from tmcnet.config import ModelConfig
 from tmcnet.model.networks import build_network
 from tmcnet.train.contrastive import effective_rank, health, retrieval
-from tmcnet.train.loop import indices_of_step, step_loader
-from tmcnet.train.optimise import OptimiserPlan, build_optimiser, parameter_groups, rate_factor
+from tmcnet.train.loop import (
+    OptimiserPlan,
+    build_optimiser,
+    indices_of_step,
+    parameter_groups,
+    rate_factor,
+    step_loader,
+)
 
 
 def test_every_item_comes_once_an_epoch():

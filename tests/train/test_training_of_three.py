@@ -22,8 +22,8 @@ from tmcnet.model.weights import read_weights
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
+from tmcnet.train.contrastive import build_method
 from tmcnet.train.finetune import finetune
-from tmcnet.train.methods import build_method
 from tmcnet.train.pixelwise import draw_pixels
 from tmcnet.train.pretrain import Pretraining, pretrain
 from tmcnet.train.samples import BatchBuilder

@@ -10,7 +10,7 @@ from tmcnet.config.base import Section
 from tmcnet.config.training import RANDOM_START, Variant
 
 Method = Literal["tuples", "simclr", "cross_modal"]
-"""Names of the classes in `tmcnet/train/methods.py` (`METHODS`)."""
+"""Names of the classes in `tmcnet/train/contrastive.py` (`METHODS`)."""
 Part = Literal["train", "val", "test"]
 Negatives = Literal["shifted", "own", "both"]
 Partners = Literal["sar", "both"]

@@ -1,4 +1,4 @@
-"""Callbacks of the training loop: curves, progress, non-finite loss, checkpoints."""
+"""What happens beside the steps of a training: curves, progress, and the stop at a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -7,35 +7,49 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from tmcnet.errors import TrainingError
 from tmcnet.train.distributed import processes, rank, wait_for_all
 
+if TYPE_CHECKING:
+    from tmcnet.train.loop import StepModule, Training
+
 PROGRESS_SECONDS = 10.0
-STATE_FILE = "last.ckpt"
 
 
-def ends_step(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Return whether a batch is the last one of its step, after which the weights are updated."""
-    return bool((batch_idx + 1) % trainer.accumulate_grad_batches == 0)
+class Callback:
+    """Actions at the events of a training; one without a state keeps nothing in checkpoints."""
+
+    def on_start(self, training: Training[Any]) -> None:
+        """Act before the first step, or the first one after a checkpoint."""
+
+    def on_batch_end(self, losses: Mapping[str, float]) -> None:
+        """Act after each batch of a step."""
+
+    def on_gradients(self, module: StepModule[Any]) -> None:
+        """Act before the weights are updated; gradients are not clipped yet."""
+
+    def on_step_end(self, training: Training[Any]) -> None:
+        """Act after a step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state from a checkpoint."""
 
 
-def reported(trainer: pl.Trainer, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Return the values of a batch; Lightning divides the loss by the number of accumulated batches, undone here."""
-    shares = {"loss": trainer.accumulate_grad_batches}
-    return {name: float(value) * shares.get(name, 1) for name, value in outputs.items()}
-
-
-class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
+class Curves(Callback):
     """Mean values of the batches, one row per `log_every` steps; part of the checkpoint, so resuming leaves no gap.
 
     Args:
@@ -63,20 +77,16 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
             self.counts[name] = self.counts.get(name, 0) + 1
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: dict[str, torch.Tensor],
-        _: object,
-        batch_idx: int,
-    ) -> None:
-        """Add the values of a batch, and end the row if it is due."""
-        self.accumulate(**reported(trainer, outputs))
-        step = trainer.global_step
-        if ends_step(trainer, batch_idx) and self.wants(step):
+    def on_batch_end(self, losses: Mapping[str, float]) -> None:
+        """Add the values of a batch."""
+        self.accumulate(**losses)
+
+    def on_step_end(self, training: Training[Any]) -> None:
+        """End a row if it is due."""
+        step, module = training.step, training.module
+        if self.wants(step):
             means = {name: total / self.counts[name] for name, total in self.sums.items()}
-            self.add(step, **means, learning_rate=pl_module.last_rate, **pl_module.measure(step))
+            self.add(step, **means, learning_rate=module.last_rate, **module.measure(step))
             self.sums, self.counts = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,7 +107,7 @@ class Curves(pl.Callback):  # type: ignore[misc]  # lightning is not type-checke
                 rows.writerow({"step": step, **{name: f"{value:.6g}" for name, value in row.items()}})
 
 
-class GradientNorm(pl.Callback):  # type: ignore[misc]
+class GradientNorm(Callback):
     """Norm of the gradient of all weights before clipping, as `gradient_norm` in the curves.
 
     Sudden peaks mean that the learning rate is too high or that clipping would help; a norm near 0 means that nothing
@@ -107,13 +117,13 @@ class GradientNorm(pl.Callback):  # type: ignore[misc]
     def __init__(self, curves: Curves) -> None:
         self.curves = curves
 
-    def on_before_optimizer_step(self, _: pl.Trainer, pl_module: pl.LightningModule, *__: object) -> None:
+    def on_gradients(self, module: StepModule[Any]) -> None:
         """Measure the gradient of a step."""
-        gradients = [p.grad for p in pl_module.network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in module.network.parameters() if p.grad is not None]
         self.curves.accumulate(gradient_norm=float(get_total_norm(gradients)))
 
 
-class Progress(pl.Callback):  # type: ignore[misc]
+class Progress(Callback):
     """Print step, loss, tiles per second and time left every ten seconds.
 
     Args:
@@ -124,32 +134,28 @@ class Progress(pl.Callback):  # type: ignore[misc]
 
     def __init__(self, label: str, steps: int, batch_size: int) -> None:
         self.label, self.steps, self.batch_size = label, steps, batch_size
-        self.first, self.began, self.printed = 0, 0.0, 0.0
+        self.first, self.began, self.printed, self.loss = 0, 0.0, 0.0, math.nan
 
-    def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
+    def on_start(self, training: Training[Any]) -> None:
         """Start the clock."""
-        self.first, self.began = trainer.global_step, time.monotonic()
+        self.first, self.began = training.step, time.monotonic()
         self.printed = self.began
         if self.first:
             print(f"{self.label}: resumes after step {self.first}", file=sys.stderr, flush=True)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        _: pl.LightningModule,
-        outputs: dict[str, torch.Tensor],
-        __: object,
-        batch_idx: int,
-    ) -> None:
+    def on_batch_end(self, losses: Mapping[str, float]) -> None:
+        """Remember the loss."""
+        self.loss = losses["loss"]
+
+    def on_step_end(self, training: Training[Any]) -> None:
         """Print a line if it is due."""
-        now, step = time.monotonic(), trainer.global_step
-        early = now - self.printed < PROGRESS_SECONDS and step != self.steps
-        if early or not ends_step(trainer, batch_idx):
+        now, step = time.monotonic(), training.step
+        if now - self.printed < PROGRESS_SECONDS and step != self.steps:
             return
         self.printed = now
         rate = (step - self.first) / max(now - self.began, 1e-9)
         print(
-            f"{self.label}: step {step}/{self.steps}, loss {reported(trainer, outputs)['loss']:.4f}, "
+            f"{self.label}: step {step}/{self.steps}, loss {self.loss:.4f}, "
             f"{rate * self.batch_size:.1f} tiles/s, {math.ceil((self.steps - step) / rate)} s left",
             file=sys.stderr,
             flush=True,
@@ -176,61 +182,33 @@ def tensors_of(batch: object) -> dict[str, torch.Tensor]:
     return {f"{name}{rest}": tensor for name, found in parts for rest, tensor in found.items()}
 
 
-class FiniteLoss(pl.Callback):  # type: ignore[misc]
+def check_finite(loss: Tensor, batch: object, step: int, names: Sequence[str], state: Path) -> None:
     """Stop before a non-finite loss reaches the weights, and save its batch.
 
     Processes that train together stop together, and each saves its share of the batch.
 
     Args:
+        loss: The loss of a batch.
+        batch: The batch, whose tensors are saved.
+        step: Number of the step, counted from 1.
+        names: Tiles of the batch.
         state: Folder of the run's state, where the batch and the names of its tiles are written.
+
+    Raises:
+        TrainingError: If the loss of any process is not finite.
     """
-
-    def __init__(self, state: Path) -> None:
-        self.state, self.batch = state, None
-
-    def on_train_batch_start(self, _: pl.Trainer, __: pl.LightningModule, batch: Any, ___: int) -> None:  # noqa: ANN401
-        """Remember the batch."""
-        self.batch = batch
-
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
-        """Check the loss of a step."""
-        non_finite = (~torch.isfinite(loss.detach())).float()
-        if processes() > 1:
-            dist.all_reduce(non_finite)
-        if not non_finite:
-            return
-        step, names = trainer.global_step + 1, pl_module.tile_names
-        share = f"_process_{rank()}" if processes() > 1 else ""
-        file = self.state / f"not_finite_step_{step}{share}.safetensors"
-        self.state.mkdir(parents=True, exist_ok=True)
-        file.with_suffix(".json").write_text(json.dumps({"step": step, "tiles": names}, indent=1))
-        save_file(tensors_of(self.batch), file)
-        wait_for_all()
-        raise TrainingError(
-            f"the loss of step {step} is {float(loss.detach())}; its batch is in {file}, and the names of its tiles "
-            "are in the .json file beside it. Check their values, or lower the learning rate."
-        )
-
-
-class StateSaver(pl.Callback):  # type: ignore[misc]
-    """Save checkpoints, from which a killed run resumes.
-
-    It is the last callback, so that the state of the others belongs to the same step.
-
-    Args:
-        state: Folder of the run's state.
-        every: Steps between two checkpoints.
-        steps: Total number of steps.
-    """
-
-    def __init__(self, state: Path, every: int, steps: int) -> None:
-        self.state, self.every, self.steps = state, every, steps
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, _: pl.LightningModule, __: object, ___: object, batch_idx: int
-    ) -> None:
-        """Save if it is due, but not after the last step, when the results are written."""
-        over = trainer.global_step >= self.steps
-        if not over and trainer.global_step % self.every == 0 and ends_step(trainer, batch_idx):
-            self.state.mkdir(parents=True, exist_ok=True)
-            trainer.save_checkpoint(self.state / STATE_FILE)
+    non_finite = (~torch.isfinite(loss.detach())).float()
+    if processes() > 1:
+        dist.all_reduce(non_finite)
+    if not non_finite:
+        return
+    share = f"_process_{rank()}" if processes() > 1 else ""
+    file = state / f"not_finite_step_{step}{share}.safetensors"
+    state.mkdir(parents=True, exist_ok=True)
+    file.with_suffix(".json").write_text(json.dumps({"step": step, "tiles": list(names)}, indent=1))
+    save_file(tensors_of(batch), file)
+    wait_for_all()
+    raise TrainingError(
+        f"the loss of step {step} is {float(loss.detach())}; its batch is in {file}, and the names of its tiles "
+        "are in the .json file beside it. Check their values, or lower the learning rate."
+    )

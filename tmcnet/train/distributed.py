@@ -74,8 +74,6 @@ def run_in_processes(function: Callable[[], None], count: int, gpu: bool) -> Non
 def _enter(number: int, function: Callable[[], None], count: int, gpu: bool, folder: str) -> None:
     """Join the process group, run the function, and write an error to a file for the parent."""
     Thread(target=_end_with_parent, daemon=True).start()
-    # Lightning then assumes that the processes exist already.
-    os.environ["LOCAL_RANK"] = str(number)
     if gpu:
         torch.cuda.set_device(number)
     meeting = f"file://{folder}/{MEETING}"

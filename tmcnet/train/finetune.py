@@ -31,9 +31,8 @@ from tmcnet.splits.points import points_file, points_per_class, read_tile_points
 from tmcnet.splits.verify import verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.callbacks import Curves
-from tmcnet.train.loop import LoopPlan, StepModule, cost, fit
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
-from tmcnet.train.optimise import OptimiserPlan
 from tmcnet.train.pixelwise import Fitted, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
 from tmcnet.train.validate import Validation, WeightAverage
@@ -52,6 +51,8 @@ class FinetuneModule(StepModule[Batch]):
         weights: Weight of each class.
         loaded: Names of the tensors loaded from pre-training.
     """
+
+    class_weights: Tensor
 
     def __init__(
         self,

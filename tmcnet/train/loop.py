@@ -1,28 +1,26 @@
-"""The training loop that pre-training and fine-tuning share, on Lightning."""
+"""The training loop that pre-training and fine-tuning share: optimiser, number format, steps and checkpoints."""
 
 from __future__ import annotations
 
 import json
-import logging
+import math
 import os
 import pickle
 import shutil
 import sys
 import time
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tmcnet import __version__
@@ -30,14 +28,16 @@ from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.trained import choose_device
 from tmcnet.seeding import derive_seed, generator
-from tmcnet.train.callbacks import STATE_FILE, Curves, FiniteLoss, Progress, StateSaver
+from tmcnet.train.callbacks import Callback, Curves, Progress, check_finite
 from tmcnet.train.distributed import processes, rank, share_layers, wait_for_all
-from tmcnet.train.optimise import OptimiserPlan, build_optimiser
 
 Batch = TypeVar("Batch")
 
+STATE_FILE = "last.ckpt"
 MIN_BFLOAT16_GAIN = 1.5
 """Least speed-up of a convolution at which `compute.precision: auto` chooses bfloat16; with AMX it is 3 to 4."""
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Type in which layers compute in a mixed number format; weights are float32."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,83 @@ class LoopPlan:
     compile: bool = False
 
 
-class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]  # lightning is not type-checked here
-    """A network and one step of its training; subclasses implement `losses` and may implement `measure`.
+@dataclass(frozen=True)
+class OptimiserPlan:
+    """How weights are updated.
+
+    Attributes:
+        steps: Total number of steps.
+        learning_rate: Maximum learning rate.
+        warmup_steps: Steps over which the rate rises linearly.
+        weight_decay: Weight decay; decoupled with `adamw`, added to the gradient with `adam`.
+        kind: `adamw`, or `adam` as in the published code.
+        betas: Decay of the running moments of the gradient.
+        final_rate: Rate at the end of the cosine.
+        encoder_rate: Rate of the parameters named in `encoders`, as a multiple of the rate.
+        encoders: Names of parameters with a rate of their own.
+        clip_norm: Maximum norm of the gradient of all weights; None: no limit.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    kind: Literal["adam", "adamw"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.99)
+    final_rate: float = 4e-8
+    encoder_rate: float = 1.0
+    encoders: tuple[str, ...] = ()
+    clip_norm: float | None = None
+
+
+def rate_factor(plan: OptimiserPlan) -> Callable[[int], float]:
+    """Return the learning rate schedule relative to the maximum: linear warm-up, then half a cosine to `final_rate`.
+
+    The warm-up is at most the number of steps.
+    """
+    warmup = min(plan.warmup_steps, plan.steps)
+    final = min(plan.final_rate / plan.learning_rate, 1.0)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min((step - warmup) / max(plan.steps - warmup, 1), 1.0)
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return factor
+
+
+def parameter_groups(network: nn.Module, plan: OptimiserPlan) -> list[dict[str, Any]]:
+    """Group parameters by rate and decay; norms and biases (one-dimensional tensors) are not decayed.
+
+    With `adam` everything is decayed, as in the published code.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        decayed = plan.kind == "adam" or parameter.ndim > 1
+        groups.setdefault((name in plan.encoders, decayed), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": plan.learning_rate * (plan.encoder_rate if encoder else 1.0),
+            "weight_decay": plan.weight_decay if decayed else 0.0,
+        }
+        for (encoder, decayed), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def build_optimiser(
+    network: nn.Module, plan: OptimiserPlan
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """Return the optimiser of a network and its schedule, to be advanced every step."""
+    kind = torch.optim.Adam if plan.kind == "adam" else torch.optim.AdamW
+    groups = parameter_groups(network, plan)
+    optimiser = kind(groups, lr=plan.learning_rate, betas=plan.betas, fused=True)  # one kernel, which is fastest
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate_factor(plan))
+
+
+class StepModule(nn.Module, ABC, Generic[Batch]):
+    """A network and the losses of a batch; subclasses implement `losses` and may implement `measure`.
 
     Args:
         network: The network whose weights are trained.
@@ -83,6 +158,7 @@ class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]
 
     Attributes:
         tile_names: Tiles of the current batch, for the message about a non-finite loss; set by `losses`.
+        global_step: Number of finished steps.
         batch_number: Number of the current batch, counted from 0 as for `build`; the same in a resumed run.
         last_rate: Learning rate of the last step.
     """
@@ -93,12 +169,8 @@ class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]
         self.plan = optimiser
         self.build = build
         self.tile_names: list[str] = []
-        self.batch_number = 0
+        self.global_step = self.batch_number = 0
         self.last_rate = 0.0
-        self.dropout_seed = 0
-        self.workers = 0
-        self.accumulate = 1
-        self.fused = True
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -108,37 +180,9 @@ class StepModule(pl.LightningModule, ABC, Generic[Batch]):  # type: ignore[misc]
         """Return more values for the row of the curves that a step (counted from 1) ends."""
         return {}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Compute the losses of a batch; only `loss` keeps its graph."""
-        # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
-        self.batch_number = self.global_step * self.accumulate + batch_idx % self.accumulate
-        torch.manual_seed(derive_seed(self.dropout_seed, "dropout", self.batch_number))
-        losses = self.losses(batch)
-        self.last_rate = float(self.optimizers().param_groups[-1]["lr"])
-        return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Return optimiser and schedule, which advances every step."""
-        optimiser, schedule = build_optimiser(self.network, self.plan, self.fused)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches from the step at which training starts or resumes."""
-        batches, first = (number * self.accumulate for number in (self.plan.steps, self.global_step))
-        return step_loader(self.build, batches, first, self.workers)
-
-
-def _quiet() -> None:
-    """Silence Lightning's tips, which would hide the project's own log lines."""
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for pattern in (
-        r".*does not have many workers.*",
-        r".*mid-epoch checkpoint.*",
-        r".*You're resuming from a checkpoint that ended before the epoch.*",
-        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
-    ):
-        warnings.filterwarnings("ignore", pattern)
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses of a batch, as `DistributedDataParallel` calls it."""
+        return self.losses(batch)
 
 
 @cache
@@ -210,7 +254,7 @@ def _compile(network: nn.Module) -> None:
     network.compile()
 
 
-def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[pl.Callback] = ()) -> str:
+def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[Callback] = ()) -> str:
     """Train for the planned number of steps, from the checkpoint of a killed run if there is one.
 
     If several processes train together (`run_in_processes`), each calls it with the same arguments and its share of
@@ -220,8 +264,8 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
         module: Network and losses; the network holds the trained weights afterwards, on the CPU.
         plan: How it runs.
         curves: Filled with the values of the steps, in the first process; the caller writes them.
-        callbacks: Lightning callbacks of the caller, whose `state_dict` is saved and restored. They run after the
-            curves and may add values with `curves.add(step, ...)`.
+        callbacks: Callbacks of the caller, whose `state_dict` is saved and restored. They run after the curves and
+            may add values with `curves.add(step, ...)`.
 
     Returns:
         The number format that was used.
@@ -230,73 +274,149 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
         InputError: If the network is to be compiled, and there is no compiler.
         TrainingError: If a loss is not finite.
     """
-    _quiet()
     torch.set_num_threads(plan.threads)
-    precision = _agreed_precision(plan)
-    plan = replace(plan, compute=plan.compute.model_copy(update={"precision": precision}))
-    progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate)
-    reporting = [curves, progress, *callbacks] if rank() == 0 else []
-    saver = StateSaver(plan.state, plan.checkpoint_every, plan.steps)
-    trainer = _trainer(module, plan, [FiniteLoss(plan.state), *reporting, saver])
-    gpu = trainer.strategy.root_device.type == "cuda"
-    _prepare_network(module, plan, gpu)
-    # Reading tiles competes with a GPU only when it happens in the training process.
-    module.workers = plan.threads if gpu else 0
-    if rank() == 0:
+    first, device = rank() == 0, choose_device(plan.compute)
+    # convolutions on the CPU are faster in this layout, and tensor cores need it
+    module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if processes() > 1:
+        share_layers(module.network, plan.batch_size // processes(), device.type == "cuda")
+    if plan.compile:
+        _compile(module.network)
+    if first:
+        choose_precision(plan.compute, plan.state)
         _prepare_state(module, plan)
     wait_for_all()
-    saved = plan.state / STATE_FILE
-    trainer.fit(module, ckpt_path=saved if saved.exists() else None, weights_only=True)
+    precision = choose_precision(plan.compute, plan.state)  # that of the first process, from the state
+    module.to(device, torch.float64 if precision == "64-true" else None)
+    progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate)
+    training = Training(module, plan, precision, device, [curves, progress, *callbacks] if first else [])
+    training.resume()
+    training.run()
     module.cpu()
     return precision
 
 
-def _agreed_precision(plan: LoopPlan) -> str:
-    """The choice of the first process, for all that train together."""
-    if rank() == 0:
-        choose_precision(plan.compute, plan.state)
-    wait_for_all()
-    return choose_precision(plan.compute, plan.state)
+class Training(Generic[Batch]):
+    """The state of a running training: what a checkpoint holds, and one step.
+
+    Args:
+        module: Network and losses, ready to train on `device`.
+        plan: How it runs.
+        precision: Number format.
+        device: Where it runs.
+        callbacks: Called after every batch and step; their state is part of the checkpoint.
+
+    Attributes:
+        step: Number of finished steps.
+    """
+
+    def __init__(
+        self,
+        module: StepModule[Batch],
+        plan: LoopPlan,
+        precision: str,
+        device: torch.device,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.module, self.plan, self.device, self.callbacks = module, plan, device, callbacks
+        self.step = 0
+        self.dtype = torch.float64 if precision == "64-true" else torch.float32
+        self.lower = AUTOCAST.get(precision)
+        self.optimiser, self.schedule = build_optimiser(module.network, module.plan)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
+        # Batch norms share their statistics, so no buffers need to be sent from the first process.
+        shared = processes() > 1
+        self.compute = DistributedDataParallel(module, broadcast_buffers=False) if shared else module
+
+    def run(self) -> None:
+        """Train from the current step to the end."""
+        self.module.train()
+        self.module.global_step = self.step
+        for callback in self.callbacks:
+            callback.on_start(self)
+        # Reading tiles competes with a GPU only when it happens in the training process.
+        workers = self.plan.threads if self.device.type == "cuda" else 0
+        first, last = (number * self.plan.accumulate for number in (self.step, self.plan.steps))
+        batches = iter(step_loader(self.module.build, last, first, workers))
+        while self.step < self.plan.steps:
+            self._take_step(batches)
+            for callback in self.callbacks:
+                callback.on_step_end(self)
+            due = self.step % self.plan.checkpoint_every == 0 and self.step < self.plan.steps
+            if due and rank() == 0:  # after the last step, the results are written
+                self._save()
+
+    def _take_step(self, batches: Iterator[Batch]) -> None:
+        module, plan = self.module, self.plan
+        module.last_rate = float(self.optimiser.param_groups[-1]["lr"])
+        self.optimiser.zero_grad()
+        for number in range(self.step * plan.accumulate, (self.step + 1) * plan.accumulate):
+            last = (number + 1) % plan.accumulate == 0
+            module.batch_number = number
+            # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
+            torch.manual_seed(derive_seed(plan.seed, "dropout", number))
+            batch = move(next(batches), self.device, self.dtype)
+            waits = isinstance(self.compute, DistributedDataParallel) and not last
+            with self.compute.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                with torch.autocast(self.device.type, self.lower, enabled=self.lower is not None):
+                    losses = self.compute(batch)
+                check_finite(losses["loss"], batch, self.step + 1, module.tile_names, plan.state)
+                self.scaler.scale(losses["loss"] / plan.accumulate).backward()
+            values = {name: float(value.detach()) for name, value in losses.items()}
+            for callback in self.callbacks:
+                callback.on_batch_end(values)
+        self.scaler.unscale_(self.optimiser)
+        for callback in self.callbacks:
+            callback.on_gradients(module)
+        if module.plan.clip_norm is not None:
+            nn.utils.clip_grad_norm_(module.network.parameters(), module.plan.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.schedule.step()
+        self.step += 1
+        module.global_step = self.step
+
+    def _save(self) -> None:
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        self.plan.state.mkdir(parents=True, exist_ok=True)
+        file = self.plan.state / STATE_FILE
+        partial = file.with_suffix(".partial")
+        torch.save({"step": self.step, **parts}, partial)
+        partial.replace(file)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint of a killed run, if there is one."""
+        file = self.plan.state / STATE_FILE
+        if not file.exists():
+            return
+        saved = torch.load(file, map_location=self.device, weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
+        self.step = saved["step"]
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state, by name; the callbacks only run in the first process."""
+        parts = {"network": self.module.network, "optimiser": self.optimiser, "schedule": self.schedule}
+        callbacks = {type(callback).__name__: callback for callback in self.callbacks}
+        return {**parts, "scaler": self.scaler, **callbacks}
 
 
-def _prepare_network(module: StepModule[Batch], plan: LoopPlan, gpu: bool) -> None:
-    """Set memory layout, dropout seed, shared layers and compilation."""
-    # convolutions on the CPU are faster in this layout, and tensor cores need it
-    module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module.dropout_seed, module.accumulate = plan.seed, plan.accumulate
-    # A fused optimiser unscales gradients too late for GradientNorm, and Lightning cannot clip before one in mixed
-    # precision.
-    precision, clips = plan.compute.precision, module.plan.clip_norm is not None
-    module.fused = precision != "16-mixed" and not (clips and precision == "bf16-mixed")
-    if processes() > 1:
-        share_layers(module.network, plan.batch_size // processes(), gpu)
-    if plan.compile:
-        _compile(module.network)
+def move(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401 - any nesting of containers
+    """Move the tensors of a batch to a device; floating-point ones get a type.
 
-
-def _trainer(module: StepModule[Batch], plan: LoopPlan, callbacks: list[pl.Callback]) -> pl.Trainer:
-    # Batch norms share their statistics, so no buffers need to be sent from the first process.
-    strategy = DDPStrategy(forward_sync_buffers=False) if processes() > 1 else "auto"
-    return pl.Trainer(
-        accelerator=plan.compute.accelerator,
-        strategy=strategy,
-        devices=processes(),
-        precision=plan.compute.precision,
-        max_steps=plan.steps,
-        max_epochs=-1,
-        accumulate_grad_batches=plan.accumulate,
-        gradient_clip_val=module.plan.clip_norm,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        default_root_dir=plan.state,
-        callbacks=callbacks,
-        # One process per job: without this, Lightning would use a Slurm allocation and wait for other tasks.
-        plugins=[LightningEnvironment()],
-    )
+    Args:
+        batch: A tensor, or a mapping, list or (named) tuple of such; anything else is kept.
+        device: Where to.
+        dtype: Type of floating-point tensors.
+    """
+    if isinstance(batch, Tensor):
+        return batch.to(device, dtype if batch.is_floating_point() else None)
+    if isinstance(batch, Mapping):
+        return {name: move(part, device, dtype) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        parts = [move(part, device, dtype) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch
 
 
 def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:

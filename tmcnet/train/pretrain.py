@@ -30,11 +30,9 @@ from tmcnet.seeding import derive_seed
 from tmcnet.splits.verify import verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.callbacks import Curves, GradientNorm
-from tmcnet.train.contrastive import PretrainModule, StepBuilder
+from tmcnet.train.contrastive import PretrainingMethod, PretrainModule, StepBuilder, build_method
 from tmcnet.train.distributed import processes, rank, run_in_processes
-from tmcnet.train.loop import LoopPlan, cost, fit
-from tmcnet.train.methods import PretrainingMethod, build_method
-from tmcnet.train.optimise import OptimiserPlan
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, cost, fit
 from tmcnet.train.probe import Probe, ProbePlan
 
 

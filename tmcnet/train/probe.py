@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,8 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import confusion, headline
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.seeding import generator
-from tmcnet.train.callbacks import Curves, ends_step
+from tmcnet.train.callbacks import Callback, Curves
+from tmcnet.train.loop import Training
 
 NEIGHBOURS = 20
 """Nearest training pixels that vote, weighted by closeness."""
@@ -134,7 +134,7 @@ def _predict(classifier: Classifier, known: NDArray[np.float32], truth: Labels, 
     return found
 
 
-class Probe(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
+class Probe(Callback):
     """Add `probe_oa` and `probe_miou` of frozen features to the curves, from step 0 on.
 
     The features are the outputs of all encoders at the output stride. Step 0 is the random network.
@@ -163,19 +163,15 @@ class Probe(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked
         self.network, self.classes, self.plan, self.curves = network, classes, plan, curves
         self.parts = [(t, _choose(t, name, plan)) for t, name in ((labelled, "labelled"), (validation, "validation"))]
 
-    def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
+    def on_start(self, training: Training[Any]) -> None:
         """Probe the initial network, unless a killed run resumes."""
-        if trainer.global_step == 0:
+        if training.step == 0:
             self.curves.add(0, **self.scores())
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, _: pl.LightningModule, __: object, ___: object, batch_idx: int
-    ) -> None:
+    def on_step_end(self, training: Training[Any]) -> None:
         """Probe if it is due."""
-        step = trainer.global_step
-        due = step % self.plan.every == 0 or step == self.curves.steps
-        if due and ends_step(trainer, batch_idx):
-            self.curves.add(step, **self.scores())
+        if training.step % self.plan.every == 0 or training.step == self.curves.steps:
+            self.curves.add(training.step, **self.scores())
 
     def scores(self) -> dict[str, float]:
         """Return overall accuracy and mIoU on the validation part of a classifier fitted to the labelled part."""

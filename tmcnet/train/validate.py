@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tmcnet.config import FinetuneSettings
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, confusion, headline
 from tmcnet.evaluate.trained import predict_tiles
-from tmcnet.train.callbacks import Curves, ends_step
+from tmcnet.train.callbacks import Callback, Curves
+from tmcnet.train.loop import Training
 
 
 def validate(network: nn.Module, tiles: TileDataset, classes: int, batch_size: int) -> dict[str, float]:
@@ -40,7 +40,7 @@ def require_labelled(pooled: Counts, tiles: TileDataset) -> None:
         raise InputError(Problem(str(tiles.store.root), what, "Check the labels and the splits."))
 
 
-class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
+class Validation(Callback):
     """Score whole validation tiles every `config.validate_every` steps, and keep the weights with the best mIoU.
 
     Args:
@@ -66,13 +66,10 @@ class Validation(pl.Callback):  # type: ignore[misc]  # lightning is not type-ch
         self.best: dict[str, float] = {"miou": -math.inf}
         self.weights: dict[str, Tensor] = {}
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, _: pl.LightningModule, __: object, ___: object, batch_idx: int
-    ) -> None:
+    def on_step_end(self, training: Training[Any]) -> None:
         """Validate if it is due."""
-        step = trainer.global_step
-        due = step % self.config.validate_every == 0 or step == self.config.steps
-        if not due or not ends_step(trainer, batch_idx):
+        step = training.step
+        if step % self.config.validate_every and step != self.config.steps:
             return
         scores = validate(self.network, self.tiles, self.classes, self.config.batch_size)
         self.curves.add(step, val_miou=scores["miou"], val_oa=scores["oa"])
@@ -105,11 +102,10 @@ def warm_decay(decay: float, steps: int) -> float:
     return min(decay, (1 + steps) / (10 + steps))
 
 
-class WeightAverage(pl.Callback):  # type: ignore[misc]  # lightning is not type-checked here
+class WeightAverage(Callback):
     """Exponential moving average of the weights and batch-norm statistics, updated after every step.
 
-    It runs before the callbacks that use the average. Lightning's `WeightAveraging` is not used, since it copies the
-    whole module including tiles in memory.
+    It runs before the callbacks that use the average. The first step is copied.
 
     Args:
         network: The network that is trained.
@@ -117,36 +113,39 @@ class WeightAverage(pl.Callback):  # type: ignore[misc]  # lightning is not type
 
     Attributes:
         network: The averaged network.
+        steps: Steps averaged so far.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.average = AveragedModel(network, multi_avg_fn=_update(decay), use_buffers=True)
-        self.network: nn.Module = self.average.module
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.decay, self.steps = decay, 0
 
-    def on_fit_start(self, _: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Move the average to the device of the network."""
-        self.average.to(pl_module.device)
+    def on_start(self, training: Training[Any]) -> None:
+        """Give the average the device, number format and layout of the network."""
+        self.network.to(training.device, training.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _: object, __: object, batch_idx: int
-    ) -> None:
+    def on_step_end(self, training: Training[Any]) -> None:
         """Update the average after a step."""
-        if ends_step(trainer, batch_idx):
-            self.average.update_parameters(pl_module.network)
+        self.update(training.module.network)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take in the weights of a step; whole numbers, such as the count of batches, are copied."""
+        decay = warm_decay(self.decay, self.steps) if self.steps else 0.0
+        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+        real = [pair for pair in pairs if pair[0].is_floating_point()]
+        mix = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        mix([average for average, _ in real], [current for _, current in real], self.steps)
+        for average, current in pairs:
+            if not average.is_floating_point():
+                average.copy_(current)
+        self.steps += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
-        return dict(self.average.state_dict())
+        return {"steps": self.steps, "network": self.network.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state from a checkpoint."""
-        self.average.load_state_dict(state_dict)
-
-
-def _update(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    @torch.no_grad()
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
-        mix = get_ema_multi_avg_fn(warm_decay(decay, int(steps)))  # type: ignore[no-untyped-call]
-        mix(list(averaged), list(current), steps)
-
-    return update
+        self.steps = state_dict["steps"]
+        self.network.load_state_dict(state_dict["network"])
