@@ -33,7 +33,7 @@ from tmcnet.train.distributed import processes, rank, share_layers, wait_for_all
 
 Batch = TypeVar("Batch")
 
-STATE_FILE = "last.ckpt"
+STATE_FILE = "training.ckpt"
 MIN_BFLOAT16_GAIN = 1.5
 """Least speed-up of a convolution at which `compute.precision: auto` chooses bfloat16; with AMX it is 3 to 4."""
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
