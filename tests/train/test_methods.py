@@ -12,7 +12,7 @@ from tmcnet.config.pretraining import Method
 from tmcnet.errors import TrainingError
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import save_weights
-from tmcnet.train import finetune, methods
+from tmcnet.train import contrastive, finetune
 from tmcnet.train.contrastive import build_method, health
 
 MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
@@ -47,8 +47,8 @@ def rng():
 
 
 def test_a_method_is_a_class_and_a_name():
-    assert set(methods.METHODS) == set(get_args(Method))
-    assert all(issubclass(kind, methods.PretrainingMethod) for kind in methods.METHODS.values())
+    assert set(contrastive.METHODS) == set(get_args(Method))
+    assert all(issubclass(kind, contrastive.PretrainingMethod) for kind in contrastive.METHODS.values())
 
 
 @pytest.mark.parametrize("config", METHODS, ids=NAMES)
