@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.workflow.conftest import ROOT, caller, planned_jobs
+from tmcnet.cli import main
 from tmcnet.config import DemoConfig
 from tmcnet.simulate.scene import simulate_scene
 
@@ -153,6 +154,15 @@ def test_a_damaged_record_does_not_hide_a_change(project: Project) -> None:
     with project.damaged(project.results / "scenes" / "alder" / "alignment.json", b"{"), project.sheet("train"):
         assert project.plan().items() >= TRAINING.items()
         assert project.plan("tiles: {min_valid: 0.4}").items() >= TRAINING.items()
+
+
+def test_the_command_draws_the_map_of_the_workflow(project: Project) -> None:
+    files = [
+        part for name in ("optical", "sar") for part in (f"--{name}", str(project.folder / "alder" / f"{name}.tif"))
+    ]
+    weights, out = project.results / "finetune" / RUN / "weights.safetensors", project.folder / "single" / "map.tif"
+    assert main(["predict", str(weights), *files, "--out", str(out), "--window", "64", "--overlap", "16"]) == 0
+    assert out.read_bytes() == (project.results / "maps" / "alder" / f"{RUN}.tif").read_bytes()
 
 
 def test_a_new_name_of_a_class_is_in_maps_tables_and_report(project: Project) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import rasterio
 
-from tests.workflow.conftest import Snakemake, planned_jobs
+from tests.workflow.conftest import ROOT, Snakemake, planned_jobs
 
 RUN = "mssnet-corrected__random__R5__s1"
 RANDOM = "finetune: {sweep: [{methods: [random], networks: [mssnet], fractions: [5], seeds: [1]}]}\n"
@@ -39,6 +40,26 @@ def test_a_network_from_a_file_draws_the_same_maps(snakemake: Snakemake, tmp_pat
                 assert (first.read() == second.read()).all()
         ask = ["ogrinfo", "-so", str(folder / "earlier-1.0.gpkg"), "land_cover"]
         assert "area_m2" in subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+
+
+MODELS_ALONE = """
+source: {layout: scenes, sheet: scenes.csv}
+sensors: {optical: {bands: [b, g, r]}, sar: {bands: [vv], scale: linear}}
+maps: {models: {theirs: given.safetensors}}
+"""
+
+
+def test_networks_from_files_need_no_labels_and_no_training(tmp_path: Path) -> None:
+    """In a folder of one's own, without the demo's settings."""
+    for name in ("optical.tif", "sar.tif", "given.safetensors"):
+        (tmp_path / name).touch()
+    (tmp_path / "scenes.csv").write_text("scene,optical,sar,role\nnorth,optical.tif,sar.tif,predict\n")
+    (tmp_path / "mine.yaml").write_text(MODELS_ALONE)
+    command = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--cores", "1"]
+    command += ["--dry-run", "--configfile", "mine.yaml", "--config", "data_root=.", "--", "maps"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1}
+    assert planned_jobs(done) == raster | {"map_scene": 1, "style_map": 1, "list_maps": 1, "maps": 1}
 
 
 def test_an_unknown_run_of_a_map_is_named(snakemake: Snakemake) -> None:
