@@ -513,3 +513,24 @@ def test_a_file_with_control_points_shows_a_landmark_in_its_place(source, monkey
     (record,) = json.loads((folder / "alignment.json").read_text())["control_points"]["sar"]
     assert record["rmse_px"] < 0.05 and record["n_points"] >= 9
     assert "control points" in rows(source)[0]["warnings"]
+
+
+def test_codes_of_a_quality_mask_are_no_data(source, random):
+    use(source)
+    values = optical(random)
+    source.write("o.tif", values)
+    source.write("s.tif", power(random))
+    codes = np.full((SIZE // 2, SIZE // 2), 4, "u1")
+    codes[:, : EMPTY // 2], codes[:3] = 9, 5
+    source.write("scl.tif", codes, transform=UTM[1] @ Affine.scale(2))
+    source.sheet()
+    (source.root / "scenes.csv").write_text("scene,optical,sar,optical_mask\na,o.tif,s.tif,scl.tif\n")
+    with pytest.raises(InputError, match=r"scl\.tif: is a quality mask, .* `sensors\.optical\.mask_codes`"):
+        source.take()
+    optical_config = source.sensors["optical"].model_copy(update={"mask_codes": [3, 8, 9, 10]})
+    source.sensors = SensorsConfig(optical=optical_config, sar=source.sensors["sar"])
+    found = read_float(align(source) / "optical.tif")
+    expected = values.astype("f4")
+    expected[np.kron(codes, np.ones((2, 2)))[None] == 9] = np.nan
+    np.testing.assert_array_equal(found, expected)
+    assert source.root / "scl.tif" in find_entries(source.source, source.root, source.sensors)[0].files

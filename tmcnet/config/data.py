@@ -153,6 +153,11 @@ class SensorConfig(Section):
         description="No-data value, as stored in the file, if the file has none or a wrong one. Masks of the file "
         "count in addition.",
     )
+    mask_codes: list[int] = Field(
+        [],
+        description="Codes that mean no data in the quality mask that the column `<modality>_mask` of the sample "
+        "sheet names, such as `[3, 8, 9, 10]` for clouds and shadows in the scene classification (SCL) of Sentinel-2.",
+    )
     display: list[str] = Field(
         [],
         description="One or three band names for pictures (red, green, blue); empty: the first band in grey.",

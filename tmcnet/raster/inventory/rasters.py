@@ -88,6 +88,11 @@ def find_rasters(
 def _declared(files: tuple[RasterFile, ...], entry: Entry, name: str, sensor: SensorConfig) -> tuple[RasterFile, ...]:
     """Files with what config and sample sheet declare; the config does not replace tags for scale and offset."""
     nodata = entry.nodata.get(name, sensor.nodata)
+    quality = str(entry.masks.get(name, ""))
+    if quality and not sensor.mask_codes:
+        what = "is a quality mask, but no code in it is known to mean no data"
+        raise InputError(Problem(quality, what, f"List the codes in `sensors.{name}.mask_codes`."))
+    files = tuple(replace(file, quality=quality, quality_codes=tuple(sensor.mask_codes)) for file in files)
     of_sheet = entry.scaling.get(name)
     return tuple(
         replace(file, nodata=nodata, scaling=of_sheet or (None if file.header.has_scaling else sensor.scaling))

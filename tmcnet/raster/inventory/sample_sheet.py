@@ -17,7 +17,7 @@ TRAIN = "train"
 PREDICT = "predict"
 VECTORS = (".fgb", ".geojson", ".gpkg", ".json", ".shp")
 """Endings of vector files."""
-OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset")
+OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset", "mask")
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 
@@ -43,6 +43,7 @@ class Entry:
         nodata: Value that means no data, by modality, where the sample sheet gives one.
         scales: Scale of backscatter, by modality, where the sample sheet gives one.
         scaling: Scale factor and offset, by modality, where the sample sheet gives one of them.
+        masks: Quality mask, by modality, where the sample sheet names one.
     """
 
     scene: str
@@ -54,6 +55,7 @@ class Entry:
     nodata: dict[str, float] = field(default_factory=dict)
     scales: dict[str, str] = field(default_factory=dict)
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
+    masks: dict[str, Name] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for hashes."""
@@ -72,7 +74,7 @@ class Entry:
     @property
     def named(self) -> tuple[Name, ...]:
         """The rasters it names, images first; patterns as written."""
-        return (*(path for paths in self.images.values() for path in paths), *self.label)
+        return (*(path for paths in self.images.values() for path in paths), *self.label, *self.masks.values())
 
     @property
     def members_of_all(self) -> list[Name]:
@@ -144,7 +146,7 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
             files[name] = (*files.get(name, ()), tiles[0] if len(tiles) == 1 else raster)
             members |= {raster: tiles} if len(tiles) > 1 else {}
     known = _known_columns(modalities)
-    numbers = {key: _numbers(row, modalities, key) for key in OVERRIDES if key != "scale"}
+    numbers = {key: _numbers(row, modalities, key) for key in OVERRIDES if key not in ("scale", "mask")}
     scaled = [name for name in modalities if name in {**numbers["scale_factor"], **numbers["add_offset"]}]
     return Entry(
         row["scene"],
@@ -156,6 +158,7 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
         numbers["nodata"],
         {name: row[f"{name}_scale"] for name in modalities if row.get(f"{name}_scale")},
         {n: (numbers["scale_factor"].get(n, 1.0), numbers["add_offset"].get(n, 0.0)) for n in scaled},
+        {name: parse_name(row[f"{name}_mask"], data_root) for name in modalities if row.get(f"{name}_mask")},
     )
 
 
@@ -209,7 +212,7 @@ def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
         found += [(f"names no file in `{name}`", remedy) for name, paths in entry.images.items() if not paths]
     if len(entry.label) > 1:
         found.append(("names several label files", "Labels cannot be stacked; merge them first."))
-    for column in (f"{name}_{key}" for name in entry.images for key in OVERRIDES):
+    for column in (f"{name}_{key}" for name in entry.images for key in OVERRIDES if key != "mask"):
         text = row.get(column, "")
         if column.endswith("_scale"):
             if text and text not in _SCALES:

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
-from rasterio.enums import MaskFlags
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from tmcnet.errors import InputError, Problem, format_names
@@ -86,6 +87,8 @@ class RasterFile:
         crs: CRS for a file without one.
         alpha: Whether the last band is a mask: 0 means no data.
         remote: Whether GDAL may use the network for it.
+        quality: A raster of codes on any grid; empty for none.
+        quality_codes: Codes in it that mean no data here.
     """
 
     paths: tuple[str, ...]
@@ -95,6 +98,8 @@ class RasterFile:
     crs: str = ""
     alpha: bool = False
     remote: bool = False
+    quality: str = ""
+    quality_codes: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -179,6 +184,9 @@ class RasterFile:
         scaling = self._scaling(dataset, bands)
         values = dataset.read(bands, window=inside)
         mask = self._mask(dataset, bands[0], inside)
+        if self.quality:
+            good = self._good(dataset, inside)
+            mask = good if mask is None else mask & good
         tags = [dataset.nodatavals[band - 1] for band in bands]
         if self.nodata is not None:
             valid = ~_equals(values, self.nodata)
@@ -189,6 +197,17 @@ class RasterFile:
         else:  # GDAL drops the tags where there is a mask, and compares only the real part of complex numbers
             valid = np.stack([~_equals(v, t) for v, t in zip(values, tags, strict=True)])
         return Part(values, valid, mask, scaling, coded=values.dtype == np.uint8)
+
+    def _good(self, dataset: DatasetReader, inside: Window) -> BoolArray:
+        """Pixels whose code in the quality mask, by the nearest of its pixels, does not mean no data."""
+        place = {"crs": dataset.crs or self.crs, "transform": dataset.transform}
+        with (
+            open_raster(self.quality, remote=self.remote) as quality,
+            WarpedVRT(
+                quality, width=dataset.width, height=dataset.height, resampling=Resampling.nearest, **place
+            ) as at,
+        ):
+            return ~np.isin(at.read(1, window=inside), self.quality_codes)
 
     def _mask(self, dataset: DatasetReader, band: int, inside: Window) -> BoolArray | None:
         """Pixels that a mask or an alpha band keeps; None without one."""

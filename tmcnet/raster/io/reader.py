@@ -60,7 +60,7 @@ class Raster:
         for file in files:
             nodata, scaling = file["nodata"], file["scaling"]
             given = {"nodata": None if nodata is None else float(nodata), "scaling": scaling and tuple(scaling)}
-            made.append(RasterFile(**file | given | {"paths": tuple(file["paths"])}))
+            made.append(RasterFile(**file | given | {key: tuple(file[key]) for key in ("paths", "quality_codes")}))
         return cls(tuple(made))
 
     def to_dict(self) -> list[dict[str, Any]]:
