@@ -14,7 +14,6 @@ from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.reader import Raster, read_float
 from tmcnet.raster.tiling import grid
 from tmcnet.raster.tiling.grid import align_scene
-from tmcnet.raster.tiling.tiles import make_tiles
 from tmcnet.store import TileStore
 
 SIZE, EMPTY = 64, 12
@@ -91,7 +90,7 @@ def test_a_landmark_keeps_place_and_value(source, bands, orientation, stacked):
     align = AlignConfig(enabled=False)
     align_scene(source.json, "a", source.sensors, source.labels, align, results / "scenes" / "a")
     cutting = TilesConfig(size=SIZE, stride=SIZE, min_valid=0)
-    make_tiles(source.json, results / "scenes", source.sensors, source.labels, cutting, results / "tiles", 1)
+    source.cut(cutting)
     tile = read_float(TileStore(results / "tiles").path("optical", "a_r0_c0"))
     for band, (_, form, _) in zip(tile, bands, strict=True):
         expected = values.copy()

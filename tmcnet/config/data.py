@@ -156,7 +156,7 @@ class SensorConfig(Section):
     mask_codes: list[int] = Field(
         [],
         description="Codes that mean no data in the quality mask that the column `<modality>_mask` of the sample "
-        "sheet names, such as `[3, 8, 9, 10]` for clouds and shadows in the scene classification (SCL) of Sentinel-2.",
+        "sheet names, such as `[3, 8, 9, 10]` for clouds and shadows in the SCL of Sentinel-2.",
     )
     display: list[str] = Field(
         [],
