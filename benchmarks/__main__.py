@@ -20,6 +20,7 @@ from benchmarks import (
     smooth_warps,
     splits,
     steps,
+    throughput,
     tiling,
     verdicts,
     views,
@@ -41,6 +42,7 @@ MEASURES = {
     "leakage": leakage.run,
     "intervals": intervals.run,
     "maps": maps.run,
+    "throughput": throughput.run,
     "tiling": tiling.run,
 }
 
