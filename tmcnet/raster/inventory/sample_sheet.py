@@ -6,9 +6,8 @@ import csv
 import glob
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_file, parse_name
@@ -57,19 +56,9 @@ class Entry:
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
     masks: dict[str, Name] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for hashes."""
-        return {
-            "scene": self.scene,
-            "role": self.role,
-            "images": {name: [str(path) for path in paths] for name, paths in self.images.items()},
-            "label": [str(path) for path in self.label],
-            "fields": self.fields,
-            "members": {str(path): [str(member) for member in members] for path, members in self.members.items()},
-            "nodata": {name: repr(value) for name, value in self.nodata.items()},
-            "scales": self.scales,
-            "scaling": self.scaling,
-        }
+    def to_dict(self) -> dict[str, str]:
+        """All that the row says, as text for hashes."""
+        return {attribute.name: repr(getattr(self, attribute.name)) for attribute in fields(self)}
 
     @property
     def named(self) -> tuple[Name, ...]:
