@@ -22,6 +22,8 @@ OVERRIDE_ENDINGS = ("_nodata", "_scale", "_scale_factor", "_add_offset", "_mask"
 
 ONLY = "_only"
 """End of the names of networks that use one modality: `optical_only`, `sar_only`, `dem_only`."""
+AND = "_and_"
+"""Separates the members of an ensemble in its name."""
 
 
 class Section(BaseModel):
@@ -45,5 +47,5 @@ ModalityName = Annotated[
 
 
 def only_modality(network: str) -> str | None:
-    """Return the one modality that a network uses (`dem` of `dem_only`), or None if it uses all of them."""
-    return network.removesuffix(ONLY) if network.endswith(ONLY) else None
+    """Return the one modality that a network uses (`dem` of `dem_only`), or None for ensembles and others."""
+    return network.removesuffix(ONLY) if network.endswith(ONLY) and AND not in network else None

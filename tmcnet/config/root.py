@@ -240,7 +240,7 @@ def _modality_problems(config: Config) -> Iterator[str]:
         missing = [name for name in others if name not in patterns]
         if missing:
             yield f"`source` has no pattern for {missing}, which `sensors` lists"
-    for run in config.runs:
+    for run in [part for whole in config.runs for part in (whole.members or [whole])]:
         modality = only_modality(run.network)
         if modality is not None and modality not in known:
             yield f"`finetune.sweep` names the network `{run.network}`; the modalities are {known}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from tmcnet.config.base import ONLY, Section, only_modality
+from tmcnet.config.base import AND, ONLY, Section, only_modality
 
 Variant = Literal["reference", "corrected"]
 Network = Literal[
@@ -21,14 +21,35 @@ PIXELWISE = ("pixel_logistic", "pixel_boosting")
 """Classifiers of single pixels, fitted by scikit-learn; they have no encoder and only the random start."""
 
 
+def members_of(network: str) -> list[str]:
+    """Names of the networks that an ensemble averages; empty for other networks."""
+    return network.split(AND) if AND in network else []
+
+
+def _ensemble_name(value: object) -> object:
+    """Name of `{ensemble: [a, b]}`, `a_and_b`; other values are returned as they are."""
+    if not isinstance(value, dict):
+        return value
+    members = value.get("ensemble")
+    if list(value) != ["ensemble"] or not isinstance(members, list) or not all(isinstance(m, str) for m in members):
+        raise ValueError("a network is a name or `{ensemble: [names]}`")
+    if len(set(members)) < max(len(members), 2):
+        raise ValueError(f"an ensemble needs at least two different networks, not {members}")
+    return AND.join(members)
+
+
 def _is_network(name: str) -> str:
+    for member in members_of(name):
+        _is_network(member)
+    if members_of(name):
+        return name
     if only_modality(name) or name in get_args(Network):
         return name
     known = ", ".join(get_args(Network))
     raise ValueError(f"there is no network `{name}`; there are {known}, and `<name>{ONLY}` for each other modality")
 
 
-NetworkName = Annotated[str, AfterValidator(_is_network)]
+NetworkName = Annotated[str, BeforeValidator(_ensemble_name), AfterValidator(_is_network)]
 LoadParts = Literal["backbone", "encoder", "all"]
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
 Dilation = Annotated[int, Field(ge=1)]
@@ -117,7 +138,8 @@ class SweepConfig(Section):
         min_length=1,
         description="Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; "
         "`<name>_only` of one modality of `sensors`, such as `optical_only`; the baselines `pixel_logistic` and "
-        "`pixel_boosting`.",
+        "`pixel_boosting`; `{ensemble: [pixel_boosting, mssnet]}`: the mean of the calibrated probabilities of "
+        "several of them, each trained once.",
     )
     variants: list[Variant] = Field(
         ["corrected"], min_length=1, description="Variants of `mssnet`; other networks have one."
@@ -196,6 +218,12 @@ class FinetuneSettings(Section):
         0.0, ge=0, lt=1, description="Probability that one modality of a training sample is removed."
     )
     validate_every: int = Field(50, ge=1, description="Steps between two validations.")
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="`best`: keep the step of a network and the boosting round with the best mIoU on the validation "
+        "part, and fit the temperatures of ensembles there. `last`: a fixed schedule that uses no label beyond the "
+        "label fraction; the validation part is only scored.",
+    )
     pixelwise: PixelwiseConfig = Field(PixelwiseConfig(), description="Pixel-wise baselines.")
     seed: int = Field(1, ge=0, description="Added to every run seed.")
 
@@ -308,6 +336,19 @@ class Run:
         return self.budget.subset(self.draw)
 
     @property
+    def members(self) -> list[Run]:
+        """The runs that an ensemble averages, on the same labels; empty for other networks."""
+        return [
+            replace(
+                self,
+                network=member,
+                variant=self.variant if member == "mssnet" else BASELINE,
+                method=RANDOM_START if member in PIXELWISE else self.method,
+            )
+            for member in members_of(self.network)
+        ]
+
+    @property
     def record(self) -> dict[str, Any]:
         """The run as plain values for headers, summaries and tables."""
         return {
@@ -338,8 +379,8 @@ class Run:
 def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
     """List all runs of a sweep without duplicates, in a fixed order.
 
-    Only `mssnet` has variants. Pixel-wise baselines load no weights, so they have the random start only. A budget of
-    all labels has one draw.
+    Only `mssnet`, and ensembles with it, have variants. Pixel-wise baselines load no weights, so they have the random
+    start only. A budget of all labels has one draw.
     """
     runs: set[Run] = set()
     for part in sweep:
@@ -349,8 +390,9 @@ def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
         ]
         repeated = [(draw, seed) for seed in part.seeds for draw in (part.subsets or [seed])]
         for network in part.networks:
-            variants = part.variants if network == "mssnet" else [BASELINE]
-            methods = [RANDOM_START] if network in PIXELWISE else part.methods
+            members = members_of(network) or [network]
+            variants = part.variants if "mssnet" in members else [BASELINE]
+            methods = [RANDOM_START] if set(members) <= set(PIXELWISE) else part.methods
             runs.update(
                 Run(network, variant, method, budget, 1 if budget.is_all else draw, seed)
                 for variant in variants

@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
 from tmcnet.config.base import ONLY, only_modality
+from tmcnet.config.training import members_of
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone
 from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, enlarge, image_size, stack_bands
 from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet
 from tmcnet.model.pixelwise import PixelBoosting, PixelLogistic
+
+MIN_PROBABILITY = 1e-12
+"""Smaller mean probabilities of an ensemble are raised to it before the logarithm."""
 
 
 class PlainNetwork(nn.Module):
@@ -57,6 +61,33 @@ class PlainNetwork(nn.Module):
         return logits
 
 
+class Ensemble(nn.Module):
+    """The mean of the calibrated class probabilities of several networks.
+
+    Args:
+        members: The networks; each maps the images of all modalities to logits.
+
+    Attributes:
+        temperature: Divides the logits of each member; 1 until it is fitted.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.register_buffer("temperature", torch.ones(len(members)))
+
+    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Logarithm of the mean probabilities N x K x H x W of N x C x H x W images of each modality."""
+        shares = [
+            (member(images).float() / self.temperature[number]).softmax(dim=1)
+            for number, member in enumerate(self.members)
+        ]
+        mean: Tensor = reduce(torch.add, shares) / len(shares)
+        return mean.clamp(min=MIN_PROBABILITY).log()
+
+
 def build_network(
     network: str, variant: str, bands: Mapping[str, int], classes: int, model: ModelConfig
 ) -> nn.Module:
@@ -64,7 +95,7 @@ def build_network(
 
     Args:
         network: `mssnet`, `early_fusion`, `late_fusion`, `<modality>_only` (such as `optical_only`),
-            `pixel_logistic` or `pixel_boosting`.
+            `pixel_logistic` or `pixel_boosting`; members of an ensemble are joined by `_and_`.
         variant: `reference` or `corrected` for `mssnet`; the others have one variant.
         bands: Number of bands of each modality by name; their order is that of stacked bands.
         classes: Number of classes K.
@@ -76,6 +107,8 @@ def build_network(
     Raises:
         InputError: If there is no such network or variant.
     """
+    if members_of(network):
+        return Ensemble([build_network(member, variant, bands, classes, model) for member in members_of(network)])
     if network == "mssnet" and variant == "reference":
         return ReferenceMSSNet(bands, classes, model)
     if network == "mssnet" and variant == "corrected":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from tmcnet.config import PIXELWISE, RANDOM_START, Budget, Run, SensorsConfig
+from tmcnet.config.training import members_of
 
 DASH = "\u2013"
 """Shown where there is no number."""
@@ -73,7 +74,8 @@ class Series:
 
 def network_label(network: str, variant: str) -> str:
     """Name of a network for readers; the variant is named only where it is not the default."""
-    name = NETWORK_NAMES.get(network, network)
+    members = [NETWORK_NAMES.get(member, member) for member in members_of(network)]
+    name = f"Mean of {', '.join(members[:-1])} and {members[-1]}" if members else NETWORK_NAMES.get(network, network)
     return f"{name} (reference)" if variant == "reference" else name
 
 

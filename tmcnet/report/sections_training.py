@@ -152,7 +152,7 @@ def limit_rows(table: pd.DataFrame, most: int) -> pd.DataFrame:
 def finetuning(results: Results) -> dict[str, Any]:
     """Curves of fine-tuning."""
     curves = {r: c for r in results.config.runs if not (c := results.curves("finetune", r.name)).empty}
-    trained = {run: curve for run, curve in curves.items() if run.network not in PIXELWISE}
+    trained = {run: curve for run, curve in curves.items() if run.network not in PIXELWISE and not run.members}
     titles = {"loss": "training loss", "val_miou": "mIoU on the validation part"}
     shown = {q: title for q, title in titles.items() if any(q in c for c in trained.values())}
     return {
@@ -235,7 +235,7 @@ def _validation(results: Results) -> tuple[str, dict[Budget, pd.DataFrame]]:
     for run in results.config.runs:
         record = results.summary("finetune", run.name).get("validation")
         score = number(record.get(results.metric)) if isinstance(record, dict) else float("nan")
-        if run.network not in PIXELWISE and score == score:
+        if run.network not in PIXELWISE and not run.members and score == score:
             row = (run.budget, run.method, (run.draw, run.seed), score)
             found.setdefault(Series(run.network, run.variant, ""), []).append(row)
     if not found:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,10 +21,10 @@ from tmcnet.config.training import LoadParts
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.metrics import Counts, without_nan
-from tmcnet.evaluate.trained import Trained, choose_device
+from tmcnet.evaluate.metrics import Counts, fit_temperature, without_nan
+from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
 from tmcnet.hashing import file_digest
-from tmcnet.model.networks import PlainNetwork, build_network
+from tmcnet.model.networks import Ensemble, PlainNetwork, build_network
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PARTS, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
 from tmcnet.seeding import derive_seed
@@ -35,8 +36,10 @@ from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.pixelwise import Fitted, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
-from tmcnet.train.validate import Validation, WeightAverage
+from tmcnet.train.validate import Validation, WeightAverage, validate
 
+CALIBRATION_PIXELS_PER_TILE = 2000
+"""Approximate number of validation pixels of a tile to which the temperatures of an ensemble are fitted."""
 ROWS_PER_VALIDATION = 5
 """Rows of the loss curve between two validations."""
 
@@ -90,11 +93,9 @@ def finetune(
     out: Path,
     state: Path,
     align: AlignConfig | None = None,
+    members: Sequence[Path] = (),
 ) -> None:
-    """Train a network on a label fraction and keep the weights with the best validation mIoU.
-
-    Writes `weights.safetensors`, `curves.csv` and `summary.json` into `out`. A killed run resumes from
-    `state`, which is removed at the end.
+    """Train a network on a label fraction; a killed run resumes from `state`.
 
     Args:
         tiles_root: Folder of the tiles.
@@ -106,9 +107,10 @@ def finetune(
         model: Sizes of the network.
         sensors: Bands and kinds.
         compute: Threads, accelerator and number format.
-        out: Folder of the results.
-        state: Folder of the checkpoints.
+        out: Folder of the results: `weights.safetensors`, `curves.csv` and `summary.json`.
+        state: Folder of the checkpoints, removed at the end.
         align: Registration of the scenes, for the file of the network.
+        members: Weights of the members of an ensemble, in its order; it is calibrated and needs no training.
 
     Raises:
         InputError: If a list is empty or missing, no pixel is labelled, or the start does not fit the run.
@@ -121,22 +123,22 @@ def finetune(
     network = _build(run, sensors, len(data.classes), model, seed)
     start = _start(network, run, weights, config.load)
     best: Validation | Fitted
-    if isinstance(network, Pixelwise):
-        curves, best, precision = _fit_pixelwise(network, data, config, compute, seed)
+    if isinstance(network, Pixelwise | Ensemble):
+        curves, best, precision = _fit_once(network, members, data, config, compute, seed)
     else:
         builder = BatchBuilder(data.train, config, sensors, run.network, seed)
         module = FinetuneModule(network, config, builder, data.balance, start.loaded)
         plan = _plan(run, config, compute, state, seed, data.settings(config, weights))
         curves, best, precision = _fit(module, plan, data, config)
     network.load_state_dict(best.weights)
-    known = (network, run, model, sensors, data.classes, data.scaling, best.best)
-    trained = Trained(*known, align or AlignConfig(), **_origin(tiles_root, splits))
+    known = (network, run, model, sensors, data.classes, data.scaling, best.best, align or AlignConfig())
+    trained = Trained(*known, **_origin(tiles_root, splits))
     trained.write(out / "weights.safetensors", {"finetune": config.model_dump()})
     curves.write(out / "curves.csv")
-    about = {"run": run.record, **data.summary(), **_start_summary(network, start)}
-    device = "cpu" if isinstance(network, Pixelwise) else choose_device(compute).type
-    summary = {**about, **_end_summary(best), "precision": precision, **cost(device, began)}
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    device = "cpu" if isinstance(best, Fitted) else choose_device(compute).type
+    about = {"run": run.record, **data.summary(), **_start_summary(network, start), "precision": precision}
+    text = json.dumps({**about, **_end_summary(best), **cost(device, began)}, indent=1)
+    (out / "summary.json").write_text(text + "\n")
     shutil.rmtree(state, ignore_errors=True)
 
 
@@ -160,11 +162,40 @@ def _fit(
     return curves, validation, precision
 
 
-def _fit_pixelwise(
-    network: Pixelwise, data: _Data, config: FinetuneSettings, compute: ComputeConfig, seed: int
+def _fit_once(
+    network: Pixelwise | Ensemble,
+    members: Sequence[Path],
+    data: _Data,
+    config: FinetuneSettings,
+    compute: ComputeConfig,
+    seed: int,
 ) -> tuple[Curves, Fitted, str]:
+    """Fit a network without steps of training."""
+    if isinstance(network, Ensemble):
+        return _combine(network, members, data, config)
     known = data.train, data.val, data.counts, data.balance
     return *fit_pixelwise(network, *known, config, compute.finetune_threads, seed), "32-true"
+
+
+def _combine(
+    network: Ensemble, members: Sequence[Path], data: _Data, config: FinetuneSettings
+) -> tuple[Curves, Fitted, str]:
+    """Load the members of an ensemble, and fit their temperatures on the validation part unless `keep` is `last`."""
+    curves = Curves(1, 1)
+    for number, (member, path) in enumerate(zip(network.members, members, strict=True)):
+        member.load_state_dict(read_weights(path)[0])
+        if config.keep == "last":
+            continue
+        tiles = (data.val[index] for index in range(len(data.val)))
+        found, truth = [], []
+        for tile, probabilities in predict_tiles(member, tiles, config.batch_size):
+            step = max(1, tile.truth.numel() // CALIBRATION_PIXELS_PER_TILE)
+            found.append(probabilities.reshape(len(probabilities), -1)[:, ::step].T)
+            truth.append(tile.truth.numpy().ravel()[::step])
+        network.temperature[number] = fit_temperature(np.concatenate(found), np.concatenate(truth))
+    scores = validate(network, data.val, len(data.classes), config.batch_size)
+    curves.add(1, val_miou=scores["miou"], val_oa=scores["oa"])
+    return curves, Fitted(1, 1, scores, dict(network.state_dict())), "32-true"
 
 
 @dataclass(frozen=True)
@@ -226,6 +257,8 @@ def _build(run: Run, sensors: SensorsConfig, classes: int, model: ModelConfig, s
 
 
 def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts) -> Transfer:
+    if isinstance(network, Ensemble):  # its members have started already
+        return Transfer(loaded=list(network.state_dict()))
     if (weights is None) != (run.method == RANDOM_START):
         what = f"starts from `{run.method}`, but the weights given are {weights}"
         raise InputError(Problem(f"run {run.name}", what, f"Only `{RANDOM_START}` starts without weights."))

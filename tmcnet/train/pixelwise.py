@@ -160,7 +160,7 @@ def _fit_boosting(
     fitted: Fitted,
     curves: Curves,
 ) -> None:
-    """Boost for all rounds, and keep the number of rounds that is best on the validation part.
+    """Boost for all rounds, and keep all of them or the number that is best on the validation part.
 
     Held-out pixels of the training tiles would not do: their neighbours are trained on, so more rounds would always
     look better.
@@ -189,7 +189,8 @@ def _fit_boosting(
     for step, total, score in zip(rounds, totals, scores, strict=True):
         measured = {"loss": _loss(total, pixels), "val_miou": score["miou"], "val_oa": score["oa"]}
         curves.add(int(step), **measured, learning_rate=settings.learning_rate)
-    best = int(np.nan_to_num([score["miou"] for score in scores]).argmax())
+    last = len(rounds) - 1
+    best = last if config.keep == "last" else int(np.nan_to_num([score["miou"] for score in scores]).argmax())
     fitted.last_step, fitted.best_step, fitted.best = int(rounds[-1]), int(rounds[best]), scores[best]
     fitted.weights = _trees(model, edges, len(network.base), 0, fitted.best_step)
 

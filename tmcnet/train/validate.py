@@ -41,7 +41,7 @@ def require_labelled(pooled: Counts, tiles: TileDataset) -> None:
 
 
 class Validation(Callback):
-    """Score whole validation tiles every `config.validate_every` steps, and keep the weights with the best mIoU.
+    """Score whole validation tiles every `config.validate_every` steps, and keep the best weights, or the last.
 
     Args:
         network: The network to score: the one that is trained, or the moving average of its weights.
@@ -52,9 +52,9 @@ class Validation(Callback):
 
     Attributes:
         last_step: Step of the last validation; after training, the number of steps done.
-        best_step: Step of the best weights.
+        best_step: Step of the weights that are kept.
         best: Scores at that step.
-        weights: The best weights, on the CPU.
+        weights: The weights that are kept, on the CPU.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Validation(Callback):
         scores = validate(self.network, self.tiles, self.classes, self.config.batch_size)
         self.curves.add(step, val_miou=scores["miou"], val_oa=scores["oa"])
         self.last_step = step
-        if scores["miou"] > self.best["miou"]:
+        if scores["miou"] > self.best["miou"] or self.config.keep == "last":
             self.best_step, self.best = step, scores
             state = self.network.state_dict()
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}

@@ -39,6 +39,8 @@ except InputError as error:
 # Without a scene to learn from there is nothing to train: only networks from files (`maps.models`) draw maps.
 TRAINABLE = any(entry.role == "train" for entry in ENTRIES.values())
 RUNS = {run.name: run for run in CONFIG.runs if TRAINABLE}
+# The runs of the sweep and the members of its ensembles.
+TRAINED = RUNS | {member.name: member for run in RUNS.values() for member in run.members}
 MAP_RUNS = [run.name for run in CONFIG.map_runs if TRAINABLE]
 MAPPED = [*MAP_RUNS, *CONFIG.maps.models]
 
@@ -82,12 +84,21 @@ def plain(files):
 
 def start_weights(wildcards):
     """Weights that a run starts from: none, those of a pre-training, or a file named in the config."""
-    method = RUNS[run_of(wildcards)].method
-    if method == RANDOM_START:
+    run = TRAINED[run_of(wildcards)]
+    method = run.method
+    if method == RANDOM_START or run.members:
         return []
     return CONFIG.pretrain.weights.get(
         method, f"{RESULTS}/{wildcards.fold}pretrain/{method}/weights.safetensors"
     )
+
+
+def member_weights(wildcards):
+    """Weights of the members of an ensemble."""
+    return [
+        f"{RESULTS}/{wildcards.fold}finetune/{member.name}/weights.safetensors"
+        for member in TRAINED[run_of(wildcards)].members
+    ]
 
 
 def splits_of(wildcards):
@@ -116,8 +127,8 @@ def map_weights(wildcards):
 
 
 def run_of(wildcards):
-    """Name of the run, checked to belong to the sweep."""
-    if wildcards.run not in RUNS:
+    """Name of the run, checked to belong to the sweep or to one of its ensembles."""
+    if wildcards.run not in TRAINED:
         raise WorkflowError(
             f"{wildcards.run} is not a run of `finetune.sweep`. The runs are: {', '.join(RUNS)}."
         )

@@ -9,6 +9,7 @@ rule finetune_run:
         splits=str(rules.make_splits.output.manifest),
         normalisation=str(rules.normalise.output.json),
         start=start_weights,
+        members=member_weights,
     output:
         weights=f"{RESULTS}/{{fold}}finetune/{{run}}/weights.safetensors",
         curves=f"{RESULTS}/{{fold}}finetune/{{run}}/curves.csv",

@@ -25,4 +25,5 @@ with logged(snakemake.log[0]):
         out=Path(snakemake.output.weights).parent,
         state=Path(snakemake.params.state),
         align=config(snakemake).align,
+        members=[Path(path) for path in snakemake.input.members],
     )
