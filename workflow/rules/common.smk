@@ -40,7 +40,9 @@ except InputError as error:
 TRAINABLE = any(entry.role == "train" for entry in ENTRIES.values())
 RUNS = {run.name: run for run in CONFIG.runs if TRAINABLE}
 # The runs of the sweep and the members of its ensembles.
-TRAINED = RUNS | {member.name: member for run in RUNS.values() for member in run.members}
+TRAINED = RUNS | {
+    member.name: member for run in RUNS.values() for member in run.members
+}
 MAP_RUNS = [run.name for run in CONFIG.map_runs if TRAINABLE]
 MAPPED = [*MAP_RUNS, *CONFIG.maps.models]
 
