@@ -220,7 +220,7 @@ def _section_of(annotation: Any) -> Any:  # noqa: ANN401 - annotations are of an
 
 
 def _source_problems(config: Config) -> Iterator[str]:
-    if not config.labels.classes and config.source.layout != "seed" and not config.maps.models:
+    if not config.labels.classes and config.source.layout == "demo":
         yield "`labels.classes` must list the classes"
     if config.splits.given_fractions and config.source.layout != "seed":
         yield "`splits.given_fractions` needs a source of layout `seed`, whose lists name the fractions"
