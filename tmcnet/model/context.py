@@ -61,7 +61,7 @@ class ContextFeatures(nn.Module):
             there = torch.cat([(image != 0).any(dim=1, keepdim=True) for image in images], dim=1)
             owner = [number for number, image in enumerate(images) for _ in range(image.shape[1])]
             parts = [values]
-            if self.config.differences:
+            if self.config.differences and values.shape[1] > 1:  # an empty tensor cannot be exported
                 parts.append(_differences(values, there[:, owner]))
             parts += self._statistics(values, there, owner)
             return torch.cat(parts, dim=1).to(images[0].dtype)
