@@ -135,8 +135,9 @@ def test_classes_whose_colours_some_readers_confuse_are_named(small):
     names = [c.name for c in config.labels.classes]
 
     def page(colors):
-        ClassTable.of((name, colors[name]) for name in names).write(root / "tiles" / "classes.csv")
-        return build_page(root, config)
+        classes = [c.model_copy(update={"color": colors[c.name]}) for c in config.labels.classes]
+        labels = config.labels.model_copy(update={"classes": classes})
+        return build_page(root, config.model_copy(update={"labels": labels}))
 
     clear = dict(zip(names, OKABE_ITO, strict=False))
     assert "Some readers cannot" not in page(clear)

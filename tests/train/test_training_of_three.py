@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from tests.train.tiny import build_tiles, configs
-from tmcnet.config import EvaluateConfig, MapsConfig, MethodConfig, PretrainConfig, Run, SensorConfig, SensorsConfig
+from tmcnet.config import (
+    ContextConfig,
+    EvaluateConfig,
+    MapsConfig,
+    MethodConfig,
+    PretrainConfig,
+    Run,
+    SensorConfig,
+    SensorsConfig,
+)
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
@@ -178,7 +187,7 @@ def test_each_modality_is_dropped_alike(world):
 
 def test_pixels_have_the_features_of_all_modalities(world):
     config, *_ = three(modality_dropout=0.6)
-    network = PixelLogistic({"optical": 3, "sar": 1, "dem": 1}, 2)
+    network = PixelLogistic({"optical": 3, "sar": 1, "dem": 1}, 2, ContextConfig())
     pixels = draw_pixels(network.features, dataset(world), np.array([500, 500]), np.ones(2), config, 1)
     assert pixels.values.shape == (1000, network.inputs)
     missing = [(pixels.values[:, bands] == 0).all(axis=1).mean() for bands in ([0, 1, 2], [3], [4])]

@@ -53,7 +53,7 @@ def test_jobs_request_memory_in_megabytes() -> None:
     compute = ComputeConfig(cache_gib=1.5, job_gib=2.5)
     assert compute.memory_mb(cached=True) == 4295  # 4 GiB in MB
     assert compute.memory_mb(cached=False) == 2684
-    assert compute.numerics() == {"accelerator": "auto", "precision": "32-true"}
+    assert compute.numerics() == {"accelerator": "auto", "precision": "auto"}
 
 
 def planned(snakemake: Snakemake, change: str, *targets: str) -> set[str]:
