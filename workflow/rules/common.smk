@@ -80,7 +80,7 @@ def section(*names):
 
 
 def plain(files):
-    """Paths without the rule that makes them: with it, every job would plan the jobs of that rule as well."""
+    """Paths without the rule that makes them. With it, every job would plan the jobs of that rule as well."""
     return [str(file) for file in files]
 
 
@@ -150,3 +150,28 @@ def report_gaps():
     }
     script = Path(workflow.basedir, "workflow", "scripts", "report_gaps.py")
     subprocess.run([sys.executable, str(script)], input=json.dumps(job), text=True)
+
+
+def label_coding(wildcards):
+    """What the label files of a part mean; features of vector labels may name their class."""
+    vectors = [
+        path for e in part_of(wildcards) for path in e.label if is_vector(Path(path))
+    ]
+    names = [c.name for c in CONFIG.labels.classes] if vectors else []
+    return {**CONFIG.labels.coding, "names": names}
+
+
+def part_of(wildcards):
+    """Scenes or tiles of one part of the inventory."""
+    if wildcards.scene not in PARTS:
+        raise WorkflowError(
+            f"{wildcards.scene} is not a scene of the source. The scenes are: {', '.join(PARTS)}."
+        )
+    return PARTS[wildcards.scene]
+
+
+def map_classes(wildcards):
+    """Names and colours of the classes of a map; None: those in the file of the network."""
+    if wildcards.run in CONFIG.maps.models:
+        return None
+    return [[c.name, c.color] for c in CONFIG.labels.classes] or None

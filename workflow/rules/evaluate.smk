@@ -75,13 +75,6 @@ MAP_FORMATS = CONFIG.maps.model_dump(
 )
 
 
-def map_classes(wildcards):
-    """Names and colours of the classes of a map; None: those in the file of the network."""
-    if wildcards.run in CONFIG.maps.models:
-        return None
-    return [[c.name, c.color] for c in CONFIG.labels.classes] or None
-
-
 if TILED:
 
     rule map_tiles:

@@ -26,24 +26,6 @@ CUT_FROM = json_digest(
 )
 
 
-def label_coding(wildcards):
-    """What the label files of a part mean; features of vector labels may name their class."""
-    vectors = [
-        path for e in part_of(wildcards) for path in e.label if is_vector(Path(path))
-    ]
-    names = [c.name for c in CONFIG.labels.classes] if vectors else []
-    return {**CONFIG.labels.coding, "names": names}
-
-
-def part_of(wildcards):
-    """Scenes or tiles of one part of the inventory."""
-    if wildcards.scene not in PARTS:
-        raise WorkflowError(
-            f"{wildcards.scene} is not a scene of the source. The scenes are: {', '.join(PARTS)}."
-        )
-    return PARTS[wildcards.scene]
-
-
 rule inspect_scene:
     input:
         rasters=lambda wildcards: [str(f) for e in part_of(wildcards) for f in e.files],
