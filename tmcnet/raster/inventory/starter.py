@@ -22,7 +22,7 @@ _WORDS = {
     "dem": ("dem", "dsm", "height", "heights", "elevation"),
     "optical": ("optical", "opt", "s2", "sentinel2", "rgb", "ms"),
 }
-"""Words in paths that tell the kind of a file, in order of precedence; a file without any is optical."""
+"""Words in paths that give the kind of a file, in order of precedence; a file without any is optical."""
 _SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 _MAX_CODES = 60
 
@@ -47,7 +47,7 @@ labels: # codes in the label files that mean a class; codes that mean none are v
 def write_starter(folder: Path) -> list[Path]:
     """Write `scenes.csv` and `mine.yaml` for the rasters in a folder and below.
 
-    Files belong to one scene if their paths are equal without the words that tell their kind, such as
+    Files belong to one scene if their paths are equal without the words that give their kind, such as
     `s2/north.tif`, `s1/north.tif` and `labels/north.tif`, or `north_optical.tif` and `north_sar.tif`.
 
     Returns:

@@ -64,7 +64,7 @@ class LabelCoder:
         Args:
             values: C x H x W codes (C = 1) or colours (C = 3).
             valid: H x W, false where a value means no data.
-            mask: H x W, false where the file masks a pixel, whatever its value; None without a mask.
+            mask: H x W, false where the file masks a pixel of any value; None without a mask.
 
         Returns:
             Ids H x W, and the unknown codes with their counts; their pixels are void in the ids.
