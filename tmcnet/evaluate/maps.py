@@ -72,9 +72,7 @@ def map_scenes(
     require_tools(["gdal_translate", *(polygons.TOOLS if config.polygons else ())])
     torch.set_num_threads(compute.finetune_threads)
     trained = Trained.read(weights, choose_device(compute))
-    problems = [*_size_problems(scenes), *_fit_problems(weights, trained, scenes, classes)]
-    if problems:
-        raise InputError(problems)
+    require_fit(weights, trained, scenes, classes)
     records = {}
     for scene in scenes:
         map_file = maps_root / scene.name / f"{run_name}.tif"
@@ -113,9 +111,7 @@ def map_scene(
     require_tools(["gdal_translate"])
     torch.set_num_threads(compute.finetune_threads)
     trained = Trained.read(weights, choose_device(compute))
-    problems = [*_size_problems([scene]), *_fit_problems(weights, trained, [scene], classes or trained.classes)]
-    if problems:
-        raise InputError(problems)
+    require_fit(weights, trained, [scene], classes or trained.classes)
     return predict_map(trained, scene, config, run_name, ids, confidence)
 
 
@@ -190,6 +186,17 @@ class MapWriter:
         """Move the closed ids to their place, and convert the confidence to a cloud-optimised GeoTIFF."""
         write_cog(self._drafts[1], confidence, "-co", "RESAMPLING=AVERAGE")
         self._drafts[0].replace(ids)
+
+
+def require_fit(weights: Path, trained: Trained, scenes: Sequence[SceneImages], classes: ClassTable) -> None:
+    """Check that a network can map scenes.
+
+    Raises:
+        InputError: As `map_scenes`.
+    """
+    problems = [*_size_problems(scenes), *_fit_problems(weights, trained, scenes, classes)]
+    if problems:
+        raise InputError(problems)
 
 
 def _size_problems(scenes: Sequence[SceneImages]) -> Iterator[Problem]:

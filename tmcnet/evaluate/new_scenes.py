@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tmcnet.config import ComputeConfig, LabelsConfig, MapsConfig, SensorsConfig, SourceConfig
+import torch
+
+from tmcnet.config import ComputeConfig, LabelsConfig, MapsConfig, SourceConfig
 from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.map_files import confidence_of, style_map
-from tmcnet.evaluate.maps import SceneImages, map_scene
-from tmcnet.evaluate.trained import Trained
+from tmcnet.evaluate.maps import SceneImages, predict_map, require_fit
+from tmcnet.evaluate.trained import Trained, choose_device
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.io.bands import band_names, write_band
-from tmcnet.raster.io.gdal_tools import run_tool
+from tmcnet.raster.io.gdal_tools import require_tools, run_tool
 from tmcnet.raster.io.geometry import pixel_area
 from tmcnet.raster.tiling.grid import align_scene
 
@@ -92,7 +94,9 @@ def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options
 def _map_rows(
     weights: Path, rows: Sequence[dict[str, str]], targets: Mapping[str, Path], data_root: Path, options: MapOptions
 ) -> None:
-    trained = Trained.read(weights)
+    require_tools(["gdal_translate"])
+    torch.set_num_threads(options.compute.finetune_threads)
+    trained = Trained.read(weights, choose_device(options.compute))
     parent = next(iter(targets.values()), Path("map.tif")).parent
     parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".tmcnet_", dir=parent) as name:
@@ -191,9 +195,8 @@ def _map_record(weights: Path, trained: Trained, record: Record, work: Path, out
     if options.area is not None:
         images = SceneImages(images.name, images.images, _area_mask(options.area, images, work))
     confidence = work / "confidence.tif"
-    made = map_scene(
-        weights, images, None, options.maps, options.compute, trained.run.name, work / "ids.tif", confidence
-    )
+    require_fit(weights, trained, [images], trained.classes)
+    made = predict_map(trained, images, options.maps, trained.run.name, work / "ids.tif", confidence)
     polygons = options.polygons is not None or options.maps.polygons
     style_map(work / "ids.tif", made.classes, options.maps.model_copy(update={"polygons": polygons}), out)
     if options.polygons is not None:
@@ -232,7 +235,6 @@ def _area_mask(area: Path, images: SceneImages, work: Path) -> Path:
 
 def describe(trained: Trained) -> dict[str, object]:
     """Everything that the file of a network says about it, as plain values."""
-    scaling: SensorsConfig = trained.sensors
     inputs = {
         name: {
             "bands": {
@@ -245,7 +247,7 @@ def describe(trained: Trained) -> dict[str, object]:
             "speckle": sensor.speckle,
             "nodata": sensor.nodata,
         }
-        for name, sensor in scaling.items()
+        for name, sensor in trained.sensors.items()
     }
     return {
         "run": trained.run.name,
