@@ -42,6 +42,10 @@ class TrainingError(Exception):
     """Raised when training cannot go on: a loss that is not finite, a start that loads nothing."""
 
 
+class StoppedError(Exception):
+    """Raised when a signal, as of a scheduler, ended a training whose state is saved: the same command resumes it."""
+
+
 def format_names(names: Iterable[str]) -> str:
     """The first names in sorted order, and how many more there are."""
     ordered = sorted(names)

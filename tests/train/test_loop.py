@@ -1,7 +1,9 @@
 """The loop that both trainings share, with a network so small that its steps can be checked by hand."""
 
 import csv
+import os
 import re
+import signal
 import time
 
 import pytest
@@ -10,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tmcnet.config import ComputeConfig
-from tmcnet.errors import InputError
+from tmcnet.errors import InputError, StoppedError
 from tmcnet.train import loop as room
 from tmcnet.train.callbacks import Callback, Curves, GradientNorm
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, choose_precision, fit
@@ -70,6 +72,46 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, monkeypatch, accumula
     got, resumed = train(tmp_path / "killed", **settings)
     assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
     assert resumed.rows == curves.rows
+
+
+class SendsSignal(Callback):
+    """A scheduler that ends the job in the middle of a step."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def on_start(self, training):
+        self.training = training
+
+    def on_gradients(self, module):
+        if self.training.step == 2:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_that_a_signal_ends_saves_its_state_and_ends_with_the_same_numbers(tmp_path, capsys, number):
+    before = signal.getsignal(number)
+    expected, curves = train(tmp_path / "whole", dropout=0.5)
+    with pytest.raises(StoppedError, match=rf"{signal.Signals(number).name} after step 3 of 6; the state is saved"):
+        train(tmp_path / "ended", dropout=0.5, callbacks=[SendsSignal(number)])
+    assert signal.getsignal(number) == before
+    got, resumed = train(tmp_path / "ended", dropout=0.5, callbacks=[SendsSignal(0)])
+    assert "resumes after step 3" in capsys.readouterr().err
+    assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
+    assert resumed.rows == curves.rows
+
+
+def slow_batch(number):
+    time.sleep(0.05)
+    return rows(number, 1), os.getpid()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_processes_that_build_batches_go_on_after_a_signal_for_the_whole_job(number):
+    batches = iter(room.step_loader(slow_batch, 12, 0, 1))
+    _, builder = next(batches)
+    os.kill(builder, number)
+    assert [worker for _, worker in batches] == [builder] * 11
 
 
 def test_a_state_of_other_accumulation_is_not_taken_up(tmp_path, monkeypatch, capsys):

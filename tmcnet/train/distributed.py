@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from tmcnet.errors import InputError, Problem, TrainingError
+from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
 from tmcnet.model.tmcnet import Pair
+from tmcnet.train.interruption import stop_requests
 
 MEETING = "meeting"
 """File through which the processes find each other; unlike a port, no other job can use it."""
@@ -61,7 +62,8 @@ def run_in_processes(function: Callable[[], None], count: int, gpu: bool) -> Non
     if gpu and torch.cuda.device_count() < count:
         what = f"is {count}, but there are {torch.cuda.device_count()} GPUs"
         raise InputError(Problem("`compute.devices`", what, "Lower it, or set `compute.accelerator: cpu`."))
-    with tempfile.TemporaryDirectory() as folder:
+    # A signal for the whole group is left to the processes: they save the state, and their error ends this one.
+    with tempfile.TemporaryDirectory() as folder, stop_requests():
         try:
             start_processes(_enter, (function, count, gpu, folder), count)  # type: ignore[no-untyped-call]
         except ProcessExitedException as error:
@@ -80,7 +82,7 @@ def _enter(number: int, function: Callable[[], None], count: int, gpu: bool, fol
     dist.init_process_group("nccl" if gpu else "gloo", init_method=meeting, rank=number, world_size=count)
     try:
         function()
-    except (InputError, TrainingError, OSError) as error:
+    except (InputError, TrainingError, StoppedError, OSError) as error:
         # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
         (Path(folder) / f"{number}.json").write_text(json.dumps(_note(error)))
         sys.exit(1)
@@ -98,18 +100,20 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _note(error: InputError | TrainingError | OSError) -> dict[str, Any]:
+def _note(error: InputError | TrainingError | StoppedError | OSError) -> dict[str, Any]:
     if isinstance(error, InputError):
         return {"problems": [[problem.where, problem.what, problem.remedy] for problem in error.problems]}
-    if isinstance(error, TrainingError):
-        return {"training": str(error)}
+    if isinstance(error, TrainingError | StoppedError):
+        return {"interrupted" if isinstance(error, StoppedError) else "training": str(error)}
     return {"file": [error.errno, error.strerror, error.filename]}
 
 
-def _read(file: Path) -> InputError | TrainingError | OSError:
+def _read(file: Path) -> InputError | TrainingError | StoppedError | OSError:
     note = json.loads(file.read_text())
     if "problems" in note:
         return InputError(Problem(*problem) for problem in note["problems"])
+    if "interrupted" in note:
+        return StoppedError(note["interrupted"])
     return TrainingError(note["training"]) if "training" in note else OSError(*note["file"])
 
 

@@ -25,11 +25,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, StoppedError
 from tmcnet.evaluate.trained import choose_device
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.callbacks import Callback, Curves, Progress, check_finite
 from tmcnet.train.distributed import processes, rank, share_layers, wait_for_all
+from tmcnet.train.interruption import ignore_signals, stop_requests
 
 Batch = TypeVar("Batch")
 
@@ -273,6 +274,7 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
     Raises:
         InputError: If the network is to be compiled, and there is no compiler.
         TrainingError: If a loss is not finite.
+        StoppedError: If a signal asked the process to end; the state is saved.
     """
     torch.set_num_threads(plan.threads)
     first, device = rank() == 0, choose_device(plan.compute)
@@ -338,13 +340,17 @@ class Training(Generic[Batch]):
         workers = self.plan.threads if self.device.type == "cuda" else 0
         first, last = (number * self.plan.accumulate for number in (self.step, self.plan.steps))
         batches = iter(step_loader(self.module.build, last, first, workers))
-        while self.step < self.plan.steps:
-            self._take_step(batches)
-            for callback in self.callbacks:
-                callback.on_step_end(self)
-            due = self.step % self.plan.checkpoint_every == 0 and self.step < self.plan.steps
-            if due and rank() == 0:  # after the last step, the results are written
-                self._save()
+        with stop_requests() as stop_requested:
+            while self.step < self.plan.steps:
+                self._take_step(batches)
+                for callback in self.callbacks:
+                    callback.on_step_end(self)
+                stop = self.step < self.plan.steps and stop_requested()  # after the last step, results are written
+                due = self.step % self.plan.checkpoint_every == 0 and self.step < self.plan.steps
+                if (due or stop) and rank() == 0:
+                    self._save()
+                if stop and rank() == 0:  # the other processes end with the first one
+                    raise StoppedError(f"{stop} after step {self.step} of {self.plan.steps}; the state is saved")
 
     def _take_step(self, batches: Iterator[Batch]) -> None:
         module, plan = self.module, self.plan
@@ -463,7 +469,8 @@ class StepStream(IterableDataset[Batch]):
 
 def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
     """Return a loader of ready batches in step order, built by `workers` processes (0: in this one)."""
-    return DataLoader(StepStream(build, steps, first), batch_size=None, num_workers=workers)
+    stream = StepStream(build, steps, first)
+    return DataLoader(stream, batch_size=None, num_workers=workers, worker_init_fn=ignore_signals)
 
 
 def cost(device: str, began: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tmcnet.config import Config, load
-from tmcnet.errors import InputError, TrainingError
+from tmcnet.errors import InputError, StoppedError, TrainingError
 
 
 @contextmanager
@@ -34,6 +34,8 @@ def logged(log: str) -> Iterator[None]:
             _stop(f"The input has errors:\n{error}")
         except TrainingError as error:
             _stop(f"Training stopped: {error}")
+        except StoppedError as error:
+            _stop(f"The job was ended from outside: {error}. Start again: it goes on from there.")
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
