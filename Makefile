@@ -14,7 +14,7 @@ export TMCNET_DATA ?= $(abspath ../shared/data)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test test-slow test-gpu lint format bench mlflow send verify-splits docs clean
+.PHONY: help setup report test test-slow test-gpu test-cluster lint format bench mlflow send verify-splits docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -27,13 +27,17 @@ report: setup ## Run the demo from raw scenes to results/report.html
 	@echo "Open results/report.html in any browser."
 
 test: setup lint ## Lint, types and all tests that need no GPU
-	python -m pytest -n $$(nproc) --dist loadgroup -m "not slow and not gpu"
+	python -m pytest -n $$(nproc) --dist loadgroup -m "not slow and not gpu and not cluster"
 
 test-slow: setup ## Tests that take more than a minute each
-	python -m pytest -m slow
+	python -m pytest -m "slow and not cluster"
 
 test-gpu: setup ## Tests that need a CUDA device
 	python -m pytest -m gpu
+
+test-cluster: ## Tests on a Slurm of two emulated nodes, which is installed where that is allowed
+	@tools/setup.sh cluster
+	python -m pytest -rs -m cluster
 
 lint: setup ## ruff, snakefmt, mypy and snakemake --lint
 	ruff check .

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Create .venv with the pinned packages, and check for the GDAL command-line tools.
+#   tools/setup.sh            for everything but a cluster
+#   tools/setup.sh cluster    also Slurm, for the tests on it, and what the workflow needs to run on it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +15,7 @@ as_root() {
 }
 
 # Install Debian packages if allowed, else print the command that installs them.
-need_packages() {
+install_packages() {
     log "Installing $* ..."
     if command -v apt-get >/dev/null \
         && as_root apt-get update -qq >&2 \
@@ -21,7 +23,11 @@ need_packages() {
         return
     fi
     log "Could not install $*. Please run: sudo apt-get update && sudo apt-get install -y $*"
-    exit 1
+    return 1
+}
+
+need_packages() {
+    install_packages "$@" || exit 1
 }
 
 python=${PYTHON:-python3}
@@ -36,7 +42,14 @@ for tool in gdalwarp gdalbuildvrt gdal_translate; do
     command -v "$tool" >/dev/null || { need_packages gdal-bin; break; }
 done
 
-stamp=.venv/.installed
+extras=dev
+if [ "${1:-}" = cluster ]; then
+    extras=dev,cluster
+    PATH=$PATH:/usr/sbin command -v slurmctld >/dev/null \
+        || install_packages slurmctld slurmd slurm-client munge || log "The tests are skipped without Slurm."
+fi
+
+stamp=.venv/.installed_$extras
 wanted=$(cat pyproject.toml constraints.txt | sha256sum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
@@ -46,5 +59,5 @@ log "Installing the Python environment into .venv (one to five minutes) ..."
 .venv/bin/python -m pip install -q uv
 # Compile bytecode now: without it every job would spend ten seconds on its imports.
 UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}" VIRTUAL_ENV=$PWD/.venv \
-    .venv/bin/uv pip install -q --compile-bytecode -c constraints.txt -e '.[dev]'
+    .venv/bin/uv pip install -q --compile-bytecode -c constraints.txt -e ".[$extras]"
 printf '%s\n' "$wanted" >"$stamp"
