@@ -95,7 +95,6 @@ def _cross_validate(config: Config, tiles: Path, runs: list[Run], splits: Splits
     for number in range(1, FOLDS + 1):
         fold_root = folder / str(number)
         make_splits(tiles / "index.csv", splits.model_copy(update={"fold": number}), fold_root / "splits")
-        lists = {part: fold_root / "splits" / f"{part}_RGB.txt" for part in ("val", "test")}
         scaling = fold_root / "normalisation.json"
         compute_normalisation(tiles, fold_root / "splits", config.sensors, config.normalise, scaling)
         for run in runs:
@@ -105,7 +104,7 @@ def _cross_validate(config: Config, tiles: Path, runs: list[Run], splits: Splits
                 config.compute, out, fold_root / ".state",
             )  # fmt: skip
             weights, scores = out / "weights.safetensors", fold_root / "evaluate" / run.name
-            evaluate_run(tiles, lists["test"], lists["val"], weights, run, config.evaluate, config.compute, scores)
+            evaluate_run(tiles, fold_root / "splits", weights, run, config.evaluate, config.compute, scores)
     for run in runs:
         parts = [folder / str(number) / "evaluate" / run.name for number in range(1, FOLDS + 1)]
         pool_folds(parts, run, folder / "evaluate" / run.name)

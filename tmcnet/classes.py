@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from tmcnet.readers import read_rows, reading
+
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,27 @@ class ClassTable:
 
     @classmethod
     def of(cls, rows: Iterable[tuple[str, str]]) -> ClassTable:
-        """Number (name, colour) pairs from 0."""
-        return cls(tuple(LandCoverClass(i, name, color) for i, (name, color) in enumerate(rows)))
+        """Number (name, colour) pairs from 0.
+
+        Raises:
+            ValueError: If a name is no text, or a colour is not `#rrggbb`.
+        """
+        classes = tuple(LandCoverClass(i, name, color) for i, (name, color) in enumerate(rows))
+        for c in classes:
+            if not isinstance(c.name, str) or not _COLOUR.fullmatch(c.color):
+                raise ValueError(f"class {c.id} has no name and colour: {c.name!r}, {c.color!r}")
+        return cls(classes)
 
     @classmethod
     def read(cls, path: Path | str) -> ClassTable:
-        """Read `classes.csv`."""
-        with Path(path).open(newline="") as file:
-            return cls.of((row["name"], row["color"]) for row in csv.DictReader(file))
+        """Read `classes.csv`.
+
+        Raises:
+            InputError: If it is missing or damaged.
+        """
+        rows = read_rows(path, ["name", "color"])
+        with reading(path):
+            return cls.of((row["name"], row["color"]) for row in rows)
 
     def write(self, path: Path | str) -> None:
         """Write `classes.csv` with columns id, name, color."""

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest, json_digest
+from tmcnet.readers import read_record, reading
 
 SOURCE_RECORD = "source.json"
 """File beside the tile index: hashes of the settings and raw files it was made from, and its files by part."""
@@ -35,9 +37,11 @@ def write_source_record(
     """
     parts, raw = {}, {}
     for table, inventory in zip(tables, inventories, strict=True):
-        parts[table.stem] = json.loads(table.with_suffix(".json").read_text())["files"]
-        entries = json.loads(inventory.read_text())["entries"]
-        raw[table.stem] = json_digest([digest for entry in entries for digest in entry["digests"]])
+        summary, content = table.with_suffix(".json"), read_record(inventory)
+        with reading(summary):
+            parts[table.stem] = read_record(summary)["files"]
+        with reading(inventory):
+            raw[table.stem] = json_digest([digest for entry in content["entries"] for digest in entry["digests"]])
     content = {"settings": settings, "kinds": [*modalities, "label"], "files": parts, "raw": raw}
     out.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -52,7 +56,7 @@ def find_lost(results: Path, parts: Iterable[str], scenes: Iterable[str]) -> lis
         parts: Names of the parts of the inventory.
         scenes: Names of the scenes that are aligned.
     """
-    made = read_record(results / "tiles" / SOURCE_RECORD)
+    made = _record_or_none(results / "tiles" / SOURCE_RECORD)
     if made is None:
         return []
     aligned = [scene for scene in scenes if (results / "scenes" / scene).is_dir()]
@@ -60,9 +64,11 @@ def find_lost(results: Path, parts: Iterable[str], scenes: Iterable[str]) -> lis
     records = [results / "inventory.json"]
     records += [results / "inventory" / f"{part}.json" for part in parts if part in known]
     records += [results / "scenes" / scene / "alignment.json" for scene in aligned]
-    lost = [path for path in records if read_record(path) is None]
+    lost = [path for path in records if _record_or_none(path) is None]
     tables = [results / "tiles" / "index" / f"{part}{end}" for part in made["files"] for end in (".csv", ".json")]
-    lost += [path for path in tables if not path.is_file() or (path.suffix == ".json" and read_record(path) is None)]
+    lost += [
+        path for path in tables if not path.is_file() or (path.suffix == ".json" and _record_or_none(path) is None)
+    ]
     lost += [results / "tiles" / "index" / f"{part}.csv" for part in _parts_with_lost_tiles(results / "tiles", made)]
     for path in lost:
         if path.is_file():
@@ -94,7 +100,7 @@ def is_unchanged(results: Path, settings: str, raw: Mapping[str, Sequence[Path]]
         raw: The raw files of the parts that tiles are cut from.
     """
     path = results / "tiles" / SOURCE_RECORD
-    made = read_record(path)
+    made = _record_or_none(path)
     if made is None or made["settings"] != settings or list(made["files"]) != list(raw):
         return False
     if not (results / "tiles" / "index.csv").is_file():
@@ -111,10 +117,9 @@ def _is_same(files: Sequence[Path], since: float, digest: str) -> bool:
     )
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def _record_or_none(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return read_record(path)
+    except InputError:
         return None
-    return content if isinstance(content, dict) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError, Problem
+from tmcnet.readers import reading
 
 RASTERS = "rasters"
 """Column of the index: the folder of the rasters that a tile is a window of, relative to the folder of the index.
@@ -34,9 +35,9 @@ class TileStore:
     @property
     def pixel_metres(self) -> float | None:
         """Ground sampling distance in metres, of the first tile; None for tiles without CRS."""
-        with self.index.open(newline="") as file:
+        with reading(self.index), self.index.open(newline="") as file:
             side = next(csv.DictReader(file)).get("pixel_metres")
-        return float(side) if side else None
+            return float(side) if side else None
 
     @property
     def classes(self) -> ClassTable:
@@ -63,7 +64,7 @@ class TileStore:
         """Folder and window of each virtual tile, from the index."""
         if not self.index.is_file():
             return {}
-        with self.index.open(newline="") as file:
+        with reading(self.index), self.index.open(newline="") as file:
             found: dict[str, tuple[Path, tuple[int, int, int, int]]] = {}
             for row in csv.DictReader(file):
                 if not row.get(RASTERS):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
+from tests.splits.tile_indexes import write_hashes
 from tests.train.tiny import build_tiles, configs
 from tmcnet.classes import ClassTable
 from tmcnet.config import EvaluateConfig, Run
@@ -35,11 +36,10 @@ def write_network(root, classes, run=RUN):
     Trained(network, run, model, sensors, classes, scaling, {}).write(root / "weights.safetensors", {})
 
 
-def score(world, out, run=RUN, withheld=True, **changes):
-    splits, compute = world / "splits", configs()[3]
-    paths = {"test_list": splits / "test_RGB.txt", "val_list": splits / "val_RGB.txt"} | changes
+def score(world, out, run=RUN, withheld=True):
+    compute = configs()[3]
     evaluate_run(
-        world / "tiles", **paths, weights=world / "weights.safetensors", run=run,
+        world / "tiles", world / "splits", weights=world / "weights.safetensors", run=run,
         config=EvaluateConfig(batch_size=3, withheld=withheld), compute=compute, out=out,
     )  # fmt: skip
     return json.loads((out / "metrics.json").read_text())
@@ -123,10 +123,16 @@ def two_classes(by_class):
 def test_what_does_not_fit_is_said(world, tmp_path):
     with pytest.raises(InputError, match="was fine-tuned in run late_fusion"):
         score(world, tmp_path, Run.parse("late_fusion-baseline__random__R50__s2"))
-    empty = tmp_path / "empty.txt"
-    empty.write_text("")
+    copy = build_tiles(tmp_path / "world")
+    write_network(copy, ClassTable.of([("left", "#0000ff"), ("right", "#00ff00")]))
+    with (copy / "splits" / "test_RGB.txt").open("a") as file:
+        file.write("s0_r0_c0\n")
+    with pytest.raises(InputError, match=r"test_RGB.txt: names tiles of train: s0_r0_c0 \(1 in all\)"):
+        score(copy, tmp_path)
+    (copy / "splits" / "test_RGB.txt").write_text("")
+    write_hashes(copy / "splits")
     with pytest.raises(InputError, match="list of tiles is empty"):
-        score(world, tmp_path, test_list=empty)
+        score(copy, tmp_path)
     save_weights(tmp_path / "encoder.safetensors", {"a": torch.zeros(1)}, {"kind": "encoder"})
     with pytest.raises(InputError, match="kind `encoder`"):
         Trained.read(tmp_path / "encoder.safetensors")

@@ -123,8 +123,7 @@ def test_fine_tuning_learns_and_is_scored_alike_on_both(world, tmp_path):
     scores = {}
     for accelerator in ("gpu", "cpu"):
         where, there = tmp_path / accelerator, compute.model_copy(update={"accelerator": accelerator})
-        lists = (splits / f"{part}_RGB.txt" for part in ("test", "val"))
-        evaluate_run(world / "tiles", *lists, out / "weights.safetensors", run, EvaluateConfig(), there, where)
+        evaluate_run(world / "tiles", splits, out / "weights.safetensors", run, EvaluateConfig(), there, where)
         scores[accelerator] = json.loads((where / "metrics.json").read_text())["miou"]
     assert scores["gpu"] == pytest.approx(scores["cpu"], abs=0.01)
 

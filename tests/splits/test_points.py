@@ -308,7 +308,7 @@ def test_points_missing_from_the_manifest(case):
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["lists"]["trainP3_s2"]["points"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert "manifest.json: cannot be used ('points')" in messages(folder, index)
+    assert "manifest.json: cannot be used (`points` is missing)" in messages(folder, index)
 
 
 @pytest.fixture

@@ -121,8 +121,9 @@ def test_only_the_dem_tells_the_classes_and_it_is_used(world, tmp_path):
     train(world, tmp_path / "net", name)
     weights, run = tmp_path / "net" / "weights.safetensors", Run.parse(name)
     *_, compute = three()
-    test, val = (world / "splits" / f"{part}_RGB.txt" for part in ("test", "val"))
-    evaluate_run(world / "tiles", test, val, weights, run, EvaluateConfig(bootstrap=100), compute, tmp_path / "e")
+    evaluate_run(
+        world / "tiles", world / "splits", weights, run, EvaluateConfig(bootstrap=100), compute, tmp_path / "e"
+    )
     scores = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert list(scores["withheld"]) == ["optical", "sar", "dem"]
     assert scores["oa"] > 0.85 > scores["withheld"]["dem"]["oa"] + 0.1

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.reader import read_float
+from tmcnet.readers import read_record, reading
 from tmcnet.splits.verify import verified_list
 from tmcnet.store import TileStore
 
@@ -78,8 +79,14 @@ class Normalisation(Mapping[str, tuple[Band, ...]]):
 
     @classmethod
     def read(cls, path: Path | str) -> Normalisation:
-        """Read `normalisation.json`."""
-        return cls.from_dict(json.loads(Path(path).read_text()))
+        """Read `normalisation.json`.
+
+        Raises:
+            InputError: If it is missing or damaged.
+        """
+        values = read_record(path)
+        with reading(path):
+            return cls.from_dict(values)
 
     def apply(self, array: FloatArray, modality: str) -> FloatArray:
         """Scale the values of one modality.

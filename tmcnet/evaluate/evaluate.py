@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,10 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import metrics
 from tmcnet.evaluate.metrics import Calibration, Counts, Floats, boundary_counts, confusion
 from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
+from tmcnet.readers import read_record, read_rows, reading
 from tmcnet.seeding import generator
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.verify import verified_list
+from tmcnet.store import TileStore
 
 MAX_TEMPERATURE_PIXELS = 200_000
 """Approximate number of validation pixels for fitting the temperature; more do not change its second digit."""
@@ -32,8 +33,7 @@ MAX_TEMPERATURE_PIXELS = 200_000
 
 def evaluate_run(
     tiles_root: Path,
-    test_list: Path,
-    val_list: Path,
+    splits: Path,
     weights: Path,
     run: Run,
     config: EvaluateConfig,
@@ -50,8 +50,7 @@ def evaluate_run(
 
     Args:
         tiles_root: Folder of the tiles.
-        test_list: Names of the test tiles.
-        val_list: Names of the validation tiles.
+        splits: Folder of the lists and `manifest.json`.
         weights: The network, as fine-tuning wrote it.
         run: The run that is scored.
         config: Batch size, tolerance of boundaries and seed.
@@ -59,20 +58,24 @@ def evaluate_run(
         out: Folder to write to.
 
     Raises:
-        InputError: If a list is empty, no test pixel is labelled, or the weights belong to another run or other
-            classes.
+        InputError: If a list was changed or is empty, no test pixel is labelled, or the weights belong to another
+            run or other classes.
     """
     torch.set_num_threads(compute.finetune_threads)
     trained = Trained.read(weights, choose_device(compute))
     store = TileStore(tiles_root)
     _check(trained, run, store.classes, weights)
-    val = TileDataset(store, read_list(val_list), trained.normalisation, with_labels=True, cache_gib=0)
-    test = TileDataset(store, read_list(test_list), trained.normalisation, with_labels=True, cache_gib=0)
+    test, val = (
+        TileDataset(store, verified_list(splits, part), trained.normalisation, with_labels=True, cache_gib=0)
+        for part in ("test", "val")
+    )
     temperature = _temperature(trained.network, val, config)
     withheld = list(trained.sensors) if config.withheld and only_modality(run.network) is None else []
     outcome = count_tiles(trained.network, test, len(trained.classes), config, temperature, withheld)
     if outcome.tiles.sum() == 0:
-        raise InputError(Problem(str(test_list), "no pixel of its tiles is labelled", "Check labels and splits."))
+        raise InputError(
+            Problem(str(splits / "test_RGB.txt"), "no pixel of its tiles is labelled", "Check labels and splits.")
+        )
     write_scores(out, run, outcome, trained.classes.names, config.boundary_tolerance)
 
 
@@ -208,8 +211,7 @@ def count_tiles(
             calibration.add(found.reshape(classes, -1).T, truth.ravel())
         for sensor, (_, seen) in zip(withheld, others, strict=True):
             blind_counts[sensor] += confusion(truth, seen.argmax(axis=0), classes)
-    with tiles.store.index.open(newline="") as file:
-        scene = {row["tile"]: row["scene"] for row in csv.DictReader(file)}
+    scene = {row["tile"]: row["scene"] for row in read_rows(tiles.store.index, ["tile", "scene"])}
     scenes = [scene.get(name, "") for name in tiles.names]
     return Outcome(tiles.names, scenes, np.stack(matrices), np.stack(boundary), blind_counts, raw, scaled)
 
@@ -230,10 +232,11 @@ def pool_folds(folders: Sequence[Path], run: Run, out: Path) -> None:
     Raises:
         InputError: If the folds were scored for other classes or with another tolerance, or share tiles.
     """
-    records = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    records = [read_record(folder / "metrics.json") for folder in folders]
     folds = []
     for folder in folders:
-        with np.load(folder / "tiles.npz", allow_pickle=False) as arrays:
+        path = folder / "tiles.npz"
+        with reading(path), np.load(path, allow_pickle=False) as arrays:
             folds.append(dict(arrays))
     _check_folds(folders, records, folds)
     order = np.argsort(np.concatenate([fold["names"] for fold in folds]))

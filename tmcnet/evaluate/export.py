@@ -27,6 +27,7 @@ from tmcnet.evaluate.metrics import HEADLINE, without_nan
 from tmcnet.evaluate.trained import Trained, predict_raw
 from tmcnet.hashing import file_digest
 from tmcnet.raster.io.writer import write_bytes
+from tmcnet.readers import read_record
 from tmcnet.seeding import generator
 from tmcnet.store import TileStore
 
@@ -227,5 +228,5 @@ def _input(sensor: SensorConfig, bands: tuple[Band, ...]) -> dict[str, Any]:
 
 
 def _test_scores(metrics: Path) -> dict[str, Any]:
-    content = json.loads(metrics.read_text())
+    content = read_record(metrics)
     return {key: content[key] for key in (*HEADLINE, "ece", "n_tiles", "n_pixels", "iou") if key in content}

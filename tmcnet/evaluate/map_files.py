@@ -18,6 +18,7 @@ from tmcnet.config import IGNORE, MapsConfig
 from tmcnet.evaluate import polygons
 from tmcnet.raster.io.gdal_tools import require_tools, run_tool
 from tmcnet.raster.io.writer import write_bytes
+from tmcnet.readers import read_record, reading
 
 COG_OPTIONS = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
 COLUMNS = ("scene", "path", "confidence", "megapixels", "seconds")
@@ -44,9 +45,15 @@ class MapRecord(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> MapRecord:
-        """Read a file of `write`."""
-        content = json.loads(path.read_text())
-        return cls(content["megapixels"], content["seconds"], ClassTable.of(map(tuple, content["classes"])))
+        """Read a file of `write`.
+
+        Raises:
+            InputError: If it is missing or damaged.
+        """
+        content = read_record(path)
+        with reading(path):
+            classes = ClassTable.of((name, color) for name, color in content["classes"])
+            return cls(float(content["megapixels"]), float(content["seconds"]), classes)
 
 
 def confidence_of(map_file: Path) -> Path:

@@ -18,6 +18,7 @@ from tmcnet.config import PIXELWISE, Budget, EvaluateConfig, Run
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class_mean, without_nan
+from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
 from tmcnet.splits.parts import block_number
 
@@ -80,8 +81,12 @@ def summarise(
     if not scored:
         what = f"has no scores of any of the {len(runs)} runs"
         raise InputError(Problem(str(evaluate_root), what, "Evaluate at least one run (`snakemake evaluate`)."))
-    found = {run: json.loads((evaluate_root / run.name / "metrics.json").read_text()) for run in scored}
-    rows = [_row(run, scores, classes) for run, scores in found.items()]
+    rows = []
+    for run in scored:
+        path = evaluate_root / run.name / "metrics.json"
+        scores = read_record(path)
+        with reading(path):
+            rows.append(_row(run, scores, classes))
     known = {*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS}
     columns = dict.fromkeys(column for row in rows for column in row if column not in known)
     _write_csv(metrics_csv, [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
@@ -241,7 +246,7 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
     problems = []
     for run in sorted(runs):
         path = evaluate_root / run.name / "tiles.npz"
-        with np.load(path, allow_pickle=False) as file:
+        with reading(path), np.load(path, allow_pickle=False) as file:
             tiles, confusion, boundary = file["names"].astype(str).tolist(), file["confusion"], file["boundary"]
         names = names or tiles
         shape = next(iter(found.values()))[0].shape[1:] if found else confusion.shape[1:]
@@ -271,10 +276,12 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
 
 def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
     """Return the spatial block of each tile of the index. A ready-made tile is a scene and a block by itself."""
-    size = int(json.loads(manifest.read_text())["config"]["block_size"])
+    with reading(manifest):
+        size = int(read_record(manifest)["config"]["block_size"])
     window = ("row", "col", "height", "width")
-    tiles = pd.read_csv(index, usecols=["tile", "scene", *window], dtype={"tile": str, "scene": str})
-    row, col, height, width = (tiles[name].to_numpy(np.int64) for name in window)
+    with reading(index):
+        tiles = pd.read_csv(index, usecols=["tile", "scene", *window], dtype={"tile": str, "scene": str})
+        row, col, height, width = (tiles[name].to_numpy(np.int64) for name in window)
     places = zip(tiles["scene"], block_number(row, height, size), block_number(col, width, size), strict=True)
     return {tile: f"{scene} {r} {c}" for tile, (scene, r, c) in zip(tiles["tile"], places, strict=True)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import pandas as pd
 from markupsafe import Markup
 
 from tmcnet.classes import ClassTable
+from tmcnet.errors import InputError
 from tmcnet.evaluate.summary import renamed
 from tmcnet.report.charts import GREY, OKABE_ITO, PARTS, Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
 from tmcnet.report.pictures import Painter
 from tmcnet.report.results import Results
+from tmcnet.splits.verify import verified_manifest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -252,6 +255,7 @@ def splits(results: Results) -> dict[str, Any]:
         figures["class_shares"] = _draw_class_shares(results.classes, shares, "class_shares")
     return {
         "found": True,
+        **_verification(results.root / "splits"),
         "config": config,
         "block_size": manifest.get("config", {}).get("block_size", config.block_size),
         "dropped": {"total": dropped, **reasons, "guard": dropped - sum(reasons.values())},
@@ -264,6 +268,14 @@ def splits(results: Results) -> dict[str, Any]:
         "figures": figures,
         "tables": {"splits": pd.DataFrame(rows, columns=["list", "tiles", "sha256"])},
     }
+
+
+def _verification(folder: Path) -> dict[str, Any]:
+    """Hash of the manifest if all lists agree with it, else what is wrong."""
+    try:
+        return {"verified": verified_manifest(folder), "problems": []}
+    except InputError as error:
+        return {"verified": None, "problems": [str(problem) for problem in error.problems]}
 
 
 def _split_scenes(index: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], int]:

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from tmcnet.config import Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.geometry import geocentric
+from tmcnet.readers import reading
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -111,7 +112,8 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
     group = f"field_{config.column}" if config.method in ("column", "given") else None
     fields = [name for name in (group, _SUBSETS if config.given_fractions else None) if name]
     alignment = [] if config.max_misalignment is None else [_ALIGNMENT]
-    header = pd.read_csv(path, nrows=0).columns.tolist()
+    with reading(path):
+        header = pd.read_csv(path, nrows=0).columns.tolist()
     shares = [name for name in header if name.startswith("share_")]
     _check_columns(path, header, ["tile", "scene", "role", *fields, *alignment, *_WINDOW, "label_share"], shares)
     places = [name for name in _GROUND if name in header]
@@ -148,7 +150,8 @@ def _read(path: Path, texts: dict[str, str], numbers: list[str]) -> pd.DataFrame
     try:
         return pd.read_csv(path, usecols=wanted, dtype=types, keep_default_na=False, na_values=empty)
     except ValueError:
-        frame = pd.read_csv(path, usecols=wanted, dtype="str", keep_default_na=False)
+        with reading(path):
+            frame = pd.read_csv(path, usecols=wanted, dtype="str", keep_default_na=False)
         return frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in numbers})
 
 

@@ -14,9 +14,10 @@ from pandas.util import hash_pandas_object
 
 import tmcnet
 from tmcnet.config import SplitsConfig
-from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.errors import format_names
 from tmcnet.hashing import bytes_digest
 from tmcnet.raster.inventory.seed_layout import PARTS
+from tmcnet.readers import read_record, reading
 from tmcnet.splits.index import IntArray, TileIndex
 from tmcnet.splits.lists import REMEDY, Lists, list_text
 from tmcnet.splits.parts import DROPPED, Division, part_totals
@@ -140,8 +141,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         InputError: If it is missing, damaged or of another version, or lacks what a check of the lists needs.
     """
     path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    manifest = read_record(path, REMEDY)
+    with reading(path, REMEDY):
         if manifest["version"] != VERSION:
             raise ValueError(f"version {manifest['version']}")
         SplitsConfig.model_validate(manifest["config"])
@@ -150,8 +151,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             if points_per_class(name):
                 str(entry["points"]["sha256"])
         list(manifest["dropped"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(Problem(str(path), f"cannot be used ({error})", REMEDY)) from error
     return manifest
 
 

@@ -62,6 +62,21 @@ def verified_list(splits: Path, name: str) -> list[str]:
     return lists[name]
 
 
+def verified_manifest(splits: Path) -> str:
+    """Check that all lists of a folder are those that its manifest describes.
+
+    Returns:
+        SHA-256 of `manifest.json`.
+
+    Raises:
+        InputError: If the manifest cannot be read, or a list is missing, unknown or changed.
+    """
+    problems = list(_check_files(splits, read_manifest(splits)))
+    if problems:
+        raise InputError(problems)
+    return file_digest(splits / "manifest.json")
+
+
 def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> list[Problem]:
     """Check splits against their manifest and the tile index: make them again, compare, and check what must hold.
 

@@ -6,15 +6,11 @@ from _job import logged
 
 from tmcnet.config import ComputeConfig, EvaluateConfig, Run
 from tmcnet.evaluate.evaluate import evaluate_run
-from tmcnet.splits.verify import verified_list
 
 with logged(snakemake.log[0]):
-    for part in ("val", "test"):
-        verified_list(Path(snakemake.input.test).parent, part)
     evaluate_run(
         tiles_root=Path(snakemake.input.tiles).parent,
-        test_list=Path(snakemake.input.test),
-        val_list=Path(snakemake.input.val),
+        splits=Path(snakemake.input.test).parent,
         weights=Path(snakemake.input.weights),
         run=Run.parse(snakemake.params.run),
         config=EvaluateConfig.model_validate(snakemake.params.evaluate),

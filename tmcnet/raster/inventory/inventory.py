@@ -37,6 +37,7 @@ from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import rasterise_labels
 from tmcnet.raster.io.writer import write_bytes
+from tmcnet.readers import read_record, reading
 
 LABELS = "labels"
 """Folder beside the inventory for the rasters of vector labels, which it names."""
@@ -115,13 +116,16 @@ def take_inventory(
             then inspected again next time.
     """
     inventories = [Inventory.read(part) for part in parts]
-    contents = [json.loads(part.read_text()) for part in parts]
-    found = [[Inspection.of(values) for values in content["inspections"]] for content in contents]
-    scenes = [scene for part in found for scene in part]
+    contents = [read_record(part) for part in parts]
+    found: list[list[Inspection]] = []
+    for part, content in zip(parts, contents, strict=True):
+        with reading(part):
+            found.append([Inspection.of(values) for values in content["inspections"]])
+    scenes = [scene for inspected in found for scene in inspected]
     problems = [problem for scene in scenes for problem in scene.problems] + scale_problems(scenes, sensors)
     if problems:
-        for path, part in zip(parts, found, strict=True):
-            if any(scene.problems for scene in part):
+        for path, inspected in zip(parts, found, strict=True):
+            if any(scene.problems for scene in inspected):
                 path.unlink()
         raise InputError(_group_equal(problems))
     first = inventories[0]

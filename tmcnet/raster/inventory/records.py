@@ -12,6 +12,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.writer import write_bytes
+from tmcnet.readers import read_record, reading
 
 GEOREFERENCED = ("demo", "scenes")
 """Layouts whose files are warped to a common grid."""
@@ -120,14 +121,11 @@ class Inventory:
         Raises:
             InputError: If the file cannot be read or is no inventory of this version.
         """
-        try:
-            content = json.loads(Path(path).read_text())
+        content = read_record(path)
+        with reading(path):
             classes = ClassTable.of((row["name"], row["color"]) for row in content["classes"])
             records = [Record.of(entry) for entry in content["entries"]]
             return cls(content["layout"], content["label_encoding"], classes, records)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            what = f"is no inventory that can be read ({error})"
-            raise InputError(Problem(str(path), what, "Remove it; the workflow then makes it again.")) from None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -25,6 +24,7 @@ from tmcnet.raster.register.alignment import Residuals
 from tmcnet.raster.tiling.grid import RECORD
 from tmcnet.raster.tiling.speckle import SpeckleFilter
 from tmcnet.raster.tiling.warp import stored_dtype, to_dtype
+from tmcnet.readers import read_record, reading
 
 _MAX_STRIP_PIXELS = 2_000_000
 """Adjacent tiles are read together up to this number of pixels: most blocks of a file are then read once, and memory
@@ -190,10 +190,11 @@ def scene_strips(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[
         tiles: Section `tiles` of the config.
     """
     folder = scenes_root / record.scene
-    alignment = json.loads((folder / RECORD).read_text())
-    rmse = alignment.get("rmse_px")
-    scene_rmse = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
-    residuals = Residuals.of(alignment)
+    alignment = read_record(folder / RECORD)
+    with reading(folder / RECORD):
+        rmse = alignment.get("rmse_px")
+        scene_rmse = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
+        residuals = Residuals.of(alignment)
     grid = read_grid(folder / "optical.tif")
     boxes = windows(grid.height, grid.width, tiles)
     n_tiles = max(_MAX_STRIP_PIXELS // tiles.size**2, 1)

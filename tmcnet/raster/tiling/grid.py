@@ -43,6 +43,7 @@ from tmcnet.raster.tiling.warp import (
     stored_dtype,
     warp,
 )
+from tmcnet.readers import read_record, reading
 
 RECORD = "alignment.json"
 """Name of the record beside the rasters of an aligned scene."""
@@ -338,6 +339,17 @@ def scene_digests(folder: Path, modalities: Iterable[str]) -> dict[str, str]:
     return {name: file_digest(folder / f"{name}.tif") for name in (*modalities, "label")}
 
 
+def read_digests(record: Path) -> dict[str, str]:
+    """Hashes of the rasters of an aligned scene, from `alignment.json`.
+
+    Raises:
+        InputError: If it is missing or damaged.
+    """
+    content = read_record(record)
+    with reading(record):
+        return {str(name): str(digest) for name, digest in content["digests"].items()}
+
+
 def require_scenes(folders: Iterable[Path], names: Sequence[str], threads: int = 1) -> None:
     """Make sure that the rasters of aligned scenes are the ones that their records describe.
 
@@ -354,7 +366,7 @@ def require_scenes(folders: Iterable[Path], names: Sequence[str], threads: int =
     recorded = [
         (folder / f"{name}.tif", digests.get(name))
         for folder in folders
-        for digests in [json.loads((folder / RECORD).read_text()).get("digests", {})]
+        for digests in [read_digests(folder / RECORD)]
         for name in names
     ]
     with ThreadPoolExecutor(threads) as pool:

@@ -27,6 +27,7 @@ from tmcnet.raster.io.writer import write_bytes, write_raster
 from tmcnet.raster.tiling.cutting import ReadyMade, SceneStrip, Tile, scene_strips
 from tmcnet.raster.tiling.grid import require_scenes
 from tmcnet.raster.tiling.speckle import filter_of_tiles
+from tmcnet.readers import read_record, read_rows
 from tmcnet.store import RASTERS, TileStore
 
 
@@ -110,12 +111,11 @@ def make_tiles(
     rows: list[dict[str, str]] = []
     fields: dict[str, None] = {}
     for table in tables:
-        with table.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows += reader
-            fields |= dict.fromkeys(name for name in reader.fieldnames or () if name.startswith("field_"))
+        found = read_rows(table, ["tile", *(f"share_{c.id}" for c in classes.classes)])
+        rows += found
+        fields |= dict.fromkeys(name for row in found[:1] for name in row if name.startswith("field_"))
     if not rows:
-        raise InputError(_too_few([json.loads(table.with_suffix(".json").read_text()) for table in tables]))
+        raise InputError(_too_few([read_record(table.with_suffix(".json")) for table in tables]))
     for row in rows:
         row |= {f"share_{c.name}": row.pop(f"share_{c.id}") for c in classes.classes}
     _remove_others(TileStore(out_root), (*modalities, "label"), {row["tile"] for row in rows if not row[RASTERS]})

@@ -1,0 +1,89 @@
+"""Read the tables and records that earlier stages wrote; a damaged one is an error with its file and the way out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tmcnet.errors import InputError, Problem
+
+REMEDY = "Remove it and run the same command again: the workflow makes it again."
+"""Way out where a file of an earlier stage is missing or damaged."""
+MAX_REASON = 200
+"""Characters of the reason in a message."""
+
+
+@contextmanager
+def reading(path: Path | str, remedy: str = REMEDY) -> Iterator[None]:
+    """Turn every failure to read or interpret a file into an error that names it.
+
+    Args:
+        path: The file.
+        remedy: What the user can do.
+
+    Raises:
+        InputError: If the code inside fails; its own `InputError` is passed on.
+
+    Example:
+        >>> with reading(path):
+        ...     matrix = json.loads(path.read_text())["matrix"]
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # no reader lists all that a damaged file can raise
+        raise InputError(Problem(str(path), f"cannot be used ({reason(error)})", remedy)) from error
+
+
+def reason(error: BaseException) -> str:
+    """Say why something failed, in one line of limited length."""
+    if isinstance(error, FileNotFoundError):
+        text = "it does not exist"
+    elif isinstance(error, KeyError):
+        text = f"`{error.args[0] if error.args else ''}` is missing"
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
+
+
+def read_record(path: Path | str, remedy: str = REMEDY) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: If the file is missing, is no JSON, or holds something else.
+    """
+    with reading(path, remedy):
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+        return content
+
+
+def read_rows(path: Path | str, columns: Sequence[str], remedy: str = REMEDY) -> list[dict[str, str]]:
+    """Read a CSV table with a header.
+
+    Args:
+        path: The file.
+        columns: Columns that it must have.
+        remedy: What the user can do about a damaged file.
+
+    Raises:
+        InputError: If the file is missing, lacks a column, or a row has more or fewer cells than the header.
+    """
+    with reading(path, remedy), Path(path).open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        missing = [name for name in columns if name not in (table.fieldnames or ())]
+        if missing:
+            raise ValueError(f"it lacks the columns {', '.join(missing)}")
+        rows = list(table)
+        for number, row in enumerate(rows, start=2):
+            if None in row or None in row.values():
+                raise ValueError(f"row {number} has another number of cells than the header")
+        return rows
