@@ -12,18 +12,33 @@ from tmcnet.config.base import AND, ONLY, Section, only_modality
 
 Variant = Literal["reference", "corrected"]
 Network = Literal[
-    "mssnet", "early_fusion", "late_fusion", "optical_only", "sar_only", "pixel_logistic", "pixel_boosting"
+    "mssnet",
+    "early_fusion",
+    "late_fusion",
+    "optical_only",
+    "sar_only",
+    "pixel_logistic",
+    "pixel_boosting",
+    "encoder_logistic",
+    "encoder_boosting",
 ]
 """Networks for every data set; `<name>_only` exists for each other modality too."""
 SINGLE_SENSOR = (f"optical{ONLY}", f"sar{ONLY}")
 """Networks that use only optical or only SAR."""
 PIXELWISE = ("pixel_logistic", "pixel_boosting")
 """Classifiers of single pixels, fitted by scikit-learn; they have no encoder and only the random start."""
+ENCODER_CLASSIFIERS = ("encoder_logistic", "encoder_boosting")
+"""The same classifiers with features of a frozen encoder, which is that of the start."""
 
 
 def members_of(network: str) -> list[str]:
     """Names of the networks that an ensemble averages; empty for other networks."""
     return network.split(AND) if AND in network else []
+
+
+def has_start(network: str) -> bool:
+    """Whether a network, or a member of an ensemble, starts from weights; if not, its start is always random."""
+    return not set(members_of(network) or [network]) <= set(PIXELWISE)
 
 
 def _ensemble_name(value: object) -> object:
@@ -138,8 +153,9 @@ class SweepConfig(Section):
         min_length=1,
         description="Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; "
         "`<name>_only` of one modality of `sensors`, such as `optical_only`; the baselines `pixel_logistic` and "
-        "`pixel_boosting`; `{ensemble: [pixel_boosting, mssnet]}`: the mean of the calibrated probabilities of "
-        "several of them, each trained once.",
+        "`pixel_boosting`; `encoder_logistic` and `encoder_boosting`, the same classifiers with features of the "
+        "frozen encoder of each start beside the context features; `{ensemble: [pixel_boosting, mssnet]}`: the mean "
+        "of the calibrated probabilities of several of them, each trained once.",
     )
     variants: list[Variant] = Field(
         ["corrected"], min_length=1, description="Variants of `mssnet`; other networks have one."
@@ -392,7 +408,7 @@ def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
         for network in part.networks:
             members = members_of(network) or [network]
             variants = part.variants if "mssnet" in members else [BASELINE]
-            methods = [RANDOM_START] if set(members) <= set(PIXELWISE) else part.methods
+            methods = part.methods if has_start(network) else [RANDOM_START]
             runs.update(
                 Run(network, variant, method, budget, 1 if budget.is_all else draw, seed)
                 for variant in variants

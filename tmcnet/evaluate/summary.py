@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tmcnet.config import PIXELWISE, Budget, EvaluateConfig, Run
+from tmcnet.config import Budget, EvaluateConfig, Run
+from tmcnet.config.training import has_start
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class_mean, without_nan
@@ -343,7 +344,7 @@ def _kind(a: Cell, b: Cell) -> str | None:
     same_network = (a.network, a.variant) == (b.network, b.variant)
     if same_network:
         return "method"
-    comparable = a.method == b.method or a.network in PIXELWISE or b.network in PIXELWISE
+    comparable = a.method == b.method or not (has_start(a.network) and has_start(b.network))
     return "network" if comparable else None
 
 

@@ -10,12 +10,21 @@ from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
 from tmcnet.config.base import ONLY, only_modality
-from tmcnet.config.training import members_of
+from tmcnet.config.training import ENCODER_CLASSIFIERS, members_of
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone
 from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, enlarge, image_size, stack_bands
+from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet
 from tmcnet.model.pixelwise import PixelBoosting, PixelLogistic
+
+CLASSIFIERS: dict[str, type[PixelLogistic] | type[PixelBoosting]] = {
+    "pixel_logistic": PixelLogistic,
+    "pixel_boosting": PixelBoosting,
+    "encoder_logistic": PixelLogistic,
+    "encoder_boosting": PixelBoosting,
+}
+"""Classifiers of single pixels by the name of the network."""
 
 MIN_PROBABILITY = 1e-12
 """Smaller mean probabilities of an ensemble are raised to it before the logarithm."""
@@ -95,7 +104,8 @@ def build_network(
 
     Args:
         network: `mssnet`, `early_fusion`, `late_fusion`, `<modality>_only` (such as `optical_only`),
-            `pixel_logistic` or `pixel_boosting`; members of an ensemble are joined by `_and_`.
+            `pixel_logistic`, `pixel_boosting`, `encoder_logistic` or `encoder_boosting`; members of an ensemble are
+            joined by `_and_`.
         variant: `reference` or `corrected` for `mssnet`; the others have one variant.
         bands: Number of bands of each modality by name; their order is that of stacked bands.
         classes: Number of classes K.
@@ -117,13 +127,12 @@ def build_network(
         return PlainNetwork({"optical": list(bands)}, bands, classes, model)
     if network == "late_fusion":
         return PlainNetwork({name: [name] for name in bands}, bands, classes, model)
-    if network == "pixel_logistic":
-        return PixelLogistic(bands, classes, model.context)
-    if network == "pixel_boosting":
-        return PixelBoosting(bands, classes, model.context)
+    if network in CLASSIFIERS:
+        encoder = EncoderFeatures(bands, model) if network in ENCODER_CLASSIFIERS else None
+        return CLASSIFIERS[network](bands, classes, model.context, encoder)
     modality = only_modality(network)
     if modality is not None and modality in bands:
         return PlainNetwork({modality: [modality]}, bands, classes, model)
     single = ", ".join(f"{name}{ONLY}" for name in bands)
-    known = f"mssnet (reference, corrected), early_fusion, late_fusion, {single}, pixel_logistic, pixel_boosting"
+    known = f"mssnet (reference, corrected), early_fusion, late_fusion, {single}, {', '.join(CLASSIFIERS)}"
     raise InputError(Problem(f"network `{network}`, variant `{variant}`", "is not known", f"Known are: {known}."))

@@ -1,6 +1,8 @@
-"""Classifiers of the context features of single pixels, in the form of networks: baselines for the deep networks.
+"""Classifiers of the features of single pixels, in the form of networks.
 
-The classifiers are fitted with scikit-learn in `tmcnet.train.pixelwise`; here they are plain tensors.
+With context features alone they are baselines for the deep networks; features of a frozen encoder beside them show
+what its pre-training is worth. They are fitted with scikit-learn in `tmcnet.train.pixelwise`; here they are plain
+tensors.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from tmcnet.config import ContextConfig
 from tmcnet.model.context import ContextFeatures
+from tmcnet.model.encoder_features import EncoderFeatures
 
 ABSENT = -1e4
 """Logit of a class without training labels: far below any other, so that it is never predicted."""
@@ -29,13 +32,16 @@ class Pixelwise(nn.Module, ABC):
 
     Args:
         bands: Number of bands of each modality by name.
-        context: Which features.
+        context: Which context features.
+        encoder: Context features and those of an encoder; None: context features only.
     """
 
-    def __init__(self, bands: Mapping[str, int], context: ContextConfig) -> None:
+    def __init__(
+        self, bands: Mapping[str, int], context: ContextConfig, encoder: EncoderFeatures | None = None
+    ) -> None:
         super().__init__()
         self.modalities = tuple(bands)
-        self.features = ContextFeatures(context)
+        self.features: ContextFeatures | EncoderFeatures = encoder or ContextFeatures(context)
         self.inputs = self.features.count(sum(bands.values()))
 
     def forward(self, images: Mapping[str, Tensor]) -> Tensor:
@@ -62,14 +68,21 @@ class PixelLogistic(Pixelwise):
     Args:
         bands: Number of bands of each modality by name.
         classes: K.
-        context: Which features.
+        context: Which context features.
+        encoder: Context features and those of an encoder; None: context features only.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, bands: Mapping[str, int], classes: int, context: ContextConfig) -> None:
-        super().__init__(bands, context)
+    def __init__(
+        self,
+        bands: Mapping[str, int],
+        classes: int,
+        context: ContextConfig,
+        encoder: EncoderFeatures | None = None,
+    ) -> None:
+        super().__init__(bands, context, encoder)
         self.weight = nn.Parameter(torch.zeros(classes, self.inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
         self.register_buffer("mean", torch.zeros(self.inputs))
@@ -94,7 +107,8 @@ class PixelBoosting(Pixelwise):
     Args:
         bands: Number of bands of each modality by name.
         classes: K.
-        context: Which features.
+        context: Which context features.
+        encoder: Context features and those of an encoder; None: context features only.
     """
 
     threshold: Tensor
@@ -111,8 +125,14 @@ class PixelBoosting(Pixelwise):
     leaf: Tensor
     leaf_value: Tensor
 
-    def __init__(self, bands: Mapping[str, int], classes: int, context: ContextConfig) -> None:
-        super().__init__(bands, context)
+    def __init__(
+        self,
+        bands: Mapping[str, int],
+        classes: int,
+        context: ContextConfig,
+        encoder: EncoderFeatures | None = None,
+    ) -> None:
+        super().__init__(bands, context, encoder)
         self.base = nn.Parameter(torch.zeros(classes), requires_grad=False)
         for name in ("threshold", "value"):
             self.register_parameter(name, nn.Parameter(torch.zeros(0), requires_grad=False))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from tmcnet.config import PIXELWISE, RANDOM_START, Budget, Run, SensorsConfig
-from tmcnet.config.training import members_of
+from tmcnet.config import RANDOM_START, Budget, Run, SensorsConfig
+from tmcnet.config.training import has_start, members_of
 
 DASH = "\u2013"
 """Shown where there is no number."""
@@ -28,6 +28,8 @@ NETWORK_NAMES = {
     "sar_only": "SAR only",
     "pixel_logistic": "Pixel-wise logistic regression",
     "pixel_boosting": "Pixel-wise gradient boosting",
+    "encoder_logistic": "Logistic regression on encoder features",
+    "encoder_boosting": "Gradient boosting on encoder features",
 }
 
 
@@ -64,12 +66,12 @@ class Series:
     @property
     def start_label(self) -> str:
         """How the network started, for readers; pixel-wise baselines have no start."""
-        return DASH if self.network in PIXELWISE else method_label(self.method)
+        return method_label(self.method) if has_start(self.network) else DASH
 
     @property
     def label(self) -> str:
         """Name for readers, such as `MSSNet, tmcnet pre-training`."""
-        return self.network_label if self.network in PIXELWISE else f"{self.network_label}, {self.start_label}"
+        return f"{self.network_label}, {self.start_label}" if has_start(self.network) else self.network_label
 
 
 def network_label(network: str, variant: str) -> str:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from scipy.stats import ttest_rel
 
 from tmcnet.config import PIXELWISE, RANDOM_START, Budget, Run
+from tmcnet.config.training import ENCODER_CLASSIFIERS
 from tmcnet.report.charts import Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
 from tmcnet.report.names import (
@@ -152,7 +153,8 @@ def limit_rows(table: pd.DataFrame, most: int) -> pd.DataFrame:
 def finetuning(results: Results) -> dict[str, Any]:
     """Curves of fine-tuning."""
     curves = {r: c for r in results.config.runs if not (c := results.curves("finetune", r.name)).empty}
-    trained = {run: curve for run, curve in curves.items() if run.network not in PIXELWISE and not run.members}
+    fitted = (*PIXELWISE, *ENCODER_CLASSIFIERS)
+    trained = {run: curve for run, curve in curves.items() if run.network not in fitted and not run.members}
     titles = {"loss": "training loss", "val_miou": "mIoU on the validation part"}
     shown = {q: title for q, title in titles.items() if any(q in c for c in trained.values())}
     return {

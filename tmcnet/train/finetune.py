@@ -24,6 +24,7 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, fit_temperature, without_nan
 from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
 from tmcnet.hashing import file_digest
+from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.networks import Ensemble, PlainNetwork, build_network
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PARTS, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
@@ -34,7 +35,7 @@ from tmcnet.store import TileStore
 from tmcnet.train.callbacks import Curves
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
-from tmcnet.train.pixelwise import Fitted, fit_pixelwise
+from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
 from tmcnet.train.validate import Validation, WeightAverage, validate
 
@@ -173,6 +174,8 @@ def _fit_once(
     """Fit a network without steps of training."""
     if isinstance(network, Ensemble):
         return _combine(network, members, data, config)
+    if isinstance(network.features, EncoderFeatures):
+        fit_components(network.features, data.unlabelled, seed)
     known = data.train, data.val, data.counts, data.balance
     return *fit_pixelwise(network, *known, config, compute.finetune_threads, seed), "32-true"
 
@@ -200,10 +203,14 @@ def _combine(
 
 @dataclass(frozen=True)
 class _Data:
-    """Tiles of a run, and the number of labelled pixels of each class."""
+    """Tiles of a run, and the number of labelled pixels of each class.
+
+    `unlabelled` are all tiles of the training part, read without their labels.
+    """
 
     train: TileDataset
     val: TileDataset
+    unlabelled: TileDataset
     scaling: Normalisation
     classes: ClassTable
     counts: Counts
@@ -231,10 +238,12 @@ def _read(
     store, scaling = TileStore(tiles_root), Normalisation.read(normalisation)
     train = _tiles(store, splits, run.subset, scaling, compute.cache_gib / 2)
     val = _tiles(store, splits, "val", scaling, compute.cache_gib / 2)
+    names = verified_list(splits, "train")
+    unlabelled = TileDataset(store, names, scaling, with_labels=False, cache_gib=0)
     classes = store.classes
     counts = class_counts(train, len(classes))
     balance = class_weights(counts) if config.class_weights else torch.ones(len(classes))
-    return _Data(train, val, scaling, classes, counts, balance)
+    return _Data(train, val, unlabelled, scaling, classes, counts, balance)
 
 
 def _tiles(store: TileStore, splits: Path, name: str, scaling: Normalisation, cache_gib: float) -> TileDataset:
@@ -265,6 +274,8 @@ def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts)
     if weights is None:
         return Transfer()
     state, header = read_weights(weights)
+    if isinstance(network, Pixelwise) and isinstance(network.features, EncoderFeatures):
+        return Transfer([f"features.{name}" for name in network.features.load_encoders(state)])
     # batch counters fit networks of any size and would hide a start that loads nothing else
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     if run.network == "early_fusion":

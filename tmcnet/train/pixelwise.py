@@ -23,6 +23,7 @@ from tmcnet.config import FinetuneSettings
 from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.evaluate.metrics import Counts, Floats, confusion, headline
 from tmcnet.model.context import ContextFeatures
+from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, Pixelwise
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.callbacks import Curves
@@ -45,6 +46,12 @@ MIN_LEAF_PIXELS = 20
 
 MAX_BINS = 255
 """Bins per feature, the maximum of scikit-learn."""
+
+COMPONENT_TILES, CELLS_PER_TILE = 100, 200
+"""Maximum number of tiles, and of cells of each, to which principal components are fitted."""
+
+MIN_CHANNEL_DEVIATION = 1e-6
+"""Channels that vary less are constant and get no weight."""
 
 State = dict[str, Tensor]
 
@@ -105,6 +112,7 @@ def fit_pixelwise(
             _fit_logistic(pixels, len(counts), fitted)
         elif isinstance(network, PixelBoosting):
             _fit_boosting(network, pixels, val, config, seed, fitted, curves)
+    fitted.weights |= _features_state(network)
     network.load_state_dict(fitted.weights)
     if not fitted.best:  # boosting has validated already
         fitted.best = validate(network, val, len(counts), config.batch_size)
@@ -113,6 +121,11 @@ def fit_pixelwise(
     for note in fitted.notes:
         print(note, file=sys.stderr, flush=True)
     return curves, fitted
+
+
+def _features_state(network: Pixelwise) -> State:
+    """Return the tensors of the features, which are fixed before the classifier is fitted."""
+    return {f"features.{name}": tensor for name, tensor in network.features.state_dict().items()}
 
 
 def _offset(network: Pixelwise) -> str:
@@ -179,9 +192,9 @@ def _fit_boosting(
     edges = _edges(pixels.values)
     model.fit(_binned(pixels.values, edges), pixels.truth, sample_weight=pixels.weights)
     rounds = np.unique(np.linspace(0, settings.iterations, VALIDATIONS + 1).round().astype(int)[1:])
-    stages = [copy.deepcopy(network) for _ in rounds]
+    stages = [copy.deepcopy(network, {id(network.features): network.features}) for _ in rounds]  # one encoder for all
     for stage, first, last in zip(stages, [0, *rounds], rounds, strict=False):
-        stage.load_state_dict(_trees(model, edges, len(network.base), first, last))
+        stage.load_state_dict(_trees(model, edges, len(network.base), first, last) | _features_state(network))
     matrices = _staged_confusion(stages, val)
     require_labelled(matrices[0], val)
     scores = [headline(matrix) for matrix in matrices]
@@ -298,8 +311,36 @@ def pixels_per_class(counts: Counts, max_pixels: int) -> Counts:
     return drawn
 
 
+@torch.no_grad()
+def fit_components(features: EncoderFeatures, tiles: TileDataset, seed: int) -> None:
+    """Fit the principal components of standardised encoder maps, in place; no label is used.
+
+    Args:
+        features: The features, with their encoders loaded.
+        tiles: Unlabelled training tiles, of which at most `COMPONENT_TILES` are read.
+        seed: Seed of the draws of tiles and cells.
+    """
+    random = generator(seed, "components")
+    chosen = np.sort(random.choice(len(tiles), min(len(tiles), COMPONENT_TILES), replace=False))
+    cells = []
+    for index in map(int, chosen):
+        channels = features.channels(*(image[None] for image in tiles[index].images.values()))[0].flatten(1)
+        places = random.choice(channels.shape[1], min(channels.shape[1], CELLS_PER_TILE), replace=False)
+        cells.append(channels[:, torch.from_numpy(np.sort(places))].T.double().numpy())
+    values = np.concatenate(cells)
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > MIN_CHANNEL_DEVIATION)
+    standardised = (values - mean) * inverse
+    _, axes = np.linalg.eigh(standardised.T @ standardised / len(values))
+    axes = axes[:, ::-1][:, :COMPONENTS].T  # the largest first
+    axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))
+    projection = np.zeros((COMPONENTS, len(mean)))
+    projection[: len(axes)] = axes * inverse
+    features.set_components(torch.from_numpy(mean).float(), torch.from_numpy(projection).float())
+
+
 def draw_pixels(
-    features: ContextFeatures,
+    features: ContextFeatures | EncoderFeatures,
     tiles: TileDataset,
     counts: Counts,
     balance: Floats,
@@ -349,8 +390,13 @@ def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Coun
     return np.sort(np.concatenate(found))
 
 
+@torch.no_grad()
 def _values(
-    features: ContextFeatures, tile: Tile, places: NDArray[np.int64], dropout: float, random: np.random.Generator
+    features: ContextFeatures | EncoderFeatures,
+    tile: Tile,
+    places: NDArray[np.int64],
+    dropout: float,
+    random: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Return the features P x F of pixels, a share of which lacks one modality."""
     images = [image[None] for image in tile.images.values()]
