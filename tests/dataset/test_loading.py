@@ -1,5 +1,7 @@
 """Tiles as tensors: normalised, void kept, kept in memory within the budget."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,15 @@ def test_the_cache_keeps_to_its_budget(store, monkeypatch):
     assert small[1] is not small[1]
     none = TileDataset(store, ["a"], SCALING, with_labels=False, cache_gib=0)
     assert none[0] is not none[0]
+
+
+def test_workers_share_the_budget_of_the_cache(store, monkeypatch):
+    data = TileDataset(store, ["a", "b"], SCALING, with_labels=True, cache_gib=1)
+    two = 2 * data[0].nbytes / 2**30
+    monkeypatch.setattr("tmcnet.dataset.loading.get_worker_info", lambda: SimpleNamespace(num_workers=2))
+    shared = TileDataset(store, ["a", "b"], SCALING, with_labels=True, cache_gib=two)
+    assert shared[0] is shared[0]
+    assert shared[1] is not shared[1]
 
 
 def test_missing_files_are_all_named(store):

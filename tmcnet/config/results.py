@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from tmcnet.config.base import Section
 
 TestTime = Literal["none", "flips", "rotations", "all"]
+LOADER_GIB = 0.5
+"""Memory of a process that reads tiles for a training, without cached tiles: mostly the libraries."""
 MAP_ENDINGS = ("_confidence", "_rgb")
 """Suffixes of the other rasters of a map."""
 
@@ -123,7 +125,12 @@ class ReportConfig(Section):
 class ComputeConfig(Section):
     """Threads, memory, accelerator and precision of the jobs."""
 
-    accelerator: str = Field("auto", pattern="^(auto|cpu|gpu)$", description="`auto` uses a GPU if there is one.")
+    accelerator: str = Field(
+        "auto",
+        pattern="^(auto|cpu|gpu)$",
+        description="`auto` uses a GPU if there is one. On a cluster, jobs ask for "
+        "one if Snakemake is given a limit for all of them (`--resources gpu=8`, or `resources` in the profile).",
+    )
     precision: str = Field(
         "auto",
         pattern="^(auto|32-true|bf16-mixed|16-mixed)$",
@@ -150,19 +157,22 @@ class ComputeConfig(Section):
         2.0,
         gt=0,
         description="Memory of a training, scoring or mapping job (per device) without cached tiles, in GiB. "
-        "Snakemake's `mem_mb` is the sum of both. Training the default network takes 1.2 GiB, the published one "
-        "(`resnet50`) 6.1 GiB.",
+        "Snakemake's `mem_mb` is the sum of both, of 0.5 GiB for each process that reads tiles for a GPU (one a "
+        "thread), and of 0.5 GB for Snakemake itself; the second attempt of a failed job gets twice as much. "
+        "Training the default network takes 1.2 GiB, the published one (`resnet50`) 6.1 GiB.",
     )
 
     def numerics(self) -> dict[str, str]:
         """The settings that change results: `accelerator` and `precision`, but not threads and memory."""
         return self.model_dump(mode="json", include={"accelerator", "precision"})
 
-    def memory_mb(self, cached: bool, processes: int = 1) -> int:
+    def memory_mb(self, cached: bool, processes: int = 1, loaders: int = 0) -> int:
         """Memory to request from Snakemake for one job, in MB (10^6 bytes).
 
         Args:
             cached: Whether the job caches tiles in RAM.
             processes: Processes of the job; they share the cache.
+            loaders: Further processes that read tiles, of all `processes` together; they share the cache, too.
         """
-        return round((self.job_gib * processes + self.cache_gib * cached) * 2**30 / 1e6)
+        gib = self.job_gib * processes + self.cache_gib * cached + LOADER_GIB * loaders
+        return round(gib * 2**30 / 1e6)

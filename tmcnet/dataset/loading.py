@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
@@ -62,7 +62,8 @@ class TileDataset(Dataset[Tile]):
         names: Tile names.
         normalisation: Band statistics of the training tiles; its modalities are read.
         with_labels: Read labels as well.
-        cache_gib: Memory for tiles kept after the first read, in GiB; tiles beyond it are read again each time.
+        cache_gib: Memory for tiles kept after the first read, in GiB, of all workers of a loader together; tiles
+            beyond it are read again each time.
         points: Labelled points of each tile, whose labels are void elsewhere; None: labels are dense.
 
     Raises:
@@ -90,7 +91,7 @@ class TileDataset(Dataset[Tile]):
             raise InputError(problems)
         self.store, self.names, self.with_labels = store, list(names), with_labels
         self.normalisation, self.points = normalisation, points
-        self._budget = int(cache_gib * 2**30)
+        self._budget, self._cached = int(cache_gib * 2**30), 0
         self._cache: dict[int, Tile] = {}
 
     def __len__(self) -> int:
@@ -100,9 +101,11 @@ class TileDataset(Dataset[Tile]):
         if index in self._cache:
             return self._cache[index]
         tile = self._read(self.names[index])
-        if tile.nbytes <= self._budget:
+        worker = get_worker_info()  # several workers share the budget: each has its own cache
+        budget = self._budget // worker.num_workers if worker else self._budget
+        if self._cached + tile.nbytes <= budget:
             self._cache[index] = tile
-            self._budget -= tile.nbytes
+            self._cached += tile.nbytes
         return tile
 
     def _read(self, name: str) -> Tile:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from tmcnet.config import RANDOM_START, load
+from tmcnet.config import PIXELWISE, RANDOM_START, load
 from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
 from tmcnet.lost import SOURCE_RECORD, find_lost, is_unchanged
@@ -77,6 +77,43 @@ for key, files in {
 def section(*names):
     """Config sections as params of a job, so that only a change of these sections reruns it."""
     return {name: getattr(CONFIG, name).model_dump(mode="json") for name in names}
+
+
+def growing(amount):
+    """Resource function: an amount for the first attempt, twice as much for the second, and so on."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def memory(**sizes):
+    """Resource function: memory of a job that uses a network; arguments as of `ComputeConfig.memory_mb`."""
+    return growing(CONFIG.compute.memory_mb(**sizes) + SNAKEMAKE_MB)
+
+
+def gpus(count=1):
+    """GPUs of a job. With `auto` there are some if Snakemake is given a limit for them: `--resources gpu=4`."""
+    limit = workflow.global_resources.get("gpu")
+    found = limit is not None and limit.value not in (None, 0)
+    wanted = {"gpu": True, "cpu": False, "auto": found}
+    return count * wanted[CONFIG.compute.accelerator]
+
+
+def gpus_of_run(wildcards):
+    """GPUs of a job of one run: pixel-wise classifiers and ensembles of them use none."""
+    run = TRAINED.get(wildcards.run)
+    networks = [part.network for part in run.members or [run]] if run else []
+    return 0 if networks and set(networks) <= set(PIXELWISE) else gpus()
+
+
+def loaders(threads):
+    """Processes that read tiles for a training: as many as it has threads, where it has a GPU."""
+    return threads * bool(gpus())
+
+
+# Snakemake runs twice beside the script of a job on a cluster.
+SNAKEMAKE_MB = 500
+# Memory in MB and time in minutes of jobs that only read tables. With `localrule`, they run where Snakemake runs, on a
+# cluster, too: they take seconds, and MLflow's database is there.
+SMALL = {"mem_mb": growing(1500), "runtime": growing(30)}
 
 
 def plain(files):

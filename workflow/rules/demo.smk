@@ -15,6 +15,9 @@ rule simulate_scene:
         f"{RESULTS}/benchmarks/simulate/{{scene}}.tsv"
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
     params:
         demo=CONFIG.source.demo.model_dump(mode="json"),
     message:

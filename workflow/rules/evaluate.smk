@@ -25,8 +25,9 @@ rule evaluate_run:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.finetune_threads
     resources:
-        gpu=int(CONFIG.compute.accelerator == "gpu"),
-        mem_mb=CONFIG.compute.memory_mb(cached=False),
+        gpu=gpus_of_run,
+        mem_mb=memory(cached=False),
+        runtime=growing(120),
     params:
         **section("evaluate"),
         compute=CONFIG.compute.numerics(),
@@ -54,8 +55,12 @@ if CONFIG.splits.folds:
             f"{RESULTS}/logs/pool/{{run}}.log",
         benchmark:
             f"{RESULTS}/benchmarks/pool/{{run}}.tsv"
+        localrule: True
         conda:
             "../envs/tmcnet.yaml"
+        threads: 1
+        resources:
+            **SMALL,
         params:
             run=run_of,
         message:
@@ -92,8 +97,9 @@ if TILED:
             "../envs/tmcnet.yaml"
         threads: CONFIG.compute.finetune_threads
         resources:
-            gpu=int(CONFIG.compute.accelerator == "gpu"),
-            mem_mb=CONFIG.compute.memory_mb(cached=False),
+            gpu=gpus_of_run,
+            mem_mb=memory(cached=False),
+            runtime=growing(720),
         params:
             modalities=list(CONFIG.sensors),
             maps={**MAP_PARAMS, **MAP_FORMATS, "max_tiles": CONFIG.maps.max_tiles},
@@ -122,8 +128,9 @@ else:
             "../envs/tmcnet.yaml"
         threads: CONFIG.compute.finetune_threads
         resources:
-            gpu=int(CONFIG.compute.accelerator == "gpu"),
-            mem_mb=CONFIG.compute.memory_mb(cached=False),
+            gpu=gpus_of_run,
+            mem_mb=memory(cached=False),
+            runtime=growing(720),
         params:
             modalities=list(CONFIG.sensors),
             maps=MAP_PARAMS,
@@ -143,6 +150,10 @@ else:
             f"{RESULTS}/logs/maps/{{scene}}/{{run}}_style.log",
         conda:
             "../envs/tmcnet.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(cached=False),
+            runtime=growing(120),
         params:
             formats=MAP_FORMATS,
             classes=map_classes,
@@ -167,8 +178,12 @@ else:
             table=f"{RESULTS}/maps/{{run}}.csv",
         log:
             f"{RESULTS}/logs/maps/{{run}}.log",
+        localrule: True
         conda:
             "../envs/tmcnet.yaml"
+        threads: 1
+        resources:
+            **SMALL,
         params:
             scenes=SCENES,
         message:
@@ -191,8 +206,12 @@ rule summarise:
         f"{RESULTS}/logs/summarise.log",
     benchmark:
         f"{RESULTS}/benchmarks/summarise/all.tsv"
+    localrule: True
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
     params:
         **section("evaluate"),
         evaluate_root=folder("evaluate"),

@@ -18,8 +18,10 @@ rule export_model:
         f"{RESULTS}/benchmarks/export/{{run}}.tsv"
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
     resources:
-        mem_mb=CONFIG.compute.memory_mb(cached=False),
+        mem_mb=memory(cached=False),
+        runtime=growing(60),
     message:
         "Writing {wildcards.run} as ONNX"
     script:

@@ -22,9 +22,10 @@ rule finetune_run:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.finetune_threads
     resources:
-        gpu=int(CONFIG.compute.accelerator == "gpu"),
+        gpu=gpus_of_run,
         # In `resources`, not `params`: a change of memory or threads changes no result and reruns nothing.
-        mem_mb=CONFIG.compute.memory_mb(cached=True),
+        mem_mb=memory(cached=True, loaders=loaders(CONFIG.compute.finetune_threads)),
+        runtime=growing(720),
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
         **section("model", "sensors"),

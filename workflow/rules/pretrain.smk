@@ -29,9 +29,14 @@ rule pretrain_method:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.devices * CONFIG.compute.pretrain_threads
     resources:
-        gpu=CONFIG.compute.devices * (CONFIG.compute.accelerator == "gpu"),
+        gpu=gpus(CONFIG.compute.devices),
         # In `resources`, not `params`: memory, threads and processes change results by rounding only and rerun nothing.
-        mem_mb=CONFIG.compute.memory_mb(cached=True, processes=CONFIG.compute.devices),
+        mem_mb=memory(
+            cached=True,
+            processes=CONFIG.compute.devices,
+            loaders=loaders(CONFIG.compute.devices * CONFIG.compute.pretrain_threads),
+        ),
+        runtime=growing(1440),
         processes=CONFIG.compute.devices,
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:

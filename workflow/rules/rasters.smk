@@ -38,6 +38,9 @@ rule inspect_scene:
     conda:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.raster_threads
+    resources:
+        mem_mb=growing(1000 + SNAKEMAKE_MB),
+        runtime=growing(60),
     params:
         **section("sensors"),
         labels=label_coding,
@@ -62,8 +65,12 @@ rule take_inventory:
         f"{RESULTS}/logs/inventory.log",
     benchmark:
         f"{RESULTS}/benchmarks/inventory/all.tsv"
+    localrule: True
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
     params:
         **section("sensors"),
     message:
@@ -96,7 +103,8 @@ rule align_scene:
     threads: CONFIG.compute.raster_threads
     resources:
         # The highest peak measured is 1.4 GiB, with GDAL's tools (benchmarks/README.md).
-        mem_mb=2048,
+        mem_mb=growing(2048 + SNAKEMAKE_MB),
+        runtime=growing(120),
     params:
         **section("sensors", "align"),
         labels=CONFIG.labels.coding,
@@ -121,6 +129,9 @@ rule tile_scene:
     conda:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.raster_threads
+    resources:
+        mem_mb=growing(1500 + SNAKEMAKE_MB),
+        runtime=growing(60),
     params:
         **section("sensors", "tiles"),
         labels=CONFIG.labels.coding,
@@ -144,8 +155,12 @@ rule make_tiles:
         f"{RESULTS}/logs/tiles.log",
     benchmark:
         f"{RESULTS}/benchmarks/tiles/all.tsv"
+    localrule: True
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
     params:
         modalities=list(CONFIG.sensors),
         cut_from=CUT_FROM,

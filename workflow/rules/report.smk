@@ -37,8 +37,12 @@ rule track:
         f"{RESULTS}/logs/tracking.log",
     benchmark:
         f"{RESULTS}/benchmarks/tracking/all.tsv"
+    localrule: True
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
     params:
         results=lambda wildcards, output: str(Path(output[0]).parent),
         config=RECORDED,
@@ -81,8 +85,12 @@ rule write_report:
         f"{RESULTS}/logs/report.log",
     benchmark:
         f"{RESULTS}/benchmarks/report/all.tsv"
+    localrule: True
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
     params:
         results=lambda wildcards, output: str(Path(output[0]).parent),
         config={**RECORDED, "report": CONFIG.report.model_dump(mode="json")},

@@ -21,6 +21,9 @@ rule make_splits:
         f"{RESULTS}/{{fold}}benchmarks/splits/all.tsv"
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
     params:
         splits=splits_of,
     message:
@@ -41,6 +44,10 @@ rule normalise:
         f"{RESULTS}/{{fold}}benchmarks/normalise/all.tsv"
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        mem_mb=SMALL["mem_mb"],
+        runtime=growing(120),
     params:
         **section("sensors", "normalise"),
     message:
@@ -59,6 +66,9 @@ rule verify_split:
         f"{RESULTS}/{{fold}}logs/verify_splits.log",
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
     params:
         splits=splits_of,
     message:
@@ -77,6 +87,10 @@ rule seed_layout:
         f"{RESULTS}/logs/seed_layout.log",
     conda:
         "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        mem_mb=SMALL["mem_mb"],
+        runtime=growing(120),
     params:
         others=OTHERS,
     message:

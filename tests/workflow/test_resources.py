@@ -1,0 +1,32 @@
+"""Every rule says what a scheduler must know."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+RULE = r"^ *(?:rule|checkpoint) (\w+):\n(.*?)(?=^ *rule |\Z)"
+RULES = {
+    f"{file.name}: {name}": body
+    for file in sorted((Path(__file__).parents[2] / "workflow" / "rules").glob("*.smk"))
+    for name, body in re.findall(
+        r"^ *(?:rule|checkpoint) (\w+):\n(.*?)(?=^ *rule |\Z)", file.read_text(), re.M | re.S
+    )
+    if "script:" in body or "shell:" in body
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_states_memory_time_and_threads(rule: str) -> None:
+    body = RULES[rule]
+    assert re.search(r"^ +threads: ", body, re.M), f"{rule} states no threads"
+    stated = body.partition("resources:")[2].partition("params:")[0]
+    for name in ("mem_mb", "runtime"):
+        grows = "**SMALL" in stated or re.search(rf"\b{name}=(growing|memory|SMALL)\b", stated)
+        assert grows, f"{rule} states no {name} that grows with the attempt"
+
+
+def test_no_rule_depends_on_the_cores_of_the_submitting_host() -> None:
+    assert not [rule for rule, body in RULES.items() if "workflow.cores" in body]
