@@ -20,7 +20,7 @@ include: "workflow/rules/common.smk"
 wildcard_constraints:
     scene=r"[^/]+",
     method=r"[\w-]+",
-    run=r"\w[\w.-]*(?<!_confidence)(?<!_rgb)",
+    run=r"\w[\w.-]*(?<!_confidence)(?<!_rgb)(?<!_areas)",
     fold=r"(folds/[0-9]+/)?",
     tested=r"folds/[0-9]+/" if CONFIG.splits.folds else "()",
 

@@ -69,6 +69,7 @@ def test_scores_are_those_of_all_test_pixels(world, tmp_path):
     with np.load(tmp_path / "tiles.npz") as tiles:
         assert tiles["names"].tolist() == names
         assert set(tiles["scenes"]) == {"s2"}
+        assert tiles["blocks"].tolist() == ["s2 0 0", "s2 0 0", "s2 1 0", "s2 2 0"]
         assert tiles["confusion"].dtype == np.int64
         assert tiles["confusion"].sum(0).tolist() == scores["confusion"]
         each = [(t[t != 255] == g[t != 255]).mean() for t, g in zip(truth, guess, strict=True)]

@@ -29,8 +29,10 @@ def outcome(names):
         hidden += confusion(truth, random.integers(0, 3, truth.shape), 3)
         for calibration in calibrations:
             calibration.add(probabilities.reshape(-1, 3), truth.ravel())
-    scenes = ["s"] * len(names)
-    return Outcome(names, scenes, np.stack(matrices), np.stack(boundaries), {"optical": hidden}, *calibrations)
+    scenes, blocks = ["s"] * len(names), [f"s {int(name[1:]) // 4} 0" for name in names]
+    return Outcome(
+        names, scenes, blocks, np.stack(matrices), np.stack(boundaries), {"optical": hidden}, *calibrations
+    )
 
 
 def test_folds_make_what_one_evaluation_would(tmp_path):

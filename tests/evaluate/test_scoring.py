@@ -46,7 +46,7 @@ def tiles(tmp_path_factory):
 
 def count(tiles, withheld, tolerance=2):
     return count_tiles(
-        OneSensor(), tiles, 2, EvaluateConfig(batch_size=3, boundary_tolerance=tolerance), 1.0, withheld
+        OneSensor(), tiles, 2, EvaluateConfig(batch_size=3, boundary_tolerance=tolerance), 1.0, withheld, {}
     )
 
 

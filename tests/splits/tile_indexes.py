@@ -66,4 +66,6 @@ def write_hashes(folder):
     lists = {path.name.removesuffix("_RGB.txt"): {"sha256": file_digest(path)} for path in folder.glob("*_RGB.txt")}
     for path in folder.glob("*_points.csv"):
         lists[path.name.removesuffix("_points.csv")]["points"] = {"sha256": file_digest(path)}
-    (folder / "manifest.json").write_text(json.dumps({"version": 1, "config": {}, "dropped": [], "lists": lists}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"version": 1, "config": {"block_size": 64}, "dropped": [], "lists": lists})
+    )

@@ -34,8 +34,8 @@ def build_tiles(root, tiles=12, size=SIZE):
     ClassTable.of([("left", "#0000ff"), ("right", "#00ff00")]).write(store / "classes.csv")
     with (store / "index.csv").open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["tile", "scene"])
-        rows.writerows([name, name.split("_")[0]] for name in names)
+        rows.writerow(["tile", "scene", "row", "col", "height", "width"])
+        rows.writerows([name, name.split("_")[0], i % 4 * size, 0, size, size] for i, name in enumerate(names))
     lists = {"train": names[:4], "trainR50": names[:2], "val": names[4:8], "test": names[8:]}
     for part, chosen in lists.items():
         (splits / f"{part}_RGB.txt").write_text("".join(f"{name}\n" for name in chosen))

@@ -12,8 +12,8 @@ from tmcnet.config.base import Section
 TestTime = Literal["none", "flips", "rotations", "all"]
 LOADER_GIB = 0.5
 """Memory of a process that reads tiles for a training, without cached tiles: mostly the libraries."""
-MAP_ENDINGS = ("_confidence", "_rgb")
-"""Suffixes of the other rasters of a map."""
+MAP_ENDINGS = ("_confidence", "_rgb", "_areas")
+"""Suffixes of the other files of a map."""
 
 
 class EvaluateConfig(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import tee
 from pathlib import Path
@@ -21,6 +21,7 @@ from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import metrics
 from tmcnet.evaluate.metrics import Calibration, Counts, Floats, boundary_counts, confusion
+from tmcnet.evaluate.summary import read_blocks
 from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
 from tmcnet.readers import read_record, read_rows, reading
 from tmcnet.seeding import generator
@@ -44,8 +45,8 @@ def evaluate_run(
 
     If the config says so, a network of all modalities is scored again with each of them withheld.
 
-    Writes `metrics.json` and `tiles.npz` (names, scenes, T x K x K confusion matrices, accuracy per tile, boundary
-    pixels, and the confusion matrices with a modality withheld) into `out`.
+    Writes `metrics.json` and `tiles.npz` (names, scenes, spatial blocks, T x K x K confusion matrices, accuracy per
+    tile, boundary pixels, and the confusion matrices with a modality withheld) into `out`.
     The temperature is fitted on validation pixels; the test part is only scored.
 
     Args:
@@ -71,7 +72,8 @@ def evaluate_run(
     )
     temperature = _temperature(trained.network, val, config)
     withheld = list(trained.sensors) if config.withheld and only_modality(run.network) is None else []
-    outcome = count_tiles(trained.network, test, len(trained.classes), config, temperature, withheld)
+    blocks = read_blocks(store.index, splits / "manifest.json")
+    outcome = count_tiles(trained.network, test, len(trained.classes), config, temperature, withheld, blocks)
     if outcome.tiles.sum() == 0:
         raise InputError(
             Problem(str(splits / "test_RGB.txt"), "no pixel of its tiles is labelled", "Check labels and splits.")
@@ -86,6 +88,7 @@ class Outcome:
     Attributes:
         names: Names of the tiles.
         scenes: Their scenes.
+        blocks: Their spatial blocks.
         tiles: T x K x K confusion matrices.
         boundary: T x K x 4 boundary pixels, as `boundary_counts` has them.
         withheld: K x K confusion matrix of all tiles by the modality that was withheld.
@@ -95,6 +98,7 @@ class Outcome:
 
     names: list[str]
     scenes: list[str]
+    blocks: list[str]
     tiles: Counts
     boundary: Counts
     withheld: dict[str, Counts]
@@ -108,6 +112,7 @@ def write_scores(out: Path, run: Run, outcome: Outcome, classes: list[str], tole
     arrays: dict[str, Any] = {
         "names": outcome.names,
         "scenes": outcome.scenes,
+        "blocks": outcome.blocks,
         "confusion": outcome.tiles,
         "accuracy": metrics.overall_accuracy(outcome.tiles),
         "boundary": outcome.boundary,
@@ -182,6 +187,7 @@ def count_tiles(
     config: EvaluateConfig,
     temperature: float,
     withheld: Sequence[str],
+    blocks: Mapping[str, str],
 ) -> Outcome:
     """Predict every tile and count pixels.
 
@@ -192,6 +198,7 @@ def count_tiles(
         config: Batch size and tolerance of boundaries.
         temperature: For the calibration after temperature scaling.
         withheld: Modalities to withhold, in one more pass each.
+        blocks: Spatial block of each tile.
     """
     # a tile is read once for all passes, which stay within one batch of each other
     streams = tee((tiles[i] for i in range(len(tiles))), 1 + len(withheld))
@@ -212,8 +219,8 @@ def count_tiles(
         for sensor, (_, seen) in zip(withheld, others, strict=True):
             blind_counts[sensor] += confusion(truth, seen.argmax(axis=0), classes)
     scene = {row["tile"]: row["scene"] for row in read_rows(tiles.store.index, ["tile", "scene"])}
-    scenes = [scene.get(name, "") for name in tiles.names]
-    return Outcome(tiles.names, scenes, np.stack(matrices), np.stack(boundary), blind_counts, raw, scaled)
+    scenes, places = ([known.get(name, "") for name in tiles.names] for known in (scene, blocks))
+    return Outcome(tiles.names, scenes, places, np.stack(matrices), np.stack(boundary), blind_counts, raw, scaled)
 
 
 def _without(modality: str, tiles: Iterable[Tile]) -> Iterator[Tile]:
@@ -240,14 +247,15 @@ def pool_folds(folders: Sequence[Path], run: Run, out: Path) -> None:
             folds.append(dict(arrays))
     _check_folds(folders, records, folds)
     order = np.argsort(np.concatenate([fold["names"] for fold in folds]))
-    names, scenes, tiles, boundary = (
-        np.concatenate([fold[key] for fold in folds])[order] for key in ("names", "scenes", "confusion", "boundary")
+    names, scenes, blocks, tiles, boundary = (
+        np.concatenate([fold[key] for fold in folds])[order]
+        for key in ("names", "scenes", "blocks", "confusion", "boundary")
     )
     withheld = {name: np.sum([fold[f"withheld_{name}"] for fold in folds], axis=0) for name in records[0]["withheld"]}
     tables = [record["calibration"] for record in records]
     temperature = float(np.mean([table["temperature"] for table in tables]))
     raw, scaled = Calibration.pooled(tables), Calibration.pooled([table["scaled"] for table in tables], temperature)
-    outcome = Outcome(names.tolist(), scenes.tolist(), tiles, boundary, withheld, raw, scaled)
+    outcome = Outcome(names.tolist(), scenes.tolist(), blocks.tolist(), tiles, boundary, withheld, raw, scaled)
     write_scores(out, run, outcome, list(records[0]["iou"]), records[0]["boundary"]["tolerance"])
 
 

@@ -1,4 +1,4 @@
-"""Files of a map: class ids with names and colours, coloured copy, polygons, and the table of all maps."""
+"""Files of a map: class ids with names and colours, areas, coloured copy, polygons, and the table of all maps."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
 import rasterio
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, MapsConfig
 from tmcnet.evaluate import polygons
+from tmcnet.evaluate.areas import Counts, measure, read_blocks, read_mapped, write_areas
 from tmcnet.raster.io.gdal_tools import require_tools, run_tool
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.readers import read_record, reading
@@ -31,16 +34,20 @@ class MapRecord(NamedTuple):
         megapixels: Size of the scene.
         seconds: Time that the prediction took.
         classes: Classes of the network.
+        blocks: B x K x K confusion matrices of test blocks that the file of the network holds; None for none.
     """
 
     megapixels: float
     seconds: float
     classes: ClassTable
+    blocks: Counts | None = None
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
         classes = [[c.name, c.color] for c in self.classes.classes]
         content = {"megapixels": self.megapixels, "seconds": round(self.seconds, 1), "classes": classes}
+        if self.blocks is not None:
+            content["blocks"] = self.blocks.tolist()
         write_bytes(path, (json.dumps(content) + "\n").encode())
 
     @classmethod
@@ -53,7 +60,29 @@ class MapRecord(NamedTuple):
         content = read_record(path)
         with reading(path):
             classes = ClassTable.of((name, color) for name, color in content["classes"])
-            return cls(float(content["megapixels"]), float(content["seconds"]), classes)
+            blocks = np.array(content["blocks"], np.int64) if "blocks" in content else None
+            return cls(float(content["megapixels"]), float(content["seconds"]), classes, blocks)
+
+    def test_blocks(self, scores: Path | None) -> Counts | None:
+        """The confusion matrices of the test blocks: from the `tiles.npz` of an evaluation, else those it holds."""
+        return self.blocks if scores is None else read_blocks(scores)
+
+
+@dataclass(frozen=True)
+class MapStyle:
+    """How a map is presented: all that can change without another prediction.
+
+    Attributes:
+        classes: Names and colours.
+        formats: Whether the coloured copy (`<map>_rgb.tif`) and polygons (`<map>.gpkg`) are wanted.
+        blocks: B x K x K confusion matrices of the test blocks of the network; None: areas are not corrected.
+        level: Confidence level of the areas.
+    """
+
+    classes: ClassTable
+    formats: MapsConfig = field(default_factory=MapsConfig)
+    blocks: Counts | None = None
+    level: float = 0.95
 
 
 def confidence_of(map_file: Path) -> Path:
@@ -61,17 +90,26 @@ def confidence_of(map_file: Path) -> Path:
     return map_file.with_name(f"{map_file.stem}_confidence.tif")
 
 
-def style_map(ids: Path, classes: ClassTable, config: MapsConfig, map_file: Path) -> None:
-    """Write a map with names and colours as a cloud-optimised GeoTIFF; coloured copy and polygons where wanted.
+def areas_of(map_file: Path) -> Path:
+    """The table of the class areas beside a map."""
+    return map_file.with_name(f"{map_file.stem}_areas.csv")
+
+
+def style_map(ids: Path, style: MapStyle, scene: str, map_file: Path) -> None:
+    """Write a map with names and colours as a cloud-optimised GeoTIFF, and the areas of its classes.
+
+    Coloured copy and polygons are written where wanted.
 
     GeoTIFF cannot hold category names; GDAL reads them from `<map>.aux.xml`.
 
     Args:
         ids: The class ids, from `map_scene`.
-        classes: Their colours become the colour table, their names the tags `CLASS_<id>` and GDAL's category names.
-        config: Whether the coloured copy (`<map>_rgb.tif`) and polygons (`<map>.gpkg`) are wanted.
+        style: Colours of the classes become the colour table, their names the tags `CLASS_<id>` and GDAL's category
+            names.
+        scene: Name of the scene.
         map_file: GeoTIFF to write.
     """
+    classes, config = style.classes, style.formats
     require_tools(["gdal_translate", *(polygons.TOOLS if config.polygons else ())])
     coloured, vector = map_file.with_name(f"{map_file.stem}_rgb.tif"), map_file.with_suffix(".gpkg")
     for earlier in (coloured, vector):
@@ -90,6 +128,8 @@ def style_map(ids: Path, classes: ClassTable, config: MapsConfig, map_file: Path
         if config.rgb:
             write_cog(map_file, coloured, "-expand", "rgb")
     write_bytes(map_file.with_name(f"{map_file.name}.aux.xml"), _categories(classes))
+    mapped = measure(map_file, len(classes))
+    write_areas(areas_of(map_file), {scene: mapped}, classes.names, style.blocks, style.level)
     if config.polygons:
         polygons.write_polygons(map_file, classes, config.minimum_mapping_unit, vector)
 
@@ -113,13 +153,20 @@ def _categories(classes: ClassTable) -> bytes:
     return text + b"\n"
 
 
-def list_maps(records: Mapping[str, MapRecord], run_name: str, table: Path) -> None:
-    """Write the table of the maps of one network.
+def list_maps(
+    records: Mapping[str, MapRecord], run_name: str, table: Path, blocks: Counts | None, level: float
+) -> None:
+    """Write the table of the maps of one network, and that of the class areas of all scenes beside it.
+
+    The latter, `<run>_areas.csv`, has the columns of `tmcnet.evaluate.areas.write_areas`; its last rows are the sums
+    of all scenes.
 
     Args:
         records: The maps by scene.
         run_name: Name of the run or model.
         table: CSV to write, in the folder of the maps; paths in it are relative to this folder.
+        blocks: B x K x K confusion matrices of the test blocks of the network; None: areas are not corrected.
+        level: Confidence level of the areas.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -129,3 +176,5 @@ def list_maps(records: Mapping[str, MapRecord], run_name: str, table: Path) -> N
         numbers = f"{record.megapixels:.6f}", f"{record.seconds:.1f}"
         rows.writerow([scene, map_file, confidence_of(map_file), *numbers])
     write_bytes(table, text.getvalue().encode())
+    names, mapped = read_mapped(areas_of(table.with_name(scene) / f"{run_name}.tif") for scene in records)
+    write_areas(areas_of(table), mapped, names, blocks, level, whole=True)

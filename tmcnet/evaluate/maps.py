@@ -28,7 +28,8 @@ from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
 from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
-from tmcnet.evaluate.map_files import MapRecord, confidence_of, list_maps, style_map, write_cog
+from tmcnet.evaluate.areas import read_blocks
+from tmcnet.evaluate.map_files import MapRecord, MapStyle, confidence_of, list_maps, style_map, write_cog
 from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, probabilities
 from tmcnet.model.context import context_reach
 from tmcnet.raster.io.gdal_tools import require_tools
@@ -49,6 +50,8 @@ def map_scenes(
     maps_root: Path,
     table: Path,
     shown: ClassTable | None = None,
+    scores: Path | None = None,
+    level: float = 0.95,
 ) -> None:
     """Write the maps of one network: class ids and confidence as cloud-optimised GeoTIFFs, and a table of them.
 
@@ -64,6 +67,8 @@ def map_scenes(
         maps_root: Folder with one folder per scene.
         table: CSV to write; paths in it are relative to `maps_root`.
         shown: Classes with the names and colours of the maps; None: those of the network.
+        scores: `tiles.npz` of the evaluation of the network; None: areas are corrected by what its file holds.
+        level: Confidence level of the areas.
 
     Raises:
         InputError: If the images of a scene differ in size, an image cannot be read, the network was trained on other
@@ -73,14 +78,15 @@ def map_scenes(
     torch.set_num_threads(compute.finetune_threads)
     trained = Trained.read(weights, choose_device(compute))
     require_fit(weights, trained, scenes, classes)
-    records = {}
+    records, blocks = {}, trained.blocks if scores is None else read_blocks(scores)
+    style = MapStyle(shown or trained.classes, config, blocks, level)
     for scene in scenes:
         map_file = maps_root / scene.name / f"{run_name}.tif"
         with TemporaryDirectory(prefix=".map_", dir=_folder(map_file.parent)) as draft:
             ids = Path(draft) / "ids.tif"
             records[scene.name] = predict_map(trained, scene, config, run_name, ids, confidence_of(map_file))
-            style_map(ids, shown or trained.classes, config, map_file)
-    list_maps(records, run_name, table)
+            style_map(ids, style, scene.name, map_file)
+    list_maps(records, run_name, table, blocks, level)
 
 
 def map_scene(
@@ -135,7 +141,7 @@ def predict_map(
         writer.publish(ids, confidence)
     megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
     print(f"{run_name}: {scene.name}, {megapixels:.2f} megapixels in {seconds:.1f} s", file=sys.stderr, flush=True)
-    return MapRecord(megapixels, seconds, trained.classes)
+    return MapRecord(megapixels, seconds, trained.classes, trained.blocks)
 
 
 class MapWriter:

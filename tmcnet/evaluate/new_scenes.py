@@ -15,7 +15,7 @@ import torch
 from tmcnet.config import ComputeConfig, LabelsConfig, MapsConfig, SourceConfig
 from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.map_files import confidence_of, style_map
+from tmcnet.evaluate.map_files import MapStyle, confidence_of, style_map
 from tmcnet.evaluate.maps import SceneImages, predict_map, require_fit
 from tmcnet.evaluate.trained import Trained, choose_device
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
@@ -198,7 +198,8 @@ def _map_record(weights: Path, trained: Trained, record: Record, work: Path, out
     require_fit(weights, trained, [images], trained.classes)
     made = predict_map(trained, images, options.maps, trained.run.name, work / "ids.tif", confidence)
     polygons = options.polygons is not None or options.maps.polygons
-    style_map(work / "ids.tif", made.classes, options.maps.model_copy(update={"polygons": polygons}), out)
+    style = MapStyle(made.classes, options.maps.model_copy(update={"polygons": polygons}), made.blocks)
+    style_map(work / "ids.tif", style, record.scene, out)
     if options.polygons is not None:
         options.polygons.parent.mkdir(parents=True, exist_ok=True)
         out.with_suffix(".gpkg").replace(options.polygons)

@@ -176,9 +176,10 @@ def forget_outdated(results: Path, runs: Iterable[Run], folds: Collection[str] =
         maps = results / "maps"
         found = [
             *(results / "evaluate" / run.name).glob("*"),
-            *maps.glob(f"{run.name}.csv"),
+            *(path for end in ("", "_areas") for path in maps.glob(f"{run.name}{end}.csv")),
             *maps.glob(f"*/{run.name}.tif"),
             *maps.glob(f"*/{run.name}_confidence.tif"),
+            *maps.glob(f"*/{run.name}_areas.csv"),
         ]
         outdated += [path for path in found if path.stat().st_mtime < made]
     for path in outdated:

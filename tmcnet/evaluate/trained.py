@@ -24,6 +24,8 @@ from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 
 KIND = "segmentation"
+TEST_BLOCKS = "test_blocks"
+"""Entry of the header with the confusion matrices of the test blocks."""
 Probabilities = NDArray[np.float32]
 
 
@@ -43,6 +45,7 @@ class Trained:
         gsd: Ground sampling distance of its training tiles in metres; None for tiles without CRS.
         provenance: Version of the software, and hashes of the data it was trained on.
         settings: Further settings of its training.
+        blocks: B x K x K confusion matrices of its test blocks, truth in rows; None before its evaluation.
     """
 
     network: nn.Module
@@ -56,6 +59,7 @@ class Trained:
     gsd: float | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    blocks: NDArray[np.int64] | None = None
 
     def write(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Write the network, its config and further settings of its training."""
@@ -113,6 +117,7 @@ class Trained:
             header.get("ground_sampling_distance_m"),
             header.get("provenance", {}),
             {k: v for k, v in header["config"].items() if k not in ("model", "sensors", "align")},
+            np.array(header[TEST_BLOCKS], np.int64) if TEST_BLOCKS in header else None,
         )
 
 

@@ -207,6 +207,14 @@ def part_of(wildcards):
     return PARTS[wildcards.scene]
 
 
+def map_scores(wildcards):
+    """Scores, on the test part of its fold, of the run that draws a map; files of `maps.models` hold their own."""
+    if wildcards.run in CONFIG.maps.models:
+        return []
+    fold = next(tested for tested, folder in TESTED.items() if not folder)
+    return f"{RESULTS}/{fold}evaluate/{run_of(wildcards)}/tiles.npz"
+
+
 def map_classes(wildcards):
     """Names and colours of the classes of a map; None: those in the file of the network."""
     if wildcards.run in CONFIG.maps.models:

@@ -4,8 +4,9 @@
 #   output: {results_dir}/evaluate/<run>/{metrics.json,tiles.npz}; with cross-validation, the scores of each fold are in
 #           {results_dir}/folds/<n>/evaluate/, and pooled in evaluate/
 #           {results_dir}/metrics.csv, metrics.json, comparisons.csv, scores.json
-#           {results_dir}/maps/<scene>/<run>.tif, <run>_confidence.tif, on request <run>_rgb.tif and <run>.gpkg, and
-#           maps/<run>.csv; <run> may also be a name of `maps.models`
+#           {results_dir}/maps/<scene>/<run>.tif, <run>_confidence.tif, <run>_areas.csv, on request <run>_rgb.tif and
+#           <run>.gpkg; maps/<run>.csv and, with the areas of all scenes, maps/<run>_areas.csv; <run> may also be a
+#           name of `maps.models`
 
 
 rule evaluate_run:
@@ -87,8 +88,10 @@ if TILED:
             weights=map_weights,
             tiles=INDEX,
             test=in_main_fold(rules.make_splits.output.test),
+            scores=map_scores,
         output:
             table=f"{RESULTS}/maps/{{run}}.csv",
+            areas=f"{RESULTS}/maps/{{run}}_areas.csv",
         log:
             f"{RESULTS}/logs/maps/{{run}}.log",
         benchmark:
@@ -104,6 +107,7 @@ if TILED:
             modalities=list(CONFIG.sensors),
             maps={**MAP_PARAMS, **MAP_FORMATS, "max_tiles": CONFIG.maps.max_tiles},
             classes=map_classes,
+            level=CONFIG.evaluate.confidence,
             compute=CONFIG.compute.numerics(),
         message:
             "Mapping test tiles with {wildcards.run}"
@@ -144,8 +148,10 @@ else:
         input:
             ids=str(rules.map_scene.output.ids),
             record=str(rules.map_scene.output.record),
+            scores=map_scores,
         output:
             map=f"{RESULTS}/maps/{{scene}}/{{run}}.tif",
+            areas=f"{RESULTS}/maps/{{scene}}/{{run}}_areas.csv",
         log:
             f"{RESULTS}/logs/maps/{{scene}}/{{run}}_style.log",
         conda:
@@ -157,6 +163,7 @@ else:
         params:
             formats=MAP_FORMATS,
             classes=map_classes,
+            level=CONFIG.evaluate.confidence,
         message:
             "Writing the map of {wildcards.scene} by {wildcards.run}, with names and colours"
         script:
@@ -164,8 +171,8 @@ else:
 
     rule list_maps:
         input:
-            maps=expand(
-                f"{RESULTS}/maps/{{scene}}/{{run}}.tif",
+            areas=expand(
+                f"{RESULTS}/maps/{{scene}}/{{run}}_areas.csv",
                 scene=SCENES,
                 allow_missing=True,
             ),
@@ -174,8 +181,10 @@ else:
                 scene=SCENES,
                 allow_missing=True,
             ),
+            scores=map_scores,
         output:
             table=f"{RESULTS}/maps/{{run}}.csv",
+            areas=f"{RESULTS}/maps/{{run}}_areas.csv",
         log:
             f"{RESULTS}/logs/maps/{{run}}.log",
         localrule: True
@@ -186,6 +195,7 @@ else:
             **SMALL,
         params:
             scenes=SCENES,
+            level=CONFIG.evaluate.confidence,
         message:
             "Listing the maps of {wildcards.run}"
         script:

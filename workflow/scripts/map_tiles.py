@@ -25,5 +25,7 @@ with logged(snakemake.log[0]):
         run_name=snakemake.wildcards.run,
         maps_root=Path(snakemake.output.table).parent,
         table=Path(snakemake.output.table),
+        scores=Path(snakemake.input.scores) if snakemake.input.scores else None,
+        level=snakemake.params.level,
         shown=ClassTable.of(map(tuple, shown)) if shown else None,
     )

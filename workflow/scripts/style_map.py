@@ -1,4 +1,4 @@
-"""Write one map with the names and colours of its classes."""
+"""Write one map with the names and colours of its classes, and their areas."""
 
 from pathlib import Path
 
@@ -6,13 +6,18 @@ from _job import logged
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import MapsConfig
-from tmcnet.evaluate.map_files import MapRecord, style_map
+from tmcnet.evaluate.map_files import MapRecord, MapStyle, style_map
 
 with logged(snakemake.log[0]):
-    given = snakemake.params.classes
-    style_map(
-        Path(snakemake.input.ids),
-        ClassTable.of(map(tuple, given)) if given else MapRecord.read(Path(snakemake.input.record)).classes,
-        MapsConfig.model_validate(snakemake.params.formats),
-        Path(snakemake.output.map),
+    record, given, scores = (
+        MapRecord.read(Path(snakemake.input.record)),
+        snakemake.params.classes,
+        snakemake.input.scores,
     )
+    style = MapStyle(
+        ClassTable.of(map(tuple, given)) if given else record.classes,
+        MapsConfig.model_validate(snakemake.params.formats),
+        record.test_blocks(Path(scores) if scores else None),
+        snakemake.params.level,
+    )
+    style_map(Path(snakemake.input.ids), style, snakemake.wildcards.scene, Path(snakemake.output.map))

@@ -13,7 +13,6 @@ from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.warp import transform
-from scipy.interpolate import RectBivariateSpline
 
 GdalError: type[Exception] = CPLE_BaseError
 """Raised by rasterio where GDAL or PROJ fails outside of opening a file. It has no public name; a test fails when it
@@ -169,6 +168,8 @@ def equal_area(grid: Grid) -> PixelMap | None:
 
     It is a spline through a lattice of points projected by PROJ.
     """
+    from scipy.interpolate import RectBivariateSpline  # takes longer to import than most raster jobs to start
+
     area = pixel_area(grid)
     corners = [grid.window((row, col, 1, 1)) for row in (0, grid.height - 1) for col in (0, grid.width - 1)]
     if area is None or all(pixel_area(corner) == area for corner in corners):

@@ -236,8 +236,23 @@ def read_labels(path: Path | str, window: Box | None = None) -> ByteArray:
         InputError: If the file cannot be read or holds numbers that are no class ids.
     """
     with Raster.of(path).open() as opened:
-        box = window or (0, 0, *opened.sizes[0])
-        (part,) = opened.parts(box)
+        return _read_ids(path, opened, window or (0, 0, *opened.sizes[0]))
+
+
+def label_blocks(path: Path | str) -> Iterator[tuple[Box, ByteArray]]:
+    """Read a label raster block by block; see `read_labels`.
+
+    Yields:
+        The window of the block, and its ids.
+    """
+    with Raster.of(path).open() as opened:
+        height, width = opened.sizes[0]
+        for box in block_windows(height, width, 1):
+            yield box, _read_ids(path, opened, box)
+
+
+def _read_ids(path: Path | str, opened: OpenRaster, box: Box) -> ByteArray:
+    (part,) = opened.parts(box)
     band, valid = part.values[0], part.bands_valid[0]
     if band.dtype != np.uint8 and not np.isin(np.unique(band[valid]), np.arange(256)).all():
         raise InputError(
