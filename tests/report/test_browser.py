@@ -116,13 +116,40 @@ def test_every_other_gallery_opens_on_demand(page):
     built = page.ask("document.querySelectorAll('.viewer').length")
     buttons = page.ask("document.querySelectorAll('button.toggle').length")
     assert buttons == page.ask("document.querySelectorAll('figure.compare').length") > built == 1
-    page.ask("document.querySelectorAll('button.toggle')[1].focus()")
+    page.ask("document.querySelectorAll('button.toggle')[2].focus()")
     page.press("Enter")
     assert page.ask("document.querySelectorAll('.viewer').length") == 2
     assert page.ask("document.activeElement.getAttribute('aria-expanded')") == "true"
     page.press("Enter")
     assert page.ask("document.activeElement.getAttribute('aria-expanded')") == "false"
     assert page.ask("document.querySelectorAll('.viewer')[1].offsetHeight") == 0
+
+
+@pytest.mark.parametrize("width", [500, 1100])
+def test_the_first_map_is_at_the_top_and_a_click_opens_its_viewer(page, width):
+    page.show(width, 900)
+    image = "document.querySelector('#result .picture:nth-child(2) img')"
+    assert page.ask(f"{image}.getBoundingClientRect().bottom") < 1500
+    assert "water" in page.ask(f"{image}.alt")
+    page.drag(*[middle(page, "#result .picture img")] * 2)
+    assert page.ask("document.querySelector('#result .viewer').offsetHeight > 0")
+    assert page.ask("document.querySelector('#result .stage .scale-bar').textContent") == "500\u00a0m"
+
+
+def test_scale_bars_have_the_length_that_they_name(page):
+    frame = "document.querySelector('#maps .frame')"
+    assert page.ask(f"{frame}.querySelector('.scale-bar').offsetWidth / {frame}.offsetWidth") == pytest.approx(
+        500 / 2560, rel=0.03
+    )
+    assert page.ask("document.querySelector('#maps .picture .scale-bar').textContent") == "500\u00a0m"
+    assert page.ask("document.querySelector('#maps .picture .north').textContent.trim()") == "N"
+
+
+def test_alignment_pictures_are_small_until_opened(page):
+    width = "document.querySelector('.thumbnail img').offsetWidth"
+    small = page.ask(width)
+    page.ask("document.querySelector('.thumbnail summary').click()")
+    assert page.ask(width) > 2 * small
 
 
 def headline_spots(page):
@@ -222,7 +249,7 @@ def test_the_keyboard_reaches_the_content_first(page):
 @pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (360, False)])
 def test_axe_finds_nothing_serious(page, width, dark):
     page.show(width, 900, dark=dark)
-    page.ask("document.querySelectorAll('button.toggle')[1].click()")
+    page.ask("document.querySelectorAll('button.toggle')[2].click()")
     page.ask("document.querySelector('#figure-headline .card').focus()")
     page.press("ArrowRight")
     page.ask(files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))

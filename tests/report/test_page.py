@@ -136,7 +136,8 @@ def test_everything_is_there_within_15_megabytes(full):
         "ablations_networks",
     }
     assert list((folder / "figures").glob("tile_*_error.png"))
-    assert full.page.count("data:image/") == (MAX_EXAMPLES + 4) * 6 + 2 * (3 + 4 + 2) + 2
+    head, overviews, alignments = 3, 2 * (3 + 4 + 2), 2
+    assert full.page.count("data:image/") == head + (MAX_EXAMPLES + 4) * 6 + overviews + alignments
 
 
 def test_the_same_results_make_the_same_page(small):

@@ -3,6 +3,9 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pytest
+import rasterio
+from affine import Affine
 from PIL import Image
 
 from tests.report import rendered
@@ -15,6 +18,7 @@ from tmcnet.report.pictures import (
     NO_DATA,
     RIGHT,
     WRONG,
+    Ground,
     MapSource,
     Painter,
     encode,
@@ -107,6 +111,54 @@ def test_virtual_tiles_are_shown_like_those_with_files(small):
     for kind in ("optical", "sar", "label"):
         shutil.rmtree(root / "tiles" / kind)
     assert example() == shown
+
+
+def test_tiles_whose_labels_were_seen_are_hatched_and_do_not_count(small):
+    root, config = small
+    run = next(iter(config.map_runs))
+
+    def error(scene):
+        results = Results(root, config)
+        (found,) = (p for p in Painter(results, root / "p").overview(scene, [MapSource(run.name, run)]).pictures
+                    if p.kind == "error")  # fmt: skip
+        return found
+
+    tile = (root / "splits" / f"{run.subset}_RGB.txt").read_text().split()[0]
+    scene = tile.split("_")[0]
+    seen = error(scene)
+    label, guess = (read_classes(path, 256) for path in (
+        root / "scenes" / scene / "label.tif", root / "maps" / scene / f"{run.name}.tif"))  # fmt: skip
+    known = label != 255
+    row, col = int(tile.split("_r")[1].split("_")[0]), int(tile.split("_c")[1])
+    known[row : row + 64, col : col + 64] = False
+    assert seen.facts["hatched"] and seen.facts["right"] == (label == guess)[known].mean()
+    (root / "splits" / f"{run.subset}_RGB.txt").write_text("elsewhere\n")
+    assert not error(scene).facts["hatched"]
+
+
+def test_a_scene_without_labels_has_no_empty_panels(small):
+    root, config = small
+    run = next(iter(config.map_runs))
+    write_raster(root / "scenes/alpha/label.tif", np.full((1, 256, 256), 255, np.uint8), nodata=255, origin=(0, 0))
+    write_raster(
+        root / "scenes/alpha/sar.tif", np.full((2, 256, 256), np.nan, np.float32), nodata=np.nan, origin=(0, 0)
+    )
+    gallery = Painter(Results(root, config), root / "p").overview("alpha", [MapSource(run.name, run)])
+    assert [picture.kind for picture in gallery.pictures] == ["sensor", "map", "confidence"]
+
+
+def test_the_ground_of_a_picture_gives_scale_and_north(small, tmp_path):
+    path = small[0] / "scenes" / "alpha" / "label.tif"
+    ground = Ground.of(path)
+    assert ground.metres == pytest.approx(2560, rel=0.002) and ground.north_up and ground.bar == 500
+    with rasterio.open(path) as file:
+        profile, data = file.profile, file.read()
+    turned = Affine.translation(500_000, 5_000_000) * Affine.rotation(30) * Affine.scale(10, -10)
+    for name, change in {"turned": {"transform": turned}, "nowhere": {"crs": None}}.items():
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **{**profile, **change}) as file:
+            file.write(data)
+    assert not Ground.of(tmp_path / "turned.tif").north_up
+    assert Ground.of(tmp_path / "nowhere.tif") is None
 
 
 def test_a_broken_map_is_left_out(small):

@@ -1,10 +1,14 @@
+import json
+import re
+
 import pytest
 
 from tests.report import rendered
 from tests.report.results_folder import make_config, write_csv
-from tmcnet.report.names import Series
+from tmcnet.config import Budget
+from tmcnet.report.names import Series, in_sentence
 from tmcnet.report.results import Results
-from tmcnet.report.sections_summary import verdict
+from tmcnet.report.sections_result import verdict
 
 TMCNET, RANDOM = "mssnet-corrected__tmcnet", "mssnet-corrected__random"
 LOGISTIC, BOOSTING = "pixel_logistic-baseline__random", "pixel_boosting-baseline__random"
@@ -49,48 +53,76 @@ def row(a, b, difference, low, high, significant=True, seeds=2, fraction=5.0, p=
     return {"a": a, "b": b, "fraction": fraction, "n_runs": seeds, "significant": significant, **values}
 
 
-def test_an_interval_around_zero_is_no_difference(tmp_path):
-    sentence = sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.012, -0.010, 0.034, significant=False)]))[0]
-    assert sentence == (
-        "With 5\u00a0% of the labels, tmcnet pre-training of MSSNet changed mIoU by +0.012 "
-        "(95 % interval \u22120.010 to +0.034, 2 runs each): no reliable difference."
+def about(found, word):
+    (sentence,) = (one for one in found if one.startswith(word))
+    return sentence
+
+
+def test_an_interval_around_zero_is_not_reliable(tmp_path):
+    found = sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.012, -0.010, 0.034, significant=False)]))
+    assert about(found, "Pre-training") == (
+        "Pre-training (tmcnet) is not shown to pay. With 5\u00a0% of the labels it raised mIoU by 0.012 (95 % "
+        "interval \u22120.010 to +0.034, 2 runs each): not reliable, the interval includes 0. The comparison is with "
+        "a random start of MSSNet."
     )
 
 
 def test_the_sentence_does_not_depend_on_the_order_of_a_pair(tmp_path):
-    one = sentences(folder(tmp_path / "a", [row(TMCNET, RANDOM, -0.05, -0.08, -0.02)]))[0]
-    other = sentences(folder(tmp_path / "b", [row(RANDOM, TMCNET, 0.05, 0.02, 0.08)]))[0]
+    one = sentences(folder(tmp_path / "a", [row(TMCNET, RANDOM, -0.05, -0.08, -0.02)]))
+    other = sentences(folder(tmp_path / "b", [row(RANDOM, TMCNET, 0.05, 0.02, 0.08)]))
     assert one == other
-    assert "by \u22120.050 (95 % interval \u22120.080 to \u22120.020" in one
-    assert "a reliable loss, but from only 2 runs each" in one
+    found = about(one, "Pre-training (tmcnet) costs accuracy.")
+    assert "lowered mIoU by 0.050 (95 % interval \u22120.080 to \u22120.020, 2 runs each): reliable." in found
 
 
-@pytest.mark.parametrize(("significant", "seeds", "ending"), [
-    (True, 8, ": a reliable gain."),
-    (True, 2, ": a reliable gain, but from only 2 runs each."),
-    (False, 8, ": no reliable difference after correction for the number of comparisons (p = 0.30)."),
+@pytest.mark.parametrize(("significant", "seeds", "p", "start", "ending"), [
+    (True, 8, 0.3, "pays.", ": reliable."),
+    (False, 8, 0.3, "is not shown to pay.", ": not reliable after correction for the number of comparisons."),
+    (False, 2, 0.02, "is not shown to pay.", ": not reliable, one draw of few labels is too little."),
+    (False, 1, 0.02, ": one seed, no statement on reliability.", ": one seed: no statement on reliability."),
 ])  # fmt: skip
-def test_the_words_follow_the_statistics(tmp_path, significant, seeds, ending):
-    found = sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant, seeds)], seeds))
-    assert found[0].endswith(ending)
+def test_the_words_follow_the_statistics(tmp_path, significant, seeds, p, start, ending):
+    rows = [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant, seeds, p=p)]
+    found = about(sentences(folder(tmp_path, rows, seeds)), "Pre-training (tmcnet)")
+    assert found.startswith(f"Pre-training (tmcnet){'' if start[0] == ':' else ' '}{start}")
+    assert "raised mIoU by 0.050" in found and ending in found
 
 
-def test_one_seed_is_named_as_the_reason_where_the_p_value_would_do(tmp_path):
-    found = sentences(
-        folder(tmp_path, [row(TMCNET, RANDOM, 0.05, 0.02, 0.08, significant=False, seeds=1, p=0.02)], 1)
+def test_one_seed_far_below_is_no_small_difference(tmp_path):
+    rows = [row(TMCNET, RANDOM, -0.3, -0.6, 0.1, significant=False, seeds=1)]
+    found = about(sentences(folder(tmp_path, rows, 1)), "Pre-training")
+    assert "lowered mIoU by 0.300" in found and "one seed: no statement on reliability" in found
+    assert "no reliable difference" not in found
+
+
+def test_fusion_is_judged_against_each_single_sensor(tmp_path):
+    sar, optical = "sar_only-baseline__random", "optical_only-baseline__random"
+    found = sentences(folder(tmp_path, [row(RANDOM, sar, 0.3, 0.2, 0.4), row(RANDOM, optical, 0.1, 0.05, 0.2)]))
+    assert any("no evidence on pre-training" in one for one in found)
+    sentence = about(
+        found, "Fusion pays. With 5\u00a0% of the labels, both sensors (MSSNet, random start) instead of optical"
     )
-    assert found[0].endswith(
-        ": the interval excludes zero, but one seed, or one draw of few labels, is too little to rely on."
-    )
+    assert "instead of optical alone raised mIoU by 0.100" in sentence
+    assert "both sensors instead of SAR alone raised mIoU by 0.300" in sentence
+    mixed = [row(RANDOM, sar, 0.3, 0.2, 0.4), row(RANDOM, optical, 0.01, -0.05, 0.2, significant=False)]
+    assert about(sentences(folder(tmp_path / "mixed", mixed)), "Fusion pays in part.")
 
 
-def test_fusion_is_judged_against_the_single_sensor(tmp_path):
-    found = sentences(folder(tmp_path, [row(RANDOM, "sar_only-baseline__random", 0.3, 0.2, 0.4)]))
-    assert "no evidence on pre-training" in found[0]
+def test_more_labels_help_where_the_intervals_are_apart(tmp_path):
+    def found(place, many):
+        cells = [("random", fraction, value) for fraction, value in ((5, 0.5), (100, 0.7))]
+        base = {"network": "mssnet", "variant": "corrected"}
+        rows = [{**base, "method": m, "fraction": f, "seed": s, "miou": v} for m, f, v in cells for s in (1, 2)]
+        write_csv(place / "metrics.csv", rows)
+        limits = {"R5": {"miou": {"low": 0.45, "high": 0.6}}, "R100": {"miou": {"low": many, "high": 0.8}}}
+        (place / "metrics.json").write_text(json.dumps({"mssnet-corrected": {"random": limits}}))
+        return sentences(Results(place, make_config()))
+
+    helped = about(found(tmp_path / "apart", 0.65), "More labels help.")
     assert (
-        "fusing both sensors (MSSNet) instead of SAR alone, both from a random start, changed mIoU by +0.300"
-        in found[1]
+        "the best mIoU 0.500 (0.450 to 0.600) became 0.700 (0.650 to 0.800); the intervals do not overlap" in helped
     )
+    assert about(found(tmp_path / "overlap", 0.55), "More labels are not shown to help.")
 
 
 def test_few_seeds_and_missing_runs_are_reported(tmp_path):
@@ -102,8 +134,8 @@ def test_few_seeds_and_missing_runs_are_reported(tmp_path):
 
 
 def test_without_an_interval_nothing_is_claimed(tmp_path):
-    found = sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, "", "")]))
-    assert found[0].endswith("without an interval this is no evidence either way.")
+    found = about(sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, "", "")])), "Pre-training")
+    assert "is not shown to pay" in found and ": not compared with an interval." in found
 
 
 def baselines(tmp_path, comparisons):
@@ -123,59 +155,57 @@ def baselines(tmp_path, comparisons):
     write_csv(tmp_path / "metrics.csv", rows)
     write_csv(tmp_path / "comparisons.csv", comparisons)
     results = Results(tmp_path, make_config())
-    found = [sentence for sentence in sentences(results) if "pixel-wise baseline" in sentence]
-    assert len(found) == 1
-    labels = {key: Series.parse(key).label for key in (TMCNET, RANDOM, LOGISTIC, BOOSTING)}
-    labels |= {key: labels[key][:1].lower() + labels[key][1:] for key in (LOGISTIC, BOOSTING)}
-    return found[0], labels
+    labels = {key: in_sentence(Series.parse(key).label) for key in (TMCNET, RANDOM, LOGISTIC, BOOSTING)}
+    return lead(results), labels
 
 
-@pytest.mark.parametrize(("difference", "judgement"), [(0.1, "better"), (-0.1, "worse")])
-def test_the_best_network_is_judged_against_the_best_pixelwise_baseline(tmp_path, difference, judgement):
-    limits = difference - 0.05, difference + 0.05
-    found, labels = baselines(
-        tmp_path,
-        [
-            row(BOOSTING, TMCNET, -difference, -limits[1], -limits[0]),
-            row(BOOSTING, RANDOM, 0.4, 0.3, 0.5),
-            row(LOGISTIC, RANDOM, -0.01, -0.02, 0.02, significant=False, fraction=25.0),
-        ],
-    )
-    assert f"with 5\u00a0% of the labels {labels[TMCNET]} is reliably {judgement} than {labels[BOOSTING]} (" in found
+@pytest.mark.parametrize(("low", "significant", "word"), [
+    (0.02, True, "reliable)"), (-0.05, False, "not reliable, the interval includes 0)"),
+])  # fmt: skip
+def test_the_lead_names_the_best_method_with_each_share_of_labels(tmp_path, low, significant, word):
+    better = row(LOGISTIC, RANDOM, 0.02, low, 0.05, significant=significant, fraction=25.0)
+    found, labels = baselines(tmp_path, [row(BOOSTING, TMCNET, -0.1, -0.15, -0.05), better])
     assert (
-        f"with 25\u00a0% of the labels {labels[RANDOM]} shows no reliable difference to {labels[LOGISTIC]} (" in found
+        f"With 5\u00a0% of the labels, {labels[TMCNET]} is best: mIoU 0.800, +0.100 over the best simple baseline, "
+        f"{labels[BOOSTING]} (95 % interval +0.050 to +0.150, reliable)." in found
     )
-    assert "100\u00a0%" not in found
-    assert "both picked by these scores" in found
-
-
-def test_a_difference_that_does_not_survive_the_correction_is_none(tmp_path):
-    found, labels = baselines(tmp_path, [row(TMCNET, BOOSTING, 0.1, 0.05, 0.15, significant=False)])
-    assert f"{labels[TMCNET]} shows no reliable difference to {labels[BOOSTING]}" in found
-    assert f"{labels[RANDOM]} and {labels[LOGISTIC]} were not compared" in found
-
-
-def test_without_baselines_there_is_no_sentence_on_them(tmp_path):
-    assert "pixel-wise" not in " ".join(sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)])))
-
-
-def test_the_lead_separates_reliable_from_unreliable_differences(tmp_path):
-    fused = row(RANDOM, "sar_only-baseline__random", 0.3, 0.2, 0.4, fraction=100.0)
-    rows = [
-        row(TMCNET, RANDOM, 0.02, -0.01, 0.05, significant=False),
-        row(TMCNET, RANDOM, 0.1, 0.05, 0.2, fraction=100.0),
-    ]
-    found = lead(folder(tmp_path, [*rows, fused]))
-    assert found == (
-        "With 5\u00a0% of the labels, tmcnet pre-training brought no reliable difference; "
-        "with 100\u00a0% of the labels, fusion brought a reliable gain over SAR alone "
-        "(mIoU, from as few as 2 runs)."
+    assert (
+        f"With 25\u00a0% of the labels, {labels[LOGISTIC]}, a simple baseline, is best: mIoU 0.820, +0.020 over the "
+        f"best network, {labels[RANDOM]} (95 % interval" in found
     )
-    loss = [row(TMCNET, RANDOM, -0.1, -0.2, -0.05, seeds=6)]
-    assert lead(folder(tmp_path / "loss", loss, seeds=6)).endswith("brought a reliable loss (mIoU).")
+    assert f"{word}. With 100" in found
+    assert (
+        f"With 100\u00a0% of the labels, {labels[TMCNET]} is best: mIoU 0.900, +0.100 over {labels[RANDOM]}" in found
+    )
+    assert found.endswith("(not compared with an interval).")
 
 
-def test_without_comparisons_the_one_sentence_claims_nothing(tmp_path):
-    other = row(LOGISTIC, BOOSTING, 0.1, 0.05, 0.2)
-    assert "has no verdict" in lead(folder(tmp_path, [other]))
+def test_the_best_were_picked_by_the_scores_that_are_shown(tmp_path):
+    found = sentences(folder(tmp_path, [row(TMCNET, RANDOM, 0.1, 0.05, 0.2)]))
+    assert about(found, "The best methods were picked by these test scores")
+
+
+def test_without_scores_the_one_sentence_claims_nothing(tmp_path):
     assert lead(Results(tmp_path / "nothing", make_config())) == "Nothing can be concluded yet."
+
+
+def test_the_best_map_is_named_with_its_scores_and_what_they_rest_on(full):
+    page = rendered.text(full.page.split('id="maps"')[0])
+    found = re.search(r"Best map: (.*?) interval\)\.", page)[1]
+    pattern = (
+        r"MSSNet, tmcnet pre-training, overall accuracy (0\.\d{3}) \(0\.\d{3} to 0\.\d{3}\) and mIoU (0\.\d{3}) "
+        r"\(0\.\d{3} to 0\.\d{3}\) on 2 test blocks, with 100.% of the labels \(95 %"
+    )
+    scores = Results(full.root, full.config).scores
+    means = [scores.estimate(Series.parse(TMCNET), Budget("R", 100), metric).mean for metric in ("oa", "miou")]
+    assert re.fullmatch(pattern, found).groups() == tuple(f"{mean:.3f}" for mean in means)
+
+
+def test_areas_have_intervals_and_say_what_they_assume(full):
+    heads, rows = rendered.table(full.page, "class_areas")
+    assert heads == ["Class", "Area (ha)", "Share (%)"] and len(rows) == 5
+    area = re.fullmatch(r"([\d.\u202f]+) \(([\d.\u202f]+) to ([\d.\u202f]+)\)", rows[0][1]).groups()
+    mean, low, high = (float(one.replace("\u202f", "")) for one in area)
+    assert (low / mean, high / mean) == pytest.approx((0.8, 1.2), rel=0.01)
+    head = rendered.text(full.page.split('id="maps"')[0])
+    assert "95 % intervals from 2 test blocks" in head and "test blocks represent the mapped ground" in head

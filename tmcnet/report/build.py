@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tmcnet import __version__
-from tmcnet.config import Budget, Config
+from tmcnet.config import Budget, Config, Run
 from tmcnet.hashing import bytes_digest
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.report import (
@@ -23,8 +23,9 @@ from tmcnet.report import (
     sections_classes,
     sections_data,
     sections_maps,
+    sections_reproduce,
+    sections_result,
     sections_scores,
-    sections_summary,
     sections_training,
 )
 from tmcnet.report.files import number
@@ -45,7 +46,7 @@ Sections = dict[str, dict[str, Any]]
 def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) -> None:
     """Write the report: one self-contained HTML file, and its figures and tables beside it.
 
-    The page names stages without results; they are no error.
+    The page names stages without results; they are no error. Without a scene to learn from it has maps only.
 
     Args:
         results: The results folder.
@@ -60,34 +61,47 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
     folder = results / "report"
     shutil.rmtree(folder, ignore_errors=True)
     fixed = {
-        "summary": sections_summary.summary(found),
+        "areas": _areas(found),
         "data": sections_data.data(found),
-        "tiles": sections_data.tiles(found),
-        "splits": sections_data.splits(found),
-        "pretraining": sections_training.pretraining(found),
-        "finetuning": sections_training.finetuning(found),
-        "scores": sections_scores.scores(found),
-        "ablations": sections_scores.ablations(found),
-        "classes": sections_classes.classes(found),
-        "calibration": sections_classes.calibration(found),
-        "time": sections_summary.time(found),
-        "reproduce": sections_summary.reproduce(found, provenance),
-        "reading": {},
+        "time": sections_reproduce.time(found),
+        "reproduce": sections_reproduce.reproduce(found, provenance),
+        "reading": {"study": found.study},
+        **(_study(found) if found.study else {}),
     }
     subtitle = f"Data set {config.name}, made with tmcnet {__version__}"
 
     def page(detail: float) -> tuple[Sections, str]:
         painter = Painter(found, folder / "figures", detail)
         pictured = {
+            "result": sections_result.result(found, painter),
             "alignment": sections_data.alignment(found, painter),
             "maps": sections_maps.maps(found, painter),
-            "extremes": sections_maps.extremes(found, painter),
+            **({"extremes": sections_maps.extremes(found, painter)} if found.study else {}),
         }
         return fixed | pictured, render_page(config.report.title, subtitle, fixed | pictured)
 
     sections, text = limit_size(page)
     save_files(sections, folder)
     write_bytes(out, text.encode())
+
+
+def _areas(results: Results) -> dict[str, Any]:
+    areas = sections_maps.areas(results)
+    return {"areas": areas, "tables": {"areas": areas["table"]} if areas["found"] else {}}
+
+
+def _study(results: Results) -> Sections:
+    """The sections that need labels and trainings."""
+    return {
+        "tiles": sections_data.tiles(results),
+        "splits": sections_data.splits(results),
+        "pretraining": sections_training.pretraining(results),
+        "finetuning": sections_training.finetuning(results),
+        "scores": sections_scores.scores(results),
+        "ablations": sections_scores.ablations(results),
+        "classes": sections_classes.classes(results),
+        "calibration": sections_classes.calibration(results),
+    }
 
 
 def limit_size(page: Callable[[float], tuple[Sections, str]], max_bytes: int = MAX_BYTES) -> tuple[Sections, str]:
@@ -151,14 +165,17 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
+        "area": names.area_text,
         "cell": _cell,
         "duration": names.duration,
+        "in_sentence": lambda x: names.in_sentence((names.Series.of(x) if isinstance(x, Run) else x).label),
         "labels": names.labels_text,
         "labels_phrase": names.labels_phrase,
         "number": names.number_text,
         "one_line": _one_line,
         "plural": names.plural,
         "replicate": names.replicate,
+        "metres": names.metres,
         "run_label": lambda run: names.Series.of(run).label,
         "start": names.method_label,
     }

@@ -76,9 +76,14 @@ class Series:
 
 def network_label(network: str, variant: str) -> str:
     """Name of a network for readers; the variant is named only where it is not the default."""
-    members = [NETWORK_NAMES.get(member, member) for member in members_of(network)]
+    members = [in_sentence(NETWORK_NAMES.get(member, member)) for member in members_of(network)]
     name = f"Mean of {', '.join(members[:-1])} and {members[-1]}" if members else NETWORK_NAMES.get(network, network)
     return f"{name} (reference)" if variant == "reference" else name
+
+
+def in_sentence(name: str) -> str:
+    """A name within a sentence: without the capital, unless it begins with several, such as `MSSNet`."""
+    return name if name[1:2].isupper() else name[:1].lower() + name[1:]
 
 
 def method_label(method: str) -> str:
@@ -156,3 +161,16 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def metres(length: float) -> str:
+    """A round length such as `500 m` or `2 km`."""
+    return f"{length / 1000:g}\u00a0km" if length >= 1000 else f"{length:g}\u00a0m"
+
+
+def area_text(value: float) -> str:
+    """Hectares or percent with three digits or more, such as `1 234`, `56.7` or `0.12`."""
+    if value != value:
+        return DASH
+    digits = 0 if value >= 100 else 1 if value >= 10 or value == 0 else 2
+    return f"{value:,.{digits}f}".replace(",", "\u202f")

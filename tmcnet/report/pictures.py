@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,22 @@ from tmcnet.report.results import Results
 Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
 Box = tuple[int, int, int, int]
 """A window as (row, col, height, width) in pixels."""
 
 SCENE_SIDE_PX, TILE_SIDE_PX, ALIGNMENT_SIDE_PX = 1024, 256, 1300
 """Maximum side of the pictures of whole scenes, of tiles and of alignments."""
+MAX_SCALE_BAR = 0.3
+"""Length of a scale bar, as a share of the width of its picture."""
+_HATCH = (60, 60, 60)
+_HATCH_LINES = 60
+"""Lines of the hatch across a picture."""
 NO_DATA = (238, 238, 238)
 RIGHT = (205, 222, 235)
 WRONG = (213, 94, 0)
+MAX_LEAN = 0.01
+"""Largest slope of the columns of a raster, against north, for which an arrow may point up."""
 _STRIP_ROWS = 256
 
 
@@ -55,14 +63,18 @@ def _read_decimated(
     path: Path, read: Callable[[Path, Box], npt.NDArray[Any]], max_side: int, box: Box | None
 ) -> npt.NDArray[Any]:
     """Read in strips, so that the memory does not grow with the height of the raster."""
-    from tmcnet.raster.io.reader import read_grid
-
-    grid = read_grid(path)
-    top, left, height, width = box or (0, 0, grid.height, grid.width)
+    top, left, height, width = box or (0, 0, *_size(path))
     step = _step(height, width, max_side)
     rows = max(_STRIP_ROWS // step, 1) * step
     windows = [(top + row, left, min(rows, height - row), width) for row in range(0, height, rows)]
     return np.concatenate([read(path, window)[..., ::step, ::step] for window in windows], axis=-2)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    from tmcnet.raster.io.reader import read_grid
+
+    grid = read_grid(path)
+    return grid.height, grid.width
 
 
 def _step(height: int, width: int, max_side: int) -> int:
@@ -106,6 +118,15 @@ def paint_errors(truth: Ids, guess: Ids) -> Rgb:
     shown: Rgb = np.full((*truth.shape, 3), NO_DATA, np.uint8)
     shown[known & (truth == guess)] = RIGHT
     shown[known & (truth != guess)] = WRONG
+    return shown
+
+
+def hatch(picture: Rgb, where: Flags) -> Rgb:
+    """The picture (H x W x 3) with thin diagonal lines where a mask (H x W) is true."""
+    period = max(4, max(where.shape) // _HATCH_LINES)
+    row, col = np.indices(where.shape)
+    shown = picture.copy()
+    shown[where & ((row + col) % period < max(1, period // 8))] = _HATCH
     return shown
 
 
@@ -157,7 +178,8 @@ class Picture:
         kind: `sensor`, `label`, `map`, `error`, `confidence` or `alignment`.
         uri: The image as a `data:` address.
         width, height: In pixels.
-        facts: What its title and its text for blind readers need: `title`, `name`, `shares`, `right`, `mean`.
+        facts: What its title and its text for blind readers need: `title`, `name`, `shares`, `right`, `hatched`,
+            `mean`.
     """
 
     kind: str
@@ -169,16 +191,52 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """The ground that a picture shows.
+
+    Attributes:
+        metres: Its width.
+        north_up: Whether the columns of the raster run north.
+    """
+
+    metres: float
+    north_up: bool
+
+    @classmethod
+    def of(cls, raster: Path) -> Self | None:
+        """The ground of a raster; None without a coordinate reference system."""
+        from tmcnet.raster.io.geometry import geocentric, pixel_area, reproject_points
+        from tmcnet.raster.io.reader import read_grid
+
+        grid = read_grid(raster)
+        if pixel_area(grid) is None:
+            return None
+        x, y = grid.transform @ (np.array([0.0, grid.width]), np.full(2, grid.height / 2))
+        ends = geocentric(*reproject_points(grid.crs, "EPSG:4326", x, y))
+        metres, at = float(np.linalg.norm(ends[1] - ends[0])), grid.transform
+        upright = at.a > 0 > at.e and max(abs(at.b / at.e), abs(at.d / at.a)) < MAX_LEAN
+        return cls(metres, upright) if np.isfinite(metres) and metres > 0 else None
+
+    @property
+    def bar(self) -> float:
+        """Length of the scale bar in metres: 1, 2 or 5 times a power of ten."""
+        longest = MAX_SCALE_BAR * self.metres
+        power = 10.0 ** np.floor(np.log10(longest))
+        return float(power * max(step for step in (1, 2, 5) if step * power <= longest * (1 + 1e-9)))
+
+
+@dataclass(frozen=True)
 class Gallery:
     """Pictures of one tile or scene, of which those from number `first_map` (from 0) on were made by a model.
 
-    `right` is the share of right labelled pixels, NaN where not computed.
+    `right` is the share of right labelled pixels, NaN where not computed; `ground` is None where unknown.
     """
 
     name: str
     pictures: list[Picture]
     first_map: int
     right: float = float("nan")
+    ground: Ground | None = None
 
 
 class Painter:
@@ -236,15 +294,27 @@ class Painter:
             pictures.append(self._confidence(confidence, f"{file}_confidence"))
         return Gallery(tile, pictures, first_map, share_right(label, guess))
 
-    def overview(self, scene: str, sources: Sequence[MapSource]) -> Gallery | None:
+    def best(self, scene: str, source: MapSource) -> Gallery | None:
+        """The optical image (or the first modality there is), map and confidence of a scene; None without map."""
+        whole = self.overview(scene, [source], file="best")
+        if whole is None:
+            return None
+        made = [p for p in whole.pictures if p.kind in ("map", "confidence")]
+        unnamed = [replace(picture, facts={**picture.facts, "source": None}) for picture in made]
+        return replace(whole, pictures=[*whole.pictures[: min(whole.first_map, 1)], *unnamed], first_map=1)
+
+    def overview(self, scene: str, sources: Sequence[MapSource], file: str = "") -> Gallery | None:
         """One whole scene: all modalities, label where there is one, and maps; None without maps.
 
-        Error and confidence are those of the first map.
+        Error and confidence are those of the first map. Tiles whose labels its network has seen are hatched in the
+        picture of errors, and do not count for its share of right pixels.
         """
-        side, file = self._side(SCENE_SIDE_PX), f"scene_{scene}"
+        side, file = self._side(SCENE_SIDE_PX), file or f"scene_{scene}"
         folder = self.results.root / "scenes" / scene
         pictures = self._sensors(lambda kind: folder / f"{kind}.tif", scene, file, side)
         label = read_classes(folder / "label.tif", side)
+        if label is not None and (label == IGNORE).all():
+            label = None
         if label is not None:
             pictures.append(self._classes("label", label, f"{file}_label"))
         first_map = len(pictures)
@@ -255,11 +325,26 @@ class Painter:
             first, name = len(pictures) == first_map, f"{file}_{source.name}"
             pictures.append(self._classes("map", guess, name, source))
             if first and label is not None and label.shape == guess.shape:
-                pictures.append(self._errors(label, guess, f"{name}_error", source))
+                seen = self._trained(scene, source, guess.shape)
+                pictures.append(self._errors(label, guess, f"{name}_error", source, seen))
             confidence = read_classes(self.map_path(scene, source, confidence=True), side) if first else None
             if confidence is not None:
                 pictures.append(self._confidence(confidence, f"{name}_confidence", source))
-        return Gallery(scene, pictures, first_map) if len(pictures) > first_map else None
+        if len(pictures) == first_map:
+            return None
+        return Gallery(scene, pictures, first_map, ground=Ground.of(self.map_path(scene, sources[0])))
+
+    def _trained(self, scene: str, source: MapSource, shape: tuple[int, ...]) -> Flags:
+        """Pixels of the picture of a scene (H x W) in tiles whose labels the network of a map has seen."""
+        seen = np.zeros(shape, np.bool_)
+        index = self.results.index
+        if source.run is None or index.empty:
+            return seen
+        tiles = index[(index["scene"] == scene) & index["tile"].isin(self.results.labelled_for(source.run))]
+        step = _step(*_size(self.map_path(scene, source)), self._side(SCENE_SIDE_PX))
+        for top, left, height, width in tiles[["row", "col", "height", "width"]].to_numpy(int):
+            seen[-(-top // step) : -(-(top + height) // step), -(-left // step) : -(-(left + width) // step)] = True
+        return seen
 
     def map_path(self, scene: str, source: MapSource, *, confidence: bool = False) -> Path:
         """The map of a scene."""
@@ -285,6 +370,8 @@ class Painter:
             path = raster_of(kind)
             if path.exists():
                 image = read_image(path, side, box)[shown_bands(sensors[kind])]
+                if not np.isfinite(image).any():
+                    continue
                 shown = stretch(image, limits_of(image))
                 pictures.append(self._picture("sensor", shown, f"{file}_{kind}", photo=True, title=title, name=name))
         return pictures
@@ -298,9 +385,14 @@ class Painter:
         image = paint_classes(ids, self.results.classes)
         return self._picture(kind, image, file, photo=False, shares=shares, source=source)
 
-    def _errors(self, label: Ids, guess: Ids, file: str, source: MapSource | None = None) -> Picture:
-        image, right = paint_errors(label, guess), share_right(label, guess)
-        return self._picture("error", image, file, photo=False, right=right, source=source)
+    def _errors(
+        self, label: Ids, guess: Ids, file: str, source: MapSource | None = None, seen: Flags | None = None
+    ) -> Picture:
+        image, hatched = paint_errors(label, guess), seen is not None and bool(seen.any())
+        if seen is not None and hatched:
+            image, label = hatch(image, seen), np.where(seen, np.uint8(IGNORE), label)
+        right = share_right(label, guess)
+        return self._picture("error", image, file, photo=False, right=right, hatched=hatched, source=source)
 
     def _confidence(self, percent: Ids, file: str, source: MapSource | None = None) -> Picture:
         known = percent[percent != IGNORE]

@@ -61,6 +61,17 @@ class Results:
         return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
     @cached_property
+    def study(self) -> bool:
+        """Whether there is a scene to learn from. Without one, networks from files only draw maps."""
+        return not self.entries or any(entry.get("role", "train") == "train" for entry in self.entries)
+
+    @cached_property
+    def tested(self) -> tuple[int, str]:
+        """Number and kind of the spatial units that scores rest on: blocks, or scenes or tiles without blocks."""
+        blocks = sum(block.get("part") == "test" for block in self.manifest.get("blocks", []))
+        return (blocks, "test block") if blocks else (len(self.parts.get("test", [])), "test tile")
+
+    @cached_property
     def index(self) -> pd.DataFrame:
         """`tiles/index.csv`; tile and scene as text."""
         text = read_table(self.root / "tiles" / "index.csv", as_text=True)
@@ -79,6 +90,11 @@ class Results:
         """Tile names of train, val and test, from the list files."""
         paths = {part: self.root / "splits" / f"{part}_RGB.txt" for part in ("train", "val", "test")}
         return {part: read_list(path) for part, path in paths.items() if path.exists()}
+
+    def labelled_for(self, run: Run) -> set[str]:
+        """Tiles whose labels a run has seen, from its list; those of the whole training part without one."""
+        path = self.root / "splits" / f"{run.subset}_RGB.txt"
+        return set(read_list(path) if path.exists() else self.parts.get("train", []))
 
     @cached_property
     def alignments(self) -> dict[str, dict[str, Any]]:
@@ -114,6 +130,12 @@ class Results:
         table = pd.DataFrame({"tile": names, "scene": scenes, "pixels": confusion.sum((1, 2))})
         table["oa"] = np.trace(confusion, axis1=1, axis2=2) / table["pixels"].where(table["pixels"] > 0)
         return table
+
+    def areas(self, source: str) -> pd.DataFrame:
+        """`maps/<run>_areas.csv` of a run or model: areas of the classes by scene and in all; empty without it."""
+        table = read_table(self.root / "maps" / f"{source}_areas.csv", as_text=True)
+        numbers = [c for c in table if c not in ("scene", "class", "assumption")]
+        return table.assign(**{str(c): pd.to_numeric(table[c], errors="coerce") for c in numbers})
 
     @cached_property
     def scored(self) -> list[Run]:

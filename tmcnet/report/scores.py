@@ -23,7 +23,7 @@ MIN_RUNS = 5
 """Runs below which the page warns."""
 
 Standing = Literal["best", "not worse", "worse", "not compared"]
-Finding = Literal["no interval", "no difference", "too few runs", "corrected away", "gain", "loss"]
+Finding = Literal["one seed", "no interval", "around zero", "one draw", "corrected away", "gain", "loss"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Comparison:
     """A paired difference `a - b` of one metric with the same labels.
 
     `p` is two-sided and corrected for the number of comparisons where the file has it so; NaN where unknown.
-    `significant` says whether it is small enough. `runs` is the number of pairs of runs; 0 where unknown.
+    `significant` says whether it is small enough. `runs` is the number of pairs of runs, `seeds` that of their seeds;
+    0 where unknown.
     """
 
     metric: str
@@ -59,6 +60,7 @@ class Comparison:
     p: float
     significant: bool
     runs: int
+    seeds: int = 0
 
     @property
     def reliable(self) -> bool:
@@ -77,12 +79,14 @@ class Comparison:
 
     def finding(self, confidence: float) -> Finding:
         """What the difference shows, at a confidence in 0..1."""
+        if 1 in (self.seeds, self.runs):
+            return "one seed"
         if not self.has_interval:
             return "no interval"
         if not self.excludes_zero:
-            return "no difference"
+            return "around zero"
         if not self.significant:
-            return "too few runs" if self.p < 1 - confidence else "corrected away"
+            return "one draw" if self.p < 1 - confidence else "corrected away"
         return "gain" if self.difference > 0 else "loss"
 
     def reversed(self) -> Comparison:
@@ -223,5 +227,6 @@ def _comparison(row: dict[Any, Any]) -> Comparison | None:
         p=number(row.get("p_holm", row.get("p"))),
         significant=str(row.get("significant", True)) == "True",
         runs=int(np.nan_to_num(number(row.get("n_runs")))),
+        seeds=int(np.nan_to_num(number(row.get("n_seeds")))),
     )
     return found if series_order(found.a) <= series_order(found.b) else found.reversed()

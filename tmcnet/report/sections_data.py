@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from tmcnet.errors import InputError
 from tmcnet.evaluate.summary import renamed
 from tmcnet.report.charts import GREY, OKABE_ITO, PARTS, Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
+from tmcnet.report.names import modality_titles, network_label, series_order
 from tmcnet.report.pictures import Painter
 from tmcnet.report.results import Results
 from tmcnet.splits.verify import verified_manifest
@@ -56,14 +58,15 @@ _MAX_READINGS = 2000
 
 
 def data(results: Results) -> dict[str, Any]:
-    """The input files."""
-    table = results.inventory
+    """What the data set and the study consist of, and the input files."""
+    table, facts = results.inventory, _facts(results)
     if table.empty:
-        return {"rows": 0}
+        return {"rows": 0, "facts": facts}
     columns = [c for c in _MAIN_COLUMNS if c in table]
     if len(columns) <= len(_MAIN_COLUMNS) / 2:
         columns = [str(c) for c in table.columns]
     section: dict[str, Any] = {
+        "facts": facts,
         "rows": len(table),
         "kind": "scene" if results.config.source.layout in ("demo", "scenes") else "tile",
         "columns": [(c.replace("_", " "), "number" if _is_numeric(table[c]) else None, c) for c in columns],
@@ -81,6 +84,27 @@ def data(results: Results) -> dict[str, Any]:
     if len(table) > MAX_ROWS:
         section["tables"]["inventory_summary"] = _summary(table)
     return section
+
+
+def _facts(results: Results) -> dict[str, Any]:
+    config, index, runs = results.config, results.index, results.config.runs
+    return {
+        "name": config.name,
+        "layout": config.source.layout,
+        "study": results.study,
+        "tiles": len(index),
+        "scenes": index["scene"].nunique() if "scene" in index else 0,
+        "sensors": {t: config.sensors[name].bands for name, t in modality_titles(config.sensors).items()},
+        "classes": results.classes.names,
+        "parts": {part: len(tiles) for part, tiles in results.parts.items()},
+        "networks": list(dict.fromkeys(network_label(r.network, r.variant) for r in sorted(runs, key=series_order))),
+        "starts": list(dict.fromkeys(run.method for run in runs)),
+        "budgets": sorted({run.budget for run in runs}),
+        "draws": len({run.draw for run in runs}),
+        "seeds": len({run.seed for run in runs}),
+        "scored": len(results.scored),
+        "planned": len(runs),
+    }
 
 
 def _is_numeric(column: pd.Series[Any]) -> bool:
@@ -200,8 +224,12 @@ def alignment(results: Results, painter: Painter) -> dict[str, Any]:
     table = pd.DataFrame(rows).pipe(_whole_numbers, "n_points", "n_inliers")
     shown = {scene: painter.alignment(scene) for scene in list(records)[:_MAX_PICTURES]}
     pictures = {scene: picture for scene, picture in shown.items() if picture}
+    rmse = [value for record in records.values() if (value := number(record.get("rmse_px"))) == value]
     return {
         "tables": {"alignment": table} if rows else {},
+        "scene_count": len(rows),
+        "statuses": dict(Counter(row["status"] for row in rows)),
+        "rmse": (min(rmse), max(rmse)) if rmse else None,
         "rejected": [row["scene"] for row in rows if row["status"] == "rejected"],
         "single_sensor": [row["scene"] for row in rows if row["status"] == "single_sensor"],
         "modality_dropout": results.config.finetune.modality_dropout,

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tmcnet.config import Run
 from tmcnet.report.charts import look_alike
+from tmcnet.report.files import number
+from tmcnet.report.names import Series
 from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG, MapSource, Painter, paint_confidence
 from tmcnet.report.results import Results
 
 MAX_EXAMPLES = 6
 """Test tiles side by side."""
 _MAX_SCENES = 6
+_MAX_AREAS = 12
+WHOLE = "all scenes"
+"""Name of the sum of all scenes in tables of areas."""
 _MAX_MAPS = 4
 _EXTREME_TILES = 5
 _PICTURED_EXTREMES = 2
 
 
 def map_sources(results: Results) -> dict[MapSource, list[str]]:
-    """Origins of the existing maps and their scenes: runs of the sweep, best first, then models from elsewhere."""
-    runs = sorted(results.config.runs, key=lambda run: -results.score(run))
+    """Origins of the existing maps and their scenes: runs of the sweep, best mean first, then models from files."""
+    runs = sorted(results.config.runs, key=lambda run: (-_mean(results, run), -results.score(run)))
     sources = [MapSource(run.name, run) for run in runs] + [MapSource(name) for name in results.config.maps.models]
     found = {s: sorted(p.parent.name for p in (results.root / "maps").glob(f"*/{s.name}.tif")) for s in sources}
     return {source: scenes for source, scenes in found.items() if scenes}
+
+
+def _mean(results: Results, run: Run) -> float:
+    """Headline score of the method of a run with its labels, over draws and seeds; -1 without one."""
+    estimate = results.scores.estimate(Series.of(run), run.budget, results.metric)
+    return estimate.mean if estimate and estimate.mean == estimate.mean else -1.0
+
+
+def scenes_of(results: Results, mapped: Iterable[str]) -> list[str]:
+    """The mapped scenes that have an aligned image to show."""
+    folder = results.root / "scenes"
+    return [s for s in mapped if any((folder / s / f"{name}.tif").exists() for name in results.config.sensors)]
 
 
 def maps(results: Results, painter: Painter) -> dict[str, Any]:
@@ -34,8 +53,7 @@ def maps(results: Results, painter: Painter) -> dict[str, Any]:
     if not sources:
         return {"found": False}
     first = next(iter(sources))
-    scenes = sorted({scene for mapped in sources.values() for scene in mapped})
-    scenes = [scene for scene in scenes if (results.root / "scenes" / scene / "optical.tif").exists()]
+    scenes = scenes_of(results, sorted({scene for mapped in sources.values() for scene in mapped}))
     shown = _one_per_network(sources)
     overviews = [
         painter.overview(scene, [source for source in shown if scene in sources[source]])
@@ -43,6 +61,7 @@ def maps(results: Results, painter: Painter) -> dict[str, Any]:
     ]
     return {
         "found": True,
+        "study": results.study,
         "metric": results.metric,
         "best": first.run,
         "models": {n: p for n, p in results.config.maps.models.items() if MapSource(n) in sources},
@@ -55,6 +74,29 @@ def maps(results: Results, painter: Painter) -> dict[str, Any]:
         "sources_shown": len(shown),
         "overviews": [gallery for gallery in overviews if gallery],
         "examples": list(islice(painter.examples(_varied_tiles(results, sources[first]), first), MAX_EXAMPLES)),
+    }
+
+
+def areas(results: Results) -> dict[str, Any]:
+    """Areas of the classes in the best map: of all scenes together, and of each."""
+    source = next(iter(map_sources(results)), None)
+    table = results.areas(source.name) if source else pd.DataFrame()
+    if table.empty:
+        return {"found": False}
+    by_scene = {str(scene): rows for scene, rows in table.groupby("scene", sort=False)}
+    whole = by_scene.pop(WHOLE, next(iter(by_scene.values())))
+    return {
+        "found": True,
+        "source": source,
+        "colors": {c.name: c.color for c in results.classes.classes},
+        "whole": whole,
+        "scenes": dict(islice(by_scene.items(), _MAX_AREAS)),
+        "scene_count": len(by_scene),
+        "corrected": bool(whole["ha"].notna().any() or whole["percent"].notna().any()),
+        "georeferenced": bool(whole["mapped_ha"].notna().all()),
+        "confidence": number(whole["confidence"].iloc[0]),
+        "test_blocks": number(whole["test_blocks"].iloc[0]),
+        "table": table,
     }
 
 

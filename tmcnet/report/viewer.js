@@ -28,8 +28,10 @@
 
   // Scale and offset of both layers and the place of the divider, kept within the frame.
   class View {
-    constructor(stage, range, shown) {
-      Object.assign(this, { stage, range, shown, scale: 1, x: 0, y: 0 });
+    constructor(stage, range, shown, metres) {
+      this.bar = metres ? make("div", { class: "scale-bar", "aria-hidden": "true" }) : null;
+      if (this.bar) stage.append(this.bar);
+      Object.assign(this, { stage, range, shown, metres, scale: 1, x: 0, y: 0 });
     }
     draw() {
       const { width, height } = this.stage.getBoundingClientRect();
@@ -39,6 +41,13 @@
       this.stage.style.setProperty("--split", `${this.range.value}%`);
       this.stage.classList.toggle("zoomed", this.scale > 1);
       this.shown.textContent = `${this.scale}\u00d7`;
+      if (this.bar) this.measure(this.metres / this.scale);
+    }
+    measure(metres) {
+      const power = 10 ** Math.floor(Math.log10(0.3 * metres));
+      const length = Math.max(...[1, 2, 5].map((step) => step * power).filter((one) => one <= 0.3 * metres));
+      this.bar.style.width = `${(100 * length) / metres}%`;
+      this.bar.textContent = length >= 1000 ? `${length / 1000}\u00a0km` : `${length}\u00a0m`;
     }
     zoom(factor, at) {
       const { width, height } = this.stage.getBoundingClientRect();
@@ -118,7 +127,7 @@
     const stage = make("div", { class: "stage", tabindex: 0, role: "group", "aria-label": name }, ...layers,
       make("div", { class: "divider" }));
     stage.style.aspectRatio = `${pictures[0].width} / ${pictures[0].height}`;
-    const view = new View(stage, range, shown);
+    const view = new View(stage, range, shown, Number(figure.dataset.metres));
     const choose = () => [right[1], left[1]].forEach((select, i) => {
       const copy = pictures[select.value].cloneNode();
       copy.draggable = false;
@@ -153,6 +162,7 @@
       if (open) built[1].draw();
     };
     button.addEventListener("click", toggle);
+    pictures.forEach((picture) => picture.addEventListener("click", () => figure.classList.contains("opened") || toggle()));
     figure.prepend(button);
     if ("open" in figure.dataset) toggle();
   }

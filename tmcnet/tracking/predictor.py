@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tmcnet.dataset.normalise import Normalisation
-from tmcnet.report.sections_summary import library_versions
+from tmcnet.report.sections_reproduce import library_versions
 from tmcnet.tracking.records import Record
 
 if TYPE_CHECKING:
