@@ -57,6 +57,20 @@ def test_features_are_those_of_a_loop_over_pixels():
         np.testing.assert_allclose(found[:, row, column], expected, atol=5e-6)
 
 
+def test_large_windows_are_computed_at_every_fourth_pixel_and_interpolated_between():
+    random = np.random.default_rng(1)
+    image = random.uniform(-1.5, 1.5, (2, 26, 30))
+    image[:, 8:16, 8:16] = 0
+    config = ContextConfig(windows=[15], differences=False, relative_window=None)
+    found = ContextFeatures(config)(torch.from_numpy(image).float()[None])[0, 2:].double().numpy()
+    for row, column in [(0, 0), (12, 8), (24, 28)]:
+        near = around(image, 15, row, column)
+        expected = np.concatenate([near.mean(axis=1), near.std(axis=1)])
+        np.testing.assert_allclose(found[:, row, column], expected, atol=1e-5)
+    np.testing.assert_allclose(found[:, 12, 9], 0.75 * found[:, 12, 8] + 0.25 * found[:, 12, 12], atol=1e-6)
+    np.testing.assert_allclose(found[:, 24:, 28:], found[:, 24:25, 28:29].repeat(2, 1).repeat(2, 2), atol=1e-6)
+
+
 def test_an_even_area_has_no_deviation_and_a_hidden_sensor_no_features():
     config = ContextConfig(windows=[3, 127], differences=False, relative_window=255)
     optical, hidden = torch.full((1, 3, 200, 200), 1.4), torch.zeros(1, 2, 200, 200)
@@ -71,10 +85,10 @@ def test_an_even_area_has_no_deviation_and_a_hidden_sensor_no_features():
 
 def test_a_place_has_the_same_features_in_every_window_that_covers_the_reach():
     features = ContextFeatures(ContextConfig(windows=[3, 31], relative_window=63))
-    assert features.reach == 31
+    assert features.reach == 31 + 3  # up to the next of every fourth pixel
     scene = draw(0, 3, 200, 150)
     whole, part = features(scene), features(scene[..., 40:160, 20:140])
-    torch.testing.assert_close(part[..., 31:-31, 31:-31], whole[..., 71:129, 51:109], atol=1e-6, rtol=0)
+    torch.testing.assert_close(part[..., 34:-34, 34:-34], whole[..., 74:126, 54:106], atol=1e-6, rtol=0)
     assert (part[..., 30, 40] - whole[..., 70, 60]).abs().max() > 1e-4
 
 

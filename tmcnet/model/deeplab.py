@@ -19,7 +19,7 @@ from tmcnet.model.backbone import (
     resampled_convolution,
     taps_of_enlarged,
 )
-from tmcnet.model.context import ContextFeatures
+from tmcnet.model.context import ContextFeatures, enlarge
 
 LOW_CHANNELS = 48
 """Channels to which the decoder reduces the first stage's map."""
@@ -52,32 +52,13 @@ def stack_bands(images: Mapping[str, Tensor], modalities: Sequence[str]) -> Tens
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def enlarge(x: Tensor, size: tuple[int, int], factor: int | None) -> Tensor:
-    """Enlarge an N x C x h x w map bilinearly.
-
-    Args:
-        x: The map.
-        size: Rows and columns of the result; with a factor at most `factor` times those of the map.
-        factor: Small pixel k is placed at `factor` times k, where the strided convolutions of the encoder have their
-            centres, and the last one is repeated beyond. So a place in the image gets the same value in any window.
-            None: align the corners of both maps as the published networks do, which stretches a map by an amount that
-            depends on its size.
-    """
-    if factor is None:
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
-    height, width = x.shape[-2] * factor + 1, x.shape[-1] * factor + 1
-    larger = F.interpolate(padded, size=(height, width), mode="bilinear", align_corners=True)
-    return larger[..., : size[0], : size[1]]
-
-
 class Detail(nn.Module):
-    """Logits from each pixel and its near surroundings at full resolution, added to those of the decoder.
+    """Logits from the context features of each pixel at full resolution, added to those of the decoder.
 
     The decoder works at a quarter of the resolution and loses what is narrower than four pixels: roads, houses, the
-    edges of fields. Two small convolutions on the context features of the pixel-wise baselines restore it; local
-    means and deviations smooth speckle, which short trainings would not learn. The last layer starts at zero, so
-    training begins with the decoder's logits. Not part of the published networks.
+    edges of fields. A network of two hidden layers on the features of the pixel-wise baselines restores it. The
+    features hold the surroundings, so the layers work on single pixels, which is fast. The last one starts at zero,
+    so training begins with the decoder's logits. Not part of the published networks.
 
     Args:
         bands: Bands of all images.
@@ -92,11 +73,10 @@ class Detail(nn.Module):
         if channels == 0:
             return
         self.features = ContextFeatures(config.context)
-        inputs = self.features.count(bands)
         self.layers = nn.Sequential(
-            nn.BatchNorm2d(inputs, momentum=MOMENTUM),
-            conv_norm_relu(inputs, channels, 1),
-            conv_norm_relu(channels, channels, 3),
+            conv_norm_relu(self.features.count(bands), channels, 1),
+            Conv2d(channels, channels, 1),
+            nn.ReLU(),  # in place, the gradient of a view is many times slower
             Conv2d(channels, classes, 1),
         )
         initialise(self)

@@ -13,7 +13,8 @@ from tmcnet.config.base import ONLY, only_modality
 from tmcnet.config.training import ENCODER_CLASSIFIERS, members_of
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone
-from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, enlarge, image_size, stack_bands
+from tmcnet.model.context import enlarge
+from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, image_size, stack_bands
 from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet
 from tmcnet.model.pixelwise import PixelBoosting, PixelLogistic
