@@ -16,7 +16,7 @@ from tmcnet.model.backbone import (
     tapwise_convolution,
     tapwise_work,
 )
-from tmcnet.model.deeplab import enlarge
+from tmcnet.model.context import enlarge
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])

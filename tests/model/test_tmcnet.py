@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tmcnet.config import MethodConfig, ModelConfig
-from tmcnet.model.deeplab import enlarge
+from tmcnet.model.context import enlarge
 from tmcnet.model.tmcnet import GlobalHead, TMCNet, patch_means
 
 TINY = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)

@@ -117,7 +117,7 @@ def _means_and_deviations(sources: Tensor, centre: Tensor, windows: Sequence[int
     """
     rows, columns = (_in_window(length, windows, step, sources) for length in sources.shape[-2:])
     down = rows.flatten(0, 1) @ sources  # all windows in one product
-    down = down.unflatten(2, (len(windows), -1))
+    down = down.view(*down.shape[:2], len(windows), -1, down.shape[-1])
     count, total, squares = torch.chunk(down @ columns.transpose(1, 2), 3, dim=1)
     share = count.clamp(min=1).reciprocal()
     mean = total * share

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone, initialise
+from tmcnet.model.context import enlarge
 from tmcnet.model.deeplab import (
     ASPP,
     LAST_DROPOUT,
@@ -22,7 +23,6 @@ from tmcnet.model.deeplab import (
     Decoder,
     Detail,
     conv_norm_relu,
-    enlarge,
     image_size,
 )
 
