@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tmcnet.config import ModelConfig
 from tmcnet.errors import TrainingError
 from tmcnet.model.backbone import LOW_STRIDE, OUTPUT_STRIDE, Backbone
-from tmcnet.model.context import ContextFeatures
-from tmcnet.model.deeplab import enlarge, image_size, stack_bands
+from tmcnet.model.context import ContextFeatures, enlarge
+from tmcnet.model.deeplab import image_size, stack_bands
 from tmcnet.model.weights import PARTS, STACKED, transfer
 
 COMPONENTS = 32
