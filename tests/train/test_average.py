@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tmcnet.train.validate import WeightAverage, warm_decay
+from tmcnet.train.average import WeightAverage, warm_decay
 
 
 def steps_of(network, count):

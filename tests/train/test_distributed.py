@@ -2,11 +2,13 @@
 
 import csv
 import math
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.tiny import build_tiles, configs
-from tmcnet.config import MethodConfig, PretrainConfig
+from tmcnet.config import ComputeConfig, MethodConfig, PretrainConfig
 from tmcnet.errors import InputError, TrainingError
 from tmcnet.model.weights import read_weights
 from tmcnet.train import pretrain as room
-from tmcnet.train.callbacks import check_finite
-from tmcnet.train.distributed import rank, run_in_processes
+from tmcnet.train.curves import check_finite
+from tmcnet.train.distributed import rank
+from tmcnet.train.launch import launch
 from tmcnet.train.loop import STATE_FILE
 
 
@@ -28,15 +31,47 @@ def settings(**changes):
     return PretrainConfig(**{**sizes, "steps": 4, "log_every": 1, "checkpoint_every": 3, **changes})
 
 
-def train(world, out, devices, precision="32-true", **changes):
+def work_of(world, out, devices=1, nodes=1, precision="32-true", **changes):
     world, out = Path(world), Path(out)
     _, model, sensors, compute = configs()
-    compute = compute.model_copy(update={"devices": devices, "precision": precision, "pretrain_threads": 1})
+    sizes = {"nodes": nodes, "devices": devices, "precision": precision, "pretrain_threads": 1}
+    compute = compute.model_copy(update=sizes)
     places = world / "tiles", world / "splits", world / "normalisation.json"
     state = out.parent / f"{out.name}_state"
     config = settings(**changes)
-    room.pretrain(room.Pretraining(*places, "tmcnet", MethodConfig(), config, model, sensors, compute, out, state))
+    return room.Pretraining(*places, "tmcnet", MethodConfig(), config, model, sensors, compute, out, state)
+
+
+def results(out):
     return read_weights(out / "weights.safetensors")[0], list(csv.DictReader((out / "curves.csv").open()))
+
+
+def train(world, out, devices, **changes):
+    room.pretrain(work_of(world, out, devices, **changes))
+    return results(Path(out))
+
+
+# In double precision, which no config offers: rounding grows with each step, most where gradients are near zero.
+EXACT = {"precision": "64-true", "accumulate": 2, "clip_norm": 20.0}
+
+
+def train_exactly(world, out):
+    """Train in this process, one of several or the only one."""
+    room.train(work_of(world, out, **EXACT))
+
+
+def train_and_die(world, out):
+    """As `train_exactly`, but the second process is killed in the first attempt, after the first checkpoint."""
+    losses, killed = room.PretrainModule.losses, Path(out).with_suffix(".killed")
+
+    def dies(self, batch):
+        if rank() == 1 and self.global_step == 3 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return losses(self, batch)
+
+    room.PretrainModule.losses = dies
+    train_exactly(world, out)
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +79,20 @@ def world(tmp_path_factory):
     return build_tiles(tmp_path_factory.mktemp("world"))
 
 
-def test_two_processes_train_as_one_with_the_same_batch(world, tmp_path, capfd):
-    # In double precision, which no config offers: rounding grows with each step, most where gradients are near zero.
-    exact = {"precision": "64-true", "accumulate": 2, "clip_norm": 20.0}
-    weights, curves = train(world, tmp_path / "one", 1, **exact)
-    capfd.readouterr()
-    shared, told = train(world, tmp_path / "two", 2, **exact)
+@pytest.fixture(scope="module")
+def one(world, tmp_path_factory):
+    """Weights and curves of one process."""
+    out = tmp_path_factory.mktemp("one") / "out"
+    train_exactly(world, out)
+    return results(out)
+
+
+def test_two_processes_train_as_one_with_the_same_batch(world, one, tmp_path, capfd):
+    weights, curves = one
+    work = work_of(world, tmp_path / "two", devices=2)
+    launch(train_exactly, [str(world), str(work.out)], work.compute, 1, work.state)
+    shared, told = results(work.out)
     assert capfd.readouterr().err.count("step 4/4") == 1
-    assert not (tmp_path / "two_state").exists()
     assert [row["step"] for row in told] == ["1", "2", "3", "4"]
     for row, expected in zip(told, curves, strict=True):
         assert row.keys() == expected.keys()
@@ -60,6 +101,44 @@ def test_two_processes_train_as_one_with_the_same_batch(world, tmp_path, capfd):
     assert shared.keys() == weights.keys()  # those of batch norms and their statistics among them
     for name, tensor in weights.items():
         torch.testing.assert_close(shared[name], tensor, rtol=1e-6, atol=1e-8)
+
+
+SRUN = """#!/bin/bash
+# As Slurm's: the command once for each node, all on this machine; the end of one ends all.
+while [[ $1 == --* ]]; do [[ $1 == --nodes=* ]] && nodes=${1#*=}; shift; done
+for ((node = 0; node < nodes; node++)); do "$@" <&0 & done
+for ((node = 0; node < nodes; node++)); do wait -n || { kill $(jobs -p); wait; exit 1; }; done
+"""
+
+
+@pytest.mark.slow
+def test_two_nodes_train_as_one_process_and_go_on_after_one_was_killed(world, one, tmp_path, monkeypatch, capfd):
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    whole, broken = (work_of(world, tmp_path / name, nodes=2) for name in ("whole", "broken"))
+    launch(train_exactly, [str(world), str(whole.out)], whole.compute, 1, whole.state)
+    weights, curves = results(whole.out)
+    assert weights.keys() == one[0].keys()
+    for name, tensor in one[0].items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-9)
+    call = train_and_die, [str(world), str(broken.out)], broken.compute, 1, broken.state
+    with pytest.raises(TrainingError, match="ended before its time"):
+        launch(*call)
+    assert (broken.state / STATE_FILE).exists() and not broken.out.exists()
+    launch(*call)
+    assert "resumes after step 3" in capfd.readouterr().err
+    again, same = results(broken.out)
+    assert same == curves
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
+
+
+def test_wrong_input_that_a_process_finds_is_told(world, tmp_path):
+    lists = shutil.copytree(world / "splits", tmp_path / "splits")
+    (lists / "train_RGB.txt").unlink()
+    work = replace(work_of(world, tmp_path / "out", devices=2), splits=lists)
+    with pytest.raises(InputError, match="train_RGB"):
+        room.pretrain(work)
 
 
 def test_batches_are_shared_evenly(monkeypatch):
@@ -80,7 +159,7 @@ def looks_at_a_spoilt_loss(folder):
 
 def test_processes_stop_together_at_a_loss_that_is_not_finite_and_keep_their_shares(tmp_path):
     with pytest.raises(TrainingError, match=r"the loss of step 5 .*not_finite_step_5_process_"):
-        run_in_processes(partial(looks_at_a_spoilt_loss, str(tmp_path)), 2, gpu=False)
+        launch(looks_at_a_spoilt_loss, [str(tmp_path)], ComputeConfig(accelerator="cpu", devices=2), 1, tmp_path)
     for number in range(2):
         share = load_file(tmp_path / f"not_finite_step_5_process_{number}.safetensors")
         assert list(share) == ["2"]
@@ -99,12 +178,16 @@ def test_a_killed_training_of_two_processes_ends_with_the_same_numbers(world, tm
     assert "probe_miou" in curves[0]
     call = f"import sys; from tests.train.test_distributed import *; train(*sys.argv[1:], 2, steps=30, probe={probe})"
     command = [sys.executable, "-c", call, world, tmp_path / "out"]
-    job = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=ignore_interrupts)
-    while not (tmp_path / "out_state" / STATE_FILE).exists():
-        assert job.poll() is None
-        time.sleep(0.02)
-    job.send_signal(signal.SIGKILL)
-    job.communicate(timeout=100)  # until its processes, which write there too, have ended as well
+    state = tmp_path / "out_state" / STATE_FILE
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=ignore_interrupts)
+        since = state.stat().st_mtime_ns if state.exists() else 0
+        while not state.exists() or state.stat().st_mtime_ns == since:
+            assert job.poll() is None
+            time.sleep(0.02)
+        job.send_signal(number)
+        errors = job.communicate(timeout=100)[1]  # until its processes, which write there too, have ended as well
+    assert "StoppedError: SIGTERM after step" in errors
     assert not (tmp_path / "out").exists()
     got, again = train(world, tmp_path / "out", 2, steps=30, probe=probe)
     assert "resumes after step" in capfd.readouterr().err

@@ -19,7 +19,6 @@ from tmcnet.train import validate as looks
 from tmcnet.train.finetune import finetune
 from tmcnet.train.loop import STATE_FILE, fit
 from tmcnet.train.losses import segmentation_loss
-from tmcnet.train.validate import Validation
 
 RUN = Run.parse("mssnet-corrected__random__R50__s1")
 
@@ -66,15 +65,15 @@ def test_learns_and_writes_what_later_stages_need(world, tmp_path):
 
 
 def kill_at_step_7(monkeypatch, *arguments, **changes):
-    look = Validation.on_step_end
+    losses = module.FinetuneModule.losses
 
-    def killed(self, training):
-        if training.step == 7:
+    def killed(self, batch):
+        if self.global_step == 7:
             raise KeyboardInterrupt
-        look(self, training)
+        return losses(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
-        patch.setattr(Validation, "on_step_end", killed)
+        patch.setattr(module.FinetuneModule, "losses", killed)
         train(*arguments, steps=12, validate_every=4, **changes)
 
 

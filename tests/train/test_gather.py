@@ -1,16 +1,15 @@
 """Two processes that share a batch give the loss, gradients and statistics of one that sees it whole."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tmcnet.config import MethodConfig, ModelConfig
+from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig
 from tmcnet.loss import TupleNTXent
 from tmcnet.model.tmcnet import TMCNet
-from tmcnet.train.distributed import SharedBatchNorm, SharedDropout, gather_rows, rank, run_in_processes, share_layers
+from tmcnet.train.distributed import SharedBatchNorm, SharedDropout, gather_rows, rank, share_layers
+from tmcnet.train.launch import launch
 
 PROCESSES, TILES, PATCHES = 2, 6, 3
 SHARE = TILES // PROCESSES
@@ -65,7 +64,7 @@ def train_part(folder):
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
-    run_in_processes(partial(train_part, str(folder)), PROCESSES, gpu=False)
+    launch(train_part, [str(folder)], ComputeConfig(accelerator="cpu", devices=PROCESSES), 1, folder)
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(PROCESSES)]
 
 

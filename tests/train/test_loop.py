@@ -14,7 +14,7 @@ from torch import nn
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, StoppedError
 from tmcnet.train import loop as room
-from tmcnet.train.callbacks import Callback, Curves, GradientNorm
+from tmcnet.train.curves import Curves
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, choose_precision, fit
 
 STEPS = 6
@@ -37,15 +37,15 @@ class Regression(StepModule):
         return {"loss": F.mse_loss(self.network(x), y), "size": torch.tensor(float(len(x)))}
 
 
-def train(state, batch=4, accumulate=1, dropout=0.0, callbacks=(), compile=False, precision="32-true", **changes):
+def train(state, batch=4, accumulate=1, dropout=0.0, log_every=2, compile=False, precision="32-true", **changes):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Linear(8, 1))
     plan = OptimiserPlan(**{"steps": STEPS, "learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.1, **changes})
     module = Regression(network, plan, lambda number: rows(number * batch, batch))
-    curves = Curves(2, STEPS)
+    curves = Curves(log_every, STEPS)
     compute = ComputeConfig(accelerator="cpu", precision=precision)
-    loop = LoopPlan("test", STEPS, batch, 2, state, 1, compute, 1, accumulate=accumulate, compile=compile)
-    fit(module, loop, curves, [GradientNorm(curves), *callbacks])
+    options = {"accumulate": accumulate, "compile": compile, "gradient_norm": True}
+    fit(module, LoopPlan("test", STEPS, batch, 2, state, 1, compute, 1, **options), curves)
     return network.state_dict(), curves
 
 
@@ -74,28 +74,28 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, monkeypatch, accumula
     assert resumed.rows == curves.rows
 
 
-class SendsSignal(Callback):
-    """A scheduler that ends the job in the middle of a step."""
-
-    def __init__(self, number):
-        self.number = number
-
-    def on_start(self, training):
-        self.training = training
-
-    def on_gradients(self, module):
-        if self.training.step == 2:
-            os.kill(os.getpid(), self.number)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_run_that_a_signal_ends_saves_its_state_and_ends_with_the_same_numbers(tmp_path, capsys, number):
+def test_a_run_that_a_signal_ends_saves_its_state_and_ends_with_the_same_numbers(
+    tmp_path, monkeypatch, capsys, number
+):
     before = signal.getsignal(number)
     expected, curves = train(tmp_path / "whole", dropout=0.5)
-    with pytest.raises(StoppedError, match=rf"{signal.Signals(number).name} after step 3 of 6; the state is saved"):
-        train(tmp_path / "ended", dropout=0.5, callbacks=[SendsSignal(number)])
+    losses = Regression.losses
+
+    def is_ended(self, batch):
+        """A scheduler ends the job in the middle of a step."""
+        if self.global_step == 2:
+            os.kill(os.getpid(), number)
+        return losses(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Regression, "losses", is_ended)
+        with pytest.raises(
+            StoppedError, match=rf"{signal.Signals(number).name} after step 3 of 6; the state is saved"
+        ):
+            train(tmp_path / "ended", dropout=0.5)
     assert signal.getsignal(number) == before
-    got, resumed = train(tmp_path / "ended", dropout=0.5, callbacks=[SendsSignal(0)])
+    got, resumed = train(tmp_path / "ended", dropout=0.5)
     assert "resumes after step 3" in capsys.readouterr().err
     assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
     assert resumed.rows == curves.rows
@@ -134,25 +134,20 @@ def test_dropout_differs_between_the_batches_of_a_step(tmp_path):
     assert len(masks) == 2 and not torch.equal(*masks)
 
 
-class Gradients(Callback):
-    """Lengths of the gradients that the optimiser saw, which are still there after the step."""
-
-    def __init__(self):
-        self.lengths = []
-
-    def on_step_end(self, training):
-        found = [p.grad for p in training.module.network.parameters()]
-        self.lengths.append(float(torch.cat([g.flatten() for g in found]).norm()))
+def gradient_length(network):
+    """Length of the gradient that the optimiser saw, which is still there after the step."""
+    return float(torch.cat([p.grad.flatten() for p in network.parameters()]).norm())
 
 
-def test_long_gradients_are_clipped_and_their_own_length_is_told(tmp_path):
-    free, clipped = Gradients(), Gradients()
-    _, curves = train(tmp_path / "free", callbacks=[free])
-    _, told = train(tmp_path / "clipped", callbacks=[clipped], clip_norm=1.5)
-    assert min(free.lengths) > 100
-    assert clipped.lengths == pytest.approx([1.5] * STEPS, rel=1e-4)
-    assert curves.rows[2]["gradient_norm"] == pytest.approx(sum(free.lengths[:2]) / 2, rel=1e-5)
-    assert told.rows[2]["gradient_norm"] > 100
+def test_long_gradients_are_clipped_and_their_own_length_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(Regression, "measure", lambda self, step: {"length": gradient_length(self.network)})
+    _, curves = train(tmp_path / "free", log_every=1)
+    _, clipped = train(tmp_path / "clipped", log_every=1, clip_norm=1.5)
+    free = [row["length"] for row in curves.rows.values()]
+    assert min(free) > 100
+    assert [row["length"] for row in clipped.rows.values()] == pytest.approx([1.5] * STEPS, rel=1e-4)
+    assert train(tmp_path / "means")[1].rows[2]["gradient_norm"] == pytest.approx(sum(free[:2]) / 2, rel=1e-5)
+    assert train(tmp_path / "told", clip_norm=1.5)[1].rows[2]["gradient_norm"] > 100
 
 
 def test_progress_tells_loss_speed_and_time_left(tmp_path, capsys):

@@ -15,7 +15,7 @@ from tmcnet.model.tmcnet import TMCNet
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import probe as room
-from tmcnet.train.callbacks import Curves
+from tmcnet.train.curves import Curves
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, fit
 from tmcnet.train.probe import Probe, ProbePlan, cell_labels
 
@@ -82,26 +82,26 @@ def test_a_cell_has_the_most_frequent_class_around_its_centre(shape, stride):
 
 @pytest.mark.parametrize("classifier", ["knn", "linear"])
 def test_features_that_show_the_classes_score_higher_than_noise(root, classifier):
-    probes = [Probe(net, *parts(root), 2, plan(classifier=classifier), Curves(1, 1)) for net in (Means(), Noise())]
-    good, bad = (probe.scores() for probe in probes)
+    probes = [Probe(net, *parts(root), 2, plan(classifier=classifier)) for net in (Means(), Noise())]
+    good, bad = (probe.score(1) for probe in probes)
     assert good["probe_oa"] > 0.8 and good["probe_miou"] > 0.65
     assert bad["probe_oa"] < 0.8 and bad["probe_miou"] < 0.6
 
 
 def test_tiles_and_pixels_are_capped_and_the_same_at_each_look(root):
     few = plan(tiles=2, pixels=8)
-    first, second = (Probe(Means(), *parts(root), 2, few, Curves(1, 1)) for _ in range(2))
+    first, second = (Probe(Means(), *parts(root), 2, few) for _ in range(2))
     for (_, chosen), (_, again) in zip(first.parts, second.parts, strict=True):
         assert len(chosen) == 2
         assert [len(some.cells) for some in chosen] == [4, 4]
         assert all(np.array_equal(a.cells, b.cells) for a, b in zip(chosen, again, strict=True))
         assert all(IGNORE not in some.truth for some in chosen)
-    assert first.scores() == second.scores()
+    assert first.score(1) == second.score(1)
 
 
 def test_labels_of_one_class_only_are_an_answer_too(root, monkeypatch):
     monkeypatch.setattr(room, "cell_labels", lambda label, stride: np.ones((3, 3), np.int64))
-    scores = Probe(Means(), *parts(root), 2, plan(classifier="linear"), Curves(1, 1)).scores()
+    scores = Probe(Means(), *parts(root), 2, plan(classifier="linear")).score(1)
     assert scores == {"probe_oa": 1.0, "probe_miou": 1.0}
 
 
@@ -110,7 +110,7 @@ def test_a_part_without_labels_is_told_before_training(tmp_path):
     for name in read_list(root / "splits" / "val_RGB.txt"):
         write_raster(root / "tiles" / "label" / f"{name}.tif", np.full((40, 40), 255, np.uint8), None, nodata=255)
     with pytest.raises(InputError, match="validation tiles"):
-        Probe(Means(), *parts(root), 2, plan(), Curves(1, 1))
+        Probe(Means(), *parts(root), 2, plan())
 
 
 class Unlabelled(StepModule):
@@ -135,7 +135,7 @@ def train(root, state, probed=True):
         return {name: torch.stack([t.images[name] for t in tiles]) for name in ("optical", "sar")}
 
     curves = Curves(2, 5)
-    probes = [Probe(network, labelled, validation, 2, plan(classifier="linear"), curves)] if probed else []
+    probes = [Probe(network, labelled, validation, 2, plan(classifier="linear"))] if probed else []
     module = Unlabelled(network, OptimiserPlan(5, 0.01, 0, 0.0), build)
     fit(module, LoopPlan("test", 5, 2, 2, state, 1, compute, 1), curves, probes)
     return network.state_dict(), curves.rows

@@ -2,24 +2,30 @@
 
 import errno
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from tmcnet.errors import InputError, Problem, TrainingError
-from tmcnet.train.distributed import processes, rank, run_in_processes, wait_for_all
+from tmcnet.config import ComputeConfig
+from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
+from tmcnet.train.distributed import from_first, processes, rank, wait_for_all
+from tmcnet.train.launch import launch, read_error, require_gpus, torchrun_command, write_error
 
 FOUND = Problem("tile 3", "has no pixel", "Cut it again.")
+
+
+def start(function, folder, processes=2):
+    launch(function, [str(folder)], ComputeConfig(accelerator="cpu", devices=processes), 1, Path(folder))
 
 
 def counts(folder):
     total = torch.tensor(float(rank()))
     dist.all_reduce(total)
     wait_for_all()
-    (Path(folder) / str(rank())).write_text(f"{processes()} {total}")
+    known = from_first(lambda: {"rank": rank()})
+    (Path(folder) / str(rank())).write_text(f"{processes()} {total} {known}")
 
 
 def finds_wrong_input(_):
@@ -28,37 +34,52 @@ def finds_wrong_input(_):
     wait_for_all()  # in vain
 
 
-def fills_the_disk(_):
-    if rank() == 0:
-        raise OSError(errno.ENOSPC, "No space left on device", "state")
-    wait_for_all()
-
-
 def dies(_):
     os._exit(3)
 
 
 def test_processes_meet_and_know_their_number(tmp_path):
-    run_in_processes(partial(counts, str(tmp_path)), 2, gpu=False)
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"0": "2 1.0", "1": "2 1.0"}
+    start(counts, tmp_path)
+    found = {name: (tmp_path / name).read_text() for name in ("0", "1")}
+    assert found == {"0": "2 1.0 {'rank': 0}", "1": "2 1.0 {'rank': 0}"}
     assert (processes(), rank()) == (1, 0)
 
 
 def test_the_error_of_one_process_comes_back_as_itself(tmp_path):
     with pytest.raises(InputError) as wrong:
-        run_in_processes(partial(finds_wrong_input, 0), 2, gpu=False)
+        start(finds_wrong_input, tmp_path)
     assert wrong.value.problems == [FOUND, FOUND]
-    with pytest.raises(OSError, match="No space left") as full:
-        run_in_processes(partial(fills_the_disk, 0), 2, gpu=False)
-    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "state")
 
 
-def test_a_process_that_dies_ends_the_training():
-    with pytest.raises(TrainingError, match="exit code 3"):
-        run_in_processes(partial(dies, 0), 2, gpu=False)
+def test_errors_are_read_as_they_were_written(tmp_path):
+    write_error(OSError(errno.ENOSPC, "No space left on device", "state"), tmp_path / "full")
+    full = read_error(tmp_path / "full")
+    assert isinstance(full, OSError)
+    assert (full.errno, full.filename) == (errno.ENOSPC, "state")
+    write_error(TrainingError("the loss is nan"), tmp_path / "loss")
+    assert isinstance(read_error(tmp_path / "loss"), TrainingError)
+    write_error(StoppedError("SIGTERM after step 3"), tmp_path / "stop")
+    assert isinstance(read_error(tmp_path / "stop"), StoppedError)
+    assert str(read_error(tmp_path / "loss")) == "the loss is nan"
+
+
+def test_a_process_that_dies_ends_the_training(tmp_path, capfd):
+    with pytest.raises(TrainingError, match="ended before its time"):
+        start(dies, tmp_path)
+    assert "exitcode: 3" in capfd.readouterr().err.replace(" :", ":").replace("  ", " ")
 
 
 def test_too_few_gpus_are_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match="is 2, but there are 1 GPUs"):
-        run_in_processes(partial(dies, 0), 2, gpu=True)
+        require_gpus(2)
+
+
+def test_several_nodes_are_started_by_srun(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    command = torchrun_command(nodes=3, devices=4, threads=2)
+    assert command[:5] == ["srun", "--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--cpus-per-task=8"]
+    assert {"--nnodes=3", "--nproc-per-node=4", "--rdzv-backend=c10d"} < set(command)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(InputError, match=r"`compute\.nodes`: is 3, but `srun` is not found"):
+        torchrun_command(nodes=3, devices=4, threads=2)

@@ -12,11 +12,10 @@ from tmcnet.train.contrastive import effective_rank, health, retrieval
 from tmcnet.train.loop import (
     OptimiserPlan,
     build_optimiser,
-    indices_of_step,
     parameter_groups,
     rate_factor,
-    step_loader,
 )
+from tmcnet.train.stream import indices_of_step, step_loader
 
 
 def test_every_item_comes_once_an_epoch():

@@ -138,12 +138,19 @@ class ComputeConfig(Section):
         "faster in bfloat16 (AMX, AVX512-BF16; checked when a training starts, and kept when it resumes), otherwise "
         "`32-true`. `summary.json` records which one was used. Weights, losses, scores and maps are always float32.",
     )
+    nodes: int = Field(
+        1,
+        ge=1,
+        description="Nodes of a Slurm cluster that share a pre-training. With more than one, the job starts its "
+        "processes by `srun`.",
+    )
     devices: int = Field(
         1,
         ge=1,
-        description="Processes that share a pre-training, each with one GPU or `pretrain_threads` CPU threads. The "
-        "result equals one process with the whole batch: negatives and batch norm span all processes. "
-        "`pretrain.batch_size` must be a multiple of it.",
+        description="Processes on each node that share a pre-training, each with one GPU or `pretrain_threads` CPU "
+        "threads. The result equals one process with the whole batch: negatives and batch norm span all processes. "
+        "`pretrain.batch_size` must be a multiple of `nodes` times `devices`. One process needs no launcher and "
+        "starts fastest.",
     )
     pretrain_threads: int = Field(2, ge=1, description="CPU threads of each process of a pre-training job.")
     finetune_threads: int = Field(1, ge=1, description="CPU threads of a fine-tuning or mapping job.")
@@ -161,6 +168,11 @@ class ComputeConfig(Section):
         "thread), and of 0.5 GB for Snakemake itself; the second attempt of a failed job gets twice as much. "
         "Training the default network takes 1.2 GiB, the published one (`resnet50`) 6.1 GiB.",
     )
+
+    @property
+    def processes(self) -> int:
+        """Processes that share a pre-training."""
+        return self.nodes * self.devices
 
     def numerics(self) -> dict[str, str]:
         """The settings that change results: `accelerator` and `precision`, but not threads and memory."""

@@ -250,9 +250,10 @@ def _modality_problems(config: Config) -> Iterator[str]:
 
 
 def _device_problems(config: Config) -> Iterator[str]:
-    size, devices = config.pretrain.batch_size, config.compute.devices
+    size, devices = config.pretrain.batch_size, config.compute.processes
     if size % devices:
-        yield f"`pretrain.batch_size` ({size}) must be a multiple of `compute.devices` ({devices})"
+        wanted = f"a multiple of `compute.nodes` times `compute.devices` ({devices})"
+        yield f"`pretrain.batch_size` ({size}) must be {wanted}"
 
 
 def _sweep_problems(config: Config) -> Iterator[str]:

@@ -19,7 +19,8 @@ from tmcnet.loss import InfoNCE, NTXent, TupleNTXent
 from tmcnet.model.tmcnet import Embeddings, Pair, TMCNet
 from tmcnet.seeding import generator
 from tmcnet.train.distributed import gather_rows
-from tmcnet.train.loop import OptimiserPlan, StepModule, indices_of_step
+from tmcnet.train.loop import OptimiserPlan, StepModule
+from tmcnet.train.stream import indices_of_step
 
 
 class PretrainingMethod(ABC):

@@ -1,30 +1,18 @@
-"""Several processes that train one network: start, errors, gathered rows, and layers over the whole batch."""
+"""Processes that train one network: their number, gathered rows, and layers over the whole batch."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Mapping
-from multiprocessing import parent_process
-from pathlib import Path
-from threading import Thread
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
 from tmcnet.model.tmcnet import Pair
-from tmcnet.train.interruption import stop_requests
 
-MEETING = "meeting"
-"""File through which the processes find each other; unlike a port, no other job can use it."""
+T = TypeVar("T")
 
 
 def processes() -> int:
@@ -43,78 +31,12 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
-def run_in_processes(function: Callable[[], None], count: int, gpu: bool) -> None:
-    """Run a function in several new processes of one process group, and wait for them.
-
-    They are spawned, since forks of a process that has used threads or a GPU may hang; call it below
-    `if __name__ == "__main__"`. They end when this process is killed.
-
-    Args:
-        function: Function to run; must be picklable.
-        count: Number of processes.
-        gpu: One GPU per process and NCCL; otherwise Gloo.
-
-    Raises:
-        InputError: If there are fewer GPUs than processes, or a process raised it.
-        TrainingError: If a process failed.
-        OSError: If a process raised it.
-    """
-    if gpu and torch.cuda.device_count() < count:
-        what = f"is {count}, but there are {torch.cuda.device_count()} GPUs"
-        raise InputError(Problem("`compute.devices`", what, "Lower it, or set `compute.accelerator: cpu`."))
-    # A signal for the whole group is left to the processes: they save the state, and their error ends this one.
-    with tempfile.TemporaryDirectory() as folder, stop_requests():
-        try:
-            start_processes(_enter, (function, count, gpu, folder), count)  # type: ignore[no-untyped-call]
-        except ProcessExitedException as error:
-            errors = [_read(file) for file in sorted(Path(folder).glob("*.json"))]
-            if errors:
-                raise errors[0] from None
-            raise TrainingError(f"a training process ended before its time: {error}") from None
-
-
-def _enter(number: int, function: Callable[[], None], count: int, gpu: bool, folder: str) -> None:
-    """Join the process group, run the function, and write an error to a file for the parent."""
-    Thread(target=_end_with_parent, daemon=True).start()
-    if gpu:
-        torch.cuda.set_device(number)
-    meeting = f"file://{folder}/{MEETING}"
-    dist.init_process_group("nccl" if gpu else "gloo", init_method=meeting, rank=number, world_size=count)
-    try:
-        function()
-    except (InputError, TrainingError, StoppedError, OSError) as error:
-        # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
-        (Path(folder) / f"{number}.json").write_text(json.dumps(_note(error)))
-        sys.exit(1)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
-    dist.destroy_process_group()
-
-
-def _end_with_parent() -> None:
-    # Torch relies on SIGINT when the parent is killed, which background jobs of a shell ignore.
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _note(error: InputError | TrainingError | StoppedError | OSError) -> dict[str, Any]:
-    if isinstance(error, InputError):
-        return {"problems": [[problem.where, problem.what, problem.remedy] for problem in error.problems]}
-    if isinstance(error, TrainingError | StoppedError):
-        return {"interrupted" if isinstance(error, StoppedError) else "training": str(error)}
-    return {"file": [error.errno, error.strerror, error.filename]}
-
-
-def _read(file: Path) -> InputError | TrainingError | StoppedError | OSError:
-    note = json.loads(file.read_text())
-    if "problems" in note:
-        return InputError(Problem(*problem) for problem in note["problems"])
-    if "interrupted" in note:
-        return StoppedError(note["interrupted"])
-    return TrainingError(note["training"]) if "training" in note else OSError(*note["file"])
+def from_first(make: Callable[[], T]) -> T:
+    """Call a function in the first process and return its result, which can be pickled, in all of them."""
+    found = [make()] if rank() == 0 else [None]
+    if processes() > 1:
+        dist.broadcast_object_list(found)
+    return cast(T, found[0])
 
 
 class _AllOf(torch.autograd.Function):

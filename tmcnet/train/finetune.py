@@ -32,12 +32,13 @@ from tmcnet.seeding import derive_seed
 from tmcnet.splits.points import points_file, points_per_class, read_tile_points
 from tmcnet.splits.verify import verified_list
 from tmcnet.store import TileStore
-from tmcnet.train.callbacks import Curves
+from tmcnet.train.average import WeightAverage
+from tmcnet.train.curves import Curves
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
-from tmcnet.train.validate import Validation, WeightAverage, validate
+from tmcnet.train.validate import Validation, validate
 
 CALIBRATION_PIXELS_PER_TILE = 2000
 """Approximate number of validation pixels of a tile to which the temperatures of an ensemble are fitted."""
@@ -156,10 +157,10 @@ def _fit(
 ) -> tuple[Curves, Validation, str]:
     """Train; with `ema` the moving average of the weights is validated and kept. Returns the number format too."""
     curves = Curves(max(config.validate_every // ROWS_PER_VALIDATION, 1), config.steps)
-    averages = [] if config.ema is None else [WeightAverage(module.network, config.ema)]
-    validated_network = averages[0].network if averages else module.network
-    validation = Validation(validated_network, data.val, len(data.classes), config, curves)
-    precision = fit(module, plan, curves, [*averages, validation])
+    average = None if config.ema is None else WeightAverage(module.network, config.ema)
+    validated_network = average.network if average else module.network
+    validation = Validation(validated_network, data.val, len(data.classes), config)
+    precision = fit(module, plan, curves, [validation], average)
     return curves, validation, precision
 
 

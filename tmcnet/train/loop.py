@@ -10,8 +10,8 @@ import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -21,20 +21,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.nn.utils import get_total_norm
 
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError
 from tmcnet.evaluate.trained import choose_device
-from tmcnet.seeding import derive_seed, generator
-from tmcnet.train.callbacks import Callback, Curves, Progress, check_finite
-from tmcnet.train.distributed import processes, rank, share_layers, wait_for_all
-from tmcnet.train.interruption import ignore_signals, stop_requests
+from tmcnet.seeding import derive_seed
+from tmcnet.train.average import WeightAverage
+from tmcnet.train.curves import Curves, Progress, check_finite
+from tmcnet.train.distributed import from_first, processes, rank, share_layers
+from tmcnet.train.interruption import stop_requests
+from tmcnet.train.stream import move, step_loader
 
 Batch = TypeVar("Batch")
 
 STATE_FILE = "training.ckpt"
+STATE_FORM = 2
+"""Number of the form of a checkpoint; one of another form is not used."""
 MIN_BFLOAT16_GAIN = 1.5
 """Least speed-up of a convolution at which `compute.precision: auto` chooses bfloat16; with AMX it is 3 to 4."""
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -58,6 +62,8 @@ class LoopPlan:
         accumulate: Batches per step, whose gradients are averaged. It saves memory, but batch norm and contrastive
             losses see one batch at a time: the number of negatives does not grow.
         compile: Compile the network with `torch.compile`; pays off in long trainings.
+        gradient_norm: Measure the norm of the gradient of all weights before clipping, for the curves. Sudden peaks
+            mean that the learning rate is too high or that clipping would help; a norm near 0 that nothing is learnt.
     """
 
     label: str
@@ -71,6 +77,7 @@ class LoopPlan:
     settings: str = ""
     accumulate: int = 1
     compile: bool = False
+    gradient_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,6 @@ class StepModule(nn.Module, ABC, Generic[Batch]):
         tile_names: Tiles of the current batch, for the message about a non-finite loss; set by `losses`.
         global_step: Number of finished steps.
         batch_number: Number of the current batch, counted from 0 as for `build`; the same in a resumed run.
-        last_rate: Learning rate of the last step.
     """
 
     def __init__(self, network: nn.Module, optimiser: OptimiserPlan, build: Callable[[int], Batch]) -> None:
@@ -171,7 +177,6 @@ class StepModule(nn.Module, ABC, Generic[Batch]):
         self.build = build
         self.tile_names: list[str] = []
         self.global_step = self.batch_number = 0
-        self.last_rate = 0.0
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -184,6 +189,32 @@ class StepModule(nn.Module, ABC, Generic[Batch]):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the losses of a batch, as `DistributedDataParallel` calls it."""
         return self.losses(batch)
+
+
+class Evaluation(ABC):
+    """Scores of the network while it is trained, added to the curves; its state is part of the checkpoint.
+
+    Attributes:
+        every: Steps between two evaluations; there is also one after the last step.
+        at_start: Whether there is one before the first step too.
+    """
+
+    every: int
+    at_start = False
+
+    @abstractmethod
+    def score(self, step: int) -> dict[str, float]:
+        """Return the scores after a step (counted from 1).
+
+        If several processes train together, all of them call it, and those of the first one count.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: B027 - without a state, nothing
+        """Restore the state from a checkpoint."""
 
 
 @cache
@@ -219,27 +250,43 @@ def choose_precision(compute: ComputeConfig, state: Path) -> str:
     return note.read_text()
 
 
-def _prepare_state(module: StepModule[Batch], plan: LoopPlan) -> None:
-    """Remove a checkpoint of other settings, sizes or software, or one that cannot be read."""
+def _settings_mark(module: StepModule[Batch], plan: LoopPlan) -> str:
+    """Return everything that a checkpoint must agree with."""
     shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
-    mark = json.dumps(
-        [__version__, plan.settings, plan.seed, asdict(module.plan), plan.batch_size, plan.accumulate, shapes]
-    )
-    note, saved = plan.state / "settings.json", plan.state / STATE_FILE
-    fits = note.exists() and note.read_text() == mark
-    if saved.exists() and not (fits and _readable(saved)):
-        print(f"{plan.label}: {saved} is damaged or has other settings; starting again", file=sys.stderr, flush=True)
-        saved.unlink()
+    known = [
+        STATE_FORM,
+        __version__,
+        plan.settings,
+        plan.seed,
+        asdict(module.plan),
+        plan.batch_size,
+        plan.accumulate,
+        shapes,
+    ]
+    return json.dumps(known)
+
+
+def read_state(mark: str, plan: LoopPlan) -> dict[str, Any] | None:
+    """Return the checkpoint of a killed run; remove one of other settings or software, or one that is damaged.
+
+    Args:
+        mark: Everything that the checkpoint must agree with; noted beside the checkpoints to come.
+        plan: Names the folder.
+    """
+    note, file = plan.state / "settings.json", plan.state / STATE_FILE
+    saved: dict[str, Any] | None = None
+    if file.exists():
+        if note.exists() and note.read_text() == mark:
+            with suppress(RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+                saved = torch.load(file, map_location="cpu", weights_only=True)
+        if saved is None:
+            print(
+                f"{plan.label}: {file} is damaged or has other settings; starting again", file=sys.stderr, flush=True
+            )
+            file.unlink()
     plan.state.mkdir(parents=True, exist_ok=True)
     note.write_text(mark)
-
-
-def _readable(saved: Path) -> bool:
-    try:
-        torch.load(saved, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-        return False
-    return True
+    return saved
 
 
 def _compile(network: nn.Module) -> None:
@@ -255,18 +302,24 @@ def _compile(network: nn.Module) -> None:
     network.compile()
 
 
-def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Sequence[Callback] = ()) -> str:
+def fit(
+    module: StepModule[Batch],
+    plan: LoopPlan,
+    curves: Curves,
+    evaluations: Sequence[Evaluation] = (),
+    average: WeightAverage | None = None,
+) -> str:
     """Train for the planned number of steps, from the checkpoint of a killed run if there is one.
 
-    If several processes train together (`run_in_processes`), each calls it with the same arguments and its share of
-    the batches; only the first one writes, logs and runs the caller's callbacks.
+    If several processes train together (`tmcnet.train.launch`), each calls it with the same arguments and its share
+    of the batches; only the first one writes and prints.
 
     Args:
         module: Network and losses; the network holds the trained weights afterwards, on the CPU.
         plan: How it runs.
-        curves: Filled with the values of the steps, in the first process; the caller writes them.
-        callbacks: Callbacks of the caller, whose `state_dict` is saved and restored. They run after the curves and
-            may add values with `curves.add(step, ...)`.
+        curves: Filled with the values of the steps; the caller writes them.
+        evaluations: Scores of the network while it is trained, added to the curves.
+        average: Moving average of the weights, updated after every step.
 
     Returns:
         The number format that was used.
@@ -277,36 +330,35 @@ def fit(module: StepModule[Batch], plan: LoopPlan, curves: Curves, callbacks: Se
         StoppedError: If a signal asked the process to end; the state is saved.
     """
     torch.set_num_threads(plan.threads)
-    first, device = rank() == 0, choose_device(plan.compute)
+    device = choose_device(plan.compute)
     # convolutions on the CPU are faster in this layout, and tensor cores need it
     module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if processes() > 1:
         share_layers(module.network, plan.batch_size // processes(), device.type == "cuda")
     if plan.compile:
         _compile(module.network)
-    if first:
-        choose_precision(plan.compute, plan.state)
-        _prepare_state(module, plan)
-    wait_for_all()
-    precision = choose_precision(plan.compute, plan.state)  # that of the first process, from the state
+    precision = from_first(lambda: choose_precision(plan.compute, plan.state))
+    saved = from_first(lambda: read_state(_settings_mark(module, plan), plan))
     module.to(device, torch.float64 if precision == "64-true" else None)
-    progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate)
-    training = Training(module, plan, precision, device, [curves, progress, *callbacks] if first else [])
-    training.resume()
+    training = Training(module, plan, precision, device, curves, evaluations, average)
+    if saved is not None:
+        training.load(saved)
     training.run()
     module.cpu()
     return precision
 
 
 class Training(Generic[Batch]):
-    """The state of a running training: what a checkpoint holds, and one step.
+    """A running training: its steps, and what a checkpoint holds.
 
     Args:
         module: Network and losses, ready to train on `device`.
         plan: How it runs.
         precision: Number format.
         device: Where it runs.
-        callbacks: Called after every batch and step; their state is part of the checkpoint.
+        curves: Values of the steps.
+        evaluations: Scores of the network.
+        average: Moving average of the weights.
 
     Attributes:
         step: Number of finished steps.
@@ -318,43 +370,69 @@ class Training(Generic[Batch]):
         plan: LoopPlan,
         precision: str,
         device: torch.device,
-        callbacks: Sequence[Callback],
+        curves: Curves,
+        evaluations: Sequence[Evaluation],
+        average: WeightAverage | None,
     ) -> None:
-        self.module, self.plan, self.device, self.callbacks = module, plan, device, callbacks
+        self.module, self.plan, self.device = module, plan, device
+        self.curves, self.evaluations, self.average = curves, evaluations, average
         self.step = 0
         self.dtype = torch.float64 if precision == "64-true" else torch.float32
         self.lower = AUTOCAST.get(precision)
         self.optimiser, self.schedule = build_optimiser(module.network, module.plan)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
+        if average is not None:
+            average.network.to(device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Batch norms share their statistics, so no buffers need to be sent from the first process.
         shared = processes() > 1
         self.compute = DistributedDataParallel(module, broadcast_buffers=False) if shared else module
+        self.parts: dict[str, Any] = {"network": module.network, "optimiser": self.optimiser}
+        self.parts |= {"schedule": self.schedule, "scaler": self.scaler, "curves": curves}
+        self.parts |= {type(evaluation).__name__: evaluation for evaluation in evaluations}
+        self.parts |= {} if average is None else {"average": average}
 
     def run(self) -> None:
         """Train from the current step to the end."""
-        self.module.train()
-        self.module.global_step = self.step
-        for callback in self.callbacks:
-            callback.on_start(self)
-        # Reading tiles competes with a GPU only when it happens in the training process.
-        workers = self.plan.threads if self.device.type == "cuda" else 0
-        first, last = (number * self.plan.accumulate for number in (self.step, self.plan.steps))
-        batches = iter(step_loader(self.module.build, last, first, workers))
-        with stop_requests() as stop_requested:
-            while self.step < self.plan.steps:
-                self._take_step(batches)
-                for callback in self.callbacks:
-                    callback.on_step_end(self)
-                stop = self.step < self.plan.steps and stop_requested()  # after the last step, results are written
-                due = self.step % self.plan.checkpoint_every == 0 and self.step < self.plan.steps
-                if (due or stop) and rank() == 0:
-                    self._save()
-                if stop and rank() == 0:  # the other processes end with the first one
-                    raise StoppedError(f"{stop} after step {self.step} of {self.plan.steps}; the state is saved")
-
-    def _take_step(self, batches: Iterator[Batch]) -> None:
         module, plan = self.module, self.plan
-        module.last_rate = float(self.optimiser.param_groups[-1]["lr"])
+        module.train()
+        module.global_step = self.step
+        if self.step == 0:
+            for evaluation in self.evaluations:
+                if evaluation.at_start:
+                    self.curves.add(0, **evaluation.score(0))
+        progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate, self.step)
+        # Reading tiles competes with a GPU only when it happens in the training process.
+        workers = plan.threads if self.device.type == "cuda" else 0
+        batches = iter(step_loader(module.build, plan.steps * plan.accumulate, self.step * plan.accumulate, workers))
+        with stop_requests() as stop_requested:
+            while self.step < plan.steps:
+                self._finish_step(batches, progress)
+                if self.step == plan.steps:  # the results are written
+                    return
+                stop = stop_requested() if rank() == 0 else ""  # the other processes end with the first one
+                if stop or self.step % plan.checkpoint_every == 0:
+                    self.save()
+                if stop:
+                    raise StoppedError(f"{stop} after step {self.step} of {plan.steps}; the state is saved")
+
+    def _finish_step(self, batches: Iterator[Batch], progress: Progress) -> None:
+        """Take a step, and do what follows it: average, curves, progress and scores."""
+        module, step = self.module, self.step + 1
+        rate = float(self.optimiser.param_groups[-1]["lr"])
+        loss = self._update_weights(batches)
+        self.step = module.global_step = step
+        if self.average is not None:
+            self.average.update(module.network)
+        if self.curves.wants(step):
+            self.curves.end_row(step, learning_rate=rate, **module.measure(step))
+        progress.step(step, loss)
+        for evaluation in self.evaluations:
+            if step % evaluation.every == 0 or step == self.plan.steps:
+                self.curves.add(step, **evaluation.score(step))
+
+    def _update_weights(self, batches: Iterator[Batch]) -> float:
+        """Update the weights with the gradients of one batch or more, and return the loss of the last one."""
+        module, plan, loss = self.module, self.plan, math.nan
         self.optimiser.zero_grad()
         for number in range(self.step * plan.accumulate, (self.step + 1) * plan.accumulate):
             last = (number + 1) % plan.accumulate == 0
@@ -369,108 +447,33 @@ class Training(Generic[Batch]):
                 check_finite(losses["loss"], batch, self.step + 1, module.tile_names, plan.state)
                 self.scaler.scale(losses["loss"] / plan.accumulate).backward()
             values = {name: float(value.detach()) for name, value in losses.items()}
-            for callback in self.callbacks:
-                callback.on_batch_end(values)
+            self.curves.accumulate(**values)
+            loss = values["loss"]
         self.scaler.unscale_(self.optimiser)
-        for callback in self.callbacks:
-            callback.on_gradients(module)
+        if plan.gradient_norm:
+            gradients = [p.grad for p in module.network.parameters() if p.grad is not None]
+            self.curves.accumulate(gradient_norm=float(get_total_norm(gradients)))
         if module.plan.clip_norm is not None:
             nn.utils.clip_grad_norm_(module.network.parameters(), module.plan.clip_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.schedule.step()
-        self.step += 1
-        module.global_step = self.step
+        return loss
 
-    def _save(self) -> None:
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        self.plan.state.mkdir(parents=True, exist_ok=True)
+    def save(self) -> None:
+        """Write a checkpoint, in the first process; the old one stays until the new one is complete."""
+        if rank() > 0:
+            return
         file = self.plan.state / STATE_FILE
         partial = file.with_suffix(".partial")
-        torch.save({"step": self.step, **parts}, partial)
+        torch.save({"step": self.step, **{name: part.state_dict() for name, part in self.parts.items()}}, partial)
         partial.replace(file)
 
-    def resume(self) -> None:
-        """Go on from the checkpoint of a killed run, if there is one."""
-        file = self.plan.state / STATE_FILE
-        if not file.exists():
-            return
-        saved = torch.load(file, map_location=self.device, weights_only=True)
-        for name, part in self._parts().items():
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         self.step = saved["step"]
-
-    def _parts(self) -> dict[str, Any]:
-        """What has a state, by name; the callbacks only run in the first process."""
-        parts = {"network": self.module.network, "optimiser": self.optimiser, "schedule": self.schedule}
-        callbacks = {type(callback).__name__: callback for callback in self.callbacks}
-        return {**parts, "scaler": self.scaler, **callbacks}
-
-
-def move(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401 - any nesting of containers
-    """Move the tensors of a batch to a device; floating-point ones get a type.
-
-    Args:
-        batch: A tensor, or a mapping, list or (named) tuple of such; anything else is kept.
-        device: Where to.
-        dtype: Type of floating-point tensors.
-    """
-    if isinstance(batch, Tensor):
-        return batch.to(device, dtype if batch.is_floating_point() else None)
-    if isinstance(batch, Mapping):
-        return {name: move(part, device, dtype) for name, part in batch.items()}
-    if isinstance(batch, tuple | list):
-        parts = [move(part, device, dtype) for part in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
-    return batch
-
-
-def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Return the indices of the items in the batch of a step.
-
-    Items are shuffled every epoch. No item occurs twice in a batch, and incomplete batches at the end of an epoch are
-    dropped. If there are fewer items than a batch needs, whole shuffles are concatenated.
-
-    Args:
-        n: Number of items.
-        batch_size: Items in a batch.
-        seed: The run's own seed.
-        step: Step, counted from 0.
-    """
-    if n >= batch_size:
-        epoch, place = divmod(step, n // batch_size)
-        order = generator(seed, "order", epoch).permutation(n)
-        return [int(i) for i in order[place * batch_size : (place + 1) * batch_size]]
-    shuffles = generator(seed, "order", step)
-    items: list[int] = []
-    while len(items) < batch_size:
-        items += [int(i) for i in shuffles.permutation(n)]
-    return items[:batch_size]
-
-
-class StepStream(IterableDataset[Batch]):
-    """The batches of the steps first, first + 1, ..., steps - 1, built on demand.
-
-    Args:
-        build: Makes the batch of a step, counted from 0; a pure function of the step.
-        steps: Number of steps in all.
-        first: First step to build.
-    """
-
-    def __init__(self, build: Callable[[int], Batch], steps: int, first: int = 0) -> None:
-        self.build, self.steps, self.first = build, steps, first
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.first + number, self.steps, count):
-            yield self.build(step)
-
-
-def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
-    """Return a loader of ready batches in step order, built by `workers` processes (0: in this one)."""
-    stream = StepStream(build, steps, first)
-    return DataLoader(stream, batch_size=None, num_workers=workers, worker_init_fn=ignore_signals)
 
 
 def cost(device: str, began: float) -> dict[str, Any]:

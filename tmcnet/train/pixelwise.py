@@ -26,7 +26,7 @@ from tmcnet.model.context import ContextFeatures
 from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, Pixelwise
 from tmcnet.seeding import derive_seed, generator
-from tmcnet.train.callbacks import Curves
+from tmcnet.train.curves import Curves
 from tmcnet.train.validate import require_labelled, validate
 
 MAX_SOLVER_ITERATIONS = 1000

@@ -7,11 +7,11 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from tmcnet import __version__
@@ -29,9 +29,10 @@ from tmcnet.model.weights import save_weights
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.verify import verified_list
 from tmcnet.store import TileStore
-from tmcnet.train.callbacks import Curves, GradientNorm
 from tmcnet.train.contrastive import PretrainingMethod, PretrainModule, StepBuilder, build_method
-from tmcnet.train.distributed import processes, rank, run_in_processes
+from tmcnet.train.curves import Curves
+from tmcnet.train.distributed import processes, rank
+from tmcnet.train.launch import launch
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, cost, fit
 from tmcnet.train.probe import Probe, ProbePlan
 
@@ -156,7 +157,7 @@ def _record(
     }
 
 
-def _probes(network: TMCNet, tiles: TileDataset, work: Pretraining, curves: Curves) -> list[Probe]:
+def _probes(network: TMCNet, tiles: TileDataset, work: Pretraining) -> list[Probe]:
     """Return the probe on a label fraction and the validation part, if the config wants one."""
     probe = work.config.probe
     if probe.every is None:
@@ -167,13 +168,11 @@ def _probes(network: TMCNet, tiles: TileDataset, work: Pretraining, curves: Curv
     ]
     seed, stride = work.config.seed, OUTPUT_STRIDE
     plan = ProbePlan(probe.every, probe.classifier, stride, probe.tiles, probe.pixels, seed)
-    return [Probe(network, parts[0], parts[1], len(store.classes), plan, curves)]
+    return [Probe(network, parts[0], parts[1], len(store.classes), plan)]
 
 
 def pretrain(work: Pretraining) -> None:
     """Pre-train and write `weights.safetensors`, `curves.csv` and `summary.json`.
-
-    With several processes, call it below `if __name__ == "__main__"`.
 
     Raises:
         InputError: If tiles are missing, there are fewer than two, `initial_weights` do not fit, or the processes
@@ -181,22 +180,32 @@ def pretrain(work: Pretraining) -> None:
         TrainingError: If a loss is not finite.
     """
     compute = work.compute
-    if compute.devices == 1:
-        _train(work)
+    if compute.processes == 1:
+        train(work)
     else:
-        gpu = compute.accelerator != "cpu" and torch.cuda.is_available()
-        run_in_processes(partial(_train, work), compute.devices, gpu)
+        launch(
+            train_share,
+            [TypeAdapter(Pretraining).dump_json(work).decode()],
+            compute,
+            compute.pretrain_threads,
+            work.state,
+        )
     shutil.rmtree(work.state, ignore_errors=True)
 
 
-def _train(work: Pretraining) -> None:
-    """Train in one process; the first one also probes and writes."""
+def train_share(work: str) -> None:
+    """Pre-train in one of several processes, with a `Pretraining` as JSON."""
+    train(TypeAdapter(Pretraining).validate_json(work))
+
+
+def train(work: Pretraining) -> None:
+    """Train in this process; the first of several ones also probes and writes."""
     began = time.monotonic()
     config, compute = work.config, work.compute
     statistics = Normalisation.read(work.normalisation)
     names = work.tile_names()
     batch_size = _batch_size(len(names), work.lists(), config.batch_size)
-    cache = compute.cache_gib / processes()
+    cache = compute.cache_gib / compute.devices
     tiles = TileDataset(TileStore(work.tiles_root), names, statistics, with_labels=False, cache_gib=cache)
     module = _module(tiles, statistics, work, batch_size)
     network, curves = module.network, Curves(config.log_every, config.steps)
@@ -213,14 +222,13 @@ def _train(work: Pretraining) -> None:
         settings=json.dumps([settings, statistics.to_dict(), names]),
         accumulate=config.accumulate,
         compile=config.compile,
+        gradient_norm=True,
     )
-    if rank() > 0:
-        fit(module, loop, curves)
-        return
-    precision = fit(module, loop, curves, [GradientNorm(curves), *_probes(network, tiles, work, curves)])
-    record = _record(config, curves, batch_size, len(names), network)
-    record |= {"precision": precision, **cost(choose_device(compute).type, began)}
-    _write(work.out, network, curves, statistics, settings, record)
+    precision = fit(module, loop, curves, _probes(network, tiles, work))
+    if rank() == 0:
+        record = _record(config, curves, batch_size, len(names), network)
+        record |= {"precision": precision, **cost(choose_device(compute).type, began)}
+        _write(work.out, network, curves, statistics, settings, record)
 
 
 def _write(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import confusion, headline
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.seeding import generator
-from tmcnet.train.callbacks import Callback, Curves
-from tmcnet.train.loop import Training
+from tmcnet.train.distributed import rank
+from tmcnet.train.loop import Evaluation
 
 NEIGHBOURS = 20
 """Nearest training pixels that vote, weighted by closeness."""
@@ -134,8 +134,8 @@ def _predict(classifier: Classifier, known: NDArray[np.float32], truth: Labels, 
     return found
 
 
-class Probe(Callback):
-    """Add `probe_oa` and `probe_miou` of frozen features to the curves, from step 0 on.
+class Probe(Evaluation):
+    """Score frozen features: `probe_oa` and `probe_miou`, from step 0 on.
 
     The features are the outputs of all encoders at the output stride. Step 0 is the random network.
 
@@ -145,36 +145,23 @@ class Probe(Callback):
         validation: The validation tiles, with labels.
         classes: K.
         plan: Schedule and size.
-        curves: Receives the scores.
 
     Raises:
         InputError: If no pixel of a part is labelled.
     """
 
+    at_start = True
+
     def __init__(
-        self,
-        network: TMCNet,
-        labelled: TileDataset,
-        validation: TileDataset,
-        classes: int,
-        plan: ProbePlan,
-        curves: Curves,
+        self, network: TMCNet, labelled: TileDataset, validation: TileDataset, classes: int, plan: ProbePlan
     ) -> None:
-        self.network, self.classes, self.plan, self.curves = network, classes, plan, curves
+        self.network, self.classes, self.plan, self.every = network, classes, plan, plan.every
         self.parts = [(t, _choose(t, name, plan)) for t, name in ((labelled, "labelled"), (validation, "validation"))]
 
-    def on_start(self, training: Training[Any]) -> None:
-        """Probe the initial network, unless a killed run resumes."""
-        if training.step == 0:
-            self.curves.add(0, **self.scores())
-
-    def on_step_end(self, training: Training[Any]) -> None:
-        """Probe if it is due."""
-        if training.step % self.plan.every == 0 or training.step == self.curves.steps:
-            self.curves.add(training.step, **self.scores())
-
-    def scores(self) -> dict[str, float]:
+    def score(self, step: int) -> dict[str, float]:  # noqa: ARG002 - the same at each step
         """Return overall accuracy and mIoU on the validation part of a classifier fitted to the labelled part."""
+        if rank() > 0:  # the classifier takes all threads
+            return {}
         training = self.network.training
         self.network.eval()
         known, asked = (np.concatenate(list(_features(self.network, *part))) for part in self.parts)

@@ -37,6 +37,8 @@ rule pretrain_method:
             loaders=loaders(CONFIG.compute.devices * CONFIG.compute.pretrain_threads),
         ),
         runtime=growing(1440),
+        # All other resources are those of each node.
+        nodes=CONFIG.compute.nodes,
         processes=CONFIG.compute.devices,
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:

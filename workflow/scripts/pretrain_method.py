@@ -7,25 +7,24 @@ from _job import logged
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
 from tmcnet.train.pretrain import Pretraining, pretrain
 
-# The guard is needed because the other processes of a pre-training import this file.
-if __name__ == "__main__":
-    with logged(snakemake.log[0]):
-        work = Pretraining(
-            tiles_root=Path(snakemake.input.tiles).parent,
-            splits=Path(snakemake.input.lists[0]).parent,
-            normalisation=Path(snakemake.input.normalisation),
-            name=snakemake.wildcards.method,
-            method=MethodConfig.model_validate(snakemake.params.method),
-            config=PretrainConfig.model_validate(snakemake.params.pretrain),
-            model=ModelConfig.model_validate(snakemake.params.model),
-            sensors=SensorsConfig.model_validate(snakemake.params.sensors),
-            compute=ComputeConfig(
-                **snakemake.params.compute,
-                devices=snakemake.resources.processes,
-                pretrain_threads=max(snakemake.threads // snakemake.resources.processes, 1),
-                cache_gib=snakemake.resources.cache_mib / 1024,
-            ),
-            out=Path(snakemake.output.weights).parent,
-            state=Path(snakemake.params.state),
-        )
-        pretrain(work)
+with logged(snakemake.log[0]):
+    work = Pretraining(
+        tiles_root=Path(snakemake.input.tiles).parent,
+        splits=Path(snakemake.input.lists[0]).parent,
+        normalisation=Path(snakemake.input.normalisation),
+        name=snakemake.wildcards.method,
+        method=MethodConfig.model_validate(snakemake.params.method),
+        config=PretrainConfig.model_validate(snakemake.params.pretrain),
+        model=ModelConfig.model_validate(snakemake.params.model),
+        sensors=SensorsConfig.model_validate(snakemake.params.sensors),
+        compute=ComputeConfig(
+            **snakemake.params.compute,
+            nodes=snakemake.resources.nodes,
+            devices=snakemake.resources.processes,
+            pretrain_threads=max(snakemake.threads // snakemake.resources.processes, 1),
+            cache_gib=snakemake.resources.cache_mib / 1024,
+        ),
+        out=Path(snakemake.output.weights).parent,
+        state=Path(snakemake.params.state),
+    )
+    pretrain(work)

@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: curves, progress, and the stop at a loss that is not finite."""
+"""What a training records: curves, progress lines, and the batch of a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -9,47 +9,20 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from tmcnet.errors import TrainingError
 from tmcnet.train.distributed import processes, rank, wait_for_all
 
-if TYPE_CHECKING:
-    from tmcnet.train.loop import StepModule, Training
-
 PROGRESS_SECONDS = 10.0
 
 
-class Callback:
-    """Actions at the events of a training; one without a state keeps nothing in checkpoints."""
-
-    def on_start(self, training: Training[Any]) -> None:
-        """Act before the first step, or the first one after a checkpoint."""
-
-    def on_batch_end(self, losses: Mapping[str, float]) -> None:
-        """Act after each batch of a step."""
-
-    def on_gradients(self, module: StepModule[Any]) -> None:
-        """Act before the weights are updated; gradients are not clipped yet."""
-
-    def on_step_end(self, training: Training[Any]) -> None:
-        """Act after a step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state for a checkpoint."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state from a checkpoint."""
-
-
-class Curves(Callback):
+class Curves:
     """Mean values of the batches, one row per `log_every` steps; part of the checkpoint, so resuming leaves no gap.
 
     Args:
@@ -72,22 +45,16 @@ class Curves(Callback):
         self.rows.setdefault(step, {}).update({name: float(value) for name, value in values.items()})
 
     def accumulate(self, **values: float) -> None:
-        """Add values, such as the gradient norm, to the means of the next row."""
+        """Add values of a batch or step to the means of the next row."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
             self.counts[name] = self.counts.get(name, 0) + 1
 
-    def on_batch_end(self, losses: Mapping[str, float]) -> None:
-        """Add the values of a batch."""
-        self.accumulate(**losses)
-
-    def on_step_end(self, training: Training[Any]) -> None:
-        """End a row if it is due."""
-        step, module = training.step, training.module
-        if self.wants(step):
-            means = {name: total / self.counts[name] for name, total in self.sums.items()}
-            self.add(step, **means, learning_rate=module.last_rate, **module.measure(step))
-            self.sums, self.counts = {}, {}
+    def end_row(self, step: int, **values: float) -> None:
+        """End the row of a step with the means since the last row, and more values."""
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.add(step, **means, **values)
+        self.sums, self.counts = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
@@ -107,55 +74,31 @@ class Curves(Callback):
                 rows.writerow({"step": step, **{name: f"{value:.6g}" for name, value in row.items()}})
 
 
-class GradientNorm(Callback):
-    """Norm of the gradient of all weights before clipping, as `gradient_norm` in the curves.
-
-    Sudden peaks mean that the learning rate is too high or that clipping would help; a norm near 0 means that nothing
-    is learnt.
-    """
-
-    def __init__(self, curves: Curves) -> None:
-        self.curves = curves
-
-    def on_gradients(self, module: StepModule[Any]) -> None:
-        """Measure the gradient of a step."""
-        gradients = [p.grad for p in module.network.parameters() if p.grad is not None]
-        self.curves.accumulate(gradient_norm=float(get_total_norm(gradients)))
-
-
-class Progress(Callback):
-    """Print step, loss, tiles per second and time left every ten seconds.
+class Progress:
+    """Print step, loss, tiles per second and time left every ten seconds; only the first process prints.
 
     Args:
         label: Name of the training.
         steps: Total number of steps.
         batch_size: Tiles in a step.
+        first: Steps that are done already.
     """
 
-    def __init__(self, label: str, steps: int, batch_size: int) -> None:
-        self.label, self.steps, self.batch_size = label, steps, batch_size
-        self.first, self.began, self.printed, self.loss = 0, 0.0, 0.0, math.nan
+    def __init__(self, label: str, steps: int, batch_size: int, first: int) -> None:
+        self.label, self.steps, self.batch_size, self.first = label, steps, batch_size, first
+        self.began = self.printed = time.monotonic()
+        if first and rank() == 0:
+            print(f"{label}: resumes after step {first}", file=sys.stderr, flush=True)
 
-    def on_start(self, training: Training[Any]) -> None:
-        """Start the clock."""
-        self.first, self.began = training.step, time.monotonic()
-        self.printed = self.began
-        if self.first:
-            print(f"{self.label}: resumes after step {self.first}", file=sys.stderr, flush=True)
-
-    def on_batch_end(self, losses: Mapping[str, float]) -> None:
-        """Remember the loss."""
-        self.loss = losses["loss"]
-
-    def on_step_end(self, training: Training[Any]) -> None:
-        """Print a line if it is due."""
-        now, step = time.monotonic(), training.step
-        if now - self.printed < PROGRESS_SECONDS and step != self.steps:
+    def step(self, step: int, loss: float) -> None:
+        """Print a line if it is due after a step (counted from 1)."""
+        now = time.monotonic()
+        if rank() > 0 or (now - self.printed < PROGRESS_SECONDS and step != self.steps):
             return
         self.printed = now
         rate = (step - self.first) / max(now - self.began, 1e-9)
         print(
-            f"{self.label}: step {step}/{self.steps}, loss {self.loss:.4f}, "
+            f"{self.label}: step {step}/{self.steps}, loss {loss:.4f}, "
             f"{rate * self.batch_size:.1f} tiles/s, {math.ceil((self.steps - step) / rate)} s left",
             file=sys.stderr,
             flush=True,

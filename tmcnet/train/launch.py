@@ -1,0 +1,182 @@
+"""Start the processes that share a training: torchrun, and Slurm's `srun` in front of it on several nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tmcnet.config import ComputeConfig
+from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
+from tmcnet.train.interruption import stop_requests
+
+JOB = "job.json"
+ERRORS = "error_of_process_*.json"
+MAX_WAIT = timedelta(hours=6)
+"""Longest time that processes wait for each other, as while the first one scores the network."""
+
+POLL_SECONDS = 0.2
+
+
+def launch(
+    function: Callable[..., None], arguments: Sequence[str], compute: ComputeConfig, threads: int, folder: Path
+) -> None:
+    """Run a function in the processes of one process group, and wait for them.
+
+    They end when this process ends, however that happens, and save their state when it receives SIGTERM or SIGUSR1.
+
+    Args:
+        function: A function of a module.
+        arguments: Its arguments.
+        compute: `nodes`, `devices` (processes on each node) and accelerator.
+        threads: CPU threads of each process.
+        folder: Folder for the description of the job and its errors, on a file system that all nodes share.
+
+    Raises:
+        InputError: If there is no `srun` for several nodes, fewer GPUs than processes, or a process raised it.
+        TrainingError: If a process failed.
+        StoppedError: If a signal asked to end; the state is saved.
+        OSError: If a process raised it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob(ERRORS):
+        file.unlink()
+    call = {"function": f"{function.__module__}:{function.__qualname__}", "arguments": list(arguments)}
+    (folder / JOB).write_text(json.dumps({**call, "accelerator": compute.accelerator}))
+    command = torchrun_command(compute.nodes, compute.devices, threads)
+    code = _run([*command, "-m", "tmcnet.train", str(folder / JOB)])
+    errors = [read_error(file) for file in sorted(folder.glob(ERRORS))]
+    if errors:
+        raise errors[0]
+    if code:
+        raise TrainingError("a process of the training ended before its time; the lines above name it")
+
+
+def torchrun_command(nodes: int, devices: int, threads: int) -> list[str]:
+    """Return the command that starts the processes, without the program that they run.
+
+    Args:
+        nodes: Number of nodes; with several, the caller is in a Slurm allocation of as many.
+        devices: Processes on each node.
+        threads: CPU threads of each process.
+
+    Raises:
+        InputError: If several nodes are wanted, and there is no `srun`.
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices}", "--max-restarts=0"]
+    if nodes == 1:
+        return [*torchrun, "--standalone"]
+    if shutil.which("srun") is None:
+        remedy = "Run the workflow on a Slurm cluster (README.md), or set it to 1."
+        raise InputError(Problem("`compute.nodes`", f"is {nodes}, but `srun` is not found", remedy))
+    tasks = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={devices * threads}"]
+    # Snakemake's job may be a step itself, which would keep the processors for itself without `--overlap`.
+    srun = ["srun", *tasks, "--overlap", "--kill-on-bad-exit=1"]
+    meeting = f"{socket.gethostname()}:{_free_port()}"
+    return [*srun, *torchrun, f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}"]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _run(command: list[str]) -> int:
+    """Run a command until it ends, pass signals on, and return its exit code."""
+    modules = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # Signals that torchrun passes on to the processes; others end it, and the processes with it.
+    env = os.environ | modules | {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
+    # Nothing is written to the pipe: its end tells the processes that this one has ended, even if it was killed.
+    with stop_requests() as stop_requested, subprocess.Popen(command, stdin=subprocess.PIPE, env=env) as agent:
+        passed_on = False
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return agent.wait(POLL_SECONDS)
+            if stop_requested() and not passed_on:
+                agent.terminate()
+                passed_on = True
+
+
+def run_worker(job: Path) -> None:
+    """Join the process group, run the function of a job, and write an error to a file for the process that waits.
+
+    Args:
+        job: The description that `launch` wrote.
+    """
+    Thread(target=_end_with_launcher, daemon=True).start()
+    known = json.loads(job.read_text())
+    module, name = known["function"].split(":")
+    try:
+        join(known["accelerator"])
+        getattr(import_module(module), name)(*known["arguments"])
+    except (InputError, TrainingError, StoppedError, OSError) as error:
+        # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
+        write_error(error, job.with_name(ERRORS.replace("*", os.environ["RANK"])))
+        sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    dist.destroy_process_group()
+
+
+def join(accelerator: str) -> None:
+    """Join the process group that torchrun describes in the environment, with one GPU for each process if there are.
+
+    Raises:
+        InputError: If this node has fewer GPUs than processes.
+    """
+    gpu = accelerator != "cpu" and torch.cuda.is_available()
+    if gpu:
+        require_gpus(int(os.environ["LOCAL_WORLD_SIZE"]))
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=MAX_WAIT)
+
+
+def require_gpus(count: int) -> None:
+    """Raise InputError if this node has fewer GPUs."""
+    if torch.cuda.device_count() < count:
+        what = f"is {count}, but there are {torch.cuda.device_count()} GPUs on {socket.gethostname()}"
+        raise InputError(Problem("`compute.devices`", what, "Lower it, or set `compute.accelerator: cpu`."))
+
+
+def _end_with_launcher() -> None:
+    """End this process when the launcher ends, which closes the standard input that all processes inherit."""
+    with suppress(OSError):
+        while os.read(0, 1024):
+            pass
+    os._exit(1)
+
+
+def write_error(error: InputError | TrainingError | StoppedError | OSError, file: Path) -> None:
+    """Write an error so that `read_error` returns it as it was."""
+    note: dict[str, Any] = {"stopped" if isinstance(error, StoppedError) else "training": str(error)}
+    if isinstance(error, InputError):
+        note = {"problems": [[problem.where, problem.what, problem.remedy] for problem in error.problems]}
+    elif isinstance(error, OSError):
+        note = {"file": [error.errno, error.strerror, error.filename]}
+    file.write_text(json.dumps(note))
+
+
+def read_error(file: Path) -> InputError | TrainingError | StoppedError | OSError:
+    """Return the error that `write_error` wrote."""
+    note = json.loads(file.read_text())
+    if "problems" in note:
+        return InputError(Problem(*problem) for problem in note["problems"])
+    if "stopped" in note:
+        return StoppedError(note["stopped"])
+    return TrainingError(note["training"]) if "training" in note else OSError(*note["file"])

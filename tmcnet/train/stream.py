@@ -1,0 +1,89 @@
+"""The batches of a training: the order of the tiles, loading by workers, and the move to a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from tmcnet.seeding import generator
+from tmcnet.train.interruption import ignore_signals
+
+Batch = TypeVar("Batch")
+
+
+def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Return the indices of the items in the batch of a step.
+
+    Items are shuffled every epoch. No item occurs twice in a batch, and incomplete batches at the end of an epoch are
+    dropped. If there are fewer items than a batch needs, whole shuffles are concatenated.
+
+    Args:
+        n: Number of items.
+        batch_size: Items in a batch.
+        seed: The run's own seed.
+        step: Step, counted from 0.
+    """
+    if n >= batch_size:
+        epoch, place = divmod(step, n // batch_size)
+        order = _order_of_epoch(n, seed, epoch)
+        return [int(i) for i in order[place * batch_size : (place + 1) * batch_size]]
+    shuffles = generator(seed, "order", step)
+    items: list[int] = []
+    while len(items) < batch_size:
+        items += [int(i) for i in shuffles.permutation(n)]
+    return items[:batch_size]
+
+
+@lru_cache(maxsize=1)  # shuffling a million items takes 30 ms
+def _order_of_epoch(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return generator(seed, "order", epoch).permutation(n)
+
+
+class StepStream(IterableDataset[Batch]):
+    """The batches of the steps first, first + 1, ..., steps - 1, built on demand.
+
+    Args:
+        build: Makes the batch of a step, counted from 0; a pure function of the step.
+        steps: Number of steps in all.
+        first: First step to build.
+    """
+
+    def __init__(self, build: Callable[[int], Batch], steps: int, first: int = 0) -> None:
+        self.build, self.steps, self.first = build, steps, first
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self.first + number, self.steps, count):
+            yield self.build(step)
+
+
+def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
+    """Return a loader of ready batches in step order, built by `workers` processes (0: in this one)."""
+    stream = StepStream(build, steps, first)
+    return DataLoader(stream, batch_size=None, num_workers=workers, worker_init_fn=ignore_signals)
+
+
+def move(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401 - any nesting of containers
+    """Move the tensors of a batch to a device; floating-point ones get a type.
+
+    Args:
+        batch: A tensor, or a mapping, list or (named) tuple of such; anything else is kept.
+        device: Where to.
+        dtype: Type of floating-point tensors.
+    """
+    if isinstance(batch, Tensor):
+        return batch.to(device, dtype if batch.is_floating_point() else None)
+    if isinstance(batch, Mapping):
+        return {name: move(part, device, dtype) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        parts = [move(part, device, dtype) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch
