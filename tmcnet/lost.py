@@ -64,7 +64,7 @@ def find_lost(results: Path, parts: Iterable[str], scenes: Iterable[str]) -> lis
     records = [results / "inventory.json"]
     records += [results / "inventory" / f"{part}.json" for part in parts if part in known]
     records += [results / "scenes" / scene / "alignment.json" for scene in aligned]
-    lost = [path for path in records if _record_or_none(path) is None]
+    lost = [path for path in records if not _is_complete(path, results / "labels")]
     tables = [results / "tiles" / "index" / f"{part}{end}" for part in made["files"] for end in (".csv", ".json")]
     lost += [
         path for path in tables if not path.is_file() or (path.suffix == ".json" and _record_or_none(path) is None)
@@ -75,6 +75,16 @@ def find_lost(results: Path, parts: Iterable[str], scenes: Iterable[str]) -> lis
             print(f"{path} is damaged, or tiles of it are lost; it is made again.", file=sys.stderr)
             path.unlink()
     return lost
+
+
+def _is_complete(path: Path, labels: Path) -> bool:
+    """Whether a record can be read, and the rasters of vector labels that an inventory names are there."""
+    content = _record_or_none(path)
+    if content is None:
+        return False
+    files = [file for entry in content.get("entries", []) for file in entry["label"] or []]
+    named = [Path(name) for file in files for name in file["paths"]]
+    return all(raster.is_file() for raster in named if raster.parent == labels)
 
 
 def _parts_with_lost_tiles(tiles: Path, made: dict[str, Any]) -> list[str]:

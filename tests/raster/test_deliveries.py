@@ -534,3 +534,67 @@ def test_codes_of_a_quality_mask_are_no_data(source, random):
     expected[np.kron(codes, np.ones((2, 2)))[None] == 9] = np.nan
     np.testing.assert_array_equal(found, expected)
     assert source.root / "scl.tif" in find_entries(source.source, source.root, source.sensors)[0].files
+
+
+def masked(source, codes=(9,)):
+    """Add the mask `scl.tif` to the only scene."""
+    source.sheet()
+    (source.root / "scenes.csv").write_text("scene,optical,sar,optical_mask\na,o.tif,s.tif,scl.tif\n")
+    optical_config = source.sensors["optical"].model_copy(update={"mask_codes": list(codes)})
+    source.sensors = SensorsConfig(optical=optical_config, sar=source.sensors["sar"])
+
+
+def test_a_quality_mask_elsewhere_or_of_a_part_is_named(source, random):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    masked(source)
+    codes = np.full((SIZE, SIZE), 4, "u1")
+    source.write("scl.tif", codes, transform=UTM[1] @ Affine.translation(SIZE / 2, 0))
+    source.take()
+    assert "the quality mask covers 5" in rows(source)[0]["warnings"]
+    source.write("scl.tif", codes, transform=UTM[1] @ Affine.translation(5 * SIZE, 0))
+    with pytest.raises(InputError, match=r"scl\.tif: is the quality mask of o\.tif, but covers 0% of it"):
+        source.take()
+
+
+def test_a_quality_mask_on_an_image_placed_by_control_points_is_refused(source, random):
+    use(source)
+    path = source.write("o.tif", optical(random), crs=None, transform=None)
+    corners = [(c, r, *(UTM[1] @ (c, r))) for r in (0, 48, 96) for c in (0, 48, 96)]
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = [GroundControlPoint(r, c, x, y) for c, r, x, y in corners], rasterio.CRS.from_epsg(32633)
+    source.write("s.tif", power(random))
+    source.write("scl.tif", np.full((SIZE, SIZE), 4, "u1"))
+    masked(source)
+    with pytest.raises(InputError, match=r"scl\.tif: is a quality mask, which cannot be laid over .* control points"):
+        source.take()
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_bands_described_in_another_order_than_the_config_are_refused(source, random, stacked):
+    use(source, 2)
+    for name, described in {"o": ("B1", "b0"), "one": ("b1",), "two": ("b0",)}.items():
+        path = source.write(f"{name}.tif", optical(random, len(described)))
+        with rasterio.open(path, "r+") as dataset:
+            dataset.descriptions = described
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{'one.tif;two.tif' if stacked else 'o.tif'},s.tif,,train")
+    with pytest.raises(InputError, match=r"describes its bands as .*, but `sensors\.optical\.bands` is b0, b1"):
+        source.take()
+    source.sheet("a,two.tif;one.tif,s.tif,,train")
+    source.take()
+
+
+def test_a_palette_image_is_no_measurement_unless_its_colours_are_its_values(source, random):
+    use(source)
+    path = source.write("o.tif", random.integers(0, 255, (SIZE, SIZE)).astype("u1"))
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {index: (index, 255 - index, 0, 255) for index in range(256)})
+    with pytest.raises(InputError, match=r"o\.tif: is a palette image"):
+        source.take()
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {index: (index, index, index, 255) for index in range(256)})
+    source.take()

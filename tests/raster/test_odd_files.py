@@ -7,6 +7,7 @@ import rasterio.shutil
 from affine import Affine
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from rasterio.warp import transform
 
 from tests.raster.conftest import UTM
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, TilesConfig
@@ -56,7 +57,7 @@ BAND = st.tuples(
 
 
 @settings(
-    max_examples=14,
+    max_examples=20,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],
@@ -97,6 +98,86 @@ def test_a_landmark_keeps_place_and_value(source, bands, orientation, stacked):
         if form != "none":
             expected[:, :EMPTY] = np.nan
         np.testing.assert_allclose(band, expected, atol=1e-4)
+
+
+def around_the_scene(crs):
+    """Grid of 11 m or a little more over the scene and ground beside it, in another CRS; and its size."""
+    corners = UTM[1] @ (np.array([-15.3, 80, -15.3, 80]), np.array([-15.3, -15.3, 80, 80]))
+    x, y = map(np.asarray, transform(UTM[0], crs, *corners))
+    size = {"EPSG:4326": 1.5e-4, "EPSG:3857": 17.0}.get(crs, 11.0)
+    width, height = int(np.ptp(x) / size) + 1, int(np.ptp(y) / size) + 1
+    if crs == "EPSG:4326":
+        return Affine(size, 0, x.min(), 0, size, y.min()), (height, width)  # south-up
+    return Affine(size, 0, x.min(), 0, -size, y.max()), (height, width)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    places=st.lists(st.sampled_from(["EPSG:32633", "EPSG:32634", "EPSG:4326", "EPSG:3857"]), min_size=2, max_size=2),
+    dtype=st.sampled_from(["u1", "i2", "f4"]),
+    form=st.sampled_from(["zero", "mask", "msk"]),
+    scaling=st.sampled_from([(1, 0), (2, 6)]),
+)
+def test_a_landmark_keeps_place_and_value_across_coordinate_systems(source, places, dtype, form, scaling):
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["b0", "b1"], kind="reflectance"),
+        sar=SensorConfig(bands=["vv"], kind="backscatter", scale="none"),
+    )
+    for path in source.root.glob("*.tif*"):
+        path.unlink()
+    source.write("b0.tif", np.full((SIZE, SIZE), 7, "u1"))
+    for name, crs in zip(("b1", "s"), places, strict=True):
+        grid_there, (height, width) = around_the_scene(crs)
+        column, row = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        east, north = grid_there @ (column.ravel(), row.ravel())
+        x, y = ~UTM[1] @ tuple(map(np.asarray, transform(crs, UTM[0], east, north)))
+        x, y = x.reshape(height, width), y.reshape(height, width)
+        inside = (x >= 36) & (x < 52) & (y >= 20) & (y < 36)
+        stored = ((np.where(inside, LANDMARK, BACKGROUND) - scaling[1]) / scaling[0]).astype(dtype)
+        stored[x < EMPTY] = 0
+        path = source.write(
+            f"{name}.tif", stored, crs=crs, transform=grid_there, nodata=0 if form == "zero" else None
+        )
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=form == "mask"), rasterio.open(path, "r+") as dataset:
+            if form != "zero":
+                dataset.write_mask(np.where(x < EMPTY, 0, 255).astype("u1"))
+            dataset.scales, dataset.offsets = (scaling[0],), (scaling[1],)
+    source.sheet("a,b0.tif;b1.tif,s.tif,,train")
+    source.take()
+    folder = source.root / "results" / "scenes" / "a"
+    align_scene(source.json, "a", source.sensors, source.labels, AlignConfig(enabled=False), folder)
+    for band in (read_float(folder / "optical.tif")[1], read_float(folder / "sar.tif")[0]):
+        assert np.isnan(band[:, : EMPTY - 2]).all() and np.isfinite(band[:, EMPTY + 2 :]).all()
+        np.testing.assert_allclose(band[25:31, 41:47], LANDMARK, atol=1e-3)
+        around = np.ones(band.shape, bool)
+        around[15:41, 31:57], around[:, : EMPTY + 4] = False, False
+        np.testing.assert_allclose(band[around], BACKGROUND, atol=1e-3)
+
+
+def test_jpeg_2000_files_of_two_resolutions_are_stacked(source):
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["b2", "b5"], kind="reflectance"),
+        sar=SensorConfig(bands=["vv"], kind="backscatter", scale="none"),
+    )
+    values = np.random.default_rng(0).integers(1, 4000, (SIZE, SIZE)).astype("u2")
+    for name, array, factor in (("b2", values, 1), ("b5", np.full((SIZE // 2, SIZE // 2), 300, "u2"), 2)):
+        plain = source.write(f"{name}.tif", array, transform=UTM[1] @ Affine.scale(factor))
+        options = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
+        rasterio.shutil.copy(plain, source.root / f"{name}.jp2", **options)
+    source.write("s.tif", np.full((SIZE, SIZE), BACKGROUND, "f4"))
+    source.sheet("a,b2.jp2;b5.jp2,s.tif,,train")
+    source.take()
+    folder = source.root / "results" / "scenes" / "a"
+    align_scene(source.json, "a", source.sensors, source.labels, AlignConfig(enabled=False), folder)
+    fine, coarse = read_float(folder / "optical.tif")
+    np.testing.assert_array_equal(fine, values)
+    assert (coarse == 300).all()
 
 
 def odd(name):

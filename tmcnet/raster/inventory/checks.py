@@ -15,7 +15,7 @@ from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.sample_sheet import TRAIN, Entry
 from tmcnet.raster.inventory.scan import FileSummary, Lattice
-from tmcnet.raster.io.files import BoolArray
+from tmcnet.raster.io.files import BoolArray, RasterFile
 from tmcnet.raster.io.geometry import Coordinates, Grid, finest, pixel_area, reproject_points, to_pixels
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
@@ -156,6 +156,19 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         what += f"{len(sensor.bands)}: {', '.join(sensor.bands)}"
         where = ", ".join(file.file.label for file in files)
         scene.problems.append(Problem(where, what, "Give one name for each band."))
+        return
+    known = {band.casefold(): number for number, band in enumerate(sensor.bands)}
+    described = [(file.file.label, band) for file in files for band in file.file.header.names]
+    for number, (label, band) in enumerate(described):
+        if known.get(band.casefold(), number) != number:
+            there = ", ".join(b or "nameless" for where, b in described if where == label)
+            what = f"describes its bands as {there}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
+            scene.problems.append(Problem(label, what, "Write the names in the order of the files."))
+            break
+    for file in files:
+        if file.file.header.is_palette:
+            what = "is a palette image: its numbers are indexes of colours, not measurements"
+            scene.problems.append(Problem(file.file.label, what, "Convert it (`gdal_translate -expand rgb`)."))
 
 
 def _report_empty_file(scene: Inspection, name: str, file: FileSummary, georeferenced: bool) -> None:
@@ -296,8 +309,23 @@ def _check_overlap(scene: Inspection) -> None:
             scene.problems.append(Problem(file.file.label, what, remedy))
         elif files and share < 1:
             scene.warnings.append(f"{name} covers {share:.1%} of the {scene.reference} image")
+        if files and (mask := scene.rasters[name].files[0].quality):
+            _check_mask_overlap(scene, name, mask)
     if scene.label:
         _check_label_overlap(scene, scene.label)
+
+
+def _check_mask_overlap(scene: Inspection, name: str, mask: str) -> None:
+    """A quality mask says nothing about what is outside it."""
+    file = scene.images[name][0]
+    share = coverage(file.grid, RasterFile((mask,), crs=file.grid.crs, remote=file.file.remote).header.grid)
+    if not share:
+        what = f"is the quality mask of {file.name}, but covers 0% of it"
+        remedy = f"Check that this is the mask of scene {scene.entry.scene}, and its CRS."
+        scene.problems.append(Problem(mask, what, remedy))
+    elif share < 1:
+        what = f"the quality mask covers {share:.1%} of the {name} image"
+        scene.warnings.append(f"{what}; outside it, code 0 is assumed")
 
 
 def _check_label_overlap(scene: Inspection, label: FileSummary) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -56,6 +56,8 @@ class Header:
         files: The files that GDAL reads it from, without overviews.
         control: Ground control points, in place of a transform: column, row, x and y in the CRS of the grid, which is
             then only the affine grid that fits them best. Also the places that rational polynomials (RPC) give.
+        names: Description of each of these bands; empty for none.
+        is_palette: Whether the first band is a palette image, whose values are indexes of colours.
     """
 
     grid: Grid
@@ -68,6 +70,8 @@ class Header:
     block_rows: int
     files: tuple[str, ...]
     control: tuple[ControlPoint, ...] = ()
+    names: tuple[str, ...] = ()
+    is_palette: bool = False
 
     @property
     def has_scaling(self) -> bool:
@@ -161,6 +165,8 @@ class RasterFile:
             dataset.block_shapes[0][0],
             tuple(file for file in dataset.files if not file.endswith(".ovr")),
             control,
+            tuple(dataset.descriptions[i] or "" for i in at),
+            dataset.colorinterp[at[0]] is ColorInterp.palette and not _is_grey(dataset.colormap(bands[0])),
         )
 
     def bands(self, dataset: DatasetReader) -> list[int]:
@@ -283,6 +289,11 @@ def read_mosaic(file: RasterFile, inside: Window) -> Part:
         valid[:, *here] |= shown
         mask[here] |= True if part.mask is None else part.mask
     return Part(values, valid, mask, first.scaling, coded=dtype == np.uint8)
+
+
+def _is_grey(palette: Mapping[int, tuple[int, ...]]) -> bool:
+    """Whether each index of a palette is a grey of that brightness, so that the indexes are measurements."""
+    return all(colour[:3] == (index,) * 3 for index, colour in palette.items())
 
 
 def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:
