@@ -24,8 +24,7 @@ from tmcnet.raster.io.reader import Raster
 _MIN_ZERO_IN_BOTH = 0.001
 """Share of pixels from which zeros in both images are reported."""
 _MAX_MEDIAN_RATIO = 2.5
-"""Scenes on the same ground whose medians differ by more than this factor are noted: seasons mostly stay below it, a
-forgotten factor or offset does not."""
+"""Scenes on the same ground whose medians differ by more are noted: seasons mostly stay below, lost factors do not."""
 _MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _PROBES_PER_SIDE = 33
 _MIN_OVERLAP = 0.5
@@ -33,8 +32,7 @@ _MIN_OVERLAP = 0.5
 _MAX_PIXEL_RATIO = 1.25
 """Pixels whose sizes differ by less than this factor show the same things."""
 _MIN_SHARED = 0.1
-"""Share of a footprint from which another scene on the same ground is noted; adjacent granules of Sentinel-2 share
-less."""
+"""Share of a footprint from which another scene on the same ground is noted; adjacent granules share less."""
 
 
 @dataclass
@@ -159,16 +157,14 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         return
     known = {band.casefold(): number for number, band in enumerate(sensor.bands)}
     described = [(file.file.label, band) for file in files for band in file.file.header.names]
-    for number, (label, band) in enumerate(described):
-        if known.get(band.casefold(), number) != number:
-            there = ", ".join(b or "nameless" for where, b in described if where == label)
-            what = f"describes its bands as {there}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
-            scene.problems.append(Problem(label, what, "Write the names in the order of the files."))
-            break
-    for file in files:
-        if file.file.header.is_palette:
-            what = "is a palette image: its numbers are indexes of colours, not measurements"
-            scene.problems.append(Problem(file.file.label, what, "Convert it (`gdal_translate -expand rgb`)."))
+    moved = [label for n, (label, band) in enumerate(described) if known.get(band.casefold(), n) != n]
+    if moved:
+        there = ", ".join(band or "nameless" for label, band in described if label == moved[0])
+        what = f"describes its bands as {there}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
+        scene.problems.append(Problem(moved[0], what, "Write the names in the order of the files."))
+    what = "is a palette image: its numbers are indexes of colours, not measurements"
+    palettes = [file.file.label for file in files if file.file.header.is_palette]
+    scene.problems += [Problem(label, what, "Convert it (`gdal_translate -expand rgb`).") for label in palettes]
 
 
 def _report_empty_file(scene: Inspection, name: str, file: FileSummary, georeferenced: bool) -> None:
@@ -316,13 +312,11 @@ def _check_overlap(scene: Inspection) -> None:
 
 
 def _check_mask_overlap(scene: Inspection, name: str, mask: str) -> None:
-    """A quality mask says nothing about what is outside it."""
     file = scene.images[name][0]
     share = coverage(file.grid, RasterFile((mask,), crs=file.grid.crs, remote=file.file.remote).header.grid)
     if not share:
-        what = f"is the quality mask of {file.name}, but covers 0% of it"
         remedy = f"Check that this is the mask of scene {scene.entry.scene}, and its CRS."
-        scene.problems.append(Problem(mask, what, remedy))
+        scene.problems.append(Problem(mask, f"is the quality mask of {file.name}, but covers 0% of it", remedy))
     elif share < 1:
         what = f"the quality mask covers {share:.1%} of the {name} image"
         scene.warnings.append(f"{what}; outside it, code 0 is assumed")
