@@ -24,7 +24,7 @@ from tmcnet.raster.io.reader import Raster
 _MIN_ZERO_IN_BOTH = 0.001
 """Share of pixels from which zeros in both images are reported."""
 _MAX_MEDIAN_RATIO = 2.5
-"""Scenes on the same ground whose medians differ by more are noted: seasons mostly stay below, lost factors do not."""
+"""Scenes on the same ground whose medians differ by more are noted: seasons mostly stay below, factors do not."""
 _MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _PROBES_PER_SIDE = 33
 _MIN_OVERLAP = 0.5
