@@ -63,8 +63,9 @@ send: setup ## Send the runs in RESULTS that the MLflow server missed while it w
 verify-splits: setup ## Recompute the splits' hashes and say what changed
 	snakemake --cores 1 --forcerun verify_split -- verify_splits
 
-docs: setup ## Write config/README.md from the typed config
+docs: setup ## Write config/README.md and config/schema.json from the typed config
 	python -m tmcnet.config.document > config/README.md
+	python -m tmcnet.config.document schema > config/schema.json
 
 clean: ## Remove results (the raw data and .venv stay)
 	rm -rf results .snakemake

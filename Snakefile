@@ -1,19 +1,6 @@
 # Entry point: loads and checks the config, includes the stages in order, defines the targets.
 #   snakemake --cores 8 results/report.html
 #   snakemake --cores 8 --configfile config/recipes/zion.yaml --config data_root=/path/to/zion report
-from tmcnet.config import preset_file
-from tmcnet.errors import InputError
-
-try:
-    PRESET = str(preset_file(config))
-except InputError as error:
-    raise WorkflowError(f"The config has errors:\n{error}") from None
-
-
-# Below the keys of `--configfile` and `--config`, which `config` has already.
-configfile: PRESET
-
-
 include: "workflow/rules/common.smk"
 
 

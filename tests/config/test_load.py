@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from tmcnet.config import Run, expand_sweep, load, load_files
-from tmcnet.config.document import document
+from tmcnet.config.document import document, schema
 from tmcnet.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -119,3 +121,13 @@ def test_runs_listed_twice_are_run_once(values: dict[str, Any]) -> None:
 
 def test_the_generated_page_is_up_to_date() -> None:
     assert (ROOT / "config" / "README.md").read_text() == document(), "run `make docs`"
+
+
+def test_the_schema_is_current_and_accepts_every_config_file():
+    assert (ROOT / "config" / "schema.json").read_text() == schema(), "run `make docs`"
+    validator = Draft202012Validator(json.loads(schema()))
+    for path in (ROOT / "config" / "config.yaml", *(ROOT / "config" / "recipes").glob("*.yaml")):
+        assert [error.message for error in validator.iter_errors(yaml.safe_load(path.read_text()))] == [], path
+    faults = {"splits": {"fraction": [5]}, "report": {"metric": "accuracy"}, "evaluate": {"bootstrap": 1}}
+    for section, values in faults.items():
+        assert len(list(validator.iter_errors({section: values}))) == 1, values

@@ -1,11 +1,14 @@
 """The report of an unfinished workflow: it names what is missing, and nothing fails."""
 
+import json
+import re
 import shutil
 
 import pytest
 from markupsafe import Markup
 
 from tests.report.conftest import build_page
+from tests.report.rendered import table, text
 from tests.report.test_page import check
 from tmcnet.config import Run
 from tmcnet.report import sections_classes, sections_data, sections_scores, sections_training
@@ -84,3 +87,38 @@ def test_one_run_without_scores_is_named(small):
     page = build_page(root, config)
     assert f"1 run without scores: {lost.name}" in page
     assert "1 of 3 planned runs have no scores yet" in page
+
+
+def test_without_a_scene_to_learn_from_there_are_maps_and_areas_only(small):
+    root, config = small
+    record = json.loads((root / "inventory.json").read_text())
+    for entry in record["entries"]:
+        entry["role"] = "predict"
+    (root / "inventory.json").write_text(json.dumps(record))
+    run, *others = (run.name for run in config.map_runs)
+    for path in (path for name in others for path in root.glob(f"maps/**/{name}*")):
+        path.unlink()
+    for path in [*root.glob(f"maps/*/{run}*"), *root.glob(f"maps/{run}*")]:
+        path.rename(path.with_name(path.name.replace(run, "theirs")))
+    for name in (
+        "splits",
+        "tiles",
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "metrics.csv",
+        "comparisons.csv",
+        "tracking.csv",
+    ):
+        path = root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    maps = config.maps.model_copy(update={"models": {"theirs": "given.safetensors"}})
+    page = build_page(root, config.model_copy(update={"maps": maps}))
+    check(page)
+    assert re.findall(r'<section id="(\w+)"', page) == [
+        "result", "maps", "areas", "data", "alignment", "time", "reproduce"
+    ]  # fmt: skip
+    assert "Map: theirs, from elsewhere. No scene here has labels, so this report has no accuracy." in page
+    assert "Missing:" not in page and "runs" not in text(page.split('id="maps"')[0].split("<main")[1])
+    heads, rows = table(page, "class_areas")
+    assert heads == ["Class", "Area (ha)", "Share (%)"] and len(rows) == len(config.labels.classes)

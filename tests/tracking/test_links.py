@@ -1,17 +1,9 @@
-import json
 from pathlib import Path
 
 import pytest
 
 from tmcnet.tracking.experiment import KIND_TAG
-from tmcnet.tracking.links import (
-    CURRENT_FILTER,
-    SHARED_VIEW_QUERY,
-    SHARED_VIEW_TAG,
-    run_address,
-    save_searches,
-    ui_address,
-)
+from tmcnet.tracking.sync import CURRENT_FILTER, run_address, searches, ui_address
 
 
 @pytest.mark.parametrize(
@@ -35,21 +27,15 @@ def test_mlflow_parses_the_filter_of_current_runs():
     assert keys == [("tag", "kind"), ("tag", "state")]
 
 
-def test_the_installed_ui_knows_every_name_that_has_no_python_api(made):
+def test_the_installed_ui_knows_the_kind_of_experiment_which_has_no_python_api():
     import mlflow
 
-    views = {}
-
-    class Client:
-        def set_experiment_tag(self, experiment, key, value):
-            assert key.startswith(SHARED_VIEW_TAG)
-            views[key.removeprefix(SHARED_VIEW_TAG)] = json.loads(value)
-
-    links = save_searches(Client(), "7", "http://host.invalid", made[1], [])
-    assert set(views) == {link["url"].split(f"?{SHARED_VIEW_QUERY}=")[1] for link in links[:2]}
-    groups = views["tmcnet-compare"]["groupBy"]
-    fields = {*views["tmcnet-compare"], *groups, *groups["groupByKeys"][0]}
     scripts = Path(mlflow.__file__).parent / "server" / "js" / "build" / "static" / "js"
     ui = "".join(path.read_text() for path in scripts.glob("*.js"))
-    names = {f'"{SHARED_VIEW_TAG}"', f'"{SHARED_VIEW_QUERY}"', *KIND_TAG, *KIND_TAG.values(), *fields}
-    assert {name for name in names if name not in ui} == set()
+    assert {name for name in (*KIND_TAG, *KIND_TAG.values(), "searchFilter", "orderByKey") if name not in ui} == set()
+
+
+def test_runs_are_compared_side_by_side_unless_there_are_too_many(made):
+    few, many = (searches("7", "http://host.invalid", made[1], [f"{i}" for i in range(n)]) for n in (2, 51))
+    assert few[-1]["url"].startswith("http://host.invalid/#/compare-runs?runs=%5B%220%22%2C+%221%22%5D")
+    assert [link["title"] for link in few[:-1]] == [link["title"] for link in many]

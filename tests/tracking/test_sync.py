@@ -108,51 +108,51 @@ def test_a_second_sync_changes_nothing_but_the_version_of_the_data(tracked):
         assert not recorded & {"model", "weights.safetensors"}, "`tracking.weights` is false"
 
 
-def test_a_run_is_continued_if_results_were_added_and_replaced_if_numbers_changed(tracked):
+def test_a_record_is_replaced_when_its_content_changes(tracked):
     root, config = tracked
     shutil.move(root / "evaluate" / TUPLES, root / "elsewhere")
     before = {row.run: row for row in sync(root, config, {})}
     assert "miou" not in server(root, config)[1][TUPLES].data.metrics
     shutil.move(root / "elsewhere", root / "evaluate" / TUPLES)
     after = {row.run: row for row in sync(root, config, {})}
-    assert (after[TUPLES].status, after[TUPLES].run_id) == ("continued", before[TUPLES].run_id)
+    assert statuses(after.values()) == dict.fromkeys(NAMES, "unchanged") | {TUPLES: "replaced"}
+    assert after[TUPLES].run_id != before[TUPLES].run_id
     client, runs = server(root, config)
     held = points(client, runs[TUPLES])
     assert len(held) == len(set(held)), "no point twice"
     assert "miou" in runs[TUPLES].data.metrics
+    assert sorted(runs) == sorted(NAMES), "the old record is deleted"
 
-    path = root / "evaluate" / TUPLES / "metrics.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "miou": 0.999}))
-    third = statuses(sync(root, config, {}))
-    assert third == dict.fromkeys(NAMES, "unchanged") | {TUPLES: "replaced"}
+    (root / "metrics.csv").write_text("x\n")
+    assert statuses(sync(root, config, {}))["fixture"] == "replaced"
     client, runs = server(root, config)
-    assert [p.value for p in client.get_metric_history(runs[TUPLES].info.run_id, "miou")] == [0.999]
-    assert sorted(runs) == sorted(NAMES)
+    parents = {run.data.tags.get("mlflow.parentRunId") for name, run in runs.items() if name != "fixture"}
+    assert parents == {runs["fixture"].info.run_id}, "the others are nested in the new one"
 
 
-def test_runs_that_left_the_sweep_or_lost_their_files_are_not_current(tracked):
+def test_runs_that_left_the_sweep_are_not_current_and_those_without_files_are_deleted(tracked):
     root, config = tracked
     sync(root, config, {})
     shutil.move(root / "pretrain" / "tmcnet_reference", root / "elsewhere")
     sweep = [part.model_copy(update={"methods": ["tmcnet"]}) for part in config.finetune.sweep]
     smaller = config.model_copy(update={"finetune": config.finetune.model_copy(update={"sweep": sweep})})
-    assert statuses(sync(root, smaller, {})) == {
-        "fixture": "continued",
-        "tmcnet": "unchanged",
-        "tmcnet_reference": "missing",
-        TUPLES: "unchanged",
-    }
-    states = {name: run.data.tags["state"] for name, run in server(root, config)[1].items()}
-    assert states == dict.fromkeys(NAMES, "current") | {RANDOM: "left", "tmcnet_reference": "gone"}
+    rows = {"fixture": "replaced", "tmcnet": "unchanged", "tmcnet_reference": "missing", TUPLES: "unchanged"}
+    assert statuses(sync(root, smaller, {})) == rows
     client, runs = server(root, config)
+    states = {name: run.data.tags["state"] for name, run in runs.items()}
+    kept = [name for name in NAMES if name != "tmcnet_reference"]
+    assert states == dict.fromkeys(kept, "current") | {RANDOM: "left"}
     about = json.loads((root / "tracking.json").read_text())
     for link in about["links"]:
         found = client.search_runs([runs["fixture"].info.experiment_id], link["filter"])
         assert {run.info.run_name for run in found} == ({TUPLES} if "random" not in link["title"] else set())
 
     shutil.move(root / "elsewhere", root / "pretrain" / "tmcnet_reference")
-    assert statuses(sync(root, config, {}))["tmcnet_reference"] == "unchanged"
-    assert {run.data.tags["state"] for run in server(root, config)[1].values()} == {"current"}
+    shutil.rmtree(root / "finetune" / RANDOM)
+    assert statuses(sync(root, smaller, {}))["tmcnet_reference"] == "new"
+    runs = server(root, config)[1]
+    assert sorted(runs) == sorted(name for name in NAMES if name != RANDOM)
+    assert {run.data.tags["state"] for run in runs.values()} == {"current"}
 
 
 def test_a_folder_that_moved_is_recorded_anew_in_its_new_place(folder, tmp_path):
@@ -173,7 +173,7 @@ def test_a_folder_that_moved_is_recorded_anew_in_its_new_place(folder, tmp_path)
     assert statuses(sync(moved, config, {})) == dict.fromkeys(NAMES, "unchanged")
 
 
-def test_an_interrupted_sync_is_continued(tracked, monkeypatch):
+def test_the_record_of_an_interrupted_sync_is_replaced(tracked, monkeypatch):
     root, config = tracked
     from mlflow import MlflowClient
 
@@ -189,9 +189,9 @@ def test_an_interrupted_sync_is_continued(tracked, monkeypatch):
     interrupted = server(root, config)[1][RANDOM].info.run_id
     monkeypatch.setattr(MlflowClient, "log_image", log_image)
     rows = statuses(sync(root, config, {}))
-    assert rows == dict.fromkeys(NAMES[:3], "unchanged") | {RANDOM: "continued", TUPLES: "new"}
+    assert rows == dict.fromkeys(NAMES[:3], "unchanged") | {RANDOM: "replaced", TUPLES: "new"}
     client, runs = server(root, config)
-    assert runs[RANDOM].info.run_id == interrupted
+    assert runs[RANDOM].info.run_id != interrupted and sorted(runs) == sorted(NAMES)
     held = points(client, runs[RANDOM])
     assert len(held) == len(set(held))
 

@@ -57,6 +57,35 @@ def yeseg_opt_sar(root: Path, areas: int = 5, tiles: int = 6) -> Path:
     return root
 
 
+def _sentinel_tiles(root: Path, folder: str, area: int, tiles: int, label: str, codes: np.ndarray) -> None:
+    """Sentinel-2 (13 bands), Sentinel-1 in dB and labels (C x H x W of `codes`) in the naming of SEN12MS."""
+    for tile in range(tiles):
+        ids = landscape(100 * area + tile, codes.shape[1], 48)
+        optical, sar = images(ids, tile, 13, 2)
+        decibels = (10 * np.log10(sar / 255)).astype(np.float32)
+        grid = Grid("EPSG:32633", from_origin(3e5 + 9e4 * area + 480 * tile, 5.8e6, 10, 10), 48, 48)
+        for kind, array in (("s2", optical.astype(np.uint16) * 20), ("s1", decibels), (label, codes[:, ids])):
+            path = root / folder / f"{kind}_{area}" / f"{folder}_{kind}_{area}_p{tile}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_raster(path, array, grid)
+
+
+def dfc2020(root: Path) -> Path:
+    codes = np.array([[1, 2, 4, 5, 6, 7, 9, 10]], np.uint8)
+    for part, tiles in (("validation", 24), ("test", 6)):
+        _sentinel_tiles(root, f"ROIs0000_{part}", 0 if part == "validation" else 1, tiles, "dfc", codes)
+    return root
+
+
+def sen12ms(root: Path) -> Path:
+    igbp = [1, 6, 8, 10, 11, 12, 13, 15, 16, 17]
+    codes = np.array([igbp, *np.full((3, len(igbp)), 40)], np.uint8)
+    for area in range(6):
+        season = ("ROIs1158_spring", "ROIs1868_summer")[area % 2]
+        _sentinel_tiles(root, season, area, 6, "lc", codes)
+    return root
+
+
 def potsdam(root: Path, scenes: int = 6) -> Path:
     colours = np.array(
         [[255, 255, 255], [0, 0, 255], [0, 255, 255], [0, 255, 0], [255, 255, 0], [255, 0, 0]], dtype=np.uint8

@@ -18,6 +18,8 @@ from tests.workflow.conftest import Snakemake
     [
         pytest.param("whu-opt-sar", lookalikes.whu_opt_sar, 7, marks=pytest.mark.slow),
         pytest.param("yeseg-opt-sar", lookalikes.yeseg_opt_sar, 7, marks=pytest.mark.slow),
+        pytest.param("dfc2020", lookalikes.dfc2020, 8, marks=pytest.mark.slow),
+        pytest.param("sen12ms", lookalikes.sen12ms, 10, marks=pytest.mark.slow),
         ("potsdam", lookalikes.potsdam, 6),
         ("seed-layout", lookalikes.seed_layout, 3),
     ],

@@ -277,6 +277,11 @@ class LabelsConfig(Section):
     encoding: Literal["ids", "rgb"] = Field(
         "ids", description="`ids`: one band of codes. `rgb`: three bands of class colours."
     )
+    band: int | None = Field(
+        None,
+        ge=1,
+        description="Band of the codes, from 1, in label files with several bands of codes; null: one band.",
+    )
     void: list[int] = Field(
         [], description="Codes that mean `no label`. A code neither here nor in a class is an error."
     )

@@ -1,7 +1,11 @@
-"""Write `config/README.md` from the typed config: `python -m tmcnet.config.document`."""
+"""Write the documents of the typed config: `python -m tmcnet.config.document` and `... document schema`.
+
+The first is `config/README.md`, the second `config/schema.json`, with which editors complete and check config files.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from collections.abc import Iterator
@@ -104,5 +108,19 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def schema() -> str:
+    """JSON schema of config files. Nothing is required in it, because a file may override single keys of another."""
+    made = _without_required(Config.model_json_schema())
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Config of tmcnet"}
+    return json.dumps({**head, **{key: part for key, part in made.items() if key != "title"}}, indent=1) + "\n"
+
+
+def _without_required(part: Any) -> Any:  # noqa: ANN401 - a JSON value
+    if isinstance(part, dict):
+        kept = {k: v for k, v in part.items() if not (k == "required" and isinstance(v, list))}
+        return {key: _without_required(value) for key, value in kept.items()}
+    return [_without_required(item) for item in part] if isinstance(part, list) else part
+
+
 if __name__ == "__main__":
-    sys.stdout.write(document())
+    sys.stdout.write(schema() if sys.argv[1:] == ["schema"] else document())

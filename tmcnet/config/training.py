@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tmcnet.config.base import AND, ONLY, Section, only_modality
 
@@ -64,7 +64,17 @@ def _is_network(name: str) -> str:
     raise ValueError(f"there is no network `{name}`; there are {known}, and `<name>{ONLY}` for each other modality")
 
 
-NetworkName = Annotated[str, BeforeValidator(_ensemble_name), AfterValidator(_is_network)]
+_ENSEMBLE = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"ensemble": {"items": {"type": "string"}}},
+}
+NetworkName = Annotated[
+    str,
+    BeforeValidator(_ensemble_name),
+    AfterValidator(_is_network),
+    WithJsonSchema({"anyOf": [{"type": "string"}, _ENSEMBLE]}),
+]
 LoadParts = Literal["backbone", "encoder", "all"]
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
 Dilation = Annotated[int, Field(ge=1)]

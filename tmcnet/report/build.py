@@ -65,7 +65,6 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
         "data": sections_data.data(found),
         "time": sections_reproduce.time(found),
         "reproduce": sections_reproduce.reproduce(found, provenance),
-        "reading": {"study": found.study},
         **(_study(found) if found.study else {}),
     }
     subtitle = f"Data set {config.name}, made with tmcnet {__version__}"
@@ -101,6 +100,7 @@ def _study(results: Results) -> Sections:
         "ablations": sections_scores.ablations(results),
         "classes": sections_classes.classes(results),
         "calibration": sections_classes.calibration(results),
+        "reading": {},
     }
 
 

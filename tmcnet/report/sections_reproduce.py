@@ -32,6 +32,7 @@ def reproduce(results: Results, provenance: dict[str, str]) -> dict[str, Any]:
     versions = pd.DataFrame(library_versions().items(), columns=["library", "version"]).replace("", "not installed")
     return {
         "provenance": provenance,
+        "study": results.study,
         "config": yaml.safe_dump(results.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         "run_count": len(results.scores.table),
         "run_table": _runs_text(results),

@@ -1,6 +1,7 @@
-"""The runs of one results folder in an MLflow experiment: found by key, then kept, continued or replaced.
+"""The runs of one results folder in an MLflow experiment: one record for each run folder.
 
-Below the class: the content of a run, which is tags, params, metrics, data sets, files, images and the model.
+A record is kept while the hash of its content is the same, replaced when it changes, and deleted when the folder is
+gone. Below the class is the content of a record: tags, params, metrics, data sets, files, images and the model.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib.metadata
 import json
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from tmcnet.report.charts import canvas, plot_confusion, row_shares
 from tmcnet.report.files import read_json
 from tmcnet.report.pictures import paint_classes, read_classes
 from tmcnet.tracking.predictor import MODEL_FOLDER, write_model
-from tmcnet.tracking.records import Point, Record
+from tmcnet.tracking.records import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 KEY_TAG = "tmcnet.key"
 HASH_TAG = "tmcnet.hash"
 STATE_TAG = "state"
-"""`current`; `left` for a run that its sweep no longer names; `gone` if its files are gone, too."""
+"""`current`, or `left` for a run that its sweep no longer names."""
 PARENT_TAG = "mlflow.parentRunId"
 """Documented system tag of MLflow."""
 KIND_TAG = {"mlflow.experimentKind": "custom_model_development"}
@@ -62,8 +63,7 @@ class Row:
         run: Name of the run.
         kind: `sweep`, `pretrain` or `finetune`.
         run_id: Its id in MLflow; empty if it is not recorded.
-        status: `new`; `continued` if something was added; `replaced` if numbers changed; `unchanged`; `missing`
-            (no files); or `pending: <reason>`.
+        status: `new`; `replaced` if its content changed; `unchanged`; `missing` (no files); or `pending: <reason>`.
         url: Its page in the MLflow UI.
     """
 
@@ -105,7 +105,12 @@ class TrackedRuns:
         yield sweep
         for record in records[1:]:
             yield self._sync_one(record, sweep.run_id)
-        self._mark_others({self._key(record) for record in records})
+        for key, runs in self.known.items():  # of runs that left the sweep
+            _, kind, name = key.split("/", 2)
+            if (self.results / kind / name).exists():
+                self._set_tags(runs[0], {STATE_TAG: "left", PARENT_TAG: sweep.run_id})
+                runs = runs[1:]
+            self._delete(runs)
 
     def _open_experiment(self, location: str | None) -> str:
         name = self.config.name
@@ -122,92 +127,61 @@ class TrackedRuns:
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def _known_runs(self) -> dict[str, Run]:
-        """This folder's runs by key. Of duplicates that an interrupted sync left, a finished one is kept."""
-        known: dict[str, Run] = {}
+    def _known_runs(self) -> dict[str, list[Run]]:
+        """This folder's runs by key. An interrupted sync leaves one without a hash, or an old one beside the new."""
         own = self.client.search_runs(
             [self.experiment], f"tags.`{KEY_TAG}` LIKE '{self.source}/%'", max_results=MAX_RUNS
         )
+        known: dict[str, list[Run]] = {}
         for run in sorted(own, key=lambda run: HASH_TAG not in run.data.tags):
-            if known.setdefault(run.data.tags[KEY_TAG], run) is not run:
-                self.client.delete_run(run.info.run_id)
+            known.setdefault(run.data.tags[KEY_TAG], []).append(run)
         return known
 
-    def _key(self, record: Record) -> str:
-        return f"{self.source}/{record.kind}/{record.name}"
-
     def _sync_one(self, record: Record, parent: str | None) -> Row:
-        old = self.known.get(self._key(record))
+        key = f"{self.source}/{record.kind}/{record.name}"
+        old = self.known.pop(key, [])
         if not record.exists:
-            if old is not None:
-                self._set_tags(old, {STATE_TAG: "gone"})
+            self._delete(old)
             return Row(record.name, record.kind, "", "missing")
-        if old is None:
-            return Row(record.name, record.kind, self._create(record, parent), "new")
-        same = old.data.tags.get(HASH_TAG) == record.hash
-        points = set() if same else self._points(old)
-        if not same and self._contradicts(old, points, record):
-            run_id = self._create(record, parent)
-            self.client.delete_run(old.info.run_id)
-            return Row(record.name, record.kind, run_id, "replaced")
-        data = {key: value for key, value in self.tags.items() if key.startswith(DATA_TAG_PREFIX)}
-        self._set_tags(old, {**data, STATE_TAG: "current", **_parent_tag(parent)})
-        if not same:
-            self._log(old.info.run_id, record, points)
-        return Row(record.name, record.kind, old.info.run_id, "unchanged" if same else "continued")
+        parent_tag = {PARENT_TAG: parent} if parent else {}
+        same = [run for run in old if run.data.tags.get(HASH_TAG) == record.hash]
+        if same:
+            data = {key: value for key, value in self.tags.items() if key.startswith(DATA_TAG_PREFIX)}
+            self._set_tags(same[0], {**data, **parent_tag, STATE_TAG: "current"})
+            run_id, status = str(same[0].info.run_id), "unchanged"
+        else:
+            tags = {**self.tags, **record.tags, **parent_tag, KEY_TAG: key}
+            run_id, status = self._create(record, tags), "replaced" if old else "new"
+        self._delete(run for run in old if run.info.run_id != run_id)
+        return Row(record.name, record.kind, run_id, status)
 
-    def _contradicts(self, old: Run, points: set[Point], record: Record) -> bool:
-        """Whether a run holds other values than the record; MLflow adds params and metrics but changes none."""
-        changed = any(record.params.get(key) != value for key, value in old.data.params.items())
-        return changed or not points <= set(record.points)
-
-    def _points(self, run: Run) -> set[Point]:
-        return {
-            Point(point.key, point.value, point.step)
-            for name in run.data.metrics
-            for point in self.client.get_metric_history(run.info.run_id, name)
-        }
-
-    def _create(self, record: Record, parent: str | None) -> str:
-        tags = {**self.tags, **record.tags, KEY_TAG: self._key(record), **_parent_tag(parent)}
+    def _create(self, record: Record, tags: dict[str, str]) -> str:
+        """Write a new run, and the hash last, so that the next sync replaces an interrupted one."""
         run = self.client.create_run(self.experiment, start_time=record.started, tags=tags, run_name=record.name)
-        self._log(run.info.run_id, record, set())
-        return str(run.info.run_id)
-
-    def _log(self, run_id: str, record: Record, known: set[Point]) -> None:
-        """Write the content, and the hash last, so that the next sync continues an interrupted run."""
-        _log_content(self.client, run_id, record, known, self.results, self.config)
+        run_id = str(run.info.run_id)
+        _log_content(self.client, run_id, record, self.results, self.config)
         self.client.set_terminated(run_id, "FINISHED", record.ended)
         self.client.set_tag(run_id, HASH_TAG, record.hash)
+        return run_id
+
+    def _delete(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            self.client.delete_run(run.info.run_id)
 
     def _set_tags(self, run: Run, tags: dict[str, str]) -> None:
         for key, value in tags.items():
             if run.data.tags.get(key) != value:
                 self.client.set_tag(run.info.run_id, key, value)
 
-    def _mark_others(self, current: set[str]) -> None:
-        """Keep runs that left the sweep, but tag them, so that the saved searches exclude them."""
-        for key, run in self.known.items():
-            _, kind, name = key.split("/", 2)
-            if key not in current:
-                self._set_tags(run, {STATE_TAG: "left" if (self.results / kind / name).exists() else "gone"})
 
+def _log_content(client: MlflowClient, run_id: str, record: Record, results: Path, config: Config) -> None:
+    """Write a record into a new run."""
+    from mlflow.entities import Metric, Param
 
-def _parent_tag(parent: str | None) -> dict[str, str]:
-    return {PARENT_TAG: parent} if parent else {}
-
-
-def _log_content(
-    client: MlflowClient, run_id: str, record: Record, known: set[Point], results: Path, config: Config
-) -> None:
-    """Write a record into a new run, or add what a run lacks that has the points `known` already."""
-    from mlflow.entities import Metric, Param, RunTag
-
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in record.tags.items()])
     params = [Param(key, value) for key, value in record.params.items()]
     for start in range(0, len(params), MAX_PARAMS_PER_REQUEST):
         client.log_batch(run_id, params=params[start : start + MAX_PARAMS_PER_REQUEST])
-    metrics = [Metric(p.name, p.value, record.started, p.step) for p in record.points if p not in known]
+    metrics = [Metric(p.name, p.value, record.started, p.step) for p in record.points]
     for start in range(0, len(metrics), MAX_METRICS_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_REQUEST])
     if inputs := list(_dataset_inputs(results, config, record)):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
 import pandas as pd
 
@@ -20,13 +21,18 @@ from tmcnet.config import Config, load
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.tracking.experiment import ARTIFACT_FOLDER, Row, TrackedRuns
-from tmcnet.tracking.links import COMPARE_TITLE, run_address, save_searches, ui_address
 from tmcnet.tracking.predictor import register_best
 from tmcnet.tracking.records import Record, collect, sweep_record
 
 TABLE, ABOUT = "tracking.csv", "tracking.json"
 """Files in the results folder: what is recorded, and where to look at it."""
 SQLITE = "sqlite:///"
+LOCAL_UI = "http://127.0.0.1:5000"
+"""Where `make mlflow` opens the UI."""
+CURRENT_FILTER = "tags.kind = 'finetune' AND tags.state = 'current'"
+"""Selects the fine-tuned runs that the sweep names."""
+MAX_COMPARED_RUNS = 50
+"""More make neither a readable page nor an address that every browser accepts."""
 QUIET_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -40,8 +46,8 @@ def sync(results: Path, config: Config, tags: dict[str, str]) -> list[Row]:
     """Bring MLflow up to date with a results folder; repeated calls make no duplicates.
 
     The data set is an experiment, the sweep a parent run. Each pre-training method and each fine-tuned network is a
-    run nested in it, with its scores on the test part. The tag `tmcnet.key` identifies a run. A run stays as it is
-    while its content hash is the same, is continued if something was only added, and replaced if numbers changed.
+    run nested in it, with its scores on the test part. The tag `tmcnet.key` names the run folder. A record stays
+    while the hash of its content is the same, is replaced when it changes, and deleted when the folder is gone.
 
     Writes `tracking.csv` (`run, kind, run_id, status, url`) and `tracking.json` (links, and what `send` needs).
 
@@ -66,7 +72,7 @@ def sync(results: Path, config: Config, tags: dict[str, str]) -> list[Row]:
             rows.extend(_pending(records[len(rows) :], error))
     about = {
         "server": ui_address(uri),
-        "search": next((link["url"] for link in links if link["title"] == COMPARE_TITLE), None),
+        "search": links[0]["url"] if links else None,
         "links": links,
         "config": config.model_dump(mode="json"),
         "tags": tags,
@@ -121,9 +127,50 @@ def _record(
     for row in runs.sync(records):
         rows.append(replace(row, url=run_address(uri, runs.experiment, row.run_id)))
     tuned = [(r, row.run_id) for r, row in zip(records, rows, strict=True) if r.kind == "finetune" and r.exists]
-    links += save_searches(client, runs.experiment, uri, config, [run_id for _, run_id in tuned])
+    links += searches(runs.experiment, uri, config, [run_id for _, run_id in tuned])
     if config.tracking.register_as is not None:
         register_best(client, config.tracking.register_as, config.report.metric, tuned)
+
+
+def searches(experiment: str, uri: str, config: Config, runs: list[str]) -> list[dict[str, str]]:
+    """Addresses of the MLflow UI with the current fine-tuned runs, best first; by start; and side by side.
+
+    Args:
+        experiment: Id of the experiment.
+        uri: The tracking address.
+        config: Gives the headline metric and the methods.
+        runs: Ids of the current fine-tuned runs, for the page that compares them.
+
+    Returns:
+        For each search `title`, `url`, and `filter`: text for the search field that selects the same runs.
+    """
+    found = {"All fine-tuned runs, best first": CURRENT_FILTER}
+    for method in sorted({run.method for run in config.runs}):
+        found[f"Runs that start from {method}"] = f"{CURRENT_FILTER} AND tags.method = '{method}'"
+    order = {"orderByKey": f"metrics.`{config.report.metric}`", "orderByAsc": "false"}
+    page = f"{ui_address(uri)}/#/experiments/{experiment}/runs"
+    links = [(title, f"{page}?{urlencode({'searchFilter': text, **order})}", text) for title, text in found.items()]
+    if 1 < len(runs) <= MAX_COMPARED_RUNS:
+        query = urlencode({"runs": json.dumps(runs), "experiments": json.dumps([experiment])})
+        links.append(("Runs side by side", f"{ui_address(uri)}/#/compare-runs?{query}", CURRENT_FILTER))
+    return [{"title": title, "url": url, "filter": text} for title, url, text in links]
+
+
+def ui_address(uri: str) -> str:
+    """Address of the UI in a browser, without the user name and password of the server's address.
+
+    Unless the tracking address is HTTP, it is that of `make mlflow`.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return LOCAL_UI
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
+
+
+def run_address(uri: str, experiment: str, run_id: str) -> str:
+    """The page of one run; empty for an empty id."""
+    return f"{ui_address(uri)}/#/experiments/{experiment}/runs/{run_id}" if run_id else ""
 
 
 @contextmanager

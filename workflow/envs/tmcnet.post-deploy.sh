@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
-# Run by Snakemake in the repository root, inside the new conda environment.
+# Run by Snakemake inside the new conda environment, in the user's working folder. The workflow sets TMCNET_SOURCE to its
+# repository.
 set -euo pipefail
-pip install -c constraints.txt -e .
+source=${TMCNET_SOURCE:-.}
+pip install -c "$source/constraints.txt" "$source"

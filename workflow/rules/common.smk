@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from tmcnet.config import PIXELWISE, RANDOM_START, load
+from tmcnet.config import PIXELWISE, RANDOM_START, load_overlays
 from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
 from tmcnet.lost import SOURCE_RECORD, find_lost, is_unchanged
@@ -18,8 +18,14 @@ from tmcnet.raster.inventory.sources import find_entries
 # spin, a job alone on the machine loses 5 %.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
+# Of the module, where another workflow uses this one. The conda environments install the package from there.
+REPOSITORY = Path(str(workflow.current_basedir)).parents[1]
+os.environ.setdefault("TMCNET_SOURCE", str(REPOSITORY))
+
 try:
-    CONFIG = load(config)
+    # The keys of `--configfile` and `--config`, or those that a workflow passes to this one as a module, over the
+    # preset. The statement `configfile` would have no effect in a module.
+    CONFIG = load_overlays([], config)
 except InputError as error:
     raise WorkflowError(f"The config has errors:\n{error}") from None
 
@@ -185,7 +191,7 @@ def report_gaps():
         "config": CONFIG.model_dump(mode="json"),
         "data_version": rules.write_report.input.data_version,
     }
-    script = Path(workflow.basedir, "workflow", "scripts", "report_gaps.py")
+    script = REPOSITORY / "workflow" / "scripts" / "report_gaps.py"
     subprocess.run([sys.executable, str(script)], input=json.dumps(job), text=True)
 
 

@@ -1,5 +1,5 @@
 # Stage 8: the records in MLflow, and the report.
-#   input:  all other stages
+#   input:  all other stages; maps alone if there is no scene to learn from
 #   output: {results_dir}/tracking.csv, tracking.json and the records in MLflow
 #           {results_dir}/report.html, and its figures and tables in report/, which `snakemake --report` also collects
 
@@ -52,16 +52,21 @@ rule track:
         "../scripts/track.py"
 
 
+STUDY = [
+    in_main_fold(rules.make_splits.output.manifest),
+    *PRETRAINED,
+    *FINETUNED,
+    *plain(rules.summarise.output),
+    *plain(rules.track.output),
+]
+
+
 rule write_report:
     input:
         inventory=[f"{RESULTS}/inventory.json", f"{RESULTS}/inventory.csv"],
         alignment=expand(f"{RESULTS}/scenes/{{scene}}/alignment.json", scene=SCENES),
-        manifest=in_main_fold(rules.make_splits.output.manifest),
-        pretrain=PRETRAINED,
-        finetune=FINETUNED,
-        metrics=plain(rules.summarise.output),
+        study=STUDY if TRAINABLE else [],
         maps=MAPS,
-        tracking=plain(rules.track.output),
         data_version=DATA_RECORDS,
     output:
         page=report(

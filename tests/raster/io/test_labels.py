@@ -74,3 +74,16 @@ def test_the_number_of_bands_must_fit_the_encoding(source):
     path = source.write("m.tif", np.zeros((1, 4, 4), "u1"))
     with pytest.raises(InputError, match="encoding: rgb"):
         LabelCoder(RGB, NAMES).read(path)
+
+
+def test_one_band_of_several_holds_the_codes():
+    labels = IDS.model_copy(update={"band": 2})
+    values = np.array([[[1, 2]], [[11, 255]], [[3, 4]]], "u1")
+    coder = LabelCoder(labels, NAMES)
+    ids, unknown = coder.encode(values, np.ones((1, 2), bool))
+    assert ids.tolist() == [[0, 1]] and unknown == {}
+    coder.check_bands("l.tif", 3)
+    with pytest.raises(InputError, match=r"has 1 band\(s\), but `labels.band` is 2"):
+        coder.check_bands("l.tif", 1)
+    with pytest.raises(InputError, match=r"or `labels\.band` to the band of the codes"):
+        LabelCoder(IDS, NAMES).check_bands("l.tif", 3)

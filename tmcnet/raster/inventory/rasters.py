@@ -79,7 +79,7 @@ def find_rasters(
     images = {name: Raster(_declared(stacks[name], entry, name, sensor)) for name, sensor in sensors.items()}
     if not labels or coder is None:
         return images, Raster(labels) if labels else None
-    (label,) = _with_alpha(labels, 3 if coder.encoding == "rgb" else 1)
+    (label,) = _with_alpha(labels, 3 if coder.encoding == "rgb" else coder.band or 1)
     # a code of a class is that class, even if the file calls it no data
     tagged_class = any(coder.is_class(tag) for tag in label.header.nodata)
     return images, Raster((replace(label, nodata=math.nan) if tagged_class else label,))

@@ -43,6 +43,7 @@ class LabelCoder:
             encoding: Replaces `labels.encoding`, where the source defines it.
         """
         self.encoding = encoding or labels.encoding
+        self.band = labels.band
         pairs: list[tuple[int, int]] = []
         if self.encoding == "rgb":
             pairs += [(_pack(color), IGNORE) for color in labels.void_rgb]
@@ -62,7 +63,7 @@ class LabelCoder:
         """Translate values read from a file.
 
         Args:
-            values: C x H x W codes (C = 1) or colours (C = 3).
+            values: C x H x W codes (C = 1, or several with `labels.band`) or colours (C = 3).
             valid: H x W, false where a value means no data.
             mask: H x W, false where the file masks a pixel of any value; None without a mask.
 
@@ -101,7 +102,7 @@ class LabelCoder:
         if self.encoding == "rgb":
             red, green, blue = (band.astype(np.int64) for band in values[:3])
             return (red << 16) | (green << 8) | blue, np.ones(red.shape, bool)
-        band = values[0]
+        band = values[(self.band or 1) - 1]
         if band.dtype.kind in "iu":
             return band, np.ones(band.shape, bool)
         whole = np.isfinite(band) & (band == np.trunc(band))
@@ -145,9 +146,13 @@ class LabelCoder:
         if self.encoding == "rgb" and count < 3:
             what = f"has {count} band(s), but `labels.encoding: rgb` needs three"
             raise InputError(Problem(str(path), what, "Set `labels.encoding: ids`, or point to the coloured file."))
-        if self.encoding == "ids" and count > 1:
+        if self.encoding == "ids" and self.band is not None and count < self.band:
+            what = f"has {count} band(s), but `labels.band` is {self.band}"
+            raise InputError(Problem(str(path), what, "Correct `labels.band`; bands count from 1."))
+        if self.encoding == "ids" and self.band is None and count > 1:
             what = f"has {count} bands, but `labels.encoding: ids` means one band of codes"
-            raise InputError(Problem(str(path), what, "Set `labels.encoding: rgb` if these are colours."))
+            remedy = "Set `labels.encoding: rgb` if these are colours, or `labels.band` to the band of the codes."
+            raise InputError(Problem(str(path), what, remedy))
 
     def problem(self, path: Path | str, unknown: Unknown) -> Problem:
         """Report the codes of a file that have no meaning."""
