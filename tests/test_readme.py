@@ -1,4 +1,4 @@
-"""The commands of README.md run, and the names in it exist.
+"""The commands of README.md and docs/settings.md run, and the names in these and docs/published-code.md exist.
 
 Commands in code blocks are run: `snakemake` and `make` as dry runs, in a folder with only the files that the README
 describes. Commands that cannot run here are in `NOT_RUN` with the reason; no other may be left out.
@@ -23,7 +23,8 @@ from pydantic import BaseModel, RootModel
 from tmcnet.config import Config
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "settings.md", ROOT / "docs" / "published-code.md"]
+README = "\n".join(path.read_text() for path in DOCUMENTS)
 PROGRAMS = ("make", "snakemake", "python", "dvc", "git", "pip", "mlflow")
 DVC = "needs a DVC project with a remote; tests/workflow/test_dvc.py goes through these steps"
 NOT_RUN = {
@@ -95,6 +96,10 @@ def touch(path: Path) -> None:
     path.touch()
 
 
+def test_the_readme_is_short() -> None:
+    assert len(DOCUMENTS[0].read_text().splitlines()) <= 200
+
+
 def test_what_is_not_run_is_still_in_the_readme() -> None:
     assert not set(NOT_RUN) - set(commands())
 
@@ -149,7 +154,8 @@ def test_targets_called_by_name_are_rules() -> None:
 
 
 def test_files_that_are_linked_or_named_exist() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", README) if "://" not in link]
+    found = [(path, link) for path in DOCUMENTS for link in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text())]
+    links = [str((path.parent / link).resolve()) for path, link in found if "://" not in link]
     recipes = [f"config/recipes/{code}" for code in inline() if re.fullmatch(r"[\w-]+\.yaml", code)]
     paths = [
         code for code in inline() if re.fullmatch(r"(config|docs|tests|tmcnet|workflow|benchmarks)/[\w./-]+", code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -98,6 +98,21 @@ class Ensemble(nn.Module):
         return mean.clamp(min=MIN_PROBABILITY).log()
 
 
+def _early_fusion(bands: Mapping[str, int], classes: int, model: ModelConfig) -> nn.Module:
+    return PlainNetwork({"optical": list(bands)}, bands, classes, model)
+
+
+def _late_fusion(bands: Mapping[str, int], classes: int, model: ModelConfig) -> nn.Module:
+    return PlainNetwork({name: [name] for name in bands}, bands, classes, model)
+
+
+NETWORKS: dict[str, Callable[[Mapping[str, int], int, ModelConfig], nn.Module]] = {
+    "early_fusion": _early_fusion,
+    "late_fusion": _late_fusion,
+}
+"""Networks with one variant by name: from bands of each modality, number of classes and sizes."""
+
+
 def build_network(
     network: str, variant: str, bands: Mapping[str, int], classes: int, model: ModelConfig
 ) -> nn.Module:
@@ -124,10 +139,8 @@ def build_network(
         return ReferenceMSSNet(bands, classes, model)
     if network == "mssnet" and variant == "corrected":
         return MSSNet(bands, classes, model)
-    if network == "early_fusion":
-        return PlainNetwork({"optical": list(bands)}, bands, classes, model)
-    if network == "late_fusion":
-        return PlainNetwork({name: [name] for name in bands}, bands, classes, model)
+    if network in NETWORKS:
+        return NETWORKS[network](bands, classes, model)
     if network in CLASSIFIERS:
         encoder = EncoderFeatures(bands, model) if network in ENCODER_CLASSIFIERS else None
         return CLASSIFIERS[network](bands, classes, model.context, encoder)
@@ -135,5 +148,5 @@ def build_network(
     if modality is not None and modality in bands:
         return PlainNetwork({modality: [modality]}, bands, classes, model)
     single = ", ".join(f"{name}{ONLY}" for name in bands)
-    known = f"mssnet (reference, corrected), early_fusion, late_fusion, {single}, {', '.join(CLASSIFIERS)}"
+    known = f"mssnet (reference, corrected), {', '.join(NETWORKS)}, {single}, {', '.join(CLASSIFIERS)}"
     raise InputError(Problem(f"network `{network}`, variant `{variant}`", "is not known", f"Known are: {known}."))
