@@ -54,7 +54,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     from tmcnet.config.results import TestTime
 
     parser.description = "Register the images of a scene, map it as the workflow would, and write a GeoTIFF."
-    parser.add_argument("model", type=Path, help="weights.safetensors of fine-tuning")
+    parser.add_argument("model", type=Path, help="models/<run>/model.safetensors, or weights of fine-tuning")
     parser.add_argument("--optical", type=Path, nargs="+", default=[], help="one file, or several to stack as bands")
     parser.add_argument("--sar", type=Path, nargs="+", default=[], help="one file, or several to stack as bands")
     parser.add_argument("--dem", type=Path, nargs="+", default=[], help="for networks with the modality `dem`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 from pathlib import Path
@@ -16,6 +17,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.cli import main
 from tmcnet.config import AlignConfig, ModelConfig, Run, SensorConfig, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
+from tmcnet.evaluate.areas import write_model as write_model_file
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import build_network
 from tmcnet.raster.io.geometry import Grid
@@ -27,7 +29,13 @@ BANDS = {"optical": ["red", "nir"], "sar": ["vv", "vh"]}
 FINETUNED = {"finetune": {"modality_dropout": 0.0}}
 
 
-def write_model(path: Path, gsd: float | None = 10, finetuned: dict = FINETUNED, broken: bool = False) -> Path:
+def write_model(
+    path: Path,
+    gsd: float | None = 10,
+    finetuned: dict = FINETUNED,
+    broken: bool = False,
+    blocks: np.ndarray | None = None,
+) -> Path:
     model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
     sensors = SensorsConfig(
         optical=SensorConfig(bands=BANDS["optical"], kind="reflectance"),
@@ -43,6 +51,9 @@ def write_model(path: Path, gsd: float | None = 10, finetuned: dict = FINETUNED,
     classes = ClassTable.of([("water", "#0000ff"), ("land", "#00ff00"), ("ice", "#ffffff")])
     known = (Run.parse("mssnet-corrected__random__R5__s1"), model, sensors, classes, Normalisation(scaling, 1.5, 1))
     Trained(network, *known, {"miou": 0.5}, AlignConfig(enabled=False), gsd).write(path, finetuned)
+    if blocks is not None:
+        np.savez(path.with_suffix(".npz"), confusion=blocks, blocks=[f"s 0 {i}" for i in range(len(blocks))])
+        write_model_file(path, path.with_suffix(".npz"), path)
     return path
 
 
@@ -137,8 +148,42 @@ def test_a_sheet_maps_every_scene(place: Path) -> None:
     (place / "scenes.csv").write_text("scene,optical,sar\na,optical.tif,sar.tif\nb,optical.tif,sar.tif\n")
     sheet = ["--sheet", str(place / "scenes.csv"), "--data-root", str(place), "--out", str(place / "maps")]
     assert main(["predict", str(place / "weights.safetensors"), *sheet]) == 0
+    assert [row["scene"] for row in read_areas(place / "maps" / "areas.csv")[::3]] == ["a", "b", "all scenes"]
     maps = {path.name: path.read_bytes() for path in (place / "maps").glob("*.tif")}
     assert maps == dict.fromkeys(("a.tif", "b.tif"), (place / "single.tif").read_bytes())
+
+
+BLOCKS = np.stack([[[80, 10, 0], [20, 90, 0], [0, 0, 100]], [[90, 5, 0], [10, 95, 0], [0, 0, 50]]] * 3)
+
+
+def test_areas_are_corrected_where_the_file_of_the_network_has_test_scores(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(place) == 0
+    assert "Class areas: as mapped; for corrected areas use a network with test scores" in capsys.readouterr().err
+    plain = read_areas(place / "map_areas.csv")
+    assert sum(float(row["mapped_ha"]) for row in plain) == pytest.approx(SIDE**2 / 100)
+    assert {(row["scene"], row["ha"]) for row in plain} == {("map", "")}
+    same = (place / "map.tif").read_bytes()
+
+    write_model(place / "weights.safetensors", blocks=BLOCKS)
+    assert predict(place) == 0
+    assert "they assume that test blocks represent the mapped ground" in capsys.readouterr().err
+    assert (place / "map.tif").read_bytes() == same
+    rows = read_areas(place / "map_areas.csv")
+    assert [row["mapped_ha"] for row in rows] == [row["mapped_ha"] for row in plain]
+    assert sum(float(row["ha"]) for row in rows) == pytest.approx(SIDE**2 / 100)
+    assert {row["test_blocks"] for row in rows} == {"6"}
+    assert (place / "map.png").is_file() and (place / "map.qml").is_file()
+    assert main(["info", str(place / "weights.safetensors")]) == 0
+    said = yaml.safe_load(capsys.readouterr().out)["test"]
+    assert said["blocks"] == 6 and said["confusion"] == BLOCKS.sum(axis=0).tolist()
+    assert said["oa"] == pytest.approx(505 / 550, abs=1e-3)
+
+
+def read_areas(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_weights_that_are_not_finite_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

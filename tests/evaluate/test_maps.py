@@ -168,7 +168,8 @@ def test_maps_keep_grid_classes_and_no_data(tmp_path, scaling):
     assert said["bands"][0]["colorTable"]["entries"][0] == [0, 0, 255, 255]
     assert said["bands"][0]["noDataValue"] == 255
     assert said["bands"][0]["categories"] == CLASSES.names
-    names = [f"{RUN.name}.tif", f"{RUN.name}.tif.aux.xml", f"{RUN.name}_areas.csv", f"{RUN.name}_confidence.tif"]
+    endings = (".png", ".qml", ".tif", ".tif.aux.xml", "_areas.csv", "_confidence.tif")
+    names = [f"{RUN.name}{ending}" for ending in endings]
     assert sorted(p.name for p in folder.iterdir()) == names
     header, row = (tmp_path / "maps" / f"{RUN.name}.csv").read_text().splitlines()
     assert header == "scene,path,confidence,megapixels,seconds"

@@ -61,8 +61,8 @@ class MapsConfig(Section):
     rgb: bool = Field(False, description="Also write `<run>_rgb.tif`, for programs that ignore colour tables.")
     models: dict[str, str] = Field(
         {},
-        description="Networks from earlier runs by name: `weights.safetensors` files of fine-tuning with the same "
-        "bands and classes. They are mapped in addition to the runs of the sweep.",
+        description="Networks from earlier runs by name: files `models/<run>/model.safetensors`, or weights of "
+        "fine-tuning, with the same bands and classes. They are mapped in addition to the runs of the sweep.",
     )
     polygons: bool = Field(False, description="Also write `<run>.gpkg`: the map as polygons.")
     minimum_mapping_unit: float = Field(

@@ -36,6 +36,7 @@ from scipy.special import stdtrit
 
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
+from tmcnet.model.header import copy_with
 from tmcnet.raster.io.geometry import equal_area, pixel_area
 from tmcnet.raster.io.reader import label_blocks, read_grid
 from tmcnet.raster.io.writer import write_bytes
@@ -52,6 +53,8 @@ COLUMNS = (
     *("scene", "class", "mapped_pixels", "mapped_ha", "mapped_percent"),
     *("ha", "ha_low", "ha_high", "percent", "percent_low", "percent_high", "confidence", "test_blocks", "assumption"),
 )
+TEST_BLOCKS = "test_blocks"
+"""Entry in the header of a network's file: B x K x K confusion matrices of the test blocks."""
 _PIECE_PX = 256
 """Side of the pieces within which pixels count as equally large, where the projection changes areas."""
 _M2_PER_HA = 1e4
@@ -163,6 +166,19 @@ def read_blocks(tiles: Path) -> Counts:
         blocks = np.zeros((len(names), *arrays["confusion"].shape[1:]), np.int64)
         np.add.at(blocks, place, arrays["confusion"])
     return np.asarray(blocks[blocks.sum(axis=(1, 2)) > 0])
+
+
+def write_model(weights: Path, tiles: Path, out: Path) -> None:
+    """Copy the file of a network, with the confusion matrices of its test blocks.
+
+    With them, `tmcnet predict` corrects the areas of classes in new scenes.
+
+    Args:
+        weights: `weights.safetensors` of fine-tuning.
+        tiles: `tiles.npz` of its evaluation.
+        out: The file to write.
+    """
+    copy_with(weights, out, {TEST_BLOCKS: read_blocks(tiles).tolist()})
 
 
 def write_areas(

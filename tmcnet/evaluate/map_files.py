@@ -1,4 +1,4 @@
-"""Files of a map: class ids with names and colours, areas, coloured copy, polygons, and the table of all maps."""
+"""Files of a map: classes with names and colours, confidence, areas, picture, styles, polygons; table of all maps."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-import rasterio
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, MapsConfig
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.areas import Counts, measure, read_blocks, read_mapped, write_areas
-from tmcnet.raster.io.gdal_tools import require_tools, run_tool
-from tmcnet.raster.io.writer import write_bytes
+from tmcnet.evaluate.gis_styles import raster_style
+from tmcnet.evaluate.quicklook import draw_quicklook
+from tmcnet.raster.io.gdal_tools import require_tools
+from tmcnet.raster.io.reader import label_blocks, read_grid
+from tmcnet.raster.io.writer import RasterProfile, write_bytes, write_cog, write_draft
 from tmcnet.readers import read_record, reading
 
-COG_OPTIONS = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
 COLUMNS = ("scene", "path", "confidence", "megapixels", "seconds")
 
 
@@ -77,12 +78,14 @@ class MapStyle:
         formats: Whether the coloured copy (`<map>_rgb.tif`) and polygons (`<map>.gpkg`) are wanted.
         blocks: B x K x K confusion matrices of the test blocks of the network; None: areas are not corrected.
         level: Confidence level of the areas.
+        confidence: Whether the confidence is written.
     """
 
     classes: ClassTable
     formats: MapsConfig = field(default_factory=MapsConfig)
     blocks: Counts | None = None
     level: float = 0.95
+    confidence: bool = True
 
 
 def confidence_of(map_file: Path) -> Path:
@@ -95,19 +98,21 @@ def areas_of(map_file: Path) -> Path:
     return map_file.with_name(f"{map_file.stem}_areas.csv")
 
 
-def style_map(ids: Path, style: MapStyle, scene: str, map_file: Path) -> None:
-    """Write a map with names and colours as a cloud-optimised GeoTIFF, and the areas of its classes.
+def style_map(prediction: Path, style: MapStyle, scene: str, map_file: Path) -> None:
+    """Write the files of a map.
 
-    Coloured copy and polygons are written where wanted.
-
-    GeoTIFF cannot hold category names; GDAL reads them from `<map>.aux.xml`.
+    - `<map>.tif`, a cloud-optimised GeoTIFF of class ids, with colour table and names of the classes. GeoTIFF cannot
+      hold category names; GDAL reads them from `<map>.tif.aux.xml`.
+    - `<map>_confidence.tif`, 0 to 100.
+    - `<map>_areas.csv`, the areas of the classes (`tmcnet.evaluate.areas.write_areas`).
+    - `<map>.png`, a picture with legend and areas; `<map>.qml`, a style of QGIS.
+    - Where wanted, `<map>_rgb.tif` and `<map>.gpkg`.
 
     Args:
-        ids: The class ids, from `map_scene`.
-        style: Colours of the classes become the colour table, their names the tags `CLASS_<id>` and GDAL's category
-            names.
+        prediction: Class ids and confidence, from `map_scene`.
+        style: Names and colours, and which files are wanted.
         scene: Name of the scene.
-        map_file: GeoTIFF to write.
+        map_file: `<map>.tif`.
     """
     classes, config = style.classes, style.formats
     require_tools(["gdal_translate", *(polygons.TOOLS if config.polygons else ())])
@@ -117,29 +122,22 @@ def style_map(ids: Path, style: MapStyle, scene: str, map_file: Path) -> None:
     map_file.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".map_", dir=map_file.parent) as folder:
         styled = Path(folder) / "styled.tif"
-        with rasterio.open(ids) as source, rasterio.open(styled, "w", **source.profile) as target:
-            target.write_colormap(1, {c.id: (*c.rgb, 255) for c in classes.classes} | {IGNORE: (0, 0, 0, 0)})
-            target.update_tags(1, **{f"CLASS_{c.id}": c.name for c in classes.classes})
-            target.set_band_description(1, "class")
-            for _, window in source.block_windows(1):
-                target.write(source.read(1, window=window), 1, window=window)
+        profile = RasterProfile(1, "uint8", IGNORE, ("class",), classes)
+        parts = ((box, ids[None]) for box, ids in label_blocks(prediction))
+        write_draft(styled, read_grid(prediction), profile, parts)
         # averaging ids would invent classes; overviews of the map show the most frequent one
         write_cog(styled, map_file, "-co", "RESAMPLING=MODE")
-        if config.rgb:
-            write_cog(map_file, coloured, "-expand", "rgb")
+    if style.confidence:
+        write_cog(prediction, confidence_of(map_file), "-b", "2", "-co", "RESAMPLING=AVERAGE")
+    if config.rgb:
+        write_cog(map_file, coloured, "-expand", "rgb")
     write_bytes(map_file.with_name(f"{map_file.name}.aux.xml"), _categories(classes))
-    mapped = measure(map_file, len(classes))
-    write_areas(areas_of(map_file), {scene: mapped}, classes.names, style.blocks, style.level)
+    write_bytes(map_file.with_suffix(".qml"), raster_style(classes))
+    mapped, areas = measure(map_file, len(classes)), areas_of(map_file)
+    write_areas(areas, {scene: mapped}, classes.names, style.blocks, style.level)
+    draw_quicklook(map_file, classes, areas, map_file.with_suffix(".png"))
     if config.polygons:
         polygons.write_polygons(map_file, classes, config.minimum_mapping_unit, vector)
-
-
-def write_cog(source: Path, target: Path, *options: str) -> None:
-    """Convert a raster to a cloud-optimised GeoTIFF, which appears complete or not at all."""
-    with TemporaryDirectory(prefix=".cog_", dir=target.parent) as folder:
-        draft = Path(folder) / target.name
-        run_tool("gdal_translate", "-q", "-of", "COG", *COG_OPTIONS, *options, source, draft)
-        draft.replace(target)
 
 
 def _categories(classes: ClassTable) -> bytes:

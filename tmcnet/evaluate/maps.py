@@ -14,14 +14,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
@@ -29,12 +26,13 @@ from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.areas import read_blocks
-from tmcnet.evaluate.map_files import MapRecord, MapStyle, confidence_of, list_maps, style_map, write_cog
+from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
 from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, probabilities
 from tmcnet.model.context import context_reach
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
+from tmcnet.raster.io.writer import Part, RasterProfile, write_blocks
 
 UNUSED_OVERLAP_SHARE = 0.375
 """Share of an overlap that is discarded at each of its ends, where predictions see little context."""
@@ -82,10 +80,11 @@ def map_scenes(
     style = MapStyle(shown or trained.classes, config, blocks, level)
     for scene in scenes:
         map_file = maps_root / scene.name / f"{run_name}.tif"
-        with TemporaryDirectory(prefix=".map_", dir=_folder(map_file.parent)) as draft:
-            ids = Path(draft) / "ids.tif"
-            records[scene.name] = predict_map(trained, scene, config, run_name, ids, confidence_of(map_file))
-            style_map(ids, style, scene.name, map_file)
+        map_file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".map_", dir=map_file.parent) as draft:
+            prediction = Path(draft) / "prediction.tif"
+            records[scene.name] = predict_map(trained, scene, config, run_name, prediction)
+            style_map(prediction, style, scene.name, map_file)
     list_maps(records, run_name, table, blocks, level)
 
 
@@ -96,10 +95,9 @@ def map_scene(
     config: MapsConfig,
     compute: ComputeConfig,
     run_name: str,
-    ids: Path,
-    confidence: Path,
+    prediction: Path,
 ) -> MapRecord:
-    """Predict one scene: class ids without names and colours, which `style_map` adds, and the confidence.
+    """Predict one scene: class ids and confidence, of which `style_map` makes the files of the map.
 
     Args:
         weights: The network, as fine-tuning wrote it.
@@ -108,21 +106,19 @@ def map_scene(
         config: Window, overlap, batch size and test-time copies.
         compute: Threads and accelerator.
         run_name: Name of the run or model, for the log.
-        ids: GeoTIFF to write.
-        confidence: Cloud-optimised GeoTIFF to write.
+        prediction: GeoTIFF to write: class ids and confidence in percent, 255 for no data.
 
     Raises:
         InputError: As `map_scenes`.
     """
-    require_tools(["gdal_translate"])
     torch.set_num_threads(compute.finetune_threads)
     trained = Trained.read(weights, choose_device(compute))
     require_fit(weights, trained, [scene], classes or trained.classes)
-    return predict_map(trained, scene, config, run_name, ids, confidence)
+    return predict_map(trained, scene, config, run_name, prediction)
 
 
 def predict_map(
-    trained: Trained, scene: SceneImages, config: MapsConfig, run_name: str, ids: Path, confidence: Path
+    trained: Trained, scene: SceneImages, config: MapsConfig, run_name: str, prediction: Path
 ) -> MapRecord:
     """Write class ids and confidence of one scene, strip by strip; see `map_scene`."""
     began, grid = time.monotonic(), scene.grid
@@ -134,64 +130,12 @@ def predict_map(
             file=sys.stderr,
             flush=True,
         )
-    with TemporaryDirectory(prefix=".map_", dir=_folder(ids.parent)) as draft:
-        with MapWriter(Path(draft), grid) as writer:
-            for strip in predict_scene(trained, scene, config):
-                writer.write(strip)
-        writer.publish(ids, confidence)
+    prediction.parent.mkdir(parents=True, exist_ok=True)
+    profile = RasterProfile(2, "uint8", IGNORE, ("class", "confidence in percent"))
+    write_blocks(prediction, grid, profile, (strip.part for strip in predict_scene(trained, scene, config)))
     megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
     print(f"{run_name}: {scene.name}, {megapixels:.2f} megapixels in {seconds:.1f} s", file=sys.stderr, flush=True)
     return MapRecord(megapixels, seconds, trained.classes, trained.blocks)
-
-
-class MapWriter:
-    """Write class ids and confidence strip by strip.
-
-    The files appear complete or not at all. Use it as a context manager around `write`, then call `publish`.
-
-    Args:
-        folder: Folder for the unfinished files.
-        grid: Grid of the scene.
-    """
-
-    def __init__(self, folder: Path, grid: Grid) -> None:
-        self._drafts = folder / "ids.tif", folder / "confidence.tif"
-        profile: dict[str, Any] = {
-            "driver": "GTiff",
-            "count": 1,
-            "height": grid.height,
-            "width": grid.width,
-            "dtype": "uint8",
-            "nodata": IGNORE,
-            "crs": grid.crs or None,
-            "transform": grid.transform,
-            "compress": "deflate",
-            "bigtiff": "if_safer",
-        }
-        self._files = [rasterio.open(path, "w", **profile) for path in self._drafts]
-        self._files[1].set_band_description(1, "confidence in percent")
-
-    def __enter__(self) -> MapWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in self._files:
-            file.close()
-
-    def write(self, strip: Strip) -> None:
-        """Write finished rows: the most likely class and its probability in percent."""
-        ids = strip.probabilities.argmax(axis=0)
-        percent = np.rint(strip.probabilities.max(axis=0) * 100).clip(0, 100)
-        window = Window(0, strip.top, strip.valid.shape[1], strip.valid.shape[0])
-        for file, values in zip(self._files, (ids, percent), strict=True):
-            file.write(np.where(strip.valid, values, IGNORE).astype(np.uint8), 1, window=window)
-
-    def publish(self, ids: Path, confidence: Path) -> None:
-        """Move the closed ids to their place, and convert the confidence to a cloud-optimised GeoTIFF."""
-        write_cog(self._drafts[1], confidence, "-co", "RESAMPLING=AVERAGE")
-        self._drafts[0].replace(ids)
 
 
 def require_fit(weights: Path, trained: Trained, scenes: Sequence[SceneImages], classes: ClassTable) -> None:
@@ -230,11 +174,6 @@ def _fit_problems(
                 break
 
 
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 @dataclass(frozen=True)
 class SceneImages:
     """The images of a scene, on one grid.
@@ -269,6 +208,13 @@ class Strip:
     top: int
     probabilities: Probabilities
     valid: NDArray[np.bool_]
+
+    @property
+    def part(self) -> Part:
+        """Window and values of the rows in a map: the most likely class and its probability in percent."""
+        values = self.probabilities.argmax(axis=0), np.rint(self.probabilities.max(axis=0) * 100).clip(0, 100)
+        box = self.top, 0, *self.valid.shape
+        return box, np.where(self.valid, np.stack(values), IGNORE).astype(np.uint8)
 
 
 def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> Iterator[Strip]:

@@ -10,24 +10,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tmcnet.config import ComputeConfig, LabelsConfig, MapsConfig, SourceConfig
 from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.map_files import MapStyle, confidence_of, style_map
+from tmcnet.evaluate.areas import ASSUMPTION, read_mapped, write_areas
+from tmcnet.evaluate.map_files import MapStyle, areas_of, style_map
 from tmcnet.evaluate.maps import SceneImages, predict_map, require_fit
+from tmcnet.evaluate.metrics import headline
 from tmcnet.evaluate.trained import Trained, choose_device
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory, Record
+from tmcnet.raster.inventory.sample_sheet import read_cells
 from tmcnet.raster.io.bands import band_names, write_band
-from tmcnet.raster.io.gdal_tools import require_tools, run_tool
+from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import pixel_area
+from tmcnet.raster.io.vector import rasterise_area
 from tmcnet.raster.tiling.grid import align_scene
 
 MAX_GSD_RATIO = 1.1
 """Pixels of other sizes than in training, by more than this factor, are resampled."""
 _NO_LABELS = LabelsConfig()
+_LEVEL = 0.95
+"""Confidence level of class areas."""
+_AREAS = f"corrected for the errors of the map; they assume that {ASSUMPTION}"
+_NOT_CORRECTED = "as mapped; for corrected areas use a network with test scores, models/<run>/model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,8 @@ def map_files(weights: Path, files: Mapping[str, Sequence[Path]], out: Path, opt
 def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options: MapOptions) -> None:
     """Map all scenes of a sample sheet, each to `<folder>/<scene>.tif`; columns `label` and `role` are ignored.
 
+    The areas of classes in all scenes together are written to `<folder>/areas.csv`.
+
     Args:
         weights: As for `map_files`.
         sheet: The sample sheet.
@@ -82,18 +94,16 @@ def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options
     Raises:
         InputError: As for `map_files`, or if the sheet cannot be read.
     """
-    try:
-        with sheet.open(newline="", encoding="utf-8-sig") as file:
-            rows = [dict(row) for row in csv.DictReader(file, skipinitialspace=True)]
-    except OSError as error:
-        raise InputError(Problem(str(sheet), f"cannot be read ({error.strerror})", "Check the path.")) from None
+    rows, _ = read_cells(sheet)
     targets = {row.get("scene", ""): folder / f"{row.get('scene', '')}.tif" for row in rows}
-    _map_rows(weights, rows, targets, data_root, options)
+    trained = _map_rows(weights, rows, targets, data_root, options)
+    names, mapped = read_mapped(areas_of(path) for path in targets.values())
+    write_areas(folder / "areas.csv", mapped, names, trained.blocks, _LEVEL, whole=True)
 
 
 def _map_rows(
     weights: Path, rows: Sequence[dict[str, str]], targets: Mapping[str, Path], data_root: Path, options: MapOptions
-) -> None:
+) -> Trained:
     require_tools(["gdal_translate"])
     torch.set_num_threads(options.compute.finetune_threads)
     trained = Trained.read(weights, choose_device(options.compute))
@@ -111,6 +121,8 @@ def _map_rows(
             raise InputError(problems)
         for record in inventory.records:
             _map_record(weights, trained, record, work, targets[record.scene], options)
+    print(f"Class areas: {_AREAS if trained.blocks is not None else _NOT_CORRECTED}", file=sys.stderr, flush=True)
+    return trained
 
 
 def _choose_bands(
@@ -193,18 +205,18 @@ def _map_record(weights: Path, trained: Trained, record: Record, work: Path, out
     )
     images = SceneImages(record.scene, {name: scene / f"{name}.tif" for name in trained.sensors})
     if options.area is not None:
-        images = SceneImages(images.name, images.images, _area_mask(options.area, images, work))
-    confidence = work / "confidence.tif"
+        mask = work / f"{record.scene}_area.tif"
+        rasterise_area(options.area, images.grid, mask)
+        images = SceneImages(images.name, images.images, mask)
+    prediction = work / "prediction.tif"
     require_fit(weights, trained, [images], trained.classes)
-    made = predict_map(trained, images, options.maps, trained.run.name, work / "ids.tif", confidence)
+    made = predict_map(trained, images, options.maps, trained.run.name, prediction)
     polygons = options.polygons is not None or options.maps.polygons
-    style = MapStyle(made.classes, options.maps.model_copy(update={"polygons": polygons}), made.blocks)
-    style_map(work / "ids.tif", style, record.scene, out)
+    formats = options.maps.model_copy(update={"polygons": polygons})
+    style_map(prediction, MapStyle(made.classes, formats, made.blocks, _LEVEL, options.confidence), out.stem, out)
     if options.polygons is not None:
         options.polygons.parent.mkdir(parents=True, exist_ok=True)
         out.with_suffix(".gpkg").replace(options.polygons)
-    if options.confidence:
-        confidence.replace(confidence_of(out))
 
 
 def _resolution(trained: Trained, record: Record) -> float | None:
@@ -222,16 +234,11 @@ def _resolution(trained: Trained, record: Record) -> float | None:
     return grid.pixel_size * trained.gsd / math.sqrt(area)
 
 
-def _area_mask(area: Path, images: SceneImages, work: Path) -> Path:
-    """Rasterise polygons on the grid of a scene: 1 inside, 0 outside."""
-    grid, mask = images.grid, work / f"{images.name}_area.tif"
-    left, bottom, right, top = grid.bounds
-    # polygons in the CRS of the scene
-    run_tool("ogr2ogr", "-f", "GPKG", "-t_srs", grid.crs, work / f"{images.name}_area.gpkg", area)
-    size = ("-te", left, bottom, right, top, "-ts", grid.width, grid.height)
-    options = ("-q", "-burn", 1, "-init", 0, "-ot", "Byte", "-at", *size)
-    run_tool("gdal_rasterize", *options, work / f"{images.name}_area.gpkg", mask)
-    return mask
+def _test_scores(blocks: NDArray[np.int64]) -> dict[str, object]:
+    """Scores of a network on its test blocks, and its confusion matrix in pixels, truth in rows."""
+    pooled = blocks.sum(axis=0)
+    scores = {name: round(float(score), 4) for name, score in headline(pooled).items()}
+    return {"blocks": len(blocks), **scores, "confusion": pooled.tolist()}
 
 
 def describe(trained: Trained) -> dict[str, object]:
@@ -258,6 +265,7 @@ def describe(trained: Trained) -> dict[str, object]:
         "ground_sampling_distance_m": trained.gsd,
         "registration": trained.align.model_dump(mode="json"),
         "validation": dict(trained.metrics),
+        "test": None if trained.blocks is None else _test_scores(trained.blocks),
         "training": dict(trained.settings),
         "model": trained.model.model_dump(mode="json"),
         "provenance": dict(trained.provenance),

@@ -15,12 +15,15 @@ from rasterio import features
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
+from tmcnet.evaluate.gis_styles import add_layer_style, polygon_style
 from tmcnet.raster.io.files import ByteArray, open_raster
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import PixelMap, equal_area, pixel_area
 from tmcnet.raster.io.reader import read_grid
 
 LAYER = "land_cover"
+_GEOMETRY = "geometry"
+"""Name of the geometry column."""
 TOOLS = ("ogr2ogr",)
 """GDAL tools needed."""
 
@@ -38,6 +41,7 @@ def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: fl
 
     Areas are geodesic where the projection does not preserve them within 0.5 %, in the plane of the map elsewhere.
     Without a CRS the area is in pixels, in the field `area_pixels`. Pixels that touch at a corner only are apart.
+    The GeoPackage holds a style with names and colours, with which QGIS opens the layer.
     The file appears whole or not at all. Memory holds the map a few times over in its own type, one byte a pixel, and
     its polygons.
 
@@ -63,16 +67,24 @@ def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: fl
         table.with_suffix(".csvt").write_text("Integer,String,Real,WKT\n")
         with table.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
-            rows.writerow(["class_id", "class", "area_pixels" if area is None else "area_m2", "geometry"])
+            rows.writerow(["class_id", "class", "area_pixels" if area is None else "area_m2", _GEOMETRY])
             plane = equal_area(grid)
             for k, rings in _polygons(merged):
                 size = _area(rings) * unit if plane is None else _area([_flatten(ring, plane) for ring in rings])
                 rows.writerow([k, classes.names[k], size, _wkt(rings, grid.transform)])
-        reading = ("-oo", "GEOM_POSSIBLE_NAMES=geometry", "-oo", "KEEP_GEOM_COLUMNS=NO")
+        reading = ("-oo", f"GEOM_POSSIBLE_NAMES={_GEOMETRY}", "-oo", "KEEP_GEOM_COLUMNS=NO")
         # GDAL takes lines of at most 10 MB otherwise, and one polygon may be longer
         unlimited = ("--config", "OGR_CSV_MAX_LINE_SIZE", "-1")
-        layer = ("-nln", LAYER, "-nlt", "POLYGON", "-a_srs", grid.crs or _NO_CRS)
+        layer = (
+            "-nln",
+            LAYER,
+            "-nlt",
+            "POLYGON",
+            "-a_srs",
+            grid.crs or _NO_CRS,
+        )
         run_tool("ogr2ogr", "-f", "GPKG", *unlimited, *layer, *reading, draft, table)
+        add_layer_style(draft, LAYER, _GEOMETRY, polygon_style(classes, "class_id"))
         draft.replace(out)
 
 

@@ -19,13 +19,12 @@ from tmcnet.config.results import TestTime
 from tmcnet.dataset.loading import Tile
 from tmcnet.dataset.normalise import FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.evaluate.areas import TEST_BLOCKS
 from tmcnet.evaluate.metrics import without_nan
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 
 KIND = "segmentation"
-TEST_BLOCKS = "test_blocks"
-"""Entry of the header with the confusion matrices of the test blocks."""
 Probabilities = NDArray[np.float32]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tmcnet.config.training import LoadParts
 from tmcnet.errors import InputError, Problem, TrainingError
 from tmcnet.model.foreign_weights import SUFFIXES, read_published
+from tmcnet.model.header import read_header, write_file
 
 PARTS: dict[str, tuple[str, ...]] = {
     "backbone": ("backbone_",),
@@ -42,20 +43,9 @@ def save_weights(path: Path, state: Mapping[str, Tensor], header: Mapping[str, A
         state: Tensors by name, as of `Module.state_dict`.
         header: JSON-ready values by name; each becomes a JSON string in the metadata.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    content = memoryview(save(tensors, metadata={key: json.dumps(value) for key, value in header.items()}))
-    # The library writes the metadata in random order. The header is JSON after its length in 8 bytes, padded to 8.
-    length = int.from_bytes(content[:8], "little")
-    names = json.loads(bytes(content[8 : 8 + length]))
-    ordered = {"__metadata__": dict(sorted(names.pop("__metadata__").items())), **names}
-    text = json.dumps(ordered, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with unfinished.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.write(content[8 + length :])
-    unfinished.replace(path)
+    content = io.BytesIO(save(tensors, metadata={key: json.dumps(value) for key, value in header.items()}))
+    write_file(path, read_header(content), content)  # the library writes the metadata in random order
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

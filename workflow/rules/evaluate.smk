@@ -4,9 +4,10 @@
 #   output: {results_dir}/evaluate/<run>/{metrics.json,tiles.npz}; with cross-validation, the scores of each fold are in
 #           {results_dir}/folds/<n>/evaluate/, and pooled in evaluate/
 #           {results_dir}/metrics.csv, metrics.json, comparisons.csv, scores.json
-#           {results_dir}/maps/<scene>/<run>.tif, <run>_confidence.tif, <run>_areas.csv, on request <run>_rgb.tif and
-#           <run>.gpkg; maps/<run>.csv and, with the areas of all scenes, maps/<run>_areas.csv; <run> may also be a
-#           name of `maps.models`
+#           {results_dir}/maps/<scene>/<run>.tif, <run>_confidence.tif, <run>_areas.csv, <run>.png, <run>.qml, on
+#           request <run>_rgb.tif and <run>.gpkg; maps/<run>.csv and, with the areas of all scenes,
+#           maps/<run>_areas.csv; <run> may also be a name of `maps.models`
+#           {results_dir}/models/<run>/model.safetensors: the network with its test scores, for `tmcnet predict`
 
 
 rule evaluate_run:
@@ -121,9 +122,8 @@ else:
             weights=map_weights,
             scene=f"{RESULTS}/scenes/{{scene}}/alignment.json",
         output:
-            ids=f"{RESULTS}/maps/{{scene}}/.{{run}}_ids.tif",
+            prediction=f"{RESULTS}/maps/{{scene}}/.{{run}}_prediction.tif",
             record=f"{RESULTS}/maps/{{scene}}/.{{run}}.json",
-            confidence=f"{RESULTS}/maps/{{scene}}/{{run}}_confidence.tif",
         log:
             f"{RESULTS}/logs/maps/{{scene}}/{{run}}.log",
         benchmark:
@@ -146,12 +146,15 @@ else:
 
     rule style_map:
         input:
-            ids=str(rules.map_scene.output.ids),
+            prediction=str(rules.map_scene.output.prediction),
             record=str(rules.map_scene.output.record),
             scores=map_scores,
         output:
             map=f"{RESULTS}/maps/{{scene}}/{{run}}.tif",
+            confidence=f"{RESULTS}/maps/{{scene}}/{{run}}_confidence.tif",
             areas=f"{RESULTS}/maps/{{scene}}/{{run}}_areas.csv",
+            picture=f"{RESULTS}/maps/{{scene}}/{{run}}.png",
+            style=f"{RESULTS}/maps/{{scene}}/{{run}}.qml",
         log:
             f"{RESULTS}/logs/maps/{{scene}}/{{run}}_style.log",
         conda:
@@ -202,6 +205,26 @@ else:
             "../scripts/list_maps.py"
 
 
+rule write_model:
+    input:
+        weights=in_main_fold(rules.finetune_run.output.weights),
+        scores=map_scores,
+    output:
+        model=f"{RESULTS}/models/{{run}}/model.safetensors",
+    log:
+        f"{RESULTS}/logs/models/{{run}}.log",
+    localrule: True
+    conda:
+        "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
+    message:
+        "Writing {wildcards.run} with its test scores as one file"
+    script:
+        "../scripts/write_model.py"
+
+
 rule summarise:
     input:
         metrics=expand(SCORES, run=RUNS),
@@ -239,7 +262,10 @@ rule evaluate:
         LOST,
 
 
-MAPS = expand(f"{RESULTS}/maps/{{run}}.csv", run=MAPPED)
+MAPS = [
+    *expand(f"{RESULTS}/maps/{{run}}.csv", run=MAPPED),
+    *expand(f"{RESULTS}/models/{{run}}/model.safetensors", run=MAP_RUNS),
+]
 
 
 rule maps:

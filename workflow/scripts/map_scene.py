@@ -22,7 +22,6 @@ with logged(snakemake.log[0]):
         config=MapsConfig.model_validate(snakemake.params.maps),
         compute=ComputeConfig(**snakemake.params.compute, finetune_threads=snakemake.threads),
         run_name=wildcards.run,
-        ids=Path(snakemake.output.ids),
-        confidence=Path(snakemake.output.confidence),
+        prediction=Path(snakemake.output.prediction),
     )
     record.write(Path(snakemake.output.record))

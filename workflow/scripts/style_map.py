@@ -1,4 +1,4 @@
-"""Write one map with the names and colours of its classes, and their areas."""
+"""Write the files of one map, with names, colours and areas of its classes."""
 
 from pathlib import Path
 
@@ -20,4 +20,4 @@ with logged(snakemake.log[0]):
         record.test_blocks(Path(scores) if scores else None),
         snakemake.params.level,
     )
-    style_map(Path(snakemake.input.ids), style, snakemake.wildcards.scene, Path(snakemake.output.map))
+    style_map(Path(snakemake.input.prediction), style, snakemake.wildcards.scene, Path(snakemake.output.map))

@@ -92,15 +92,7 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
             leaves out a modality where all are needed.
     """
     where = f"sample sheet {path}"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            rows = [{(k or "").strip(): _cell(v) for k, v in row.items()} for row in reader]
-            columns = [name.strip() for name in reader.fieldnames or []]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        remedy = "Check `source.sheet`; relative paths start in the folder the workflow is run in."
-        raise InputError(Problem(where, f"cannot be read ({reason})", remedy)) from None
+    rows, columns = read_cells(path)
     missing = [name for name in ("scene", *modalities) if name not in columns]
     if missing:
         what = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
@@ -117,6 +109,23 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
     if problems:
         raise InputError(problems)
     return entries
+
+
+def read_cells(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """Read the rows of a sample sheet as text, by column, and the names of the columns.
+
+    Raises:
+        InputError: If the sheet cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            rows = [{(k or "").strip(): _cell(v) for k, v in row.items()} for row in reader]
+            return rows, [name.strip() for name in reader.fieldnames or []]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        remedy = "Check its path (`source.sheet`); relative paths start in the folder the command is run in."
+        raise InputError(Problem(f"sample sheet {path}", f"cannot be read ({reason})", remedy)) from None
 
 
 def _cell(value: str | list[str] | None) -> str:

@@ -53,6 +53,12 @@ class _Features:
     boxes: Points
     codes: npt.NDArray[np.int64]
 
+    @classmethod
+    def of(cls, shapes: list[dict[str, Any]], codes: Sequence[int]) -> _Features:
+        corners = [np.array([point for ring in shape["coordinates"] for point in ring]) for shape in shapes]
+        boxes = np.array([[*c.min(axis=0), *c.max(axis=0)] for c in corners]).reshape(-1, 4)
+        return cls(shapes, boxes, np.array(codes, np.int64))
+
 
 def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) -> Rasterised:
     """Write the features of a vector file as a raster of codes, tagged with `NO_CODE` for no label.
@@ -76,7 +82,12 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
     if labels.encoding != "ids":
         remedy = "Set `labels.encoding: ids` and give each class its `codes`."
         raise InputError(Problem(str(path), "is a vector file, but `labels.encoding` is `rgb`", remedy))
-    rows = _read(path, labels, grid)
+    rows = _read(path, labels.buffer, grid)
+    lacking = [row for row in rows if labels.attribute not in row["properties"]]
+    if lacking:
+        known = format_names(lacking[0]["properties"]) or "none"
+        what = f"has no attribute `{labels.attribute}`; its attributes are {known}"
+        raise InputError(Problem(str(path), what, "Name the one that gives the class as `labels.attribute`."))
     codes = _codes(path, labels, [row["properties"][labels.attribute] for row in rows])
     features = _polygons(path, labels, grid, rows, codes)
     totals: Counter[str] = Counter()
@@ -94,7 +105,29 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
     return Rasterised(codes.count(None), totals["labelled"], totals["overlapping"])
 
 
-def _read(path: Path, labels: LabelsConfig, grid: Grid) -> list[dict[str, Any]]:
+def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
+    """Write the polygons of a vector file as a mask: 1 where the centre of a pixel is in one of them, 0 elsewhere.
+
+    Args:
+        path: A vector file with one layer, in any CRS; points and lines are ignored.
+        grid: Place of the pixels.
+        out: The GeoTIFF to write.
+
+    Raises:
+        InputError: If the file cannot be read or has several layers.
+    """
+    shapes = [shape for row in _read(path, 0, grid) for shape in _simple(row["geometry"])]
+    shapes = [shape for shape in shapes if shape["type"] == "Polygon"]
+    features = _Features.of(shapes, [1] * len(shapes))
+
+    def parts() -> Iterator[Part]:
+        for box in block_windows(grid.height, grid.width, 4):
+            yield box, (_burn(features, grid, box)[0] == 1).astype(np.uint8)[None]
+
+    write_blocks(out, grid, RasterProfile(1, "uint8"), parts())
+
+
+def _read(path: Path, buffer_m: float, grid: Grid) -> list[dict[str, Any]]:
     """Read the features near a grid as GeoJSON in its CRS."""
     layers = run_tool("ogrinfo", "-ro", "-q", path).strip().splitlines()
     names = [
@@ -102,17 +135,12 @@ def _read(path: Path, labels: LabelsConfig, grid: Grid) -> list[dict[str, Any]]:
     ]
     if len(names) > 1:
         what = f"has {len(names)} layers: {format_names(names)}"
-        raise InputError(Problem(str(path), what, "Keep the layer of the labels only (`ogr2ogr OUT IN LAYER`)."))
+        raise InputError(Problem(str(path), what, "Keep the one that is meant (`ogr2ogr OUT IN LAYER`)."))
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "features.geojson"
         digits = ("-lco", "COORDINATE_PRECISION=9", "-dim", "XY")
-        run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", grid.crs, *_near(labels.buffer, grid), table, path)
+        run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", grid.crs, *_near(buffer_m, grid), table, path)
         rows: list[dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))["features"]
-    lacking = [row for row in rows if labels.attribute not in row["properties"]]
-    if lacking:
-        known = format_names(lacking[0]["properties"]) or "none"
-        what = f"has no attribute `{labels.attribute}`; its attributes are {known}"
-        raise InputError(Problem(str(path), what, "Name the one that gives the class as `labels.attribute`."))
     return [row for row in rows if row["geometry"]]
 
 
@@ -161,9 +189,7 @@ def _polygons(
                 found = [shape] if kind == "Polygon" else _buffer(shape["coordinates"], kind, radii)
                 shapes += found
                 kept += [code] * len(found)
-    corners = [np.array([point for ring in shape["coordinates"] for point in ring]) for shape in shapes]
-    boxes = np.array([[*c.min(axis=0), *c.max(axis=0)] for c in corners]).reshape(-1, 4)
-    return _Features(shapes, boxes, np.array(kept, np.int64))
+    return _Features.of(shapes, kept)
 
 
 def _simple(geometry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

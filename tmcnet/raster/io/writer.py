@@ -1,4 +1,4 @@
-"""The writer of rasters: tiled, compressed GeoTIFF, complete or not at all; `evaluate/maps.py` writes maps."""
+"""The writer of rasters: tiled, compressed GeoTIFF, complete or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.blocks import TILE_SIDE_PX
+from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Box, GdalError, Grid
 
 Part: TypeAlias = tuple[Box, npt.NDArray[Any]]
@@ -31,6 +33,10 @@ _BIGTIFF_BYTES = 2**31
 _ZSTD_LEVEL = 1
 """Level 1 of Zstandard is written several times as fast as deflate, read twice as fast, and as small to a few percent
 (benchmarks/README.md); higher levels gain less than they cost."""
+
+
+_COG_OPTIONS = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
+"""All programs that open GeoTIFFs know deflate."""
 
 
 def _draft_of(path: Path) -> Path:
@@ -196,6 +202,23 @@ def write_draft(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[
     except (RasterioError, GdalError, OSError) as error:
         raise _unwritable(path, error) from None
     return Draft(path, grid, profile)
+
+
+def write_cog(source: Path, target: Path, *options: str) -> None:
+    """Convert a raster to a cloud-optimised GeoTIFF, whole or not at all.
+
+    Args:
+        source: The raster.
+        target: The file to write.
+        options: Of `gdal_translate`, such as `-b 2`.
+
+    Raises:
+        InputError: If GDAL fails.
+    """
+    with TemporaryDirectory(prefix=".cog_", dir=target.parent) as folder:
+        draft = Path(folder) / target.name
+        run_tool("gdal_translate", "-q", "-of", "COG", *_COG_OPTIONS, *options, source, draft)
+        draft.replace(target)
 
 
 def _write(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Part], options: dict[str, Any]) -> None:

@@ -1,0 +1,10 @@
+"""Write a network with its test scores as one file."""
+
+from pathlib import Path
+
+from _job import logged
+
+from tmcnet.evaluate.areas import write_model
+
+with logged(snakemake.log[0]):
+    write_model(Path(snakemake.input.weights), Path(snakemake.input.scores), Path(snakemake.output.model))
