@@ -176,6 +176,9 @@ def test_a_new_name_of_a_class_is_in_maps_tables_and_report(project: Project) ->
     assert done.returncode == 0, done.stdout + done.stderr
     assert (project.results / "finetune" / RUN / "weights.safetensors").stat().st_mtime_ns == weights
     assert "lake" in (project.results / "maps" / "alder" / f"{RUN}.tif.aux.xml").read_text()
+    for name in (f"alder/{RUN}.qml", f"alder/{RUN}_areas.csv", f"{RUN}_areas.csv"):
+        text = (project.results / "maps" / name).read_text()
+        assert "lake" in text and "water" not in text
     header = (project.results / "metrics.csv").read_text().splitlines()[0]
     assert "iou_lake" in header and "iou_water" not in header
     page = (project.results / "report.html").read_text()
