@@ -54,7 +54,7 @@ def draw_quicklook(map_file: Path, classes: ClassTable, areas: Path, out: Path) 
         _draw_scale(draw, left, top + _LINE, metres)
         _draw_north(draw, left + _LEGEND - 2 * _ARROW, top + _LINE + _ARROW, north_of(grid))
     content = io.BytesIO()
-    page.save(content, "PNG", optimize=True)
+    page.save(content, "PNG")
     write_bytes(out, content.getvalue())
 
 

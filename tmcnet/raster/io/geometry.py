@@ -168,12 +168,12 @@ def equal_area(grid: Grid) -> PixelMap | None:
 
     It is a spline through a lattice of points projected by PROJ.
     """
-    from scipy.interpolate import RectBivariateSpline  # takes longer to import than most raster jobs to start
-
     area = pixel_area(grid)
     corners = [grid.window((row, col, 1, 1)) for row in (0, grid.height - 1) for col in (0, grid.width - 1)]
     if area is None or all(pixel_area(corner) == area for corner in corners):
         return None
+    from scipy.interpolate import RectBivariateSpline  # takes as long to import as all else that short jobs need
+
     columns, rows = (np.linspace(0.0, side, _LATTICE_NODES) for side in (grid.width, grid.height))
     across, down = np.meshgrid(columns, rows, indexing="ij")
     x, y = grid.transform @ (grid.width / 2, grid.height / 2)
