@@ -93,12 +93,13 @@ def test_it_is_exported(trained, tmp_path):
     assert json.loads((tmp_path / "card.json").read_text())["checked"]["largest_difference"] < TOLERANCE
 
 
-def test_a_fixed_schedule_does_not_depend_on_the_validation_labels(trained, tmp_path):
+@pytest.mark.parametrize("keep", ["last", "labels"])
+def test_a_fixed_schedule_does_not_depend_on_the_validation_labels(trained, tmp_path, keep):
     world, _, ensemble = trained
     assert len(set(Trained.read(ensemble).network.temperature.tolist())) > 1
     run = next(run for run in expand_sweep([SWEEP]) if run.method == "random")
-    fixed = [train(world, tmp_path / member.name, member, keep="last") for member in run.members]
+    fixed = [train(world, tmp_path / member.name, member, keep=keep) for member in run.members]
     steps = [json.loads((path.parent / "summary.json").read_text())["best_step"] for path in fixed]
     assert (steps[0], steps[2]) == (6, 12)
-    whole = train(world, tmp_path / run.name, run, fixed, keep="last")
+    whole = train(world, tmp_path / run.name, run, fixed, keep=keep)
     assert Trained.read(whole).network.temperature.tolist() == [1, 1, 1]

@@ -36,7 +36,7 @@ def build_tiles(root, tiles=12, size=SIZE):
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["tile", "scene", "row", "col", "height", "width"])
         rows.writerows([name, name.split("_")[0], i % 4 * size, 0, size, size] for i, name in enumerate(names))
-    lists = {"train": names[:4], "trainR50": names[:2], "val": names[4:8], "test": names[8:]}
+    lists = {"train": names[:4], "trainR50": names[:2], "trainR100": names[:4], "val": names[4:8], "test": names[8:]}
     for part, chosen in lists.items():
         (splits / f"{part}_RGB.txt").write_text("".join(f"{name}\n" for name in chosen))
     write_hashes(splits)
@@ -51,7 +51,7 @@ def build_tiles(root, tiles=12, size=SIZE):
 
 def configs(**changes):
     """Fine-tuning, model, sensors and compute configs of a size for tests."""
-    values = {"steps": 6, "batch_size": 4, "crop_size": 32, "warmup_steps": 2, "validate_every": 3}
+    values = {"steps": 6, "batch_size": 4, "crop_size": 32, "warmup_steps": 2, "validate_every": 3, "keep": "best"}
     config = FinetuneSettings(**{**values, **changes})
     context = ContextConfig(windows=[3, 7], relative_window=11)
     model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16, context=context)

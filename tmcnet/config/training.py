@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -244,14 +244,21 @@ class FinetuneSettings(Section):
         0.0, ge=0, lt=1, description="Probability that one modality of a training sample is removed."
     )
     validate_every: int = Field(50, ge=1, description="Steps between two validations.")
-    keep: Literal["best", "last"] = Field(
-        "best",
-        description="`best`: keep the step of a network and the boosting round with the best mIoU on the validation "
-        "part, and fit the temperatures of ensembles there. `last`: a fixed schedule that uses no label beyond the "
-        "label fraction; the validation part is only scored.",
+    keep: Literal["labels", "best", "last"] = Field(
+        "labels",
+        description="Labels that decide what is kept. `labels`: below 100 % of the labels none beyond those of the "
+        "run. Networks keep the last step, boosting all rounds, ensembles need no temperatures, and pixel-wise "
+        "classifiers of fewer than 12 tiles use the context windows up to 15 pixels only; with all labels as `best`. "
+        "`best`: the step of a network and the boosting round with the best mIoU on the validation part, where the "
+        "temperatures of ensembles are fitted too. `last`: as `labels` for every budget, with all windows. The "
+        "validation part is always scored.",
     )
     pixelwise: PixelwiseConfig = Field(PixelwiseConfig(), description="Pixel-wise baselines.")
     seed: int = Field(1, ge=0, description="Added to every run seed.")
+
+    def for_budget(self, budget: Budget) -> Self:
+        """The settings of a run: `keep: labels` is `best` with all labels, to which the validation part belongs."""
+        return self.model_copy(update={"keep": "best"}) if self.keep == "labels" and budget.is_all else self
 
 
 class FinetuneConfig(FinetuneSettings):

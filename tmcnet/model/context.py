@@ -49,6 +49,17 @@ class ContextFeatures(nn.Module):
         relative = 0 if self.config.relative_window is None else bands
         return bands * (1 + 2 * len(self.config.windows)) + pairs + relative
 
+    def within(self, side: int, bands: int) -> Tensor:
+        """F flags of the features of a number of bands that need no window larger than `side`."""
+        config = self.config
+        pairs = bands * (bands - 1) // 2 if config.differences else 0
+        flags = [True] * (bands + pairs)
+        for window in sorted(config.windows):
+            flags += [window <= side] * 2 * bands
+        if config.relative_window is not None:
+            flags += [config.relative_window <= side] * bands
+        return torch.tensor(flags)
+
     def forward(self, *images: Tensor) -> Tensor:
         """Features N x F x H x W of images N x C x H x W, one per modality.
 

@@ -90,6 +90,10 @@ class EncoderFeatures(nn.Module):
         """Number of features of a number of bands."""
         return self.context.count(bands) + COMPONENTS
 
+    def within(self, side: int, bands: int) -> Tensor:
+        """F flags of the features that need no context window larger than `side`; all components are among them."""
+        return F.pad(self.context.within(side, bands), (0, COMPONENTS), value=True)
+
     def maps(self, *images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """The deepest and the first map of each encoder, N x C x H/16 x W/16 and N x C x H/4 x W/4."""
         by_name = dict(zip(self.bands, images, strict=True))

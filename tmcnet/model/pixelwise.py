@@ -42,7 +42,8 @@ class Pixelwise(nn.Module, ABC):
         super().__init__()
         self.modalities = tuple(bands)
         self.features: ContextFeatures | EncoderFeatures = encoder or ContextFeatures(context)
-        self.inputs = self.features.count(sum(bands.values()))
+        self.bands = sum(bands.values())
+        self.inputs = self.features.count(self.bands)
 
     def forward(self, images: Mapping[str, Tensor]) -> Tensor:
         """Logits N x K x H x W of N x C x H x W images of each modality."""

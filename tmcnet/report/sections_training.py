@@ -158,6 +158,7 @@ def finetuning(results: Results) -> dict[str, Any]:
     titles = {"loss": "training loss", "val_miou": "mIoU on the validation part"}
     shown = {q: title for q, title in titles.items() if any(q in c for c in trained.values())}
     return {
+        "keep": results.config.finetune.keep,
         "without_curves": [run.name for run in results.config.runs if run not in curves],
         "curves": len(curves),
         "charts": {f"finetuning_{q}": title for q, title in shown.items()},

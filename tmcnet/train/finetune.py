@@ -120,6 +120,7 @@ def finetune(
     """
     began = time.monotonic()
     torch.set_num_threads(compute.finetune_threads)
+    config = config.for_budget(run.budget)
     data = _read(tiles_root, splits, normalisation, run, config, compute)
     seed = derive_seed(config.seed, "finetune", run.seed)
     network = _build(run, sensors, len(data.classes), model, seed)
@@ -184,11 +185,11 @@ def _fit_once(
 def _combine(
     network: Ensemble, members: Sequence[Path], data: _Data, config: FinetuneSettings
 ) -> tuple[Curves, Fitted, str]:
-    """Load the members of an ensemble, and fit their temperatures on the validation part unless `keep` is `last`."""
+    """Load the members of an ensemble; with `keep: best` fit their temperatures on the validation part."""
     curves = Curves(1, 1)
     for number, (member, path) in enumerate(zip(network.members, members, strict=True)):
         member.load_state_dict(read_weights(path)[0])
-        if config.keep == "last":
+        if config.keep != "best":
             continue
         tiles = (data.val[index] for index in range(len(data.val)))
         found, truth = [], []

@@ -6,7 +6,7 @@ import copy
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -53,6 +53,9 @@ COMPONENT_TILES, CELLS_PER_TILE = 100, 200
 MIN_CHANNEL_DEVIATION = 1e-6
 """Channels that vary less are constant and get no weight."""
 
+MIN_TILES_FOR_LARGE_WINDOWS, MAX_SMALL_WINDOW = 12, 15
+"""With fewer labelled tiles, large context windows fit them by chance: `keep: labels` uses those up to 15 pixels."""
+
 State = dict[str, Tensor]
 
 
@@ -90,7 +93,7 @@ def fit_pixelwise(
     Args:
         network: An empty `PixelLogistic` or `PixelBoosting`; has the fitted tensors afterwards.
         train: The labelled tiles.
-        val: The validation tiles. They determine the number of boosting rounds.
+        val: The validation tiles. With `keep: best` they determine the number of boosting rounds.
         counts: Labelled pixels of each class in the training tiles.
         balance: K weights of the classes; ones for none.
         config: Pixels, rounds and penalties.
@@ -106,6 +109,11 @@ def fit_pixelwise(
     curves, fitted = Curves(1, config.pixelwise.iterations), Fitted()
     with threadpool_limits(threads):
         pixels = draw_pixels(network.features, train, counts, balance.double().numpy(), config, seed)
+        if config.keep == "labels" and len(train) < MIN_TILES_FOR_LARGE_WINDOWS:
+            near = network.features.within(MAX_SMALL_WINDOW, network.bands).numpy()
+            pixels = replace(
+                pixels, values=pixels.values * near
+            )  # no tree and no weight depends on constant features
         if len(np.unique(pixels.truth)) == 1:
             fitted.weights = {**network.state_dict(), _offset(network): _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
@@ -173,7 +181,7 @@ def _fit_boosting(
     fitted: Fitted,
     curves: Curves,
 ) -> None:
-    """Boost for all rounds, and keep all of them or the number that is best on the validation part.
+    """Boost for all rounds, and keep all of them or, with `keep: best`, the number best on the validation part.
 
     Held-out pixels of the training tiles would not do: their neighbours are trained on, so more rounds would always
     look better.
@@ -203,7 +211,7 @@ def _fit_boosting(
         measured = {"loss": _loss(total, pixels), "val_miou": score["miou"], "val_oa": score["oa"]}
         curves.add(int(step), **measured, learning_rate=settings.learning_rate)
     last = len(rounds) - 1
-    best = last if config.keep == "last" else int(np.nan_to_num([score["miou"] for score in scores]).argmax())
+    best = last if config.keep != "best" else int(np.nan_to_num([score["miou"] for score in scores]).argmax())
     fitted.last_step, fitted.best_step, fitted.best = int(rounds[-1]), int(rounds[best]), scores[best]
     fitted.weights = _trees(model, edges, len(network.base), 0, fitted.best_step)
 

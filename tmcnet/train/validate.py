@@ -63,7 +63,7 @@ class Validation(Evaluation):
         """Validate, and keep the weights if they are wanted."""
         scores = validate(self.network, self.tiles, self.classes, self.config.batch_size)
         self.last_step = step
-        if scores["miou"] > self.best["miou"] or self.config.keep == "last":
+        if scores["miou"] > self.best["miou"] or self.config.keep != "best":
             self.best_step, self.best = step, scores
             state = self.network.state_dict()
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
