@@ -134,7 +134,7 @@ def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:
     config = MapsConfig(window=512, overlap=128, batch_size=BATCH)
     out = Path(folder)
     classes = Trained.read(Path(weights)).classes
-    map_scenes(Path(weights), [scene], classes, config, ComputeConfig(), "run", out / "maps", out / "maps.csv")
+    map_scenes(Path(weights), [scene], classes, config, ComputeConfig(), "run", out, out / "run.csv")
     speed = grid.width * grid.height / 1e6 / (time.perf_counter() - began)
     print(f"{speed:.3f} | {peak_mib() / 2**10:.2f} |")
 

@@ -20,6 +20,9 @@ def test_only_what_belongs_to_other_weights_goes(tmp_path):
             write(tmp_path / "maps" / f"{run.name}.csv", 200),
             write(tmp_path / "maps" / "north" / f"{run.name}.tif", 200),
             write(tmp_path / "maps" / "north" / f"{run.name}_confidence.tif", 200),
+            write(tmp_path / "maps" / "north" / f"{run.name}.png", 200),
+            write(tmp_path / "maps" / f"{run.name}_areas.csv", 200),
+            write(tmp_path / "models" / run.name / "model.safetensors", 200),
         ]
         for run in (NEW, REPEATED, GONE)
     }

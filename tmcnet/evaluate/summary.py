@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tmcnet.config import Budget, EvaluateConfig, Run
+from tmcnet.config.results import MAP_ENDINGS
 from tmcnet.config.training import has_start
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
@@ -156,7 +157,7 @@ def _text(value: Any) -> str:  # noqa: ANN401 - cells of any kind
 
 
 def forget_outdated(results: Path, runs: Iterable[Run], folds: Collection[str] = ("",)) -> list[Path]:
-    """Remove scores and maps that are older than the network of their run, or whose network is missing.
+    """Remove scores, maps and published models that are older than the network of their run, or lack it.
 
     If a training is repeated and fails, the scores of the earlier weights remain; they must not be mistaken for
     results of the current config.
@@ -173,13 +174,10 @@ def forget_outdated(results: Path, runs: Iterable[Run], folds: Collection[str] =
     for run in runs:
         networks = [results / fold / "finetune" / run.name / "weights.safetensors" for fold in folds]
         made = max(path.stat().st_mtime if path.exists() else float("inf") for path in networks)
-        maps = results / "maps"
+        maps = [f"{place}{run.name}{end}.*" for place in ("", "*/") for end in ("", *MAP_ENDINGS)]
         found = [
-            *(results / "evaluate" / run.name).glob("*"),
-            *(path for end in ("", "_areas") for path in maps.glob(f"{run.name}{end}.csv")),
-            *maps.glob(f"*/{run.name}.tif"),
-            *maps.glob(f"*/{run.name}_confidence.tif"),
-            *maps.glob(f"*/{run.name}_areas.csv"),
+            *(path for folder in ("evaluate", "models") for path in (results / folder / run.name).glob("*")),
+            *(path for pattern in maps for path in (results / "maps").glob(pattern)),
         ]
         outdated += [path for path in found if path.stat().st_mtime < made]
     for path in outdated:
