@@ -42,7 +42,7 @@ def middle(page, selector):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 1100])
+@pytest.mark.parametrize("width", [360, 500, 1100])
 def test_there_are_no_errors_and_no_requests(page, full, width, dark):
     page.show(width, 800, dark=dark)
     page.open(full.root / "report.html")
@@ -143,6 +143,12 @@ def test_scale_bars_have_the_length_that_they_name(page):
     )
     assert page.ask("document.querySelector('#maps .picture .scale-bar').textContent") == "500\u00a0m"
     assert page.ask("document.querySelector('#maps .picture .north').textContent.trim()") == "N"
+
+
+def test_at_500_pixels_every_chart_is_whole(page):
+    page.show(500, 900)
+    cut = "[...document.querySelectorAll('figure > .card')].filter((c) => c.scrollWidth > c.clientWidth + 1).length"
+    assert page.ask(cut) == 0
 
 
 def test_alignment_pictures_are_small_until_opened(page):
