@@ -31,7 +31,10 @@ rule evaluate_run:
         mem_mb=memory(cached=False),
         runtime=growing(120),
     params:
-        **section("evaluate"),
+        # Intervals are drawn later, in `summarise` and `style_map`.
+        evaluate=CONFIG.evaluate.model_dump(
+            mode="json", exclude={"bootstrap", "confidence"}
+        ),
         compute=CONFIG.compute.numerics(),
         run=run_of,
     message:
