@@ -120,15 +120,11 @@ def style_map(prediction: Path, style: MapStyle, scene: str, map_file: Path) -> 
     for earlier in (coloured, vector):
         earlier.unlink(missing_ok=True)  # left by an earlier map
     map_file.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".map_", dir=map_file.parent) as folder:
-        styled = Path(folder) / "styled.tif"
-        profile = RasterProfile(1, "uint8", IGNORE, ("class",), classes)
-        parts = ((box, ids[None]) for box, ids in label_blocks(prediction))
-        write_draft(styled, read_grid(prediction), profile, parts)
-        # averaging ids would invent classes; overviews of the map show the most frequent one
-        write_cog(styled, map_file, "-co", "RESAMPLING=MODE")
+    # averaging ids would invent classes; overviews of the map show the most frequent one
+    _write_band(prediction, 0, RasterProfile(1, "uint8", IGNORE, ("class",), classes), "MODE", map_file)
     if style.confidence:
-        write_cog(prediction, confidence_of(map_file), "-b", "2", "-co", "RESAMPLING=AVERAGE")
+        profile = RasterProfile(1, "uint8", IGNORE, ("confidence in percent",))
+        _write_band(prediction, 1, profile, "AVERAGE", confidence_of(map_file))
     if config.rgb:
         write_cog(map_file, coloured, "-expand", "rgb")
     write_bytes(map_file.with_name(f"{map_file.name}.aux.xml"), _categories(classes))
@@ -138,6 +134,15 @@ def style_map(prediction: Path, style: MapStyle, scene: str, map_file: Path) -> 
     draw_quicklook(map_file, classes, areas, map_file.with_suffix(".png"))
     if config.polygons:
         polygons.write_polygons(map_file, classes, config.minimum_mapping_unit, vector)
+
+
+def _write_band(prediction: Path, band: int, profile: RasterProfile, resampling: str, out: Path) -> None:
+    """Write a band as a cloud-optimised GeoTIFF whose overviews are resampled in a way that GDAL has."""
+    with TemporaryDirectory(prefix=".map_", dir=out.parent) as folder:
+        draft = Path(folder) / "band.tif"
+        parts = ((box, values[None]) for box, values in label_blocks(prediction, band))
+        write_draft(draft, read_grid(prediction), profile, parts)
+        write_cog(draft, out, "-co", f"RESAMPLING={resampling}")
 
 
 def _categories(classes: ClassTable) -> bytes:

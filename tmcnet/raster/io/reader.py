@@ -239,8 +239,12 @@ def read_labels(path: Path | str, window: Box | None = None) -> ByteArray:
         return _read_ids(path, opened, window or (0, 0, *opened.sizes[0]))
 
 
-def label_blocks(path: Path | str) -> Iterator[tuple[Box, ByteArray]]:
+def label_blocks(path: Path | str, band: int = 0) -> Iterator[tuple[Box, ByteArray]]:
     """Read a label raster block by block; see `read_labels`.
+
+    Args:
+        path: The file.
+        band: Number of the band, from 0.
 
     Yields:
         The window of the block, and its ids.
@@ -248,12 +252,12 @@ def label_blocks(path: Path | str) -> Iterator[tuple[Box, ByteArray]]:
     with Raster.of(path).open() as opened:
         height, width = opened.sizes[0]
         for box in block_windows(height, width, 1):
-            yield box, _read_ids(path, opened, box)
+            yield box, _read_ids(path, opened, box, band)
 
 
-def _read_ids(path: Path | str, opened: OpenRaster, box: Box) -> ByteArray:
+def _read_ids(path: Path | str, opened: OpenRaster, box: Box, number: int = 0) -> ByteArray:
     (part,) = opened.parts(box)
-    band, valid = part.values[0], part.bands_valid[0]
+    band, valid = part.values[number], part.bands_valid[number]
     if band.dtype != np.uint8 and not np.isin(np.unique(band[valid]), np.arange(256)).all():
         raise InputError(
             Problem(str(path), "holds values that are no class ids (0..254, 255 for void)", "Decode it first.")

@@ -208,9 +208,9 @@ def write_cog(source: Path, target: Path, *options: str) -> None:
     """Convert a raster to a cloud-optimised GeoTIFF, whole or not at all.
 
     Args:
-        source: The raster.
+        source: The raster, in a form that all builds of GDAL's tools read: not the compressed files written here.
         target: The file to write.
-        options: Of `gdal_translate`, such as `-b 2`.
+        options: Of `gdal_translate`, such as `-expand rgb`.
 
     Raises:
         InputError: If GDAL fails.
