@@ -24,6 +24,7 @@ def test_a_cross_validation_says_which_folds_its_scores_and_its_map_show(small):
     assert "fold 2 is tested" in text
     assert "of 4 folds together" in text_of("scores", scores(results))
     assert "fold" not in text_of("splits", sections_data.splits(Results(root, config)))
+    assert results.tested == (8, "test block") and Results(root, config).tested == (2, "test block")
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
