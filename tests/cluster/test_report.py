@@ -1,15 +1,106 @@
-"""The tiny demo on two nodes."""
+"""The tiny demo on two nodes, and what becomes of jobs that Slurm ends."""
 
 from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.conftest import Cluster
 
 pytestmark = pytest.mark.cluster
+WEIGHTS = "results/pretrain/tmcnet/weights.safetensors"
+LONG = "pretrain: {steps: 100000, checkpoint_every: 100000, log_every: 1000}\n"
 
 
-def test_the_report_is_made_on_two_nodes(cluster: Cluster) -> None:
-    done = cluster.run("report")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (cluster.folder / "results" / "report.html").is_file()
+@pytest.fixture(scope="module")
+def done(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """A finished report; it asked for a GPU for each training."""
+    cluster = Cluster(slurm, tmp_path_factory.mktemp("report"))
+    made = cluster.run("report", options=("--resources", "gpu=2"))
+    assert made.returncode == 0, made.stdout + made.stderr
+    return cluster
+
+
+def jobs(cluster: Cluster) -> list[list[str]]:
+    """Comment, node and GPUs of all jobs of the cluster; the comment names the rule."""
+    command = ["squeue", "--states=all", "--noheader", "--format=%k|%N|%b"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=cluster.environment)
+    return [line.split("|") for line in found.stdout.splitlines()]
+
+
+def files(cluster: Cluster) -> dict[Path, int]:
+    """Time of each result, without logs and records of time."""
+    results = cluster.folder / "results"
+    other = ("logs", "benchmarks", ".state")
+    return {f: f.stat().st_mtime_ns for f in results.rglob("*") if f.is_file() and not {*f.parts} & {*other}}
+
+
+def test_the_report_is_made_on_two_nodes(done: Cluster) -> None:
+    assert (done.folder / "results" / "report.html").is_file()
+    run = jobs(done)
+    assert {node for _, node, _ in run} == {"node1", "node2"}
+    trained = [gpus for comment, _, gpus in run if re.search("pretrain_method|finetune_run", comment)]
+    assert len(trained) == 2 and all("gpu" in gpus for gpus in trained)
+    local = "track|write_report|summarise|take_inventory|make_tiles"
+    assert not [comment for comment, _, _ in run if re.search(local, comment)]
+
+
+def test_touched_raw_files_plan_nothing_and_lose_nothing(done: Cluster) -> None:
+    raw = sorted((done.folder / "data").rglob("*.tif"))
+    assert raw
+    for file in raw:
+        os.utime(file)
+    (score,) = (done.folder / "results" / "evaluate").glob("*/metrics.json")
+    before, ran = files(done), len(jobs(done))
+    score.unlink()
+    again = done.run("report", options=("--resources", "gpu=2"))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(jobs(done)) == ran + 1 and "evaluate_run" in str(jobs(done))
+    after = files(done)
+    assert after.keys() == before.keys()
+    changed = {file.name for file, age in after.items() if age != before[file]}
+    assert not changed & {"index.csv", "alignment.json", "manifest.json", "weights.safetensors"}
+    assert not [file for file, age in after.items() if age != before[file] and "tiles" in file.parent.parts]
+
+
+def test_a_job_above_its_memory_is_explained_and_a_retry_gets_more(done: Cluster) -> None:
+    small = ("--set-resources", "pretrain_method:mem_mb=450 * attempt ** 2")
+    made = done.run(WEIGHTS, change="pretrain: {steps: 4}", options=small)
+    said = made.stdout + made.stderr
+    assert made.returncode == 0, said
+    assert "SLURM status is: 'OUT_OF_MEMORY'" in said or "SLURM status is: 'FAILED'" in said
+    assert re.search(r"The job uses \d+ of 450 MB; if it is ended now, it needs more: --set-resources", said), said
+
+
+def test_a_job_above_its_time_is_explained_and_resumes(done: Cluster) -> None:
+    change = "pretrain: {steps: 4000, checkpoint_every: 100000, log_every: 1000}"
+    short = ("--set-resources", "pretrain_method:runtime=1 if attempt == 1 else 60")
+    made = done.run(WEIGHTS, change=change, options=short)
+    said = made.stdout + made.stderr
+    assert made.returncode == 0, said
+    assert re.search(r"SIGTERM after step \d+ of 4000; the state is saved. A retry goes on from there", said), said
+    assert re.search(r"ended from outside after [\d.]+ of 1 minutes: its time limit", said), said
+    log = (done.folder / "results" / "logs" / "pretrain" / "tmcnet.log").read_text()
+    assert "its time limit" in log and re.search(r"resumes after step [1-9]", log), log
+
+
+def test_a_cancelled_job_is_noticed_within_a_minute(done: Cluster) -> None:
+    command = done.command(WEIGHTS, change=LONG, options=("--retries", "0"))
+    out = done.folder / "out.txt"
+    with out.open("w") as file:
+        run = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=done.environment)
+        log = done.folder / "results" / "logs" / "pretrain" / "tmcnet.log"
+        log.unlink()
+        deadline = time.monotonic() + 120
+        while not (log.exists() and "step" in log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        subprocess.run(["scancel", "--state=RUNNING", "--user", str(os.getuid())], check=True, env=done.environment)
+        cancelled = time.monotonic()
+        assert run.wait(timeout=90) != 0
+    assert time.monotonic() - cancelled < 60
+    assert "CANCELLED" in out.read_text()

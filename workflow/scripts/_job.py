@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,23 +12,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import _watch
+from _watch import ENDED
+
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, StoppedError, TrainingError
 
 
 @contextmanager
-def logged(log: str) -> Iterator[None]:
+def logged(snakemake: Any) -> Iterator[None]:  # noqa: ANN401 - the job object that Snakemake puts into every script
     """Write all output of the job to its log, and end a failed job with one clear message.
 
     Snakemake shows the log of a failed job. Only errors of the program get a traceback; errors in the input, a failed
-    training and a full disk do not.
+    training and a full disk do not. A job that is killed cannot write why, so that a second process does it; a retry
+    keeps these lines.
 
     Args:
-        log: Path of the log file.
+        snakemake: The job.
     """
-    with Path(log).open("w") as file:
+    log = Path(snakemake.log[0])
+    earlier = [line for line in _lines(log) if line.startswith(ENDED)]
+    with log.open("w") as file:
+        file.writelines(f"{line}\n" for line in earlier)
+        file.flush()
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
+        watcher = _start_watcher(snakemake)
         try:
             yield
         except InputError as error:
@@ -35,7 +45,8 @@ def logged(log: str) -> Iterator[None]:
         except TrainingError as error:
             _stop(f"Training stopped: {error}")
         except StoppedError as error:
-            _stop(f"The job was ended from outside: {error}. Start again: it goes on from there.")
+            print(f"{error}. A retry goes on from there.", file=sys.stderr, flush=True)
+            os._exit(1)  # the watcher writes why
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -43,6 +54,20 @@ def logged(log: str) -> Iterator[None]:
         except Exception:
             traceback.print_exc()
             _stop("This is an error in the program, not in your input. Please report it with the lines above.")
+        finally:
+            watcher.communicate(b".")
+
+
+def _start_watcher(snakemake: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
+    """Start the process that writes to the log why the job was killed; only Slurm enforces limits."""
+    limits = [snakemake.resources.get(name, 0) for name in ("mem_mb", "runtime")]
+    given = limits if "SLURM_JOB_ID" in os.environ else [0, 0]
+    command = [sys.executable, "-S", "-E", _watch.__file__, snakemake.rule, *map(str, given)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines() if log.is_file() else []
 
 
 def config(snakemake: Any) -> Config:  # noqa: ANN401 - the job object that Snakemake puts into every script

@@ -7,7 +7,7 @@ from _job import config, logged
 from tmcnet.config import AlignConfig, SensorsConfig
 from tmcnet.raster.tiling.grid import align_scene
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     align_scene(
         Path(snakemake.input.record),
         snakemake.wildcards.scene,

@@ -7,7 +7,7 @@ from _job import logged
 from tmcnet.config import ComputeConfig, EvaluateConfig, Run
 from tmcnet.evaluate.evaluate import evaluate_run
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     evaluate_run(
         tiles_root=Path(snakemake.input.tiles).parent,
         splits=Path(snakemake.input.test).parent,

@@ -6,7 +6,7 @@ from _job import logged
 
 from tmcnet.evaluate.export import export_model
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     export_model(
         weights=Path(snakemake.input.weights),
         out=Path(snakemake.output.model).parent,

@@ -7,7 +7,7 @@ from _job import config, logged
 from tmcnet.config import ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
 from tmcnet.train.finetune import finetune
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     finetune(
         tiles_root=Path(snakemake.input.tiles).parent,
         splits=Path(snakemake.input.splits).parent,

@@ -6,7 +6,7 @@ from _job import config, logged
 
 from tmcnet.raster.inventory.inventory import inspect_scenes
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     settings = config(snakemake)
     inspect_scenes(
         settings.source,

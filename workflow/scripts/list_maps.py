@@ -6,7 +6,7 @@ from _job import logged
 
 from tmcnet.evaluate.map_files import MapRecord, list_maps
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     paths, scores = zip(snakemake.params.scenes, snakemake.input.records, strict=True), snakemake.input.scores
     records = {scene: MapRecord.read(Path(path)) for scene, path in paths}
     blocks = next(iter(records.values())).test_blocks(Path(scores) if scores else None)

@@ -7,7 +7,7 @@ from _job import logged
 from tmcnet.config import SplitsConfig
 from tmcnet.splits.splits import make_splits
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     make_splits(
         Path(snakemake.input.index),
         SplitsConfig.model_validate(snakemake.params.splits),

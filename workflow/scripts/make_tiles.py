@@ -7,7 +7,7 @@ from _job import config, logged
 from tmcnet.lost import write_source_record
 from tmcnet.raster.tiling.tiles import make_tiles
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     tables = [Path(path) for path in snakemake.input.tables]
     modalities = snakemake.params.modalities
     inventories = [Path(path) for path in snakemake.input.inventories]

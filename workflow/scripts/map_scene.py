@@ -9,7 +9,7 @@ from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.evaluate.maps import SceneImages, map_scene
 from tmcnet.raster.tiling.grid import require_scenes
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     wildcards, modalities = snakemake.wildcards, snakemake.params.modalities
     folder = Path(snakemake.input.scene).parent
     require_scenes([folder], modalities)

@@ -10,7 +10,7 @@ from tmcnet.evaluate.maps import SceneImages, map_scenes
 from tmcnet.splits.verify import verified_list
 from tmcnet.store import TileStore
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     config = MapsConfig.model_validate(snakemake.params.maps)
     store, shown = TileStore(Path(snakemake.input.tiles).parent), snakemake.params.classes
     map_scenes(

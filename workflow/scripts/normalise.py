@@ -7,7 +7,7 @@ from _job import logged
 from tmcnet.config import NormaliseConfig, SensorsConfig
 from tmcnet.dataset.normalise import compute_normalisation
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     compute_normalisation(
         Path(snakemake.input.tiles).parent,
         Path(snakemake.input.train).parent,

@@ -7,7 +7,7 @@ from _job import logged
 from tmcnet.config import Run
 from tmcnet.evaluate.evaluate import pool_folds
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     pool_folds(
         [Path(path).parent for path in snakemake.input.metrics],
         Run.parse(snakemake.params.run),

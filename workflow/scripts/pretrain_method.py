@@ -7,7 +7,7 @@ from _job import logged
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
 from tmcnet.train.pretrain import Pretraining, pretrain
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     work = Pretraining(
         tiles_root=Path(snakemake.input.tiles).parent,
         splits=Path(snakemake.input.lists[0]).parent,

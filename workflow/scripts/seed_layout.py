@@ -6,7 +6,7 @@ from _job import logged
 
 from tmcnet.dataset.seed_export import export_seed_layout
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     export_seed_layout(
         Path(snakemake.input.tiles).parent,
         Path(snakemake.input.manifest).parent,

@@ -7,7 +7,7 @@ from _job import logged
 from tmcnet.config import DemoConfig
 from tmcnet.simulate.scene import simulate_scene
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     simulate_scene(
         DemoConfig.model_validate(snakemake.params.demo),
         snakemake.wildcards.scene,

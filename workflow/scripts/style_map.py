@@ -8,7 +8,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import MapsConfig
 from tmcnet.evaluate.map_files import MapRecord, MapStyle, style_map
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     record, given, scores = (
         MapRecord.read(Path(snakemake.input.record)),
         snakemake.params.classes,

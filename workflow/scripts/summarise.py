@@ -7,7 +7,7 @@ from _job import logged
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.evaluate.summary import summarise
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     summarise(
         evaluate_root=Path(snakemake.params.evaluate_root),
         runs=[Run.parse(name) for name in snakemake.params.runs],

@@ -7,7 +7,7 @@ from _job import config, logged
 from tmcnet.config import SensorsConfig
 from tmcnet.raster.inventory.inventory import take_inventory
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     take_inventory(
         [Path(path) for path in snakemake.input.parts],
         SensorsConfig.model_validate(snakemake.params.sensors),

@@ -7,7 +7,7 @@ from _job import config, logged
 from tmcnet.config import SensorsConfig, TilesConfig
 from tmcnet.raster.tiling.tiles import cut_tiles
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     cut_tiles(
         Path(snakemake.input.inventory),
         Path(snakemake.params.scenes_root),

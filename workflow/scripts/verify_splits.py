@@ -8,7 +8,7 @@ from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError
 from tmcnet.splits.verify import verify
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     problems = verify(
         Path(snakemake.input.manifest).parent,
         Path(snakemake.input.index),

@@ -8,7 +8,7 @@ from _provenance import provenance
 from tmcnet.config import Config
 from tmcnet.report import build
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     results = Path(snakemake.params.results)
     versions = provenance(results, snakemake.input.data_version)
     build(results, Config.model_validate(snakemake.params.config), Path(snakemake.output.page), versions)
