@@ -1,8 +1,9 @@
-"""Training throughput of the demo's MSSNet on one CPU thread, beside what a large convolution reaches."""
+"""Training throughput of the MSSNet of the demo and of OMBRIA on one CPU thread, beside a large convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,19 +14,43 @@ from tmcnet.config import ModelConfig
 from tmcnet.model.networks import build_network
 from tmcnet.train.loop import OptimiserPlan, build_optimiser
 
-MODEL = ModelConfig(
-    backbone="resnet18", width=16, aspp_channels=48, decoder_channels=48, dilations=(1, 2, 3), detail_channels=24
-)
-BANDS, CLASSES, SIDE, BATCHES = {"optical": 4, "sar": 2}, 6, 64, (8, 16, 32)
+SIZES = {"backbone": "resnet18", "width": 16, "aspp_channels": 48, "decoder_channels": 48, "detail_channels": 48}
+SMALL = {"windows": [3, 7, 15], "relative_window": None}
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A data set: its bands, classes, side of the crops, batch sizes and network."""
+
+    bands: dict[str, int]
+    classes: int
+    side: int
+    batches: tuple[int, ...]
+    model: ModelConfig
+
+
+CASES = {
+    "demo": _Case(
+        {"optical": 4, "sar": 2},
+        6,
+        64,
+        (8, 16),
+        ModelConfig.model_validate({**SIZES, "dilations": [1, 2, 3], "context": SMALL}),
+    ),
+    "OMBRIA": _Case(
+        {"optical": 3, "sar": 1}, 2, 128, (8,), ModelConfig.model_validate({**SIZES, "dilations": [1, 3, 6]})
+    ),
+}
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def _step(batch: int, kind: torch.dtype) -> Callable[[], None]:
+def _step(case: _Case, batch: int, kind: torch.dtype) -> Callable[[], None]:
     torch.manual_seed(0)
-    network = build_network("mssnet", "corrected", BANDS, CLASSES, MODEL).to(memory_format=torch.channels_last)
+    network = build_network("mssnet", "corrected", case.bands, case.classes, case.model)
+    network.to(memory_format=torch.channels_last)
     optimiser, _ = build_optimiser(network.train(), OptimiserPlan(1000, 1e-3, 10, 1e-2))
-    images = {name: torch.randn(batch, bands, SIDE, SIDE) for name, bands in BANDS.items()}
-    label = torch.randint(0, CLASSES, (batch, SIDE, SIDE))
+    images = {name: torch.randn(batch, bands, case.side, case.side) for name, bands in case.bands.items()}
+    label = torch.randint(0, case.classes, (batch, case.side, case.side))
 
     def step() -> None:
         optimiser.zero_grad()
@@ -46,14 +71,17 @@ def _peak(kind: torch.dtype) -> float:
 
 
 def run() -> None:
-    """Print kilopixels and GFLOP per second for each batch size and number format."""
-    print("| format | batch | kilopixels/s | GFLOP/s | GFLOP/s of a large convolution |\n|---|---:|---:|---:|---:|")
+    """Print kilopixels and GFLOP per second for each data set, number format and batch size."""
+    print("| network of | format | batch | kilopixels/s | GFLOP/s | GFLOP/s of a large convolution |")
+    print("|---|---|---:|---:|---:|---:|")
     for name, kind in FORMATS.items():
         peak = _peak(kind)
-        for batch in BATCHES:
-            step = _step(batch, kind)
-            with FlopCounterMode(display=False) as counter:
-                step()
-            seconds = best_of(step, 8, "cpu")
-            pixels, work = (amount / seconds for amount in (batch * SIDE**2 / 1e3, counter.get_total_flops() / 1e9))
-            print(f"| {name} | {batch} | {pixels:.0f} | {work:.0f} | {peak:.0f} |", flush=True)
+        for data, case in CASES.items():
+            for batch in case.batches:
+                step = _step(case, batch, kind)
+                with FlopCounterMode(display=False) as counter:
+                    step()
+                seconds = best_of(step, 8, "cpu")
+                pixels = batch * case.side**2 / 1e3 / seconds
+                work = counter.get_total_flops() / 1e9 / seconds
+                print(f"| {data} | {name} | {batch} | {pixels:.0f} | {work:.0f} | {peak:.0f} |", flush=True)

@@ -133,10 +133,10 @@ class ModelConfig(Section):
     aspp_channels: int = Field(256, ge=16, description="Channels of atrous spatial pyramid pooling.")
     decoder_channels: int = Field(256, ge=16, description="Channels of the decoder.")
     detail_channels: int = Field(
-        32,
+        64,
         ge=0,
-        description="Channels of the full-resolution branch of all segmentation networks except `reference`. 0: no "
-        "branch, and objects narrower than four pixels are lost.",
+        description="Channels of the two layers on the context features of each pixel, the full-resolution branch of "
+        "all segmentation networks except `reference`. 0: no branch, and objects narrower than four pixels are lost.",
     )
     context: ContextConfig = Field(
         ContextConfig(), description="Context features of the pixel-wise classifiers and the full-resolution branch."

@@ -24,6 +24,7 @@ from tmcnet.model.deeplab import (
     Detail,
     conv_norm_relu,
     image_size,
+    start_undecided,
 )
 
 PUBLISHED_MOMENTUM = 0.9
@@ -207,6 +208,8 @@ class _Head(nn.Module):
         self.decoder = Decoder(
             config.aspp_channels, encoder.low_channels, classes, config, momentum, shares, published
         )
+        if not published:
+            start_undecided(self.decoder)
 
     def decode(self, high: Tensor, low: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits of `size` from the fused maps."""

@@ -14,7 +14,7 @@ from tmcnet.config.training import ENCODER_CLASSIFIERS, members_of
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone
 from tmcnet.model.context import enlarge
-from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, image_size, stack_bands
+from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, image_size, stack_bands, start_undecided
 from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet
 from tmcnet.model.pixelwise import PixelBoosting, PixelLogistic
@@ -56,6 +56,7 @@ class PlainNetwork(nn.Module):
         self.aspp = ASPP(encoder.high_channels, config, MOMENTUM, config.dropout)
         shares = (config.dropout, LAST_DROPOUT)
         self.decoder = Decoder(config.aspp_channels, encoder.low_channels, classes, config, dropout=shares)
+        start_undecided(self.decoder)
         self.add_module(f"backbone_{first}", encoder)
         for name, count in others:
             self.add_module(f"backbone_{name}", Backbone(count, config))
