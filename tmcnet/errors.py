@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -44,6 +45,19 @@ class TrainingError(Exception):
 
 class StoppedError(Exception):
     """Raised when a signal, as of a scheduler, ended a training whose state is saved: the same command resumes it."""
+
+
+_SECRET = re.compile(r"(?<=//)[^/?#\s]*@")
+
+
+def hide_secrets(text: str) -> str:
+    """Remove user names and passwords from the addresses in a text, which may be shown or recorded.
+
+    Example:
+        >>> hide_secrets("https://me:word@host/path")
+        'https://host/path'
+    """
+    return _SECRET.sub("", text)
 
 
 def format_names(names: Iterable[str]) -> str:

@@ -84,5 +84,5 @@ def read_list(path: Path | str) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise InputError(Problem(str(path), what, "Make the splits again.")) from error
+        raise InputError(Problem(str(path), what, "Restore it, or delete `manifest.json` and run again.")) from error
     return [line.strip() for line in lines if line.strip()]

@@ -14,7 +14,7 @@ from tmcnet.config.data import (
 )
 from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
-from tmcnet.config.root import Config, load, load_files, load_overlays, load_section, preset_file
+from tmcnet.config.root import Config, check_files, load, load_files, load_overlays, load_section, preset_file
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (
     PIXELWISE,
@@ -64,6 +64,7 @@ __all__ = [
     "SweepConfig",
     "TilesConfig",
     "TrackingConfig",
+    "check_files",
     "expand_sweep",
     "load",
     "load_files",

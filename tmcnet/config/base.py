@@ -29,7 +29,7 @@ AND = "_and_"
 class Section(BaseModel):
     """A section of the config: unknown keys are errors, and values are constant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False, allow_inf_nan=False)
 
 
 def _check_free(name: str) -> str:

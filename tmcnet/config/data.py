@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, RootModel, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, RootModel, StringConstraints, field_validator, model_validator
 
 from tmcnet.config.base import REQUIRED, ModalityName, Section
 
@@ -265,10 +265,30 @@ class SensorsConfig(RootModel[dict[ModalityName, SensorConfig]], Mapping[str, Se
 class ClassConfig(Section):
     """One land-cover class."""
 
-    name: str = Field(..., min_length=1, description="Name of the class in tables, maps and the report.")
+    name: str = Field(
+        ...,
+        min_length=1,
+        max_length=100,
+        description="Name of the class in tables, maps and the report. It does not begin with `=`, `@`, `+` or `-`, "
+        "which spreadsheet programs take for formulas.",
+    )
     codes: list[int] = Field([], description="Codes in the label files that mean this class.")
     rgb: tuple[Byte, Byte, Byte] | None = Field(None, description="Colour in RGB-coded label files.")
     color: HexColor = Field(..., description="Colour in maps and figures, as `#rrggbb`.")
+
+    @field_validator("color", mode="before")
+    @classmethod
+    def _color_is_given(cls, color: object) -> object:
+        if color is None:
+            raise ValueError("is empty: YAML takes what follows `#` for a comment; put the colour in quotes")
+        return color
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_plain_text(cls, name: str) -> str:
+        if name[:1] in "=@+-" or not name.isprintable():
+            raise ValueError("must be printable text that does not begin with `=`, `@`, `+` or `-`")
+        return name
 
 
 class LabelsConfig(Section):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tmcnet.config.base import Section
+from tmcnet.errors import hide_secrets
 
 TestTime = Literal["none", "flips", "rotations", "all"]
 LOADER_GIB = 0.5
@@ -92,7 +93,8 @@ class TrackingConfig(Section):
     uri: str | None = Field(
         None,
         description="Tracking server or database. Null: the environment variable `MLFLOW_TRACKING_URI`, or else "
-        "`mlflow.db` (SQLite) in `results_dir`.",
+        "`mlflow.db` (SQLite) in `results_dir`. Without user name and password, which belong into the environment "
+        "variables `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`.",
     )
     weights: bool = Field(
         True,
@@ -105,6 +107,17 @@ class TrackingConfig(Section):
         description="Name in MLflow's model registry for the network with the best validation score "
         "(`report.metric`); it gets the alias `best`. Needs `weights`. Null: register none.",
     )
+
+    @field_validator("uri")
+    @classmethod
+    def _uri_has_no_secret(cls, uri: str | None) -> str | None:
+        if uri is not None and hide_secrets(uri) != uri:
+            raise ValueError(
+                "holds a user name or password, which would be recorded; set the environment variables "
+                "`MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, or for a database the whole address as "
+                "`MLFLOW_TRACKING_URI`"
+            )
+        return uri
 
     @model_validator(mode="after")
     def _registered_weights_are_recorded(self) -> TrackingConfig:

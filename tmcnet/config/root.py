@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -35,6 +36,10 @@ from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig, Ru
 from tmcnet.errors import InputError, Problem
 
 S = TypeVar("S", bound=Section)
+_MAX_NAME = 255
+"""Bytes of a file name on all usual file systems."""
+_MAX_FOUND = 200
+"""Characters of a wrong value in a message."""
 
 
 class Config(Section):
@@ -87,6 +92,7 @@ class Config(Section):
     def _sections_agree(self) -> Config:
         problems = [*_source_problems(self), *_modality_problems(self), *_sweep_problems(self)]
         problems += [*_probe_problems(self), *_map_problems(self), *_size_problems(self), *_device_problems(self)]
+        problems += _folder_problems(self)
         if problems:
             raise ValueError("; ".join(dict.fromkeys(problems)))
         return self
@@ -156,6 +162,16 @@ def preset_file(overlay: Mapping[str, Any]) -> Path:
     return path
 
 
+def check_files(paths: Iterable[Path | str]) -> None:
+    """Check what Snakemake accepts in silence when it reads config files, such as a key that is given twice.
+
+    Raises:
+        InputError: If a file cannot be read or is no mapping with unique keys.
+    """
+    for path in paths:
+        _read(Path(path))
+
+
 def load_section(section: type[S], values: Mapping[str, Any]) -> S:
     """Check the values of one section.
 
@@ -170,14 +186,34 @@ def load_section(section: type[S], values: Mapping[str, Any]) -> S:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except OSError as error:
         raise InputError(Problem(str(path), f"cannot be read ({error.strerror})", "Check the path.")) from None
-    except yaml.YAMLError as error:
-        raise InputError(Problem(str(path), f"is not valid YAML: {error}", "Correct this line.")) from None
-    if not isinstance(values, dict):
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 text (byte {error.start})"
+        raise InputError(Problem(str(path), what, "Save it as UTF-8.")) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        where = str(error).replace('in "<unicode string>", ', "in ")
+        what = f"is not valid YAML: {' '.join(where.split())}"
+        raise InputError(Problem(str(path), what, "Correct this line.")) from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(Problem(str(path), "holds no config keys", "Start from config/config.yaml."))
     return values
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, with an error for a key that is given twice: the first value would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key.value}` is given twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def _update(below: dict[str, Any], above: Mapping[str, Any]) -> None:
@@ -198,8 +234,14 @@ def _problem(error: dict[str, Any]) -> Problem:
     if error["type"] == "missing":
         return Problem(f"config key `{key}`", "is missing", "config/README.md describes it.")
     message = str(error["msg"]).removeprefix("Value error, ")
-    found = "" if isinstance(error["input"], dict | BaseModel) else f" (found {error['input']!r})"
-    return Problem(f"config key `{key}`", f"{message}{found}", "config/README.md describes the key and its limits.")
+    hidden = isinstance(error["input"], dict | BaseModel) or location == ("tracking", "uri")  # may hold a password
+    found = "" if hidden else f" (found {_shortened(repr(error['input']))})"
+    where = f"config key `{key}`" if location else "config"
+    return Problem(where, f"{message}{found}", "config/README.md describes the key and its limits.")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_FOUND else f"{text[:_MAX_FOUND]}..."
 
 
 def _keys_at(location: Sequence[str | int]) -> list[str]:
@@ -297,6 +339,17 @@ def _map_problems(config: Config) -> Iterator[str]:
             yield f"`maps.models` has the name `{model}`, which is reserved for a map of `{taken[0]}`"
 
 
+def _folder_problems(config: Config) -> Iterator[str]:
+    for key in ("results_dir", "data_root"):
+        path = getattr(config, key)
+        if re.search(r"[\x00-\x1f{}]", path):
+            yield f"`{key}` must be a path without braces and control characters"
+        elif any(len(part.encode()) > _MAX_NAME for part in Path(path).parts):
+            yield f"`{key}` has a name of more than {_MAX_NAME} bytes"
+        elif Path(path).is_file():
+            yield f"`{key}` must be a folder, but {path} is a file"
+
+
 def _size_problems(config: Config) -> Iterator[str]:
     maps, tile = config.maps, config.tiles.size
     if maps.overlap * 2 > maps.window:
@@ -306,5 +359,7 @@ def _size_problems(config: Config) -> Iterator[str]:
     by_pixels = config.splits.method == "blocks" and config.splits.block_metres is None
     if by_pixels and config.splits.block_size < tile:
         yield f"`splits.block_size` ({config.splits.block_size}) must be at least `tiles.size` ({tile})"
+    if config.pretrain.methods and config.pretrain.crop_size > tile:
+        yield f"`pretrain.crop_size` ({config.pretrain.crop_size}) must not exceed `tiles.size` ({tile})"
     if config.finetune.crop_size > tile:
         yield f"`finetune.crop_size` ({config.finetune.crop_size}) must not exceed `tiles.size` ({tile})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from tmcnet.config.training import has_start
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class_mean, without_nan
+from tmcnet.raster.io.writer import write_bytes
 from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
 from tmcnet.splits.parts import block_number
@@ -137,16 +139,15 @@ def _headline(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> tuple[dic
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(without_nan(content), indent=1) + "\n")
+    write_bytes(path, (json.dumps(without_nan(content), indent=1) + "\n").encode())
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows({column: _text(row.get(column)) for column in columns} for row in rows)
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows({column: _text(row.get(column)) for column in columns} for row in rows)
+    write_bytes(path, text.getvalue().encode())
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - cells of any kind

@@ -99,8 +99,12 @@ class Trained:
             normalisation = Normalisation.from_dict(header["normalisation"])
             network = build_network(run.network, run.variant, sensors.band_counts, len(classes), model)
             network.load_state_dict(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            what = f"its header does not describe its tensors ({str(error).splitlines()[0]})"
+            align = AlignConfig.model_validate(header["config"].get("align", {}))  # earlier files have none
+            metrics, provenance = dict(header.get("metrics", {})), dict(header.get("provenance", {}))
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            # torch names the tensors in the lines after the first
+            lines = [" ".join(line.split()) for line in str(error).splitlines()]
+            what = f"its header does not describe its tensors ({' '.join(lines[1:5] or lines)})"
             raise InputError(Problem(str(path), what, "Fine-tune again with this version of the project.")) from error
         # as in training: convolutions are faster this way
         network.to(device or torch.device("cpu"), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -111,10 +115,10 @@ class Trained:
             sensors,
             classes,
             normalisation,
-            header.get("metrics", {}),
-            AlignConfig.model_validate(header["config"].get("align", {})),  # files of earlier versions have none
+            metrics,
+            align,
             header.get("ground_sampling_distance_m"),
-            header.get("provenance", {}),
+            provenance,
             {k: v for k, v in header["config"].items() if k not in ("model", "sensors", "align")},
             np.array(header[TEST_BLOCKS], np.int64) if TEST_BLOCKS in header else None,
         )

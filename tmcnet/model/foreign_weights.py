@@ -16,6 +16,7 @@ from tmcnet.config import MethodConfig, ModelConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import Backbone
 from tmcnet.model.tmcnet import TMCNet
+from tmcnet.readers import reason
 
 SUFFIXES = (".pth", ".pt", ".tar")
 """File names of published checkpoints."""
@@ -132,15 +133,22 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(Problem(str(path), "the file does not exist", "Check the path of these weights.")) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # unpickling a damaged file can raise anything
         remedy = "Give a file of tensors alone: nothing that can run code is loaded."
-        raise InputError(Problem(str(path), f"cannot be read as tensors ({reason})", remedy)) from error
+        raise InputError(Problem(str(path), f"cannot be read as tensors ({_reason(error)})", remedy)) from error
     for container in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
     items = content.items() if isinstance(content, Mapping) else ()
     return {str(name).removeprefix(_WRAPPED): tensor for name, tensor in items if isinstance(tensor, Tensor)}
+
+
+def _reason(error: Exception) -> str:
+    """Why a file was refused, without torch's advice to load it in an unsafe way."""
+    if isinstance(error, pickle.UnpicklingError):
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        return f"it would run code to load `{code[1]}`" if code else "it holds more than tensors, or is damaged"
+    return "it is damaged" if isinstance(error, LookupError) else reason(error).partition(". ")[0]
 
 
 def _module(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from tmcnet.config.training import LoadParts
 from tmcnet.errors import InputError, Problem, TrainingError
 from tmcnet.model.foreign_weights import SUFFIXES, read_published
 from tmcnet.model.header import read_header, write_file
+from tmcnet.readers import reading
 
 PARTS: dict[str, tuple[str, ...]] = {
     "backbone": ("backbone_",),
@@ -72,12 +73,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError) as error:
         remedy = "Give a safetensors file of this project, or a checkpoint of the published code named `.pth`."
         raise InputError(Problem(str(path), f"cannot be read as safetensors ({error})", remedy)) from error
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         header = {}
+    remedy = "Give weights written by this project's pre-training or fine-tuning."
     if "kind" not in header:
-        remedy = "Give weights written by this project's pre-training or fine-tuning."
         raise InputError(Problem(str(path), "holds no header of this project (`kind` is missing)", remedy))
-    _update_header(header)
+    with reading(path, remedy):
+        _update_header(header)
     return state, header
 
 

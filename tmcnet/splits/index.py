@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from tmcnet.config import Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.geometry import geocentric
-from tmcnet.readers import reading
+from tmcnet.readers import REMEDY, reading
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -26,7 +26,7 @@ _WINDOW = ["row", "col", "height", "width"]
 _ALIGNMENT, _SUBSETS = "alignment_px", "field_subsets"
 _CENTRE, _PIXEL, _CIRCLE = ["x", "y"], ["pixel_x", "pixel_y"], ["lon", "lat", "radius_metres"]
 _GROUND = [*_CENTRE, *_PIXEL, "pixel_metres", "north_up", *_CIRCLE]
-_REMEDY = "Run the tiling stage again."
+_REMEDY = REMEDY
 _MAX_BOXES = 2000  # scenes compared with one another before their tiles are
 
 
@@ -108,7 +108,7 @@ def read_index(path: Path, config: SplitsConfig) -> TileIndex:
             tile has a label; lists every such problem.
     """
     if not path.is_file():
-        raise InputError(Problem(str(path), "does not exist", "Make the tiles first."))
+        raise InputError(Problem(str(path), "does not exist", "Run the same command again: the workflow makes it."))
     group = f"field_{config.column}" if config.method in ("column", "given") else None
     fields = [name for name in (group, _SUBSETS if config.given_fractions else None) if name]
     alignment = [] if config.max_misalignment is None else [_ALIGNMENT]
@@ -158,7 +158,7 @@ def _read(path: Path, texts: dict[str, str], numbers: list[str]) -> pd.DataFrame
 def _check_columns(path: Path, header: list[str], columns: list[str], shares: list[str]) -> None:
     known = [column.removeprefix("field_") for column in header if column.startswith("field_")]
     remedies = {
-        _ALIGNMENT: "Run the tiling stage again, or set `splits.max_misalignment` to null.",
+        _ALIGNMENT: f"{REMEDY} Or set `splits.max_misalignment` to null.",
         _SUBSETS: "Only layout `seed` comes with label subsets; set `splits.given_fractions` to false.",
     }
     problems = []

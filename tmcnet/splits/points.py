@@ -16,6 +16,7 @@ import pandas as pd
 
 from tmcnet.config import IGNORE, Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.readers import reason
 from tmcnet.seeding import generator
 from tmcnet.splits.index import AreaArray, IntArray, Names
 
@@ -27,7 +28,7 @@ TilePoints: TypeAlias = Mapping[str, IntArray]
 _COLUMNS = ["tile", "class", "pixel"]
 _MAX_SHUFFLED = 2**20  # pixels of a class shuffled as a whole; of more, some are picked until enough differ
 _PICKS = 4096
-_REMEDY = "Run the splits again."
+_REMEDY = "Restore it, or delete `manifest.json` and run the same command again."
 
 
 def points_file(folder: Path, name: str) -> Path:
@@ -115,7 +116,7 @@ def read_points(path: Path, classes: Sequence[str]) -> Points:
     except OSError as error:
         raise InputError(Problem(str(path), f"cannot be read ({error.strerror})", _REMEDY)) from error
     except ValueError as error:
-        raise InputError(Problem(str(path), f"is damaged ({error})", _REMEDY)) from error
+        raise InputError(Problem(str(path), f"is damaged ({reason(error)})", _REMEDY)) from error
     if list(table.columns) != _COLUMNS:
         what = f"is damaged: its columns are not {', '.join(_COLUMNS)}"
         raise InputError(Problem(str(path), what, _REMEDY))

@@ -9,16 +9,18 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlencode, urlsplit
 
 import pandas as pd
 
 from tmcnet.config import Config, load
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, hide_secrets
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.tracking.experiment import ARTIFACT_FOLDER, Row, TrackedRuns
 from tmcnet.tracking.predictor import register_best
@@ -33,6 +35,8 @@ CURRENT_FILTER = "tags.kind = 'finetune' AND tags.state = 'current'"
 """Selects the fine-tuned runs that the sweep names."""
 MAX_COMPARED_RUNS = 50
 """More make neither a readable page nor an address that every browser accepts."""
+WAIT_SECONDS = 60
+"""Time between messages while another process records."""
 QUIET_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -182,13 +186,34 @@ def _exclusive(results: Path, uri: str) -> Iterator[None]:
     with ExitStack() as stack:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            file = stack.enter_context(path.open("a+"))
+            _wait(file, path)
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
         yield
 
 
+def _wait(file: IO[str], path: Path) -> None:
+    """Wait for a lock, and say for whom and how long."""
+    started = said = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            now = time.monotonic()
+            if said == started or now - said >= WAIT_SECONDS:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                words = f"waiting for process {holder}, which holds {path}, for {now - started:.0f} s"
+                print(words, file=sys.stderr, flush=True)
+                said = now
+            time.sleep(0.2)
+
+
 def _pending(records: list[Record], error: Exception) -> list[Row]:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = hide_secrets(" ".join(str(error).split()))[:200] or type(error).__name__
     print(
         f"warning: recording in MLflow stopped: {reason}\n"
         "The results stay on disk; `python -m tmcnet.tracking send <results folder>` sends them later.",

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from tmcnet.config import PIXELWISE, RANDOM_START, load_overlays
+from tmcnet.config import PIXELWISE, RANDOM_START, check_files, load_overlays
 from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
+from tmcnet.locks import hold_workflow_lock
 from tmcnet.lost import SOURCE_RECORD, find_lost, is_unchanged
 from tmcnet.raster.inventory.sample_sheet import is_vector
 from tmcnet.raster.inventory.sources import find_entries
@@ -22,7 +23,14 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 REPOSITORY = Path(str(workflow.current_basedir)).parents[1]
 os.environ.setdefault("TMCNET_SOURCE", str(REPOSITORY))
 
+# Started again after a kill, the same command goes on: the lock of a dead process is removed.
+if hint := hold_workflow_lock(
+    Path(".snakemake"), clear=workflow.is_main_process and not workflow.dryrun
+):
+    print(hint, file=sys.stderr)
+
 try:
+    check_files(workflow.configfiles)
     # The keys of `--configfile` and `--config`, or those that a workflow passes to this one as a module, over the
     # preset. The statement `configfile` would have no effect in a module.
     CONFIG = load_overlays([], config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -17,6 +18,9 @@ from _watch import ENDED
 
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, StoppedError, TrainingError
+
+MAX_FREE_WHEN_FULL = 2**16
+"""Bytes that a full disk has left at most, since files are written in pieces."""
 
 
 @contextmanager
@@ -47,11 +51,9 @@ def logged(snakemake: Any) -> Iterator[None]:  # noqa: ANN401 - the job object t
         except StoppedError as error:
             print(f"{error}. A retry goes on from there.", file=sys.stderr, flush=True)
             os._exit(1)  # the watcher writes why
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            _stop(f"The disk is full ({error.filename}). Free some space and start again: finished steps are kept.")
-        except Exception:
+        except Exception as error:
+            if full := full_disk(error, Path(snakemake.log[0]).parent):
+                _stop(f"{full} Free some space and start again: finished steps are kept.")
             traceback.print_exc()
             _stop("This is an error in the program, not in your input. Please report it with the lines above.")
         finally:
@@ -68,6 +70,23 @@ def _start_watcher(snakemake: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
 
 def _lines(log: Path) -> list[str]:
     return log.read_text(errors="replace").splitlines() if log.is_file() else []
+
+
+def full_disk(error: BaseException, results: Path) -> str:
+    """Name the disk that is full, if that is why something failed; libraries hide it behind errors of their own.
+
+    Args:
+        error: What failed.
+        results: Folder that the job writes to.
+    """
+    named = getattr(error, "filename", None)
+    folders = [Path(named).parent] if isinstance(named, str) else []
+    folders += [results, Path(os.environ.get("TMPDIR", "/tmp"))]
+    free = {folder: shutil.disk_usage(folder).free for folder in folders if folder.is_dir()}
+    fullest = min(free, key=lambda folder: free[folder])
+    if getattr(error, "errno", None) != errno.ENOSPC and free[fullest] > MAX_FREE_WHEN_FULL:
+        return ""
+    return f"The disk of {fullest.absolute()} is full ({free[fullest] / 2**20:.1f} MiB free)."
 
 
 def config(snakemake: Any) -> Config:  # noqa: ANN401 - the job object that Snakemake puts into every script

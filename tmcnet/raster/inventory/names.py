@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TypeAlias
 from xml.etree import ElementTree
 
+from tmcnet.errors import InputError, Problem
+
 Name: TypeAlias = Path | str
 """A file or folder; or text that GDAL understands, such as `NETCDF:f.nc:var` or `/vsizip/a.zip/b.tif`."""
 
@@ -61,8 +63,16 @@ def main_file(name: Name) -> Path | None:
     return Path(match[3]) if match and Path(match[3]).exists() else None
 
 
-def local_files(name: Name) -> list[Path]:
-    """Files on disk that a raster depends on: itself, those beside it, all of a folder, sources of a virtual one."""
+def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
+    """Files on disk that a raster depends on: itself, those beside it, all of a folder, sources of a virtual one.
+
+    Args:
+        name: The raster.
+        within: Virtual rasters that it is a source of.
+
+    Raises:
+        InputError: If a virtual raster is a source of itself.
+    """
     if isinstance(name, Path) and not name.exists():
         return [name]  # reported where it is opened
     path = main_file(name)
@@ -70,10 +80,14 @@ def local_files(name: Name) -> list[Path]:
         return []
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
+    if path.absolute() in within:
+        what = f"is a source of itself, through {' and '.join(map(str, within[within.index(path.absolute()) :]))}"
+        raise InputError(Problem(str(path), what, "Write the virtual raster again, from its real files."))
     found = [path, *_sidecars(path)]
     for source in _sources(path):
         if not _REMOTE.search(source):
-            found += [file for file in local_files(parse_name(source, path.parent)) if file not in found]
+            inner = local_files(parse_name(source, path.parent), (*within, path.absolute()))
+            found += [file for file in inner if file not in found]
     return [file for file in found if file.is_file()]
 
 
@@ -88,7 +102,7 @@ def _sources(path: Path) -> list[str]:
         return []
     try:
         root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, ValueError, RecursionError):
         return []  # the inventory reports that it cannot be read
     if root.tag.startswith("GDAL_W"):
         return [f"<{root.tag}"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import glob
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names, hide_secrets
 from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_file, parse_name
 
 TRAIN = "train"
@@ -18,6 +20,10 @@ VECTORS = (".fgb", ".geojson", ".gpkg", ".json", ".shp")
 """Endings of vector files."""
 OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset", "mask")
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
+_NEAR = 0.8
+"""Similarity from which a column is taken for a misspelt one."""
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.])")
+"""How cells begin that spreadsheet programs run."""
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 
 
@@ -95,12 +101,12 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
     rows, columns = read_cells(path)
     missing = [name for name in ("scene", *modalities) if name not in columns]
     if missing:
-        what = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}"
+        what = f"lacks the columns {', '.join(missing)}; it has {format_names(columns) or 'none'}"
         known = ", ".join(_known_columns(modalities))
         raise InputError(Problem(where, what, f"The columns are {known}, separated by commas."))
     if not rows:
         raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
-    problems: list[Problem] = []
+    problems = _column_problems(where, columns, modalities)
     entries = []
     for number, row in enumerate(rows, start=2):
         entries.append(_entry(row, data_root, modalities))
@@ -121,11 +127,36 @@ def read_cells(path: Path) -> tuple[list[dict[str, str]], list[str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             rows = [{(k or "").strip(): _cell(v) for k, v in row.items()} for row in reader]
-            return rows, [name.strip() for name in reader.fieldnames or []]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        remedy = "Check its path (`source.sheet`); relative paths start in the folder the command is run in."
+            columns = [name.strip() for name in reader.fieldnames or []]
+            if any("\0" in cell for row in rows for cell in row.values()):
+                raise csv.Error("it has NUL bytes")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else reason
+        remedy = "Check the path and that it is a CSV file; relative paths start in the folder the command is run in."
         raise InputError(Problem(f"sample sheet {path}", f"cannot be read ({reason})", remedy)) from None
+    return rows, columns
+
+
+def _column_problems(where: str, columns: Sequence[str], modalities: Sequence[str]) -> list[Problem]:
+    """Columns that are given twice, or that look like a misspelt column with a meaning."""
+    problems = []
+    if doubled := sorted({name for name in columns if columns.count(name) > 1}):
+        problems.append(
+            Problem(where, f"has columns twice: {format_names(doubled)}", "Rename or remove one of each.")
+        )
+    known = [name for name in _known_columns(modalities) if name not in columns]
+    for column in columns:
+        if column in _known_columns(modalities):
+            continue
+        modality = next((f"{name}_" for name in modalities if column.startswith(f"{name}_")), "")
+        # after the name of a modality only the rest counts: `optical_date` is no `optical_nodata`
+        rests = {name.removeprefix(modality): name for name in known if name.startswith(modality)}
+        rest = column.removeprefix(modality).lower()
+        if close := difflib.get_close_matches(rest, rests, n=1, cutoff=_NEAR):
+            remedy = f"Did you mean `{rests[close[0]]}`? Else rename the column."
+            problems.append(Problem(where, f"has the unknown column `{column}`", remedy))
+    return problems
 
 
 def _cell(value: str | list[str] | None) -> str:
@@ -208,6 +239,10 @@ def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
     elif entry.role != PREDICT:
         remedy = f"Fill in the column; only scenes of role {PREDICT} may lack a sensor."
         found += [(f"names no file in `{name}`", remedy) for name, paths in entry.images.items() if not paths]
+    for name, value in entry.fields.items():
+        if _FORMULA.match(value):
+            what = f"has `{value[:60]}` in `{name}`, which spreadsheet programs run as a formula"
+            found.append((what, "Change how the cell begins."))
     if len(entry.label) > 1:
         found.append(("names several label files", "Labels cannot be stacked; merge them first."))
     for column in (f"{name}_{key}" for name in entry.images for key in OVERRIDES if key != "mask"):
@@ -218,6 +253,9 @@ def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
         elif text and not _is_usable(column, _number(text)):
             found.append((f"has `{text}` in `{column}`", "Write a number, `nan` for no data, or nothing."))
     for path in entry.named:
+        if (shown := hide_secrets(str(path))) != str(path):
+            remedy = "Leave them out and give them to GDAL: `GDAL_HTTP_USERPWD`, or the variables of the store."
+            found.append((f"names {shown} with a user name or password, which would be recorded", remedy))
         if path not in entry.members and main_file(path) is None and not is_remote(path):
             pattern = isinstance(path, Path) and glob.has_magic(str(path))
             what = f"the pattern {path} matches no file" if pattern else f"the file {path} does not exist"

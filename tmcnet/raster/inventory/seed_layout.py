@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.readers import reading
 
 SeedClass = tuple[str, tuple[int, int, int]]
 """Name and colour (red, green, blue in 0..255) of a class."""
@@ -163,7 +164,8 @@ class _Reader:
             missing = self.root / f"{part}{subset}_{word}.txt"
             self._report(missing, "is missing", "The lists of the other two exist; add it, or remove all three.")
             return []
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with reading(path, "Write one file name a line, as UTF-8 text."):
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         entries = [line.strip().replace("\\", "/").rsplit("/", 1)[-1] for line in lines if line.strip()]
         doubled = [stem for stem, n in Counter(_stem(entry) for entry in entries).items() if n > 1]
         if doubled:
@@ -215,7 +217,7 @@ def read_class_dict(path: Path, problems: list[Problem]) -> list[SeedClass] | No
     """
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with reading(path, _CLASS_REMEDY), path.open(newline="", encoding="utf-8-sig") as file:
         rows = [(n, [cell.strip() for cell in row]) for n, row in enumerate(csv.reader(file), 1) if any(row)]
     if rows and _parse_class(rows[0][1]) is not None:
         what = "is a class, but the first line is taken as header"
@@ -246,7 +248,9 @@ def write_class_dict(path: Path, classes: ClassTable) -> None:
 
 
 def _parse_class(row: list[str]) -> SeedClass | None:
-    if len(row) < 4 or not row[0] or not all(cell.isdecimal() and int(cell) < 256 for cell in row[1:4]):
+    if len(row) < 4 or not row[0].isprintable() or row[0][:1] in ("", "=", "@", "+", "-"):
+        return None
+    if not all(re.fullmatch("[0-9]{1,3}", cell) and int(cell) < 256 for cell in row[1:4]):
         return None
     return row[0], (int(row[1]), int(row[2]), int(row[3]))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.errors import InputError, Problem, format_names, hide_secrets
 from tmcnet.raster.inventory.names import is_remote
 from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN, Entry, read_sheet
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Key: TypeAlias = tuple[str, ...]
 """Values of the fields, in the order of the optical pattern."""
 
+MAX_NAME_BYTES = 150
+"""Longest name of a scene: files add the row and column of tiles, and endings, to it."""
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELD_NAME = re.compile(r"([a-z_][a-z0-9_]*)(:d)?")
 
@@ -129,7 +131,7 @@ def _unpaired(pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], l
 def _remote_problems(entries: Sequence[Entry]) -> list[Problem]:
     remedy = "Set `source.remote: true` to read it over the network, or download it."
     return [
-        Problem(str(name), f"is remote or has a remote source (scene {entry.scene})", remedy)
+        Problem(hide_secrets(str(name)), f"is remote or has a remote source (scene {entry.scene})", remedy)
         for entry in entries
         for name in entry.members_of_all
         if is_remote(name)
@@ -145,6 +147,10 @@ def _name_problems(where: str, entries: Sequence[Entry]) -> list[Problem]:
         what = f"names given more than once: {format_names(doubled)}"
         problems.append(Problem(where, what, "Give each its own name."))
     odd = [repr(name) for name in counts if not re.fullmatch(r"\w[\w.+-]*", name)]
+    long = [f"{name[:20]}... ({len(name)})" for name in counts if len(name.encode()) > MAX_NAME_BYTES]
+    if long:
+        what = f"names of more than {MAX_NAME_BYTES} bytes: {format_names(long)}"
+        problems.append(Problem(where, what, "Shorten them: files are named after them."))
     if odd:
         remedy = "Use letters, digits, `_`, `-`, `+` and `.` only, with a letter or digit in front."
         problems.append(Problem(where, f"names that cannot be file names: {format_names(odd)}", remedy))

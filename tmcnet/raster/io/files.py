@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 import zipfile
@@ -79,6 +80,12 @@ class Header:
         return any(pair != (1, 0) for pair in self.scaling)
 
 
+MAX_PIXELS = 10**11
+"""Larger files are refused at once: to read them takes hours."""
+MAX_BLOCKS_GIB = 4
+"""Memory for one row of blocks, the least that can be read of a compressed file."""
+
+
 @dataclass(frozen=True)
 class RasterFile:
     """A file, or the tiles of a mosaic, and what is declared about it in place of what it says.
@@ -149,6 +156,7 @@ class RasterFile:
 
     def _header(self, dataset: DatasetReader) -> Header:
         bands = self.bands(dataset)
+        self._require_usable(dataset, len(bands))
         at = [band - 1 for band in bands]
         grid = Grid(crs_name(dataset.crs) or self.crs, dataset.transform, dataset.width, dataset.height)
         crs, control = control_points(dataset)
@@ -168,6 +176,21 @@ class RasterFile:
             tuple(dataset.descriptions[i] or "" for i in at),
             dataset.colorinterp[at[0]] is ColorInterp.palette and not _is_grey(dataset.colormap(bands[0])),
         )
+
+    def _require_usable(self, dataset: DatasetReader, bands: int) -> None:
+        transform, size = dataset.transform, f"{dataset.width} x {dataset.height} pixels"
+        if not all(map(math.isfinite, transform)) or transform.determinant == 0:
+            what = f"has no usable geotransform: {', '.join(f'{value:g}' for value in transform.to_gdal())}"
+            raise InputError(Problem(self.label, what, "Give its pixels a size (`gdal_translate -a_ullr ...`)."))
+        if dataset.width * dataset.height > MAX_PIXELS:
+            what = f"has {size}, more than the limit of {MAX_PIXELS:.0e}"
+            raise InputError(Problem(self.label, what, "Cut it into scenes."))
+        rows = dataset.block_shapes[0][0]
+        gib = rows * dataset.width * bands * np.dtype(dataset.dtypes[0]).itemsize / 2**30
+        if gib > MAX_BLOCKS_GIB:
+            what = f"has {size} in blocks of {rows} rows, {gib:.0f} GiB at a time; the limit is {MAX_BLOCKS_GIB}"
+            remedy = "Write it with smaller blocks: `gdal_translate -co TILED=YES -co BLOCKYSIZE=256 ...`."
+            raise InputError(Problem(self.label, what, remedy))
 
     def bands(self, dataset: DatasetReader) -> list[int]:
         """Numbers of the bands that are measurements.

@@ -58,7 +58,10 @@ def run_tool(name: str, *arguments: str | Path | float, step: str = "") -> str:
         errors = pool.submit(_read, process.stderr)
         printed = _read(process.stdout, step)
     if process.returncode != 0:
-        message = " ".join(errors.result().split()) or f"exit status {process.returncode}"
+        message = (
+            " ".join((errors.result() or printed).partition(" with the following drivers")[0].split())
+            or f"exit status {process.returncode}"
+        )
         full = "No space left" in message or ("disk" in message.lower() and "full" in message.lower())
         remedy = "Free some space on the disk." if full else "Check the file named in the message."
         raise InputError(Problem(" ".join(command), f"GDAL says: {message}".rstrip("."), remedy))

@@ -20,6 +20,10 @@ Unknown: TypeAlias = dict[int, int]
 """Pixel counts of codes without a meaning, by code (colours packed as `r * 65536 + g * 256 + b`)."""
 
 
+NOT_WHOLE = -(2**53)
+"""Key of `Unknown` for fractions, NaN, complex numbers, and numbers too large to be exact in double precision."""
+
+
 class LabelCoder:
     """Translate label files to ids 0..K-1 with 255 for void.
 
@@ -105,8 +109,10 @@ class LabelCoder:
         band = values[(self.band or 1) - 1]
         if band.dtype.kind in "iu":
             return band, np.ones(band.shape, bool)
-        whole = np.isfinite(band) & (band == np.trunc(band))
-        return np.where(np.isfinite(band), band, -(2**31)).astype(np.int64), whole
+        if band.dtype.kind == "c":
+            return np.full(band.shape, NOT_WHOLE), np.zeros(band.shape, bool)
+        whole = np.isfinite(band) & (band == np.trunc(band)) & (np.abs(band) <= -NOT_WHOLE)
+        return np.where(whole, band, NOT_WHOLE).astype(np.int64), whole
 
     def _by_table(self, codes: npt.NDArray[Any]) -> tuple[ByteArray, BoolArray]:
         low, high = np.iinfo(codes.dtype).min, np.iinfo(codes.dtype).max
@@ -156,6 +162,9 @@ class LabelCoder:
 
     def problem(self, path: Path | str, unknown: Unknown) -> Problem:
         """Report the codes of a file that have no meaning."""
+        if NOT_WHOLE in unknown:
+            what = f"holds {unknown[NOT_WHOLE]} pixels whose code is no whole number"
+            return Problem(str(path), what, "Write whole numbers, with no data as a nodata tag.")
         listed = format_names(f"{self.format_code(code)} ({count} pixels)" for code, count in unknown.items())
         if self.encoding == "rgb":
             what = f"holds {len(unknown)} colours that no class has: {listed}"
