@@ -14,7 +14,7 @@ export TMCNET_DATA ?= $(abspath ../shared/data)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test test-slow test-gpu test-cluster lint format bench mlflow send verify-splits docs clean
+.PHONY: help setup report test test-slow test-faults fuzz audit test-gpu test-cluster lint format bench mlflow send verify-splits docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -31,6 +31,15 @@ test: setup lint ## Lint, types and all tests that need no GPU
 
 test-slow: setup ## Tests that take more than a minute each
 	python -m pytest -m "slow and not cluster"
+
+test-faults: setup ## Kill the workflow, fill its disk, take its network: about an hour
+	python -m pytest -s -m slow tests/faults
+
+fuzz: setup ## Try damaged files of every kind for ten minutes
+	TMCNET_FUZZ_SECONDS=600 python -m pytest -s tests/faults/test_fuzz.py
+
+audit: setup ## Look for known vulnerabilities of the pinned packages
+	@tools/audit.sh
 
 test-gpu: setup ## Tests that need a CUDA device
 	python -m pytest -m gpu

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,15 @@ MAX_WAIT_SECONDS = 4.0
 """From the start of a job to the kill, at most."""
 
 
-def start(folder: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
     """Start the workflow in a process group of its own."""
     folder.mkdir(exist_ok=True)
     (folder / "tiny.yaml").write_text(TINY)
     command = [str(Path(sys.executable).parent / "snakemake"), "-s", str(ROOT / "Snakefile"), "--cores", "1"]
     command += ["--configfile", str(ROOT / "config" / "config.yaml"), "tiny.yaml", *options]
     return subprocess.Popen(
-        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        [*before, *command], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 
@@ -62,19 +63,21 @@ def kill_at_random(process: subprocess.Popen[str], draw: random.Random) -> str |
 
 @pytest.mark.slow
 def test_kills_change_no_file(tmp_path: Path) -> None:
-    draw, killed, folder = random.Random(SEED), [], tmp_path / "killed"
+    draw, killed, folders = random.Random(SEED), [], [tmp_path / "killed-1"]
     print(f"seed {SEED}, {KILLS} kills")
     while len(killed) < KILLS:
-        found = kill_at_random(start(folder), draw)
-        if found is None:
-            break
+        found = kill_at_random(start(folders[-1]), draw)
+        if found is None:  # the workflow is finished: the next kills are in another folder
+            folders.append(tmp_path / f"killed-{len(folders) + 1}")
+            continue
         killed.append(found)
         print(len(killed), found, flush=True)
     undisturbed = start(tmp_path / "undisturbed")
     output, _ = undisturbed.communicate()
     assert undisturbed.returncode == 0, output[-5000:]
-    last = start(folder)
-    output, _ = last.communicate()
-    assert last.returncode == 0, output[-5000:]
-    assert differences(tmp_path / "undisturbed" / "results", folder / "results") == []
+    for folder in folders:
+        last = start(folder)
+        output, _ = last.communicate()
+        assert last.returncode == 0, output[-5000:]
+        assert differences(tmp_path / "undisturbed" / "results", folder / "results") == []
     print(f"{len(killed)} kills survived")

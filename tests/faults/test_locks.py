@@ -1,0 +1,75 @@
+"""The lock of a killed workflow is removed; that of a living one, or of another machine, stays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tmcnet.locks import hold_workflow_lock
+print(hold_workflow_lock(Path(sys.argv[1]), clear=sys.argv[2] == "main"), flush=True)
+time.sleep(float(sys.argv[3]))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "locks").mkdir()
+    return tmp_path
+
+
+def hold(folder: Path, kind: str, seconds: float) -> tuple[subprocess.Popen[str], str]:
+    """A process of a workflow, and the hint that it got."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), kind, str(seconds)], stdout=subprocess.PIPE, text=True
+    )
+    return process, process.stdout.readline().strip()
+
+
+def lock(folder: Path) -> Path:
+    path = folder / "locks" / "0.input.lock"
+    path.write_text("results/a\n")
+    return path
+
+
+def test_the_lock_of_a_killed_workflow_is_removed(folder: Path) -> None:
+    killed, _ = hold(folder, "main", 60)
+    path = lock(folder)
+    killed.kill()
+    killed.wait()
+    _, hint = hold(folder, "main", 0)
+    assert (path.exists(), hint) == (False, "")
+
+
+@pytest.mark.parametrize("kind", ["main", "job"])
+def test_the_lock_of_a_living_one_stays(folder: Path, kind: str) -> None:
+    first, _ = hold(folder, "main", 0)
+    first.wait()
+    living, _ = hold(folder, kind, 60)
+    path = lock(folder)
+    _, hint = hold(folder, "main", 0)
+    living.kill()
+    living.wait()
+    assert path.exists()
+    assert hint.startswith("Another workflow, or a job of a killed one, is still running in this folder")
+
+
+def test_the_lock_of_another_machine_stays(folder: Path) -> None:
+    (folder / "tmcnet.lock").write_text("elsewhere\n")
+    path = lock(folder)
+    _, hint = hold(folder, "main", 0)
+    assert path.exists()
+    assert hint == (
+        "The lock is of a workflow on elsewhere. If none runs there any more, add --unlock to the command."
+    )
+
+
+def test_a_lock_that_nobody_noted_stays(folder: Path) -> None:
+    path = lock(folder)
+    hold(folder, "main", 0)[0].wait()
+    assert path.exists()
