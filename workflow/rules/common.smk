@@ -203,6 +203,11 @@ def report_gaps():
     subprocess.run([sys.executable, str(script)], input=json.dumps(job), text=True)
 
 
+def across_nodes(nodes):
+    """Resources of a job that starts one task on each of several nodes by `srun`, for Snakemake's Slurm plugin."""
+    return {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0} if nodes > 1 else {}
+
+
 def label_coding(wildcards):
     """What the label files of a part mean; features of vector labels may name their class."""
     vectors = [

@@ -29,7 +29,7 @@ rule pretrain_method:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.devices * CONFIG.compute.pretrain_threads
     resources:
-        gpu=gpus(CONFIG.compute.devices),
+        gpu=gpus(CONFIG.compute.processes),
         # In `resources`, not `params`: memory, threads and processes change results by rounding only and rerun nothing.
         mem_mb=memory(
             cached=True,
@@ -37,8 +37,9 @@ rule pretrain_method:
             loaders=loaders(CONFIG.compute.devices * CONFIG.compute.pretrain_threads),
         ),
         runtime=growing(1440),
-        # All other resources are those of each node.
+        # All other resources are those of each node, but GPUs are counted together.
         nodes=CONFIG.compute.nodes,
+        **across_nodes(CONFIG.compute.nodes),
         processes=CONFIG.compute.devices,
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
