@@ -17,6 +17,7 @@ from benchmarks import (
     maps,
     networks,
     patches,
+    reading,
     smooth_warps,
     splits,
     steps,
@@ -44,6 +45,7 @@ MEASURES = {
     "maps": maps.run,
     "throughput": throughput.run,
     "tiling": tiling.run,
+    "reading": reading.run,
 }
 
 

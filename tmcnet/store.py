@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,13 +66,35 @@ class TileStore:
         """Folder and window of each virtual tile, from the index."""
         if not self.index.is_file():
             return {}
+        found: dict[str, tuple[Path, tuple[int, int, int, int]]] = {}
+        folders: dict[str, Path] = {}
         with reading(self.index), self.index.open(newline="") as file:
-            found: dict[str, tuple[Path, tuple[int, int, int, int]]] = {}
-            for row in csv.DictReader(file):
-                if not row.get(RASTERS):
-                    break  # the tiles of an index are all virtual or none is
-                window = int(row["row"]), int(row["col"]), int(row["height"]), int(row["width"])
-                found[row["tile"]] = (self.root / row[RASTERS], window)
+            rows = csv.reader(file)  # four times as fast as `DictReader`, which counts at a million tiles
+            columns = next(rows)
+            if RASTERS not in columns:
+                return {}
+            tile, rasters = columns.index("tile"), columns.index(RASTERS)
+            places = [columns.index(name) for name in ("row", "col", "height", "width")]
+            for cells in rows:
+                if cells[rasters]:
+                    folder = folders.setdefault(cells[rasters], self.root / cells[rasters])
+                    row, col, height, width = (int(cells[place]) for place in places)
+                    found[cells[tile]] = folder, (row, col, height, width)
+        return found
+
+    def missing(self, kinds: Iterable[str], tiles: Sequence[str]) -> list[Path]:
+        """Return the rasters of tiles that do not exist; own files are found by listing their folders.
+
+        A listing is one request for a folder, where asking for each of a million tiles takes minutes on a network.
+        """
+        found: list[Path] = []
+        own = [tile for tile in tiles if tile not in self._virtual]
+        shared = dict.fromkeys(self._virtual[tile][0] for tile in tiles if tile in self._virtual)
+        for kind in kinds:
+            folder = self.root / kind
+            names = set(os.listdir(folder)) if own and folder.is_dir() else set()  # noqa: PTH208 - names are enough
+            found += [self.own_file(kind, tile) for tile in own if f"{tile}.tif" not in names]
+            found += [path for scene in shared if not (path := scene / f"{kind}.tif").is_file()]
         return found
 
 

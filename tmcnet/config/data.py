@@ -393,11 +393,12 @@ class TilesConfig(Section):
         le=1,
         description="Minimum share of pixels that are valid in all modalities; other tiles are dropped.",
     )
-    store: Literal["files", "virtual"] = Field(
-        "files",
+    store: Literal["auto", "files", "virtual"] = Field(
+        "auto",
         description="`files`: write each tile as one GeoTIFF per modality and one for the label. `virtual`: write "
         "only the index and read tiles as windows of the aligned scenes, which saves a copy of all pixels; not for "
-        "ready-made tiles.",
+        "ready-made tiles. `auto`: `virtual` for scenes that are cut while all scenes together have more than "
+        "100,000 tiles, because file systems are slow with many small files; otherwise `files`. Results are the same.",
     )
 
     @model_validator(mode="after")

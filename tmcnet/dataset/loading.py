@@ -80,11 +80,10 @@ class TileDataset(Dataset[Tile]):
         points: TilePoints | None = None,
     ) -> None:
         kinds = (*normalisation, *(["label"] if with_labels else []))
-        paths = dict.fromkeys(store.path(kind, name) for name in names for kind in kinds)
         remedy = "Run the tiling again."
         if names and store.window(names[0]):
             remedy = "Run `snakemake alignment`: virtual tiles are read from the aligned scenes."
-        problems = [Problem(str(path), "the file does not exist", remedy) for path in paths if not path.is_file()]
+        problems = [Problem(str(path), "the file does not exist", remedy) for path in store.missing(kinds, names)]
         if not names:
             problems = [Problem(str(store.root), "the list of tiles is empty", "Check the splits.")]
         if problems:

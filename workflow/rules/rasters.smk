@@ -119,6 +119,8 @@ rule tile_scene:
         inventory=f"{RESULTS}/inventory/{{scene}}.json",
         # The record contains the hashes of the rasters, which Snakemake would hash again for every output.
         scene=CHECKED if TILED else f"{RESULTS}/scenes/{{scene}}/alignment.json",
+        # For the number of tiles of all scenes; one more scene cuts no other scene again.
+        scenes=ancient(f"{RESULTS}/inventory.json"),
     output:
         table=f"{RESULTS}/tiles/index/{{scene}}.csv",
         summary=f"{RESULTS}/tiles/index/{{scene}}.json",

@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import config, logged
 
 from tmcnet.config import SensorsConfig, TilesConfig
-from tmcnet.raster.tiling.tiles import cut_tiles
+from tmcnet.raster.tiling.tiles import cut_tiles, resolve_store
 
 with logged(snakemake):
     cut_tiles(
@@ -13,7 +13,7 @@ with logged(snakemake):
         Path(snakemake.params.scenes_root),
         SensorsConfig.model_validate(snakemake.params.sensors),
         config(snakemake).labels,
-        TilesConfig.model_validate(snakemake.params.tiles),
+        resolve_store(TilesConfig.model_validate(snakemake.params.tiles), Path(snakemake.input.scenes)),
         Path(snakemake.output.table),
         snakemake.threads,
     )

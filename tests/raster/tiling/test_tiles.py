@@ -20,6 +20,7 @@ from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import cutting
 from tmcnet.raster.tiling.grid import scene_digests
+from tmcnet.raster.tiling.tiles import resolve_store
 from tmcnet.splits.splits import make_splits
 from tmcnet.store import TileStore
 
@@ -326,6 +327,40 @@ def test_virtual_tiles_equal_tiles_with_their_own_files(source, options):
     assert own.keys() == virtual.keys() and len(own["export"]) > 3 * 9
     assert [key for key in own if own[key] != virtual[key]] == []
     assert not list((source.json.parent / "tiles").rglob("*.tif"))
+
+
+def test_tiles_with_and_without_files_are_read_from_one_index(source):
+    scenes(source, "a", "b", size=80)
+    virtual = {row["tile"]: row for row in cut(source, store="virtual")}
+    own = cut(source, store="files")
+    root = source.json.parent / "tiles"
+    bands = {"optical": (Band("red", 0, 1, 0, 1), Band("nir", 0, 1, 0, 1)), "sar": (Band("vv", 0, 1, 0, 1),)}
+    scaling = Normalisation(bands, clip=1, n_tiles=1)
+    names = [row["tile"] for row in own]
+    expected = list(TileDataset(TileStore(root), names, scaling, with_labels=True, cache_gib=0))
+    rows = [virtual[row["tile"]] if row["scene"] == "b" else row for row in own]
+    for path in root.glob("*/b_*.tif"):
+        path.unlink()
+    with (root / "index.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    mixed = list(TileDataset(TileStore(root), names, scaling, with_labels=True, cache_gib=0))
+    for one, other in zip(mixed, expected, strict=True):
+        assert one.name == other.name
+        assert all((one.images[name] == other.images[name]).all() for name in bands)
+        assert (one.truth == other.truth).all()
+
+
+def test_many_tiles_are_virtual(source, monkeypatch):
+    scenes(source, "a", "b", size=80)
+    auto = TilesConfig(size=32, stride=32)
+    assert auto.store == "auto"
+    assert resolve_store(auto, source.json).store == "files"
+    monkeypatch.setattr("tmcnet.raster.tiling.tiles.MAX_TILES_WITH_FILES", 2 * 9 - 1)
+    assert resolve_store(auto, source.json).store == "virtual"
+    given = auto.model_copy(update={"store": "files"})
+    assert resolve_store(given, source.json).store == "files"
 
 
 def test_missing_rasters_of_virtual_tiles_are_reported(source):

@@ -24,11 +24,31 @@ from tmcnet.raster.io.blocks import limited_cache
 from tmcnet.raster.io.geometry import GROUND, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.writer import write_bytes, write_raster
-from tmcnet.raster.tiling.cutting import ReadyMade, SceneStrip, Tile, scene_strips
+from tmcnet.raster.tiling.cutting import ReadyMade, SceneStrip, Tile, scene_strips, windows
 from tmcnet.raster.tiling.grid import require_scenes
 from tmcnet.raster.tiling.speckle import filter_of_tiles
 from tmcnet.readers import read_record, read_rows
 from tmcnet.store import RASTERS, TileStore
+
+MAX_TILES_WITH_FILES = 100_000
+"""Number of tiles of all scenes above which `tiles.store: auto` writes no files for them."""
+
+
+def resolve_store(tiles: TilesConfig, inventory: Path) -> TilesConfig:
+    """Decide where tiles are stored if `tiles.store` is `auto`, from the sizes of all scenes.
+
+    Args:
+        tiles: Section `tiles` of the config.
+        inventory: The inventory of all scenes.
+    """
+    if tiles.store != "auto":
+        return tiles
+    whole, count = Inventory.read(inventory), 0
+    if whole.layout in GEOREFERENCED:
+        for record in whole.records:
+            if record.role == TRAIN:
+                count += len(windows(record.height, record.width, tiles))
+    return tiles.model_copy(update={"store": "virtual" if count > MAX_TILES_WITH_FILES else "files"})
 
 
 def cut_tiles(
@@ -52,7 +72,7 @@ def cut_tiles(
         scenes_root: Folder of the aligned scenes.
         sensors: Section `sensors` of the config.
         labels: Section `labels`.
-        tiles: Section `tiles`.
+        tiles: Section `tiles`; `store: auto` means files (see `resolve_store`).
         table: CSV file to write in a folder of `tiles/`: the rows, with classes by number. The JSON file beside it
             has the number of tiles with files and the best valid share of all.
         threads: Number of strips of tiles to work on at a time.
@@ -84,7 +104,7 @@ def cut_tiles(
     fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
     numbers = [str(c.id) for c in whole.classes.classes]
     write_bytes(table, _index_table(sorted(rows, key=lambda row: row["tile"]), numbers, fields))
-    files = 0 if tiles.store == "virtual" else len(rows)
+    files = sum(not row[RASTERS] for row in rows)
     summary = {"files": files, "candidates": len(shares), "best_valid_share": max(shares, default=0.0)}
     summary["min_valid"] = tiles.min_valid
     write_bytes(table.with_suffix(".json"), (json.dumps(summary) + "\n").encode())
