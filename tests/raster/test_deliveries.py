@@ -2,8 +2,11 @@
 
 import csv
 import json
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 import zipfile
 
 import numpy as np
@@ -18,6 +21,8 @@ from rasterio.warp import transform
 from tests.raster.conftest import UTM
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
+from tmcnet.raster.inventory import remote
+from tmcnet.raster.inventory.remote import remote_stamps
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.register.alignment import Alignment
@@ -386,7 +391,7 @@ def test_files_in_archives_and_folders_are_read_or_listed(source, random):
 
 
 SERVER = """
-import http.server, pathlib, re, sys
+import hashlib, http.server, pathlib, re, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         pathlib.Path("asked").open("a").write(self.path + "\\n")
@@ -400,6 +405,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             first, last = int(part[1]), min(int(part[2] or last), last)
         self.send_response(206 if part else 200)
         self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", hashlib.md5(content).hexdigest())
         self.send_header("Content-Length", str(last - first + 1))
         if part:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
@@ -451,6 +457,75 @@ def test_remote_files_are_read_only_if_the_config_says_so(source, random, served
         source.source = source.source.model_copy(update={"remote": True})
         np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
     assert "/o.tif" in asked.read_text()
+
+
+def digests(source):
+    (record,) = source.take().records
+    return record.digests
+
+
+def test_a_remote_file_that_changed_is_noticed(source, random, served):
+    url, _ = served
+    use(source)
+    source.write("served/o.tif", optical(random))
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{url}/o.tif,s.tif,,train")
+    source.source = source.source.model_copy(update={"remote": True})
+    (stamp,) = remote_stamps([f"{url}/o.tif", "s.tif"])
+    before = digests(source)
+    assert len(before) == 2 and digests(source) == before
+    source.write("served/o.tif", optical(random) + 1)
+    remote.forget()
+    assert remote_stamps([f"/vsicurl/{url}/o.tif"]) != [f"/vsicurl/{stamp}"]
+    assert digests(source)[0] == before[0] and digests(source)[1] != before[1]
+    with pytest.raises(InputError, match=r"missing\.tif: cannot be reached"):
+        remote_stamps([f"{url}/missing.tif"])
+    assert remote_stamps(["WMS:http://localhost/", source.root / "s.tif"]) == []
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """The address of an empty bucket on an S3 server of this machine, and that of the same over HTTP."""
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{probe.getsockname()[1]}"
+    settings = {"S3_ENDPOINT": host, "HTTPS": "NO", "VIRTUAL_HOSTING": "FALSE", "DEFAULT_REGION": "us-east-1"}
+    for name, value in {**settings, "ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", host.split(":")[1]]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        for _ in range(600):
+            try:
+                put(f"http://{host}/scenes")
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield "s3://scenes", f"http://{host}/scenes"
+        server.kill()
+
+
+def put(url, content=b""):
+    request = urllib.request.Request(url, data=content, method="PUT", headers={"Authorization": "AWS test:test"})
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def test_scenes_in_object_storage_are_read_and_their_changes_noticed(source, random, bucket, monkeypatch):
+    monkeypatch.setenv("CPL_VSIL_CURL_ALLOWED_FILENAME", "none")
+    place, url = bucket
+    use(source)
+    values = optical(random)
+    put(f"{url}/o.tif", source.write("o.tif", values).read_bytes())
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{place}/o.tif,s.tif,,train")
+    source.source = source.source.model_copy(update={"remote": True})
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
+    before = digests(source)
+    put(f"{url}/o.tif", source.write("o.tif", values + 1).read_bytes())
+    remote.forget()
+    after = digests(source)
+    assert after[0] == before[0] and after[1] != before[1]
 
 
 @pytest.mark.parametrize("form", ["gcps", "rpcs"])

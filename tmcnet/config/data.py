@@ -80,8 +80,10 @@ class SourceConfig(Section):
     )
     remote: bool = Field(
         False,
-        description="Whether files may be read over the network (`https://`, `s3://`, `/vsicurl/`, or a virtual "
-        "raster with such a source). By default they are refused.",
+        description="Whether files may be read over the network (`https://`, `s3://`, `gs://`, `/vsicurl/`, or a "
+        "virtual raster with such a source). By default they are refused. Credentials are in the environment "
+        "variables of GDAL. A remote file that changed, by its ETag or else its size and time, is read again; for "
+        "that, `s3://` needs the Python package s3fs, and `gs://` gcsfs.",
     )
     demo: DemoConfig = Field(DemoConfig(), description="Settings of layout `demo`.")
 
@@ -398,7 +400,8 @@ class TilesConfig(Section):
         description="`files`: write each tile as one GeoTIFF per modality and one for the label. `virtual`: write "
         "only the index and read tiles as windows of the aligned scenes, which saves a copy of all pixels; not for "
         "ready-made tiles. `auto`: `virtual` for scenes that are cut while all scenes together have more than "
-        "100,000 tiles, because file systems are slow with many small files; otherwise `files`. Results are the same.",
+        "100,000 tiles, because file systems are slow with many small files; otherwise `files`. Both give the same "
+        "results.",
     )
 
     @model_validator(mode="after")

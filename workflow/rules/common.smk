@@ -12,6 +12,7 @@ from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
 from tmcnet.locks import hold_workflow_lock
 from tmcnet.lost import SOURCE_RECORD, find_lost, is_unchanged
+from tmcnet.raster.inventory.remote import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
 from tmcnet.raster.inventory.sources import find_entries
 

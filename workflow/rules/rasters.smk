@@ -26,6 +26,21 @@ CUT_FROM = json_digest(
 )
 
 
+def stamps(entries):
+    """What says that remote rasters of scenes or tiles have changed; their content is not read for it."""
+    if not CONFIG.source.remote:
+        return []
+    try:
+        return remote_stamps(name for e in entries for name in e.members_of_all)
+    except InputError as error:
+        raise WorkflowError(f"The imagery has errors:\n{error}") from None
+
+
+# All at once and kept: one after the other, the requests for many scenes take minutes.
+if workflow.is_main_process:
+    stamps(ENTRIES.values())
+
+
 rule inspect_scene:
     input:
         rasters=lambda wildcards: [str(f) for e in part_of(wildcards) for f in e.files],
@@ -48,6 +63,7 @@ rule inspect_scene:
         source=[CONFIG.source.layout, CONFIG.source.crs, CONFIG.source.remote],
         # The row of the sample sheet: another row of the same sheet changes nothing here.
         entries=lambda wildcards: json_digest([e.to_dict() for e in part_of(wildcards)]),
+        remote=lambda wildcards: stamps(part_of(wildcards)),
     message:
         "Checking the rasters of {wildcards.scene}"
     script:

@@ -17,7 +17,7 @@ import numpy as np
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.hashing import file_digest
+from tmcnet.hashing import bytes_digest, file_digest
 from tmcnet.raster.inventory.checks import (
     Inspection,
     check_scene,
@@ -28,6 +28,7 @@ from tmcnet.raster.inventory.checks import (
 )
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
 from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, Record
+from tmcnet.raster.inventory.remote import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
@@ -258,7 +259,7 @@ def _record(scene: Inspection, georeferenced: bool) -> Record:
         grid.crs,
         grid.pixel_size,
         grid.bounds,
-        [file_digest(path) for path in _all_files(scene)],
+        [*(file_digest(path) for path in _all_files(scene)), *map(bytes_digest, remote_stamps(entry.members_of_all))],
     )
 
 
