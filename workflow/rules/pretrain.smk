@@ -29,6 +29,7 @@ rule pretrain_method:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.devices * CONFIG.compute.pretrain_threads
     resources:
+        **across_nodes(CONFIG.compute.nodes),
         gpu=gpus(CONFIG.compute.processes),
         # In `resources`, not `params`: memory, threads and processes change results by rounding only and rerun nothing.
         mem_mb=memory(
@@ -39,7 +40,6 @@ rule pretrain_method:
         runtime=growing(1440),
         # All other resources are those of each node, but GPUs are counted together.
         nodes=CONFIG.compute.nodes,
-        **across_nodes(CONFIG.compute.nodes),
         processes=CONFIG.compute.devices,
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
