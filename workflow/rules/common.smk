@@ -209,6 +209,16 @@ def across_nodes(nodes):
     return {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0} if nodes > 1 else {}
 
 
+def stamps(entries):
+    """What says that remote rasters of scenes or tiles have changed; their content is not read for it."""
+    if not CONFIG.source.remote:
+        return []
+    try:
+        return remote_stamps(name for e in entries for name in e.members_of_all)
+    except InputError as error:
+        raise WorkflowError(f"The imagery has errors:\n{error}") from None
+
+
 def label_coding(wildcards):
     """What the label files of a part mean; features of vector labels may name their class."""
     vectors = [

@@ -26,16 +26,6 @@ CUT_FROM = json_digest(
 )
 
 
-def stamps(entries):
-    """What says that remote rasters of scenes or tiles have changed; their content is not read for it."""
-    if not CONFIG.source.remote:
-        return []
-    try:
-        return remote_stamps(name for e in entries for name in e.members_of_all)
-    except InputError as error:
-        raise WorkflowError(f"The imagery has errors:\n{error}") from None
-
-
 # All at once and kept: one after the other, the requests for many scenes take minutes.
 if workflow.is_main_process:
     stamps(ENTRIES.values())
