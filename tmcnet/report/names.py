@@ -26,10 +26,10 @@ NETWORK_NAMES = {
     "late_fusion": "Late fusion",
     "optical_only": "Optical only",
     "sar_only": "SAR only",
-    "pixel_logistic": "Pixel-wise logistic regression",
-    "pixel_boosting": "Pixel-wise gradient boosting",
     "encoder_logistic": "Logistic regression on encoder features",
     "encoder_boosting": "Gradient boosting on encoder features",
+    "pixel_logistic": "Pixel-wise logistic regression",
+    "pixel_boosting": "Pixel-wise gradient boosting",
 }
 
 
