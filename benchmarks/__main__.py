@@ -7,6 +7,7 @@ import sys
 import torch
 
 from benchmarks import (
+    areas,
     coregistration,
     independent,
     intervals,
@@ -42,6 +43,7 @@ MEASURES = {
     "splits": splits.run,
     "leakage": leakage.run,
     "intervals": intervals.run,
+    "areas": areas.run,
     "maps": maps.run,
     "throughput": throughput.run,
     "tiling": tiling.run,
