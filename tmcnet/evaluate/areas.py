@@ -18,8 +18,8 @@ The assumption is that the test blocks represent the mapped ground: a class is m
 test blocks. Areas of another region, season or sensor may be wrong by more than the interval.
 
 In simulations where the assumption holds (`python -m benchmarks areas`), 95 % intervals contain the true area in 94
-to 98 % of cases with 12 or more test blocks, but in as few as 83 % for a class with 3 % of the ground, and in 67 % with
-six blocks. Intervals that take pixels for independent do so in 4 to 14 %.
+to 98 % of cases with 12 or more test blocks, but in as few as 83 % for a class with 3 % of the ground, and in 67 %
+with six blocks. Intervals that take pixels for independent do so in 4 to 14 %.
 """
 
 from __future__ import annotations
