@@ -269,7 +269,11 @@ def _write_splits(world: World) -> None:
         "software_version": "0.1.0",
         "index_sha256": "0" * 64,
         "lists": {
-            n: {"n": len(t), "sha256": hashlib.sha256("\n".join(t).encode()).hexdigest(), "class_shares": shares}
+            n: {
+                "n": len(t),
+                "sha256": hashlib.sha256("".join(f"{x}\n" for x in t).encode()).hexdigest(),
+                "class_shares": shares,
+            }
             for n, t in lists.items()
         },
         "parts": {p: {"tiles": len(t), "class_shares": shares} for p, t in world.parts.items()},
