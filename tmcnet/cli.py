@@ -25,6 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"The input has errors:\n{error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        remedy = "Check the path, its permissions and the space on the disk."
+        print(f"{error.filename}: {error.strerror}. {remedy}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -223,3 +223,23 @@ def test_info_prints_what_the_file_says(place: Path, capsys: pytest.CaptureFixtu
     assert said["classes"][2] == "ice #ffffff"
     assert said["validation"] == {"miou": 0.5}
     assert main(["info", str(place / "optical.tif")]) == 1
+
+
+def test_no_image_is_overwritten_and_messages_name_what_was_given(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    before = (place / "optical.tif").read_bytes()
+    images = ["--optical", "optical.tif", "--sar", "sar.tif"]
+    (place / "scenes.csv").write_text("scene,optical,sar\na,gone.tif,sar.tif\n")
+    (place / "file").touch()
+    cases = {
+        ("optical.tif", *images): "optical.tif: is one of the images, which would be lost. Choose another name",
+        (".", *images): ".: is a folder. Choose another name for the map (`--out`).",
+        ("file/map.tif", *images): "file: File exists. Check the path, its permissions",
+        ("maps", "--sheet", "scenes.csv"): "sample sheet scenes.csv, line 2 (a): the file gone.tif does not exist",
+    }
+    for (out, *others), words in cases.items():
+        assert main(["predict", "weights.safetensors", *others, "--out", out]) == 1
+        assert words in capsys.readouterr().err
+    assert (place / "optical.tif").read_bytes() == before

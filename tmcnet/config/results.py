@@ -165,11 +165,12 @@ class ComputeConfig(Section):
         "`pretrain.batch_size` must be a multiple of `nodes` times `devices`. One process needs no launcher and "
         "starts fastest.",
     )
-    pretrain_threads: int = Field(2, ge=1, description="CPU threads of each process of a pre-training job.")
-    finetune_threads: int = Field(1, ge=1, description="CPU threads of a fine-tuning or mapping job.")
+    pretrain_threads: int = Field(2, ge=1, le=1024, description="CPU threads of each process of a pre-training job.")
+    finetune_threads: int = Field(1, ge=1, le=1024, description="CPU threads of a fine-tuning or mapping job.")
     raster_threads: int = Field(
         2,
         ge=1,
+        le=1024,
         description="CPU threads of a job that inspects, aligns or tiles a scene (or ready-made tiles).",
     )
     cache_gib: float = Field(4.0, ge=0, description="Maximum memory for tiles cached in RAM, in GiB per job.")

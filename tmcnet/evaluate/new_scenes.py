@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,6 +35,8 @@ from tmcnet.raster.tiling.grid import align_scene
 
 MAX_GSD_RATIO = 1.1
 """Pixels of other sizes than in training, by more than this factor, are resampled."""
+_SHEET = re.compile(r"sample sheet \S*\.tmcnet_\w+/scenes\.csv")
+"""How messages begin about the sheet that `_inspect` writes."""
 _NO_LABELS = LabelsConfig()
 _LEVEL = 0.95
 """Confidence level of class areas."""
@@ -76,7 +80,11 @@ def map_files(weights: Path, files: Mapping[str, Sequence[Path]], out: Path, opt
         InputError: If files or options do not fit the network, or a file cannot be read or written.
     """
     cells = {name: ";".join(str(path.resolve()) for path in paths) for name, paths in files.items()}
-    _map_rows(weights, [{"scene": "scene", **cells}], {"scene": out}, Path(), options)
+    if out.is_dir() or any(out.resolve() == path.resolve() for paths in files.values() for path in paths):
+        what = "is a folder" if out.is_dir() else "is one of the images, which would be lost"
+        raise InputError(Problem(str(out), what, "Choose another name for the map (`--out`)."))
+    with _named("the images"):
+        _map_rows(weights, [{"scene": "scene", **cells}], {"scene": out}, Path(), options)
 
 
 def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options: MapOptions) -> None:
@@ -96,9 +104,20 @@ def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options
     """
     rows, _ = read_cells(sheet)
     targets = {row.get("scene", ""): folder / f"{row.get('scene', '')}.tif" for row in rows}
-    trained = _map_rows(weights, rows, targets, data_root, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _named(f"sample sheet {sheet}"):
+        trained = _map_rows(weights, rows, targets, data_root, options)
     names, mapped = read_mapped(areas_of(path) for path in targets.values())
     write_areas(folder / "areas.csv", mapped, names, trained.blocks, _LEVEL, whole=True)
+
+
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Name what the user gave in messages about the temporary sample sheet."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(replace(p, where=_SHEET.sub(source, p.where)) for p in error.problems) from error
 
 
 def _map_rows(
