@@ -92,7 +92,7 @@ def test_every_method_pre_trains(world, tmp_path, name, precision):
 
 def test_a_killed_pre_training_goes_on(world, tmp_path, monkeypatch):
     unbroken, _ = start(world, tmp_path / "unbroken", checkpoint_every=2)
-    step = loop.StepModule.training_step
+    step = loop.StepModule.forward
     done = []
 
     def dies(self, *arguments):
@@ -102,7 +102,7 @@ def test_a_killed_pre_training_goes_on(world, tmp_path, monkeypatch):
         return step(self, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
-        patch.setattr(loop.StepModule, "training_step", dies)
+        patch.setattr(loop.StepModule, "forward", dies)
         start(world, tmp_path / "killed", checkpoint_every=2)
     resumed, _ = start(world, tmp_path / "killed", checkpoint_every=2)
     for name, tensor in unbroken.items():

@@ -507,7 +507,8 @@ def bucket(monkeypatch):
 
 
 def put(url, content=b""):
-    request = urllib.request.Request(url, data=content, method="PUT", headers={"Authorization": "AWS test:test"})
+    headers = {"Authorization": "AWS test:test", "Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(url, data=content, method="PUT", headers=headers)
     urllib.request.urlopen(request, timeout=60).close()
 
 
