@@ -74,6 +74,15 @@ def write_scene(folder: Path, side: int = SIDE, metres: float = 10, **names: lis
     write_raster(folder / "sar.tif", sar, grid, None, names.get("sar", BANDS["sar"]))
 
 
+def write_area(path: Path, left: int, top: int, right: int, bottom: int) -> None:
+    """A rectangle in pixels of the scene, as GeoJSON."""
+    corners = [[500_000 + 10 * x, 5_400_000 - 10 * y] for x, y in ((left, top), (right, top), (right, bottom))]
+    polygon = {"type": "Polygon", "coordinates": [[*corners, [corners[0][0], corners[2][1]], corners[0]]]}
+    content = {"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {}, "geometry": polygon}]}
+    content["crs"] = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    path.write_text(json.dumps(content))
+
+
 def predict(place: Path, *more: str, out: str = "map.tif", images: tuple[str, ...] = ("optical", "sar")) -> int:
     files = [part for name in images for part in (f"--{name}", str(place / f"{name}.tif"))]
     return main(["predict", str(place / "weights.safetensors"), *files, "--out", str(place / out), *more])
@@ -132,15 +141,35 @@ def test_a_missing_modality_needs_a_network_that_was_trained_for_it(
 
 def test_only_the_area_of_interest_is_mapped(place: Path) -> None:
     assert predict(place, out="whole.tif") == 0
-    corners = [[500_000, 5_400_000], [500_320, 5_400_000], [500_320, 5_399_680], [500_000, 5_399_680]]
-    polygon = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
-    content = {"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {}, "geometry": polygon}]}
-    content["crs"] = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
-    (place / "area.geojson").write_text(json.dumps(content))
+    write_area(place / "area.geojson", 0, 0, 32, 32)
     assert predict(place, "--aoi", str(place / "area.geojson")) == 0
     whole, inside = read_labels(place / "whole.tif"), read_labels(place / "map.tif")
     assert (inside[:31, :31] == whole[:31, :31]).all()
     assert (inside[34:] == 255).all() and (inside[:, 34:] == 255).all()
+
+
+def test_only_the_area_and_a_margin_are_aligned(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scene(place, side=256)
+    write_area(place / "area.geojson", 216, 96, 256, 128)
+    small = ["--window", "64", "--overlap", "32"]
+    assert predict(place, *small, out="whole.tif") == 0
+    assert predict(place, *small, "--aoi", str(place / "area.geojson")) == 0
+    margin = 32 + AlignConfig().max_shift
+    left, top = (216 - margin) // 16 * 16, (96 - margin) // 16 * 16
+    grid, inside, whole = (
+        read_grid(place / "map.tif"),
+        read_labels(place / "map.tif"),
+        read_labels(place / "whole.tif"),
+    )
+    assert (grid.width, grid.height) == (256 - left, 128 + margin - top)
+    assert (grid.transform.c, grid.transform.f) == (500_000 + 10 * left, 5_400_000 - 10 * top)
+    mapped = np.zeros(inside.shape, bool)
+    mapped[96 - top : 128 - top, 216 - left :] = True
+    assert (inside[mapped] == whole[96:128, 216:].ravel()).mean() > 0.99
+    assert 0 <= ((inside != 255) & ~mapped).sum() <= 2 * 34, "the pixels that the edge touches"
+    write_area(place / "area.geojson", 5000, 0, 5032, 32)
+    assert predict(place, "--aoi", str(place / "area.geojson")) == 1
+    assert "area.geojson: is not near the `optical` image of scene scene" in capsys.readouterr().err
 
 
 def test_a_sheet_maps_every_scene(place: Path) -> None:

@@ -29,6 +29,7 @@ from tmcnet.evaluate.areas import read_blocks
 from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
 from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, probabilities
 from tmcnet.model.context import context_reach
+from tmcnet.raster.io.blocks import share_logger
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
@@ -233,12 +234,15 @@ def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> I
     across = spans(grid.width, config.window, config.overlap)
     buffer = np.zeros((len(trained.classes), down[0].size, grid.width), np.float32)
     valid = np.zeros((down[0].size, grid.width), bool)
+    log, done_windows, all_windows = share_logger(f"map of {scene.name}"), 0, len(down) * len(across)
     for row, following in zip(down, [*(span.start for span in down[1:]), grid.height], strict=True):
         row_weights = taper(row, config.overlap)[:, None]
         for window, window_probabilities in _predict_row(trained, scene, row, across, config):
             place = slice(row.size), slice(window.span.start, window.span.stop)
             buffer[:, *place] += window_probabilities * (row_weights * taper(window.span, config.overlap))
             valid[place] = window.valid
+            done_windows += 1
+            log(done_windows / all_windows)
         done, left = following - row.start, row.stop - following
         yield Strip(row.start, buffer[:, :done].copy(), valid[:done].copy())
         buffer[:, :left] = buffer[:, done : row.size].copy()

@@ -27,9 +27,11 @@ from tmcnet.evaluate.trained import Trained, choose_device
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import read_cells
+from tmcnet.raster.io.aoi import area_window, crop
 from tmcnet.raster.io.bands import band_names, write_band
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import pixel_area
+from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import rasterise_area
 from tmcnet.raster.tiling.grid import align_scene
 
@@ -37,6 +39,8 @@ MAX_GSD_RATIO = 1.1
 """Pixels of other sizes than in training, by more than this factor, are resampled."""
 _SHEET = re.compile(r"sample sheet \S*\.tmcnet_\w+/scenes\.csv")
 """How messages begin about the sheet that `_inspect` writes."""
+WINDOW_STEP_PX = 16
+"""Windows of a scene start at multiples of the largest output stride, so that networks see the same pixel groups."""
 _NO_LABELS = LabelsConfig()
 _LEVEL = 0.95
 """Confidence level of class areas."""
@@ -54,7 +58,8 @@ class MapOptions:
         register: Whether SAR images are registered; None: as in training.
         confidence: Whether the confidence is written, as `<map>_confidence.tif`.
         polygons: GeoPackage for the map as polygons; None: beside the map if `maps.polygons`.
-        area: Vector file; pixels outside its polygons are no data. None: all pixels.
+        area: Vector file; only its polygons and a margin are aligned and mapped, and pixels outside the polygons
+            are no data. None: all pixels.
         bands: Band name of the model by name in the files, where they differ.
     """
 
@@ -133,6 +138,8 @@ def _map_rows(
         problems: list[Problem] = []
         for row in rows:
             problems += _choose_bands(trained, row, data_root, work, options.bands)
+        if not problems and options.area is not None:
+            problems = [p for row in rows for p in _crop_to_area(trained, row, data_root, work, options)]
         if not problems:
             inventory = _inspect(trained, rows, data_root, work, options.compute.raster_threads)
             problems += [p for record in inventory.records for p in _missing(weights, trained, record)]
@@ -176,6 +183,38 @@ def _choose_bands(
             chosen.append(work / f"{row['scene']}_{name}_{band}.vrt")
             write_band(path, number, chosen[-1])
         row[name] = ";".join(str(path.resolve()) for path in chosen)
+
+
+def _crop_to_area(
+    trained: Trained, row: dict[str, str], data_root: Path, work: Path, options: MapOptions
+) -> Iterator[Problem]:
+    """Replace the files of a scene by windows around the area, so that only these are aligned and mapped, in place.
+
+    The margin is what the network sees around a pixel and how far images may be displaced. Patterns of mosaics and
+    files without an affine georeference stay as they are.
+    """
+    assert options.area is not None
+    margin = (options.maps.overlap + trained.align.max_shift) * (trained.gsd or 1)
+    for name in trained.sensors:
+        cropped, near = [], []
+        for number, text in enumerate(part.strip() for part in (row.get(name) or "").split(";") if part.strip()):
+            path = data_root / text
+            layers = Raster.of(path).layers() if path.is_file() else []
+            if len(layers) != 1 or layers[0].control or not layers[0].grid.crs:
+                cropped.append(text)
+                continue
+            box = area_window(options.area, layers[0].grid, margin, WINDOW_STEP_PX)
+            near.append(box is not None)
+            if box is None:
+                cropped.append(text)
+                continue
+            window = work / f"{row['scene']}_{name}_{number}_area.vrt"
+            crop(path, box, window)
+            cropped.append(str(window.resolve()))
+        if near and not any(near):
+            what = f"is not near the `{name}` image of scene {row['scene']}"
+            yield Problem(str(options.area), what, "Check its coordinates and CRS, or leave out `--aoi`.")
+        row[name] = ";".join(cropped)
 
 
 def _inspect(

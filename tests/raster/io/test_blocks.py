@@ -38,12 +38,12 @@ def test_blocks_with_a_rim_are_windows_of_the_whole(monkeypatch, tmp_path):
 
 
 def test_a_long_step_logs_its_progress(monkeypatch, capsys):
-    clock = iter(range(0, 100, 6))
+    clock = iter(range(0, 100, 3))
     monkeypatch.setattr(blocks.time, "monotonic", lambda: float(next(clock)))
     parts = [((row, 0, 2, 10), row) for row in range(0, 10, 2)]
     assert [row for _, row in log_progress(parts, 100, "label")] == [0, 2, 4, 6, 8]
-    # six seconds pass between two looks at the clock
-    assert capsys.readouterr().err.splitlines() == ["label: 40%", "label: 80%"]
+    # three seconds pass between two looks at the clock
+    assert capsys.readouterr().err.splitlines() == ["label: 40%, 18 s left", "label: 80%, 7 s left"]
 
 
 def test_a_short_step_logs_its_duration_and_a_failed_one_nothing(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -66,6 +67,17 @@ def progress_logger(step: str) -> Callable[[str], None]:
     return log
 
 
+def share_logger(step: str) -> Callable[[float], None]:
+    """A function that logs the share of a step that is done and the time left, at most once every few seconds."""
+    began, log = time.monotonic(), progress_logger(step)
+
+    def log_share(share: float) -> None:
+        left = (time.monotonic() - began) * (1 / share - 1) if share else math.inf
+        log(f"{share:.0%}, {left:.0f} s left" if left < 120 else f"{share:.0%}, {left / 60:.0f} min left")
+
+    return log_share
+
+
 def log_progress(parts: Iterable[tuple[Box, Values]], pixels: int, step: str) -> Iterator[tuple[Box, Values]]:
     """Pass on the blocks of a raster; every few seconds log the share that is done.
 
@@ -74,8 +86,8 @@ def log_progress(parts: Iterable[tuple[Box, Values]], pixels: int, step: str) ->
         pixels: Pixels of the whole raster.
         step: Name of the step in the log.
     """
-    log, done = progress_logger(step), 0
+    log, done = share_logger(step), 0
     for box, values in parts:
         yield box, values
         done += box[2] * box[3]
-        log(f"{done / pixels:.0%}")
+        log(done / pixels)
