@@ -44,6 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a network as ONNX, with a model card")
     export.add_argument("model", type=Path, help="weights.safetensors of fine-tuning")
     export.add_argument("--out", type=Path, required=True, help="folder for model.onnx and card.json")
+    export.add_argument(
+        "--raw",
+        nargs="?",
+        const="training",
+        choices=("training", "linear", "amplitude", "db"),
+        help="take the numbers of the files and convert them in the model: scale factor, SAR to dB from the scale "
+        "of training or the one given. Default: values as in aligned scenes, SAR in dB",
+    )
     export.set_defaults(run=_export)
     check = commands.add_parser("check", help="check a config and its sample sheet without running anything")
     check.add_argument("config", type=Path, nargs="+", help="YAML files; later ones override earlier ones")
@@ -143,7 +151,8 @@ def _info(chosen: argparse.Namespace) -> None:
 def _export(chosen: argparse.Namespace) -> None:
     from tmcnet.evaluate.export import export_model
 
-    export_model(chosen.model, chosen.out)
+    scale = None if chosen.raw == "training" else chosen.raw
+    export_model(chosen.model, chosen.out, raw=chosen.raw is not None, scale=scale)
     print(chosen.out / "model.onnx")
 
 

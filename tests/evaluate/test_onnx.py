@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.train.tiny import build_tiles, configs
 from tmcnet.classes import ClassTable
-from tmcnet.config import ContextConfig, Run
+from tmcnet.config import ContextConfig, Run, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate import export
@@ -96,8 +96,9 @@ def stand_in(monkeypatch):
     """An exporter that takes no time, and the difference of its model."""
 
     def set_difference(value):
-        monkeypatch.setattr(export, "_write_onnx", lambda _trained, file, _weights: file.write_bytes(b"model"))
-        monkeypatch.setattr(export, "largest_difference", lambda _trained, _file: value)
+        monkeypatch.setattr(export, "_write_onnx", lambda _trained, file, *_: file.write_bytes(b"model"))
+        monkeypatch.setattr(export, "largest_difference", lambda _trained, _file, _raw: value)
+        monkeypatch.setattr(export, "_write_metadata", lambda _file, _card: None)
 
     return set_difference
 
@@ -174,9 +175,74 @@ def test_another_scaling_is_noticed(tmp_path, world, change):
 
 def test_a_network_that_onnx_cannot_hold_is_named(tmp_path, world, monkeypatch):
     class Odd(nn.Module):
-        def forward(self, image):
+        def forward(self, image, _no_data):
             return image if image.sum() > 0 else -image
 
     monkeypatch.setattr(export, "_Scaling", lambda bands, clip: Odd())
     with pytest.raises(InputError, match=r"weights\.safetensors: pixel_logistic cannot be written as ONNX"):
         export_model(write_weights(tmp_path / "weights.safetensors", world), tmp_path / "out")
+
+
+def change_sar(path, world, **changes):
+    """Weights of the small network with another description of its SAR input."""
+    trained = Trained.read(write_weights(path, world))
+    described = trained.sensors.model_dump()
+    described["sar"] |= changes
+    replace(trained, sensors=SensorsConfig.model_validate(described)).write(path, {})
+    return path
+
+
+@pytest.mark.parametrize(("scale", "power"), [("linear", 10), ("amplitude", 20)])
+def test_raw_backscatter_is_converted_in_the_model(tmp_path, world, scale, power):
+    """Numbers of files, with factor and offset, give the probabilities that the network gives of clipped decibels."""
+    weights = change_sar(
+        tmp_path / "weights.safetensors",
+        world,
+        scale=scale,
+        scale_factor=0.5,
+        add_offset=0.001,
+        clip_db=(-16.0, -6.0),
+    )
+    export_model(weights, tmp_path / "out", raw=True)
+    decibels = np.random.default_rng(1).uniform(-20, -2, (1, 1, 40, 50)).astype("f4")
+    numbers = ((10 ** (decibels / power) - 0.001) / 0.5).astype("f4")
+    numbers[..., :5, :5], numbers[..., -1, -1] = np.nan, -0.002  # no data, and no return at all
+    decibels[..., :5, :5], decibels[..., -1, -1] = np.nan, -16
+    optical = np.random.default_rng(2).uniform(0, 300, (1, 3, 40, 50)).astype("f4")
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    (found,) = session.run(None, {"optical": optical, "sar": numbers})
+    trained = Trained.read(weights)
+    clipped = {"optical": optical, "sar": np.clip(decibels, -16, -6)}
+    scaled = {k: torch.from_numpy(trained.normalisation.apply(v[0], k))[None] for k, v in clipped.items()}
+    with torch.no_grad():
+        expected = trained.network(scaled).softmax(1).numpy()
+    assert np.abs(found - expected).max() < TOLERANCE and expected.std() > 0.01
+    card = json.loads((tmp_path / "out" / "card.json").read_text())["inputs"]["sar"]
+    assert card["unit"] == {"linear": "linear power", "amplitude": "amplitude"}[scale]
+    steps = ["value = number * 0.5 + 0.001", f"dB = {power} log10(value)", "clipped to -16..-6 dB"]
+    assert card["conversion"] == {"steps": steps, "inside_model": True}
+
+
+def test_the_file_itself_holds_the_card(tmp_path, world):
+    weights = change_sar(tmp_path / "weights.safetensors", world, scale="linear")
+    export_model(weights, tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    properties = {p.key: p.value for p in onnx.load(tmp_path / "out" / "model.onnx").metadata_props}
+    assert properties.pop("name") == card.pop("name")
+    assert {key: json.loads(value) for key, value in properties.items()} == card
+    assert {"inputs", "classes", "normalisation", "ground_sampling_distance_m", "metrics", "provenance"} <= set(card)
+    sar = card["inputs"]["sar"]
+    assert (sar["unit"], sar["conversion"]["inside_model"]) == ("dB", False)
+    assert sar["conversion"]["steps"][0] == "dB = 10 log10(value)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": "auto"}, "the scale of `sar` was detected from each file"),
+        ({"scale": "linear", "speckle": "lee"}, "after the speckle filter `lee`"),
+    ],
+)
+def test_what_the_model_cannot_convert_is_named(tmp_path, world, changes, message):
+    with pytest.raises(InputError, match=message):
+        export_model(change_sar(tmp_path / "weights.safetensors", world, **changes), tmp_path / "out", raw=True)

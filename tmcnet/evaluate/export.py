@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from tmcnet.config import SensorConfig
 from tmcnet.dataset.normalise import Band, FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import HEADLINE, without_nan
+from tmcnet.evaluate.raw_values import UNITS, RawConversion, RawValues
 from tmcnet.evaluate.trained import Trained, predict_raw
 from tmcnet.hashing import file_digest
 from tmcnet.raster.io.writer import write_bytes
@@ -49,17 +51,23 @@ class RawNetwork(nn.Module):
     Args:
         network: Maps normalised images of all modalities to logits.
         normalisation: The scaling that its inputs need.
+        raw: Conversion of the numbers in files by modality; None: images hold the values of aligned scenes.
     """
 
-    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+    def __init__(
+        self, network: nn.Module, normalisation: Normalisation, raw: Mapping[str, RawValues] | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.modalities = tuple(normalisation)
+        conversions = [RawConversion(raw[name]) if raw else nn.Identity() for name in normalisation]
+        self.conversions = nn.ModuleList(conversions)
         self.scalings = nn.ModuleList(_Scaling(bands, normalisation.clip) for bands in normalisation.values())
 
     def forward(self, *images: Tensor) -> Tensor:
         """Probabilities N x K x H x W of N x C x H x W images of the modalities, in the order of `normalisation`."""
-        scaled = (scale(image) for scale, image in zip(self.scalings, images, strict=True))
+        parts = zip(self.scalings, self.conversions, images, strict=True)
+        scaled = (scale(convert(image), image.isnan()) for scale, convert, image in parts)
         logits: Tensor = self.network(dict(zip(self.modalities, scaled, strict=True)))
         return logits.softmax(dim=1)
 
@@ -77,9 +85,9 @@ class _Scaling(nn.Module):
         self.register_buffer("centre", (low + high) / 2)
         self.register_buffer("half_range", (high - low) / 2)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, no_data: Tensor) -> Tensor:
         scaled = ((image - self.centre) / self.half_range).clamp(-self.clip, self.clip)
-        return torch.where(image.isnan(), torch.zeros_like(scaled), scaled)
+        return torch.where(no_data, torch.zeros_like(scaled), scaled)
 
 
 def export_model(
@@ -88,12 +96,15 @@ def export_model(
     tiles_root: Path | None = None,
     manifest: Path | None = None,
     metrics: Path | None = None,
+    raw: bool = False,
+    scale: str | None = None,
 ) -> None:
     """Write `model.onnx` and `card.json`.
 
     The model takes N x C x H x W of each modality (`optical`, `sar` and so on) in single precision, as aligned scenes
     hold them (backscatter in dB, NaN for no data), and gives `probabilities` N x K x H x W; N, H and W are free. It
-    is compared with the network on several sizes before it is kept.
+    is compared with the network on several sizes before it is kept. The card is in the metadata of the file too, each
+    of its entries as JSON.
 
     Args:
         weights: The network, as fine-tuning wrote it.
@@ -101,6 +112,8 @@ def export_model(
         tiles_root: Folder of the training tiles, which give the ground sampling distance.
         manifest: Manifest of the splits; its SHA-256 identifies the data.
         metrics: `metrics.json` of its evaluation on the test part.
+        raw: Take the numbers in the files of the training scenes instead, such as linear SAR power.
+        scale: With `raw`, scale of the backscatter: `linear`, `amplitude` or `db`; None: that of training.
 
     Raises:
         InputError: If the file is no fine-tuned network, or the network cannot be written as ONNX or differs there.
@@ -110,23 +123,34 @@ def export_model(
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export_", dir=out) as folder:
         draft = Path(folder) / "model.onnx"
-        _write_onnx(trained, draft, weights)
-        difference = largest_difference(trained, draft)
+        values = {name: RawValues.of(name, s, scale) for name, s in trained.sensors.items()} if raw else None
+        _write_onnx(trained, draft, weights, values)
+        difference = largest_difference(trained, draft, values)
         if not difference <= TOLERANCE:
             what = f"the exported model differs by up to {difference:.2g} in probability (at most {TOLERANCE:g})"
             raise InputError(Problem(str(weights), what, "Keep to the safetensors file, and report this."))
+        card = {
+            **_card(trained, values),
+            "ground_sampling_distance_m": TileStore(tiles_root).pixel_metres if tiles_root else trained.gsd,
+            "metrics": {"validation": dict(trained.metrics), "test": _test_scores(metrics) if metrics else None},
+            "data_sha256": file_digest(manifest) if manifest else None,
+            "checked": {"n_h_w": SIZES, "largest_difference": difference, "limit": TOLERANCE},
+        }
+        card = without_nan(card)
+        _write_metadata(draft, card)
         draft.replace(out / "model.onnx")
-    card = {
-        **_card(trained),
-        "ground_sampling_distance_m": TileStore(tiles_root).pixel_metres if tiles_root else trained.gsd,
-        "metrics": {"validation": dict(trained.metrics), "test": _test_scores(metrics) if metrics else None},
-        "data_sha256": file_digest(manifest) if manifest else None,
-        "checked": {"n_h_w": SIZES, "largest_difference": difference, "limit": TOLERANCE},
-    }
-    write_bytes(out / "card.json", (json.dumps(without_nan(card), indent=1) + "\n").encode())
+    write_bytes(out / "card.json", (json.dumps(card, indent=1) + "\n").encode())
 
 
-def largest_difference(trained: Trained, file: Path) -> float:
+def _write_metadata(file: Path, card: Mapping[str, Any]) -> None:
+    """Write the entries of the card into the metadata of the model, texts as they are and others as JSON."""
+    model = onnx.load(str(file))
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in card.items()}
+    onnx.helper.set_model_props(model, texts)
+    onnx.save(model, str(file))
+
+
+def largest_difference(trained: Trained, file: Path, raw: Mapping[str, RawValues] | None = None) -> float:
     """Largest difference of a probability between an ONNX file and its network over `SIZES`; NaN where one is NaN."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -134,8 +158,10 @@ def largest_difference(trained: Trained, file: Path) -> float:
     scaling, differences = trained.normalisation, []
     for count, height, width in SIZES:
         images = {name: _sample(scaling, name, count, height, width) for name in scaling}
-        (found,) = session.run(["probabilities"], images)
-        expected = predict_raw(trained, images)
+        numbers = {name: raw[name].invert(image) for name, image in images.items()} if raw else images
+        (found,) = session.run(["probabilities"], numbers)
+        values = {name: raw[name].convert(image) for name, image in numbers.items()} if raw else images
+        expected = predict_raw(trained, values)
         if found.shape != expected.shape:
             return math.inf
         differences.append(np.abs(found - expected).max())
@@ -159,10 +185,10 @@ def _sample(normalisation: Normalisation, sensor: str, count: int, height: int, 
     return images
 
 
-def _write_onnx(trained: Trained, file: Path, weights: Path) -> None:
+def _write_onnx(trained: Trained, file: Path, weights: Path, raw: Mapping[str, RawValues] | None) -> None:
     count, height, width = _TRACED
     images = tuple(torch.zeros(count, len(bands), height, width) for bands in trained.normalisation.values())
-    network = RawNetwork(trained.network, trained.normalisation).eval()
+    network = RawNetwork(trained.network, trained.normalisation, raw).eval()
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -197,31 +223,43 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _card(trained: Trained) -> dict[str, Any]:
+def _card(trained: Trained, raw: Mapping[str, RawValues] | None) -> dict[str, Any]:
     """Return the part of the card that comes from the weights file."""
     sensors, scaling = trained.sensors, trained.normalisation
     return {
         "name": trained.run.name,
         "run": trained.run.record,
         "software": {"tmcnet": tmcnet.__version__, **{name: version(name) for name in ("torch", "onnx")}},
-        "inputs": {name: _input(sensor, scaling[name]) for name, sensor in sensors.items()},
+        "inputs": {name: _input(sensor, scaling[name], raw and raw[name]) for name, sensor in sensors.items()},
         "output": {"name": "probabilities", "shape": f"N x {len(trained.classes)} x H x W"},
         "classes": [asdict(c) for c in trained.classes.classes],
         "normalisation": {**scaling.to_dict(), "inside_model": True},
+        "registration": trained.align.model_dump(mode="json"),
+        "provenance": dict(trained.provenance),
     }
 
 
-def _input(sensor: SensorConfig, bands: tuple[Band, ...]) -> dict[str, Any]:
-    """Describe one input of the model: bands in order and their normalisation."""
+def _input(sensor: SensorConfig, bands: tuple[Band, ...], raw: RawValues | None) -> dict[str, Any]:
+    """Describe one input of the model: its unit, and bands in order with their normalisation."""
     # without a declared scale, only decibels have a negative low end: 8-bit pictures stay as they are
     decibels = sensor.kind == "backscatter" and sensor.scale != "none" and min(b.low for b in bands) < 0
+    factor, offset = sensor.scaling or (1.0, 0.0)
+    low, high = sensor.clip_db
+    steps = [] if (factor, offset) == (1.0, 0.0) else [f"value = number * {factor:g} + {offset:g}"]
+    if decibels:
+        logarithm = {"linear": "dB = 10 log10(value)", "amplitude": "dB = 20 log10(value)"}
+        steps += [logarithm[scale] for scale in (raw.scale if raw else sensor.scale,) if scale in logarithm]
+        steps.append(f"clipped to {low:g}..{high:g} dB")
+    values = "dB" if decibels else "value" if steps else "as delivered"
     return {
         "shape": f"N x {len(bands)} x H x W",
         "type": "float32",
         "no_data": "NaN",
         "kind": sensor.kind,
-        "unit": "dB" if decibels else "as delivered",
+        "unit": (UNITS[raw.scale] if not steps or decibels else "number in the file") if raw else values,
+        "conversion": {"steps": steps, "inside_model": raw is not None},
         "scale_delivered": sensor.scale,
+        "speckle_filter": sensor.speckle,
         "clip_db": sensor.clip_db if decibels else None,
         "bands": [{"name": name, "low": b.low, "high": b.high} for name, b in zip(sensor.bands, bands, strict=True)],
     }
