@@ -161,7 +161,11 @@ def probabilities(
 
     Returns:
         N x K x H x W on the device of the network, in single precision.
+
+    Raises:
+        ValueError: If an image has no batch axis, or the sizes of the modalities differ.
     """
+    _require_batch({name: tuple(image.shape) for name, image in images.items()})
     device = next(chain(network.parameters(), network.buffers())).device
     training = network.training
     network.eval()
@@ -173,6 +177,21 @@ def probabilities(
         total = _undo(logits.float().softmax(dim=1), mirrored, turns) + total
     network.train(training)
     return total / len(copies)
+
+
+def _require_batch(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that images are N x C x H x W, alike in all but the bands."""
+    for name, shape in shapes.items():
+        if len(shape) != 4:
+            what = f"`{name}` has the shape {_times(shape)}; N x C x H x W is needed"
+            raise ValueError(f"{what}. Add the batch axis to a single image: `image[None]`.")
+    if len({shape[2:] for shape in shapes.values()}) > 1:
+        sizes = ", ".join(f"`{name}` {_times(shape[2:])}" for name, shape in shapes.items())
+        raise ValueError(f"sizes differ: {sizes}. Bring all modalities to one grid first.")
+
+
+def _times(lengths: Sequence[int]) -> str:
+    return " x ".join(map(str, lengths)) or "of a single number"
 
 
 def _change(image: Tensor, mirrored: bool, turns: int) -> Tensor:
@@ -220,7 +239,12 @@ def predict_raw(trained: Trained, images: Mapping[str, FloatArray]) -> Probabili
 
     Returns:
         N x K x H x W.
+
+    Raises:
+        ValueError: If an image has no batch axis, or the sizes of the modalities differ.
+        InputError: If an image has another number of bands.
     """
+    _require_batch({name: images[name].shape for name in trained.normalisation})
     scaling = trained.normalisation
     scaled = {
         name: torch.from_numpy(np.stack([scaling.apply(image, name) for image in images[name]])) for name in scaling
