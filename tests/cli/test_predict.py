@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.evaluate.areas import write_model as write_model_file
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import build_network
+from tmcnet.raster.io import blocks as raster_blocks
 from tmcnet.raster.io.geometry import Grid
-from tmcnet.raster.io.reader import read_grid, read_labels
+from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 
 SIDE = 64
@@ -35,6 +37,7 @@ def write_model(
     finetuned: dict = FINETUNED,
     broken: bool = False,
     blocks: np.ndarray | None = None,
+    kind: str = "mssnet-corrected",
 ) -> Path:
     model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
     sensors = SensorsConfig(
@@ -44,12 +47,12 @@ def write_model(
     ranges = {"optical": (0, 4000), "sar": (-25, 0)}
     scaling = {n: tuple(Band(b, *map(float, ranges[n]), 0.0, 1.0) for b in bands) for n, bands in BANDS.items()}
     torch.manual_seed(0)
-    network = build_network("mssnet", "corrected", sensors.band_counts, 3, model).eval()
+    network = build_network(*kind.split("-"), sensors.band_counts, 3, model).eval()
     if broken:
         with torch.no_grad():
             next(network.parameters())[0] = torch.nan
     classes = ClassTable.of([("water", "#0000ff"), ("land", "#00ff00"), ("ice", "#ffffff")])
-    known = (Run.parse("mssnet-corrected__random__R5__s1"), model, sensors, classes, Normalisation(scaling, 1.5, 1))
+    known = (Run.parse(f"{kind}__random__R5__s1"), model, sensors, classes, Normalisation(scaling, 1.5, 1))
     Trained(network, *known, {"miou": 0.5}, AlignConfig(enabled=False), gsd).write(path, finetuned)
     if blocks is not None:
         np.savez(path.with_suffix(".npz"), confusion=blocks, blocks=[f"s 0 {i}" for i in range(len(blocks))])
@@ -213,6 +216,31 @@ def test_areas_are_corrected_where_the_file_of_the_network_has_test_scores(
 def read_areas(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_an_ensemble_is_one_file_for_info_and_predict(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kind = "optical_only_and_mssnet-corrected"
+    weights = write_model(place / "weights.safetensors", kind=kind)
+    trained = Trained.read(weights)
+    trained.network.temperature.copy_(torch.tensor([0.5, 2.0]))
+    trained.write(weights, FINETUNED)
+    assert main(["info", str(weights)]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["members"] == {"optical_only": 0.5, "mssnet": 2.0}
+    assert predict(place) == 0
+    images = {name: read_float(place / f"{name}.tif")[None] for name in BANDS}
+    scaled = {n: torch.from_numpy(trained.normalisation.apply(x[0], n))[None] for n, x in images.items()}
+    with torch.no_grad():
+        shares = [(m(scaled) / t).softmax(1) for m, t in zip(trained.network.members, (0.5, 2.0), strict=True)]
+    expected = (shares[0] + shares[1])[0].argmax(0).numpy()
+    assert (read_labels(place / "map.tif") == expected).mean() > 0.999
+
+
+def test_progress_states_the_time_left(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(raster_blocks, "LOG_INTERVAL_S", 0.0)
+    assert predict(place, "--window", "32", "--overlap", "0") == 0
+    assert re.search(r"^map of scene: 75%, \d+ s left$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_weights_that_are_not_finite_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

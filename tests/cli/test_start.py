@@ -46,6 +46,20 @@ def test_a_folder_of_rasters_becomes_a_config(folder: Path, capsys: pytest.Captu
     assert "scenes.csv: exists. Move it away" in capsys.readouterr().err
 
 
+def test_void_codes_and_true_colours_are_guessed(folder: Path) -> None:
+    """A negative code is no data, and then 0 is a class."""
+    grid = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 32, 32)
+    write_raster(folder / "labels" / "north.tif", np.arange(1024).reshape(1, 32, 32).astype("i2") % 3 - 1, grid)
+    names = ["B2", "B3", "B4", "B8"]
+    for scene in ("north", "south"):
+        write_raster(folder / "s2" / f"{scene}.tif", np.ones((4, 32, 32), "u2"), grid, None, names)
+    assert main(["init", str(folder)]) == 0
+    written = yaml.safe_load((folder / "mine.yaml").read_text())
+    assert written["sensors"]["optical"]["display"] == ["B4", "B3", "B2"]
+    assert written["labels"]["void"] == [-1]
+    assert [c["codes"] for c in written["labels"]["classes"]] == [[0], [1]]
+
+
 def test_check_names_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", str(folder)]) == 0
     (folder / "s1" / "south.tif").unlink()

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from tmcnet.config import ComputeConfig, LabelsConfig, MapsConfig, SourceConfig
 from tmcnet.config.base import only_modality
+from tmcnet.config.training import members_of
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.areas import ASSUMPTION, read_mapped, write_areas
 from tmcnet.evaluate.map_files import MapStyle, areas_of, style_map
 from tmcnet.evaluate.maps import SceneImages, predict_map, require_fit
 from tmcnet.evaluate.metrics import headline
 from tmcnet.evaluate.trained import Trained, choose_device
+from tmcnet.model.networks import Ensemble
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import read_cells
@@ -299,6 +301,12 @@ def _test_scores(blocks: NDArray[np.int64]) -> dict[str, object]:
     return {"blocks": len(blocks), **scores, "confusion": pooled.tolist()}
 
 
+def _temperatures(trained: Trained) -> dict[str, float]:
+    """Temperature that divides the logits of each member of an ensemble."""
+    assert isinstance(trained.network, Ensemble)
+    return dict(zip(members_of(trained.run.network), trained.network.temperature.tolist(), strict=True))
+
+
 def describe(trained: Trained) -> dict[str, object]:
     """Everything that the file of a network says about it, as plain values."""
     inputs = {
@@ -318,6 +326,7 @@ def describe(trained: Trained) -> dict[str, object]:
     return {
         "run": trained.run.name,
         "network": trained.run.network,
+        **({"members": _temperatures(trained)} if isinstance(trained.network, Ensemble) else {}),
         "classes": {c.id: f"{c.name} {c.color}" for c in trained.classes.classes},
         "inputs": inputs,
         "ground_sampling_distance_m": trained.gsd,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN
 from tmcnet.raster.io.bands import band_names
@@ -24,6 +25,8 @@ _WORDS = {
 }
 """Words in paths that give the kind of a file, in order of precedence; a file without any is optical."""
 _SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
+_TRUE_COLOURS = [["red", "green", "blue"], ["B4", "B3", "B2"], ["B04", "B03", "B02"]]
+"""Names of the red, green and blue band, the last two of Sentinel-2."""
 _MAX_CODES = 60
 
 _CONFIG = """\
@@ -96,12 +99,12 @@ def _config(scenes: dict[str, dict[str, list[Path]]], kinds: list[str]) -> str:
         files = next((files[kind] for files in scenes.values() if kind in files), [])
         names = [name for path in files for name in band_names(path)] or ["band"]
         bands = [name if re.fullmatch(r"\w+", name) else f"b{i}" for i, name in enumerate(names, start=1)]
-        colours = [band for band in ("red", "green", "blue") if band in bands]
-        shown = colours if len(colours) == 3 else bands[:3] if len(bands) >= 3 else bands[:1]
+        colours = next((names for names in _TRUE_COLOURS if set(names) <= set(bands)), bands[:3])
+        shown = colours if len(colours) == 3 else bands[:1]
         more = {"sar": ", kind: backscatter, scale: auto", "dem": ", kind: elevation"}.get(kind, "")
         lines.append(f"  {kind}: {{bands: [{', '.join(bands)}], display: [{', '.join(shown)}]{more}}}")
     codes = sorted({code for files in scenes.values() for path in files.get("label", []) for code in _codes(path)})
-    void = [code for code in codes if code in (0, 255)]
+    void = [code for code in codes if code < 0 or code == IGNORE] or [code for code in codes if code == 0]
     classes = [code for code in codes if code not in void] or [1, 2]
     rows = [f'    - {{name: class_{c}, codes: [{c}], color: "{_color(i)}"}}' for i, c in enumerate(classes)]
     return _CONFIG.format(sensors="\n".join(lines), void=void, classes="\n".join(rows))
