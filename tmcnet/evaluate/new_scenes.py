@@ -192,12 +192,14 @@ def _crop_to_area(
 ) -> Iterator[Problem]:
     """Replace the files of a scene by windows around the area, so that only these are aligned and mapped, in place.
 
-    The margin is what the network sees around a pixel and how far images may be displaced. Patterns of mosaics and
-    files without an affine georeference stay as they are.
+    The margin is what the network sees around a pixel and how far images may be displaced. Patterns of mosaics,
+    images with a quality mask and files without an affine georeference stay as they are.
     """
     assert options.area is not None
     margin = (options.maps.overlap + trained.align.max_shift) * (trained.gsd or 1)
     for name in trained.sensors:
+        if row.get(f"{name}_mask"):  # quality masks have the grid of the whole image
+            continue
         cropped, near = [], []
         for number, text in enumerate(part.strip() for part in (row.get(name) or "").split(";") if part.strip()):
             path = data_root / text
