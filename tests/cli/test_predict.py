@@ -240,7 +240,7 @@ def test_progress_states_the_time_left(
 ) -> None:
     monkeypatch.setattr(raster_blocks, "LOG_INTERVAL_S", 0.0)
     assert predict(place, "--window", "32", "--overlap", "0") == 0
-    assert re.search(r"^map of scene: 75%, \d+ s left$", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(r"^map of scene: 100%, 0 s left$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_weights_that_are_not_finite_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from tmcnet.config import ContextConfig
+from tmcnet.model import context
 from tmcnet.model.context import MIN_DEVIATION, ContextFeatures
 
 WINDOWS = [3, 5, 9]
@@ -113,3 +114,12 @@ def test_images_do_not_influence_each_other():
 def test_windows_that_cannot_be_are_named(values, reason):
     with pytest.raises(ValidationError, match=reason):
         ContextConfig(**values)
+
+
+def test_large_images_are_summed_in_parts(monkeypatch):
+    """The parts of a long axis give what one product gives, at an edge of a part and of the image too."""
+    features, image = ContextFeatures(ContextConfig(windows=[3, 7, 15, 31], relative_window=63)), draw(4, 2, 75, 101)
+    whole = features(image)
+    monkeypatch.setattr(context, "MAX_BAND", 16)
+    assert len(context._bands(75, 31, 4)) == 5
+    torch.testing.assert_close(features(image), whole, atol=2e-6, rtol=1e-5)

@@ -12,6 +12,8 @@ from tmcnet.config import ContextConfig
 
 COARSE_WINDOW, COARSE_STEP = 15, 4
 """Statistics of windows of at least this side, in pixels, are computed at every fourth pixel."""
+MAX_BAND = 64
+"""Pixels of an axis whose windows are summed in one product; a multiple of `COARSE_STEP`."""
 MIN_VARIANCE = 1e-6
 """Smaller variances, of values of order 1, are rounding errors of sums and set to 0."""
 MIN_DEVIATION = 0.05
@@ -127,15 +129,34 @@ def _means_and_deviations(sources: Tensor, centre: Tensor, windows: Sequence[int
         step: Distance of the pixels.
     """
     rows, columns = (_in_window(length, windows, step, sources) for length in sources.shape[-2:])
-    down = rows.flatten(0, 1) @ sources  # all windows in one product
-    down = down.view(*down.shape[:2], len(windows), -1, down.shape[-1])
-    count, total, squares = torch.chunk(down @ columns.transpose(1, 2), 3, dim=1)
+    down = []
+    for outputs, inputs in _bands(sources.shape[-2], max(windows), step):
+        part = rows[:, outputs, inputs].flatten(0, 1) @ sources[..., inputs, :]  # all windows in one product
+        down.append(part.view(*part.shape[:2], len(windows), -1, part.shape[-1]))
+    sums, across = torch.cat(down, dim=-2), columns.transpose(1, 2)
+    bands = _bands(sources.shape[-1], max(windows), step)
+    found = torch.cat([sums[..., inputs] @ across[:, inputs, outputs] for outputs, inputs in bands], dim=-1)
+    count, total, squares = torch.chunk(found, 3, dim=1)
     share = count.clamp(min=1).reciprocal()
     mean = total * share
     variance = squares * share - mean.square()
     deviation = torch.where(variance > MIN_VARIANCE, variance, 0.0).sqrt()
     mean = mean + centre[:, :, None] * (count > 0)
     return list(torch.cat([mean, deviation], dim=1).unbind(2))
+
+
+def _bands(length: int, window: int, step: int) -> list[tuple[slice, slice]]:
+    """Parts of an axis for products with `_in_window`: sums over windows, and the pixels that these windows cover.
+
+    Far from its diagonal the matrix is 0, so that the products of a long axis cost little more than its windows.
+    """
+    if torch.compiler.is_exporting() or length <= 2 * MAX_BAND:  # an exported model takes images of any size
+        return [(slice(None), slice(None))]
+    reach = window // 2
+    return [
+        (slice(start // step, (start + MAX_BAND) // step), slice(max(start - reach, 0), start + MAX_BAND + reach))
+        for start in range(0, length, MAX_BAND)
+    ]
 
 
 def _in_window(length: int, windows: Sequence[int], step: int, like: Tensor) -> Tensor:
