@@ -3,12 +3,15 @@
 #   output: {data_root}/demo/<scene>/{optical,sar,label}.tif, truth.npz
 
 
+DEMO = Path(DATA, "demo")
+
+
 rule simulate_scene:
     output:
-        optical=f"{DATA}/demo/{{scene}}/optical.tif",
-        sar=f"{DATA}/demo/{{scene}}/sar.tif",
-        label=f"{DATA}/demo/{{scene}}/label.tif",
-        truth=f"{DATA}/demo/{{scene}}/truth.npz",
+        optical=f"{DEMO}/{{scene}}/optical.tif",
+        sar=f"{DEMO}/{{scene}}/sar.tif",
+        label=f"{DEMO}/{{scene}}/label.tif",
+        truth=f"{DEMO}/{{scene}}/truth.npz",
     log:
         f"{RESULTS}/logs/simulate/{{scene}}.log",
     benchmark:
