@@ -230,7 +230,7 @@ def _card(trained: Trained, raw: Mapping[str, RawValues] | None) -> dict[str, An
         "name": trained.run.name,
         "run": trained.run.record,
         "software": {"tmcnet": tmcnet.__version__, **{name: version(name) for name in ("torch", "onnx")}},
-        "inputs": {name: _input(sensor, scaling[name], raw and raw[name]) for name, sensor in sensors.items()},
+        "inputs": {name: _input(sensor, scaling[name], (raw or {}).get(name)) for name, sensor in sensors.items()},
         "output": {"name": "probabilities", "shape": f"N x {len(trained.classes)} x H x W"},
         "classes": [asdict(c) for c in trained.classes.classes],
         "normalisation": {**scaling.to_dict(), "inside_model": True},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor, nn
 
 from tmcnet.config import SensorConfig
@@ -64,8 +65,8 @@ class RawValues:
     def invert(self, values: FloatArray) -> FloatArray:
         """Numbers in files of values as in aligned scenes."""
         divisor = {"linear": 10, "amplitude": 20}.get(self.scale)
-        numbers: FloatArray = (10 ** (values / divisor) if divisor else values) - self.offset
-        return numbers / self.factor
+        numbers = np.power(10, values / divisor) if divisor else values
+        return ((numbers - self.offset) / self.factor).astype(np.float32)
 
 
 class RawConversion(nn.Module):
