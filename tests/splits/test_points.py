@@ -251,7 +251,10 @@ def test_points_missing_or_unknown(case):
     folder, index = case
     points_file(folder, "trainP3").rename(points_file(folder, "trainP4"))
     message = messages(folder, index)
-    assert "trainP3_points.csv: cannot be read (No such file or directory). Run the splits again." in message
+    assert (
+        "trainP3_points.csv: cannot be read (No such file or directory). Restore it, or delete `manifest.json` and run the same command again."
+        in message
+    )
     assert "has lists that the manifest does not know: trainP4_points.csv" in message
     assert "figures" not in message and "says other" not in message
 
@@ -274,7 +277,7 @@ def test_damaged_points_are_reported(tmp_path, text, said):
     with pytest.raises(InputError) as error:
         read_tile_points(path, ["t"], ["water", "road, paved"])
     assert said in str(error.value)
-    assert "Run the splits again." in str(error.value)
+    assert "delete `manifest.json` and run the same command again." in str(error.value)
 
 
 def test_class_and_tile_names_of_any_kind(tmp_path):

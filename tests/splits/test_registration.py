@@ -74,5 +74,5 @@ def test_nothing_left_is_an_error(table, index_at, tmp_path):
 
 
 def test_an_index_without_the_column(table, index_at, tmp_path):
-    with pytest.raises(InputError, match=r"no column `alignment_px`.*or set `splits.max_misalignment` to null"):
+    with pytest.raises(InputError, match=r"no column `alignment_px`.*Or set `splits.max_misalignment` to null"):
         make_splits(index_at(table.drop(columns="alignment_px")), CONFIG, tmp_path / "splits")

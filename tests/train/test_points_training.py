@@ -207,7 +207,7 @@ def test_a_saved_state_of_other_points_is_not_taken_up(world):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda path: path.unlink(), r"trainP2_points.csv: cannot be read .* Run the splits again"),
+        (lambda path: path.unlink(), r"trainP2_points.csv: cannot be read .* run the same command again"),
         (lambda path: path.write_text("tile,class,pixel\ns0_r1_c0,up,1\n"), "line 2 names no class and pixel"),
         (lambda path: path.write_text("tile,class,pixel\ns0_r0_c0,left,1\n"), "do not name the same tiles: s0_r0_c0"),
     ],

@@ -186,7 +186,7 @@ class RasterFile:
             what = f"has {size}, more than the limit of {MAX_PIXELS:.0e}"
             raise InputError(Problem(self.label, what, "Cut it into scenes."))
         rows = dataset.block_shapes[0][0]
-        gib = rows * dataset.width * bands * np.dtype(dataset.dtypes[0]).itemsize / 2**30
+        gib = rows * dataset.width * bands * numpy_type(dataset.dtypes[0]).itemsize / 2**30
         if gib > MAX_BLOCKS_GIB:
             what = f"has {size} in blocks of {rows} rows, {gib:.0f} GiB at a time; the limit is {MAX_BLOCKS_GIB}"
             remedy = "Write it with smaller blocks: `gdal_translate -co TILED=YES -co BLOCKYSIZE=256 ...`."
@@ -293,7 +293,7 @@ def read_mosaic(file: RasterFile, inside: Window) -> Part:
     """Read a window of a mosaic: tiles one over the other, no data where none of them has any."""
     left, top = (min(place[side] for place in file.places) for side in (0, 1))
     first, shape = file.header, (int(inside.height), int(inside.width))
-    dtype = np.dtype(first.dtype.replace("complex_int16", "complex64"))
+    dtype = numpy_type(first.dtype)
     values, valid = np.zeros((first.count, *shape), dtype), np.zeros((first.count, *shape), bool)
     mask = np.zeros(shape, bool)
     for path, tile, (x, y, *_) in zip(file.paths, file.tiles, file.places, strict=True):
@@ -317,6 +317,11 @@ def read_mosaic(file: RasterFile, inside: Window) -> Part:
 def _is_grey(palette: Mapping[int, tuple[int, ...]]) -> bool:
     """Whether each index of a palette is a grey of that brightness, so that the indexes are measurements."""
     return all(colour[:3] == (index,) * 3 for index, colour in palette.items())
+
+
+def numpy_type(dtype: str) -> np.dtype[Any]:
+    """The type in which rasterio returns values of a type that files have."""
+    return np.dtype(dtype.replace("complex_int16", "complex64"))
 
 
 def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:

@@ -29,6 +29,7 @@ from tmcnet.raster.io.files import (
     Part,
     RasterFile,
     inner_window,
+    numpy_type,
     open_raster,
     pad_to_window,
     read_mosaic,
@@ -83,7 +84,7 @@ class Raster:
         """Smallest type that holds the numbers of all files without loss."""
         if any(file.header.has_scaling for file in self.files):
             return "float64"
-        return np.result_type(*(file.header.dtype.replace("complex_int16", "complex64") for file in self.files)).name
+        return np.result_type(*(numpy_type(file.header.dtype) for file in self.files)).name
 
     @property
     def is_tagged_alike(self) -> bool:
