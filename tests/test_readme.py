@@ -27,7 +27,12 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "settings.md", ROOT / "docs" / 
 README = "\n".join(path.read_text() for path in DOCUMENTS)
 PROGRAMS = ("make", "snakemake", "python", "dvc", "git", "pip", "mlflow")
 DVC = "needs a DVC project with a remote; tests/workflow/test_dvc.py goes through these steps"
+CLUSTER = "needs Slurm; tests/cluster runs the workflow on it"
+SLURM = "snakemake --profile profiles/slurm --configfile mine.yaml --config data_root=/my/data"
 NOT_RUN = {
+    "pip install -c constraints.txt -e '.[cluster]'": CLUSTER,
+    f"{SLURM} -- inventory alignment": CLUSTER,
+    SLURM: CLUSTER,
     "dvc add data": DVC,
     "git add data.dvc": DVC,
     'git commit -m "Data, first version"': DVC,

@@ -67,7 +67,7 @@ SlurmctldTimeout=30
 SlurmdTimeout=30
 KillWait=2
 InactiveLimit=0
-MinJobAge=900
+MinJobAge=86400
 # Memory is looked at every second and a job above its --mem is ended, with no cgroups needed.
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1

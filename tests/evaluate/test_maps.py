@@ -16,7 +16,16 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import ContextConfig, MapsConfig, Run, SensorConfig, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
-from tmcnet.evaluate.maps import SceneImages, cover_reach, map_scenes, predict_scene
+from tmcnet.evaluate.map_files import MapStyle, style_map
+from tmcnet.evaluate.maps import (
+    SceneImages,
+    Share,
+    cover_reach,
+    join_strips,
+    map_scenes,
+    predict_map,
+    predict_scene,
+)
 from tmcnet.evaluate.trained import Trained, probabilities
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.networks import build_network
@@ -69,6 +78,28 @@ def whole_scene(trained, scene):
         for kind, path in scene.images.items()
     }
     return probabilities(trained.network, images)[0].numpy()
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_strips_of_several_jobs_join_to_the_map_of_one_byte_for_byte(tmp_path, scaling, count):
+    scene, trained = write_scene(tmp_path, 90, 110), trained_with(Blur(), scaling)
+    config = MapsConfig(window=48, overlap=16, batch_size=3)
+    whole, joined = tmp_path / "whole" / "here.tif", tmp_path / "joined" / "here.tif"
+    predict_map(trained, scene, config, "run", whole.with_name("prediction.tif"))
+    strips = [tmp_path / f"{number}.tif" for number in range(count)]
+    records = [predict_map(trained, scene, config, "run", strips[n], Share(n, count)) for n in range(count)]
+    assert [path.stat().st_size > 0 for path in strips] == {2: [1, 1], 5: [0, 1, 0, 1, 1]}[count]
+    joined.parent.mkdir()
+    record = join_strips(strips, scene.grid, records, joined.with_name("prediction.tif"))
+    assert record.megapixels == pytest.approx(90 * 110 / 1e6)
+    for file in (whole, joined):
+        style_map(file.with_name("prediction.tif"), MapStyle(CLASSES), "here", file)
+    names = {file.name for file in whole.parent.iterdir()}
+    assert names == {file.name for file in joined.parent.iterdir()} and "here_confidence.tif" in names
+    for name in names:
+        assert (whole.parent / name).read_bytes() == (joined.parent / name).read_bytes(), name
+    with pytest.raises(InputError, match="rows together; the scene has 90"):
+        join_strips(strips[:-1], scene.grid, records, tmp_path / "short.tif")
 
 
 def test_windows_leave_no_seam(tmp_path, scaling):

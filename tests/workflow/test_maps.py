@@ -42,6 +42,21 @@ def test_a_network_from_a_file_draws_the_same_maps(snakemake: Snakemake, tmp_pat
         assert "area_m2" in subprocess.run(ask, capture_output=True, text=True, check=True).stdout
 
 
+def test_a_giant_scene_is_mapped_by_several_jobs_with_the_same_files(snakemake: Snakemake, tmp_path: Path) -> None:
+    target = f"results/maps/alder/{RUN}.tif"
+    done = snakemake(target, change=RANDOM)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "results" / "maps" / "alder"
+    whole = {file.name: file.read_bytes() for file in folder.glob(f"{RUN}*")}
+    strips = f"{RANDOM}maps: {{strip_megapixels: 0.03}}\n"
+    planned = planned_jobs(snakemake(target, change=strips, dry=True))
+    assert planned == {"map_strip": 3, "map_scene": 1, "style_map": 1}
+    done = snakemake(target, change=strips)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {file.name: file.read_bytes() for file in folder.glob(f"{RUN}*")} == whole
+    assert not list(folder.glob(".*strip*"))
+
+
 MODELS_ALONE = """
 source: {layout: scenes, sheet: scenes.csv}
 sensors: {optical: {bands: [b, g, r]}, sar: {bands: [vv], scale: linear}}

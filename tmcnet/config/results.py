@@ -59,6 +59,12 @@ class MapsConfig(Section):
         description="Average over copies of each window: the image and its mirror images (`flips`, 4 copies), its "
         "rotations by right angles (`rotations`, 4), or both (`all`, 8).",
     )
+    strip_megapixels: float = Field(
+        500,
+        gt=0,
+        description="Larger scenes, by the size of their first image, are mapped by several jobs, each a strip of "
+        "about this size. The map is the same, byte for byte. Remote files are mapped in one job.",
+    )
     rgb: bool = Field(False, description="Also write `<run>_rgb.tif`, for programs that ignore colour tables.")
     models: dict[str, str] = Field(
         {},

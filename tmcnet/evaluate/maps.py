@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -37,6 +37,10 @@ from tmcnet.raster.io.writer import Part, RasterProfile, write_blocks
 
 UNUSED_OVERLAP_SHARE = 0.375
 """Share of an overlap that is discarded at each of its ends, where predictions see little context."""
+PREDICTION = RasterProfile(2, "uint8", IGNORE, ("class", "confidence in percent"))
+"""File of a predicted scene, or of a strip of one."""
+ROWS_JOINED = 256
+"""Rows of pixels that are copied at a time."""
 
 
 def map_scenes(
@@ -97,6 +101,7 @@ def map_scene(
     compute: ComputeConfig,
     run_name: str,
     prediction: Path,
+    share: Share | None = None,
 ) -> MapRecord:
     """Predict one scene: class ids and confidence, of which `style_map` makes the files of the map.
 
@@ -108,6 +113,8 @@ def map_scene(
         compute: Threads and accelerator.
         run_name: Name of the run or model, for the log.
         prediction: GeoTIFF to write: class ids and confidence in percent, 255 for no data.
+        share: The part of the scene that this job maps, for `join_strips`; its file is empty if no rows are left for
+            it. None: the whole scene.
 
     Raises:
         InputError: As `map_scenes`.
@@ -115,11 +122,16 @@ def map_scene(
     torch.set_num_threads(compute.finetune_threads)
     trained = Trained.read(weights, choose_device(compute))
     require_fit(weights, trained, [scene], classes or trained.classes)
-    return predict_map(trained, scene, config, run_name, prediction)
+    return predict_map(trained, scene, config, run_name, prediction, share)
 
 
 def predict_map(
-    trained: Trained, scene: SceneImages, config: MapsConfig, run_name: str, prediction: Path
+    trained: Trained,
+    scene: SceneImages,
+    config: MapsConfig,
+    run_name: str,
+    prediction: Path,
+    share: Share | None = None,
 ) -> MapRecord:
     """Write class ids and confidence of one scene, strip by strip; see `map_scene`."""
     began, grid = time.monotonic(), scene.grid
@@ -132,11 +144,47 @@ def predict_map(
             flush=True,
         )
     prediction.parent.mkdir(parents=True, exist_ok=True)
-    profile = RasterProfile(2, "uint8", IGNORE, ("class", "confidence in percent"))
-    write_blocks(prediction, grid, profile, (strip.part for strip in predict_scene(trained, scene, config)))
-    megapixels, seconds = grid.width * grid.height / 1e6, time.monotonic() - began
+    parts = (strip.part for strip in predict_scene(trained, scene, config, share))
+    top, bottom = (share or Share()).pixel_rows(spans(grid.height, covering.window, covering.overlap))
+    if bottom > top:
+        place = grid.window((top, 0, bottom - top, grid.width))
+        moved = (((row - top, *rest), values) for (row, *rest), values in parts)
+        write_blocks(prediction, place, PREDICTION, moved)
+    else:
+        prediction.write_bytes(b"")
+    megapixels, seconds = grid.width * (bottom - top) / 1e6, time.monotonic() - began
     print(f"{run_name}: {scene.name}, {megapixels:.2f} megapixels in {seconds:.1f} s", file=sys.stderr, flush=True)
     return MapRecord(megapixels, seconds, trained.classes, trained.blocks)
+
+
+def join_strips(strips: Sequence[Path], grid: Grid, records: Sequence[MapRecord], prediction: Path) -> MapRecord:
+    """Write what `map_scene` writes in one job, from what it wrote in several.
+
+    Args:
+        strips: The files of all shares, from top to bottom.
+        grid: Grid of the scene.
+        records: What `map_scene` returned for each.
+        prediction: As for `map_scene`.
+
+    Raises:
+        InputError: If the strips are not those of this scene.
+    """
+    found = [(path, read_grid(path)) for path in strips if path.stat().st_size]
+    tops = [0, *accumulate(strip.height for _, strip in found)]
+    if tops[-1] != grid.height or any(strip.width != grid.width for _, strip in found):
+        what = f"have {tops[-1]} rows together; the scene has {grid.height}"
+        raise InputError(Problem(", ".join(map(str, strips)), what, "Delete them, so that they are made again."))
+
+    def parts() -> Iterator[Part]:
+        for (path, strip), top in zip(found, tops, strict=False):
+            for row in range(0, strip.height, ROWS_JOINED):
+                box = row, 0, min(ROWS_JOINED, strip.height - row), strip.width
+                values = np.nan_to_num(read_float(path, box), nan=IGNORE).astype(np.uint8)
+                yield (top + row, *box[1:]), values
+
+    write_blocks(prediction, grid, PREDICTION, parts())
+    totals = (sum(getattr(record, name) for record in records) for name in ("megapixels", "seconds"))
+    return MapRecord(*totals, records[0].classes, records[0].blocks)
 
 
 def require_fit(weights: Path, trained: Trained, scenes: Sequence[SceneImages], classes: ClassTable) -> None:
@@ -218,24 +266,54 @@ class Strip:
         return box, np.where(self.valid, np.stack(values), IGNORE).astype(np.uint8)
 
 
-def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> Iterator[Strip]:
+@dataclass(frozen=True)
+class Share:
+    """One of several jobs that map a scene together: an equal number of rows of windows each.
+
+    Attributes:
+        number: Number of the job, counted from 0.
+        count: Number of jobs.
+    """
+
+    number: int = 0
+    count: int = 1
+
+    def rows(self, down: Sequence[Span]) -> range:
+        """Its rows of windows; there may be none if there are more jobs than rows."""
+        return range(*(len(down) * number // self.count for number in (self.number, self.number + 1)))
+
+    def pixel_rows(self, down: Sequence[Span]) -> tuple[int, int]:
+        """Its first row of pixels and the one after its last."""
+        starts = [*(span.start for span in down), down[-1].stop]
+        own = self.rows(down)
+        return starts[own.start], starts[own.stop]
+
+
+def predict_scene(
+    trained: Trained, scene: SceneImages, config: MapsConfig, share: Share | None = None
+) -> Iterator[Strip]:
     """Yield the class probabilities of a scene from top to bottom, in strips without overlap or gap.
 
     The windows of a row are read, predicted, weighted by `taper` and added to a buffer of one window's height; rows
-    that no later window touches are yielded.
+    that no later window touches are yielded. Jobs that share a scene each predict the row of windows before their own
+    as well, which overlaps it, so that they yield exactly what one job yields.
 
     Args:
         trained: The network.
         scene: The images.
         config: Window, overlap, batch size and test-time copies.
+        share: The part of the scene that is yielded; None: all.
     """
     grid, config = scene.grid, cover_reach(config, context_reach(trained.network))
     down = spans(grid.height, config.window, config.overlap)
     across = spans(grid.width, config.window, config.overlap)
     buffer = np.zeros((len(trained.classes), down[0].size, grid.width), np.float32)
     valid = np.zeros((down[0].size, grid.width), bool)
-    log, done_windows, all_windows = share_logger(f"map of {scene.name}"), 0, len(down) * len(across)
-    for row, following in zip(down, [*(span.start for span in down[1:]), grid.height], strict=True):
+    ends, own = [*(span.start for span in down[1:]), grid.height], (share or Share()).rows(down)
+    rows = range(max(own.start - 1, 0), own.stop) if own else range(0)
+    log, done_windows, all_windows = share_logger(f"map of {scene.name}"), 0, len(rows) * len(across)
+    for index in rows:
+        row, following = down[index], ends[index]
         row_weights = taper(row, config.overlap)[:, None]
         for window, window_probabilities in _predict_row(trained, scene, row, across, config):
             place = slice(row.size), slice(window.span.start, window.span.stop)
@@ -244,7 +322,8 @@ def predict_scene(trained: Trained, scene: SceneImages, config: MapsConfig) -> I
             done_windows += 1
             log(done_windows / all_windows)
         done, left = following - row.start, row.stop - following
-        yield Strip(row.start, buffer[:, :done].copy(), valid[:done].copy())
+        if index in own:
+            yield Strip(row.start, buffer[:, :done].copy(), valid[:done].copy())
         buffer[:, :left] = buffer[:, done : row.size].copy()
         buffer[:, left:] = 0
 

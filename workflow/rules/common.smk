@@ -1,8 +1,10 @@
 # Load and check the config; functions and names that several stages use.
 import json
+import math
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -129,6 +131,56 @@ SNAKEMAKE_MB = 500
 # Memory in MB and time in minutes of jobs that only read tables. With `localrule`, they run where Snakemake runs, on a
 # cluster, too: they take seconds, and MLflow's database is there.
 SMALL = {"mem_mb": growing(1500), "runtime": growing(30)}
+
+
+@cache
+def size_of(scene):
+    """Height and width of a scene in pixels, the same in every process; 0 for small files, which are not opened."""
+    if CONFIG.source.layout == "demo":
+        return CONFIG.source.demo.size, CONFIG.source.demo.size
+    entry = ENTRIES[scene]
+    # No image takes less than a sixteenth of a byte per pixel.
+    least = CONFIG.maps.strip_megapixels * 1e6 / 16
+    if sum(file.stat().st_size for file in entry.files if file.is_file()) < least:
+        return 0, 0
+    # Opening rasters takes libraries that load slowly.
+    from tmcnet.raster.inventory.rasters import image_size
+
+    try:
+        return image_size(entry) or (0, 0)
+    except InputError:
+        return 0, 0  # The inventory says what is wrong with it.
+
+
+def strips_of(wildcards):
+    """Number of jobs that map a scene together."""
+    height, width = size_of(wildcards.scene)
+    return max(math.ceil(height * width / 1e6 / CONFIG.maps.strip_megapixels), 1)
+
+
+def strips(ending):
+    """Input function: files of the jobs that map a scene together; nothing if it is one job."""
+
+    def files(wildcards):
+        count = strips_of(wildcards)
+        name = f"{RESULTS}/maps/{wildcards.scene}/.{wildcards.run}_strip"
+        return [
+            f"{name}_{i}_of_{count}{ending}" for i in range(1, count + 1) if count > 1
+        ]
+
+    return files
+
+
+def map_gpus(wildcards):
+    """GPUs of a job that maps a scene; joining strips takes none."""
+    return 0 if strips_of(wildcards) > 1 else gpus_of_run(wildcards)
+
+
+def map_memory(wildcards, attempt):
+    """Memory of a job that maps a scene or a strip: probabilities of a row of windows as wide as the scene."""
+    row = size_of(wildcards.scene)[1] * CONFIG.maps.window
+    probabilities = row * max(len(CONFIG.labels.classes), 8) * 20 / 1e6
+    return memory(cached=False)(wildcards, attempt) + round(probabilities * attempt)
 
 
 def plain(files):

@@ -120,10 +120,44 @@ if TILED:
 
 else:
 
+    rule map_strip:
+        input:
+            weights=map_weights,
+            scene=f"{RESULTS}/scenes/{{scene}}/alignment.json",
+        output:
+            prediction=temp(
+                f"{RESULTS}/maps/{{scene}}/.{{run}}_strip_{{number}}_of_{{parts}}.tif"
+            ),
+            record=temp(
+                f"{RESULTS}/maps/{{scene}}/.{{run}}_strip_{{number}}_of_{{parts}}.record"
+            ),
+        log:
+            f"{RESULTS}/logs/maps/{{scene}}/{{run}}_strip_{{number}}_of_{{parts}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/maps/{{scene}}/{{run}}_strip_{{number}}_of_{{parts}}.tsv"
+        conda:
+            "../envs/tmcnet.yaml"
+        threads: CONFIG.compute.finetune_threads
+        resources:
+            gpu=gpus_of_run,
+            mem_mb=map_memory,
+            runtime=growing(720),
+        params:
+            modalities=list(CONFIG.sensors),
+            maps=MAP_PARAMS,
+            compute=CONFIG.compute.numerics(),
+        message:
+            "Mapping {wildcards.scene} with {wildcards.run}, strip {wildcards.number} of {wildcards.parts}"
+        script:
+            "../scripts/map_scene.py"
+
     rule map_scene:
         input:
             weights=map_weights,
             scene=f"{RESULTS}/scenes/{{scene}}/alignment.json",
+            # A giant scene is mapped by several jobs, and only joined here.
+            strips=strips(".tif"),
+            records=strips(".record"),
         output:
             prediction=f"{RESULTS}/maps/{{scene}}/.{{run}}_prediction.tif",
             record=f"{RESULTS}/maps/{{scene}}/.{{run}}.json",
@@ -135,8 +169,8 @@ else:
             "../envs/tmcnet.yaml"
         threads: CONFIG.compute.finetune_threads
         resources:
-            gpu=gpus_of_run,
-            mem_mb=memory(cached=False),
+            gpu=map_gpus,
+            mem_mb=map_memory,
             runtime=growing(720),
         params:
             modalities=list(CONFIG.sensors),

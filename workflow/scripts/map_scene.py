@@ -1,4 +1,4 @@
-"""Map one scene with one network."""
+"""Map one scene or a strip of it with one network, or join the strips of a scene."""
 
 from pathlib import Path
 
@@ -6,22 +6,30 @@ from _job import config, logged
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import ComputeConfig, MapsConfig
-from tmcnet.evaluate.maps import SceneImages, map_scene
+from tmcnet.evaluate.map_files import MapRecord
+from tmcnet.evaluate.maps import SceneImages, Share, join_strips, map_scene
 from tmcnet.raster.tiling.grid import require_scenes
 
 with logged(snakemake):
     wildcards, modalities = snakemake.wildcards, snakemake.params.modalities
     folder = Path(snakemake.input.scene).parent
     require_scenes([folder], modalities)
-    settings = config(snakemake)
-    given = [(c.name, c.color) for c in settings.labels.classes] if wildcards.run in settings.maps.models else []
-    record = map_scene(
-        weights=Path(snakemake.input.weights),
-        scene=SceneImages(wildcards.scene, {name: folder / f"{name}.tif" for name in modalities}),
-        classes=ClassTable.of(given) if given else None,
-        config=MapsConfig.model_validate(snakemake.params.maps),
-        compute=ComputeConfig(**snakemake.params.compute, finetune_threads=snakemake.threads),
-        run_name=wildcards.run,
-        prediction=Path(snakemake.output.prediction),
-    )
+    scene = SceneImages(wildcards.scene, {name: folder / f"{name}.tif" for name in modalities})
+    prediction = Path(snakemake.output.prediction)
+    if snakemake.input.get("strips"):
+        records = [MapRecord.read(Path(path)) for path in snakemake.input.records]
+        record = join_strips([Path(path) for path in snakemake.input.strips], scene.grid, records, prediction)
+    else:
+        settings = config(snakemake)
+        given = [(c.name, c.color) for c in settings.labels.classes] if wildcards.run in settings.maps.models else []
+        record = map_scene(
+            weights=Path(snakemake.input.weights),
+            scene=scene,
+            classes=ClassTable.of(given) if given else None,
+            config=MapsConfig.model_validate(snakemake.params.maps),
+            compute=ComputeConfig(**snakemake.params.compute, finetune_threads=snakemake.threads),
+            run_name=wildcards.run,
+            prediction=prediction,
+            share=Share(int(wildcards.get("number", 1)) - 1, int(wildcards.get("parts", 1))),
+        )
     record.write(Path(snakemake.output.record))

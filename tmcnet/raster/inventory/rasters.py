@@ -13,7 +13,7 @@ from rasterio.errors import CRSError
 
 from tmcnet.config import SensorConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.names import Name
+from tmcnet.raster.inventory.names import Name, is_remote
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.io.files import Header, RasterFile, open_raster
 from tmcnet.raster.io.geometry import Grid
@@ -24,6 +24,20 @@ _MAX_GRID_OFFSET_PX = 0.05
 """Tiles are moved to the pixels of the first; a larger offset is an error."""
 _PREVIEW_PX = 1024
 """Largest side at which an extra band is read to see whether it is a mask."""
+
+
+def image_size(entry: Entry) -> tuple[int, int] | None:
+    """Height and width in pixels of the first image of a scene, from the headers of its files; None if it is remote.
+
+    Raises:
+        InputError: If a file cannot be opened.
+    """
+    name = next(path for paths in entry.images.values() for path in paths)
+    tiles = entry.members.get(name, (name,))
+    if any(is_remote(tile) for tile in tiles):
+        return None
+    grid = RasterFile(tuple(map(str, tiles))).header.grid
+    return grid.height, grid.width
 
 
 def check_crs(crs: str | None) -> None:
