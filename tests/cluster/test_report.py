@@ -28,9 +28,9 @@ def done(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Clu
 
 def jobs(cluster: Cluster) -> list[list[str]]:
     """Comment, node and GPUs of all jobs of the cluster; the comment names the rule."""
-    command = ["squeue", "--states=all", "--noheader", "--format=%k|%N|%b"]
+    command = ["squeue", "--states=all", "--noheader", "--Format=Comment:150,NodeList:20,tres-per-job:40"]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=cluster.environment)
-    return [line.split("|") for line in found.stdout.splitlines()]
+    return [[line[:150].strip(), line[150:170].strip(), line[170:].strip()] for line in found.stdout.splitlines()]
 
 
 def files(cluster: Cluster) -> dict[Path, int]:
@@ -69,12 +69,12 @@ def test_touched_raw_files_plan_nothing_and_lose_nothing(done: Cluster) -> None:
 
 
 def test_a_job_above_its_memory_is_explained_and_a_retry_gets_more(done: Cluster) -> None:
-    small = ("--set-resources", "pretrain_method:mem_mb=450 * attempt ** 2")
-    made = done.run(WEIGHTS, change="pretrain: {steps: 4}", options=small)
+    small = ("--set-resources", "pretrain_method:mem_mb=1000 * attempt ** 2")
+    made = done.run(WEIGHTS, change="model: {backbone: resnet50, width: 64}", options=small)
     said = made.stdout + made.stderr
     assert made.returncode == 0, said
     assert "SLURM status is: 'OUT_OF_MEMORY'" in said or "SLURM status is: 'FAILED'" in said
-    assert re.search(r"The job uses \d+ of 450 MB; if it is ended now, it needs more: --set-resources", said), said
+    assert re.search(r"The job uses \d+ of 1000 MB; if it is ended now, it needs more: --set-resources", said), said
 
 
 def test_a_job_above_its_time_is_explained_and_resumes(done: Cluster) -> None:
