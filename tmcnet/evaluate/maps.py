@@ -148,7 +148,7 @@ def predict_map(
     top, bottom = (share or Share()).pixel_rows(spans(grid.height, covering.window, covering.overlap))
     if bottom > top:
         place = grid.window((top, 0, bottom - top, grid.width))
-        moved = (((row - top, *rest), values) for (row, *rest), values in parts)
+        moved = (((box[0] - top, box[1], box[2], box[3]), values) for box, values in parts)
         write_blocks(prediction, place, PREDICTION, moved)
     else:
         prediction.write_bytes(b"")
@@ -183,8 +183,8 @@ def join_strips(strips: Sequence[Path], grid: Grid, records: Sequence[MapRecord]
                 yield (top + row, *box[1:]), values
 
     write_blocks(prediction, grid, PREDICTION, parts())
-    totals = (sum(getattr(record, name) for record in records) for name in ("megapixels", "seconds"))
-    return MapRecord(*totals, records[0].classes, records[0].blocks)
+    megapixels, seconds = sum(record.megapixels for record in records), sum(record.seconds for record in records)
+    return records[0]._replace(megapixels=megapixels, seconds=seconds)
 
 
 def require_fit(weights: Path, trained: Trained, scenes: Sequence[SceneImages], classes: ClassTable) -> None:

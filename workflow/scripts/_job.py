@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import _watch
-from _watch import ENDED
 
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, StoppedError, TrainingError
@@ -28,17 +27,12 @@ def logged(snakemake: Any) -> Iterator[None]:  # noqa: ANN401 - the job object t
     """Write all output of the job to its log, and end a failed job with one clear message.
 
     Snakemake shows the log of a failed job. Only errors of the program get a traceback; errors in the input, a failed
-    training and a full disk do not. A job that is killed cannot write why, so that a second process does it; a retry
-    keeps these lines.
+    training and a full disk do not. A job that is killed cannot write why, so that a second process does it.
 
     Args:
         snakemake: The job.
     """
-    log = Path(snakemake.log[0])
-    earlier = [line for line in _lines(log) if line.startswith(ENDED)]
-    with log.open("w") as file:
-        file.writelines(f"{line}\n" for line in earlier)
-        file.flush()
+    with Path(snakemake.log[0]).open("w") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
         watcher = _start_watcher(snakemake)
@@ -66,10 +60,6 @@ def _start_watcher(snakemake: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
     given = limits if "SLURM_JOB_ID" in os.environ else [0, 0]
     command = [sys.executable, "-S", "-E", _watch.__file__, snakemake.rule, *map(str, given)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-
-
-def _lines(log: Path) -> list[str]:
-    return log.read_text(errors="replace").splitlines() if log.is_file() else []
 
 
 def full_disk(error: BaseException, results: Path) -> str:
