@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import rasterio
 
 from tests.workflow.conftest import ROOT, Snakemake, planned_jobs
@@ -42,6 +43,7 @@ def test_a_network_from_a_file_draws_the_same_maps(snakemake: Snakemake, tmp_pat
         assert "area_m2" in subprocess.run(ask, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow  # the strips themselves are tested in tests/evaluate/test_maps.py
 def test_a_giant_scene_is_mapped_by_several_jobs_with_the_same_files(snakemake: Snakemake, tmp_path: Path) -> None:
     target = f"results/maps/alder/{RUN}.tif"
     done = snakemake(target, change=RANDOM)
