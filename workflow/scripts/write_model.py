@@ -6,5 +6,5 @@ from _job import logged
 
 from tmcnet.evaluate.areas import write_model
 
-with logged(snakemake.log[0]):
+with logged(snakemake):
     write_model(Path(snakemake.input.weights), Path(snakemake.input.scores), Path(snakemake.output.model))
