@@ -14,7 +14,16 @@ from tmcnet.config.data import (
 )
 from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
-from tmcnet.config.root import Config, check_files, load, load_files, load_overlays, load_section, preset_file
+from tmcnet.config.root import (
+    Config,
+    check_files,
+    load,
+    load_files,
+    load_overlays,
+    load_section,
+    over_preset,
+    preset_file,
+)
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (
     PIXELWISE,
@@ -70,5 +79,6 @@ __all__ = [
     "load_files",
     "load_overlays",
     "load_section",
+    "over_preset",
     "preset_file",
 ]

@@ -139,9 +139,18 @@ def load_overlays(paths: Sequence[Path | str], values: Mapping[str, Any] | None 
     for path in paths:
         _update(merged, _read(Path(path)))
     _update(merged, values or {})
-    whole = _read(preset_file(merged))
-    _update(whole, merged)
-    return load(whole)
+    return load(over_preset(merged))
+
+
+def over_preset(overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay the keys that a user sets over those of the preset.
+
+    Raises:
+        InputError: If there is no such preset.
+    """
+    whole = _read(preset_file(overlay))
+    _update(whole, overlay)
+    return whole
 
 
 def preset_file(overlay: Mapping[str, Any]) -> Path:

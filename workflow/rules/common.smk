@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from tmcnet.config import PIXELWISE, RANDOM_START, check_files, load_overlays
+from tmcnet.config import PIXELWISE, RANDOM_START, check_files, load, over_preset
 from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
 from tmcnet.locks import hold_workflow_lock
@@ -35,8 +35,9 @@ if hint := hold_workflow_lock(
 try:
     check_files(workflow.configfiles)
     # The keys of `--configfile` and `--config`, or those that a workflow passes to this one as a module, over the
-    # preset. The statement `configfile` would have no effect in a module.
-    CONFIG = load_overlays([], config)
+    # preset. The statement `configfile` would have no effect in a module. Jobs get `config` as it is now.
+    config.update(over_preset(config))
+    CONFIG = load(config)
 except InputError as error:
     raise WorkflowError(f"The config has errors:\n{error}") from None
 

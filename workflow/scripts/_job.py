@@ -15,7 +15,7 @@ from typing import Any
 
 import _watch
 
-from tmcnet.config import Config, load_overlays
+from tmcnet.config import Config, load
 from tmcnet.errors import InputError, StoppedError, TrainingError
 
 MAX_FREE_WHEN_FULL = 2**16
@@ -81,7 +81,7 @@ def full_disk(error: BaseException, results: Path) -> str:
 
 def config(snakemake: Any) -> Config:  # noqa: ANN401 - the job object that Snakemake puts into every script
     """The whole config, for what may change without a rerun of the job, such as names and colours of classes."""
-    return load_overlays([], snakemake.config)
+    return load(snakemake.config)
 
 
 def _stop(message: str) -> None:
