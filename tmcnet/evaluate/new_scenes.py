@@ -29,12 +29,11 @@ from tmcnet.model.networks import Ensemble
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import read_cells
-from tmcnet.raster.io.aoi import area_window, crop
-from tmcnet.raster.io.bands import band_names, write_band
+from tmcnet.raster.io.bands import band_names, write_band, write_window
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import pixel_area
 from tmcnet.raster.io.reader import Raster
-from tmcnet.raster.io.vector import rasterise_area
+from tmcnet.raster.io.vector import area_window, rasterise_area
 from tmcnet.raster.tiling.grid import align_scene
 
 MAX_GSD_RATIO = 1.1
@@ -213,7 +212,7 @@ def _crop_to_area(
                 cropped.append(text)
                 continue
             window = work / f"{row['scene']}_{name}_{number}_area.vrt"
-            crop(path, box, window)
+            write_window(path, box, window)
             cropped.append(str(window.resolve()))
         if near and not any(near):
             what = f"is not near the `{name}` image of scene {row['scene']}"

@@ -1,4 +1,4 @@
-"""Bands of files by name: the descriptions that files have, and single bands as virtual rasters."""
+"""Bands of files by name, and single bands and windows of files as virtual rasters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tmcnet.raster.io.files import open_raster
 from tmcnet.raster.io.gdal_tools import run_tool
+from tmcnet.raster.io.geometry import Box
 
 
 def band_names(path: Path) -> list[str]:
@@ -21,3 +22,9 @@ def band_names(path: Path) -> list[str]:
 def write_band(path: Path, number: int, target: Path) -> None:
     """Write a virtual raster of one band of a file, counted from 1; values, tags and no data stay as they are."""
     run_tool("gdal_translate", "-q", "-of", "VRT", "-b", number, path.resolve(), target)
+
+
+def write_window(path: Path, box: Box, target: Path) -> None:
+    """Write a virtual raster of a window of a file; values, tags and no data stay as they are."""
+    row, column, height, width = box
+    run_tool("gdal_translate", "-q", "-of", "VRT", "-srcwin", column, row, width, height, path.resolve(), target)

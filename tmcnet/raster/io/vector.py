@@ -1,12 +1,13 @@
-"""Vector labels: polygons, lines and points with the class as an attribute, as a raster of codes on a given grid."""
+"""Vector files: labels as a raster of codes on a given grid, and areas of interest as a mask or a window."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tmcnet.config import LabelsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.blocks import block_windows
 from tmcnet.raster.io.gdal_tools import run_tool
-from tmcnet.raster.io.geometry import Box, Grid, geocentric, reproject_points
+from tmcnet.raster.io.geometry import Box, Grid, geocentric, pixel_area, reproject_points, to_pixels
 from tmcnet.raster.io.writer import Part, RasterProfile, write_blocks
 
 NO_CODE = -(2**31)
@@ -82,7 +83,7 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
     if labels.encoding != "ids":
         remedy = "Set `labels.encoding: ids` and give each class its `codes`."
         raise InputError(Problem(str(path), "is a vector file, but `labels.encoding` is `rgb`", remedy))
-    rows = _read(path, labels.buffer, grid)
+    rows = _read(path, grid.crs, *_near(labels.buffer, grid))
     lacking = [row for row in rows if labels.attribute not in row["properties"]]
     if lacking:
         known = format_names(lacking[0]["properties"]) or "none"
@@ -116,7 +117,7 @@ def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
     Raises:
         InputError: If the file cannot be read or has several layers.
     """
-    shapes = [shape for row in _read(path, 0, grid) for shape in _simple(row["geometry"])]
+    shapes = [shape for row in _read(path, grid.crs, *_near(0, grid)) for shape in _simple(row["geometry"])]
     shapes = [shape for shape in shapes if shape["type"] == "Polygon"]
     features = _Features.of(shapes, [1] * len(shapes))
 
@@ -127,8 +128,45 @@ def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
     write_blocks(out, grid, RasterProfile(1, "uint8"), parts())
 
 
-def _read(path: Path, buffer_m: float, grid: Grid) -> list[dict[str, Any]]:
-    """Read the features near a grid as GeoJSON in its CRS."""
+def area_window(path: Path, grid: Grid, margin_m: float, step: int = 1) -> Box | None:
+    """Return the window of a raster that contains the features of a vector file and a margin.
+
+    Args:
+        path: A vector file with one layer, in any CRS.
+        grid: Grid of the raster, with CRS.
+        margin_m: Margin in metres; in pixels if the CRS has no unit of length.
+        step: The window starts at multiples of this number of pixels.
+
+    Returns:
+        The window, within the raster; None if no feature is near the raster.
+
+    Raises:
+        InputError: If the file cannot be read, has several layers or no feature.
+    """
+    shapes = [shape for row in _read(path, grid.crs) for shape in _simple(row["geometry"])]
+    if not shapes:
+        raise InputError(Problem(str(path), "has no feature", "Draw the polygons that you want mapped."))
+    x, y = np.array([point for shape in shapes for point in _vertices(shape)]).T
+    columns, rows = to_pixels(grid, grid.crs, x, y)
+    square_metres = pixel_area(grid)
+    margin = margin_m / math.sqrt(square_metres) if square_metres else margin_m
+    (left, right), (top, bottom) = (
+        (max(0, math.floor((places.min() - margin) / step) * step), min(length, math.ceil(places.max() + margin)))
+        for places, length in ((columns, grid.width), (rows, grid.height))
+    )
+    return (top, left, bottom - top, right - left) if top < bottom and left < right else None
+
+
+def _vertices(shape: Mapping[str, Any]) -> Iterable[Sequence[float]]:
+    """The corners of a shape of `_simple`."""
+    coordinates = shape["coordinates"]
+    if shape["type"] == "Point":
+        return [coordinates]
+    return coordinates if shape["type"] == "LineString" else itertools.chain.from_iterable(coordinates)
+
+
+def _read(path: Path, crs: str, *limits: str | float) -> list[dict[str, Any]]:
+    """Read the features as GeoJSON in a CRS, within limits as options of `ogr2ogr`."""
     layers = run_tool("ogrinfo", "-ro", "-q", path).strip().splitlines()
     names = [
         line.partition(": ")[2].rpartition(" (")[0] for line in layers if line[:1].isdigit() and "(None)" not in line
@@ -139,7 +177,7 @@ def _read(path: Path, buffer_m: float, grid: Grid) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "features.geojson"
         digits = ("-lco", "COORDINATE_PRECISION=9", "-dim", "XY")
-        run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", grid.crs, *_near(buffer_m, grid), table, path)
+        run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", crs, *limits, table, path)
         rows: list[dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))["features"]
     return [row for row in rows if row["geometry"]]
 
