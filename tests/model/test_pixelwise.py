@@ -11,6 +11,7 @@ from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model import pixelwise
+from tmcnet.model.context import ContextFeatures
 from tmcnet.model.networks import build_network
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic
 from tmcnet.train.pixelwise import _binned, _edges, _trees
@@ -31,7 +32,7 @@ def fitted(classes, rounds=12):
 
 
 def boosting(state, classes):
-    network = PixelBoosting(BANDS, classes, TEXTURES)
+    network = PixelBoosting(BANDS, classes, ContextFeatures(TEXTURES))
     network.load_state_dict(state)
     return network
 

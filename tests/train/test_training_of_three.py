@@ -26,6 +26,7 @@ from tmcnet.evaluate.evaluate import evaluate_run
 from tmcnet.evaluate.export import export_model
 from tmcnet.evaluate.maps import SceneImages, map_scenes
 from tmcnet.evaluate.trained import Trained
+from tmcnet.model.context import ContextFeatures
 from tmcnet.model.pixelwise import PixelLogistic
 from tmcnet.model.weights import read_weights
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
@@ -188,7 +189,7 @@ def test_each_modality_is_dropped_alike(world):
 
 def test_pixels_have_the_features_of_all_modalities(world):
     config, *_ = three(modality_dropout=0.6)
-    network = PixelLogistic({"optical": 3, "sar": 1, "dem": 1}, 2, ContextConfig())
+    network = PixelLogistic({"optical": 3, "sar": 1, "dem": 1}, 2, ContextFeatures(ContextConfig()))
     pixels = draw_pixels(network.features, dataset(world), np.array([500, 500]), np.ones(2), config, 1)
     assert pixels.values.shape == (1000, network.inputs)
     missing = [(pixels.values[:, bands] == 0).all(axis=1).mean() for bands in ([0, 1, 2], [3], [4])]

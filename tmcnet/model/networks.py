@@ -13,7 +13,7 @@ from tmcnet.config.base import ONLY, only_modality
 from tmcnet.config.training import ENCODER_CLASSIFIERS, members_of
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone
-from tmcnet.model.context import enlarge
+from tmcnet.model.context import ContextFeatures, enlarge
 from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, image_size, stack_bands, start_undecided
 from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet
@@ -143,8 +143,9 @@ def build_network(
     if network in NETWORKS:
         return NETWORKS[network](bands, classes, model)
     if network in CLASSIFIERS:
-        encoder = EncoderFeatures(bands, model) if network in ENCODER_CLASSIFIERS else None
-        return CLASSIFIERS[network](bands, classes, model.context, encoder)
+        with_encoder = network in ENCODER_CLASSIFIERS
+        features = EncoderFeatures(bands, model) if with_encoder else ContextFeatures(model.context)
+        return CLASSIFIERS[network](bands, classes, features)
     modality = only_modality(network)
     if modality is not None and modality in bands:
         return PlainNetwork({modality: [modality]}, bands, classes, model)

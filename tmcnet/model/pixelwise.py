@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tmcnet.config import ContextConfig
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.encoder_features import EncoderFeatures
 
@@ -32,16 +31,13 @@ class Pixelwise(nn.Module, ABC):
 
     Args:
         bands: Number of bands of each modality by name.
-        context: Which context features.
-        encoder: Context features and those of an encoder; None: context features only.
+        features: The features of a pixel.
     """
 
-    def __init__(
-        self, bands: Mapping[str, int], context: ContextConfig, encoder: EncoderFeatures | None = None
-    ) -> None:
+    def __init__(self, bands: Mapping[str, int], features: ContextFeatures | EncoderFeatures) -> None:
         super().__init__()
         self.modalities = tuple(bands)
-        self.features: ContextFeatures | EncoderFeatures = encoder or ContextFeatures(context)
+        self.features = features
         self.bands = sum(bands.values())
         self.inputs = self.features.count(self.bands)
 
@@ -69,21 +65,14 @@ class PixelLogistic(Pixelwise):
     Args:
         bands: Number of bands of each modality by name.
         classes: K.
-        context: Which context features.
-        encoder: Context features and those of an encoder; None: context features only.
+        features: The features of a pixel.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        bands: Mapping[str, int],
-        classes: int,
-        context: ContextConfig,
-        encoder: EncoderFeatures | None = None,
-    ) -> None:
-        super().__init__(bands, context, encoder)
+    def __init__(self, bands: Mapping[str, int], classes: int, features: ContextFeatures | EncoderFeatures) -> None:
+        super().__init__(bands, features)
         self.weight = nn.Parameter(torch.zeros(classes, self.inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
         self.register_buffer("mean", torch.zeros(self.inputs))
@@ -108,8 +97,7 @@ class PixelBoosting(Pixelwise):
     Args:
         bands: Number of bands of each modality by name.
         classes: K.
-        context: Which context features.
-        encoder: Context features and those of an encoder; None: context features only.
+        features: The features of a pixel.
     """
 
     threshold: Tensor
@@ -126,14 +114,8 @@ class PixelBoosting(Pixelwise):
     leaf: Tensor
     leaf_value: Tensor
 
-    def __init__(
-        self,
-        bands: Mapping[str, int],
-        classes: int,
-        context: ContextConfig,
-        encoder: EncoderFeatures | None = None,
-    ) -> None:
-        super().__init__(bands, context, encoder)
+    def __init__(self, bands: Mapping[str, int], classes: int, features: ContextFeatures | EncoderFeatures) -> None:
+        super().__init__(bands, features)
         self.base = nn.Parameter(torch.zeros(classes), requires_grad=False)
         for name in ("threshold", "value"):
             self.register_parameter(name, nn.Parameter(torch.zeros(0), requires_grad=False))

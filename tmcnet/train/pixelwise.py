@@ -111,9 +111,8 @@ def fit_pixelwise(
         pixels = draw_pixels(network.features, train, counts, balance.double().numpy(), config, seed)
         if config.keep == "labels" and len(train) < MIN_TILES_FOR_LARGE_WINDOWS:
             near = network.features.within(MAX_SMALL_WINDOW, network.bands).numpy()
-            pixels = replace(
-                pixels, values=pixels.values * near
-            )  # no tree and no weight depends on constant features
+            # no tree and no weight depends on constant features
+            pixels = replace(pixels, values=pixels.values * near)
         if len(np.unique(pixels.truth)) == 1:
             fitted.weights = {**network.state_dict(), _offset(network): _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
