@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 from tmcnet.evaluate.areas import ASSUMPTION, COLUMNS
-from tmcnet.raster.io.geometry import Grid, geocentric, pixel_area, reproject_points
+from tmcnet.raster.io.geometry import Grid, geocentric, pixel_area, reproject_points, round_length
 from tmcnet.raster.io.reader import label_blocks, read_grid
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.readers import read_rows
@@ -143,9 +142,7 @@ def _rounded(number: str) -> str:
 
 def _draw_scale(draw: ImageDraw.ImageDraw, left: int, top: int, metres: float) -> None:
     """A bar of a round length, at most a third as long as the legend is wide."""
-    longest = metres * _LEGEND / 2.5
-    power = 10.0 ** math.floor(math.log10(longest))
-    length = max(n * power for n in (1, 2, 5) if n * power <= longest)
+    length = round_length(metres * _LEGEND / 2.5)
     right, text = left + length / metres, f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     draw.line([(left, top), (left, top + 10), (right, top + 10), (right, top)], _INK, 2)
     draw.text((left, top + 16), text, _INK, _font(16))

@@ -219,10 +219,10 @@ class Ground:
 
     @property
     def bar(self) -> float:
-        """Length of the scale bar in metres: 1, 2 or 5 times a power of ten."""
-        longest = MAX_SCALE_BAR * self.metres
-        power = 10.0 ** np.floor(np.log10(longest))
-        return float(power * max(step for step in (1, 2, 5) if step * power <= longest * (1 + 1e-9)))
+        """Length of the scale bar in metres."""
+        from tmcnet.raster.io.geometry import round_length
+
+        return round_length(MAX_SCALE_BAR * self.metres)
 
 
 @dataclass(frozen=True)

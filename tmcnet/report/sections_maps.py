@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tmcnet.config import Run
+from tmcnet.evaluate.areas import WHOLE
 from tmcnet.report.charts import look_alike
 from tmcnet.report.files import number
 from tmcnet.report.names import Series
@@ -20,8 +21,6 @@ MAX_EXAMPLES = 6
 """Test tiles side by side."""
 _MAX_SCENES = 6
 _MAX_AREAS = 12
-WHOLE = "all scenes"
-"""Name of the sum of all scenes in tables of areas."""
 _MAX_MAPS = 4
 _EXTREME_TILES = 5
 _PICTURED_EXTREMES = 2

@@ -101,7 +101,7 @@ def _run(command: list[str]) -> int:
     modules = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     # Signals that torchrun passes on to the processes; others end it, and the processes with it.
     env = os.environ | modules | {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
-    # Nothing is written to the pipe: its end tells the processes that this one has ended, even if it was killed.
+    # Nothing is written to the pipe: when it ends, the processes know that this one has, even if it was killed.
     with stop_requests() as stop_requested, subprocess.Popen(command, stdin=subprocess.PIPE, env=env) as agent:
         passed_on = False
         while True:

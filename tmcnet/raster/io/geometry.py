@@ -186,6 +186,12 @@ def equal_area(grid: Grid) -> PixelMap | None:
     return lambda column, row: (splines[0].ev(column, row), splines[1].ev(column, row))
 
 
+def round_length(longest: float) -> float:
+    """Return the largest of 1, 2 or 5 times a power of ten that is not above a length, for scale bars."""
+    power = 10.0 ** math.floor(math.log10(longest))
+    return power * max(step for step in (1, 2, 5) if step * power <= longest * (1 + 1e-9))
+
+
 def finest(grids: Sequence[Grid]) -> Grid:
     """The grid with the smallest pixels; the first of equals."""
     areas = [pixel_area(grid) or grid.pixel_size**2 for grid in grids]
