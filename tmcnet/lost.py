@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest, json_digest
 from tmcnet.readers import read_record, reading
@@ -71,7 +70,6 @@ def find_lost(results: Path, parts: Iterable[str], scenes: Iterable[str]) -> lis
         path for path in tables if not path.is_file() or (path.suffix == ".json" and _record_or_none(path) is None)
     ]
     lost += [results / "tiles" / "index" / f"{part}.csv" for part in _parts_with_lost_tiles(results / "tiles", made)]
-    lost += [path for path in [results / "tiles" / "classes.csv"] if not _is_class_table(path)]
     for path in lost:
         if path.is_file():
             print(f"{path} is damaged, or tiles of it are lost; it is made again.", file=sys.stderr)
@@ -87,14 +85,6 @@ def _is_complete(path: Path, labels: Path) -> bool:
     files = [file for entry in content.get("entries", []) for file in entry["label"] or []]
     named = [Path(name) for file in files for name in file["paths"]]
     return all(raster.is_file() for raster in named if raster.parent == labels)
-
-
-def _is_class_table(path: Path) -> bool:
-    try:
-        ClassTable.read(path)
-    except InputError:
-        return False
-    return True
 
 
 def _parts_with_lost_tiles(tiles: Path, made: dict[str, Any]) -> list[str]:

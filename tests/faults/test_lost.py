@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tmcnet.classes import ClassTable
 from tmcnet.lost import find_lost
-
-FILES = ["inventory.json", "inventory/a.json", "scenes/a/alignment.json", "tiles/index/a.json", "tiles/classes.csv"]
 
 
 @pytest.fixture
@@ -20,7 +17,6 @@ def results(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     (tmp_path / "tiles" / "index" / "a.csv").touch()
-    ClassTable.of([("water", "#0000ff")]).write(tmp_path / "tiles" / "classes.csv")
     (tmp_path / "tiles" / "source.json").write_text(json.dumps({"kinds": ["optical"], "files": {"a": 0}}))
     return tmp_path
 
@@ -32,7 +28,7 @@ def test_nothing_is_lost(results: Path) -> None:
 @pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])
 @pytest.mark.parametrize(
     "name",
-    ["inventory.json", "inventory/a.json", "scenes/a/alignment.json", "tiles/index/a.json", "tiles/classes.csv"],
+    ["inventory.json", "inventory/a.json", "scenes/a/alignment.json", "tiles/index/a.json"],
 )
 def test_missing_and_damaged_files_are_made_again(results: Path, name: str, content: bytes | None) -> None:
     path = results / name

@@ -155,6 +155,27 @@ def test_a_damaged_record_is_made_again_and_nothing_is_trained(
         assert project.plan() == plan, "a dry run removes the damaged file"
 
 
+COPIED = [*(f"tiles/{name}" for name in ("index.csv", "classes.csv", "source.json")), "normalisation.json"]
+COPIED += [f"splits/{name}" for name in ("manifest.json", "tiles.csv", "train_RGB.txt", "trainR5_RGB.txt")]
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"tile,scene\n"])
+def test_small_files_that_trainings_depend_on_are_put_back(project: Project, content: bytes | None) -> None:
+    files = [project.results / name for name in COPIED]
+    before = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink() if content is None else path.write_bytes(content)
+    assert project.plan() == {}
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_what_was_put_back_does_not_hide_a_change(project: Project) -> None:
+    lost = project.results / "splits" / "manifest.json"
+    with project.damaged(lost, None):
+        assert project.plan("splits: {seed: 3}").items() >= TRAINING.items()
+        assert not lost.exists()
+
+
 def test_a_damaged_record_does_not_hide_a_change(project: Project) -> None:
     with project.damaged(project.results / "scenes" / "alder" / "alignment.json", b"{"), project.sheet("train"):
         assert project.plan().items() >= TRAINING.items()

@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 from tmcnet.config import PIXELWISE, RANDOM_START, check_files, load, over_preset
 from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
+from tmcnet.kept import archive_of, put_back
 from tmcnet.locks import hold_workflow_lock
 from tmcnet.lost import SOURCE_RECORD, find_lost, is_unchanged
 from tmcnet.raster.inventory.remote import remote_stamps
@@ -208,10 +209,21 @@ def member_weights(wildcards):
     ]
 
 
-def splits_of(wildcards):
+def splits_of(fold):
     """The section `splits` with the number of the tested fold."""
-    number = next(n for n, folder in FOLDS.items() if folder == wildcards.fold)
+    number = next(n for n, folder in FOLDS.items() if folder == fold)
     return {**section("splits")["splits"], "fold": number}
+
+
+def put_back_lost(name, folder, params, inputs, results=RESULTS):
+    """Put back small files of a job that were lost or damaged, so that nothing that depends on them is repeated."""
+    if workflow.is_main_process:
+        archive = archive_of(Path(results), name)
+        for path in put_back(archive, Path(folder), params, inputs):
+            print(
+                f"{path} was lost or changed; it is written again as it was made.",
+                file=sys.stderr,
+            )
 
 
 def in_tested_fold(file):

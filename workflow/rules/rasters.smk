@@ -178,6 +178,16 @@ rule make_tiles:
         "../scripts/make_tiles.py"
 
 
+put_back_lost(
+    "tiles",
+    f"{RESULTS}/tiles",
+    {"modalities": list(CONFIG.sensors), "cut_from": CUT_FROM},
+    [
+        *expand(f"{RESULTS}/tiles/index/{{scene}}.csv", scene=TRAIN_PARTS),
+        *expand(f"{RESULTS}/tiles/index/{{scene}}.json", scene=TRAIN_PARTS),
+        *expand(f"{RESULTS}/inventory/{{scene}}.json", scene=TRAIN_PARTS),
+    ],
+)
 # Lost or damaged files of these stages are made again. They come out as before, so nothing later depends on it.
 # Every target asks for them: jobs that are finished would not.
 LOST = (

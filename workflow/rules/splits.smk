@@ -6,6 +6,23 @@
 #           {results_dir}/seed/, on demand: tiles and lists in the layout of the published code
 
 
+for FOLD in FOLDS.values():
+    put_back_lost(
+        "splits",
+        f"{RESULTS}/{FOLD}splits",
+        {"splits": splits_of(FOLD)},
+        [INDEX],
+        f"{RESULTS}/{FOLD}",
+    )
+    put_back_lost(
+        "normalisation",
+        f"{RESULTS}/{FOLD}",
+        section("sensors", "normalise"),
+        [INDEX, f"{RESULTS}/{FOLD}splits/train_RGB.txt"],
+        f"{RESULTS}/{FOLD}",
+    )
+
+
 rule make_splits:
     input:
         index=INDEX,
@@ -25,7 +42,7 @@ rule make_splits:
     resources:
         **SMALL,
     params:
-        splits=splits_of,
+        splits=lambda wildcards: splits_of(wildcards.fold),
     message:
         "Dividing the tiles into parts and label fractions"
     script:
@@ -70,7 +87,7 @@ rule verify_split:
     resources:
         **SMALL,
     params:
-        splits=splits_of,
+        splits=lambda wildcards: splits_of(wildcards.fold),
     message:
         "Recomputing the splits and comparing them with the manifest"
     script:

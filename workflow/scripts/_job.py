@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import _watch
 
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, StoppedError, TrainingError
+from tmcnet.kept import archive_of, keep, origin_of
 
 MAX_FREE_WHEN_FULL = 2**16
 """Bytes that a full disk has left at most, since files are written in pieces."""
@@ -52,6 +53,28 @@ def logged(snakemake: Any) -> Iterator[None]:  # noqa: ANN401 - the job object t
             _stop("This is an error in the program, not in your input. Please report it with the lines above.")
         finally:
             watcher.communicate(b".")
+
+
+@contextmanager
+def keeping(
+    snakemake: Any,  # noqa: ANN401
+    results: Path,
+    name: str,
+    others: Callable[[], Iterable[Path]] = tuple,
+) -> Iterator[None]:
+    """Keep copies of what the job writes, as `tmcnet.kept.put_back` needs them.
+
+    Args:
+        snakemake: The job.
+        results: The results folder, or that of a fold.
+        name: Name of the copies.
+        others: Finds written files that are not among the outputs of the rule.
+    """
+    archive = archive_of(results, name)
+    archive.unlink(missing_ok=True)
+    yield
+    files = {Path(file) for file in snakemake.output} | set(others())
+    keep(archive, origin_of(dict(snakemake.params.items()), snakemake.input), sorted(files))
 
 
 def _start_watcher(snakemake: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from _job import logged
+from _job import keeping, logged
 
 from tmcnet.config import SplitsConfig
+from tmcnet.splits.lists import find_lists
 from tmcnet.splits.splits import make_splits
 
-with logged(snakemake):
-    make_splits(
-        Path(snakemake.input.index),
-        SplitsConfig.model_validate(snakemake.params.splits),
-        Path(snakemake.output.manifest).parent,
-    )
+folder = Path(snakemake.output.manifest).parent
+with logged(snakemake), keeping(snakemake, folder.parent, "splits", lambda: find_lists(folder)):
+    make_splits(Path(snakemake.input.index), SplitsConfig.model_validate(snakemake.params.splits), folder)

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from _job import config, logged
+from _job import config, keeping, logged
 
 from tmcnet.lost import write_source_record
 from tmcnet.raster.tiling.tiles import make_tiles
 
-with logged(snakemake):
+folder = Path(snakemake.output.index).parent
+with logged(snakemake), keeping(snakemake, folder.parent, "tiles"):
     tables = [Path(path) for path in snakemake.input.tables]
     modalities = snakemake.params.modalities
     inventories = [Path(path) for path in snakemake.input.inventories]
     first = inventories[0] if inventories else None
-    make_tiles(tables, first, config(snakemake).labels, modalities, Path(snakemake.output.index).parent)
+    make_tiles(tables, first, config(snakemake).labels, modalities, folder)
     write_source_record(tables, inventories, snakemake.params.cut_from, modalities, Path(snakemake.output.source))

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from _job import logged
+from _job import keeping, logged
 
 from tmcnet.config import NormaliseConfig, SensorsConfig
 from tmcnet.dataset.normalise import compute_normalisation
 
-with logged(snakemake):
+out = Path(snakemake.output.json)
+with logged(snakemake), keeping(snakemake, out.parent, "normalisation"):
     compute_normalisation(
         Path(snakemake.input.tiles).parent,
         Path(snakemake.input.train).parent,
         SensorsConfig.model_validate(snakemake.params.sensors),
         NormaliseConfig.model_validate(snakemake.params.normalise),
-        Path(snakemake.output.json),
+        out,
     )
