@@ -27,8 +27,7 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/report.html",
-        LOST,
+        rules.report.input,
 
 
 localrules:

@@ -108,4 +108,6 @@ rule write_report:
 rule report:
     input:
         f"{RESULTS}/report.html",
+        plain(rules.take_inventory.output),
+        plain(rules.summarise.output) if TRAINABLE else [],
         LOST,
