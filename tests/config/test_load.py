@@ -119,6 +119,24 @@ def test_runs_listed_twice_are_run_once(values: dict[str, Any]) -> None:
     assert expand_sweep([*sweep, *sweep]) == expand_sweep(sweep)
 
 
+def test_scenes_are_mapped_by_the_rows_that_say_so(values: dict[str, Any]) -> None:
+    trained, shown = {"networks": ["sar_only"], "fractions": [100]}, {"networks": ["mssnet"], "fractions": [5]}
+    rows = [{**trained, "maps": False}, shown]
+    assert {run.network for run in load(changed(values, "finetune.sweep", rows)).map_runs} == {"mssnet"}
+    rows.append(trained)
+    assert {run.network for run in load(changed(values, "finetune.sweep", rows)).map_runs} == {"mssnet", "sar_only"}
+
+
+@pytest.mark.parametrize(
+    ("given", "dropout", "scored"), [(None, 0, False), (None, 0.3, True), (True, 0, True), (False, 0.3, False)]
+)
+def test_networks_that_learn_to_miss_an_image_are_scored_without(
+    values: dict[str, Any], given: bool | None, dropout: float, scored: bool
+) -> None:
+    settings = changed(changed(values, "finetune.modality_dropout", dropout), "evaluate.withheld", given)
+    assert load(settings).scores_withheld is scored
+
+
 def test_the_generated_page_is_up_to_date() -> None:
     assert (ROOT / "config" / "README.md").read_text() == document(), "run `make docs`"
 

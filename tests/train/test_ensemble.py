@@ -89,7 +89,10 @@ def test_it_is_scored_and_summarised_as_any_network(trained):
 
 
 def test_it_is_exported(trained, tmp_path):
-    export_model(trained[2], tmp_path)
+    """Without the deep member, which `tests/evaluate/test_onnx.py` exports: its graph takes a minute."""
+    world, members, _ = trained
+    (run,) = expand_sweep([SweepConfig(networks=[{"ensemble": MEMBERS[:2]}], fractions=[50], seeds=[1])])
+    export_model(train(world, tmp_path / run.name, run, members[:2]), tmp_path)
     assert json.loads((tmp_path / "card.json").read_text())["checked"]["largest_difference"] < TOLERANCE
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
 TINY = """
-source: {demo: {scenes: 3, size: 288}}
+source: {demo: {scenes: 2, size: 288}}
 tiles: {size: 48, stride: 48, min_valid: 0.3}
 splits: {block_size: 96, fractions: [5, 100], subsets: 1}
 model: {backbone: resnet18, width: 8, aspp_channels: 16, decoder_channels: 16}
@@ -45,6 +45,11 @@ def planned_jobs(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)
     return {rule: int(count) for rule, count in rows if rule != "total"}
+
+
+def planned_rules(snakemake: Snakemake, change: str, *targets: str) -> set[str]:
+    """The rules that would run for targets after a change of the config."""
+    return set(planned_jobs(snakemake(*targets, change=change, dry=True))) - set(targets)
 
 
 def caller(tmp_path: Path) -> Snakemake:

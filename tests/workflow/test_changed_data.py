@@ -6,8 +6,7 @@ from pathlib import Path
 
 import rasterio
 
-from tests.workflow.conftest import Snakemake
-from tests.workflow.test_demo import planned
+from tests.workflow.conftest import Snakemake, planned_rules
 
 CHANGE = "finetune: {sweep: [{methods: [random], networks: [mssnet], fractions: [5], seeds: [1]}]}\n"
 TARGETS = ("finetune", "maps")
@@ -29,7 +28,7 @@ def test_changed_rasters_make_results_stale_and_deleted_ones_are_reported(
         assert done.returncode == 0, done.stdout + done.stderr
 
     def due() -> set[str]:
-        return planned(snakemake, CHANGE, *TARGETS) - set(TARGETS)
+        return planned_rules(snakemake, CHANGE, *TARGETS)
 
     run(*TARGETS)
     results = tmp_path / "results"

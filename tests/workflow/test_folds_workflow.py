@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 FOLDS = """
-source: {demo: {scenes: 2}}
 splits: {folds: 3, fold: 2, fractions: [100]}
 finetune:
   sweep: [{networks: [pixel_logistic], fractions: [100], seeds: [1]}]

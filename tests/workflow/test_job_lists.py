@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -33,7 +35,7 @@ class Project:
         for scene in self.scenes:
             simulate_scene(demo, scene, folder / scene)
         self.write_sheet()
-        done = self.call("report", change=SOURCE, data_root=".")
+        done = self.call("report", "verify_splits", "seed_layout", change=SOURCE, data_root=".")
         assert done.returncode == 0, done.stdout + done.stderr
 
     def write_sheet(self, *roles: str) -> None:
@@ -43,8 +45,8 @@ class Project:
             rows.append(",".join((scene, *files, role)))
         (self.folder / "scenes.csv").write_text("\n".join(rows) + "\n")
 
-    def plan(self, change: str = "") -> dict[str, int]:
-        return planned_jobs(self.call("report", change=SOURCE + change, dry=True, data_root="."))
+    def plan(self, change: str = "", *targets: str) -> dict[str, int]:
+        return planned_jobs(self.call(*(targets or ("report",)), change=SOURCE + change, dry=True, data_root="."))
 
     @contextmanager
     def sheet(self, *roles: str) -> Iterator[None]:
@@ -74,6 +76,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 pytestmark = pytest.mark.xdist_group("job_lists")
+
+
+def test_every_stage_leaves_its_files(project: Project) -> None:
+    results = project.results
+    for name in project.scenes[:2]:
+        record = json.loads((results / "scenes" / name / "alignment.json").read_text())
+        assert {"status", "model", "matrix", "n_points", "n_inliers", "rmse_px", "reason"} <= set(record)
+        assert (results / "maps" / name / f"{RUN}.tif").exists()
+    index = pd.read_csv(results / "tiles" / "index.csv")
+    assert {"tile", "scene", "valid_share", "share_water"} <= set(index)
+    metrics = pd.read_csv(results / "metrics.csv")
+    names = "method network variant fraction seed oa kappa miou mf1 ece n_tiles n_pixels"
+    assert list(metrics.columns[:12]) == names.split()
+    assert (results / "seed" / "class_dict.txt").exists()
+    assert not list((results / ".state").glob("*/*"))
 
 
 def test_a_finished_project_plans_nothing_nor_do_new_times_of_raw_files(project: Project) -> None:
@@ -109,6 +126,20 @@ def test_names_and_colours_of_classes_change_no_pixel(project: Project) -> None:
 def test_the_report_alone_depends_on_its_title_and_metric(project: Project) -> None:
     assert project.plan("report: {title: Another heading}") == {"write_report": 1, "report": 1}
     assert project.plan("report: {metric: oa}") == RECORDS
+
+
+def test_settings_repeat_the_stages_that_they_change(project: Project) -> None:
+    assert project.plan("evaluate: {bootstrap: 150}") == {"summarise": 1} | RECORDS
+    training = project.plan("finetune: {weight_decay: 0.5}")
+    assert "finetune_run" in training
+    assert not set(training) & {"align_scene", "make_tiles", "make_splits", "pretrain_method"}
+    machine = "compute: {cache_gib: 0.5, job_gib: 3, pretrain_threads: 2, finetune_threads: 2, devices: 2}"
+    assert project.plan(machine) == {}
+    numerics = {"pretrain_method", "finetune_run", "evaluate_run", "summarise", "write_model"} | set(MAPS)
+    assert set(project.plan("compute: {precision: bf16-mixed}", "evaluate", "maps")) == numerics | {
+        "evaluate",
+        "maps",
+    }
 
 
 def test_another_row_of_the_sweep_trains_its_run_only(project: Project) -> None:

@@ -15,7 +15,6 @@ import pytest
 from tests.workflow.conftest import ROOT, TINY
 
 EIGHT = """
-source: {demo: {scenes: 2}}
 splits: {fractions: [100]}
 finetune:
   sweep: [{networks: [pixel_logistic], fractions: [100], seeds: [1, 2, 3, 4, 5, 6, 7, 8]}]

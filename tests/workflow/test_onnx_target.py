@@ -21,7 +21,7 @@ finetune:
 
 def test_the_exported_model_draws_the_map(snakemake: Snakemake, tmp_path: Path) -> None:
     """A pixel-wise network, which needs no windows: the whole scene at once gives the map."""
-    done = snakemake("export", "maps", change=CHANGE)
+    done = snakemake("export", f"results/maps/alder/{RUN}.tif", change=CHANGE)
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / "results"
     card = json.loads((results / "models" / RUN / "card.json").read_text())

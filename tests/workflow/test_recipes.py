@@ -20,7 +20,7 @@ from tests.workflow.conftest import Snakemake
         pytest.param("yeseg-opt-sar", lookalikes.yeseg_opt_sar, 7, marks=pytest.mark.slow),
         pytest.param("dfc2020", lookalikes.dfc2020, 8, marks=pytest.mark.slow),
         pytest.param("sen12ms", lookalikes.sen12ms, 10, marks=pytest.mark.slow),
-        ("potsdam", lookalikes.potsdam, 6),
+        pytest.param("potsdam", lookalikes.potsdam, 6, marks=pytest.mark.slow),
         ("seed-layout", lookalikes.seed_layout, 3),
     ],
 )

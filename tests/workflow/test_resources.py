@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tmcnet.config import ComputeConfig
+
 RULES = {
     f"{file.name}: {name}": body
     for file in sorted((Path(__file__).parents[2] / "workflow" / "rules").glob("*.smk"))
@@ -29,3 +31,10 @@ def test_every_rule_states_memory_time_and_threads(rule: str) -> None:
 
 def test_no_rule_depends_on_the_cores_of_the_submitting_host() -> None:
     assert not [rule for rule, body in RULES.items() if "workflow.cores" in body]
+
+
+def test_jobs_request_memory_in_megabytes() -> None:
+    compute = ComputeConfig(cache_gib=1.5, job_gib=2.5)
+    assert compute.memory_mb(cached=True) == 4295  # 4 GiB in MB
+    assert compute.memory_mb(cached=False) == 2684
+    assert compute.numerics() == {"accelerator": "auto", "precision": "auto"}

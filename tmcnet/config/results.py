@@ -26,8 +26,10 @@ class EvaluateConfig(Section):
     boundary_tolerance: int = Field(
         2, ge=0, description="Maximum distance in pixels between matching boundaries (boundary F1)."
     )
-    withheld: bool = Field(
-        True, description="Score networks of several modalities also with each modality hidden, as under cloud."
+    withheld: bool | None = Field(
+        None,
+        description="Score networks of several modalities also with each modality hidden, as under cloud; each "
+        "takes one more pass. null: if `finetune.modality_dropout` teaches them to do without.",
     )
     seed: int = Field(1, ge=0, description="Seed of the bootstrap.")
 

@@ -79,7 +79,7 @@ class Config(Section):
     def map_runs(self) -> list[Run]:
         """The runs that map whole scenes: for each seed the first draw of the labels."""
         drawn: dict[Run, Run] = {}
-        for run in self.runs:
+        for run in expand_sweep([part for part in self.finetune.sweep if part.maps]):
             if run.seed in self.maps.seeds:
                 drawn.setdefault(replace(run, draw=1), run)
         runs = list(drawn.values())
@@ -87,6 +87,12 @@ class Config(Section):
             return [run for run in runs if run.budget.fraction in self.maps.fractions]
         largest = {n: max(r.budget for r in runs if r.network == n) for n in {r.network for r in runs}}
         return [run for run in runs if run.budget == largest[run.network]]
+
+    @property
+    def scores_withheld(self) -> bool:
+        """Whether networks of several modalities are also scored with each of them hidden."""
+        given = self.evaluate.withheld
+        return self.finetune.modality_dropout > 0 if given is None else given
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:

@@ -183,6 +183,7 @@ class SweepConfig(Section):
     seeds: list[int] = Field(
         [1, 2], min_length=1, description="Run seeds: initial weights, order of samples, augmentation."
     )
+    maps: bool = Field(True, description="Whether its runs map whole scenes; section `maps` says which of them.")
 
     @model_validator(mode="after")
     def _has_labels(self) -> SweepConfig:

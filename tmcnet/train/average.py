@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -45,7 +46,7 @@ class WeightAverage:
     def update(self, network: nn.Module) -> None:
         """Take in the weights of a step; whole numbers, such as the count of batches, are copied."""
         decay = warm_decay(self.decay, self.steps) if self.steps else 0.0
-        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+        pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
         real = [pair for pair in pairs if pair[0].is_floating_point()]
         mix = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         mix([average for average, _ in real], [current for _, current in real], self.steps)
@@ -62,3 +63,9 @@ class WeightAverage:
         """Restore the state from a checkpoint."""
         self.steps = state_dict["steps"]
         self.network.load_state_dict(state_dict["network"])
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    """Weights and statistics; `state_dict` builds names and takes several times as long."""
+    yield from network.parameters()
+    yield from network.buffers()

@@ -34,7 +34,8 @@ rule evaluate_run:
         # Intervals are drawn later, in `summarise` and `style_map`.
         evaluate=CONFIG.evaluate.model_dump(
             mode="json", exclude={"bootstrap", "confidence"}
-        ),
+        )
+        | {"withheld": CONFIG.scores_withheld},
         compute=CONFIG.compute.numerics(),
         run=run_of,
     message:
