@@ -45,7 +45,7 @@ class Cluster:
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.environment, self.folder = environment, folder
-        (folder / "tiny.yaml").write_text(TINY)
+        (folder / "tiny.yaml").write_text(TINY.replace("scenes: 3", "scenes: 2"))
 
     def command(self, *targets: str, change: str = "", options: tuple[str, ...] = ()) -> list[str]:
         """The command line, without the number of cores: that of the profile must do."""
@@ -63,8 +63,3 @@ class Cluster:
         command = self.command(*targets, change=change, options=options)
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=self.environment)
 
-
-@pytest.fixture
-def cluster(slurm: dict[str, str], tmp_path: Path) -> Cluster:
-    """Snakemake on Slurm in a folder of the test."""
-    return Cluster(slurm, tmp_path)
