@@ -21,7 +21,7 @@ from tmcnet.evaluate.metrics import HEADLINE
 from tmcnet.evaluate.summary import read_blocks, read_cells
 from tmcnet.seeding import generator
 from tmcnet.splits.splits import make_splits
-from tmcnet.train.finetune import finetune
+from tmcnet.train.finetune import Finetuning, finetune
 
 DATA = {"demo": ["config/config.yaml"], "zion": ["config/config.yaml", "config/recipes/zion.yaml"]}
 BLOCKS = {"demo": 256, "zion": 384}
@@ -99,10 +99,9 @@ def _cross_validate(config: Config, tiles: Path, runs: list[Run], splits: Splits
         compute_normalisation(tiles, fold_root / "splits", config.sensors, config.normalise, scaling)
         for run in runs:
             out = fold_root / "finetune" / run.name
-            finetune(
-                tiles, fold_root / "splits", scaling, run, None, config.finetune, config.model, config.sensors,
-                config.compute, out, fold_root / ".state",
-            )  # fmt: skip
+            places = tiles, fold_root / "splits", scaling
+            settings = config.finetune, config.model, config.sensors, config.compute
+            finetune(Finetuning(*places, run, None, *settings, out, fold_root / ".state"))
             weights, scores = out / "weights.safetensors", fold_root / "evaluate" / run.name
             evaluate_run(tiles, fold_root / "splits", weights, run, config.evaluate, config.compute, scores)
     for run in runs:

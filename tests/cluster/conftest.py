@@ -62,4 +62,3 @@ class Cluster:
         """Run to the end."""
         command = self.command(*targets, change=change, options=options)
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=self.environment)
-

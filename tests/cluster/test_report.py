@@ -75,7 +75,7 @@ def test_two_nodes_train_as_one_process(done: Cluster) -> None:
     alone = load_file(weights)
     made = done.run(WEIGHTS, change="compute: {nodes: 2, devices: 1}", options=("--forcerun", "pretrain_method"))
     assert made.returncode == 0, made.stdout + made.stderr
-    assert ["node[1-2]"] == [nodes for rule, nodes, _ in jobs(done) if "pretrain_method" in rule and "[" in nodes]
+    assert [nodes for rule, nodes, _ in jobs(done) if "pretrain_method" in rule and "[" in nodes] == ["node[1-2]"]
     shared = load_file(weights)
     assert shared.keys() == alone.keys()
     for name, tensor in alone.items():

@@ -15,7 +15,7 @@ from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights
 from tmcnet.train import loop
 from tmcnet.train.contrastive import build_method
-from tmcnet.train.finetune import finetune
+from tmcnet.train.finetune import Finetuning, finetune
 from tmcnet.train.pretrain import Pretraining, pretrain
 
 pytestmark = [
@@ -114,10 +114,8 @@ def test_fine_tuning_learns_and_is_scored_alike_on_both(world, tmp_path):
     model, sensors, compute = on_gpu()
     run, out = Run.parse("mssnet-corrected__random__R50__s1"), tmp_path / "run"
     splits = world / "splits"
-    state = tmp_path / "state"
-    finetune(
-        world / "tiles", splits, world / "normalisation.json", run, None, config, model, sensors, compute, out, state
-    )
+    places = world / "tiles", splits, world / "normalisation.json"
+    finetune(Finetuning(*places, run, None, config, model, sensors, compute, out, tmp_path / "state"))
     told = json.loads((out / "summary.json").read_text())
     assert told["device"] == "cuda" and told["validation"]["miou"] > 0.8
     scores = {}

@@ -14,7 +14,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.evaluate.export import TOLERANCE, export_model
 from tmcnet.evaluate.trained import Trained, probabilities
 from tmcnet.store import TileStore
-from tmcnet.train.finetune import finetune
+from tmcnet.train.finetune import Finetuning, finetune
 
 MEMBERS = ["pixel_boosting", "pixel_logistic", "mssnet"]
 SWEEP = SweepConfig(methods=["random", "tmcnet"], networks=[{"ensemble": MEMBERS}], fractions=[50], seeds=[1])
@@ -23,7 +23,8 @@ SWEEP = SweepConfig(methods=["random", "tmcnet"], networks=[{"ensemble": MEMBERS
 def train(world, out, run, members=(), **changes):
     config, model, sensors, compute = configs(steps=12, pixelwise={"pixels": 600, "iterations": 6}, **changes)
     folders = world / "tiles", world / "splits", world / "normalisation.json"
-    finetune(*folders, run, None, config, model, sensors, compute, out, out.parent / "state", members=members)
+    state = out.parent / "state"
+    finetune(Finetuning(*folders, run, None, config, model, sensors, compute, out, state, members=tuple(members)))
     return out / "weights.safetensors"
 
 

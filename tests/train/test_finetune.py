@@ -16,7 +16,7 @@ from tmcnet.evaluate.trained import Trained
 from tmcnet.model.weights import save_weights
 from tmcnet.train import finetune as module
 from tmcnet.train import validate as looks
-from tmcnet.train.finetune import finetune
+from tmcnet.train.finetune import Finetuning, finetune
 from tmcnet.train.loop import STATE_FILE, fit
 from tmcnet.train.losses import segmentation_loss
 
@@ -31,19 +31,9 @@ def world(tmp_path_factory):
 def train(world, out, run=RUN, weights=None, precision="32-true", **changes):
     config, model, sensors, compute = configs(**changes)
     compute = compute.model_copy(update={"precision": precision})
-    finetune(
-        world / "tiles",
-        world / "splits",
-        world / "normalisation.json",
-        run,
-        weights,
-        config,
-        model,
-        sensors,
-        compute,
-        out,
-        out.parent / f"{out.name}.state",
-    )
+    places = world / "tiles", world / "splits", world / "normalisation.json"
+    state = out.parent / f"{out.name}.state"
+    finetune(Finetuning(*places, run, weights, config, model, sensors, compute, out, state))
 
 
 def test_learns_and_writes_what_later_stages_need(world, tmp_path):

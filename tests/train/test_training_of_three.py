@@ -33,7 +33,7 @@ from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
 from tmcnet.train.contrastive import build_method
-from tmcnet.train.finetune import finetune
+from tmcnet.train.finetune import Finetuning, finetune
 from tmcnet.train.pixelwise import draw_pixels
 from tmcnet.train.pretrain import Pretraining, pretrain
 from tmcnet.train.samples import BatchBuilder
@@ -74,11 +74,9 @@ def three(**changes):
 
 def train(world, out, name, weights=None, **changes):
     config, model, sensors, compute = three(**changes)
-    splits, scaling = world / "splits", world / "normalisation.json"
-    run = Run.parse(name)
-    finetune(
-        world / "tiles", splits, scaling, run, weights, config, model, sensors, compute, out, out.with_name("state")
-    )
+    places = world / "tiles", world / "splits", world / "normalisation.json"
+    run, state = Run.parse(name), out.with_name("state")
+    finetune(Finetuning(*places, run, weights, config, model, sensors, compute, out, state))
     return json.loads((out / "summary.json").read_text())
 
 

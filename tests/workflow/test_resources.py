@@ -25,7 +25,7 @@ def test_every_rule_states_memory_time_and_threads(rule: str) -> None:
     assert re.search(r"^ +threads: ", body, re.M), f"{rule} states no threads"
     stated = body.partition("resources:")[2].partition("params:")[0]
     for name in ("mem_mb", "runtime"):
-        grows = "**SMALL" in stated or re.search(rf"\b{name}=(growing|memory|map_memory|SMALL)\b", stated)
+        grows = "**SMALL" in stated or re.search(rf"\b{name}=(growing|(map_|training_)?memory|SMALL)\b", stated)
         assert grows, f"{rule} states no {name} that grows with the attempt"
 
 

@@ -173,8 +173,16 @@ class ComputeConfig(Section):
         "`pretrain.batch_size` must be a multiple of `nodes` times `devices`. One process needs no launcher and "
         "starts fastest.",
     )
+    finetune_shared: bool = Field(
+        False,
+        description="Let `nodes` and `devices` share each fine-tuning of a network as well, each process with one GPU "
+        "or `finetune_threads` CPU threads; `finetune.batch_size` must be a multiple of their number, too. Several "
+        "runs use devices better side by side, which is the default.",
+    )
     pretrain_threads: int = Field(2, ge=1, le=1024, description="CPU threads of each process of a pre-training job.")
-    finetune_threads: int = Field(1, ge=1, le=1024, description="CPU threads of a fine-tuning or mapping job.")
+    finetune_threads: int = Field(
+        1, ge=1, le=1024, description="CPU threads of a fine-tuning process or mapping job."
+    )
     raster_threads: int = Field(
         2,
         ge=1,
@@ -193,7 +201,7 @@ class ComputeConfig(Section):
 
     @property
     def processes(self) -> int:
-        """Processes that share a pre-training."""
+        """Processes that share a training."""
         return self.nodes * self.devices
 
     def numerics(self) -> dict[str, str]:

@@ -307,10 +307,13 @@ def _modality_problems(config: Config) -> Iterator[str]:
 
 
 def _device_problems(config: Config) -> Iterator[str]:
-    size, devices = config.pretrain.batch_size, config.compute.processes
-    if size % devices:
-        wanted = f"a multiple of `compute.nodes` times `compute.devices` ({devices})"
-        yield f"`pretrain.batch_size` ({size}) must be {wanted}"
+    devices, sizes = config.compute.processes, {"pretrain": config.pretrain.batch_size}
+    if config.compute.finetune_shared:
+        sizes["finetune"] = config.finetune.batch_size
+    for name, size in sizes.items():
+        if size % devices:
+            wanted = f"a multiple of `compute.nodes` times `compute.devices` ({devices})"
+            yield f"`{name}.batch_size` ({size}) must be {wanted}"
 
 
 def _sweep_problems(config: Config) -> Iterator[str]:

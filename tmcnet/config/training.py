@@ -383,6 +383,11 @@ class Run:
         ]
 
     @property
+    def takes_steps(self) -> bool:
+        """Whether it is trained step by step; ensembles and pixel-wise classifiers are not."""
+        return not self.members and self.network not in PIXELWISE
+
+    @property
     def record(self) -> dict[str, Any]:
         """The run as plain values for headers, summaries and tables."""
         return {

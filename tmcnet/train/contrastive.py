@@ -137,18 +137,13 @@ class StepBuilder:
     Args:
         tiles: The training tiles.
         views: Makes views of tiles.
-        batch_size: Tiles in a batch of all processes, at most as many as there are; a multiple of `shares`.
+        batch_size: Tiles in a batch of all processes, at most as many as there are.
         seed: Seed of the order.
-        share: Which share, counted from 0.
-        shares: Number of shares.
+        share: Places in the batch that this process makes.
     """
 
-    def __init__(
-        self, tiles: TileDataset, views: ViewMaker, batch_size: int, seed: int, share: int = 0, shares: int = 1
-    ) -> None:
-        self.tiles, self.views, self.batch_size, self.seed = tiles, views, batch_size, seed
-        own = batch_size // shares
-        self.slots = range(share * own, (share + 1) * own)
+    def __init__(self, tiles: TileDataset, views: ViewMaker, batch_size: int, seed: int, share: range) -> None:
+        self.tiles, self.views, self.batch_size, self.seed, self.slots = tiles, views, batch_size, seed, share
 
     def __call__(self, number: int) -> ViewBatch:
         """Return the share of a batch, counted from 0."""

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tmcnet.errors import InputError, Problem
 from tmcnet.model.tmcnet import Pair
 
 T = TypeVar("T")
@@ -37,6 +38,24 @@ def from_first(make: Callable[[], T]) -> T:
     if processes() > 1:
         dist.broadcast_object_list(found)
     return cast(T, found[0])
+
+
+def share_of_batch(key: str, batch_size: int) -> range:
+    """Return the rows of a batch that this process computes.
+
+    Args:
+        key: Config key of the batch size, for the message.
+        batch_size: Rows of the whole batch.
+
+    Raises:
+        InputError: If the processes cannot share them evenly.
+    """
+    shares = processes()
+    if batch_size % shares:
+        what = f"is {batch_size}, which {shares} processes cannot share evenly"
+        raise InputError(Problem(f"`{key}`", what, f"Make it a multiple of {shares}."))
+    own = batch_size // shares
+    return range(rank() * own, (rank() + 1) * own)
 
 
 class _AllOf(torch.autograd.Function):
@@ -86,6 +105,11 @@ def gather_rows(embeddings: Mapping[str, Pair]) -> dict[str, Pair]:
     rows = gather(torch.stack([view for pair in embeddings.values() for view in pair]))  # one message for all tensors
     views = rows.transpose(0, 1).flatten(1, 2).unbind()
     return dict(zip(embeddings, zip(views[::2], views[1::2], strict=True), strict=True))
+
+
+def gather_batch(own: Tensor) -> Tensor:
+    """Return the rows of all processes, ordered by rank: N x ... of each, (processes * N) x ... of all."""
+    return own if processes() == 1 else gather(own.contiguous()).flatten(0, 1)
 
 
 class SharedBatchNorm(nn.BatchNorm2d):

@@ -6,12 +6,13 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 import tmcnet
@@ -34,6 +35,8 @@ from tmcnet.splits.verify import verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.average import WeightAverage
 from tmcnet.train.curves import Curves
+from tmcnet.train.distributed import gather_batch, rank, share_of_batch
+from tmcnet.train.launch import launch
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
@@ -48,6 +51,8 @@ ROWS_PER_VALIDATION = 5
 
 class FinetuneModule(StepModule[Batch]):
     """The network with the loss of a batch; void pixels are ignored.
+
+    If several processes train together, each computes the loss of the whole batch.
 
     Args:
         network: The segmentation network.
@@ -78,28 +83,15 @@ class FinetuneModule(StepModule[Batch]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         self.tile_names = list(batch.names)
-        logits = self.network(batch.images)
-        return {"loss": segmentation_loss(logits, batch.label, self.class_weights, self.config)}
+        logits, label = gather_batch(self.network(batch.images).float()), gather_batch(batch.label)
+        return {"loss": segmentation_loss(logits, label, self.class_weights.float(), self.config)}
 
 
-def finetune(
-    tiles_root: Path,
-    splits: Path,
-    normalisation: Path,
-    run: Run,
-    weights: Path | None,
-    config: FinetuneSettings,
-    model: ModelConfig,
-    sensors: SensorsConfig,
-    compute: ComputeConfig,
-    out: Path,
-    state: Path,
-    align: AlignConfig | None = None,
-    members: Sequence[Path] = (),
-) -> None:
-    """Train a network on a label fraction; a killed run resumes from `state`.
+@dataclass(frozen=True)
+class Finetuning:
+    """Inputs, settings and outputs of one fine-tuning.
 
-    Args:
+    Attributes:
         tiles_root: Folder of the tiles.
         splits: Folder of the lists.
         normalisation: Band statistics of the training tiles.
@@ -108,41 +100,79 @@ def finetune(
         config: How it is trained.
         model: Sizes of the network.
         sensors: Bands and kinds.
-        compute: Threads, accelerator and number format.
+        compute: Processes, threads, accelerator and number format.
         out: Folder of the results: `weights.safetensors`, `curves.csv` and `summary.json`.
         state: Folder of the checkpoints, removed at the end.
         align: Registration of the scenes, for the file of the network.
         members: Weights of the members of an ensemble, in its order; it is calibrated and needs no training.
+    """
+
+    tiles_root: Path
+    splits: Path
+    normalisation: Path
+    run: Run
+    weights: Path | None
+    config: FinetuneSettings
+    model: ModelConfig
+    sensors: SensorsConfig
+    compute: ComputeConfig
+    out: Path
+    state: Path
+    align: AlignConfig = field(default_factory=AlignConfig)
+    members: tuple[Path, ...] = ()
+
+
+def finetune(work: Finetuning) -> None:
+    """Train a network on a label fraction; a killed run resumes from `work.state`.
 
     Raises:
-        InputError: If a list is empty or missing, no pixel is labelled, or the start does not fit the run.
+        InputError: If a list is empty or missing, no pixel is labelled, the start does not fit the run, or the
+            processes cannot share a batch evenly.
         TrainingError: If the start loads nothing, or a loss is not finite.
     """
+    if work.compute.processes == 1:
+        train(work)
+    else:
+        job = [TypeAdapter(Finetuning).dump_json(work).decode()]
+        launch(train_share, job, work.compute, work.compute.finetune_threads, work.state)
+    shutil.rmtree(work.state, ignore_errors=True)
+
+
+def train_share(work: str) -> None:
+    """Train in one of several processes, with a `Finetuning` as JSON."""
+    train(TypeAdapter(Finetuning).validate_json(work))
+
+
+def train(work: Finetuning) -> None:
+    """Train in this process; the first of several ones also validates and writes."""
     began = time.monotonic()
+    run, compute = work.run, work.compute
     torch.set_num_threads(compute.finetune_threads)
-    config = config.for_budget(run.budget)
-    data = _read(tiles_root, splits, normalisation, run, config, compute)
+    config = work.config.for_budget(run.budget)
+    data = _read(work, config)
     seed = derive_seed(config.seed, "finetune", run.seed)
-    network = _build(run, sensors, len(data.classes), model, seed)
-    start = _start(network, run, weights, config.load)
+    network = _build(run, work.sensors, len(data.classes), work.model, seed)
+    start = _start(network, run, work.weights, config.load)
     best: Validation | Fitted
     if isinstance(network, Pixelwise | Ensemble):
-        curves, best, precision = _fit_once(network, members, data, config, compute, seed)
+        curves, best, precision = _fit_once(network, work.members, data, config, compute, seed)
     else:
-        builder = BatchBuilder(data.train, config, sensors, run.network, seed)
+        share = share_of_batch("finetune.batch_size", config.batch_size)
+        builder = BatchBuilder(data.train, config, work.sensors, run.network, seed, share)
         module = FinetuneModule(network, config, builder, data.balance, start.loaded)
-        plan = _plan(run, config, compute, state, seed, data.settings(config, weights))
+        plan = _plan(run, config, compute, work.state, seed, data.settings(config, work.weights))
         curves, best, precision = _fit(module, plan, data, config)
+    if rank() > 0:
+        return
     network.load_state_dict(best.weights)
-    known = (network, run, model, sensors, data.classes, data.scaling, best.best, align or AlignConfig())
-    trained = Trained(*known, **_origin(tiles_root, splits))
-    trained.write(out / "weights.safetensors", {"finetune": config.model_dump()})
-    curves.write(out / "curves.csv")
+    known = (network, run, work.model, work.sensors, data.classes, data.scaling, best.best, work.align)
+    trained = Trained(*known, **_origin(work.tiles_root, work.splits))
+    trained.write(work.out / "weights.safetensors", {"finetune": config.model_dump()})
+    curves.write(work.out / "curves.csv")
     device = "cpu" if isinstance(best, Fitted) else choose_device(compute).type
     about = {"run": run.record, **data.summary(), **_start_summary(network, start), "precision": precision}
     text = json.dumps({**about, **_end_summary(best), **cost(device, began)}, indent=1)
-    (out / "summary.json").write_text(text + "\n")
-    shutil.rmtree(state, ignore_errors=True)
+    (work.out / "summary.json").write_text(text + "\n")
 
 
 def _origin(tiles_root: Path, splits: Path) -> dict[str, Any]:
@@ -234,12 +264,11 @@ class _Data:
         }
 
 
-def _read(
-    tiles_root: Path, splits: Path, normalisation: Path, run: Run, config: FinetuneSettings, compute: ComputeConfig
-) -> _Data:
-    store, scaling = TileStore(tiles_root), Normalisation.read(normalisation)
-    train = _tiles(store, splits, run.subset, scaling, compute.cache_gib / 2)
-    val = _tiles(store, splits, "val", scaling, compute.cache_gib / 2)
+def _read(work: Finetuning, config: FinetuneSettings) -> _Data:
+    store, splits, scaling = TileStore(work.tiles_root), work.splits, Normalisation.read(work.normalisation)
+    cache_gib = work.compute.cache_gib / work.compute.devices / 2
+    train = _tiles(store, splits, work.run.subset, scaling, cache_gib)
+    val = _tiles(store, splits, "val", scaling, cache_gib)
     names = verified_list(splits, "train")
     unlabelled = TileDataset(store, names, scaling, with_labels=False, cache_gib=0)
     classes = store.classes

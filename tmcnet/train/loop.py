@@ -385,7 +385,7 @@ class Training(Generic[Batch]):
             average.network.to(device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Batch norms share their statistics, so no buffers need to be sent from the first process.
         shared = processes() > 1
-        self.compute = DistributedDataParallel(module, broadcast_buffers=False) if shared else module
+        self.compute = DistributedDataParallel(module, forward_sync_buffers=False) if shared else module
         self.parts: dict[str, Any] = {"network": module.network, "optimiser": self.optimiser}
         self.parts |= {"schedule": self.schedule, "scaler": self.scaler, "curves": curves}
         self.parts |= {type(evaluation).__name__: evaluation for evaluation in evaluations}

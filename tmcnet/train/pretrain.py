@@ -31,7 +31,7 @@ from tmcnet.splits.verify import verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.contrastive import PretrainingMethod, PretrainModule, StepBuilder, build_method
 from tmcnet.train.curves import Curves
-from tmcnet.train.distributed import processes, rank
+from tmcnet.train.distributed import rank, share_of_batch
 from tmcnet.train.launch import launch
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, cost, fit
 from tmcnet.train.probe import Probe, ProbePlan
@@ -95,10 +95,7 @@ def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPla
 
 def _batch_size(n_tiles: int, lists: Sequence[Path], wanted: int) -> int:
     """Return the wanted batch size, or fewer if there are fewer tiles; a multiple of the number of processes."""
-    shares = processes()
-    if wanted % shares:
-        what = f"is {wanted}, which {shares} processes cannot share evenly"
-        raise InputError(Problem("`pretrain.batch_size`", what, f"Make it a multiple of {shares}."))
+    shares = wanted // len(share_of_batch("pretrain.batch_size", wanted))
     least = max(2, shares)
     if n_tiles < least:
         what = f"name {n_tiles} tile(s) for pre-training; the contrastive loss needs at least {least}"
@@ -125,7 +122,8 @@ def _module(tiles: TileDataset, statistics: Normalisation, work: Pretraining, ba
     network = _network(work.sensors, work.model, method, config)
     by_sensor = settings.corrections.photometric_by_sensor
     views = ViewMaker(config, work.sensors, settings.variant, statistics.clip, by_sensor)
-    build = StepBuilder(tiles, views, batch_size, config.seed, rank(), processes())
+    share = share_of_batch("pretrain.batch_size", batch_size)
+    build = StepBuilder(tiles, views, batch_size, config.seed, share)
     return PretrainModule(network, method, config, optimiser_plan(config, settings), build)
 
 

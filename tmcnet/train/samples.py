@@ -50,6 +50,7 @@ class BatchBuilder:
         sensors: Kinds of the sensors, which decide the photometric augmentation.
         network: Name of the network.
         seed: Seed of all draws.
+        share: Places in the batch that this process makes; None: all. A place does not depend on their number.
     """
 
     tiles: TileDataset
@@ -57,11 +58,14 @@ class BatchBuilder:
     sensors: SensorsConfig
     network: str
     seed: int
+    share: range | None = None
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
         chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
-        randoms = [generator(self.seed, "finetune", step, place) for place in range(len(chosen))]
+        places = range(len(chosen)) if self.share is None else self.share
+        chosen = [chosen[place] for place in places]
+        randoms = [generator(self.seed, "finetune", step, place) for place in places]
         crops = [self._crop(index, random) for index, random in zip(chosen, randoms, strict=True)]
         images = {name: torch.stack([crop[name] for crop, _ in crops]) for name in self.sensors}
         for place, random in enumerate(randoms):

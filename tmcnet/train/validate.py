@@ -13,6 +13,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, confusion, headline
 from tmcnet.evaluate.trained import predict_tiles
+from tmcnet.train.distributed import from_first
 from tmcnet.train.loop import Evaluation
 
 
@@ -61,7 +62,7 @@ class Validation(Evaluation):
 
     def score(self, step: int) -> dict[str, float]:
         """Validate, and keep the weights if they are wanted."""
-        scores = validate(self.network, self.tiles, self.classes, self.config.batch_size)
+        scores = from_first(lambda: validate(self.network, self.tiles, self.classes, self.config.batch_size))
         self.last_step = step
         if scores["miou"] > self.best["miou"] or self.config.keep != "best":
             self.best_step, self.best = step, scores

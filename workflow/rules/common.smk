@@ -123,9 +123,23 @@ def gpus_of_run(wildcards):
     return 0 if networks and set(networks) <= set(PIXELWISE) else gpus()
 
 
+def sharing(wildcards):
+    """Number of nodes, and of processes on each, that fine-tune a run together."""
+    compute = CONFIG.compute
+    shared = compute.finetune_shared and TRAINED[run_of(wildcards)].takes_steps
+    return (compute.nodes, compute.devices) if shared else (1, 1)
+
+
 def loaders(threads):
     """Processes that read tiles for a training: as many as it has threads, where it has a GPU."""
     return threads * bool(gpus())
+
+
+def training_memory(wildcards, attempt):
+    """Memory of a job that fine-tunes a run."""
+    devices = sharing(wildcards)[1]
+    reading = loaders(devices * CONFIG.compute.finetune_threads)
+    return memory(cached=True, processes=devices, loaders=reading)(wildcards, attempt)
 
 
 # Snakemake runs twice beside the script of a job on a cluster.

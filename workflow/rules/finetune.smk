@@ -20,12 +20,20 @@ rule finetune_run:
         f"{RESULTS}/{{fold}}benchmarks/finetune/{{run}}.tsv"
     conda:
         "../envs/tmcnet.yaml"
-    threads: CONFIG.compute.finetune_threads
+    threads: lambda wildcards: sharing(wildcards)[1] * CONFIG.compute.finetune_threads
     resources:
-        gpu=gpus_of_run,
-        # In `resources`, not `params`: a change of memory or threads changes no result and reruns nothing.
-        mem_mb=memory(cached=True, loaders=loaders(CONFIG.compute.finetune_threads)),
+        **{
+            name: lambda wildcards, name=name: across_nodes(sharing(wildcards)[0]).get(
+                name
+            )
+            for name in ("mpi", "tasks", "tasks_per_gpu")
+        },
+        gpu=lambda wildcards: math.prod(sharing(wildcards)) * gpus_of_run(wildcards),
+        # In `resources`, not `params`: memory, threads and processes change results by rounding only and rerun nothing.
+        mem_mb=training_memory,
         runtime=growing(720),
+        nodes=lambda wildcards: sharing(wildcards)[0],
+        processes=lambda wildcards: sharing(wildcards)[1],
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
         **section("model", "sensors"),

@@ -5,10 +5,10 @@ from pathlib import Path
 from _job import config, logged
 
 from tmcnet.config import ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
-from tmcnet.train.finetune import finetune
+from tmcnet.train.finetune import Finetuning, finetune
 
 with logged(snakemake):
-    finetune(
+    work = Finetuning(
         tiles_root=Path(snakemake.input.tiles).parent,
         splits=Path(snakemake.input.splits).parent,
         normalisation=Path(snakemake.input.normalisation),
@@ -19,11 +19,14 @@ with logged(snakemake):
         sensors=SensorsConfig.model_validate(snakemake.params.sensors),
         compute=ComputeConfig(
             **snakemake.params.compute,
-            finetune_threads=snakemake.threads,
+            nodes=snakemake.resources.nodes,
+            devices=snakemake.resources.processes,
+            finetune_threads=max(snakemake.threads // snakemake.resources.processes, 1),
             cache_gib=snakemake.resources.cache_mib / 1024,
         ),
         out=Path(snakemake.output.weights).parent,
         state=Path(snakemake.params.state),
         align=config(snakemake).align,
-        members=[Path(path) for path in snakemake.input.members],
+        members=tuple(Path(path) for path in snakemake.input.members),
     )
+    finetune(work)
