@@ -175,13 +175,13 @@ class ComputeConfig(Section):
     )
     finetune_shared: bool = Field(
         False,
-        description="Let `nodes` and `devices` share each fine-tuning of a network as well, each process with one GPU "
-        "or `finetune_threads` CPU threads; `finetune.batch_size` must be a multiple of their number, too. Several "
-        "runs use devices better side by side, which is the default.",
+        description="Let `nodes` and `devices` share each fine-tuning of a network as well, each process with one "
+        "GPU or `finetune_threads` CPU threads; `finetune.batch_size` must be a multiple of their number, too. "
+        "Several runs use devices better side by side, which is the default.",
     )
     pretrain_threads: int = Field(2, ge=1, le=1024, description="CPU threads of each process of a pre-training job.")
     finetune_threads: int = Field(
-        1, ge=1, le=1024, description="CPU threads of a fine-tuning process or mapping job."
+        1, ge=1, le=1024, description="CPU threads of a fine-tuning or mapping job (process)."
     )
     raster_threads: int = Field(
         2,

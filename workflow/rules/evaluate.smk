@@ -170,7 +170,7 @@ else:
             "../envs/tmcnet.yaml"
         threads: CONFIG.compute.finetune_threads
         resources:
-            gpu=map_gpus,
+            gpu=map_gpus if gpus() else 0,
             mem_mb=map_memory,
             runtime=growing(720),
         params:

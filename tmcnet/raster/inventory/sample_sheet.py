@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 
 from tmcnet.errors import InputError, Problem, format_names, hide_secrets
@@ -76,7 +77,7 @@ class Entry:
         """The names it names, in the order of `named`; of patterns the files that they match."""
         return [member for name in self.named for member in self.members.get(name, (name,))]
 
-    @property
+    @cached_property  # it looks at the disk, and Snakemake asks for it several times a scene
     def files(self) -> list[Path]:
         """All local files that its rasters depend on, in the order of `named`: also files beside them and sources."""
         return list(dict.fromkeys(file for name in self.members_of_all for file in local_files(name)))
