@@ -158,10 +158,11 @@ def _export(chosen: argparse.Namespace) -> None:
 
 def _check(chosen: argparse.Namespace) -> None:
     from tmcnet.config import load_overlays
-    from tmcnet.raster.inventory.sources import find_entries
+    from tmcnet.raster.inventory.sources import check_outside, find_entries
 
     config = load_overlays(chosen.config, {"data_root": chosen.data_root} if chosen.data_root else {})
     entries = find_entries(config.source, Path(config.data_root), config.sensors)
+    check_outside(entries, Path(config.results_dir))
     roles = [entry.role for entry in entries]
     print(f"{len(entries)} scenes or tiles: {roles.count('train')} to learn from, {roles.count('predict')} to map")
     print(f"{len(config.runs)} runs, preset `{config.preset}`, results in {config.results_dir}")

@@ -46,6 +46,23 @@ def test_a_folder_of_rasters_becomes_a_config(folder: Path, capsys: pytest.Captu
     assert "scenes.csv: exists. Move it away" in capsys.readouterr().err
 
 
+def test_any_names_and_codes_become_a_config(folder: Path) -> None:
+    """Bands whose names YAML takes for other values, names in other scripts, and labels with NaN."""
+    grid = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 32, 32)
+    for path in folder.glob("*/*.tif"):
+        path.unlink()
+    for scene in ("北京", "上海"):
+        write_raster(folder / "s2" / f"{scene}.tif", np.ones((3, 32, 32), "u2"), grid, None, ["1", "no", "2e3"])
+        write_raster(folder / "s1" / f"{scene}.tif", np.ones((1, 32, 32), "f4"), grid)
+        codes = np.where(np.eye(32, dtype=bool), np.nan, np.arange(32) % 2 + 1).astype("f4")
+        write_raster(folder / "labels" / f"{scene}.tif", codes[None], grid)
+    assert main(["init", str(folder)]) == 0
+    assert main(["check", str(folder / "mine.yaml")]) == 0
+    config = load_overlays([folder / "mine.yaml"])
+    assert config.sensors["optical"].bands == ["1", "no", "b3"]
+    assert (folder / "scenes.csv").read_text().count("train") == 2
+
+
 def test_void_codes_and_true_colours_are_guessed(folder: Path) -> None:
     """A negative code is no data, and then 0 is a class."""
     grid = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 32, 32)

@@ -10,7 +10,7 @@ import rasterio
 from affine import Affine
 
 from tests.raster.conftest import Source
-from tmcnet.raster.inventory.sources import find_entries
+from tmcnet.raster.inventory.sources import check_outside, find_entries
 
 VRT = """<VRTDataset rasterXSize="{side}" rasterYSize="{side}"><SRS>EPSG:32633</SRS>
 <GeoTransform>500000, 10, 0, 5400000, 0, -10</GeoTransform>
@@ -83,8 +83,17 @@ def vector(text: str) -> Callable[[Source], object]:
     return damage
 
 
+def inside_results(folder: Path) -> None:
+    """Ready-made tiles where the workflow would write its own."""
+    source = Source(folder / "out" / "tiles")
+    source.scene("a")
+    check_outside(find_entries(source.source, source.root), folder / "out")
+
+
 ONES = np.ones((64, 64), "f4")
-ROWS: list[tuple[str, Callable[[Path], None], str]] = [
+INSIDE = "out/tiles/a_o.tif: is in a folder of the results, whose files are overwritten and removed"
+ROWS: list[tuple[str, Callable[[Path], None], str]] = [("imagery in the results", inside_results, INSIDE)]
+ROWS += [
     (f"raster: {name}", inventory(damage), sentence)
     for name, damage, sentence in [
         (

@@ -17,7 +17,7 @@ from tmcnet.locks import hold_workflow_lock
 from tmcnet.lost import SOURCE_RECORD, find_lost, is_unchanged
 from tmcnet.raster.inventory.remote import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
-from tmcnet.raster.inventory.sources import find_entries
+from tmcnet.raster.inventory.sources import check_outside, find_entries
 
 # OpenMP threads wait by spinning, which cost a third of their time when other jobs used the same cores. With a shorter
 # spin, a job alone on the machine loses 5 %.
@@ -52,6 +52,7 @@ try:
         entry.scene: entry
         for entry in find_entries(CONFIG.source, Path(DATA), CONFIG.sensors)
     }
+    check_outside(ENTRIES.values(), Path(RESULTS))
 except InputError as error:
     raise WorkflowError(f"The imagery has errors:\n{error}") from None
 

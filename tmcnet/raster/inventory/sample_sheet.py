@@ -126,11 +126,13 @@ def read_cells(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
             rows = [{(k or "").strip(): _cell(v) for k, v in row.items()} for row in reader]
             columns = [name.strip() for name in reader.fieldnames or []]
             if any("\0" in cell for row in rows for cell in row.values()):
                 raise csv.Error("it has NUL bytes")
+            if any("\n" in cell or "\r" in cell for row in rows for cell in row.values()):
+                raise csv.Error("a cell has a line break, so that a quote may be missing or too many")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else reason

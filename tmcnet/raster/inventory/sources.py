@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ Key: TypeAlias = tuple[str, ...]
 
 MAX_NAME_BYTES = 150
 """Longest name of a scene: files add the row and column of tiles, and endings, to it."""
+_CLEARED = ("tiles", "scenes", "splits", "seed", "maps", "report", "folds")
+"""Folders of the results in which the workflow removes files."""
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELD_NAME = re.compile(r"([a-z_][a-z0-9_]*)(:d)?")
 
@@ -69,6 +73,20 @@ def find_entries(
     if problems:
         raise InputError(problems)
     return sorted(entries, key=lambda entry: entry.scene)
+
+
+def check_outside(entries: Iterable[Entry], results: Path) -> None:
+    """Refuse imagery in the folders below the results that the workflow clears.
+
+    Raises:
+        InputError: If a file is in one of them; names the first.
+    """
+    cleared = tuple(f"{results.absolute() / name}{os.sep}" for name in _CLEARED)
+    files = (str(name.absolute()) for entry in entries for name in entry.members_of_all if isinstance(name, Path))
+    for file in files:
+        if file.startswith(cleared):
+            what = "is in a folder of the results, whose files are overwritten and removed"
+            raise InputError(Problem(file, what, "Choose another `results_dir`, or move the imagery."))
 
 
 def _demo(source: SourceConfig, root: Path) -> list[Entry]:
@@ -146,6 +164,12 @@ def _name_problems(where: str, entries: Sequence[Entry]) -> list[Problem]:
     if doubled:
         what = f"names given more than once: {format_names(doubled)}"
         problems.append(Problem(where, what, "Give each its own name."))
+    # one file on disks that ignore case, and on those that compose characters
+    spellings = Counter(unicodedata.normalize("NFC", name).casefold() for name in counts)
+    alike = [name for name in counts if spellings[unicodedata.normalize("NFC", name).casefold()] > 1]
+    if alike:
+        what = f"names that differ only in case: {format_names(alike)}"
+        problems.append(Problem(where, what, "Rename them: some disks take them for one name."))
     odd = [repr(name) for name in counts if not re.fullmatch(r"\w[\w.+-]*", name)]
     long = [f"{name[:20]}... ({len(name)})" for name in counts if len(name.encode()) > MAX_NAME_BYTES]
     if long:

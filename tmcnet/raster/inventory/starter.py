@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import csv
 import io
+import json
 import re
 from pathlib import Path
 
@@ -28,6 +29,8 @@ _SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 _TRUE_COLOURS = [["red", "green", "blue"], ["B4", "B3", "B2"], ["B04", "B03", "B02"]]
 """Names of the red, green and blue band, the last two of Sentinel-2."""
 _MAX_CODES = 60
+_MEANS_MORE = re.compile(r"[\d.].*|y|n|yes|no|on|off|true|false|null", re.IGNORECASE)
+"""Band names that YAML may take for numbers or other values."""
 
 _CONFIG = """\
 # Written by `tmcnet init`; correct what it could not know, then run in this folder
@@ -86,7 +89,7 @@ def _scenes(folder: Path) -> dict[str, dict[str, list[Path]]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in _SUFFIXES:
             continue
-        words = re.split(r"[^a-z0-9]+", str(path.relative_to(folder).with_suffix("")).lower())
+        words = re.split(r"[\W_]+", str(path.relative_to(folder).with_suffix("")).lower())
         kind = next((kind for kind, known in _WORDS.items() if set(words) & set(known)), "optical")
         names = [word for word in words if word and not any(word in known for known in _WORDS.values())]
         found.setdefault("_".join(names) or "scene", {}).setdefault(kind, []).append(path)
@@ -101,8 +104,11 @@ def _config(scenes: dict[str, dict[str, list[Path]]], kinds: list[str]) -> str:
         bands = [name if re.fullmatch(r"\w+", name) else f"b{i}" for i, name in enumerate(names, start=1)]
         colours = next((names for names in _TRUE_COLOURS if set(names) <= set(bands)), bands[:3])
         shown = colours if len(colours) == 3 else bands[:1]
+        quoted = [
+            [json.dumps(name) if _MEANS_MORE.fullmatch(name) else name for name in row] for row in (bands, shown)
+        ]
         more = {"sar": ", kind: backscatter, scale: auto", "dem": ", kind: elevation"}.get(kind, "")
-        lines.append(f"  {kind}: {{bands: [{', '.join(bands)}], display: [{', '.join(shown)}]{more}}}")
+        lines.append(f"  {kind}: {{bands: {_yaml_list(bands)}, display: {_yaml_list(shown)}{more}}}")
     codes = sorted({code for files in scenes.values() for path in files.get("label", []) for code in _codes(path)})
     void = [code for code in codes if code < 0 or code == IGNORE] or [code for code in codes if code == 0]
     classes = [code for code in codes if code not in void] or [1, 2]
@@ -110,12 +116,17 @@ def _config(scenes: dict[str, dict[str, list[Path]]], kinds: list[str]) -> str:
     return _CONFIG.format(sensors="\n".join(lines), void=void, classes="\n".join(rows))
 
 
+def _yaml_list(names: list[str]) -> str:
+    return f"[{', '.join(json.dumps(name) if _MEANS_MORE.fullmatch(name) else name for name in names)}]"
+
+
 def _codes(path: Path) -> list[int]:
     """Codes in a label file."""
     found: set[int] = set()
     with open_raster(path) as dataset:
         for _, window in dataset.block_windows(1):
-            found |= {int(code) for code in np.unique(dataset.read(1, window=window))}
+            codes = np.unique(dataset.read(1, window=window))
+            found |= {int(code) for code in codes[np.isfinite(codes)]}
             if len(found) > _MAX_CODES:
                 remedy = "Name the folder without it, or rename it if it is no label."
                 raise InputError(Problem(str(path), f"has more than {_MAX_CODES} label codes", remedy))
