@@ -59,7 +59,7 @@ def test_any_names_and_codes_become_a_config(folder: Path) -> None:
     assert main(["init", str(folder)]) == 0
     assert main(["check", str(folder / "mine.yaml")]) == 0
     config = load_overlays([folder / "mine.yaml"])
-    assert config.sensors["optical"].bands == ["1", "no", "b3"]
+    assert config.sensors["optical"].bands == ["1", "no", "2e3"]
     assert (folder / "scenes.csv").read_text().count("train") == 2
 
 
