@@ -82,6 +82,35 @@ class TileStore:
                     found[cells[tile]] = folder, (row, col, height, width)
         return found
 
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """Hash of the pixels of each tile, from the index; nothing for an index without."""
+        if not self.index.is_file():
+            return {}
+        with reading(self.index), self.index.open(newline="") as file:
+            rows = csv.reader(file)
+            columns = next(rows)
+            if "digest" not in columns:
+                return {}
+            tile, digest = columns.index("tile"), columns.index("digest")
+            return {cells[tile]: cells[digest] for cells in rows}
+
+    @cached_property
+    def _written(self) -> int:
+        """When the index was written, after the tiles; in nanoseconds."""
+        return self.index.stat().st_mtime_ns
+
+    def suspect(self, kinds: Iterable[str], tile: str) -> str:
+        """Hash that the index gives for a tile with own files, if one of them was touched since; else nothing.
+
+        The time of the last change of name, owner or content counts: it cannot be set, and is new in a copy.
+        """
+        if tile in self._virtual or tile not in self._digests:
+            return ""
+        files = [self.own_file(kind, tile) for kind in kinds]
+        touched = any(file.stat().st_ctime_ns > self._written for file in files if file.is_file())
+        return self._digests[tile] if touched else ""
+
     def missing(self, kinds: Iterable[str], tiles: Sequence[str]) -> list[Path]:
         """Return the rasters of tiles that do not exist; own files are found by listing their folders.
 

@@ -1,14 +1,17 @@
 """Tiles as tensors: normalised, void kept, kept in memory within the budget."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
+from tmcnet.hashing import pixel_digest
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
 
@@ -46,6 +49,25 @@ def test_values_are_normalised_and_void_is_kept(store):
     assert sar[0, 1, 1] == 1.5  # clipped
     assert tile.label.dtype == torch.int64
     assert (tile.label[2] == 255).all() and (tile.label[3] == 1).all()
+
+
+def test_a_tile_that_was_changed_after_it_was_cut_is_refused(store):
+    digests = {name: [] for name in ("a", "b")}
+    for name, arrays in digests.items():
+        for kind in ("optical", "sar", "label"):
+            with rasterio.open(store.own_file(kind, name)) as file:
+                arrays.append(file.read(1) if kind == "label" else file.read())
+    rows = [f"{name},{pixel_digest(*arrays)}" for name, arrays in digests.items()]
+    store.index.write_text("\n".join(["tile,digest", *rows]) + "\n")
+    read = lambda name: TileDataset(TileStore(store.root), [name], SCALING, False, 0)[0]  # noqa: E731
+    shutil.copy2(store.own_file("optical", "a"), store.root / "copy.tif")
+    (store.root / "copy.tif").replace(store.own_file("optical", "a"))  # the same pixels
+    read("a")
+    shutil.copy2(store.own_file("sar", "a"), store.own_file("sar", "b"))
+    read("b")  # these are the same, too
+    shutil.copy2(store.own_file("optical", "a"), store.own_file("optical", "b"))
+    with pytest.raises(InputError, match="was changed after it was cut"):
+        read("b")
 
 
 def test_labels_are_left_out_when_not_asked_for(store):

@@ -217,3 +217,12 @@ def test_runs_on_other_tiles_are_refused(tmp_path):
     with pytest.raises(InputError, match="other test tiles") as caught:
         gather(tmp_path, RUNS[:3])
     assert len(caught.value.problems) == 2
+
+
+def test_scores_of_another_run_are_refused(tmp_path):
+    for run in RUNS:
+        write_run(tmp_path, run)
+    path = tmp_path / "evaluate" / RUNS[0].name / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"run": RUNS[1].record}))
+    with pytest.raises(InputError, match=f"it holds scores of {RUNS[1].name}"):
+        gather(tmp_path)

@@ -1,5 +1,6 @@
 """Small scenes made in code, and the config sections that go with them."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,9 @@ from affine import Affine
 from tmcnet.config import ClassConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory
-from tmcnet.raster.tiling.tiles import cut_tiles, make_tiles
+from tmcnet.raster.tiling.tiles import cut_tiles, make_tiles, require_unchanged
+from tmcnet.readers import read_rows
+from tmcnet.store import TileStore
 
 UTM = ("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000))
 
@@ -59,6 +62,10 @@ class Source:
         table = root / "index" / "all.csv"
         cut_tiles(self.json, self.json.parent / "scenes", self.sensors, self.labels, tiles, table, threads)
         make_tiles([table], self.json, self.labels, self.sensors, root)
+        store = TileStore(root)
+        os.utime(store.index, (0, 0))  # as if all tiles were touched since
+        for row in read_rows(store.index, ["tile"]):
+            require_unchanged(store, row["tile"], list(self.sensors))
         return root
 
     def write(self, name: str, array, crs=UTM[0], transform=UTM[1], **profile) -> Path:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, get_worker_info
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.reader import read_float, read_labels
+from tmcnet.raster.tiling.tiles import require_unchanged
 from tmcnet.splits.points import TilePoints, keep_points
 from tmcnet.store import TileStore
 
@@ -67,7 +68,8 @@ class TileDataset(Dataset[Tile]):
         points: Labelled points of each tile, whose labels are void elsewhere; None: labels are dense.
 
     Raises:
-        InputError: If the list is empty or names tiles whose files are missing.
+        InputError: If the list is empty or names tiles whose files are missing; later, if a tile cannot be read or
+            was changed since it was cut.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class TileDataset(Dataset[Tile]):
         self.normalisation, self.points = normalisation, points
         self._budget, self._cached = int(cache_gib * 2**30), 0
         self._cache: dict[int, Tile] = {}
+        self._checked: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,6 +111,9 @@ class TileDataset(Dataset[Tile]):
         return tile
 
     def _read(self, name: str) -> Tile:
+        if name not in self._checked:
+            require_unchanged(self.store, name, list(self.normalisation))
+            self._checked.add(name)
         images = {kind: self._image(kind, name) for kind in self.normalisation}
         label = None
         if self.with_labels:

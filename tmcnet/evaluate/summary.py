@@ -90,6 +90,8 @@ def summarise(
         path = evaluate_root / run.name / "metrics.json"
         scores = read_record(path)
         with reading(path):
+            if (owner := scores.get("run", run.record)["name"]) != run.name:
+                raise ValueError(f"it holds scores of {owner}")
             rows.append(_row(run, scores, classes))
     known = {*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS}
     columns = dict.fromkeys(column for row in rows for column in row if column not in known)

@@ -104,9 +104,6 @@ def _config(scenes: dict[str, dict[str, list[Path]]], kinds: list[str]) -> str:
         bands = [name if re.fullmatch(r"\w+", name) else f"b{i}" for i, name in enumerate(names, start=1)]
         colours = next((names for names in _TRUE_COLOURS if set(names) <= set(bands)), bands[:3])
         shown = colours if len(colours) == 3 else bands[:1]
-        quoted = [
-            [json.dumps(name) if _MEANS_MORE.fullmatch(name) else name for name in row] for row in (bands, shown)
-        ]
         more = {"sar": ", kind: backscatter, scale: auto", "dem": ", kind: elevation"}.get(kind, "")
         lines.append(f"  {kind}: {{bands: {_yaml_list(bands)}, display: {_yaml_list(shown)}{more}}}")
     codes = sorted({code for files in scenes.values() for path in files.get("label", []) for code in _codes(path)})
