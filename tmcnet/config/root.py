@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tmcnet.config.base import REQUIRED, Section, only_modality
 from tmcnet.config.data import (
@@ -69,6 +70,12 @@ class Config(Section):
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
     report: ReportConfig = Field(ReportConfig(), description="Report.")
     compute: ComputeConfig = Field(ComputeConfig(), description="Accelerator, threads and memory.")
+
+    @field_validator("results_dir", "data_root")
+    @classmethod
+    def _plain(cls, path: str) -> str:
+        """`results/` and `./results` are `results`: Snakemake takes different spellings for different files."""
+        return os.path.normpath(path)
 
     @property
     def runs(self) -> list[Run]:
@@ -364,8 +371,12 @@ def _folder_problems(config: Config) -> Iterator[str]:
             yield f"`{key}` must be a path without braces and control characters"
         elif any(len(part.encode()) > _MAX_NAME for part in Path(path).parts):
             yield f"`{key}` has a name of more than {_MAX_NAME} bytes"
+        elif path.startswith("~"):
+            yield f"`{key}` begins with `~`, which is not replaced: write the whole path"
         elif Path(path).is_file():
             yield f"`{key}` must be a folder, but {path} is a file"
+    if config.results_dir == ".":
+        yield "`results_dir` must be a folder of its own, not the working directory"
 
 
 def _size_problems(config: Config) -> Iterator[str]:
