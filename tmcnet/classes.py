@@ -59,7 +59,7 @@ class ClassTable:
 
     def write(self, path: Path | str) -> None:
         """Write `classes.csv` with columns id, name, color."""
-        with Path(path).open("w", newline="") as file:
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["id", "name", "color"])
             rows.writerows([c.id, c.name, c.color] for c in self.classes)

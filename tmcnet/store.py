@@ -37,7 +37,7 @@ class TileStore:
     @property
     def pixel_metres(self) -> float | None:
         """Ground sampling distance in metres, of the first tile; None for tiles without CRS."""
-        with reading(self.index), self.index.open(newline="") as file:
+        with reading(self.index), self.index.open(newline="", encoding="utf-8") as file:
             side = next(csv.DictReader(file)).get("pixel_metres")
             return float(side) if side else None
 
@@ -68,7 +68,7 @@ class TileStore:
             return {}
         found: dict[str, tuple[Path, tuple[int, int, int, int]]] = {}
         folders: dict[str, Path] = {}
-        with reading(self.index), self.index.open(newline="") as file:
+        with reading(self.index), self.index.open(newline="", encoding="utf-8") as file:
             rows = csv.reader(file)  # four times as fast as `DictReader`, which counts at a million tiles
             columns = next(rows)
             if RASTERS not in columns:
@@ -87,7 +87,7 @@ class TileStore:
         """Hash of the pixels of each tile, from the index; nothing for an index without."""
         if not self.index.is_file():
             return {}
-        with reading(self.index), self.index.open(newline="") as file:
+        with reading(self.index), self.index.open(newline="", encoding="utf-8") as file:
             rows = csv.reader(file)
             columns = next(rows)
             if "digest" not in columns:

@@ -64,10 +64,10 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, others:
             _write_sparse(store, tile, some, out / f"{name}_{KINDS['label']}" / f"{tile}.tif")
     for path in lists:
         text = "".join(f"{tile}.tif\n" for tile in read_list(path))
-        (out / path.name).write_text(text)
+        (out / path.name).write_text(text, encoding="utf-8")
         name = path.name.removesuffix(f"_{KINDS['optical']}.txt")
         for kind in others if name != path.name else ():
-            (out / f"{name}_{kind}.txt").write_text(text)
+            (out / f"{name}_{kind}.txt").write_text(text, encoding="utf-8")
     write_class_dict(out / "class_dict.txt", store.classes)
 
 

@@ -226,7 +226,7 @@ def _inspect(
     """Check all files, as the inventory of the workflow does."""
     columns = dict.fromkeys(["scene", *trained.sensors, "role", *(name for row in rows for name in row)])
     names = [name for name in columns if name != "label"]
-    with (work / "scenes.csv").open("w", newline="") as file:
+    with (work / "scenes.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, names, restval="", extrasaction="ignore")
         table.writeheader()
         table.writerows({**row, "role": "predict"} for row in rows)

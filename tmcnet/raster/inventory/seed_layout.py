@@ -241,7 +241,7 @@ def read_class_dict(path: Path, problems: list[Problem]) -> list[SeedClass] | No
 
 def write_class_dict(path: Path, classes: ClassTable) -> None:
     """Write `class_dict.txt`."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["name", "r", "g", "b"])
         rows.writerows([c.name, *c.rgb] for c in classes.classes)
