@@ -283,7 +283,8 @@ def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
         size = int(read_record(manifest)["config"]["block_size"])
     window = ("row", "col", "height", "width")
     with reading(index):
-        tiles = pd.read_csv(index, usecols=["tile", "scene", *window], dtype={"tile": str, "scene": str})
+        names = {"tile": str, "scene": str}  # a scene may be called NA
+        tiles = pd.read_csv(index, usecols=[*names, *window], dtype=names, keep_default_na=False)
         row, col, height, width = (tiles[name].to_numpy(np.int64) for name in window)
     places = zip(tiles["scene"], block_number(row, height, size), block_number(col, width, size), strict=True)
     return {tile: f"{scene} {r} {c}" for tile, (scene, r, c) in zip(tiles["tile"], places, strict=True)}

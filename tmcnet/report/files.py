@@ -26,7 +26,8 @@ def read_table(path: Path, *, as_text: bool = False, separator: str = ",") -> pd
     try:
         if as_text:
             return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-        return pd.read_csv(path, sep=separator)
+        # a class or scene may be called NA or None
+        return pd.read_csv(path, sep=separator, keep_default_na=False, na_values=["", "nan", "NaN"])
     except (OSError, ValueError):
         return pd.DataFrame()
 
