@@ -45,5 +45,9 @@ localrules:
     report,
 
 
+onstart:
+    lock_results()
+
+
 onerror:
     report_gaps()

@@ -1,4 +1,4 @@
-"""Remove the lock that a killed workflow left in its working directory.
+"""Let one workflow at a time write, and remove the lock that a killed one left in its working directory.
 
 Snakemake locks a working directory with files that have no owner. Here, every process of a workflow holds a shared
 lock of the operating system too, which ends with the process, however it ended. Who gets the exclusive lock is alone,
@@ -61,3 +61,26 @@ def hold_workflow_lock(folder: Path, *, clear: bool) -> str:
             file.flush()
     fcntl.flock(file, fcntl.LOCK_SH)
     return hint
+
+
+def hold_results_lock(results: Path, *, alone: bool) -> bool:
+    """Hold a shared lock on a results folder until this process ends: workflows of several folders may share it.
+
+    Args:
+        results: The results folder.
+        alone: Whether no other process may hold the lock now, as for a workflow that begins. Its jobs share it.
+
+    Returns:
+        Whether this process may write there; also where locks are not possible.
+    """
+    try:
+        (results / ".state").mkdir(parents=True, exist_ok=True)
+        file = (results / ".state" / "workflow.lock").open("a")
+        _held.append(file)
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # no locks here, or no right to write, which the first job says
+    return True

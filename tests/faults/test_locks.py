@@ -73,3 +73,23 @@ def test_a_lock_that_nobody_noted_stays(folder: Path) -> None:
     path = lock(folder)
     hold(folder, "main", 0)[0].wait()
     assert path.exists()
+
+
+def test_one_workflow_writes_to_a_results_folder_with_its_jobs(tmp_path: Path) -> None:
+    ask = "import sys, time; from pathlib import Path; from tmcnet.locks import hold_results_lock as hold; "
+    ask += "print(hold(Path(sys.argv[1]), alone=sys.argv[2] == 'main'), flush=True); time.sleep(float(sys.argv[3]))"
+
+    def may_write(kind: str, seconds: float) -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-c", ask, str(tmp_path / "results"), kind, str(seconds)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return process, process.stdout.readline().strip()
+
+    main, first = may_write("main", 60)
+    job, second = may_write("job", 60)
+    assert (first, second, may_write("main", 0)[1]) == ("True", "True", "False")
+    main.kill()
+    main.wait()
+    assert may_write("main", 0)[1] == "False", "a job of the killed workflow is still writing"
+    job.kill()
+    job.wait()
+    assert may_write("main", 0)[1] == "True"

@@ -13,7 +13,7 @@ from tmcnet.config import PIXELWISE, RANDOM_START, check_files, load, over_prese
 from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
 from tmcnet.kept import archive_of, put_back
-from tmcnet.locks import hold_workflow_lock
+from tmcnet.locks import hold_results_lock, hold_workflow_lock
 from tmcnet.lost import SOURCE_RECORD, find_lost, is_unchanged
 from tmcnet.raster.inventory.remote import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
@@ -91,6 +91,19 @@ for key, files in {
         raise WorkflowError(
             f"The config has errors:\n- config key `{key}`: no such file: {', '.join(missing)}. "
             "Correct the path; relative paths start in the working directory of Snakemake."
+        )
+
+
+if not workflow.is_main_process:
+    hold_results_lock(Path(RESULTS), alone=False)
+
+
+def lock_results():
+    """Stop a workflow whose results folder another one is writing to, from whatever working directory."""
+    if not hold_results_lock(Path(RESULTS), alone=True):
+        raise WorkflowError(
+            f"Another workflow, or a job of a killed one, is writing to {RESULTS}. "
+            "Wait until it ends, or choose another `results_dir`."
         )
 
 
