@@ -290,7 +290,10 @@ def test_no_image_is_overwritten_and_messages_name_what_was_given(
     images = ["--optical", "optical.tif", "--sar", "sar.tif"]
     (place / "scenes.csv").write_text("scene,optical,sar\na,gone.tif,sar.tif\n")
     (place / "file").touch()
+    (place / "twins.csv").write_text("scene,optical,sar\na,optical.tif,sar.tif\na_areas,optical.tif,sar.tif\n")
     cases = {
+        ("a;b.tif", *images): "a;b.tif: has `;` in its path, which separates files in sample sheets. Rename",
+        ("maps", "--sheet", "twins.csv"): "has scenes whose maps would be named like another file of a map: a_areas",
         ("optical.tif", *images): "optical.tif: is one of the images, which would be lost. Choose another name",
         (".", *images): ".: is a folder. Choose another name for the map (`--out`).",
         ("file/map.tif", *images): "file: File exists. Check the path, its permissions",

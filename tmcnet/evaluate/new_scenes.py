@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from tmcnet.config import ComputeConfig, LabelsConfig, MapsConfig, SourceConfig
 from tmcnet.config.base import only_modality
+from tmcnet.config.results import MAP_ENDINGS
 from tmcnet.config.training import members_of
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.evaluate.areas import ASSUMPTION, read_mapped, write_areas
 from tmcnet.evaluate.map_files import MapStyle, areas_of, style_map
 from tmcnet.evaluate.maps import SceneImages, predict_map, require_fit
@@ -89,6 +90,12 @@ def map_files(weights: Path, files: Mapping[str, Sequence[Path]], out: Path, opt
     if out.is_dir() or any(out.resolve() == path.resolve() for paths in files.values() for path in paths):
         what = "is a folder" if out.is_dir() else "is one of the images, which would be lost"
         raise InputError(Problem(str(out), what, "Choose another name for the map (`--out`)."))
+    split = [
+        path for path in (*(path for paths in files.values() for path in paths), out) if ";" in str(path.resolve())
+    ]
+    if split:
+        what = "has `;` in its path, which separates files in sample sheets"
+        raise InputError([Problem(str(path), what, "Rename the file or folder.") for path in split])
     with _named("the images"):
         _map_rows(weights, [{"scene": "scene", **cells}], {"scene": out}, Path(), options)
 
@@ -110,6 +117,9 @@ def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options
     """
     rows, _ = read_cells(sheet)
     targets = {row.get("scene", ""): folder / f"{row.get('scene', '')}.tif" for row in rows}
+    if clashes := [f"{name}{end}" for name in targets for end in MAP_ENDINGS if f"{name}{end}" in targets]:
+        what = f"has scenes whose maps would be named like another file of a map: {format_names(clashes)}"
+        raise InputError(Problem(f"sample sheet {sheet}", what, "Rename these scenes."))
     folder.mkdir(parents=True, exist_ok=True)
     with _named(f"sample sheet {sheet}"):
         trained = _map_rows(weights, rows, targets, data_root, options)
