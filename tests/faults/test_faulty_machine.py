@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,13 @@ def test_killed_workers_and_a_clock_that_jumps(tmp_path: Path, undisturbed: Path
     draw, folder = random.Random(SEED), tmp_path / "run"
     for _ in range(3):
         process = start(folder)
-        time.sleep(draw.uniform(10, 30))
-        for worker in children(process.pid)[-1:]:  # the youngest: the script of a job
-            os.kill(worker, signal.SIGKILL)
+        scripts: list[int] = []
+        wanted = draw.randint(1, 6)
+        while len(scripts) < wanted and process.poll() is None:
+            scripts += [pid for pid in running_scripts(process.pid) if pid not in scripts]
+            time.sleep(0.05)
+        with suppress(ProcessLookupError):
+            os.kill(scripts[-1], signal.SIGKILL)
         process.communicate()
         for path in folder.rglob("*"):
             if path.is_file():
@@ -100,12 +105,13 @@ def test_killed_workers_and_a_clock_that_jumps(tmp_path: Path, undisturbed: Path
     assert differences(undisturbed, folder / "results") == []
 
 
-def children(pid: int) -> list[int]:
-    """Processes below a process, by age."""
-    table = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = dict(map(int, line.split()) for line in table.splitlines())
-    found = {pid}
-    for child in sorted(parents):
-        if parents[child] in found:
-            found.add(child)
-    return sorted(found - {pid})
+def running_scripts(pid: int) -> list[int]:
+    """Processes below a process that run the script of a job."""
+    table = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    found, scripts = {pid}, []
+    for line in sorted(table.splitlines(), key=lambda line: int(line.split()[0])):
+        child, parent, command = line.split(maxsplit=2)
+        if int(parent) in found:
+            found.add(int(child))
+            scripts += [int(child)] if "/.snakemake/scripts/" in command else []
+    return scripts
