@@ -17,7 +17,7 @@ from tmcnet.raster.tiling.cutting import cut_window
 
 SIDE, TILE, COUNT, REPEATS = 4096, 256, 150, 3
 BLOCKS = (256, 128, 64)
-"""Sides of the blocks of the scene; the second is the project's."""
+"""Sides of the blocks of the scene; the last is the project's."""
 
 
 def run() -> None:
@@ -31,7 +31,7 @@ def run() -> None:
     boxes = {name: [(int(row), int(col), TILE, TILE) for row, col in found] for name, found in places.items()}
     with tempfile.TemporaryDirectory() as name:
         scenes = {block: _scene(Path(name) / str(block), block) for block in BLOCKS}
-        own = _own_files(scenes[BLOCKS[1]], Path(name) / "tiles", boxes["anywhere"])
+        own = _own_files(scenes[BLOCKS[-1]], Path(name) / "tiles", boxes["anywhere"])
         work: dict[tuple[str, str], list[tuple[Path, Box | None]]]
         work = {("own files", "anywhere"): [(folder, None) for folder in own]}
         for block, folder in scenes.items():

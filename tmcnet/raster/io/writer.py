@@ -32,9 +32,9 @@ _BIGTIFF_BYTES = 2**31
 """Uncompressed size from which a file may outgrow the 4 GiB of a classic TIFF."""
 MAX_WHOLE_PX = 1024
 """Side up to which a raster is usually read as a whole; larger ones are read in windows."""
-SCENE_BLOCK_PX = 128
-"""Side of the blocks of larger rasters. Tiles that do not begin at a block are read a third faster than with 256, and
-the files are as small (benchmarks/README.md)."""
+SCENE_BLOCK_PX = 64
+"""Side of the blocks of larger rasters. Tiles that do not begin at a block are read nearly as fast as others, and the
+files are 2 % larger than with 256 (benchmarks/README.md)."""
 _ZSTD_LEVEL = 1
 """Level 1 of Zstandard is written several times as fast as deflate, read twice as fast, and as small to a few percent
 (benchmarks/README.md); higher levels gain less than they cost."""
