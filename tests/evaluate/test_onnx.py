@@ -31,6 +31,7 @@ NETWORKS = [
     ("optical_only", "baseline"),
     ("sar_only", "baseline"),
     ("pixel_boosting", "baseline"),
+    ("pixel_mlp", "baseline"),
 ]
 
 

@@ -14,7 +14,8 @@ from tmcnet.model import pixelwise
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.networks import build_network
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic
-from tmcnet.train.pixelwise import _binned, _edges, _trees
+from tmcnet.train import pixelwise as train_pixelwise
+from tmcnet.train.pixelwise import Fitted, Pixels, _binned, _edges, _fit_logistic, _trees
 
 BANDS = {"optical": 2, "sar": 2}
 TEXTURES = ContextConfig(windows=[3, 7, 15], differences=False, relative_window=None)
@@ -107,6 +108,23 @@ def test_logistic_regression_comes_back_from_a_file(tmp_path):
     trained(network, "pixel_logistic").write(tmp_path / "w.safetensors", {})
     again = Trained.read(tmp_path / "w.safetensors").network
     assert torch.equal(again(images()), network(images()))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_multilayer_perceptron_learns_what_no_linear_model_can(monkeypatch, classes):
+    monkeypatch.setattr(train_pixelwise, "MLP_STEPS", 60)
+    values = np.random.default_rng(1).normal(size=(1500, FEATURES)).astype(np.float32) * 3 + 5
+    truth = (np.abs(values[:, 0] - 5) > 2).astype(int) * (classes - 1)  # of three classes, one has no label
+    correct = {}
+    for name in ("pixel_logistic", "pixel_mlp"):
+        network = build_network(name, "baseline", BANDS, classes, ModelConfig(context=TEXTURES))
+        result = Fitted()
+        _fit_logistic(network, Pixels(values, truth, np.ones(1500)), classes, 1, result)
+        network.load_state_dict(result.weights)
+        found = network.scores(torch.from_numpy(values.T.copy())).argmax(dim=0).numpy()
+        correct[name] = (found == truth).mean()
+        assert set(found) <= {0, classes - 1}
+    assert correct["pixel_mlp"] > 0.95 > 0.8 > correct["pixel_logistic"]
 
 
 @pytest.mark.parametrize(

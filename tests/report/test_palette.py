@@ -22,7 +22,7 @@ def test_every_network_has_a_name():
 
 def test_pixel_wise_baselines_are_named_without_a_start():
     labels = [Series(network, "baseline", "random").label for network in PIXELWISE]
-    assert labels == ["Pixel-wise logistic regression", "Pixel-wise gradient boosting"]
+    assert labels == ["Pixel-wise logistic regression", "Pixel-wise gradient boosting", "Pixel-wise neural network"]
     assert Series("late_fusion", "baseline", "random").label == "Late fusion, random start"
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from tests.train.test_finetune import train
 from tests.train.tiny import build_tiles, configs
-from tmcnet.config import ContextConfig, Run
+from tmcnet.config import PIXELWISE, ContextConfig, Run
 from tmcnet.config.training import PixelwiseConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
@@ -22,7 +22,11 @@ from tmcnet.train.samples import class_counts, class_weights
 
 SMALL = PixelwiseConfig(pixels=600, iterations=6)
 BANDS_ONLY = ContextConfig(windows=[], differences=False, relative_window=None)
-BOTH = ("pixel_logistic", "pixel_boosting")
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(module, "MLP_STEPS", 20)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,7 @@ def test_a_share_of_pixels_sees_one_sensor_only(world):
     assert ((partly == whole).all(axis=1) | lost[0] | lost[1]).all()
 
 
-@pytest.mark.parametrize("network", BOTH)
+@pytest.mark.parametrize("network", PIXELWISE)
 def test_learns_and_writes_what_later_stages_need(world, tmp_path, network):
     train(world, tmp_path / "run", run_of(network), pixelwise=SMALL)
     train(world, tmp_path / "net", Run.parse("optical_only-baseline__random__R50__s1"), steps=1)
@@ -117,7 +121,7 @@ def test_learns_and_writes_what_later_stages_need(world, tmp_path, network):
     assert summary["parameters"] == sum(p.numel() for p in trained.network.parameters()) > 0
 
 
-@pytest.mark.parametrize("network", BOTH)
+@pytest.mark.parametrize("network", PIXELWISE)
 def test_the_same_seed_gives_the_same_weights(world, tmp_path, network):
     for name in ("first", "second"):
         train(world, tmp_path / name, run_of(network), pixelwise=SMALL)
@@ -125,7 +129,7 @@ def test_the_same_seed_gives_the_same_weights(world, tmp_path, network):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("network", BOTH)
+@pytest.mark.parametrize("network", PIXELWISE)
 def test_one_class_in_the_labels_is_what_is_predicted(tmp_path, network):
     world = build_tiles(tmp_path / "world")
     for name in read_list(world / "splits" / "trainR50_RGB.txt"):

@@ -19,13 +19,14 @@ Network = Literal[
     "sar_only",
     "pixel_logistic",
     "pixel_boosting",
+    "pixel_mlp",
     "encoder_logistic",
     "encoder_boosting",
 ]
 """Networks for every data set; `<name>_only` exists for each other modality too."""
 SINGLE_SENSOR = (f"optical{ONLY}", f"sar{ONLY}")
 """Networks that use only optical or only SAR."""
-PIXELWISE = ("pixel_logistic", "pixel_boosting")
+PIXELWISE = ("pixel_logistic", "pixel_boosting", "pixel_mlp")
 """Classifiers of single pixels, fitted by scikit-learn; they have no encoder and only the random start."""
 ENCODER_CLASSIFIERS = ("encoder_logistic", "encoder_boosting")
 """The same classifiers with features of a frozen encoder, which is that of the start."""
@@ -162,8 +163,9 @@ class SweepConfig(Section):
         ["mssnet"],
         min_length=1,
         description="Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; "
-        "`<name>_only` of one modality of `sensors`, such as `optical_only`; the baselines `pixel_logistic` and "
-        "`pixel_boosting`; `encoder_logistic` and `encoder_boosting`, the same classifiers with features of the "
+        "`<name>_only` of one modality of `sensors`, such as `optical_only`; the classifiers of single pixels "
+        "`pixel_logistic`, `pixel_boosting` and `pixel_mlp` (a multilayer perceptron, the best with many labels); "
+        "`encoder_logistic` and `encoder_boosting`, the same classifiers with features of the "
         "frozen encoder of each start beside the context features; `{ensemble: [pixel_boosting, mssnet]}`: the mean "
         "of the calibrated probabilities of several of them, each trained once.",
     )
@@ -193,7 +195,7 @@ class SweepConfig(Section):
 
 
 class PixelwiseConfig(Section):
-    """Fit of the pixel-wise baselines (`pixel_logistic`, `pixel_boosting`)."""
+    """Fit of the pixel-wise classifiers (`pixel_logistic`, `pixel_boosting`, `pixel_mlp`)."""
 
     pixels: int = Field(
         50_000, ge=100, description="Maximum number of labelled pixels to fit on, drawn evenly over the classes."

@@ -17,11 +17,12 @@ from tmcnet.model.context import ContextFeatures, enlarge
 from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, image_size, stack_bands, start_undecided
 from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet
-from tmcnet.model.pixelwise import PixelBoosting, PixelLogistic
+from tmcnet.model.pixelwise import PixelBoosting, PixelLogistic, PixelMLP
 
 CLASSIFIERS: dict[str, type[PixelLogistic] | type[PixelBoosting]] = {
     "pixel_logistic": PixelLogistic,
     "pixel_boosting": PixelBoosting,
+    "pixel_mlp": PixelMLP,
     "encoder_logistic": PixelLogistic,
     "encoder_boosting": PixelBoosting,
 }
@@ -121,8 +122,8 @@ def build_network(
 
     Args:
         network: `mssnet`, `early_fusion`, `late_fusion`, `<modality>_only` (such as `optical_only`),
-            `pixel_logistic`, `pixel_boosting`, `encoder_logistic` or `encoder_boosting`; members of an ensemble are
-            joined by `_and_`.
+            `pixel_logistic`, `pixel_boosting`, `pixel_mlp`, `encoder_logistic` or `encoder_boosting`; members of an
+            ensemble are joined by `_and_`.
         variant: `reference` or `corrected` for `mssnet`; the others have one variant.
         bands: Number of bands of each modality by name; their order is that of stacked bands.
         classes: Number of classes K.

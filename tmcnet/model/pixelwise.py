@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class Pixelwise(nn.Module, ABC):
 
 
 class PixelLogistic(Pixelwise):
-    """Logistic regression on standardised features. All weights are 0 until they are loaded.
+    """Logistic regression on standardised features. All its weights are 0 until they are loaded.
 
     Args:
         bands: Number of bands of each modality by name.
@@ -68,20 +69,32 @@ class PixelLogistic(Pixelwise):
         features: The features of a pixel.
     """
 
+    hidden_units: tuple[int, ...] = ()
+    """Units of the hidden layers before the regression."""
     mean: Tensor
     scale: Tensor
 
     def __init__(self, bands: Mapping[str, int], classes: int, features: ContextFeatures | EncoderFeatures) -> None:
         super().__init__(bands, features)
-        self.weight = nn.Parameter(torch.zeros(classes, self.inputs), requires_grad=False)
+        units = [self.inputs, *self.hidden_units]
+        self.hidden = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise(units)).requires_grad_(False)
+        self.weight = nn.Parameter(torch.zeros(classes, units[-1]), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
         self.register_buffer("mean", torch.zeros(self.inputs))
         self.register_buffer("scale", torch.ones(self.inputs))
 
     def scores(self, values: Tensor) -> Tensor:
         """Logits K x P of the features F x P of P pixels."""
-        standardised = (values - self.mean[:, None]) / self.scale[:, None]
-        return self.weight @ standardised + self.bias[:, None]
+        units = (values - self.mean[:, None]) / self.scale[:, None]
+        for layer in self.hidden:
+            units = torch.relu(layer.weight @ units + layer.bias[:, None])
+        return self.weight @ units + self.bias[:, None]
+
+
+class PixelMLP(PixelLogistic):
+    """A multilayer perceptron: logistic regression on two hidden layers with ReLU."""
+
+    hidden_units = (128, 128)
 
 
 class PixelBoosting(Pixelwise):

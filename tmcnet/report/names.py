@@ -30,6 +30,7 @@ NETWORK_NAMES = {
     "encoder_boosting": "Gradient boosting on encoder features",
     "pixel_logistic": "Pixel-wise logistic regression",
     "pixel_boosting": "Pixel-wise gradient boosting",
+    "pixel_mlp": "Pixel-wise neural network",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
@@ -36,7 +38,10 @@ MAX_LEAVES = 15
 """Maximum number of leaves of a boosted tree."""
 
 L2_PENALTY = 1.0
-"""Weight of the L2 penalty of both baselines, scikit-learn's default for logistic regression."""
+"""Weight of the L2 penalty of all classifiers, scikit-learn's default for logistic regression."""
+
+MLP_RATES, MLP_STEPS, MLP_BATCH = (1e-2, 3e-3, 1e-3), 800, 2048
+"""Learning rates of Adam one after the other, steps at each, and pixels of a step, for the multilayer perceptron."""
 
 VALIDATIONS = 10
 """Number of validations over all boosting rounds."""
@@ -91,7 +96,7 @@ def fit_pixelwise(
     """Fit a baseline on pixels of labelled tiles.
 
     Args:
-        network: An empty `PixelLogistic` or `PixelBoosting`; has the fitted tensors afterwards.
+        network: An empty classifier; has the fitted tensors afterwards.
         train: The labelled tiles.
         val: The validation tiles. With `keep: best` they determine the number of boosting rounds.
         counts: Labelled pixels of each class in the training tiles.
@@ -116,7 +121,7 @@ def fit_pixelwise(
         if len(np.unique(pixels.truth)) == 1:
             fitted.weights = {**network.state_dict(), _offset(network): _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
-            _fit_logistic(pixels, len(counts), fitted)
+            _fit_logistic(network, pixels, len(counts), seed, fitted)
         elif isinstance(network, PixelBoosting):
             _fit_boosting(network, pixels, val, config, seed, fitted, curves)
     fitted.weights |= _features_state(network)
@@ -153,22 +158,51 @@ def _loss(logits: Tensor, pixels: Pixels) -> float:
     return float((losses * torch.from_numpy(pixels.weights)).mean())
 
 
-def _fit_logistic(pixels: Pixels, classes: int, fitted: Fitted) -> None:
+def _fit_logistic(network: PixelLogistic, pixels: Pixels, classes: int, seed: int, fitted: Fitted) -> None:
+    """Fit logistic regression, or all layers of a multilayer perceptron, on standardised features."""
     scaler = StandardScaler().fit(pixels.values.astype(np.float64))
-    model = LogisticRegression(C=1 / L2_PENALTY, max_iter=MAX_SOLVER_ITERATIONS)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(scaler.transform(pixels.values.astype(np.float64)), pixels.truth, sample_weight=pixels.weights)
-    fitted.notes = [str(w.message).splitlines()[0] for w in caught]
-    fitted.last_step = fitted.best_step = int(model.n_iter_.max())
-    slopes, offsets = model.coef_, model.intercept_
+    values = scaler.transform(pixels.values.astype(np.float64))
+    if network.hidden_units:
+        model = _fit_mlp(network.hidden_units, replace(pixels, values=values.astype(np.float32)), seed)
+        steps, slopes, offsets = len(MLP_RATES) * MLP_STEPS, model.coefs_[-1].T, model.intercepts_[-1]
+        for number, layer in enumerate(zip(model.coefs_[:-1], model.intercepts_[:-1], strict=True)):
+            weight, bias = (torch.from_numpy(array.T.copy()) for array in layer)
+            fitted.weights |= {f"hidden.{number}.weight": weight, f"hidden.{number}.bias": bias}
+    else:
+        model = LogisticRegression(C=1 / L2_PENALTY, max_iter=MAX_SOLVER_ITERATIONS)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            model.fit(values, pixels.truth, sample_weight=pixels.weights)
+        fitted.notes = [str(w.message).splitlines()[0] for w in caught]
+        steps, slopes, offsets = int(model.n_iter_.max()), model.coef_, model.intercept_
+    fitted.last_step = fitted.best_step = steps
     if len(slopes) == 1:  # with two classes only the second has a logit; that of the first is 0
         slopes, offsets = (np.concatenate([np.zeros_like(values), values]) for values in (slopes, offsets))
     weight = torch.zeros(classes, slopes.shape[1])
     weight[torch.from_numpy(model.classes_)] = torch.from_numpy(slopes).float()
     mean, scale = (torch.from_numpy(values).float() for values in (scaler.mean_, scaler.scale_))
     bias = _logits(classes, model.classes_, offsets)
-    fitted.weights = {"weight": weight, "bias": bias, "mean": mean, "scale": scale}
+    fitted.weights |= {"weight": weight, "bias": bias, "mean": mean, "scale": scale}
+
+
+def _fit_mlp(hidden_units: tuple[int, ...], pixels: Pixels, seed: int) -> MLPClassifier:
+    """Fit a multilayer perceptron to standardised features with falling learning rates."""
+    batch = min(MLP_BATCH, len(pixels.truth))
+    model = MLPClassifier(
+        hidden_units,
+        alpha=L2_PENALTY,
+        batch_size=batch,
+        max_iter=math.ceil(MLP_STEPS * batch / len(pixels.truth)),
+        tol=0,
+        n_iter_no_change=MLP_STEPS + 1,  # all steps, whatever the loss
+        warm_start=True,
+        random_state=derive_seed(seed, "mlp") % 2**32,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps is fixed
+        for rate in MLP_RATES:
+            model.set_params(learning_rate_init=rate).fit(pixels.values, pixels.truth, sample_weight=pixels.weights)
+    return model
 
 
 def _fit_boosting(
