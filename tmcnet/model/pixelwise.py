@@ -87,7 +87,7 @@ class PixelLogistic(Pixelwise):
         """Logits K x P of the features F x P of P pixels."""
         units = (values - self.mean[:, None]) / self.scale[:, None]
         for layer in self.hidden:
-            units = torch.relu(layer.weight @ units + layer.bias[:, None])
+            units = torch.relu(layer(units.T)).T
         return self.weight @ units + self.bias[:, None]
 
 
