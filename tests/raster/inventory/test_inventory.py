@@ -172,9 +172,9 @@ def test_values_of_one_scene_take_the_place_of_the_config(source):
     source.source = SourceConfig(layout="scenes", sheet=str(source.root / "scenes.csv"))
     a, b = source.take().records
     assert [image.nodata for image in a.images.values()] == [0, None] and a.images["sar"].scale == "linear"
-    assert [image.declared_nodata for image in a.images.values()] == [None, None]
+    assert [image.raster.files[0].nodata for image in a.images.values()] == [None, None]
     assert [image.nodata for image in b.images.values()] == [9, -99] and b.images["sar"].scale == "db"
-    assert [image.declared_nodata for image in b.images.values()] == [9, -99]
+    assert [image.raster.files[0].nodata for image in b.images.values()] == [9, -99]
     _, row = rows(source)
     assert (row["optical_nodata"], row["sar_nodata"], row["sar_valid_share"]) == ("9", "-99", "0.500000")
     assert float(row["optical_valid_share"]) == pytest.approx(63 / 64, abs=1e-6)

@@ -43,11 +43,6 @@ class ImageRecord:
         """Its files by name; a mosaic by its pattern."""
         return [file.label for file in self.raster.files]
 
-    @property
-    def declared_nodata(self) -> float | None:
-        """Value that means no data in place of what the files say; None: what the files say."""
-        return self.raster.files[0].nodata if self.raster.files else None
-
 
 @dataclass(frozen=True)
 class Record:

@@ -27,7 +27,6 @@ PARTS = ("train", "val", "test")
 """Parts of a data set, in the order of their numbers."""
 KINDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
 """Names that the seed layout uses for the three files of a tile."""
-"""What the layout calls the three files of a tile."""
 _SUFFIXES = (".tif", ".tiff", ".png")
 _LIST = re.compile(r"^(?P<part>train|val|test)(?P<subset>.*)_(?P<word>RGB|SAR|lbl)\.txt$")
 _CLASS_REMEDY = "Write a header line, then `name,r,g,b` for each class in the order of the ids."

@@ -33,8 +33,8 @@ PEAK_RADIUS_PX = 4
 """Correlations within this distance of the highest one belong to the same peak."""
 BLOCK_PX = 256
 """Side of the image block whose windows are read and described together."""
-WINDOWS_PER_BATCH = 32
-"""Windows correlated at a time."""
+WINDOWS_PER_BATCH = 4
+"""Windows correlated at a time; more need memory that is mapped anew for each batch, which takes longer."""
 SAMPLES_PER_SIDE, SAMPLE_SIDE_PX = 4, 72
 """Number and size of the windows along each side of an image from which its scaling is estimated."""
 
@@ -161,15 +161,21 @@ def correlate(template: Descriptors, search: Descriptors, min_valid: float = 0.5
         return np.asarray(fft.rfft2(values, s=(n, n)))
 
     def inverse(product: npt.NDArray[np.complex64]) -> FloatArray:
-        return np.asarray(fft.irfft2(product, s=(n, n))[..., :shifts, :shifts])
+        return np.asarray(fft.irfft(fft.ifft(product, axis=-2)[..., :shifts, :], n)[..., :shifts])
 
     first, second = _centred(*template), _centred(*search)
     cross = inverse((np.conj(spectrum(first)) * spectrum(second)).sum(axis=1))
-    mask_one = np.conj(spectrum(template[1].astype(np.float32)))
-    mask_two = spectrum(search[1].astype(np.float32))
-    energy_one = inverse(np.conj(spectrum((first**2).sum(axis=1))) * mask_two)
-    energy_two = inverse(mask_one * spectrum((second**2).sum(axis=1)))
-    count = inverse(mask_one * mask_two)
+    squared_one, squared_two = (first**2).sum(axis=1), (second**2).sum(axis=1)
+    if template[1].all() and search[1].all():
+        count, energy_one = np.float32(side * side), squared_one.sum(axis=(1, 2))[:, None, None]
+        square = np.tri(wide, shifts, dtype=np.float32) - np.tri(wide, shifts, -side, dtype=np.float32)
+        energy_two = square.T @ squared_two @ square  # sums over the window at each shift
+    else:
+        mask_one = np.conj(spectrum(template[1].astype(np.float32)))
+        mask_two = spectrum(search[1].astype(np.float32))
+        energy_one = inverse(np.conj(spectrum(squared_one)) * mask_two)
+        energy_two = inverse(mask_one * spectrum(squared_two))
+        count = inverse(mask_one * mask_two)
     norm = np.sqrt(np.maximum(energy_one, 0.0) * np.maximum(energy_two, 0.0))
     enough = (count > min_valid * side * side) & (norm > 1e-3 * side * side / 64)
     return np.where(enough, cross / np.maximum(norm, 1e-9), np.nan).astype(np.float32)
@@ -267,16 +273,21 @@ def _correlate_block(
         describe(image.read(top, left, height, width), scaling)
         for image, scaling in zip(images, scalings, strict=True)
     )
-    corners = points - np.array([left + half, top + half], dtype=np.int64)
+    corners = points - np.array([left, top]) - half - window.search_radius
     batches = [corners[start : start + WINDOWS_PER_BATCH] for start in range(0, len(points), WINDOWS_PER_BATCH)]
-    forward = np.concatenate([_correlate_windows(one, two, batch, window) for batch in batches])
-    return forward, np.concatenate([_correlate_windows(two, one, batch, window) for batch in batches])
+    surfaces = [_correlate_both_ways(one, two, batch, window) for batch in batches]
+    forward, backward = (np.concatenate(parts) for parts in zip(*surfaces, strict=True))
+    return forward, backward
 
 
-def _correlate_windows(one: Descriptors, two: Descriptors, corners: Points, window: Window) -> FloatArray:
-    template = _gather(one, corners, window.side)
-    search = _gather(two, corners - window.search_radius, window.side + 2 * window.search_radius)
-    return correlate(template, search)
+def _correlate_both_ways(
+    one: Descriptors, two: Descriptors, corners: Points, window: Window
+) -> tuple[FloatArray, FloatArray]:
+    """Forward and backward surfaces of windows whose search windows have these upper left `corners`."""
+    radius, inner = window.search_radius, slice(window.search_radius, window.search_radius + window.side)
+    wide = [_gather(each, corners, window.side + 2 * radius) for each in (one, two)]
+    template_one, template_two = ((channels[..., inner, inner], valid[..., inner, inner]) for channels, valid in wide)
+    return correlate(template_one, wide[1]), correlate(template_two, wide[0])
 
 
 def _gather(descriptors: Descriptors, corners: Points, side: int) -> Descriptors:

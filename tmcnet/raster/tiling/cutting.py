@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorsConfig, TilesConfig
 from tmcnet.raster.inventory.records import Record
-from tmcnet.raster.io.files import BoolArray, ByteArray, FloatArray, open_raster, pad_to_window
+from tmcnet.raster.io.files import BoolArray, ByteArray, FloatArray, pad_to_window
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import power_to_db, to_db, to_power
@@ -236,11 +236,9 @@ def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -
     Raises:
         InputError: If the raster cannot be read or the file cannot be written.
     """
-    with open_raster(path) as dataset:
-        names = [name or "" for name in dataset.descriptions]
     grid = read_grid(path).window(box)
     if classes is not None:
         write_raster(target, read_labels(path, box), grid, IGNORE, classes=classes)
         return
     image = read_image(path, box)
-    write_raster(target, image.values, grid, image.nodata, names)
+    write_raster(target, image.values, grid, image.nodata, Raster.of(path).files[0].header.names)

@@ -1,0 +1,264 @@
+"""Deliveries that combine several forms: each means what its files say, or is refused by name."""
+
+import gzip
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.warp import transform
+
+from tests.raster.conftest import UTM
+from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, rows, use, write_mask
+from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig
+from tmcnet.errors import InputError
+from tmcnet.raster.io.reader import read_float, read_labels
+from tmcnet.raster.tiling import grid
+
+FLOAT_MIN = -3.4028234663852886e38
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(1)
+
+
+def test_a_png_with_alpha_placed_by_a_world_file(source, random):
+    use(source, 3)
+    values = random.integers(0, 255, (4, SIZE, SIZE)).astype("u1")
+    values[3] = np.where(np.arange(SIZE) < EMPTY, 0, 128 + values[3] // 2)
+    source.write("o.png", values, crs=None, transform=None, driver="PNG")
+    (source.root / "o.pgw").write_text("10\n0\n0\n-10\n500005\n5399995\n")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.png,s.tif,,train")
+    source.source = source.source.model_copy(update={"crs": UTM[0]})
+    found = read_float(align(source) / "optical.tif")
+    assert np.isnan(found[:, :, :EMPTY]).all()
+    np.testing.assert_array_equal(found[:, :, EMPTY:], values[:3, :, EMPTY:])
+
+
+@pytest.mark.parametrize("form", ["internal", ".msk"])
+def test_a_mosaic_of_south_up_tiles_with_masks_and_scale_tags(source, random, form):
+    use(source)
+    upward = Affine(10, 0, 5e5, 0, 10, 5.4e6 - 10 * SIZE)
+    values = random.integers(-500, 3000, (SIZE, SIZE)).astype("i2")
+    for number, left in enumerate((0, SIZE // 2)):
+        part = values[:, left : left + SIZE // 2]
+        path = source.write(f"t{number}.tif", part, transform=upward @ Affine.translation(left, 0))
+        kept = np.full(part.shape, 255, "u1")
+        kept[:, :10] = 0
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=form == "internal"), rasterio.open(path, "r+") as dataset:
+            dataset.write_mask(kept)
+            dataset.scales, dataset.offsets = (1e-4,), (-0.1,)
+    source.write("s.tif", power(random), transform=upward)
+    source.sheet("a,t*.tif,s.tif,,train")
+    found = read_float(align(source) / "optical.tif")[0]
+    expected = values * 1e-4 - 0.1
+    expected[:, :10] = expected[:, SIZE // 2 : SIZE // 2 + 10] = np.nan
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_packed_netcdf_variable_with_fill_and_rows_from_the_south(source, random):
+    use(source)
+    ground = random.uniform(0, 0.5, (SIZE, SIZE))
+    stored = np.round(ground * 1e4).astype("i2")
+    stored[:, :EMPTY] = -999
+    path = source.write("plain.tif", stored, nodata=-999)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (1e-4,), (0.0,)
+    rasterio.shutil.copy(path, source.root / "o.nc", driver="netCDF", WRITE_BOTTOMUP="YES")
+    source.write("s.tif", power(random))
+    source.sheet("a,NETCDF:o.nc:Band1,s.tif,,train")
+    found = read_float(align(source) / "optical.tif")[0]
+    assert np.isnan(found[:, :EMPTY]).all()
+    np.testing.assert_allclose(found[:, EMPTY:], ground[:, EMPTY:], atol=6e-5)
+
+
+def test_a_compressed_file_with_the_largest_negative_number_as_no_data(source, random):
+    use(source, 2)
+    values = random.uniform(0, 1, (2, SIZE, SIZE)).astype("f4")
+    values[0, :, :EMPTY] = FLOAT_MIN
+    values[1, :5] = np.inf
+    path = source.write("o.tif", values, nodata=FLOAT_MIN)
+    (source.root / "o.tif.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    source.write("s.tif", power(random))
+    source.sheet("a,/vsigzip/o.tif.gz,s.tif,,train")
+    expected = np.where(np.isfinite(values) & (values != np.float32(FLOAT_MIN)), values, np.nan)
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), expected)
+
+
+@pytest.mark.parametrize("dtype", ["complex_int16", "complex64"])
+def test_complex_numbers_placed_by_control_points_with_zero_as_no_data(source, random, dtype):
+    use(source, scale="auto", clip_db=(-60, 60))
+    source.write("o.tif", optical(random))
+    values = np.full((SIZE, SIZE), 300 + 400j, "complex64")
+    values[:, :EMPTY] = 0
+    values[40, 60] = 3j  # power 9, no zero although its real part is
+    path = source.write("s.tif", values, crs=None, transform=None, dtype=dtype, nodata=0)
+    at = [(c, r, *(UTM[1] @ (c, r))) for r in (0, 48, 96) for c in (0, 48, 96)]
+    lon, lat = transform(UTM[0], "EPSG:4326", [p[2] for p in at], [p[3] for p in at])
+    with rasterio.open(path, "r+") as dataset:
+        points = [GroundControlPoint(r, c, x, y) for (c, r, *_), x, y in zip(at, lon, lat, strict=True)]
+        dataset.gcps = points, rasterio.CRS.from_epsg(4326)
+    source.sheet("a,o.tif,s.tif,,train")
+    found = read_float(align(source) / "sar.tif")[0]
+    assert np.isnan(found[:, : EMPTY - 1]).all() and np.isfinite(found[:, EMPTY + 1 :]).all()
+    assert found[20, 80] == pytest.approx(10 * np.log10(250_000), abs=0.01)
+    assert np.nanmin(found) < found[20, 80] - 10
+
+
+def test_a_sar_mask_in_another_crs_holds_for_every_file_of_a_stack(source, random):
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["b0"], kind="reflectance"),
+        sar=SensorConfig(bands=["vv", "vh"], kind="backscatter", scale="linear", mask_codes=[0, 255]),
+    )
+    source.write("o.tif", optical(random))
+    source.write("vv.tif", power(random))
+    source.write("vh.tif", power(random, SIZE // 2, SIZE // 2), transform=UTM[1] @ Affine.scale(2))
+    (west, east), (north, south) = transform(UTM[0], "EPSG:4326", [5e5, 500_960], [5.4e6, 5_399_040])
+    codes = np.ones((192, 192), "u1")
+    codes[:, :64] = 255
+    place = Affine((east - west) / 192, 0, west, 0, (south - north) / 192, north)
+    source.write("mask.tif", codes, crs="EPSG:4326", transform=place, nodata=255)
+    source.sheet()
+    (source.root / "scenes.csv").write_text("scene,optical,sar,sar_mask\na,o.tif,vv.tif;vh.tif,mask.tif\n")
+    found = read_float(align(source) / "sar.tif")
+    assert np.isnan(found[:, 2:-2, :29]).all() and np.isfinite(found[:, 2:-2, 36:]).all()
+
+
+def test_bands_with_tags_of_their_own_in_one_file(source, random):
+    use(source, 3)
+    values = optical(random, 3)
+    values[:, :, :EMPTY] = 9
+    path = source.write("o.tif", values)
+    (source.root / "o.tif.aux.xml").write_text(
+        "<PAMDataset>"
+        + "".join(
+            f'<PAMRasterBand band="{band}"><NoDataValue>{nodata}</NoDataValue>'
+            f"<Offset>{offset}</Offset><Scale>{scale}</Scale></PAMRasterBand>"
+            for band, nodata, offset, scale in ((1, 9, 0, 1), (2, 9, -5, 0.5), (3, 9, 100, 1))
+        )
+        + "</PAMDataset>"
+    )
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{path.name},s.tif,,train")
+    found = read_float(align(source) / "optical.tif")
+    expected = np.where(values == 9, np.nan, values * np.array([1, 0.5, 1])[:, None, None])
+    expected += np.array([0, -5, 100])[:, None, None]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_a_virtual_mosaic_beside_its_sources_with_a_mask_band(source, random):
+    use(source)
+    values = optical(random)
+    write_mask(source.write("deep/t.tif", values), ".msk")
+    (source.root / "deep" / "o.vrt").write_text(
+        f'<VRTDataset rasterXSize="{SIZE}" rasterYSize="{SIZE}"><SRS>EPSG:32633</SRS>'
+        "<GeoTransform>500000, 10, 0, 5400000, 0, -10</GeoTransform>"
+        '<VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">t.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+        '</VRTRasterBand><MaskBand><VRTRasterBand dataType="Byte"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">t.tif</SourceFilename><SourceBand>mask,1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></MaskBand></VRTDataset>"
+    )
+    source.write("s.tif", power(random))
+    source.sheet("a,deep/o.vrt,s.tif,,train")
+    found = read_float(align(source) / "optical.tif")
+    assert np.isnan(found[:, :, :EMPTY]).all()
+    np.testing.assert_array_equal(found[:, :, EMPTY:], values[:, :, EMPTY:])
+
+
+@pytest.mark.parametrize("dtype", ["u4", "i8", "u8", "f8"])
+def test_wide_types_with_their_values_of_no_data(source, random, dtype):
+    use(source)
+    values = random.integers(1, 10_000_000, (SIZE, SIZE)).astype(dtype)
+    nodata = {"u4": 2**32 - 1, "i8": -9999, "u8": 2**53, "f8": -1.7976931348623157e308}[dtype]
+    values[:, :EMPTY] = nodata
+    source.write("o.tif", values, nodata=nodata)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    found = read_float(align(source) / "optical.tif")[0]
+    assert np.isnan(found[:, :EMPTY]).all()
+    np.testing.assert_allclose(found[:, EMPTY:], values[:, EMPTY:].astype("f8"), rtol=1e-7)
+
+
+def test_labels_of_real_numbers_in_another_crs_with_a_mask(source, random):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    corners = transform(UTM[0], "EPSG:4326", [500_200, 500_800], [5_399_800, 5_399_300])
+    (west, east), (north, south) = corners
+    codes = np.full((100, 100), 2.0, "f4")
+    codes[:30], codes[30:50] = 1.0, 0.0
+    path = source.write(
+        "l.tif", codes, "EPSG:4326", Affine((east - west) / 100, 0, west, 0, (south - north) / 100, north)
+    )
+    kept = np.full(codes.shape, 255, "u1")
+    kept[:, :50] = 0
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(kept)
+    source.sheet("a,o.tif,s.tif,l.tif,train")
+    label = read_labels(align(source) / "label.tif")
+    assert (label[:, :48] == 255).all() and (label[:, 82:] == 255).all() and (label[:18] == 255).all()
+    assert (label[22:33, 53:77] == 0).all() and (label[37:43, 53:77] == 255).all()
+    assert (label[47:67, 53:77] == 1).all()
+
+
+def test_vector_labels_in_degrees_on_a_turned_grid_with_buffered_lines(source, random):
+    turned = UTM[1] @ Affine.rotation(25)
+    use(source)
+    source.write("o.tif", optical(random), transform=turned)
+    source.write("s.tif", power(random), transform=turned)
+    ends = [turned @ (20, 48.5), turned @ (76, 48.5)]
+    lon, lat = transform(UTM[0], "EPSG:4326", *zip(*ends, strict=True))
+    line = ", ".join(f"[{x}, {y}]" for x, y in zip(lon, lat, strict=True))
+    (source.root / "l.geojson").write_text(
+        '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"class": "land"},'
+        f'"geometry": {{"type": "MultiLineString", "coordinates": [[{line}]]}}}}]}}'
+    )
+    source.labels = LabelsConfig(**source.labels.model_dump() | {"attribute": "class", "buffer": 25.0})
+    source.sheet("a,o.tif,s.tif,l.geojson,train")
+    label = read_labels(align(source) / "label.tif")
+    assert (label[46:51, 20:77] == 1).all()
+    assert (label[:44] == 255).all() and (label[53:] == 255).all() and (label[:, :16] == 255).all()
+
+
+def test_a_pair_in_degrees_on_either_side_of_the_180th_meridian(source, random):
+    use(source)
+    values = optical(random)
+    source.write("o.tif", values, "EPSG:4326", Affine(1e-4, 0, 179.995, 0, -1e-4, 10))
+    source.write("s.tif", values.astype("f4"), "EPSG:4326", Affine(1e-4, 0, 179.995 - 360, 0, -1e-4, 10))
+    source.sheet("a,o.tif,s.tif,,train")
+    folder = align(source)
+    np.testing.assert_allclose(read_float(folder / "sar.tif"), read_float(folder / "optical.tif"), atol=0.5)
+
+
+def test_a_variable_without_place_is_refused_by_name(source, random):
+    use(source, 1)
+    plain = source.write("plain.tif", optical(random), crs=None, transform=None)
+    rasterio.shutil.copy(plain, source.root / "o.nc", driver="netCDF")
+    source.write("s.tif", power(random))
+    source.sheet("a,NETCDF:o.nc:Band1,s.tif,,train")
+    with pytest.raises(InputError, match=r"o\.nc:Band1: has no CRS and geotransform"):
+        source.take()
+
+
+def test_half_transparent_pixels_and_masks_of_16_bits(source, random):
+    use(source, 3)
+    values = optical(random, 4)
+    values[3] = np.where(np.arange(SIZE) < EMPTY, 0, 65_535)
+    values[3, :, EMPTY : EMPTY + 4] = 30_000
+    source.write("o.tif", values, photometric="rgb", alpha="yes")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    found = read_float(align(source) / "optical.tif")
+    assert np.isnan(found[:, :, :EMPTY]).all() and float(rows(source)[0]["optical_valid_share"]) == 1 - EMPTY / SIZE
+    np.testing.assert_array_equal(found[:, :, EMPTY:], values[:3, :, EMPTY:])
