@@ -262,3 +262,28 @@ def test_half_transparent_pixels_and_masks_of_16_bits(source, random):
     found = read_float(align(source) / "optical.tif")
     assert np.isnan(found[:, :, :EMPTY]).all() and float(rows(source)[0]["optical_valid_share"]) == 1 - EMPTY / SIZE
     np.testing.assert_array_equal(found[:, :, EMPTY:], values[:3, :, EMPTY:])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_each_band_may_have_a_mask(source, random, dtype):
+    use(source, 2)
+    values = random.integers(1, 250, (2, SIZE, SIZE)).astype(dtype)
+    source.write("v.tif", values)
+    source.write("m.tif", np.where(np.arange(SIZE) < EMPTY, 0, 255).astype("u1")[None].repeat(SIZE, 0))
+    band = (
+        '<SimpleSource><SourceFilename relativeToVRT="1">{}.tif</SourceFilename><SourceBand>{}</SourceBand>'
+        "</SimpleSource>"
+    )
+    mask = f'<MaskBand><VRTRasterBand dataType="Byte">{band.format("m", 1)}</VRTRasterBand></MaskBand>'
+    name = {"u1": "Byte", "u2": "UInt16"}[dtype]
+    (source.root / "o.vrt").write_text(
+        f'<VRTDataset rasterXSize="{SIZE}" rasterYSize="{SIZE}"><SRS>EPSG:32633</SRS>'
+        "<GeoTransform>500000, 10, 0, 5400000, 0, -10</GeoTransform>"
+        f'<VRTRasterBand dataType="{name}" band="1">{band.format("v", 1)}</VRTRasterBand>'
+        f'<VRTRasterBand dataType="{name}" band="2">{band.format("v", 2)}{mask}</VRTRasterBand></VRTDataset>'
+    )
+    source.write("s.tif", power(random))
+    source.sheet("a,o.vrt,s.tif,,train")
+    expected = values.astype("f4")
+    expected[1, :, :EMPTY] = np.nan
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), expected)

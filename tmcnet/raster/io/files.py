@@ -217,15 +217,19 @@ class RasterFile:
             good = self._good(dataset, inside)
             mask = good if mask is None else mask & good
         tags = [dataset.nodatavals[band - 1] for band in bands]
+        own = np.array([not dataset.mask_flag_enums[band - 1] for band in bands])  # masks of single bands
+        coded = values.dtype == np.uint8 and not own.any()
         if self.nodata is not None:
             valid = ~_equals(values, self.nodata)
         elif all(tag is None for tag in tags) and MaskFlags.nodata not in dataset.mask_flag_enums[bands[0] - 1]:
-            return Part(values, np.broadcast_to(np.True_, values.shape), mask, scaling)
-        elif mask is None and values.dtype.kind != "c":
+            valid, coded = np.broadcast_to(np.True_, values.shape), False
+        elif mask is None and not own.any() and values.dtype.kind != "c":
             valid = dataset.read_masks(bands, window=inside) > 0
         else:  # GDAL drops the tags where there is a mask, and compares only the real part of complex numbers
             valid = np.stack([~_equals(v, t) for v, t in zip(values, tags, strict=True)])
-        return Part(values, valid, mask, scaling, coded=values.dtype == np.uint8)
+        if own.any():
+            valid = valid & ((dataset.read_masks(bands, window=inside) > 0) | ~own[:, None, None])
+        return Part(values, valid, mask, scaling, coded)
 
     def _good(self, dataset: DatasetReader, inside: Window) -> BoolArray:
         """Pixels whose code in the quality mask, by the nearest of its pixels, does not mean no data."""

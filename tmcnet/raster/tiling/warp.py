@@ -165,13 +165,14 @@ def stored_dtype(name: str, image: ImageRecord) -> str:
     """Return the type in which an image is stored: the optical image keeps that of its files, others are float32.
 
     So does an optical image whose files differ in the value of no data: what it is in one is a number in another. And
-    so do several 8-bit files of which one may lack data where another has it: in one 8-bit file all bands lack it
-    together.
+    so do 8-bit images of which one band may lack data where another has it: in one 8-bit file all bands lack it
+    together, unless each has a mask.
     """
     if name != "optical" or image.scale != "none" or not image.raster.is_tagged_alike:
         return "float32"
     dtype = exact_dtype(image.raster.dtype)
-    alike = len(image.raster.files) == 1 or (len(image.raster.layers()) == 1 and min(image.valid_shares) == 1)
+    alike = min(image.valid_shares) == 1 if len(image.raster.files) > 1 else len(set(image.valid_shares)) == 1
+    alike &= len(image.raster.layers()) == 1
     return dtype if alike or dtype != "uint8" else "float32"
 
 
