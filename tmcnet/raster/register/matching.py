@@ -167,7 +167,8 @@ def correlate(template: Descriptors, search: Descriptors, min_valid: float = 0.5
     cross = inverse((np.conj(spectrum(first)) * spectrum(second)).sum(axis=1))
     squared_one, squared_two = (first**2).sum(axis=1), (second**2).sum(axis=1)
     if template[1].all() and search[1].all():
-        count, energy_one = np.float32(side * side), squared_one.sum(axis=(1, 2))[:, None, None]
+        count = np.array(side * side, np.float32)
+        energy_one = squared_one.sum(axis=(1, 2))[:, None, None]
         square = np.tri(wide, shifts, dtype=np.float32) - np.tri(wide, shifts, -side, dtype=np.float32)
         energy_two = square.T @ squared_two @ square  # sums over the window at each shift
     else:
