@@ -142,6 +142,13 @@ def test_a_missing_modality_needs_a_network_that_was_trained_for_it(
     assert predict(place, images=("sar",)) == 0
 
 
+def test_oddities_of_the_images_are_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), SIDE, SIDE)
+    write_raster(place / "sar.tif", np.full((2, SIDE, SIDE), -12, "f4"), grid, None, BANDS["sar"])
+    assert predict(place) == 0
+    assert "sar.tif: band 1 has the same value everywhere" in capsys.readouterr().err
+
+
 def test_only_the_area_of_interest_is_mapped(place: Path) -> None:
     assert predict(place, out="whole.tif") == 0
     write_area(place / "area.geojson", 0, 0, 32, 32)

@@ -36,6 +36,7 @@ from tmcnet.raster.io.geometry import pixel_area
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import area_window, rasterise_area
 from tmcnet.raster.tiling.grid import align_scene
+from tmcnet.readers import read_rows
 
 MAX_GSD_RATIO = 1.1
 """Pixels of other sizes than in training, by more than this factor, are resampled."""
@@ -156,6 +157,9 @@ def _map_rows(
             problems += [p for record in inventory.records for p in _missing(weights, trained, record)]
         if problems:
             raise InputError(problems)
+        for row in read_rows(work / "inventory.csv", ["scene", "warnings"]):
+            if row["warnings"]:
+                print(f"{row['scene']}: {row['warnings']}", file=sys.stderr, flush=True)
         for record in inventory.records:
             _map_record(weights, trained, record, work, targets[record.scene], options)
     print(f"Class areas: {_AREAS if trained.blocks is not None else _NOT_CORRECTED}", file=sys.stderr, flush=True)

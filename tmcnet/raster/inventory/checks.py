@@ -128,6 +128,8 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
         for file in files:
             if file.infinite:
                 scene.warnings.append(f"{file.name}: {file.infinite} infinite values, taken as no data")
+            if georeferenced and (constant := np.flatnonzero(file.low == file.high)).size:
+                scene.warnings.append(f"{file.name}: band {constant[0] + 1} has the same value everywhere")
             if file.valid_share == 0:
                 _report_empty_file(scene, name, file, georeferenced)
     if scene.label is not None and scene.label.unknown and coder is not None:
@@ -212,9 +214,7 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
 def _check_constant_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
     """Report bands that differ in the file but are one value everywhere after conversion and clipping."""
     scale = scene.scales[name]
-    if scale in ("", "none"):
-        return
-    for file in scene.images[name]:
+    for file in scene.images[name] if scale not in ("", "none") else ():
         low, high, median = (to_db(v, scale, sensor.clip_db) for v in (file.low, file.high, file.median))
         constant = np.flatnonzero((low == high) & (file.low < file.high))
         if constant.size:
