@@ -77,6 +77,24 @@ def test_the_loader_of_configs_is_a_safe_one() -> None:
     assert issubclass(root._UniqueKeyLoader, yaml.SafeLoader)
 
 
+@pytest.mark.parametrize(
+    ("said", "status", "code", "message"),
+    [
+        ("No known vulnerabilities found", 0, 0, ""),
+        ("Found 1 known vulnerability in 1 package", 1, 1, ""),
+        ("ConnectionError: cannot reach pypi.org", 1, 2, "No vulnerability data: the database cannot be reached."),
+    ],
+)
+def test_the_audit_says_when_it_has_no_data(tmp_path: Path, said: str, status: int, code: int, message: str) -> None:
+    tool = tmp_path / ".audit" / "bin" / "pip-audit"
+    tool.parent.mkdir(parents=True)
+    tool.write_text(f"#!/bin/sh\necho '{said}'\nexit {status}\n")
+    tool.chmod(0o755)
+    done = subprocess.run(["bash", str(ROOT / "tools" / "audit.sh")], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, said in done.stdout) == (code, True)
+    assert message in done.stderr and (message or not done.stderr)
+
+
 @pytest.mark.slow
 def test_the_whole_workflow_runs_without_a_network(tmp_path: Path) -> None:
     if not shutil.which("unshare") or subprocess.run([*OFF, "true"], capture_output=True).returncode:
