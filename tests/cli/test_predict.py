@@ -297,11 +297,21 @@ def test_no_image_is_overwritten_and_messages_name_what_was_given(
     images = ["--optical", "optical.tif", "--sar", "sar.tif"]
     (place / "scenes.csv").write_text("scene,optical,sar\na,gone.tif,sar.tif\n")
     (place / "file").touch()
+    (place / "map_areas.csv").touch()
+    (place / "link.tif").hardlink_to(place / "sar.tif")
+    for name, scene in {"own.csv": "optical", "areas.csv": "other"}.items():
+        (place / name).write_text(f"scene,optical,sar\n{scene},optical.tif,sar.tif\n")
     (place / "twins.csv").write_text("scene,optical,sar\na,optical.tif,sar.tif\na_areas,optical.tif,sar.tif\n")
     cases = {
         ("a;b.tif", *images): "a;b.tif: has `;` in its path, which separates files in sample sheets. Rename",
         ("maps", "--sheet", "twins.csv"): "has scenes whose maps would be named like another file of a map: a_areas",
-        ("optical.tif", *images): "optical.tif: is one of the images, which would be lost. Choose another name",
+        ("optical.tif", *images): "optical.tif: is one of the inputs, which would be lost. Choose another name",
+        ("weights.safetensors", *images): "weights.safetensors: is one of the inputs, which would be lost",
+        ("link.tif", *images): "link.tif: is one of the inputs, which would be lost",
+        ("map.tif", *images, "--polygons", "sar.tif"): "sar.tif: is one of the inputs, which would be lost",
+        ("map.tif", *images, "--aoi", "map_areas.csv"): "map_areas.csv: is one of the inputs, which would be lost",
+        (".", "--sheet", "own.csv"): "optical.tif: is one of the inputs, which would be lost",
+        (".", "--sheet", "areas.csv"): "areas.csv: is one of the inputs, which would be lost",
         (".", *images): ".: is a folder. Choose another name for the map (`--out`).",
         ("file/map.tif", *images): "file: File exists. Check the path, its permissions",
         ("maps", "--sheet", "scenes.csv"): "sample sheet scenes.csv, line 2 (a): the file gone.tif does not exist",

@@ -21,6 +21,7 @@ FORBIDDEN = {
 }
 NEEDED = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
 """Argument that makes a loader safe."""
+NOT_FOUND = "\nDependency not found on PyPI and could not be audited: a (1)"
 OFF = ["unshare", "--map-root-user", "--net"]
 """Runs a command without any network."""
 
@@ -82,6 +83,8 @@ def test_the_loader_of_configs_is_a_safe_one() -> None:
     [
         ("No known vulnerabilities found", 0, 0, ""),
         ("Found 1 known vulnerability in 1 package", 1, 1, ""),
+        (f"No known vulnerabilities found{NOT_FOUND}", 0, 0, "No vulnerability data for 1 packages, which are named"),
+        (f"No known vulnerabilities found{NOT_FOUND * 2}", 0, 2, "No vulnerability data: the database knows none"),
         ("ConnectionError: cannot reach pypi.org", 1, 2, "No vulnerability data: the database cannot be reached."),
     ],
 )
@@ -90,6 +93,7 @@ def test_the_audit_says_when_it_has_no_data(tmp_path: Path, said: str, status: i
     tool.parent.mkdir(parents=True)
     tool.write_text(f"#!/bin/sh\necho '{said}'\nexit {status}\n")
     tool.chmod(0o755)
+    (tmp_path / "constraints.txt").write_text("a==1\nb==2\n")
     done = subprocess.run(["bash", str(ROOT / "tools" / "audit.sh")], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, said in done.stdout) == (code, True)
     assert message in done.stderr and (message or not done.stderr)

@@ -6,7 +6,7 @@ import csv
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +45,7 @@ _SHEET = re.compile(r"sample sheet \S*\.tmcnet_\w+/scenes\.csv")
 WINDOW_STEP_PX = 16
 """Windows of a scene start at multiples of the largest output stride, so that networks see the same pixel groups."""
 _NO_LABELS = LabelsConfig()
+_OTHER_NAME = "Choose another name for the map (`--out`)."
 _LEVEL = 0.95
 """Confidence level of class areas."""
 _AREAS = f"corrected for the errors of the map; they assume that {ASSUMPTION}"
@@ -88,13 +89,11 @@ def map_files(weights: Path, files: Mapping[str, Sequence[Path]], out: Path, opt
         InputError: If files or options do not fit the network, or a file cannot be read or written.
     """
     cells = {name: ";".join(str(path.resolve()) for path in paths) for name, paths in files.items()}
-    if out.is_dir() or any(out.resolve() == path.resolve() for paths in files.values() for path in paths):
-        what = "is a folder" if out.is_dir() else "is one of the images, which would be lost"
-        raise InputError(Problem(str(out), what, "Choose another name for the map (`--out`)."))
-    split = [
-        path for path in (*(path for paths in files.values() for path in paths), out) if ";" in str(path.resolve())
-    ]
-    if split:
+    images = [path for paths in files.values() for path in paths]
+    if out.is_dir():
+        raise InputError(Problem(str(out), "is a folder", _OTHER_NAME))
+    _require_kept([weights, *images], [out], options)
+    if split := [path for path in (*images, out) if ";" in str(path.resolve())]:
         what = "has `;` in its path, which separates files in sample sheets"
         raise InputError([Problem(str(path), what, "Rename the file or folder.") for path in split])
     with _named("the images"):
@@ -121,11 +120,37 @@ def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options
     if clashes := [f"{name}{end}" for name in targets for end in MAP_ENDINGS if f"{name}{end}" in targets]:
         what = f"has scenes whose maps would be named like another file of a map: {format_names(clashes)}"
         raise InputError(Problem(f"sample sheet {sheet}", what, "Rename these scenes."))
+    cells = [cell for row in rows for cell in row.values()]
+    images = [data_root / part.strip() for cell in cells for part in cell.split(";") if part.strip()]
+    _require_kept([weights, sheet, *images], [*targets.values(), folder / "areas.csv"], options)
     folder.mkdir(parents=True, exist_ok=True)
     with _named(f"sample sheet {sheet}"):
         trained = _map_rows(weights, rows, targets, data_root, options)
     names, mapped = read_mapped(areas_of(path) for path in targets.values())
     write_areas(folder / "areas.csv", mapped, names, trained.blocks, _LEVEL, whole=True)
+
+
+def _require_kept(inputs: Iterable[Path], maps: Iterable[Path], options: MapOptions) -> None:
+    """Make sure that no map, and no file that is written beside one, replaces an input.
+
+    Raises:
+        InputError: If one does.
+    """
+    known = {key for path in (*inputs, options.area) if path is not None and (key := _file_key(path))}
+    sides = ("{0.name}", "{0.name}.aux.xml", "{0.stem}.qml", "{0.stem}.png", "{0.stem}.gpkg", "{0.stem}_areas.csv")
+    sides += ("{0.stem}_confidence.tif", "{0.stem}_rgb.tif")
+    written = [path.with_name(side.format(path)) for path in maps for side in sides]
+    for path in (*written, *([options.polygons] if options.polygons else [])):
+        if _file_key(path) in known:
+            raise InputError(Problem(str(path), "is one of the inputs, which would be lost", _OTHER_NAME))
+
+
+def _file_key(path: Path) -> tuple[int, int] | None:
+    """What is equal for all names of one file; None where there is no file."""
+    try:
+        return (found := path.stat()).st_dev, found.st_ino
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

@@ -150,8 +150,8 @@ def test_scenes_that_share_ground_are_noted_with_the_share(source):
     # a small part of a in another CRS
     (east,), (north,) = reproject_points("EPSG:32633", "EPSG:32632", [500_150], [5_399_850])
     place = "EPSG:32632", Affine(3, 0, east - 60, 0, -3, north + 60)
-    source.write("d_o.tif", np.ones((2, 40, 40), "u2"), *place)
-    source.write("d_s.tif", np.ones((40, 40), "f4"), *place)
+    source.write("d_o.tif", np.arange(1, 3201, dtype="u2").reshape(2, 40, 40) % 5, *place)
+    source.write("d_s.tif", np.linspace(0.9, 1, 1600, dtype="f4").reshape(40, 40), *place)
     source.take()
     a, b, c, d = (row["warnings"] for row in rows(source))
     assert a == "" and c == ""
@@ -266,7 +266,12 @@ def test_scenes_with_one_sensor_are_described_by_it(source):
 
 def test_pixel_sizes_are_compared_in_metres(source):
     source.scene("a")
-    source.write("b_s.tif", np.ones((64, 64), "f4"), "EPSG:4326", Affine(1e-4, 0, 15, 0, -1e-4, 48))
+    source.write(
+        "b_s.tif",
+        np.linspace(0.9, 1.1, 64 * 64, dtype="f4").reshape(64, 64),
+        "EPSG:4326",
+        Affine(1e-4, 0, 15, 0, -1e-4, 48),
+    )
     source.sheet(LEARNT, "b,,b_s.tif,,predict")
     source.take()
     assert rows(source)[1]["warnings"] == "no optical image: mapped with one sensor"
