@@ -137,8 +137,8 @@ def _require_kept(inputs: Iterable[Path], maps: Iterable[Path], options: MapOpti
         InputError: If one does.
     """
     known = {key for path in (*inputs, options.area) if path is not None and (key := _file_key(path))}
-    sides = ("{0.name}", "{0.name}.aux.xml", "{0.stem}.qml", "{0.stem}.png", "{0.stem}.gpkg", "{0.stem}_areas.csv")
-    sides += ("{0.stem}_confidence.tif", "{0.stem}_rgb.tif")
+    sides = ["{0.name}", "{0.name}.aux.xml", "{0.stem}.qml", "{0.stem}.png", "{0.stem}.gpkg", "{0.stem}_areas.csv"]
+    sides += ["{0.stem}_confidence.tif", "{0.stem}_rgb.tif"]
     written = [path.with_name(side.format(path)) for path in maps for side in sides]
     for path in (*written, *([options.polygons] if options.polygons else [])):
         if _file_key(path) in known:
