@@ -46,7 +46,7 @@ test-gpu: setup ## Tests that need a CUDA device
 
 test-cluster: ## Tests on a Slurm of two emulated nodes, which is installed where that is allowed
 	@tools/setup.sh cluster
-	python -m pytest -rs -m cluster
+	python -m pytest -rs -m cluster tests/cluster
 
 lint: setup ## ruff, snakefmt, mypy and snakemake --lint
 	ruff check .

@@ -57,10 +57,12 @@ def test_touched_raw_files_plan_nothing_and_lose_nothing(done: Cluster) -> None:
     assert raw
     for file in raw:
         os.utime(file)
+    planned = done.run("report", options=("--dry-run",))
+    assert planned.returncode == 0 and "Nothing to be done" in planned.stdout + planned.stderr
     (score,) = (done.folder / "results" / "evaluate").glob("*/metrics.json")
     before, ran = files(done), len(jobs(done))
     score.unlink()
-    again = done.run("report", str(score.relative_to(done.folder)), options=("--resources", "gpu=2"))
+    again = done.run(str(score.relative_to(done.folder)), options=("--resources", "gpu=2"))
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(jobs(done)) == ran + 1 and "evaluate_run" in str(jobs(done))
     after = files(done)
