@@ -164,7 +164,7 @@ class SweepConfig(Section):
         min_length=1,
         description="Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; "
         "`<name>_only` of one modality of `sensors`, such as `optical_only`; the classifiers of single pixels "
-        "`pixel_logistic`, `pixel_boosting` and `pixel_mlp` (a multilayer perceptron, the best with many labels); "
+        "`pixel_logistic`, `pixel_boosting` and `pixel_mlp` (a multilayer perceptron, for many labels); "
         "`encoder_logistic` and `encoder_boosting`, the same classifiers with features of the "
         "frozen encoder of each start beside the context features; `{ensemble: [pixel_boosting, mssnet]}`: the mean "
         "of the calibrated probabilities of several of them, each trained once.",
