@@ -1,6 +1,7 @@
 """Deliveries that combine several forms: each means what its files say, or is refused by name."""
 
 import gzip
+import tarfile
 
 import numpy as np
 import pytest
@@ -287,3 +288,29 @@ def test_each_band_may_have_a_mask(source, random, dtype):
     expected = values.astype("f4")
     expected[1, :, :EMPTY] = np.nan
     np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), expected)
+
+
+@pytest.mark.parametrize("tags", [(0.0, 7.0), (np.nan, 0.0), (1.0, np.inf)])
+def test_tags_that_leave_no_numbers_are_refused(source, random, tags):
+    use(source)
+    path = source.write("o.tif", optical(random))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = tags[:1], tags[1:]
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    with pytest.raises(InputError, match=r"o\.tif: has tags that turn all numbers into one"):
+        source.take()
+
+
+def test_files_in_a_tar_archive_are_read_or_listed(source, random):
+    use(source)
+    values = optical(random)
+    path = source.write("o.tif", values)
+    with tarfile.open(source.root / "o.tar", "w") as archive:
+        archive.add(path, "in/o.tif")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tar,s.tif,,train")
+    with pytest.raises(InputError, match=r"inside are /vsitar/.*o\.tar/in/o\.tif"):
+        source.take()
+    source.sheet("a,/vsitar/o.tar/in/o.tif,s.tif,,train")
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)

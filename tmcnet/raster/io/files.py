@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -185,6 +186,12 @@ class RasterFile:
         if dataset.width * dataset.height > MAX_PIXELS:
             what = f"has {size}, more than the limit of {MAX_PIXELS:.0e}"
             raise InputError(Problem(self.label, what, "Cut it into scenes."))
+        for scale, offset in zip(dataset.scales, dataset.offsets, strict=True):
+            if self.scaling is None and not (math.isfinite(scale * offset) and scale):
+                what = f"has tags that turn all numbers into one: scale {scale:g}, offset {offset:g}"
+                raise InputError(
+                    Problem(self.label, what, "Correct the tags (`gdal_edit.py -scale ... -offset ...`).")
+                )
         rows = dataset.block_shapes[0][0]
         gib = rows * dataset.width * bands * numpy_type(dataset.dtypes[0]).itemsize / 2**30
         if gib > MAX_BLOCKS_GIB:
@@ -381,10 +388,13 @@ def _rasters_inside(path: Path) -> list[str]:
     ends = (".tif", ".tiff", ".jp2", ".img", ".nc", ".h5", ".hdf", ".vrt", ".xml")
     if path.is_dir():
         return [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in ends]
-    if not zipfile.is_zipfile(path):
-        return []
-    with zipfile.ZipFile(path) as archive:
-        return [f"/vsizip/{path}/{name}" for name in archive.namelist() if name.lower().endswith(ends)]
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return [f"/vsizip/{path}/{name}" for name in archive.namelist() if name.lower().endswith(ends)]
+    if path.is_file() and tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            return [f"/vsitar/{path}/{name}" for name in archive.getnames() if name.lower().endswith(ends)]
+    return []
 
 
 def _require_png_end(path: Path) -> None:
