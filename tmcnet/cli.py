@@ -12,6 +12,8 @@ import yaml
 
 from tmcnet.errors import InputError, Problem
 
+MODEL = "models/<run>/model.safetensors, or weights of fine-tuning"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -38,11 +40,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tmcnet", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_predict(commands.add_parser("predict", help="map new scenes with a trained network"))
-    info = commands.add_parser("info", help="print what the file of a network says about it")
-    info.add_argument("model", type=Path, help="weights.safetensors of fine-tuning")
+
+    def add(name: str, purpose: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+
+    info = add("info", "print what the file of a network says about it")
+    info.add_argument("model", type=Path, help=MODEL)
     info.set_defaults(run=_info)
-    export = commands.add_parser("export", help="write a network as ONNX, with a model card")
-    export.add_argument("model", type=Path, help="weights.safetensors of fine-tuning")
+    export = add("export", "write a network as ONNX, with a model card")
+    export.add_argument("model", type=Path, help=MODEL)
     export.add_argument("--out", type=Path, required=True, help="folder for model.onnx and card.json")
     export.add_argument(
         "--raw",
@@ -53,11 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         "of training or the one given. Default: values as in aligned scenes, SAR in dB",
     )
     export.set_defaults(run=_export)
-    check = commands.add_parser("check", help="check a config and its sample sheet without running anything")
+    check = add("check", "check a config and its sample sheet without running anything")
     check.add_argument("config", type=Path, nargs="+", help="YAML files; later ones override earlier ones")
     check.add_argument("--data-root", help="replaces the config key `data_root`")
     check.set_defaults(run=_check)
-    init = commands.add_parser("init", help="write a config and a sample sheet for the rasters in a folder")
+    init = add("init", "write a config and a sample sheet for the rasters in a folder")
     init.add_argument("folder", type=Path, help="folder with GeoTIFFs")
     init.set_defaults(run=_init)
     return parser
@@ -68,10 +74,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     from tmcnet.config.results import TestTime
 
     parser.description = "Register the images of a scene, map it as the workflow would, and write a GeoTIFF."
-    parser.add_argument("model", type=Path, help="models/<run>/model.safetensors, or weights of fine-tuning")
-    parser.add_argument("--optical", type=Path, nargs="+", default=[], help="one file, or several to stack as bands")
-    parser.add_argument("--sar", type=Path, nargs="+", default=[], help="one file, or several to stack as bands")
-    parser.add_argument("--dem", type=Path, nargs="+", default=[], help="for networks with the modality `dem`")
+    parser.add_argument("model", type=Path, help=MODEL)
+    stacked = "one file, or several to stack as bands"
+    for name, text in {"optical": stacked, "sar": stacked, "dem": "for networks with the modality `dem`"}.items():
+        parser.add_argument(f"--{name}", type=Path, nargs="+", default=[], metavar="FILE", help=text)
     parser.add_argument(
         "--image", action="append", default=[], metavar="NAME=FILE", help="file of any other modality, by its name"
     )
@@ -88,9 +94,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-time", choices=get_args(TestTime), default="none", help="average over copies")
     parser.add_argument("--aoi", type=Path, help="vector file; pixels outside its polygons become no data")
     default = MapsConfig()
-    parser.add_argument(
-        "--overlap", type=int, default=default.overlap, help=f"in pixels (default: {default.overlap})"
-    )
+    overlap_help = "in pixels (default: what the network needs for maps without seams)"
+    parser.add_argument("--overlap", type=int, help=overlap_help)
     parser.add_argument("--window", type=int, default=default.window, help=f"in pixels (default: {default.window})")
     parser.add_argument(
         "--band", action="append", default=[], metavar="FILE=MODEL", help="a band of the files is this band, hh=vv"
@@ -104,7 +109,7 @@ def _predict(chosen: argparse.Namespace) -> None:
     from tmcnet.config.results import ComputeConfig, MapsConfig
     from tmcnet.evaluate.new_scenes import MapOptions, map_files, map_sheet
 
-    if 2 * chosen.overlap > chosen.window:
+    if chosen.overlap is not None and 2 * chosen.overlap > chosen.window:
         what = f"is {chosen.overlap}, more than half of the window of {chosen.window}"
         raise InputError(Problem("--overlap", what, "Choose a smaller one, or a larger `--window`."))
     maps = {"window": chosen.window, "overlap": chosen.overlap, "test_time": chosen.test_time}
@@ -164,8 +169,9 @@ def _check(chosen: argparse.Namespace) -> None:
     entries = find_entries(config.source, Path(config.data_root), config.sensors)
     check_outside(entries, Path(config.results_dir))
     roles = [entry.role for entry in entries]
-    print(f"{len(entries)} scenes or tiles: {roles.count('train')} to learn from, {roles.count('predict')} to map")
-    print(f"{len(config.runs)} runs, preset `{config.preset}`, results in {config.results_dir}")
+    kind = "tiles" if config.source.layout in ("tiles", "seed") else "scenes"
+    print(f"Number of {kind}: {len(entries)} ({roles.count('train')} to learn from, {roles.count('predict')} to map)")
+    print(f"Number of runs: {len(config.runs)} (preset `{config.preset}`), results in {config.results_dir}")
 
 
 def _init(chosen: argparse.Namespace) -> None:

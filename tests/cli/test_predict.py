@@ -108,8 +108,16 @@ def test_other_bands_are_refused_unless_they_are_mapped(place: Path, capsys: pyt
     assert "sar.tif: has the bands ['hh', 'hv']; the network was trained on ['vv', 'vh']" in message
     assert "`--band hh=vv --band hv=vh`" in message
     assert not (place / "map.tif").exists()
-    assert predict(place, "--band", "hh=vv", "--band", "hv=vh") == 0
+    assert predict(place, "--band", "HH=vv", "--band", "hv=vh") == 0
     assert (place / "map.tif").read_bytes() == (place / "as_trained.tif").read_bytes()
+
+
+def test_names_that_the_network_does_not_have_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scene(place, sar=["vv", "vv2"])
+    assert predict(place, "--band", "vv2=hv", "--image", f"dem={place / 'sar.tif'}") == 1
+    message = capsys.readouterr().err
+    assert "--band: the network has no band hv. Write" in message
+    assert "the network has no modality dem; it has optical, sar. Leave out its file" in message
 
 
 def test_bands_are_found_by_name(place: Path) -> None:

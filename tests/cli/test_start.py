@@ -41,9 +41,11 @@ def test_a_folder_of_rasters_becomes_a_config(folder: Path, capsys: pytest.Captu
     assert written["labels"]["void"] == [0]
     assert [c["codes"] for c in written["labels"]["classes"]] == [[1], [2]]
     assert main(["check", str(folder / "mine.yaml")]) == 0
-    assert "2 scenes or tiles: 1 to learn from, 1 to map" in capsys.readouterr().out
+    assert "Number of scenes: 2 (1 to learn from, 1 to map)" in capsys.readouterr().out
     assert main(["init", str(folder)]) == 1
     assert "scenes.csv: exists. Move it away" in capsys.readouterr().err
+    assert main(["init", str(folder / "gone")]) == 1
+    assert "gone: is no folder" in capsys.readouterr().err
 
 
 def test_any_names_and_codes_become_a_config(folder: Path) -> None:
@@ -101,6 +103,14 @@ def test_a_config_of_ones_own_inherits_nothing_of_the_demo(folder: Path, preset:
     assert len(config.runs) == len(config.map_runs) == 1, "one good map, not a study"
     assert config.normalise.high == 98 and config.sensors["sar"].clip_db == (-35, 10)
     assert config.finetune.learning_rate < 1e-2
+
+
+def test_null_removes_a_method_of_the_preset(folder: Path) -> None:
+    assert main(["init", str(folder)]) == 0
+    more = folder / "more.yaml"
+    sweep = "finetune: {sweep: [{methods: [simclr], networks: [mssnet], fractions: [100], seeds: [1]}]}\n"
+    more.write_text(f"pretrain: {{methods: {{tmcnet: null, simclr: {{method: simclr}}}}}}\n{sweep}")
+    assert list(load_overlays([folder / "mine.yaml", more]).pretrain.methods) == ["simclr"]
 
 
 def test_networks_from_files_need_no_classes_and_no_training(folder: Path) -> None:

@@ -20,7 +20,7 @@ from tmcnet.evaluate.map_files import MapStyle, style_map
 from tmcnet.evaluate.maps import (
     SceneImages,
     Share,
-    cover_reach,
+    fit_windows,
     join_strips,
     map_scenes,
     predict_map,
@@ -130,10 +130,25 @@ class Relative(nn.Module):
 def test_windows_grow_to_the_reach_of_context_features(tmp_path, scaling):
     scene, trained = write_scene(tmp_path, 420, 300), trained_with(Relative(), scaling)
     strips = list(predict_scene(trained, scene, MapsConfig(window=64, overlap=16)))
-    assert [s.top for s in strips] == [0, 96, 192, 288]
+    assert [s.top for s in strips] == [0, 80, 160, 240, 320]
     blended = np.concatenate([strip.probabilities for strip in strips], axis=1)
     assert np.abs(blended - whole_scene(trained, scene)).max() < 1e-5
-    assert cover_reach(MapsConfig(window=1024, overlap=384), 127) == MapsConfig(window=1024, overlap=384)
+    assert fit_windows(MapsConfig(window=256, overlap=96), trained.network) == (256, 96)
+
+
+@pytest.mark.parametrize(
+    ("changes", "overlap"),
+    [
+        ({"dilations": [1, 2, 3], "context": ContextConfig(windows=[3], relative_window=None)}, 192),
+        ({"dilations": [1, 2, 3]}, 304),
+        ({"dilations": [6, 12, 18]}, 384),
+    ],
+)
+def test_the_overlap_follows_the_network(changes, overlap):
+    model = configs()[1].model_copy(update={"context": ContextConfig(), "detail_channels": 8, **changes})
+    network = build_network("mssnet", "corrected", BANDS, 3, model)
+    assert fit_windows(MapsConfig(), network) == (1024, overlap)
+    assert fit_windows(MapsConfig(window=512), network) == (max(512, 2 * overlap), overlap)
 
 
 def test_memory_is_flat_in_height(tmp_path, scaling):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tmcnet.config.base import Section
 from tmcnet.config.training import RANDOM_START, Variant
@@ -208,7 +208,8 @@ class PretrainConfig(Section):
 
     methods: dict[str, MethodConfig] = Field(
         {"tmcnet": MethodConfig()},
-        description="Pre-training methods by name, as shown in tables and figures.",
+        description="Pre-training methods by name, as shown in tables and figures. null removes a method of the "
+        "preset: `{tmcnet: null}`.",
     )
     weights: dict[str, str] = Field(
         {},
@@ -268,6 +269,11 @@ class PretrainConfig(Section):
         100, ge=1, description="Steps between two checkpoints, from which a killed run resumes."
     )
     seed: int = Field(1, ge=0, description="Seed of initial weights and views.")
+
+    @field_validator("methods", mode="before", json_schema_input_type=dict[str, MethodConfig | None])
+    @classmethod
+    def _null_removes_a_method(cls, methods: object) -> object:
+        return {k: v for k, v in methods.items() if v is not None} if isinstance(methods, dict) else methods
 
     @model_validator(mode="after")
     def _names_and_sizes_fit(self) -> PretrainConfig:

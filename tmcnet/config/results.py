@@ -47,13 +47,14 @@ class MapsConfig(Section):
         multiple_of=16,
         description="Side of an inference window in pixels; a multiple of 16, the largest output stride.",
     )
-    overlap: int = Field(
-        384,
+    overlap: int | None = Field(
+        None,
         ge=0,
         multiple_of=16,
         description="Overlap of neighbouring windows in pixels; a multiple of 16. Most of it is only context, "
-        "because networks are uncertain near the edge of a window; windows are blended in its middle. Raised "
-        "automatically to what the windows of `model.context` need (352 by default), and `window` to twice that.",
+        "because networks are uncertain near the edge of a window; windows are blended in its middle. null: what the "
+        "network needs for maps without seams (192 to 384, from `model.dilations` and `model.context`). A smaller "
+        "overlap is raised to what the windows of `model.context` need, and `window` to twice that.",
     )
     batch_size: int = Field(1, ge=1, description="Windows per forward pass; more for GPUs and small windows.")
     test_time: TestTime = Field(

@@ -381,7 +381,7 @@ def _folder_problems(config: Config) -> Iterator[str]:
 
 def _size_problems(config: Config) -> Iterator[str]:
     maps, tile = config.maps, config.tiles.size
-    if maps.overlap * 2 > maps.window:
+    if maps.overlap is not None and maps.overlap * 2 > maps.window:
         yield f"`maps.overlap` ({maps.overlap}) must be at most half of `maps.window` ({maps.window})"
     if config.source.layout not in ("demo", "scenes"):
         return

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
@@ -29,13 +30,14 @@ from tmcnet.evaluate.areas import read_blocks
 from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
 from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, probabilities
 from tmcnet.model.context import context_reach
+from tmcnet.model.deeplab import deep_context
 from tmcnet.raster.io.blocks import share_logger
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import Part, RasterProfile, write_blocks
 
-UNUSED_OVERLAP_SHARE = 0.375
+UNUSED_OVERLAP_SHARE = 0.4375
 """Share of an overlap that is discarded at each of its ends, where predictions see little context."""
 PREDICTION = RasterProfile(2, "uint8", IGNORE, ("class", "confidence in percent"))
 """File of a predicted scene, or of a strip of one."""
@@ -135,17 +137,18 @@ def predict_map(
 ) -> MapRecord:
     """Write class ids and confidence of one scene, strip by strip; see `map_scene`."""
     began, grid = time.monotonic(), scene.grid
-    covering = cover_reach(config, context_reach(trained.network))
-    if covering != config and max(grid.height, grid.width) > config.window:
+    covering = fit_windows(config, trained.network)
+    raised = config.overlap is not None and covering.overlap > config.overlap
+    if raised and max(grid.height, grid.width) > config.window:
         print(
-            f"{run_name}: windows of {covering.window} pixels that overlap by {covering.overlap} instead of "
+            f"{run_name}: windows of {covering.size} pixels that overlap by {covering.overlap} instead of "
             f"{config.window} and {config.overlap}, because its context features need them (model.context)",
             file=sys.stderr,
             flush=True,
         )
     prediction.parent.mkdir(parents=True, exist_ok=True)
     parts = (strip.part for strip in predict_scene(trained, scene, config, share))
-    top, bottom = (share or Share()).pixel_rows(spans(grid.height, covering.window, covering.overlap))
+    top, bottom = (share or Share()).pixel_rows(spans(grid.height, *covering))
     if bottom > top:
         place = grid.window((top, 0, bottom - top, grid.width))
         moved = (((box[0] - top, box[1], box[2], box[3]), values) for box, values in parts)
@@ -304,9 +307,8 @@ def predict_scene(
         config: Window, overlap, batch size and test-time copies.
         share: The part of the scene that is yielded; None: all.
     """
-    grid, config = scene.grid, cover_reach(config, context_reach(trained.network))
-    down = spans(grid.height, config.window, config.overlap)
-    across = spans(grid.width, config.window, config.overlap)
+    grid, (window_size, overlap) = scene.grid, fit_windows(config, trained.network)
+    down, across = spans(grid.height, window_size, overlap), spans(grid.width, window_size, overlap)
     buffer = np.zeros((len(trained.classes), down[0].size, grid.width), np.float32)
     valid = np.zeros((down[0].size, grid.width), bool)
     ends, own = [*(span.start for span in down[1:]), grid.height], (share or Share()).rows(down)
@@ -314,10 +316,10 @@ def predict_scene(
     log, done_windows, all_windows = share_logger(f"map of {scene.name}"), 0, len(rows) * len(across)
     for index in rows:
         row, following = down[index], ends[index]
-        row_weights = taper(row, config.overlap)[:, None]
+        row_weights = taper(row, overlap)[:, None]
         for window, window_probabilities in _predict_row(trained, scene, row, across, config):
             place = slice(row.size), slice(window.span.start, window.span.stop)
-            buffer[:, *place] += window_probabilities * (row_weights * taper(window.span, config.overlap))
+            buffer[:, *place] += window_probabilities * (row_weights * taper(window.span, overlap))
             valid[place] = window.valid
             done_windows += 1
             log(done_windows / all_windows)
@@ -328,17 +330,28 @@ def predict_scene(
         buffer[:, left:] = 0
 
 
-def cover_reach(config: MapsConfig, reach: int) -> MapsConfig:
-    """Raise the overlap, and the window if it is smaller than two overlaps, until maps have no seams.
+class Windows(NamedTuple):
+    """How a scene is divided; both in pixels.
 
-    Args:
-        config: Window and overlap that the user wants.
-        reach: Distance in pixels to the farthest pixel that the network uses; 0 if unknown.
+    Attributes:
+        size: Side of a window.
+        overlap: Overlap of neighbours.
     """
-    needed = math.ceil(reach / UNUSED_OVERLAP_SHARE / 16) * 16
-    if needed <= config.overlap:
-        return config
-    return config.model_copy(update={"overlap": needed, "window": max(config.window, 2 * needed)})
+
+    size: int
+    overlap: int
+
+
+def fit_windows(config: MapsConfig, network: nn.Module) -> Windows:
+    """Return window and overlap for maps without seams: an overlap of null becomes what the network needs.
+
+    A given overlap is raised to the reach of the context features, and the window to twice the overlap.
+    """
+    context = context_reach(network)
+    if config.overlap is None:
+        context = max(context, deep_context(network))
+    overlap = max(config.overlap or 0, math.ceil(context / UNUSED_OVERLAP_SHARE / 16) * 16)
+    return Windows(max(config.window, 2 * overlap), overlap)
 
 
 @dataclass(frozen=True, eq=False)

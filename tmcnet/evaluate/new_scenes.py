@@ -23,7 +23,7 @@ from tmcnet.config.training import members_of
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.evaluate.areas import ASSUMPTION, read_mapped, write_areas
 from tmcnet.evaluate.map_files import MapStyle, areas_of, style_map
-from tmcnet.evaluate.maps import SceneImages, predict_map, require_fit
+from tmcnet.evaluate.maps import SceneImages, fit_windows, predict_map, require_fit
 from tmcnet.evaluate.metrics import headline
 from tmcnet.evaluate.trained import Trained, choose_device
 from tmcnet.model.networks import Ensemble
@@ -97,7 +97,7 @@ def map_files(weights: Path, files: Mapping[str, Sequence[Path]], out: Path, opt
         what = "has `;` in its path, which separates files in sample sheets"
         raise InputError([Problem(str(path), what, "Rename the file or folder.") for path in split])
     with _named("the images"):
-        _map_rows(weights, [{"scene": "scene", **cells}], {"scene": out}, Path(), options)
+        _map_rows(weights, [{"scene": "scene", **cells}], {"scene": out}, Path(), options, sheetless=True)
 
 
 def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options: MapOptions) -> None:
@@ -163,7 +163,12 @@ def _named(source: str) -> Iterator[None]:
 
 
 def _map_rows(
-    weights: Path, rows: Sequence[dict[str, str]], targets: Mapping[str, Path], data_root: Path, options: MapOptions
+    weights: Path,
+    rows: Sequence[dict[str, str]],
+    targets: Mapping[str, Path],
+    data_root: Path,
+    options: MapOptions,
+    sheetless: bool = False,
 ) -> Trained:
     require_tools(["gdal_translate"])
     torch.set_num_threads(options.compute.finetune_threads)
@@ -172,7 +177,7 @@ def _map_rows(
     parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".tmcnet_", dir=parent) as name:
         work = Path(name)
-        problems: list[Problem] = []
+        problems = list(_unknown_names(trained, rows[0] if sheetless else {}, options.bands))
         for row in rows:
             problems += _choose_bands(trained, row, data_root, work, options.bands)
         if not problems and options.area is not None:
@@ -191,6 +196,17 @@ def _map_rows(
     return trained
 
 
+def _unknown_names(trained: Trained, given: Iterable[str], renamed: Mapping[str, str]) -> Iterator[Problem]:
+    """Modalities and bands that a user names and the network does not have."""
+    if unknown := set(given) - {"scene", *trained.sensors}:
+        what = f"the network has no modality {format_names(unknown)}; it has {', '.join(trained.sensors)}"
+        yield Problem("the images", what, "Leave out its file, or use a network that was trained with it.")
+    bands = {band.lower() for sensor in trained.sensors.values() for band in sensor.bands}
+    if unknown := {band for band in renamed.values() if band.lower() not in bands}:
+        remedy = "Write `--band name_in_the_file=name_in_the_network`."
+        yield Problem("--band", f"the network has no band {format_names(unknown)}", remedy)
+
+
 def _choose_bands(
     trained: Trained, row: dict[str, str], data_root: Path, work: Path, renamed: Mapping[str, str]
 ) -> Iterator[Problem]:
@@ -198,12 +214,13 @@ def _choose_bands(
 
     Bands without names are taken in their order, as in the workflow.
     """
+    renamed = {band.lower(): other for band, other in renamed.items()}
     for name, sensor in trained.sensors.items():
         paths = [data_root / part.strip() for part in (row.get(name) or "").split(";") if part.strip()]
         if not paths or not all(path.is_file() for path in paths):
             continue  # patterns of mosaics; missing files are reported by the inventory
         found = [
-            (renamed.get(band, band).lower(), path, number)
+            (renamed.get(band.lower(), band).lower(), path, number)
             for path in paths
             for number, band in enumerate(band_names(path), start=1)
         ]
@@ -214,7 +231,8 @@ def _choose_bands(
         if set(wanted) - set(names):
             what = f"has the bands {names}; the network was trained on {sensor.bands}"
             mapping = " ".join(f"--band {o}={b}" for o, b in zip(names, wanted, strict=False) if o != b)
-            remedy = f"If they mean the same, say so (`{mapping}`); else use a network trained on these bands."
+            same = f"If they mean the same, say so (`{mapping}`); else" if mapping else "Add the missing bands, or"
+            remedy = f"{same} use a network trained on these bands."
             yield Problem(", ".join(map(str, paths)), what, remedy)
             continue
         chosen = []
@@ -234,7 +252,7 @@ def _crop_to_area(
     images with a quality mask and files without an affine georeference stay as they are.
     """
     assert options.area is not None
-    margin = (options.maps.overlap + trained.align.max_shift) * (trained.gsd or 1)
+    margin = (fit_windows(options.maps, trained.network).overlap + trained.align.max_shift) * (trained.gsd or 1)
     for name in trained.sensors:
         if row.get(f"{name}_mask"):  # quality masks have the grid of the whole image
             continue

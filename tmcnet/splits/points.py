@@ -57,10 +57,8 @@ def draw_points(area: AreaArray, tiles: Names, classes: Sequence[str], config: S
     drawn: dict[str, Points] = {}
     for draw in range(1, config.subsets + 1) if config.points else ():
         longest = [
-            _draw_class(area[:, k], config.points[-1], generator(config.seed, "points", draw, name)).assign(
-                class_id=k
-            )
-            for k, name in enumerate(classes)
+            _draw_class(area[:, k], config.points[-1], generator(config.seed, "points", draw, k)).assign(class_id=k)
+            for k in range(len(classes))
         ]
         for n in config.points:
             points = pd.concat([of_class[:n] for of_class in longest]).sort_values(["tile", "class_id", "pixel"])

@@ -60,8 +60,10 @@ def write_starter(folder: Path) -> list[Path]:
         The files written.
 
     Raises:
-        InputError: If one of them exists, or the folder has no raster.
+        InputError: If one of them exists, there is no such folder, or it has no raster.
     """
+    if not folder.is_dir():
+        raise InputError(Problem(str(folder), "is no folder", "Name the folder with your GeoTIFFs."))
     targets = [folder / "scenes.csv", folder / "mine.yaml"]
     for path in targets:
         if path.exists():
