@@ -18,73 +18,91 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.memory import peak_mib
+from benchmarks.timing import best_of
 from tmcnet.config import ComputeConfig, MapsConfig
-from tmcnet.evaluate.maps import SceneImages, map_scenes, predict_scene
+from tmcnet.evaluate.maps import SceneImages, fit_windows, map_scenes, predict_scene
 from tmcnet.evaluate.trained import Probabilities, Trained, probabilities
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid
 from tmcnet.raster.io.writer import write_raster
 
-RUN = "mssnet-corrected__random__R100__s1"
+RUNS = (
+    "mssnet-corrected__tmcnet__R100__s1",
+    "mssnet-corrected__random__R100__s1",
+    "sar_only-baseline__random__R100__s1",
+)
+WAYS = [
+    (torch.float32, 1024, 1),
+    (torch.float32, 512, 1),
+    (torch.float32, 256, 1),
+    (torch.float32, 256, 16),
+    (torch.bfloat16, 1024, 1),
+    (torch.bfloat16, 512, 1),
+]
+"""Number format, side of the windows and batch size."""
 LARGE = 12_000
 """Side of the large scene in pixels."""
-
-BATCH = 8
 
 
 def run() -> None:
     """Print the difference to one-piece inference, the speed compared with plain loops, and the memory."""
     root = Path("results")
-    weights, folder = root / "finetune" / RUN / "weights.safetensors", root / "scenes"
-    scenes = sorted(path.parent for path in folder.glob("*/optical.tif"))
-    if not weights.exists() or not scenes:
+    weights = {name: root / "finetune" / name / "weights.safetensors" for name in RUNS}
+    scenes = sorted(path.parent for path in (root / "scenes").glob("*/optical.tif"))
+    if not all(path.exists() for path in weights.values()) or not scenes:
         print("The results of the demo are missing; run `make report` first.")
         return
     scene = SceneImages(scenes[0].name, {kind: scenes[0] / f"{kind}.tif" for kind in ("optical", "sar")})
-    trained = Trained.read(weights)
-    _seams(trained, scene)
-    _speed(trained, scene)
-    _memory(weights, scene)
+    networks = {name: Trained.read(path) for name, path in weights.items()}
+    _edges(networks, scene)
+    _speed(networks[RUNS[0]], scene)
+    _memory(weights[RUNS[0]], scene)
 
 
-def _seams(trained: Trained, scene: SceneImages) -> None:
-    single = probabilities(trained.network, _images(trained, scene))[0].numpy()
-    print("| window | overlap | largest difference | 99.9th percentile | pixels of another class |")
-    print("| ---: | ---: | ---: | ---: | ---: |")
-    for window, overlap in ((256, 0), (256, 64), (256, 128), (512, 128), (512, 256), (608, 304), (736, 368)):
-        config = MapsConfig(window=window, overlap=overlap, batch_size=BATCH)
-        found = np.concatenate([s.probabilities for s in predict_scene(trained, scene, config)], axis=1)
-        difference = np.abs(found - single).max(axis=0)
-        other = float((found.argmax(0) != single.argmax(0)).mean())
-        print(
-            f"| {window} | {overlap} | {difference.max():.1e} | {np.quantile(difference, 0.999):.1e} | {other:.1e} |",
-            flush=True,
-        )
+def _edges(networks: dict[str, Trained], scene: SceneImages) -> None:
+    """Difference between a window and the whole scene by the distance of pixels from the edge of the window."""
+    print("| pixels from the edge | " + " | ".join(networks) + " |\n| ---: |" + " ---: |" * len(networks))
+    top, side = 128, 512
+    row, column = np.indices((side, side))
+    distance = np.minimum(np.minimum(row, side - 1 - row), np.minimum(column, side - 1 - column))
+    differences = []
+    for trained in networks.values():
+        whole = probabilities(trained.network, _images(trained, scene))
+        window = probabilities(trained.network, _images(trained, scene, (top, top, side, side)))
+        inside = whole[..., top : top + side, top : top + side]
+        differences.append((window - inside).abs().amax(dim=(0, 1)).numpy())
+    for nearest in range(0, 176, 16):
+        ring = (distance >= nearest) & (distance < nearest + 16)
+        found = " | ".join(f"{np.quantile(d[ring], 0.999):.1e}" for d in differences)
+        print(f"| {nearest} to {nearest + 15} | {found} |", flush=True)
 
 
 def _speed(trained: Trained, scene: SceneImages) -> None:
-    grid = scene.grid
-    megapixels = grid.width * grid.height / 1e6
-    config = MapsConfig(window=256, overlap=64, batch_size=BATCH)
+    """CPU time per pixel of windows of several sizes, number formats and batches, and of maps of a large scene."""
+    fit = fit_windows(MapsConfig(), trained.network)
+    print("\n| way | megapixels of windows per CPU s | of the map |\n| --- | ---: | ---: |")
+    images = {name: image.tile(1, 1, 2, 2) for name, image in _images(trained, scene).items()}
+    for kind, side, batch in WAYS:
+        inputs = {name: image[..., :side, :side].repeat(batch, 1, 1, 1) for name, image in images.items()}
 
-    def ours() -> None:
-        for _ in predict_scene(trained, scene, config):
-            pass
+        def predict(inputs: dict[str, torch.Tensor] = inputs, kind: torch.dtype = kind) -> None:
+            with torch.autocast("cpu", kind, enabled=kind != torch.float32):
+                probabilities(trained.network, inputs)
 
-    def loop(overlap: int) -> None:
-        for _ in _plain_loop(trained, scene, config.window, overlap):
-            pass
-
-    ways = {"windows in batches, blended": ours, "plain loop, same overlap": lambda: loop(64)}
-    ways["plain loop, no overlap"] = lambda: loop(0)
-    print("\n| way | megapixels/s |\n| --- | ---: |")
-    for name, way in ways.items():
-        seconds = []
-        for _ in range(3):
-            began = time.perf_counter()
-            way()
-            seconds.append(time.perf_counter() - began)
-        print(f"| {name} | {megapixels / min(seconds):.3f} |", flush=True)
+        speed = batch * side**2 / 1e6 / best_of(predict, 2)
+        kept = max(0.0, 1 - fit.overlap / side) ** 2
+        name = f"{str(kind).removeprefix('torch.')}, windows of {side}, batch of {batch}"
+        print(f"| {name} | {speed:.3f} | {speed * kept:.3f} |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        large = _enlarge(scene, Path(folder), 2 * fit.size - fit.overlap)
+        megapixels = large.grid.width * large.grid.height / 1e6
+        maps = {
+            "map as by default": lambda: [None for _ in predict_scene(trained, large, MapsConfig())],
+            "plain loop, same windows": lambda: [None for _ in _plain_loop(trained, large, *fit)],
+            "plain loop, no overlap": lambda: [None for _ in _plain_loop(trained, large, fit.size, 0)],
+        }
+        for name, way in maps.items():
+            print(f"| {name} | | {megapixels / best_of(way, 1):.3f} |", flush=True)
 
 
 def _plain_loop(trained: Trained, scene: SceneImages, window: int, overlap: int) -> Iterator[Probabilities]:
@@ -131,7 +149,7 @@ def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:
     """Map one scene in this process, so that its peak memory is that of the map."""
     scene = SceneImages("large", {"optical": Path(optical), "sar": Path(sar)})
     grid, began = scene.grid, time.perf_counter()
-    config = MapsConfig(window=512, overlap=128, batch_size=BATCH)
+    config = MapsConfig()
     out = Path(folder)
     classes = Trained.read(Path(weights)).classes
     map_scenes(Path(weights), [scene], classes, config, ComputeConfig(), "run", out, out / "run.csv")
