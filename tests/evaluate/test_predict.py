@@ -1,3 +1,5 @@
+import resource
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +7,7 @@ from torch import nn
 from tmcnet.config import ComputeConfig
 from tmcnet.dataset.loading import Tile
 from tmcnet.errors import InputError
-from tmcnet.evaluate.trained import choose_device, predict_tiles, probabilities
+from tmcnet.evaluate.trained import choose_device, keep_freed_memory, predict_tiles, probabilities
 
 
 class Local(nn.Module):
@@ -103,3 +105,16 @@ def test_a_gpu_that_is_not_there():
     assert choose_device(ComputeConfig()).type == "cpu"
     with pytest.raises(InputError, match=r"compute\.accelerator"):
         choose_device(ComputeConfig(accelerator="gpu"))
+
+
+def test_freed_memory_is_kept_for_the_next_layer():
+    network = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3)))
+    keep_freed_memory()
+
+    def cleared():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        with torch.no_grad():
+            network(torch.zeros(1, 16, 768, 768))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert min(cleared() for _ in range(4)) < 1000, "pages; tens of thousands without"

@@ -28,7 +28,7 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.areas import read_blocks
 from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
-from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, probabilities
+from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, keep_freed_memory, probabilities
 from tmcnet.model.context import context_reach
 from tmcnet.model.deeplab import deep_context
 from tmcnet.raster.io.blocks import share_logger
@@ -307,6 +307,7 @@ def predict_scene(
         config: Window, overlap, batch size and test-time copies.
         share: The part of the scene that is yielded; None: all.
     """
+    keep_freed_memory()
     grid, (window_size, overlap) = scene.grid, fit_windows(config, trained.network)
     down, across = spans(grid.height, window_size, overlap), spans(grid.width, window_size, overlap)
     buffer = np.zeros((len(trained.classes), down[0].size, grid.width), np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -25,6 +27,9 @@ from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 
 KIND = "segmentation"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of glibc's `mallopt` (malloc.h)."""
+MAX_KEPT_BYTES = 2**31 - 1
 Probabilities = NDArray[np.float32]
 
 
@@ -146,6 +151,18 @@ def choose_device(compute: ComputeConfig) -> torch.device:
     return torch.device("cuda" if available and compute.accelerator != "cpu" else "cpu")
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of freed tensors for the next ones.
+
+    By default glibc returns large blocks to the kernel, which must clear every page again when the next layer needs
+    them. With windows of 1024 pixels this took more than half of the CPU time (benchmarks/README.md). Other systems
+    stay as they are.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, MAX_KEPT_BYTES)
+
+
 @torch.no_grad()
 def probabilities(
     network: nn.Module,
@@ -214,6 +231,7 @@ def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) ->
     Yields:
         Each tile with its K x H x W float32 probabilities.
     """
+    keep_freed_memory()
     batch: list[Tile] = []
     for tile in tiles:
         if batch and (len(batch) == batch_size or batch[0].size != tile.size):
