@@ -1,27 +1,22 @@
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
 
 from tests.report.results_folder import SENSORS
-from tmcnet.config import PIXELWISE, SensorsConfig
-from tmcnet.config.training import Network
+from tmcnet.config import SensorsConfig, is_pixelwise
+from tmcnet.registry import NETWORKS
 from tmcnet.report.charts import OKABE_ITO, PARTS, Styles, look_alike
-from tmcnet.report.names import NETWORK_NAMES, Series, modality_titles
+from tmcnet.report.names import Series, modality_titles
 
 EVERY = [
     Series("mssnet", variant, method) for variant in ("corrected", "reference") for method in ("random", "tmcnet")
 ]
-EVERY += [Series(network, "baseline", "random") for network in get_args(Network) if network != "mssnet"]
-
-
-def test_every_network_has_a_name():
-    assert set(NETWORK_NAMES) == set(get_args(Network))
+EVERY += [Series(network, "baseline", "random") for network in NETWORKS if network != "mssnet"]
 
 
 def test_pixel_wise_baselines_are_named_without_a_start():
-    labels = [Series(network, "baseline", "random").label for network in PIXELWISE]
+    labels = [Series(network, "baseline", "random").label for network in NETWORKS if is_pixelwise(network)]
     assert labels == ["Pixel-wise logistic regression", "Pixel-wise gradient boosting", "Pixel-wise neural network"]
     assert Series("late_fusion", "baseline", "random").label == "Late fusion, random start"
 
@@ -30,12 +25,12 @@ def test_no_two_series_look_alike_and_baselines_take_no_colour_of_a_start():
     styles = Styles(EVERY)
     looks = [tuple(str(value) for value in styles.of(series).values()) for series in EVERY]
     assert len(set(looks)) == len(EVERY)
-    colors = {series.network in PIXELWISE: set() for series in EVERY}
+    colors = {is_pixelwise(series.network): set() for series in EVERY}
     for series in EVERY:
-        colors[series.network in PIXELWISE].add(styles.of(series)["color"])
+        colors[is_pixelwise(series.network)].add(styles.of(series)["color"])
     assert not colors[True] & colors[False]
-    without = Styles([series for series in EVERY if series.network not in PIXELWISE])
-    assert all(styles.of(s) == without.of(s) for s in EVERY if s.network not in PIXELWISE)
+    without = Styles([series for series in EVERY if not is_pixelwise(series.network)])
+    assert all(styles.of(s) == without.of(s) for s in EVERY if not is_pixelwise(s.network))
 
 
 ROOT = Path(__file__).parents[2]

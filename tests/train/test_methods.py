@@ -1,18 +1,15 @@
 """Every pre-training method: its network, its loss, its health, and the networks that start from its weights."""
 
-from typing import get_args
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tmcnet.config import MethodConfig, ModelConfig, Run
-from tmcnet.config.pretraining import Method
 from tmcnet.errors import TrainingError
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import save_weights
-from tmcnet.train import contrastive, finetune
+from tmcnet.train import finetune
 from tmcnet.train.contrastive import build_method, health
 
 MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
@@ -44,11 +41,6 @@ def named(embeddings, names=("optical", "sar")):
 
 def rng():
     return np.random.default_rng(0)
-
-
-def test_a_method_is_a_class_and_a_name():
-    assert set(contrastive.METHODS) == set(get_args(Method))
-    assert all(issubclass(kind, contrastive.PretrainingMethod) for kind in contrastive.METHODS.values())
 
 
 @pytest.mark.parametrize("config", METHODS, ids=NAMES)

@@ -26,7 +26,6 @@ from tmcnet.config.root import (
 )
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (
-    PIXELWISE,
     RANDOM_START,
     SINGLE_SENSOR,
     Budget,
@@ -38,11 +37,11 @@ from tmcnet.config.training import (
     Run,
     SweepConfig,
     expand_sweep,
+    is_pixelwise,
 )
 
 __all__ = [
     "IGNORE",
-    "PIXELWISE",
     "RANDOM_START",
     "SINGLE_SENSOR",
     "AlignConfig",
@@ -75,6 +74,7 @@ __all__ = [
     "TrackingConfig",
     "check_files",
     "expand_sweep",
+    "is_pixelwise",
     "load",
     "load_files",
     "load_overlays",

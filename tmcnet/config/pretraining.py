@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from tmcnet.config.base import Section
 from tmcnet.config.training import RANDOM_START, Variant
+from tmcnet.registry import METHODS
 
-Method = Literal["tuples", "simclr", "cross_modal"]
-"""Names of the classes in `tmcnet/train/contrastive.py` (`METHODS`)."""
+
+def _is_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"there is no method `{name}`; there are {', '.join(METHODS)}")
+    return name
+
+
+Method = Annotated[str, AfterValidator(_is_method), WithJsonSchema({"enum": list(METHODS)})]
 Part = Literal["train", "val", "test"]
 Negatives = Literal["shifted", "own", "both"]
 Partners = Literal["sar", "both"]

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tmcnet.config.base import AND, ONLY, Section, only_modality
+from tmcnet.registry import NETWORKS
 
 Variant = Literal["reference", "corrected"]
-Network = Literal[
-    "mssnet",
-    "early_fusion",
-    "late_fusion",
-    "optical_only",
-    "sar_only",
-    "pixel_logistic",
-    "pixel_boosting",
-    "pixel_mlp",
-    "encoder_logistic",
-    "encoder_boosting",
-]
-"""Networks for every data set; `<name>_only` exists for each other modality too."""
 SINGLE_SENSOR = (f"optical{ONLY}", f"sar{ONLY}")
 """Networks that use only optical or only SAR."""
-PIXELWISE = ("pixel_logistic", "pixel_boosting", "pixel_mlp")
-"""Classifiers of single pixels, fitted by scikit-learn; they have no encoder and only the random start."""
-ENCODER_CLASSIFIERS = ("encoder_logistic", "encoder_boosting")
-"""The same classifiers with features of a frozen encoder, which is that of the start."""
+
+
+def is_classifier(network: str) -> bool:
+    """Whether it classifies single pixels by features that are not trained."""
+    return network in NETWORKS and NETWORKS[network].features is not None
+
+
+def is_pixelwise(network: str) -> bool:
+    """Whether it is a classifier without an encoder, which has the random start only."""
+    return network in NETWORKS and NETWORKS[network].features == "context"
+
+
+def has_variants(network: str) -> bool:
+    """Whether a network, or a member of an ensemble, has a published form beside the corrected one."""
+    return any(name in NETWORKS and NETWORKS[name].reference for name in members_of(network) or [network])
 
 
 def members_of(network: str) -> list[str]:
@@ -39,7 +38,7 @@ def members_of(network: str) -> list[str]:
 
 def has_start(network: str) -> bool:
     """Whether a network, or a member of an ensemble, starts from weights; if not, its start is always random."""
-    return not set(members_of(network) or [network]) <= set(PIXELWISE)
+    return not all(map(is_pixelwise, members_of(network) or [network]))
 
 
 def _ensemble_name(value: object) -> object:
@@ -59,9 +58,9 @@ def _is_network(name: str) -> str:
         _is_network(member)
     if members_of(name):
         return name
-    if only_modality(name) or name in get_args(Network):
+    if only_modality(name) or name in NETWORKS:
         return name
-    known = ", ".join(get_args(Network))
+    known = ", ".join(NETWORKS)
     raise ValueError(f"there is no network `{name}`; there are {known}, and `<name>{ONLY}` for each other modality")
 
 
@@ -74,7 +73,9 @@ NetworkName = Annotated[
     str,
     BeforeValidator(_ensemble_name),
     AfterValidator(_is_network),
-    WithJsonSchema({"anyOf": [{"type": "string"}, _ENSEMBLE]}),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(NETWORKS)}, {"type": "string", "pattern": f"({ONLY}|{AND}.+)$"}, _ENSEMBLE]}
+    ),
 ]
 LoadParts = Literal["backbone", "encoder", "all"]
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
@@ -378,8 +379,8 @@ class Run:
             replace(
                 self,
                 network=member,
-                variant=self.variant if member == "mssnet" else BASELINE,
-                method=RANDOM_START if member in PIXELWISE else self.method,
+                variant=self.variant if has_variants(member) else BASELINE,
+                method=self.method if has_start(member) else RANDOM_START,
             )
             for member in members_of(self.network)
         ]
@@ -387,7 +388,7 @@ class Run:
     @property
     def takes_steps(self) -> bool:
         """Whether it is trained step by step; ensembles and pixel-wise classifiers are not."""
-        return not self.members and self.network not in PIXELWISE
+        return not (self.members or is_classifier(self.network))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -431,8 +432,7 @@ def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
         ]
         repeated = [(draw, seed) for seed in part.seeds for draw in (part.subsets or [seed])]
         for network in part.networks:
-            members = members_of(network) or [network]
-            variants = part.variants if "mssnet" in members else [BASELINE]
+            variants = part.variants if has_variants(network) else [BASELINE]
             methods = part.methods if has_start(network) else [RANDOM_START]
             runs.update(
                 Run(network, variant, method, budget, 1 if budget.is_all else draw, seed)

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
 from tmcnet.config.base import ONLY, only_modality
-from tmcnet.config.training import ENCODER_CLASSIFIERS, members_of
+from tmcnet.config.training import members_of
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone
 from tmcnet.model.context import ContextFeatures, enlarge
 from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, Detail, image_size, stack_bands, start_undecided
 from tmcnet.model.encoder_features import EncoderFeatures
-from tmcnet.model.mssnet import MSSNet, ReferenceMSSNet
-from tmcnet.model.pixelwise import PixelBoosting, PixelLogistic, PixelMLP
-
-CLASSIFIERS: dict[str, type[PixelLogistic] | type[PixelBoosting]] = {
-    "pixel_logistic": PixelLogistic,
-    "pixel_boosting": PixelBoosting,
-    "pixel_mlp": PixelMLP,
-    "encoder_logistic": PixelLogistic,
-    "encoder_boosting": PixelBoosting,
-}
-"""Classifiers of single pixels by the name of the network."""
+from tmcnet.registry import NETWORKS
 
 MIN_PROBABILITY = 1e-12
 """Smaller mean probabilities of an ensemble are raised to it before the logarithm."""
@@ -100,19 +91,14 @@ class Ensemble(nn.Module):
         return mean.clamp(min=MIN_PROBABILITY).log()
 
 
-def _early_fusion(bands: Mapping[str, int], classes: int, model: ModelConfig) -> nn.Module:
+def early_fusion(bands: Mapping[str, int], classes: int, model: ModelConfig) -> nn.Module:
+    """One encoder of the stacked bands of all modalities."""
     return PlainNetwork({"optical": list(bands)}, bands, classes, model)
 
 
-def _late_fusion(bands: Mapping[str, int], classes: int, model: ModelConfig) -> nn.Module:
+def late_fusion(bands: Mapping[str, int], classes: int, model: ModelConfig) -> nn.Module:
+    """An encoder for each modality."""
     return PlainNetwork({name: [name] for name in bands}, bands, classes, model)
-
-
-NETWORKS: dict[str, Callable[[Mapping[str, int], int, ModelConfig], nn.Module]] = {
-    "early_fusion": _early_fusion,
-    "late_fusion": _late_fusion,
-}
-"""Networks with one variant by name: from bands of each modality, number of classes and sizes."""
 
 
 def build_network(
@@ -121,9 +107,7 @@ def build_network(
     """Build a segmentation network with random weights, or an empty pixel-wise baseline.
 
     Args:
-        network: `mssnet`, `early_fusion`, `late_fusion`, `<modality>_only` (such as `optical_only`),
-            `pixel_logistic`, `pixel_boosting`, `pixel_mlp`, `encoder_logistic` or `encoder_boosting`; members of an
-            ensemble are joined by `_and_`.
+        network: A name in the registry, or `<modality>_only`; members of an ensemble are joined by `_and_`.
         variant: `reference` or `corrected` for `mssnet`; the others have one variant.
         bands: Number of bands of each modality by name; their order is that of stacked bands.
         classes: Number of classes K.
@@ -137,19 +121,19 @@ def build_network(
     """
     if members_of(network):
         return Ensemble([build_network(member, variant, bands, classes, model) for member in members_of(network)])
-    if network == "mssnet" and variant == "reference":
-        return ReferenceMSSNet(bands, classes, model)
-    if network == "mssnet" and variant == "corrected":
-        return MSSNet(bands, classes, model)
-    if network in NETWORKS:
-        return NETWORKS[network](bands, classes, model)
-    if network in CLASSIFIERS:
-        with_encoder = network in ENCODER_CLASSIFIERS
-        features = EncoderFeatures(bands, model) if with_encoder else ContextFeatures(model.context)
-        return CLASSIFIERS[network](bands, classes, features)
-    modality = only_modality(network)
-    if modality is not None and modality in bands:
+    modality, entry = only_modality(network), NETWORKS.get(network)
+    if modality in bands:
         return PlainNetwork({modality: [modality]}, bands, classes, model)
-    single = ", ".join(f"{name}{ONLY}" for name in bands)
-    known = f"mssnet (reference, corrected), {', '.join(NETWORKS)}, {single}, {', '.join(CLASSIFIERS)}"
-    raise InputError(Problem(f"network `{network}`, variant `{variant}`", "is not known", f"Known are: {known}."))
+    if modality or entry is None or (entry.reference and variant not in ("reference", "corrected")):
+        single = [f"{name}{ONLY}" for name in bands]
+        known = ", ".join([name for name in NETWORKS if name not in single] + single)
+        what = f"network `{network}`, variant `{variant}`"
+        raise InputError(Problem(what, "is not known", f"Known are {known}; `mssnet` has variants."))
+    last: ModelConfig | ContextFeatures | EncoderFeatures = model
+    if entry.features == "context":
+        last = ContextFeatures(model.context)
+    elif entry.features == "encoder":
+        last = EncoderFeatures(bands, model)
+    place = entry.reference if entry.reference and variant == "reference" else entry.build
+    built: nn.Module = resolve_name(place)(bands, classes, last)
+    return built

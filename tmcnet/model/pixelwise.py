@@ -59,6 +59,19 @@ class Pixelwise(nn.Module, ABC):
     def scores(self, values: Tensor) -> Tensor:
         """Logits K x P of the features F x P of P pixels."""
 
+    def fit(self, values: Tensor, truth: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """Fit a classifier for which `tmcnet.train.pixelwise` has no function.
+
+        Args:
+            values: P x F features.
+            truth: P class ids.
+            weights: P weights, 1 on average.
+
+        Returns:
+            The tensors of the classifier by name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no method `fit`")
+
 
 class PixelLogistic(Pixelwise):
     """Logistic regression on standardised features. All its weights are 0 until they are loaded.

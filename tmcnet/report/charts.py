@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from tmcnet.config import PIXELWISE, RANDOM_START
+from tmcnet.config import RANDOM_START, is_pixelwise
 from tmcnet.report.names import Series, network_order
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Styles:
         """Keyword arguments for Matplotlib's line plots."""
         rank = self._ranks[series.network, series.variant]
         return {
-            "color": GREY if series.network in PIXELWISE else self.color(series.method),
+            "color": GREY if is_pixelwise(series.network) else self.color(series.method),
             "marker": MARKERS[rank % len(MARKERS)],
             "linestyle": DASHES[rank % len(DASHES)],
         }

@@ -7,6 +7,7 @@ from typing import Self
 
 from tmcnet.config import RANDOM_START, Budget, Run, SensorsConfig
 from tmcnet.config.training import has_start, members_of
+from tmcnet.registry import NETWORKS
 
 DASH = "\u2013"
 """Shown where there is no number."""
@@ -19,18 +20,6 @@ METRIC_NAMES = {
     "mf1": "mean F1",
     "ece": "ECE",
     "boundary_f1": "Boundary F1",
-}
-NETWORK_NAMES = {
-    "mssnet": "MSSNet",
-    "early_fusion": "Early fusion",
-    "late_fusion": "Late fusion",
-    "optical_only": "Optical only",
-    "sar_only": "SAR only",
-    "encoder_logistic": "Logistic regression on encoder features",
-    "encoder_boosting": "Gradient boosting on encoder features",
-    "pixel_logistic": "Pixel-wise logistic regression",
-    "pixel_boosting": "Pixel-wise gradient boosting",
-    "pixel_mlp": "Pixel-wise neural network",
 }
 
 
@@ -77,8 +66,9 @@ class Series:
 
 def network_label(network: str, variant: str) -> str:
     """Name of a network for readers; the variant is named only where it is not the default."""
-    members = [in_sentence(NETWORK_NAMES.get(member, member)) for member in members_of(network)]
-    name = f"Mean of {', '.join(members[:-1])} and {members[-1]}" if members else NETWORK_NAMES.get(network, network)
+    members = [in_sentence(network_label(member, "")) for member in members_of(network)]
+    title = NETWORKS[network].title if network in NETWORKS else network
+    name = f"Mean of {', '.join(members[:-1])} and {members[-1]}" if members else title
     return f"{name} (reference)" if variant == "reference" else name
 
 
@@ -99,8 +89,8 @@ def series_order(series: Series | Run) -> tuple[object, ...]:
 
 
 def network_order(network: tuple[str, str]) -> tuple[int, str, str]:
-    """Sort key of a network and its variant: as listed in `NETWORK_NAMES`."""
-    known = list(NETWORK_NAMES)
+    """Sort key of a network and its variant: as in the registry."""
+    known = list(NETWORKS)
     return (known.index(network[0]) if network[0] in known else len(known), *network)
 
 

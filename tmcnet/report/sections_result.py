@@ -5,15 +5,15 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from tmcnet.config import PIXELWISE, RANDOM_START, SINGLE_SENSOR, Budget
-from tmcnet.report.names import Series
+from tmcnet.config import RANDOM_START, SINGLE_SENSOR, Budget, is_pixelwise
+from tmcnet.config.base import only_modality
+from tmcnet.config.training import is_classifier, members_of
+from tmcnet.report.names import Series, network_order
 from tmcnet.report.pictures import Gallery, MapSource, Painter
 from tmcnet.report.results import Results
 from tmcnet.report.scores import MIN_RUNS, Comparison
 from tmcnet.report.sections_maps import areas, map_sources, scenes_of
 from tmcnet.report.sections_scores import draw_label_efficiency, label_efficiency
-
-FUSION = ("mssnet", "late_fusion", "early_fusion")
 
 
 def result(results: Results, painter: Painter) -> dict[str, Any]:
@@ -85,9 +85,9 @@ def _leader(results: Results, budget: Budget) -> dict[str, Any] | None:
     best = scores.leader(budget, metric)
     if best is None:
         return None
-    simple = best.network in PIXELWISE
+    simple = is_pixelwise(best.network)
     others = [series for series in scores.series if series != best]
-    rival = scores.leader(budget, metric, [s for s in others if (s.network in PIXELWISE) != simple])
+    rival = scores.leader(budget, metric, [s for s in others if is_pixelwise(s.network) != simple])
     across = rival is not None
     rival = rival or scores.leader(budget, metric, others)
     of_rival = scores.estimate(rival, budget, metric) if rival else None
@@ -111,8 +111,12 @@ def _is_start(c: Comparison) -> bool:
 
 
 def _fusion(comparisons: list[Comparison], sensor: str) -> Comparison | None:
-    """The main difference of fusion to one sensor with the same start: the main network, the most labels."""
-    pairs = [c for c in comparisons if c.a.method == c.b.method and c.a.network in FUSION and c.b.network == sensor]
+    """The main difference of fusion to one sensor with the same start: the first network, the most labels."""
+    pairs = [c for c in comparisons if c.a.method == c.b.method and _fuses(c.a.network) and c.b.network == sensor]
     pairs.sort(key=lambda c: c.budget, reverse=True)
-    order = {network: rank for rank, network in enumerate(FUSION)}
-    return min(pairs, key=lambda c: (order[c.a.network], c.a.variant == "reference"), default=None)
+    return min(pairs, key=lambda c: network_order((c.a.network, c.a.variant)), default=None)
+
+
+def _fuses(network: str) -> bool:
+    """Whether it is a trained network of all modalities."""
+    return not (only_modality(network) or is_classifier(network) or members_of(network))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from tmcnet.config import PIXELWISE, Budget
+from tmcnet.config import Budget, is_pixelwise
 from tmcnet.report.charts import Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
 from tmcnet.report.names import (
@@ -192,7 +192,7 @@ def _networks(results: Results) -> Iterator[dict[str, Any]]:
     """Every other deep network, compared with the main one with the same start."""
     for series in results.scores.series:
         main = Series(*MAIN_NETWORK, series.method)
-        if series.network in PIXELWISE or series == main or main not in results.scores.series:
+        if is_pixelwise(series.network) or series == main or main not in results.scores.series:
             continue
         yield from _compared(results, series, main, "")
 

@@ -10,8 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 from scipy.stats import ttest_rel
 
-from tmcnet.config import PIXELWISE, RANDOM_START, Budget, Run
-from tmcnet.config.training import ENCODER_CLASSIFIERS
+from tmcnet.config import RANDOM_START, Budget, Run, is_pixelwise
+from tmcnet.config.training import is_classifier
 from tmcnet.report.charts import Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
 from tmcnet.report.names import (
@@ -153,8 +153,7 @@ def limit_rows(table: pd.DataFrame, most: int) -> pd.DataFrame:
 def finetuning(results: Results) -> dict[str, Any]:
     """Curves of fine-tuning."""
     curves = {r: c for r in results.config.runs if not (c := results.curves("finetune", r.name)).empty}
-    fitted = (*PIXELWISE, *ENCODER_CLASSIFIERS)
-    trained = {run: curve for run, curve in curves.items() if run.network not in fitted and not run.members}
+    trained = {run: curve for run, curve in curves.items() if not is_classifier(run.network) and not run.members}
     titles = {"loss": "training loss", "val_miou": "mIoU on the validation part"}
     shown = {q: title for q, title in titles.items() if any(q in c for c in trained.values())}
     return {
@@ -238,7 +237,7 @@ def _validation(results: Results) -> tuple[str, dict[Budget, pd.DataFrame]]:
     for run in results.config.runs:
         record = results.summary("finetune", run.name).get("validation")
         score = number(record.get(results.metric)) if isinstance(record, dict) else float("nan")
-        if run.network not in PIXELWISE and not run.members and score == score:
+        if not is_pixelwise(run.network) and not run.members and score == score:
             row = (run.budget, run.method, (run.draw, run.seed), score)
             found.setdefault(Series(run.network, run.variant, ""), []).append(row)
     if not found:

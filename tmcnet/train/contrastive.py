@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import reduce
 from itertools import combinations, permutations
+from pkgutil import resolve_name
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.views import ViewBatch, ViewMaker
 from tmcnet.loss import InfoNCE, NTXent, TupleNTXent
 from tmcnet.model.tmcnet import Embeddings, Pair, TMCNet
+from tmcnet.registry import METHODS
 from tmcnet.seeding import generator
 from tmcnet.train.distributed import gather_rows
 from tmcnet.train.loop import OptimiserPlan, StepModule
@@ -120,13 +122,10 @@ class CrossModal(PretrainingMethod):
         return value
 
 
-METHODS: dict[str, type[PretrainingMethod]] = {"tuples": Tuples, "simclr": SimCLR, "cross_modal": CrossModal}
-"""The methods by their name in the config (`tmcnet.config.pretraining.Method`)."""
-
-
 def build_method(config: MethodConfig) -> PretrainingMethod:
     """Return the method that a config names."""
-    return METHODS[config.method](config)
+    method: PretrainingMethod = resolve_name(METHODS[config.method])(config)
+    return method
 
 
 class StepBuilder:

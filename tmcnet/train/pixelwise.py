@@ -118,11 +118,14 @@ def fit_pixelwise(
             near = network.features.within(MAX_SMALL_WINDOW, network.bands).numpy()
             # no tree and no weight depends on constant features
             pixels = replace(pixels, values=pixels.values * near)
-        if len(np.unique(pixels.truth)) == 1:
+        if not isinstance(network, PixelLogistic | PixelBoosting):
+            fitted.last_step = fitted.best_step = 1
+            fitted.weights = network.fit(*map(torch.from_numpy, (pixels.values, pixels.truth, pixels.weights)))
+        elif len(np.unique(pixels.truth)) == 1:
             fitted.weights = {**network.state_dict(), _offset(network): _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
             _fit_logistic(network, pixels, len(counts), seed, fitted)
-        elif isinstance(network, PixelBoosting):
+        else:
             _fit_boosting(network, pixels, val, config, seed, fitted, curves)
     fitted.weights |= _features_state(network)
     network.load_state_dict(fitted.weights)

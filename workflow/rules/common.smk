@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from tmcnet.config import PIXELWISE, RANDOM_START, check_files, load, over_preset
+from tmcnet.config import RANDOM_START, check_files, is_pixelwise, load, over_preset
 from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
 from tmcnet.kept import archive_of, put_back
@@ -134,7 +134,7 @@ def gpus_of_run(wildcards):
     """GPUs of a job of one run: pixel-wise classifiers and ensembles of them use none."""
     run = TRAINED.get(wildcards.run)
     networks = [part.network for part in run.members or [run]] if run else []
-    return 0 if networks and set(networks) <= set(PIXELWISE) else gpus()
+    return 0 if networks and all(map(is_pixelwise, networks)) else gpus()
 
 
 def sharing(wildcards):
