@@ -18,8 +18,9 @@ from tmcnet.dataset.normalise import compute_normalisation
 from tmcnet.evaluate.evaluate import evaluate_run, pool_folds
 from tmcnet.evaluate.intervals import Resamples, difference, effects_of
 from tmcnet.evaluate.metrics import HEADLINE
-from tmcnet.evaluate.summary import read_blocks, read_cells
+from tmcnet.evaluate.summary import read_cells
 from tmcnet.seeding import generator
+from tmcnet.splits.files import read_blocks
 from tmcnet.splits.splits import make_splits
 from tmcnet.train.finetune import Finetuning, finetune
 

@@ -13,9 +13,9 @@ from tmcnet.evaluate.map_files import MapRecord
 from tmcnet.raster.inventory.records import Inventory
 from tmcnet.raster.inventory.seed_layout import read_class_dict, read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries
-from tmcnet.raster.tiling.grid import read_digests
+from tmcnet.raster.tiling.unchanged import read_digests
+from tmcnet.splits.files import read_manifest
 from tmcnet.splits.index import read_index
-from tmcnet.splits.manifest import read_manifest
 from tmcnet.splits.points import read_points
 from tmcnet.store import TileStore, read_list
 

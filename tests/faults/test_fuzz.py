@@ -31,7 +31,7 @@ from tmcnet.raster.inventory.records import Inventory
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.tiling.cutting import scene_strips
-from tmcnet.splits.verify import verified_list
+from tmcnet.splits.files import verified_list
 
 SECONDS = float(os.environ.get("TMCNET_FUZZ_SECONDS", "0"))
 EXAMPLES = 25

@@ -13,7 +13,8 @@ from affine import Affine
 from tmcnet.config import ClassConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory
-from tmcnet.raster.tiling.tiles import cut_tiles, make_tiles, require_unchanged
+from tmcnet.raster.tiling.tiles import cut_tiles, make_tiles
+from tmcnet.raster.tiling.unchanged import require_unchanged
 from tmcnet.readers import read_rows
 from tmcnet.store import TileStore
 

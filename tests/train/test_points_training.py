@@ -18,7 +18,8 @@ from tmcnet.errors import InputError
 from tmcnet.model.context import ContextFeatures
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.seeding import generator
-from tmcnet.splits.points import points_file, read_tile_points
+from tmcnet.splits.files import points_file
+from tmcnet.splits.points import read_tile_points
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import finetune as module
 from tmcnet.train.pixelwise import draw_pixels

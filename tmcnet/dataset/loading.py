@@ -12,8 +12,8 @@ from torch.utils.data import Dataset, get_worker_info
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.reader import read_float, read_labels
-from tmcnet.raster.tiling.tiles import require_unchanged
-from tmcnet.splits.points import TilePoints, keep_points
+from tmcnet.raster.tiling.unchanged import require_unchanged
+from tmcnet.splits.files import TilePoints, keep_points
 from tmcnet.store import TileStore
 
 

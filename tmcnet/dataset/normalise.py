@@ -16,7 +16,7 @@ from tmcnet.config import NormaliseConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.reader import read_float
 from tmcnet.readers import read_record, reading
-from tmcnet.splits.verify import verified_list
+from tmcnet.splits.files import verified_list
 from tmcnet.store import TileStore
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]

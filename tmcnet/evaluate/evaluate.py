@@ -21,11 +21,10 @@ from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import metrics
 from tmcnet.evaluate.metrics import Calibration, Counts, Floats, boundary_counts, confusion
-from tmcnet.evaluate.summary import read_blocks
 from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
 from tmcnet.readers import read_record, read_rows, reading
 from tmcnet.seeding import generator
-from tmcnet.splits.verify import verified_list
+from tmcnet.splits.files import read_blocks, verified_list
 from tmcnet.store import TileStore
 
 MAX_TEMPERATURE_PIXELS = 200_000

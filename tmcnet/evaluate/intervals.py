@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from tmcnet.evaluate.metrics import Counts, Floats
 
@@ -176,4 +176,4 @@ def _stretch(parts: Sequence[tuple[Floats, int]], confidence: float) -> float:
         return 1.0
     freedom = variance**2 / sum(v**2 / n for v, n in variances)
     tail = (1 + confidence) / 2
-    return float(stats.t.ppf(tail, freedom) / stats.norm.ppf(tail))
+    return float(stdtrit(freedom, tail) / ndtri(tail))

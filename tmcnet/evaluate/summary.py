@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from tmcnet.config import Budget, EvaluateConfig, Run
 from tmcnet.config.results import MAP_ENDINGS
@@ -24,7 +23,7 @@ from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
-from tmcnet.splits.parts import block_number
+from tmcnet.splits.files import read_blocks
 
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
 SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels", "boundary_f1")
@@ -275,19 +274,6 @@ def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, st
         )
         for cell, members in sorted(cells.items())
     }
-
-
-def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
-    """Return the spatial block of each tile of the index. A ready-made tile is a scene and a block by itself."""
-    with reading(manifest):
-        size = int(read_record(manifest)["config"]["block_size"])
-    window = ("row", "col", "height", "width")
-    with reading(index):
-        names = {"tile": str, "scene": str}  # a scene may be called NA
-        tiles = pd.read_csv(index, usecols=[*names, *window], dtype=names, keep_default_na=False)
-        row, col, height, width = (tiles[name].to_numpy(np.int64) for name in window)
-    places = zip(tiles["scene"], block_number(row, height, size), block_number(col, width, size), strict=True)
-    return {tile: f"{scene} {r} {c}" for tile, (scene, r, c) in zip(tiles["tile"], places, strict=True)}
 
 
 def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[tuple[Cell, str, Interval]]:

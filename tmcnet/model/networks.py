@@ -122,7 +122,7 @@ def build_network(
     if members_of(network):
         return Ensemble([build_network(member, variant, bands, classes, model) for member in members_of(network)])
     modality, entry = only_modality(network), NETWORKS.get(network)
-    if modality in bands:
+    if modality is not None and modality in bands:
         return PlainNetwork({modality: [modality]}, bands, classes, model)
     if modality or entry is None or (entry.reference and variant not in ("reference", "corrected")):
         single = [f"{name}{ONLY}" for name in bands]

@@ -20,7 +20,7 @@ from tmcnet.report.files import number
 from tmcnet.report.names import modality_titles, network_label, series_order
 from tmcnet.report.pictures import Painter
 from tmcnet.report.results import Results
-from tmcnet.splits.verify import verified_manifest
+from tmcnet.splits.files import verified_manifest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,11 +1,7 @@
-"""Lists of tiles in the layout of the published code, `train_RGB.txt` and so on: their files, and what must hold.
-
-The checks apply to any lists of parts, label fractions and points, however they were made.
-"""
+"""What must hold for any lists of parts, label fractions and points, however they were made."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,36 +12,16 @@ import numpy as np
 import pandas as pd
 
 from tmcnet.config import Budget
-from tmcnet.errors import MAX_NAMES, Problem, format_names
-from tmcnet.raster.inventory.seed_layout import KINDS, PARTS
+from tmcnet.errors import MAX_NAMES, Problem
+from tmcnet.raster.inventory.seed_layout import PARTS
+from tmcnet.splits.files import REMEDY, format_all, list_names, points_file, points_per_class
 from tmcnet.splits.index import IntArray, TileIndex, close_pairs
-from tmcnet.splits.points import Points, points_file, points_per_class
-
-REMEDY = "Restore the files, or delete `manifest.json` and run the workflow again; it then makes the splits again."
-"""Way out where lists or their manifest are wrong."""
-
-_LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$|^train\S*_points\.csv$")
-
-
-def list_names(name: str) -> list[str]:
-    """Names of the three files of a list such as `trainR5`."""
-    return [f"{name}_{word}.txt" for word in KINDS.values()]
+from tmcnet.splits.points import Points
 
 
 def list_text(tiles: Iterable[str]) -> bytes:
     """Content of a list file: one tile a line."""
     return "".join(f"{tile}\n" for tile in tiles).encode()
-
-
-def find_lists(folder: Path) -> list[Path]:
-    """All list files of a folder and their files of points, sorted."""
-    return sorted(path for path in folder.glob("*") if _LIST_FILE.match(path.name))
-
-
-def format_all(tiles: Iterable[str]) -> str:
-    """The first tiles by name, and how many there are."""
-    known = set(tiles)
-    return f"{format_names(known)} ({len(known)} in all)"
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,12 @@ from tmcnet.config import SplitsConfig
 from tmcnet.errors import format_names
 from tmcnet.hashing import bytes_digest
 from tmcnet.raster.inventory.seed_layout import PARTS
-from tmcnet.readers import read_record, reading
+from tmcnet.splits.files import VERSION
 from tmcnet.splits.index import IntArray, TileIndex
-from tmcnet.splits.lists import REMEDY, Lists, list_text
+from tmcnet.splits.lists import Lists, list_text
 from tmcnet.splits.parts import DROPPED, Division, part_totals
-from tmcnet.splits.points import Points, points_per_class, points_text
+from tmcnet.splits.points import Points, points_text
 
-VERSION = 1
-"""Version of the format of the manifest."""
 CHECKSUMS = "tiles.csv"
 """Name of the file with the checksums of the tiles, beside the manifest."""
 
@@ -132,26 +130,6 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
     entries = (f"{text(key)}: {block(value)}" for key, value in manifest.items())
     (folder / "manifest.json").write_text("{\n" + ",\n".join(entries) + "\n}\n", encoding="utf-8", newline="\n")
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read `manifest.json`.
-
-    Raises:
-        InputError: If it is missing, damaged or of another version, or lacks what a check of the lists needs.
-    """
-    path = folder / "manifest.json"
-    manifest = read_record(path, REMEDY)
-    with reading(path, REMEDY):
-        if manifest["version"] != VERSION:
-            raise ValueError(f"version {manifest['version']}")
-        SplitsConfig.model_validate(manifest["config"])
-        for name, entry in manifest["lists"].items():
-            str(entry["sha256"])
-            if points_per_class(name):
-                str(entry["points"]["sha256"])
-        list(manifest["dropped"])
-    return manifest
 
 
 def _groups(index: TileIndex, division: Division) -> Iterator[dict[str, Any]]:

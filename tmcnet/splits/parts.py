@@ -19,6 +19,7 @@ from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.seeding import generator
 from tmcnet.splits.balance import BalanceTarget, assign_in_order, balanced_assignments
+from tmcnet.splits.files import block_number
 from tmcnet.splits.index import BoolArray, FloatArray, IntArray, TileIndex, close_pairs
 
 PartArray = npt.NDArray[np.int8]
@@ -148,14 +149,6 @@ def group_tiles(index: TileIndex, config: SplitsConfig) -> Groups:
     corners = (np.stack([unique // cols % rows, unique % cols], axis=1) + first) * config.block_size
     places = np.column_stack([unique // (rows * cols), corners])
     return Groups(of.astype(np.int64), None, places, len(places), "blocks")
-
-
-def block_number(first: IntArray, length: IntArray, size: int) -> IntArray:
-    """Number, along an axis, of the block of `size` pixels that contains the centre of each window.
-
-    Windows are given by first pixel and length; blocks begin at pixel 0.
-    """
-    return (2 * first + length) // (2 * size)
 
 
 def _misaligned(index: TileIndex, config: SplitsConfig) -> BoolArray:

@@ -6,40 +6,27 @@ number n: the n-th pixel of this class in this tile, counted row by row from 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from tmcnet.config import IGNORE, Budget, SplitsConfig
+from tmcnet.config import Budget, SplitsConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.readers import reason
 from tmcnet.seeding import generator
+from tmcnet.splits.files import TilePoints
 from tmcnet.splits.index import AreaArray, IntArray, Names
 
 Points: TypeAlias = pd.DataFrame
 """P labelled pixels, sorted: columns `tile` and `class` (names), and `pixel` (number among those of its class)."""
-TilePoints: TypeAlias = Mapping[str, IntArray]
-"""Points by tile, P x 2: class id and number of the pixel among those of its class."""
 
 _COLUMNS = ["tile", "class", "pixel"]
 _MAX_SHUFFLED = 2**20  # pixels of a class shuffled as a whole; of more, some are picked until enough differ
 _PICKS = 4096
 _REMEDY = "Restore it, or delete `manifest.json` and run the same command again."
-
-
-def points_file(folder: Path, name: str) -> Path:
-    """The file of the points of a list such as `trainP10`."""
-    return folder / f"{name}_points.csv"
-
-
-def points_per_class(name: str) -> int | None:
-    """Number of labelled pixels of each class in a list, from its name; None for lists of whole tiles."""
-    subset = Budget.parse_subset(name)
-    return subset[0].points if subset else None
 
 
 def draw_points(area: AreaArray, tiles: Names, classes: Sequence[str], config: SplitsConfig) -> dict[str, Points]:
@@ -139,28 +126,3 @@ def read_tile_points(path: Path, tiles: Sequence[str], classes: Sequence[str]) -
         raise InputError(Problem(str(path), what, _REMEDY))
     points["class"] = points["class"].map({name: k for k, name in enumerate(classes)}).astype(np.int64)
     return {str(tile): rows[["class", "pixel"]].to_numpy() for tile, rows in points.groupby("tile")}
-
-
-def keep_points(label: npt.NDArray[np.uint8], points: IntArray, tile: str) -> npt.NDArray[np.uint8]:
-    """A label with everything void but its points.
-
-    The index has shares of six digits. In tiles of a million pixels and more they may imply a pixel too many, so a
-    point past the last pixel of its class takes the last one, which may be a point already.
-
-    Args:
-        label: H x W class ids, `IGNORE` for void.
-        points: P x 2: class id and number of the pixel among those of its class.
-        tile: Name of the tile, for messages.
-
-    Raises:
-        InputError: If the tile has no pixel of a class.
-    """
-    sparse = np.full_like(label, IGNORE)
-    for class_id in np.unique(points[:, 0]):
-        here = np.flatnonzero(label == class_id)
-        if not len(here):
-            what = f"its label has no pixel of class id {class_id}, but should hold points of it"
-            raise InputError(Problem(tile, what, "Run the tiling stage again, then the splits."))
-        chosen = points[points[:, 0] == class_id, 1]
-        sparse.ravel()[here[np.minimum(chosen, len(here) - 1)]] = class_id
-    return sparse

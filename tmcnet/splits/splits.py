@@ -13,12 +13,13 @@ from tmcnet.hashing import table_digest
 from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.seeding import generator
 from tmcnet.splits.autocorrelation import autocorrelation
+from tmcnet.splits.files import find_lists, list_names, points_file
 from tmcnet.splits.fractions import draw_fractions
 from tmcnet.splits.index import TileIndex, read_index
-from tmcnet.splits.lists import Lists, check_lists, find_lists, list_names, list_text
+from tmcnet.splits.lists import Lists, check_lists, list_text
 from tmcnet.splits.manifest import CHECKSUMS, Splits, build_manifest, tile_checksums, write_manifest
 from tmcnet.splits.parts import DROPPED, TRAIN, divide, in_pixels
-from tmcnet.splits.points import draw_points, points_file, points_text, warn_of_few_pixels
+from tmcnet.splits.points import draw_points, points_text, warn_of_few_pixels
 
 
 def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:

@@ -12,69 +12,24 @@ import pandas as pd
 
 import tmcnet
 from tmcnet.config import SplitsConfig
-from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.hashing import file_digest, table_digest
-from tmcnet.raster.inventory.seed_layout import PARTS
+from tmcnet.errors import InputError, Problem
+from tmcnet.hashing import table_digest
+from tmcnet.splits.files import (
+    REMEDY,
+    check_files,
+    find_lists,
+    format_all,
+    list_names,
+    points_file,
+    points_per_class,
+    read_manifest,
+)
 from tmcnet.splits.index import IntArray, TileIndex, read_index
-from tmcnet.splits.lists import REMEDY, Lists, check_lists, find_lists, format_all, list_names
-from tmcnet.splits.manifest import format_changes, list_entry, read_manifest
+from tmcnet.splits.lists import Lists, check_lists
+from tmcnet.splits.manifest import format_changes, list_entry
 from tmcnet.splits.parts import in_pixels
-from tmcnet.splits.points import points_file, points_per_class, read_points
+from tmcnet.splits.points import read_points
 from tmcnet.splits.splits import draw_splits
-from tmcnet.store import read_list
-
-
-def verified_list(splits: Path, name: str) -> list[str]:
-    """Read a list of tiles for a job, which must not start with a list that changed since the splits were made.
-
-    The list, its points and the lists of all parts have the hashes that are in the manifest; no tile is named twice,
-    is in another part, or dropped. So no ground of the test part gets into training.
-
-    Args:
-        splits: Folder of the lists and `manifest.json`.
-        name: Name of the list, such as `train` or `trainR5`.
-
-    Returns:
-        Names of the tiles, in file order.
-
-    Raises:
-        InputError: If a file is missing or damaged, or the list is not as described.
-
-    Example:
-        >>> tiles = verified_list(Path("results/splits"), "trainR5")
-    """
-    manifest = read_manifest(splits)
-    files = {one: splits / list_names(one)[0] for one in (name, *PARTS)}
-    lists = {one: read_list(path) for one, path in files.items()}
-    part = name if name in PARTS else "train"
-    others = {f"of {one}": lists[one] for one in PARTS if one != part} | {"that are in no part": manifest["dropped"]}
-    doubled = {tile for tile, n in Counter(lists[name]).items() if n > 1}
-    wrong = {"twice": doubled, **{words: set(lists[name]) & set(tiles) for words, tiles in others.items()}}
-    problems = [
-        Problem(str(files[name]), f"names tiles {words}: {format_all(tiles)}", REMEDY)
-        for words, tiles in wrong.items()
-        if tiles
-    ]
-    for one, path in files.items() if not problems else ():
-        problems += _check_hashes(splits, one, manifest, [path.name])
-    if problems:
-        raise InputError(problems)
-    return lists[name]
-
-
-def verified_manifest(splits: Path) -> str:
-    """Check that all lists of a folder are those that its manifest describes.
-
-    Returns:
-        SHA-256 of `manifest.json`.
-
-    Raises:
-        InputError: If the manifest cannot be read, or a list is missing, unknown or changed.
-    """
-    problems = list(_check_files(splits, read_manifest(splits)))
-    if problems:
-        raise InputError(problems)
-    return file_digest(splits / "manifest.json")
 
 
 def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> list[Problem]:
@@ -110,7 +65,7 @@ def _problems(folder: Path, index: Path, config: SplitsConfig | None) -> Iterato
     lists = yield from _read_lists(folder, read_index(index, made), manifest)
     yield from check_lists(lists, folder, made.guard)
     if manifest:
-        yield from _check_files(folder, manifest)
+        yield from check_files(folder, manifest)
         yield from _check_origin(folder, index, lists, manifest, made, config)
 
 
@@ -156,35 +111,6 @@ def _unpaired(contents: list[list[str]]) -> set[str]:
     counted = [Counter(tiles) for tiles in contents]
     odd = {tile for tile in set().union(*counted) if len({one[tile] for one in counted}) > 1}
     return odd or {tile for row in zip(*contents, strict=True) if len(set(row)) > 1 for tile in row}
-
-
-def _check_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
-    """Files that are missing, that the manifest does not have, or whose hash is not the one in the manifest."""
-    lists = manifest["lists"]
-    expected = {file for name in lists for file in list_names(name)}
-    known = expected | {points_file(folder, name).name for name in lists if points_per_class(name)}
-    present = {path.name for path in find_lists(folder)}
-    if lost := expected - present:
-        yield Problem(str(folder), f"lacks lists: {format_names(lost)}", REMEDY)
-    if unknown := present - known:
-        what = f"has lists that the manifest does not know: {format_names(unknown)}"
-        yield Problem(str(folder), what, "Remove them, or make the splits again.")
-    for name in lists:
-        yield from _check_hashes(folder, name, manifest, list_names(name))
-
-
-def _check_hashes(folder: Path, name: str, manifest: dict[str, Any], files: list[str]) -> Iterator[Problem]:
-    """Files of a list, and its points, whose hash is not the one in the manifest."""
-    entry = manifest["lists"].get(name)
-    if entry is None:
-        yield Problem(str(folder / list_names(name)[0]), "is not in `manifest.json`", REMEDY)
-        return
-    expected = {folder / file: entry["sha256"] for file in files}
-    if points_per_class(name):
-        expected[points_file(folder, name)] = entry["points"]["sha256"]
-    for path, digest in expected.items():
-        if path.is_file() and file_digest(path) != digest:
-            yield Problem(str(path), "was edited by hand: its hash is not the one in the manifest", REMEDY)
 
 
 def _check_origin(

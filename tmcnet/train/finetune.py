@@ -30,8 +30,8 @@ from tmcnet.model.networks import Ensemble, PlainNetwork, build_network
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PARTS, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
 from tmcnet.seeding import derive_seed
-from tmcnet.splits.points import points_file, points_per_class, read_tile_points
-from tmcnet.splits.verify import verified_list
+from tmcnet.splits.files import points_file, points_per_class, verified_list
+from tmcnet.splits.points import read_tile_points
 from tmcnet.store import TileStore
 from tmcnet.train.average import WeightAverage
 from tmcnet.train.curves import Curves

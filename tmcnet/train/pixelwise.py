@@ -8,16 +8,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -30,6 +26,10 @@ from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, Pixelwi
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.curves import Curves
 from tmcnet.train.validate import require_labelled, validate
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.neural_network import MLPClassifier
 
 MAX_SOLVER_ITERATIONS = 1000
 """Far more than the logistic regression needs on standardised features."""
@@ -163,6 +163,11 @@ def _loss(logits: Tensor, pixels: Pixels) -> float:
 
 def _fit_logistic(network: PixelLogistic, pixels: Pixels, classes: int, seed: int, fitted: Fitted) -> None:
     """Fit logistic regression, or all layers of a multilayer perceptron, on standardised features."""
+    # here, because trainings of networks do not need scikit-learn and import this module too
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(pixels.values.astype(np.float64))
     values = scaler.transform(pixels.values.astype(np.float64))
     if network.hidden_units:
@@ -190,6 +195,9 @@ def _fit_logistic(network: PixelLogistic, pixels: Pixels, classes: int, seed: in
 
 def _fit_mlp(hidden_units: tuple[int, ...], pixels: Pixels, seed: int) -> MLPClassifier:
     """Fit a multilayer perceptron to standardised features with falling learning rates."""
+    from sklearn.exceptions import ConvergenceWarning  # here for the same reason as above
+    from sklearn.neural_network import MLPClassifier
+
     batch = min(MLP_BATCH, len(pixels.truth))
     model = MLPClassifier(
         hidden_units,
@@ -222,6 +230,8 @@ def _fit_boosting(
     Held-out pixels of the training tiles would not do: their neighbours are trained on, so more rounds would always
     look better.
     """
+    from sklearn.ensemble import HistGradientBoostingClassifier  # here for the same reason as above
+
     settings = config.pixelwise
     model = HistGradientBoostingClassifier(
         learning_rate=settings.learning_rate,

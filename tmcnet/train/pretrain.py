@@ -27,7 +27,7 @@ from tmcnet.model.foreign_weights import load_initial_weights
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.model.weights import save_weights
 from tmcnet.seeding import derive_seed
-from tmcnet.splits.verify import verified_list
+from tmcnet.splits.files import verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.contrastive import PretrainingMethod, PretrainModule, StepBuilder, build_method
 from tmcnet.train.curves import Curves

@@ -13,10 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from tmcnet.config import IGNORE
@@ -125,6 +121,12 @@ def _predict(classifier: Classifier, known: NDArray[np.float32], truth: Labels, 
     """Fit a classifier to `known` features and return the classes of `asked` ones."""
     if len(np.unique(truth)) == 1:
         return np.full(len(asked), truth[0])
+    # here, because only trainings with a probe need scikit-learn
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = (
         KNeighborsClassifier(min(NEIGHBOURS, len(truth)), weights="distance", algorithm="brute", metric="cosine")
         if classifier == "knn"

@@ -8,7 +8,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.evaluate.map_files import MapRecord
 from tmcnet.evaluate.maps import SceneImages, Share, join_strips, map_scene
-from tmcnet.raster.tiling.grid import require_scenes
+from tmcnet.raster.tiling.unchanged import require_scenes
 
 with logged(snakemake):
     wildcards, modalities = snakemake.wildcards, snakemake.params.modalities

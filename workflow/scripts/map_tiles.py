@@ -7,7 +7,7 @@ from _job import logged
 from tmcnet.classes import ClassTable
 from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.evaluate.maps import SceneImages, map_scenes
-from tmcnet.splits.verify import verified_list
+from tmcnet.splits.files import verified_list
 from tmcnet.store import TileStore
 
 with logged(snakemake):

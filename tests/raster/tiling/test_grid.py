@@ -18,7 +18,8 @@ from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.register.deformation import on_lattice
 from tmcnet.raster.tiling import grid, warp
-from tmcnet.raster.tiling.grid import align_scene, require_scenes
+from tmcnet.raster.tiling.grid import align_scene
+from tmcnet.raster.tiling.unchanged import require_scenes
 
 OFF = AlignConfig(enabled=False)
 

@@ -19,8 +19,8 @@ from tmcnet.errors import InputError
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import cutting
-from tmcnet.raster.tiling.grid import scene_digests
 from tmcnet.raster.tiling.tiles import resolve_store
+from tmcnet.raster.tiling.unchanged import scene_digests
 from tmcnet.splits.splits import make_splits
 from tmcnet.store import TileStore
 

@@ -21,8 +21,8 @@ from tmcnet.raster.io.radiometry import power_to_db, to_db, to_power
 from tmcnet.raster.io.reader import Raster, read_grid, read_labels, stack_parts
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.register.alignment import Residuals
-from tmcnet.raster.tiling.grid import RECORD
 from tmcnet.raster.tiling.speckle import SpeckleFilter
+from tmcnet.raster.tiling.unchanged import RECORD
 from tmcnet.raster.tiling.warp import stored_dtype, to_dtype
 from tmcnet.readers import read_record, reading
 

@@ -9,7 +9,6 @@ import json
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,7 +19,6 @@ import numpy as np
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.io.blocks import block_windows, limited_cache, log_duration, log_progress
 from tmcnet.raster.io.control import residual_px
@@ -34,6 +32,7 @@ from tmcnet.raster.io.writer import Draft, Part, RasterProfile, write_blocks, wr
 from tmcnet.raster.register import estimate, picture
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling.speckle import SpeckleFilter, make_filter, require_backscatter, sample_windows
+from tmcnet.raster.tiling.unchanged import RECORD, scene_digests
 from tmcnet.raster.tiling.warp import (
     cast,
     choose_method,
@@ -43,10 +42,6 @@ from tmcnet.raster.tiling.warp import (
     stored_dtype,
     warp,
 )
-from tmcnet.readers import read_record, reading
-
-RECORD = "alignment.json"
-"""Name of the record beside the rasters of an aligned scene."""
 
 
 @dataclass(frozen=True)
@@ -332,53 +327,3 @@ def _stacked_blocks(rasters: Sequence[Raster]) -> Iterator[Part]:
         for box in block_windows(height, width, count):
             values = [raster.read(box) for raster in opened]
             yield box, np.concatenate(values) if len(values) > 1 else values[0]
-
-
-def scene_digests(folder: Path, modalities: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the rasters of an aligned scene: those of the modalities and `label`."""
-    return {name: file_digest(folder / f"{name}.tif") for name in (*modalities, "label")}
-
-
-def read_digests(record: Path) -> dict[str, str]:
-    """Hashes of the rasters of an aligned scene, from `alignment.json`.
-
-    Raises:
-        InputError: If it is missing or damaged.
-    """
-    content = read_record(record)
-    with reading(record):
-        return {str(name): str(digest) for name, digest in content["digests"].items()}
-
-
-def require_scenes(folders: Iterable[Path], names: Sequence[str], threads: int = 1) -> None:
-    """Make sure that the rasters of aligned scenes are the ones that their records describe.
-
-    Snakemake watches the records only, since it would hash large rasters once for every file that is made of them.
-
-    Args:
-        folders: Folders of aligned scenes, `alignment.json` in each.
-        names: The rasters that are needed: modalities and `label`.
-        threads: Number of rasters that are read at a time.
-
-    Raises:
-        InputError: If rasters are missing or were changed; names all of them.
-    """
-    recorded = [
-        (folder / f"{name}.tif", digests.get(name))
-        for folder in folders
-        for digests in [read_digests(folder / RECORD)]
-        for name in names
-    ]
-    with ThreadPoolExecutor(threads) as pool:
-        problems = [problem for problem in pool.map(lambda raster: _changed(*raster), recorded) if problem]
-    if problems:
-        raise InputError(problems)
-
-
-def _changed(path: Path, digest: str | None) -> Problem | None:
-    again = "run `snakemake alignment`: it makes missing rasters again and repeats nothing else."
-    if not path.exists():
-        return Problem(str(path), "does not exist", f"Please {again}")
-    if file_digest(path) != digest:
-        return Problem(str(path), f"was changed after {RECORD} was written", f"Remove it and {again}")
-    return None

@@ -21,13 +21,12 @@ from tmcnet.hashing import pixel_digest
 from tmcnet.raster.inventory.records import GEOREFERENCED, Inventory
 from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.io.blocks import limited_cache
-from tmcnet.raster.io.files import open_raster
 from tmcnet.raster.io.geometry import GROUND, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.writer import write_bytes, write_raster
 from tmcnet.raster.tiling.cutting import ReadyMade, SceneStrip, Tile, scene_strips, windows
-from tmcnet.raster.tiling.grid import require_scenes
 from tmcnet.raster.tiling.speckle import filter_of_tiles
+from tmcnet.raster.tiling.unchanged import require_scenes
 from tmcnet.readers import read_record, read_rows
 from tmcnet.store import RASTERS, TileStore
 
@@ -195,31 +194,6 @@ class _Writer:
             path = self.store.own_file(name, tile.name)
             write_raster(path, image.values, grid, image.nodata, self.sensors[name].bands)
         write_raster(self.store.own_file("label", tile.name), tile.label, grid, IGNORE, classes=self.classes)
-
-
-def require_unchanged(store: TileStore, name: str, modalities: Sequence[str]) -> None:
-    """Make sure that a tile has the pixels that were cut; tiles whose files were not touched since are not read.
-
-    Args:
-        store: The tiles.
-        name: Name of a tile.
-        modalities: All modalities of the tiles in their order.
-
-    Raises:
-        InputError: If the tile was changed.
-    """
-    kinds = [*modalities[:2], "label", *modalities[2:]]
-    digest = store.suspect(kinds, name)
-    if not digest:
-        return
-    arrays = []
-    for kind in kinds:
-        with open_raster(store.own_file(kind, name)) as file:
-            arrays.append(file.read())
-    if pixel_digest(*arrays[:2], arrays[2][0], *arrays[3:]) != digest:
-        what = "was changed after it was cut: its pixels are not those of tiles/index.csv"
-        remedy = "Remove this file and run the same command again: lost tiles are cut again."
-        raise InputError(Problem(str(store.own_file(kinds[0], name)), what, remedy))
 
 
 def _index_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str) -> dict[str, str]:

@@ -1,0 +1,91 @@
+"""Whether the rasters of aligned scenes and of tiles are still as they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tmcnet.errors import InputError, Problem
+from tmcnet.hashing import file_digest, pixel_digest
+from tmcnet.raster.io.files import open_raster
+from tmcnet.readers import read_record, reading
+from tmcnet.store import TileStore
+
+RECORD = "alignment.json"
+"""Name of the record beside the rasters of an aligned scene."""
+
+
+def scene_digests(folder: Path, modalities: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the rasters of an aligned scene: those of the modalities and `label`."""
+    return {name: file_digest(folder / f"{name}.tif") for name in (*modalities, "label")}
+
+
+def read_digests(record: Path) -> dict[str, str]:
+    """Hashes of the rasters of an aligned scene, from `alignment.json`.
+
+    Raises:
+        InputError: If it is missing or damaged.
+    """
+    content = read_record(record)
+    with reading(record):
+        return {str(name): str(digest) for name, digest in content["digests"].items()}
+
+
+def require_scenes(folders: Iterable[Path], names: Sequence[str], threads: int = 1) -> None:
+    """Make sure that the rasters of aligned scenes are the ones that their records describe.
+
+    Snakemake watches the records only, since it would hash large rasters once for every file that is made of them.
+
+    Args:
+        folders: Folders of aligned scenes, `alignment.json` in each.
+        names: The rasters that are needed: modalities and `label`.
+        threads: Number of rasters that are read at a time.
+
+    Raises:
+        InputError: If rasters are missing or were changed; names all of them.
+    """
+    recorded = [
+        (folder / f"{name}.tif", digests.get(name))
+        for folder in folders
+        for digests in [read_digests(folder / RECORD)]
+        for name in names
+    ]
+    with ThreadPoolExecutor(threads) as pool:
+        problems = [problem for problem in pool.map(lambda raster: _changed(*raster), recorded) if problem]
+    if problems:
+        raise InputError(problems)
+
+
+def _changed(path: Path, digest: str | None) -> Problem | None:
+    again = "run `snakemake alignment`: it makes missing rasters again and repeats nothing else."
+    if not path.exists():
+        return Problem(str(path), "does not exist", f"Please {again}")
+    if file_digest(path) != digest:
+        return Problem(str(path), f"was changed after {RECORD} was written", f"Remove it and {again}")
+    return None
+
+
+def require_unchanged(store: TileStore, name: str, modalities: Sequence[str]) -> None:
+    """Make sure that a tile has the pixels that were cut; tiles whose files were not touched since are not read.
+
+    Args:
+        store: The tiles.
+        name: Name of a tile.
+        modalities: All modalities of the tiles in their order.
+
+    Raises:
+        InputError: If the tile was changed.
+    """
+    kinds = [*modalities[:2], "label", *modalities[2:]]
+    digest = store.suspect(kinds, name)
+    if not digest:
+        return
+    arrays = []
+    for kind in kinds:
+        with open_raster(store.own_file(kind, name)) as file:
+            arrays.append(file.read())
+    if pixel_digest(*arrays[:2], arrays[2][0], *arrays[3:]) != digest:
+        what = "was changed after it was cut: its pixels are not those of tiles/index.csv"
+        remedy = "Remove this file and run the same command again: lost tiles are cut again."
+        raise InputError(Problem(str(store.own_file(kinds[0], name)), what, remedy))
