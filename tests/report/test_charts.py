@@ -1,7 +1,7 @@
 import re
 import xml.etree.ElementTree as ET
 
-from tmcnet.report.charts import Reading, canvas, plain, render
+from tmcnet.report.charts import Reading, add_legend, canvas, plain, render
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -50,3 +50,14 @@ def test_readings_are_at_the_marks():
         x, y = float(spot.get("cx")), float(spot.get("cy"))
         assert min(abs(x - a) + abs(y - b) for a, b in drawn) < 0.2
     assert [spot.find(f"{SVG}title").text for spot in spots] == [f"<{x}> & {y}" for x, y in points]
+
+
+def test_a_legend_of_long_names_stays_within_its_figure():
+    names = ["MSSNet, random start", "Mean of pixel-wise gradient boosting, pixel-wise logistic regression, " * 3]
+    with canvas(7.6, 5) as figure:
+        for name in names:
+            figure.axes[0].plot([0, 1], [0, 1], label=name)
+        add_legend(figure, 2)
+        figure.draw_without_rendering()
+        box = figure.legends[0].get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.get_figwidth() * figure.dpi

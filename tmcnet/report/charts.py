@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,8 @@ _UNITS_PER_INCH = 72
 _SPOT_RADIUS = 6
 """Radius in these units of the invisible spot whose tooltip works without scripts."""
 _MAX_CLASSES_WITH_NUMBERS = 15
+_CHARACTERS_PER_INCH, _KEY_CHARACTERS = 12.5, 6
+"""Of the text of a legend, and those that the line beside a label takes."""
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _REFERENCE = re.compile(r'(?:url\(|href=")#([^)"]+)')
 
@@ -153,12 +156,16 @@ def plain(text: str) -> str:
 
 
 def add_legend(figure: Figure, columns: int) -> None:
-    """One legend below all axes, each label once."""
+    """One legend below all axes, each label once; long labels get fewer columns, then several lines."""
     handles: dict[str, Any] = {}
     for ax in figure.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(str(label), handle)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
+    room = int(figure.get_figwidth() * _CHARACTERS_PER_INCH)
+    column = max(map(len, handles), default=0) + _KEY_CHARACTERS
+    labels = [fill(label, room - _KEY_CHARACTERS) for label in handles]
+    ncols = max(1, min(columns, room // column))
+    figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=ncols)
 
 
 def row_shares(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
