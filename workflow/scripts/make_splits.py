@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import keeping, logged
 
 from tmcnet.config import SplitsConfig
-from tmcnet.splits.lists import find_lists
+from tmcnet.splits.files import find_lists
 from tmcnet.splits.splits import make_splits
 
 folder = Path(snakemake.output.manifest).parent
