@@ -66,18 +66,17 @@ def read_record(path: Path | str, remedy: str = REMEDY) -> dict[str, Any]:
         return content
 
 
-def read_rows(path: Path | str, columns: Sequence[str], remedy: str = REMEDY) -> list[dict[str, str]]:
+def read_rows(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV table with a header.
 
     Args:
         path: The file.
         columns: Columns that it must have.
-        remedy: What the user can do about a damaged file.
 
     Raises:
         InputError: If the file is missing, lacks a column, or a row has more or fewer cells than the header.
     """
-    with reading(path, remedy), Path(path).open(newline="", encoding="utf-8") as file:
+    with reading(path), Path(path).open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         missing = [name for name in columns if name not in (table.fieldnames or ())]
         if missing:

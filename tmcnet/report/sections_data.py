@@ -151,9 +151,9 @@ def _extent(found: pd.DataFrame) -> tuple[float, float, float, float]:
     return found["left"].min(), found["bottom"].min(), found["right"].max(), found["top"].max()
 
 
-def _short_crs(crs: str, most: int = 40) -> str:
+def _short_crs(crs: str) -> str:
     """The start of a long WKT."""
-    return crs if len(crs) <= most else f"{crs[:most]}…"
+    return crs if len(crs) <= 40 else f"{crs[:40]}…"
 
 
 def _draw_footprints(groups: Mapping[str, pd.DataFrame], name: str) -> Markup:
