@@ -55,6 +55,16 @@ def test_networks_are_compared_with_the_main_one_of_the_same_start(full):
     assert {row[1] for row in found if row[0] == "MSSNet (reference)"} == {"tmcnet pre-training"}
 
 
+def test_only_the_published_variant_is_said_to_be_as_published(tmp_path):
+    others = ["mssnet-reference", "pixel_boosting_and_mssnet-corrected", "encoder_logistic-baseline"]
+    results = folder(tmp_path, {f"{name}__random": 0.5 for name in ["mssnet-corrected", *others]})
+    assert sorted(row[2] for row in rows(results, "ablations_networks")) == [
+        "as in the published code",
+        "classifier on the features of a frozen encoder",
+        "mean of several networks",
+    ]
+
+
 def test_a_sweep_without_any_says_so(tmp_path):
     results = folder(tmp_path, {"mssnet-corrected__random": 0.5, "pixel_boosting-baseline__random": 0.5})
     section = ablations(results)
