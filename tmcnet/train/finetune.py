@@ -31,7 +31,6 @@ from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PARTS, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.files import points_file, points_per_class, verified_list
-from tmcnet.splits.points import read_tile_points
 from tmcnet.store import TileStore
 from tmcnet.train.average import WeightAverage
 from tmcnet.train.curves import Curves
@@ -285,6 +284,8 @@ def _tiles(store: TileStore, splits: Path, name: str, scaling: Normalisation, ca
         raise InputError(Problem(str(splits / f"{name}_RGB.txt"), "names no tile", remedy))
     points = None
     if points_per_class(name):
+        from tmcnet.splits.points import read_tile_points  # needs pandas, which other trainings do not
+
         points = read_tile_points(points_file(splits, name), names, store.classes.names)
     return TileDataset(store, names, scaling, with_labels=True, cache_gib=cache_gib, points=points)
 
