@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from tests.train.test_finetune import train
 from tests.train.tiny import build_tiles, configs
-from tmcnet.config import PIXELWISE, ContextConfig, Run
+from tmcnet.config import ContextConfig, Run, is_pixelwise
 from tmcnet.config.training import PixelwiseConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
@@ -15,11 +15,13 @@ from tmcnet.evaluate.trained import Trained
 from tmcnet.model.context import ContextFeatures
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.raster.io.writer import write_raster
+from tmcnet.registry import NETWORKS
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import pixelwise as module
 from tmcnet.train.pixelwise import draw_pixels, pixels_per_class
 from tmcnet.train.samples import class_counts, class_weights
 
+PIXELWISE = [network for network in NETWORKS if is_pixelwise(network)]
 SMALL = PixelwiseConfig(pixels=600, iterations=6)
 BANDS_ONLY = ContextConfig(windows=[], differences=False, relative_window=None)
 
