@@ -93,9 +93,11 @@ def test_killed_workers_and_a_clock_that_jumps(tmp_path: Path, undisturbed: Path
         while len(scripts) < wanted and process.poll() is None:
             scripts += [pid for pid in running_scripts(process.pid) if pid not in scripts]
             time.sleep(0.05)
-        with suppress(ProcessLookupError):
-            os.kill(scripts[-1], signal.SIGKILL)
-        process.communicate()
+        for pid in scripts[-1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        assert scripts, output[-5000:]
         for path in folder.rglob("*"):
             if path.is_file():
                 moment = time.time() + draw.uniform(-1, 1) * 10 * 24 * 3600
