@@ -30,6 +30,9 @@ DVC = "needs a DVC project with a remote; tests/workflow/test_dvc.py goes throug
 CLUSTER = "needs Slurm; tests/cluster runs the workflow on it"
 SLURM = "snakemake --profile profiles/slurm --configfile mine.yaml --config data_root=/my/data"
 NOT_RUN = {
+    "snakemake -s /path/to/clone/Snakefile --cores 2 --configfile mine.yaml": (
+        "runs in a folder where `tmcnet init` has written the config; tests/workflow/test_maps.py has such a folder"
+    ),
     "pip install -c constraints.txt -e '.[cluster]'": CLUSTER,
     f"{SLURM} -- inventory alignment": CLUSTER,
     SLURM: CLUSTER,

@@ -163,6 +163,16 @@ def test_a_lost_tile_is_made_again_and_nothing_else(project: Project) -> None:
     assert project.plan() == {}
 
 
+def test_a_changed_sidecar_reruns_what_its_scene_is_used_for(project: Project) -> None:
+    sidecar = project.folder / "alder" / "sar.tif.aux.xml"
+    sidecar.write_text("<PAMDataset/>")
+    plan = project.plan()
+    sidecar.unlink()
+    raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "make_tiles": 1}
+    maps = {"map_scene": 2, "style_map": 2, "list_maps": 1}
+    assert plan == raster | TRAINING | maps | {"summarise": 1} | RECORDS
+
+
 ALIGNED = {"align_scene": 1, "tile_scene": 1, "make_tiles": 1} | MAPS | RECORDS
 
 
