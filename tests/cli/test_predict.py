@@ -16,7 +16,7 @@ from affine import Affine
 
 from tmcnet.classes import ClassTable
 from tmcnet.cli import main
-from tmcnet.config import AlignConfig, ModelConfig, Run, SensorConfig, SensorsConfig
+from tmcnet.config import AlignConfig, ContextConfig, ModelConfig, Run, SensorConfig, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.evaluate.areas import write_model as write_model_file
 from tmcnet.evaluate.trained import Trained
@@ -38,8 +38,9 @@ def write_model(
     broken: bool = False,
     blocks: np.ndarray | None = None,
     kind: str = "mssnet-corrected",
+    **model_keys: object,
 ) -> Path:
-    model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16)
+    model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16, **model_keys)
     sensors = SensorsConfig(
         optical=SensorConfig(bands=BANDS["optical"], kind="reflectance"),
         sar=SensorConfig(bands=BANDS["sar"], kind="backscatter", scale="db"),
@@ -167,6 +168,7 @@ def test_only_the_area_of_interest_is_mapped(place: Path) -> None:
 
 
 def test_only_the_area_and_a_margin_are_aligned(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(place / "weights.safetensors", context=ContextConfig(windows=[3, 7], relative_window=None))
     write_scene(place, side=256)
     write_area(place / "area.geojson", 216, 96, 256, 128)
     small = ["--window", "64", "--overlap", "32"]

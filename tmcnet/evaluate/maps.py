@@ -31,7 +31,7 @@ from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
 from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, keep_freed_memory, probabilities
 from tmcnet.model.context import context_reach
 from tmcnet.model.deeplab import deep_context
-from tmcnet.raster.io.blocks import share_logger
+from tmcnet.raster.io.blocks import limited_cache, share_logger
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
@@ -152,7 +152,8 @@ def predict_map(
     if bottom > top:
         place = grid.window((top, 0, bottom - top, grid.width))
         moved = (((box[0] - top, box[1], box[2], box[3]), values) for box, values in parts)
-        write_blocks(prediction, place, PREDICTION, moved)
+        with limited_cache():
+            write_blocks(prediction, place, PREDICTION, moved)
     else:
         prediction.write_bytes(b"")
     megapixels, seconds = grid.width * (bottom - top) / 1e6, time.monotonic() - began

@@ -31,6 +31,7 @@ from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import read_cells
 from tmcnet.raster.io.bands import band_names, write_band, write_window
+from tmcnet.raster.io.blocks import limited_cache
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import pixel_area
 from tmcnet.raster.io.reader import Raster
@@ -175,7 +176,7 @@ def _map_rows(
     trained = Trained.read(weights, choose_device(options.compute))
     parent = next(iter(targets.values()), Path("map.tif")).parent
     parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".tmcnet_", dir=parent) as name:
+    with limited_cache(), TemporaryDirectory(prefix=".tmcnet_", dir=parent) as name:
         work = Path(name)
         problems = list(_unknown_names(trained, rows[0] if sheetless else {}, options.bands))
         for row in rows:
