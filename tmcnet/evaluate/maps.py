@@ -28,7 +28,14 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.areas import read_blocks
 from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
-from tmcnet.evaluate.trained import Probabilities, Trained, choose_device, keep_freed_memory, probabilities
+from tmcnet.evaluate.trained import (
+    Probabilities,
+    Trained,
+    choose_device,
+    keep_freed_memory,
+    probabilities,
+    release_freed_memory,
+)
 from tmcnet.model.context import context_reach
 from tmcnet.model.deeplab import deep_context
 from tmcnet.raster.io.blocks import limited_cache, share_logger
@@ -325,6 +332,7 @@ def predict_scene(
             valid[place] = window.valid
             done_windows += 1
             log(done_windows / all_windows)
+        release_freed_memory()
         done, left = following - row.start, row.stop - following
         if index in own:
             yield Strip(row.start, buffer[:, :done].copy(), valid[:done].copy())

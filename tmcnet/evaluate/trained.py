@@ -163,6 +163,12 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, MAX_KEPT_BYTES)
 
 
+def release_freed_memory() -> None:
+    """Return to the kernel what `keep_freed_memory` keeps, before arrays of another kind are made."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
 @torch.no_grad()
 def probabilities(
     network: nn.Module,
