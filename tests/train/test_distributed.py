@@ -136,7 +136,8 @@ def test_two_nodes_train_as_one_process_and_go_on_after_one_was_killed(world, on
 
 def finetune_exactly(world, out, devices=1):
     config, model, sensors, compute = configs(steps=3, encoder_rate=0.5, ema=0.9)
-    compute = compute.model_copy(update={"devices": int(devices)})
+    # in double precision, as Adam would make rounding large where a gradient is zero
+    compute = compute.model_copy(update={"devices": int(devices), "precision": "64-true"})
     places = Path(world) / "tiles", Path(world) / "splits", Path(world) / "normalisation.json"
     run, state = Run.parse("mssnet-corrected__random__R100__s1"), Path(out).with_suffix(".state")
     finetuning.train(finetuning.Finetuning(*places, run, None, config, model, sensors, compute, Path(out), state))
@@ -151,8 +152,8 @@ def test_two_processes_fine_tune_as_one(world, tmp_path):
         for name, value in expected.items():
             assert float(row[name] or 0) == pytest.approx(float(value or 0), rel=1e-3), name
     assert shared.keys() == weights.keys()
-    for name, tensor in weights.items():  # Adam lets rounding grow in single weights whose gradients are near zero
-        assert (shared[name] - tensor).float().abs().mean() < 1e-4, name
+    for name, tensor in weights.items():
+        torch.testing.assert_close(shared[name], tensor, rtol=1e-6, atol=1e-8)
 
 
 def test_wrong_input_that_a_process_finds_is_told(world, tmp_path):
@@ -165,6 +166,7 @@ def test_wrong_input_that_a_process_finds_is_told(world, tmp_path):
 
 def test_batches_are_shared_evenly(monkeypatch):
     monkeypatch.setattr("tmcnet.train.distributed.processes", lambda: 3)
+    monkeypatch.setattr("tmcnet.train.distributed.rank", lambda: 0)
     names = [Path("train.txt")]
     assert room._batch_size(100, names, 6) == 6
     assert room._batch_size(5, names, 6) == 3

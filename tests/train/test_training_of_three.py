@@ -120,9 +120,8 @@ def test_only_the_dem_tells_the_classes_and_it_is_used(world, tmp_path):
     train(world, tmp_path / "net", name)
     weights, run = tmp_path / "net" / "weights.safetensors", Run.parse(name)
     *_, compute = three()
-    evaluate_run(
-        world / "tiles", world / "splits", weights, run, EvaluateConfig(bootstrap=100), compute, tmp_path / "e"
-    )
+    evaluation = EvaluateConfig(bootstrap=100, withheld=True)
+    evaluate_run(world / "tiles", world / "splits", weights, run, evaluation, compute, tmp_path / "e")
     scores = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert list(scores["withheld"]) == ["optical", "sar", "dem"]
     assert scores["oa"] > 0.85 > scores["withheld"]["dem"]["oa"] + 0.1

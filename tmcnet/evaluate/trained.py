@@ -189,12 +189,12 @@ def probabilities(
         ValueError: If an image has no batch axis, or the sizes of the modalities differ.
     """
     _require_batch({name: tuple(image.shape) for name, image in images.items()})
-    device = next(chain(network.parameters(), network.buffers())).device
+    like = next(tensor for tensor in chain(network.parameters(), network.buffers()) if tensor.is_floating_point())
     training = network.training
     network.eval()
-    there = {name: image.to(device) for name, image in images.items()}
+    there = {name: image.to(like) for name, image in images.items()}
     copies = COPIES[test_time]
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=like.device)
     for mirrored, turns in copies:
         logits = network({name: _change(image, mirrored, turns) for name, image in there.items()})
         total = _undo(logits.float().softmax(dim=1), mirrored, turns) + total
