@@ -109,11 +109,17 @@ def test_killed_workers_and_a_clock_that_jumps(tmp_path: Path, undisturbed: Path
 
 def running_scripts(pid: int) -> list[int]:
     """Processes below a process that run the script of a job."""
-    table = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    found, scripts = {pid}, []
-    for line in sorted(table.splitlines(), key=lambda line: int(line.split()[0])):
-        child, parent, command = line.split(maxsplit=2)
-        if int(parent) in found:
-            found.add(int(child))
-            scripts += [int(child)] if "/.snakemake/scripts/" in command else []
+    # -ww: pytest may set a width of lines, at which commands would be cut
+    table = subprocess.run(
+        ["ps", "-e", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [
+        (int(child), int(parent), command)
+        for child, parent, command in (r.split(maxsplit=2) for r in table.splitlines())
+    ]
+    scripts, parents = [], [pid]
+    while parents:  # numbers of processes start again at 1, so that a child may have a smaller one than its parent
+        below = [(child, command) for child, parent, command in rows if parent in parents]
+        scripts += [child for child, command in below if "/.snakemake/scripts/" in command]
+        parents = [child for child, _ in below]
     return scripts
