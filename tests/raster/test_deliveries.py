@@ -2,12 +2,12 @@
 
 import csv
 import json
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-import zipfile
 
 import numpy as np
 import pytest
@@ -370,18 +370,18 @@ def test_subdatasets_are_listed_and_can_be_named(source, random):
         source.take()
 
 
-def test_files_in_archives_and_folders_are_read_or_listed(source, random):
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_files_in_archives_and_folders_are_read_or_listed(source, random, kind):
     use(source)
     values = optical(random)
-    path = source.write("o.tif", values)
-    with zipfile.ZipFile(source.root / "o.zip", "w") as archive:
-        archive.write(path, "in/o.tif")
+    path = source.write("in/o.tif", values)
+    shutil.make_archive(str(source.root / "o"), kind, source.root, "in/o.tif")
     source.write("s.tif", power(random))
-    source.sheet("a,/vsizip/o.zip/in/o.tif,s.tif,,train")
+    source.sheet(f"a,/vsi{kind}/o.{kind}/in/o.tif,s.tif,,train")
     np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
-    assert find_entries(source.source, source.root, source.sensors)[0].files[0] == source.root / "o.zip"
-    source.sheet("a,o.zip,s.tif,,train")
-    with pytest.raises(InputError, match=r"inside are /vsizip/.*o\.zip/in/o\.tif"):
+    assert find_entries(source.source, source.root, source.sensors)[0].files[0] == source.root / f"o.{kind}"
+    source.sheet(f"a,o.{kind},s.tif,,train")
+    with pytest.raises(InputError, match=rf"inside are /vsi{kind}/.*o\.{kind}/in/o\.tif"):
         source.take()
     (source.root / "o.SAFE" / "IMG").mkdir(parents=True)
     path.rename(source.root / "o.SAFE" / "IMG" / "B02.tif")

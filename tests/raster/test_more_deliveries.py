@@ -1,7 +1,6 @@
 """Deliveries that combine several forms: each means what its files say, or is refused by name."""
 
 import gzip
-import tarfile
 
 import numpy as np
 import pytest
@@ -300,17 +299,3 @@ def test_tags_that_leave_no_numbers_are_refused(source, random, tags):
     source.sheet("a,o.tif,s.tif,,train")
     with pytest.raises(InputError, match=r"o\.tif: has tags that turn all numbers into one"):
         source.take()
-
-
-def test_files_in_a_tar_archive_are_read_or_listed(source, random):
-    use(source)
-    values = optical(random)
-    path = source.write("o.tif", values)
-    with tarfile.open(source.root / "o.tar", "w") as archive:
-        archive.add(path, "in/o.tif")
-    source.write("s.tif", power(random))
-    source.sheet("a,o.tar,s.tif,,train")
-    with pytest.raises(InputError, match=r"inside are /vsitar/.*o\.tar/in/o\.tif"):
-        source.take()
-    source.sheet("a,/vsitar/o.tar/in/o.tif,s.tif,,train")
-    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
