@@ -19,9 +19,10 @@ from rasterio.control import GroundControlPoint
 from rasterio.warp import transform
 
 from tests.raster.conftest import UTM
-from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig
+from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory import remote
+from tmcnet.raster.inventory.names import local_files
 from tmcnet.raster.inventory.remote import remote_stamps
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.reader import read_float
@@ -354,6 +355,26 @@ def test_a_sidecar_that_changes_or_appears_belongs_to_the_scene(source, random):
     assert "s.tif.msk" in inputs() and len(source.take().records[0].digests) == len(first.digests) + 1
 
 
+WORLD_FILE = "10\n0\n0\n-10\n500005\n5399995\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "driver", "listed", "others"),
+    [
+        ("a.TIF", "GTiff", {"a.TFW": WORLD_FILE, "a.TIF.aux.xml": "<PAMDataset/>"}, ("a.txt", "a.png", "a.TIF.ovr")),
+        ("a.rst", "RST", {"a.rdc": "", "a.rst.aux.xml": ""}, ("a.csv",)),
+        ("a.sdat", "SAGA", {"a.sgrd": "", "a.prj": ""}, ("a.aux.tif",)),
+    ],
+)
+def test_gdal_says_which_files_beside_a_raster_belong_to_it(source, random, name, driver, listed, others):
+    place = {"crs": None, "transform": None} if driver == "GTiff" else {}
+    path = source.write(name, optical(random).astype("f4"), driver=driver, **place)
+    for file, text in {**listed, **dict.fromkeys(others, "x")}.items():
+        if not path.with_name(file).exists():
+            path.with_name(file).write_text(text)
+    assert {file.name for file in local_files(path)} == {name, *listed}
+
+
 def test_subdatasets_are_listed_and_can_be_named(source, random):
     use(source, 2)
     values = optical(random, 2)
@@ -634,17 +655,55 @@ def test_a_quality_mask_elsewhere_or_of_a_part_is_named(source, random):
         source.take()
 
 
-def test_a_quality_mask_on_an_image_placed_by_control_points_is_refused(source, random):
+@pytest.mark.parametrize("placed", ["by a transform", "by the same points"])
+def test_a_quality_mask_lies_over_an_image_placed_by_control_points(source, random, placed):
     use(source)
-    path = source.write("o.tif", optical(random), crs=None, transform=None)
-    corners = [(c, r, *(UTM[1] @ (c, r))) for r in (0, 48, 96) for c in (0, 48, 96)]
-    with rasterio.open(path, "r+") as dataset:
-        dataset.gcps = [GroundControlPoint(r, c, x, y) for c, r, x, y in corners], rasterio.CRS.from_epsg(32633)
-    source.write("s.tif", power(random))
-    source.write("scl.tif", np.full((SIZE, SIZE), 4, "u1"))
-    masked(source)
-    with pytest.raises(InputError, match=r"scl\.tif: is a quality mask, which cannot be laid over .* control points"):
+    values, codes = optical(random), np.full((SIZE, SIZE), 4, "u1")
+    codes[20:40, 50:80] = 9
+    turned = UTM[1] @ Affine.rotation(-12) @ Affine.translation(-8, -12)
+    points = [GroundControlPoint(r, c, *(turned @ (c, r))) for r in (0, 48, 96) for c in (0, 48, 96)]
+    image, mask = (source.write(name, v, crs=None, transform=None) for name, v in (("s", values), ("scl.tif", codes)))
+    for path in (image, mask)[: 2 if placed == "by the same points" else 1]:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.gcps = points, rasterio.CRS.from_epsg(32633)
+    if placed == "by a transform":
+        source.write("scl.tif", codes)
+    source.write("o.tif", values)
+    image.rename(source.root / "s.tif")
+    source.sheet()
+    (source.root / "scenes.csv").write_text("scene,optical,sar,sar_mask\na,o.tif,s.tif,scl.tif\n")
+    source.sensors = SensorsConfig(
+        optical=source.sensors["optical"], sar=source.sensors["sar"].model_copy(update={"mask_codes": [9]})
+    )
+    empty = np.isnan(read_float(align(source) / "sar.tif")[0])
+    row, column = np.mgrid[:SIZE, :SIZE] + 0.5
+    x, y = (column, row) if placed == "by a transform" else ~turned @ (UTM[1] @ (column, row))
+    inside = (x > 50) & (x < 80) & (y > 20) & (y < 40)
+    depth = np.minimum.reduce([np.abs(x - 50), np.abs(x - 80), np.abs(y - 20), np.abs(y - 40)])
+    there = ~turned @ (UTM[1] @ (column, row))
+    imaged = np.minimum.reduce([there[0], there[1], SIZE - there[0], SIZE - there[1]]) > 2
+    sure = imaged & (depth > 1.5)
+    np.testing.assert_array_equal(empty[sure], inside[sure])
+
+
+def test_quality_masks_are_named_by_pattern_too(source, random):
+    use(source)
+    values, codes = optical(random), np.full((SIZE, SIZE), 4, "u1")
+    codes[:, :EMPTY] = 9
+    source.write("a_o.tif", values)
+    source.write("a_s.tif", power(random))
+    source.write("scl/a.tif", codes)
+    patterns = {"optical": "{scene}_o.tif", "sar": "{scene}_s.tif", "masks": {"optical": "scl/{scene}.tif"}}
+    source.source = SourceConfig(layout="scenes", **patterns)
+    sensor = source.sensors["optical"].model_copy(update={"mask_codes": [9]})
+    source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+    empty = np.isnan(read_float(align(source) / "optical.tif"))
+    assert empty[:, :, :EMPTY].all() and not empty[:, :, EMPTY:].any()
+    (source.root / "scl" / "a.tif").rename(source.root / "scl" / "b.tif")
+    with pytest.raises(InputError, match=r"`scl/\{scene\}\.tif` finds no masks\.optical file for 1 of 2: a "):
         source.take()
+    with pytest.raises(ValueError, match="`masks` names dem, of which there is no pattern beside it"):
+        SourceConfig(layout="scenes", **patterns | {"masks": {"dem": "{scene}.tif"}})
 
 
 @pytest.mark.parametrize("stacked", [False, True])

@@ -11,7 +11,7 @@ REQUIRED = ("optical", "sar")
 
 RESERVED = (
     *("label", "scene", "role", "both", "stacked"),
-    *("layout", "sheet", "exclude", "crs", "remote", "demo"),
+    *("layout", "sheet", "exclude", "crs", "remote", "demo", "masks"),
     *("clip", "n_tiles"),
 )
 """Names with another meaning: files of a scene, columns of a sample sheet, keys of `source`, networks, keys of

@@ -69,6 +69,12 @@ class SourceConfig(Section):
     )
     sar: str | None = Field(None, description="Pattern of the SAR files, with the same fields.")
     label: str | None = Field(None, description="Pattern of the label files, with the same fields.")
+    masks: dict[str, str] = Field(
+        {},
+        description="Patterns of quality masks by modality, with the same fields, such as `{optical: "
+        "'scl/{scene}.tif'}`; `sensors.<modality>.mask_codes` says which codes mean no data. A sample sheet names "
+        "them in the columns `<modality>_mask`.",
+    )
     exclude: list[str] = Field(
         [],
         description="Scenes or tiles to leave out, by name (joined fields of the pattern, such as `area_12`).",
@@ -108,6 +114,8 @@ class SourceConfig(Section):
             raise ValueError("layout `tiles` needs the patterns `optical`, `sar` and `label`")
         if self.layout == "scenes" and not self.sheet and not (self.optical and self.sar):
             raise ValueError("layout `scenes` needs either a `sheet` or the patterns `optical` and `sar`")
+        if unknown := sorted(set(self.masks) - set(self.patterns)):
+            raise ValueError(f"`masks` names {', '.join(unknown)}, of which there is no pattern beside it")
         if self.layout == "scenes" and self.sheet and (self.patterns or self.label):
             raise ValueError("give either a `sheet` or patterns, not both; set the other to null")
         return self
@@ -157,8 +165,9 @@ class SensorConfig(Section):
     )
     mask_codes: list[int] = Field(
         [],
-        description="Codes that mean no data in the quality mask that the column `<modality>_mask` of the sample "
-        "sheet names, such as `[3, 8, 9, 10]` for clouds and shadows in the SCL of Sentinel-2.",
+        description="Codes that mean no data in the quality mask that `source.masks`, or the column "
+        "`<modality>_mask` of the sample sheet, names, such as `[3, 8, 9, 10]` for clouds and shadows in the SCL of "
+        "Sentinel-2.",
     )
     display: list[str] = Field(
         [],

@@ -5,7 +5,9 @@ Light on purpose: the workflow reads names while it is being parsed.
 
 from __future__ import annotations
 
+import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 from xml.etree import ElementTree
@@ -22,13 +24,9 @@ _REMOTE = re.compile(
     r"|(?:wms|wmts|wcs|stacit|stacta|plmosaic|eeda|eedai|ngw):|<gdal_w)",
     re.IGNORECASE,
 )
-_NAMED_AFTER_FILE = (".aux.xml", ".msk", ".hdr", ".aux")
-_NAMED_AFTER_STEM = (
-    *(".hdr", ".aux", ".prj", ".ige", ".rpb", ".RPB", "_RPC.TXT", "_rpc.txt"),
-    *(".cpg", ".dbf", ".shx"),  # of a shapefile
-    *(".wld", ".tfw", ".tifw", ".pgw", ".jgw", ".j2w", ".bpw", ".gfw"),
-)
-"""Files beside a raster that GDAL reads its place, masks and no-data values from; overviews are not among them."""
+_OTHER_WORDS = re.compile(r"^(?:img|dim|rpc)_|_rpc$")
+"""Parts of names by which a raster and a file beside it differ, as in `IMG_a.TIF` and `RPC_a.XML`."""
+_OF_SHAPEFILE = (".cpg", ".dbf", ".prj", ".shx")
 _SOURCE_TAGS = ("SourceFilename", "SourceDataset")
 
 
@@ -83,7 +81,7 @@ def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
     if path.absolute() in within:
         what = f"is a source of itself, through {' and '.join(map(str, within[within.index(path.absolute()) :]))}"
         raise InputError(Problem(str(path), what, "Write the virtual raster again, from its real files."))
-    found = [path, *_sidecars(path)]
+    found = [path, *_sidecars(path, name)]
     for source in _sources(path):
         if not _REMOTE.search(source):
             inner = local_files(parse_name(source, path.parent), (*within, path.absolute()))
@@ -91,9 +89,28 @@ def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
     return [file for file in found if file.is_file()]
 
 
-def _sidecars(path: Path) -> list[Path]:
-    names = [path.name + end for end in _NAMED_AFTER_FILE] + [path.stem + end for end in _NAMED_AFTER_STEM]
-    return [path.with_name(name) for name in names if path.with_name(name).is_file() and name != path.name]
+def _sidecars(path: Path, name: Name) -> list[Path]:
+    """Files beside a raster that GDAL reads for it by its own list, without overviews; those of a shapefile."""
+    key = _OTHER_WORDS.sub("", path.stem.lower())
+    names = _names_by_stem(path.parent, path.parent.stat().st_mtime_ns).get(key, [])
+    beside = [path.with_name(n) for n in names if n != path.name and not n.lower().endswith(".ovr")]
+    if not beside or path.suffix.lower() == ".shp":
+        return [file for file in beside if file.suffix.lower() in _OF_SHAPEFILE]
+    from tmcnet.raster.io.files import files_of  # late: it takes libraries that load slowly
+
+    listed = {Path(file).absolute() for file in files_of(name)}
+    return [file for file in beside if file.absolute() in listed]
+
+
+@lru_cache
+def _names_by_stem(folder: Path, _changed: int) -> dict[str, list[str]]:
+    """Names of the files in a folder by what is before each of their dots, in small letters."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208 - faster than paths
+        parts = name.lower().split(".")
+        for number in range(1, len(parts)):
+            found.setdefault(_OTHER_WORDS.sub("", ".".join(parts[:number])), []).append(name)
+    return found
 
 
 def _sources(path: Path) -> list[str]:

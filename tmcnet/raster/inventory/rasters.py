@@ -106,9 +106,6 @@ def _declared(files: tuple[RasterFile, ...], entry: Entry, name: str, sensor: Se
     if quality and not sensor.mask_codes:
         what = "is a quality mask, but no code in it is known to mean no data"
         raise InputError(Problem(quality, what, f"List the codes in `sensors.{name}.mask_codes`."))
-    if quality and any(file.header.control for file in files):
-        what = "is a quality mask, which cannot be laid over an image that is placed by control points"
-        raise InputError(Problem(quality, what, "Warp the image first (`gdalwarp -tps`; `-rpc` for RPC)."))
     files = tuple(replace(file, quality=quality, quality_codes=tuple(sensor.mask_codes)) for file in files)
     of_sheet = entry.scaling.get(name)
     return tuple(

@@ -111,7 +111,8 @@ def _seed(root: Path) -> list[Entry]:
 
 
 def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
-    texts = {**source.patterns, "label": source.label}
+    masks = {f"masks.{name}": text for name, text in source.masks.items()}
+    texts = {**source.patterns, "label": source.label, **masks}
     patterns = {name: Pattern.parse(f"config key `source.{name}`", text) for name, text in texts.items() if text}
     everything = find_pairs(patterns, root)
     pairs = {key: files for key, files in everything.items() if "_".join(key) not in source.exclude}
@@ -126,6 +127,7 @@ def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
             {name: (files[name],) for name in source.patterns},
             (files["label"],) if "label" in files else (),
             dict(zip(patterns["optical"].fields, key, strict=True)),
+            masks={name: files[f"masks.{name}"] for name in source.masks},
         )
         for key, files in pairs.items()
     ]

@@ -61,6 +61,16 @@ def to_control_pixels(
     return np.asarray(columns, np.float64), np.asarray(rows, np.float64)
 
 
+def to_ground(
+    control: Sequence[ControlPoint], columns: Coordinates, rows: Coordinates
+) -> tuple[Coordinates, Coordinates]:
+    """Find the places of pixels, by thin-plate splines through the points; the reverse of `to_control_pixels`."""
+    points = [GroundControlPoint(row, column, east, north) for column, row, east, north in control]
+    with GCPTransformer(points, tps=True) as transformer:
+        x, y = transformer.xy(rows, columns, offset="ul")
+    return np.asarray(x, np.float64), np.asarray(y, np.float64)
+
+
 def residual_px(control: Sequence[ControlPoint]) -> float:
     """RMSE in pixels of a polynomial through control points: how well they agree with each other."""
     column, row, x, y = np.array(control).T

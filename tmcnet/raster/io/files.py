@@ -19,15 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.raster.io.control import ControlPoint, control_points, fit_affine
-from tmcnet.raster.io.geometry import Box, Grid, crs_name
+from tmcnet.raster.io.control import ControlPoint, control_points, fit_affine, to_control_pixels, to_ground
+from tmcnet.raster.io.geometry import Box, Coordinates, Grid, crs_name, interpolated, reproject_points, to_pixels
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
@@ -238,16 +237,31 @@ class RasterFile:
             valid = valid & ((dataset.read_masks(bands, window=inside) > 0) | ~own[:, None, None])
         return Part(values, valid, mask, scaling, coded)
 
+    @cached_property
+    def _quality_file(self) -> RasterFile:
+        return RasterFile((self.quality,), crs=self.crs, remote=self.remote)
+
     def _good(self, dataset: DatasetReader, inside: Window) -> BoolArray:
-        """Pixels whose code in the quality mask, by the nearest of its pixels, does not mean no data."""
-        place = {"crs": dataset.crs or self.crs, "transform": dataset.transform}
-        with (
-            open_raster(self.quality, remote=self.remote) as quality,
-            WarpedVRT(
-                quality, width=dataset.width, height=dataset.height, resampling=Resampling.nearest, **place
-            ) as at,
-        ):
-            return ~np.isin(at.read(1, window=inside), self.quality_codes)
+        """Pixels whose nearest code in the quality mask does not mean no data; outside the mask the code is 0."""
+        here, there = self._header(dataset), self._quality_file.header
+
+        def to_mask(columns: Coordinates, rows: Coordinates) -> tuple[Coordinates, Coordinates]:
+            at = to_ground(here.control, columns, rows) if here.control else here.grid.transform @ (columns, rows)
+            if not there.control:
+                return to_pixels(there.grid, here.grid.crs, *at)
+            return to_control_pixels(there.control, *reproject_points(here.grid.crs, there.grid.crs, *at))
+
+        shape = int(inside.height), int(inside.width)
+        places = interpolated(to_mask, inside.row_off, inside.col_off, *shape)
+        x, y = (
+            np.clip(np.nan_to_num(np.floor(at), nan=-1), -1, side).astype(np.int64)
+            for at, side in zip(places, (there.grid.width, there.grid.height), strict=True)
+        )
+        box = int(y.min()), int(x.min()), int(np.ptp(y)) + 1, int(np.ptp(x)) + 1
+        window = inner_window(box, there.grid.height, there.grid.width)
+        with open_raster(self.quality, remote=self.remote) as quality:
+            codes = pad_to_window(quality.read(1, window=window), box, 0)
+        return ~np.isin(codes[y - box[0], x - box[1]], self.quality_codes)
 
     def _mask(self, dataset: DatasetReader, band: int, inside: Window) -> BoolArray | None:
         """Pixels that a mask or an alpha band keeps; None without one."""
@@ -373,6 +387,15 @@ def open_raster(path: Path | str, *, remote: bool = False) -> Iterator[DatasetRe
         if inside := _rasters_inside(Path(path)):
             what, remedy = f"{what}; inside are {format_names(inside)}", "Name these in its place, separated by `;`."
         raise InputError(Problem(str(path), what, remedy)) from None
+
+
+def files_of(path: Path | str) -> list[str]:
+    """Files that GDAL reads a raster from, overviews excluded; none if it cannot be opened."""
+    try:
+        with rasterio.open(path) as dataset:
+            return [file for file in dataset.files if not file.endswith(".ovr")]
+    except RasterioError:
+        return []
 
 
 def _without_bands(path: Path | str, subdatasets: Sequence[str]) -> InputError:

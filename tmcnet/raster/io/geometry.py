@@ -34,6 +34,8 @@ _LATTICE_NODES = 33
 """Nodes along each side of a grid between which an equal-area projection is interpolated."""
 _EQUAL_AREAS = 1e-3
 """Pixels whose areas differ by less than this share are of one size."""
+KNOT_SPACING_PX = 16
+"""Maps are evaluated this far apart and interpolated linearly in between: they are much smoother than that."""
 _ROUNDING_M = 0.005
 """Added to a radius for the digits that centre and radius are written with."""
 
@@ -139,6 +141,23 @@ def to_pixels(grid: Grid, crs: str, x: Coordinates, y: Coordinates) -> tuple[Coo
         x = middle + (x - middle + 180.0) % 360.0 - 180.0
     column, row = ~grid.transform @ (x, y)
     return column, row
+
+
+def interpolated(
+    where: PixelMap, row: float, column: float, height: int, width: int
+) -> tuple[Coordinates, Coordinates]:
+    """Coordinates of the centre of every pixel of a window, each height x width, linear between exact ones.
+
+    Smooth maps need no more: the exact ones are `KNOT_SPACING_PX` apart.
+    """
+    from scipy import ndimage  # takes as long to import as all else that short jobs need
+
+    sides = [np.arange(0, side + KNOT_SPACING_PX, KNOT_SPACING_PX, dtype=np.float64) for side in (height, width)]
+    rows, columns = np.meshgrid(*sides, indexing="ij")
+    knots = where(np.ravel(columns + column + 0.5), np.ravel(rows + row + 0.5))
+    at = np.mgrid[:height, :width] / KNOT_SPACING_PX
+    x, y = (ndimage.map_coordinates(np.reshape(values, rows.shape), at, order=1) for values in knots)
+    return x, y
 
 
 def pixel_area(grid: Grid) -> float | None:

@@ -11,14 +11,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from tmcnet.raster.io.files import FloatArray, inner_window, pad_to_window
+from tmcnet.raster.io.geometry import interpolated
 
 Points: TypeAlias = npt.NDArray[np.float64]
 """N x 2, x and y in pixels; pixel centres are whole numbers."""
 PointMap: TypeAlias = Callable[[Points], Points]
 """From points on the common grid to the points of another image on that grid that show the same content."""
 
-KNOT_SPACING_PX = 16
-"""Maps are evaluated this far apart and interpolated linearly in between: they are much smoother than that."""
 MAX_STRIP_PIXELS = 4_000_000
 """Pixels of the full image read at a time while it is reduced or decimated."""
 
@@ -86,7 +85,7 @@ class Warped:
 
     def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
         """A window, interpolated linearly."""
-        x, y = _interpolated_coordinates(self.where, row, col, height, width)
+        x, y = interpolated(self._mapped, row, col, height, width)
         left, top = int(np.floor(x.min())) - 1, int(np.floor(y.min())) - 1
         wide, high = int(np.ceil(x.max())) + 2 - left, int(np.ceil(y.max())) + 2 - top
         source = self.image.read(top, left, high, wide)
@@ -94,17 +93,10 @@ class Warped:
         bands = [ndimage.map_coordinates(b, at, order=1, cval=np.nan, output=np.float32) for b in source]
         return np.stack(bands)
 
-
-def _interpolated_coordinates(where: PointMap, row: int, col: int, height: int, width: int) -> tuple[Points, Points]:
-    """`where` at every pixel of a window: x and y, each height x width."""
-    step = KNOT_SPACING_PX
-    rows = np.arange(0, height + step, step, dtype=np.float64)
-    cols = np.arange(0, width + step, step, dtype=np.float64)
-    knots = np.stack(np.meshgrid(cols + col, rows + row), -1)
-    mapped = where(knots.reshape(-1, 2)).reshape(knots.shape)
-    at = np.mgrid[:height, :width] / step
-    x, y = (ndimage.map_coordinates(mapped[..., i], at, order=1) for i in (0, 1))
-    return x, y
+    def _mapped(self, x: Points, y: Points) -> tuple[Points, Points]:
+        """`where`, from places that count from the outer corner of the first pixel."""
+        mapped = self.where(np.stack([x, y], -1) - 0.5)
+        return mapped[:, 0], mapped[:, 1]
 
 
 def block_means(image: FloatArray, scale: int) -> FloatArray:
