@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from tmcnet.config import DemoConfig
+from tmcnet.simulate.scene import simulate_scene
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,3 +85,85 @@ def caller(tmp_path: Path) -> Snakemake:
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
     return call
+
+
+SOURCE = "source: {layout: scenes, sheet: scenes.csv}\n"
+RUN = "mssnet-corrected__tmcnet__R5__s1"
+"""The run of the tiny settings."""
+
+
+class Project:
+    """Two scenes to learn from, run to the report, and two more that are not in the sample sheet yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.results, self._call = folder, folder / "results", caller(folder)
+        self.demo = DemoConfig(scenes=4, size=288)
+        self.scenes = self.demo.scene_names
+
+    def make(self) -> None:
+        """Simulate the scenes and run the whole workflow."""
+        for scene in self.scenes:
+            simulate_scene(self.demo, scene, self.folder / scene)
+        self.write_sheet()
+        self.run("report", "verify_splits", "seed_layout")
+
+    def call(self, *targets: str, change: str = "", **options: bool) -> subprocess.CompletedProcess[str]:
+        """Call Snakemake with a change of the config."""
+        return self._call(*targets, change=SOURCE + change, data_root=".", **options)
+
+    def run(self, *targets: str, change: str = "") -> None:
+        """Call Snakemake, which must succeed."""
+        done = self.call(*targets, change=change)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def plan(self, change: str = "", *targets: str) -> dict[str, int]:
+        """Number of jobs by rule that would run."""
+        return planned_jobs(self.call(*(targets or ("report",)), change=change, dry=True))
+
+    def write_sheet(self, *roles: str) -> None:
+        rows = ["scene,optical,sar,label,role"]
+        for scene, role in zip(self.scenes, ("train", "train", *roles), strict=False):
+            files = (f"{scene}/optical.tif", f"{scene}/sar.tif", f"{scene}/label.tif" if role == "train" else "")
+            rows.append(",".join((scene, *files, role)))
+        (self.folder / "scenes.csv").write_text("\n".join(rows) + "\n")
+
+    @contextmanager
+    def sheet(self, *roles: str) -> Iterator[None]:
+        """With more scenes in the sample sheet."""
+        self.write_sheet(*roles)
+        yield
+        self.write_sheet()
+
+    @contextmanager
+    def damaged(self, path: Path, content: bytes | None) -> Iterator[None]:
+        """With a file lost (None) or damaged; all that a dry run removes is restored as well."""
+        records = [*self.results.glob("inventory/*.json"), *self.results.glob("tiles/index/*"), path]
+        records += self.results.glob("scenes/*/alignment.json")
+        whole = {file: file.read_bytes() for file in records}
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        yield
+        for file, before in whole.items():
+            if not file.exists() or file.read_bytes() != before:
+                file.write_bytes(before)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a finished project, made once for all test processes; tests work on copies."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "made").exists():
+            folder.mkdir()
+            Project(folder).make()
+            (folder / "made").touch()
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Project:
+    """A finished project to change."""
+    shutil.copytree(finished, tmp_path / "project")
+    return Project(tmp_path / "project")

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import rasterio
 
-from tests.workflow.conftest import Snakemake, planned_rules
+from tests.workflow.conftest import Project
 
-CHANGE = "finetune: {sweep: [{methods: [random], networks: [mssnet], fractions: [5], seeds: [1]}]}\n"
 TARGETS = ("finetune", "maps")
 MAPS = {"map_scene", "style_map", "list_maps"}
 TRAINING = {"normalise", "finetune_run"} | MAPS
@@ -20,32 +19,24 @@ def flip(path: Path) -> None:
         dataset.write(dataset.read()[:, ::-1])
 
 
-def test_changed_rasters_make_results_stale_and_deleted_ones_are_reported(
-    snakemake: Snakemake, tmp_path: Path
-) -> None:
-    def run(*targets: str) -> None:
-        done = snakemake(*targets, change=CHANGE)
-        assert done.returncode == 0, done.stdout + done.stderr
-
+def test_changed_rasters_make_results_stale_and_deleted_ones_are_reported(project: Project) -> None:
     def due() -> set[str]:
-        return planned_rules(snakemake, CHANGE, *TARGETS)
+        return set(project.plan("", *TARGETS)) - set(TARGETS)
 
-    run(*TARGETS)
-    results = tmp_path / "results"
-    lost = results / "scenes" / "birch" / "sar.tif"
+    lost = project.results / "scenes" / "birch" / "sar.tif"
     content = lost.read_bytes()
     lost.unlink()
-    done = snakemake("maps", change=f"{CHANGE}maps: {{overlap: 32}}")
+    done = project.call("maps", change="maps: {overlap: 32}")
     assert done.returncode != 0
     assert "birch/sar.tif: does not exist" in done.stdout + done.stderr
-    run("alignment")
+    project.run("alignment")
     assert lost.read_bytes() == content
     assert due() == MAPS, "only the failed maps are due"
 
-    flip(tmp_path / "data" / "demo" / "alder" / "optical.tif")
-    run("inventory")
+    flip(project.folder / "alder" / "optical.tif")
+    project.run("inventory")
     assert due() >= {"align_scene", "tile_scene", "make_tiles"} | TRAINING
-    lists = {path: path.read_text() for path in (results / "splits").glob("*.txt")}
-    run("splits")
+    lists = {path: path.read_text() for path in (project.results / "splits").glob("*.txt")}
+    project.run("splits")
     assert due() >= TRAINING
-    assert {path: path.read_text() for path in (results / "splits").glob("*.txt")} == lists != {}
+    assert {path: path.read_text() for path in (project.results / "splits").glob("*.txt")} == lists != {}

@@ -4,75 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from tests.workflow.conftest import ROOT, caller, planned_jobs
+from tests.workflow.conftest import ROOT, RUN, Project
 from tmcnet.cli import main
-from tmcnet.config import DemoConfig
-from tmcnet.simulate.scene import simulate_scene
 
-SOURCE = "source: {layout: scenes, sheet: scenes.csv}\n"
-RUN = "mssnet-corrected__tmcnet__R5__s1"
 RECORDS = {"track": 1, "write_report": 1, "report": 1}
 TRAINING = {"make_splits": 1, "normalise": 1, "pretrain_method": 1, "finetune_run": 1, "evaluate_run": 1}
 TRAINING |= {"write_model": 1}
 MAPS = {"map_scene": 1, "style_map": 1, "list_maps": 1}
 
 
-class Project:
-    """Two scenes to learn from, run to the report, and two more that are not in the sample sheet yet."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.results, self.call = folder, folder / "results", caller(folder)
-        demo = DemoConfig(scenes=4, size=288)
-        self.scenes = demo.scene_names
-        for scene in self.scenes:
-            simulate_scene(demo, scene, folder / scene)
-        self.write_sheet()
-        done = self.call("report", "verify_splits", "seed_layout", change=SOURCE, data_root=".")
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def write_sheet(self, *roles: str) -> None:
-        rows = ["scene,optical,sar,label,role"]
-        for scene, role in zip(self.scenes, ("train", "train", *roles), strict=False):
-            files = (f"{scene}/optical.tif", f"{scene}/sar.tif", f"{scene}/label.tif" if role == "train" else "")
-            rows.append(",".join((scene, *files, role)))
-        (self.folder / "scenes.csv").write_text("\n".join(rows) + "\n")
-
-    def plan(self, change: str = "", *targets: str) -> dict[str, int]:
-        return planned_jobs(self.call(*(targets or ("report",)), change=SOURCE + change, dry=True, data_root="."))
-
-    @contextmanager
-    def sheet(self, *roles: str) -> Iterator[None]:
-        """With more scenes in the sample sheet."""
-        self.write_sheet(*roles)
-        yield
-        self.write_sheet()
-
-    @contextmanager
-    def damaged(self, path: Path, content: bytes | None) -> Iterator[None]:
-        """With a file lost (None) or damaged; all that a dry run removes is restored as well."""
-        records = [*self.results.glob("inventory/*.json"), *self.results.glob("tiles/index/*"), path]
-        records += self.results.glob("scenes/*/alignment.json")
-        whole = {file: file.read_bytes() for file in records}
-        path.unlink()
-        if content is not None:
-            path.write_bytes(content)
-        yield
-        for file, before in whole.items():
-            if not file.exists() or file.read_bytes() != before:
-                file.write_bytes(before)
-
-
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project(tmp_path_factory.mktemp("project"))
+def project(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One for all tests of this module, which leave it as it is."""
+    folder = tmp_path_factory.mktemp("project") / "copy"
+    shutil.copytree(finished, folder)
+    return Project(folder)
 
 
 pytestmark = pytest.mark.xdist_group("job_lists")
@@ -157,8 +110,7 @@ def test_a_lost_tile_is_made_again_and_nothing_else(project: Project) -> None:
     with project.damaged(tile, None):
         assert project.plan() == {"tile_scene": 1, "make_tiles": 1, "report": 1}
         assert project.plan() == {"tile_scene": 1, "make_tiles": 1, "report": 1}
-        done = project.call("report", change=SOURCE, data_root=".")
-        assert done.returncode == 0, done.stdout + done.stderr
+        project.run("report")
         assert tile.read_bytes() == pixels
     assert project.plan() == {}
 
@@ -235,10 +187,9 @@ def test_the_command_draws_the_map_of_the_workflow(project: Project) -> None:
 def test_a_new_name_of_a_class_is_in_maps_tables_and_report(project: Project) -> None:
     classes = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["labels"]["classes"]
     classes[0] |= {"name": "lake"}
-    change = SOURCE + yaml.safe_dump({"labels": {"classes": classes}})
+    change = yaml.safe_dump({"labels": {"classes": classes}})
     weights = (project.results / "finetune" / RUN / "weights.safetensors").stat().st_mtime_ns
-    done = project.call("report", change=change, data_root=".")
-    assert done.returncode == 0, done.stdout + done.stderr
+    project.run("report", change=change)
     assert (project.results / "finetune" / RUN / "weights.safetensors").stat().st_mtime_ns == weights
     assert "lake" in (project.results / "maps" / "alder" / f"{RUN}.tif.aux.xml").read_text()
     for name in (f"alder/{RUN}.qml", f"alder/{RUN}_areas.csv", f"{RUN}_areas.csv"):
@@ -248,4 +199,4 @@ def test_a_new_name_of_a_class_is_in_maps_tables_and_report(project: Project) ->
     assert "iou_lake" in header and "iou_water" not in header
     page = (project.results / "report.html").read_text()
     assert "lake" in page and not re.search(r"\bwater\b", page)
-    assert planned_jobs(project.call("report", change=change, dry=True, data_root=".")) == {}
+    assert project.plan(change) == {}

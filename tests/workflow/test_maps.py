@@ -10,31 +10,22 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from tests.workflow.conftest import ROOT, Snakemake, planned_jobs
-
-RUN = "mssnet-corrected__random__R5__s1"
-RANDOM = "finetune: {sweep: [{methods: [random], networks: [mssnet], fractions: [5], seeds: [1]}]}\n"
+from tests.workflow.conftest import ROOT, RUN, Project, Snakemake, planned_jobs
 
 
-def test_a_network_from_a_file_draws_the_same_maps(snakemake: Snakemake, tmp_path: Path) -> None:
-    failed = snakemake("maps", change=f"{RANDOM}maps: {{models: {{earlier: nowhere.safetensors}}}}")
+def test_a_network_from_a_file_draws_the_same_maps(project: Project) -> None:
+    failed = project.call("maps", change="maps: {models: {earlier: nowhere.safetensors}}")
     message = failed.stdout + failed.stderr
     assert failed.returncode != 0
     assert "config key `maps.models`: no such file: `earlier`: nowhere.safetensors. Correct the path" in message
     assert "Traceback" not in message
-    assert not (tmp_path / "results" / "inventory.json").exists()
 
-    done = snakemake("maps", change=RANDOM)
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = tmp_path / "results"
-    shutil.copy(results / "finetune" / RUN / "weights.safetensors", tmp_path / "given.safetensors")
-    given = f"{RANDOM}maps: {{models: {{earlier-1.0: given.safetensors}}}}"
-    planned = snakemake("maps", change=given, dry=True)
-    assert planned_jobs(planned) == {"map_scene": 2, "style_map": 2, "list_maps": 1, "maps": 1}
-    done = snakemake("maps", change=given.replace("{models", "{polygons: true, minimum_mapping_unit: 500, models"))
-    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copy(project.results / "finetune" / RUN / "weights.safetensors", project.folder / "given.safetensors")
+    given = "maps: {models: {earlier-1.0: given.safetensors}}"
+    assert project.plan(given, "maps") == {"map_scene": 2, "style_map": 2, "list_maps": 1, "maps": 1}
+    project.run("maps", change=given.replace("{models", "{polygons: true, minimum_mapping_unit: 500, models"))
     for scene in ("alder", "birch"):
-        folder = results / "maps" / scene
+        folder = project.results / "maps" / scene
         for ending in ("", "_confidence"):
             own, other = (folder / f"{name}{ending}.tif" for name in (RUN, "earlier-1.0"))
             with rasterio.open(own) as first, rasterio.open(other) as second:
@@ -44,17 +35,13 @@ def test_a_network_from_a_file_draws_the_same_maps(snakemake: Snakemake, tmp_pat
 
 
 @pytest.mark.slow  # the strips themselves are tested in tests/evaluate/test_maps.py
-def test_a_giant_scene_is_mapped_by_several_jobs_with_the_same_files(snakemake: Snakemake, tmp_path: Path) -> None:
+def test_a_giant_scene_is_mapped_by_several_jobs_with_the_same_files(project: Project) -> None:
     target = f"results/maps/alder/{RUN}.tif"
-    done = snakemake(target, change=RANDOM)
-    assert done.returncode == 0, done.stdout + done.stderr
-    folder = tmp_path / "results" / "maps" / "alder"
+    folder = project.results / "maps" / "alder"
     whole = {file.name: file.read_bytes() for file in folder.glob(f"{RUN}*")}
-    strips = f"{RANDOM}maps: {{strip_megapixels: 0.03}}\n"
-    planned = planned_jobs(snakemake(target, change=strips, dry=True))
-    assert planned == {"map_strip": 3, "map_scene": 1, "style_map": 1}
-    done = snakemake(target, change=strips)
-    assert done.returncode == 0, done.stdout + done.stderr
+    strips = "maps: {strip_megapixels: 0.03}\n"
+    assert project.plan(strips, target) == {"map_strip": 3, "map_scene": 1, "style_map": 1}
+    project.run(target, change=strips)
     assert {file.name: file.read_bytes() for file in folder.glob(f"{RUN}*")} == whole
     assert not list(folder.glob(".*strip*"))
 
@@ -81,7 +68,7 @@ def test_networks_from_files_need_no_labels_and_no_training(tmp_path: Path) -> N
 
 
 def test_an_unknown_run_of_a_map_is_named(snakemake: Snakemake) -> None:
-    failed = snakemake("results/maps/mssnet.csv", change=RANDOM)
+    failed = snakemake("results/maps/mssnet.csv")
     message = failed.stdout + failed.stderr
     assert failed.returncode != 0
     assert f"mssnet is not a run of `finetune.sweep`. The runs are: {RUN}." in message

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from tests.workflow.conftest import Snakemake
+from tests.workflow.conftest import Project
 from tmcnet.raster.io.reader import read_float, read_labels
 
 RUN = "pixel_logistic-baseline__random__R5__s1"
@@ -19,11 +18,10 @@ finetune:
 """
 
 
-def test_the_exported_model_draws_the_map(snakemake: Snakemake, tmp_path: Path) -> None:
+def test_the_exported_model_draws_the_map(project: Project) -> None:
     """A pixel-wise network, which needs no windows: the whole scene at once gives the map."""
-    done = snakemake("export", f"results/maps/alder/{RUN}.tif", change=CHANGE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = tmp_path / "results"
+    project.run("export", f"results/maps/alder/{RUN}.tif", change=CHANGE)
+    results = project.results
     card = json.loads((results / "models" / RUN / "card.json").read_text())
     assert card["name"] == RUN
     assert card["ground_sampling_distance_m"] == 10
