@@ -27,7 +27,7 @@ report: setup ## Run the demo from raw scenes to results/report.html
 	@echo "Open results/report.html in any browser."
 
 test: setup lint ## Lint, types and all tests that need no GPU
-	python -m pytest -n $$(nproc) --dist loadgroup -m "not slow and not gpu and not cluster"
+	python -m pytest -n $$(nproc) --dist loadfile -m "not slow and not gpu and not cluster"
 
 test-slow: setup ## Tests that take more than a minute each
 	python -m pytest -m "slow and not cluster"

@@ -8,10 +8,7 @@ import pytest
 
 from tests.report.chromium import PROGRAM, browser
 
-pytestmark = [
-    pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on this machine"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on this machine")
 STAGE = "document.querySelector('.stage')"
 SHOWN = "[...document.querySelectorAll('.panel')].map((panel) => panel.offsetHeight > 0)"
 TIP = "document.querySelector('#figure-headline .tip')"

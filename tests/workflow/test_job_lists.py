@@ -28,9 +28,6 @@ def project(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Project
     return Project(folder)
 
 
-pytestmark = pytest.mark.xdist_group("job_lists")
-
-
 def test_every_stage_leaves_its_files(project: Project) -> None:
     results = project.results
     for name in project.scenes[:2]:
