@@ -20,8 +20,6 @@ from tmcnet.raster.io.writer import write_raster
 from tmcnet.simulate.scene import simulate_scene
 
 RUN = "mssnet-corrected__tmcnet__R100__s1"
-EXPORTED = "pixel_logistic-baseline__random__R100__s1"
-"""The deep network of three is exported in `tests/train/test_training_of_three.py`, which takes a minute."""
 CHANGE = """
 source: {layout: scenes, sheet: scenes.csv}
 sensors: {dem: {bands: [elevation], kind: elevation, display: [elevation]}}
@@ -29,7 +27,7 @@ finetune:
   modality_dropout: 0.3
   sweep:
     - {methods: [tmcnet], networks: [mssnet], fractions: [100], seeds: [1]}
-    - {networks: [dem_only, pixel_logistic], fractions: [100], seeds: [1], maps: false}
+    - {networks: [dem_only], fractions: [100], seeds: [1], maps: false}
 """
 GIVEN = {2: ("optical", "sar"), 3: ("optical",), 4: ("sar",)}
 """Images of the scenes that are mapped only."""
@@ -56,7 +54,7 @@ def write_sheet(folder: Path) -> list[str]:
 
 def test_images_take_part_from_the_sheet_to_the_report(snakemake: Snakemake, tmp_path: Path) -> None:
     names = write_sheet(tmp_path)
-    done = snakemake("report", f"results/models/{EXPORTED}/model.onnx", change=CHANGE, data_root=".")
+    done = snakemake("report", change=CHANGE, data_root=".")
     assert done.returncode == 0, done.stdout + done.stderr
     out = tmp_path / "results"
     assert read_grid(out / "scenes" / names[0] / "dem.tif") == read_grid(out / "scenes" / names[0] / "optical.tif")
@@ -70,8 +68,6 @@ def test_images_take_part_from_the_sheet_to_the_report(snakemake: Snakemake, tmp
     assert all((out / "maps" / name / f"{RUN}.tif").exists() for name in names)
     page = (out / "report.html").read_text()
     assert "dem_only" in page and "One sensor only" in page
-    card = json.loads((out / "models" / EXPORTED / "card.json").read_text())
-    assert list(card["inputs"]) == ["optical", "sar", "dem"]
 
     assert set(index["scene"]) == set(names[:2]), "scenes that are mapped only are never learnt from"
     lists = "".join(path.read_text() for path in (out / "splits").glob("*.txt"))
