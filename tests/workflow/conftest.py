@@ -68,13 +68,14 @@ def caller(tmp_path: Path) -> Snakemake:
         change: str = "",
         dry: bool = False,
         keep_going: bool = False,
+        clone: Path = ROOT,
         **overrides: str,
     ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "change.yaml").write_text(change or "{}")
         recipes = [str(ROOT / "config" / "recipes" / f"{recipe}.yaml")] if recipe else []
         layers = [str(ROOT / "config" / "config.yaml"), *recipes, str(tmp_path / "tiny.yaml")]
         command = [
-            *(str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile")),
+            *(str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(clone / "Snakefile")),
             *("--directory", str(tmp_path), "--cores", "1"),
             *(["--dry-run"] if dry else []),
             *(["--keep-going"] if keep_going else []),
@@ -116,9 +117,9 @@ class Project:
         done = self.call(*targets, change=change)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def plan(self, change: str = "", *targets: str) -> dict[str, int]:
+    def plan(self, change: str = "", *targets: str, clone: Path = ROOT) -> dict[str, int]:
         """Number of jobs by rule that would run."""
-        return planned_jobs(self.call(*(targets or ("report",)), change=change, dry=True))
+        return planned_jobs(self.call(*(targets or ("report",)), change=change, dry=True, clone=clone))
 
     def write_sheet(self, *roles: str) -> None:
         rows = ["scene,optical,sar,label,role"]

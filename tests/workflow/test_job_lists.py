@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +50,20 @@ def test_a_finished_project_plans_nothing_nor_do_new_times_of_raw_files(project:
     for path in project.folder.glob("*/*.tif"):
         path.touch()
     assert project.plan() == {}
+
+
+def test_only_a_new_version_of_the_code_reruns_its_stage(project: Project, tmp_path: Path) -> None:
+    for name in ("Snakefile", "workflow", "profiles"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    later = time.time() + 60
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (later, later))
+    assert project.plan(clone=tmp_path) == {}
+    rules = tmp_path / "workflow" / "rules" / "common.smk"
+    rules.write_text(rules.read_text().replace("CODE_VERSIONS = {}", 'CODE_VERSIONS = {"finetune": 2}'))
+    trained = {"finetune_run": 1, "evaluate_run": 1, "write_model": 1, "summarise": 1}
+    assert project.plan(clone=tmp_path) == trained | {"map_scene": 2, "style_map": 2, "list_maps": 1} | RECORDS
 
 
 def test_a_new_scene_to_map_adds_its_own_jobs(project: Project) -> None:

@@ -107,9 +107,20 @@ def lock_results():
         )
 
 
+# Versions of the code by config section, and of `inventory` and `style` (names and pictures of maps). Raise one, from 1,
+# when the code gives other results: jobs of the section, and what depends on them, run again. File times do not count.
+CODE_VERSIONS = {}
+
+
+def code_version(*names):
+    """Versions of the code as params of a job; nothing for version 1."""
+    return {f"{n}_code": CODE_VERSIONS[n] for n in names if n in CODE_VERSIONS}
+
+
 def section(*names):
-    """Config sections as params of a job, so that only a change of these sections reruns it."""
-    return {name: getattr(CONFIG, name).model_dump(mode="json") for name in names}
+    """Config sections as params of a job, so that only a change of these sections or of their code reruns it."""
+    sections = {name: getattr(CONFIG, name).model_dump(mode="json") for name in names}
+    return sections | code_version(*names)
 
 
 def growing(amount):
@@ -240,7 +251,7 @@ def member_weights(wildcards):
 def splits_of(fold):
     """The section `splits` with the number of the tested fold."""
     number = next(n for n, folder in FOLDS.items() if folder == fold)
-    return {**section("splits")["splits"], "fold": number}
+    return {**CONFIG.splits.model_dump(mode="json"), "fold": number}
 
 
 def put_back_lost(name, folder, params, inputs, results=RESULTS):

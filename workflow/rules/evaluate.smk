@@ -31,6 +31,7 @@ rule evaluate_run:
         mem_mb=memory(cached=False),
         runtime=growing(120),
     params:
+        **code_version("evaluate"),
         # Intervals are drawn later, in `summarise` and `style_map`.
         evaluate=CONFIG.evaluate.model_dump(
             mode="json", exclude={"bootstrap", "confidence"}
@@ -109,6 +110,7 @@ if TILED:
             mem_mb=memory(cached=False),
             runtime=growing(720),
         params:
+            **code_version("maps"),
             modalities=list(CONFIG.sensors),
             maps={**MAP_PARAMS, **MAP_FORMATS, "max_tiles": CONFIG.maps.max_tiles},
             classes=map_classes,
@@ -144,6 +146,7 @@ else:
             mem_mb=map_memory,
             runtime=growing(720),
         params:
+            **code_version("maps"),
             modalities=list(CONFIG.sensors),
             maps=MAP_PARAMS,
             compute=CONFIG.compute.numerics(),
@@ -174,6 +177,7 @@ else:
             mem_mb=map_memory,
             runtime=growing(720),
         params:
+            **code_version("maps"),
             modalities=list(CONFIG.sensors),
             maps=MAP_PARAMS,
             compute=CONFIG.compute.numerics(),
@@ -202,6 +206,7 @@ else:
             mem_mb=memory(cached=False),
             runtime=growing(120),
         params:
+            **code_version("style"),
             formats=MAP_FORMATS,
             classes=map_classes,
             level=CONFIG.evaluate.confidence,

@@ -37,6 +37,7 @@ rule finetune_run:
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
         **section("model", "sensors"),
+        **code_version("finetune"),
         compute=CONFIG.compute.numerics(),
         run=run_of,
         finetune=CONFIG.finetune.model_dump(mode="json", exclude={"sweep"}),

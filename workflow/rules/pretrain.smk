@@ -44,6 +44,7 @@ rule pretrain_method:
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
     params:
         **section("model", "sensors"),
+        **code_version("pretrain"),
         compute=CONFIG.compute.numerics(),
         method=lambda wildcards: CONFIG.pretrain.methods[wildcards.method].model_dump(
             mode="json"

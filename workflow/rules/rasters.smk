@@ -17,6 +17,7 @@ TRAIN_PARTS = [
 CUT_FROM = json_digest(
     {
         **section("sensors", "align", "tiles"),
+        **code_version("inventory"),
         "labels": CONFIG.labels.coding,
         "demo": (
             CONFIG.source.demo.model_dump() if CONFIG.source.layout == "demo" else {}
@@ -48,6 +49,7 @@ rule inspect_scene:
         runtime=growing(60),
     params:
         **section("sensors"),
+        **code_version("inventory"),
         labels=label_coding,
         names=lambda wildcards: None if TILED else [wildcards.scene],
         source=[CONFIG.source.layout, CONFIG.source.crs, CONFIG.source.remote],

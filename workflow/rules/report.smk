@@ -97,6 +97,7 @@ rule write_report:
     resources:
         **SMALL,
     params:
+        **code_version("report"),
         results=lambda wildcards, output: str(Path(output[0]).parent),
         config={**RECORDED, "report": CONFIG.report.model_dump(mode="json")},
     message:

@@ -10,7 +10,7 @@ for FOLD in FOLDS.values():
     put_back_lost(
         "splits",
         f"{RESULTS}/{FOLD}splits",
-        {"splits": splits_of(FOLD)},
+        {"splits": splits_of(FOLD), **code_version("splits")},
         [INDEX],
         f"{RESULTS}/{FOLD}",
     )
@@ -42,6 +42,7 @@ rule make_splits:
     resources:
         **SMALL,
     params:
+        **code_version("splits"),
         splits=lambda wildcards: splits_of(wildcards.fold),
     message:
         "Dividing the tiles into parts and label fractions"
