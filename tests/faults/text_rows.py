@@ -133,7 +133,7 @@ RECORDS = [
     ('index.csv', 'object', b'{}', 'index.csv: has no column `tile`. Remove it and run the same command again: the workflow makes it again'),
     ('index.csv', 'binary', bytes(range(256)), 'index.csv: has no column `tile`. Remove it and run the same command again: the workflow makes it again'),
     ('tiles/index.csv', 'missing', None, 'tiles/index.csv: cannot be used (it does not exist). Remove it and run the same command again: the workflow makes it again'),
-    ('tiles/index.csv', 'object', b'{}', 'tiles/index.csv: cannot be used (StopIteration). Remove it and run the same command again: the workflow makes it again'),
+    ('tiles/index.csv', 'object', b'{}', 'tiles/index.csv: cannot be used (it lacks the columns tile). Remove it and run the same command again: the workflow makes it again'),
     ('tiles/index.csv', 'binary', bytes(range(256)), "tiles/index.csv: cannot be used ('utf-8' codec can't decode byte 0x80 in position 128: invalid start byte). Remove it and run the "),
     ('points.csv', 'missing', None, 'points.csv: cannot be read (No such file or directory). Restore it, or delete `manifest.json` and run the same command again'),
     ('points.csv', 'object', b'{}', 'points.csv: is damaged: its columns are not tile, class, pixel. Restore it, or delete `manifest.json` and run the same command aga'),

@@ -108,7 +108,7 @@ class Project:
         self.write_sheet()
         self.run("report", "verify_splits", "seed_layout")
 
-    def call(self, *targets: str, change: str = "", **options: bool) -> subprocess.CompletedProcess[str]:
+    def call(self, *targets: str, change: str = "", **options: bool | Path) -> subprocess.CompletedProcess[str]:
         """Call Snakemake with a change of the config."""
         return self._call(*targets, change=SOURCE + change, data_root=".", **options)
 

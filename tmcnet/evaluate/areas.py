@@ -153,7 +153,7 @@ def estimate(mapped: Mapped, blocks: Counts, confidence: float) -> Shares:
     return Shares(found, np.clip(low, 0, 1), np.clip(high, 0, 1))
 
 
-def read_blocks(tiles: Path) -> Counts:
+def read_test_blocks(tiles: Path) -> Counts:
     """Read the confusion matrices of the test blocks from the `tiles.npz` of an evaluation.
 
     Returns:
@@ -179,7 +179,7 @@ def write_model(weights: Path, tiles: Path, out: Path) -> None:
         tiles: `tiles.npz` of its evaluation.
         out: The file to write.
     """
-    copy_with(weights, out, {TEST_BLOCKS: read_blocks(tiles).tolist()})
+    copy_with(weights, out, {TEST_BLOCKS: read_test_blocks(tiles).tolist()})
 
 
 def write_areas(

@@ -17,7 +17,7 @@ import numpy as np
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, MapsConfig
 from tmcnet.evaluate import polygons
-from tmcnet.evaluate.areas import Counts, measure, read_blocks, read_mapped, write_areas
+from tmcnet.evaluate.areas import Counts, measure, read_mapped, read_test_blocks, write_areas
 from tmcnet.evaluate.gis_styles import raster_style
 from tmcnet.evaluate.quicklook import draw_quicklook
 from tmcnet.raster.io.gdal_tools import require_tools
@@ -66,7 +66,7 @@ class MapRecord(NamedTuple):
 
     def test_blocks(self, scores: Path | None) -> Counts | None:
         """The confusion matrices of the test blocks: from the `tiles.npz` of an evaluation, else those it holds."""
-        return self.blocks if scores is None else read_blocks(scores)
+        return self.blocks if scores is None else read_test_blocks(scores)
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,24 @@ class MapStyle:
     confidence: bool = True
 
 
-def confidence_of(map_file: Path) -> Path:
-    """The raster of the confidence beside a map."""
-    return map_file.with_name(f"{map_file.stem}_confidence.tif")
+class MapPaths(NamedTuple):
+    """All files of a map; some are written on request only."""
 
+    map: Path
+    class_names: Path
+    style: Path
+    picture: Path
+    polygons: Path
+    areas: Path
+    confidence: Path
+    coloured: Path
 
-def areas_of(map_file: Path) -> Path:
-    """The table of the class areas beside a map."""
-    return map_file.with_name(f"{map_file.stem}_areas.csv")
+    @classmethod
+    def of(cls, map_file: Path) -> MapPaths:
+        """The files of `<map>.tif`, which are beside it. GDAL reads names of classes from `<map>.tif.aux.xml`."""
+        endings = (".qml", ".png", ".gpkg", "_areas.csv", "_confidence.tif", "_rgb.tif")
+        sides = [map_file.with_name(f"{map_file.stem}{ending}") for ending in endings]
+        return cls(map_file, map_file.with_name(f"{map_file.name}.aux.xml"), *sides)
 
 
 def style_map(prediction: Path, style: MapStyle, scene: str, map_file: Path) -> None:
@@ -114,26 +124,24 @@ def style_map(prediction: Path, style: MapStyle, scene: str, map_file: Path) -> 
         scene: Name of the scene.
         map_file: `<map>.tif`.
     """
-    classes, config = style.classes, style.formats
+    classes, config, paths = style.classes, style.formats, MapPaths.of(map_file)
     require_tools(["gdal_translate", *(polygons.TOOLS if config.polygons else ())])
-    coloured, vector = map_file.with_name(f"{map_file.stem}_rgb.tif"), map_file.with_suffix(".gpkg")
-    for earlier in (coloured, vector):
+    for earlier in (paths.coloured, paths.polygons):
         earlier.unlink(missing_ok=True)  # left by an earlier map
     map_file.parent.mkdir(parents=True, exist_ok=True)
     # averaging ids would invent classes; overviews of the map show the most frequent one
     _write_band(prediction, 0, RasterProfile(1, "uint8", IGNORE, ("class",), classes), "MODE", map_file)
     if style.confidence:
         profile = RasterProfile(1, "uint8", IGNORE, ("confidence in percent",))
-        _write_band(prediction, 1, profile, "AVERAGE", confidence_of(map_file))
+        _write_band(prediction, 1, profile, "AVERAGE", paths.confidence)
     if config.rgb:
-        write_cog(map_file, coloured, "-expand", "rgb")
-    write_bytes(map_file.with_name(f"{map_file.name}.aux.xml"), _categories(classes))
-    write_bytes(map_file.with_suffix(".qml"), raster_style(classes))
-    mapped, areas = measure(map_file, len(classes)), areas_of(map_file)
-    write_areas(areas, {scene: mapped}, classes.names, style.blocks, style.level)
-    draw_quicklook(map_file, classes, areas, map_file.with_suffix(".png"))
+        write_cog(map_file, paths.coloured, "-expand", "rgb")
+    write_bytes(paths.class_names, _categories(classes))
+    write_bytes(paths.style, raster_style(classes))
+    write_areas(paths.areas, {scene: measure(map_file, len(classes))}, classes.names, style.blocks, style.level)
+    draw_quicklook(map_file, classes, paths.areas, paths.picture)
     if config.polygons:
-        polygons.write_polygons(map_file, classes, config.minimum_mapping_unit, vector)
+        polygons.write_polygons(map_file, classes, config.minimum_mapping_unit, paths.polygons)
 
 
 def _write_band(prediction: Path, band: int, profile: RasterProfile, resampling: str, out: Path) -> None:
@@ -177,7 +185,7 @@ def list_maps(
     for scene, record in records.items():
         map_file = Path(scene, f"{run_name}.tif")
         numbers = f"{record.megapixels:.6f}", f"{record.seconds:.1f}"
-        rows.writerow([scene, map_file, confidence_of(map_file), *numbers])
+        rows.writerow([scene, map_file, MapPaths.of(map_file).confidence, *numbers])
     write_bytes(table, text.getvalue().encode())
-    names, mapped = read_mapped(areas_of(table.with_name(scene) / f"{run_name}.tif") for scene in records)
-    write_areas(areas_of(table), mapped, names, blocks, level, whole=True)
+    names, mapped = read_mapped(MapPaths.of(table.with_name(scene) / f"{run_name}.tif").areas for scene in records)
+    write_areas(MapPaths.of(table).areas, mapped, names, blocks, level, whole=True)

@@ -26,7 +26,7 @@ from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
 from tmcnet.config.base import only_modality
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
-from tmcnet.evaluate.areas import read_blocks
+from tmcnet.evaluate.areas import read_test_blocks
 from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
 from tmcnet.evaluate.trained import (
     Probabilities,
@@ -90,7 +90,7 @@ def map_scenes(
     torch.set_num_threads(compute.finetune_threads)
     trained = Trained.read(weights, choose_device(compute))
     require_fit(weights, trained, scenes, classes)
-    records, blocks = {}, trained.blocks if scores is None else read_blocks(scores)
+    records, blocks = {}, trained.blocks if scores is None else read_test_blocks(scores)
     style = MapStyle(shown or trained.classes, config, blocks, level)
     for scene in scenes:
         map_file = maps_root / scene.name / f"{run_name}.tif"

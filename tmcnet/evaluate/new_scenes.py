@@ -22,7 +22,7 @@ from tmcnet.config.results import MAP_ENDINGS
 from tmcnet.config.training import members_of
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.evaluate.areas import ASSUMPTION, read_mapped, write_areas
-from tmcnet.evaluate.map_files import MapStyle, areas_of, style_map
+from tmcnet.evaluate.map_files import MapPaths, MapStyle, style_map
 from tmcnet.evaluate.maps import SceneImages, fit_windows, predict_map, require_fit
 from tmcnet.evaluate.metrics import headline
 from tmcnet.evaluate.trained import Trained, choose_device
@@ -127,7 +127,7 @@ def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options
     folder.mkdir(parents=True, exist_ok=True)
     with _named(f"sample sheet {sheet}"):
         trained = _map_rows(weights, rows, targets, data_root, options)
-    names, mapped = read_mapped(areas_of(path) for path in targets.values())
+    names, mapped = read_mapped(MapPaths.of(path).areas for path in targets.values())
     write_areas(folder / "areas.csv", mapped, names, trained.blocks, _LEVEL, whole=True)
 
 
@@ -138,9 +138,7 @@ def _require_kept(inputs: Iterable[Path], maps: Iterable[Path], options: MapOpti
         InputError: If one does.
     """
     known = {key for path in (*inputs, options.area) if path is not None and (key := _file_key(path))}
-    sides = ["{0.name}", "{0.name}.aux.xml", "{0.stem}.qml", "{0.stem}.png", "{0.stem}.gpkg", "{0.stem}_areas.csv"]
-    sides += ["{0.stem}_confidence.tif", "{0.stem}_rgb.tif"]
-    written = [path.with_name(side.format(path)) for path in maps for side in sides]
+    written = [file for path in maps for file in MapPaths.of(path)]
     for path in (*written, *([options.polygons] if options.polygons else [])):
         if _file_key(path) in known:
             raise InputError(Problem(str(path), "is one of the inputs, which would be lost", _OTHER_NAME))
