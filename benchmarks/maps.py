@@ -9,19 +9,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from benchmarks.memory import peak_mib
 from benchmarks.timing import best_of
 from tmcnet.config import ComputeConfig, MapsConfig
+from tmcnet.dataset.normalise import FloatArray
+from tmcnet.evaluate.export import export_model
 from tmcnet.evaluate.maps import SceneImages, fit_windows, map_scenes, predict_scene
-from tmcnet.evaluate.trained import Probabilities, Trained, probabilities
+from tmcnet.evaluate.trained import Probabilities, Trained, keep_freed_memory, probabilities
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid
 from tmcnet.raster.io.writer import write_raster
@@ -32,14 +35,18 @@ RUNS = (
     "sar_only-baseline__random__R100__s1",
 )
 WAYS = [
-    (torch.float32, 1024, 1),
-    (torch.float32, 512, 1),
-    (torch.float32, 256, 1),
-    (torch.float32, 256, 16),
-    (torch.bfloat16, 1024, 1),
-    (torch.bfloat16, 512, 1),
+    ("eager", torch.float32, 1024, 1),
+    ("eager", torch.float32, 512, 1),
+    ("eager", torch.float32, 256, 16),
+    ("eager", torch.bfloat16, 1024, 1),
+    ("eager", torch.bfloat16, 512, 1),
+    ("torch.compile", torch.float32, 1024, 1),
+    ("torch.compile", torch.float32, 512, 1),
+    ("ONNX Runtime", torch.float32, 1024, 1),
+    ("ONNX Runtime", torch.float32, 512, 1),
 ]
-"""Number format, side of the windows and batch size."""
+"""Runtime, number format, side of the windows and batch size; the first is the default."""
+REPEATS = 4
 LARGE = 12_000
 """Side of the large scene in pixels."""
 
@@ -55,7 +62,7 @@ def run() -> None:
     scene = SceneImages(scenes[0].name, {kind: scenes[0] / f"{kind}.tif" for kind in ("optical", "sar")})
     networks = {name: Trained.read(path) for name, path in weights.items()}
     _edges(networks, scene)
-    _speed(networks[RUNS[0]], scene)
+    _speed(weights[RUNS[0]], scene)
     _memory(weights[RUNS[0]], scene)
 
 
@@ -77,32 +84,69 @@ def _edges(networks: dict[str, Trained], scene: SceneImages) -> None:
         print(f"| {nearest} to {nearest + 15} | {found} |", flush=True)
 
 
-def _speed(trained: Trained, scene: SceneImages) -> None:
-    """CPU time per pixel of windows of several sizes, number formats and batches, and of maps of a large scene."""
+def _speed(weights: Path, scene: SceneImages) -> None:
+    """Speed per pixel of ways to compute windows, as ratios to the default, and of maps of a large scene."""
+    trained = Trained.read(weights)
     fit = fit_windows(MapsConfig(), trained.network)
-    print("\n| way | megapixels of windows per CPU s | of the map |\n| --- | ---: | ---: |")
-    images = {name: image.tile(1, 1, 2, 2) for name, image in _images(trained, scene).items()}
-    for kind, side, batch in WAYS:
-        inputs = {name: image[..., :side, :side].repeat(batch, 1, 1, 1) for name, image in images.items()}
-
-        def predict(inputs: dict[str, torch.Tensor] = inputs, kind: torch.dtype = kind) -> None:
-            with torch.autocast("cpu", kind, enabled=kind != torch.float32):
-                probabilities(trained.network, inputs)
-
-        speed = batch * side**2 / 1e6 / best_of(predict, 2)
-        kept = max(0.0, 1 - fit.overlap / side) ** 2
-        name = f"{str(kind).removeprefix('torch.')}, windows of {side}, batch of {batch}"
-        print(f"| {name} | {speed:.3f} | {speed * kept:.3f} |", flush=True)
+    raw = {name: np.tile(read_float(path), (1, 2, 2))[None, :, :1024, :1024] for name, path in scene.images.items()}
+    expected = probabilities(trained.network, _scaled(trained, raw))
     with tempfile.TemporaryDirectory() as folder:
+        calls = {" ".join(map(str, way)): _way(trained, weights, Path(folder), raw, *way) for way in WAYS}
+        speeds = _speeds(list(calls.values()), [side**2 * batch for _, _, side, batch in WAYS])
+        print("\n| way | megapixels of windows per CPU s | ratio | of the map | difference, 99.9th percentile |")
+        print("| --- | ---: | ---: | ---: | ---: |")
+        for (name, call), speed, (_, _, side, batch) in zip(calls.items(), speeds, WAYS, strict=True):
+            kept = max(0.0, 1 - fit.overlap / side) ** 2 / (1 - fit.overlap / WAYS[0][2]) ** 2
+            ratio = speed / speeds[0]
+            away = np.abs(call() - expected.numpy()).max(axis=1) if side == 1024 and batch == 1 else np.array(np.nan)
+            print(f"| {name} | {speed:.3f} | {ratio:.2f} | {ratio * kept:.2f} | {np.quantile(away, 0.999):.1e} |")
         large = _enlarge(scene, Path(folder), 2 * fit.size - fit.overlap)
-        megapixels = large.grid.width * large.grid.height / 1e6
         maps = {
             "map as by default": lambda: [None for _ in predict_scene(trained, large, MapsConfig())],
-            "plain loop, same windows": lambda: [None for _ in _plain_loop(trained, large, *fit)],
+            "plain loop, same windows and overlap": lambda: [None for _ in _plain_loop(trained, large, *fit)],
             "plain loop, no overlap": lambda: [None for _ in _plain_loop(trained, large, fit.size, 0)],
         }
-        for name, way in maps.items():
-            print(f"| {name} | | {megapixels / best_of(way, 1):.3f} |", flush=True)
+        speeds = _speeds(list(maps.values()), [large.grid.width * large.grid.height] * len(maps))
+    print("\n| map | megapixels per CPU s | ratio |\n| --- | ---: | ---: |")
+    for name, speed in zip(maps, speeds, strict=True):
+        print(f"| {name} | {speed:.3f} | {speed / speeds[0]:.2f} |", flush=True)
+
+
+def _speeds(calls: Sequence[Callable[[], object]], pixels: Sequence[int]) -> list[float]:
+    """Megapixels per second of CPU time, the best of several rounds in which the calls take turns."""
+    keep_freed_memory()
+    rounds = [[best_of(call, 1, warm=number > 0) for call in calls] for number in range(REPEATS)]
+    return [size / 1e6 / min(times) for size, times in zip(pixels, zip(*rounds, strict=True), strict=True)]
+
+
+def _way(
+    trained: Trained,
+    weights: Path,
+    folder: Path,
+    raw: Mapping[str, FloatArray],
+    runtime: str,
+    kind: torch.dtype,
+    side: int,
+    batch: int,
+) -> Callable[[], FloatArray]:
+    """One way to predict a batch of windows."""
+    part = {name: np.repeat(image[..., :side, :side], batch, axis=0) for name, image in raw.items()}
+    if runtime == "ONNX Runtime":
+        if not (folder / "model.onnx").exists():
+            export_model(weights, folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
+        return lambda: session.run(["probabilities"], part)[0]
+    inputs = _scaled(trained, part)
+    network = torch.compile(trained.network) if runtime == "torch.compile" else trained.network
+
+    def predict() -> FloatArray:
+        with torch.no_grad(), torch.autocast("cpu", kind, enabled=kind != torch.float32):
+            found: FloatArray = network(inputs).float().softmax(dim=1).numpy()
+        return found
+
+    return predict
 
 
 def _plain_loop(trained: Trained, scene: SceneImages, window: int, overlap: int) -> Iterator[Probabilities]:
@@ -143,6 +187,12 @@ def _images(
     """Normalised 1 x C x H x W images of a scene, or of a window of it."""
     scaling = trained.normalisation
     return {k: torch.from_numpy(scaling.apply(read_float(p, box), k))[None] for k, p in scene.images.items()}
+
+
+def _scaled(trained: Trained, raw: Mapping[str, FloatArray]) -> dict[str, torch.Tensor]:
+    """Normalised images of values as in aligned scenes; all N x C x H x W."""
+    scaling = trained.normalisation
+    return {k: torch.from_numpy(np.stack([scaling.apply(image, k) for image in v])) for k, v in raw.items()}
 
 
 def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import torch
 
 
-def best_of(call: Callable[[], object], repeats: int, device: str = "cpu") -> float:
-    """Shortest time of several calls in seconds, after one warm-up call.
+def best_of(call: Callable[[], object], repeats: int, device: str = "cpu", warm: bool = False) -> float:
+    """Shortest time of several calls in seconds, after one warm-up call unless it is warm already.
 
     CPU time of this process for `cpu`; wall time until the GPU has finished for `cuda`.
     """
-    call()
+    if not warm:
+        call()
     times = []
     for _ in range(repeats):
         began = _now(device)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import yaml
 
 from tmcnet.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from tmcnet.config import Config
 
 MODEL = "models/<run>/model.safetensors, or weights of fine-tuning"
 
@@ -168,10 +171,34 @@ def _check(chosen: argparse.Namespace) -> None:
     config = load_overlays(chosen.config, {"data_root": chosen.data_root} if chosen.data_root else {})
     entries = find_entries(config.source, Path(config.data_root), config.sensors)
     check_outside(entries, Path(config.results_dir))
+    problems = [p for name, path in config.maps.models.items() for p in _model_problems(name, Path(path), config)]
+    if problems:
+        raise InputError(problems)
     roles = [entry.role for entry in entries]
     kind = "tiles" if config.source.layout in ("tiles", "seed") else "scenes"
     print(f"Number of {kind}: {len(entries)} ({roles.count('train')} to learn from, {roles.count('predict')} to map)")
-    print(f"Number of runs: {len(config.runs)} (preset `{config.preset}`), results in {config.results_dir}")
+    runs = len(config.runs) if "train" in roles else 0
+    models = f", networks from files: {', '.join(config.maps.models)}" if config.maps.models else ""
+    print(f"Number of runs: {runs} (preset `{config.preset}`){models}, results in {config.results_dir}")
+
+
+def _model_problems(name: str, path: Path, config: Config) -> Iterator[Problem]:
+    """Reasons why a network of `maps.models` cannot map the scenes of a config."""
+    from tmcnet.evaluate.trained import Trained
+
+    where = f"config key `maps.models.{name}`"
+    if not path.is_file():
+        yield Problem(where, f"there is no file {path}", f"Give {MODEL}.")
+        return
+    trained, classes = Trained.read(path), [c.name for c in config.labels.classes]
+    if classes and trained.classes.names != classes:
+        what = f"{path} was trained on the classes {trained.classes.names}; `labels.classes` has {classes}"
+        yield Problem(where, what, "Correct the names in `labels.classes`, or leave out `labels`.")
+    for modality, sensor in trained.sensors.items():
+        bands = config.sensors[modality].bands if modality in config.sensors else []
+        if len(bands) != len(sensor.bands):
+            what = f"{path} was trained on the bands {sensor.bands} of `{modality}`; `sensors.{modality}` has {bands}"
+            yield Problem(where, what, "Use a network that was trained on the bands of these scenes.")
 
 
 def _init(chosen: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from affine import Affine
 
+from tests.cli.test_predict import write_model
 from tmcnet.cli import main
 from tmcnet.config import load_overlays
 from tmcnet.raster.io.geometry import Grid
@@ -77,6 +78,40 @@ def test_void_codes_and_true_colours_are_guessed(folder: Path) -> None:
     assert written["sensors"]["optical"]["display"] == ["B4", "B3", "B2"]
     assert written["labels"]["void"] == [-1]
     assert [c["codes"] for c in written["labels"]["classes"]] == [[0], [1]]
+
+
+def test_heights_are_the_second_modality_where_there_is_no_sar(folder: Path) -> None:
+    (folder / "s1").rename(folder / "dem")
+    assert main(["init", str(folder)]) == 0
+    assert (folder / "scenes.csv").read_text().startswith("scene,optical,sar,label,role\nnorth,s2/north.tif,dem/north")
+    written = yaml.safe_load((folder / "mine.yaml").read_text())
+    assert written["sensors"]["sar"]["kind"] == "elevation" and written["align"] == {"enabled": False}
+    assert main(["check", str(folder / "mine.yaml")]) == 0
+
+
+def test_without_labels_networks_from_files_are_named_and_checked(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "labels" / "north.tif").unlink()
+    assert main(["init", str(folder)]) == 0
+    config = folder / "mine.yaml"
+    assert main(["check", str(config)]) == 1
+    assert "`maps.models.mine`: there is no file /path/to/model.safetensors." in capsys.readouterr().err
+    write_model(folder / "weights.safetensors")
+    given = config.read_text().replace("/path/to/model", "weights")
+    config.write_text(given)
+    assert main(["check", str(config)]) == 1
+    assert "was trained on the bands ['red', 'nir'] of `optical`; `sensors.optical` has" in capsys.readouterr().err
+    sensors = yaml.safe_load(given)["sensors"]
+    sensors["optical"]["bands"], sensors["sar"]["bands"] = ["red", "nir"], ["vv", "vh"]
+    sensors["optical"]["display"], sensors["sar"]["display"] = ["red"], ["vv"]
+    config.write_text(yaml.safe_dump(yaml.safe_load(given) | {"sensors": sensors}))
+    assert main(["check", str(config)]) == 0
+    assert "Number of runs: 0 (preset `standard`), networks from files: mine" in capsys.readouterr().out
+    classes = [{"name": name, "codes": [i], "color": "#00000" + str(i)} for i, name in enumerate("ab")]
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"labels": {"classes": classes}}))
+    assert main(["check", str(config)]) == 1
+    assert "was trained on the classes" in capsys.readouterr().err
 
 
 def test_check_names_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

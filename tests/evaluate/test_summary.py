@@ -27,10 +27,10 @@ SKILL = {
 }
 
 
-def write_run(root, run, tiles=TILES):
+def write_run(root, run, tiles=TILES, gain=0.0):
     random = np.random.default_rng([run.seed, int(run.budget.amount), *run.method.encode(), *run.network.encode()])
     ground = np.random.default_rng(0).normal(0, 0.05, len(TILES))  # what is hard is hard for all
-    right = np.clip(SKILL[run.network, run.method] + ground + random.normal(0, 0.005), 0, 1) * 1000
+    right = np.clip(SKILL[run.network, run.method] + gain + ground + random.normal(0, 0.005), 0, 1) * 1000
     confusion = np.zeros((len(tiles), 2, 2), np.int64)
     for i in range(len(tiles)):
         confusion[i] = [[right[i] // 2, 500 - right[i] // 2], [500 - right[i] // 2, right[i] // 2]]
@@ -180,6 +180,21 @@ def test_pixelwise_baselines_meet_every_network_of_whatever_start(tmp_path):
     assert better.low > 0
 
 
+def test_more_labels_are_compared_by_runs_of_one_seed(tmp_path):
+    for run in RUNS:
+        write_run(tmp_path, run, gain=0.1 if run.method == "tmcnet" and run.budget.is_all else 0.0)
+    table, _, pairs = gather(tmp_path)
+    found = pairs[(pairs.kind == "labels") & (pairs.metric == "miou")].set_index("a")
+    assert set(found.index) == {"mssnet-corrected__random", "mssnet-corrected__tmcnet"}
+    assert (found.index == found.b).all() and found.significant.tolist() == [False, True]
+    assert set(zip(found.fraction, found.b_fraction, found.n_runs, found.n_draws, strict=True)) == {(100, 5, 3, 3)}
+    means = table[table.method == "tmcnet"].groupby("fraction").miou.mean()
+    gain = found.loc["mssnet-corrected__tmcnet"]
+    assert gain.difference == pytest.approx(means[100] - means[5], abs=2e-6)
+    assert 0 < gain.low < gain.difference < gain.high
+    assert pairs[pairs.kind != "labels"].b_fraction.isna().all()
+
+
 def crossed(tmp_path, labels, seeds):
     """Paired differences of the two starts where every draw of the labels is run with every seed."""
     starts = [f"mssnet-corrected__{method}" for method in ("random", "tmcnet")]
@@ -187,7 +202,7 @@ def crossed(tmp_path, labels, seeds):
     for run in runs:
         write_run(tmp_path, run)
     table, headline, pairs = gather(tmp_path, runs)
-    return table, headline, pairs[pairs.metric == "miou"]
+    return table, headline, pairs[(pairs.metric == "miou") & (pairs.kind != "labels")]
 
 
 def test_draws_and_seeds_are_axes_of_their_own(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from tests.report import rendered
 from tests.report.results_folder import make_config, write_csv
 from tmcnet.config import Budget
-from tmcnet.report.names import Series, in_sentence
+from tmcnet.report.names import Series
 from tmcnet.report.results import Results
 from tmcnet.report.sections_result import verdict
 
@@ -100,7 +100,7 @@ def test_fusion_is_judged_against_each_single_sensor(tmp_path):
     found = sentences(folder(tmp_path, [row(RANDOM, sar, 0.3, 0.2, 0.4), row(RANDOM, optical, 0.1, 0.05, 0.2)]))
     assert any("no evidence on pre-training" in one for one in found)
     sentence = about(
-        found, "Fusion pays. With 5\u00a0% of the labels, both sensors (MSSNet, random start) instead of optical"
+        found, "Fusion pays. With 5\u00a0% of the labels, both sensors in MSSNet (random start) instead of optical"
     )
     assert "instead of optical alone raised mIoU by 0.100" in sentence
     assert "both sensors instead of SAR alone raised mIoU by 0.300" in sentence
@@ -108,24 +108,26 @@ def test_fusion_is_judged_against_each_single_sensor(tmp_path):
     assert about(sentences(folder(tmp_path / "mixed", mixed)), "Fusion pays in part.")
 
 
-def test_more_labels_help_where_the_intervals_are_apart(tmp_path):
-    def found(place, many):
-        cells = [("random", fraction, value) for fraction, value in ((5, 0.5), (100, 0.7))]
-        base = {"network": "mssnet", "variant": "corrected"}
-        rows = [{**base, "method": m, "fraction": f, "seed": s, "miou": v} for m, f, v in cells for s in (1, 2)]
+def test_more_labels_are_judged_by_paired_differences(tmp_path):
+    def found(place, significant):
+        base = {"network": "mssnet", "variant": "corrected", "method": "random"}
+        cells = [(5, 0.5), (25, 0.68), (100, 0.7)]
+        rows = [{**base, "fraction": f, "seed": s, "miou": value} for f, value in cells for s in (1, 2)]
         write_csv(place / "metrics.csv", rows)
-        limits = {"R5": {"miou": {"low": 0.45, "high": 0.6}}, "R100": {"miou": {"low": many, "high": 0.8}}}
-        (place / "metrics.json").write_text(json.dumps({"mssnet-corrected": {"random": limits}}))
-        return sentences(Results(place, make_config()))
+        gains = [row(RANDOM, RANDOM, 0.2, 0.1, 0.3, significant), row(RANDOM, RANDOM, 0.02, -0.1, 0.1, False)]
+        fewer = [{"fraction": 100.0, "b_fraction": labels} for labels in (5.0, 25.0)]
+        write_csv(place / "comparisons.csv", [a | b for a, b in zip(gains, fewer, strict=True)])
+        results = Results(place, make_config())
+        assert results.scores.comparisons == []  # only those with equal labels
+        return about(sentences(results), "More labels")
 
-    helped = about(found(tmp_path / "apart", 0.65), "More labels help.")
-    assert (
-        "the best mIoU 0.500 (0.450 to 0.600) became 0.700 (0.650 to 0.800); the intervals do not overlap" in helped
+    helped = found(tmp_path / "apart", True)
+    assert helped == (
+        "More labels help. For MSSNet (random start), 100\u00a0% instead of 5\u00a0% of the labels raised mIoU by 0.200 "
+        "(95 % interval +0.100 to +0.300, 2 runs each): reliable, and 100\u00a0% instead of 25\u00a0% of the labels "
+        "raised mIoU by 0.020 (95 % interval \u22120.100 to +0.100, 2 runs each): not reliable, the interval includes 0."
     )
-    unsure = about(
-        found(tmp_path / "overlap", 0.55), "More labels raised the best mIoU by 0.200; this is not shown to be"
-    )
-    assert "the intervals overlap." in unsure
+    assert found(tmp_path / "overlap", False).startswith("More labels are not shown to help.")
 
 
 def test_few_seeds_and_missing_runs_are_reported(tmp_path):
@@ -158,7 +160,7 @@ def baselines(tmp_path, comparisons):
     write_csv(tmp_path / "metrics.csv", rows)
     write_csv(tmp_path / "comparisons.csv", comparisons)
     results = Results(tmp_path, make_config())
-    labels = {key: in_sentence(Series.parse(key).label) for key in (TMCNET, RANDOM, LOGISTIC, BOOSTING)}
+    labels = {key: Series.parse(key).in_sentence for key in (TMCNET, RANDOM, LOGISTIC, BOOSTING)}
     return lead(results), labels
 
 
@@ -196,8 +198,8 @@ def test_the_best_map_is_named_with_its_scores_and_what_they_rest_on(full):
     page = rendered.text(full.page.split('id="maps"')[0])
     found = re.search(r"Best map: (.*?) interval\)\.", page)[1]
     pattern = (
-        r"MSSNet, tmcnet pre-training, overall accuracy (0\.\d{3}) \(0\.\d{3} to 0\.\d{3}\) and mIoU (0\.\d{3}) "
-        r"\(0\.\d{3} to 0\.\d{3}\) on 2 test blocks, with 100.% of the labels \(95 %"
+        r"MSSNet \(tmcnet pre-training\), with overall accuracy (0\.\d{3}) \(0\.\d{3} to 0\.\d{3}\) and mIoU (0\.\d{3}) "
+        r"\(0\.\d{3} to 0\.\d{3}\) on 2 test blocks, trained with 100.% of the labels \(95 %"
     )
     scores = Results(full.root, full.config).scores
     means = [scores.estimate(Series.parse(TMCNET), Budget("R", 100), metric).mean for metric in ("oa", "miou")]

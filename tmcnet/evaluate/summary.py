@@ -32,12 +32,15 @@ CLASS_METRICS = ("iou", "f1", "precision", "recall")
 LABEL_COLUMNS = ("points", "draw")
 """For a budget in points `fraction` is empty, for one in tiles `points` is."""
 COMPARISON_COLUMNS = (
-    *("kind", "a", "b", "fraction", "points", "metric", "n_runs", "n_draws", "n_seeds", "n_blocks"),
+    *("kind", "a", "b", "fraction", "points", "b_fraction", "b_points", "metric", "n_runs", "n_draws", "n_seeds", "n_blocks"),
     *("difference", "low", "high", "p", "p_holm", "significant"),
 )
+"""`fraction` and `points` are the labels of both; of `a`, where `b_fraction` or `b_points` has fewer for `b`."""
 DRAWS_PER_COMPARISON = 80
 """Bootstrap draws per comparison that p-values are corrected for: with fewer, the smallest possible p-value would
 exceed 5 % after the correction."""
+LABELS = "labels"
+"""Kind of the comparisons of label budgets."""
 MIN_REPLICATES = 2
 """Minimum number of seeds, and of label draws below 100 %, for a significant difference: in simulations, intervals of
 one seed contained the truth in as few as 16 % of cases."""
@@ -295,42 +298,57 @@ def _mean_boundary_f1(counts: Floats) -> Floats:
 
 
 def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[str, Any]]:
-    """Return paired differences between methods of one network, and between networks of one method, at equal labels.
+    """Return paired differences between methods of one network, between networks of one method, and between labels.
 
     Pixel-wise baselines have one method only and are compared with networks of any method. Runs of the same draw
-    and seed in both cells are paired. P-values are corrected for the number of comparisons of a metric (Holm).
+    and seed in both cells are paired. Of each network and method, the most labels are compared with fewer, by runs
+    of the same seed. P-values are corrected for the number of comparisons of a metric (Holm), those between labels
+    apart from the others.
 
     Returns:
-        One row per comparison and metric: kind, a, b, fraction, points, metric, n_runs, n_draws, n_seeds, n_blocks,
-        difference (a - b), low, high, p, p_holm, significant.
+        One row per comparison and metric: kind, a, b, fraction, points, b_fraction, b_points, metric, n_runs,
+        n_draws, n_seeds, n_blocks, difference (a - b), low, high, p, p_holm, significant.
     """
-    pairs = [(kind, a, b) for a, b in combinations(sorted(cells), 2) if (kind := _kind(a, b))]
+    pairs = [(kind, a, b) for a, b in combinations(sorted(cells), 2) if (kind := _kind(a, b, cells))]
     pairs = [(kind, a, b) for kind, a, b in pairs if _paired(a, b, cells)]
-    draws = max(config.bootstrap, DRAWS_PER_COMPARISON * len(pairs))
-    rows = [row for kind, a, b in pairs for row in _compare(kind, a, b, cells, draws, config)]
-    for metric in HEADLINE:
-        family = [row for row in rows if row["metric"] == metric]
-        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
-            row["p_holm"] = p
-            row["significant"] = bool(p < 1 - config.confidence and _enough(row))
+    rows = []
+    for family in (False, True):
+        members = [pair for pair in pairs if (pair[0] == LABELS) == family]
+        draws = max(config.bootstrap, DRAWS_PER_COMPARISON * len(members))
+        found = [row for kind, a, b in members for row in _compare(kind, a, b, cells, draws, config)]
+        for metric in HEADLINE:
+            of_metric = [row for row in found if row["metric"] == metric]
+            for row, p in zip(of_metric, holm([row["p"] for row in of_metric]), strict=True):
+                row["p_holm"] = p
+                row["significant"] = bool(p < 1 - config.confidence and _enough(row))
+        rows += found
     return rows
 
 
-def _paired(a: Cell, b: Cell, cells: Mapping[Cell, Scored]) -> list[tuple[int, int]]:
-    """Return the draws and seeds that both cells were run with."""
-    return sorted(set(cells[a].replicates) & set(cells[b].replicates))
+Replicate = tuple[int, int]
+"""Draw of the labels and seed of a run."""
+
+
+def _paired(a: Cell, b: Cell, cells: Mapping[Cell, Scored]) -> list[tuple[Replicate, Replicate]]:
+    """Return the runs of both cells that belong together: of one draw and seed, or with other labels of one seed."""
+    found = [(x, y) for y in cells[b].replicates for x in cells[a].replicates]
+    if a.budget == b.budget:
+        return [(x, y) for x, y in found if x == y]
+    return [(x, y) for x, y in found if x[1] == y[1]]
 
 
 def _enough(row: Mapping[str, Any]) -> bool:
     """Return whether a difference has enough seeds and, below 100 % of the labels, enough draws."""
-    return bool(row["n_seeds"] >= MIN_REPLICATES and (row["fraction"] == 100 or row["n_draws"] >= MIN_REPLICATES))
+    fewer_than_all = row["fraction"] != 100 or row["kind"] == LABELS
+    return bool(row["n_seeds"] >= MIN_REPLICATES and (not fewer_than_all or row["n_draws"] >= MIN_REPLICATES))
 
 
-def _kind(a: Cell, b: Cell) -> str | None:
-    """Return what two cells differ in, `method` or `network`; None if they differ in both or in labels."""
-    if a.budget != b.budget:
-        return None
+def _kind(a: Cell, b: Cell, cells: Iterable[Cell]) -> str | None:
+    """Return what two cells differ in: `method`, `network` or, if one has all that were tried, `labels`; else None."""
     same_network = (a.network, a.variant) == (b.network, b.variant)
+    if a.budget != b.budget:
+        most = max(cell.budget for cell in cells if cell.series == a.series)
+        return LABELS if a.series == b.series and most in (a.budget, b.budget) else None
     if same_network:
         return "method"
     comparable = a.method == b.method or not (has_start(a.network) and has_start(b.network))
@@ -340,10 +358,15 @@ def _kind(a: Cell, b: Cell) -> str | None:
 def _compare(
     kind: str, a: Cell, b: Cell, cells: Mapping[Cell, Scored], draws: int, config: EvaluateConfig
 ) -> Iterator[dict[str, Any]]:
-    both = _paired(a, b, cells)
-    counts_a, counts_b = cells[a].only(both), cells[b].only(both)
-    random = generator(config.seed, "comparison", a.series, b.series, a.budget.name)
-    resamples = Resamples.draw(counts_a.shape[1], effects_of(both), draws, random)
+    if kind == LABELS:
+        a, b = sorted((a, b), key=lambda cell: cell.budget, reverse=True)
+    of_a, of_b = zip(*_paired(a, b, cells), strict=True)
+    counts_a, counts_b = cells[a].only(of_a), cells[b].only(of_b)
+    fewer = b.budget if kind == LABELS else None
+    names = (a.series, b.series, a.budget.name, *([fewer.name] if fewer else []))
+    resamples = Resamples.draw(
+        counts_a.shape[1], effects_of(of_b), draws, generator(config.seed, "comparison", *names)
+    )
     for metric, score in HEADLINE.items():
         found = difference(score, counts_a, counts_b, resamples, config.confidence)
         yield {
@@ -352,8 +375,10 @@ def _compare(
             "b": b.series,
             "fraction": a.budget.fraction,
             "points": a.budget.points,
+            "b_fraction": fewer.fraction if fewer else None,
+            "b_points": fewer.points if fewer else None,
             "metric": metric,
-            **repetitions(both),
+            **repetitions(of_b),
             "n_blocks": counts_a.shape[1],
             "difference": found.estimate,
             "low": found.low,

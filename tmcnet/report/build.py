@@ -168,7 +168,7 @@ def environment() -> Environment:
         "area": names.area_text,
         "cell": _cell,
         "duration": names.duration,
-        "in_sentence": lambda x: names.in_sentence((names.Series.of(x) if isinstance(x, Run) else x).label),
+        "in_sentence": lambda x: (names.Series.of(x) if isinstance(x, Run) else x).in_sentence,
         "labels": names.labels_text,
         "labels_phrase": names.labels_phrase,
         "number": names.number_text,

@@ -59,6 +59,12 @@ class Series:
         return method_label(self.method) if has_start(self.network) else DASH
 
     @property
+    def in_sentence(self) -> str:
+        """Name within a sentence, such as `MSSNet (random start)`."""
+        name = in_sentence(self.network_label)
+        return f"{name} ({self.start_label})" if has_start(self.network) else name
+
+    @property
     def label(self) -> str:
         """Name for readers, such as `MSSNet, tmcnet pre-training`."""
         return f"{self.network_label}, {self.start_label}" if has_start(self.network) else self.network_label

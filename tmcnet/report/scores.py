@@ -43,7 +43,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference `a - b` of one metric with the same labels.
+    """A paired difference `a - b` of one metric, with the same labels or of one series with more and fewer labels.
+
+    `budget` is the labels of `a`, and of `b` unless `fewer` is given.
 
     `p` is two-sided and corrected for the number of comparisons where the file has it so; NaN where unknown.
     `significant` says whether it is small enough. `runs` is the number of pairs of runs, `seeds` that of their seeds;
@@ -61,6 +63,7 @@ class Comparison:
     significant: bool
     runs: int
     seeds: int = 0
+    fewer: Budget | None = None
 
     @property
     def reliable(self) -> bool:
@@ -156,10 +159,20 @@ class Scores:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """The paired differences: starts first, then networks, by label budget."""
+        """The paired differences with equal labels: starts first, then networks, by label budget."""
+        return sorted((c for c in self._compared if c.fewer is None), key=_comparison_order)
+
+    @cached_property
+    def _compared(self) -> list[Comparison]:
         rows = read_table(self.root / "comparisons.csv").to_dict("records")
-        found = [c for row in rows if (c := _comparison(row))]
-        return sorted(found, key=_comparison_order)
+        return [c for row in rows if (c := _comparison(row))]
+
+    def gain(self, series: Series, metric: str, *, last_step: bool = False) -> Comparison | None:
+        """The paired difference of one series from the fewest labels, or the most but one, to the most, if compared."""
+        if len(self.budgets) < 2:
+            return None
+        wanted = (series, self.budgets[-1], self.budgets[-2 if last_step else 0], metric)
+        return next((c for c in self._compared if (c.a, c.budget, c.fewer, c.metric) == wanted), None)
 
     def comparison(self, a: Series, b: Series, budget: Budget, metric: str) -> Comparison | None:
         """The paired difference `a - b`, or None where the two were not compared."""
@@ -196,15 +209,19 @@ class Scores:
         return found
 
 
-def _budget(row: dict[Any, Any]) -> Budget:
-    """The label budget of a row with a column `points` or `fraction`."""
-    points = number(row.get("points"))
-    return Budget("R", number(row["fraction"])) if points != points else Budget("P", points)
+def _budget(row: dict[Any, Any], prefix: str = "") -> Budget | None:
+    """The label budget of a row with a column `points` or `fraction`; None where both are empty."""
+    points, fraction = (number(row.get(f"{prefix}{name}")) for name in ("points", "fraction"))
+    if points == points:
+        return Budget("P", points)
+    return Budget("R", fraction) if fraction == fraction else None
 
 
 def _run(row: dict[Any, Any]) -> Run:
     network, variant, method = (str(row[key]) for key in ("network", "variant", "method"))
-    return Run(network, variant, method, _budget(row), int(row.get("draw", 1)), int(row["seed"]))
+    budget = _budget(row)
+    assert budget is not None
+    return Run(network, variant, method, budget, int(row.get("draw", 1)), int(row["seed"]))
 
 
 def _comparison_order(c: Comparison) -> tuple[object, ...]:
@@ -216,9 +233,12 @@ def _comparison(row: dict[Any, Any]) -> Comparison | None:
     """A row of `comparisons.csv`; the series that figures list first is `a`: fused or pre-trained."""
     if not {"metric", "fraction", "a", "b", "difference", "low", "high"} <= set(row):
         return None
+    budget = _budget(row)
+    if budget is None:
+        return None
     found = Comparison(
         metric=str(row["metric"]),
-        budget=_budget(row),
+        budget=budget,
         a=Series.parse(str(row["a"])),
         b=Series.parse(str(row["b"])),
         difference=number(row["difference"]),
@@ -228,5 +248,6 @@ def _comparison(row: dict[Any, Any]) -> Comparison | None:
         significant=str(row.get("significant", True)) == "True",
         runs=int(np.nan_to_num(number(row.get("n_runs")))),
         seeds=int(np.nan_to_num(number(row.get("n_seeds")))),
+        fewer=_budget(row, "b_"),
     )
     return found if series_order(found.a) <= series_order(found.b) else found.reversed()

@@ -59,12 +59,17 @@ def verdict(results: Results) -> dict[str, Any]:
         `scored`: whether there is any score. `leaders`: for each label budget the best method, its rival and their
         paired difference. `starts`: of each pre-trained series, the differences to a random start, fewest labels
         first. `fusion`: one difference for each single sensor. `gains`: of each series scored with the fewest and the
-        most labels, the difference. `runs`: fewest runs behind a mean. `missing`, `planned`: numbers of runs.
+        most labels, the difference. `more_labels`: that of the best of them and, with more than two label budgets,
+        its difference from the most labels but one to the most. `runs`: fewest runs behind a mean. `missing`,
+        `planned`: numbers of runs.
     """
     scores, metric = results.scores, results.metric
     found = [c for c in scores.comparisons if c.metric == metric]
     started = [c for c in found if _is_start(c)]
     of_main = [c for c in started if c.a.network == "mssnet"] or started
+    gains = [c for series in scores.series if (c := scores.gain(series, metric))]
+    best = scores.leader(scores.budgets[-1], metric, [c.a for c in gains]) if gains else None
+    more_labels = [scores.gain(best, metric), scores.gain(best, metric, last_step=True)] if best else []
     return {
         "scored": not scores.table.empty,
         "metric": metric,
@@ -72,21 +77,13 @@ def verdict(results: Results) -> dict[str, Any]:
         "leaders": [leader for budget in scores.budgets if (leader := _leader(results, budget))],
         "starts": [list(group) for _, group in groupby(of_main, key=lambda c: c.a)],
         "fusion": [c for sensor in SINGLE_SENSOR if (c := _fusion(found, sensor))],
-        "gains": [many - few for few, *_, many in _means_by_budget(results) if few == few and many == many],
+        "gains": gains,
+        "more_labels": list(dict.fromkeys(filter(None, more_labels))),
         "runs": scores.runs,
         "min_runs": MIN_RUNS,
         "missing": len(results.missing),
         "planned": len(results.config.runs),
     }
-
-
-def _means_by_budget(results: Results) -> list[list[float]]:
-    """Mean headline scores of each series, fewest labels first; NaN where not run. Empty with one label budget."""
-    scores, metric = results.scores, results.metric
-    if len(scores.budgets) < 2:
-        return []
-    estimates = [[scores.estimate(one, budget, metric) for budget in scores.budgets] for one in scores.series]
-    return [[found.mean if found else float("nan") for found in row] for row in estimates]
 
 
 def _leader(results: Results, budget: Budget) -> dict[str, Any] | None:

@@ -43,11 +43,16 @@ data_root: .
 source: {{layout: scenes, sheet: scenes.csv}}
 sensors: # bands in the order of the files; `display` names one or three of them
 {sensors}
+{labels}
+"""
+_LABELS = """\
 labels: # codes in the label files that mean a class; codes that mean none are void
   void: {void}
   classes:
-{classes}
-"""
+{classes}"""
+_NO_LABELS = """\
+maps: # no label was found, so networks from files map the scenes; or add labels, and run `tmcnet init` again
+  models: {mine: /path/to/model.safetensors}"""
 
 
 def write_starter(folder: Path) -> list[Path]:
@@ -72,6 +77,8 @@ def write_starter(folder: Path) -> list[Path]:
     if not scenes:
         what = f"has no raster that ends in {', '.join(_SUFFIXES)}"
         raise InputError(Problem(str(folder), what, "Name the folder with your GeoTIFFs."))
+    if not any("sar" in files for files in scenes.values()):  # every network takes two modalities
+        scenes = {scene: {"sar" if k == "dem" else k: paths for k, paths in f.items()} for scene, f in scenes.items()}
     kinds = [kind for kind in ("optical", "sar", "dem") if any(kind in files for files in scenes.values())]
     kinds = list(dict.fromkeys(["optical", "sar", *kinds]))
     text = io.StringIO()
@@ -81,7 +88,7 @@ def write_starter(folder: Path) -> list[Path]:
         cells = [";".join(str(path.relative_to(folder)) for path in files.get(k, [])) for k in (*kinds, "label")]
         table.writerow([scene, *cells, TRAIN if "label" in files else PREDICT])
     write_bytes(targets[0], text.getvalue().encode())
-    write_bytes(targets[1], _config(scenes, kinds).encode())
+    write_bytes(targets[1], _config(folder, scenes, kinds).encode())
     return targets
 
 
@@ -91,14 +98,22 @@ def _scenes(folder: Path) -> dict[str, dict[str, list[Path]]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in _SUFFIXES:
             continue
-        words = re.split(r"[\W_]+", str(path.relative_to(folder).with_suffix("")).lower())
-        kind = next((kind for kind, known in _WORDS.items() if set(words) & set(known)), "optical")
+        words, kind = _words(path.relative_to(folder)), _kind(path.relative_to(folder))
         names = [word for word in words if word and not any(word in known for known in _WORDS.values())]
         found.setdefault("_".join(names) or "scene", {}).setdefault(kind, []).append(path)
     return dict(sorted(found.items()))
 
 
-def _config(scenes: dict[str, dict[str, list[Path]]], kinds: list[str]) -> str:
+def _words(path: Path) -> list[str]:
+    return re.split(r"[\W_]+", str(path.with_suffix("")).lower())
+
+
+def _kind(path: Path) -> str:
+    """Kind of a file by the words in its path."""
+    return next((kind for kind, known in _WORDS.items() if set(_words(path)) & set(known)), "optical")
+
+
+def _config(folder: Path, scenes: dict[str, dict[str, list[Path]]], kinds: list[str]) -> str:
     lines = []
     for kind in kinds:
         files = next((files[kind] for files in scenes.values() if kind in files), [])
@@ -106,13 +121,19 @@ def _config(scenes: dict[str, dict[str, list[Path]]], kinds: list[str]) -> str:
         bands = [name if re.fullmatch(r"\w+", name) else f"b{i}" for i, name in enumerate(names, start=1)]
         colours = next((names for names in _TRUE_COLOURS if set(names) <= set(bands)), bands[:3])
         shown = colours if len(colours) == 3 else bands[:1]
-        more = {"sar": ", kind: backscatter, scale: auto", "dem": ", kind: elevation"}.get(kind, "")
+        heights = kind != "optical" and any(_kind(path.relative_to(folder)) == "dem" for path in files)
+        more = ", kind: elevation, scale: none" if heights else ", kind: backscatter, scale: auto"
+        more = "" if kind == "optical" else more
         lines.append(f"  {kind}: {{bands: {_yaml_list(bands)}, display: {_yaml_list(shown)}{more}}}")
     codes = sorted({code for files in scenes.values() for path in files.get("label", []) for code in _codes(path)})
     void = [code for code in codes if code < 0 or code == IGNORE] or [code for code in codes if code == 0]
     classes = [code for code in codes if code not in void] or [1, 2]
     rows = [f'    - {{name: class_{c}, codes: [{c}], color: "{_color(i)}"}}' for i, c in enumerate(classes)]
-    return _CONFIG.format(sensors="\n".join(lines), void=void, classes="\n".join(rows))
+    if any(line.startswith("  sar:") and "elevation" in line for line in lines):
+        lines.append("align: {enabled: false} # heights cannot be matched with images")
+    labelled = any("label" in files for files in scenes.values())
+    labels = _LABELS.format(void=void, classes="\n".join(rows)) if labelled else _NO_LABELS
+    return _CONFIG.format(sensors="\n".join(lines), labels=labels)
 
 
 def _yaml_list(names: list[str]) -> str:
