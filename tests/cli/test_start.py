@@ -14,6 +14,7 @@ from tmcnet.cli import main
 from tmcnet.config import load_overlays
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.writer import write_raster
+from tmcnet.report.charts import look_alike
 
 
 @pytest.fixture
@@ -66,6 +67,15 @@ def test_any_names_and_codes_become_a_config(folder: Path) -> None:
     assert (folder / "scenes.csv").read_text().count("train") == 2
 
 
+def test_readers_can_distinguish_the_colours_of_twelve_classes(folder: Path) -> None:
+    grid = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 32, 32)
+    codes = np.arange(1024).reshape(1, 32, 32) % 13
+    write_raster(folder / "labels" / "north.tif", codes.astype("u1"), grid)
+    assert main(["init", str(folder)]) == 0
+    classes = yaml.safe_load((folder / "mine.yaml").read_text())["labels"]["classes"]
+    assert len(classes) == 12 and look_alike({c["name"]: c["color"] for c in classes}) == []
+
+
 def test_void_codes_and_true_colours_are_guessed(folder: Path) -> None:
     """A negative code is no data, and then 0 is a class."""
     grid = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 32, 32)
@@ -83,7 +93,7 @@ def test_void_codes_and_true_colours_are_guessed(folder: Path) -> None:
 def test_heights_are_the_second_modality_where_there_is_no_sar(folder: Path) -> None:
     (folder / "s1").rename(folder / "dem")
     assert main(["init", str(folder)]) == 0
-    assert (folder / "scenes.csv").read_text().startswith("scene,optical,sar,label,role\nnorth,s2/north.tif,dem/north")
+    assert (folder / "scenes.csv").read_text().splitlines()[1] == "north,s2/north.tif,dem/north.tif,labels/north.tif,train"
     written = yaml.safe_load((folder / "mine.yaml").read_text())
     assert written["sensors"]["sar"]["kind"] == "elevation" and written["align"] == {"enabled": False}
     assert main(["check", str(folder / "mine.yaml")]) == 0

@@ -34,7 +34,7 @@ ABSENCES = [
     ("evaluate/*/tiles.npz", "There are no scores per tile yet"),
     ("metrics.csv", "nothing to conclude"),
     ("metrics.json", "bars are 95"),
-    ("comparisons.csv", "no evidence on pre-training"),
+    ("comparisons.csv", "No evidence on fusion, pre-training, more labels"),
     ("maps", "There are no maps yet"),
     ("maps/*_areas.csv", "The areas of the classes (maps/"),
     ("maps/*/*_confidence.tif", "Whole scenes"),

@@ -32,7 +32,8 @@ CLASS_METRICS = ("iou", "f1", "precision", "recall")
 LABEL_COLUMNS = ("points", "draw")
 """For a budget in points `fraction` is empty, for one in tiles `points` is."""
 COMPARISON_COLUMNS = (
-    *("kind", "a", "b", "fraction", "points", "b_fraction", "b_points", "metric", "n_runs", "n_draws", "n_seeds", "n_blocks"),
+    *("kind", "a", "b", "fraction", "points", "b_fraction", "b_points", "metric"),
+    *("n_runs", "n_draws", "n_seeds", "n_blocks"),
     *("difference", "low", "high", "p", "p_holm", "significant"),
 )
 """`fraction` and `points` are the labels of both; of `a`, where `b_fraction` or `b_points` has fewer for `b`."""
@@ -344,7 +345,7 @@ def _enough(row: Mapping[str, Any]) -> bool:
 
 
 def _kind(a: Cell, b: Cell, cells: Iterable[Cell]) -> str | None:
-    """Return what two cells differ in: `method`, `network` or, if one has all that were tried, `labels`; else None."""
+    """Return `method`, `network` or, if one has the most labels of its series, `labels`: what cells differ in."""
     same_network = (a.network, a.variant) == (b.network, b.variant)
     if a.budget != b.budget:
         most = max(cell.budget for cell in cells if cell.series == a.series)

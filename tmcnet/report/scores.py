@@ -168,7 +168,7 @@ class Scores:
         return [c for row in rows if (c := _comparison(row))]
 
     def gain(self, series: Series, metric: str, *, last_step: bool = False) -> Comparison | None:
-        """The paired difference of one series from the fewest labels, or the most but one, to the most, if compared."""
+        """The paired difference of one series from the fewest labels, or the most but one, to the most."""
         if len(self.budgets) < 2:
             return None
         wanted = (series, self.budgets[-1], self.budgets[-2 if last_step else 0], metric)

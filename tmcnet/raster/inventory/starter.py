@@ -29,6 +29,10 @@ _SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 _TRUE_COLOURS = [["red", "green", "blue"], ["B4", "B3", "B2"], ["B04", "B03", "B02"]]
 """Names of the red, green and blue band, the last two of Sentinel-2."""
 _MAX_CODES = 60
+_COLORS = (
+    *("#0072b2", "#e69f00", "#009e73", "#f0e442", "#ee6677", "#66ccee"),
+    *("#aa3377", "#bbbbbb", "#cc79a7", "#332288", "#117733", "#c5f0a4"),
+)
 _MEANS_MORE = re.compile(r"[\d.].*|y|n|yes|no|on|off|true|false|null", re.IGNORECASE)
 """Band names that YAML may take for numbers or other values."""
 
@@ -154,6 +158,8 @@ def _codes(path: Path) -> list[int]:
 
 
 def _color(number: int) -> str:
-    """Colours far apart: hues by the golden ratio."""
+    """Colours that colour-blind readers can distinguish; for more classes, hues by the golden ratio."""
+    if number < len(_COLORS):
+        return _COLORS[number]
     red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1, 0.6, 0.85)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
