@@ -93,7 +93,7 @@ def test_void_codes_and_true_colours_are_guessed(folder: Path) -> None:
 def test_heights_are_the_second_modality_where_there_is_no_sar(folder: Path) -> None:
     (folder / "s1").rename(folder / "dem")
     assert main(["init", str(folder)]) == 0
-    assert (folder / "scenes.csv").read_text().splitlines()[1] == "north,s2/north.tif,dem/north.tif,labels/north.tif,train"
+    assert "\nnorth,s2/north.tif,dem/north.tif,labels/north.tif,train" in (folder / "scenes.csv").read_text()
     written = yaml.safe_load((folder / "mine.yaml").read_text())
     assert written["sensors"]["sar"]["kind"] == "elevation" and written["align"] == {"enabled": False}
     assert main(["check", str(folder / "mine.yaml")]) == 0

@@ -123,9 +123,9 @@ def test_more_labels_are_judged_by_paired_differences(tmp_path):
     helped = found(tmp_path / "apart", True)
     assert helped == (
         "More labels help. For MSSNet (random start), 100\u00a0% instead of 5\u00a0% of the labels raised mIoU by "
-        "0.200 (95 % interval +0.100 to +0.300, 2 runs each): reliable, and 100\u00a0% instead of 25\u00a0% of the labels "
-        "raised mIoU by 0.020 (95 % interval \u22120.100 to +0.100, 2 runs each): not reliable, the interval includes "
-        "0."
+        "0.200 (95 % interval +0.100 to +0.300, 2 runs each): reliable, and 100\u00a0% instead of 25\u00a0% of the "
+        "labels raised mIoU by 0.020 (95 % interval \u22120.100 to +0.100, 2 runs each): not reliable, the interval "
+        "includes 0."
     )
     assert found(tmp_path / "overlap", False).startswith("More labels are not shown to help.")
 
