@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import os
 import re
+import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from tests.cluster.conftest import Cluster
+from tmcnet.train.loop import STATE_FILE
 
 pytestmark = pytest.mark.cluster
 WEIGHTS = "results/pretrain/tmcnet/weights.safetensors"
@@ -91,13 +95,27 @@ def test_a_job_above_its_memory_is_explained_and_a_retry_gets_more(done: Cluster
     assert re.search(r"The job uses \d+ of 1000 MB; if it is ended now, it needs more: --set-resources", said), said
 
 
+def freeze(state: Path) -> None:
+    """Stop a training after its first checkpoint, until the scheduler ends it; then it has had no time to finish."""
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b".pretrain_method.py" in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), signal.SIGSTOP)
+
+
 def test_a_job_above_its_time_is_explained_and_resumes(done: Cluster) -> None:
-    change = "pretrain: {steps: 4000, checkpoint_every: 100000, log_every: 1000}"
+    change = "pretrain: {steps: 400, checkpoint_every: 5, log_every: 100}"
     short = ("--set-resources", "pretrain_method:runtime=1 if attempt == 1 else 60")
+    freezer = Thread(target=freeze, args=[done.folder / "results" / ".state" / "pretrain" / "tmcnet" / STATE_FILE])
+    freezer.start()
     made = done.run(WEIGHTS, change=change, options=short)
+    freezer.join()
     said = made.stdout + made.stderr
     assert made.returncode == 0, said
-    assert re.search(r"SIGTERM after step \d+ of 4000; the state is saved. A retry goes on from there", said), said
+    assert re.search(r"SIGTERM after step \d+ of 400; the state is saved. A retry goes on from there", said), said
     assert re.search(r"ended from outside after [\d.]+ of 1 minutes: its time limit", said), said
     log = (done.folder / "results" / "logs" / "pretrain" / "tmcnet.log").read_text()
     assert re.search(r"resumes after step [1-9]", log), log

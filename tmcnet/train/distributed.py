@@ -127,18 +127,16 @@ class SharedBatchNorm(nn.BatchNorm2d):
         means, variances = gather(torch.stack([own_mean, own_variance])).unbind(1)
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
-        self._follow(mean.detach(), variance.detach(), processes() * x.numel() // x.shape[1])
+        count = processes() * x.numel() // x.shape[1]
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        with torch.no_grad():  # the running variance is unbiased, as in torch
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         return torch.addcmul(shift[:, None, None], values, scale[:, None, None]).to(x.dtype)
-
-    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Update the running statistics, with the unbiased variance as in torch."""
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
 
 
 class SharedDropout(nn.Dropout):
@@ -170,7 +168,7 @@ class SharedDropout(nn.Dropout):
 
 
 def share_layers(network: nn.Module, tiles: int, gpu: bool) -> None:
-    """Replace batch norms and dropouts by layers over the whole batch; tensors keep their names.
+    """Turn batch norms and dropouts into layers over the whole batch; tensors keep their names.
 
     Args:
         network: The network.
@@ -184,12 +182,4 @@ def share_layers(network: nn.Module, tiles: int, gpu: bool) -> None:
             if isinstance(child, nn.Dropout):
                 setattr(parent, name, SharedDropout(child.p, tiles))
             elif isinstance(child, nn.BatchNorm2d) and not gpu:
-                setattr(parent, name, _shared(child))
-
-
-def _shared(norm: nn.BatchNorm2d) -> SharedBatchNorm:
-    shared = SharedBatchNorm(norm.num_features, norm.eps, norm.momentum)
-    shared.weight, shared.bias = norm.weight, norm.bias
-    shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
-    shared.num_batches_tracked = norm.num_batches_tracked
-    return shared
+                child.__class__ = SharedBatchNorm  # with the same settings and tensors

@@ -164,19 +164,17 @@ def _end_with_launcher() -> None:
 
 def write_error(error: InputError | TrainingError | StoppedError | OSError, file: Path) -> None:
     """Write an error so that `read_error` returns it as it was."""
-    note: dict[str, Any] = {"stopped" if isinstance(error, StoppedError) else "training": str(error)}
+    parts: list[Any] = [str(error)]
     if isinstance(error, InputError):
-        note = {"problems": [[problem.where, problem.what, problem.remedy] for problem in error.problems]}
+        parts = [[problem.where, problem.what, problem.remedy] for problem in error.problems]
     elif isinstance(error, OSError):
-        note = {"file": [error.errno, error.strerror, error.filename]}
-    file.write_text(json.dumps(note))
+        parts = [error.errno, error.strerror, error.filename]
+    file.write_text(json.dumps([type(error).__name__, parts]))
 
 
 def read_error(file: Path) -> InputError | TrainingError | StoppedError | OSError:
     """Return the error that `write_error` wrote."""
-    note = json.loads(file.read_text())
-    if "problems" in note:
-        return InputError(Problem(*problem) for problem in note["problems"])
-    if "stopped" in note:
-        return StoppedError(note["stopped"])
-    return TrainingError(note["training"]) if "training" in note else OSError(*note["file"])
+    kind, parts = json.loads(file.read_text())
+    if kind == "InputError":
+        return InputError(Problem(*part) for part in parts)
+    return {"TrainingError": TrainingError, "StoppedError": StoppedError}.get(kind, OSError)(*parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from tmcnet.seeding import generator
 from tmcnet.train.interruption import ignore_signals
@@ -46,29 +46,25 @@ def _order_of_epoch(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return generator(seed, "order", epoch).permutation(n)
 
 
-class StepStream(IterableDataset[Batch]):
-    """The batches of the steps first, first + 1, ..., steps - 1, built on demand.
+class _Steps(Dataset[Batch]):
+    def __init__(self, build: Callable[[int], Batch]) -> None:
+        self.build = build
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.build(step)
+
+
+def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
+    """Return a loader of the batches of the steps first, ..., steps - 1, in this order.
 
     Args:
         build: Makes the batch of a step, counted from 0; a pure function of the step.
         steps: Number of steps in all.
         first: First step to build.
+        workers: Processes that build batches; 0: this one.
     """
-
-    def __init__(self, build: Callable[[int], Batch], steps: int, first: int = 0) -> None:
-        self.build, self.steps, self.first = build, steps, first
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(self.first + number, self.steps, count):
-            yield self.build(step)
-
-
-def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
-    """Return a loader of ready batches in step order, built by `workers` processes (0: in this one)."""
-    stream = StepStream(build, steps, first)
-    return DataLoader(stream, batch_size=None, num_workers=workers, worker_init_fn=ignore_signals)
+    wanted = range(first, steps)
+    return DataLoader(_Steps(build), None, sampler=wanted, num_workers=workers, worker_init_fn=ignore_signals)
 
 
 def move(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401 - any nesting of containers

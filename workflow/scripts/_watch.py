@@ -14,6 +14,8 @@ import time
 INTERVAL_S = 0.25
 NEAR = 0.9
 """Share of a limit from which it counts as the reason for the end."""
+START_MINUTES = 0.5
+"""Time of a job on a cluster before this process watches it."""
 ENDED = "The job was ended from outside"
 
 
@@ -49,7 +51,7 @@ def step_of(process: int) -> int:
 
 def reason(rule: str, peak: float, memory: int, minutes: float, runtime: int) -> str:
     """Say what ended the job, as far as its limits explain it, and how to avoid it."""
-    if runtime and minutes >= NEAR * runtime:
+    if runtime and minutes + START_MINUTES >= NEAR * runtime:
         cause = f"after {minutes:.1f} of {runtime} minutes: its time limit"
         remedy = f"--set-resources {rule}:runtime={2 * runtime}"
     elif memory and peak >= NEAR * memory:
