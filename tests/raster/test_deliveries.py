@@ -3,11 +3,8 @@
 import csv
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.warp import transform
 
+from tests.conftest import put
 from tests.raster.conftest import UTM
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
@@ -502,35 +500,6 @@ def test_a_remote_file_that_changed_is_noticed(source, random, served):
     with pytest.raises(InputError, match=r"missing\.tif: cannot be reached"):
         remote_stamps([f"{url}/missing.tif"])
     assert remote_stamps(["WMS:http://localhost/", source.root / "s.tif"]) == []
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """The address of an empty bucket on an S3 server of this machine, and that of the same over HTTP."""
-    pytest.importorskip("moto")
-    pytest.importorskip("s3fs")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
-    settings = {"S3_ENDPOINT": host, "HTTPS": "NO", "VIRTUAL_HOSTING": "FALSE", "DEFAULT_REGION": "us-east-1"}
-    for name, value in {**settings, "ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", host.split(":")[1]]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        for _ in range(600):
-            try:
-                put(f"http://{host}/scenes")
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield "s3://scenes", f"http://{host}/scenes"
-        server.kill()
-
-
-def put(url, content=b""):
-    headers = {"Authorization": "AWS test:test", "Content-Type": "application/octet-stream"}
-    request = urllib.request.Request(url, data=content, method="PUT", headers=headers)
-    urllib.request.urlopen(request, timeout=60).close()
 
 
 def test_scenes_in_object_storage_are_read_and_their_changes_noticed(source, random, bucket, monkeypatch):

@@ -177,17 +177,24 @@ def test_half_precision_on_the_cpu(tmp_path):
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(3.0, "bf16-mixed"), (1.1, "32-true")])
-def test_auto_takes_bfloat16_where_it_is_faster_and_a_resumed_run_keeps_its_choice(
-    tmp_path, monkeypatch, gain, expected
-):
+def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch, gain, expected):
     monkeypatch.setattr(room, "bfloat16_gain", lambda: gain)
     auto = ComputeConfig(accelerator="cpu")
     assert auto.precision == "auto"
-    assert choose_precision(auto, tmp_path) == expected
-    monkeypatch.setattr(room, "bfloat16_gain", lambda: 4.0 - gain)
-    assert choose_precision(auto, tmp_path) == expected
-    given = ComputeConfig(accelerator="cpu", precision="16-mixed")
-    assert choose_precision(given, tmp_path) == "16-mixed"
+    assert choose_precision(auto) == expected
+    assert choose_precision(ComputeConfig(accelerator="cpu", precision="16-mixed")) == "16-mixed"
+
+
+def test_a_resumed_run_keeps_the_precision_it_chose(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "bfloat16_gain", lambda: 3.0)
+    expected, _ = train(tmp_path / "whole", precision="auto")
+    monkeypatch.setattr(Regression, "dies_at", 5)
+    with pytest.raises(ConnectionAbortedError):
+        train(tmp_path / "killed", precision="auto")
+    monkeypatch.setattr(Regression, "dies_at", None)
+    monkeypatch.setattr(room, "bfloat16_gain", lambda: 1.0)
+    got, _ = train(tmp_path / "killed", precision="auto")
+    assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
 
 
 def test_auto_trains_in_what_it_chooses(tmp_path, monkeypatch):

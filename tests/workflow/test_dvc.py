@@ -104,6 +104,22 @@ def test_a_restored_version_of_the_data_gives_the_same_splits(project: Path, tmp
     assert splits(second) == first
 
 
+def test_data_are_pushed_to_object_storage_and_pulled(project: Path, tmp_path: Path, bucket: tuple[str, str]) -> None:
+    pytest.importorskip("dvc_s3")
+    place, url = bucket
+    run(f"dvc remote modify store url {place}/tmcnet", project)
+    run(f"dvc remote modify store endpointurl {url.rpartition('/')[0]}", project)
+    run("git add --all", project)
+    run("git commit --quiet --message remote", project)
+    run("dvc push --quiet data.dvc", project)
+    run("git clone --quiet first second", tmp_path)
+    second = tmp_path / "second"
+    run("dvc pull --quiet data.dvc", second)
+    files = [path.relative_to(project) for path in raw_files(project)]
+    assert len(files) > 30
+    assert all((second / path).read_bytes() == (project / path).read_bytes() for path in files)
+
+
 def test_new_times_of_raw_files_rerun_nothing(project: Path) -> None:
     run("snakemake --cores 1 finetune", project)
     shutil.rmtree(project / "data")

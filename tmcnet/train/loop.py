@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -37,7 +37,7 @@ from tmcnet.train.stream import move, step_loader
 Batch = TypeVar("Batch")
 
 STATE_FILE = "training.ckpt"
-STATE_FORM = 2
+STATE_FORM = 3
 """Number of the form of a checkpoint; one of another form is not used."""
 MIN_BFLOAT16_GAIN = 1.5
 """Least speed-up of a convolution at which `compute.precision: auto` chooses bfloat16; with AMX it is 3 to 4."""
@@ -232,61 +232,38 @@ def bfloat16_gain() -> float:
     return min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
 
 
-def choose_precision(compute: ComputeConfig, state: Path) -> str:
-    """Return the number format that a training uses, and note it in its state for a resumed run.
+def choose_precision(compute: ComputeConfig, saved: str | None = None) -> str:
+    """Return the number format that a training uses.
 
     Args:
         compute: Accelerator and number format, which may be `auto`.
-        state: Folder of the checkpoints.
+        saved: That of the checkpoint from which it resumes.
     """
     if compute.precision != "auto":
         return compute.precision
-    if choose_device(compute).type != "cpu":
-        return "32-true"
-    note = state / "precision.txt"
-    if not note.exists():
-        state.mkdir(parents=True, exist_ok=True)
-        note.write_text("bf16-mixed" if bfloat16_gain() >= MIN_BFLOAT16_GAIN else "32-true")
-    return note.read_text()
+    if saved is None:
+        fast = choose_device(compute).type == "cpu" and bfloat16_gain() >= MIN_BFLOAT16_GAIN
+        return "bf16-mixed" if fast else "32-true"
+    return saved
 
 
-def _settings_mark(module: StepModule[Batch], plan: LoopPlan) -> str:
-    """Return everything that a checkpoint must agree with."""
-    shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
-    known = [
-        STATE_FORM,
-        __version__,
-        plan.settings,
-        plan.seed,
-        asdict(module.plan),
-        plan.batch_size,
-        plan.accumulate,
-        shapes,
-    ]
-    return json.dumps(known)
-
-
-def read_state(mark: str, plan: LoopPlan) -> dict[str, Any] | None:
+def read_state(mark: str, plan: LoopPlan) -> dict[str, Any]:
     """Return the checkpoint of a killed run; remove one of other settings or software, or one that is damaged.
 
     Args:
-        mark: Everything that the checkpoint must agree with; noted beside the checkpoints to come.
+        mark: Everything that the checkpoint must agree with.
         plan: Names the folder.
     """
-    note, file = plan.state / "settings.json", plan.state / STATE_FILE
-    saved: dict[str, Any] | None = None
-    if file.exists():
-        if note.exists() and note.read_text() == mark:
-            with suppress(RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-                saved = torch.load(file, map_location="cpu", weights_only=True)
-        if saved is None:
-            print(
-                f"{plan.label}: {file} is damaged or has other settings; starting again", file=sys.stderr, flush=True
-            )
-            file.unlink()
-    plan.state.mkdir(parents=True, exist_ok=True)
-    note.write_text(mark)
-    return saved
+    file = plan.state / STATE_FILE
+    if not file.exists():
+        return {}
+    with suppress(RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        if saved.get("settings") == mark:
+            return saved
+    print(f"{plan.label}: {file} is damaged or has other settings; starting again", file=sys.stderr, flush=True)
+    file.unlink()
+    return {}
 
 
 def _compile(network: nn.Module) -> None:
@@ -331,149 +308,148 @@ def fit(
     """
     torch.set_num_threads(plan.threads)
     device = choose_device(plan.compute)
-    # convolutions on the CPU are faster in this layout, and tensor cores need it
+    # Convolutions on the CPU are faster in this layout, and tensor cores need it.
     module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if processes() > 1:
         share_layers(module.network, plan.batch_size // processes(), device.type == "cuda")
     if plan.compile:
         _compile(module.network)
-    precision = from_first(lambda: choose_precision(plan.compute, plan.state))
-    saved = from_first(lambda: read_state(_settings_mark(module, plan), plan))
-    module.to(device, torch.float64 if precision == "64-true" else None)
-    training = Training(module, plan, precision, device, curves, evaluations, average)
-    if saved is not None:
-        training.load(saved)
+    training = Training(module, plan, curves, evaluations, average, device)
     training.run()
     module.cpu()
-    return precision
+    return training.precision
 
 
 class Training(Generic[Batch]):
-    """A running training: its steps, and what a checkpoint holds.
+    """A running training: what its checkpoint holds, and its steps.
 
     Args:
-        module: Network and losses, ready to train on `device`.
+        module: Network and losses.
         plan: How it runs.
-        precision: Number format.
-        device: Where it runs.
         curves: Values of the steps.
         evaluations: Scores of the network.
         average: Moving average of the weights.
+        device: Where it runs.
 
     Attributes:
-        step: Number of finished steps.
+        precision: Number format.
     """
 
     def __init__(
         self,
         module: StepModule[Batch],
         plan: LoopPlan,
-        precision: str,
-        device: torch.device,
         curves: Curves,
         evaluations: Sequence[Evaluation],
         average: WeightAverage | None,
+        device: torch.device,
     ) -> None:
         self.module, self.plan, self.device = module, plan, device
         self.curves, self.evaluations, self.average = curves, evaluations, average
-        self.step = 0
-        self.dtype = torch.float64 if precision == "64-true" else torch.float32
-        self.lower = AUTOCAST.get(precision)
-        self.optimiser, self.schedule = build_optimiser(module.network, module.plan)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
+        network = module.network
+        shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+        settings = plan.settings, plan.seed, plan.batch_size, plan.accumulate, asdict(module.plan)
+        self.settings = json.dumps([STATE_FORM, __version__, *settings, shapes])
+        saved = from_first(lambda: read_state(self.settings, plan))
+        self.step = saved.get("step", 0)
+        self.precision = from_first(lambda: choose_precision(plan.compute, saved.get("precision")))
+        self.dtype = torch.float64 if self.precision == "64-true" else torch.float32
+        module.to(device, self.dtype)
+        self.optimiser, self.schedule = build_optimiser(network, module.plan)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "16-mixed")
+        self.parts: dict[str, Any] = {"network": network, "optimiser": self.optimiser, "schedule": self.schedule}
+        self.parts |= {"scaler": self.scaler, "curves": curves}
+        self.parts |= {type(evaluation).__name__: evaluation for evaluation in evaluations}
         if average is not None:
             average.network.to(device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.parts["average"] = average
+        for name, part in self.parts.items() if saved else ():
+            part.load_state_dict(saved[name])
         # Batch norms share their statistics, so no buffers need to be sent from the first process.
         shared = processes() > 1
         self.compute = DistributedDataParallel(module, forward_sync_buffers=False) if shared else module
-        self.parts: dict[str, Any] = {"network": module.network, "optimiser": self.optimiser}
-        self.parts |= {"schedule": self.schedule, "scaler": self.scaler, "curves": curves}
-        self.parts |= {type(evaluation).__name__: evaluation for evaluation in evaluations}
-        self.parts |= {} if average is None else {"average": average}
 
     def run(self) -> None:
-        """Train from the current step to the end."""
-        module, plan = self.module, self.plan
+        """Train from the step after the checkpoint to the end."""
+        module, plan, curves, first = self.module, self.plan, self.curves, self.step
         module.train()
-        module.global_step = self.step
-        if self.step == 0:
-            for evaluation in self.evaluations:
-                if evaluation.at_start:
-                    self.curves.add(0, **evaluation.score(0))
-        progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate, self.step)
+        for evaluation in self.evaluations:
+            if first == 0 and evaluation.at_start:
+                curves.add(0, **evaluation.score(0))
+        progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate, first)
         # Reading tiles competes with a GPU only when it happens in the training process.
         workers = plan.threads if self.device.type == "cuda" else 0
-        batches = iter(step_loader(module.build, plan.steps * plan.accumulate, self.step * plan.accumulate, workers))
+        batches = iter(step_loader(module.build, plan.steps * plan.accumulate, first * plan.accumulate, workers))
         with stop_requests() as stop_requested:
-            while self.step < plan.steps:
-                self._finish_step(batches, progress)
-                if self.step == plan.steps:  # the results are written
+            for step in range(first + 1, plan.steps + 1):
+                module.global_step = step - 1
+                self.optimiser.zero_grad()
+                for number in range((step - 1) * plan.accumulate, step * plan.accumulate):
+                    loss = self._add_gradients(next(batches), number)
+                rate = self.schedule.get_last_lr()[-1]
+                self._update_weights()
+                module.global_step = self.step = step
+                if self.average is not None:
+                    self.average.update(module.network)
+
+                if curves.wants(step):
+                    curves.end_row(step, learning_rate=rate, **module.measure(step))
+                progress.step(step, loss)
+                for evaluation in self.evaluations:
+                    if step % evaluation.every == 0 or step == plan.steps:
+                        curves.add(step, **evaluation.score(step))
+
+                if step == plan.steps:  # the results are written
                     return
                 stop = stop_requested() if rank() == 0 else ""  # the other processes end with the first one
-                if stop or self.step % plan.checkpoint_every == 0:
+                if stop or step % plan.checkpoint_every == 0:
                     self.save()
                 if stop:
-                    raise StoppedError(f"{stop} after step {self.step} of {plan.steps}; the state is saved")
+                    raise StoppedError(f"{stop} after step {step} of {plan.steps}; the state is saved")
 
-    def _finish_step(self, batches: Iterator[Batch], progress: Progress) -> None:
-        """Take a step, and do what follows it: average, curves, progress and scores."""
-        module, step = self.module, self.step + 1
-        rate = float(self.optimiser.param_groups[-1]["lr"])
-        loss = self._update_weights(batches)
-        self.step = module.global_step = step
-        if self.average is not None:
-            self.average.update(module.network)
-        if self.curves.wants(step):
-            self.curves.end_row(step, learning_rate=rate, **module.measure(step))
-        progress.step(step, loss)
-        for evaluation in self.evaluations:
-            if step % evaluation.every == 0 or step == self.plan.steps:
-                self.curves.add(step, **evaluation.score(step))
+    def _add_gradients(self, batch: Batch, number: int) -> float:
+        """Add the gradients of a batch, divided by the number of batches of a step, and return its loss."""
+        module, plan = self.module, self.plan
+        module.batch_number = number
+        # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
+        torch.manual_seed(derive_seed(plan.seed, "dropout", number))
+        batch = move(batch, self.device, self.dtype)
+        last = (number + 1) % plan.accumulate == 0
+        waits = isinstance(self.compute, DistributedDataParallel) and not last
+        lower = AUTOCAST.get(self.precision)
+        with self.compute.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with torch.autocast(self.device.type, lower, enabled=lower is not None):
+                losses = self.compute(batch)
+            check_finite(losses["loss"], batch, module.global_step + 1, module.tile_names, plan.state)
+            self.scaler.scale(losses["loss"] / plan.accumulate).backward()
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        self.curves.accumulate(**values)
+        return values["loss"]
 
-    def _update_weights(self, batches: Iterator[Batch]) -> float:
-        """Update the weights with the gradients of one batch or more, and return the loss of the last one."""
-        module, plan, loss = self.module, self.plan, math.nan
-        self.optimiser.zero_grad()
-        for number in range(self.step * plan.accumulate, (self.step + 1) * plan.accumulate):
-            last = (number + 1) % plan.accumulate == 0
-            module.batch_number = number
-            # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
-            torch.manual_seed(derive_seed(plan.seed, "dropout", number))
-            batch = move(next(batches), self.device, self.dtype)
-            waits = isinstance(self.compute, DistributedDataParallel) and not last
-            with self.compute.no_sync() if waits else nullcontext():  # type: ignore[operator]
-                with torch.autocast(self.device.type, self.lower, enabled=self.lower is not None):
-                    losses = self.compute(batch)
-                check_finite(losses["loss"], batch, self.step + 1, module.tile_names, plan.state)
-                self.scaler.scale(losses["loss"] / plan.accumulate).backward()
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            self.curves.accumulate(**values)
-            loss = values["loss"]
+    def _update_weights(self) -> None:
+        """Update the weights with the gradients, clipped if wanted, and advance the learning rate."""
+        weights, clip_norm = self.module.network.parameters, self.module.plan.clip_norm
         self.scaler.unscale_(self.optimiser)
-        if plan.gradient_norm:
-            gradients = [p.grad for p in module.network.parameters() if p.grad is not None]
-            self.curves.accumulate(gradient_norm=float(get_total_norm(gradients)))
-        if module.plan.clip_norm is not None:
-            nn.utils.clip_grad_norm_(module.network.parameters(), module.plan.clip_norm)
+        if self.plan.gradient_norm:
+            self.curves.accumulate(
+                gradient_norm=float(get_total_norm(p.grad for p in weights() if p.grad is not None))
+            )
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(weights(), clip_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.schedule.step()
-        return loss
 
     def save(self) -> None:
         """Write a checkpoint, in the first process; the old one stays until the new one is complete."""
         if rank() > 0:
             return
         file = self.plan.state / STATE_FILE
+        file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
-        torch.save({"step": self.step, **{name: part.state_dict() for name, part in self.parts.items()}}, partial)
+        about = {"settings": self.settings, "precision": self.precision, "step": self.step}
+        torch.save(about | {name: part.state_dict() for name, part in self.parts.items()}, partial)
         partial.replace(file)
-
-    def load(self, saved: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        for name, part in self.parts.items():
-            part.load_state_dict(saved[name])
-        self.step = saved["step"]
 
 
 def cost(device: str, began: float) -> dict[str, Any]:
