@@ -177,4 +177,6 @@ def read_error(file: Path) -> InputError | TrainingError | StoppedError | OSErro
     kind, parts = json.loads(file.read_text())
     if kind == "InputError":
         return InputError(Problem(*part) for part in parts)
-    return {"TrainingError": TrainingError, "StoppedError": StoppedError}.get(kind, OSError)(*parts)
+    if kind in ("TrainingError", "StoppedError"):
+        return (TrainingError if kind == "TrainingError" else StoppedError)(*parts)
+    return OSError(*parts)

@@ -386,7 +386,7 @@ class Training(Generic[Batch]):
                 self.optimiser.zero_grad()
                 for number in range((step - 1) * plan.accumulate, step * plan.accumulate):
                     loss = self._add_gradients(next(batches), number)
-                rate = self.schedule.get_last_lr()[-1]
+                rate = float(self.schedule.get_last_lr()[-1])
                 self._update_weights()
                 module.global_step = self.step = step
                 if self.average is not None:
