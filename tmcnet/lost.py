@@ -7,19 +7,27 @@ training need not follow. `is_unchanged` checks that this is all that happened.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tmcnet.errors import InputError
+from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import file_digest, json_digest
 from tmcnet.readers import read_record, reading
 
 SOURCE_RECORD = "source.json"
 """File beside the tile index: hashes of the settings and raw files it was made from, and its files by part."""
+MAX_AHEAD_SECONDS = 10
+"""By how much the clocks of machines that write the user's files may differ."""
+_NO_INPUTS = {".state", "mlartifacts", "logs", "benchmarks", "seed"}
+"""Folders whose files are no inputs of jobs for Snakemake; nor are tiles, but their tables are."""
 _TILE = re.compile(r"(.+)_r\d+_c\d+")
 
 
@@ -44,6 +52,35 @@ def write_source_record(
             raw[table.stem] = json_digest([digest for entry in content["entries"] for digest in entry["digests"]])
     content = {"settings": settings, "kinds": [*modalities, "label"], "files": parts, "raw": raw}
     out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def correct_times(made: Iterable[Path], given: Iterable[Path]) -> None:
+    """Give made files with a time in the future the present time, and refuse given ones.
+
+    The clock may have been set back. Snakemake fails every job with an input that is newer than its output. A new
+    time repeats nothing, because contents decide.
+
+    Args:
+        made: Folders of files that the workflow made.
+        given: Files of the user.
+
+    Raises:
+        InputError: If given files have a time in the future.
+    """
+    now = time.time()
+    for folder, inner, names in (step for root in made for step in os.walk(root)):
+        tables_only = Path(folder).name == "tiles"
+        inner[:] = [name for name in inner if name not in _NO_INPUTS and (not tables_only or name == "index")]
+        for path in (Path(folder, name) for name in names):
+            with suppress(OSError):  # not writable, or gone: Snakemake says so where it matters
+                if path.stat().st_mtime > now:
+                    os.utime(path)
+    if ahead := [path for path in given if path.is_file() and path.stat().st_mtime > now + MAX_AHEAD_SECONDS]:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(ahead[0].stat().st_mtime))
+        others = f", and {len(ahead) - 1} more files" if len(ahead) > 1 else ""
+        what = f"has a time in the future ({when}){others}, with which Snakemake would fail"
+        remedy = f"Check the clock, or give the files the present time: touch {shlex.quote(str(ahead[0]))}."
+        raise InputError(Problem(str(ahead[0]), what, remedy))
 
 
 def find_lost(results: Path, parts: Iterable[str], scenes: Iterable[str]) -> list[Path]:

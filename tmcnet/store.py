@@ -88,16 +88,18 @@ class TileStore:
         """When the index was written, after the tiles; in nanoseconds."""
         return self.index.stat().st_mtime_ns
 
-    def suspect(self, kinds: Iterable[str], tile: str) -> str:
-        """Hash that the index gives for a tile with own files, if one of them was touched since; else nothing.
+    def digest(self, tile: str) -> str:
+        """Hash of the pixels of a tile, from the index; empty if the index has none."""
+        return self._digests.get(tile, "")
+
+    def touched(self, kinds: Iterable[str], tile: str) -> tuple[int, ...]:
+        """Times in nanoseconds of the rasters of a tile that were touched after the index was written.
 
         The time of the last change of name, owner or content counts: it cannot be set, and is new in a copy.
         """
-        if tile in self._virtual or tile not in self._digests:
-            return ""
-        files = [self.own_file(kind, tile) for kind in kinds]
-        touched = any(file.stat().st_ctime_ns > self._written for file in files if file.is_file())
-        return self._digests[tile] if touched else ""
+        files = [self.path(kind, tile) for kind in kinds] if self.index.is_file() else []
+        times = [file.stat().st_ctime_ns for file in files if file.is_file()]
+        return tuple(time for time in times if time > self._written)
 
     def missing(self, kinds: Iterable[str], tiles: Sequence[str]) -> list[Path]:
         """Return the rasters of tiles that do not exist; own files are found by listing their folders.

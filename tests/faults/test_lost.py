@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from tmcnet.lost import find_lost
+from tmcnet.errors import InputError
+from tmcnet.lost import correct_times, find_lost
 
 
 @pytest.fixture
@@ -35,3 +38,14 @@ def test_missing_and_damaged_files_are_made_again(results: Path, name: str, cont
     path.unlink() if content is None else path.write_bytes(content)
     assert find_lost(results, ["a"], ["a"]) == [path]
     assert not path.exists()
+
+
+def test_times_in_the_future_are_corrected_or_named(results: Path) -> None:
+    record, raw, ahead = results / "inventory" / "a.json", results / "raw.tif", time.time() + 7 * 24 * 3600
+    raw.touch()
+    correct_times([results], [raw])
+    for path in (record, raw):
+        os.utime(path, (ahead, ahead))
+    with pytest.raises(InputError, match=r"raw\.tif: has a time in the future .* touch .*raw\.tif\."):
+        correct_times([results / "inventory"], [raw])
+    assert (record.stat().st_mtime <= time.time(), raw.stat().st_mtime > time.time()) == (True, True)

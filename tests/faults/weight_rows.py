@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from tmcnet.evaluate.trained import Trained
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 
+BAND = {"band": "b", "low": nan, "high": 1, "mean": 0, "std": 1}
 RUN = Run.parse("optical_only-baseline__random__R50__s1")
 
 
@@ -151,9 +153,22 @@ ROWS: list[tuple[str, Callable[[Path], None], str]] = [
         "weights.safetensors: its header does not describe its tensors (could not convert string to float: 'x')",
     ),
     (
+        "weights: normalisation without a limit",
+        with_header(replace={"normalisation": {"optical": [BAND], "clip": 1, "n_tiles": 1}}),
+        "weights.safetensors: its header does not describe its tensors (the limits of its values are not finite",
+    ),
+    (
         "weights: metrics",
         with_header(replace={"metrics": 3}),
         "weights.safetensors: its header does not describe its tensors ('int' object is not iterable)",
+    ),
+    *(
+        (
+            f"weights: test blocks {name}",
+            with_header(replace={"test_blocks": [[[count] * classes] * classes]}),
+            "weights.safetensors: its header does not describe its tensors (the confusion matrices of its test",
+        )
+        for name, count, classes in [("of 3 classes", 1, 3), ("negative", -1, 2), ("NaN", nan, 2)]
     ),
     ("pth: missing", with_bytes("theirs.pth", None), "theirs.pth: the file does not exist"),
     ("pth: empty", with_bytes("theirs.pth", b""), "theirs.pth: cannot be read as tensors (EOFError)"),

@@ -388,6 +388,14 @@ def test_column_that_does_not_exist(index_at):
     assert "it has ['part', 'subsets']" in message
 
 
+def test_labels_of_one_class_teach_nothing(index_at):
+    table = build_index()
+    shares = [name for name in table if name.startswith("share_")]
+    table[shares] = [1.0, *[0.0] * (len(shares) - 1)]
+    message = error_of(index_at(table), BLOCKS)
+    assert f"hold only {shares[0].removeprefix('share_')}: nothing can be learnt. Check the label files" in message
+
+
 def test_a_part_that_would_be_empty(index_at):
     table = build_index(scenes=1, side=6)
     path = index_at(table)

@@ -67,10 +67,19 @@ class Normalisation(Mapping[str, tuple[Band, ...]]):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Normalisation:
-        """Build from the output of `to_dict`."""
+        """Build from the output of `to_dict`.
+
+        Raises:
+            ValueError: If a limit is not finite, or the lower limit of a band is above the upper one.
+        """
         lists = {name: bands for name, bands in values.items() if name not in ("clip", "n_tiles")}
         bands = {name: tuple(Band(**band) for band in some) for name, some in lists.items()}
-        return cls(bands, float(values["clip"]), int(values["n_tiles"]))
+        clip, limits = float(values["clip"]), [(float(b.low), float(b.high)) for some in bands.values() for b in some]
+        if not np.isfinite([clip, *(limit for pair in limits for limit in pair)]).all() or clip <= 0:
+            raise ValueError("the limits of its values are not finite")
+        if any(low > high for low, high in limits):
+            raise ValueError("the lower limit of a band is above the upper one")
+        return cls(bands, clip, int(values["n_tiles"]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers for JSON."""

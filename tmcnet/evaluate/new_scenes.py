@@ -116,7 +116,7 @@ def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options
     Raises:
         InputError: As for `map_files`, or if the sheet cannot be read.
     """
-    rows, _ = read_cells(sheet)
+    rows = list(read_cells(sheet)[0].values())
     targets = {row.get("scene", ""): folder / f"{row.get('scene', '')}.tif" for row in rows}
     if clashes := [f"{name}{end}" for name in targets for end in MAP_ENDINGS if f"{name}{end}" in targets]:
         what = f"has scenes whose maps would be named like another file of a map: {format_names(clashes)}"

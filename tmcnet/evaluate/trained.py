@@ -27,6 +27,8 @@ from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 
 KIND = "segmentation"
+MAX_REASON_CHARS = 800
+"""Characters of the list of tensors that do not fit in a message."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt` (malloc.h)."""
 MAX_KEPT_BYTES = 2**31 - 1
@@ -106,10 +108,14 @@ class Trained:
             network.load_state_dict(state)
             align = AlignConfig.model_validate(header["config"].get("align", {}))  # earlier files have none
             metrics, provenance = dict(header.get("metrics", {})), dict(header.get("provenance", {}))
+            blocks, pixel_metres = _test_blocks(header, len(classes)), header.get("ground_sampling_distance_m")
+            pixel_metres = None if pixel_metres is None else float(pixel_metres)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             # torch names the tensors in the lines after the first
             lines = [" ".join(line.split()) for line in str(error).splitlines()]
-            what = f"its header does not describe its tensors ({' '.join(lines[1:5] or lines)})"
+            text = " ".join(lines[1:5] or lines)
+            text = text if len(text) <= MAX_REASON_CHARS else f"{text[:MAX_REASON_CHARS]}..."
+            what = f"its header does not describe its tensors ({text})"
             raise InputError(Problem(str(path), what, "Fine-tune again with this version of the project.")) from error
         # as in training: convolutions are faster this way
         network.to(device or torch.device("cpu"), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -122,11 +128,21 @@ class Trained:
             normalisation,
             metrics,
             align,
-            header.get("ground_sampling_distance_m"),
+            pixel_metres,
             provenance,
             {k: v for k, v in header["config"].items() if k not in ("model", "sensors", "align")},
-            np.array(header[TEST_BLOCKS], np.int64) if TEST_BLOCKS in header else None,
+            blocks,
         )
+
+
+def _test_blocks(header: Mapping[str, Any], classes: int) -> NDArray[np.int64] | None:
+    """B x K x K confusion matrices from the header of a network with K classes; None if it has none."""
+    if TEST_BLOCKS not in header:
+        return None
+    blocks = np.array(header[TEST_BLOCKS] or np.zeros((0, classes, classes)), np.float64)
+    if blocks.shape[1:] != (classes, classes) or not (np.isfinite(blocks) & (blocks >= 0)).all():
+        raise ValueError(f"the confusion matrices of its test blocks are not {classes} x {classes} counts")
+    return blocks.astype(np.int64)
 
 
 COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {

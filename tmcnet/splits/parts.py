@@ -101,9 +101,18 @@ def divide(index: TileIndex, config: SplitsConfig, where: str) -> Division:
             f"leaves no labelled tile in {' and '.join(empty)} ({sizes}; {int(by_guard.sum())} of {len(part)} tiles "
             f"lost to the guard band of {config.guard} pixels or for overlap; {groups.n} {groups.noun})"
         )
-        remedy = "Make `splits.block_size` or `splits.guard` smaller, add labelled scenes, or check `splits.given`."
-        raise InputError(Problem(where, what, remedy))
+        raise InputError(Problem(where, what, _ways_to_divide(config)))
     return Division(part, by_guard, misaligned, groups)
+
+
+def _ways_to_divide(config: SplitsConfig) -> str:
+    """What the user can do where no division has labelled tiles in each part."""
+    keys = {"block_size": config.method == "blocks", "guard": config.guard, "folds": config.folds}
+    names = " or ".join(f"`splits.{key}`" for key, given in keys.items() if given)
+    ways = [f"make {names} smaller"] if names else []
+    ways += {"blocks": [], "given": ["check `splits.given`"]}.get(config.method, ["set `splits.method: blocks`"])
+    text = ", or ".join([*ways, "add labelled scenes"])
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def part_totals(index: TileIndex, part: PartArray) -> tuple[FloatArray, FloatArray]:
@@ -253,8 +262,7 @@ def _drawn_parts(groups: Groups, fixed: PartArray, band: GuardBand, config: Spli
     if len(drawn) < len(shares):
         noun = "folds" if config.folds else f"parts ({', '.join(PARTS[p] for p in sorted(slots[0]))})"
         what = f"{len(drawn)} {groups.noun} with labelled tiles cannot be divided into {len(shares)} {noun}"
-        remedy = "Make `splits.block_size` or `splits.folds` smaller, add labelled scenes, or divide by blocks."
-        raise InputError(Problem(where, what, remedy))
+        raise InputError(Problem(where, what, _ways_to_divide(config)))
 
     def divisions(assignment: IntArray) -> PartArray:
         of_group = np.full((len(slots), groups.n), TRAIN, np.int8)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tmcnet.config import SplitsConfig
+from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import table_digest
 from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.seeding import generator
@@ -70,6 +71,11 @@ def draw_splits(index: TileIndex, config: SplitsConfig, where: str) -> Splits:
     fractions, warnings = draw_fractions(index, division.part, config, where)
     labelled = np.flatnonzero((division.part == TRAIN) & index.labelled)
     area = index.area[labelled]
+    if np.count_nonzero(area.any(axis=0)) < 2:
+        known = [name for name, found in zip(index.classes, area.any(axis=0), strict=True) if found]
+        what = f"the labels of the training tiles hold only {known[0] if known else 'void'}: nothing can be learnt"
+        remedy = "Check the label files, and `codes` in `labels.classes`; add labelled scenes with other classes."
+        raise InputError(Problem(where, what, remedy))
     points = draw_points(area, index.tiles[labelled], index.classes, config)
     members |= fractions | {name: np.searchsorted(index.tiles, p["tile"].unique()) for name, p in points.items()}
     if lost := int(division.misaligned.sum()):

@@ -14,7 +14,7 @@ from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
 from tmcnet.kept import archive_of, put_back
 from tmcnet.locks import hold_results_lock, hold_workflow_lock
-from tmcnet.lost import SOURCE_RECORD, find_lost, is_unchanged
+from tmcnet.lost import SOURCE_RECORD, correct_times, find_lost, is_unchanged
 from tmcnet.raster.inventory.remote import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
 from tmcnet.raster.inventory.sources import check_outside, find_entries
@@ -53,6 +53,12 @@ try:
         for entry in find_entries(CONFIG.source, Path(DATA), CONFIG.sensors)
     }
     check_outside(ENTRIES.values(), Path(RESULTS))
+    if workflow.is_main_process:
+        simulated = CONFIG.source.layout == "demo"
+        correct_times(
+            [] if workflow.dryrun else [Path(RESULTS), *[Path(DATA, "demo")] * simulated],
+            [] if simulated else [f for e in ENTRIES.values() for f in e.files],
+        )
 except InputError as error:
     raise WorkflowError(f"The imagery has errors:\n{error}") from None
 

@@ -374,6 +374,27 @@ def test_missing_rasters_of_virtual_tiles_are_reported(source):
     assert len(caught.value.problems) == 1 and "Run `snakemake alignment`" in str(caught.value)
 
 
+def test_changed_rasters_of_virtual_tiles_are_refused(source):
+    scenes(source, "a")
+    names = [row["tile"] for row in cut(source, store="virtual")]
+    bands = {"optical": (Band("red", 0, 1, 0, 1), Band("nir", 0, 1, 0, 1)), "sar": (Band("vv", 0, 1, 0, 1),)}
+    scaling = Normalisation(bands, clip=1, n_tiles=1)
+    raster = source.json.parent / "scenes" / "a" / "sar.tif"
+    content = raster.read_bytes()
+
+    def read():
+        store = TileStore(source.json.parent / "tiles")
+        return TileDataset(store, names, scaling, with_labels=True, cache_gib=0)[0].images["sar"]
+
+    before = read()
+    raster.write_bytes(content)
+    assert (read() == before).all()
+    with rasterio.open(raster, "r+") as file:
+        file.write(file.read()[:, ::-1])
+    with pytest.raises(InputError, match=r"sar\.tif: was changed after alignment\.json was written"):
+        read()
+
+
 def test_ready_made_tiles_cannot_be_virtual(tile_source, write_png_tile):
     write_png_tile(tile_source, "train", "1")
     tile_source.take()

@@ -102,6 +102,9 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
     rows, columns = read_cells(path)
     missing = [name for name in ("scene", *modalities) if name not in columns]
     if missing:
+        if separator := next((sign for sign in ";\t|" if len(columns) == 1 and sign in columns[0]), ""):
+            what = f"separates its columns by {separator!r}, not by commas"
+            raise InputError(Problem(where, what, "Save it with commas; `;` separates several files in one cell."))
         what = f"lacks the columns {', '.join(missing)}; it has {format_names(columns) or 'none'}"
         known = ", ".join(_known_columns(modalities))
         raise InputError(Problem(where, what, f"The columns are {known}, separated by commas."))
@@ -109,7 +112,7 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
         raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
     problems = _column_problems(where, columns, modalities)
     entries = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows.items():
         entries.append(_entry(row, data_root, modalities))
         where_in = f"{where}, line {number} ({row['scene'] or 'no name'})"
         problems += [Problem(where_in, what, remedy) for what, remedy in _row_problems(row, entries[-1])]
@@ -118,8 +121,10 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
     return entries
 
 
-def read_cells(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """Read the rows of a sample sheet as text, by column, and the names of the columns.
+def read_cells(path: Path) -> tuple[dict[int, dict[str, str]], list[str]]:
+    """Read the rows of a sample sheet by line, each as text by column, and the names of the columns.
+
+    Rows without any text, which spreadsheet programs write at the end, are left out.
 
     Raises:
         InputError: If the sheet cannot be read.
@@ -127,11 +132,12 @@ def read_cells(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-            rows = [{(k or "").strip(): _cell(v) for k, v in row.items()} for row in reader]
+            lines = ((reader.line_num, {(k or "").strip(): _cell(v) for k, v in row.items()}) for row in reader)
+            rows = {number: row for number, row in lines if any(row.values())}
             columns = [name.strip() for name in reader.fieldnames or []]
-            if any("\0" in cell for row in rows for cell in row.values()):
+            if any("\0" in cell for row in rows.values() for cell in row.values()):
                 raise csv.Error("it has NUL bytes")
-            if any("\n" in cell or "\r" in cell for row in rows for cell in row.values()):
+            if any("\n" in cell or "\r" in cell for row in rows.values() for cell in row.values()):
                 raise csv.Error("a cell has a line break, so that a quote may be missing or too many")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

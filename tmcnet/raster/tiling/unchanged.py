@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from tmcnet.errors import InputError, Problem
@@ -67,7 +68,9 @@ def _changed(path: Path, digest: str | None) -> Problem | None:
 
 
 def require_unchanged(store: TileStore, name: str, modalities: Sequence[str]) -> None:
-    """Make sure that a tile has the pixels that were cut; tiles whose files were not touched since are not read.
+    """Make sure that a tile has the pixels that were cut; rasters that were not touched since are not read.
+
+    The rasters of a virtual tile are compared with the record of their scene.
 
     Args:
         store: The tiles.
@@ -78,8 +81,12 @@ def require_unchanged(store: TileStore, name: str, modalities: Sequence[str]) ->
         InputError: If the tile was changed.
     """
     kinds = [*modalities[:2], "label", *modalities[2:]]
-    digest = store.suspect(kinds, name)
-    if not digest:
+    if not (times := store.touched(kinds, name)):
+        return
+    if store.window(name):
+        _require_scene(store.path(kinds[0], name).parent, tuple(kinds), times)
+        return
+    if not (digest := store.digest(name)):
         return
     arrays = []
     for kind in kinds:
@@ -89,3 +96,9 @@ def require_unchanged(store: TileStore, name: str, modalities: Sequence[str]) ->
         what = "was changed after it was cut: its pixels are not those of tiles/index.csv"
         remedy = "Remove this file and run the same command again: lost tiles are cut again."
         raise InputError(Problem(str(store.own_file(kinds[0], name)), what, remedy))
+
+
+@cache
+def _require_scene(folder: Path, names: tuple[str, ...], times: tuple[int, ...]) -> None:  # noqa: ARG001 - a part of the key of the cache
+    """`require_scenes` for one scene, once for all its tiles while the times of its rasters are the same."""
+    require_scenes([folder], names)
