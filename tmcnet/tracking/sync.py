@@ -73,7 +73,7 @@ def sync(results: Path, config: Config, tags: dict[str, str]) -> list[Row]:
             with _exclusive(results, uri):
                 _record(records, results, config, tags, rows, links)
         except Exception as error:  # no failure of a tracking server may stop the workflow
-            rows.extend(_pending(records[len(rows) :], error))
+            rows.extend(_pending(records[len(rows) :], error, uri))
     about = {
         "server": ui_address(uri),
         "search": links[0]["url"] if links else None,
@@ -165,10 +165,13 @@ def ui_address(uri: str) -> str:
 
     Unless the tracking address is HTTP, it is that of `make mlflow`.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # no address at all, which is why nothing was recorded
+        return LOCAL_UI
     if parts.scheme not in ("http", "https"):
         return LOCAL_UI
-    port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
 
 
@@ -212,11 +215,13 @@ def _wait(file: IO[str], path: Path) -> None:
             time.sleep(0.2)
 
 
-def _pending(records: list[Record], error: Exception) -> list[Row]:
-    reason = hide_secrets(" ".join(str(error).split()))[:200] or type(error).__name__
+def _pending(records: list[Record], error: Exception, uri: str) -> list[Row]:
+    text = " ".join(str(error).split()).partition(" [SQL: ")[0]
+    reason = hide_secrets(text)[:200] or type(error).__name__
     print(
-        f"warning: recording in MLflow stopped: {reason}\n"
-        "The results stay on disk; `python -m tmcnet.tracking send <results folder>` sends them later.",
+        f"warning: recording in MLflow at {hide_secrets(uri)} stopped: {reason}\n"
+        "The results stay on disk; `python -m tmcnet.tracking send <results folder>` sends them later. A damaged "
+        "database can be moved away: all runs are then recorded in a new one.",
         file=sys.stderr,
     )
     return [Row(r.name, r.kind, "", f"pending: {reason}") for r in records]

@@ -56,7 +56,11 @@ try:
     if workflow.is_main_process:
         simulated = CONFIG.source.layout == "demo"
         correct_times(
-            [] if workflow.dryrun else [Path(RESULTS), *[Path(DATA, "demo")] * simulated],
+            (
+                []
+                if workflow.dryrun
+                else [Path(RESULTS), *[Path(DATA, "demo")] * simulated]
+            ),
             [] if simulated else [f for e in ENTRIES.values() for f in e.files],
         )
 except InputError as error:
