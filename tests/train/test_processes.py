@@ -20,15 +20,12 @@ def start(function, folder, processes=2):
     launch(function, [str(folder)], ComputeConfig(accelerator="cpu", devices=processes), 1, Path(folder))
 
 
-def counts(folder):
+def counts_and_finds_wrong_input(folder):
     total = torch.tensor(float(rank()))
     dist.all_reduce(total)
     wait_for_all()
     known = from_first(lambda: {"rank": rank()})
     (Path(folder) / str(rank())).write_text(f"{processes()} {total} {known}")
-
-
-def finds_wrong_input(_):
     if rank() == 1:
         raise InputError([FOUND, FOUND])
     wait_for_all()  # in vain
@@ -38,17 +35,13 @@ def dies(_):
     os._exit(3)
 
 
-def test_processes_meet_and_know_their_number(tmp_path):
-    start(counts, tmp_path)
+def test_processes_know_their_number_and_the_error_of_one_comes_back_as_itself(tmp_path):
+    with pytest.raises(InputError) as wrong:
+        start(counts_and_finds_wrong_input, tmp_path)
+    assert wrong.value.problems == [FOUND, FOUND]
     found = {name: (tmp_path / name).read_text() for name in ("0", "1")}
     assert found == {"0": "2 1.0 {'rank': 0}", "1": "2 1.0 {'rank': 0}"}
     assert (processes(), rank()) == (1, 0)
-
-
-def test_the_error_of_one_process_comes_back_as_itself(tmp_path):
-    with pytest.raises(InputError) as wrong:
-        start(finds_wrong_input, tmp_path)
-    assert wrong.value.problems == [FOUND, FOUND]
 
 
 def test_errors_are_read_as_they_were_written(tmp_path):

@@ -8,6 +8,8 @@ from torch import nn
 
 from tmcnet.config import ModelConfig
 from tmcnet.model.networks import build_network
+from tmcnet.seeding import generator
+from tmcnet.train import stream
 from tmcnet.train.contrastive import effective_rank, health, retrieval
 from tmcnet.train.loop import (
     OptimiserPlan,
@@ -25,6 +27,14 @@ def test_every_item_comes_once_an_epoch():
         assert len({i for step in steps for i in step}) == 10
     assert indices_of_step(n, size, 1, 0) != indices_of_step(n, size, 1, 2)
     assert indices_of_step(n, size, 1, 0) != indices_of_step(n, size, 2, 0)
+
+
+def test_items_are_shuffled_once_an_epoch(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(stream, "generator", lambda *key: drawn.append(key) or generator(*key))
+    for step in range(6):  # three in an epoch
+        indices_of_step(11, 3, 5, step)
+    assert drawn == [(5, "order", 0), (5, "order", 1)]
 
 
 def test_too_few_items_are_strung_together():
