@@ -206,6 +206,12 @@ def test_the_best_map_is_named_with_its_scores_and_what_they_rest_on(full):
     assert re.fullmatch(pattern, found).groups() == tuple(f"{mean:.3f}" for mean in means)
 
 
+def test_the_next_step_is_a_command_for_all_modalities():
+    found = rendered.text(rendered.macro("verdict.html", "next_step", "a/model.safetensors", ["optical", "sar", "ir"]))
+    command = "tmcnet predict a/model.safetensors --optical optical.tif --sar sar.tif --image ir=ir.tif --out map.tif"
+    assert found == f"To map another scene with this network: {command}"
+
+
 def test_areas_have_intervals_and_say_what_they_assume(full):
     heads, rows = rendered.table(full.page, "class_areas")
     assert heads == ["Class", "Area (ha)", "Share (%)"] and len(rows) == 5

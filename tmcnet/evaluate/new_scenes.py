@@ -388,7 +388,7 @@ def describe(trained: Trained) -> dict[str, object]:
         "inputs": inputs,
         "ground_sampling_distance_m": trained.gsd,
         "registration": trained.align.model_dump(mode="json"),
-        "validation": dict(trained.metrics),
+        "validation": {name: None if v is None else round(v, 4) for name, v in trained.metrics.items()},
         "test": None if trained.blocks is None else _test_scores(trained.blocks),
         "training": dict(trained.settings),
         "model": trained.model.model_dump(mode="json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from tmcnet.config import RANDOM_START, SINGLE_SENSOR, Budget, is_pixelwise
@@ -28,6 +29,8 @@ def result(results: Results, painter: Painter) -> dict[str, Any]:
         "source": source,
         "place": _best_place(results, painter, source, sources[source]) if source else None,
         "areas": areas(results),
+        "model": None,
+        "modalities": list(results.config.sensors),
         "scores": {},
         "figures": {},
     }
@@ -35,6 +38,8 @@ def result(results: Results, painter: Painter) -> dict[str, Any]:
         return section
     if source and source.run:
         series, budget = Series.of(source.run), source.run.budget
+        if (results.root / "models" / source.name / "model.safetensors").exists():
+            section["model"] = Path(results.config.results_dir, "models", source.name, "model.safetensors")
         section["scores"] = {
             m: results.scores.estimate(series, budget, m) for m in dict.fromkeys(("oa", results.metric, "miou"))
         }
