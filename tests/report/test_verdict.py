@@ -207,7 +207,8 @@ def test_the_best_map_is_named_with_its_scores_and_what_they_rest_on(full):
 
 
 def test_the_next_step_is_a_command_for_all_modalities():
-    found = rendered.text(rendered.macro("verdict.html", "next_step", "a/model.safetensors", ["optical", "sar", "ir"]))
+    modalities = ["optical", "sar", "ir"]
+    found = rendered.text(rendered.macro("verdict.html", "next_step", "a/model.safetensors", modalities))
     command = "tmcnet predict a/model.safetensors --optical optical.tif --sar sar.tif --image ir=ir.tif --out map.tif"
     assert found == f"To map another scene with this network: {command}"
 
