@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from markupsafe import Markup
 
@@ -113,12 +114,22 @@ def test_without_a_scene_to_learn_from_there_are_maps_and_areas_only(small):
         path = root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     maps = config.maps.model_copy(update={"models": {"theirs": "given.safetensors"}})
-    page = build_page(root, config.model_copy(update={"maps": maps}))
+    classes = config.labels.classes
+    k = len(classes)
+    blocks = [(9 * np.eye(k, dtype=int) + 1).tolist()] * 2
+    record = {"classes": [[c.name, c.color] for c in classes], "blocks": blocks}
+    (next((root / "maps").glob("*/theirs.tif")).parent / ".theirs.json").write_text(json.dumps(record))
+    labels = config.labels.model_copy(update={"classes": []})
+    page = build_page(root, config.model_copy(update={"maps": maps, "labels": labels}))
     check(page)
     assert re.findall(r'<section id="(\w+)"', page) == [
         "result", "maps", "areas", "data", "alignment", "time", "reproduce"
     ]  # fmt: skip
-    assert "Map: theirs, from elsewhere. No scene here has labels, so this report has no accuracy." in page
+    found = text(page)
+    assert "Map: theirs, from elsewhere. No scene here has labels, so this report has no accuracy." in found
+    accuracy = 10 / (9 + k)
+    assert f"On the 2 test blocks of its training, the network has overall accuracy {accuracy:.3f} and mIoU" in found
+    assert classes[0].color in page.split('id="maps"')[1].split("</ul>")[0], "the legend has the classes of the map"
     assert "Missing:" not in page and "runs" not in text(page.split('id="maps"')[0].split("<main")[1])
     heads, rows = table(page, "class_areas")
-    assert heads == ["Class", "Area (ha)", "Share (%)"] and len(rows) == len(config.labels.classes)
+    assert heads == ["Class", "Area (ha)", "Share (%)"] and len(rows) == k

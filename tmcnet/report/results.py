@@ -13,6 +13,7 @@ import pandas as pd
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Config, Run
+from tmcnet.evaluate.metrics import headline
 from tmcnet.evaluate.summary import with_names
 from tmcnet.report.charts import Styles
 from tmcnet.report.files import number, read_json, read_table
@@ -33,11 +34,20 @@ class Results:
 
     @cached_property
     def classes(self) -> ClassTable:
-        """Classes with their names and colours: of the config, else of the tiles."""
+        """Classes with their names and colours: of the config, else of the tiles, else of a map."""
         if self.config.labels.classes:
             return ClassTable.of((c.name, c.color) for c in self.config.labels.classes)
         path = self.root / "tiles" / "classes.csv"
-        return ClassTable.read(path) if path.exists() else ClassTable(())
+        if path.exists():
+            return ClassTable.read(path)
+        records = [read_json(record) for record in sorted((self.root / "maps").glob("*/.*.json"))]
+        return ClassTable.of(next((record["classes"] for record in records if record.get("classes")), ()))
+
+    def trained_scores(self, source: str) -> dict[str, float]:
+        """Scores of a network from a file on the test blocks of its training, and their number; empty if unknown."""
+        records = (read_json(record) for record in sorted((self.root / "maps").glob(f"*/.{source}.json")))
+        blocks = np.array(next((record["blocks"] for record in records if record.get("blocks")), []))
+        return {"blocks": len(blocks), **headline(blocks.sum(axis=0))} if len(blocks) else {}
 
     @cached_property
     def store(self) -> TileStore:

@@ -35,7 +35,7 @@ def result(results: Results, painter: Painter) -> dict[str, Any]:
         "figures": {},
     }
     if not results.study:
-        return section
+        return section | {"trained": results.trained_scores(source.name) if source else {}}
     if source and source.run:
         series, budget = Series.of(source.run), source.run.budget
         if (results.root / "models" / source.name / "model.safetensors").exists():
