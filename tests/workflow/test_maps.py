@@ -65,6 +65,11 @@ def test_networks_from_files_need_no_labels_and_no_training(tmp_path: Path) -> N
     for target, more in {"maps": {}, "report": {"write_report": 1}}.items():
         done = subprocess.run([*command, target], capture_output=True, text=True, cwd=tmp_path)
         assert planned_jobs(done) == made | more | {target: 1}
+    catalogue = [
+        str(ROOT / "workflow" / "Snakefile") if part == str(ROOT / "Snakefile") else part for part in command
+    ]
+    done = subprocess.run(catalogue[:-1], capture_output=True, text=True, cwd=tmp_path)
+    assert planned_jobs(done) == made | {"write_report": 1, "everything": 1}, "the whole report without a target"
 
 
 def test_an_unknown_run_of_a_map_is_named(snakemake: Snakemake) -> None:
