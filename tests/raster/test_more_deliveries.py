@@ -14,6 +14,7 @@ from tests.raster.conftest import UTM
 from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, rows, use, write_mask
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
+from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.reader import read_float, read_labels
 from tmcnet.raster.tiling import grid
 
@@ -298,4 +299,85 @@ def test_tags_that_leave_no_numbers_are_refused(source, random, tags):
     source.write("s.tif", power(random))
     source.sheet("a,o.tif,s.tif,,train")
     with pytest.raises(InputError, match=r"o\.tif: has tags that turn all numbers into one"):
+        source.take()
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_an_unmarked_extra_band_that_is_opaque_or_in_tiles_is_a_mask(source, random, tiles):
+    use(source, 3)
+    values = random.integers(1, 250, (4, SIZE, SIZE)).astype("u1")
+    values[3] = 255 if tiles == 1 else np.where(np.arange(SIZE) < EMPTY, 0, 255)
+    for number in range(tiles):  # the first of two tiles is opaque throughout
+        part = values if tiles == 1 else np.split(values, 2, axis=2)[1 - number]
+        left = 0 if tiles == 1 else SIZE // 2 * (1 - number)
+        options = {"photometric": "rgb", "alpha": "unspecified"}
+        source.write(f"t{number}.tif", part, transform=UTM[1] @ Affine.translation(left, 0), **options)
+    source.write("s.tif", power(random))
+    source.sheet("a,t*.tif,s.tif,,train")
+    expected = np.where(values[3] == 0, np.nan, values[:3])
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), expected)
+
+
+def test_a_mask_beside_an_image_with_alpha_counts_too(source, random):
+    use(source, 3)
+    values = random.integers(1, 250, (4, SIZE, SIZE)).astype("u1")
+    values[3] = np.where(np.arange(SIZE)[:, None] < 9, 0, 255)
+    write_mask(source.write("o.tif", values, photometric="rgb", alpha="yes"), ".msk")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    empty = np.isnan(read_float(align(source) / "optical.tif"))
+    assert empty[:, :9].all() and empty[:, :, :EMPTY].all() and not empty[:, 9:, EMPTY:].any()
+
+
+def test_tags_for_scale_and_offset_of_labels_are_applied(source, random):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    with rasterio.open(source.write("l.tif", np.full((SIZE, SIZE), 30, "u1")), "r+") as dataset:
+        dataset.scales, dataset.offsets = (0.1,), (-1.0,)
+    source.sheet("a,o.tif,s.tif,l.tif,train")
+    assert (read_labels(align(source) / "label.tif") == 1).all()  # code 2: land
+
+
+def test_control_points_on_both_sides_of_the_180th_meridian(source, random):
+    use(source)
+    crs = "EPSG:32660"
+    (x,), (y,) = transform("EPSG:4326", crs, [180], [10])
+    place = Affine(10, 0, x - 5 * SIZE, 0, -10, y + 5 * SIZE)
+    values = optical(random)
+    values[:, 30:50, 40:60] = 20_000
+    source.write("o.tif", values, crs, place)
+    path = source.write("s.tif", values.astype("f4"), crs=None, transform=None)
+    at = [(c, r, *(place @ (c, r))) for r in (0, 48, 96) for c in (0, 48, 96)]
+    lon, lat = transform(crs, "EPSG:4326", [p[2] for p in at], [p[3] for p in at])
+    with rasterio.open(path, "r+") as dataset:
+        points = [GroundControlPoint(r, c, a, b) for (c, r, *_), a, b in zip(at, lon, lat, strict=True)]
+        dataset.gcps = points, rasterio.CRS.from_epsg(4326)
+    source.sheet("a,o.tif,s.tif,,train")
+    found = read_float(align(source) / "sar.tif")[0]
+    assert (found[32:48, 42:58] > 19_000).all() and (found[:28] < 5_000).all() and (found[:, :38] < 5_000).all()
+
+
+def test_further_images_of_a_file_are_named(source, random):
+    use(source)
+    path = source.write("o.tif", optical(random))
+    run_tool("gdal_translate", "-q", "-co", "APPEND_SUBDATASET=YES", source.write("more.tif", optical(random)), path)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    assert "o.tif: holds 2 images, of which the first is read" in rows(source)[0]["warnings"]
+
+
+def test_places_in_arrays_get_the_advice_to_warp_by_them(source, random):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random), crs=None, transform=None)
+    domain = '<Metadata domain="GEOLOCATION"><MDI key="X_DATASET">lon.tif</MDI><MDI key="X_BAND">1</MDI></Metadata>'
+    (source.root / "s.vrt").write_text(
+        f'<VRTDataset rasterXSize="{SIZE}" rasterYSize="{SIZE}">{domain}<VRTRasterBand dataType="Float32" band="1">'
+        '<SimpleSource><SourceFilename relativeToVRT="1">s.tif</SourceFilename><SourceBand>1</SourceBand>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    source.sheet("a,o.tif,s.vrt,,train")
+    with pytest.raises(InputError, match=r"has no CRS and geotransform but geolocation arrays.*gdalwarp -geoloc"):
         source.take()

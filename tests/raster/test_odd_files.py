@@ -100,15 +100,20 @@ def test_a_landmark_keeps_place_and_value(source, bands, orientation, stacked):
         np.testing.assert_allclose(band, expected, atol=1e-4)
 
 
-def around_the_scene(crs):
+def around_the_scene(crs, orientation):
     """Grid of 11 m or a little more over the scene and ground beside it, in another CRS; and its size."""
     corners = UTM[1] @ (np.array([-15.3, 80, -15.3, 80]), np.array([-15.3, -15.3, 80, 80]))
     x, y = map(np.asarray, transform(UTM[0], crs, *corners))
     size = {"EPSG:4326": 1.5e-4, "EPSG:3857": 17.0}.get(crs, 11.0)
     width, height = int(np.ptp(x) / size) + 1, int(np.ptp(y) / size) + 1
-    if crs == "EPSG:4326":
-        return Affine(size, 0, x.min(), 0, size, y.min()), (height, width)  # south-up
-    return Affine(size, 0, x.min(), 0, -size, y.max()), (height, width)
+    north_up = Affine(size, 0, x.min(), 0, -size, y.max())
+    middle = Affine.translation(width / 2, height / 2)
+    form = {"south up": Affine.scale(1, -1), "west": Affine.scale(-1, 1), "turned": Affine.rotation(31)}
+    more = 1.4 if orientation == "turned" else 1  # so that the corners of the scene are inside
+    shape = int(height * more), int(width * more)
+    return north_up @ middle @ form.get(orientation, Affine.identity()) @ Affine.translation(
+        -shape[1] / 2, -shape[0] / 2
+    ), shape
 
 
 @settings(
@@ -123,8 +128,11 @@ def around_the_scene(crs):
     dtype=st.sampled_from(["u1", "i2", "f4"]),
     form=st.sampled_from(["zero", "mask", "msk"]),
     scaling=st.sampled_from([(1, 0), (2, 6)]),
+    orientations=st.lists(st.sampled_from(sorted(ORIENTATIONS)), min_size=2, max_size=2),
 )
-def test_a_landmark_keeps_place_and_value_across_coordinate_systems(source, places, dtype, form, scaling):
+def test_a_landmark_keeps_place_and_value_across_coordinate_systems(
+    source, places, dtype, form, scaling, orientations
+):
     source.sensors = SensorsConfig(
         optical=SensorConfig(bands=["b0", "b1"], kind="reflectance"),
         sar=SensorConfig(bands=["vv"], kind="backscatter", scale="none"),
@@ -132,8 +140,8 @@ def test_a_landmark_keeps_place_and_value_across_coordinate_systems(source, plac
     for path in source.root.glob("*.tif*"):
         path.unlink()
     source.write("b0.tif", np.full((SIZE, SIZE), 7, "u1"))
-    for name, crs in zip(("b1", "s"), places, strict=True):
-        grid_there, (height, width) = around_the_scene(crs)
+    for name, crs, orientation in zip(("b1", "s"), places, orientations, strict=True):
+        grid_there, (height, width) = around_the_scene(crs, orientation)
         column, row = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
         east, north = grid_there @ (column.ravel(), row.ravel())
         x, y = ~UTM[1] @ tuple(map(np.asarray, transform(crs, UTM[0], east, north)))
@@ -152,7 +160,10 @@ def test_a_landmark_keeps_place_and_value_across_coordinate_systems(source, plac
     source.take()
     folder = source.root / "results" / "scenes" / "a"
     align_scene(source.json, "a", source.sensors, source.labels, AlignConfig(enabled=False), folder)
-    for band in (read_float(folder / "optical.tif")[1], read_float(folder / "sar.tif")[0]):
+    source.cut(TilesConfig(size=SIZE, stride=SIZE, min_valid=0))
+    tiles = TileStore(source.root / "results" / "tiles")
+    for kind, number in (("optical", 1), ("sar", 0)):
+        band = read_float(tiles.path(kind, "a_r0_c0"))[number]
         assert np.isnan(band[:, : EMPTY - 2]).all() and np.isfinite(band[:, EMPTY + 2 :]).all()
         np.testing.assert_allclose(band[25:31, 41:47], LANDMARK, atol=1e-3)
         around = np.ones(band.shape, bool)

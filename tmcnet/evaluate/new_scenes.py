@@ -30,9 +30,8 @@ from tmcnet.model.networks import Ensemble
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.inventory.sample_sheet import read_cells
-from tmcnet.raster.io.bands import band_names, write_band, write_window
 from tmcnet.raster.io.blocks import limited_cache
-from tmcnet.raster.io.gdal_tools import require_tools
+from tmcnet.raster.io.gdal_tools import require_tools, run_tool
 from tmcnet.raster.io.geometry import pixel_area
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import area_window, rasterise_area
@@ -48,6 +47,7 @@ WINDOW_STEP_PX = 16
 _NO_LABELS = LabelsConfig()
 _OTHER_NAME = "Choose another name for the map (`--out`)."
 _LEVEL = 0.95
+_VIRTUAL = ("-q", "-of", "VRT")
 """Confidence level of class areas."""
 _AREAS = f"corrected for the errors of the map; they assume that {ASSUMPTION}"
 _NOT_CORRECTED = "as mapped; for corrected areas use a network with test scores, models/<run>/model.safetensors"
@@ -221,7 +221,7 @@ def _choose_bands(
         found = [
             (renamed.get(band.lower(), band).lower(), path, number)
             for path in paths
-            for number, band in enumerate(band_names(path), start=1)
+            for number, band in enumerate(Raster.of(path).files[0].header.names, start=1)
         ]
         names = [band for band, _, _ in found]
         wanted = [band.lower() for band in sensor.bands]
@@ -238,7 +238,7 @@ def _choose_bands(
         for band in wanted:
             _, path, number = found[names.index(band)]
             chosen.append(work / f"{row['scene']}_{name}_{band}.vrt")
-            write_band(path, number, chosen[-1])
+            run_tool("gdal_translate", *_VIRTUAL, "-b", number, path.resolve(), chosen[-1])
         row[name] = ";".join(str(path.resolve()) for path in chosen)
 
 
@@ -268,7 +268,9 @@ def _crop_to_area(
                 cropped.append(text)
                 continue
             window = work / f"{row['scene']}_{name}_{number}_area.vrt"
-            write_window(path, box, window)
+            row_off, column, height, width = box
+            part = ("-srcwin", column, row_off, width, height)
+            run_tool("gdal_translate", *_VIRTUAL, *part, path.resolve(), window)
             cropped.append(str(window.resolve()))
         if near and not any(near):
             what = f"is not near the `{name}` image of scene {row['scene']}"

@@ -15,7 +15,7 @@ from tmcnet.hashing import json_digest
 from tmcnet.kept import archive_of, put_back
 from tmcnet.locks import hold_results_lock, hold_workflow_lock
 from tmcnet.lost import SOURCE_RECORD, correct_times, find_lost, is_unchanged
-from tmcnet.raster.inventory.remote import remote_stamps
+from tmcnet.raster.inventory.names import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
 from tmcnet.raster.inventory.sources import check_outside, find_entries
 

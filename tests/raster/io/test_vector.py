@@ -115,6 +115,10 @@ def test_what_is_missing_is_named(tmp_path):
         burn(path, tmp_path / "out.tif", attribute="code")
     with pytest.raises(InputError, match="has no feature on the scene"):
         burn(write(tmp_path / "far.gpkg", (square(900, 0, 950, 9), 1)), tmp_path / "out.tif")
+    with pytest.raises(InputError, match=r"bare\.shp: has no CRS"):
+        bare = write(tmp_path / "bare.shp", (square(0, 0, 9, 9), 1))
+        bare.with_suffix(".prj").unlink()
+        burn(bare, tmp_path / "out.tif")
     run_tool("ogr2ogr", "-update", "-nln", "second", path, path)
     with pytest.raises(InputError, match=r"has 2 layers: .*second"):
         burn(path, tmp_path / "out.tif")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tmcnet.raster.register.deformation import AffineMap
-from tmcnet.raster.register.fits import (
+from tmcnet.raster.register.model_selection import (
     SMOOTHING,
     leave_out_residuals,
     quadratic,

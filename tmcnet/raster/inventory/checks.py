@@ -21,51 +21,37 @@ from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
 from tmcnet.raster.io.reader import Raster
 
-_MIN_ZERO_IN_BOTH = 0.001
-"""Share of pixels from which zeros in both images are reported."""
+_MIN_ZERO_IN_BOTH = 0.001  # share of pixels from which zeros in both images are reported
 _MAX_MEDIAN_RATIO = 2.5
 """Scenes on the same ground whose medians differ by more are noted: seasons mostly stay below, factors do not."""
 _MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _PROBES_PER_SIDE = 33
-_MIN_OVERLAP = 0.5
-"""Share of the scene that every modality must cover."""
-_MAX_PIXEL_RATIO = 1.25
-"""Pixels whose sizes differ by less than this factor show the same things."""
+_MIN_OVERLAP = 0.5  # share of the scene that every modality must cover
+_MAX_PIXEL_RATIO = 1.25  # pixels whose sizes differ by less than this factor show the same things
 _MIN_SHARED = 0.1
 """Share of a footprint from which another scene on the same ground is noted; adjacent granules share less."""
 
 
 @dataclass
 class Inspection:
-    """A scene or tile whose files have been read through.
+    """A scene or tile whose files have been read through."""
 
-    Attributes:
-        entry: Its name and files.
-        rasters: The files of each modality as they are read.
-        label_raster: The label file as it is read.
-        images: Summaries of the files of each modality; empty where the scene has none.
-        lattices: Decimated images of each modality, one for each group of files on one grid.
-        label: Summary of the label file.
-        scales: Declared or detected scale of each modality; empty without files, or where it cannot be detected.
-        overlaps: Share of the scene that each modality covers; 0 without files.
-        label_overlap: Share of the scene that the label file covers.
-        labelled_share: Share of the scene that has a class.
-        problems: Errors, which stop the workflow.
-        warnings: Oddities, which are listed in the inventory.
-    """
-
-    entry: Entry
-    rasters: dict[str, Raster] = field(default_factory=dict)
-    label_raster: Raster | None = None
+    entry: Entry  # its name and files
+    rasters: dict[str, Raster] = field(default_factory=dict)  # the files of each modality as they are read
+    label_raster: Raster | None = None  # the label file as it is read
+    # summaries of the files of each modality; empty where the scene has none
     images: dict[str, list[FileSummary]] = field(default_factory=dict)
+    # decimated images of each modality, one for each group of files on one grid
     lattices: dict[str, list[Lattice]] = field(default_factory=dict)
-    label: FileSummary | None = None
+    label: FileSummary | None = None  # summary of the label file
+    # declared or detected scale of each modality; empty without files, or where it cannot be detected
     scales: dict[str, str] = field(default_factory=dict)
+    # share of the scene that each modality covers; 0 without files
     overlaps: dict[str, float] = field(default_factory=dict)
-    label_overlap: float = 1.0
-    labelled_share: float = 0.0
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    label_overlap: float = 1.0  # share of the scene that the label file covers
+    labelled_share: float = 0.0  # share of the scene that has a class
+    problems: list[Problem] = field(default_factory=list)  # errors, which stop the workflow
+    warnings: list[str] = field(default_factory=list)  # oddities, which are listed in the inventory
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: what comparisons between scenes need."""
@@ -110,14 +96,7 @@ class Inspection:
 
 
 def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | None, georeferenced: bool) -> None:
-    """Add the problems and warnings of a scene or tile whose files could be read.
-
-    Args:
-        scene: The files; problems, warnings, scales and overlaps are added to it.
-        sensors: Section `sensors` of the config.
-        coder: The label codes.
-        georeferenced: True for scenes, which are warped; false for ready-made tiles, which must match in pixels.
-    """
+    """Add problems, warnings, scales and overlaps; ready-made tiles (not `georeferenced`) must match in pixels."""
     for name, sensor in sensors.items():
         files = scene.images[name]
         if not files:
@@ -126,6 +105,8 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             continue
         _check_bands(scene, name, sensor)
         for file in files:
+            if (images := file.file.header.n_images) > 1:
+                scene.warnings.append(f"{file.name}: holds {images} images, of which the first is read")
             if file.infinite:
                 scene.warnings.append(f"{file.name}: {file.infinite} infinite values, taken as no data")
             if georeferenced and (constant := np.flatnonzero(file.low == file.high)).size:
@@ -187,7 +168,7 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
     declared = of_sheet or sensor.scale
     if declared == "auto" and (sensor.kind != "backscatter" or not valid):
         return "none"
-    if any(file.is_complex for file in valid):
+    if any(file.file.header.dtype.startswith("complex") for file in valid):
         scene.warnings.append(f"{name} is complex: read as power |z|^2")
         if declared in ("auto", "linear", "amplitude"):
             return "linear"  # the amplitude of a complex number is no step of its own: it is read as power
@@ -212,7 +193,6 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
 
 
 def _check_constant_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
-    """Report bands that differ in the file but are one value everywhere after conversion and clipping."""
     scale = scene.scales[name]
     for file in scene.images[name] if scale not in ("", "none") else ():
         low, high, median = (to_db(v, scale, sensor.clip_db) for v in (file.low, file.high, file.median))
@@ -243,7 +223,8 @@ def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
             continue  # the sea is a constant as well
         for fill in [lattice.undeclared_fill() for lattice in scene.lattices.get(name, [])]:
             if fill is not None:
-                what = f"{fill.share:.1%} of the {name} pixels are {fill.value:g} in all bands, connected to the edge"
+                value, share = fill
+                what = f"{share:.1%} of the {name} pixels are {value:g} in all bands, connected to the edge"
                 scene.warnings.append(f"{what}: declare `sensors.{name}.nodata` if that means no data")
                 break
     if scene.has_both:
@@ -289,6 +270,8 @@ def _check_georeference(scene: Inspection) -> bool:
         what = f"has no {' and '.join(name for name, lacks in missing.items() if lacks)}"
         remedy = "Scenes are warped to a common grid: assign it (`gdal_translate -a_srs EPSG:... -a_ullr ...`)"
         remedy += ", or set `source.crs`." if file.file.header.georeferenced else "."
+        if file.file.header.has_geolocation:
+            what, remedy = f"{what} but geolocation arrays", "Warp it by these first (`gdalwarp -geoloc`)."
         scene.problems.append(Problem(file.file.label, what, remedy))
     return not without
 
@@ -387,12 +370,7 @@ def _format_scales(scales: dict[str, list[str]]) -> str:
 
 
 def warn_of_duplicates(scenes: Sequence[Inspection], georeferenced: bool) -> None:
-    """Add warnings for equal files, and for scenes on the ground of another one.
-
-    Args:
-        scenes: All scenes or tiles; warnings are added to them.
-        georeferenced: True for scenes; of ready-made tiles only equal footprints are found.
-    """
+    """Add warnings for equal files and, if georeferenced, for scenes on the ground of another one."""
     footprints: dict[Any, str] = {}
     contents: dict[Any, str] = {}
     for scene in scenes:
@@ -407,12 +385,7 @@ def warn_of_duplicates(scenes: Sequence[Inspection], georeferenced: bool) -> Non
             other = contents.setdefault((name, *(file.digest for file in files)), scene.entry.scene)
             if other != scene.entry.scene and (files[0].low < files[0].high).any():
                 scene.warnings.append(f"{name} identical with {other}")
-    if georeferenced:
-        _warn_of_shared_ground(scenes)
-
-
-def _warn_of_shared_ground(scenes: Sequence[Inspection]) -> None:
-    for first, second, share in _pairs_on_shared_ground(scenes):
+    for first, second, share in _pairs_on_shared_ground(scenes) if georeferenced else ():
         if f"same footprint as {first.entry.scene}" not in second.warnings:
             second.warnings.append(f"{share:.1%} of it is on the ground of {first.entry.scene}")
 
@@ -457,12 +430,7 @@ def _pixel_metres(scene: Inspection) -> float:
 
 
 def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) -> None:
-    """Add warnings for scenes whose tags differ from those of others, or whose medians do on the same ground.
-
-    Args:
-        scenes: All scenes; warnings are added to them.
-        sensors: Section `sensors` of the config.
-    """
+    """Add warnings for scenes whose tags differ from others, or whose medians do on the same ground."""
     for name in sensors:
         _warn_of_other_tags([scene for scene in scenes if scene.images[name]], name)
     for first, second, _ in _pairs_on_shared_ground(scenes):

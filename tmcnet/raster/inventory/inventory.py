@@ -26,9 +26,9 @@ from tmcnet.raster.inventory.checks import (
     warn_of_duplicates,
     warn_of_pixel_sizes,
 )
+from tmcnet.raster.inventory.names import remote_stamps
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
 from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, Record
-from tmcnet.raster.inventory.remote import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
@@ -40,11 +40,9 @@ from tmcnet.raster.io.vector import rasterise_labels
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.readers import read_record, reading
 
-LABELS = "labels"
-"""Folder beside the inventory for the rasters of vector labels, which it names."""
+LABELS = "labels"  # folder beside the inventory for the rasters of vector labels, which it names
 _MAX_CODES = 30
-_DIGEST = 12
-"""Digits of the hash in the name of a rasterised label."""
+_DIGEST = 12  # digits of the hash in the name of a rasterised label
 _IMAGE_COLUMNS = (
     *("files", "tiles", "bands", "dtype", "crs", "width", "height", "gsd", "nodata"),
     *("min", "max", "nan", "infinite", "valid_share"),
@@ -61,23 +59,11 @@ def inspect_scenes(
     out: Path,
     threads: int = 1,
 ) -> None:
-    """Read every file of some scenes through once, check it, and write what was found.
+    """Read every file of some scenes (None: all) through once, check it, and write what was found.
 
-    Problems are part of the result: `take_inventory` reports those of all scenes together.
-
-    Vector labels become rasters on the grids of their scenes, in a folder `labels` beside that of `out`.
-
-    Args:
-        source: Section `source` of the config.
-        sensors: Section `sensors`.
-        labels: Section `labels`.
-        data_root: Where relative paths start.
-        names: The scenes or tiles; None: all of the source.
-        out: JSON file to write: an inventory of these scenes, and what `take_inventory` compares between scenes.
-        threads: Number of scenes or tiles that are read at a time.
-
-    Raises:
-        InputError: If the source lists no such scenes, or has labels but no classes.
+    Problems are part of the result: `take_inventory` reports those of all scenes together. Vector labels become
+    rasters on the grids of their scenes, in a folder `labels` beside that of `out`, an inventory of these scenes with
+    what is compared between scenes.
     """
     check_crs(source.crs)
     entries = find_entries(source, Path(data_root), sensors)
@@ -103,14 +89,9 @@ def inspect_scenes(
 def take_inventory(
     parts: Sequence[Path], sensors: SensorsConfig, labels: LabelsConfig, json_path: Path, csv_path: Path
 ) -> None:
-    """Merge what was found in the scenes, compare them with each other, and write the inventory.
+    """Merge the files of `inspect_scenes`, compare the scenes with each other, and write the inventory.
 
-    Args:
-        parts: Files of `inspect_scenes`, in the order of the scenes.
-        sensors: Section `sensors` of the config.
-        labels: Section `labels`, for the names of the classes.
-        json_path: The inventory for the next stages.
-        csv_path: The inventory for people, one row per scene or tile (see `inventory_table`).
+    The JSON file is for the next stages; the CSV file for people (see `inventory_table`).
 
     Raises:
         InputError: If the files have errors; names all of them, equal problems together. Scenes with problems are
@@ -144,14 +125,7 @@ def take_inventory(
 def find_classes(
     source: SourceConfig, labels: LabelsConfig, data_root: Path, entries: Sequence[Entry]
 ) -> tuple[ClassTable, Literal["ids", "rgb"]]:
-    """Find the classes and how label files are coded.
-
-    Both come from the config; in layout `seed` without classes in the config, from `class_dict.txt` and the number
-    of bands of the first label file.
-
-    Raises:
-        InputError: If there are labels but no classes.
-    """
+    """Find the classes and how label files are coded; labels without classes are an error."""
     if labels.classes:
         return ClassTable.of((c.name, c.color) for c in labels.classes), labels.encoding
     labelled = [entry for entry in entries if entry.label]
@@ -169,8 +143,6 @@ def find_classes(
 
 @dataclass(frozen=True)
 class _Inspector:
-    """Reads the files of scenes or tiles and checks them."""
-
     source: SourceConfig
     sensors: SensorsConfig
     labels: LabelsConfig
@@ -225,7 +197,6 @@ class _Inspector:
 
 
 def _group_equal(problems: Sequence[Problem]) -> list[Problem]:
-    """Put files with the same problem on one line."""
     groups: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
         groups.setdefault((problem.what, problem.remedy), []).append(problem.where)
@@ -239,28 +210,14 @@ def _record(scene: Inspection, georeferenced: bool) -> Record:
     grid, entry = scene.grid, scene.entry
     images = {}
     for name, files in scene.images.items():
-        nodata = _nodata(files)
-        images[name] = ImageRecord(
-            scene.rasters[name],
-            scene.scales[name],
-            None if nodata is None or math.isnan(nodata) else nodata,
-            round(scene.overlaps.get(name, 1.0), 6),
-            [round(share, 9) for file in files for share in file.valid_shares],
-            [cells for file in files for cells in file.valid_cells] if georeferenced else [],
-        )
-    return Record(
-        entry.scene,
-        entry.role,
-        images,
-        scene.label_raster,
-        entry.fields,
-        grid.height,
-        grid.width,
-        grid.crs,
-        grid.pixel_size,
-        grid.bounds,
-        [*(file_digest(path) for path in _all_files(scene)), *map(bytes_digest, remote_stamps(entry.members_of_all))],
-    )
+        nodata, overlap = _nodata(files), round(scene.overlaps.get(name, 1.0), 6)
+        nodata = None if nodata is None or math.isnan(nodata) else nodata
+        shares = [round(share, 9) for file in files for share in file.valid_shares]
+        cells = [cells for file in files for cells in file.valid_cells] if georeferenced else []
+        images[name] = ImageRecord(scene.rasters[name], scene.scales[name], nodata, overlap, shares, cells)
+    place = grid.height, grid.width, grid.crs, grid.pixel_size, grid.bounds
+    digests = [*map(file_digest, _all_files(scene)), *map(bytes_digest, remote_stamps(entry.members_of_all))]
+    return Record(entry.scene, entry.role, images, scene.label_raster, entry.fields, *place, digests)
 
 
 def _all_files(scene: Inspection) -> list[Path]:
@@ -284,10 +241,6 @@ def inventory_table(rows: Sequence[dict[str, str]], scenes: Sequence[Inspection]
     shares are between 0 and 1: `overlap` of the optical footprint that the SAR image covers, `label_overlap` and
     `<modality>_overlap` of the scene that the label and other modalities cover; `label_share` of the label file
     and `label_scene_share` of the scene that has a class. `label_codes` counts pixels by code.
-
-    Args:
-        rows: Cells by column, without the warnings.
-        scenes: The scenes or tiles of the rows, with their warnings.
     """
     fields = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
@@ -314,22 +267,14 @@ def _image_cells(scene: Inspection, name: str) -> dict[str, str]:
         return {f"{name}_{column}": "" for column in _IMAGE_COLUMNS}
     nodata, grid = _nodata(files), scene.rasters[name].grid
     tiles = sum(len(file.file.paths) for file in files if len(file.file.paths) > 1)
-    cells = (
-        ";".join(file.file.label for file in files),
-        str(tiles or ""),
-        str(sum(file.file.header.count for file in files)),
-        ";".join(dict.fromkeys(file.file.header.dtype for file in files)),
-        _short_crs(grid.crs),
-        str(grid.width),
-        str(grid.height),
-        f"{grid.pixel_size:.6g}",
-        "" if nodata is None else f"{nodata:g}",
-        f"{np.fmin.reduce([file.range[0] for file in files]):.6g}",
-        f"{np.fmax.reduce([file.range[1] for file in files]):.6g}",
-        str(sum(file.nan for file in files)),
-        str(sum(file.infinite for file in files)),
-        f"{min(file.valid_share for file in files):.6f}",
-    )
+    headers = [file.file.header for file in files]
+    names, types = ";".join(file.file.label for file in files), ";".join(dict.fromkeys(h.dtype for h in headers))
+    low, high = np.fmin.reduce([file.range[0] for file in files]), np.fmax.reduce([file.range[1] for file in files])
+    cells = [names, str(tiles or ""), str(sum(header.count for header in headers)), types]
+    cells += [_short_crs(grid.crs), str(grid.width), str(grid.height), f"{grid.pixel_size:.6g}"]
+    cells += ["" if nodata is None else f"{nodata:g}", f"{low:.6g}", f"{high:.6g}"]
+    cells += [str(sum(file.nan for file in files)), str(sum(file.infinite for file in files))]
+    cells += [f"{min(file.valid_share for file in files):.6f}"]
     return {f"{name}_{column}": cell for column, cell in zip(_IMAGE_COLUMNS, cells, strict=True)}
 
 
@@ -340,19 +285,11 @@ def _label_cells(scene: Inspection, coder: LabelCoder | None) -> dict[str, str]:
     most = sorted(label.codes.most_common(_MAX_CODES))
     codes = "; ".join(f"{coder.format_code(code)}: {count}" for code, count in most)
     more = len(label.codes) - len(most)
-    cells = (
-        label.file.label,
-        label.file.header.dtype,
-        _short_crs(label.grid.crs),
-        f"{label.grid.pixel_size:.6g}",
-        f"{scene.label_overlap:.6f}",
-        f"{label.labelled_share:.6f}",
-        f"{scene.labelled_share:.6f}",
-        codes + (f"; and {more} more" if more else ""),
-    )
+    shares = scene.label_overlap, label.labelled_share, scene.labelled_share
+    cells = [label.file.label, label.file.header.dtype, _short_crs(label.grid.crs), f"{label.grid.pixel_size:.6g}"]
+    cells += [*(f"{share:.6f}" for share in shares), codes + (f"; and {more} more" if more else "")]
     return {f"label_{column}": cell for column, cell in zip(_LABEL_COLUMNS, cells, strict=True)}
 
 
 def _short_crs(crs: str) -> str:
-    """An EPSG code, or the name in WKT."""
     return crs if crs.startswith("EPSG:") or '"' not in crs else crs.split('"')[1]

@@ -16,22 +16,15 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.names import Name, is_remote
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.io.files import Header, RasterFile, open_raster
-from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import Raster
 
-_MAX_GRID_OFFSET_PX = 0.05
-"""Tiles are moved to the pixels of the first; a larger offset is an error."""
-_PREVIEW_PX = 1024
-"""Largest side at which an extra band is read to see whether it is a mask."""
+_MAX_GRID_OFFSET_PX = 0.05  # tiles are moved to the pixels of the first; a larger offset is an error
+_PREVIEW_PX = 1024  # largest side at which an extra band is read to see whether it is a mask
 
 
 def image_size(entry: Entry) -> tuple[int, int] | None:
-    """Height and width in pixels of the first image of a scene, from the headers of its files; None if it is remote.
-
-    Raises:
-        InputError: If a file cannot be opened.
-    """
+    """Height and width of the first image of a scene, from the headers of its files; None if it is remote."""
     name = next(path for paths in entry.images.values() for path in paths)
     tiles = entry.members.get(name, (name,))
     if any(is_remote(tile) for tile in tiles):
@@ -41,11 +34,7 @@ def image_size(entry: Entry) -> tuple[int, int] | None:
 
 
 def check_crs(crs: str | None) -> None:
-    """Check `source.crs`.
-
-    Raises:
-        InputError: If it is no coordinate reference system.
-    """
+    """Refuse a `source.crs` that is no coordinate reference system."""
     try:
         CRS.from_user_input(crs or "EPSG:4326")
     except CRSError:
@@ -56,20 +45,7 @@ def check_crs(crs: str | None) -> None:
 def find_rasters(
     entry: Entry, sensors: Mapping[str, SensorConfig], source: SourceConfig, coder: LabelCoder | None
 ) -> tuple[dict[str, Raster], Raster | None]:
-    """Make the rasters of a scene or tile.
-
-    Args:
-        entry: The scene; patterns of the sample sheet have their tiles in `members`.
-        sensors: Section `sensors` of the config.
-        source: Section `source`, for the CRS of files without one and for remote files.
-        coder: The label codes; None where there are no labels.
-
-    Returns:
-        The images by modality, and the label.
-
-    Raises:
-        InputError: If a file cannot be opened, or the tiles of a mosaic do not fit together; names all of them.
-    """
+    """Make the rasters of a scene or tile, images by modality and the label; names all faults together."""
     problems: list[Problem] = []
 
     def files(paths: Sequence[Name]) -> tuple[RasterFile, ...]:
@@ -106,19 +82,16 @@ def _declared(files: tuple[RasterFile, ...], entry: Entry, name: str, sensor: Se
     if quality and not sensor.mask_codes:
         what = "is a quality mask, but no code in it is known to mean no data"
         raise InputError(Problem(quality, what, f"List the codes in `sensors.{name}.mask_codes`."))
-    files = tuple(replace(file, quality=quality, quality_codes=tuple(sensor.mask_codes)) for file in files)
-    of_sheet = entry.scaling.get(name)
-    return tuple(
-        replace(file, nodata=nodata, scaling=of_sheet or (None if file.header.has_scaling else sensor.scaling))
-        for file in _with_alpha(files, len(sensor.bands))
-    )
+    of_sheet, codes = entry.scaling.get(name), tuple(sensor.mask_codes)
+    found = []
+    for file in _with_alpha(files, len(sensor.bands)):
+        scaling = of_sheet or (None if file.header.has_scaling else sensor.scaling)
+        found.append(replace(file, nodata=nodata, scaling=scaling, quality=quality, quality_codes=codes))
+    return tuple(found)
 
 
 def _with_alpha(files: tuple[RasterFile, ...], expected: int) -> tuple[RasterFile, ...]:
-    """Take the last band of files as a mask where that gives the expected number of bands.
-
-    Such a band is marked as alpha, or has only the values 0 and one other.
-    """
+    """Take the last band of files, marked as alpha or with only two values, as a mask where bands are too many."""
     count = sum(file.header.count for file in files)
     if count <= expected:
         return files
@@ -130,19 +103,19 @@ def _with_alpha(files: tuple[RasterFile, ...], expected: int) -> tuple[RasterFil
 
 
 def _last_band_is_binary(file: RasterFile) -> bool:
-    with open_raster(file.paths[0]) as dataset:
-        step = max(dataset.shape) // _PREVIEW_PX + 1
-        shape = (-(-dataset.height // step), -(-dataset.width // step))
-        values = np.unique(dataset.read(dataset.count, out_shape=shape))
-    return len(values) == 2 and bool(values[0] == 0)
+    """Whether the last band has only the values 0 and one other, or only the largest number of its type."""
+    found: set[float] = set()
+    for path in file.paths:
+        with open_raster(path, remote=file.remote) as dataset:
+            step = max(dataset.shape) // _PREVIEW_PX + 1
+            band = dataset.read(dataset.count, out_shape=(-(-dataset.height // step), -(-dataset.width // step)))
+        found.update(np.unique(band).tolist())
+    opaque = {np.iinfo(band.dtype).max} if band.dtype.kind in "iu" else None
+    return found == opaque or (len(found) == 2 and 0 in found)
 
 
 def mosaic_problems(mosaic: RasterFile) -> list[Problem]:
-    """Find tiles that differ from the first in CRS, bands, type of numbers, pixel grid, no data or scale.
-
-    Raises:
-        InputError: If a tile cannot be opened.
-    """
+    """Find tiles that differ from the first in CRS, bands, type of numbers, pixel grid, no data or scale."""
     first, problems = mosaic.tiles[0], []
     for path, tile in zip(mosaic.paths[1:], mosaic.tiles[1:], strict=True):
         other = _differences(tile, first, mosaic.nodata is not None)
@@ -168,11 +141,7 @@ def _differences(tile: Header, first: Header, declared: bool) -> list[str]:
     other = [name for name, equal in same.items() if not equal]
     if not other and turned:
         other = ["direction of rows and columns: one of them is turned or upside down"]
-    if not other and not _on_pixels(tile.grid, first.grid):
+    corner = ~there @ (here.c, here.f)
+    if not other and max(abs(side - round(side)) for side in corner) > _MAX_GRID_OFFSET_PX:
         other = ["pixel grid: it is between its pixels"]
     return other
-
-
-def _on_pixels(grid: Grid, first: Grid) -> bool:
-    left, top = ~first.transform @ (grid.transform.c, grid.transform.f)
-    return bool(max(abs(left - round(left)), abs(top - round(top))) <= _MAX_GRID_OFFSET_PX)

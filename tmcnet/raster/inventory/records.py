@@ -14,28 +14,21 @@ from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.readers import read_record, reading
 
-GEOREFERENCED = ("demo", "scenes")
-"""Layouts whose files are warped to a common grid."""
+GEOREFERENCED = ("demo", "scenes")  # layouts whose files are warped to a common grid
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One modality of a scene or tile.
+    """One modality of a scene or tile."""
 
-    Attributes:
-        raster: Its files, to be stacked as bands; none where a scene of role `predict` lacks the modality.
-        scale: `none`, `linear`, `amplitude` or `db`: declared or detected; empty without files.
-        nodata: Value that means no data, declared or the file's; None for none, for NaN, and for files that differ.
-        overlap: Share of the scene that the files cover; 0 without files.
-        valid_shares: Share of the pixels of each band that are valid, in its file.
-        valid_cells: The same on a coarse grid over the file (`ValidityMap.cells`); empty for ready-made tiles.
-    """
-
-    raster: Raster
-    scale: str
+    raster: Raster  # its files, to be stacked as bands; none where a scene of role `predict` lacks the modality
+    scale: str  # `none`, `linear`, `amplitude` or `db`: declared or detected; empty without files
+    # value that means no data, declared or the file's; None for none, for NaN, and for files that differ
     nodata: float | None = None
-    overlap: float = 1.0
+    overlap: float = 1.0  # share of the scene that the files cover; 0 without files
+    # share of the pixels of each band that are valid, in its file
     valid_shares: list[float] = field(default_factory=list)
+    # the same on a coarse grid over the file (`ValidityMap.cells`); empty for ready-made tiles
     valid_cells: list[str] = field(default_factory=list)
 
     @property
@@ -46,33 +39,19 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """A scene or tile.
-
-    Attributes:
-        scene: Its name.
-        role: `train` or `predict`.
-        images: Its modalities by name, in the order of the config.
-        label: The label file, or the tiles of a mosaic; None where there is none.
-        fields: Fields of the pattern or sheet.
-        height: Rows of the optical file with the smallest pixels; without one, of such a SAR file.
-        width: Its columns.
-        crs: Its CRS, `EPSG:...` or WKT; empty for none.
-        gsd: Its pixel size in units of the CRS.
-        bounds: Its left, bottom, right and top.
-        digests: SHA-256 of the files, images first; of mosaics every tile. All else may stay the same if pixels
-            change.
-    """
+    """A scene or tile."""
 
     scene: str
-    role: str
-    images: dict[str, ImageRecord]
-    label: Raster | None
-    fields: dict[str, str]
-    height: int
-    width: int
-    crs: str
-    gsd: float
-    bounds: Sequence[float]
+    role: str  # `train` or `predict`
+    images: dict[str, ImageRecord]  # its modalities by name, in the order of the config
+    label: Raster | None  # the label file, or the tiles of a mosaic; None where there is none
+    fields: dict[str, str]  # fields of the pattern or sheet
+    height: int  # rows of the optical file with the smallest pixels; without one, of such a SAR file
+    width: int  # its columns
+    crs: str  # its CRS, `EPSG:...` or WKT; empty for none
+    gsd: float  # its pixel size in units of the CRS
+    bounds: Sequence[float]  # its left, bottom, right and top
+    # SHA-256 of the files, images first; of mosaics every tile. All else may stay the same if pixels change
     digests: list[str]
 
     @classmethod
@@ -95,27 +74,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All scenes or tiles of a source.
-
-    Attributes:
-        layout: Layout of the source.
-        label_encoding: How label files are coded: `ids` or `rgb`.
-        classes: The classes.
-        records: The scenes or tiles, sorted by name.
-    """
+    """All scenes or tiles of a source."""
 
     layout: str
-    label_encoding: Literal["ids", "rgb"]
+    label_encoding: Literal["ids", "rgb"]  # how label files are coded: `ids` or `rgb`
     classes: ClassTable
-    records: list[Record]
+    records: list[Record]  # the scenes or tiles, sorted by name
 
     @classmethod
     def read(cls, path: Path | str) -> Inventory:
-        """Read `inventory.json`.
-
-        Raises:
-            InputError: If the file cannot be read or is no inventory of this version.
-        """
+        """Read `inventory.json`."""
         content = read_record(path)
         with reading(path):
             classes = ClassTable.of((row["name"], row["color"]) for row in content["classes"])
@@ -136,11 +104,7 @@ class Inventory:
         write_bytes(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
 
     def record(self, scene: str) -> Record:
-        """The record of one scene.
-
-        Raises:
-            InputError: If there is no such scene.
-        """
+        """The record of one scene."""
         for record in self.records:
             if record.scene == scene:
                 return record

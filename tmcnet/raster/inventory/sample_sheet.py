@@ -17,14 +17,11 @@ from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_fil
 
 TRAIN = "train"
 PREDICT = "predict"
-VECTORS = (".fgb", ".geojson", ".gpkg", ".json", ".shp")
-"""Endings of vector files."""
+VECTORS = (".fgb", ".geojson", ".gpkg", ".json", ".shp")  # endings of vector files
 OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset", "mask")
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
-_NEAR = 0.8
-"""Similarity from which a column is taken for a misspelt one."""
-_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.])")
-"""How cells begin that spreadsheet programs run."""
+_NEAR = 0.8  # similarity from which a column is taken for a misspelt one
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.])")  # how cells begin that spreadsheet programs run
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 
 
@@ -35,32 +32,25 @@ def is_vector(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Entry:
-    """A scene or ready-made tile and its files, before any of them was opened.
+    """A scene or ready-made tile and its files, before any of them was opened."""
 
-    Attributes:
-        scene: Its name, unique in the source.
-        role: `train` (tiles are cut from it) or `predict` (only mapped at the end).
-        images: Files of each modality; several are stacked as bands. A scene of role `predict` may have none of a
-            modality.
-        label: The label file; empty where there is none.
-        fields: Fields of the pattern, or other columns of the sample sheet.
-        members: The files behind each pattern of the sample sheet among the above, in the order in which they are
-            laid over one another.
-        nodata: Value that means no data, by modality, where the sample sheet gives one.
-        scales: Scale of backscatter, by modality, where the sample sheet gives one.
-        scaling: Scale factor and offset, by modality, where the sample sheet gives one of them.
-        masks: Quality mask, by modality, where the sample sheet names one.
-    """
-
-    scene: str
-    role: str
+    scene: str  # its name, unique in the source
+    role: str  # `train` (tiles are cut from it) or `predict` (only mapped at the end)
+    # files of each modality; several are stacked as bands. A scene of role `predict` may have none of a modality
     images: dict[str, tuple[Name, ...]]
-    label: tuple[Name, ...] = ()
+    label: tuple[Name, ...] = ()  # the label file; empty where there is none
+    # fields of the pattern, or other columns of the sample sheet
     fields: dict[str, str] = field(default_factory=dict)
+    # the files behind each pattern of the sample sheet among the above, in the order in which they are laid over one
+    # another
     members: dict[Name, tuple[Path, ...]] = field(default_factory=dict)
+    # value that means no data, by modality, where the sample sheet gives one
     nodata: dict[str, float] = field(default_factory=dict)
+    # scale of backscatter, by modality, where the sample sheet gives one
     scales: dict[str, str] = field(default_factory=dict)
+    # scale factor and offset, by modality, where the sample sheet gives one of them
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
+    # quality mask, by modality, where the sample sheet names one
     masks: dict[str, Name] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, str]:
@@ -86,17 +76,10 @@ class Entry:
 def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[Entry]:
     """Read the scenes of a sample sheet.
 
-    Args:
-        path: CSV with the column scene, one for each modality and, if wanted, label, role, and those of `OVERRIDES`
-            such as sar_nodata; other columns become fields. Several files in one cell are separated by `;`, and each
-            may be a pattern with `*`, `?` or `[...]` whose files are the tiles of one mosaic. Scenes of role
-            `predict` may leave modalities empty, but not both optical and sar.
-        data_root: Where relative paths in the sheet start.
-        modalities: Names of the modalities: `optical`, `sar`, then the others.
-
-    Raises:
-        InputError: If the sheet cannot be read, lacks columns, has unknown roles or scales, names missing files, or
-            leaves out a modality where all are needed.
+    It is CSV with the column scene, one for each modality and, if wanted, label, role, and those of `OVERRIDES` such
+    as sar_nodata; other columns become fields. Several files in one cell are separated by `;`, and each may be a
+    pattern with `*`, `?` or `[...]` whose files are the tiles of one mosaic. Scenes of role `predict` may leave
+    modalities empty, but not both optical and sar. Relative paths start at `data_root`.
     """
     where = f"sample sheet {path}"
     rows, columns = read_cells(path)
@@ -125,9 +108,6 @@ def read_cells(path: Path) -> tuple[dict[int, dict[str, str]], list[str]]:
     """Read the rows of a sample sheet by line, each as text by column, and the names of the columns.
 
     Rows without any text, which spreadsheet programs write at the end, are left out.
-
-    Raises:
-        InputError: If the sheet cannot be read.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -184,31 +164,24 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
             files[name] = (*files.get(name, ()), tiles[0] if len(tiles) == 1 else raster)
             members |= {raster: tiles} if len(tiles) > 1 else {}
     known = _known_columns(modalities)
-    numbers = {key: _numbers(row, modalities, key) for key in OVERRIDES if key not in ("scale", "mask")}
+    numbers = {
+        key: {name: number for name in modalities if (number := _number(row.get(f"{name}_{key}", ""))) is not None}
+        for key in OVERRIDES
+        if key not in ("scale", "mask")
+    }
     scaled = [name for name in modalities if name in {**numbers["scale_factor"], **numbers["add_offset"]}]
-    return Entry(
-        row["scene"],
-        row.get("role") or TRAIN,
-        {name: files.get(name, ()) for name in modalities},
-        files.get("label", ()),
-        {name: value for name, value in row.items() if name and name not in known},
-        members,
-        numbers["nodata"],
-        {name: row[f"{name}_scale"] for name in modalities if row.get(f"{name}_scale")},
-        {n: (numbers["scale_factor"].get(n, 1.0), numbers["add_offset"].get(n, 0.0)) for n in scaled},
-        {name: parse_name(row[f"{name}_mask"], data_root) for name in modalities if row.get(f"{name}_mask")},
-    )
+    images, label = {name: files.get(name, ()) for name in modalities}, files.get("label", ())
+    others = {name: value for name, value in row.items() if name and name not in known}
+    scales = {name: row[f"{name}_scale"] for name in modalities if row.get(f"{name}_scale")}
+    scaling = {n: (numbers["scale_factor"].get(n, 1.0), numbers["add_offset"].get(n, 0.0)) for n in scaled}
+    masks = {name: parse_name(row[f"{name}_mask"], data_root) for name in modalities if row.get(f"{name}_mask")}
+    declared = numbers["nodata"], scales, scaling, masks
+    return Entry(row["scene"], row.get("role") or TRAIN, images, label, others, members, *declared)
 
 
 def _known_columns(modalities: Sequence[str]) -> list[str]:
     """Columns with a meaning, in the order for messages."""
     return ["scene", *modalities, "label", "role", *(f"{name}_{key}" for name in modalities for key in OVERRIDES)]
-
-
-def _numbers(row: dict[str, str], modalities: Sequence[str], key: str) -> dict[str, float]:
-    """Numbers that a row gives in the columns of a key, by modality."""
-    found = {name: _number(row.get(f"{name}_{key}", "")) for name in modalities}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _matching_files(part: str, data_root: Path) -> tuple[Path, ...]:
@@ -234,7 +207,6 @@ def _is_usable(column: str, number: float | None) -> bool:
 
 
 def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
-    """What is wrong with a row, and the remedies."""
     found: list[tuple[str, str]] = []
     if entry.role not in (TRAIN, PREDICT):
         found.append((f"has the unknown role `{entry.role}`", f"Roles are {TRAIN} and {PREDICT}."))

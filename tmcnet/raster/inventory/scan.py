@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,46 +23,34 @@ from tmcnet.raster.io.validity import ValidityMap
 _STRIP_VALUES = 4_000_000
 _SAMPLE_STEP = 97
 _STRIP_SAMPLES = 20_000
-_LATTICE_PX = 512
-"""Largest side of the decimated image in which fill is looked for."""
-_MIN_FILL = 0.01
-"""Smallest share of the pixels that is reported as fill."""
+_LATTICE_PX = 512  # largest side of the decimated image in which fill is looked for
+_MIN_FILL = 0.01  # smallest share of the pixels that is reported as fill
+
+
+Numbers: TypeAlias = npt.NDArray[np.float32]
+_UNKNOWN: Numbers = np.full(1, np.nan, np.float32)
 
 
 @dataclass
 class FileSummary:
-    """Metadata and statistics of one raster file, or of a mosaic.
-
-    Attributes:
-        file: The file.
-        low: Smallest valid number of each band; NaN where none is valid.
-        high: Largest valid number.
-        median: Median of the valid numbers, from a sample.
-        valid_share: Share of pixels valid in all bands.
-        valid_shares: Share of pixels valid in each band.
-        valid_cells: The same on a coarse grid (`ValidityMap.cells`).
-        nan: Number of values that are NaN.
-        infinite: Number of values that are infinite.
-        digest: Hash of all values.
-        labelled_share: Share of pixels with a class, of label files.
-        codes: Pixels by code, of label files.
-        unknown: Codes that no class has, of label files.
-        labelled: h x w, whether every n-th pixel has a class, of label files; and n.
-    """
+    """Metadata and statistics of one raster file, or of a mosaic."""
 
     file: RasterFile
-    low: npt.NDArray[np.float32] = field(default_factory=lambda: np.full(1, np.nan, np.float32))
-    high: npt.NDArray[np.float32] = field(default_factory=lambda: np.full(1, np.nan, np.float32))
-    median: npt.NDArray[np.float32] = field(default_factory=lambda: np.full(1, np.nan, np.float32))
-    valid_share: float = 0.0
-    valid_shares: list[float] = field(default_factory=list)
-    valid_cells: list[str] = field(default_factory=list)
-    nan: int = 0
-    infinite: int = 0
-    digest: str = ""
-    labelled_share: float = 0.0
-    codes: Counter[int] = field(default_factory=Counter)
-    unknown: Unknown = field(default_factory=dict)
+    low: Numbers = field(
+        default_factory=lambda: _UNKNOWN
+    )  # smallest valid number of each band; NaN where none is valid
+    high: Numbers = field(default_factory=lambda: _UNKNOWN)  # largest valid number
+    median: Numbers = field(default_factory=lambda: _UNKNOWN)  # median of the valid numbers, from a sample
+    valid_share: float = 0.0  # share of pixels valid in all bands
+    valid_shares: list[float] = field(default_factory=list)  # share of pixels valid in each band
+    valid_cells: list[str] = field(default_factory=list)  # the same on a coarse grid (`ValidityMap.cells`)
+    nan: int = 0  # number of values that are NaN
+    infinite: int = 0  # number of values that are infinite
+    digest: str = ""  # hash of all values
+    labelled_share: float = 0.0  # share of pixels with a class, of label files
+    codes: Counter[int] = field(default_factory=Counter)  # pixels by code, of label files
+    unknown: Unknown = field(default_factory=dict)  # codes that no class has, of label files
+    # h x w, whether every n-th pixel has a class, of label files; and n
     labelled: tuple[BoolArray, int] | None = None
 
     @property
@@ -93,11 +81,6 @@ class FileSummary:
         return float(np.fmin.reduce(self.low)), float(np.fmax.reduce(self.high))
 
     @property
-    def is_complex(self) -> bool:
-        """Whether its numbers are complex."""
-        return self.file.header.dtype.startswith("complex")
-
-    @property
     def nodata(self) -> float | None:
         """The declared value of no data, else the first tag of its bands."""
         tags = (self.file.nodata, *self.file.header.nodata)
@@ -105,44 +88,21 @@ class FileSummary:
 
 
 @dataclass(frozen=True)
-class Fill:
-    """A constant that probably means no data although nothing says so.
-
-    Attributes:
-        value: The constant, the same in all bands.
-        share: Share of the pixels that have it in pieces that touch the edge.
-    """
-
-    value: float
-    share: float
-
-
-@dataclass(frozen=True)
 class Lattice:
-    """Every n-th pixel of files on one grid.
-
-    Attributes:
-        step: n.
-        stored: C x h x w values as stored; NaN for no data.
-    """
+    """Every n-th pixel of files on one grid."""
 
     step: int
-    stored: npt.NDArray[np.float32]
+    stored: npt.NDArray[np.float32]  # C x h x w values as stored; NaN for no data
 
     @property
     def zeros(self) -> BoolArray:
         """H x w, where all bands are zero."""
         return np.asarray((self.stored == 0).all(axis=0))
 
-    def undeclared_fill(self) -> Fill | None:
-        """Find a constant that all bands have in one piece or several at the edge of the image."""
-        edge = np.concatenate(
-            [
-                self.stored[:, [0, -1]].reshape(len(self.stored), -1),
-                self.stored[:, :, [0, -1]].reshape(len(self.stored), -1),
-            ],
-            axis=1,
-        )
+    def undeclared_fill(self) -> tuple[float, float] | None:
+        """Find a constant that all bands have in pieces at the edge of the image, and its share of the pixels."""
+        sides = self.stored[:, [0, -1]], self.stored[:, :, [0, -1]]
+        edge = np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1)
         equal = edge[0, (edge == edge[0]).all(axis=0)]
         if not equal.size:
             return None
@@ -153,18 +113,11 @@ class Lattice:
         frame = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
         at_edge = np.isin(pieces, np.unique(frame[frame > 0]))
         share = float(at_edge.mean())
-        return Fill(float(value), share) if share >= _MIN_FILL and not here.all() else None
+        return (float(value), share) if share >= _MIN_FILL and not here.all() else None
 
 
 def scan_images(raster: Raster) -> tuple[list[FileSummary], list[Lattice]]:
-    """Read the files of an image to their last blocks.
-
-    Returns:
-        A summary of each file, and a decimated image of each group of files on one grid.
-
-    Raises:
-        InputError: If a file cannot be read to its end.
-    """
+    """Read an image to its last blocks: a summary of each file, and decimated images of each group on one grid."""
     summaries: list[FileSummary] = []
     lattices = []
     for layer in raster.layers():
@@ -175,15 +128,13 @@ def scan_images(raster: Raster) -> tuple[list[FileSummary], list[Lattice]]:
 
 
 class _Statistics:
-    """Statistics of one file, collected strip by strip."""
-
     def __init__(self, file: RasterFile) -> None:
         self.summary = FileSummary(file)
         header = file.header
         self._digest = hashlib.sha256()
         self._valid = ValidityMap(header.count, header.grid.height, header.grid.width)
-        self._ranges: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
-        self._samples: list[npt.NDArray[np.float32]] = []
+        self._ranges: list[tuple[Numbers, Numbers]] = []
+        self._samples: list[Numbers] = []
         self._valid_pixels = 0
 
     def add(self, box: Box, part: Part) -> None:
@@ -230,28 +181,19 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
             first = -box[0] % step
             here = np.s_[:, first::step, ::step]
             if first < box[2]:
-                rows.append(
-                    [
-                        np.where(
-                            part.bands_valid[here],
-                            np.abs(part.values[here]) if part.values.dtype.kind == "c" else part.values[here],
-                            np.nan,
-                        ).astype(np.float32)
-                        for part in parts
-                    ]
-                )
+                rows.append(np.concatenate([_stored(part, here) for part in parts]))
             for one, part in zip(statistics, parts, strict=True):
                 one.add(box, part)
-    lattice = np.concatenate([np.concatenate(row) for row in rows], axis=1)
-    return [one.finish() for one in statistics], Lattice(step, lattice)
+    return [one.finish() for one in statistics], Lattice(step, np.concatenate(rows, axis=1))
+
+
+def _stored(part: Part, here: tuple[slice, ...]) -> Numbers:
+    values = np.abs(part.values[here]) if part.values.dtype.kind == "c" else part.values[here]
+    return np.where(part.bands_valid[here], values, np.nan).astype(np.float32)
 
 
 def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
-    """Read a label file to its last block.
-
-    Raises:
-        InputError: If the file cannot be read to its end, or has the wrong number of bands.
-    """
+    """Read a label file to its last block."""
     raster, summary = Raster((file,)), FileSummary(file)
     coder.check_bands(file.label, file.header.count)
     labelled, rows = 0, []
@@ -259,10 +201,10 @@ def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
     with raster.open() as opened:
         for box in _strips(raster):
             (part,) = opened.parts(box)
-            ids, unknown = coder.encode(part.values, part.valid[0], part.mask)
+            ids, unknown = coder.encode(part.codes, part.valid[0], part.mask)
             labelled += int((ids != IGNORE).sum())
             rows.append(ids[-box[0] % step :: step, ::step] != IGNORE)
-            summary.codes += coder.count(part.values)
+            summary.codes += coder.count(part.codes)
             for code, count in unknown.items():
                 summary.unknown[code] = summary.unknown.get(code, 0) + count
     summary.labelled_share = labelled / (summary.grid.height * summary.grid.width)

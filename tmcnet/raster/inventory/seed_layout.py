@@ -20,11 +20,9 @@ from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.readers import reading
 
-SeedClass = tuple[str, tuple[int, int, int]]
-"""Name and colour (red, green, blue in 0..255) of a class."""
+SeedClass = tuple[str, tuple[int, int, int]]  # name and colour (red, green, blue in 0..255) of a class
 
-PARTS = ("train", "val", "test")
-"""Parts of a data set, in the order of their numbers."""
+PARTS = ("train", "val", "test")  # parts of a data set, in the order of their numbers
 KINDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
 """Names that the seed layout uses for the three files of a tile."""
 _SUFFIXES = (".tif", ".tiff", ".png")
@@ -53,12 +51,9 @@ class SeedLayout:
 
 
 def read_seed_layout(root: Path) -> SeedLayout:
-    """Read a folder in the seed layout.
+    """Read a folder in the seed layout, which holds `train_RGB` and the others.
 
     A list may hold bare names, file names or paths; a part without lists has all tiles in its folders.
-
-    Args:
-        root: The folder that holds `train_RGB` and the others.
 
     Raises:
         InputError: If names are unpaired, missing, doubled or in two parts, or a list or folder is missing;
@@ -67,37 +62,22 @@ def read_seed_layout(root: Path) -> SeedLayout:
     if not root.is_dir():
         raise InputError(Problem(str(root), "is not a folder", "Set `data_root` to the folder of the seed layout."))
     reader = _Reader(root)
-    parts = reader.read_parts()
+    parts = {part: reader.tiles(part) for part in PARTS if reader.has(part)}
+    if not parts:
+        what = "holds neither folders such as train_RGB nor lists such as train_RGB.txt"
+        remedy = "The seed layout needs train_RGB, train_SAR and train_lbl, and the same of val or test."
+        reader.report(root, what, remedy)
+    for one, other in itertools.combinations(parts, 2):
+        if both := {tile.name for tile in parts[one]} & {tile.name for tile in parts[other]}:
+            what = f"{one} and {other} both have tiles {format_names(both)}"
+            reader.report(root, what, "A tile belongs to one part only; take it out of the other.")
     classes = read_class_dict(root / "class_dict.txt", reader.problems)
     if reader.problems:
         raise InputError(reader.problems)
-    tiles = [
-        SeedTile(
-            name,
-            optical,
-            part.files["sar"][name],
-            part.files["label"][name],
-            part.name,
-            tuple(subset for subset, members in part.subsets.items() if name in members),
-        )
-        for part in parts
-        for name, optical in part.files["optical"].items()
-    ]
-    return SeedLayout(sorted(tiles, key=lambda tile: tile.name), classes)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Files by kind and name of the tile, and names by label subset."""
-
-    name: str
-    files: dict[str, dict[str, Path]]
-    subsets: dict[str, set[str]]
+    return SeedLayout(sorted(itertools.chain(*parts.values()), key=lambda tile: tile.name), classes)
 
 
 class _Reader:
-    """Reads lists and folders, and collects what is wrong with them."""
-
     def __init__(self, root: Path) -> None:
         self.root = root
         self.problems: list[Problem] = []
@@ -108,22 +88,10 @@ class _Reader:
                 subset = match["subset"].lstrip("_")
                 self.lists[match["part"]].setdefault(subset, {})[match["word"]] = path
 
-    def read_parts(self) -> list[_Part]:
-        parts = [self._part(part) for part in PARTS if self._exists(part)]
-        if not parts:
-            what = "holds neither folders such as train_RGB nor lists such as train_RGB.txt"
-            remedy = "The seed layout needs train_RGB, train_SAR and train_lbl, and the same of val or test."
-            self._report(self.root, what, remedy)
-        for one, other in itertools.combinations(parts, 2):
-            if both := set(one.files["optical"]) & set(other.files["optical"]):
-                what = f"{one.name} and {other.name} both have tiles {format_names(both)}"
-                self._report(self.root, what, "A tile belongs to one part only; take it out of the other.")
-        return parts
-
-    def _exists(self, part: str) -> bool:
+    def has(self, part: str) -> bool:
         return bool(self.lists[part]) or any((self.root / f"{part}_{word}").is_dir() for word in KINDS.values())
 
-    def _part(self, part: str) -> _Part:
+    def tiles(self, part: str) -> list[SeedTile]:
         names: dict[str, list[str]] = {}
         files: dict[str, dict[str, Path]] = {}
         for kind, word in KINDS.items():
@@ -132,8 +100,15 @@ class _Reader:
             names[kind] = [_stem(entry) for entry in entries]
             files[kind] = self._choose_files(self.root / f"{part}_{word}", entries, found)
         self._require_pairs(part, names)
-        others = sorted(subset for subset in self.lists[part] if subset)
-        return _Part(part, files, {subset: self._subset(part, subset, names["optical"]) for subset in others})
+        subsets = {name: self._subset(part, name, names["optical"]) for name in sorted(self.lists[part]) if name}
+        optical, sar, label = files.values()
+        return [
+            SeedTile(
+                name, optical[name], sar[name], label[name], part, tuple(s for s in subsets if name in subsets[s])
+            )
+            for name in optical
+            if name in sar and name in label
+        ]
 
     def _subset(self, part: str, subset: str, members: Sequence[str]) -> set[str]:
         """Names of a label subset such as `trainR1`, whose files are in the folders of its part."""
@@ -142,13 +117,12 @@ class _Reader:
         if strangers := set(names["optical"]) - set(members):
             what = f"names tiles that {part} does not have: {format_names(strangers)}"
             remedy = f"A label subset must be part of {part}; correct one of the two lists."
-            self._report(self.root / f"{part}{subset}_RGB.txt", what, remedy)
+            self.report(self.root / f"{part}{subset}_RGB.txt", what, remedy)
         return set(names["optical"])
 
     def _files(self, folder: Path) -> dict[str, list[Path]]:
-        """Image files of a folder by name without extension."""
         if not folder.is_dir():
-            self._report(folder, "is missing", "Every part needs its RGB, SAR and lbl folder.")
+            self.report(folder, "is missing", "Every part needs its RGB, SAR and lbl folder.")
             return {}
         found: dict[str, list[Path]] = {}
         for path in sorted(folder.iterdir()):
@@ -157,18 +131,17 @@ class _Reader:
         return found
 
     def _entries(self, part: str, subset: str, word: str) -> list[str]:
-        """File names in a list, without folders."""
         path = self.lists[part][subset].get(word)
         if path is None:
             missing = self.root / f"{part}{subset}_{word}.txt"
-            self._report(missing, "is missing", "The lists of the other two exist; add it, or remove all three.")
+            self.report(missing, "is missing", "The lists of the other two exist; add it, or remove all three.")
             return []
         with reading(path, "Write one file name a line, as UTF-8 text."):
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         entries = [line.strip().replace("\\", "/").rsplit("/", 1)[-1] for line in lines if line.strip()]
         doubled = [stem for stem, n in Counter(_stem(entry) for entry in entries).items() if n > 1]
         if doubled:
-            self._report(path, f"names tiles twice: {format_names(doubled)}", "Leave one line for each tile.")
+            self.report(path, f"names tiles twice: {format_names(doubled)}", "Leave one line for each tile.")
         return entries
 
     def _choose_files(self, folder: Path, entries: list[str], found: dict[str, list[Path]]) -> dict[str, Path]:
@@ -188,10 +161,10 @@ class _Reader:
         if missing and folder.is_dir():
             what = f"names tiles that {folder.name} has no file for: {format_names(missing)}"
             remedy = "Add the files or take the names out of all three lists."
-            self._report(folder.with_name(f"{folder.name}.txt"), what, remedy)
+            self.report(folder.with_name(f"{folder.name}.txt"), what, remedy)
         if doubled:
             what = f"holds several files of one name: {format_names(doubled)}"
-            self._report(folder, what, "Remove all but one, or name the right one in a list.")
+            self.report(folder, what, "Remove all but one, or name the right one in a list.")
         return chosen
 
     def _require_pairs(self, part: str, names: dict[str, list[str]]) -> None:
@@ -201,19 +174,14 @@ class _Reader:
             if lacking := every - set(names[kind]):
                 what = f"lacks tiles that the others have: {format_names(lacking)}"
                 remedy = "Optical, SAR and label are paired by name; add or rename the files."
-                self._report(self.root / f"{part}_{word}", what, remedy)
+                self.report(self.root / f"{part}_{word}", what, remedy)
 
-    def _report(self, where: Path, what: str, remedy: str) -> None:
+    def report(self, where: Path, what: str, remedy: str) -> None:
         self.problems.append(Problem(str(where), what, remedy))
 
 
 def read_class_dict(path: Path, problems: list[Problem]) -> list[SeedClass] | None:
-    """Read `class_dict.txt`; None where there is no such file.
-
-    Args:
-        path: The file.
-        problems: List to which problems with the file are added.
-    """
+    """Read `class_dict.txt` and add what is wrong with it to `problems`; None where there is no such file."""
     if not path.is_file():
         return None
     with reading(path, _CLASS_REMEDY), path.open(newline="", encoding="utf-8-sig") as file:

@@ -24,11 +24,9 @@ from tmcnet.raster.inventory.seed_layout import read_seed_layout
 if TYPE_CHECKING:
     from tmcnet.config import SourceConfig
 
-Key: TypeAlias = tuple[str, ...]
-"""Values of the fields, in the order of the optical pattern."""
+Key: TypeAlias = tuple[str, ...]  # values of the fields, in the order of the optical pattern
 
-MAX_NAME_BYTES = 150
-"""Longest name of a scene: files add the row and column of tiles, and endings, to it."""
+MAX_NAME_BYTES = 150  # longest name of a scene: files add the row and column of tiles, and endings, to it
 _CLEARED = ("tiles", "scenes", "splits", "seed", "maps", "report", "folds")
 """Folders of the results in which the workflow removes files."""
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -44,11 +42,6 @@ def find_entries(
     a label pattern the scene then has role `predict`; without one every scene has role `train`, so that pre-training
     can use it. A modality may be missing only in a sample sheet, where that is explicit: a file that no pattern pairs
     may as well be misnamed.
-
-    Args:
-        source: Section `source` of the config.
-        data_root: Folder in which relative paths start.
-        modalities: Their names, such as the section `sensors` of the config: `optical`, `sar`, then the others.
 
     Raises:
         InputError: If files are missing, doubled or unpaired, if names are doubled, or nothing is found.
@@ -76,11 +69,7 @@ def find_entries(
 
 
 def check_outside(entries: Iterable[Entry], results: Path) -> None:
-    """Refuse imagery in the folders below the results that the workflow clears.
-
-    Raises:
-        InputError: If a file is in one of them; names the first.
-    """
+    """Refuse imagery in the folders below the results that the workflow clears."""
     cleared = tuple(f"{results.absolute() / name}{os.sep}" for name in _CLEARED)
     files = (str(name.absolute()) for entry in entries for name in entry.members_of_all if isinstance(name, Path))
     for file in files:
@@ -159,7 +148,6 @@ def _remote_problems(entries: Sequence[Entry]) -> list[Problem]:
 
 
 def _name_problems(where: str, entries: Sequence[Entry]) -> list[Problem]:
-    """Names that are doubled, or cannot be file names."""
     problems = []
     counts = Counter(entry.scene for entry in entries)
     doubled = [name for name, count in counts.items() if count > 1]
@@ -195,27 +183,16 @@ def _exclude_problems(exclude: Sequence[str], known: set[str]) -> list[Problem]:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A pattern of file paths such as `optical/{area}/{tile:d}.png`.
+    """A pattern of file paths such as `optical/{area}/{tile:d}.png`."""
 
-    Attributes:
-        where: The config key it comes from, for messages.
-        text: The pattern as written.
-        fields: Names of its fields in the order in which they first occur.
-        whole: Those of the fields that are whole numbers.
-    """
-
-    where: str
-    text: str
-    fields: tuple[str, ...]
-    whole: frozenset[str]
+    where: str  # the config key it comes from, for messages
+    text: str  # the pattern as written
+    fields: tuple[str, ...]  # names of its fields in the order in which they first occur
+    whole: frozenset[str]  # those of the fields that are whole numbers
 
     @classmethod
     def parse(cls, where: str, text: str) -> Pattern:
-        """Read a pattern.
-
-        Raises:
-            InputError: If it has no field or one that is not written `{name}` or `{name:d}`.
-        """
+        """Read a pattern; it needs fields, written `{name}` or `{name:d}`."""
         inner = [match[1] for match in _FIELD.finditer(text)]
         bad = [part for part in inner if not _FIELD_NAME.fullmatch(part)]
         if bad or not inner or "{" in _FIELD.sub("", text) or "}" in _FIELD.sub("", text):
@@ -226,11 +203,7 @@ class Pattern:
         return cls(where, text, tuple(dict.fromkeys(names)), whole)
 
     def find(self, root: Path) -> dict[Key, Path]:
-        """Find all files of the pattern below `root`, by the values of its fields (in its own order).
-
-        Raises:
-            InputError: If two files have the same values, such as `02.png` and `2.png`.
-        """
+        """Find all files of the pattern below `root`, by the values of its fields, which differ for each."""
         found: dict[Key, Path] = {}
         doubled = []
         literals = _FIELD.sub("\0", self.text).split("\0")
@@ -263,18 +236,7 @@ class Pattern:
 
 
 def find_pairs(patterns: Mapping[str, Pattern], root: Path) -> dict[Key, dict[str, Path]]:
-    """Find files of several kinds, paired by the values of their fields and nothing else.
-
-    Args:
-        patterns: The patterns by kind: `optical` first, which defines the order of the fields.
-        root: Folder below which relative patterns look.
-
-    Returns:
-        For every combination of values the files found, by kind; some kinds may be missing.
-
-    Raises:
-        InputError: If patterns differ in their fields, find nothing, or find doubles.
-    """
+    """Find files of several kinds, `optical` first, by the values of the fields in its order; some may be missing."""
     reference = patterns["optical"]
     problems: list[Problem] = []
     pairs: dict[Key, dict[str, Path]] = {}

@@ -14,8 +14,8 @@ import numpy as np
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN
-from tmcnet.raster.io.bands import band_names
 from tmcnet.raster.io.files import open_raster
+from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.writer import write_bytes
 
 _WORDS = {
@@ -60,16 +60,10 @@ maps: # no label was found, so networks from files map the scenes; or add labels
 
 
 def write_starter(folder: Path) -> list[Path]:
-    """Write `scenes.csv` and `mine.yaml` for the rasters in a folder and below.
+    """Write `scenes.csv` and `mine.yaml` for the rasters in a folder and below; return their paths.
 
     Files belong to one scene if their paths are equal without the words that give their kind, such as
     `s2/north.tif`, `s1/north.tif` and `labels/north.tif`, or `north_optical.tif` and `north_sar.tif`.
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: If one of them exists, there is no such folder, or it has no raster.
     """
     if not folder.is_dir():
         raise InputError(Problem(str(folder), "is no folder", "Name the folder with your GeoTIFFs."))
@@ -97,7 +91,6 @@ def write_starter(folder: Path) -> list[Path]:
 
 
 def _scenes(folder: Path) -> dict[str, dict[str, list[Path]]]:
-    """Files by scene and kind."""
     found: dict[str, dict[str, list[Path]]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in _SUFFIXES:
@@ -121,7 +114,7 @@ def _config(folder: Path, scenes: dict[str, dict[str, list[Path]]], kinds: list[
     lines = []
     for kind in kinds:
         files = next((files[kind] for files in scenes.values() if kind in files), [])
-        names = [name for path in files for name in band_names(path)] or ["band"]
+        names = [name for path in files for name in Raster.of(path).files[0].header.names] or ["band"]
         bands = [name if re.fullmatch(r"\w+", name) else f"b{i}" for i, name in enumerate(names, start=1)]
         colours = next((names for names in _TRUE_COLOURS if set(names) <= set(bands)), bands[:3])
         shown = colours if len(colours) == 3 else bands[:1]
@@ -145,7 +138,6 @@ def _yaml_list(names: list[str]) -> str:
 
 
 def _codes(path: Path) -> list[int]:
-    """Codes in a label file."""
     found: set[int] = set()
     with open_raster(path) as dataset:
         for _, window in dataset.block_windows(1):

@@ -5,23 +5,8 @@
 `validity.py` says where there is data, `blocks.py` and `windowed.py` limit memory, `gdal_tools.py` runs GDAL.
 """
 
-from tmcnet.raster.io.files import open_raster
-from tmcnet.raster.io.geometry import Box, Grid
-from tmcnet.raster.io.labels import LabelCoder
+from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
-from tmcnet.raster.io.writer import RasterProfile, write_blocks, write_bytes, write_raster
+from tmcnet.raster.io.writer import write_raster
 
-__all__ = [
-    "Box",
-    "Grid",
-    "LabelCoder",
-    "Raster",
-    "RasterProfile",
-    "open_raster",
-    "read_float",
-    "read_grid",
-    "read_labels",
-    "write_blocks",
-    "write_bytes",
-    "write_raster",
-]
+__all__ = ["Grid", "Raster", "read_float", "read_grid", "read_labels", "write_raster"]

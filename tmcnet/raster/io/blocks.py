@@ -15,14 +15,11 @@ from tmcnet.raster.io.geometry import Box
 
 Values = TypeVar("Values")
 
-TILE_SIDE_PX = 256
-"""Side of the tiles within a file."""
+TILE_SIDE_PX = 256  # side of the tiles within a file
 MAX_BLOCK_VALUES = 8_000_000
 """Numbers of a raster that are held at a time, about; each takes some 20 bytes while it is processed."""
-CACHE_BYTES = 256 * 2**20
-"""File blocks that GDAL may hold; by default it takes a share of the machine's memory."""
-LOG_INTERVAL_S = 10.0
-"""Minimum time between two lines on the same step."""
+CACHE_BYTES = 256 * 2**20  # file blocks that GDAL may hold; by default it takes a share of the machine's memory
+LOG_INTERVAL_S = 10.0  # minimum time between two lines on the same step
 
 
 def limited_cache() -> rasterio.Env:
@@ -79,13 +76,7 @@ def share_logger(step: str) -> Callable[[float], None]:
 
 
 def log_progress(parts: Iterable[tuple[Box, Values]], pixels: int, step: str) -> Iterator[tuple[Box, Values]]:
-    """Pass on the blocks of a raster; every few seconds log the share that is done.
-
-    Args:
-        parts: Windows, and what belongs to them.
-        pixels: Pixels of the whole raster.
-        step: Name of the step in the log.
-    """
+    """Pass on windows and what belongs to them; every few seconds log the share of the raster that is done."""
     log, done = share_logger(step), 0
     for box, values in parts:
         yield box, values

@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,8 +25,20 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.raster.io.control import ControlPoint, control_points, fit_affine, to_control_pixels, to_ground
-from tmcnet.raster.io.geometry import Box, Coordinates, Grid, crs_name, interpolated, reproject_points, to_pixels
+from tmcnet.raster.io.geometry import (
+    Box,
+    ControlPoint,
+    Coordinates,
+    Grid,
+    control_points,
+    crs_name,
+    fit_affine,
+    interpolated,
+    reproject_points,
+    to_control_pixels,
+    to_ground,
+    to_pixels,
+)
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
@@ -43,36 +55,24 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 @dataclass(frozen=True)
 class Header:
-    """What a file, or the tiles of a mosaic, say about themselves.
+    """What a file, or the tiles of a mosaic, say about themselves."""
 
-    Attributes:
-        grid: Size and georeference.
-        georeferenced: Whether there is a transform.
-        count: Number of bands that are measurements.
-        dtype: Type of the numbers.
-        nodata: No-data tag of each of these bands; None for none.
-        scaling: Scale and offset tag of each of these bands.
-        alpha: Whether the last band is marked as alpha but counted as a measurement.
-        block_rows: Height of the blocks of the first band.
-        files: The files that GDAL reads it from, without overviews.
-        control: Ground control points, in place of a transform: column, row, x and y in the CRS of the grid, which is
-            then only the affine grid that fits them best. Also the places that rational polynomials (RPC) give.
-        names: Description of each of these bands; empty for none.
-        is_palette: Whether the first band is a palette image, whose values are indexes of colours.
-    """
-
-    grid: Grid
-    georeferenced: bool
-    count: int
-    dtype: str
-    nodata: tuple[float | None, ...]
-    scaling: tuple[tuple[float, float], ...]
-    alpha: bool
-    block_rows: int
-    files: tuple[str, ...]
+    grid: Grid  # size and georeference
+    georeferenced: bool  # whether there is a transform
+    count: int  # number of bands that are measurements
+    dtype: str  # type of the numbers
+    nodata: tuple[float | None, ...]  # no-data tag of each of these bands; None for none
+    scaling: tuple[tuple[float, float], ...]  # scale and offset tag of each of these bands
+    alpha: bool  # whether the last band is marked as alpha but counted as a measurement
+    block_rows: int  # height of the blocks of the first band
+    files: tuple[str, ...]  # the files that GDAL reads it from, without overviews
+    # ground control points, in place of a transform: column, row, x and y in the CRS of the grid, which is then only
+    # the affine grid that fits them best. Also the places that rational polynomials (RPC) give
     control: tuple[ControlPoint, ...] = ()
-    names: tuple[str, ...] = ()
-    is_palette: bool = False
+    names: tuple[str, ...] = ()  # description of each of these bands; empty for none
+    is_palette: bool = False  # whether the first band is a palette image, whose values are indexes of colours
+    n_images: int = 0  # number of images in it, of which this is the first; 0 for a single one
+    has_geolocation: bool = False  # whether arrays give the place of each pixel
 
     @property
     def has_scaling(self) -> bool:
@@ -80,37 +80,24 @@ class Header:
         return any(pair != (1, 0) for pair in self.scaling)
 
 
-MAX_PIXELS = 10**11
-"""Larger files are refused at once: to read them takes hours."""
-MAX_BLOCKS_GIB = 4
-"""Memory for one row of blocks, the least that can be read of a compressed file."""
+MAX_PIXELS = 10**11  # larger files are refused at once: to read them takes hours
+MAX_BLOCKS_GIB = 4  # memory for one row of blocks, the least that can be read of a compressed file
 
 
 @dataclass(frozen=True)
 class RasterFile:
-    """A file, or the tiles of a mosaic, and what is declared about it in place of what it says.
+    """A file, or the tiles of a mosaic, and what is declared about it in place of what it says."""
 
-    Attributes:
-        paths: The file; of a mosaic the tiles, where they overlap the last on top except for its no data.
-        name: Its name in messages and tables; empty: the path.
-        nodata: Value that means no data, in place of the nodata tags. None: as tagged.
-        scaling: Scale and offset, in place of the tags. None: as tagged.
-        crs: CRS for a file without one.
-        alpha: Whether the last band is a mask: 0 means no data.
-        remote: Whether GDAL may use the network for it.
-        quality: A raster of codes on any grid; empty for none.
-        quality_codes: Codes in it that mean no data here.
-    """
-
+    # the file; of a mosaic the tiles, where they overlap the last on top except for its no data
     paths: tuple[str, ...]
-    name: str = ""
-    nodata: float | None = None
-    scaling: tuple[float, float] | None = None
-    crs: str = ""
-    alpha: bool = False
-    remote: bool = False
-    quality: str = ""
-    quality_codes: tuple[int, ...] = ()
+    name: str = ""  # its name in messages and tables; empty: the path
+    nodata: float | None = None  # value that means no data, in place of the nodata tags. None: as tagged
+    scaling: tuple[float, float] | None = None  # scale and offset, in place of the tags. None: as tagged
+    crs: str = ""  # CRS for a file without one
+    alpha: bool = False  # whether the last band is a mask: 0 means no data
+    remote: bool = False  # whether GDAL may use the network for it
+    quality: str = ""  # a raster of codes on any grid; empty for none
+    quality_codes: tuple[int, ...] = ()  # codes in it that mean no data here
 
     @property
     def label(self) -> str:
@@ -119,11 +106,7 @@ class RasterFile:
 
     @cached_property
     def header(self) -> Header:
-        """What it says about itself.
-
-        Raises:
-            InputError: If a file cannot be opened.
-        """
+        """What it says about itself."""
         first = self.tiles[0]
         if len(self.tiles) == 1:
             return first
@@ -132,7 +115,7 @@ class RasterFile:
         )
         place = first.grid.transform @ Affine.translation(left, top)
         grid = Grid(first.grid.crs, place, right - left, bottom - top)
-        return Header(grid, *(getattr(first, field.name) for field in fields(Header)[1:]))
+        return replace(first, grid=grid)
 
     @cached_property
     def tiles(self) -> tuple[Header, ...]:
@@ -175,6 +158,8 @@ class RasterFile:
             control,
             tuple(dataset.descriptions[i] or "" for i in at),
             dataset.colorinterp[at[0]] is ColorInterp.palette and not _is_grey(dataset.colormap(bands[0])),
+            len(dataset.subdatasets),
+            bool(dataset.tags(ns="GEOLOCATION")),
         )
 
     def _require_usable(self, dataset: DatasetReader, bands: int) -> None:
@@ -265,39 +250,37 @@ class RasterFile:
 
     def _mask(self, dataset: DatasetReader, band: int, inside: Window) -> BoolArray | None:
         """Pixels that a mask or an alpha band keeps; None without one."""
-        if self.alpha:
-            kept: BoolArray = dataset.read(dataset.count, window=inside) != 0
-            return kept
+        kept: BoolArray | None = dataset.read(dataset.count, window=inside) != 0 if self.alpha else None
         flags = dataset.mask_flag_enums[band - 1]
         if MaskFlags.per_dataset not in flags or MaskFlags.nodata in flags:
-            return None
+            return kept
         if MaskFlags.alpha in flags and dataset.driver != "PNG":
-            return None
-        return np.asarray(dataset.read_masks(band, window=inside) > 0)
+            return kept
+        mask = np.asarray(dataset.read_masks(band, window=inside) > 0)
+        return mask if kept is None else mask & kept
 
 
 @dataclass(frozen=True)
 class Part:
-    """A window of one file.
+    """A window of one file."""
 
-    Attributes:
-        values: C x H x W in the type of the file.
-        valid: C x H x W, false where a value means no data.
-        mask: H x W, false where a mask or an alpha band says so; None without one.
-        scaling: Scale and offset of each band.
-        coded: Whether `valid` follows from values of 8 bits.
-    """
-
-    values: npt.NDArray[Any]
-    valid: BoolArray
-    mask: BoolArray | None
-    scaling: Sequence[tuple[float, float]]
-    coded: bool = False
+    values: npt.NDArray[Any]  # C x H x W in the type of the file
+    valid: BoolArray  # C x H x W, false where a value means no data
+    mask: BoolArray | None  # H x W, false where a mask or an alpha band says so; None without one
+    scaling: Sequence[tuple[float, float]]  # scale and offset of each band
+    coded: bool = False  # whether `valid` follows from values of 8 bits
 
     @property
     def bands_valid(self) -> BoolArray:
         """C x H x W, where there is data."""
         return self.valid if self.mask is None else self.valid & self.mask
+
+    @property
+    def codes(self) -> npt.NDArray[Any]:
+        """The values of a label; with tags for scale or offset, what they mean."""
+        if all(pair == (1, 0) for pair in self.scaling):
+            return self.values
+        return np.stack([band * np.float64(a) + b for band, (a, b) in zip(self.values, self.scaling, strict=True)])
 
     @property
     def numbers(self) -> FloatArray:
@@ -350,7 +333,6 @@ def numpy_type(dtype: str) -> np.dtype[Any]:
 
 
 def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:
-    """Where values are equal to a value of no data in their own type."""
     if nodata is None:
         return np.zeros(values.shape, bool)
     if np.isnan(nodata):
@@ -363,9 +345,7 @@ def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:
 def open_raster(path: Path | str, *, remote: bool = False) -> Iterator[DatasetReader]:
     """Open a raster for reading; errors raised while it is open name the file.
 
-    Args:
-        path: A file or folder, or text that GDAL understands.
-        remote: Whether GDAL may use the network; from then on it may for the whole process.
+    With `remote` GDAL may use the network, from then on for the whole process.
 
     Raises:
         InputError: If the file is missing, is no raster, is truncated, or only contains images under other names.
@@ -437,13 +417,7 @@ def inner_window(box: Box, height: int, width: int) -> Window:
 
 
 def pad_to_window(inside: npt.NDArray[Any], box: Box, fill: float) -> npt.NDArray[Any]:
-    """Pad the part of a window that is inside a raster, (C x) h x w, to the whole window, (C x) H x W.
-
-    Args:
-        inside: The part inside the raster.
-        box: The whole window, relative to the raster.
-        fill: Value of the pixels outside.
-    """
+    """Pad the part of a window inside a raster, (C x) h x w, to the whole window `box`, (C x) H x W."""
     row, col, height, width = box
     if inside.shape[-2:] == (height, width):
         return inside

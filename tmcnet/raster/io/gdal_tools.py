@@ -17,16 +17,11 @@ from tmcnet.raster.io.blocks import progress_logger
 TOOLS = ("gdalwarp", "gdal_translate")
 _MISLEADING = ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
 """Set by rasterio for its own GDAL; with them the tools would read another version's tables."""
-_PERCENT_DONE = re.compile(r"(?:^|\s|\.\.\.)(\d+)\.+$")
-"""The last number of GDAL's progress bar."""
+_PERCENT_DONE = re.compile(r"(?:^|\s|\.\.\.)(\d+)\.+$")  # the last number of GDAL's progress bar
 
 
 def require_tools(names: Sequence[str] = TOOLS) -> None:
-    """Check that GDAL's tools are installed, before any work is done.
-
-    Raises:
-        InputError: If one is missing; says how to install them all.
-    """
+    """Check that GDAL's tools are installed, before any work is done; the message says how to install them."""
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
         remedy = "Install GDAL's tools: `apt-get install gdal-bin` (or `conda install -c conda-forge gdal`)."
@@ -34,15 +29,7 @@ def require_tools(names: Sequence[str] = TOOLS) -> None:
 
 
 def run_tool(name: str, *arguments: str | Path | float, step: str = "") -> str:
-    """Run one of GDAL's tools.
-
-    Args:
-        name: Of the tool, such as `gdalwarp`.
-        arguments: Its arguments on the command line.
-        step: Name of the step in the log; the tool's progress is logged under it every few seconds. Empty: no log.
-
-    Returns:
-        What it printed.
+    """Run one of GDAL's tools; return what it printed. Its progress is logged under the name of a `step`, if given.
 
     Raises:
         InputError: If the tool is missing, or fails; then with GDAL's error message.

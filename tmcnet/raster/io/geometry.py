@@ -1,4 +1,4 @@
-"""Where the pixels of a raster are: its grid, coordinates in other reference systems, areas and distances."""
+"""Where the pixels of a raster are: its grid or control points, coordinates in other reference systems, areas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio._err import CPLE_BaseError
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.io import DatasetReader
+from rasterio.transform import GCPTransformer, RPCTransformer
 from rasterio.warp import transform
 
 GdalError: type[Exception] = CPLE_BaseError
@@ -24,20 +27,21 @@ Coordinates: TypeAlias = npt.NDArray[np.float64]
 PixelMap: TypeAlias = Callable[[Coordinates, Coordinates], tuple[Coordinates, Coordinates]]
 """From columns and rows to two other coordinates."""
 
+ControlPoint: TypeAlias = tuple[float, float, float, float]
+"""Column and row, counted from the outer corner of the first pixel, and the place x, y in a CRS."""
+
+_MIN_POINTS = 3
+_RPC_POINTS_PER_SIDE = 21
 WGS84_SEMI_MAJOR_M = 6_378_137.0
 WGS84_FLATTENING = 1 / 298.257223563
 _MAX_LEAN = 1e-6
 """Largest slope, in pixels a pixel, of rows and columns that count as parallel to the axes of the map."""
-MAX_AREA_DISTORTION = 0.005
-"""Projections that change areas by at most this share preserve them."""
-_LATTICE_NODES = 33
-"""Nodes along each side of a grid between which an equal-area projection is interpolated."""
-_EQUAL_AREAS = 1e-3
-"""Pixels whose areas differ by less than this share are of one size."""
+MAX_AREA_DISTORTION = 0.005  # projections that change areas by at most this share preserve them
+_LATTICE_NODES = 33  # nodes along each side of a grid between which an equal-area projection is interpolated
+_EQUAL_AREAS = 1e-3  # pixels whose areas differ by less than this share are of one size
 KNOT_SPACING_PX = 16
 """Maps are evaluated this far apart and interpolated linearly in between: they are much smoother than that."""
-_ROUNDING_M = 0.005
-"""Added to a radius for the digits that centre and radius are written with."""
+_ROUNDING_M = 0.005  # added to a radius for the digits that centre and radius are written with
 
 GROUND = ("x", "y", "pixel_x", "pixel_y", "pixel_metres", "north_up", "lon", "lat", "radius_metres")
 """Columns of the tile index that give the place of a tile on the ground."""
@@ -45,17 +49,10 @@ GROUND = ("x", "y", "pixel_x", "pixel_y", "pixel_metres", "north_up", "lon", "la
 
 @dataclass(frozen=True)
 class Grid:
-    """Size and georeference of a raster.
+    """Size and georeference of a raster."""
 
-    Attributes:
-        crs: `EPSG:...` or WKT; empty for none.
-        transform: From (column, row) of pixel corners to map coordinates.
-        width: Columns.
-        height: Rows.
-    """
-
-    crs: str
-    transform: Affine
+    crs: str  # `EPSG:...` or WKT; empty for none
+    transform: Affine  # from (column, row) of pixel corners to map coordinates
     width: int
     height: int
 
@@ -91,16 +88,9 @@ def crs_name(crs: CRS | None) -> str:
 
 
 def reproject_points(source: str, target: str, x: Coordinates, y: Coordinates) -> tuple[Coordinates, Coordinates]:
-    """Transform coordinates from one CRS to another.
+    """Transform coordinates (x or longitude, y or latitude) of any shape from one CRS to another.
 
-    Args:
-        source: CRS of the points, such as `EPSG:32632`.
-        target: CRS wanted.
-        x: Eastings, or longitudes, of any shape.
-        y: Northings, or latitudes, of the same shape.
-
-    Returns:
-        Coordinates of the same shape; not finite where the target has no such place or no transformation is known.
+    They are not finite where the target has no such place or no transformation is known.
     """
     try:
         eastings, northings = transform(source, target, np.ravel(x), np.ravel(y))
@@ -110,16 +100,9 @@ def reproject_points(source: str, target: str, x: Coordinates, y: Coordinates) -
 
 
 def geocentric(longitude: Coordinates, latitude: Coordinates) -> Coordinates:
-    """Convert points on the ellipsoid of WGS 84 to geocentric coordinates (EPSG:4978).
+    """Convert points on the ellipsoid of WGS 84, in degrees, to geocentric coordinates (EPSG:4978), N x 3 metres.
 
     Straight distances between them are never longer than those along the ground.
-
-    Args:
-        longitude: N degrees east.
-        latitude: N degrees north.
-
-    Returns:
-        N x 3 metres.
     """
     lon, lat = np.radians(longitude), np.radians(latitude)
     eccentricity_squared = WGS84_FLATTENING * (2 - WGS84_FLATTENING)
@@ -161,13 +144,10 @@ def interpolated(
 
 
 def pixel_area(grid: Grid) -> float | None:
-    """Compute the area of the pixel at the centre of a grid in square metres.
+    """Compute the area of the pixel at the centre of a grid in square metres; None without a known unit of length.
 
     It is that in the plane of the map, as GIS programs give it, where the projection preserves areas within 0.5 %
     (as UTM does), and that on the ellipsoid elsewhere.
-
-    Returns:
-        The area; None without a CRS, or with one that is neither projected nor geographic.
     """
     if not grid.crs:
         return None
@@ -226,13 +206,11 @@ def _geodesic_area(grid: Grid) -> float:
 
 
 def ground_columns(grid: Grid) -> dict[str, str]:
-    """Describe the place of a tile on the ground for the tile index.
+    """Describe the place of a tile on the ground for the tile index, under the names of `GROUND`.
 
-    Returns:
-        Under the names of `GROUND`: the centre and the sides of a pixel in map units; the side of a pixel in metres;
-        1 where rows and columns are parallel to the axes of the map, else 0; longitude and latitude of the centre in
-        degrees (WGS 84); and the radius in metres of a circle around it that contains the tile. Empty where unknown;
-        all empty without a CRS.
+    Centre and sides of a pixel in map units; its side in metres; 1 where rows and columns are parallel to the axes of
+    the map, else 0; longitude and latitude of the centre in degrees; and the radius in metres of a circle around it
+    that contains the tile. Empty where unknown; all empty without a CRS.
     """
     if not grid.crs:
         return dict.fromkeys(GROUND, "")
@@ -261,3 +239,68 @@ def _enclosing_circle(grid: Grid) -> tuple[str, str, str]:
     if not math.isfinite(radius):
         return "", "", ""
     return f"{lon[0]:.8f}", f"{lat[0]:.8f}", f"{radius + _ROUNDING_M:.3f}"
+
+
+def control_points(dataset: DatasetReader) -> tuple[str, tuple[ControlPoint, ...]]:
+    """Find the CRS and the control points of a file without transform; no points where there are none.
+
+    Rational polynomials are evaluated on a lattice at their mean height: relief displaces pixels from there.
+    """
+    if not dataset.transform.is_identity:
+        return "", ()
+    points, crs = dataset.gcps
+    if crs and len(points) >= _MIN_POINTS:
+        return _continuous(crs, np.array([(p.col, p.row, p.x, p.y) for p in points]))
+    if dataset.rpcs is None:
+        return "", ()
+    columns, rows = (
+        side.ravel() for side in np.meshgrid(*(np.linspace(0, n, _RPC_POINTS_PER_SIDE) for n in dataset.shape[::-1]))
+    )
+    with RPCTransformer(dataset.rpcs, rpc_height=dataset.rpcs.height_off) as transformer:
+        x, y = transformer.xy(rows, columns, offset="ul")
+    return _continuous(CRS.from_epsg(4326), np.column_stack([columns, rows, x, y]))
+
+
+def _continuous(crs: CRS, control: npt.NDArray[np.float64]) -> tuple[str, tuple[ControlPoint, ...]]:
+    """Control points, N x 4; across the 180th meridian on a plane in metres, since longitudes jump there."""
+    name = crs_name(crs)
+    if crs.is_geographic and np.ptp(control[:, 2]) > 180:
+        plane = CRS.from_string(f"+proj=aeqd +lon_0=180 +lat_0={control[:, 3].mean():.3f} +datum=WGS84")
+        control[:, 2:] = np.stack(reproject_points(name, crs_name(plane), *control[:, 2:].T), axis=1)
+        name = crs_name(plane)
+    return name, tuple((c, r, x, y) for c, r, x, y in control.tolist())
+
+
+def fit_affine(control: Sequence[ControlPoint]) -> Affine:
+    """The affine transform from pixels to places that fits control points best."""
+    column, row, x, y = np.array(control).T
+    design = np.stack([column, row, np.ones_like(row)], axis=1)
+    (a, d), (b, e), (c, f) = np.linalg.lstsq(design, np.stack([x, y], axis=1), rcond=None)[0].tolist()
+    return Affine(a, b, c, d, e, f)
+
+
+def to_control_pixels(
+    control: Sequence[ControlPoint], x: Coordinates, y: Coordinates, *, splines: bool = True
+) -> tuple[Coordinates, Coordinates]:
+    """Find the pixels (column, row) at places, by thin-plate splines through the points or a polynomial."""
+    points = [GroundControlPoint(row, column, east, north) for column, row, east, north in control]
+    with GCPTransformer(points, tps=splines) as transformer:
+        rows, columns = transformer.rowcol(x, y, op=np.float64)
+    return np.asarray(columns, np.float64), np.asarray(rows, np.float64)
+
+
+def to_ground(
+    control: Sequence[ControlPoint], columns: Coordinates, rows: Coordinates
+) -> tuple[Coordinates, Coordinates]:
+    """Find the places of pixels, by thin-plate splines through the points; the reverse of `to_control_pixels`."""
+    points = [GroundControlPoint(row, column, east, north) for column, row, east, north in control]
+    with GCPTransformer(points, tps=True) as transformer:
+        x, y = transformer.xy(rows, columns, offset="ul")
+    return np.asarray(x, np.float64), np.asarray(y, np.float64)
+
+
+def residual_px(control: Sequence[ControlPoint]) -> float:
+    """RMSE in pixels of a polynomial through control points: how well they agree with each other."""
+    column, row, x, y = np.array(control).T
+    columns, rows = to_control_pixels(control, x, y, splines=False)
+    return float(np.sqrt(np.mean((columns - column) ** 2 + (rows - row) ** 2)))

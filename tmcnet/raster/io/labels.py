@@ -29,22 +29,15 @@ class LabelCoder:
 
     A code of a class always means that class, even if it is the no-data value of the file; a pixel that the file
     masks, and every code of `labels.void`, is void. Any other code is unknown, which is an error.
-
-    Example:
-        >>> coder = LabelCoder(config.labels, inventory.classes, inventory.label_encoding)
-        >>> ids = coder.read(Raster.of("label.tif"))
     """
 
     def __init__(
         self, labels: LabelsConfig, classes: ClassTable, encoding: Literal["ids", "rgb"] | None = None
     ) -> None:
-        """Prepare the translation.
+        """Prepare the translation; `encoding` replaces `labels.encoding`, where the source defines it.
 
-        Args:
-            labels: Section `labels` of the config.
-            classes: The classes. Where `labels.classes` is empty their ids are the codes (255 is void then), and
-                their colours those of RGB-coded files.
-            encoding: Replaces `labels.encoding`, where the source defines it.
+        Where `labels.classes` is empty the ids of the classes are the codes (255 is void then), and their colours
+        those of RGB-coded files.
         """
         self.encoding = encoding or labels.encoding
         self.band = labels.band
@@ -64,12 +57,9 @@ class LabelCoder:
     def encode(
         self, values: npt.NDArray[Any], valid: BoolArray, mask: BoolArray | None = None
     ) -> tuple[ByteArray, Unknown]:
-        """Translate values read from a file.
+        """Translate values read from a file, C x H x W codes or colours; `valid` and `mask` are H x W.
 
-        Args:
-            values: C x H x W codes (C = 1, or several with `labels.band`) or colours (C = 3).
-            valid: H x W, false where a value means no data.
-            mask: H x W, false where the file masks a pixel of any value; None without a mask.
+        A pixel that `mask` excludes is void whatever its value; one that is not valid, unless its code is a class.
 
         Returns:
             Ids H x W, and the unknown codes with their counts; their pixels are void in the ids.
@@ -84,12 +74,9 @@ class LabelCoder:
         strange = ~hit & valid
         if mask is not None:
             hit, strange = hit & mask, strange & mask
-        if not strange.any():
-            return np.where(hit, ids, IGNORE).astype(np.uint8), {}
         found, counts = np.unique(codes[strange], return_counts=True)
-        return np.where(hit, ids, IGNORE).astype(np.uint8), {
-            int(c): int(n) for c, n in zip(found, counts, strict=True)
-        }
+        unknown = dict(zip(found.tolist(), counts.tolist(), strict=True))
+        return np.where(hit, ids, IGNORE).astype(np.uint8), unknown
 
     def count(self, values: npt.NDArray[Any]) -> Counter[int]:
         """Count pixels by code (colours packed as in `Unknown`) in values read from a file, C x H x W."""
@@ -99,7 +86,7 @@ class LabelCoder:
 
     def format_code(self, code: int) -> str:
         """A code for people: the number, or red, green and blue."""
-        return str(_unpack(code)) if self.encoding == "rgb" else str(code)
+        return str((code >> 16, (code >> 8) & 255, code & 255)) if self.encoding == "rgb" else str(code)
 
     def _keys(self, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], BoolArray]:
         """One whole number per pixel, and where it is equal to the value in the file."""
@@ -124,17 +111,13 @@ class LabelCoder:
         return ids[at], known[at]
 
     def read(self, source: Raster | Path | str, window: Box | None = None) -> ByteArray:
-        """Read a label file, or a window of it, as ids H x W; 255 outside.
-
-        Raises:
-            InputError: If the file cannot be read or holds unknown codes.
-        """
+        """Read a label file, or a window of it, as ids H x W; 255 outside. Unknown codes are an error."""
         raster = source if isinstance(source, Raster) else Raster.of(source)
         with raster.open() as opened:
             box = window or (0, 0, *opened.sizes[0])
             (part,) = opened.parts(box)
         self.check_bands(raster.files[0].label, len(part.values))
-        ids, unknown = self.encode(part.values, part.valid[0], part.mask)
+        ids, unknown = self.encode(part.codes, part.valid[0], part.mask)
         if unknown:
             raise InputError(self.problem(raster.files[0].label, unknown))
         return pad_to_window(ids, box, IGNORE)
@@ -144,11 +127,7 @@ class LabelCoder:
         return self.encoding == "ids" and code in self._codes[self._ids != IGNORE].tolist()
 
     def check_bands(self, path: Path | str, count: int) -> None:
-        """Check that a file can hold such labels.
-
-        Raises:
-            InputError: If it has too few bands for colours, or too many for codes.
-        """
+        """Refuse a file with too few bands for colours, or too many for codes."""
         if self.encoding == "rgb" and count < 3:
             what = f"has {count} band(s), but `labels.encoding: rgb` needs three"
             raise InputError(Problem(str(path), what, "Set `labels.encoding: ids`, or point to the coloured file."))
@@ -175,7 +154,3 @@ class LabelCoder:
 
 def _pack(color: tuple[int, int, int]) -> int:
     return (color[0] << 16) | (color[1] << 8) | color[2]
-
-
-def _unpack(code: int) -> tuple[int, int, int]:
-    return code >> 16, (code >> 8) & 255, code & 255

@@ -15,13 +15,7 @@ _MAX_LINEAR_MEDIAN = 2.0
 
 
 def detect_scale(dtype: str, low: float, high: float, median: float) -> str | None:
-    """Detect the scale of backscatter from its values.
-
-    Args:
-        dtype: Type of the numbers in the file.
-        low: Smallest valid value.
-        high: Largest valid value.
-        median: Approximate median of the valid values.
+    """Detect the scale of backscatter from the type of the numbers and their range and approximate median.
 
     Returns:
         `none` for 8-bit pictures, `db`, `linear` or `amplitude`; None where the values fit no scale.
@@ -36,13 +30,7 @@ def detect_scale(dtype: str, low: float, high: float, median: float) -> str | No
 
 
 def contradiction(scale: str, low: float, high: float) -> str:
-    """Say why values cannot be on a declared scale of backscatter; empty where they can.
-
-    Args:
-        scale: The declared scale.
-        low: Smallest valid value.
-        high: Largest valid value.
-    """
+    """Say why values from `low` to `high` cannot be on a declared scale of backscatter; empty where they can."""
     if scale in ("linear", "amplitude") and low < 0:
         return f"the smallest value is {low:g}"
     if scale == "db" and not (low >= _MIN_DB and high <= _MAX_DB):
@@ -79,13 +67,10 @@ def to_db(values: FloatArray, scale: str, clip_db: tuple[float, float]) -> Float
 
 
 def display_range(values: npt.NDArray[Any]) -> tuple[float, float]:
-    """The values of a band that are shown black and white.
+    """The values of a band, without NaN, that are shown black and white.
 
     Black is the 2nd percentile. White is the 98th, unless a bright minority such as cloud is far above the rest: then
     it is one and a half times the interquartile range above the upper quartile, so that the land stays visible.
-
-    Args:
-        values: Values without NaN; at least one.
     """
     low, lower, upper, high = np.percentile(values, [2, 25, 75, 98])
     high = min(high, upper + 1.5 * (upper - lower)) if upper > lower else high

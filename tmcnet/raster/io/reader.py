@@ -22,7 +22,6 @@ from rasterio.io import DatasetReader
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.blocks import block_windows
-from tmcnet.raster.io.control import ControlPoint
 from tmcnet.raster.io.files import (
     ByteArray,
     FloatArray,
@@ -34,7 +33,7 @@ from tmcnet.raster.io.files import (
     pad_to_window,
     read_mosaic,
 )
-from tmcnet.raster.io.geometry import Box, Grid, finest
+from tmcnet.raster.io.geometry import Box, ControlPoint, Grid, finest
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,7 @@ class Raster:
 
     @contextmanager
     def open(self) -> Iterator[OpenRaster]:
-        """Open the files to read several windows.
-
-        Raises:
-            InputError: If a file cannot be read, or files to be stacked differ in size.
-        """
+        """Open the files to read several windows; files to be stacked must have one size."""
         with ExitStack() as stack:
             datasets = [
                 stack.enter_context(open_raster(file.paths[0], remote=file.remote)) if len(file.paths) == 1 else None
@@ -125,11 +120,7 @@ class Raster:
             yield opened
 
     def read(self, row: int, col: int, height: int, width: int) -> FloatArray:
-        """Read a window as C x height x width numbers; NaN for no data, also outside the raster.
-
-        Raises:
-            InputError: If a file cannot be read.
-        """
+        """Read a window as C x height x width numbers; NaN for no data, also outside the raster."""
         with self.open() as opened:
             return opened.read((row, col, height, width))
 
@@ -139,16 +130,9 @@ class Raster:
             return opened.read()
 
     def blocks(self, rim: int = 0) -> Iterator[tuple[Box, FloatArray]]:
-        """Read the raster block by block.
+        """Read the raster block by block: the window of the block, and C x H x W values with a rim on each side.
 
-        Args:
-            rim: Pixels read in addition on each side of a block; NaN outside the raster.
-
-        Yields:
-            The window of the block without its rim, and C x H x W values with it.
-
-        Raises:
-            InputError: If a file cannot be read.
+        The rim is NaN outside the raster.
         """
         with self.open() as opened:
             height, width = opened.sizes[0]
@@ -156,17 +140,9 @@ class Raster:
                 row, column, rows, columns = box
                 yield box, opened.read((row - rim, column - rim, rows + 2 * rim, columns + 2 * rim))
 
-    def is_complete(self) -> bool:
-        """Whether every pixel has data."""
-        return not any(np.isnan(values).any() for _, values in self.blocks())
-
 
 class OpenRaster:
-    """A raster whose files are open; the tiles of a mosaic are opened as they are needed.
-
-    Attributes:
-        sizes: Height and width of each file.
-    """
+    """A raster whose files are open; the tiles of a mosaic are opened as they are needed."""
 
     def __init__(self, raster: Raster, datasets: Sequence[DatasetReader | None]) -> None:
         self._raster, self._datasets = raster, datasets
@@ -204,11 +180,7 @@ def stack_parts(parts: Sequence[Part]) -> FloatArray:
 
 
 def read_grid(path: Path | str) -> Grid:
-    """Read size and georeference of a raster.
-
-    Raises:
-        InputError: If the file cannot be read.
-    """
+    """Read size and georeference of a raster."""
     return Raster.of(path).grid
 
 
@@ -241,15 +213,7 @@ def read_labels(path: Path | str, window: Box | None = None) -> ByteArray:
 
 
 def label_blocks(path: Path | str, band: int = 0) -> Iterator[tuple[Box, ByteArray]]:
-    """Read a label raster block by block; see `read_labels`.
-
-    Args:
-        path: The file.
-        band: Number of the band, from 0.
-
-    Yields:
-        The window of the block, and its ids.
-    """
+    """Read a band, counted from 0, of a label raster block by block: windows and ids; see `read_labels`."""
     with Raster.of(path).open() as opened:
         height, width = opened.sizes[0]
         for box in block_windows(height, width, 1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,10 @@ from tmcnet.raster.io.files import BoolArray
 from tmcnet.raster.io.geometry import Box, Grid, reproject_points
 
 CELLS_PER_SIDE = 32
-PROBES_PER_SIDE = 128
-"""Probes of the common grid along each side."""
+PROBES_PER_SIDE = 128  # probes of the common grid along each side
 MAX_CONTRADICTION = 0.02
 """Largest share of probes on ground that was all valid, or all empty, in the source which may be found otherwise."""
-MAX_SHARE_ERROR = 1e-6
-"""Largest difference of valid shares where nothing was resampled."""
+MAX_SHARE_ERROR = 1e-6  # largest difference of valid shares where nothing was resampled
 
 
 class ValidityMap:
@@ -33,11 +30,12 @@ class ValidityMap:
     def add(self, box: Box, valid: BoolArray) -> None:
         """Count a block, C x H x W."""
         row, column, height, width = box
-        rows, columns = (
-            _spans(at) for at in (self._rows[row : row + height], self._columns[column : column + width])
-        )
-        for (down, y), (across, x), band in itertools.product(rows, columns, range(len(valid))):
-            self._counts[band, down, across] += np.count_nonzero(valid[band, y, x])
+        rows, columns = self._rows[row : row + height], self._columns[column : column + width]
+        down, across = (np.flatnonzero(np.diff(cells, prepend=-1)) for cells in (rows, columns))
+        for top, bottom in itertools.pairwise([*down.tolist(), height]):
+            for left, right in itertools.pairwise([*across.tolist(), width]):
+                part = valid[:, top:bottom, left:right]
+                self._counts[:, rows[top], columns[left]] += [np.count_nonzero(band) for band in part]
 
     @property
     def shares(self) -> list[float]:
@@ -55,27 +53,6 @@ class ValidityMap:
         share = np.where(pixels, self._counts / np.maximum(pixels, 1), 0.5)
         coded = np.where(share == 0, 0, np.where(share == 1, 255, np.clip(np.rint(share * 255), 1, 254)))
         return [band.astype(np.uint8).tobytes().hex() for band in coded]
-
-
-def _spans(cells: npt.NDArray[np.int64]) -> list[tuple[int, slice]]:
-    """The cells of adjacent rows or columns, and which of these are in each."""
-    starts = np.flatnonzero(np.diff(cells, prepend=-1)).tolist()
-    return [(int(cells[a]), slice(a, b)) for a, b in itertools.pairwise([*starts, len(cells)])]
-
-
-@dataclass(frozen=True)
-class Contradiction:
-    """A band that has data elsewhere than the inventory saw.
-
-    Attributes:
-        band: Its number from 0.
-        measured: Valid share that the inventory measured.
-        found: Valid share on the same ground after alignment.
-    """
-
-    band: int
-    measured: float
-    found: float
 
 
 class ValidityProbe:
@@ -114,17 +91,17 @@ class ValidityProbe:
         columns = slice(*np.searchsorted(self._columns, (column, column + width)))
         self._found[:, rows, columns] = valid[:, self._rows[rows] - row][:, :, self._columns[columns] - column]
 
-    def contradictions(self) -> list[Contradiction]:
-        """Bands that have data elsewhere than the source."""
+    def contradictions(self) -> list[tuple[int, float, float]]:
+        """Bands, from 0, that have data elsewhere than the source, with the shares measured there and found here."""
         if self._exact:
             pairs = zip(self._shares, self._counts / self._size, strict=True)
-            found = [Contradiction(band, share, float(now)) for band, (share, now) in enumerate(pairs)]
-            return [one for one in found if abs(one.measured - one.found) > MAX_SHARE_ERROR]
+            found = [(band, share, float(now)) for band, (share, now) in enumerate(pairs)]
+            return [one for one in found if abs(one[1] - one[2]) > MAX_SHARE_ERROR]
         result = []
         for band, (measured, now) in enumerate(zip(self._measured, self._found, strict=True)):
             sure = np.isfinite(measured)
             if sure.any() and np.mean(measured[sure] != now[sure]) > MAX_CONTRADICTION:
-                result.append(Contradiction(band, float(measured[sure].mean()), float(now[sure].mean())))
+                result.append((band, float(measured[sure].mean()), float(now[sure].mean())))
         return result
 
 

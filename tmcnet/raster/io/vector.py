@@ -24,26 +24,18 @@ from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Box, Grid, geocentric, pixel_area, reproject_points, to_pixels
 from tmcnet.raster.io.writer import Part, RasterProfile, write_blocks
 
-NO_CODE = -(2**31)
-"""Means no label in the raster of codes."""
-CORNERS = 64
-"""Corners of the polygon in place of a circle around a point; its area is smaller by 0.2 %."""
+NO_CODE = -(2**31)  # means no label in the raster of codes
+CORNERS = 64  # corners of the polygon in place of a circle around a point; its area is smaller by 0.2 %
 Points = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Rasterised:
-    """What was found while features were rasterised.
+    """What was found while features were rasterised."""
 
-    Attributes:
-        n_without: Features whose attribute is empty; they are no label.
-        labelled: Number of pixels with a label.
-        overlapping: Number of pixels that features of different classes cover.
-    """
-
-    n_without: int
-    labelled: int
-    overlapping: int
+    n_without: int  # features whose attribute is empty; they are no label
+    labelled: int  # number of pixels with a label
+    overlapping: int  # number of pixels that features of different classes cover
 
 
 @dataclass(frozen=True)
@@ -67,18 +59,9 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
     A pixel gets the code of the last feature in which its centre is. Points and lines count as far as
     `labels.buffer`. An attribute is a code, or the name of a class.
 
-    Args:
-        path: GeoPackage, GeoJSON, Shapefile or FlatGeobuf with one layer, in any CRS.
-        labels: Section `labels` of the config.
-        grid: Place of the pixels.
-        out: The GeoTIFF to write.
-
     Raises:
         InputError: If the file cannot be read or has several layers, its features lack the attribute or have values
             that no class has, it holds points or lines without a buffer, or no feature is on the grid.
-
-    Example:
-        >>> rasterise_labels(Path("fields.gpkg"), config.labels, read_grid("optical.tif"), Path("label.tif"))
     """
     if labels.encoding != "ids":
         remedy = "Set `labels.encoding: ids` and give each class its `codes`."
@@ -107,16 +90,7 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
 
 
 def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
-    """Write the polygons of a vector file as a mask: 1 where the centre of a pixel is in one of them, 0 elsewhere.
-
-    Args:
-        path: A vector file with one layer, in any CRS; points and lines are ignored.
-        grid: Place of the pixels.
-        out: The GeoTIFF to write.
-
-    Raises:
-        InputError: If the file cannot be read or has several layers.
-    """
+    """Write the polygons of a vector file, in any CRS, as a mask: 1 where the centre of a pixel is in one, else 0."""
     shapes = [shape for row in _read(path, grid.crs, *_near(0, grid)) for shape in _simple(row["geometry"])]
     shapes = [shape for shape in shapes if shape["type"] == "Polygon"]
     features = _Features.of(shapes, [1] * len(shapes))
@@ -129,19 +103,9 @@ def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
 
 
 def area_window(path: Path, grid: Grid, margin_m: float, step: int = 1) -> Box | None:
-    """Return the window of a raster that contains the features of a vector file and a margin.
+    """The window of a raster with CRS that contains the features of a vector file and a margin; None if none is near.
 
-    Args:
-        path: A vector file with one layer, in any CRS.
-        grid: Grid of the raster, with CRS.
-        margin_m: Margin in metres; in pixels if the CRS has no unit of length.
-        step: The window starts at multiples of this number of pixels.
-
-    Returns:
-        The window, within the raster; None if no feature is near the raster.
-
-    Raises:
-        InputError: If the file cannot be read, has several layers or no feature.
+    The margin is in metres, or in pixels if the CRS has no unit of length; the window starts at multiples of `step`.
     """
     shapes = [shape for row in _read(path, grid.crs) for shape in _simple(row["geometry"])]
     if not shapes:
@@ -158,7 +122,6 @@ def area_window(path: Path, grid: Grid, margin_m: float, step: int = 1) -> Box |
 
 
 def _vertices(shape: Mapping[str, Any]) -> Iterable[Sequence[float]]:
-    """The corners of a shape of `_simple`."""
     coordinates = shape["coordinates"]
     if shape["type"] == "Point":
         return [coordinates]
@@ -177,7 +140,13 @@ def _read(path: Path, crs: str, *limits: str | float) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "features.geojson"
         digits = ("-lco", "COORDINATE_PRECISION=9", "-dim", "XY")
-        run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", crs, *limits, table, path)
+        try:
+            run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", crs, *limits, table, path)
+        except InputError as error:
+            if "no coordinate system" not in str(error):
+                raise
+            remedy = "Add it: the .prj of a Shapefile, or `ogr2ogr -a_srs EPSG:... OUT IN`."
+            raise InputError(Problem(str(path), "has no CRS", remedy)) from None
         rows: list[dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))["features"]
     return [row for row in rows if row["geometry"]]
 
@@ -231,7 +200,6 @@ def _polygons(
 
 
 def _simple(geometry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The points, lines and polygons of a geometry."""
     kind = geometry["type"]
     if kind == "GeometryCollection":
         for part in geometry["geometries"]:

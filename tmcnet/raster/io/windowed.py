@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -13,13 +13,11 @@ from scipy import ndimage
 from tmcnet.raster.io.files import FloatArray, inner_window, pad_to_window
 from tmcnet.raster.io.geometry import interpolated
 
-Points: TypeAlias = npt.NDArray[np.float64]
-"""N x 2, x and y in pixels; pixel centres are whole numbers."""
+Points: TypeAlias = npt.NDArray[np.float64]  # N x 2, x and y in pixels; pixel centres are whole numbers
 PointMap: TypeAlias = Callable[[Points], Points]
 """From points on the common grid to the points of another image on that grid that show the same content."""
 
-MAX_STRIP_PIXELS = 4_000_000
-"""Pixels of the full image read at a time while it is reduced or decimated."""
+MAX_STRIP_PIXELS = 4_000_000  # pixels of the full image read at a time while it is reduced or decimated
 
 
 class Image(Protocol):
@@ -139,3 +137,13 @@ def in_memory(image: Image) -> ArrayImage:
         count = min(rows, height - row)
         array[:, row : row + count] = image.read(row, 0, count, width)
     return ArrayImage(array)
+
+
+def sample_windows(image: Image, per_side: int, side_px: int) -> Iterator[FloatArray]:
+    """Read windows spread all over an image, C x H x W each: `per_side` along each side, if it is large enough."""
+    sides = [min(side_px, length) for length in image.shape[1:]]
+    rows, columns = (
+        np.unique(np.linspace(0, length - side, per_side).astype(int))
+        for length, side in zip(image.shape[1:], sides, strict=True)
+    )
+    return (image.read(int(row), int(column), *sides) for row in rows for column in columns)

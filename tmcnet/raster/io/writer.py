@@ -25,13 +25,10 @@ from tmcnet.raster.io.blocks import TILE_SIDE_PX
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Box, GdalError, Grid
 
-Part: TypeAlias = tuple[Box, npt.NDArray[Any]]
-"""A block of a raster: its window, and C x height x width values."""
+Part: TypeAlias = tuple[Box, npt.NDArray[Any]]  # a block of a raster: its window, and C x height x width values
 
-_BIGTIFF_BYTES = 2**31
-"""Uncompressed size from which a file may outgrow the 4 GiB of a classic TIFF."""
-MAX_WHOLE_PX = 1024
-"""Side up to which a raster is usually read as a whole; larger ones are read in windows."""
+_BIGTIFF_BYTES = 2**31  # uncompressed size from which a file may outgrow the 4 GiB of a classic TIFF
+MAX_WHOLE_PX = 1024  # side up to which a raster is usually read as a whole; larger ones are read in windows
 SCENE_BLOCK_PX = 64
 """Side of the blocks of larger rasters. Tiles that do not begin at a block are read nearly as fast as others, and the
 files are 2 % larger than with 256 (benchmarks/README.md)."""
@@ -40,21 +37,13 @@ _ZSTD_LEVEL = 1
 (benchmarks/README.md); higher levels gain less than they cost."""
 
 
-_COG_OPTIONS = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")
-"""All programs that open GeoTIFFs know deflate."""
-
-
 def _draft_of(path: Path) -> Path:
     """Name of an unfinished file; files of the module `tempfile` would not have the permissions of the umask."""
     return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
 
 
 def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all: to a name beside it, then renamed.
-
-    Raises:
-        InputError: If the file cannot be written (disk full, no permission).
-    """
+    """Write a file whole or not at all: to a name beside it, then renamed."""
     target = Path(path)
     draft: Path | None = None
     try:
@@ -71,23 +60,14 @@ def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
 
 @dataclass(frozen=True)
 class RasterProfile:
-    """Bands, type and metadata of a raster file: all but its pixels and its place.
-
-    Attributes:
-        count: Number of bands.
-        dtype: Type of the numbers.
-        nodata: Value that means no data; None for none.
-        descriptions: Names of the bands.
-        classes: Classes of a label raster: become its colour table and the tags `CLASS_<id>`.
-        compressed: Whether pixels are compressed, without loss.
-    """
+    """Bands, type and metadata of a raster file: all but its pixels and its place."""
 
     count: int
-    dtype: str
-    nodata: float | None = None
+    dtype: str  # type of the numbers
+    nodata: float | None = None  # value that means no data; None for none
     descriptions: Sequence[str] = ()
-    classes: ClassTable | None = None
-    compressed: bool = True
+    classes: ClassTable | None = None  # classes of a label raster: become its colour table and the tags `CLASS_<id>`
+    compressed: bool = True  # whether pixels are compressed, without loss
 
     def creation_options(self, height: int, width: int) -> dict[str, Any]:
         """Creation options of rasterio; the predictor of the compression depends on the type of the numbers."""
@@ -124,17 +104,11 @@ class RasterProfile:
 
 @dataclass(frozen=True)
 class Draft:
-    """An uncompressed raster that is soon removed.
-
-    Attributes:
-        path: The file.
-        grid: Its grid as given; the file may describe the same CRS in other words.
-        profile: Its bands and type.
-    """
+    """An uncompressed raster that is soon removed."""
 
     path: Path
-    grid: Grid
-    profile: RasterProfile
+    grid: Grid  # its grid as given; the file may describe the same CRS in other words
+    profile: RasterProfile  # its bands and type
 
 
 def write_raster(
@@ -174,15 +148,7 @@ def write_raster(
 def write_blocks(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Part], threads: int = 1) -> None:
     """Write a tiled, compressed GeoTIFF block by block, whole or not at all.
 
-    Args:
-        path: Where to.
-        grid: Place of the pixels.
-        profile: Bands, type and no data.
-        parts: Blocks, in the same order in every run; pixels that none of them covers are no data.
-        threads: Threads that compress.
-
-    Raises:
-        InputError: If the file cannot be written (disk full, no permission).
+    Blocks come in the same order in every run; pixels that none of them covers are no data.
     """
     draft: Path | None = None
     try:
@@ -198,11 +164,7 @@ def write_blocks(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable
 
 
 def write_draft(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Part] = ()) -> Draft:
-    """Write an uncompressed GeoTIFF; tiles without data take no room on the disk.
-
-    Raises:
-        InputError: If the file cannot be written.
-    """
+    """Write an uncompressed GeoTIFF; tiles without data take no room on the disk."""
     try:
         _write(path, grid, replace(profile, compressed=False), parts, {"sparse_ok": True})
     except (RasterioError, GdalError, OSError) as error:
@@ -211,19 +173,14 @@ def write_draft(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[
 
 
 def write_cog(source: Path, target: Path, *options: str) -> None:
-    """Convert a raster to a cloud-optimised GeoTIFF, whole or not at all.
+    """Convert a raster to a cloud-optimised GeoTIFF, whole or not at all, with options of `gdal_translate`.
 
-    Args:
-        source: The raster, in a form that all builds of GDAL's tools read: not the compressed files written here.
-        target: The file to write.
-        options: Of `gdal_translate`, such as `-expand rgb`.
-
-    Raises:
-        InputError: If GDAL fails.
+    The source must be in a form that all builds of GDAL's tools read: not the compressed files written here.
     """
+    compression = ("-co", "COMPRESS=DEFLATE", "-co", "BIGTIFF=IF_SAFER")  # all programs know deflate
     with TemporaryDirectory(prefix=".cog_", dir=target.parent) as folder:
         draft = Path(folder) / target.name
-        run_tool("gdal_translate", "-q", "-of", "COG", *_COG_OPTIONS, *options, source, draft)
+        run_tool("gdal_translate", "-q", "-of", "COG", *compression, *options, source, draft)
         draft.replace(target)
 
 

@@ -7,7 +7,7 @@ The method, from coarse to fine:
 2. `coarse_to_fine.global_search`: one shift, rotation and scale for the whole scene at low resolution.
 3. `tie_points`: windows on a grid are matched forward and backward, after warping by the map known so far. Inliers
    are displaced like their neighbours; `rejection_reason` rejects pairs with few inliers, or no more than by chance.
-4. `model_selection`: shift, affine, quadratic or thin-plate map (`fits`), selected by the RMSE at tie points in
+4. `model_selection`: shift, affine, quadratic or thin-plate map, selected by the RMSE at tie points in
    held-out parts of the scene. Steps 3 and 4 are repeated at each level up to full resolution.
 5. `coarse_to_fine.estimate`: the correction is accepted if its held-out RMSE is small and the images are more similar
    with it than without; the result is an `alignment.Alignment`, with the map (`deformation`) or the reason for none.

@@ -17,8 +17,7 @@ Status = Literal["aligned", "already_aligned", "rejected", "single_sensor"]
 
 NEIGHBOURHOOD_PX = 128
 """Tie points up to this distance from a window count for it: twice the side of the windows matched."""
-MIN_POINTS_NEAR = 3
-"""With fewer tie points near a window its residual is unknown."""
+MIN_POINTS_NEAR = 3  # with fewer tie points near a window its residual is unknown
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,10 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Residuals:
-    """Residuals of the inliers of a scene after the correction.
+    """Residuals of the inliers of a scene after the correction."""
 
-    Attributes:
-        points: N x 2 points (x, y) on the common grid, in pixels, sorted by y.
-        squared: N squared residuals in square pixels.
-    """
-
-    points: Array
-    squared: Array
+    points: Array  # N x 2 points (x, y) on the common grid, in pixels, sorted by y
+    squared: Array  # N squared residuals in square pixels
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Residuals:

@@ -25,38 +25,26 @@ from tmcnet.raster.register.matching import Window
 from tmcnet.raster.register.model_selection import BENDING_MODELS, Selection, select_model
 from tmcnet.raster.register.tie_points import Level, TiePoints, find_tie_points, point_grid, rejection_reason
 
-WINDOW_PX = 64
-"""Side of the windows matched around tie points."""
-SPACING_PX = 32
-"""Distance between the windows."""
-MAX_RESIDUAL_PX = 2.0
-"""Largest residual of an inlier at full resolution; relief makes up much of it."""
-GLOBAL_SEARCH_SIDE_PX = 256
-"""The global search runs on images reduced to this side."""
+WINDOW_PX = 64  # side of the windows matched around tie points
+SPACING_PX = 32  # distance between the windows
+MAX_RESIDUAL_PX = 2.0  # largest residual of an inlier at full resolution; relief makes up much of it
+GLOBAL_SEARCH_SIDE_PX = 256  # the global search runs on images reduced to this side
 ROTATIONS_DEGREES, SCALES = (0.0, -1.0, 1.0, -2.0, 2.0), (1.0, 0.98, 1.02)
 """Rotations and scales of the global search; tie points find what is between and slightly beyond."""
-MIN_VALID_SHARE = 0.25
-"""Minimum share of the reduced image that is valid in both images at a shift."""
-COARSEST_SIDE_PX = 512
-"""The coarsest level of tie points has images reduced to this side."""
-MAX_LEVEL_RATIO = 4
-"""Maximum ratio of the resolutions of consecutive levels."""
-POOLED_PASSES = 2
-"""Additional passes at full resolution for models that bend."""
-IN_MEMORY_MAX_SIDE_PX = 2400
-"""Images up to this side are kept in memory."""
+MIN_VALID_SHARE = 0.25  # minimum share of the reduced image that is valid in both images at a shift
+COARSEST_SIDE_PX = 512  # the coarsest level of tie points has images reduced to this side
+MAX_LEVEL_RATIO = 4  # maximum ratio of the resolutions of consecutive levels
+POOLED_PASSES = 2  # additional passes at full resolution for models that bend
+IN_MEMORY_MAX_SIDE_PX = 2400  # images up to this side are kept in memory
 
-MIN_OVERLAP = 0.02
-"""Minimum share of pixels valid in both images."""
-MIN_DISPLACEMENT_PX = 0.5
-"""A displacement below this everywhere is not corrected."""
+MIN_OVERLAP = 0.02  # minimum share of pixels valid in both images
+MIN_DISPLACEMENT_PX = 0.5  # a displacement below this everywhere is not corrected
 MAX_IN_PLACE_RMSE_PX = 3.0
 """Without a reliable correction, images are in place if their inliers are displaced by no more than this (RMSE)."""
 MAX_IN_PLACE_PEAK_PX, MIN_IN_PLACE_RATIO = 2.25, 1.4
 """Without inliers, images are in place if the mean correlation of all windows peaks this near to zero shift, by this
 ratio above the second-highest peak; unrelated and displaced pairs do not (benchmarks/README.md)."""
-IN_PLACE_RADIUS_PX = 16
-"""Largest shift with which zero shift is compared."""
+IN_PLACE_RADIUS_PX = 16  # largest shift with which zero shift is compared
 UNCERTAINTY_FACTOR, SIGN_TEST_Z = 1.5, 1.645
 """A correction below this multiple of its held-out RMSE is within its uncertainty: it must raise the similarity of
 more than half of the windows (one-sided sign test at 5 %)."""
@@ -122,17 +110,11 @@ def estimate(
 
 
 def warp(image: FloatArray, where: PointMap) -> FloatArray:
-    """Resample an image through a map, with linear interpolation.
-
-    Args:
-        image: C x H x W with NaN for no data.
-        where: From the pixels (x, y) of the result to those of the image.
-    """
+    """Resample an image, C x H x W, through a map from the pixels (x, y) of the result to its own."""
     return Warped(ArrayImage(image), where).read(0, 0, *image.shape[1:])
 
 
 def _levels(pair: _Pair) -> list[Level]:
-    """Levels from low resolution with a wide search to full resolution with a narrow one."""
     scale = 2 if min(pair.shape) >= 4 * WINDOW_PX else 1
     while max(pair.shape) / scale > COARSEST_SIDE_PX:
         scale *= 2
@@ -190,14 +172,7 @@ def _chance_inliers(pair: _Pair, level: Level) -> int:
 def global_search(
     reference: Image, moving: Image, scale: int, max_shift_px: float, shift_only: bool = False
 ) -> AffineMap:
-    """Find the shift, rotation and scaling of highest correlation of two reduced images.
-
-    Args:
-        reference: Optical image, reduced by `scale`.
-        moving: SAR image on the same grid.
-        scale: Reduction factor.
-        max_shift_px: Largest shift in full-resolution pixels.
-        shift_only: Do not search rotations and scales.
+    """Find the shift, rotation and scaling of highest correlation of two images reduced by `scale`.
 
     Returns:
         The map in full-resolution pixels; the identity if nothing can be compared.

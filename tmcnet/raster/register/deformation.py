@@ -16,10 +16,8 @@ Model = Literal["none", "shift", "affine", "quadratic", "thin_plate"]
 """Kinds of maps, from stiff to flexible; `none` is the identity."""
 
 IDENTITY: Array = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-LATTICE_NODES = 21
-"""Nodes along the longer side of a scene: close enough for the splines fitted here."""
-PADDING_NODES = 8
-"""Nodes added on each side of a lattice before cubic interpolation."""
+LATTICE_NODES = 21  # nodes along the longer side of a scene: close enough for the splines fitted here
+PADDING_NODES = 8  # nodes added on each side of a lattice before cubic interpolation
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,7 @@ class LatticeMap:
     """Smooth map known at the nodes of a regular lattice, with cubic splines in between."""
 
     def __init__(self, nodes: Array) -> None:
-        """Prepare the splines.
-
-        Args:
-            nodes: N x 4: x and y of a node and its displacement dx, dy, in pixels; row by row.
-        """
+        """Prepare the splines; nodes are N x 4, x, y, dx, dy in pixels, row by row."""
         xs, ys = np.unique(nodes[:, 0]), np.unique(nodes[:, 1])
         table = nodes[:, 2:].reshape(len(ys), len(xs), 2)
         # extrapolated nodes on each side: the splines would bend at the edges otherwise

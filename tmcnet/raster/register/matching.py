@@ -17,29 +17,23 @@ import numpy.typing as npt
 from scipy import fft, ndimage
 
 from tmcnet.raster.io.files import BoolArray, FloatArray
-from tmcnet.raster.io.windowed import Image
+from tmcnet.raster.io.windowed import Image, sample_windows
 
-ORIENTATIONS = 8
-"""Gradient orientations, evenly spaced over 180 degrees."""
+ORIENTATIONS = 8  # gradient orientations, evenly spaced over 180 degrees
 GRADIENT_SIGMA_PX = 1.0
 """Width of the derivative filter. Wider filters suppress more speckle, but bias matches towards the brighter side."""
-SMOOTHING_SIGMA_PX = 0.8
-"""Width of the spatial smoothing of each orientation."""
+SMOOTHING_SIGMA_PX = 0.8  # width of the spatial smoothing of each orientation
 DESCRIPTOR_MARGIN_PX = int(np.ceil(4 * (GRADIENT_SIGMA_PX + SMOOTHING_SIGMA_PX)))
 """Pixels around a window that influence its descriptors."""
-LOG_GAIN = 9.0
-"""Logarithmic scaling maps a relative brightness b of 0..1 to log(1 + gain b) / log(1 + gain)."""
-PEAK_RADIUS_PX = 4
-"""Correlations within this distance of the highest one belong to the same peak."""
-BLOCK_PX = 256
-"""Side of the image block whose windows are read and described together."""
+LOG_GAIN = 9.0  # logarithmic scaling maps a relative brightness b of 0..1 to log(1 + gain b) / log(1 + gain)
+PEAK_RADIUS_PX = 4  # correlations within this distance of the highest one belong to the same peak
+BLOCK_PX = 256  # side of the image block whose windows are read and described together
 WINDOWS_PER_BATCH = 4
 """Windows correlated at a time; more need memory that is mapped anew for each batch, which takes longer."""
 SAMPLES_PER_SIDE, SAMPLE_SIDE_PX = 4, 72
 """Number and size of the windows along each side of an image from which its scaling is estimated."""
 
-Points: TypeAlias = npt.NDArray[np.int64]
-"""N x 2, x and y in whole pixels."""
+Points: TypeAlias = npt.NDArray[np.int64]  # N x 2, x and y in whole pixels
 Descriptors: TypeAlias = tuple[FloatArray, BoolArray]
 """ORIENTATIONS x H x W, of length up to 1 per pixel; and where they are valid, H x W."""
 
@@ -54,52 +48,32 @@ class Window:
 
 @dataclass(frozen=True)
 class Matches:
-    """Matched windows; one entry per window in each array.
+    """Matched windows; one entry per window in each array."""
 
-    Attributes:
-        dx: Displacement in x in pixels; NaN where there is no match.
-        dy: Displacement in y in pixels.
-        peak: Correlation at the best shift, -1..1.
-        ratio: Correlation at the best shift over that at the second-best peak, both above the median; at least 1.
-        unshifted: Correlation without any shift.
-    """
-
-    dx: FloatArray
-    dy: FloatArray
-    peak: FloatArray
+    dx: FloatArray  # displacement in x in pixels; NaN where there is no match
+    dy: FloatArray  # displacement in y in pixels
+    peak: FloatArray  # correlation at the best shift, -1..1
+    # correlation at the best shift over that at the second-best peak, both above the median; at least 1
     ratio: FloatArray
-    unshifted: FloatArray
+    unshifted: FloatArray  # correlation without any shift
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How the brightness of an image is scaled before its gradients are computed.
+    """How the brightness of an image is scaled before its gradients are computed."""
 
-    Attributes:
-        ranges: C x 2: 2nd and 98th percentile of each band, so that bands of any units have equal weight.
-        logarithmic: Whether contrasts count as ratios, as they should where noise grows with brightness.
-        floor: Median gradient strength; weaker gradients get shorter descriptors.
-    """
-
-    ranges: FloatArray
-    logarithmic: bool
-    floor: float
+    ranges: FloatArray  # C x 2: 2nd and 98th percentile of each band, so that bands of any units have equal weight
+    logarithmic: bool  # whether contrasts count as ratios, as they should where noise grows with brightness
+    floor: float  # median gradient strength; weaker gradients get shorter descriptors
 
 
 def image_scaling(image: Image, sar: bool) -> Scaling:
     """Estimate how to scale the brightness of an image from windows spread over it.
 
-    Args:
-        image: Optical or SAR image.
-        sar: Whether this is a SAR image. One without negative values is not in dB, and its contrasts are taken as
-            ratios: bright sides of edges would outweigh the dark ones and bias the match towards them.
+    A SAR image without negative values is not in dB, and its contrasts are taken as ratios: bright sides of edges
+    would outweigh the dark ones and bias the match towards them.
     """
-    sides = [min(SAMPLE_SIDE_PX, side) for side in image.shape[1:]]
-    rows, cols = (
-        np.unique(np.linspace(0, size - side, SAMPLES_PER_SIDE).astype(int))
-        for size, side in zip(image.shape[1:], sides, strict=True)
-    )
-    windows = [image.read(int(r), int(c), *sides) for r in rows for c in cols]
+    windows = list(sample_windows(image, SAMPLES_PER_SIDE, SAMPLE_SIDE_PX))
     ranges = np.zeros((image.shape[0], 2), dtype=np.float32)
     for number, row in enumerate(ranges):
         band = np.concatenate([window[number][np.isfinite(window[number])] for window in windows])
@@ -193,14 +167,7 @@ def _centred(windows: FloatArray, valid: BoolArray) -> FloatArray:
 
 
 def find_peaks(surfaces: FloatArray) -> Matches:
-    """Find the best shift in each correlation surface, to a fraction of a pixel.
-
-    Args:
-        surfaces: P x (2r+1) x (2r+1) as from `correlate`.
-
-    Returns:
-        The matches; NaN where the peak is at the edge of the surface.
-    """
+    """Find the best shift in each surface of `correlate`, to a fraction of a pixel; NaN at its edge."""
     n, side = len(surfaces), surfaces.shape[-1]
     radius = side // 2
     filled = np.where(np.isfinite(surfaces), surfaces, -np.inf)
@@ -240,17 +207,9 @@ def _subpixel_offset(patch: FloatArray) -> tuple[FloatArray, FloatArray]:
 def correlation_surfaces(
     reference: Image, moving: Image, points: Points, window: Window, threads: int = 1
 ) -> tuple[FloatArray, FloatArray]:
-    """Correlate windows around `points` of the reference image with the moving image, and the reverse.
+    """Correlate windows around `points` (N x 2, x and y) of the reference with the moving image, and the reverse.
 
-    Args:
-        reference: Optical image.
-        moving: SAR image on the same grid.
-        points: N x 2, x and y.
-        window: Side of the windows and search radius.
-        threads: Number of threads; the result does not depend on it.
-
-    Returns:
-        Surfaces forward and backward in the order of the points; see `correlate`.
+    The surfaces, forward and backward, are in the order of the points and do not depend on the number of threads.
     """
     scalings = image_scaling(reference, sar=False), image_scaling(moving, sar=True)
     block = points // BLOCK_PX

@@ -19,10 +19,8 @@ from tmcnet.raster.io.windowed import Image, as_image, decimate
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.raster.register.alignment import Alignment
 
-MAX_PANEL_PX = 900
-"""Larger images are decimated to this side."""
-SQUARES = 9
-"""Squares of the checkerboard along the longer side."""
+MAX_PANEL_PX = 900  # larger images are decimated to this side
+SQUARES = 9  # squares of the checkerboard along the longer side
 INLIER_COLOUR, OUTLIER_COLOUR = "#ffd400", "#ff3d7f"
 
 
@@ -35,13 +33,9 @@ def draw(
 ) -> None:
     """Draw a co-registration as a PNG; for a scene with one sensor only, its image.
 
-    Args:
-        reference: Optical image, C x H x W or H x W with NaN for no data, or an image read by windows. The first
-            three bands are shown as blue, green and red; with fewer, the first one.
-        before: SAR image on the same grid as delivered.
-        after: SAR image on the same grid, corrected.
-        alignment: The result of co-registration.
-        path: The file to write.
+    Images are C x H x W or H x W with NaN for no data, or read by windows. The first three bands of the optical
+    `reference` are shown as blue, green and red; with fewer, the first one. `before` and `after` are the SAR image on
+    the same grid as delivered and corrected.
     """
     step = max(1, -(-max(as_image(reference).shape[1:]) // MAX_PANEL_PX))
     optical = decimate(as_image(reference), step)
@@ -67,7 +61,6 @@ def draw(
 
 
 def _panels(figure: Figure, images: Sequence[FloatArray], rows: int = 1) -> list[Axes]:
-    """One panel per image (H x W x 3)."""
     axes = list(figure.subplots(rows, len(images) // rows, squeeze=False).flat)
     for axis, image in zip(axes, images, strict=True):
         axis.imshow(image, interpolation="nearest")
@@ -118,7 +111,6 @@ def _draw_displacements(axis: Axes, alignment: Alignment, step: int) -> None:
 
 
 def _draw_residuals(axis: Axes, alignment: Alignment, step: int) -> None:
-    """Residuals at inliers after the correction, as coloured dots."""
     points = np.array([p for p in alignment.points if p[4]]).reshape(-1, 5)
     if not len(points):
         axis.set_title("No inliers")

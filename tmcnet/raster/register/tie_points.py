@@ -11,38 +11,25 @@ from tmcnet.raster.io.files import BoolArray, FloatArray
 from tmcnet.raster.io.windowed import Image, PointMap, Warped
 from tmcnet.raster.register import matching
 from tmcnet.raster.register.deformation import IDENTITY, AffineMap, Array, at_scale, distortion
-from tmcnet.raster.register.fits import ransac_inliers, robust_affine
 from tmcnet.raster.register.matching import Points, Window
-from tmcnet.raster.register.model_selection import Correspondences, fit_model
+from tmcnet.raster.register.model_selection import Correspondences, fit_model, ransac_inliers, robust_affine
 
-MAX_GRID_POINTS = 2000
-"""More points cost time and no longer improve precision."""
-MIN_PEAK_RATIO = 1.1
-"""Minimum ratio of the highest correlation peak to the second-highest of a reliable match."""
-MIN_CORRELATION = 0.06
-"""Minimum correlation of a reliable match."""
-MAX_ROUND_TRIP_PX = 1.5
-"""Maximum distance from a point to where matching forward and backward leads."""
-POOLED_WEIGHT = 0.5
-"""Weight of a match from pooled surfaces relative to one from its own surface."""
-MAX_POOLED_DIFFERENCE_PX = 0.75
-"""Reject matches that differ more than this from the match of the pooled surfaces."""
+MAX_GRID_POINTS = 2000  # more points cost time and no longer improve precision
+MIN_PEAK_RATIO = 1.1  # minimum ratio of the highest correlation peak to the second-highest of a reliable match
+MIN_CORRELATION = 0.06  # minimum correlation of a reliable match
+MAX_ROUND_TRIP_PX = 1.5  # maximum distance from a point to where matching forward and backward leads
+POOLED_WEIGHT = 0.5  # weight of a match from pooled surfaces relative to one from its own surface
+MAX_POOLED_DIFFERENCE_PX = 0.75  # reject matches that differ more than this from the match of the pooled surfaces
 
-NEIGHBOURS = 8
-"""Neighbours whose median displacement a point is compared with."""
-MIN_CONSISTENT_POINTS = NEIGHBOURS + 2
-"""With fewer consistent points there are no inliers."""
-SURFACE_SMOOTHING = 0.005
-"""Smoothing of the spline through the inliers; see `fits.SMOOTHING`."""
+NEIGHBOURS = 8  # neighbours whose median displacement a point is compared with
+MIN_CONSISTENT_POINTS = NEIGHBOURS + 2  # with fewer consistent points there are no inliers
+SURFACE_SMOOTHING = 0.005  # smoothing of the spline through the inliers; see `SMOOTHING`
 MAX_BENDING_PX = 12.0
 """Largest distance of an inlier from the affine map; relief and orbit errors do not bend a scene more."""
 
-MIN_TIE_POINTS = 12
-"""Minimum number of tie points, and of inliers, to accept a correction."""
-MIN_INLIER_SHARE = 0.3
-"""Minimum share of inliers among the tie points."""
-MIN_CHANCE_RATIO = 2.5
-"""Minimum ratio of inliers to those with the SAR image rotated by 180 degrees."""
+MIN_TIE_POINTS = 12  # minimum number of tie points, and of inliers, to accept a correction
+MIN_INLIER_SHARE = 0.3  # minimum share of inliers among the tie points
+MIN_CHANCE_RATIO = 2.5  # minimum ratio of inliers to those with the SAR image rotated by 180 degrees
 MAX_DISTORTION = 0.07
 """Maximum relative change of length: the search range (2 degrees and 3 % make 0.046) and some bending."""
 CONFIDENT_INLIER_RATIO, MAX_CONFIDENT_DISTORTION = 10.0, 0.12
@@ -51,38 +38,23 @@ CONFIDENT_INLIER_RATIO, MAX_CONFIDENT_DISTORTION = 10.0, 0.12
 
 @dataclass(frozen=True)
 class Level:
-    """Settings of one level of the image pyramid.
+    """Settings of one level of the image pyramid."""
 
-    Attributes:
-        scale: Reduction factor of the images.
-        spacing: Distance between grid points in reduced pixels.
-        window: Windows to match, in reduced pixels.
-        tolerance_px: Largest residual of an inlier, in full-resolution pixels.
-    """
-
-    scale: int
-    spacing: int
-    window: Window
-    tolerance_px: float
+    scale: int  # reduction factor of the images
+    spacing: int  # distance between grid points in reduced pixels
+    window: Window  # windows to match, in reduced pixels
+    tolerance_px: float  # largest residual of an inlier, in full-resolution pixels
 
 
 @dataclass(frozen=True)
 class TiePoints:
-    """Reliable matches.
+    """Reliable matches."""
 
-    Attributes:
-        source: N x 2 points (x, y) on the common grid, in pixels.
-        target: N x 2 matching points of the moving image.
-        weight: N, relative weight in fits.
-        inlier: N flags, whether a point is displaced like its neighbours.
-        affine: 2 x 3, affine map through the inliers; the identity if they are too few.
-    """
-
-    source: Array
-    target: Array
-    weight: Array
-    inlier: BoolArray
-    affine: Array
+    source: Array  # N x 2 points (x, y) on the common grid, in pixels
+    target: Array  # N x 2 matching points of the moving image
+    weight: Array  # N, relative weight in fits
+    inlier: BoolArray  # n flags, whether a point is displaced like its neighbours
+    affine: Array  # 2 x 3, affine map through the inliers; the identity if they are too few
 
     @property
     def n_inliers(self) -> int:
@@ -116,14 +88,8 @@ def find_tie_points(
 ) -> TiePoints:
     """Match a grid of windows forward and backward after warping the moving image by a known map.
 
-    Args:
-        reference: Optical image, reduced by `level.scale`.
-        moving: SAR image on the same grid.
-        where: The map known so far, in full-resolution pixels.
-        level: Level of the pyramid.
-        threads: Number of threads; the result does not depend on it.
-        pool: Use the pooled surfaces of neighbours too: for points without a reliable match, and to reject matches
-            that contradict them.
+    Both images are reduced by `level.scale`; the map is in full-resolution pixels. With `pool`, the pooled surfaces
+    of neighbours count too: where a point has no reliable match, or one that differs.
     """
     _, height, width = reference.shape
     scale, offset = level.scale, (level.scale - 1) / 2.0
@@ -153,15 +119,7 @@ def _two_way_matches(forward: FloatArray, backward: FloatArray) -> tuple[BoolArr
 
 
 def pool_surfaces(surfaces: FloatArray, points: Points) -> FloatArray:
-    """Average each correlation surface with those of its eight neighbours, like a window twice as wide.
-
-    Args:
-        surfaces: N x S x S.
-        points: N x 2, from `point_grid`.
-
-    Returns:
-        N x S x S; NaN where neither a point nor two of its neighbours have a surface.
-    """
+    """Average each surface (N x S x S) with those of its eight neighbours, like a window twice as wide."""
     known = np.flatnonzero(np.isfinite(surfaces).all(axis=(1, 2)))
     mean = np.full_like(surfaces, np.nan)
     if not len(known):
@@ -178,14 +136,9 @@ def pool_surfaces(surfaces: FloatArray, points: Points) -> FloatArray:
 def find_inliers(
     source: Array, target: Array, weight: Array, shape: tuple[int, int], tolerance_px: float
 ) -> TiePoints:
-    """Find the points that are displaced like their neighbours.
+    """Find the points (`source`, N x 2) that are displaced like their neighbours.
 
-    Args:
-        source: N x 2 points (x, y).
-        target: N x 2 matching points.
-        weight: N, relative weight in later fits; inliers depend on position only.
-        shape: Height and width of the scene.
-        tolerance_px: Largest distance of an inlier from a smooth surface through the inliers.
+    They are at most `tolerance_px` from a smooth surface through the inliers. Weights are only for later fits.
     """
     none, equal = np.zeros(len(source), dtype=bool), np.ones(len(source))
     start = ransac_inliers(source, target, 2.0 * tolerance_px)
@@ -216,14 +169,7 @@ def _neighbour_median(source: Array, residual: Array, valid: BoolArray) -> Array
 
 
 def rejection_reason(points: TiePoints, shape: tuple[int, int], max_shift_px: float, chance_inliers: int) -> str:
-    """Explain why the tie points are rejected; empty if they are accepted.
-
-    Args:
-        points: The tie points.
-        shape: Height and width of the scene.
-        max_shift_px: Search radius at the centre of the scene.
-        chance_inliers: Inliers of unrelated images; 0 if that was checked before.
-    """
+    """Explain why tie points are rejected; empty if not. `chance_inliers` is 0 if that was checked before."""
     n, inliers = len(points.source), points.n_inliers
     if n < MIN_TIE_POINTS:
         return f"only {n} reliable tie points, {MIN_TIE_POINTS} are needed"

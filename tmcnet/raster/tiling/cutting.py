@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -33,17 +33,11 @@ does not grow with the scene."""
 
 @dataclass(frozen=True)
 class TileImage:
-    """One modality of a tile as its file holds it.
+    """One modality of a tile as its file holds it."""
 
-    Attributes:
-        values: C x H x W in the type of the file.
-        valid: C x H x W, where there is data.
-        nodata: Value that means no data; None for none.
-    """
-
-    values: npt.NDArray[Any]
-    valid: BoolArray
-    nodata: float | None
+    values: npt.NDArray[Any]  # C x H x W in the type of the file
+    valid: BoolArray  # C x H x W, where there is data
+    nodata: float | None  # value that means no data; None for none
 
     @classmethod
     def of(cls, values: FloatArray, dtype: str, nodata: float | None) -> TileImage:
@@ -51,35 +45,20 @@ class TileImage:
         stored, nodata = to_dtype(values, dtype, nodata)
         return cls(stored, ~np.isnan(values), nodata)
 
-    def columns(self, chosen: slice) -> TileImage:
-        """Some columns of it."""
-        return replace(self, values=self.values[..., chosen], valid=self.valid[..., chosen])
-
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile.
-
-    Attributes:
-        name: Its name.
-        record: The scene or ready-made tile that it comes from.
-        box: Its window in the scene.
-        grid: Its grid.
-        images: Its modalities in the order of the config.
-        label: H x W ids, 255 for void.
-        folder: Folder of the rasters of its scene; None for a ready-made tile.
-        alignment: Residual of the registration of its scene in pixels, or empty.
-        alignment_px: Residual of the registration near the tile in pixels; None where too few points are near.
-    """
+    """One tile."""
 
     name: str
-    record: Record
-    box: Box
+    record: Record  # the scene or ready-made tile that it comes from
+    box: Box  # its window in the scene
     grid: Grid
-    images: dict[str, TileImage]
-    label: ByteArray
-    folder: Path | None = None
-    alignment: str = ""
+    images: dict[str, TileImage]  # its modalities in the order of the config
+    label: ByteArray  # H x W ids, 255 for void
+    folder: Path | None = None  # folder of the rasters of its scene; None for a ready-made tile
+    alignment: str = ""  # residual of the registration of its scene in pixels, or empty
+    # residual of the registration near the tile in pixels; None where too few points are near
     alignment_px: float | None = None
 
     @property
@@ -99,11 +78,7 @@ class SceneStrip:
     residuals: Residuals
 
     def read(self) -> Iterator[Tile]:
-        """Read the tiles; every raster is read once for all of them.
-
-        Raises:
-            InputError: If a raster cannot be read.
-        """
+        """Read the tiles; every raster is read once for all of them."""
         row, left, height, _ = self.boxes[0]
         strip = row, left, height, self.boxes[-1][1] + self.boxes[-1][3] - left
         images = {name: read_image(self.folder / f"{name}.tif", strip) for name in self.record.images}
@@ -111,17 +86,10 @@ class SceneStrip:
         grid = read_grid(self.folder / "optical.tif")
         for box in self.boxes:
             here = slice(box[1] - left, box[1] - left + box[3])
-            yield Tile(
-                f"{self.record.scene}_r{row}_c{box[1]}",
-                self.record,
-                box,
-                grid.window(box),
-                {name: image.columns(here) for name, image in images.items()},
-                label[..., here],
-                self.folder,
-                self.alignment,
-                self.residuals.near(box),
-            )
+            name = f"{self.record.scene}_r{row}_c{box[1]}"
+            cut = {n: TileImage(i.values[..., here], i.valid[..., here], i.nodata) for n, i in images.items()}
+            near = self.alignment, self.residuals.near(box)
+            yield Tile(name, self.record, box, grid.window(box), cut, label[..., here], self.folder, *near)
 
 
 @dataclass(frozen=True)
@@ -134,11 +102,7 @@ class ReadyMade:
     speckle: SpeckleFilter | None
 
     def read(self) -> Iterator[Tile]:
-        """Read the tile, with its label decoded, its SAR image filtered and backscatter in dB.
-
-        Raises:
-            InputError: If a file cannot be read.
-        """
+        """Read the tile, with its label decoded, its SAR image filtered and backscatter in dB."""
         grid = self.record.images["optical"].raster.grid
         images = {name: self._image(name) for name in self.record.images}
         if self.record.label is None:
@@ -159,13 +123,7 @@ class ReadyMade:
 
 
 def windows(height: int, width: int, tiles: TilesConfig) -> list[Box]:
-    """List the windows of the tiles of a scene, row by row.
-
-    Args:
-        height: Rows of the scene.
-        width: Its columns.
-        tiles: Size, stride and `edge`. A scene smaller than a tile is padded.
-    """
+    """List the windows of the tiles of a scene, row by row; a scene smaller than a tile is padded."""
     rows = offsets(height, tiles.size, tiles.stride, tiles.edge)
     columns = offsets(width, tiles.size, tiles.stride, tiles.edge)
     return [(row, column, tiles.size, tiles.size) for row in rows for column in columns]
@@ -182,13 +140,7 @@ def offsets(length: int, size: int, stride: int, edge: Literal["pad", "shift", "
 
 
 def scene_strips(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[SceneStrip]:
-    """Divide an aligned scene into strips of tiles of about equal size.
-
-    Args:
-        record: The scene.
-        scenes_root: Folder of the aligned scenes.
-        tiles: Section `tiles` of the config.
-    """
+    """Divide an aligned scene into strips of tiles of about equal size."""
     folder = scenes_root / record.scene
     alignment = read_record(folder / RECORD)
     with reading(folder / RECORD):
@@ -204,15 +156,7 @@ def scene_strips(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[
 
 
 def read_image(path: Path, box: Box) -> TileImage:
-    """Read a window of an image in the type of its file.
-
-    Args:
-        path: The raster.
-        box: The window; may reach past the edges.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
+    """Read a window of an image, which may reach past the edges, in the type of its file."""
     raster = Raster.of(path)
     with raster.open() as opened:
         parts = opened.parts(box)
@@ -225,17 +169,7 @@ def read_image(path: Path, box: Box) -> TileImage:
 
 
 def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -> None:
-    """Write a window of a raster of an aligned scene, as the file that `make_tiles` would write.
-
-    Args:
-        path: The raster.
-        box: The window; may reach past the edges.
-        target: The file to write.
-        classes: The classes, for a label; None for an image.
-
-    Raises:
-        InputError: If the raster cannot be read or the file cannot be written.
-    """
+    """Write a window of a raster of an aligned scene, as `make_tiles` would; `classes` are those of a label."""
     grid = read_grid(path).window(box)
     if classes is not None:
         write_raster(target, read_labels(path, box), grid, IGNORE, classes=classes)

@@ -21,17 +21,23 @@ from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.records import Inventory, Record
 from tmcnet.raster.io.blocks import block_windows, limited_cache, log_duration, log_progress
-from tmcnet.raster.io.control import residual_px
 from tmcnet.raster.io.gdal_tools import require_tools
-from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.geometry import Grid, residual_px
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import power_to_db, to_power
 from tmcnet.raster.io.reader import Raster, read_labels
 from tmcnet.raster.io.validity import ValidityProbe
+from tmcnet.raster.io.windowed import sample_windows
 from tmcnet.raster.io.writer import Draft, Part, RasterProfile, write_blocks, write_bytes, write_draft
 from tmcnet.raster.register import estimate, picture
 from tmcnet.raster.register.alignment import Alignment
-from tmcnet.raster.tiling.speckle import SpeckleFilter, make_filter, require_backscatter, sample_windows
+from tmcnet.raster.tiling.speckle import (
+    SAMPLE_SIDE_PX,
+    SAMPLES_PER_SIDE,
+    SpeckleFilter,
+    make_filter,
+    require_backscatter,
+)
 from tmcnet.raster.tiling.unchanged import RECORD, scene_digests
 from tmcnet.raster.tiling.warp import (
     cast,
@@ -46,8 +52,6 @@ from tmcnet.raster.tiling.warp import (
 
 @dataclass(frozen=True)
 class _Job:
-    """A scene, its common grid, the folder for its results and that for intermediate files."""
-
     record: Record
     sensors: SensorsConfig
     grid: Grid
@@ -81,16 +85,7 @@ def align_scene(
     warped again from the delivered file with the correction built in, so that it is resampled only once. Backscatter
     is filtered and averaged in linear power and written in dB, clipped. A modality that the scene lacks is NaN
     throughout; a scene without optical image keeps the grid of its SAR image. Intermediate files need two to three
-    times the space of the scene in single precision, beside the results.
-
-    Args:
-        inventory: `inventory.json`.
-        scene: Name of the scene.
-        sensors: Section `sensors` of the config.
-        labels: Section `labels`.
-        align: Section `align`.
-        folder: Folder for the results; created if needed.
-        threads: Number of threads.
+    times the space of the scene in single precision, beside the results in `folder`.
 
     Raises:
         InputError: If a file cannot be read or written, if `align.resolution` leaves less than two pixels a side, if
@@ -159,11 +154,7 @@ def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
 
 
 def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilter | None]:
-    """Write every modality on the common grid; one that the scene lacks is NaN throughout.
-
-    Returns:
-        The registration of the SAR image, and the speckle filter that was applied to it.
-    """
+    """Write every modality; return the registration of the SAR image and the speckle filter applied to it."""
     alignment = Alignment.uncorrected(
         "single_sensor", "only the optical image exists, so there is nothing to register"
     )
@@ -207,28 +198,23 @@ def _finite(value: object) -> object:
 
 
 class _SourceImage:
-    """One modality of a scene, ready to be brought to the common grid as delivered or with a correction.
-
-    Attributes:
-        speckle: The speckle filter that is applied; None for none, and for all modalities but SAR.
-    """
+    """One modality of a scene, ready to be brought to the common grid as delivered or with a correction."""
 
     def __init__(self, job: _Job, name: str, work: Path) -> None:
         self._job, self._name, self._work = job, name, work
         self._record, self._sensor = job.record.images[name], job.sensors[name]
         self._layers = self._record.raster.layers()
         self._profile = RasterProfile(self._record.raster.shape[0], "float32", math.nan)
-        samples = (to_power(window, self._record.scale) for layer in self._layers for window in sample_windows(layer))
+        placed = SAMPLES_PER_SIDE, SAMPLE_SIDE_PX
+        windows = (window for layer in self._layers for window in sample_windows(layer, *placed))
+        samples = (to_power(window, self._record.scale) for window in windows)
         self.speckle = make_filter(self._sensor, samples)
 
     def on_grid(self, alignment: Alignment | None = None) -> list[Raster]:
-        """Bring the image to the common grid with one resampling at most; replaces the rasters of an earlier call.
-
-        Args:
-            alignment: A correction to build in; None: as delivered.
+        """Bring the image to the common grid in one resampling at most; replaces the rasters of an earlier call.
 
         Returns:
-            Rasters to be stacked, with backscatter in linear power; one for each group of files on one grid.
+            Rasters to be stacked, backscatter in linear power; one for each group of files on one grid.
         """
         common, nodes, grid = self._job.grid, None, self._job.grid
         if alignment is not None and alignment.matrix is not None:
@@ -272,11 +258,7 @@ class _SourceImage:
             yield box, power_to_db(power, self._record.scale, self._sensor.clip_db)
 
     def _checked(self, blocks: Iterable[Part]) -> Iterator[Part]:
-        """Pass on blocks of the image as delivered; then compare its valid pixels with those of the inventory.
-
-        Raises:
-            InputError: If they contradict each other: then pixels without data would become values, or the reverse.
-        """
+        """Pass on blocks of the image as delivered; then compare its valid pixels with those of the inventory."""
         probes, first, record = [], 0, self._record
         for layer in self._layers if record.valid_cells else ():
             bands = slice(first, first + layer.shape[0])
@@ -289,10 +271,9 @@ class _SourceImage:
                 probe.add(box, ~np.isnan(values[bands]))
         problems = []
         for bands, probe in probes:
-            for found in probe.contradictions():
-                band = self._sensor.bands[bands.start + found.band]
-                what = f"{self._name} band {band}: {found.measured:.2%} of the pixels are valid by the inventory, "
-                what += f"{found.found:.2%} on the same ground after alignment"
+            for band, before, now in probe.contradictions():
+                what = f"{self._name} band {self._sensor.bands[bands.start + band]}: {before:.2%} of the pixels are "
+                what += f"valid by the inventory, {now:.2%} on the same ground after alignment"
                 remedy = "Remove inventory.json and run again; if this remains, write no data as a nodata tag."
                 problems.append(Problem(f"scene {self._job.record.scene}", what, remedy))
         if problems:
@@ -303,14 +284,10 @@ class _SourceImage:
         write_draft(path, self._job.grid, self._profile, self._checked(self._decibels(rasters)))
 
     def write(self, rasters: Sequence[Raster], *, checked: bool = False) -> None:
-        """Write rasters on the common grid as the result, backscatter in dB.
-
-        Args:
-            rasters: The rasters, as `on_grid` returned them.
-            checked: Whether their valid pixels have been checked, or moved by a correction.
-        """
+        """Write rasters on the common grid as the result, backscatter in dB; valid pixels are compared once."""
         dtype = stored_dtype(self._name, self._record)
-        nodata = choose_nodata(dtype, self._record.nodata, lambda: all(raster.is_complete() for raster in rasters))
+        pieces = (values for raster in rasters for _, values in raster.blocks())
+        nodata = choose_nodata(dtype, self._record.nodata, lambda: not any(np.isnan(v).any() for v in pieces))
         profile = RasterProfile(self._profile.count, dtype, nodata, self._sensor.bands)
         blocks = self._decibels(rasters) if checked else self._checked(self._decibels(rasters))
         values = log_progress(blocks, self._job.pixels, f"{self._name} written")
@@ -319,7 +296,6 @@ class _SourceImage:
 
 
 def _stacked_blocks(rasters: Sequence[Raster]) -> Iterator[Part]:
-    """Blocks of rasters on one grid, C x H x W with the bands of all of them."""
     count = sum(raster.shape[0] for raster in rasters)
     with ExitStack() as stack:
         opened = [stack.enter_context(raster.open()) for raster in rasters]

@@ -12,7 +12,7 @@ classification. IEEE TGRS 37, 2363-2373. The weight is theirs, without the linea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -28,17 +28,13 @@ from tmcnet.raster.inventory.records import Record
 from tmcnet.raster.io.blocks import log_line
 from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.radiometry import to_power
-from tmcnet.raster.io.windowed import Image
 
-Map: TypeAlias = npt.NDArray[np.float64]
-"""H x W."""
+Map: TypeAlias = npt.NDArray[np.float64]  # H x W
 
-BLOCK_SIDE_PX = 192
-"""Side of the squares that one thread filters at a time."""
+BLOCK_SIDE_PX = 192  # side of the squares that one thread filters at a time
 SAMPLES_PER_SIDE, SAMPLE_SIDE_PX = 12, 126
 """Number of sample windows along each side of an image, and their side, for the estimate of the number of looks."""
-LOOKS_SIDE_PX = 9
-"""Side of the squares whose statistics give one number of looks each."""
+LOOKS_SIDE_PX = 9  # side of the squares whose statistics give one number of looks each
 
 
 @dataclass(frozen=True)
@@ -66,11 +62,7 @@ class SpeckleFilter:
         return self.window // 2
 
     def apply(self, power: FloatArray, threads: int = 1) -> FloatArray:
-        """Filter each band of an image.
-
-        Args:
-            power: B x (H + 2 rim) x (W + 2 rim), linear power; NaN is no data, and no part of any mean.
-            threads: Number of threads.
+        """Filter each band of an image in linear power, B x (H + 2 rim) x (W + 2 rim), in which NaN is no data.
 
         Returns:
             B x H x W; NaN where the pixel itself has no data.
@@ -105,7 +97,6 @@ class SpeckleFilter:
 
 
 def _window_statistics(power: Map, window: int) -> tuple[Map, Map]:
-    """Mean and variance of the valid pixels of the window around each pixel that has all of it."""
     valid = np.isfinite(power)
     known = np.where(valid, power, 0.0)
     count, total, squares = (_window_sums(values, window) for values in (valid.astype(np.float64), known, known**2))
@@ -166,28 +157,11 @@ def _choose_half_windows(power: Map, window: int) -> npt.NDArray[np.int64]:
     return np.asarray(2 * edge + np.choose(edge, second))
 
 
-def sample_windows(image: Image) -> Iterator[FloatArray]:
-    """Read windows all over an image, B x H x W each, to estimate its number of looks from."""
-    _, height, width = image.shape
-    sides = min(SAMPLE_SIDE_PX, height), min(SAMPLE_SIDE_PX, width)
-    rows, columns = (
-        np.unique(np.linspace(0, length - side, SAMPLES_PER_SIDE).astype(int))
-        for length, side in zip((height, width), sides, strict=True)
-    )
-    return (image.read(int(row), int(column), *sides) for row in rows for column in columns)
-
-
 def estimate_looks(windows: Iterable[FloatArray]) -> float:
-    """Estimate the number of looks as the mode of the numbers that small squares show.
+    """Estimate the number of looks of windows in linear power, B x H x W, as the mode over small squares.
 
     Most squares are on homogeneous ground, and texture only lowers their number. Speckle that is correlated from
     pixel to pixel, as after oversampling, seems weaker than it is: set `sensors.sar.looks` then.
-
-    Args:
-        windows: B x H x W each, linear power; NaN is no data.
-
-    Returns:
-        At least 1; 1 where no square has data throughout.
     """
     looks = np.sort(np.concatenate([_looks_of_squares(window) for window in windows]))
     if len(looks) < 2:
@@ -210,12 +184,7 @@ def _looks_of_squares(power: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def make_filter(sensor: SensorConfig, windows: Iterable[FloatArray]) -> SpeckleFilter | None:
-    """Make the speckle filter that the config sets for a sensor; None for none.
-
-    Args:
-        sensor: The sensor.
-        windows: Windows in linear power, from which the number of looks is estimated if the config gives none.
-    """
+    """Make the speckle filter that the config sets for a sensor; None for none. Windows are in linear power."""
     if sensor.speckle == "none":
         return None
     looks = sensor.looks or estimate_looks(windows)
@@ -227,9 +196,6 @@ def filter_of_tiles(records: Sequence[Record], sensor: SensorConfig) -> SpeckleF
     """Make the speckle filter for the SAR images of ready-made tiles; None for none.
 
     One number of looks is estimated for all of them: a single tile has too few squares of homogeneous ground.
-
-    Raises:
-        InputError: If the values of a tile are not backscatter, or a file cannot be read.
     """
     for record in records:
         require_backscatter(record, sensor)
@@ -238,11 +204,7 @@ def filter_of_tiles(records: Sequence[Record], sensor: SensorConfig) -> SpeckleF
 
 
 def require_backscatter(record: Record, sensor: SensorConfig) -> None:
-    """Check that the SAR image of a scene or tile is backscatter if a speckle filter is set.
-
-    Raises:
-        InputError: If its values are on no scale of backscatter.
-    """
+    """Refuse a speckle filter for values that are on no scale of backscatter."""
     image = record.images["sar"]
     if sensor.speckle != "none" and image.files and image.scale == "none":
         what = f"is `{sensor.speckle}`, but the values of scene {record.scene} are not on a scale of backscatter"

@@ -35,12 +35,7 @@ MAX_TILES_WITH_FILES = 100_000
 
 
 def resolve_store(tiles: TilesConfig, inventory: Path) -> TilesConfig:
-    """Decide where tiles are stored if `tiles.store` is `auto`, from the sizes of all scenes.
-
-    Args:
-        tiles: Section `tiles` of the config.
-        inventory: The inventory of all scenes.
-    """
+    """Decide where tiles are stored if `tiles.store` is `auto`, from the sizes of all scenes."""
     if tiles.store != "auto":
         return tiles
     whole, count = Inventory.read(inventory), 0
@@ -65,22 +60,17 @@ def cut_tiles(
     Scenes are read from `scenes_root`, where all their rasters have one grid. Ready-made tiles are read from their
     own files and keep their size; their labels are decoded, and backscatter is filtered if set and converted to dB.
     A scene without label gives tiles that are void everywhere, for pre-training. For virtual tiles only the rows are
-    written; they name the folder of the rasters of their scene.
+    written; they name the folder of the rasters of their scene. `store: auto` means files (see `resolve_store`).
 
     Args:
         inventory: An inventory of the scenes, such as the file that `inspect_scenes` writes.
         scenes_root: Folder of the aligned scenes.
         sensors: Section `sensors` of the config.
         labels: Section `labels`.
-        tiles: Section `tiles`; `store: auto` means files (see `resolve_store`).
+        tiles: Section `tiles`.
         table: CSV file to write in a folder of `tiles/`: the rows, with classes by number. The JSON file beside it
             has the number of tiles with files and the best valid share of all.
         threads: Number of strips of tiles to work on at a time.
-
-    Raises:
-        InputError: If a file cannot be read or written, a raster of a scene is missing or differs from its
-            `alignment.json`, ready-made tiles are to be virtual, or a speckle filter is set for values that are not
-            backscatter.
     """
     whole = Inventory.read(inventory)
     records = [record for record in whole.records if record.role == TRAIN]
@@ -113,17 +103,9 @@ def cut_tiles(
 def make_tiles(
     tables: Sequence[Path], inventory: Path | None, labels: LabelsConfig, modalities: Iterable[str], out_root: Path
 ) -> None:
-    """Merge the rows of all scenes into `index.csv`, and write `classes.csv`. Tiles of no row are removed.
+    """Merge the rows of all scenes, files of `cut_tiles`, into `index.csv`, and write `classes.csv` in `out_root`.
 
-    Args:
-        tables: Files of `cut_tiles`.
-        inventory: An inventory with the classes, for a source whose config names none; None without tables.
-        labels: Section `labels` of the config, for the names of the classes.
-        modalities: Names of the modalities.
-        out_root: Folder `tiles/`.
-
-    Raises:
-        InputError: If no tile reaches `tiles.min_valid`.
+    Tiles of no row are removed. The inventory has the classes of a source whose config names none.
     """
     classes = ClassTable.of((c.name, c.color) for c in labels.classes)
     if not labels.classes and inventory is not None:
@@ -165,8 +147,6 @@ def _remove_others(store: TileStore, kinds: Iterable[str], tiles: Collection[str
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes the tiles that reach `tiles.min_valid`."""
-
     store: TileStore
     sensors: SensorsConfig
     classes: ClassTable
@@ -198,7 +178,6 @@ class _Writer:
 
 def _index_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str) -> dict[str, str]:
     """Make the row of a tile in the index; `rasters` is the folder of its scene for a virtual tile, else empty."""
-    row, column, height, width = tile.box
     counts = np.bincount(tile.label.ravel(), minlength=IGNORE + 1)[:IGNORE]
     labelled = int(counts.sum())
     shares = {f"share_{c.id}": f"{counts[c.id] / max(labelled, 1):.6f}" for c in classes.classes}
@@ -207,10 +186,7 @@ def _index_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str
         "tile": tile.name,
         "scene": tile.record.scene,
         "role": tile.record.role,
-        "row": str(row),
-        "col": str(column),
-        "height": str(height),
-        "width": str(width),
+        **dict(zip(("row", "col", "height", "width"), map(str, tile.box), strict=True)),
         "crs": tile.grid.crs,
         **ground_columns(tile.grid),
         "valid_share": f"{valid_share:.6f}",

@@ -13,8 +13,7 @@ from tmcnet.raster.io.files import open_raster
 from tmcnet.readers import read_record, reading
 from tmcnet.store import TileStore
 
-RECORD = "alignment.json"
-"""Name of the record beside the rasters of an aligned scene."""
+RECORD = "alignment.json"  # name of the record beside the rasters of an aligned scene
 
 
 def scene_digests(folder: Path, modalities: Iterable[str]) -> dict[str, str]:
@@ -23,28 +22,16 @@ def scene_digests(folder: Path, modalities: Iterable[str]) -> dict[str, str]:
 
 
 def read_digests(record: Path) -> dict[str, str]:
-    """Hashes of the rasters of an aligned scene, from `alignment.json`.
-
-    Raises:
-        InputError: If it is missing or damaged.
-    """
+    """Hashes of the rasters of an aligned scene, from `alignment.json`."""
     content = read_record(record)
     with reading(record):
         return {str(name): str(digest) for name, digest in content["digests"].items()}
 
 
 def require_scenes(folders: Iterable[Path], names: Sequence[str], threads: int = 1) -> None:
-    """Make sure that the rasters of aligned scenes are the ones that their records describe.
+    """Refuse aligned scenes whose rasters (modalities, `label`) are not the ones that their records describe.
 
     Snakemake watches the records only, since it would hash large rasters once for every file that is made of them.
-
-    Args:
-        folders: Folders of aligned scenes, `alignment.json` in each.
-        names: The rasters that are needed: modalities and `label`.
-        threads: Number of rasters that are read at a time.
-
-    Raises:
-        InputError: If rasters are missing or were changed; names all of them.
     """
     recorded = [
         (folder / f"{name}.tif", digests.get(name))
@@ -68,17 +55,9 @@ def _changed(path: Path, digest: str | None) -> Problem | None:
 
 
 def require_unchanged(store: TileStore, name: str, modalities: Sequence[str]) -> None:
-    """Make sure that a tile has the pixels that were cut; rasters that were not touched since are not read.
+    """Refuse a tile whose pixels are not those that were cut; rasters that were not touched since are not read.
 
     The rasters of a virtual tile are compared with the record of their scene.
-
-    Args:
-        store: The tiles.
-        name: Name of a tile.
-        modalities: All modalities of the tiles in their order.
-
-    Raises:
-        InputError: If the tile was changed.
     """
     kinds = [*modalities[:2], "label", *modalities[2:]]
     if not (times := store.touched(kinds, name)):

@@ -11,10 +11,9 @@ import numpy.typing as npt
 from affine import Affine
 
 from tmcnet.raster.inventory.records import ImageRecord
-from tmcnet.raster.io.control import ControlPoint, to_control_pixels
 from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.gdal_tools import run_tool
-from tmcnet.raster.io.geometry import Grid, reproject_points, to_pixels
+from tmcnet.raster.io.geometry import ControlPoint, Grid, reproject_points, to_control_pixels, to_pixels
 from tmcnet.raster.io.writer import Draft, write_draft
 
 Method: TypeAlias = Literal["average", "bilinear", "near"]
@@ -23,8 +22,7 @@ _MIN_AVERAGING_RATIO = 1.25
 """Width of a target pixel in source pixels from which on pixels are averaged; below, averaging only blurs."""
 _MAX_TRANSFORM_ERROR_PX = 0.01
 """Largest error, in target pixels, of interpolating the transformation between exact points."""
-_MEMORY_MB = 256
-"""Memory of `gdalwarp` for the blocks it warps, and as much again for its file cache."""
+_MEMORY_MB = 256  # memory of `gdalwarp` for the blocks it warps, and as much again for its file cache
 
 
 def warp(
@@ -36,24 +34,19 @@ def warp(
     threads: int = 1,
     control: Sequence[ControlPoint] = (),
 ) -> Draft:
-    """Warp a raster with `gdalwarp`, in one resampling.
+    """Warp a raster to a grid, which may be rotated or sheared, with `gdalwarp`, in one resampling.
+
+    Bands have no data independently of each other. A raster that is on the grid already is returned as it is.
 
     Args:
-        draft: The raster, on a grid with CRS. Pixels without data hold its no data value, which may be NaN. Bands
-            have no data independently of each other.
-        grid: The target grid, with CRS; may be rotated or sheared.
+        draft: The raster, on a grid with CRS.
+        grid: The target grid, with CRS.
         path: File for the result.
         method: Resampling method; `near` for labels.
         nodes: Correction of the georeference: N x 4, x and y of a target pixel and the displacement dx, dy of its
             content, in target pixels. None: no correction.
         threads: Number of threads.
         control: Control points of the raster in the CRS of its grid; they replace its transform.
-
-    Returns:
-        The raster on the target grid; `draft` itself where it is on that grid already.
-
-    Raises:
-        InputError: If `gdalwarp` fails, for example on a full disk.
     """
     if draft.grid == grid and nodes is None and not control:
         return draft
@@ -76,11 +69,7 @@ def warp(
 def _control_points(
     draft: Draft, target: Grid, nodes: npt.NDArray[np.float64], control: Sequence[ControlPoint]
 ) -> list[ControlPoint]:
-    """Make control points, from pixels of the source to places in the CRS of the target, of a correction.
-
-    They contain the transformation between the two grids as well as the displacement, so thin-plate splines through
-    them represent any smooth displacement.
-    """
+    """Control points, from pixels of the source to places in the CRS of the target, that contain a correction."""
     source = draft.grid
     x, y, dx, dy = nodes.T
     east, north = target.transform @ (x + 0.5, y + 0.5)
@@ -115,13 +104,7 @@ def _pixel_ratio(source: Grid, target: Grid) -> float:
 
 
 def misregistered_grid(grid: Grid, matrix: npt.ArrayLike) -> Grid:
-    """Return the grid on which to sample a misregistered image so that its content fits `grid`.
-
-    Args:
-        grid: The common grid.
-        matrix: 2 x 3 affine matrix from a pixel (x, y) of the grid to the pixel that now shows its content, with
-            pixel centres at whole numbers.
-    """
+    """The grid on which to sample an image, misregistered by a 2 x 3 matrix, so that its content fits `grid`."""
     (a, b, c), (d, e, f) = np.asarray(matrix, float).tolist()
     half = Affine.translation(0.5, 0.5)
     return Grid(grid.crs, grid.transform @ half @ Affine(a, b, c, d, e, f) @ ~half, grid.width, grid.height)
@@ -140,17 +123,7 @@ def rescaled_grid(grid: Grid, resolution: float | None) -> Grid:
 
 
 def to_dtype(values: FloatArray, dtype: str, nodata: float | None) -> tuple[npt.NDArray[Any], float | None]:
-    """Bring values with NaN for no data back to the type of the file they came from.
-
-    Args:
-        values: C x H x W.
-        dtype: Type of the file. Types that single precision cannot represent exactly become float32.
-        nodata: Value that means no data in the file; None for none.
-
-    Returns:
-        The values, and the value that means no data in them (see `choose_nodata`). Valid values equal to it are
-        changed by one.
-    """
+    """Bring values, C x H x W, to the type of their file; return the value of no data as well (`choose_nodata`)."""
     dtype = exact_dtype(dtype)
     nodata = choose_nodata(dtype, nodata, lambda: not np.isnan(values).any())
     return cast(values, dtype, nodata), nodata
@@ -162,11 +135,9 @@ def exact_dtype(dtype: str) -> str:
 
 
 def stored_dtype(name: str, image: ImageRecord) -> str:
-    """Return the type in which an image is stored: the optical image keeps that of its files, others are float32.
+    """Type in which an image is stored: that of the files for optical ones, float32 for all others.
 
-    So does an optical image whose files differ in the value of no data: what it is in one is a number in another. And
-    so do 8-bit images of which one band may lack data where another has it: in one 8-bit file all bands lack it
-    together, unless each has a mask.
+    Also float32 where files differ in the value of no data, or 8-bit bands lack data at different places.
     """
     if name != "optical" or image.scale != "none" or not image.raster.is_tagged_alike:
         return "float32"
@@ -177,13 +148,7 @@ def stored_dtype(name: str, image: ImageRecord) -> str:
 
 
 def choose_nodata(dtype: str, nodata: float | None, complete: Callable[[], bool]) -> float | None:
-    """Choose the value that means no data: NaN for float32, else `nodata` or, if one is needed, the largest number.
-
-    Args:
-        dtype: Type of the numbers.
-        nodata: Value in the file; None for none. Ignored where the type cannot represent it.
-        complete: Returns whether every pixel has data; called only where it decides.
-    """
+    """NaN for float32, else `nodata` if the type has it or, where pixels lack data, the largest number."""
     if dtype == "float32":
         return float("nan")
     info = np.iinfo(dtype)
