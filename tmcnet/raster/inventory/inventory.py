@@ -91,11 +91,8 @@ def take_inventory(
 ) -> None:
     """Merge the files of `inspect_scenes`, compare the scenes with each other, and write the inventory.
 
-    The JSON file is for the next stages; the CSV file for people (see `inventory_table`).
-
-    Raises:
-        InputError: If the files have errors; names all of them, equal problems together. Scenes with problems are
-            then inspected again next time.
+    The JSON file is for the next stages; the CSV file for people (see `inventory_table`). Errors name all files,
+    equal problems together; scenes with problems are then inspected again next time.
     """
     inventories = [Inventory.read(part) for part in parts]
     contents = [read_record(part) for part in parts]

@@ -51,13 +51,9 @@ class SeedLayout:
 
 
 def read_seed_layout(root: Path) -> SeedLayout:
-    """Read a folder in the seed layout, which holds `train_RGB` and the others.
+    """Read a folder in the seed layout, which holds `train_RGB` and the others; names everything that is wrong.
 
     A list may hold bare names, file names or paths; a part without lists has all tiles in its folders.
-
-    Raises:
-        InputError: If names are unpaired, missing, doubled or in two parts, or a list or folder is missing;
-            names every one of them.
     """
     if not root.is_dir():
         raise InputError(Problem(str(root), "is not a folder", "Set `data_root` to the folder of the seed layout."))

@@ -38,13 +38,10 @@ def find_entries(
 ) -> list[Entry]:
     """Find all scenes or tiles of a source, sorted by name.
 
-    Files are paired by their names, never by their order in a folder. In layout `scenes` a label may be missing: with
-    a label pattern the scene then has role `predict`; without one every scene has role `train`, so that pre-training
-    can use it. A modality may be missing only in a sample sheet, where that is explicit: a file that no pattern pairs
-    may as well be misnamed.
-
-    Raises:
-        InputError: If files are missing, doubled or unpaired, if names are doubled, or nothing is found.
+    Files are paired by their names, never by their order in a folder; missing, doubled and unpaired ones are errors.
+    In layout `scenes` a label may be missing: with a label pattern the scene then has role `predict`; without one
+    every scene has role `train`, so that pre-training can use it. A modality may be missing only in a sample sheet,
+    where that is explicit: a file that no pattern pairs may as well be misnamed.
     """
     root = Path(data_root)
     if source.layout == "demo":

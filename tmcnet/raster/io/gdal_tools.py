@@ -29,11 +29,7 @@ def require_tools(names: Sequence[str] = TOOLS) -> None:
 
 
 def run_tool(name: str, *arguments: str | Path | float, step: str = "") -> str:
-    """Run one of GDAL's tools; return what it printed. Its progress is logged under the name of a `step`, if given.
-
-    Raises:
-        InputError: If the tool is missing, or fails; then with GDAL's error message.
-    """
+    """Run one of GDAL's tools and return what it printed; its progress is logged under the name of a `step`."""
     require_tools([name])
     environment = {key: value for key, value in os.environ.items() if key not in _MISLEADING}
     command = [name, *(repr(float(a)) if isinstance(a, float) else str(a) for a in arguments)]

@@ -57,12 +57,9 @@ class LabelCoder:
     def encode(
         self, values: npt.NDArray[Any], valid: BoolArray, mask: BoolArray | None = None
     ) -> tuple[ByteArray, Unknown]:
-        """Translate values read from a file, C x H x W codes or colours; `valid` and `mask` are H x W.
+        """Translate values of a file, C x H x W codes or colours, to ids H x W; count unknown codes, which are void.
 
         A pixel that `mask` excludes is void whatever its value; one that is not valid, unless its code is a class.
-
-        Returns:
-            Ids H x W, and the unknown codes with their counts; their pixels are void in the ids.
         """
         codes, known = self._keys(values)
         if codes.dtype.itemsize <= 2:

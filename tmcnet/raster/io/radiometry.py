@@ -15,11 +15,7 @@ _MAX_LINEAR_MEDIAN = 2.0
 
 
 def detect_scale(dtype: str, low: float, high: float, median: float) -> str | None:
-    """Detect the scale of backscatter from the type of the numbers and their range and approximate median.
-
-    Returns:
-        `none` for 8-bit pictures, `db`, `linear` or `amplitude`; None where the values fit no scale.
-    """
+    """Detect the scale of backscatter: `none` (8-bit pictures), `db`, `linear`, `amplitude`; None where none fits."""
     if dtype == "uint8":
         return "none"
     if low < 0:

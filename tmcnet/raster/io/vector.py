@@ -57,11 +57,7 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
     """Write the features of a vector file as a raster of codes, tagged with `NO_CODE` for no label.
 
     A pixel gets the code of the last feature in which its centre is. Points and lines count as far as
-    `labels.buffer`. An attribute is a code, or the name of a class.
-
-    Raises:
-        InputError: If the file cannot be read or has several layers, its features lack the attribute or have values
-            that no class has, it holds points or lines without a buffer, or no feature is on the grid.
+    `labels.buffer`. An attribute is a code, or the name of a class; values that no class has are errors.
     """
     if labels.encoding != "ids":
         remedy = "Set `labels.encoding: ids` and give each class its `codes`."

@@ -174,8 +174,7 @@ def global_search(
 ) -> AffineMap:
     """Find the shift, rotation and scaling of highest correlation of two images reduced by `scale`.
 
-    Returns:
-        The map in full-resolution pixels; the identity if nothing can be compared.
+    The map is in full-resolution pixels; it is the identity if nothing can be compared.
     """
     search_radius = int(np.ceil(max_shift_px / scale)) + 2
     _, height, width = reference.shape

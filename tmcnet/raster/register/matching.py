@@ -115,17 +115,11 @@ def _gradients(image: FloatArray, scaling: Scaling) -> Descriptors:
 
 
 def correlate(template: Descriptors, search: Descriptors, min_valid: float = 0.5) -> FloatArray:
-    """Correlate windows of descriptors with wider windows at every whole shift.
+    """Correlate windows of descriptors with wider windows at every whole shift; NaN where too few pixels are valid.
 
-    Only pixels valid in both are compared; each channel is taken relative to its mean over the window.
-
-    Args:
-        template: P x D x T x T descriptors, and where they are valid, P x T x T.
-        search: The same with S x S pixels: a margin of r = (S - T) / 2 on all sides.
-        min_valid: Minimum share of a window that is valid in both images.
-
-    Returns:
-        P x (2r+1) x (2r+1), rows are shifts in y from -r to r; NaN where too few pixels can be compared.
+    Only pixels valid in both are compared; each channel is taken relative to its mean over the window. Templates are
+    P x D x T x T, and P x T x T where they are valid; search windows have sides S, with a margin of r = (S - T) / 2
+    on all sides. The result is P x (2r+1) x (2r+1), rows are shifts in y from -r to r.
     """
     side, wide = template[1].shape[-1], search[1].shape[-1]
     shifts = wide - side + 1

@@ -213,8 +213,7 @@ class _SourceImage:
     def on_grid(self, alignment: Alignment | None = None) -> list[Raster]:
         """Bring the image to the common grid in one resampling at most; replaces the rasters of an earlier call.
 
-        Returns:
-            Rasters to be stacked, backscatter in linear power; one for each group of files on one grid.
+        These are to be stacked, backscatter in linear power: one for each group of files on one grid.
         """
         common, nodes, grid = self._job.grid, None, self._job.grid
         if alignment is not None and alignment.matrix is not None:

@@ -62,11 +62,7 @@ class SpeckleFilter:
         return self.window // 2
 
     def apply(self, power: FloatArray, threads: int = 1) -> FloatArray:
-        """Filter each band of an image in linear power, B x (H + 2 rim) x (W + 2 rim), in which NaN is no data.
-
-        Returns:
-            B x H x W; NaN where the pixel itself has no data.
-        """
+        """Filter linear power, B x (H + 2 rim) x (W + 2 rim), to B x H x W; NaN where a pixel has no data."""
         rim, side = self.rim, BLOCK_SIDE_PX
         bands, rows, columns = len(power), power.shape[1] - 2 * rim, power.shape[2] - 2 * rim
         result = np.empty((bands, rows, columns), np.float32)
