@@ -8,8 +8,12 @@ so the files of Snakemake are of a dead process.
 from __future__ import annotations
 
 import fcntl
+import os
+import pwd
 import socket
 from pathlib import Path
+
+from tmcnet.errors import InputError, Problem
 
 _held: list[object] = []
 """Open files: a lock ends when its file is closed."""
@@ -61,6 +65,34 @@ def hold_workflow_lock(folder: Path, *, clear: bool) -> str:
             file.flush()
     fcntl.flock(file, fcntl.LOCK_SH)
     return hint
+
+
+def require_writable(folder: Path, where: str, remedy: str) -> None:
+    """Make sure that this user may write to a folder and the folders in it, two levels down.
+
+    Args:
+        folder: The folder; if it does not exist, the nearest one above it that does.
+        where: What the folder is, for the message.
+        remedy: What the user can do.
+
+    Raises:
+        InputError: If one of them is not writable, as after a run of another user or in a container.
+    """
+    top = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    folders = [top, *top.glob("*/"), *top.glob("*/*/")] if top == folder else [top]
+    refused = [path for path in folders if not path.is_symlink() and not os.access(path, os.W_OK | os.X_OK)]
+    if refused and top.is_dir():
+        owner = refused[0].stat().st_uid
+        what = "cannot be written" + (f"; it belongs to user {_name(owner)}" if owner != os.getuid() else "")
+        raise InputError(Problem(f"{where} {refused[0]}", what, remedy))
+
+
+def _name(user: int) -> str:
+    """Login name of a user; its number in containers that do not know it."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 def hold_results_lock(results: Path, *, alone: bool) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +95,26 @@ def test_one_workflow_writes_to_a_results_folder_with_its_jobs(tmp_path: Path) -
     job.kill()
     job.wait()
     assert may_write("main", 0)[1] == "True"
+
+
+NO_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-fowner", "--inh-caps=-dac_override,-fowner")
+"""Runs a command of root without the right to write everywhere."""
+
+
+def test_a_folder_of_another_user_is_named(tmp_path: Path) -> None:
+    ask = "import sys; from pathlib import Path; from tmcnet.locks import require_writable as ask; "
+    ask += "ask(Path(sys.argv[1]), 'results_dir', 'Choose another.')"
+    inner = tmp_path / "results" / "finetune" / "a"
+    inner.mkdir(parents=True)
+    before = NO_RIGHTS if os.getuid() == 0 else ()
+    if before and (not shutil.which("setpriv") or subprocess.run([*before, "true"], capture_output=True).returncode):
+        pytest.skip("this machine cannot drop the rights of root")
+
+    def said(folder: Path) -> str:
+        done = subprocess.run([*before, sys.executable, "-c", ask, str(folder)], capture_output=True, text=True)
+        return done.stderr
+
+    assert said(tmp_path / "results" / "new" / "newer") == said(tmp_path / "results") == ""
+    for refused, asked in ((inner, tmp_path / "results"), (inner.parent, inner.parent / "new")):
+        refused.chmod(0o555)
+        assert f"results_dir {refused}: cannot be written. Choose another." in said(asked)

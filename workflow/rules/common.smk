@@ -13,7 +13,7 @@ from tmcnet.config import RANDOM_START, check_files, is_pixelwise, load, over_pr
 from tmcnet.errors import InputError
 from tmcnet.hashing import json_digest
 from tmcnet.kept import archive_of, put_back
-from tmcnet.locks import hold_results_lock, hold_workflow_lock
+from tmcnet.locks import hold_results_lock, hold_workflow_lock, require_writable
 from tmcnet.lost import SOURCE_RECORD, correct_times, find_lost, is_unchanged
 from tmcnet.raster.inventory.names import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
@@ -27,6 +27,17 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 REPOSITORY = Path(str(workflow.current_basedir)).parents[1]
 os.environ.setdefault("TMCNET_SOURCE", str(REPOSITORY))
 
+if workflow.is_main_process:
+    try:
+        # Snakemake keeps its records there, for dry runs as well.
+        require_writable(
+            Path(".snakemake").absolute(),
+            "the working directory:",
+            f"Start in a folder of your own, or name one: --directory FOLDER -s {REPOSITORY / 'Snakefile'}.",
+        )
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
 # Started again after a kill, the same command goes on: the lock of a dead process is removed.
 if hint := hold_workflow_lock(
     Path(".snakemake"), clear=workflow.is_main_process and not workflow.dryrun
@@ -39,6 +50,12 @@ try:
     # preset. The statement `configfile` would have no effect in a module. Jobs get `config` as it is now.
     config.update(over_preset(config))
     CONFIG = load(config)
+    if workflow.is_main_process and not workflow.dryrun:
+        require_writable(
+            Path(CONFIG.results_dir),
+            "config key `results_dir`:",
+            "Choose another `results_dir`, or ask for the right to write there.",
+        )
 except InputError as error:
     raise WorkflowError(f"The config has errors:\n{error}") from None
 
