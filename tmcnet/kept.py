@@ -38,7 +38,7 @@ def keep(archive: Path, origin: str, files: Iterable[Path]) -> None:
         files: The files, of different names.
     """
     archive.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = archive.with_name(f".{archive.name}.{os.getpid()}")
+    unfinished = archive.with_name(f".{archive.name}.part")  # the next attempt replaces what a killed one left
     times = {}
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as copies:
         for path in files:

@@ -1,5 +1,6 @@
 """Weights files and their transfer."""
 
+import errno
 import os
 
 import pytest
@@ -46,6 +47,16 @@ def test_equal_content_has_equal_bytes_and_the_permissions_of_the_umask(tmp_path
         os.umask(before)
     assert len({path.read_bytes() for path in paths}) == 1
     assert {path.stat().st_mode & 0o777 for path in paths} == {0o640}
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(tmp_path / "weights.safetensors", {"a": torch.zeros(2)}, {"kind": "encoder"})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_foreign_and_broken_files_are_named(tmp_path):

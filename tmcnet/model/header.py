@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,11 +31,15 @@ def write_file(path: Path, header: Mapping[str, Any], tensors: BinaryIO) -> None
     text = json.dumps(ordered, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        shutil.copyfileobj(tensors, file, 2**24)
-    unfinished.replace(path)
+    unfinished = path.with_name(f".{path.name}.part")  # the next attempt replaces what a killed one left
+    try:
+        with unfinished.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            shutil.copyfileobj(tensors, file, 2**24)
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def copy_with(source: Path, target: Path, entries: Mapping[str, Any]) -> None:

@@ -32,8 +32,14 @@ if workflow.is_main_process:
         # Snakemake keeps its records there, for dry runs as well.
         require_writable(
             Path(".snakemake").absolute(),
-            "the working directory:",
+            "working directory",
             f"Start in a folder of your own, or name one: --directory FOLDER -s {REPOSITORY / 'Snakefile'}.",
+        )
+        require_writable(
+            Path(os.environ.get("TMPDIR", "/tmp")),
+            "temporary folder",
+            "Free some space, or name another folder: export TMPDIR=FOLDER.",
+            inside=False,
         )
     except InputError as error:
         raise WorkflowError(str(error)) from None
@@ -54,7 +60,7 @@ try:
         require_writable(
             Path(CONFIG.results_dir),
             "config key `results_dir`:",
-            "Choose another `results_dir`, or ask for the right to write there.",
+            "Free some space, ask for the right to write there, or choose another `results_dir`.",
         )
 except InputError as error:
     raise WorkflowError(f"The config has errors:\n{error}") from None

@@ -18,9 +18,7 @@ import _watch
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, StoppedError, TrainingError
 from tmcnet.kept import archive_of, keep, origin_of
-
-MAX_FREE_WHEN_FULL = 2**16
-"""Bytes that a full disk has left at most, since files are written in pieces."""
+from tmcnet.locks import MAX_FREE_WHEN_FULL
 
 
 @contextmanager
