@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -36,7 +37,7 @@ if workflow.is_main_process:
             f"Start in a folder of your own, or name one: --directory FOLDER -s {REPOSITORY / 'Snakefile'}.",
         )
         require_writable(
-            Path(os.environ.get("TMPDIR", "/tmp")),
+            Path(os.environ.get("TMPDIR", tempfile.gettempdir())),
             "temporary folder",
             "Free some space, or name another folder: export TMPDIR=FOLDER.",
             inside=False,
@@ -69,6 +70,12 @@ RESULTS = CONFIG.results_dir
 DATA = CONFIG.data_root
 TILED = CONFIG.source.layout in ("tiles", "seed")
 OTHERS = list(CONFIG.sensors.others)
+
+if not Path(DATA).exists() and Path(f"{DATA}.dvc").is_file():
+    raise WorkflowError(
+        f"The imagery has errors:\n- config key `data_root`: {DATA} is not in this clone, but DVC knows it. "
+        f"Fetch it: dvc pull {DATA}.dvc"
+    )
 
 try:
     ENTRIES = {
