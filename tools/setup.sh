@@ -55,7 +55,8 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
 log "Installing the Python environment into .venv (one to five minutes) ..."
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+# An interrupted set-up may have left an environment without pip.
+.venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
 .venv/bin/python -m pip install -q uv
 # Compile bytecode now: without it every job would spend ten seconds on its imports.
 UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}" VIRTUAL_ENV=$PWD/.venv \
