@@ -107,7 +107,7 @@ def freeze(state: Path) -> None:
 
 
 def test_a_job_above_its_time_is_explained_and_resumes(done: Cluster) -> None:
-    change = "pretrain: {steps: 400, checkpoint_every: 5, log_every: 100}"
+    change = "pretrain: {steps: 100, checkpoint_every: 5, log_every: 100}"
     short = ("--set-resources", "pretrain_method:runtime=1 if attempt == 1 else 60")
     freezer = Thread(target=freeze, args=[done.folder / "results" / ".state" / "pretrain" / "tmcnet" / STATE_FILE])
     freezer.start()
@@ -115,7 +115,7 @@ def test_a_job_above_its_time_is_explained_and_resumes(done: Cluster) -> None:
     freezer.join()
     said = made.stdout + made.stderr
     assert made.returncode == 0, said
-    assert re.search(r"SIGTERM after step \d+ of 400; the state is saved. A retry goes on from there", said), said
+    assert re.search(r"SIGTERM after step \d+ of 100; the state is saved. A retry goes on from there", said), said
     assert re.search(r"ended from outside after [\d.]+ of 1 minutes: its time limit", said), said
     log = (done.folder / "results" / "logs" / "pretrain" / "tmcnet.log").read_text()
     assert re.search(r"resumes after step [1-9]", log), log
