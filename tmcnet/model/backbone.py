@@ -55,13 +55,17 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map N x inputs x H x W to N x outputs x H/stride x W/stride."""
         # An exported model takes maps of any size, so it cannot choose by size.
-        if x.device.type != "cpu" or torch.compiler.is_exporting() or self.stride != (1, 1) or self.groups > 1:
+        if x.device.type != "cpu" or torch.compiler.is_exporting() or self.groups > 1:
             return super().forward(x)
+        if self.stride != (1, 1):
+            return super().forward(x) if self.padding_mode != "replicate" else self._pad_and_convolve(x)
         if self.kernel_size == (1, 1):
             pixels = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
             return pixels.permute(0, 3, 1, 2)
-        if self.padding_mode != "replicate" or self.kernel_size != (3, 3):
+        if self.padding_mode != "replicate":
             return super().forward(x)
+        if self.kernel_size != (3, 3):
+            return self._pad_and_convolve(x)
         height, width, dilation = *x.shape[-2:], self.dilation[0]
         work = tapwise_work(height, width, dilation)
         if work < MAX_TAPWISE_WORK:
@@ -69,7 +73,14 @@ class Conv2d(nn.Conv2d):
         if work <= MAX_SEPARATE_WORK:
             rows, columns = (taps_of_map(length, dilation) for length in (height, width))
             return resampled_convolution(x, self.weight, rows, columns)
-        return super().forward(x)
+        return self._pad_and_convolve(x)
+
+    def _pad_and_convolve(self, x: Tensor) -> Tensor:
+        """Convolve with replicate padding; autocast would pad in single precision, and convert twice."""
+        vertical, horizontal = (int(pixels) for pixels in self.padding)
+        with torch.autocast(x.device.type, enabled=False):
+            padded = F.pad(x, (horizontal, horizontal, vertical, vertical), mode="replicate")
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation)
 
 
 def tapwise_work(height: int, width: int, dilation: int) -> float:

@@ -16,6 +16,8 @@ MAX_BAND = 64
 """Pixels of an axis whose windows are summed in one product; a multiple of `COARSE_STEP`."""
 MIN_VARIANCE = 1e-6
 """Smaller variances, of values of order 1, are rounding errors of sums and set to 0."""
+Region = tuple[slice, slice]
+"""Rows and columns."""
 MIN_DEVIATION = 0.05
 """Added to the deviation that divides relative bands, so that noise in even areas is not amplified; bands range from
 -1 to 1."""
@@ -62,49 +64,60 @@ class ContextFeatures(nn.Module):
             flags += [config.relative_window <= side] * bands
         return torch.tensor(flags)
 
-    def forward(self, *images: Tensor) -> Tensor:
+    def forward(self, *images: Tensor, region: Region | None = None) -> Tensor:
         """Features N x F x H x W of images N x C x H x W, one per modality.
 
         In this order: all bands; the differences of each pair of bands; means and deviations of all bands for each
         window, from the smallest to the largest; relative bands.
-        """
-        if torch.compiler.is_exporting():  # a loop would fix the number of images in the exported graph
-            return self._compute(*images)
-        tiles = zip(*(torch.split(image, 1) for image in images), strict=True)
-        return torch.cat([self._compute(*tile) for tile in tiles])  # one at a time: the sums fit the CPU's cache
-
-    def _compute(self, *images: Tensor) -> Tensor:
-        with torch.autocast(images[0].device.type, enabled=False):  # the difference of squares loses digits
-            values = torch.cat(images, dim=1).float()
-            masks = torch.cat([(image != 0).any(dim=1, keepdim=True) for image in images], dim=1).float()
-            there = masks[:, [number for number, image in enumerate(images) for _ in range(image.shape[1])]]
-            parts = [values]
-            if self.config.differences and values.shape[1] > 1:  # an empty tensor cannot be exported
-                parts.append(_differences(values, there))
-            parts += self._statistics(values, there)
-            return torch.cat(parts, dim=1).to(images[0].dtype)
-
-    def _statistics(self, values: Tensor, there: Tensor) -> list[Tensor]:
-        """Means and deviations over each window, and relative bands; parts N x .. x H x W.
 
         Args:
-            values: N x C x H x W bands of all images.
-            there: N x C x H x W, 1 where the image of a band has data, else 0.
+            images: Images of one size.
+            region: Rows and columns whose features are returned, with known ends; None: all. They are those of the
+                same place in the whole image, in little more time than a crop takes.
         """
-        # sums of small numbers have small rounding errors
-        centre = values.sum(dim=(2, 3), keepdim=True) / there.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-        centred = (values - centre) * there
-        sources = torch.cat([there, centred, centred.square()], dim=1)
+        if torch.compiler.is_exporting():  # a loop would fix the number of images in the exported graph
+            return self._compute(images, (slice(None), slice(None)))
+        rows, columns = region or (slice(0, images[0].shape[-2]), slice(0, images[0].shape[-1]))
+        tiles = zip(*(torch.split(image, 1) for image in images), strict=True)
+        return torch.cat([self._compute(tile, (rows, columns)) for tile in tiles])  # the sums fit the CPU's cache
+
+    def _compute(self, images: Sequence[Tensor], region: Region) -> Tensor:
+        with torch.autocast(images[0].device.type, enabled=False):  # the difference of squares loses digits
+            parts = [image.float() for image in images]
+            masks = [(part != 0).any(dim=1, keepdim=True).float() for part in parts]
+            values = torch.cat([part[..., *region] for part in parts], dim=1)
+            there = _per_band([mask[..., *region] for mask in masks], parts)
+            found = [values]
+            if self.config.differences and values.shape[1] > 1:  # an empty tensor cannot be exported
+                found.append(_differences(values, there))
+            found += self._statistics(parts, masks, values, there, region)
+            return torch.cat(found, dim=1).to(images[0].dtype)
+
+    def _statistics(
+        self, images: Sequence[Tensor], masks: Sequence[Tensor], values: Tensor, there: Tensor, region: Region
+    ) -> list[Tensor]:
+        """Means and deviations over each window, and relative bands; parts N x .. x h x w.
+
+        Args:
+            images: N x C x H x W, one per modality.
+            masks: N x 1 x H x W, 1 where an image has data, else 0.
+            values: N x C x h x w bands of all images in the region.
+            there: N x C x h x w, 1 where the image of a band has data, else 0.
+            region: Rows and columns.
+        """
+        sums = _Sums(images, masks, region)
         relative = self.config.relative_window
         windows = sorted({*self.config.windows, *(() if relative is None else (relative,))})
         fine = [window for window in windows if window < COARSE_WINDOW]
         coarse = windows[len(fine) :]
         found: dict[int, Tensor] = {}
         if fine:
-            found |= zip(fine, _means_and_deviations(sources, centre, fine, 1), strict=True)
+            found |= zip(fine, sums.means_and_deviations(fine, 1), strict=True)
         if coarse:
-            small = torch.cat(_means_and_deviations(sources, centre, coarse, COARSE_STEP), dim=1)
-            large = enlarge(small, (values.shape[-2], values.shape[-1]), COARSE_STEP)
+            small = torch.cat(sums.means_and_deviations(coarse, COARSE_STEP), dim=1)
+            before = [(side.start or 0) % COARSE_STEP for side in region]
+            size = values.shape[-2] + before[0], values.shape[-1] + before[1]
+            large = enlarge(small, size, COARSE_STEP)[..., before[0] :, before[1] :]
             found |= zip(coarse, torch.chunk(large, len(coarse), dim=1), strict=True)
         parts = [found[window] for window in sorted(self.config.windows)]
         if relative is not None:
@@ -113,49 +126,92 @@ class ContextFeatures(nn.Module):
         return parts
 
 
+def _per_band(of_images: Sequence[Tensor], images: Sequence[Tensor]) -> Tensor:
+    """Repeat one map of each image, N x 1 x ..., for each of its bands; N x C x ..."""
+    pairs = zip(of_images, images, strict=True)
+    return torch.cat([one.expand(-1, image.shape[1], *one.shape[2:]) for one, image in pairs], dim=1)
+
+
 def _differences(values: Tensor, there: Tensor) -> Tensor:
     """Differences of each pair of bands, 0 where one of them has no data; N x C(C-1)/2 x H x W."""
     first, second = torch.triu_indices(values.shape[1], values.shape[1], offset=1, device=values.device)
-    return (values[:, first] - values[:, second]) * (there[:, first] * there[:, second])
+    both = there.index_select(1, first) * there.index_select(1, second)
+    return (values.index_select(1, first) - values.index_select(1, second)) * both
 
 
-def _means_and_deviations(sources: Tensor, centre: Tensor, windows: Sequence[int], step: int) -> list[Tensor]:
-    """Means and deviations of all bands over each window, at every `step`-th pixel; N x 2 C x h x w for each window.
+class _Sums:
+    """Sums of the bands and of their squares over windows, as products with matrices of ones and zeros.
 
     Args:
-        sources: N x 3 C x H x W: where there is data, the bands minus `centre`, and their squares.
-        centre: N x C x 1 x 1.
-        windows: Odd sides in pixels.
-        step: Distance of the pixels.
+        images: N x C x H x W, one per modality.
+        masks: N x 1 x H x W, 1 where an image has data, else 0.
+        region: Rows and columns at which windows have their middle.
     """
-    rows, columns = (_in_window(length, windows, step, sources) for length in sources.shape[-2:])
-    down = []
-    for outputs, inputs in _bands(sources.shape[-2], max(windows), step):
-        part = rows[:, outputs, inputs].flatten(0, 1) @ sources[..., inputs, :]  # all windows in one product
-        down.append(part.view(*part.shape[:2], len(windows), -1, part.shape[-1]))
-    sums, across = torch.cat(down, dim=-2), columns.transpose(1, 2)
-    bands = _bands(sources.shape[-1], max(windows), step)
-    found = torch.cat([sums[..., inputs] @ across[:, inputs, outputs] for outputs, inputs in bands], dim=-1)
-    count, total, squares = torch.chunk(found, 3, dim=1)
-    share = count.clamp(min=1).reciprocal()
-    mean = total * share
-    variance = squares * share - mean.square()
-    deviation = torch.where(variance > MIN_VARIANCE, variance, 0.0).sqrt()
-    mean = mean + centre[:, :, None] * (count > 0)
-    return list(torch.cat([mean, deviation], dim=1).unbind(2))
+
+    def __init__(self, images: Sequence[Tensor], masks: Sequence[Tensor], region: Region) -> None:
+        self.images, self.region = images, region
+        pairs = list(zip(images, masks, strict=True))
+        # sums of small numbers have small rounding errors
+        self.centres = [
+            image.sum(dim=(2, 3), keepdim=True) / mask.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+            for image, mask in pairs
+        ]
+        centred = [(image - centre) * mask for (image, mask), centre in zip(pairs, self.centres, strict=True)]
+        self.sources = torch.cat([*masks, *centred, *(image.square() for image in centred)], dim=1)
+
+    def means_and_deviations(self, windows: Sequence[int], step: int) -> list[Tensor]:
+        """Means and deviations of all bands over each window, at every `step`-th pixel; N x 2 C x h x w each.
+
+        Args:
+            windows: Odd sides in pixels.
+            step: Distance of the pixels.
+        """
+        sources, many = self.sources, len(windows)
+        height, width = sources.shape[-2:]
+        rows, columns = (_in_window(length, windows, step, sources) for length in (height, width))
+        across = []
+        for outputs, inputs in _bands(width, self.region[1], max(windows), step):
+            part = sources[..., inputs] @ columns[:, outputs, inputs].flatten(0, 1).T  # all windows in one product
+            across.append(part.view(*part.shape[:-1], many, -1))
+        bands = _bands(height, self.region[0], max(windows), step)
+        found = []
+        for number in range(many):
+            part = torch.cat([sums[..., number, :] for sums in across], dim=-1)
+            down = [rows[number, outputs, inputs] @ part[..., inputs, :] for outputs, inputs in bands]
+            found.append(self._mean_and_deviation(torch.cat(down, dim=-2)))
+        return found
+
+    def _mean_and_deviation(self, sums: Tensor) -> Tensor:
+        """Means and deviations N x 2 C x h x w of the sums of `sources` over a window."""
+        images, bands = len(self.images), sum(image.shape[1] for image in self.images)
+        counts = [sums[:, number : number + 1] for number in range(images)]
+        share = _per_band([count.clamp(min=1).reciprocal() for count in counts], self.images)
+        mean = sums[:, images : images + bands] * share
+        variance = sums[:, images + bands :] * share - mean.square()
+        centres = [centre * count.clamp(max=1) for centre, count in zip(self.centres, counts, strict=True)]
+        deviation = torch.where(variance > MIN_VARIANCE, variance, 0.0).sqrt()
+        return torch.cat([mean + torch.cat(centres, dim=1), deviation], dim=1)
 
 
-def _bands(length: int, window: int, step: int) -> list[tuple[slice, slice]]:
+def _bands(length: int, part: slice, window: int, step: int) -> list[tuple[slice, slice]]:
     """Parts of an axis for products with `_in_window`: sums over windows, and the pixels that these windows cover.
 
     Far from its diagonal the matrix is 0, so that the products of a long axis cost little more than its windows.
+
+    Args:
+        length: Pixels of the axis.
+        part: The pixels whose statistics are wanted; at a `step` above 1 also those of the next multiple of it.
+        window: The largest window.
+        step: Distance of the sums in pixels.
     """
-    if torch.compiler.is_exporting() or length <= 2 * MAX_BAND:  # an exported model takes images of any size
+    if torch.compiler.is_exporting():  # an exported model takes images of any size
         return [(slice(None), slice(None))]
     reach = window // 2
+    first, end = part.start // step, min(-(-(part.stop - 1) // step), (length - 1) // step) + 1
+    size = MAX_BAND // step if part.stop - part.start > 2 * MAX_BAND else end - first
     return [
-        (slice(start // step, (start + MAX_BAND) // step), slice(max(start - reach, 0), start + MAX_BAND + reach))
-        for start in range(0, length, MAX_BAND)
+        (slice(start, stop), slice(max(start * step - reach, 0), (stop - 1) * step + reach + 1))
+        for start, stop in ((start, min(start + size, end)) for start in range(first, end, size))
     ]
 
 

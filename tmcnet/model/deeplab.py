@@ -87,11 +87,16 @@ class Detail(nn.Module):
         initialise(self)
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
 
-    def forward(self, *images: Tensor) -> Tensor:
-        """Logits N x K x H x W of images N x C x H x W; a scalar 0 without channels."""
+    def forward(self, *images: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits N x K x H x W of images N x C x H x W; a scalar 0 without channels.
+
+        Args:
+            images: One per modality.
+            context: N x F x H x W context features, if they are computed already.
+        """
         if self.layers is None:
             return images[0].new_zeros(())
-        logits: Tensor = self.layers(self.features(*images))
+        logits: Tensor = self.layers(self.features(*images) if context is None else context)
         return logits
 
 

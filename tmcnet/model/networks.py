@@ -53,14 +53,18 @@ class PlainNetwork(nn.Module):
         for name, count in others:
             self.add_module(f"backbone_{name}", Backbone(count, config))
 
-    def forward(self, images: Mapping[str, Tensor]) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of each modality."""
-        inputs = {name: stack_bands(images, modalities) for name, modalities in self.sources.items()}
+    def detail_inputs(self, images: Mapping[str, Tensor]) -> list[Tensor]:
+        """The images of the encoders, whose context features the full-resolution branch takes."""
+        return [stack_bands(images, modalities) for modalities in self.sources.values()]
+
+    def forward(self, images: Mapping[str, Tensor], context: Tensor | None = None) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of each modality, and perhaps their context features."""
+        inputs = self.detail_inputs(images)
         parts = []
-        for name, image in inputs.items():
+        for name, image in zip(self.sources, inputs, strict=True):
             high, low = self.get_submodule(f"backbone_{name}")(image)
             parts.append(enlarge(self.decoder(self.aspp(high), low), image_size(images), LOW_STRIDE))
-        logits: Tensor = reduce(torch.add, parts) * (1 / len(parts)) + self.detail(*inputs.values())
+        logits: Tensor = reduce(torch.add, parts) * (1 / len(parts)) + self.detail(*inputs, context=context)
         return logits
 
 

@@ -25,7 +25,9 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, fit_temperature, without_nan
 from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
 from tmcnet.hashing import file_digest
+from tmcnet.model.context import context_reach
 from tmcnet.model.encoder_features import EncoderFeatures
+from tmcnet.model.mssnet import MSSNet
 from tmcnet.model.networks import Ensemble, PlainNetwork, build_network
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PARTS, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
@@ -39,7 +41,7 @@ from tmcnet.train.launch import launch
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
-from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
+from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights, crop_features
 from tmcnet.train.validate import Validation, validate
 
 CALIBRATION_PIXELS_PER_TILE = 2000
@@ -82,8 +84,17 @@ class FinetuneModule(StepModule[Batch]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         self.tile_names = list(batch.names)
-        logits, label = gather_batch(self.network(batch.images).float()), gather_batch(batch.label)
+        found = self.network(batch.images, self._context(batch)) if batch.around else self.network(batch.images)
+        logits, label = gather_batch(found.float()), gather_batch(batch.label)
         return {"loss": segmentation_loss(logits, label, self.class_weights.float(), self.config)}
+
+    def _context(self, batch: Batch) -> Tensor:
+        """The context features of the crops, in the type that the first layer computes in."""
+        network, image = self.network, next(iter(batch.images.values()))
+        assert isinstance(network, MSSNet | PlainNetwork)
+        lower = torch.is_autocast_enabled(image.device.type)
+        dtype = torch.get_autocast_dtype(image.device.type) if lower else image.dtype
+        return crop_features(network.detail.features, batch, network.detail_inputs, dtype)
 
 
 @dataclass(frozen=True)
@@ -157,7 +168,9 @@ def train(work: Finetuning) -> None:
         curves, best, precision = _fit_once(network, work.members, data, config, compute, seed)
     else:
         share = share_of_batch("finetune.batch_size", config.batch_size)
-        builder = BatchBuilder(data.train, config, work.sensors, run.network, seed, share)
+        with_context = isinstance(network, MSSNet | PlainNetwork) and network.detail.layers is not None
+        reach = context_reach(network) if with_context else None
+        builder = BatchBuilder(data.train, config, work.sensors, run.network, seed, share, reach)
         module = FinetuneModule(network, config, builder, data.balance, start.loaded)
         plan = _plan(run, config, compute, work.state, seed, data.settings(config, work.weights))
         curves, best, precision = _fit(module, plan, data, config)

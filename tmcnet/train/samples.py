@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.photometric import change_by_sensor
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
+from tmcnet.model.context import COARSE_STEP, ContextFeatures
 from tmcnet.seeding import generator
 from tmcnet.train.stream import indices_of_step
 
@@ -33,11 +34,15 @@ class Batch(NamedTuple):
         names: Their tiles.
         images: N x C x H x W of each modality.
         label: N x H x W int64, `IGNORE` for void.
+        around: The N parts of the tiles, C x h x w of each modality, that the context features of the crops need.
+        placements: Places of the N crops in these parts; empty, as `around`, if there are no context features.
     """
 
     names: list[str]
     images: dict[str, Tensor]
     label: Tensor
+    around: dict[str, list[Tensor]]
+    placements: list[Placement]
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class BatchBuilder:
         network: Name of the network.
         seed: Seed of all draws.
         share: Places in the batch that this process makes; None: all. A place does not depend on their number.
+        reach: Distance to the farthest pixel that influences a context feature of a crop; None: there are none.
     """
 
     tiles: TileDataset
@@ -59,30 +65,42 @@ class BatchBuilder:
     network: str
     seed: int
     share: range | None = None
+    reach: int | None = None
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
         chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
         places = range(len(chosen)) if self.share is None else self.share
-        chosen = [chosen[place] for place in places]
-        randoms = [generator(self.seed, "finetune", step, place) for place in places]
-        crops = [self._crop(index, random) for index, random in zip(chosen, randoms, strict=True)]
-        images = {name: torch.stack([crop[name] for crop, _ in crops]) for name in self.sensors}
-        for place, random in enumerate(randoms):
-            for name, sensor in self.sensors.items():
-                images[name][place] = self._change(images[name][place], sensor.kind, random)
-        self._drop_modality(list(images.values()), randoms)
-        label = torch.stack([label for _, label in crops])
-        return Batch([self.tiles.names[index] for index in chosen], images, label)
+        crop = self.config.crop_size
+        around: dict[str, list[Tensor]] = {name: [] for name in self.sensors}
+        placements, labels = [], []
+        for place in places:
+            parts, label, placement = self._sample(chosen[place], generator(self.seed, "finetune", step, place))
+            labels.append(label)
+            placements.append(placement)
+            for name, part in parts.items():
+                around[name].append(part)
+        images = {
+            name: torch.stack([take(*pair, crop) for pair in zip(parts, placements, strict=True)])
+            for name, parts in around.items()
+        }
+        kept = ({}, []) if self.reach is None else (around, placements)
+        return Batch([self.tiles.names[chosen[place]] for place in places], images, torch.stack(labels), *kept)
 
-    def _crop(self, index: int, random: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
-        """Crop the images of all modalities and the label alike."""
+    def _sample(self, index: int, random: np.random.Generator) -> tuple[dict[str, Tensor], Tensor, Placement]:
+        """Return the augmented surroundings of a crop in all modalities, its label, and its place in them."""
         tile, crop = self.tiles[index], self.config.crop_size
         placement = draw_placement(tile.truth.shape[0], tile.truth.shape[1], crop, random)
         if self.tiles.points is not None:
             placement = over_a_point(placement, tile.truth, crop, random)
-        images = {name: take(image, placement, crop) for name, image in tile.images.items()}
-        return images, take_label(tile.truth, placement, crop)
+        rows, columns = placement.covers(tile.size, self.reach or 0)
+        parts = {
+            name: self._change(tile.images[name][:, rows, columns], sensor.kind, random)
+            for name, sensor in self.sensors.items()
+        }
+        self._drop_modality(list(parts.values()), random)
+        there = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
+        return parts, take_label(tile.truth, placement, crop), there
 
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator) -> Tensor:
         """Apply the photometric augmentation of pre-training; no data (0 in all bands) stays no data."""
@@ -90,12 +108,47 @@ class BatchBuilder:
         changed = change_by_sensor(image, kind, random, self.tiles.normalisation.clip, self.config.photometric)
         return changed * there
 
-    def _drop_modality(self, images: Sequence[Tensor], randoms: list[np.random.Generator]) -> None:
+    def _drop_modality(self, images: Sequence[Tensor], random: np.random.Generator) -> None:
         """Set one random modality of a sample to no data, in place, with probability `modality_dropout`."""
-        for place, random in enumerate(randoms):
-            hidden, which = random.random() < self.config.modality_dropout, int(random.random() * len(images))
-            if hidden and only_modality(self.network) is None:
-                images[which][place] = 0
+        hidden, which = random.random() < self.config.modality_dropout, int(random.random() * len(images))
+        if hidden and only_modality(self.network) is None:
+            images[which].zero_()
+
+
+@torch.no_grad()
+def crop_features(
+    features: ContextFeatures,
+    batch: Batch,
+    inputs: Callable[[Mapping[str, Tensor]], Sequence[Tensor]],
+    dtype: torch.dtype,
+) -> Tensor:
+    """Compute the context features of the crops of a batch from their tiles, as maps see them.
+
+    Computed in the crop alone, the large windows see less than in a map. The features are turned, mirrored and
+    scaled with the crop, so that a pixel has those of its place in the tile.
+
+    Args:
+        features: The features.
+        batch: A batch with the surroundings of its crops.
+        inputs: Makes the images of the features from those of all modalities.
+        dtype: Type of the result.
+
+    Returns:
+        N x F x S x S, with the features of a pixel side by side in memory.
+    """
+    first = next(iter(batch.images.values()))
+    crop, found = first.shape[-1], None
+    for number, placement in enumerate(batch.placements):
+        images = inputs({name: parts[number][None] for name, parts in batch.around.items()})
+        rows, columns = placement.covers((images[0].shape[-2], images[0].shape[-1]), 0)
+        there = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
+        turned = take(features(*images, region=(rows, columns))[0], there, crop)
+        if found is None:
+            shape = len(batch.placements), crop, crop, len(turned)
+            found = torch.empty(shape, dtype=dtype, device=turned.device).permute(0, 3, 1, 2)
+        found[number] = turned
+    assert found is not None
+    return found
 
 
 def over_a_point(placement: Placement, label: Tensor, crop: int, random: np.random.Generator) -> Placement:
@@ -169,6 +222,8 @@ def class_weights(counts: Counts) -> Tensor:
 SCALE_RANGE = (0.8, 1.25)
 """Range of the scale jitter: magnification of the tile in a crop."""
 
+MAX_PIXEL_ERROR = 1e-6
+"""Distance to a whole pixel that counts as rounding."""
 SCALED_SHARE = 0.5
 """Share of crops that are scaled; the others are not interpolated."""
 
@@ -191,6 +246,30 @@ class Placement:
     turns: int
     flip: bool
 
+    def whole_pixels(self, crop: int) -> tuple[int, int] | None:
+        """First row and column of a crop that needs no interpolation, else None."""
+        top, left = round(self.top), round(self.left)
+        exact = self.side == crop and max(abs(self.top - top), abs(self.left - left)) < MAX_PIXEL_ERROR
+        return (top, left) if exact else None
+
+    def covers(self, size: tuple[int, int], margin: int) -> tuple[slice, slice]:
+        """Rows and columns of a tile that a crop is interpolated from, and a margin.
+
+        With a margin they begin at a multiple of `COARSE_STEP`, where statistics of large windows are computed.
+
+        Args:
+            size: Rows and columns of the tile.
+            margin: Pixels around the crop.
+        """
+        found = []
+        for first, length in zip((self.top, self.left), size, strict=True):
+            more = margin + (not (first.is_integer() and self.side.is_integer()))  # the neighbours in between
+            start = max(math.floor(first) - more, 0)
+            start -= start % COARSE_STEP if margin else 0
+            stop = min(math.ceil(first + self.side) + more, length)
+            found.append(slice(start, stop))
+        return found[0], found[1]
+
 
 def draw_placement(height: int, width: int, crop: int, random: np.random.Generator) -> Placement:
     """Draw a crop of a tile.
@@ -205,7 +284,7 @@ def draw_placement(height: int, width: int, crop: int, random: np.random.Generat
     """
     scaled = random.random() < SCALED_SHARE
     scale = float(np.exp(random.uniform(*np.log(SCALE_RANGE)))) if scaled else 1.0
-    side = crop / scale
+    side = float(crop / scale)
     top, left = (_offset(length, side, scaled, random) for length in (height, width))
     return Placement(top, left, side, int(random.integers(4)), bool(random.integers(2)))
 
@@ -228,6 +307,8 @@ def take(image: Tensor, placement: Placement, crop: int) -> Tensor:
     Returns:
         C x crop x crop, 0 (no data) outside the tile.
     """
+    if (corner := placement.whole_pixels(crop)) is not None:
+        return _turn(_cut(image, *corner, crop, 0), placement)
     grid = _grid(image.shape[-2], image.shape[-1], placement, crop)
     return F.grid_sample(image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
 
@@ -243,11 +324,26 @@ def take_label(label: Tensor, placement: Placement, crop: int) -> Tensor:
     Returns:
         crop x crop int64, `IGNORE` outside the tile.
     """
+    if (corner := placement.whole_pixels(crop)) is not None:
+        return _turn(_cut(label, *corner, crop, IGNORE), placement)
     grid = _grid(label.shape[0], label.shape[1], placement, crop)
     # ids are shifted so that zeros sampled outside the tile become void
     shifted = (label - IGNORE).float()[None, None]
     found = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[0, 0]
     return found.round().long() + IGNORE
+
+
+def _cut(image: Tensor, top: int, left: int, crop: int, empty: int) -> Tensor:
+    """Cut a square out of ... x H x W, filled with a value outside."""
+    height, width = image.shape[-2:]
+    inside = image[..., max(top, 0) : top + crop, max(left, 0) : left + crop]
+    beyond = (max(-left, 0), max(left + crop - width, 0), max(-top, 0), max(top + crop - height, 0))
+    return F.pad(inside, beyond, value=empty) if any(beyond) else inside
+
+
+def _turn(image: Tensor, placement: Placement) -> Tensor:
+    """Mirror and turn ... x H x W as the crop is."""
+    return torch.rot90(image.flip(-1) if placement.flip else image, placement.turns, (-2, -1))
 
 
 def _grid(height: int, width: int, placement: Placement, crop: int) -> Tensor:
