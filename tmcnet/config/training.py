@@ -215,7 +215,11 @@ class FinetuneSettings(Section):
     )
     steps: int = Field(200, ge=1, description="Optimiser steps.")
     batch_size: int = Field(8, ge=2, description="Tiles per step.")
-    crop_size: int = Field(96, ge=32, description="Side of the training crop in pixels.")
+    crop_size: int = Field(
+        96,
+        ge=32,
+        description="Side of the training crop in pixels. Context features of its pixels see the tile around it.",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Maximum learning rate.")
     encoder_rate: float = Field(
         1.0,

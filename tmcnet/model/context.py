@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ COARSE_WINDOW, COARSE_STEP = 15, 4
 """Statistics of windows of at least this side, in pixels, are computed at every fourth pixel."""
 MAX_BAND = 64
 """Pixels of an axis whose windows are summed in one product; a multiple of `COARSE_STEP`."""
+MAX_KEPT = 300
+"""Pixels of an axis up to which the matrices of these products are kept for the next image."""
 MIN_VARIANCE = 1e-6
 """Smaller variances, of values of order 1, are rounding errors of sums and set to 0."""
 Region = tuple[slice, slice]
@@ -168,7 +171,9 @@ class _Sums:
         """
         sources, many = self.sources, len(windows)
         height, width = sources.shape[-2:]
-        rows, columns = (_in_window(length, windows, step, sources) for length in (height, width))
+        kept = not torch.compiler.is_exporting() and max(height, width) <= MAX_KEPT
+        matrix = _in_window_again if kept else _in_window
+        rows, columns = (matrix(length, tuple(windows), step, sources.device) for length in (height, width))
         across = []
         for outputs, inputs in _bands(width, self.region[1], max(windows), step):
             part = sources[..., inputs] @ columns[:, outputs, inputs].flatten(0, 1).T  # all windows in one product
@@ -215,14 +220,18 @@ def _bands(length: int, part: slice, window: int, step: int) -> list[tuple[slice
     ]
 
 
-def _in_window(length: int, windows: Sequence[int], step: int, like: Tensor) -> Tensor:
+def _in_window(length: int, windows: Sequence[int], step: int, device: torch.device) -> Tensor:
     """1 where a pixel of an axis is in the window around every `step`-th one; windows x ceil(length / step) x length.
 
     Sums over windows are products with this matrix: exact, without the digits that cumulative sums lose.
     """
-    pixels = torch.arange(length, device=like.device)
+    pixels = torch.arange(length, device=device)
     distance = (pixels[::step, None] - pixels).abs()
-    return torch.stack([distance <= window // 2 for window in windows]).to(like.dtype)
+    return torch.stack([distance <= window // 2 for window in windows]).float()
+
+
+_in_window_again = lru_cache(maxsize=64)(_in_window)
+"""For axes of up to `MAX_KEPT` pixels, whose matrices are small."""
 
 
 def enlarge(x: Tensor, size: tuple[int, int], factor: int | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ class BatchBuilder:
         }
         self._drop_modality(list(parts.values()), random)
         there = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
-        return parts, take_label(tile.truth, placement, crop), there
+        return parts, take_label(tile.truth[rows, columns], there, crop), there
 
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator) -> Tensor:
         """Apply the photometric augmentation of pre-training; no data (0 in all bands) stays no data."""
@@ -310,7 +311,7 @@ def take(image: Tensor, placement: Placement, crop: int) -> Tensor:
     if (corner := placement.whole_pixels(crop)) is not None:
         return _turn(_cut(image, *corner, crop, 0), placement)
     grid = _grid(image.shape[-2], image.shape[-1], placement, crop)
-    return F.grid_sample(image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    return F.grid_sample(image[None], grid.to(image), mode="bilinear", padding_mode="zeros", align_corners=False)[0]
 
 
 def take_label(label: Tensor, placement: Placement, crop: int) -> Tensor:
@@ -346,6 +347,7 @@ def _turn(image: Tensor, placement: Placement) -> Tensor:
     return torch.rot90(image.flip(-1) if placement.flip else image, placement.turns, (-2, -1))
 
 
+@lru_cache(maxsize=4)  # all modalities and the label have the same
 def _grid(height: int, width: int, placement: Placement, crop: int) -> Tensor:
     """Return 1 x crop x crop x 2 positions (x, y), -1..1 between the outer edges of the tile."""
     centres = (torch.arange(crop, dtype=torch.float64) + 0.5) / crop * placement.side
