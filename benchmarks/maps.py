@@ -23,7 +23,7 @@ from benchmarks.timing import best_of
 from tmcnet.config import ComputeConfig, MapsConfig
 from tmcnet.dataset.normalise import FloatArray
 from tmcnet.evaluate.export import export_model
-from tmcnet.evaluate.maps import SceneImages, fit_windows, map_scenes, predict_scene
+from tmcnet.evaluate.maps import SceneImages, fit_windows, map_tiles, predict_strips
 from tmcnet.evaluate.trained import Probabilities, Trained, keep_freed_memory, probabilities
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid
@@ -102,7 +102,7 @@ def _speed(weights: Path, scene: SceneImages) -> None:
             print(f"| {name} | {speed:.3f} | {ratio:.2f} | {ratio * kept:.2f} | {np.quantile(away, 0.999):.1e} |")
         large = _enlarge(scene, Path(folder), 2 * fit.size - fit.overlap)
         maps = {
-            "map as by default": lambda: [None for _ in predict_scene(trained, large, MapsConfig())],
+            "map as by default": lambda: [None for _ in predict_strips(trained, large, MapsConfig())],
             "plain loop, same windows and overlap": lambda: [None for _ in _plain_loop(trained, large, *fit)],
             "plain loop, no overlap": lambda: [None for _ in _plain_loop(trained, large, fit.size, 0)],
         }
@@ -202,7 +202,7 @@ def _map_large(weights: str, optical: str, sar: str, folder: str) -> None:
     config = MapsConfig()
     out = Path(folder)
     classes = Trained.read(Path(weights)).classes
-    map_scenes(Path(weights), [scene], classes, config, ComputeConfig(), "run", out, out / "run.csv")
+    map_tiles(Path(weights), [scene], classes, config, ComputeConfig(), "run", out, out / "run.csv")
     speed = grid.width * grid.height / 1e6 / (time.perf_counter() - began)
     print(f"{speed:.3f} | {peak_mib() / 2**10:.2f} |")
 

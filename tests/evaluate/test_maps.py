@@ -22,9 +22,9 @@ from tmcnet.evaluate.maps import (
     Share,
     fit_windows,
     join_strips,
-    map_scenes,
-    predict_map,
-    predict_scene,
+    map_tiles,
+    predict_strips,
+    write_prediction,
 )
 from tmcnet.evaluate.trained import Trained, probabilities
 from tmcnet.model.context import ContextFeatures
@@ -85,9 +85,9 @@ def test_strips_of_several_jobs_join_to_the_map_of_one_byte_for_byte(tmp_path, s
     scene, trained = write_scene(tmp_path, 90, 110), trained_with(Blur(), scaling)
     config = MapsConfig(window=48, overlap=16, batch_size=3)
     whole, joined = tmp_path / "whole" / "here.tif", tmp_path / "joined" / "here.tif"
-    predict_map(trained, scene, config, "run", whole.with_name("prediction.tif"))
+    write_prediction(trained, scene, config, "run", whole.with_name("prediction.tif"))
     strips = [tmp_path / f"{number}.tif" for number in range(count)]
-    records = [predict_map(trained, scene, config, "run", strips[n], Share(n, count)) for n in range(count)]
+    records = [write_prediction(trained, scene, config, "run", strips[n], Share(n, count)) for n in range(count)]
     assert [path.stat().st_size > 0 for path in strips] == {2: [1, 1], 5: [0, 1, 0, 1, 1]}[count]
     joined.parent.mkdir()
     record = join_strips(strips, scene.grid, records, joined.with_name("prediction.tif"))
@@ -106,12 +106,12 @@ def test_windows_leave_no_seam(tmp_path, scaling):
     """A network that reaches no farther than the unused part of an overlap gives what it gives in one piece."""
     scene, trained = write_scene(tmp_path, 90, 110), trained_with(Blur(), scaling)
     single = whole_scene(trained, scene)
-    strips = list(predict_scene(trained, scene, MapsConfig(window=48, overlap=16, batch_size=3)))
+    strips = list(predict_strips(trained, scene, MapsConfig(window=48, overlap=16, batch_size=3)))
     blended = np.concatenate([strip.probabilities for strip in strips], axis=1)
     assert [s.top for s in strips] == [0, 32, 64]
     assert np.abs(blended - single).max() < 1e-5
     hard = MapsConfig(window=48, overlap=0, batch_size=3)
-    abrupt = np.concatenate([s.probabilities for s in predict_scene(trained, scene, hard)], axis=1)
+    abrupt = np.concatenate([s.probabilities for s in predict_strips(trained, scene, hard)], axis=1)
     assert np.abs(abrupt - single).max() > 0.05
 
 
@@ -129,7 +129,7 @@ class Relative(nn.Module):
 
 def test_windows_grow_to_the_reach_of_context_features(tmp_path, scaling):
     scene, trained = write_scene(tmp_path, 420, 300), trained_with(Relative(), scaling)
-    strips = list(predict_scene(trained, scene, MapsConfig(window=64, overlap=16)))
+    strips = list(predict_strips(trained, scene, MapsConfig(window=64, overlap=16)))
     assert [s.top for s in strips] == [0, 80, 160, 240, 320]
     blended = np.concatenate([strip.probabilities for strip in strips], axis=1)
     assert np.abs(blended - whole_scene(trained, scene)).max() < 1e-5
@@ -153,7 +153,7 @@ def test_the_overlap_follows_the_network(changes, overlap):
 
 def test_memory_is_flat_in_height(tmp_path, scaling):
     scene, trained = write_scene(tmp_path, 400, 40), trained_with(Blur(), scaling)
-    strips = list(predict_scene(trained, scene, MapsConfig(window=32, overlap=16)))
+    strips = list(predict_strips(trained, scene, MapsConfig(window=32, overlap=16)))
     assert max(s.probabilities.shape[1] for s in strips) == 32
     assert sum(s.probabilities.shape[1] for s in strips) == 400
     assert np.concatenate([s.valid for s in strips]).shape == (400, 40)
@@ -166,7 +166,7 @@ def test_a_small_scene_is_one_piece_and_any_size_works(tmp_path, scaling, size):
     scene = write_scene(tmp_path, *size)
     trained = trained_with(build_network("mssnet", "corrected", BANDS, 3, model), scaling)
     blended = np.concatenate(
-        [s.probabilities for s in predict_scene(trained, scene, MapsConfig(window=128, overlap=32))], 1
+        [s.probabilities for s in predict_strips(trained, scene, MapsConfig(window=128, overlap=32))], 1
     )
     assert blended.shape == (3, *size)
     if max(size) <= 128:
@@ -179,7 +179,7 @@ def draw(tmp_path, scaling, scene, classes=CLASSES, **changes):
     network = build_network("mssnet", "corrected", BANDS, 3, model)
     trained_with(network, scaling).write(tmp_path / "weights.safetensors", {})
     config = MapsConfig(**{"window": 64, "overlap": 16, "test_time": "all", **changes})
-    map_scenes(
+    map_tiles(
         tmp_path / "weights.safetensors", [scene], classes, config, compute, RUN.name, tmp_path / "maps",
         tmp_path / "maps" / f"{RUN.name}.csv",
     )  # fmt: skip
@@ -271,7 +271,7 @@ def test_a_network_of_other_bands_or_classes_is_named(tmp_path, network, told):
     scene = write_scene(tmp_path, 64, 64)
     maps = tmp_path / "maps"
     with pytest.raises(InputError, match=rf"elsewhere\.safetensors: (was )?{told}"):
-        map_scenes(weights, [scene], CLASSES, MapsConfig(window=64), compute, "elsewhere", maps, maps / "e.csv")
+        map_tiles(weights, [scene], CLASSES, MapsConfig(window=64), compute, "elsewhere", maps, maps / "e.csv")
     assert not maps.exists()
 
 
@@ -300,5 +300,5 @@ def test_validity_is_that_of_the_sensors_looked_at(tmp_path, scaling, network, e
     _, model, sensors, _ = configs()
     scene, run = write_scene(tmp_path, 40, 40), replace(RUN, network=network)
     trained = Trained(Blur().eval(), run, model, sensors, CLASSES, scaling, {})
-    (strip,) = predict_scene(trained, scene, MapsConfig(window=64, overlap=16))
+    (strip,) = predict_strips(trained, scene, MapsConfig(window=64, overlap=16))
     assert np.array_equal(np.argwhere(~strip.valid).max(axis=0) + 1, empty)

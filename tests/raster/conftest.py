@@ -13,7 +13,7 @@ from affine import Affine
 from tmcnet.config import ClassConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory
-from tmcnet.raster.tiling.tiles import cut_tiles, make_tiles
+from tmcnet.raster.tiling.tiles import cut_tiles, merge_index
 from tmcnet.raster.tiling.unchanged import require_unchanged
 from tmcnet.readers import read_rows
 from tmcnet.store import TileStore
@@ -62,7 +62,7 @@ class Source:
         root = root or self.json.parent / "tiles"
         table = root / "index" / "all.csv"
         cut_tiles(self.json, self.json.parent / "scenes", self.sensors, self.labels, tiles, table, threads)
-        make_tiles([table], self.json, self.labels, self.sensors, root)
+        merge_index([table], self.json, self.labels, self.sensors, root)
         store = TileStore(root)
         os.utime(store.index, (0, 0))  # as if all tiles were touched since
         for row in read_rows(store.index, ["tile"]):

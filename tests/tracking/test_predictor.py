@@ -7,7 +7,7 @@ from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate.trained import Trained, predict_raw
 from tmcnet.model.networks import build_network
-from tmcnet.tracking.predictor import input_example, write_model
+from tmcnet.tracking.predictor import input_example, write_mlflow_model
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def test_mlflow_opens_a_model_that_predicts_as_the_network_does(trained, tmp_pat
 
     weights = tmp_path / "weights.safetensors"
     trained.write(weights, {})
-    write_model(tmp_path / "model", weights, trained.normalisation, len(trained.classes), {"run": trained.run.name})
+    tags = {"run": trained.run.name}
+    write_mlflow_model(tmp_path / "model", weights, trained.normalisation, len(trained.classes), tags)
     model = pyfunc.load_model(str(tmp_path / "model"))
     assert model.metadata.metadata == {"run": trained.run.name}
     requirements = (tmp_path / "model" / "requirements.txt").read_text().splitlines()

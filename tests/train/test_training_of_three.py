@@ -24,7 +24,7 @@ from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate.evaluate import evaluate_run
 from tmcnet.evaluate.export import export_model
-from tmcnet.evaluate.maps import SceneImages, map_scenes
+from tmcnet.evaluate.maps import SceneImages, map_tiles
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.pixelwise import PixelLogistic
@@ -145,7 +145,7 @@ def draw_map(world, folder, weights):
     *_, compute = three()
     classes = Trained.read(weights).classes
     config = MapsConfig(window=32, overlap=16)
-    map_scenes(weights, [scene], classes, config, compute, "run", folder / "maps", folder / "maps" / "run.csv")
+    map_tiles(weights, [scene], classes, config, compute, "run", folder / "maps", folder / "maps" / "run.csv")
     drawn, label = (
         read_labels(folder / "maps" / "here" / "run.tif"),
         read_labels(world / "tiles/label" / f"{tile}.tif"),
@@ -163,7 +163,7 @@ def test_a_network_without_its_modality_is_refused(world, tmp_path):
     *_, compute = three()
     with pytest.raises(InputError, match=r"trained on 1 bands of `dem` \['elevation'\]; scene here has 0"):
         scene, classes = SceneImages("here", tile), Trained.read(weights).classes
-        map_scenes(weights, [scene], classes, MapsConfig(), compute, "r", tmp_path / "m", tmp_path / "m.csv")
+        map_tiles(weights, [scene], classes, MapsConfig(), compute, "r", tmp_path / "m", tmp_path / "m.csv")
 
 
 def dataset(world):

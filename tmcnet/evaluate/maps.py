@@ -42,7 +42,7 @@ from tmcnet.raster.io.blocks import limited_cache, share_logger
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
-from tmcnet.raster.io.writer import Part, RasterProfile, write_blocks
+from tmcnet.raster.io.writer import Block, RasterProfile, write_blocks
 
 UNUSED_OVERLAP_SHARE = 0.4375
 """Share of an overlap that is discarded at each of its ends, where predictions see little context."""
@@ -52,7 +52,7 @@ ROWS_JOINED = 256
 """Rows of pixels that are copied at a time."""
 
 
-def map_scenes(
+def map_tiles(
     weights: Path,
     scenes: list[SceneImages],
     classes: ClassTable,
@@ -97,7 +97,7 @@ def map_scenes(
         map_file.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".map_", dir=map_file.parent) as draft:
             prediction = Path(draft) / "prediction.tif"
-            records[scene.name] = predict_map(trained, scene, config, run_name, prediction)
+            records[scene.name] = write_prediction(trained, scene, config, run_name, prediction)
             style_map(prediction, style, scene.name, map_file)
     list_maps(records, run_name, table, blocks, level)
 
@@ -126,15 +126,15 @@ def map_scene(
             it. None: the whole scene.
 
     Raises:
-        InputError: As `map_scenes`.
+        InputError: As `map_tiles`.
     """
     torch.set_num_threads(compute.finetune_threads)
     trained = Trained.read(weights, choose_device(compute))
     require_fit(weights, trained, [scene], classes or trained.classes)
-    return predict_map(trained, scene, config, run_name, prediction, share)
+    return write_prediction(trained, scene, config, run_name, prediction, share)
 
 
-def predict_map(
+def write_prediction(
     trained: Trained,
     scene: SceneImages,
     config: MapsConfig,
@@ -154,7 +154,7 @@ def predict_map(
             flush=True,
         )
     prediction.parent.mkdir(parents=True, exist_ok=True)
-    parts = (strip.part for strip in predict_scene(trained, scene, config, share))
+    parts = (strip.part for strip in predict_strips(trained, scene, config, share))
     top, bottom = (share or Share()).pixel_rows(spans(grid.height, *covering))
     if bottom > top:
         place = grid.window((top, 0, bottom - top, grid.width))
@@ -186,7 +186,7 @@ def join_strips(strips: Sequence[Path], grid: Grid, records: Sequence[MapRecord]
         what = f"have {tops[-1]} rows together; the scene has {grid.height}"
         raise InputError(Problem(", ".join(map(str, strips)), what, "Delete them, so that they are made again."))
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Iterator[Block]:
         for (path, strip), top in zip(found, tops, strict=False):
             for row in range(0, strip.height, ROWS_JOINED):
                 box = row, 0, min(ROWS_JOINED, strip.height - row), strip.width
@@ -202,7 +202,7 @@ def require_fit(weights: Path, trained: Trained, scenes: Sequence[SceneImages], 
     """Check that a network can map scenes.
 
     Raises:
-        InputError: As `map_scenes`.
+        InputError: As `map_tiles`.
     """
     problems = [*_size_problems(scenes), *_fit_problems(weights, trained, scenes, classes)]
     if problems:
@@ -270,7 +270,7 @@ class Strip:
     valid: NDArray[np.bool_]
 
     @property
-    def part(self) -> Part:
+    def part(self) -> Block:
         """Window and values of the rows in a map: the most likely class and its probability in percent."""
         values = self.probabilities.argmax(axis=0), np.rint(self.probabilities.max(axis=0) * 100).clip(0, 100)
         box = self.top, 0, *self.valid.shape
@@ -300,7 +300,7 @@ class Share:
         return starts[own.start], starts[own.stop]
 
 
-def predict_scene(
+def predict_strips(
     trained: Trained, scene: SceneImages, config: MapsConfig, share: Share | None = None
 ) -> Iterator[Strip]:
     """Yield the class probabilities of a scene from top to bottom, in strips without overlap or gap.

@@ -23,7 +23,7 @@ from tmcnet.config.training import members_of
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.evaluate.areas import ASSUMPTION, read_mapped, write_areas
 from tmcnet.evaluate.map_files import MapPaths, MapStyle, style_map
-from tmcnet.evaluate.maps import SceneImages, fit_windows, predict_map, require_fit
+from tmcnet.evaluate.maps import SceneImages, fit_windows, require_fit, write_prediction
 from tmcnet.evaluate.metrics import headline
 from tmcnet.evaluate.trained import Trained, choose_device
 from tmcnet.model.networks import Ensemble
@@ -329,7 +329,7 @@ def _map_record(weights: Path, trained: Trained, record: Record, work: Path, out
         images = SceneImages(images.name, images.images, mask)
     prediction = work / "prediction.tif"
     require_fit(weights, trained, [images], trained.classes)
-    made = predict_map(trained, images, options.maps, trained.run.name, prediction)
+    made = write_prediction(trained, images, options.maps, trained.run.name, prediction)
     polygons = options.polygons is not None or options.maps.polygons
     formats = options.maps.model_copy(update={"polygons": polygons})
     style_map(prediction, MapStyle(made.classes, formats, made.blocks, _LEVEL, options.confidence), out.stem, out)

@@ -42,7 +42,7 @@ MAX_LEAN = 0.01
 _STRIP_ROWS = 256
 
 
-def read_image(path: Path, max_side: int, box: Box | None = None) -> Floats:
+def read_picture(path: Path, max_side: int, box: Box | None = None) -> Floats:
     """Every n-th pixel of a raster or of a window of it, C x H x W with NaN for no data."""
     from tmcnet.raster.io.reader import read_float
 
@@ -369,7 +369,7 @@ class Painter:
         for kind, title in modality_titles(sensors).items():
             path = raster_of(kind)
             if path.exists():
-                image = read_image(path, side, box)[shown_bands(sensors[kind])]
+                image = read_picture(path, side, box)[shown_bands(sensors[kind])]
                 if not np.isfinite(image).any():
                     continue
                 shown = stretch(image, limits_of(image))

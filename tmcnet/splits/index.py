@@ -26,7 +26,6 @@ _WINDOW = ["row", "col", "height", "width"]
 _ALIGNMENT, _SUBSETS = "alignment_px", "field_subsets"
 _CENTRE, _PIXEL, _CIRCLE = ["x", "y"], ["pixel_x", "pixel_y"], ["lon", "lat", "radius_metres"]
 _GROUND = [*_CENTRE, *_PIXEL, "pixel_metres", "north_up", *_CIRCLE]
-_REMEDY = REMEDY
 _MAX_BOXES = 2000  # scenes compared with one another before their tiles are
 
 
@@ -165,10 +164,10 @@ def _check_columns(path: Path, header: list[str], columns: list[str], shares: li
     for name in dict.fromkeys(columns):
         if name not in header:
             remedy = f"Set `splits.column` to a field of the source; it has {known}."
-            remedy = remedies.get(name, remedy if name.startswith("field_") else _REMEDY)
+            remedy = remedies.get(name, remedy if name.startswith("field_") else REMEDY)
             problems.append(Problem(str(path), f"has no column `{name}`", remedy))
     if not shares:
-        problems.append(Problem(str(path), "has no columns `share_<class>`", _REMEDY))
+        problems.append(Problem(str(path), "has no columns `share_<class>`", REMEDY))
     if problems:
         raise InputError(problems)
 
@@ -176,7 +175,7 @@ def _check_columns(path: Path, header: list[str], columns: list[str], shares: li
 def _check_rows(path: Path, frame: pd.DataFrame, shares: list[str], group: str | None) -> None:
     problems: list[Problem] = []
 
-    def check(wrong: pd.Series[bool], what: str, remedy: str = _REMEDY) -> None:
+    def check(wrong: pd.Series[bool], what: str, remedy: str = REMEDY) -> None:
         if wrong.any():
             tiles = format_names(frame["tile"][wrong].unique())
             problems.append(Problem(str(path), f"{what}: {tiles}", remedy))

@@ -29,7 +29,7 @@ from tmcnet.hashing import bytes_digest
 from tmcnet.report.charts import canvas, plot_confusion, row_shares
 from tmcnet.report.files import read_json
 from tmcnet.report.pictures import paint_classes, read_classes
-from tmcnet.tracking.predictor import MODEL_FOLDER, write_model
+from tmcnet.tracking.predictor import MODEL_FOLDER, write_mlflow_model
 from tmcnet.tracking.records import Record
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _log_content(client: MlflowClient, run_id: str, record: Record, results: Pat
         n_classes = len(ClassTable.read(results / "tiles" / "classes.csv"))
         with TemporaryDirectory() as folder:
             model = Path(folder) / MODEL_FOLDER
-            write_model(model, record.weights, scaling, n_classes, {"run": record.name})
+            write_mlflow_model(model, record.weights, scaling, n_classes, {"run": record.name})
             client.log_artifacts(run_id, str(model), MODEL_FOLDER)
 
 

@@ -51,7 +51,7 @@ def _load_pyfunc(path: str) -> Predictor:
     return Predictor(Trained.read(Path(path)))
 
 
-def write_model(
+def write_mlflow_model(
     folder: Path, weights: Path, scaling: Normalisation, n_classes: int, metadata: dict[str, str]
 ) -> None:
     """Write a network as an MLflow model with signature and input example.

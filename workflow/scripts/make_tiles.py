@@ -5,7 +5,7 @@ from pathlib import Path
 from _job import config, keeping, logged
 
 from tmcnet.lost import write_source_record
-from tmcnet.raster.tiling.tiles import make_tiles
+from tmcnet.raster.tiling.tiles import merge_index
 
 folder = Path(snakemake.output.index).parent
 with logged(snakemake), keeping(snakemake, folder.parent, "tiles"):
@@ -13,5 +13,5 @@ with logged(snakemake), keeping(snakemake, folder.parent, "tiles"):
     modalities = snakemake.params.modalities
     inventories = [Path(path) for path in snakemake.input.inventories]
     first = inventories[0] if inventories else None
-    make_tiles(tables, first, config(snakemake).labels, modalities, folder)
+    merge_index(tables, first, config(snakemake).labels, modalities, folder)
     write_source_record(tables, inventories, snakemake.params.cut_from, modalities, Path(snakemake.output.source))

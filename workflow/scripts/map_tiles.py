@@ -6,14 +6,14 @@ from _job import logged
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import ComputeConfig, MapsConfig
-from tmcnet.evaluate.maps import SceneImages, map_scenes
+from tmcnet.evaluate.maps import SceneImages, map_tiles
 from tmcnet.splits.files import verified_list
 from tmcnet.store import TileStore
 
 with logged(snakemake):
     config = MapsConfig.model_validate(snakemake.params.maps)
     store, shown = TileStore(Path(snakemake.input.tiles).parent), snakemake.params.classes
-    map_scenes(
+    map_tiles(
         weights=Path(snakemake.input.weights),
         scenes=[
             SceneImages(tile, {name: store.path(name, tile) for name in snakemake.params.modalities})

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from tmcnet.config import IGNORE
-from tmcnet.raster.io.files import BoolArray, Part, RasterFile
+from tmcnet.raster.io.files import BoolArray, FileWindow, RasterFile
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder, Unknown
 from tmcnet.raster.io.reader import Raster
@@ -137,7 +137,7 @@ class _Statistics:
         self._samples: list[Numbers] = []
         self._valid_pixels = 0
 
-    def add(self, box: Box, part: Part) -> None:
+    def add(self, box: Box, part: FileWindow) -> None:
         """Add a strip."""
         summary, values = self.summary, part.values
         self._digest.update(np.ascontiguousarray(values).data)
@@ -187,7 +187,7 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
     return [one.finish() for one in statistics], Lattice(step, np.concatenate(rows, axis=1))
 
 
-def _stored(part: Part, here: tuple[slice, ...]) -> Numbers:
+def _stored(part: FileWindow, here: tuple[slice, ...]) -> Numbers:
     values = np.abs(part.values[here]) if part.values.dtype.kind == "c" else part.values[here]
     return np.where(part.bands_valid[here], values, np.nan).astype(np.float32)
 

@@ -198,7 +198,7 @@ class RasterFile:
     def _scaling(self, dataset: DatasetReader, bands: Sequence[int]) -> list[tuple[float, float]]:
         return [self.scaling or (dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands]
 
-    def read(self, dataset: DatasetReader, inside: Window) -> Part:
+    def read(self, dataset: DatasetReader, inside: Window) -> FileWindow:
         """Read a window that is inside an open file."""
         bands = self.bands(dataset)
         scaling = self._scaling(dataset, bands)
@@ -220,7 +220,7 @@ class RasterFile:
             valid = np.stack([~_equals(v, t) for v, t in zip(values, tags, strict=True)])
         if own.any():
             valid = valid & ((dataset.read_masks(bands, window=inside) > 0) | ~own[:, None, None])
-        return Part(values, valid, mask, scaling, coded)
+        return FileWindow(values, valid, mask, scaling, coded)
 
     @cached_property
     def _quality_file(self) -> RasterFile:
@@ -261,7 +261,7 @@ class RasterFile:
 
 
 @dataclass(frozen=True)
-class Part:
+class FileWindow:
     """A window of one file."""
 
     values: npt.NDArray[Any]  # C x H x W in the type of the file
@@ -297,7 +297,7 @@ class Part:
         return result
 
 
-def read_mosaic(file: RasterFile, inside: Window) -> Part:
+def read_mosaic(file: RasterFile, inside: Window) -> FileWindow:
     """Read a window of a mosaic: tiles one over the other, no data where none of them has any."""
     left, top = (min(place[side] for place in file.places) for side in (0, 1))
     first, shape = file.header, (int(inside.height), int(inside.width))
@@ -319,7 +319,7 @@ def read_mosaic(file: RasterFile, inside: Window) -> Part:
         values[:, *here] = np.where(shown | ~valid[:, *here], part.values, values[:, *here])
         valid[:, *here] |= shown
         mask[here] |= True if part.mask is None else part.mask
-    return Part(values, valid, mask, first.scaling, coded=dtype == np.uint8)
+    return FileWindow(values, valid, mask, first.scaling, coded=dtype == np.uint8)
 
 
 def _is_grey(palette: Mapping[int, tuple[int, ...]]) -> bool:

@@ -24,8 +24,8 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.blocks import block_windows
 from tmcnet.raster.io.files import (
     ByteArray,
+    FileWindow,
     FloatArray,
-    Part,
     RasterFile,
     inner_window,
     numpy_type,
@@ -151,7 +151,7 @@ class OpenRaster:
             for file, dataset in zip(raster.files, datasets, strict=True)
         ]
 
-    def parts(self, box: Box) -> list[Part]:
+    def parts(self, box: Box) -> list[FileWindow]:
         """Read the part of a window that is inside the raster, file by file, in the types of the files."""
         inside = inner_window(box, *self.sizes[0])
         pairs = zip(self._raster.files, self._datasets, strict=True)
@@ -171,7 +171,7 @@ class OpenRaster:
         return pad_to_window(stack_parts(self.parts(box)), box, np.nan)
 
 
-def stack_parts(parts: Sequence[Part]) -> FloatArray:
+def stack_parts(parts: Sequence[FileWindow]) -> FloatArray:
     """Stack parts as numbers, with NaN where there is no data or a value is not finite."""
     result = np.concatenate([part.numbers for part in parts]) if len(parts) > 1 else parts[0].numbers
     valid = np.concatenate([part.bands_valid for part in parts]) if len(parts) > 1 else parts[0].bands_valid

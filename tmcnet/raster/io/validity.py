@@ -1,4 +1,4 @@
-"""Where a raster has data, coarsely: what the inventory measured, to check that alignment kept it."""
+"""Check that alignment kept the valid pixels that the inventory measured, with coarse maps of them."""
 
 from __future__ import annotations
 

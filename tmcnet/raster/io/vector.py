@@ -22,7 +22,7 @@ from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.blocks import block_windows
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Box, Grid, geocentric, pixel_area, reproject_points, to_pixels
-from tmcnet.raster.io.writer import Part, RasterProfile, write_blocks
+from tmcnet.raster.io.writer import Block, RasterProfile, write_blocks
 
 NO_CODE = -(2**31)  # means no label in the raster of codes
 CORNERS = 64  # corners of the polygon in place of a circle around a point; its area is smaller by 0.2 %
@@ -72,7 +72,7 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
     features = _polygons(path, labels, grid, rows, codes)
     totals: Counter[str] = Counter()
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Iterator[Block]:
         for box in block_windows(grid.height, grid.width, 4):
             codes, several = _burn(features, grid, box)
             totals.update(labelled=int((codes != NO_CODE).sum()), overlapping=int(several.sum()))
@@ -91,7 +91,7 @@ def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
     shapes = [shape for shape in shapes if shape["type"] == "Polygon"]
     features = _Features.of(shapes, [1] * len(shapes))
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Iterator[Block]:
         for box in block_windows(grid.height, grid.width, 4):
             yield box, (_burn(features, grid, box)[0] == 1).astype(np.uint8)[None]
 

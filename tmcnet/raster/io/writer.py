@@ -25,7 +25,7 @@ from tmcnet.raster.io.blocks import TILE_SIDE_PX
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Box, GdalError, Grid
 
-Part: TypeAlias = tuple[Box, npt.NDArray[Any]]  # a block of a raster: its window, and C x height x width values
+Block: TypeAlias = tuple[Box, npt.NDArray[Any]]  # a block of a raster: its window, and C x height x width values
 
 _BIGTIFF_BYTES = 2**31  # uncompressed size from which a file may outgrow the 4 GiB of a classic TIFF
 MAX_WHOLE_PX = 1024  # side up to which a raster is usually read as a whole; larger ones are read in windows
@@ -145,7 +145,7 @@ def write_raster(
         write_bytes(path, memory.getbuffer())
 
 
-def write_blocks(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Part], threads: int = 1) -> None:
+def write_blocks(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Block], threads: int = 1) -> None:
     """Write a tiled, compressed GeoTIFF block by block, whole or not at all.
 
     Blocks come in the same order in every run; pixels that none of them covers are no data.
@@ -163,7 +163,7 @@ def write_blocks(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable
             draft.unlink(missing_ok=True)
 
 
-def write_draft(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Part] = ()) -> Draft:
+def write_draft(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Block] = ()) -> Draft:
     """Write an uncompressed GeoTIFF; tiles without data take no room on the disk."""
     try:
         _write(path, grid, replace(profile, compressed=False), parts, {"sparse_ok": True})
@@ -184,7 +184,7 @@ def write_cog(source: Path, target: Path, *options: str) -> None:
         draft.replace(target)
 
 
-def _write(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Part], options: dict[str, Any]) -> None:
+def _write(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Block], options: dict[str, Any]) -> None:
     options = profile.creation_options(grid.height, grid.width) | grid.georeference | options
     with rasterio.open(path, "w", **options) as dataset:
         profile.describe(dataset)

@@ -169,7 +169,7 @@ def read_image(path: Path, box: Box) -> TileImage:
 
 
 def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -> None:
-    """Write a window of a raster of an aligned scene, as `make_tiles` would; `classes` are those of a label."""
+    """Write a window of a raster of an aligned scene, as `cut_tiles` does; `classes` are those of a label."""
     grid = read_grid(path).window(box)
     if classes is not None:
         write_raster(target, read_labels(path, box), grid, IGNORE, classes=classes)

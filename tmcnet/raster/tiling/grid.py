@@ -28,7 +28,7 @@ from tmcnet.raster.io.radiometry import power_to_db, to_power
 from tmcnet.raster.io.reader import Raster, read_labels
 from tmcnet.raster.io.validity import ValidityProbe
 from tmcnet.raster.io.windowed import sample_windows
-from tmcnet.raster.io.writer import Draft, Part, RasterProfile, write_blocks, write_bytes, write_draft
+from tmcnet.raster.io.writer import Block, Draft, RasterProfile, write_blocks, write_bytes, write_draft
 from tmcnet.raster.register import estimate, picture
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling.speckle import (
@@ -144,7 +144,7 @@ def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
     with log_duration("label"):
         # blocks as for four bands, since colours are packed in wide numbers
         boxes = block_windows(native.height, native.width, 4)
-        parts: Iterator[Part] = ((box, coder.read(source, box)[None]) for box in boxes)
+        parts: Iterator[Block] = ((box, coder.read(source, box)[None]) for box in boxes)
         if native != job.grid:
             draft = write_draft(job.work / "label.tif", native, RasterProfile(1, "uint8", IGNORE), parts)
             warped = warp(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
@@ -245,18 +245,18 @@ class _SourceImage:
             drafts.append(write_draft(self._work / f"{self._name}_{number}.tif", layer.grid, profile, parts))
         return drafts
 
-    def _powers(self, layer: Raster) -> Iterator[Part]:
+    def _powers(self, layer: Raster) -> Iterator[Block]:
         speckle = self.speckle
         for box, values in layer.blocks(speckle.rim if speckle else 0):
             power = to_power(values, self._record.scale)
             yield box, speckle.apply(power, self._job.threads) if speckle else power
 
-    def _decibels(self, rasters: Sequence[Raster]) -> Iterator[Part]:
+    def _decibels(self, rasters: Sequence[Raster]) -> Iterator[Block]:
         """Blocks of rasters on the common grid, stacked, backscatter in dB."""
         for box, power in _stacked_blocks(rasters):
             yield box, power_to_db(power, self._record.scale, self._sensor.clip_db)
 
-    def _checked(self, blocks: Iterable[Part]) -> Iterator[Part]:
+    def _checked(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Pass on blocks of the image as delivered; then compare its valid pixels with those of the inventory."""
         probes, first, record = [], 0, self._record
         for layer in self._layers if record.valid_cells else ():
@@ -294,7 +294,7 @@ class _SourceImage:
         write_blocks(self._job.folder / f"{self._name}.tif", self._job.grid, profile, parts, self._job.threads)
 
 
-def _stacked_blocks(rasters: Sequence[Raster]) -> Iterator[Part]:
+def _stacked_blocks(rasters: Sequence[Raster]) -> Iterator[Block]:
     count = sum(raster.shape[0] for raster in rasters)
     with ExitStack() as stack:
         opened = [stack.enter_context(raster.open()) for raster in rasters]

@@ -100,7 +100,7 @@ def cut_tiles(
     write_bytes(table.with_suffix(".json"), (json.dumps(summary) + "\n").encode())
 
 
-def make_tiles(
+def merge_index(
     tables: Sequence[Path], inventory: Path | None, labels: LabelsConfig, modalities: Iterable[str], out_root: Path
 ) -> None:
     """Merge the rows of all scenes, files of `cut_tiles`, into `index.csv`, and write `classes.csv` in `out_root`.
