@@ -10,7 +10,7 @@ import pytest
 from affine import Affine
 
 from tmcnet.errors import InputError
-from tmcnet.evaluate.areas import COLUMNS, Mapped, estimate, measure, read_blocks, read_mapped, write_areas
+from tmcnet.evaluate.areas import COLUMNS, Mapped, estimate, measure, read_mapped, read_test_blocks, write_areas
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.writer import write_raster
 
@@ -141,6 +141,6 @@ def test_confusion_matrices_of_other_classes_are_refused(tmp_path: Path) -> None
 def test_scores_of_an_earlier_version_name_the_way_out(tmp_path: Path) -> None:
     np.savez(tmp_path / "tiles.npz", confusion=np.ones((2, 2, 2), np.int64))
     with pytest.raises(InputError, match=r"tiles.npz: cannot be used .*blocks.* the workflow makes it again"):
-        read_blocks(tmp_path / "tiles.npz")
+        read_test_blocks(tmp_path / "tiles.npz")
     np.savez(tmp_path / "tiles.npz", confusion=np.ones((3, 2, 2), np.int64), blocks=["s 0 0", "s 0 1", "s 0 0"])
-    assert read_blocks(tmp_path / "tiles.npz").tolist() == [[[2, 2], [2, 2]], [[1, 1], [1, 1]]]
+    assert read_test_blocks(tmp_path / "tiles.npz").tolist() == [[[2, 2], [2, 2]], [[1, 1], [1, 1]]]

@@ -27,7 +27,7 @@ from tmcnet.report.pictures import (
     paint_confidence,
     paint_errors,
     read_classes,
-    read_image,
+    read_picture,
     shown_bands,
     stretch,
 )
@@ -75,9 +75,9 @@ def test_decimated_reading_equals_slicing(tmp_path):
     write_raster(tmp_path / "a.tif", data, nodata=255, origin=(0, 0))
     for longest in (601, 100, 7):
         step = -(-601 // longest)
-        np.testing.assert_array_equal(read_image(tmp_path / "a.tif", longest)[0], data[0, ::step, ::step])
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.tif", longest)[0], data[0, ::step, ::step])
     np.testing.assert_array_equal(
-        read_image(tmp_path / "a.tif", 50, (30, 7, 200, 150))[0], data[0, 30:230:4, 7:157:4]
+        read_picture(tmp_path / "a.tif", 50, (30, 7, 200, 150))[0], data[0, 30:230:4, 7:157:4]
     )
     np.testing.assert_array_equal(read_classes(tmp_path / "a.tif", 700), data[0])
     assert read_classes(tmp_path / "none.tif", 700) is None
