@@ -137,18 +137,18 @@ def test_windows_grow_to_the_reach_of_context_features(tmp_path, scaling):
 
 
 @pytest.mark.parametrize(
-    ("changes", "overlap"),
+    ("changes", "windows"),
     [
-        ({"dilations": [1, 2, 3], "context": ContextConfig(windows=[3], relative_window=None)}, 192),
-        ({"dilations": [1, 2, 3]}, 304),
-        ({"dilations": [6, 12, 18]}, 384),
+        ({"dilations": [1, 2, 3], "context": ContextConfig(windows=[3], relative_window=None)}, (1024, 192)),
+        ({"dilations": [1, 2, 3]}, (1024, 304)),
+        ({"dilations": [6, 12, 18]}, (1504, 752)),
     ],
 )
-def test_the_overlap_follows_the_network(changes, overlap):
+def test_windows_and_overlap_follow_the_network(changes, windows):
     model = configs()[1].model_copy(update={"context": ContextConfig(), "detail_channels": 8, **changes})
     network = build_network("mssnet", "corrected", BANDS, 3, model)
-    assert fit_windows(MapsConfig(), network) == (1024, overlap)
-    assert fit_windows(MapsConfig(window=512), network) == (max(512, 2 * overlap), overlap)
+    assert fit_windows(MapsConfig(), network) == windows
+    assert fit_windows(MapsConfig(window=512), network) == (max(512, 2 * windows[1]), windows[1])
 
 
 def test_memory_is_flat_in_height(tmp_path, scaling):

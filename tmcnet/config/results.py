@@ -53,7 +53,7 @@ class MapsConfig(Section):
         multiple_of=16,
         description="Overlap of neighbouring windows in pixels; a multiple of 16. Most of it is only context, "
         "because networks are uncertain near the edge of a window; windows are blended in its middle. null: what the "
-        "network needs for maps without seams (192 to 384, from `model.dilations` and `model.context`). A smaller "
+        "network needs for maps without seams (192 to 752, from `model.dilations` and `model.context`). A smaller "
         "overlap is raised to what the windows of `model.context` need, and `window` to twice that.",
     )
     batch_size: int = Field(1, ge=1, description="Windows per forward pass; more for GPUs and small windows.")

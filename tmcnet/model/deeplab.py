@@ -28,8 +28,8 @@ PUBLISHED_DROPOUT = 0.5
 """Share of the encoder's output that the published networks drop in place of `model.dropout`."""
 FIRST_LOGITS_STD = 0.01
 """Standard deviation of the first weights of the layer that predicts classes."""
-ENCODER_CONTEXT_PX, MAX_DEEP_CONTEXT_PX = 36, 168
-"""Context that encoder and decoder need beside that of the pyramid's taps, and the most that maps give to both."""
+ENCODER_CONTEXT_PX = 36
+"""Context that encoder and decoder need beside that of the pyramid's taps."""
 LAST_DROPOUT = 0.1
 """Share of the decoder's last map that is dropped when it predicts classes."""
 
@@ -147,7 +147,7 @@ def deep_context(network: nn.Module) -> int:
         return 0
     layers = [layer for part in parts if isinstance(part, ASPP) for layer in part.modules()]
     dilations = [layer.dilation[0] for layer in layers if isinstance(layer, nn.Conv2d)]
-    return min(ENCODER_CONTEXT_PX + OUTPUT_STRIDE * max(dilations, default=3), MAX_DEEP_CONTEXT_PX)
+    return ENCODER_CONTEXT_PX + OUTPUT_STRIDE * max(dilations, default=3)
 
 
 class Decoder(nn.Module):
