@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import stat
 import sys
 import time
 from collections import Counter
@@ -75,12 +76,23 @@ def correct_times(made: Iterable[Path], given: Iterable[Path]) -> None:
             with suppress(OSError):  # not writable, or gone: Snakemake says so where it matters
                 if path.stat().st_mtime > now:
                     os.utime(path)
-    if ahead := [path for path in given if path.is_file() and path.stat().st_mtime > now + MAX_AHEAD_SECONDS]:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(ahead[0].stat().st_mtime))
+    times = ((path, _modified(path)) for path in given)
+    if ahead := [(path, modified) for path, modified in times if modified > now + MAX_AHEAD_SECONDS]:
+        path, modified = ahead[0]
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(modified))
         others = f", and {len(ahead) - 1} more files" if len(ahead) > 1 else ""
         what = f"has a time in the future ({when}){others}, with which Snakemake would fail"
-        remedy = f"Check the clock, or give the files the present time: touch {shlex.quote(str(ahead[0]))}."
-        raise InputError(Problem(str(ahead[0]), what, remedy))
+        remedy = f"Check the clock, or give the files the present time: touch {shlex.quote(str(path))}."
+        raise InputError(Problem(str(path), what, remedy))
+
+
+def _modified(path: Path) -> float:
+    """Time of the last change of a file in seconds; 0 for folders and remote rasters."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return 0.0
+    return found.st_mtime if stat.S_ISREG(found.st_mode) else 0.0
 
 
 def find_lost(results: Path, parts: Iterable[str], scenes: Iterable[str]) -> list[Path]:

@@ -205,7 +205,7 @@ def _fit_mlp(hidden_units: tuple[int, ...], pixels: Pixels, seed: int) -> MLPCla
         batch_size=batch,
         max_iter=math.ceil(MLP_STEPS * batch / len(pixels.truth)),
         tol=0,
-        n_iter_no_change=MLP_STEPS + 1,  # all steps, whatever the loss
+        n_iter_no_change=MLP_STEPS + 1,  # all steps, at any loss
         warm_start=True,
         random_state=derive_seed(seed, "mlp") % 2**32,
     )

@@ -139,7 +139,7 @@ if not workflow.is_main_process:
 
 
 def lock_results():
-    """Stop a workflow whose results folder another one is writing to, from whatever working directory."""
+    """Stop a workflow whose results folder another one is writing to, from any working directory."""
     if not hold_results_lock(Path(RESULTS), alone=True):
         raise WorkflowError(
             f"Another workflow, or a job of a killed one, is writing to {RESULTS}. "

@@ -59,7 +59,7 @@ class LabelCoder:
     ) -> tuple[ByteArray, Unknown]:
         """Translate values of a file, C x H x W codes or colours, to ids H x W; count unknown codes, which are void.
 
-        A pixel that `mask` excludes is void whatever its value; one that is not valid, unless its code is a class.
+        A pixel that `mask` excludes is void with any value; one that is not valid, unless its code is a class.
         """
         codes, known = self._keys(values)
         if codes.dtype.itemsize <= 2:
