@@ -9,7 +9,7 @@ wildcard_constraints:
     method=r"[\w-]+",
     run=r"\w[\w.-]*(?<!_confidence)(?<!_rgb)(?<!_areas)",
     number=r"[0-9]+",
-    parts=r"[0-9]+",
+    strips=r"[0-9]+",
     fold=r"(folds/[0-9]+/)?",
     tested=r"folds/[0-9]+/" if CONFIG.splits.folds else "()",
 

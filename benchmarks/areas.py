@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tmcnet.evaluate.areas import Counts, Mapped, estimate
+from tmcnet.evaluate.areas import Counts, Mapped, estimate_shares
 
 SHARES = np.array([0.4, 0.3, 0.2, 0.07, 0.03])
 PIXELS_PER_BLOCK = 2000
@@ -37,7 +37,7 @@ def _coverage(concentration: float, test_blocks: int, ground_blocks: int) -> tup
         test = _blocks(random, test_blocks, concentration)
         ground = _blocks(random, ground_blocks, concentration).sum(axis=0)
         truth, mapped = ground.sum(axis=1) / ground.sum(), Mapped(ground.sum(axis=0), None)
-        shares = estimate(mapped, test, 0.95)
+        shares = estimate_shares(mapped, test, 0.95)
         ours.append((shares.low <= truth) & (truth <= shares.high))
         usual.append(np.abs(shares.estimate - truth) <= _usual_margin(mapped.shares, test.sum(axis=0)))
     hits = np.array(ours)

@@ -26,7 +26,7 @@ from scipy import ndimage
 from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import AlignConfig, ClassConfig, DemoConfig, LabelsConfig, SensorConfig, SensorsConfig
-from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
+from tmcnet.raster.inventory.records import ImageRecord, Inventory, SceneRecord
 from tmcnet.raster.io.reader import Raster, read_grid
 from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.simulate.scene import simulate_scene
@@ -91,7 +91,7 @@ def _write_inventory(folder: Path) -> None:
     optical, sar, label = map(Raster.of, files)
     images = {"optical": ImageRecord(optical, "none", 0.0), "sar": ImageRecord(sar, "linear")}
     size = grid.height, grid.width
-    record = Record("large", "train", images, label, {}, *size, grid.crs, 10.0, grid.bounds, [])
+    record = SceneRecord("large", "train", images, label, {}, *size, grid.crs, 10.0, grid.bounds, [])
     classes = ClassTable.of((c.name, c.color) for c in LABELS.classes)
     Inventory("scenes", "ids", classes, [record]).write(folder / "inventory.json")
 

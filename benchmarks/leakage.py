@@ -18,9 +18,9 @@ from tmcnet.dataset.normalise import compute_normalisation
 from tmcnet.evaluate.evaluate import evaluate_run, pool_folds
 from tmcnet.evaluate.intervals import Resamples, difference, effects_of
 from tmcnet.evaluate.metrics import HEADLINE
-from tmcnet.evaluate.summary import read_cells
+from tmcnet.evaluate.summary import read_counts
 from tmcnet.seeding import generator
-from tmcnet.splits.files import read_blocks
+from tmcnet.splits.files import read_tile_blocks
 from tmcnet.splits.splits import make_splits
 from tmcnet.train.finetune import Finetuning, finetune
 
@@ -69,10 +69,10 @@ def compare(config: Config, index: Path, network: str, block_size: int) -> Itera
         for name, splits in divisions.items():
             _cross_validate(config, index.parent, runs, splits, Path(folder, name))
         # both are resampled by block, the larger unit
-        blocks = read_blocks(index, _manifest(Path(folder, "blocks")))
+        blocks = read_tile_blocks(index, _manifest(Path(folder, "blocks")))
         counts = {}
         for name in divisions:
-            (scored,) = read_cells(Path(folder, name, "evaluate"), runs, blocks).values()
+            (scored,) = read_counts(Path(folder, name, "evaluate"), runs, blocks).values()
             counts[name] = scored.counts
     random = generator(1, "leakage", network)
     effects = effects_of(scored.replicates)

@@ -23,11 +23,11 @@ from scipy import ndimage
 from benchmarks.memory import peak_mib
 from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig, TilesConfig
-from tmcnet.raster.inventory.records import ImageRecord, Inventory, Record
+from tmcnet.raster.inventory.records import ImageRecord, Inventory, SceneRecord
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.writer import RasterProfile
 from tmcnet.raster.tiling.grid import RECORD, scene_digests
-from tmcnet.raster.tiling.tiles import cut_tiles, make_tiles
+from tmcnet.raster.tiling.tiles import cut_tiles, merge_index
 
 SIDE = 10_000
 """Rows and columns of the scene that both tools cut."""
@@ -126,7 +126,7 @@ def cut(folder: Path, size: int, threads: int, store: str) -> None:
     out = folder / "tiles"
     inventory, table = folder / "inventory.json", out / "index" / "a.csv"
     cut_tiles(inventory, folder / "scenes", SENSORS, LabelsConfig(), tiles, table, threads)
-    make_tiles([table], inventory, LabelsConfig(), SENSORS, out)
+    merge_index([table], inventory, LabelsConfig(), SENSORS, out)
     shutil.rmtree(out)
     print(f"{peak_mib():.0f}")
 
@@ -157,7 +157,7 @@ def write_scene(folder: Path, side: int) -> None:
     (scene / RECORD).write_text(json.dumps(alignment))
     bounds = (500_000, 5_400_000 - 10 * side, 500_000 + 10 * side, 5_400_000)
     images = {"optical": ImageRecord(Raster.of("a"), "none", 0.0), "sar": ImageRecord(Raster.of("a"), "db")}
-    record = Record("a", "train", images, None, {}, side, side, "EPSG:32633", 10.0, bounds, [])
+    record = SceneRecord("a", "train", images, None, {}, side, side, "EPSG:32633", 10.0, bounds, [])
     Inventory("scenes", "ids", CLASSES, [record]).write(folder / "inventory.json")
 
 

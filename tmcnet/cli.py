@@ -150,10 +150,10 @@ def _pairs(option: str, values: Sequence[str]) -> dict[str, str]:
 
 
 def _info(chosen: argparse.Namespace) -> None:
-    from tmcnet.evaluate.new_scenes import describe
+    from tmcnet.evaluate.new_scenes import describe_network
     from tmcnet.evaluate.trained import Trained
 
-    print(yaml.safe_dump(describe(Trained.read(chosen.model)), sort_keys=False), end="")
+    print(yaml.safe_dump(describe_network(Trained.read(chosen.model)), sort_keys=False), end="")
 
 
 def _export(chosen: argparse.Namespace) -> None:

@@ -8,16 +8,9 @@ so the files of Snakemake are of a dead process.
 from __future__ import annotations
 
 import fcntl
-import os
-import pwd
-import shutil
 import socket
 from pathlib import Path
 
-from tmcnet.errors import InputError, Problem
-
-MAX_FREE_WHEN_FULL = 2**16
-"""Bytes that a full disk has left at most, since files are written in pieces."""
 _held: list[object] = []
 """Open files: a lock ends when its file is closed."""
 
@@ -68,39 +61,6 @@ def hold_workflow_lock(folder: Path, *, clear: bool) -> str:
             file.flush()
     fcntl.flock(file, fcntl.LOCK_SH)
     return hint
-
-
-def require_writable(folder: Path, where: str, remedy: str, *, inside: bool = True) -> None:
-    """Make sure that there is space in a folder, and that this user may write to it.
-
-    Args:
-        folder: The folder; if it does not exist, the nearest one above it that does.
-        where: What the folder is, for the message.
-        remedy: What the user can do.
-        inside: Whether the folders in it are looked at as well, two levels down.
-
-    Raises:
-        InputError: If the disk is full, or one of them is not writable, as after a run of another user or in a
-            container.
-    """
-    top = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    folders = [top, *top.glob("*/"), *top.glob("*/*/")] if inside and top == folder else [top]
-    refused = [path for path in folders if not path.is_symlink() and not os.access(path, os.W_OK | os.X_OK)]
-    free = shutil.disk_usage(top).free
-    if free <= MAX_FREE_WHEN_FULL:
-        raise InputError(Problem(f"{where} {top}", f"its disk is full ({free / 2**20:.1f} MiB free)", remedy))
-    if refused and top.is_dir():
-        owner = refused[0].stat().st_uid
-        what = "cannot be written" + (f"; it belongs to user {_name(owner)}" if owner != os.getuid() else "")
-        raise InputError(Problem(f"{where} {refused[0]}", what, remedy))
-
-
-def _name(user: int) -> str:
-    """Login name of a user; its number in containers that do not know it."""
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return str(user)
 
 
 def hold_results_lock(results: Path, *, alone: bool) -> bool:

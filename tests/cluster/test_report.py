@@ -51,7 +51,7 @@ def test_the_report_is_made_on_two_nodes(done: Cluster) -> None:
     assert {node for _, node, _ in run} == {"node1", "node2"}
     trained = [gpus for comment, _, gpus in run if re.search("pretrain_method|finetune_run", comment)]
     assert len(trained) == 2 and all("gpu" in gpus for gpus in trained)
-    local = "track|write_report|summarise|take_inventory|make_tiles"
+    local = "track|write_report|summarise|take_inventory|merge_index"
     assert not [comment for comment, _, _ in run if re.search(local, comment)]
 
 

@@ -10,7 +10,8 @@ import pytest
 from affine import Affine
 
 from tmcnet.errors import InputError
-from tmcnet.evaluate.areas import COLUMNS, Mapped, estimate, measure, read_mapped, read_test_blocks, write_areas
+from tmcnet.evaluate.areas import COLUMNS, Mapped, estimate_shares, measure, read_mapped, write_areas
+from tmcnet.evaluate.model_file import read_test_blocks
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.writer import write_raster
 
@@ -32,7 +33,7 @@ def coverage(test_blocks: int, ground_blocks: int, ground_right: float = 0.8, dr
     for _ in range(draws):
         test = draw_blocks(random, test_blocks)
         ground = draw_blocks(random, ground_blocks, ground_right).sum(axis=0)
-        shares = estimate(Mapped(ground.sum(axis=0), None), test, 0.95)
+        shares = estimate_shares(Mapped(ground.sum(axis=0), None), test, 0.95)
         truth = ground.sum(axis=1) / ground.sum()
         hits += (shares.low <= truth) & (truth <= shares.high)
     return hits / draws
@@ -53,7 +54,7 @@ def test_the_estimate_is_that_of_olofsson_and_others() -> None:
     """The example of their section 4: deforestation, forest gain, stable forest and non-forest, in pixels."""
     pooled = np.array([[66, 0, 1, 2], [0, 55, 0, 1], [5, 8, 153, 9], [4, 12, 11, 313]])
     mapped = np.array([200_000, 150_000, 3_200_000, 6_450_000])
-    shares = estimate(Mapped(mapped, None), np.stack([pooled, pooled]), 0.95)
+    shares = estimate_shares(Mapped(mapped, None), np.stack([pooled, pooled]), 0.95)
     hectares = shares.estimate * mapped.sum() * 0.09
     assert hectares == pytest.approx([21_158, 11_686, 285_770, 581_386], rel=1e-4)
 
@@ -61,20 +62,20 @@ def test_the_estimate_is_that_of_olofsson_and_others() -> None:
 def test_blocks_are_the_units_not_pixels() -> None:
     random = np.random.default_rng(1)
     test, mapped = draw_blocks(random, 20), Mapped(np.full(CLASSES, 10_000_000), None)
-    once, hundred_times = estimate(mapped, test, 0.95), estimate(mapped, 100 * test, 0.95)
+    once, hundred_times = estimate_shares(mapped, test, 0.95), estimate_shares(mapped, 100 * test, 0.95)
     assert hundred_times.high - hundred_times.low == pytest.approx(once.high - once.low, rel=0.05)
 
 
 def test_ground_mapped_as_a_class_that_no_test_pixel_is_mapped_as_widens_all_intervals() -> None:
     blocks = np.stack([np.diag([500, 400, 0])] * 6)
-    shares = estimate(Mapped(np.array([600, 300, 100]), None), blocks, 0.95)
+    shares = estimate_shares(Mapped(np.array([600, 300, 100]), None), blocks, 0.95)
     assert shares.estimate == pytest.approx([0.6, 0.3, 0.1])
     assert shares.low == pytest.approx([0.6, 0.3, 0.0])
     assert shares.high == pytest.approx([0.7, 0.4, 0.1])
 
 
 def test_a_single_block_says_nothing_about_the_variation() -> None:
-    shares = estimate(Mapped(np.array([600, 400]), None), np.array([[[90, 10], [10, 90]]]), 0.95)
+    shares = estimate_shares(Mapped(np.array([600, 400]), None), np.array([[[90, 10], [10, 90]]]), 0.95)
     assert shares.low.tolist() == [0, 0] and shares.high.tolist() == [1, 1]
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.evaluate.metrics import boundary_f1
-from tmcnet.evaluate.summary import intervals, read_cells
+from tmcnet.evaluate.summary import intervals, read_counts
 
 RUNS = [Run.parse(f"mssnet-corrected__random__R100__s{seed}") for seed in (1, 2, 3)]
 NAMES = [f"t{i}" for i in range(12)]
@@ -20,7 +20,7 @@ def write(root, run, counts, names=NAMES):
 
 
 def boundary_interval(root, blocks):
-    found = {metric: one for _, metric, one in intervals(read_cells(root, RUNS, blocks), CONFIG)}
+    found = {metric: one for _, metric, one in intervals(read_counts(root, RUNS, blocks), CONFIG)}
     return found["boundary_f1"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.errors import InputError
 from tmcnet.evaluate import metrics
-from tmcnet.evaluate.summary import read_blocks, summarise
+from tmcnet.evaluate.summary import read_tile_blocks, summarise
 
 TILES = [f"s_r{i}_c0" for i in range(24)]
 BOOSTING = Run.parse("pixel_boosting-baseline__random__R5__s1")
@@ -247,5 +247,5 @@ def test_scenes_may_have_any_name(tmp_path):
     rows = [f"{name}_r0_c0,{name},0,0,32,32" for name in ("NA", "null", "007")]
     (tmp_path / "index.csv").write_text("\n".join(["tile,scene,row,col,height,width", *rows]) + "\n")
     (tmp_path / "manifest.json").write_text(json.dumps({"config": {"block_size": 64}}))
-    blocks = read_blocks(tmp_path / "index.csv", tmp_path / "manifest.json")
+    blocks = read_tile_blocks(tmp_path / "index.csv", tmp_path / "manifest.json")
     assert list(blocks.values()) == ["NA 0 0", "null 0 0", "007 0 0"]

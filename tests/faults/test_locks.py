@@ -102,7 +102,7 @@ NO_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-fowner", "--inh-caps=-dac
 
 
 def test_a_folder_of_another_user_is_named(tmp_path: Path) -> None:
-    ask = "import sys; from pathlib import Path; from tmcnet.locks import require_writable as ask; "
+    ask = "import sys; from pathlib import Path; from tmcnet.filesystem import require_writable as ask; "
     ask += "ask(Path(sys.argv[1]), 'results_dir', 'Choose another.')"
     inner = tmp_path / "results" / "finetune" / "a"
     inner.mkdir(parents=True)

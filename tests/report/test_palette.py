@@ -6,7 +6,7 @@ import yaml
 from tests.report.results_folder import SENSORS
 from tmcnet.config import SensorsConfig, is_pixelwise
 from tmcnet.registry import NETWORKS
-from tmcnet.report.charts import OKABE_ITO, PARTS, Styles, look_alike
+from tmcnet.report.charts import OKABE_ITO, PART_COLOURS, Styles, look_alike
 from tmcnet.report.names import Series, modality_titles
 
 EVERY = [
@@ -45,7 +45,7 @@ def test_no_reader_confuses_the_classes_of_a_recipe(path):
 
 def test_no_reader_confuses_the_colours_of_charts():
     assert look_alike({color: color for color in OKABE_ITO}) == []
-    assert look_alike(PARTS) == []
+    assert look_alike(PART_COLOURS) == []
 
 
 def test_colours_that_some_readers_confuse_are_found():

@@ -35,7 +35,7 @@ def test_changed_rasters_make_results_stale_and_deleted_ones_are_reported(projec
 
     flip(project.folder / "alder" / "optical.tif")
     project.run("inventory")
-    assert due() >= {"align_scene", "tile_scene", "make_tiles"} | TRAINING
+    assert due() >= {"align_scene", "tile_scene", "merge_index"} | TRAINING
     lists = {path: path.read_text() for path in (project.results / "splits").glob("*.txt")}
     project.run("splits")
     assert due() >= TRAINING

@@ -75,7 +75,7 @@ def test_a_new_scene_to_map_adds_its_own_jobs(project: Project) -> None:
 def test_a_new_scene_to_learn_from_leaves_the_others_as_they_are(project: Project) -> None:
     with project.sheet("train"):
         plan = project.plan()
-    raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "make_tiles": 1}
+    raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "merge_index": 1}
     maps = {"map_scene": 3, "style_map": 3, "list_maps": 1}
     assert plan == raster | TRAINING | maps | {"summarise": 1} | RECORDS
 
@@ -98,7 +98,7 @@ def test_settings_repeat_the_stages_that_they_change(project: Project) -> None:
     assert project.plan("evaluate: {bootstrap: 150}") == {"summarise": 1} | RECORDS
     training = project.plan("finetune: {weight_decay: 0.5}")
     assert "finetune_run" in training
-    assert not set(training) & {"align_scene", "make_tiles", "make_splits", "pretrain_method"}
+    assert not set(training) & {"align_scene", "merge_index", "make_splits", "pretrain_method"}
     machine = "compute: {cache_gib: 0.5, job_gib: 3, pretrain_threads: 2, finetune_threads: 2, devices: 2}"
     assert project.plan(machine) == {}
     numerics = {"pretrain_method", "finetune_run", "evaluate_run", "summarise", "write_model"} | set(MAPS)
@@ -121,8 +121,8 @@ def test_a_lost_tile_is_made_again_and_nothing_else(project: Project) -> None:
     tile = next((project.results / "tiles" / "sar").glob("alder_*.tif"))
     pixels = tile.read_bytes()
     with project.damaged(tile, None):
-        assert project.plan() == {"tile_scene": 1, "make_tiles": 1, "report": 1}
-        assert project.plan() == {"tile_scene": 1, "make_tiles": 1, "report": 1}
+        assert project.plan() == {"tile_scene": 1, "merge_index": 1, "report": 1}
+        assert project.plan() == {"tile_scene": 1, "merge_index": 1, "report": 1}
         project.run("report")
         assert tile.read_bytes() == pixels
     assert project.plan() == {}
@@ -133,12 +133,12 @@ def test_a_changed_sidecar_reruns_what_its_scene_is_used_for(project: Project) -
     sidecar.write_text("<PAMDataset/>")
     plan = project.plan()
     sidecar.unlink()
-    raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "make_tiles": 1}
+    raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "merge_index": 1}
     maps = {"map_scene": 2, "style_map": 2, "list_maps": 1}
     assert plan == raster | TRAINING | maps | {"summarise": 1} | RECORDS
 
 
-ALIGNED = {"align_scene": 1, "tile_scene": 1, "make_tiles": 1} | MAPS | RECORDS
+ALIGNED = {"align_scene": 1, "tile_scene": 1, "merge_index": 1} | MAPS | RECORDS
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ ALIGNED = {"align_scene": 1, "tile_scene": 1, "make_tiles": 1} | MAPS | RECORDS
         ("inventory/alder.json", {"inspect_scene": 1, "take_inventory": 1} | ALIGNED),
         (
             "inventory.json",
-            {"take_inventory": 1, "tile_scene": 2, "make_tiles": 1, "write_report": 1, "report": 1},
+            {"take_inventory": 1, "tile_scene": 2, "merge_index": 1, "write_report": 1, "report": 1},
         ),
         ("scenes/alder/alignment.json", ALIGNED),
-        ("tiles/index/alder.json", {"tile_scene": 1, "make_tiles": 1, "report": 1}),
+        ("tiles/index/alder.json", {"tile_scene": 1, "merge_index": 1, "report": 1}),
     ],
 )
 def test_a_damaged_record_is_made_again_and_nothing_is_trained(

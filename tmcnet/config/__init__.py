@@ -16,7 +16,7 @@ from tmcnet.config.pretraining import MethodConfig, PretrainConfig
 from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
 from tmcnet.config.root import (
     Config,
-    check_files,
+    check_config_files,
     load,
     load_files,
     load_overlays,
@@ -72,7 +72,7 @@ __all__ = [
     "SweepConfig",
     "TilesConfig",
     "TrackingConfig",
-    "check_files",
+    "check_config_files",
     "expand_sweep",
     "is_pixelwise",
     "load",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from tmcnet.config.base import Section
+from tmcnet.config.splits import Part
 from tmcnet.config.training import RANDOM_START, Variant
 from tmcnet.registry import METHODS
 
@@ -18,7 +19,6 @@ def _is_method(name: str) -> str:
 
 
 Method = Annotated[str, AfterValidator(_is_method), WithJsonSchema({"enum": list(METHODS)})]
-Part = Literal["train", "val", "test"]
 Negatives = Literal["shifted", "own", "both"]
 Partners = Literal["sar", "both"]
 PerturbedViews = Literal["first", "both"]

@@ -184,7 +184,7 @@ def preset_file(overlay: Mapping[str, Any]) -> Path:
     return path
 
 
-def check_files(paths: Iterable[Path | str]) -> None:
+def check_config_files(paths: Iterable[Path | str]) -> None:
     """Check what Snakemake accepts in silence when it reads config files, such as a key that is given twice.
 
     Raises:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
 from tmcnet.config.base import Section
+
+Part = Literal["train", "val", "test"]
+"""A part of the data set; torchgeo and others call it a split."""
+PARTS: tuple[str, ...] = get_args(Part)
+"""The parts in the order of their numbers."""
 
 
 class SharesConfig(Section):

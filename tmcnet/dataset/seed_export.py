@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tmcnet.config import IGNORE
+from tmcnet.config.splits import PARTS
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.raster.inventory.seed_layout import KINDS, PARTS, write_class_dict
+from tmcnet.raster.inventory.seed_layout import KINDS, write_class_dict
 from tmcnet.raster.io.reader import read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.tiling.cutting import cut_window

@@ -37,11 +37,10 @@ from scipy.special import stdtrit
 
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
-from tmcnet.model.header import copy_with
 from tmcnet.raster.io.geometry import equal_area, pixel_area
 from tmcnet.raster.io.reader import label_blocks, read_grid
 from tmcnet.raster.io.writer import write_bytes
-from tmcnet.readers import read_rows, reading
+from tmcnet.readers import read_rows
 
 Counts: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -54,8 +53,6 @@ COLUMNS = (
     *("scene", "class", "mapped_pixels", "mapped_ha", "mapped_percent"),
     *("ha", "ha_low", "ha_high", "percent", "percent_low", "percent_high", "confidence", "test_blocks", "assumption"),
 )
-TEST_BLOCKS = "test_blocks"
-"""Entry in the header of a network's file: B x K x K confusion matrices of the test blocks."""
 _PIECE_PX = 256
 """Side of the pieces within which pixels count as equally large, where the projection changes areas."""
 _M2_PER_HA = 1e4
@@ -117,7 +114,7 @@ def measure(map_file: Path, classes: int) -> Mapped:
     return Mapped(pixels, square_metres / _M2_PER_HA if georeferenced else None)
 
 
-def estimate(mapped: Mapped, blocks: Counts, confidence: float) -> Shares:
+def estimate_shares(mapped: Mapped, blocks: Counts, confidence: float) -> Shares:
     """Estimate the true shares of the classes in mapped ground.
 
     Args:
@@ -130,7 +127,7 @@ def estimate(mapped: Mapped, blocks: Counts, confidence: float) -> Shares:
 
     Example:
         >>> blocks = np.array([[[90, 5], [10, 95]], [[80, 10], [20, 90]]])
-        >>> estimate(Mapped(np.array([500, 500]), None), blocks, 0.95).estimate
+        >>> estimate_shares(Mapped(np.array([500, 500]), None), blocks, 0.95).estimate
         array([0.4625, 0.5375])
     """
     weights, pooled = mapped.shares, blocks.sum(axis=0)
@@ -151,35 +148,6 @@ def estimate(mapped: Mapped, blocks: Counts, confidence: float) -> Shares:
     unseen = np.where(as_mapped > 0, 0, weights)
     low, high = found - margin - unseen, found + margin + unseen.sum() - unseen
     return Shares(found, np.clip(low, 0, 1), np.clip(high, 0, 1))
-
-
-def read_test_blocks(tiles: Path) -> Counts:
-    """Read the confusion matrices of the test blocks from the `tiles.npz` of an evaluation.
-
-    Returns:
-        B x K x K, without blocks that have no labelled pixel.
-
-    Raises:
-        InputError: If the file is damaged or was written by an earlier version.
-    """
-    with reading(tiles), np.load(tiles, allow_pickle=False) as arrays:
-        names, place = np.unique(arrays["blocks"], return_inverse=True)
-        blocks = np.zeros((len(names), *arrays["confusion"].shape[1:]), np.int64)
-        np.add.at(blocks, place, arrays["confusion"])
-    return np.asarray(blocks[blocks.sum(axis=(1, 2)) > 0])
-
-
-def write_model(weights: Path, tiles: Path, out: Path) -> None:
-    """Copy the file of a network, with the confusion matrices of its test blocks.
-
-    With them, `tmcnet predict` corrects the areas of classes in new scenes.
-
-    Args:
-        weights: `weights.safetensors` of fine-tuning.
-        tiles: `tiles.npz` of its evaluation.
-        out: The file to write.
-    """
-    copy_with(weights, out, {TEST_BLOCKS: read_test_blocks(tiles).tolist()})
 
 
 def write_areas(
@@ -238,7 +206,7 @@ def _rows(mapped: Mapped, blocks: Counts | None, confidence: float) -> list[dict
     columns: dict[str, Floats] = {"mapped": mapped.shares}
     known: dict[str, str | int] = {}
     if blocks is not None:
-        shares = estimate(mapped, blocks, confidence)
+        shares = estimate_shares(mapped, blocks, confidence)
         columns |= {"": shares.estimate, "low": shares.low, "high": shares.high}
         known = {"confidence": f"{confidence:g}", "test_blocks": len(blocks), "assumption": ASSUMPTION}
     rows = [known | {"mapped_pixels": int(n)} for n in mapped.pixels]

@@ -21,10 +21,11 @@ from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import metrics
 from tmcnet.evaluate.metrics import Calibration, Counts, Floats, boundary_counts, confusion
-from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
+from tmcnet.evaluate.trained import Trained, predict_tiles
+from tmcnet.model.device import choose_device
 from tmcnet.readers import read_record, read_rows, reading
 from tmcnet.seeding import generator
-from tmcnet.splits.files import read_blocks, verified_list
+from tmcnet.splits.files import read_tile_blocks, verified_list
 from tmcnet.store import TileStore
 
 MAX_TEMPERATURE_PIXELS = 200_000
@@ -71,7 +72,7 @@ def evaluate_run(
     )
     temperature = _temperature(trained.network, val, config)
     withheld = list(trained.sensors) if config.withheld and only_modality(run.network) is None else []
-    blocks = read_blocks(store.index, splits / "manifest.json")
+    blocks = read_tile_blocks(store.index, splits / "manifest.json")
     outcome = count_tiles(trained.network, test, len(trained.classes), config, temperature, withheld, blocks)
     if outcome.tiles.sum() == 0:
         raise InputError(

@@ -25,10 +25,11 @@ from tmcnet.evaluate.areas import ASSUMPTION, read_mapped, write_areas
 from tmcnet.evaluate.map_files import MapPaths, MapStyle, style_map
 from tmcnet.evaluate.maps import SceneImages, fit_windows, require_fit, write_prediction
 from tmcnet.evaluate.metrics import headline
-from tmcnet.evaluate.trained import Trained, choose_device
+from tmcnet.evaluate.trained import Trained
+from tmcnet.model.device import choose_device
 from tmcnet.model.networks import Ensemble
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
-from tmcnet.raster.inventory.records import Inventory, Record
+from tmcnet.raster.inventory.records import Inventory, SceneRecord
 from tmcnet.raster.inventory.sample_sheet import read_cells
 from tmcnet.raster.io.blocks import limited_cache
 from tmcnet.raster.io.gdal_tools import require_tools, run_tool
@@ -295,7 +296,7 @@ def _inspect(
     return Inventory.read(work / "inventory.json")
 
 
-def _missing(weights: Path, trained: Trained, record: Record) -> Iterator[Problem]:
+def _missing(weights: Path, trained: Trained, record: SceneRecord) -> Iterator[Problem]:
     """Modalities that the network needs and the scene lacks."""
     only = only_modality(trained.run.network)
     tolerant = trained.settings.get("finetune", {}).get("modality_dropout", 0) > 0
@@ -307,7 +308,9 @@ def _missing(weights: Path, trained: Trained, record: Record) -> Iterator[Proble
             yield Problem(str(weights), what, remedy)
 
 
-def _map_record(weights: Path, trained: Trained, record: Record, work: Path, out: Path, options: MapOptions) -> None:
+def _map_record(
+    weights: Path, trained: Trained, record: SceneRecord, work: Path, out: Path, options: MapOptions
+) -> None:
     """Align one scene as in training, map it and write the results."""
     align = trained.align.model_copy(update={"resolution": _resolution(trained, record)})
     if options.register is not None:
@@ -338,7 +341,7 @@ def _map_record(weights: Path, trained: Trained, record: Record, work: Path, out
         out.with_suffix(".gpkg").replace(options.polygons)
 
 
-def _resolution(trained: Trained, record: Record) -> float | None:
+def _resolution(trained: Trained, record: SceneRecord) -> float | None:
     """Pixel size of the map in units of the CRS; None: that of the image."""
     image = record.images["optical"] if record.images["optical"].files else record.images["sar"]
     grid, chosen = image.raster.grid, trained.align.resolution
@@ -366,7 +369,7 @@ def _temperatures(trained: Trained) -> dict[str, float]:
     return dict(zip(members_of(trained.run.network), trained.network.temperature.tolist(), strict=True))
 
 
-def describe(trained: Trained) -> dict[str, object]:
+def describe_network(trained: Trained) -> dict[str, object]:
     """Everything that the file of a network says about it, as plain values."""
     inputs = {
         name: {

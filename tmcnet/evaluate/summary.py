@@ -23,7 +23,7 @@ from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
-from tmcnet.splits.files import read_blocks
+from tmcnet.splits.files import read_tile_blocks
 
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
 SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels", "boundary_f1")
@@ -100,7 +100,7 @@ def summarise(
     columns = dict.fromkeys(column for row in rows for column in row if column not in known)
     _write_csv(metrics_csv, [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
 
-    cells = read_cells(evaluate_root, scored, read_blocks(index, manifest))
+    cells = read_counts(evaluate_root, scored, read_tile_blocks(index, manifest))
     headline, means = _headline(cells, config)
     missing = sorted(run.name for run in set(runs) - set(scored))
     _write_json(metrics_json, {**headline, "missing": missing})
@@ -236,7 +236,7 @@ def repetitions(replicates: Sequence[tuple[int, int]]) -> dict[str, int]:
     return {"n_runs": len(replicates), "n_draws": len(draws), "n_seeds": len(seeds)}
 
 
-def read_cells(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str]) -> dict[Cell, Scored]:
+def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str]) -> dict[Cell, Scored]:
     """Read the confusion matrices and boundary pixels of runs and sum them up by block.
 
     Args:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import AlignConfig, ComputeConfig, ModelConfig, Run, SensorsConfig
+from tmcnet.config import AlignConfig, ModelConfig, Run, SensorsConfig
 from tmcnet.config.results import TestTime
 from tmcnet.dataset.loading import Tile
 from tmcnet.dataset.normalise import FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.evaluate.areas import TEST_BLOCKS
 from tmcnet.evaluate.metrics import without_nan
+from tmcnet.evaluate.model_file import test_blocks_of
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 
@@ -108,7 +108,7 @@ class Trained:
             network.load_state_dict(state)
             align = AlignConfig.model_validate(header["config"].get("align", {}))  # earlier files have none
             metrics, provenance = dict(header.get("metrics", {})), dict(header.get("provenance", {}))
-            blocks, pixel_metres = _test_blocks(header, len(classes)), header.get("ground_sampling_distance_m")
+            blocks, pixel_metres = test_blocks_of(header, len(classes)), header.get("ground_sampling_distance_m")
             pixel_metres = None if pixel_metres is None else float(pixel_metres)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             # torch names the tensors in the lines after the first
@@ -135,16 +135,6 @@ class Trained:
         )
 
 
-def _test_blocks(header: Mapping[str, Any], classes: int) -> NDArray[np.int64] | None:
-    """B x K x K confusion matrices from the header of a network with K classes; None if it has none."""
-    if TEST_BLOCKS not in header:
-        return None
-    blocks = np.array(header[TEST_BLOCKS] or np.zeros((0, classes, classes)), np.float64)
-    if blocks.shape[1:] != (classes, classes) or not (np.isfinite(blocks) & (blocks >= 0)).all():
-        raise ValueError(f"the confusion matrices of its test blocks are not {classes} x {classes} counts")
-    return blocks.astype(np.int64)
-
-
 COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {
     "none": ((False, 0),),
     "flips": ((False, 0), (True, 0), (True, 2), (False, 2)),
@@ -152,19 +142,6 @@ COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {
     "all": tuple((mirrored, turns) for mirrored in (False, True) for turns in range(4)),
 }
 """Copies of an image for test-time augmentation: mirrored left to right or not, and quarter turns."""
-
-
-def choose_device(compute: ComputeConfig) -> torch.device:
-    """Return the device that `compute.accelerator` selects.
-
-    Raises:
-        InputError: If a GPU is requested and there is none.
-    """
-    available = torch.cuda.is_available()
-    if compute.accelerator == "gpu" and not available:
-        remedy = "Set it to `auto` or `cpu`, or install a torch build for this GPU."
-        raise InputError(Problem("config key `compute.accelerator`", "is `gpu`, but torch finds no GPU", remedy))
-    return torch.device("cuda" if available and compute.accelerator != "cpu" else "cpu")
 
 
 def keep_freed_memory() -> None:

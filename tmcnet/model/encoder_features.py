@@ -14,11 +14,11 @@ from tmcnet.errors import TrainingError
 from tmcnet.model.backbone import LOW_STRIDE, OUTPUT_STRIDE, Backbone
 from tmcnet.model.context import ContextFeatures, enlarge
 from tmcnet.model.deeplab import image_size, stack_bands
-from tmcnet.model.weights import PARTS, STACKED, transfer
+from tmcnet.model.weights import PREFIXES, STACKED, transfer
 
 COMPONENTS = 32
 """Number of principal components."""
-ENCODER = PARTS["backbone"][0]
+ENCODER = PREFIXES["backbone"][0]
 """Prefix of the name of an encoder, before that of its modality."""
 STACK = STACKED.removeprefix(ENCODER).removesuffix(".")
 """Name of the encoder of the stacked bands of all modalities, as SimCLR trains it."""

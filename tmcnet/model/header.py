@@ -40,11 +40,3 @@ def write_file(path: Path, header: Mapping[str, Any], tensors: BinaryIO) -> None
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
-
-
-def copy_with(source: Path, target: Path, entries: Mapping[str, Any]) -> None:
-    """Copy a file of weights with more entries in its header, each JSON-ready."""
-    with source.open("rb") as file:
-        header = read_header(file)
-        header[METADATA] = header.get(METADATA, {}) | {key: json.dumps(value) for key, value in entries.items()}
-        write_file(target, header, file)

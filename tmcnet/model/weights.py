@@ -20,12 +20,12 @@ from tmcnet.model.foreign_weights import SUFFIXES, read_published
 from tmcnet.model.header import read_header, write_file
 from tmcnet.readers import reading
 
-PARTS: dict[str, tuple[str, ...]] = {
+PREFIXES: dict[LoadParts, tuple[str, ...]] = {
     "backbone": ("backbone_",),
     "encoder": ("backbone_", "aspp."),
     "all": ("backbone_", "aspp.", "decoder."),
 }
-"""Prefixes of the tensor names that each choice of parts covers."""
+"""Prefixes of the names of the tensors that each value of `finetune.load` covers."""
 OUTPUT_LAYER = "decoder.output."
 """Prefix of the last layer, which belongs to one task and is never transferred."""
 STEM = "stem.0.weight"
@@ -108,27 +108,27 @@ class Transfer:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def _skip_reason(name: str, tensor: Tensor, target: Mapping[str, Tensor], parts: LoadParts) -> str | None:
+def _skip_reason(name: str, tensor: Tensor, target: Mapping[str, Tensor], load: LoadParts) -> str | None:
     """Why a tensor is skipped, or None if it fits."""
     if name.startswith(OUTPUT_LAYER):
         return "output layer of another task"
-    if not name.startswith(PARTS[parts]):
-        return f"not among the parts `{parts}`"
+    if not name.startswith(PREFIXES[load]):
+        return f"not among the parts `{load}`"
     if name not in target:
         return "the network has no such tensor"
     if target[name].shape != tensor.shape:
-        there, here = ("x".join(map(str, shape)) for shape in (tensor.shape, target[name].shape))
-        return f"shape {there or 'scalar'} in the file, {here or 'scalar'} in the network"
+        file, network = ("x".join(map(str, shape)) for shape in (tensor.shape, target[name].shape))
+        return f"shape {file or 'scalar'} in the file, {network or 'scalar'} in the network"
     return None
 
 
-def transfer(module: nn.Module, state: Mapping[str, Tensor], parts: LoadParts) -> Transfer:
+def transfer(module: nn.Module, state: Mapping[str, Tensor], load: LoadParts) -> Transfer:
     """Copy every tensor whose name and shape match into a network, in place.
 
     Args:
         module: The network to copy to.
         state: Tensors by name.
-        parts: `backbone`, `encoder` (backbones and ASPP) or `all` (and the decoder without its output layer).
+        load: `backbone`, `encoder` (backbones and ASPP) or `all` (and the decoder without its output layer).
 
     Returns:
         What was loaded, and why the rest was skipped.
@@ -137,14 +137,12 @@ def transfer(module: nn.Module, state: Mapping[str, Tensor], parts: LoadParts) -
         TrainingError: If nothing at all was loaded.
     """
     target = module.state_dict()
-    reasons = {name: _skip_reason(name, tensor, target, parts) for name, tensor in sorted(state.items())}
+    reasons = {name: _skip_reason(name, tensor, target, load) for name, tensor in sorted(state.items())}
     loaded = [name for name, reason in reasons.items() if reason is None]
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
     if not loaded:
         examples = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:5]) or "no tensors"
-        raise TrainingError(
-            f"no weights were loaded with parts `{parts}`, so this start would be random ({examples})"
-        )
+        raise TrainingError(f"no weights were loaded with parts `{load}`, so this start would be random ({examples})")
     with torch.no_grad():
         for name in loaded:
             target[name].copy_(state[name])

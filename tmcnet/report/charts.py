@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # The colours of Okabe and Ito, which colour-blind readers can distinguish, without yellow: too faint for lines.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6b6b6b"
-PARTS = {"train": "#0072B2", "val": "#E69F00", "test": "#CC79A7", "dropped": "#bdbdbd"}
+PART_COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#CC79A7", "dropped": "#bdbdbd"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
 STYLE = {

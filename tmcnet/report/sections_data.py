@@ -15,7 +15,7 @@ from markupsafe import Markup
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError
 from tmcnet.evaluate.summary import renamed
-from tmcnet.report.charts import GREY, OKABE_ITO, PARTS, Reading, add_legend, canvas, plain, render
+from tmcnet.report.charts import GREY, OKABE_ITO, PART_COLOURS, Reading, add_legend, canvas, plain, render
 from tmcnet.report.files import number
 from tmcnet.report.names import modality_titles, network_label, series_order
 from tmcnet.report.pictures import Painter
@@ -333,7 +333,7 @@ def _draw_splits(scenes: Mapping[str, pd.DataFrame], part_of: Mapping[str, str],
             ax.set_title(plain(scene), loc="left")
         for ax in figure.axes:
             ax.set_axis_off()
-        handles = [Patch(color=color, label=part) for part, color in PARTS.items() if part in used]
+        handles = [Patch(color=color, label=part) for part, color in PART_COLOURS.items() if part in used]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
         return render(figure, name, readings)
 
@@ -344,7 +344,7 @@ def _draw_tiles(ax: Axes, tiles: pd.DataFrame) -> list[Reading]:
 
     rows = tiles.to_dict("records")
     boxes = [Rectangle((t["col"], t["row"]), t["width"], t["height"]) for t in rows]
-    colors = [PARTS[t["part"]] for t in rows]
+    colors = [PART_COLOURS[t["part"]] for t in rows]
     ax.add_collection(PatchCollection(boxes, facecolors=colors, edgecolor="white", linewidth=0.6))
     ax.set_xlim(tiles["col"].min(), (tiles["col"] + tiles["width"]).max())
     ax.set_ylim((tiles["row"] + tiles["height"]).max(), tiles["row"].min())

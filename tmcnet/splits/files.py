@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tmcnet.config import IGNORE, Budget, SplitsConfig
+from tmcnet.config.splits import PARTS
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import file_digest
-from tmcnet.raster.inventory.seed_layout import KINDS, PARTS
+from tmcnet.raster.inventory.seed_layout import KINDS
 from tmcnet.readers import read_columns, read_record, reading
 from tmcnet.store import read_list
 
@@ -28,7 +29,7 @@ REMEDY = "Restore the files, or delete `manifest.json` and run the workflow agai
 """Way out where lists or their manifest are wrong."""
 TilePoints: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
 """Points by tile, P x 2: class id and number of the pixel among those of its class."""
-Pixels = TypeVar("Pixels", int, npt.NDArray[np.int64])
+PixelNumbers = TypeVar("PixelNumbers", int, npt.NDArray[np.int64])
 """Numbers of pixels, one or many."""
 
 _LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$|^train\S*_points\.csv$")
@@ -153,13 +154,13 @@ def verified_manifest(splits: Path) -> str:
     Raises:
         InputError: If the manifest cannot be read, or a list is missing, unknown or changed.
     """
-    problems = list(check_files(splits, read_manifest(splits)))
+    problems = list(check_list_files(splits, read_manifest(splits)))
     if problems:
         raise InputError(problems)
     return file_digest(splits / "manifest.json")
 
 
-def check_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
+def check_list_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     """Files that are missing, that the manifest does not have, or whose hash is not the one in the manifest."""
     lists = manifest["lists"]
     expected = {file for name in lists for file in list_names(name)}
@@ -188,7 +189,7 @@ def check_hashes(folder: Path, name: str, manifest: dict[str, Any], files: list[
             yield Problem(str(path), "was edited by hand: its hash is not the one in the manifest", REMEDY)
 
 
-def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
+def read_tile_blocks(index: Path, manifest: Path) -> dict[str, str]:
     """The spatial block of each tile of the index. A ready-made tile is a scene and a block by itself."""
     with reading(manifest):
         size = int(read_record(manifest)["config"]["block_size"])
@@ -200,7 +201,7 @@ def read_blocks(index: Path, manifest: Path) -> dict[str, str]:
     return blocks
 
 
-def block_number(first: Pixels, length: Pixels, size: int) -> Pixels:
+def block_number(first: PixelNumbers, length: PixelNumbers, size: int) -> PixelNumbers:
     """Number, along an axis, of the block of `size` pixels that contains the centre of each window.
 
     Windows are given by first pixel and length; blocks begin at pixel 0.

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from tmcnet.config import Budget
+from tmcnet.config.splits import PARTS
 from tmcnet.errors import MAX_NAMES, Problem
-from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.splits.files import REMEDY, format_all, list_names, points_file, points_per_class
 from tmcnet.splits.index import IntArray, TileIndex, close_pairs
 from tmcnet.splits.points import Points

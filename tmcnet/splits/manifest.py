@@ -14,9 +14,9 @@ from pandas.util import hash_pandas_object
 
 import tmcnet
 from tmcnet.config import SplitsConfig
+from tmcnet.config.splits import PARTS
 from tmcnet.errors import format_names
 from tmcnet.hashing import bytes_digest
-from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.splits.files import VERSION
 from tmcnet.splits.index import IntArray, TileIndex
 from tmcnet.splits.lists import Lists, list_text

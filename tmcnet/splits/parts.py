@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from tmcnet.config import SplitsConfig
+from tmcnet.config.splits import PARTS
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.seeding import generator
 from tmcnet.splits.balance import BalanceTarget, assign_in_order, balanced_assignments
 from tmcnet.splits.files import block_number

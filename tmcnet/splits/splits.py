@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tmcnet.config import SplitsConfig
+from tmcnet.config.splits import PARTS
 from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import table_digest
-from tmcnet.raster.inventory.seed_layout import PARTS
 from tmcnet.seeding import generator
 from tmcnet.splits.autocorrelation import autocorrelation
 from tmcnet.splits.files import find_lists, list_names, points_file

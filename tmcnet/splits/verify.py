@@ -16,7 +16,7 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import table_digest
 from tmcnet.splits.files import (
     REMEDY,
-    check_files,
+    check_list_files,
     find_lists,
     format_all,
     list_names,
@@ -65,7 +65,7 @@ def _problems(folder: Path, index: Path, config: SplitsConfig | None) -> Iterato
     lists = yield from _read_lists(folder, read_index(index, made), manifest)
     yield from check_lists(lists, folder, made.guard)
     if manifest:
-        yield from check_files(folder, manifest)
+        yield from check_list_files(folder, manifest)
         yield from _check_origin(folder, index, lists, manifest, made, config)
 
 

@@ -30,7 +30,7 @@ from tmcnet.report.charts import canvas, plot_confusion, row_shares
 from tmcnet.report.files import read_json
 from tmcnet.report.pictures import paint_classes, read_classes
 from tmcnet.tracking.predictor import MODEL_FOLDER, write_mlflow_model
-from tmcnet.tracking.records import Record
+from tmcnet.tracking.records import RunRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -99,7 +99,7 @@ class TrackedRuns:
         self.experiment = self._open_experiment(artifact_location)
         self.known = self._known_runs()
 
-    def sync(self, records: Sequence[Record]) -> Iterator[Row]:
+    def sync(self, records: Sequence[RunRecord]) -> Iterator[Row]:
         """Bring the records up to date, the sweep first, then its children; one row each in the same order."""
         sweep = self._sync_one(records[0], None)
         yield sweep
@@ -137,7 +137,7 @@ class TrackedRuns:
             known.setdefault(run.data.tags[KEY_TAG], []).append(run)
         return known
 
-    def _sync_one(self, record: Record, parent: str | None) -> Row:
+    def _sync_one(self, record: RunRecord, parent: str | None) -> Row:
         key = f"{self.source}/{record.kind}/{record.name}"
         old = self.known.pop(key, [])
         if not record.exists:
@@ -155,7 +155,7 @@ class TrackedRuns:
         self._delete(run for run in old if run.info.run_id != run_id)
         return Row(record.name, record.kind, run_id, status)
 
-    def _create(self, record: Record, tags: dict[str, str]) -> str:
+    def _create(self, record: RunRecord, tags: dict[str, str]) -> str:
         """Write a new run, and the hash last, so that the next sync replaces an interrupted one."""
         run = self.client.create_run(self.experiment, start_time=record.started, tags=tags, run_name=record.name)
         run_id = str(run.info.run_id)
@@ -174,7 +174,7 @@ class TrackedRuns:
                 self.client.set_tag(run.info.run_id, key, value)
 
 
-def _log_content(client: MlflowClient, run_id: str, record: Record, results: Path, config: Config) -> None:
+def _log_content(client: MlflowClient, run_id: str, record: RunRecord, results: Path, config: Config) -> None:
     """Write a record into a new run."""
     from mlflow.entities import Metric, Param
 
@@ -200,7 +200,7 @@ def _log_content(client: MlflowClient, run_id: str, record: Record, results: Pat
             client.log_artifacts(run_id, str(model), MODEL_FOLDER)
 
 
-def _dataset_inputs(results: Path, config: Config, record: Record) -> Iterator[DatasetInput]:
+def _dataset_inputs(results: Path, config: Config, record: RunRecord) -> Iterator[DatasetInput]:
     """The tile lists that a run read, as MLflow data sets named by list, such as `trainR5_s2`.
 
     The digest covers the names of the tiles, and their pixels through the hash of the tile index.
@@ -245,7 +245,7 @@ def _installed_packages() -> str:
     return "".join(f"{name}=={versions[name]}\n" for name in sorted(versions, key=str.lower))
 
 
-def _log_images(client: MlflowClient, run_id: str, record: Record, results: Path, config: Config) -> None:
+def _log_images(client: MlflowClient, run_id: str, record: RunRecord, results: Path, config: Config) -> None:
     if record.confusion is not None:
         matrix, names = record.confusion
         client.log_dict(run_id, {"rows": "truth", "classes": names, "counts": matrix}, "confusion.json")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.report.sections_reproduce import library_versions
-from tmcnet.tracking.records import Record
+from tmcnet.tracking.records import RunRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,7 +94,7 @@ def input_example(scaling: Normalisation) -> dict[str, npt.NDArray[np.float32]]:
     return images
 
 
-def register_best(client: MlflowClient, name: str, metric: str, runs: Iterable[tuple[Record, str]]) -> None:
+def register_best(client: MlflowClient, name: str, metric: str, runs: Iterable[tuple[RunRecord, str]]) -> None:
     """Give the network with the best validation score the alias `best` in the model registry.
 
     The test part has no influence. A run that was registered before keeps its version.

@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """One run to be tracked.
 
     Attributes:
@@ -76,19 +76,19 @@ class Record:
         return json_digest([self.params, self.tags, self.points, files, self.documents, self.confusion, self.lists])
 
 
-def collect(results: Path, config: Config) -> list[Record]:
+def collect(results: Path, config: Config) -> list[RunRecord]:
     """Records of all pre-training methods and all runs of the sweep, whether they exist yet or not."""
     scores = Scores(results)
     pretrained = [_pretrain(results, config, method) for method in config.pretrain.methods]
     return pretrained + [_finetune(results, config, run, scores) for run in config.runs]
 
 
-def sweep_record(results: Path, config: Config) -> Record:
+def sweep_record(results: Path, config: Config) -> RunRecord:
     """Record of the sweep as a whole: config, splits and the tables over all runs."""
     sections = config.model_dump(mode="json", exclude={"report", "tracking", "compute"})
     text = yaml.safe_dump({**sections, "compute": config.compute.numerics()}, sort_keys=False, allow_unicode=True)
     names = ("splits/manifest.json", "normalisation.json", *SWEEP_TABLES)
-    return Record(
+    return RunRecord(
         "sweep",
         config.name,
         exists=True,
@@ -103,7 +103,7 @@ def metric_name(text: str) -> str:
     return re.sub(r"[^\w\-. :]", "_", text).strip(". ") or "_"
 
 
-def _pretrain(results: Path, config: Config, method: str) -> Record:
+def _pretrain(results: Path, config: Config, method: str) -> RunRecord:
     settings = config.pretrain.methods[method]
     folder = results / "pretrain" / method
     metrics = {key: float(value) for key, value in read_json(folder / "summary.json").items() if _is_number(value)}
@@ -121,7 +121,7 @@ def _pretrain(results: Path, config: Config, method: str) -> Record:
     return replace(record, lists={"training": "train"}, artifacts=[*record.artifacts, *kept])
 
 
-def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> Record:
+def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> RunRecord:
     properties = {key: value for key, value in run.record.items() if key != "name"}
     settings = {
         # without a prefix, because the UI lists differing params in alphabetical order
@@ -161,7 +161,7 @@ def _training(
     start: str,
     tags: dict[str, str],
     metrics: Mapping[str, float],
-) -> Record:
+) -> RunRecord:
     """A record with what both kinds of training have; `start` is the pre-training that it runs or starts from."""
     kind, name = kind_and_name
     folder = results / kind / name
@@ -172,7 +172,7 @@ def _training(
     seconds = number(summary.get("seconds"))
     sections = {section: getattr(config, section).model_dump(mode="json") for section in SHARED_SECTIONS}
     sections |= {"pretrain": _pretrain_settings(config, start), "compute": config.compute.numerics()}
-    return Record(
+    return RunRecord(
         kind,
         name,
         exists=bool(files),

@@ -24,7 +24,7 @@ from tmcnet.errors import InputError, Problem, hide_secrets
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.tracking.experiment import ARTIFACT_FOLDER, Row, TrackedRuns
 from tmcnet.tracking.predictor import register_best
-from tmcnet.tracking.records import Record, collect, sweep_record
+from tmcnet.tracking.records import RunRecord, collect, sweep_record
 
 TABLE, ABOUT = "tracking.csv", "tracking.json"
 """Files in the results folder: what is recorded, and where to look at it."""
@@ -112,7 +112,7 @@ def tracking_uri(results: Path, config: Config) -> str:
 
 
 def _record(
-    records: list[Record],
+    records: list[RunRecord],
     results: Path,
     config: Config,
     tags: dict[str, str],
@@ -215,7 +215,7 @@ def _wait(file: IO[str], path: Path) -> None:
             time.sleep(0.2)
 
 
-def _pending(records: list[Record], error: Exception, uri: str) -> list[Row]:
+def _pending(records: list[RunRecord], error: Exception, uri: str) -> list[Row]:
     text = " ".join(str(error).split()).partition(" [SQL: ")[0]
     reason = hide_secrets(text)[:200] or type(error).__name__
     print(

@@ -23,14 +23,15 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, fit_temperature, without_nan
-from tmcnet.evaluate.trained import Trained, choose_device, predict_tiles
+from tmcnet.evaluate.trained import Trained, predict_tiles
 from tmcnet.hashing import file_digest
 from tmcnet.model.context import context_reach
+from tmcnet.model.device import choose_device
 from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet
 from tmcnet.model.networks import Ensemble, PlainNetwork, build_network
 from tmcnet.model.pixelwise import Pixelwise
-from tmcnet.model.weights import PARTS, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
+from tmcnet.model.weights import PREFIXES, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.files import points_file, points_per_class, verified_list
 from tmcnet.store import TileStore
@@ -367,7 +368,7 @@ def _optimiser(config: FinetuneSettings, loaded: Iterable[str]) -> OptimiserPlan
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         encoder_rate=config.encoder_rate,
-        encoders=tuple(name for name in loaded if name.startswith(PARTS["backbone"])),
+        encoders=tuple(name for name in loaded if name.startswith(PREFIXES["backbone"])),
     )
 
 

@@ -26,7 +26,7 @@ from torch.nn.utils import get_total_norm
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError
-from tmcnet.evaluate.trained import choose_device
+from tmcnet.model.device import choose_device
 from tmcnet.seeding import derive_seed
 from tmcnet.train.average import WeightAverage
 from tmcnet.train.curves import Curves, Progress, check_finite

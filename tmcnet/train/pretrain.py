@@ -20,9 +20,9 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.dataset.views import ViewMaker
 from tmcnet.errors import InputError, Problem
-from tmcnet.evaluate.trained import choose_device
 from tmcnet.hashing import file_digest
 from tmcnet.model.backbone import OUTPUT_STRIDE
+from tmcnet.model.device import choose_device
 from tmcnet.model.foreign_weights import load_initial_weights
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.model.weights import save_weights

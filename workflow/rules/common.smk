@@ -10,15 +10,27 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from tmcnet.config import RANDOM_START, check_files, is_pixelwise, load, over_preset
+from tmcnet.config import (
+    RANDOM_START,
+    check_config_files,
+    is_pixelwise,
+    load,
+    over_preset,
+)
 from tmcnet.errors import InputError
+from tmcnet.filesystem import correct_times, require_writable
 from tmcnet.hashing import json_digest
-from tmcnet.kept import archive_of, put_back
-from tmcnet.locks import hold_results_lock, hold_workflow_lock, require_writable
-from tmcnet.lost import SOURCE_RECORD, correct_times, find_lost, is_unchanged
+from tmcnet.locks import hold_results_lock, hold_workflow_lock
 from tmcnet.raster.inventory.names import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
 from tmcnet.raster.inventory.sources import check_outside, find_entries
+from tmcnet.recovery import (
+    SOURCE_RECORD,
+    archive_of,
+    find_lost,
+    is_unchanged,
+    put_back,
+)
 
 # OpenMP threads wait by spinning, which cost a third of their time when other jobs used the same cores. With a shorter
 # spin, a job alone on the machine loses 5 %.
@@ -52,7 +64,7 @@ if hint := hold_workflow_lock(
     print(hint, file=sys.stderr)
 
 try:
-    check_files(workflow.configfiles)
+    check_config_files(workflow.configfiles)
     # The keys of `--configfile` and `--config`, or those that a workflow passes to this one as a module, over the
     # preset. The statement `configfile` would have no effect in a module. Jobs get `config` as it is now.
     config.update(over_preset(config))
@@ -184,7 +196,7 @@ def gpus(count=1):
 def gpus_of_run(wildcards):
     """GPUs of a job of one run: pixel-wise classifiers and ensembles of them use none."""
     run = TRAINED.get(wildcards.run)
-    networks = [part.network for part in run.members or [run]] if run else []
+    networks = [member.network for member in run.members or [run]] if run else []
     return 0 if networks and all(map(is_pixelwise, networks)) else gpus()
 
 
@@ -225,10 +237,10 @@ def size_of(scene):
     if sum(file.stat().st_size for file in entry.files if file.is_file()) < least:
         return 0, 0
     # Opening rasters takes libraries that load slowly.
-    from tmcnet.raster.inventory.rasters import image_size
+    from tmcnet.raster.inventory.rasters import scene_size
 
     try:
-        return image_size(entry) or (0, 0)
+        return scene_size(entry) or (0, 0)
     except InputError:
         return 0, 0  # The inventory says what is wrong with it.
 
@@ -333,9 +345,9 @@ def run_of(wildcards):
     return wildcards.run
 
 
-def folder(*parts):
+def folder(name):
     """Params function: a folder below the results, for jobs that read several of its files."""
-    return lambda wildcards: str(Path(RESULTS, *parts))
+    return lambda wildcards: str(Path(RESULTS, name))
 
 
 def report_gaps():
@@ -364,21 +376,21 @@ def stamps(entries):
 
 
 def label_coding(wildcards):
-    """What the label files of a part mean; features of vector labels may name their class."""
+    """What the label files of a scene mean; features of vector labels may name their class."""
     vectors = [
-        path for e in part_of(wildcards) for path in e.label if is_vector(Path(path))
+        path for e in entries_of(wildcards) for path in e.label if is_vector(Path(path))
     ]
     names = [c.name for c in CONFIG.labels.classes] if vectors else []
     return {**CONFIG.labels.coding, "names": names}
 
 
-def part_of(wildcards):
-    """Scenes or tiles of one part of the inventory."""
-    if wildcards.scene not in PARTS:
+def entries_of(wildcards):
+    """The scene of a job; all ready-made tiles for `tiles`."""
+    if wildcards.scene not in BY_SCENE:
         raise WorkflowError(
-            f"{wildcards.scene} is not a scene of the source. The scenes are: {', '.join(PARTS)}."
+            f"{wildcards.scene} is not a scene of the source. The scenes are: {', '.join(BY_SCENE)}."
         )
-    return PARTS[wildcards.scene]
+    return BY_SCENE[wildcards.scene]
 
 
 def map_scores(wildcards):

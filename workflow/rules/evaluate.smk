@@ -129,15 +129,15 @@ else:
             scene=f"{RESULTS}/scenes/{{scene}}/alignment.json",
         output:
             prediction=temp(
-                f"{RESULTS}/maps/{{scene}}/.{{run}}_strip_{{number}}_of_{{parts}}.tif"
+                f"{RESULTS}/maps/{{scene}}/.{{run}}_strip_{{number}}_of_{{strips}}.tif"
             ),
             record=temp(
-                f"{RESULTS}/maps/{{scene}}/.{{run}}_strip_{{number}}_of_{{parts}}.record"
+                f"{RESULTS}/maps/{{scene}}/.{{run}}_strip_{{number}}_of_{{strips}}.record"
             ),
         log:
-            f"{RESULTS}/logs/maps/{{scene}}/{{run}}_strip_{{number}}_of_{{parts}}.log",
+            f"{RESULTS}/logs/maps/{{scene}}/{{run}}_strip_{{number}}_of_{{strips}}.log",
         benchmark:
-            f"{RESULTS}/benchmarks/maps/{{scene}}/{{run}}_strip_{{number}}_of_{{parts}}.tsv"
+            f"{RESULTS}/benchmarks/maps/{{scene}}/{{run}}_strip_{{number}}_of_{{strips}}.tsv"
         conda:
             "../envs/tmcnet.yaml"
         threads: CONFIG.compute.finetune_threads
@@ -151,7 +151,7 @@ else:
             maps=MAP_PARAMS,
             compute=CONFIG.compute.numerics(),
         message:
-            "Mapping {wildcards.scene} with {wildcards.run}, strip {wildcards.number} of {wildcards.parts}"
+            "Mapping {wildcards.scene} with {wildcards.run}, strip {wildcards.number} of {wildcards.strips}"
         script:
             "../scripts/map_scene.py"
 

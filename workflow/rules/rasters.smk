@@ -1,17 +1,17 @@
-# Stages 1 to 3: inventory, one grid per scene, tiles. One job per scene each, then a cheap merge; ready-made tiles are
-# one part, because there are too many for a job each.
+# Stages 1 to 3: inventory, one grid per scene, tiles. One job per scene each, then a cheap merge; ready-made tiles
+# count as one scene, `tiles`, because there are too many for a job each.
 #   input:  the rasters named by the config section `source`
 #   output: {results_dir}/inventory/<scene>.json, merged inventory.{json,csv}
 #           {results_dir}/scenes/<scene>/{<modality>,label}.tif, alignment.json, alignment.png
 #           {results_dir}/tiles/{<modality>,label}/<tile>.tif, index/<scene>.{csv,json}, merged index.csv, classes.csv
 
 
-PARTS = (
+BY_SCENE = (
     {"tiles": list(ENTRIES.values())} if TILED else {s: [ENTRIES[s]] for s in SCENES}
 )
-TRAIN_PARTS = [
+TRAIN_SCENES = [
     name
-    for name, entries in PARTS.items()
+    for name, entries in BY_SCENE.items()
     if any(entry.role == "train" for entry in entries)
 ]
 CUT_FROM = json_digest(
@@ -22,7 +22,7 @@ CUT_FROM = json_digest(
         "demo": (
             CONFIG.source.demo.model_dump() if CONFIG.source.layout == "demo" else {}
         ),
-        "entries": [[e.to_dict() for e in PARTS[name]] for name in TRAIN_PARTS],
+        "entries": [[e.to_dict() for e in BY_SCENE[name]] for name in TRAIN_SCENES],
     }
 )
 
@@ -34,7 +34,9 @@ if workflow.is_main_process:
 
 rule inspect_scene:
     input:
-        rasters=lambda wildcards: [str(f) for e in part_of(wildcards) for f in e.files],
+        rasters=lambda wildcards: [
+            str(f) for e in entries_of(wildcards) for f in e.files
+        ],
     output:
         record=f"{RESULTS}/inventory/{{scene}}.json",
     log:
@@ -54,8 +56,10 @@ rule inspect_scene:
         names=lambda wildcards: None if TILED else [wildcards.scene],
         source=[CONFIG.source.layout, CONFIG.source.crs, CONFIG.source.remote],
         # The row of the sample sheet: another row of the same sheet changes nothing here.
-        entries=lambda wildcards: json_digest([e.to_dict() for e in part_of(wildcards)]),
-        remote=lambda wildcards: stamps(part_of(wildcards)),
+        entries=lambda wildcards: json_digest(
+            [e.to_dict() for e in entries_of(wildcards)]
+        ),
+        remote=lambda wildcards: stamps(entries_of(wildcards)),
     message:
         "Checking the rasters of {wildcards.scene}"
     script:
@@ -64,7 +68,7 @@ rule inspect_scene:
 
 rule take_inventory:
     input:
-        parts=expand(f"{RESULTS}/inventory/{{scene}}.json", scene=PARTS),
+        inventories=expand(f"{RESULTS}/inventory/{{scene}}.json", scene=BY_SCENE),
     output:
         json=f"{RESULTS}/inventory.json",
         csv=f"{RESULTS}/inventory.csv",
@@ -152,11 +156,11 @@ rule tile_scene:
         "../scripts/tile_scene.py"
 
 
-rule make_tiles:
+rule merge_index:
     input:
-        tables=expand(f"{RESULTS}/tiles/index/{{scene}}.csv", scene=TRAIN_PARTS),
-        summaries=expand(f"{RESULTS}/tiles/index/{{scene}}.json", scene=TRAIN_PARTS),
-        inventories=expand(f"{RESULTS}/inventory/{{scene}}.json", scene=TRAIN_PARTS),
+        tables=expand(f"{RESULTS}/tiles/index/{{scene}}.csv", scene=TRAIN_SCENES),
+        summaries=expand(f"{RESULTS}/tiles/index/{{scene}}.json", scene=TRAIN_SCENES),
+        inventories=expand(f"{RESULTS}/inventory/{{scene}}.json", scene=TRAIN_SCENES),
     output:
         index=f"{RESULTS}/tiles/index.csv",
         classes=f"{RESULTS}/tiles/classes.csv",
@@ -177,7 +181,7 @@ rule make_tiles:
     message:
         "Writing the index of all tiles"
     script:
-        "../scripts/make_tiles.py"
+        "../scripts/merge_index.py"
 
 
 put_back_lost(
@@ -185,17 +189,21 @@ put_back_lost(
     f"{RESULTS}/tiles",
     {"modalities": list(CONFIG.sensors), "cut_from": CUT_FROM},
     [
-        *expand(f"{RESULTS}/tiles/index/{{scene}}.csv", scene=TRAIN_PARTS),
-        *expand(f"{RESULTS}/tiles/index/{{scene}}.json", scene=TRAIN_PARTS),
-        *expand(f"{RESULTS}/inventory/{{scene}}.json", scene=TRAIN_PARTS),
+        *expand(f"{RESULTS}/tiles/index/{{scene}}.csv", scene=TRAIN_SCENES),
+        *expand(f"{RESULTS}/tiles/index/{{scene}}.json", scene=TRAIN_SCENES),
+        *expand(f"{RESULTS}/inventory/{{scene}}.json", scene=TRAIN_SCENES),
     ],
 )
 # Lost or damaged files of these stages are made again. They come out as before, so nothing later depends on it.
 # Every target asks for them: jobs that are finished would not.
 LOST = (
-    plain(find_lost(Path(RESULTS), PARTS, SCENES)) if workflow.is_main_process else []
+    plain(find_lost(Path(RESULTS), BY_SCENE, SCENES))
+    if workflow.is_main_process
+    else []
 )
-RAW = {part: [file for e in PARTS[part] for file in e.files] for part in TRAIN_PARTS}
+RAW = {
+    name: [file for e in BY_SCENE[name] for file in e.files] for name in TRAIN_SCENES
+}
 INDEX = f"{RESULTS}/tiles/index.csv"
 if LOST and is_unchanged(Path(RESULTS), CUT_FROM, RAW):
     INDEX = ancient(INDEX)
@@ -216,5 +224,5 @@ rule alignment:
 
 rule tiles:
     input:
-        plain(rules.make_tiles.output),
+        plain(rules.merge_index.output),
         LOST,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import subprocess
 import sys
 import traceback
@@ -17,8 +15,8 @@ import _watch
 
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, StoppedError, TrainingError
-from tmcnet.kept import archive_of, keep, origin_of
-from tmcnet.locks import MAX_FREE_WHEN_FULL
+from tmcnet.filesystem import full_disk
+from tmcnet.recovery import archive_of, keep, origin_of
 
 
 @contextmanager
@@ -45,8 +43,8 @@ def logged(snakemake: Any) -> Iterator[None]:  # noqa: ANN401 - the job object t
             print(f"{error}. A retry goes on from there.", file=sys.stderr, flush=True)
             os._exit(1)  # the watcher writes why
         except Exception as error:
-            if full := full_disk(error, Path(snakemake.log[0]).parent):
-                _stop(f"{full} Free some space and start again: finished steps are kept.")
+            if full := full_disk_of(error, Path(snakemake.log[0]).parent):
+                _stop(f"{full[0].upper()}{full[1:]}. Free some space and start again: finished steps are kept.")
             traceback.print_exc()
             _stop("This is an error in the program, not in your input. Please report it with the lines above.")
         finally:
@@ -60,7 +58,7 @@ def keeping(
     name: str,
     others: Callable[[], Iterable[Path]] = tuple,
 ) -> Iterator[None]:
-    """Keep copies of what the job writes, as `tmcnet.kept.put_back` needs them.
+    """Keep copies of what the job writes, as `tmcnet.recovery.put_back` needs them.
 
     Args:
         snakemake: The job.
@@ -83,8 +81,8 @@ def _start_watcher(snakemake: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
-def full_disk(error: BaseException, results: Path) -> str:
-    """Name the disk that is full, if that is why something failed; libraries hide it behind errors of their own.
+def full_disk_of(error: BaseException, results: Path) -> str:
+    """Say which disk is full, if that is why something failed; libraries hide it behind errors of their own.
 
     Args:
         error: What failed.
@@ -93,11 +91,7 @@ def full_disk(error: BaseException, results: Path) -> str:
     named = getattr(error, "filename", None)
     folders = [Path(named).parent] if isinstance(named, str) else []
     folders += [results, Path(os.environ.get("TMPDIR", "/tmp"))]
-    free = {folder: shutil.disk_usage(folder).free for folder in folders if folder.is_dir()}
-    fullest = min(free, key=lambda folder: free[folder])
-    if getattr(error, "errno", None) != errno.ENOSPC and free[fullest] > MAX_FREE_WHEN_FULL:
-        return ""
-    return f"The disk of {fullest.absolute()} is full ({free[fullest] / 2**20:.1f} MiB free)."
+    return full_disk(filter(Path.is_dir, folders), error)
 
 
 def config(snakemake: Any) -> Config:  # noqa: ANN401 - the job object that Snakemake puts into every script

@@ -30,6 +30,6 @@ with logged(snakemake):
             compute=ComputeConfig(**snakemake.params.compute, finetune_threads=snakemake.threads),
             run_name=wildcards.run,
             prediction=prediction,
-            share=Share(int(wildcards.get("number", 1)) - 1, int(wildcards.get("parts", 1))),
+            share=Share(int(wildcards.get("number", 1)) - 1, int(wildcards.get("strips", 1))),
         )
     record.write(Path(snakemake.output.record))

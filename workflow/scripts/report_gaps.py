@@ -47,7 +47,7 @@ def _files(results: Path) -> Iterator[tuple[str, object]]:
 
 
 def _write(job: dict[str, Any], results: Path, report: Path) -> None:
-    from _job import full_disk
+    from _job import full_disk_of
     from _provenance import provenance
 
     from tmcnet.config import Config
@@ -65,7 +65,7 @@ def _write(job: dict[str, Any], results: Path, report: Path) -> None:
     except (InputError, OSError) as error:
         if not index.exists():
             return  # nothing to show yet; the message of the failed job is enough
-        if full_disk(error, results):
+        if full_disk_of(error, results):
             raise
         for table in tables:
             table.unlink(missing_ok=True)  # it is of runs that no longer exist

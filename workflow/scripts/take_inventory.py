@@ -1,4 +1,4 @@
-"""Merge what was found in the scenes, and write the inventory."""
+"""Merge the inventories of the scenes, and compare the scenes."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tmcnet.raster.inventory.inventory import take_inventory
 
 with logged(snakemake):
     take_inventory(
-        [Path(path) for path in snakemake.input.parts],
+        [Path(path) for path in snakemake.input.inventories],
         SensorsConfig.model_validate(snakemake.params.sensors),
         config(snakemake).labels,
         Path(snakemake.output.json),

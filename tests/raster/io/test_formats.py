@@ -9,7 +9,7 @@ import rasterio
 from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
-from tmcnet.raster.inventory.records import Record
+from tmcnet.raster.inventory.records import SceneRecord
 
 COPY = {
     "JPEG2000": ("JP2OpenJPEG", "a.jp2", ("QUALITY=100", "REVERSIBLE=YES", "BLOCKXSIZE=64", "BLOCKYSIZE=64")),
@@ -45,7 +45,7 @@ def translate(source, name: str) -> str:
     return f"raw/{file}"
 
 
-def take(source, file: str, **config) -> Record:
+def take(source, file: str, **config) -> SceneRecord:
     source.sheet(f"a,{file},a_s.tif,a_l.tif,train")
     source.source = SourceConfig(layout="scenes", sheet=source.source.sheet, **config)
     return source.take().records[0]

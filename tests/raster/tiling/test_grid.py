@@ -122,13 +122,13 @@ def test_an_accepted_correction_puts_the_landmark_in_place_in_one_resampling(sou
     found = Alignment("aligned", "affine", matrix, 99, 90, 0.4, "planted")
     monkeypatch.setattr(grid, "estimate", lambda *_: found)
     calls = []
-    real = grid.warp
+    real = grid.warp_to_grid
 
     def warped(draft, *rest):
         calls.append(float(np.nansum(read_float(draft.path))))
         return real(draft, *rest)
 
-    monkeypatch.setattr(grid, "warp", warped)
+    monkeypatch.setattr(grid, "warp_to_grid", warped)
     folder = align(source, config=AlignConfig())
     power = 10 ** (read_float(folder / "sar.tif")[0] / 10)
     assert np.hypot(*(centre(np.nan_to_num(power - 0.01).clip(min=0.002) - 0.002) - 0.5 - place)) < 0.1

@@ -7,7 +7,7 @@ from scipy import ndimage
 from tmcnet.raster.io.geometry import Grid, reproject_points
 from tmcnet.raster.io.writer import RasterProfile, write_draft
 from tmcnet.raster.register.deformation import on_lattice
-from tmcnet.raster.tiling.warp import choose_method, misregistered_grid, rescaled_grid, to_dtype, warp
+from tmcnet.raster.tiling.warp import choose_method, misregistered_grid, rescaled_grid, to_dtype, warp_to_grid
 
 GRID = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 60, 50)
 
@@ -16,13 +16,13 @@ def warp_array(array, source, target, method, nodata, folder, nodes=None, thread
     profile = RasterProfile(len(array), array.dtype.name, nodata)
     box = (0, 0, source.height, source.width)
     draft = write_draft(folder / "before.tif", source, profile, [(box, array)])
-    with rasterio.open(warp(draft, target, folder / "after.tif", method, nodes, threads).path) as dataset:
+    with rasterio.open(warp_to_grid(draft, target, folder / "after.tif", method, nodes, threads).path) as dataset:
         return dataset.read()
 
 
 def test_a_grid_onto_itself_changes_nothing(tmp_path):
     draft = write_draft(tmp_path / "a.tif", GRID, RasterProfile(2, "float32", float("nan")))
-    assert warp(draft, GRID, tmp_path / "b.tif", "bilinear") is draft
+    assert warp_to_grid(draft, GRID, tmp_path / "b.tif", "bilinear") is draft
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 

@@ -28,7 +28,7 @@ from tmcnet.raster.inventory.checks import (
 )
 from tmcnet.raster.inventory.names import remote_stamps
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
-from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, Record
+from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
@@ -87,23 +87,23 @@ def inspect_scenes(
 
 
 def take_inventory(
-    parts: Sequence[Path], sensors: SensorsConfig, labels: LabelsConfig, json_path: Path, csv_path: Path
+    paths: Sequence[Path], sensors: SensorsConfig, labels: LabelsConfig, json_path: Path, csv_path: Path
 ) -> None:
-    """Merge the files of `inspect_scenes`, compare the scenes with each other, and write the inventory.
+    """Merge the files of `inspect_scenes` at `paths`, compare the scenes with each other, and write the inventory.
 
     The JSON file is for the next stages; the CSV file for people (see `inventory_table`). Errors name all files,
     equal problems together; scenes with problems are then inspected again next time.
     """
-    inventories = [Inventory.read(part) for part in parts]
-    contents = [read_record(part) for part in parts]
-    found: list[list[Inspection]] = []
-    for part, content in zip(parts, contents, strict=True):
-        with reading(part):
-            found.append([Inspection.of(values) for values in content["inspections"]])
-    scenes = [scene for inspected in found for scene in inspected]
+    inventories = [Inventory.read(path) for path in paths]
+    contents = [read_record(path) for path in paths]
+    by_file: list[list[Inspection]] = []
+    for path, content in zip(paths, contents, strict=True):
+        with reading(path):
+            by_file.append([Inspection.of(values) for values in content["inspections"]])
+    scenes = [scene for inspected in by_file for scene in inspected]
     problems = [problem for scene in scenes for problem in scene.problems] + scale_problems(scenes, sensors)
     if problems:
-        for path, inspected in zip(parts, found, strict=True):
+        for path, inspected in zip(paths, by_file, strict=True):
             if any(scene.problems for scene in inspected):
                 path.unlink()
         raise InputError(_group_equal(problems))
@@ -113,7 +113,7 @@ def take_inventory(
         warn_of_differences(scenes, sensors)
     warn_of_pixel_sizes(scenes)
     classes = ClassTable.of((c.name, c.color) for c in labels.classes) if labels.classes else first.classes
-    records = [record for part in inventories for record in part.records]
+    records = [record for inventory in inventories for record in inventory.records]
     Inventory(first.layout, first.label_encoding, classes, records).write(json_path)
     rows = [row for content in contents for row in content["rows"]]
     write_bytes(csv_path, inventory_table(rows, scenes))
@@ -203,7 +203,7 @@ def _group_equal(problems: Sequence[Problem]) -> list[Problem]:
     ]
 
 
-def _record(scene: Inspection, georeferenced: bool) -> Record:
+def _record(scene: Inspection, georeferenced: bool) -> SceneRecord:
     grid, entry = scene.grid, scene.entry
     images = {}
     for name, files in scene.images.items():
@@ -214,7 +214,7 @@ def _record(scene: Inspection, georeferenced: bool) -> Record:
         images[name] = ImageRecord(scene.rasters[name], scene.scales[name], nodata, overlap, shares, cells)
     place = grid.height, grid.width, grid.crs, grid.pixel_size, grid.bounds
     digests = [*map(file_digest, _all_files(scene)), *map(bytes_digest, remote_stamps(entry.members_of_all))]
-    return Record(entry.scene, entry.role, images, scene.label_raster, entry.fields, *place, digests)
+    return SceneRecord(entry.scene, entry.role, images, scene.label_raster, entry.fields, *place, digests)
 
 
 def _all_files(scene: Inspection) -> list[Path]:

@@ -23,7 +23,7 @@ _MAX_GRID_OFFSET_PX = 0.05  # tiles are moved to the pixels of the first; a larg
 _PREVIEW_PX = 1024  # largest side at which an extra band is read to see whether it is a mask
 
 
-def image_size(entry: Entry) -> tuple[int, int] | None:
+def scene_size(entry: Entry) -> tuple[int, int] | None:
     """Height and width of the first image of a scene, from the headers of its files; None if it is remote."""
     name = next(path for paths in entry.images.values() for path in paths)
     tiles = entry.members.get(name, (name,))

@@ -38,7 +38,7 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
-class Record:
+class SceneRecord:
     """A scene or tile."""
 
     scene: str
@@ -55,7 +55,7 @@ class Record:
     digests: list[str]
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Record:
+    def of(cls, values: dict[str, Any]) -> SceneRecord:
         """Build from plain values as `to_dict` gives them."""
         images = {
             name: ImageRecord(**image | {"raster": Raster.from_dict(image["raster"])})
@@ -79,7 +79,7 @@ class Inventory:
     layout: str
     label_encoding: Literal["ids", "rgb"]  # how label files are coded: `ids` or `rgb`
     classes: ClassTable
-    records: list[Record]  # the scenes or tiles, sorted by name
+    records: list[SceneRecord]  # the scenes or tiles, sorted by name
 
     @classmethod
     def read(cls, path: Path | str) -> Inventory:
@@ -87,7 +87,7 @@ class Inventory:
         content = read_record(path)
         with reading(path):
             classes = ClassTable.of((row["name"], row["color"]) for row in content["classes"])
-            records = [Record.of(entry) for entry in content["entries"]]
+            records = [SceneRecord.of(entry) for entry in content["entries"]]
             return cls(content["layout"], content["label_encoding"], classes, records)
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Inventory:
         """Write `inventory.json`."""
         write_bytes(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
 
-    def record(self, scene: str) -> Record:
+    def record(self, scene: str) -> SceneRecord:
         """The record of one scene."""
         for record in self.records:
             if record.scene == scene:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tmcnet.classes import ClassTable
+from tmcnet.config.splits import PARTS
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.readers import reading
 
 SeedClass = tuple[str, tuple[int, int, int]]  # name and colour (red, green, blue in 0..255) of a class
 
-PARTS = ("train", "val", "test")  # parts of a data set, in the order of their numbers
 KINDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
 """Names that the seed layout uses for the three files of a tile."""
 _SUFFIXES = (".tif", ".tiff", ".png")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, SensorsConfig, TilesConfig
-from tmcnet.raster.inventory.records import Record
+from tmcnet.raster.inventory.records import SceneRecord
 from tmcnet.raster.io.files import BoolArray, ByteArray, FloatArray, pad_to_window
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder
@@ -47,11 +47,11 @@ class TileImage:
 
 
 @dataclass(frozen=True)
-class Tile:
+class CutTile:
     """One tile."""
 
     name: str
-    record: Record  # the scene or ready-made tile that it comes from
+    record: SceneRecord  # the scene or ready-made tile that it comes from
     box: Box  # its window in the scene
     grid: Grid
     images: dict[str, TileImage]  # its modalities in the order of the config
@@ -71,13 +71,13 @@ class Tile:
 class SceneStrip:
     """Adjacent tiles of one scene that begin at the same row."""
 
-    record: Record
+    record: SceneRecord
     folder: Path
     boxes: Sequence[Box]
     alignment: str
     residuals: Residuals
 
-    def read(self) -> Iterator[Tile]:
+    def read(self) -> Iterator[CutTile]:
         """Read the tiles; every raster is read once for all of them."""
         row, left, height, _ = self.boxes[0]
         strip = row, left, height, self.boxes[-1][1] + self.boxes[-1][3] - left
@@ -89,19 +89,19 @@ class SceneStrip:
             name = f"{self.record.scene}_r{row}_c{box[1]}"
             cut = {n: TileImage(i.values[..., here], i.valid[..., here], i.nodata) for n, i in images.items()}
             near = self.alignment, self.residuals.near(box)
-            yield Tile(name, self.record, box, grid.window(box), cut, label[..., here], self.folder, *near)
+            yield CutTile(name, self.record, box, grid.window(box), cut, label[..., here], self.folder, *near)
 
 
 @dataclass(frozen=True)
 class ReadyMade:
     """A tile that the source comes with; `speckle` is the filter for its SAR image."""
 
-    record: Record
+    record: SceneRecord
     sensors: SensorsConfig
     coder: LabelCoder
     speckle: SpeckleFilter | None
 
-    def read(self) -> Iterator[Tile]:
+    def read(self) -> Iterator[CutTile]:
         """Read the tile, with its label decoded, its SAR image filtered and backscatter in dB."""
         grid = self.record.images["optical"].raster.grid
         images = {name: self._image(name) for name in self.record.images}
@@ -109,7 +109,7 @@ class ReadyMade:
             label = np.full((grid.height, grid.width), IGNORE, np.uint8)
         else:
             label = self.coder.read(self.record.label)
-        yield Tile(self.record.scene, self.record, (0, 0, grid.height, grid.width), grid, images, label)
+        yield CutTile(self.record.scene, self.record, (0, 0, grid.height, grid.width), grid, images, label)
 
     def _image(self, name: str) -> TileImage:
         image, clip_db = self.record.images[name], self.sensors[name].clip_db
@@ -139,7 +139,7 @@ def offsets(length: int, size: int, stride: int, edge: Literal["pad", "shift", "
     return found
 
 
-def scene_strips(record: Record, scenes_root: Path, tiles: TilesConfig) -> list[SceneStrip]:
+def scene_strips(record: SceneRecord, scenes_root: Path, tiles: TilesConfig) -> list[SceneStrip]:
     """Divide an aligned scene into strips of tiles of about equal size."""
     folder = scenes_root / record.scene
     alignment = read_record(folder / RECORD)

@@ -19,7 +19,7 @@ import numpy as np
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.records import Inventory, Record
+from tmcnet.raster.inventory.records import Inventory, SceneRecord
 from tmcnet.raster.io.blocks import block_windows, limited_cache, log_duration, log_progress
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid, residual_px
@@ -46,13 +46,13 @@ from tmcnet.raster.tiling.warp import (
     misregistered_grid,
     rescaled_grid,
     stored_dtype,
-    warp,
+    warp_to_grid,
 )
 
 
 @dataclass(frozen=True)
 class _Job:
-    record: Record
+    record: SceneRecord
     sensors: SensorsConfig
     grid: Grid
     folder: Path
@@ -112,7 +112,7 @@ def align_scene(
             picture.draw(optical, before, after, alignment, folder / "alignment.png")
 
 
-def _control_residuals(record: Record) -> dict[str, list[dict[str, float]]]:
+def _control_residuals(record: SceneRecord) -> dict[str, list[dict[str, float]]]:
     """Number of control points of files that have them for georeference, and how well they agree, by modality."""
     layers = {
         name: [layer for layer in image.raster.layers() if layer.control] for name, image in record.images.items()
@@ -124,7 +124,7 @@ def _control_residuals(record: Record) -> dict[str, list[dict[str, float]]]:
     }
 
 
-def _common_grid(record: Record, align: AlignConfig) -> Grid:
+def _common_grid(record: SceneRecord, align: AlignConfig) -> Grid:
     native = record.images["optical" if record.images["optical"].files else "sar"].raster.grid
     grid = rescaled_grid(native, align.resolution)
     if min(grid.width, grid.height) < 2 <= min(native.width, native.height):
@@ -147,7 +147,7 @@ def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
         parts: Iterator[Block] = ((box, coder.read(source, box)[None]) for box in boxes)
         if native != job.grid:
             draft = write_draft(job.work / "label.tif", native, RasterProfile(1, "uint8", IGNORE), parts)
-            warped = warp(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
+            warped = warp_to_grid(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
             boxes = block_windows(job.grid.height, job.grid.width, 1)
             parts = ((box, read_labels(warped, box)[None]) for box in boxes)
         write_blocks(target, job.grid, profile, log_progress(parts, job.pixels, "label"), job.threads)
@@ -227,7 +227,7 @@ class _SourceImage:
                 continue
             method = choose_method(layer.grid, common)
             warped = self._work / f"{self._name}_{number}_warped.tif"
-            draft = warp(self._linear[number], grid, warped, method, nodes, self._job.threads, layer.control)
+            draft = warp_to_grid(self._linear[number], grid, warped, method, nodes, self._job.threads, layer.control)
             found.append(Raster.of(draft.path))
         return found
 

@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from tmcnet.config import SensorConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.records import Record
+from tmcnet.raster.inventory.records import SceneRecord
 from tmcnet.raster.io.blocks import log_line
 from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.radiometry import to_power
@@ -188,7 +188,7 @@ def make_filter(sensor: SensorConfig, windows: Iterable[FloatArray]) -> SpeckleF
     return SpeckleFilter(sensor.speckle, sensor.speckle_window, looks)
 
 
-def filter_of_tiles(records: Sequence[Record], sensor: SensorConfig) -> SpeckleFilter | None:
+def filter_of_tiles(records: Sequence[SceneRecord], sensor: SensorConfig) -> SpeckleFilter | None:
     """Make the speckle filter for the SAR images of ready-made tiles; None for none.
 
     One number of looks is estimated for all of them: a single tile has too few squares of homogeneous ground.
@@ -199,7 +199,7 @@ def filter_of_tiles(records: Sequence[Record], sensor: SensorConfig) -> SpeckleF
     return make_filter(sensor, (to_power(image.raster.read_all(), image.scale) for image in samples))
 
 
-def require_backscatter(record: Record, sensor: SensorConfig) -> None:
+def require_backscatter(record: SceneRecord, sensor: SensorConfig) -> None:
     """Refuse a speckle filter for values that are on no scale of backscatter."""
     image = record.images["sar"]
     if sensor.speckle != "none" and image.files and image.scale == "none":

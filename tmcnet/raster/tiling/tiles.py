@@ -24,7 +24,7 @@ from tmcnet.raster.io.blocks import limited_cache
 from tmcnet.raster.io.geometry import GROUND, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.writer import write_bytes, write_raster
-from tmcnet.raster.tiling.cutting import ReadyMade, SceneStrip, Tile, scene_strips, windows
+from tmcnet.raster.tiling.cutting import CutTile, ReadyMade, SceneStrip, scene_strips, windows
 from tmcnet.raster.tiling.speckle import filter_of_tiles
 from tmcnet.raster.tiling.unchanged import require_scenes
 from tmcnet.readers import read_record, read_rows
@@ -152,7 +152,7 @@ class _Writer:
     classes: ClassTable
     tiles: TilesConfig
 
-    def write_all(self, found: Iterable[Tile]) -> tuple[list[dict[str, str]], list[float]]:
+    def write_all(self, found: Iterable[CutTile]) -> tuple[list[dict[str, str]], list[float]]:
         """Write tiles; return their rows of the index, and the valid shares of all, dropped ones included."""
         rows, shares = [], []
         with limited_cache():  # one for all files: making one per file takes time
@@ -168,7 +168,7 @@ class _Writer:
                 rows.append(_index_row(tile, share, self.classes, rasters))
         return rows, shares
 
-    def _write(self, tile: Tile) -> None:
+    def _write(self, tile: CutTile) -> None:
         grid = tile.grid if tile.grid.crs else None
         for name, image in tile.images.items():
             path = self.store.own_file(name, tile.name)
@@ -176,7 +176,7 @@ class _Writer:
         write_raster(self.store.own_file("label", tile.name), tile.label, grid, IGNORE, classes=self.classes)
 
 
-def _index_row(tile: Tile, valid_share: float, classes: ClassTable, rasters: str) -> dict[str, str]:
+def _index_row(tile: CutTile, valid_share: float, classes: ClassTable, rasters: str) -> dict[str, str]:
     """Make the row of a tile in the index; `rasters` is the folder of its scene for a virtual tile, else empty."""
     counts = np.bincount(tile.label.ravel(), minlength=IGNORE + 1)[:IGNORE]
     labelled = int(counts.sum())

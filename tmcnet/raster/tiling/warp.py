@@ -25,7 +25,7 @@ _MAX_TRANSFORM_ERROR_PX = 0.01
 _MEMORY_MB = 256  # memory of `gdalwarp` for the blocks it warps, and as much again for its file cache
 
 
-def warp(
+def warp_to_grid(
     draft: Draft,
     grid: Grid,
     path: Path,

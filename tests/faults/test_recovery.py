@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tmcnet.errors import InputError
-from tmcnet.lost import correct_times, find_lost
+from tmcnet.filesystem import correct_times
+from tmcnet.recovery import find_lost
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from _job import config, keeping, logged
 
-from tmcnet.lost import write_source_record
 from tmcnet.raster.tiling.tiles import merge_index
+from tmcnet.recovery import write_source_record
 
 folder = Path(snakemake.output.index).parent
 with logged(snakemake), keeping(snakemake, folder.parent, "tiles"):

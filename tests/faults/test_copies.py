@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tmcnet.kept import archive_of, keep, origin_of, put_back
+from tmcnet.recovery import archive_of, keep, origin_of, put_back
 
 PARAMS = {"seed": 1}
 

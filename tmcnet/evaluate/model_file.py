@@ -1,0 +1,62 @@
+"""The file `models/<run>/model.safetensors`: the weights of a network and the confusion matrices of its test blocks.
+
+With the matrices, `tmcnet predict` corrects the areas of classes in new scenes. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tmcnet.model.header import METADATA, read_header, write_file
+from tmcnet.readers import reading
+
+Counts: TypeAlias = NDArray[np.int64]
+
+TEST_BLOCKS = "test_blocks"
+"""Entry in the header of the file: B x K x K confusion matrices of the test blocks."""
+
+
+def write_model(weights: Path, tiles: Path, out: Path) -> None:
+    """Copy the file of a network, with the confusion matrices of its test blocks.
+
+    Args:
+        weights: `weights.safetensors` of fine-tuning.
+        tiles: `tiles.npz` of its evaluation.
+        out: The file to write.
+    """
+    with weights.open("rb") as file:
+        header = read_header(file)
+        header[METADATA] = header.get(METADATA, {}) | {TEST_BLOCKS: json.dumps(read_test_blocks(tiles).tolist())}
+        write_file(out, header, file)
+
+
+def read_test_blocks(tiles: Path) -> Counts:
+    """Read the confusion matrices of the test blocks from the `tiles.npz` of an evaluation.
+
+    Returns:
+        B x K x K, without blocks that have no labelled pixel.
+
+    Raises:
+        InputError: If the file is damaged or was written by an earlier version.
+    """
+    with reading(tiles), np.load(tiles, allow_pickle=False) as arrays:
+        names, place = np.unique(arrays["blocks"], return_inverse=True)
+        blocks = np.zeros((len(names), *arrays["confusion"].shape[1:]), np.int64)
+        np.add.at(blocks, place, arrays["confusion"])
+    return np.asarray(blocks[blocks.sum(axis=(1, 2)) > 0])
+
+
+def test_blocks_of(header: Mapping[str, Any], classes: int) -> Counts | None:
+    """B x K x K confusion matrices from the header of a network with K classes; None if it has none."""
+    if TEST_BLOCKS not in header:
+        return None
+    blocks = np.array(header[TEST_BLOCKS] or np.zeros((0, classes, classes)), np.float64)
+    if blocks.shape[1:] != (classes, classes) or not (np.isfinite(blocks) & (blocks >= 0)).all():
+        raise ValueError(f"the confusion matrices of its test blocks are not {classes} x {classes} counts")
+    return blocks.astype(np.int64)
