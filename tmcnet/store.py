@@ -64,15 +64,15 @@ class TileStore:
     @cached_property
     def _virtual(self) -> dict[str, tuple[Path, tuple[int, int, int, int]]]:
         """Folder and window of each virtual tile, from the index."""
-        found: dict[str, tuple[Path, tuple[int, int, int, int]]] = {}
+        places: dict[str, tuple[Path, tuple[int, int, int, int]]] = {}
         folders: dict[str, Path] = {}
         with reading(self.index):
             for tile, rasters, *window in self._columns(RASTERS, "row", "col", "height", "width"):
                 if rasters:
                     folder = folders.setdefault(rasters, self.root / rasters)
                     row, col, height, width = map(int, window)
-                    found[tile] = folder, (row, col, height, width)
-        return found
+                    places[tile] = folder, (row, col, height, width)
+        return places
 
     @cached_property
     def _digests(self) -> dict[str, str]:
@@ -106,15 +106,15 @@ class TileStore:
 
         A listing is one request for a folder, where asking for each of a million tiles takes minutes on a network.
         """
-        found: list[Path] = []
+        lost: list[Path] = []
         own = [tile for tile in tiles if tile not in self._virtual]
         shared = dict.fromkeys(self._virtual[tile][0] for tile in tiles if tile in self._virtual)
         for kind in kinds:
             folder = self.root / kind
             names = set(os.listdir(folder)) if own and folder.is_dir() else set()  # noqa: PTH208 - names are enough
-            found += [self.own_file(kind, tile) for tile in own if f"{tile}.tif" not in names]
-            found += [path for scene in shared if not (path := scene / f"{kind}.tif").is_file()]
-        return found
+            lost += [self.own_file(kind, tile) for tile in own if f"{tile}.tif" not in names]
+            lost += [path for scene in shared if not (path := scene / f"{kind}.tif").is_file()]
+        return lost
 
 
 def read_list(path: Path | str) -> list[str]:

@@ -103,8 +103,8 @@ def _sums_of_bytes(rng: np.random.Generator, shape: Sequence[int]) -> Tensor:
     """Sums of four random bytes, int16: as close to normal as speckle in dB is, and drawn in half the time."""
     values = math.prod(shape)
     words = rng.integers(2**64 - 1, size=-(-values * _SUMMED // 8), dtype=np.uint64, endpoint=True)
-    parts = torch.from_numpy(words.view(np.uint8)[: values * _SUMMED].reshape(_SUMMED, values))
-    return parts.sum(0, dtype=torch.int16).view(*shape)
+    summands = torch.from_numpy(words.view(np.uint8)[: values * _SUMMED].reshape(_SUMMED, values))
+    return summands.sum(0, dtype=torch.int16).view(*shape)
 
 
 def hue_rotation(bands: int, rgb: Sequence[int], angle: float) -> Tensor:

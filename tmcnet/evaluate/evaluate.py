@@ -172,10 +172,10 @@ def _temperature(network: nn.Module, val: TileDataset, config: EvaluateConfig) -
     """Fit the temperature to a seeded sample of pixels of every validation tile."""
     share = max(MAX_TEMPERATURE_PIXELS // len(val), 1)
     probabilities, truths = [], []
-    for tile, found in predict_tiles(network, (val[i] for i in range(len(val))), config.batch_size):
+    for tile, predicted in predict_tiles(network, (val[i] for i in range(len(val))), config.batch_size):
         truth = tile.truth.numpy()
         chosen = generator(config.seed, "temperature", tile.name).permutation(truth.size)[:share]
-        probabilities.append(found.reshape(len(found), -1).T[chosen])
+        probabilities.append(predicted.reshape(len(predicted), -1).T[chosen])
         truths.append(truth.ravel()[chosen])
     return metrics.fit_temperature(np.concatenate(probabilities), np.concatenate(truths))
 
@@ -210,16 +210,16 @@ def count_tiles(
     matrices, boundary = [], []
     blind_counts = {sensor: np.zeros((classes, classes), dtype=np.int64) for sensor in withheld}
     raw, scaled = Calibration(), Calibration(temperature)
-    for (tile, found), *others in zip(whole, *blind, strict=True):
-        truth, guess = tile.truth.numpy(), found.argmax(axis=0)
+    for (tile, predicted), *others in zip(whole, *blind, strict=True):
+        truth, guess = tile.truth.numpy(), predicted.argmax(axis=0)
         matrices.append(confusion(truth, guess, classes))
         boundary.append(boundary_counts(truth, guess, classes, config.boundary_tolerance))
         for calibration in (raw, scaled):
-            calibration.add(found.reshape(classes, -1).T, truth.ravel())
+            calibration.add(predicted.reshape(classes, -1).T, truth.ravel())
         for sensor, (_, seen) in zip(withheld, others, strict=True):
             blind_counts[sensor] += confusion(truth, seen.argmax(axis=0), classes)
     scene = {row["tile"]: row["scene"] for row in read_rows(tiles.store.index, ["tile", "scene"])}
-    scenes, places = ([known.get(name, "") for name in tiles.names] for known in (scene, blocks))
+    scenes, places = ([by_tile.get(name, "") for name in tiles.names] for by_tile in (scene, blocks))
     return Outcome(tiles.names, scenes, places, np.stack(matrices), np.stack(boundary), blind_counts, raw, scaled)
 
 

@@ -154,11 +154,11 @@ def write_prediction(
             flush=True,
         )
     prediction.parent.mkdir(parents=True, exist_ok=True)
-    parts = (strip.part for strip in predict_strips(trained, scene, config, share))
+    blocks = (strip.block for strip in predict_strips(trained, scene, config, share))
     top, bottom = (share or Share()).pixel_rows(spans(grid.height, *covering))
     if bottom > top:
         place = grid.window((top, 0, bottom - top, grid.width))
-        moved = (((box[0] - top, box[1], box[2], box[3]), values) for box, values in parts)
+        moved = (((box[0] - top, box[1], box[2], box[3]), values) for box, values in blocks)
         with limited_cache():
             write_blocks(prediction, place, PREDICTION, moved)
     else:
@@ -180,20 +180,20 @@ def join_strips(strips: Sequence[Path], grid: Grid, records: Sequence[MapRecord]
     Raises:
         InputError: If the strips are not those of this scene.
     """
-    found = [(path, read_grid(path)) for path in strips if path.stat().st_size]
-    tops = [0, *accumulate(strip.height for _, strip in found)]
-    if tops[-1] != grid.height or any(strip.width != grid.width for _, strip in found):
+    filled = [(path, read_grid(path)) for path in strips if path.stat().st_size]
+    tops = [0, *accumulate(strip.height for _, strip in filled)]
+    if tops[-1] != grid.height or any(strip.width != grid.width for _, strip in filled):
         what = f"have {tops[-1]} rows together; the scene has {grid.height}"
         raise InputError(Problem(", ".join(map(str, strips)), what, "Delete them, so that they are made again."))
 
-    def parts() -> Iterator[Block]:
-        for (path, strip), top in zip(found, tops, strict=False):
+    def blocks() -> Iterator[Block]:
+        for (path, strip), top in zip(filled, tops, strict=False):
             for row in range(0, strip.height, ROWS_JOINED):
                 box = row, 0, min(ROWS_JOINED, strip.height - row), strip.width
                 values = np.nan_to_num(read_float(path, box), nan=IGNORE).astype(np.uint8)
                 yield (top + row, *box[1:]), values
 
-    write_blocks(prediction, grid, PREDICTION, parts())
+    write_blocks(prediction, grid, PREDICTION, blocks())
     megapixels, seconds = sum(record.megapixels for record in records), sum(record.seconds for record in records)
     return records[0]._replace(megapixels=megapixels, seconds=seconds)
 
@@ -270,7 +270,7 @@ class Strip:
     valid: NDArray[np.bool_]
 
     @property
-    def part(self) -> Block:
+    def block(self) -> Block:
         """Window and values of the rows in a map: the most likely class and its probability in percent."""
         values = self.probabilities.argmax(axis=0), np.rint(self.probabilities.max(axis=0) * 100).clip(0, 100)
         box = self.top, 0, *self.valid.shape
@@ -402,8 +402,8 @@ def _predict_row(
                     yield window, np.zeros((len(trained.classes), *window.valid.shape), np.float32)
             if wanted:
                 images = {name: torch.stack([w.images[name] for w in wanted]) for name in wanted[0].images}
-                found = probabilities(trained.network, images, config.test_time)
-                yield from zip(wanted, found.cpu().numpy(), strict=True)
+                predicted = probabilities(trained.network, images, config.test_time)
+                yield from zip(wanted, predicted.cpu().numpy(), strict=True)
 
 
 class Span(NamedTuple):

@@ -119,8 +119,8 @@ def tapwise_convolution(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
         for j, (columns, left_right) in enumerate(seen(x.shape[-1])):
             if i == j == 1:
                 continue
-            part = F.linear(pixels[:, rows, columns], taps[3 * i + j]).permute(0, 3, 1, 2)
-            total = total + F.pad(part, left_right + above_below, mode="replicate")
+            product = F.linear(pixels[:, rows, columns], taps[3 * i + j]).permute(0, 3, 1, 2)
+            total = total + F.pad(product, left_right + above_below, mode="replicate")
     return total
 
 
@@ -174,8 +174,8 @@ def resampled_convolution(x: Tensor, weight: Tensor, rows: Tensor, columns: Tens
     rows, columns = (taps.to(x.device, products.dtype) for taps in (rows, columns))
     wide = columns @ products.reshape(n * h, w * 3, 3 * outputs)
     wide = wide.view(n, h, len(columns), 3, outputs).transpose(2, 3)
-    found = rows @ wide.reshape(n, h * 3, len(columns) * outputs)
-    return found.view(n, len(rows), len(columns), outputs).permute(0, 3, 1, 2)
+    summed = rows @ wide.reshape(n, h * 3, len(columns) * outputs)
+    return summed.view(n, len(rows), len(columns), outputs).permute(0, 3, 1, 2)
 
 
 def initialise(module: nn.Module) -> None:

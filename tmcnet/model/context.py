@@ -86,18 +86,18 @@ class ContextFeatures(nn.Module):
 
     def _compute(self, images: Sequence[Tensor], region: Region) -> Tensor:
         with torch.autocast(images[0].device.type, enabled=False):  # the difference of squares loses digits
-            parts = [image.float() for image in images]
-            masks = [(part != 0).any(dim=1, keepdim=True).float() for part in parts]
-            values = torch.cat([part[..., *region] for part in parts], dim=1)
-            there = _per_band([mask[..., *region] for mask in masks], parts)
-            found = [values]
+            precise = [image.float() for image in images]
+            masks = [(image != 0).any(dim=1, keepdim=True).float() for image in precise]
+            values = torch.cat([image[..., *region] for image in precise], dim=1)
+            has_data = _per_band([mask[..., *region] for mask in masks], precise)
+            features = [values]
             if self.config.differences and values.shape[1] > 1:  # an empty tensor cannot be exported
-                found.append(_differences(values, there))
-            found += self._statistics(parts, masks, values, there, region)
-            return torch.cat(found, dim=1).to(images[0].dtype)
+                features.append(_differences(values, has_data))
+            features += self._statistics(precise, masks, values, has_data, region)
+            return torch.cat(features, dim=1).to(images[0].dtype)
 
     def _statistics(
-        self, images: Sequence[Tensor], masks: Sequence[Tensor], values: Tensor, there: Tensor, region: Region
+        self, images: Sequence[Tensor], masks: Sequence[Tensor], values: Tensor, has_data: Tensor, region: Region
     ) -> list[Tensor]:
         """Means and deviations over each window, and relative bands; parts N x .. x h x w.
 
@@ -105,7 +105,7 @@ class ContextFeatures(nn.Module):
             images: N x C x H x W, one per modality.
             masks: N x 1 x H x W, 1 where an image has data, else 0.
             values: N x C x h x w bands of all images in the region.
-            there: N x C x h x w, 1 where the image of a band has data, else 0.
+            has_data: N x C x h x w, 1 where the image of a band has data, else 0.
             region: Rows and columns.
         """
         sums = _Sums(images, masks, region)
@@ -113,20 +113,20 @@ class ContextFeatures(nn.Module):
         windows = sorted({*self.config.windows, *(() if relative is None else (relative,))})
         fine = [window for window in windows if window < COARSE_WINDOW]
         coarse = windows[len(fine) :]
-        found: dict[int, Tensor] = {}
+        by_window: dict[int, Tensor] = {}
         if fine:
-            found |= zip(fine, sums.means_and_deviations(fine, 1), strict=True)
+            by_window |= zip(fine, sums.means_and_deviations(fine, 1), strict=True)
         if coarse:
             small = torch.cat(sums.means_and_deviations(coarse, COARSE_STEP), dim=1)
             before = [(side.start or 0) % COARSE_STEP for side in region]
             size = values.shape[-2] + before[0], values.shape[-1] + before[1]
             large = enlarge(small, size, COARSE_STEP)[..., before[0] :, before[1] :]
-            found |= zip(coarse, torch.chunk(large, len(coarse), dim=1), strict=True)
-        parts = [found[window] for window in sorted(self.config.windows)]
+            by_window |= zip(coarse, torch.chunk(large, len(coarse), dim=1), strict=True)
+        statistics = [by_window[window] for window in sorted(self.config.windows)]
         if relative is not None:
-            mean, deviation = torch.chunk(found[relative], 2, dim=1)
-            parts.append((values - mean) / (deviation + MIN_DEVIATION) * there)
-        return parts
+            mean, deviation = torch.chunk(by_window[relative], 2, dim=1)
+            statistics.append((values - mean) / (deviation + MIN_DEVIATION) * has_data)
+        return statistics
 
 
 def _per_band(of_images: Sequence[Tensor], images: Sequence[Tensor]) -> Tensor:
@@ -135,10 +135,10 @@ def _per_band(of_images: Sequence[Tensor], images: Sequence[Tensor]) -> Tensor:
     return torch.cat([one.expand(-1, image.shape[1], *one.shape[2:]) for one, image in pairs], dim=1)
 
 
-def _differences(values: Tensor, there: Tensor) -> Tensor:
+def _differences(values: Tensor, has_data: Tensor) -> Tensor:
     """Differences of each pair of bands, 0 where one of them has no data; N x C(C-1)/2 x H x W."""
     first, second = torch.triu_indices(values.shape[1], values.shape[1], offset=1, device=values.device)
-    both = there.index_select(1, first) * there.index_select(1, second)
+    both = has_data.index_select(1, first) * has_data.index_select(1, second)
     return (values.index_select(1, first) - values.index_select(1, second)) * both
 
 
@@ -176,15 +176,15 @@ class _Sums:
         rows, columns = (matrix(length, tuple(windows), step, sources.device) for length in (height, width))
         across = []
         for outputs, inputs in _bands(width, self.region[1], max(windows), step):
-            part = sources[..., inputs] @ columns[:, outputs, inputs].flatten(0, 1).T  # all windows in one product
-            across.append(part.view(*part.shape[:-1], many, -1))
+            sums = sources[..., inputs] @ columns[:, outputs, inputs].flatten(0, 1).T  # all windows in one product
+            across.append(sums.view(*sums.shape[:-1], many, -1))
         bands = _bands(height, self.region[0], max(windows), step)
-        found = []
+        statistics = []
         for number in range(many):
-            part = torch.cat([sums[..., number, :] for sums in across], dim=-1)
-            down = [rows[number, outputs, inputs] @ part[..., inputs, :] for outputs, inputs in bands]
-            found.append(self._mean_and_deviation(torch.cat(down, dim=-2)))
-        return found
+            wide = torch.cat([sums[..., number, :] for sums in across], dim=-1)
+            down = [rows[number, outputs, inputs] @ wide[..., inputs, :] for outputs, inputs in bands]
+            statistics.append(self._mean_and_deviation(torch.cat(down, dim=-2)))
+        return statistics
 
     def _mean_and_deviation(self, sums: Tensor) -> Tensor:
         """Means and deviations N x 2 C x h x w of the sums of `sources` over a window."""
@@ -198,22 +198,22 @@ class _Sums:
         return torch.cat([mean + torch.cat(centres, dim=1), deviation], dim=1)
 
 
-def _bands(length: int, part: slice, window: int, step: int) -> list[tuple[slice, slice]]:
+def _bands(length: int, wanted: slice, window: int, step: int) -> list[tuple[slice, slice]]:
     """Parts of an axis for products with `_in_window`: sums over windows, and the pixels that these windows cover.
 
     Far from its diagonal the matrix is 0, so that the products of a long axis cost little more than its windows.
 
     Args:
         length: Pixels of the axis.
-        part: The pixels whose statistics are wanted; at a `step` above 1 also those of the next multiple of it.
+        wanted: The pixels whose statistics are wanted; at a `step` above 1 also those of the next multiple of it.
         window: The largest window.
         step: Distance of the sums in pixels.
     """
     if torch.compiler.is_exporting():  # an exported model takes images of any size
         return [(slice(None), slice(None))]
     reach = window // 2
-    first, end = part.start // step, min(-(-(part.stop - 1) // step), (length - 1) // step) + 1
-    size = MAX_BAND // step if part.stop - part.start > 2 * MAX_BAND else end - first
+    first, end = wanted.start // step, min(-(-(wanted.stop - 1) // step), (length - 1) // step) + 1
+    size = MAX_BAND // step if wanted.stop - wanted.start > 2 * MAX_BAND else end - first
     return [
         (slice(start, stop), slice(max(start * step - reach, 0), (stop - 1) * step + reach + 1))
         for start, stop in ((start, min(start + size, end)) for start in range(first, end, size))
@@ -255,4 +255,4 @@ def enlarge(x: Tensor, size: tuple[int, int], factor: int | None) -> Tensor:
 
 def context_reach(network: nn.Module) -> int:
     """Distance in pixels to the farthest pixel that influences a context feature of a network; 0 without features."""
-    return max((part.reach for part in network.modules() if isinstance(part, ContextFeatures)), default=0)
+    return max((module.reach for module in network.modules() if isinstance(module, ContextFeatures)), default=0)

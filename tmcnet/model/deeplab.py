@@ -53,8 +53,8 @@ def image_size(images: Mapping[str, Tensor]) -> tuple[int, int]:
 
 def stack_bands(images: Mapping[str, Tensor], modalities: Sequence[str]) -> Tensor:
     """Concatenate the bands of some modalities, N x C x H x W each."""
-    parts = [images[name] for name in modalities]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    bands = [images[name] for name in modalities]
+    return bands[0] if len(bands) == 1 else torch.cat(bands, dim=1)
 
 
 class Detail(nn.Module):
@@ -142,10 +142,10 @@ def deep_context(network: nn.Module) -> int:
     There the probabilities of trained networks differ by less than 0.01 at the 99.9th percentile from those of a
     larger image (benchmarks/README.md, maps of whole scenes).
     """
-    parts = list(network.modules())
-    if not any(isinstance(part, Backbone) for part in parts):
+    modules = list(network.modules())
+    if not any(isinstance(module, Backbone) for module in modules):
         return 0
-    layers = [layer for part in parts if isinstance(part, ASPP) for layer in part.modules()]
+    layers = [layer for module in modules if isinstance(module, ASPP) for layer in module.modules()]
     dilations = [layer.dilation[0] for layer in layers if isinstance(layer, nn.Conv2d)]
     return ENCODER_CONTEXT_PX + OUTPUT_STRIDE * max(dilations, default=3)
 

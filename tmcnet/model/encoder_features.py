@@ -69,9 +69,9 @@ class EncoderFeatures(nn.Module):
             TrainingError: If the weights do not fit all layers of an encoder, which would be random.
         """
         known = [*self.bands, STACK]
-        found = [name for name in known if any(key.startswith(f"{ENCODER}{name}.") for key in state)]
-        if found:
-            self.set_encoders(found)
+        sources = [name for name in known if any(key.startswith(f"{ENCODER}{name}.") for key in state)]
+        if sources:
+            self.set_encoders(sources)
         loaded = transfer(self, state, "backbone").loaded
         missing = [name for name, _ in self.named_parameters() if name.startswith(ENCODER) and name not in loaded]
         if missing:
@@ -131,17 +131,17 @@ class EncoderFeatures(nn.Module):
 
     def channels(self, *images: Tensor) -> Tensor:
         """The channels of all maps before projection, N x C x H/4 x W/4."""
-        parts = []
+        maps = []
         for high, low in self.maps(*images).values():
             size = low.shape[-2], low.shape[-1]
-            parts += [enlarge(high, size, OUTPUT_STRIDE // LOW_STRIDE), low]
-        return torch.cat(parts, dim=1)
+            maps += [enlarge(high, size, OUTPUT_STRIDE // LOW_STRIDE), low]
+        return torch.cat(maps, dim=1)
 
 
 def _accept_encoders(network: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: object) -> None:
     """Build the encoders that a state has before it is loaded."""
     assert isinstance(network, EncoderFeatures)
     names = [key.removeprefix(f"{prefix}project_") for key in state if key.startswith(f"{prefix}project_")]
-    found = [name for name in [*network.bands, STACK] if name in names]
-    if found and found != network.sources:
-        network.set_encoders(found)
+    sources = [name for name in [*network.bands, STACK] if name in names]
+    if sources and sources != network.sources:
+        network.set_encoders(sources)

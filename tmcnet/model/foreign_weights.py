@@ -77,13 +77,13 @@ def load_initial_weights(network: nn.Module, path: Path) -> None:
 
 def _fitted(target: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Rename tensors for an encoder; counters of batches stay as they are."""
-    found = {
+    renamed = {
         name: given.get(common_name(name), target[name] if name.endswith("tracked") else None) for name in target
     }
-    stem = found[_STEM]
+    stem = renamed[_STEM]
     if stem is not None:
-        found[_STEM] = for_bands(stem, target[_STEM].shape[1])
-    fitted = {name: tensor for name, tensor in found.items() if tensor is not None}
+        renamed[_STEM] = for_bands(stem, target[_STEM].shape[1])
+    fitted = {name: tensor for name, tensor in renamed.items() if tensor is not None}
     wrong = [name for name in target if name not in fitted or fitted[name].shape != target[name].shape]
     if wrong:
         what = f"does not fit the encoder: {len(wrong)} tensors are missing or of another shape, such as "
@@ -114,17 +114,17 @@ def read_published(path: Path) -> dict[str, Tensor]:
     modules = {name: _module(given, name) for name in MODULES}
     problems = [f"there is no module `{name}`" for name, tensors in modules.items() if not tensors]
     target = _target(modules) if not problems else {}
-    found: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
     for name, own in MODULES.items() if target else ():
         wanted = _module(target, own)
         matched, wrong = _matched(modules[name], wanted)
         problems += [f"`{name}`: {what}" for what in wrong]
-        found |= {f"{own}.{key}": tensor for key, tensor in matched.items()}
+        converted |= {f"{own}.{key}": tensor for key, tensor in matched.items()}
     if problems:
         what = f"does not fit the published networks: {'; '.join(problems)}"
         remedy = "Give a checkpoint of the published pre-training with ResNet-50, or this project's own safetensors."
         raise InputError(Problem(str(path), what, remedy))
-    return found
+    return converted
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -172,37 +172,37 @@ def _matched(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple
     """Tensors under the wanted names, and what does not fit."""
     if "layer1.0.conv1.weight" in given and "stem.0.weight" in wanted:
         return _by_name(given, wanted)
-    found: dict[str, Tensor] = {}
+    matched: dict[str, Tensor] = {}
     wrong: list[str] = []
-    there, here = _layers(given), _layers(wanted)
+    file_layers, network_layers = _layers(given), _layers(wanted)
     for kind, norms in (("convolutions", False), ("batch norms", True)):
-        theirs = {name: layer for name, layer in there.items() if _is_norm(layer) is norms}
-        ours = {name: layer for name, layer in here.items() if _is_norm(layer) is norms}
+        theirs = {name: layer for name, layer in file_layers.items() if _is_norm(layer) is norms}
+        ours = {name: layer for name, layer in network_layers.items() if _is_norm(layer) is norms}
         if len(theirs) != len(ours):
             wrong.append(f"{len(theirs)} {kind} in the file, {len(ours)} in the network")
             continue
         for (name, layer), (own, own_layer) in zip(theirs.items(), ours.items(), strict=True):
             wrong += _differences(name, layer, own_layer)
-            found |= {f"{own}.{part}": tensor for part, tensor in layer.items()}
-    return found, wrong
+            matched |= {f"{own}.{tensor_name}": tensor for tensor_name, tensor in layer.items()}
+    return matched, wrong
 
 
 def _by_name(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    found = {name: given[common_name(name)] for name in wanted if common_name(name) in given}
-    missing = [name for name in wanted if name not in found and not name.endswith(_COUNTER)]
+    matched = {name: given[common_name(name)] for name in wanted if common_name(name) in given}
+    missing = [name for name in wanted if name not in matched and not name.endswith(_COUNTER)]
     wrong = [f"`{common_name(name)}` is missing" for name in missing]
-    for name, tensor in found.items():
+    for name, tensor in matched.items():
         if tensor.shape != wanted[name].shape:
             wrong.append(_shapes(common_name(name), tensor, wanted[name]))
-    return found, wrong
+    return matched, wrong
 
 
 def _layers(tensors: Mapping[str, Tensor]) -> dict[str, Layer]:
     """Convolutions and batch norms by name, in the order of the file."""
     layers: dict[str, Layer] = {}
     for name, tensor in tensors.items():
-        layer, _, part = name.rpartition(".")
-        layers.setdefault(layer, {})[part] = tensor
+        layer, _, tensor_name = name.rpartition(".")
+        layers.setdefault(layer, {})[tensor_name] = tensor
     return {
         name: layer
         for name, layer in layers.items()
@@ -215,14 +215,14 @@ def _is_norm(layer: Layer) -> bool:
 
 
 def _differences(name: str, layer: Layer, wanted: Layer) -> list[str]:
-    parts = sorted({*layer, *wanted} - {_COUNTER})
-    missing = [f"`{name}.{part}` is missing" for part in parts if part not in layer]
-    excess = [f"`{name}.{part}` has no place in the network" for part in parts if part not in wanted]
-    both = [part for part in parts if part in layer and part in wanted]
-    other = [part for part in both if layer[part].shape != wanted[part].shape]
-    return missing + excess + [_shapes(f"{name}.{part}", layer[part], wanted[part]) for part in other]
+    keys = sorted({*layer, *wanted} - {_COUNTER})
+    missing = [f"`{name}.{key}` is missing" for key in keys if key not in layer]
+    excess = [f"`{name}.{key}` has no place in the network" for key in keys if key not in wanted]
+    both = [key for key in keys if key in layer and key in wanted]
+    other = [key for key in both if layer[key].shape != wanted[key].shape]
+    return missing + excess + [_shapes(f"{name}.{key}", layer[key], wanted[key]) for key in other]
 
 
-def _shapes(name: str, there: Tensor, here: Tensor) -> str:
-    file, network = ("x".join(map(str, tensor.shape)) for tensor in (there, here))
+def _shapes(name: str, in_file: Tensor, in_network: Tensor) -> str:
+    file, network = ("x".join(map(str, tensor.shape)) for tensor in (in_file, in_network))
     return f"`{name}` is {file} in the file, {network} in the network"

@@ -60,11 +60,11 @@ class PlainNetwork(nn.Module):
     def forward(self, images: Mapping[str, Tensor], context: Tensor | None = None) -> Tensor:
         """Logits N x K x H x W of N x C x H x W images of each modality, and perhaps their context features."""
         inputs = self.detail_inputs(images)
-        parts = []
+        decoded = []
         for name, image in zip(self.sources, inputs, strict=True):
             high, low = self.get_submodule(f"backbone_{name}")(image)
-            parts.append(enlarge(self.decoder(self.aspp(high), low), image_size(images), LOW_STRIDE))
-        logits: Tensor = reduce(torch.add, parts) * (1 / len(parts)) + self.detail(*inputs, context=context)
+            decoded.append(enlarge(self.decoder(self.aspp(high), low), image_size(images), LOW_STRIDE))
+        logits: Tensor = reduce(torch.add, decoded) * (1 / len(decoded)) + self.detail(*inputs, context=context)
         return logits
 
 

@@ -162,7 +162,7 @@ class PixelBoosting(Pixelwise):
         children = torch.cat([side[inner] for side in (self.left, self.right)])
         reached = torch.cat([children, self.root]).long()
         sound = (
-            {len(part) for part in (self.threshold, self.left, self.right, self.value)} == {len(places)}
+            {len(tensor) for tensor in (self.threshold, self.left, self.right, self.value)} == {len(places)}
             and len(self.root) == len(self.target)
             and bool((children > places[inner].repeat(2)).all())
             and bool(((reached >= 0) & (reached < len(places))).all())
@@ -211,21 +211,21 @@ class PixelBoosting(Pixelwise):
         widest = max([len(self.cut_feature), *(going + ending for going, ending in self.levels)])
         fewest, most = CHUNK_PIXELS
         pixels = min(max(MAX_CHUNK_ENTRIES // max(widest, 1), fewest), most)
-        return torch.cat([self._walk(part) for part in torch.split(values, pixels, dim=1)], dim=1)
+        return torch.cat([self._walk(chunk) for chunk in torch.split(values, pixels, dim=1)], dim=1)
 
     def _walk(self, values: Tensor) -> Tensor:
         """Logits of all pixels at once; masks are bytes, which convert to single precision faster than booleans."""
         passed = values.index_select(0, self.cut_feature).le_(self.cut_threshold).to(torch.int8)
         logits = self.base[:, None].expand(-1, values.shape[1])
-        here = torch.ones((len(self.root), values.shape[1]), dtype=torch.int8, device=values.device)
+        reached = torch.ones((len(self.root), values.shape[1]), dtype=torch.int8, device=values.device)
         going, ending = ([sizes[side] for sizes in self.levels] for side in (0, 1))
         inner, cuts = torch.split(self.inner, going), torch.split(self.inner_cut, going)
         leaves, added = torch.split(self.leaf, ending), torch.split(self.leaf_value, ending, dim=1)
         for level in range(len(self.levels)):
-            logits = logits + added[level] @ here.index_select(0, leaves[level]).to(values.dtype)
-            above = here.index_select(0, inner[level])
+            logits = logits + added[level] @ reached.index_select(0, leaves[level]).to(values.dtype)
+            above = reached.index_select(0, inner[level])
             to_left = above & passed.index_select(0, cuts[level])
-            here = torch.cat([to_left, above ^ to_left])
+            reached = torch.cat([to_left, above ^ to_left])
         return logits
 
 

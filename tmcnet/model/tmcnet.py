@@ -193,5 +193,5 @@ class TMCNet(nn.Module):
 
     def _pairs(self, embeddings: Tensor) -> dict[str, Pair]:
         """Split the rows of one batch of all inputs and views."""
-        parts = embeddings.chunk(2 * len(self.sources))
-        return dict(zip(self.sources, zip(parts[::2], parts[1::2], strict=True), strict=True))
+        chunks = embeddings.chunk(2 * len(self.sources))
+        return dict(zip(self.sources, zip(chunks[::2], chunks[1::2], strict=True), strict=True))

@@ -83,8 +83,8 @@ def balanced_assignments(
     else:
         batches = search.draws()
     best, scores = np.empty((0, n_groups), np.int64), np.empty(0, np.int64)
-    for parts in batches:
-        best, scores = np.concatenate([best, parts]), np.concatenate([scores, search.score(parts)])
+    for assignments in batches:
+        best, scores = np.concatenate([best, assignments]), np.concatenate([scores, search.score(assignments)])
         first = np.argsort(scores, kind="stable")[:MAX_BEST]
         best, scores = best[first], scores[first]
     if every:
@@ -103,15 +103,15 @@ def assign_in_order(order: IntArray, counts: FloatArray, shares: FloatArray) -> 
     sizes = counts[order]
     middle = np.cumsum(sizes, axis=1) - sizes / 2
     in_order = np.searchsorted(np.cumsum(shares)[:-1] * counts.sum(), middle.ravel()).reshape(middle.shape)
-    parts = np.empty_like(in_order)
-    np.put_along_axis(parts, order, in_order, axis=1)
-    return parts
+    assignment = np.empty_like(in_order)
+    np.put_along_axis(assignment, order, in_order, axis=1)
+    return assignment
 
 
 class _State(NamedTuple):
     """An assignment (G), its tiles (P) and class areas (P x K), and its score."""
 
-    parts: IntArray
+    assignment: IntArray
     tiles: FloatArray
     sums: FloatArray
     score: int
@@ -134,23 +134,23 @@ class _Search:
             order = np.argsort(self.rng.random((n, n_groups)), axis=1, kind="stable")
             yield assign_in_order(order, self.counts, self.target.shares)
 
-    def totals(self, parts: IntArray) -> tuple[FloatArray, FloatArray]:
+    def totals(self, assignment: IntArray) -> tuple[FloatArray, FloatArray]:
         """D x P tiles and D x P x K class areas of the parts of D assignments."""
-        member = [(parts == p).astype(np.float64) for p in range(len(self.target.shares))]
+        member = [(assignment == p).astype(np.float64) for p in range(len(self.target.shares))]
         return np.stack([m @ self.counts for m in member], axis=1), np.stack([m @ self.areas for m in member], axis=1)
 
-    def score(self, parts: IntArray) -> IntArray:
+    def score(self, assignment: IntArray) -> IntArray:
         """Scores of D assignments."""
-        return self.target.score(*self.totals(parts))
+        return self.target.score(*self.totals(assignment))
 
-    def state(self, parts: IntArray) -> _State:
+    def state(self, assignment: IntArray) -> _State:
         """One assignment with its totals and score."""
-        tiles, sums = self.totals(parts[None])
-        return _State(parts, tiles[0], sums[0], int(self.target.score(tiles, sums)[0]))
+        tiles, sums = self.totals(assignment[None])
+        return _State(assignment, tiles[0], sums[0], int(self.target.score(tiles, sums)[0]))
 
-    def improved(self, parts: IntArray) -> IntArray:
+    def improved(self, assignment: IntArray) -> IntArray:
         """Iterated local search: steepest descent; at a minimum a few random moves from the best one, and again."""
-        best = now = self.state(parts)
+        best = now = self.state(assignment)
         failures = 0
         for step in range(_MAX_STEPS_MISSING):
             if step >= _MAX_STEPS and best.score < _MISSING:
@@ -162,10 +162,10 @@ class _Search:
             elif failures == 0:  # other random swaps may improve
                 failures = 1
             else:
-                moved, goal = best.parts.copy(), self.rng.integers(0, len(self.target.shares), _PERTURBED)
+                moved, goal = best.assignment.copy(), self.rng.integers(0, len(self.target.shares), _PERTURBED)
                 moved[self.rng.integers(0, len(moved), _PERTURBED)] = goal
                 now, failures = self.state(moved), 0
-        return best.parts
+        return best.assignment
 
     def best_neighbour(self, now: _State) -> _State:
         """The best assignment with one group moved or two swapped."""
@@ -173,19 +173,19 @@ class _Search:
         groups = self.movable(now.sums)
         moved = np.repeat(groups, len(numbers))
         first = np.concatenate([moved, groups[self.rng.integers(0, len(groups), _SWAPS)]])
-        other = self.rng.integers(0, len(now.parts), _SWAPS)
+        other = self.rng.integers(0, len(now.assignment), _SWAPS)
         second = np.concatenate([moved, other])
-        goal = np.concatenate([np.tile(numbers, len(groups)), now.parts[other]])
-        source, swapped = now.parts[first], first != second
+        goal = np.concatenate([np.tile(numbers, len(groups)), now.assignment[other]])
+        source, swapped = now.assignment[first], first != second
         change = (numbers == goal[:, None]).astype(np.float64) - (numbers == source[:, None])
         weight = self.counts[first] - np.where(swapped, self.counts[second], 0)
         area = self.areas[first] - np.where(swapped[:, None], self.areas[second], 0)
         tiles, sums = now.tiles + change * weight[:, None], now.sums + change[:, :, None] * area[:, None, :]
         scores = self.target.score(tiles, sums)
         best = int(np.argmin(scores))
-        parts = now.parts.copy()
-        parts[second[best]], parts[first[best]] = source[best], goal[best]
-        return _State(parts, tiles[best], sums[best], int(scores[best]))
+        assignment = now.assignment.copy()
+        assignment[second[best]], assignment[first[best]] = source[best], goal[best]
+        return _State(assignment, tiles[best], sums[best], int(scores[best]))
 
     def movable(self, sums: FloatArray) -> IntArray:
         """Groups worth moving: those with a class that a part lacks, else all; a random choice of too many."""

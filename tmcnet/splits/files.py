@@ -58,8 +58,8 @@ def points_per_class(name: str) -> int | None:
 
 def format_all(tiles: Iterable[str]) -> str:
     """The first tiles by name, and how many there are."""
-    known = set(tiles)
-    return f"{format_names(known)} ({len(known)} in all)"
+    names = set(tiles)
+    return f"{format_names(names)} ({len(names)} in all)"
 
 
 def keep_points(label: npt.NDArray[np.uint8], points: npt.NDArray[np.int64], tile: str) -> npt.NDArray[np.uint8]:
@@ -78,12 +78,12 @@ def keep_points(label: npt.NDArray[np.uint8], points: npt.NDArray[np.int64], til
     """
     sparse = np.full_like(label, IGNORE)
     for class_id in np.unique(points[:, 0]):
-        here = np.flatnonzero(label == class_id)
-        if not len(here):
+        pixels = np.flatnonzero(label == class_id)
+        if not len(pixels):
             what = f"its label has no pixel of class id {class_id}, but should hold points of it"
             raise InputError(Problem(tile, what, "Run the tiling stage again, then the splits."))
         chosen = points[points[:, 0] == class_id, 1]
-        sparse.ravel()[here[np.minimum(chosen, len(here) - 1)]] = class_id
+        sparse.ravel()[pixels[np.minimum(chosen, len(pixels) - 1)]] = class_id
     return sparse
 
 
@@ -164,11 +164,11 @@ def check_list_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Problem
     """Files that are missing, that the manifest does not have, or whose hash is not the one in the manifest."""
     lists = manifest["lists"]
     expected = {file for name in lists for file in list_names(name)}
-    known = expected | {points_file(folder, name).name for name in lists if points_per_class(name)}
+    described = expected | {points_file(folder, name).name for name in lists if points_per_class(name)}
     present = {path.name for path in find_lists(folder)}
     if lost := expected - present:
         yield Problem(str(folder), f"lacks lists: {format_names(lost)}", REMEDY)
-    if unknown := present - known:
+    if unknown := present - described:
         what = f"has lists that the manifest does not know: {format_names(unknown)}"
         yield Problem(str(folder), what, "Remove them, or make the splits again.")
     for name in lists:

@@ -155,7 +155,7 @@ def _read(path: Path, texts: dict[str, str], numbers: list[str]) -> pd.DataFrame
 
 
 def _check_columns(path: Path, header: list[str], columns: list[str], shares: list[str]) -> None:
-    known = [column.removeprefix("field_") for column in header if column.startswith("field_")]
+    fields = [column.removeprefix("field_") for column in header if column.startswith("field_")]
     remedies = {
         _ALIGNMENT: f"{REMEDY} Or set `splits.max_misalignment` to null.",
         _SUBSETS: "Only layout `seed` comes with label subsets; set `splits.given_fractions` to false.",
@@ -163,7 +163,7 @@ def _check_columns(path: Path, header: list[str], columns: list[str], shares: li
     problems = []
     for name in dict.fromkeys(columns):
         if name not in header:
-            remedy = f"Set `splits.column` to a field of the source; it has {known}."
+            remedy = f"Set `splits.column` to a field of the source; it has {fields}."
             remedy = remedies.get(name, remedy if name.startswith("field_") else REMEDY)
             problems.append(Problem(str(path), f"has no column `{name}`", remedy))
     if not shares:
@@ -230,14 +230,14 @@ def _locate(frame: pd.DataFrame, window: IntArray) -> Ground | None:
     if not {"crs", *_CENTRE, *_PIXEL, "pixel_metres"} <= set(frame.columns):
         return None
     center, pixel = frame[_CENTRE].to_numpy(np.float64), frame[_PIXEL].to_numpy(np.float64)
-    known = (frame["crs"] != "").to_numpy() & np.isfinite(center).all(axis=1) & (pixel > 0).all(axis=1)
-    if not known.any():
+    placed = (frame["crs"] != "").to_numpy() & np.isfinite(center).all(axis=1) & (pixel > 0).all(axis=1)
+    if not placed.any():
         return None
     codes, _ = pd.factorize(frame["crs"].astype(str), sort=True)
-    crs = np.where(known, codes, -1).astype(np.int64)
+    crs = np.where(placed, codes, -1).astype(np.int64)
     turned = frame["north_up"].to_numpy() == 0 if "north_up" in frame else np.zeros(len(frame), bool)
     circle = None
-    if set(_CIRCLE) <= set(frame.columns) and (turned.any() or (crs[known] != crs[known][0]).any()):
+    if set(_CIRCLE) <= set(frame.columns) and (turned.any() or (crs[placed] != crs[placed][0]).any()):
         lon, lat, radius = frame[_CIRCLE].to_numpy(np.float64).T
         circle = np.column_stack([geocentric(lon, lat), radius])
         crs[turned & np.isfinite(circle).all(axis=1)] = -1
@@ -286,16 +286,16 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
 
 def _in_meeting_scenes(ground: Ground, scene: IntArray, guard: int) -> IntArray:
     """Tiles of scenes whose bounding box, widened by the guard band, meets that of another scene of their CRS."""
-    known = np.flatnonzero(ground.crs >= 0)
-    first, last = ground.window[known, :2], ground.window[known, :2] + ground.window[known, 2:]
-    boxes = pd.DataFrame(np.hstack([first, -last])).groupby([scene[known], ground.crs[known]]).min()
+    placed = np.flatnonzero(ground.crs >= 0)
+    first, last = ground.window[placed, :2], ground.window[placed, :2] + ground.window[placed, 2:]
+    boxes = pd.DataFrame(np.hstack([first, -last])).groupby([scene[placed], ground.crs[placed]]).min()
     if len(boxes) > _MAX_BOXES:
-        return known
+        return placed
     low, high, crs = boxes[[0, 1]].to_numpy(), -boxes[[2, 3]].to_numpy(), boxes.index.get_level_values(1).to_numpy()
     meet = (low[:, None] < high + guard).all(axis=2)
     meet &= meet.T & (crs[:, None] == crs)
     np.fill_diagonal(meet, False)
-    meeting: IntArray = known[np.isin(scene[known], boxes.index.get_level_values(0)[meet.any(axis=1)])]
+    meeting: IntArray = placed[np.isin(scene[placed], boxes.index.get_level_values(0)[meet.any(axis=1)])]
     return meeting
 
 

@@ -168,13 +168,13 @@ def tile_checksums(index: Path) -> pd.DataFrame:
     header = pd.read_csv(index, nrows=0).columns
     chosen = {aspect: [c for c in header if c.startswith(names)] for aspect, (names, _) in _ASPECTS.items()}
     wanted = ["tile", "role", *(column for columns in chosen.values() for column in columns)]
-    parts = []
+    chunks = []
     for rows in pd.read_csv(index, usecols=wanted, dtype="str", keep_default_na=False, chunksize=_CHUNK_ROWS):
         sums = {aspect: hash_pandas_object(rows[columns], index=False) for aspect, columns in chosen.items()}
-        parts.append(
+        chunks.append(
             rows[["tile"]].assign(**{aspect: s % 2**32 for aspect, s in sums.items()})[rows["role"] != "predict"]
         )
-    return pd.concat(parts).sort_values("tile", kind="stable")
+    return pd.concat(chunks).sort_values("tile", kind="stable")
 
 
 def format_changes(folder: Path, index: Path) -> str:

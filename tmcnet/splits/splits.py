@@ -71,9 +71,11 @@ def draw_splits(index: TileIndex, config: SplitsConfig, where: str) -> Splits:
     fractions, warnings = draw_fractions(index, division.part, config, where)
     labelled = np.flatnonzero((division.part == TRAIN) & index.labelled)
     area = index.area[labelled]
-    known = [name for name, total in zip(index.classes, area.sum(axis=0), strict=True) if total > 0]
-    if len(known) < 2:
-        what = f"the labels of the training tiles hold only {known[0] if known else 'void'}: nothing can be learnt"
+    present = [name for name, total in zip(index.classes, area.sum(axis=0), strict=True) if total > 0]
+    if len(present) < 2:
+        what = (
+            f"the labels of the training tiles hold only {present[0] if present else 'void'}: nothing can be learnt"
+        )
         remedy = "Check the label files, and `codes` in `labels.classes`; add labelled scenes with other classes."
         raise InputError(Problem(where, what, remedy))
     points = draw_points(area, index.tiles[labelled], index.classes, config)

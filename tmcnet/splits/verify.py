@@ -71,11 +71,11 @@ def _problems(folder: Path, index: Path, config: SplitsConfig | None) -> Iterato
 
 def _read_lists(folder: Path, tiles: TileIndex, manifest: dict[str, Any]) -> Generator[Problem, None, Lists]:
     """Return all lists and points of the folder; yield lists whose files differ, and unknown tiles."""
-    known = pd.Index(tiles.tiles)  # made once: for a million tiles it takes a second
+    names_index = pd.Index(tiles.tiles)  # made once: for a million tiles it takes a second
 
     def positions(names: Iterable[str]) -> tuple[IntArray, list[str]]:
         wanted = np.array(list(names), object)
-        at = known.get_indexer(pd.Index(wanted)).astype(np.int64)
+        at = names_index.get_indexer(pd.Index(wanted)).astype(np.int64)
         return at[at >= 0], wanted[at < 0].tolist()
 
     given = {name for name, entry in manifest.get("lists", {}).items() if entry.get("given")}
@@ -140,12 +140,12 @@ def _differences(entries: dict[str, Any], lists: Lists, again: Lists) -> Iterato
     """How the lists of the manifest differ from those made again."""
     if absent := [name for name in again.members if name not in entries]:
         yield f"has no list {', '.join(absent)}, which its config needs"
-    known = "the code or the manifest changed: same data and config now give"
+    cause = "the code or the manifest changed: same data and config now give"
     for name, entry in entries.items():
         new = list_entry(lists.index, again.of(name), name in again.given, again.points.get(name))
         if new["sha256"] != entry["sha256"]:
-            yield f"{known} another {name}: {lists.tiles(np.setxor1d(again.of(name), lists.of(name)))} differ"
+            yield f"{cause} another {name}: {lists.tiles(np.setxor1d(again.of(name), lists.of(name)))} differ"
         elif "points" in new and new["points"]["sha256"] != entry["points"]["sha256"]:
-            yield f"{known} other points of {name}"
+            yield f"{cause} other points of {name}"
         elif differing := [key for key in new if new[key] != entry.get(key)]:
             yield f"says other {', '.join(differing)} of {name} than follow from its list and the index"

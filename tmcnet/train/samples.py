@@ -76,14 +76,16 @@ class BatchBuilder:
         around: dict[str, list[Tensor]] = {name: [] for name in self.sensors}
         placements, labels = [], []
         for place in places:
-            parts, label, placement = self._sample(chosen[place], generator(self.seed, "finetune", step, place))
+            surroundings, label, placement = self._sample(
+                chosen[place], generator(self.seed, "finetune", step, place)
+            )
             labels.append(label)
             placements.append(placement)
-            for name, part in parts.items():
-                around[name].append(part)
+            for name, image in surroundings.items():
+                around[name].append(image)
         images = {
-            name: torch.stack([take(*pair, crop) for pair in zip(parts, placements, strict=True)])
-            for name, parts in around.items()
+            name: torch.stack([take(*pair, crop) for pair in zip(surroundings, placements, strict=True)])
+            for name, surroundings in around.items()
         }
         kept = ({}, []) if self.reach is None else (around, placements)
         return Batch([self.tiles.names[chosen[place]] for place in places], images, torch.stack(labels), *kept)
@@ -95,19 +97,19 @@ class BatchBuilder:
         if self.tiles.points is not None:
             placement = over_a_point(placement, tile.truth, crop, random)
         rows, columns = placement.covers(tile.size, self.reach or 0)
-        parts = {
+        surroundings = {
             name: self._change(tile.images[name][:, rows, columns], sensor.kind, random)
             for name, sensor in self.sensors.items()
         }
-        self._drop_modality(list(parts.values()), random)
-        there = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
-        return parts, take_label(tile.truth[rows, columns], there, crop), there
+        self._drop_modality(list(surroundings.values()), random)
+        in_cut = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
+        return surroundings, take_label(tile.truth[rows, columns], in_cut, crop), in_cut
 
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator) -> Tensor:
         """Apply the photometric augmentation of pre-training; no data (0 in all bands) stays no data."""
-        there = (image != 0).any(dim=0)
+        has_data = (image != 0).any(dim=0)
         changed = change_by_sensor(image, kind, random, self.tiles.normalisation.clip, self.config.photometric)
-        return changed * there
+        return changed * has_data
 
     def _drop_modality(self, images: Sequence[Tensor], random: np.random.Generator) -> None:
         """Set one random modality of a sample to no data, in place, with probability `modality_dropout`."""
@@ -138,18 +140,18 @@ def crop_features(
         N x F x S x S, with the features of a pixel side by side in memory.
     """
     first = next(iter(batch.images.values()))
-    crop, found = first.shape[-1], None
+    crop, crops = first.shape[-1], None
     for number, placement in enumerate(batch.placements):
-        images = inputs({name: parts[number][None] for name, parts in batch.around.items()})
+        images = inputs({name: surroundings[number][None] for name, surroundings in batch.around.items()})
         rows, columns = placement.covers((images[0].shape[-2], images[0].shape[-1]), 0)
-        there = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
-        turned = take(features(*images, region=(rows, columns))[0], there, crop)
-        if found is None:
+        in_cut = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
+        turned = take(features(*images, region=(rows, columns))[0], in_cut, crop)
+        if crops is None:
             shape = len(batch.placements), crop, crop, len(turned)
-            found = torch.empty(shape, dtype=dtype, device=turned.device).permute(0, 3, 1, 2)
-        found[number] = turned
-    assert found is not None
-    return found
+            crops = torch.empty(shape, dtype=dtype, device=turned.device).permute(0, 3, 1, 2)
+        crops[number] = turned
+    assert crops is not None
+    return crops
 
 
 def over_a_point(placement: Placement, label: Tensor, crop: int, random: np.random.Generator) -> Placement:
@@ -190,11 +192,11 @@ def class_counts(tiles: TileDataset, classes: int) -> Counts:
     counts = np.zeros(256, dtype=np.int64)
     problems = []
     for index, name in enumerate(tiles.names):
-        found = np.bincount(tiles[index].truth.numpy().ravel(), minlength=256)
-        if found[classes:IGNORE].any():
-            foreign = [int(i) for i in np.flatnonzero(found[:IGNORE]) if i >= classes]
+        of_tile = np.bincount(tiles[index].truth.numpy().ravel(), minlength=256)
+        if of_tile[classes:IGNORE].any():
+            foreign = [int(i) for i in np.flatnonzero(of_tile[:IGNORE]) if i >= classes]
             problems.append(Problem(name, f"its label has ids {foreign}; there are {classes} classes", "Tile again."))
-        counts += found
+        counts += of_tile
     if not problems and counts[:classes].sum() == 0:
         remedy = "Check the labels, or take a larger label fraction."
         problems.append(Problem(str(tiles.store.root), "no pixel of the chosen tiles is labelled", remedy))
@@ -262,14 +264,14 @@ class Placement:
             size: Rows and columns of the tile.
             margin: Pixels around the crop.
         """
-        found = []
+        ranges = []
         for first, length in zip((self.top, self.left), size, strict=True):
             more = margin + (not (first.is_integer() and self.side.is_integer()))  # the neighbours in between
             start = max(math.floor(first) - more, 0)
             start -= start % COARSE_STEP if margin else 0
             stop = min(math.ceil(first + self.side) + more, length)
-            found.append(slice(start, stop))
-        return found[0], found[1]
+            ranges.append(slice(start, stop))
+        return ranges[0], ranges[1]
 
 
 def draw_placement(height: int, width: int, crop: int, random: np.random.Generator) -> Placement:
@@ -330,8 +332,8 @@ def take_label(label: Tensor, placement: Placement, crop: int) -> Tensor:
     grid = _grid(label.shape[0], label.shape[1], placement, crop)
     # ids are shifted so that zeros sampled outside the tile become void
     shifted = (label - IGNORE).float()[None, None]
-    found = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[0, 0]
-    return found.round().long() + IGNORE
+    sampled = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[0, 0]
+    return sampled.round().long() + IGNORE
 
 
 def _cut(image: Tensor, top: int, left: int, crop: int, empty: int) -> Tensor:
