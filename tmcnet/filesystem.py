@@ -24,11 +24,9 @@ _NO_INPUTS = {".state", "mlartifacts", "logs", "benchmarks", "seed"}
 
 
 def full_disk(folders: Iterable[Path], error: BaseException | None = None) -> str:
-    """Say which disk is full; empty if none is.
+    """Say which disk is full, of those of some existing folders; empty if none is.
 
-    Args:
-        folders: Folders that are written to, and exist.
-        error: What failed; the disk with the least space counts as full if the error says that one is.
+    The disk with the least space counts as full if an error says that one is.
     """
     free = {folder: shutil.disk_usage(folder).free for folder in folders}
     fullest = min(free, key=lambda folder: free[folder])
@@ -40,11 +38,8 @@ def full_disk(folders: Iterable[Path], error: BaseException | None = None) -> st
 def require_writable(folder: Path, where: str, remedy: str, *, inside: bool = True) -> None:
     """Make sure that there is space in a folder, and that this user may write to it.
 
-    Args:
-        folder: The folder; if it does not exist, the nearest one above it that does.
-        where: What the folder is, for the message.
-        remedy: What the user can do.
-        inside: Whether the folders in it are looked at as well, two levels down.
+    If it does not exist, the nearest one above it counts. With `inside` the folders in it are looked at as well, two
+    levels down. `where` and `remedy` are for the message.
 
     Raises:
         InputError: If the disk is full, or one of them is not writable, as after a run of another user or in a
@@ -72,12 +67,9 @@ def _name(user: int) -> str:
 def correct_times(made: Iterable[Path], given: Iterable[Path]) -> None:
     """Give made files with a time in the future the present time, and refuse given ones.
 
-    The clock may have been set back. Snakemake fails every job with an input that is newer than its output. A new
-    time repeats nothing, because contents decide.
-
-    Args:
-        made: Folders of files that the workflow made.
-        given: Files of the user.
+    Made files are those in folders that the workflow made, given ones those of the user. The clock may have been set
+    back. Snakemake fails every job with an input that is newer than its output. A new time repeats nothing, because
+    contents decide.
 
     Raises:
         InputError: If given files have a time in the future.

@@ -16,16 +16,10 @@ _held: list[object] = []
 
 
 def hold_workflow_lock(folder: Path, *, clear: bool) -> str:
-    """Hold the shared lock until this process ends, and remove the lock files of dead processes before.
+    """Hold the shared lock until this process ends, and with `clear` remove the lock files of dead processes before.
 
-    A lock of another machine is never removed: not every file system shows its locks to other machines.
-
-    Args:
-        folder: Folder `.snakemake` of the working directory.
-        clear: Whether lock files of dead processes are removed.
-
-    Returns:
-        A hint for the user, if the lock files stay because they may have an owner; else nothing.
+    A lock of another machine is never removed: not every file system shows its locks to other machines. Returns a
+    hint for the user, if the lock files stay because they may have an owner; else nothing.
     """
     try:
         folder.mkdir(exist_ok=True)
@@ -66,12 +60,8 @@ def hold_workflow_lock(folder: Path, *, clear: bool) -> str:
 def hold_results_lock(results: Path, *, alone: bool) -> bool:
     """Hold a shared lock on a results folder until this process ends: workflows of several folders may share it.
 
-    Args:
-        results: The results folder.
-        alone: Whether no other process may hold the lock now, as for a workflow that begins. Its jobs share it.
-
-    Returns:
-        Whether this process may write there; also where locks are not possible.
+    With `alone` no other process may hold the lock now, as for a workflow that begins; its jobs share it. Returns
+    whether this process may write there; also where locks are not possible.
     """
     try:
         (results / ".state").mkdir(parents=True, exist_ok=True)

@@ -69,10 +69,7 @@ def read_record(path: Path | str, remedy: str = REMEDY) -> dict[str, Any]:
 def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, ...]]:
     """Read some columns of a CSV table with a header, row by row; a quarter of the time of `csv.DictReader`.
 
-    Args:
-        path: The file.
-        columns: Columns that it must have.
-        optional: Columns that come after these; empty cells where the table lacks one.
+    The `optional` columns come after these; their cells are empty where the table lacks one.
 
     Raises:
         InputError: If the file is missing, lacks a column, or a row has more or fewer cells than the header.
@@ -93,15 +90,7 @@ def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = (
 
 
 def read_rows(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV table with a header.
-
-    Args:
-        path: The file.
-        columns: Columns that it must have.
-
-    Raises:
-        InputError: If the file is missing, lacks a column, or a row has more or fewer cells than the header.
-    """
+    """Read a CSV table with a header that has these columns; errors as of `read_columns`."""
     with reading(path), Path(path).open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         missing = [name for name in columns if name not in (table.fieldnames or ())]

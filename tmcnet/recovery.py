@@ -41,13 +41,7 @@ def origin_of(params: Mapping[str, object], inputs: Iterable[str | Path]) -> str
 
 
 def keep(archive: Path, origin: str, files: Iterable[Path]) -> None:
-    """Write copies of files of one folder, all or none.
-
-    Args:
-        archive: Zip file to write.
-        origin: What the files were made from, of `origin_of`.
-        files: The files, of different names.
-    """
+    """Write copies of files of one folder, of different names, all or none; `origin` is that of `origin_of`."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     unfinished = archive.with_name(f".{archive.name}.part")  # the next attempt replaces what a killed one left
     times = {}
@@ -60,18 +54,9 @@ def keep(archive: Path, origin: str, files: Iterable[Path]) -> None:
 
 
 def put_back(archive: Path, folder: Path, params: Mapping[str, object], inputs: Iterable[str | Path]) -> list[Path]:
-    """Put back the files of a job that are lost or differ from their copies, with their times.
+    """Put back the files of a job that are lost or differ from their copies, with their times, and return them.
 
-    Nothing happens if the job would make them from something else now, or if there are no usable copies.
-
-    Args:
-        archive: Zip file of `keep`.
-        folder: Folder of the files.
-        params: Parameters that the job would get.
-        inputs: Inputs that the job would get.
-
-    Returns:
-        The files that were put back.
+    Nothing happens if the job would make them from other parameters or inputs now, or if there are no usable copies.
     """
     try:
         with zipfile.ZipFile(archive) as copies:
@@ -102,12 +87,8 @@ def write_source_record(
 ) -> None:
     """Write what the tile index was made from.
 
-    Args:
-        tables: Rows of the scenes, each with a summary (JSON) beside it; ready-made tiles count as one scene.
-        inventories: Inventories of the scenes, with the hashes of the raw files.
-        settings: Hash of the settings and of the rows of the sample sheet.
-        modalities: Names of the modalities.
-        out: File to write.
+    Each scene has a table of rows with a summary (JSON) beside it, and an inventory with the hashes of the raw files;
+    ready-made tiles count as one scene. `settings` is the hash of the settings and of the rows of the sample sheet.
     """
     files, raw = {}, {}
     for table, inventory in zip(tables, inventories, strict=True):
@@ -124,11 +105,7 @@ def find_lost(results: Path, inspected: Iterable[str], aligned: Iterable[str]) -
     """Find files of earlier runs that are missing or damaged; damaged ones are removed.
 
     A tile is no file that Snakemake knows, so the table of a scene with lost tiles is removed in its place.
-
-    Args:
-        results: The results folder.
-        inspected: Names of the scenes of the inventory; `tiles` for ready-made tiles.
-        aligned: Names of the scenes that are aligned.
+    `inspected` are the scenes of the inventory (`tiles` for ready-made tiles), `aligned` those that are aligned.
     """
     made = _record_or_none(results / "tiles" / SOURCE_RECORD)
     if made is None:
@@ -175,14 +152,9 @@ def _scenes_with_lost_tiles(tiles: Path, made: dict[str, Any]) -> list[str]:
 
 
 def is_unchanged(results: Path, settings: str, raw: Mapping[str, Sequence[Path]]) -> bool:
-    """Whether the tile index was made from the same scenes, settings and raw files.
+    """Whether the tile index was made from the same settings (a hash) and raw files of the same scenes.
 
     Raw files are compared by content, but read only where one of the scene is newer than the index.
-
-    Args:
-        results: The results folder.
-        settings: Hash of the settings, as in `write_source_record`.
-        raw: The raw files of the scenes that tiles are cut from.
     """
     path = results / "tiles" / SOURCE_RECORD
     made = _record_or_none(path)

@@ -60,21 +60,13 @@ def change_by_sensor(
     strength: float = 1.0,
     hue: Tensor | None = None,
 ) -> Tensor:
-    """Change an image as images of its kind of sensor differ between two acquisitions of the same ground.
+    """Change an image (C x H x W) as images of its kind of sensor differ between two acquisitions of the same ground.
 
     Reflectance: hue if the bands have colours, contrast, brightness, gamma, sometimes a blur or one band at its
     middle value. Backscatter: a gain (an offset in dB) and speckle; no blur. Elevation: an offset only.
 
-    Args:
-        image: C x H x W.
-        kind: What the sensor measures.
-        rng: Generator of the sample.
-        clip: Largest absolute value after normalisation.
-        strength: Factor on the size of all changes, and on the probability of blur and dropped band.
-        hue: C x C rotation of hue of reflectance from `hue_rotation`; None for none.
-
-    Returns:
-        A new tensor of the same shape.
+    `strength` is a factor on the size of all changes, and on the probability of blur and dropped band; `clip` is the
+    largest absolute value after normalisation, and `hue` a rotation of `hue_rotation`. The result is a new tensor.
     """
     offset = strength * rng.uniform(-MAX_OFFSET, MAX_OFFSET)
     if kind == "backscatter":
@@ -108,18 +100,11 @@ def _sums_of_bytes(rng: np.random.Generator, shape: Sequence[int]) -> Tensor:
 
 
 def hue_rotation(bands: int, rgb: Sequence[int], angle: float) -> Tensor:
-    """Compute the matrix that rotates the colours of an image about the grey axis (1, 1, 1) by Rodrigues' formula.
+    """Compute the C x C matrix that rotates colours about the grey axis (1, 1, 1) by Rodrigues' formula.
 
-    Unlike a shift of the H of HSV it is linear and cheap. It keeps the mean of the three bands, and grey pixels stay
-    grey for any range of values.
-
-    Args:
-        bands: Number of bands C; bands other than red, green and blue do not change.
-        rgb: Indices of the red, the green and the blue band.
-        angle: Radians; a third of a circle turns red into green, green into blue and blue into red.
-
-    Returns:
-        C x C.
+    Unlike a shift of the H of HSV it is linear and cheap. It keeps the mean of the three bands (indices `rgb`), and
+    grey pixels stay grey for any range of values; other bands do not change. The angle is in radians; a third of a
+    circle turns red into green, green into blue and blue into red.
     """
     mean, side = (1 - math.cos(angle)) / 3, math.sin(angle) / math.sqrt(3)
     shares = math.cos(angle) + mean, mean - side, mean + side
@@ -184,16 +169,10 @@ def _hue(red: Tensor, green: Tensor, blue: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def shift_hsv(image: Tensor, hue: float, saturation: float, value: float) -> Tensor:
-    """Shift hue, saturation and value of an image (the hexcone of Smith 1978).
+    """Shift hue, saturation and value of an image (the hexcone of Smith 1978); a new tensor.
 
-    Args:
-        image: Red, green and blue, 3 x H x W, 0..1.
-        hue: Degrees, which wrap.
-        saturation: Added, the sum clipped to 0..1.
-        value: Added, the sum clipped to 0..1.
-
-    Returns:
-        A new tensor, 3 x H x W, 0..1.
+    The image is red, green and blue, 3 x H x W, 0..1. Hue is shifted by degrees, which wrap; the sums of the others
+    are clipped to 0..1.
     """
     angle, largest, smallest = _hue(*image)
     angle.add_(hue / 60 % 6)
@@ -208,19 +187,11 @@ def shift_hsv(image: Tensor, hue: float, saturation: float, value: float) -> Ten
 
 
 def change_as_published(image: Tensor, draw: PublishedDraw, clip: float) -> Tensor:
-    """Apply the published changes to one image, SAR as well as optical (docs/method.md, section 2).
+    """Apply the published changes to one image, C x H x W, SAR as well as optical (docs/method.md, section 2).
 
     The published images have three 8-bit channels. Here +-clip is the range 0..255; the colour shift changes the
     first three bands, or with fewer bands the values only. Hue wraps at the full circle; the published code wraps it
-    in 8 bits, which is an error.
-
-    Args:
-        image: C x H x W.
-        draw: The changes drawn for the tile.
-        clip: Largest absolute value after normalisation.
-
-    Returns:
-        A new tensor, or the image itself without changes.
+    in 8 bits, which is an error. Without changes the image itself is returned.
     """
     if draw.value != 0:
         share = ((image + clip) / (2 * clip)).clamp(0, 1)

@@ -111,17 +111,10 @@ class View:
 def draw_views(
     rng: np.random.Generator, height: int, width: int, config: PretrainConfig, variant: Variant
 ) -> tuple[View, View]:
-    """Draw two views of a tile that share room for the patches.
+    """Draw two views of a tile, of `height` rows and `width` columns, that share room for the patches.
 
     View 2 is flipped and turned; in `corrected` view 1 too, so that both have the same distribution. Pairs that share
     too little are drawn again; after some tries view 2 gets the crop of view 1, which always leaves room.
-
-    Args:
-        rng: Generator of the tile.
-        height: Rows of the tile.
-        width: Columns of the tile.
-        config: `crop_size`, `patch_size`, `patches`.
-        variant: `reference` or `corrected`.
     """
     for _ in range(VIEW_TRIES):
         first = _draw_crop(rng, height, width, config)
@@ -158,15 +151,8 @@ def _draw_orientation(rng: np.random.Generator, crop: View) -> View:
 def patch_range(first: View, second: View, patch_size: int) -> tuple[Corner, Corner]:
     """Compute where patches may begin in view 1 so that they are inside both views.
 
-    Both views are aligned with the axes of the tile, so the result is a rectangle.
-
-    Args:
-        first: View 1.
-        second: View 2.
-        patch_size: Side of a patch in pixels of each view.
-
-    Returns:
-        Lowest and highest (x, y) of a patch's first pixel in view 1, both inclusive; empty if lowest > highest.
+    Both views are aligned with the axes of the tile, so the result is a rectangle: lowest and highest (x, y) of a
+    patch's first pixel in view 1, both inclusive; empty if lowest > highest.
     """
     half = (patch_size - 1) / 2
     far = second.size - 1 - half
@@ -185,17 +171,8 @@ def draw_patches(
     """Draw patches whose centres are on the same ground in both views, to within half a pixel of view 2.
 
     As published, the centre of a later patch is outside earlier patches of view 1 while there is room, and patches
-    keep their size in pixels and their axes in each view.
-
-    Args:
-        rng: Generator of the tile.
-        first: View 1.
-        second: View 2.
-        patch_size: Side of a patch in pixels.
-        count: Number of patches.
-
-    Returns:
-        First pixel (x, y) of each patch in view 1 and in view 2, each count x 2.
+    keep their size in pixels and their axes in each view. Returns the first pixel (x, y) of each patch in view 1 and
+    in view 2, each count x 2.
 
     Raises:
         ValueError: If no patch is inside both views.

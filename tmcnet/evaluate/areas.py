@@ -92,12 +92,7 @@ class Shares:
 
 
 def measure(map_file: Path, classes: int) -> Mapped:
-    """Count the pixels of a map by class and sum their areas, which are geodesic where the projection changes areas.
-
-    Args:
-        map_file: Class ids, 255 for no data.
-        classes: K.
-    """
+    """Count the pixels of a map by class and sum their areas, geodesic where the projection changes areas."""
     grid = read_grid(map_file)
     pixels, square_metres = np.zeros(classes, np.int64), np.zeros(classes)
     georeferenced = pixel_area(grid) is not None
@@ -171,15 +166,8 @@ def write_areas(
     | `test_blocks` | number of test blocks that they rest on |
     | `assumption` | what they assume |
 
-    Hectares are empty for maps without CRS. Without test blocks the columns from `ha` on are empty.
-
-    Args:
-        path: The file.
-        scenes: What the maps show, by scene.
-        names: Names of the K classes.
-        blocks: B x K x K confusion matrices of the test blocks; None where unknown.
-        confidence: Such as 0.95.
-        whole: Whether rows for the sum of all scenes follow.
+    Hectares are empty for maps without CRS. Without test blocks (B x K x K confusion matrices) the columns from `ha`
+    on are empty. With `whole`, rows for the sum of all scenes follow.
 
     Raises:
         InputError: If the confusion matrices have another number of classes.

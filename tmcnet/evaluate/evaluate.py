@@ -189,16 +189,10 @@ def count_tiles(
     withheld: Sequence[str],
     blocks: Mapping[str, str],
 ) -> Outcome:
-    """Predict every tile and count pixels.
+    """Predict every tile and count pixels of K classes.
 
-    Args:
-        network: Maps images of all modalities to logits.
-        tiles: Tiles with labels.
-        classes: K.
-        config: Batch size and tolerance of boundaries.
-        temperature: For the calibration after temperature scaling.
-        withheld: Modalities to withhold, in one more pass each.
-        blocks: Spatial block of each tile.
+    The `temperature` is for the calibration after scaling; each modality of `withheld` takes one more pass; `blocks`
+    are the spatial blocks of the tiles by name.
     """
     # a tile is read once for all passes, which stay within one batch of each other
     streams = tee((tiles[i] for i in range(len(tiles))), 1 + len(withheld))

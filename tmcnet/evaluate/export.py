@@ -66,12 +66,7 @@ class RawValues:
 
     @classmethod
     def of(cls, name: str, sensor: SensorConfig, scale: str | None) -> RawValues:
-        """Choose the conversion of a modality.
-
-        Args:
-            name: Its name.
-            sensor: Its config in training.
-            scale: Scale of the backscatter; None: that of training.
+        """Choose the conversion of a modality; `scale` is that of the backscatter, None for that of training.
 
         Raises:
             InputError: If the scale is unknown, or a filter stands between the files and the network.
@@ -122,10 +117,7 @@ class RawConversion(nn.Module):
 class RawNetwork(nn.Module):
     """A network with raw values (NaN for no data) as input and probabilities as output.
 
-    Args:
-        network: Maps normalised images of all modalities to logits.
-        normalisation: The scaling that its inputs need.
-        raw: Conversion of the numbers in files by modality; None: images hold the values of aligned scenes.
+    `raw` converts the numbers in files, by modality; without it, images hold the values of aligned scenes.
     """
 
     def __init__(

@@ -54,14 +54,7 @@ def polygon_style(classes: ClassTable, attribute: str) -> bytes:
 
 
 def add_layer_style(geopackage: Path, layer: str, geometry: str, style: bytes) -> None:
-    """Add the default style of a layer to a GeoPackage without styles.
-
-    Args:
-        geopackage: The file.
-        layer: Name of the layer.
-        geometry: Name of its geometry column.
-        style: The QML.
-    """
+    """Add the default style (QML) of a layer, with its geometry column, to a GeoPackage without styles."""
     named = {"f_table_catalog": "", "f_table_schema": "", "f_table_name": layer, "f_geometry_column": geometry}
     values = {**named, "styleName": layer, "styleQML": style.decode(), "styleSLD": "", "useAsDefault": True}
     contents = {"table_name": "layer_styles", "data_type": "attributes", "identifier": "layer_styles"}

@@ -77,14 +77,10 @@ class Resamples:
 
 
 def effects_of(replicates: Sequence[tuple[int, int]]) -> list[Levels]:
-    """Group runs by their draw of the labels and by their seed.
+    """Group the R runs by their draw of the labels and by their seed.
 
-    Args:
-        replicates: Draw of the labels and run seed of each of the R runs.
-
-    Returns:
-        Levels of the draws and of the seeds, R each; only one of them if both group the runs alike, and none that all
-        runs share.
+    Returns the levels of the draws and of the seeds, R each; only one of them if both group the runs alike, and none
+    that all runs share.
     """
     draws, seeds = (np.unique(ids, return_inverse=True)[1] for ids in zip(*replicates, strict=True))
     pairs = len(set(zip(draws.tolist(), seeds.tolist(), strict=True)))
@@ -95,11 +91,7 @@ def effects_of(replicates: Sequence[tuple[int, int]]) -> list[Levels]:
 def interval(score: Score, counts: Counts, resamples: Resamples, confidence: float) -> Interval:
     """Return the bootstrap interval of a score's mean over runs.
 
-    Args:
-        score: The score.
-        counts: R x B x K x K confusion matrices by run and block, or counts of another shape that the score takes.
-        resamples: Draws over the same R and B.
-        confidence: Such as 0.95.
+    `counts` are R x B x K x K confusion matrices by run and block, or counts of another shape that the score takes.
     """
     return _interval(score(_pool(counts)), _redraw(score, counts, resamples), resamples, confidence)
 
@@ -107,12 +99,7 @@ def interval(score: Score, counts: Counts, resamples: Resamples, confidence: flo
 def difference(score: Score, a: Counts, b: Counts, resamples: Resamples, confidence: float) -> Interval:
     """Return the bootstrap interval of score(a) - score(b), paired: both use the same resampled blocks and runs.
 
-    Args:
-        score: The score.
-        a: R x B x K x K confusion matrices by run and block.
-        b: The same of the other method or network, with the same draws, seeds and blocks in the same order.
-        resamples: Draws over the same R and B.
-        confidence: Such as 0.95.
+    `a` and `b` are R x B x K x K confusion matrices with the same draws, seeds and blocks in the same order.
     """
     observed = score(_pool(a)) - score(_pool(b))
     return _interval(observed, _redraw(score, a, resamples) - _redraw(score, b, resamples), resamples, confidence)

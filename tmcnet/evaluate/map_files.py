@@ -171,14 +171,7 @@ def list_maps(
     """Write the table of the maps of one network, and that of the class areas of all scenes beside it.
 
     The latter, `<run>_areas.csv`, has the columns of `tmcnet.evaluate.areas.write_areas`; its last rows are the sums
-    of all scenes.
-
-    Args:
-        records: The maps by scene.
-        run_name: Name of the run or model.
-        table: CSV to write, in the folder of the maps; paths in it are relative to this folder.
-        blocks: B x K x K confusion matrices of the test blocks of the network; None: areas are not corrected.
-        level: Confidence level of the areas.
+    of all scenes. The table is in the folder of the maps, and paths in it are relative to this folder.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

@@ -169,13 +169,7 @@ def write_prediction(
 
 
 def join_strips(strips: Sequence[Path], grid: Grid, records: Sequence[MapRecord], prediction: Path) -> MapRecord:
-    """Write what `map_scene` writes in one job, from what it wrote in several.
-
-    Args:
-        strips: The files of all shares, from top to bottom.
-        grid: Grid of the scene.
-        records: What `map_scene` returned for each.
-        prediction: As for `map_scene`.
+    """Write what `map_scene` writes in one job, from what it wrote and returned in several, from top to bottom.
 
     Raises:
         InputError: If the strips are not those of this scene.
@@ -308,12 +302,6 @@ def predict_strips(
     The windows of a row are read, predicted, weighted by `taper` and added to a buffer of one window's height; rows
     that no later window touches are yielded. Jobs that share a scene each predict the row of windows before their own
     as well, which overlaps it, so that they yield exactly what one job yields.
-
-    Args:
-        trained: The network.
-        scene: The images.
-        config: Window, overlap, batch size and test-time copies.
-        share: The part of the scene that is yielded; None: all.
     """
     keep_freed_memory()
     grid, (window_size, overlap) = scene.grid, fit_windows(config, trained.network)
@@ -430,12 +418,8 @@ class Span(NamedTuple):
 def spans(length: int, window: int, overlap: int) -> list[Span]:
     """Return windows that cover 0..length-1 along one axis, each overlapping the next by exactly `overlap`.
 
-    The last one ends with the scene and may be shorter than `window`, but is always longer than `overlap`.
-
-    Args:
-        length: Pixels of the scene.
-        window: Length of a window.
-        overlap: Pixels shared by neighbours, at most half a window, so that no pixel is in more than two.
+    The last one ends with the scene and may be shorter than `window`, but is always longer than `overlap`, which is
+    at most half a window, so that no pixel is in more than two.
 
     Raises:
         ValueError: If the overlap is negative or more than half the window.

@@ -30,15 +30,9 @@ _SMALLEST = 1e-12
 
 
 def confusion(truth: NDArray[np.integer], prediction: NDArray[np.integer], classes: int) -> Counts:
-    """Count pixels by true and predicted class.
+    """Count pixels by true and predicted class: K x K int64, from arrays of class ids of any one shape.
 
-    Args:
-        truth: Class ids of any shape; `IGNORE` is left out.
-        prediction: Class ids 0..K-1 of the same shape.
-        classes: K.
-
-    Returns:
-        K x K int64.
+    `IGNORE` in the truth is left out.
 
     Raises:
         ValueError: If an id other than `IGNORE` is not below K, or the shapes differ.
@@ -199,18 +193,12 @@ def boundary_counts(
     void in the truth, or within `tolerance` of void, do not count in precision, since their boundary may be in
     unlabelled pixels, but true ones may be found by them.
 
-    Args:
-        truth: H x W class ids, `IGNORE` for void.
-        prediction: H x W class ids 0..K-1.
-        classes: K.
-        tolerance: Distance in pixels up to which a boundary counts as found.
-
     Returns:
         K x 4 int64: predicted boundary pixels that are right, all predicted ones that count, true boundary pixels
         that are found, all true ones.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the shapes (H x W) differ.
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
@@ -230,14 +218,9 @@ def boundary_f1(counts: Counts | Floats) -> Floats:
     """Boundary F1 per class: the harmonic mean of precision and recall of boundary pixels.
 
     Csurka et al. take the mean over images. Here the pixels of all tiles are counted together, as for all other
-    scores, so that a tile with one boundary pixel does not weigh as much as any other.
-
-    Args:
-        counts: ... x K x 4 as `boundary_counts` gives them, summed over tiles.
-
-    Returns:
-        ... x K values in 0..1; NaN for classes without a boundary in truth or prediction, 0 for those with one in one
-        of the two only.
+    scores, so that a tile with one boundary pixel does not weigh as much as any other. From ... x K x 4 counts of
+    `boundary_counts`, summed over tiles, ... x K values in 0..1; NaN for classes without a boundary in truth or
+    prediction, 0 for those with one in one of the two only.
     """
     right, predicted, found, true = (counts[..., i].astype(np.float64) for i in range(4))
     precision, recall = np.nan_to_num(ratio(right, predicted)), np.nan_to_num(ratio(found, true))
@@ -295,12 +278,7 @@ class Calibration:
         return found
 
     def add(self, probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> None:
-        """Count one batch.
-
-        Args:
-            probabilities: N x K, rows that add up to 1.
-            truth: N class ids; `IGNORE` is left out.
-        """
+        """Count one batch of probabilities N x K, whose rows add up to 1, and class ids N; `IGNORE` is left out."""
         known = truth != IGNORE
         scaled = apply_temperature(probabilities[known], self.temperature)
         ids = truth[known].astype(np.int64)
@@ -355,12 +333,8 @@ def apply_temperature(probabilities: NDArray[np.floating], temperature: float) -
 def fit_temperature(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
     """Return the temperature with the lowest log loss, between 0.05 and 20 (Guo et al., 2017).
 
-    Args:
-        probabilities: N x K of held-out pixels, none of them from the test part.
-        truth: N class ids; `IGNORE` is left out.
-
-    Returns:
-        The temperature; 1 where no pixel is labelled.
+    Probabilities are N x K, of held-out pixels, none of them from the test part; of class ids, N, `IGNORE` is left
+    out. Without a labelled pixel it is 1.
     """
     known = truth != IGNORE
     if not known.any():

@@ -79,13 +79,9 @@ class MapOptions:
 
 
 def map_files(weights: Path, files: Mapping[str, Sequence[Path]], out: Path, options: MapOptions) -> None:
-    """Map one scene.
+    """Map one scene, from files of each modality by name; several are stacked as bands.
 
-    Args:
-        weights: `weights.safetensors` of a fine-tuned network.
-        files: Files of each modality by name; several are stacked as bands.
-        out: The map to write, a cloud-optimised GeoTIFF of class ids.
-        options: How it is mapped.
+    The map is a cloud-optimised GeoTIFF of class ids.
 
     Raises:
         InputError: If files or options do not fit the network, or a file cannot be read or written.
@@ -105,14 +101,8 @@ def map_files(weights: Path, files: Mapping[str, Sequence[Path]], out: Path, opt
 def map_sheet(weights: Path, sheet: Path, folder: Path, data_root: Path, options: MapOptions) -> None:
     """Map all scenes of a sample sheet, each to `<folder>/<scene>.tif`; columns `label` and `role` are ignored.
 
-    The areas of classes in all scenes together are written to `<folder>/areas.csv`.
-
-    Args:
-        weights: As for `map_files`.
-        sheet: The sample sheet.
-        folder: Folder for the maps.
-        data_root: Where relative paths in the sheet start.
-        options: How they are mapped.
+    The areas of classes in all scenes together are written to `<folder>/areas.csv`. Relative paths in the sheet start
+    at `data_root`.
 
     Raises:
         InputError: As for `map_files`, or if the sheet cannot be read.

@@ -41,16 +41,10 @@ def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: fl
 
     Areas are geodesic where the projection does not preserve them within 0.5 %, in the plane of the map elsewhere.
     Without a CRS the area is in pixels, in the field `area_pixels`. Pixels that touch at a corner only are apart.
-    The GeoPackage holds a style with names and colours, with which QGIS opens the layer.
-    The file appears whole or not at all. Memory holds the map a few times over in its own type, one byte a pixel, and
-    its polygons.
-
-    Args:
-        map_file: Class ids, 255 for void.
-        classes: The classes of the ids.
-        minimum_mapping_unit: Patches below this area join their largest neighbour, in square metres at the centre of
-            the map (pixels without a CRS); 0 keeps all.
-        out: The GeoPackage to write.
+    Patches below the minimum mapping unit join their largest neighbour, in square metres at the centre of the map
+    (pixels without a CRS). The GeoPackage holds a style with names and colours, with which QGIS opens the layer. The
+    file appears whole or not at all. Memory holds the map a few times over in its own type, one byte a pixel, and its
+    polygons.
 
     Raises:
         InputError: If the map cannot be read, or GDAL's `ogr2ogr` is missing or fails.
@@ -89,18 +83,11 @@ def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: fl
 
 
 def merge_small(ids: ByteArray, size: int) -> ByteArray:
-    """Join patches of fewer than `size` pixels with their largest neighbour.
+    """Join patches of fewer than `size` pixels with their largest neighbour, in H x W ids.
 
     Void neither grows nor shrinks: it is no neighbour. Patches without a neighbour of that size stay, such as an
     islet in void. The size grows by doubling: noise, in which the largest neighbour of a patch is too small as well,
     merges into ever larger patches so, where one step to the full size would leave it as it is.
-
-    Args:
-        ids: H x W, 255 for void.
-        size: In pixels.
-
-    Returns:
-        H x W.
     """
     valid = ids != IGNORE
     step = 2

@@ -29,14 +29,7 @@ _NORTH_DEGREES = 1e-3
 
 
 def draw_quicklook(map_file: Path, classes: ClassTable, areas: Path, out: Path) -> None:
-    """Draw a map as a PNG.
-
-    Args:
-        map_file: Class ids, 255 for no data.
-        classes: Names and colours.
-        areas: Table of its areas (`tmcnet.evaluate.areas.write_areas`), one row for each class.
-        out: The file to write.
-    """
+    """Draw a map of class ids as a PNG; `areas` is the table of `tmcnet.evaluate.areas.write_areas`."""
     grid, rows = read_grid(map_file), read_rows(areas, COLUMNS)
     picture, metres = _picture(map_file, grid, classes)
     lines = len(classes) + 12

@@ -163,18 +163,10 @@ def _text(value: Any) -> str:  # noqa: ANN401 - cells of any kind
 
 
 def forget_outdated(results: Path, runs: Iterable[Run], folds: Collection[str] = ("",)) -> list[Path]:
-    """Remove scores, maps and published models that are older than the network of their run, or lack it.
+    """Remove scores, maps and published models that are older than the network of their run, or lack it; return them.
 
     If a training is repeated and fails, the scores of the earlier weights remain; they must not be mistaken for
-    results of the current config.
-
-    Args:
-        results: The results folder.
-        runs: The runs of the sweep.
-        folds: Folders of the folds below the results; pooled scores need the networks of all folds.
-
-    Returns:
-        The files removed.
+    results of the current config. Pooled scores need the networks of all folds.
     """
     outdated = []
     for run in runs:
@@ -237,12 +229,7 @@ def repetitions(replicates: Sequence[tuple[int, int]]) -> dict[str, int]:
 
 
 def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str]) -> dict[Cell, Scored]:
-    """Read the confusion matrices and boundary pixels of runs and sum them up by block.
-
-    Args:
-        evaluate_root: Folder with one folder per run, `tiles.npz` in it.
-        runs: The runs, all of them scored.
-        blocks: Block of each known tile.
+    """Read the confusion matrices and boundary pixels of scored runs and sum them up by the block of each tile.
 
     Raises:
         InputError: If runs were scored on different test tiles or classes, or on tiles that are not known.

@@ -222,13 +222,7 @@ def _undo(image: Tensor, mirrored: bool, turns: int) -> Tensor:
 def predict_tiles(network: nn.Module, tiles: Iterable[Tile], batch_size: int) -> Iterator[tuple[Tile, Probabilities]]:
     """Predict tiles in order and in batches; tiles of different sizes never share a batch.
 
-    Args:
-        network: Maps images of all modalities to logits.
-        tiles: Tiles of any sizes.
-        batch_size: Maximum number of tiles per forward pass.
-
-    Yields:
-        Each tile with its K x H x W float32 probabilities.
+    Yields each tile with its K x H x W float32 probabilities.
     """
     keep_freed_memory()
     batch: list[Tile] = []

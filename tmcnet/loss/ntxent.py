@@ -47,15 +47,10 @@ def base_masses(u: Tensor, v: Tensor, negatives: Tensor, temperature: float) -> 
 
 
 def contrast(u: Tensor, v: Tensor, masses: Masses, temperature: float, with_positive: bool, eps: float) -> Tensor:
-    """Mean over both views of -log(positive / denominator).
+    """Mean over both views (N x C each, of length 1) of -log(positive / denominator).
 
-    Args:
-        u: N x C of view 1, of length 1.
-        v: N x C of view 2, of length 1.
-        masses: Sums of the similarities with negatives, as by `shifted_exp`.
-        temperature: Divides the cosines.
-        with_positive: Whether the positive is a summand of the denominator.
-        eps: Summand instead of it, in the scale of exp(cosine / temperature).
+    `masses` are sums of the similarities with negatives, as by `shifted_exp`. The positive is a summand of the
+    denominator or, without it, `eps` in the scale of exp(cosine / temperature).
     """
     positive = ((u * v).sum(1) - 1) / temperature
     rest = torch.exp(positive).repeat(2) if with_positive else eps * math.exp(-1 / temperature)

@@ -166,17 +166,11 @@ class TupleNTXent(nn.Module):
 
 
 def own_mass(z: Tensor, halves: TupleHalves, negatives: Tensor, temperature: float, eps: float) -> Tensor:
-    """Sum the similarities of each anchor i with its own perturbed tuples p_ij over the places j.
+    """Sum the similarities of each anchor i, of length 1, with its own perturbed tuples p_ij over the places j.
 
-    These are the `own` negatives, N^2 similarities. They follow from dot products of the halves:
-    z_i . p_ij = z_i . right_i + z_i . wrong_j and |p_ij|^2 = |right_i|^2 + |wrong_j|^2 + 2 right_i . wrong_j.
-
-    Args:
-        z: N x C anchors, of length 1.
-        halves: The halves of the tuples.
-        negatives: N x N, which places j count for anchor i.
-        temperature: Divides the cosines.
-        eps: Smallest squared length.
+    These are the `own` negatives of anchors z, N x C: N^2 similarities, of the places in `negatives`, N x N. They
+    follow from dot products of the halves: z_i . p_ij = z_i . right_i + z_i . wrong_j and |p_ij|^2 = |right_i|^2 +
+    |wrong_j|^2 + 2 right_i . wrong_j, which is at least `eps`.
     """
     right, wrong = halves
     lengths = right.square().sum(1)[:, None] + wrong.square().sum(1)[None, :] + 2 * (right @ wrong.T)
@@ -196,19 +190,11 @@ def shifted_masses(
     """Sum the similarities within the sets Z^r = [u^r; v^r], u^r_i = right_i + wrong_{(i - r) mod N}, over shifts r.
 
     These are the published `shifted` negatives: N^2 similarities for each shift. Shifts are computed in chunks, and
-    chunks once more in the backward pass, so that memory does not grow with their number. Batched products of
-    R x N x C rows cost less than gathering from N x N Gram matrices, whose backward pass scatters N^3 values.
+    chunks once more in the backward pass, so that memory does not grow with their number. Batched products of R x N x
+    C rows cost less than gathering from N x N Gram matrices, whose backward pass scatters N^3 values.
 
-    Args:
-        first: The halves of view 1's tuples.
-        second: Those of view 2, or its N x C tuples of length 1 where they are not perturbed.
-        negatives: N x N, which places count for each other.
-        temperature: Divides the cosines.
-        eps: Smallest length.
-        shifts: The shifts.
-
-    Returns:
-        For each row of view 1 and of view 2 the sum over r and over the rows of other places in both views.
+    The second view may be N x C tuples of length 1 that are not perturbed. Returns, for each row of view 1 and of
+    view 2, the sum over r and over the rows of other places (`negatives`, N x N) in both views.
     """
     n = len(negatives)
     places = torch.arange(n, device=negatives.device)

@@ -93,15 +93,8 @@ def tapwise_convolution(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """Compute a 3 x 3 convolution with replicate padding as the sum of its nine taps, each on the pixels it sees.
 
     With a dilation nearly as wide as the map, most of what the outer taps see is the same edge pixel again and again.
-    A tap is a 1 x 1 convolution, which commutes with repeating the edge.
-
-    Args:
-        x: N x C x H x W.
-        weight: K x C x 3 x 3.
-        dilation: Dilation, and width of the padding.
-
-    Returns:
-        N x K x H x W.
+    A tap is a 1 x 1 convolution, which commutes with repeating the edge. N x C x H x W by K x C x 3 x 3 weights gives
+    N x K x H x W.
     """
 
     def seen(length: int) -> list[tuple[slice, tuple[int, int]]]:
@@ -125,14 +118,9 @@ def tapwise_convolution(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
 
 
 def taps_at(positions: Tensor, length: int) -> Tensor:
-    """Linear weights of the pixels of an axis that the three taps of a kernel read.
+    """Linear weights of the `length` pixels of an axis that the three taps of a kernel read; those of a tap sum to 1.
 
-    Args:
-        positions: outputs x 3 places on the axis, between its pixels too.
-        length: Number of its pixels.
-
-    Returns:
-        outputs x (length * 3), pixel by pixel; the weights of a tap sum to 1.
+    `positions` are outputs x 3 places on the axis, between its pixels too; the result is outputs x (length * 3).
     """
     distance = (positions[:, None, :] - torch.arange(length)[None, :, None]).abs()
     return (1 - distance).clamp_min(0).flatten(1)
@@ -156,16 +144,8 @@ def resampled_convolution(x: Tensor, weight: Tensor, rows: Tensor, columns: Tens
     """Compute a 3 x 3 convolution of a linearly resampled map without resampling it.
 
     Convolution and resampling are linear: each tap's product with the weights is computed once per pixel of the small
-    map, and the results are resampled, separately along both axes.
-
-    Args:
-        x: N x C x h x w.
-        weight: K x C x 3 x 3.
-        rows: H x (h * 3), the rows that each tap reads (`taps_at`).
-        columns: W x (w * 3).
-
-    Returns:
-        N x K x H x W.
+    map, and the results are resampled, separately along both axes. N x C x h x w by K x C x 3 x 3 weights gives N x K
+    x H x W; the rows and columns that each tap reads (`taps_at`) are H x (h * 3) and W x (w * 3).
     """
     n, _, h, w = x.shape
     outputs = len(weight)
@@ -237,15 +217,7 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """ResNet-18, -34 or -50 without its classifier, the last stage dilated instead of strided.
 
-    Args:
-        in_channels: Bands of the image.
-        config: `backbone` and `width` (channels of the stem).
-        momentum: Batch-norm momentum.
-        published: Pad with zeros, as the published networks do.
-
-    Attributes:
-        high_channels: Channels of the deepest map.
-        low_channels: Channels of the first stage's map.
+    `published` networks pad with zeros. `high_channels` and `low_channels` are those of the two maps it returns.
     """
 
     def __init__(
@@ -276,13 +248,10 @@ class Backbone(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode an image.
+        """Encode N x C x H x W images.
 
-        Args:
-            x: N x C x H x W.
-
-        Returns:
-            The deepest map, N x high_channels x H/16 x W/16, and the first stage's map, N x low_channels x H/4 x W/4.
+        Returns the deepest map, N x high_channels x H/16 x W/16, and the first stage's map, N x low_channels x H/4 x
+        W/4.
         """
         low: Tensor = self.first(self.stem(x))
         high: Tensor = self.deeper(low)

@@ -99,14 +99,10 @@ class ContextFeatures(nn.Module):
     def _statistics(
         self, images: Sequence[Tensor], masks: Sequence[Tensor], values: Tensor, has_data: Tensor, region: Region
     ) -> list[Tensor]:
-        """Means and deviations over each window, and relative bands; parts N x .. x h x w.
+        """Means and deviations over each window, and relative bands, N x .. x h x w each.
 
-        Args:
-            images: N x C x H x W, one per modality.
-            masks: N x 1 x H x W, 1 where an image has data, else 0.
-            values: N x C x h x w bands of all images in the region.
-            has_data: N x C x h x w, 1 where the image of a band has data, else 0.
-            region: Rows and columns.
+        Images are N x C x H x W, masks N x 1 x H x W; `values` (bands of all images) and `has_data` are of the
+        region, N x C x h x w. Masks and `has_data` are 1 where an image has data, else 0.
         """
         sums = _Sums(images, masks, region)
         relative = self.config.relative_window
@@ -145,10 +141,7 @@ def _differences(values: Tensor, has_data: Tensor) -> Tensor:
 class _Sums:
     """Sums of the bands and of their squares over windows, as products with matrices of ones and zeros.
 
-    Args:
-        images: N x C x H x W, one per modality.
-        masks: N x 1 x H x W, 1 where an image has data, else 0.
-        region: Rows and columns at which windows have their middle.
+    Images are N x C x H x W, masks N x 1 x H x W, 1 where an image has data; windows have their middle in the region.
     """
 
     def __init__(self, images: Sequence[Tensor], masks: Sequence[Tensor], region: Region) -> None:
@@ -163,12 +156,7 @@ class _Sums:
         self.sources = torch.cat([*masks, *centred, *(image.square() for image in centred)], dim=1)
 
     def means_and_deviations(self, windows: Sequence[int], step: int) -> list[Tensor]:
-        """Means and deviations of all bands over each window, at every `step`-th pixel; N x 2 C x h x w each.
-
-        Args:
-            windows: Odd sides in pixels.
-            step: Distance of the pixels.
-        """
+        """Means and deviations, N x 2 C x h x w, over each window (odd side in pixels), at every `step`-th pixel."""
         sources, many = self.sources, len(windows)
         height, width = sources.shape[-2:]
         kept = not torch.compiler.is_exporting() and max(height, width) <= MAX_KEPT
@@ -202,12 +190,8 @@ def _bands(length: int, wanted: slice, window: int, step: int) -> list[tuple[sli
     """Parts of an axis for products with `_in_window`: sums over windows, and the pixels that these windows cover.
 
     Far from its diagonal the matrix is 0, so that the products of a long axis cost little more than its windows.
-
-    Args:
-        length: Pixels of the axis.
-        wanted: The pixels whose statistics are wanted; at a `step` above 1 also those of the next multiple of it.
-        window: The largest window.
-        step: Distance of the sums in pixels.
+    Statistics are `wanted` at these pixels and, at a `step` above 1, at the next multiple of it; `window` is the
+    largest.
     """
     if torch.compiler.is_exporting():  # an exported model takes images of any size
         return [(slice(None), slice(None))]

@@ -116,11 +116,9 @@ class EncoderFeatures(nn.Module):
         return torch.cat([self.context(*images), components], dim=1)
 
     def set_components(self, mean: Tensor, projection: Tensor) -> None:
-        """Set the projection of standardised channels to principal components.
+        """Set the projection, COMPONENTS x C, of standardised channels to principal components.
 
-        Args:
-            mean: C, mean of the channels of all maps, in the order of `channels`.
-            projection: COMPONENTS x C.
+        The mean of the channels is C, in the order of `channels`.
         """
         self.bias.copy_(-(projection @ mean))
         start = 0

@@ -56,11 +56,9 @@ def for_bands(filters: Tensor, bands: int) -> Tensor:
 
 
 def load_initial_weights(network: nn.Module, path: Path) -> None:
-    """Copy the weights of a ResNet into every encoder of a network, in place.
+    """Copy the weights of a ResNet into every encoder (child that is a `Backbone`) of a network, in place.
 
-    Args:
-        network: Its encoders are the children that are a `Backbone`.
-        path: Safetensors file with the names of torchvision or timm; a classifier in it is left out.
+    The safetensors file has the names of torchvision or timm; a classifier in it is left out.
 
     Raises:
         InputError: If the file cannot be read, or lacks a tensor of the encoder or has it in another shape.

@@ -40,9 +40,6 @@ class FeatureRectify(nn.Module):
 
     Two N x C x H x W maps go in and come out. Every correction adds a half of the other map, gated between 0 and 1;
     the pixel gates are computed from maps that the channel gates have already corrected.
-
-    Args:
-        channels: C.
     """
 
     strength = 0.5
@@ -84,9 +81,6 @@ class FeatureFusion(nn.Module):
 
     Attention is of the efficient kind (Shen et al. 2021): keys and values of one modality are summed up in a C x C
     context, which the pixels of the other query, so that cost grows with the number of pixels and not its square.
-
-    Args:
-        channels: C.
     """
 
     def __init__(self, channels: int) -> None:
@@ -117,13 +111,10 @@ class FeatureFusion(nn.Module):
 
 
 class MultiScaleAttention(nn.Module):
-    """MS-CAM: a gate per channel and pixel from each pixel itself and from the mean of the map.
+    """MS-CAM: a gate per channel and pixel from each pixel itself and, with `whole`, from the mean of the map.
 
-    Args:
-        channels: C of the N x C x H x W map.
-        ratio: The bottleneck has C / ratio channels, at least one.
-        momentum: Batch-norm momentum.
-        whole: Use the mean of the map, as published; without it a pixel does not depend on the window around it.
+    The bottleneck has C / ratio channels, at least one. The mean is as published; without it a pixel does not depend
+    on the window around it.
     """
 
     def __init__(self, channels: int, ratio: int = 4, momentum: float = MOMENTUM, whole: bool = True) -> None:
@@ -158,11 +149,6 @@ class LocalFusion(nn.Module):
     channels and neighbouring pixels; the gates of a pixel weight the channels of each modality there. The added part
     starts at zero (its last batch norm has zero scale), so that a pre-trained decoder first gets features like those
     it was trained on.
-
-    Args:
-        channels: C of the N x C x H x W maps.
-        inner: Channels of the bottleneck.
-        modalities: Names of the modalities, in the order of their maps.
     """
 
     def __init__(self, channels: int, inner: int, modalities: Sequence[str]) -> None:
@@ -220,12 +206,8 @@ class _Head(nn.Module):
 class MSSNet(_Head):
     """The corrected network: an encoder for each modality, and fusion of all at few channels at two levels.
 
-    No layer uses a window as a whole, so a place gets the same class in any window.
-
-    Args:
-        bands: Number of bands of each modality by name.
-        classes: K.
-        config: Sizes.
+    No layer uses a window as a whole, so a place gets the same class in any window. `bands` counts those of each
+    modality by name.
     """
 
     def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:
@@ -276,11 +258,6 @@ class ReferenceMSSNet(_Head):
     fewer bands repeats them in turn (one SAR band is copied to all channels, as in the authors' data). The published
     fusion takes two maps; other modalities are fused one after the other to the result, in the place of SAR and by
     separate modules.
-
-    Args:
-        bands: Number of bands of each modality by name.
-        classes: K.
-        config: Sizes.
     """
 
     def __init__(self, bands: Mapping[str, int], classes: int, config: ModelConfig) -> None:

@@ -27,13 +27,8 @@ class PlainNetwork(nn.Module):
     """One or several encoders, one pyramid and decoder for all, and the mean of their logits.
 
     Early fusion is one encoder of all bands, late fusion an encoder for each modality, and `<modality>_only` an
-    encoder of this modality.
-
-    Args:
-        sources: The modalities whose stacked bands each encoder takes; `optical` makes an encoder `backbone_optical`.
-        bands: Number of bands of each modality by name.
-        classes: K.
-        config: Sizes.
+    encoder of this modality. `sources` are the modalities whose stacked bands each encoder takes; `optical` makes an
+    encoder `backbone_optical`. `bands` counts those of each modality by name.
     """
 
     def __init__(
@@ -69,13 +64,9 @@ class PlainNetwork(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """The mean of the calibrated class probabilities of several networks.
+    """The mean of the class probabilities of several networks, each calibrated by its `temperature`.
 
-    Args:
-        members: The networks; each maps the images of all modalities to logits.
-
-    Attributes:
-        temperature: Divides the logits of each member; 1 until it is fitted.
+    It divides the logits of a member, and is 1 until it is fitted.
     """
 
     temperature: Tensor

@@ -28,12 +28,7 @@ CHUNK_PIXELS = (16, 512)
 
 
 class Pixelwise(nn.Module, ABC):
-    """A classifier of the features of each pixel.
-
-    Args:
-        bands: Number of bands of each modality by name.
-        features: The features of a pixel.
-    """
+    """A classifier of the features of each pixel; `bands` counts those of each modality by name."""
 
     def __init__(self, bands: Mapping[str, int], features: ContextFeatures | EncoderFeatures) -> None:
         super().__init__()
@@ -60,27 +55,15 @@ class Pixelwise(nn.Module, ABC):
         """Logits K x P of the features F x P of P pixels."""
 
     def fit(self, values: Tensor, truth: Tensor, weights: Tensor) -> dict[str, Tensor]:
-        """Fit a classifier for which `tmcnet.train.pixelwise` has no function.
+        """Fit a classifier for which `tmcnet.train.pixelwise` has no function; returns its tensors by name.
 
-        Args:
-            values: P x F features.
-            truth: P class ids.
-            weights: P weights, 1 on average.
-
-        Returns:
-            The tensors of the classifier by name.
+        `values` are P x F features, `truth` P class ids, `weights` P, 1 on average.
         """
         raise NotImplementedError(f"{type(self).__name__} has no method `fit`")
 
 
 class PixelLogistic(Pixelwise):
-    """Logistic regression on standardised features. All its weights are 0 until they are loaded.
-
-    Args:
-        bands: Number of bands of each modality by name.
-        classes: K.
-        features: The features of a pixel.
-    """
+    """Logistic regression on standardised features. All its weights are 0 until they are loaded."""
 
     hidden_units: tuple[int, ...] = ()
     """Units of the hidden layers before the regression."""
@@ -119,11 +102,6 @@ class PixelBoosting(Pixelwise):
     All trees are traversed at once and level by level (breadth first): each level has a mask of pixels for each of
     its nodes, and conditions that several nodes share are tested once. On one CPU thread, 128 x 128 pixels in 800
     trees take 0.7 s; if each pixel follows its nodes, they take 6.4 s.
-
-    Args:
-        bands: Number of bands of each modality by name.
-        classes: K.
-        features: The features of a pixel.
     """
 
     threshold: Tensor

@@ -35,9 +35,7 @@ class Embeddings:
 class GlobalHead(nn.Module):
     """Embed a whole view: mean, and with `style` unbiased variance, of each channel, then two linear layers.
 
-    Args:
-        channels: Channels of the encoder's map.
-        style: Use variances too; false is the published ablation `noStyle`.
+    Without `style` it is the published ablation `noStyle`.
     """
 
     def __init__(self, channels: int, style: bool) -> None:
@@ -60,8 +58,7 @@ class GlobalHead(nn.Module):
 class LocalHead(nn.Module):
     """Embed patches: mean of the enlarged decoder map over each, then two linear layers.
 
-    Args:
-        published: Enlarge with aligned corners, as the published network does.
+    The `published` network enlarges with aligned corners.
     """
 
     def __init__(self, published: bool) -> None:
@@ -82,16 +79,8 @@ def patch_means(x: Tensor, corners: Tensor, patch_size: int, view_size: int, fac
 
     The published local head enlarges the map to the size of the view, cuts patches (RoI max-pooling to the patch's
     own size, which changes nothing) and averages them. That is linear in the map and separable in rows and columns.
-
-    Args:
-        x: N x C x h x w.
-        corners: N x P x 2, first column and row (x, y) of each patch in pixels of the view.
-        patch_size: Side of a patch in pixels of the view.
-        view_size: Side of the view in pixels.
-        factor: As of `deeplab.enlarge`.
-
-    Returns:
-        N x P x C.
+    The map is N x C x h x w, `corners` (first column and row of each patch in pixels of the view) are N x P x 2, and
+    the result is N x P x C; `factor` is as of `context.enlarge`.
     """
     columns = _enlargement_weights(corners[..., 0], patch_size, x.shape[-1], view_size, factor).to(x.dtype)
     rows = _enlargement_weights(corners[..., 1], patch_size, x.shape[-2], view_size, factor).to(x.dtype)
@@ -122,13 +111,8 @@ class TMCNet(nn.Module):
 
     The inputs are all modalities, an encoder for each; with `modality` of the method this one alone; and in SimCLR
     the stacked bands of all in one encoder. All inputs and views pass the shared layers as one batch, so batch norms
-    see all at once. Only the layers that the weights of the losses need are built.
-
-    Args:
-        bands: Number of bands of each modality by name.
-        model: Sizes.
-        method: Its name, variant, `modality`, `style`, `lambda_global`, `batch_norm_momentum` and
-            `dropout_before_statistics`.
+    see all at once. Only the layers that the weights of the losses need are built. `bands` counts those of each
+    modality by name.
     """
 
     def __init__(self, bands: Mapping[str, int], model: ModelConfig, method: MethodConfig) -> None:
@@ -168,15 +152,10 @@ class TMCNet(nn.Module):
         return torch.cat(encoded.chunk(len(inputs)), dim=1)
 
     def forward(self, views: Mapping[str, Pair], corners: Pair, patch_size: int) -> Embeddings:
-        """Embed a batch.
+        """Embed views 1 and 2 of each modality, N x C x S x S, all on the same pixels, as whole and by patches.
 
-        Args:
-            views: Views 1 and 2 of each modality, N x C x S x S, all on the same pixels.
-            corners: First column and row of each patch in view 1 and in view 2, N x P x 2.
-            patch_size: Side of a patch in pixels.
-
-        Returns:
-            The embeddings of whole views and of patches.
+        `corners` are first column and row of each patch in view 1 and in view 2, N x P x 2; `patch_size` is in
+        pixels.
         """
         images = {name: torch.cat(pair) for name, pair in views.items()}
         maps = [self.encoder(name)(stack_bands(images, used)) for name, used in self.sources.items()]

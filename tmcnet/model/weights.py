@@ -37,12 +37,9 @@ FORMER_KEYS: dict[str, Any] = {"output_stride": 16, "image_pooling": False, "tex
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a header as safetensors; the file appears whole or not at all.
+    """Write tensors and a header as safetensors, whole or not at all.
 
-    Args:
-        path: File to write; its folder is created if needed.
-        state: Tensors by name, as of `Module.state_dict`.
-        header: JSON-ready values by name; each becomes a JSON string in the metadata.
+    The header has JSON-ready values by name; each becomes a JSON string in the metadata.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = io.BytesIO(save(tensors, metadata={key: json.dumps(value) for key, value in header.items()}))
@@ -50,10 +47,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], header: Mapping[str, A
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of `save_weights`, or a checkpoint of the published code.
-
-    Args:
-        path: The file; `.pth`, `.pt` and `.tar` are checkpoints of the published code.
+    """Read a file of `save_weights`, or (`.pth`, `.pt`, `.tar`) a checkpoint of the published code.
 
     Returns:
         The tensors by name, on the CPU, and the header; that of a checkpoint has only its kind and origin.
@@ -125,13 +119,8 @@ def _skip_reason(name: str, tensor: Tensor, target: Mapping[str, Tensor], load: 
 def transfer(module: nn.Module, state: Mapping[str, Tensor], load: LoadParts) -> Transfer:
     """Copy every tensor whose name and shape match into a network, in place.
 
-    Args:
-        module: The network to copy to.
-        state: Tensors by name.
-        load: `backbone`, `encoder` (backbones and ASPP) or `all` (and the decoder without its output layer).
-
-    Returns:
-        What was loaded, and why the rest was skipped.
+    `load` is `backbone`, `encoder` (backbones and ASPP) or `all` (and the decoder without its output layer). Returns
+    what was loaded, and why the rest was skipped.
 
     Raises:
         TrainingError: If nothing at all was loaded.
@@ -150,14 +139,10 @@ def transfer(module: nn.Module, state: Mapping[str, Tensor], load: LoadParts) ->
 
 
 def stack_stems(state: Mapping[str, Tensor], modalities: Sequence[str] = ("optical", "sar")) -> dict[str, Tensor]:
-    """Convert pre-trained tensors for `EarlyFusion`, whose first layer would fit no encoder of one modality.
+    """Convert pre-trained tensors for early fusion, whose first layer would fit no encoder of one modality.
 
-    An encoder of stacked bands is renamed. Of encoders for each modality, the first filters are concatenated, and all
-    later layers come from the optical encoder, or from the only one.
-
-    Args:
-        state: Tensors by name.
-        modalities: Their names, in the order of the stacked bands.
+    An encoder of stacked bands is renamed. Of encoders for each modality, the first filters are concatenated in the
+    order of the modalities, and all later layers come from the optical encoder, or from the only one.
     """
     if any(name.startswith(STACKED) for name in state):
         return _renamed(state, STACKED, "backbone_optical.")
@@ -172,11 +157,8 @@ def stack_stems(state: Mapping[str, Tensor], modalities: Sequence[str] = ("optic
 def split_stem(state: Mapping[str, Tensor], bands: Mapping[str, int]) -> dict[str, Tensor]:
     """Convert pre-trained tensors of stacked bands for networks with an encoder for each modality.
 
-    Each modality gets the first filters of its bands, and a copy of all later layers.
-
-    Args:
-        state: Tensors by name, with those of an encoder of stacked bands.
-        bands: Number of bands of each modality by name, in the order of the stacked bands.
+    Each modality gets the first filters of its bands, and a copy of all later layers. `bands` counts those of each
+    modality, in the order of the stacked bands.
     """
     stems = torch.split(state[f"{STACKED}{STEM}"], list(bands.values()), dim=1)
     converted: dict[str, Tensor] = {}

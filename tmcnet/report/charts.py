@@ -193,11 +193,9 @@ def plot_confusion(ax: Axes, shares: npt.NDArray[np.float64], names: Sequence[st
 def render(figure: Figure, name: str, readings: Sequence[Reading] = ()) -> Markup:
     """Convert a figure to SVG for an HTML page, without dates, metadata and style sheet.
 
-    Args:
-        figure: The figure.
-        name: Unique on the page: it makes the ids of the figure's shapes unique.
-        readings: Values of its marks, in the order of the arrow keys. Each becomes an invisible spot with a title,
-            which browsers show as a tooltip.
+    The name is unique on the page: it makes the ids of the figure's shapes unique. The readings are the values of its
+    marks, in the order of the arrow keys; each becomes an invisible spot with a title, which browsers show as a
+    tooltip.
     """
     import matplotlib as mpl
 

@@ -46,12 +46,7 @@ def standardise(field: FloatMap) -> FloatMap:
 
 
 def distance_to(points: Points, shape: tuple[int, int]) -> FloatMap:
-    """Distance of every pixel to a densely sampled line.
-
-    Args:
-        points: N x 2 array of x, y in pixels, at most a pixel apart; those outside the map are ignored.
-        shape: Height and width of the map.
-    """
+    """Distance of every pixel to a line of points N x 2 (x, y), at most a pixel apart; those outside are ignored."""
     mask = np.zeros(shape, dtype=bool)
     cols, rows = np.rint(points).astype(int).T
     inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])

@@ -29,11 +29,7 @@ def autocorrelation(index: TileIndex, rng: np.random.Generator) -> dict[str, Any
     `relation` says what the range is: `about` it; `at most`, where even neighbouring tiles are less alike; `at
     least`, where it exceeds a third of the largest scene, within which longer ranges cannot be seen; `unknown`, with
     the reason. Class shares are those of whole tiles, so a range near the side of a tile is partly the tile itself.
-
-    Args:
-        index: The tiles. Their places are those in their scene; for tiles that are not part of a scene, those on the
-            ground.
-        rng: Source of the pairs of tiles that are compared.
+    Places are those in the scene; for tiles that are not part of a scene, those on the ground.
 
     Returns:
         `range_pixels` and `range_metres` (None where unknown), `relation`, `reason`, and the correlogram

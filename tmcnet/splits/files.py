@@ -65,13 +65,9 @@ def format_all(tiles: Iterable[str]) -> str:
 def keep_points(label: npt.NDArray[np.uint8], points: npt.NDArray[np.int64], tile: str) -> npt.NDArray[np.uint8]:
     """A label with everything void but its points.
 
-    The index has shares of six digits. In tiles of a million pixels and more they may imply a pixel too many, so a
-    point past the last pixel of its class takes the last one, which may be a point already.
-
-    Args:
-        label: H x W class ids, `IGNORE` for void.
-        points: P x 2: class id and number of the pixel among those of its class.
-        tile: Name of the tile, for messages.
+    The label is H x W class ids, the points are P x 2: class id and number of the pixel among those of its class. The
+    index has shares of six digits. In tiles of a million pixels and more they may imply a pixel too many, so a point
+    past the last pixel of its class takes the last one, which may be a point already.
 
     Raises:
         InputError: If the tile has no pixel of a class.

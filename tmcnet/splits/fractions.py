@@ -25,16 +25,8 @@ def draw_fractions(
     """All label fractions by the name of their list; within a draw each contains the smaller ones.
 
     Fractions that the source gives are taken as they are, without tiles that are dropped or have no labels; the
-    others of the draw are fitted between them.
-
-    Args:
-        index: The N tiles.
-        part: N numbers of parts.
-        config: Fractions, number of draws, seed.
-        where: The index file, for messages.
-
-    Returns:
-        Sorted positions of the tiles by name of the list; and warnings about given fractions.
+    others of the draw are fitted between them. Returns sorted positions of the tiles by name of the list, and
+    warnings about given fractions.
 
     Raises:
         InputError: If a given fraction has tiles of another part.

@@ -98,9 +98,7 @@ class TileIndex:
 def read_index(path: Path, config: SplitsConfig) -> TileIndex:
     """Read the index; rows of scenes that are only mapped (role `predict`) are left out.
 
-    Args:
-        path: `tiles/index.csv`.
-        config: The section `splits`; decides which columns are needed.
+    The section `splits` decides which columns are needed.
 
     Raises:
         InputError: If columns are missing, a tile is listed twice, a number is missing or out of its range, or no
@@ -258,18 +256,11 @@ def _on_grid(crs: IntArray, center: FloatArray, pixel: FloatArray, window: IntAr
 
 
 def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
-    """Pairs of tiles with different keys whose windows overlap once one of them is widened by the guard band.
+    """Pairs of tiles with different keys (N) whose windows overlap once one of them is widened by the guard band.
 
     Windows are compared within scenes and, where the place on the ground is known, between scenes of one CRS. Between
-    scenes of different CRSs, or turned ones, circles around the tiles are compared, see `_close_circles`.
-
-    Args:
-        index: The N tiles.
-        key: N numbers.
-        guard: Width of the band in pixels.
-
-    Returns:
-        M x 2 positions in the index, the smaller first, sorted.
+    scenes of different CRSs, or turned ones, circles around the tiles are compared, see `_close_circles`. The band is
+    in pixels. Returns M x 2 positions in the index, the smaller first, sorted.
     """
     keys = pd.Series(key).groupby(index.scene)
     mixed = np.flatnonzero(keys.transform("min") != keys.transform("max"))

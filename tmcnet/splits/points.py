@@ -33,13 +33,8 @@ def draw_points(area: AreaArray, tiles: Names, classes: Sequence[str], config: S
     """Draw the points of all lists, by name: of each class a simple random sample without replacement.
 
     Within a draw the points of a list are among those of the lists with more. A class with too few pixels gives all
-    it has. What is drawn for one class and number of points does not depend on the others.
-
-    Args:
-        area: N x K labelled pixels of the classes, of the N labelled training tiles.
-        tiles: N names of these tiles, sorted.
-        classes: K names.
-        config: Numbers of points, number of draws, seed.
+    it has. What is drawn for one class and number of points does not depend on the others. `area` are N x K labelled
+    pixels of the classes, of the N labelled training tiles; their names are sorted.
     """
     drawn: dict[str, Points] = {}
     for draw in range(1, config.subsets + 1) if config.points else ():

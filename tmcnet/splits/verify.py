@@ -35,16 +35,9 @@ from tmcnet.splits.splits import draw_splits
 def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> list[Problem]:
     """Check splits against their manifest and the tile index: make them again, compare, and check what must hold.
 
-    Lists without a manifest, or with an unusable one, are still checked for what must hold for any lists.
-
-    Args:
-        folder: Folder of the lists and `manifest.json`.
-        index: `tiles/index.csv`.
-        config: The section `splits` as it is now; None: not compared.
-
-    Returns:
-        Everything that is wrong: data, config or software that changed since, and how; lists edited by hand; tiles in
-        two parts, in none, or doubled; label fractions or points that are not nested; parts that share pixels.
+    Lists without a manifest, or with an unusable one, are still checked for what must hold for any lists. Returns
+    everything that is wrong: data, config (if given) or software that changed since, and how; lists edited by hand;
+    tiles in two parts, in none, or doubled; label fractions or points that are not nested; parts that share pixels.
     """
     problems: list[Problem] = []
     try:

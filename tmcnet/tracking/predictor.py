@@ -54,17 +54,11 @@ def _load_pyfunc(path: str) -> Predictor:
 def write_mlflow_model(
     folder: Path, weights: Path, scaling: Normalisation, n_classes: int, metadata: dict[str, str]
 ) -> None:
-    """Write a network as an MLflow model with signature and input example.
+    """Write a network as an MLflow model with signature, input example and metadata, into a new folder.
 
     The model takes N x C x H x W of each modality by name (`optical`, `sar`) as aligned scenes hold them (backscatter
-    in dB, NaN for no data) and gives probabilities N x K x H x W; N, H and W are free.
-
-    Args:
-        folder: Folder to make.
-        weights: `weights.safetensors` of a fine-tuned network.
-        scaling: The band statistics that it was trained with, for the example.
-        n_classes: K.
-        metadata: Metadata of the model, such as the run's name.
+    in dB, NaN for no data) and gives probabilities N x K x H x W; N, H and W are free. The example follows from the
+    band statistics that it was trained with.
     """
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
@@ -95,15 +89,10 @@ def input_example(scaling: Normalisation) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def register_best(client: MlflowClient, name: str, metric: str, runs: Iterable[tuple[RunRecord, str]]) -> None:
-    """Give the network with the best validation score the alias `best` in the model registry.
+    """Give the network with the best validation score (`metric`) the alias `best` in the model registry.
 
-    The test part has no influence. A run that was registered before keeps its version.
-
-    Args:
-        client: The tracking server.
-        name: Name of the registered model.
-        metric: The validation score to compare.
-        runs: Records with the ids of their runs; without weights or validation score they do not count.
+    The test part has no influence. A run that was registered before keeps its version. Records without weights or
+    validation score do not count.
     """
     scored: list[tuple[float, str]] = []
     for record, run_id in runs:

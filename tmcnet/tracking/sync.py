@@ -137,16 +137,9 @@ def _record(
 
 
 def searches(experiment: str, uri: str, config: Config, runs: list[str]) -> list[dict[str, str]]:
-    """Addresses of the MLflow UI with the current fine-tuned runs, best first; by start; and side by side.
+    """Addresses of the MLflow UI with the current fine-tuned runs (ids), best first; by start; and side by side.
 
-    Args:
-        experiment: Id of the experiment.
-        uri: The tracking address.
-        config: Gives the headline metric and the methods.
-        runs: Ids of the current fine-tuned runs, for the page that compares them.
-
-    Returns:
-        For each search `title`, `url`, and `filter`: text for the search field that selects the same runs.
+    Of each search `title`, `url`, and `filter`: text for the search field that selects the same runs.
     """
     found = {"All fine-tuned runs, best first": CURRENT_FILTER}
     for method in sorted({run.method for run in config.runs}):

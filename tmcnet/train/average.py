@@ -14,12 +14,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 def warm_decay(decay: float, steps: int) -> float:
     """Return the decay after a number of steps: min(decay, (1 + steps) / (10 + steps)).
 
-    The rule of TensorFlow's `ExponentialMovingAverage` with `num_updates`: in short schedules the average
-    soon forgets the random start.
-
-    Args:
-        decay: Final decay, between 0 and 1.
-        steps: Steps averaged so far.
+    The rule of TensorFlow's `ExponentialMovingAverage` with `num_updates`: in short schedules the average soon
+    forgets the random start.
     """
     return min(decay, (1 + steps) / (10 + steps))
 
@@ -27,15 +23,8 @@ def warm_decay(decay: float, steps: int) -> float:
 class WeightAverage:
     """Exponential moving average of the weights and batch-norm statistics, updated after every step.
 
-    The first step is copied.
-
-    Args:
-        network: The network that is trained.
-        decay: Final decay per step, between 0 and 1; see `warm_decay`.
-
-    Attributes:
-        network: The averaged network.
-        steps: Steps averaged so far.
+    The first step is copied. `network` is the averaged network, `steps` counts the steps so far; `decay` is the final
+    one, see `warm_decay`.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

@@ -43,12 +43,9 @@ class PretrainingMethod(ABC):
 
     @abstractmethod
     def loss(self, embeddings: Mapping[str, Pair], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
-        """Return the loss of one level.
+        """Return the loss of one level from views 1 and 2 of each of the network's inputs, whole or patches.
 
-        Args:
-            embeddings: Views 1 and 2 of each of the network's inputs by name, of whole views or of patches.
-            groups: An id for each row; rows with the same id are not negatives of each other. None: all differ.
-            rng: Source of the draws of the loss.
+        Rows with the same id in `groups` are not negatives of each other; None: all differ. `rng` draws for the loss.
         """
 
 
@@ -129,16 +126,9 @@ def build_method(config: MethodConfig) -> PretrainingMethod:
 
 
 class StepBuilder:
-    """Make the views of a batch, or the share of one of several processes.
+    """Make the views of a batch, or the share of one of several processes: its places in the batch.
 
     All shares together are the batch of a single process: tiles and views do not depend on their number.
-
-    Args:
-        tiles: The training tiles.
-        views: Makes views of tiles.
-        batch_size: Tiles in a batch of all processes, at most as many as there are.
-        seed: Seed of the order.
-        share: Places in the batch that this process makes.
     """
 
     def __init__(self, tiles: TileDataset, views: ViewMaker, batch_size: int, seed: int, share: range) -> None:
@@ -154,13 +144,6 @@ class PretrainModule(StepModule[ViewBatch]):
     """A method's network with its loss: lambda * whole views + (1 - lambda) * patches.
 
     If several processes train together, each embeds its share of a batch and compares the rows of the whole batch.
-
-    Args:
-        network: The network.
-        method: The method.
-        config: Size of a patch, and the seed of what the loss draws.
-        optimiser: How weights are updated.
-        build: Makes the batch of a step.
     """
 
     network: TMCNet
@@ -252,18 +235,13 @@ def retrieval(queries: Tensor, places: Tensor) -> float:
 
 
 def health(embeddings: Mapping[str, Pair]) -> dict[str, float]:
-    """Return health figures of one batch.
+    """Return health figures of one batch, from views 1 and 2 of each input, N x C each.
 
-    Args:
-        embeddings: Views 1 and 2 of each input of the network, each N x C, at least two rows. The inputs are
-            modalities, or `stacked` bands.
-
-    Returns:
-        Of the fused views `alignment`, `uniformity`, `effective_rank`, `positive_similarity` and
-        `hardest_negative_similarity`; of each input alone `effective_rank_optical`, `effective_rank_sar` (view 1)
-        and so on, and the accuracy of finding the same place in the other view (`retrieval_optical`,
-        `retrieval_sar`); and that of finding it in another input of view 1 (`retrieval_optical_to_sar`,
-        `retrieval_sar_to_optical`), which stays at 1/N unless the loss pulls the modalities together.
+    Of the fused views `alignment`, `uniformity`, `effective_rank`, `positive_similarity` and
+    `hardest_negative_similarity`; of each input alone, a modality or `stacked` bands, `effective_rank_optical` (view
+    1) and the accuracy of finding the same place in the other view (`retrieval_optical`); and that of finding it in
+    another input of view 1 (`retrieval_optical_to_sar`), which stays at 1/N unless the loss pulls the modalities
+    together.
     """
     firsts, seconds = (
         {name: F.normalize(pair[view].detach().float(), dim=1) for name, pair in embeddings.items()}

@@ -75,13 +75,9 @@ class Curves:
 
 
 class Progress:
-    """Print step, loss, tiles per second and time left every ten seconds; only the first process prints.
+    """Print step, loss, tiles per second and time left every ten seconds, in the first process.
 
-    Args:
-        label: Name of the training.
-        steps: Total number of steps.
-        batch_size: Tiles in a step.
-        first: Steps that are done already.
+    The first steps of a resumed training (`first`) are done already.
     """
 
     def __init__(self, label: str, steps: int, batch_size: int, first: int) -> None:
@@ -108,8 +104,7 @@ class Progress:
 def tensors_of(batch: object) -> dict[str, torch.Tensor]:
     """Return the tensors of a batch by name: that of a field or key, and a number if it holds several.
 
-    Args:
-        batch: A tensor, or a mapping, list or (named) tuple of such; anything else is left out.
+    A batch is a tensor, or a mapping, list or (named) tuple of such; anything else is left out.
     """
     if isinstance(batch, torch.Tensor):
         return {"": batch.detach().cpu().clone(memory_format=torch.contiguous_format)}
@@ -126,16 +121,9 @@ def tensors_of(batch: object) -> dict[str, torch.Tensor]:
 
 
 def check_finite(loss: Tensor, batch: object, step: int, names: Sequence[str], state: Path) -> None:
-    """Stop before a non-finite loss reaches the weights, and save its batch.
+    """Stop before a non-finite loss reaches the weights, and save its batch and the names of its tiles in a folder.
 
-    Processes that train together stop together, and each saves its share of the batch.
-
-    Args:
-        loss: The loss of a batch.
-        batch: The batch, whose tensors are saved.
-        step: Number of the step, counted from 1.
-        names: Tiles of the batch.
-        state: Folder of the run's state, where the batch and the names of its tiles are written.
+    Processes that train together stop together, and each saves its share of the batch. Steps count from 1.
 
     Raises:
         TrainingError: If the loss of any process is not finite.

@@ -41,11 +41,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def share_of_batch(key: str, batch_size: int) -> range:
-    """Return the rows of a batch that this process computes.
-
-    Args:
-        key: Config key of the batch size, for the message.
-        batch_size: Rows of the whole batch.
+    """Return the rows of a whole batch that this process computes; `key` is the config key of its size.
 
     Raises:
         InputError: If the processes cannot share them evenly.
@@ -75,30 +71,20 @@ class _AllOf(torch.autograd.Function):
 
 
 def gather(own: Tensor) -> Tensor:
-    """Return the tensors of all processes by rank along a new first dimension.
+    """Return the tensors of all processes, of one shape, by rank along a new first dimension.
 
     The gradient flows back to the process a tensor came from. Every process computes the loss of all rows, so a
     tensor gets its gradient once from each process; the mean over processes that `DistributedDataParallel` takes of
     the gradients of weights makes it that of the loss itself, as if one process had seen the whole batch.
-
-    Args:
-        own: A contiguous tensor, of the same shape in all processes.
-
-    Returns:
-        processes x the shape of `own`.
     """
     found: Tensor = _AllOf.apply(own)  # type: ignore[no-untyped-call]
     return found
 
 
 def gather_rows(embeddings: Mapping[str, Pair]) -> dict[str, Pair]:
-    """Return the rows of all processes, ordered by rank.
+    """Return the rows of all processes, ordered by rank: (processes * N) x C.
 
-    Args:
-        embeddings: Views 1 and 2 of each input by name, each N x C, with the same N in all processes.
-
-    Returns:
-        The same with (processes * N) x C; unchanged if there is one process.
+    The embeddings are views 1 and 2 of each input by name, each N x C, with the same N in all processes.
     """
     if processes() == 1:
         return dict(embeddings)
@@ -168,12 +154,9 @@ class SharedDropout(nn.Dropout):
 
 
 def share_layers(network: nn.Module, tiles: int, gpu: bool) -> None:
-    """Turn batch norms and dropouts into layers over the whole batch; tensors keep their names.
+    """Turn batch norms and dropouts into layers over the whole batch, of which each process has `tiles`.
 
-    Args:
-        network: The network.
-        tiles: Tiles of each process.
-        gpu: Use torch's `SyncBatchNorm`, which needs GPUs.
+    Tensors keep their names. On GPUs batch norms become torch's `SyncBatchNorm`, which needs them.
     """
     if gpu:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

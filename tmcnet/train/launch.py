@@ -67,12 +67,9 @@ def launch(
 
 
 def torchrun_command(nodes: int, devices: int, threads: int) -> list[str]:
-    """Return the command that starts the processes, without the program that they run.
+    """Return the command that starts `devices` processes on each node, without the program that they run.
 
-    Args:
-        nodes: Number of nodes; with several, the caller is in a Slurm allocation of as many.
-        devices: Processes on each node.
-        threads: CPU threads of each process.
+    With several nodes, the caller is in a Slurm allocation of as many.
 
     Raises:
         InputError: If several nodes are wanted, and there is no `srun`.
@@ -113,11 +110,7 @@ def _run(command: list[str]) -> int:
 
 
 def run_worker(job: Path) -> None:
-    """Join the process group, run the function of a job, and write an error to a file for the process that waits.
-
-    Args:
-        job: The description that `launch` wrote.
-    """
+    """Join the process group, run the function of a job, and write an error to a file for the process that waits."""
     Thread(target=_end_with_launcher, daemon=True).start()
     known = json.loads(job.read_text())
     module, name = known["function"].split(":")

@@ -233,12 +233,7 @@ def bfloat16_gain() -> float:
 
 
 def choose_precision(compute: ComputeConfig, saved: str | None = None) -> str:
-    """Return the number format that a training uses.
-
-    Args:
-        compute: Accelerator and number format, which may be `auto`.
-        saved: That of the checkpoint from which it resumes.
-    """
+    """Return the number format of a training; `auto` is resolved, or `saved` where it resumes from a checkpoint."""
     if compute.precision != "auto":
         return compute.precision
     if saved is None:
@@ -248,12 +243,7 @@ def choose_precision(compute: ComputeConfig, saved: str | None = None) -> str:
 
 
 def read_state(mark: str, plan: LoopPlan) -> dict[str, Any]:
-    """Return the checkpoint of a killed run; remove one of other settings or software, or one that is damaged.
-
-    Args:
-        mark: Everything that the checkpoint must agree with.
-        plan: Names the folder.
-    """
+    """Return the checkpoint of a killed run; remove one of other settings than `mark`, or one that is damaged."""
     file = plan.state / STATE_FILE
     if not file.exists():
         return {}
@@ -321,19 +311,7 @@ def fit(
 
 
 class Training(Generic[Batch]):
-    """A running training: what its checkpoint holds, and its steps.
-
-    Args:
-        module: Network and losses.
-        plan: How it runs.
-        curves: Values of the steps.
-        evaluations: Scores of the network.
-        average: Moving average of the weights.
-        device: Where it runs.
-
-    Attributes:
-        precision: Number format.
-    """
+    """A running training: what its checkpoint holds, its number format (`precision`), and its steps; see `fit`."""
 
     def __init__(
         self,
@@ -453,12 +431,7 @@ class Training(Generic[Batch]):
 
 
 def cost(device: str, began: float) -> dict[str, Any]:
-    """Return device, seconds and, on a CUDA device, the peak memory of this process.
-
-    Args:
-        device: `cpu` or `cuda`.
-        began: `time.monotonic()` at the start.
-    """
+    """Return the device, seconds since `began` and, on a CUDA device, the peak memory of this process."""
     costs: dict[str, Any] = {"device": device, "seconds": round(time.monotonic() - began, 1)}
     if device == "cuda":
         costs["gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)

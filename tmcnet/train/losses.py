@@ -17,16 +17,10 @@ FOCAL_GAMMA = 2.0
 
 
 def segmentation_loss(logits: Tensor, label: Tensor, weights: Tensor, config: FinetuneSettings) -> Tensor:
-    """Return the loss that `config.loss` names.
+    """Return the loss that `config.loss` names, a float32 scalar of at least 0.
 
-    Args:
-        logits: N x K x H x W.
-        label: N x H x W int64, `IGNORE` for void.
-        weights: K, weight of each class; Dice takes none.
-        config: Names the loss.
-
-    Returns:
-        A float32 scalar, at least 0.
+    `logits` are N x K x H x W, `label` is N x H x W int64 with `IGNORE` for void, `weights` are K, one for each
+    class; Dice takes none.
     """
     if config.loss == "focal":
         return focal(logits, label, weights)
@@ -37,13 +31,7 @@ def segmentation_loss(logits: Tensor, label: Tensor, weights: Tensor, config: Fi
 
 
 def cross_entropy(logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
-    """Mean cross-entropy over labelled pixels, each weighted by its class.
-
-    Args:
-        logits: N x K x H x W.
-        label: N x H x W int64, `IGNORE` for void.
-        weights: K.
-    """
+    """Mean cross-entropy over labelled pixels, each weighted by its class; arguments as of `segmentation_loss`."""
     total = F.cross_entropy(logits.float(), label, weight=weights, ignore_index=IGNORE, reduction="sum")
     return _share(total, weights[label[label != IGNORE]].sum())
 
@@ -53,13 +41,7 @@ def focal(logits: Tensor, label: Tensor, weights: Tensor, gamma: float = FOCAL_G
 
     Lin et al. (2017), "Focal loss for dense object detection", equation 5, with the weights as alpha. It is divided
     by the sum of the weights of the labelled pixels (there: by the number of objects), so that gamma 0 gives
-    `cross_entropy`.
-
-    Args:
-        logits: N x K x H x W.
-        label: N x H x W int64, `IGNORE` for void.
-        weights: K.
-        gamma: Exponent, at least 0.
+    `cross_entropy`. Arguments as of `segmentation_loss`; gamma is at least 0.
     """
     entropy = F.cross_entropy(logits.float(), label, ignore_index=IGNORE, reduction="none")
     known = label != IGNORE
@@ -74,11 +56,7 @@ def dice(logits: Tensor, label: Tensor) -> Tensor:
 
     Milletari et al. (2016), "V-Net", section 3, for each class with p its probability and t its truth (0 or 1). Only
     classes that the truth of the batch names count. They count alike, however many pixels they have; class weights
-    would make up for their frequency a second time, so there are none.
-
-    Args:
-        logits: N x K x H x W.
-        label: N x H x W int64, `IGNORE` for void.
+    would make up for their frequency a second time, so there are none. Arguments as of `segmentation_loss`.
     """
     classes = torch.arange(logits.shape[1], device=label.device).view(1, -1, 1, 1)
     truth = (label[:, None] == classes).float()

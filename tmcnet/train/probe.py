@@ -65,17 +65,11 @@ class _ProbeCells:
 
 
 def cell_labels(label: Labels, stride: int) -> Labels:
-    """Return the most frequent class in the cell of each pixel of a feature map.
+    """Return the most frequent class in the cell of each pixel of a feature map, from H x W class ids.
 
     Pixel k of the map is centred at `stride` times k, the centre of strided convolutions; its cell is the `stride`
-    pixels around, clipped to the image.
-
-    Args:
-        label: H x W class ids, `IGNORE` for void.
-        stride: Output stride, even.
-
-    Returns:
-        ceil(H / stride) x ceil(W / stride), `IGNORE` where void is most frequent; the lowest id in a tie.
+    (even) pixels around, clipped to the image. The result is ceil(H / stride) x ceil(W / stride), `IGNORE` where void
+    is most frequent; the lowest id in a tie.
     """
     rows, columns = (-(-length // stride) for length in label.shape)
     outside = IGNORE + 1

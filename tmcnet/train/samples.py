@@ -127,17 +127,9 @@ def crop_features(
 ) -> Tensor:
     """Compute the context features of the crops of a batch from their tiles, as maps see them.
 
-    Computed in the crop alone, the large windows see less than in a map. The features are turned, mirrored and
-    scaled with the crop, so that a pixel has those of its place in the tile.
-
-    Args:
-        features: The features.
-        batch: A batch with the surroundings of its crops.
-        inputs: Makes the images of the features from those of all modalities.
-        dtype: Type of the result.
-
-    Returns:
-        N x F x S x S, with the features of a pixel side by side in memory.
+    Computed in the crop alone, the large windows see less than in a map. The features are turned, mirrored and scaled
+    with the crop, so that a pixel has those of its place in the tile. `inputs` makes their images from those of all
+    modalities. The result is N x F x S x S, with the features of a pixel side by side in memory.
     """
     first = next(iter(batch.images.values()))
     crop, crops = first.shape[-1], None
@@ -155,16 +147,10 @@ def crop_features(
 
 
 def over_a_point(placement: Placement, label: Tensor, crop: int, random: np.random.Generator) -> Placement:
-    """Move a crop so that it contains a random labelled pixel; scale, turns and flip stay.
+    """Move a crop so that it contains a random labelled pixel of a label (H x W); scale, turns and flip stay.
 
     A crop that shrinks the tile skips pixels. It is shifted by up to half of its own pixels to centre one on the
     labelled pixel, and may reach past an edge of the tile by as much.
-
-    Args:
-        placement: A crop of the tile.
-        label: H x W class ids, `IGNORE` for void, of which at least one pixel is labelled.
-        crop: Rows and columns of the crop.
-        random: Generator of this sample.
     """
     labelled = torch.nonzero(label != IGNORE)
     row, col = (int(i) for i in labelled[int(random.integers(len(labelled)))])
@@ -206,13 +192,9 @@ def class_counts(tiles: TileDataset, classes: int) -> Counts:
 
 
 def class_weights(counts: Counts) -> Tensor:
-    """Return weights by the inverse square root of the frequency; the average labelled pixel weighs 1.
+    """Return weights by the inverse square root of the frequency of K classes; the average labelled pixel weighs 1.
 
-    Args:
-        counts: Labelled pixels of each class.
-
-    Returns:
-        K float32; at most `MAX_CLASS_WEIGHT`, and 1 for classes without pixels.
+    They are at most `MAX_CLASS_WEIGHT`, and 1 for classes without pixels.
     """
     shares = counts / counts.sum()
     weights = np.ones(len(counts))
@@ -256,13 +238,9 @@ class Placement:
         return (top, left) if exact else None
 
     def covers(self, size: tuple[int, int], margin: int) -> tuple[slice, slice]:
-        """Rows and columns of a tile that a crop is interpolated from, and a margin.
+        """Rows and columns of a tile of a size that a crop is interpolated from, and a margin in pixels.
 
         With a margin they begin at a multiple of `COARSE_STEP`, where statistics of large windows are computed.
-
-        Args:
-            size: Rows and columns of the tile.
-            margin: Pixels around the crop.
         """
         ranges = []
         for first, length in zip((self.top, self.left), size, strict=True):
@@ -275,16 +253,7 @@ class Placement:
 
 
 def draw_placement(height: int, width: int, crop: int, random: np.random.Generator) -> Placement:
-    """Draw a crop of a tile.
-
-    The crop is inside the tile if it fits; otherwise it covers the tile and the rest is empty.
-
-    Args:
-        height: Rows of the tile.
-        width: Columns of the tile.
-        crop: Rows and columns of the crop.
-        random: Generator of this sample.
-    """
+    """Draw a crop of a tile, inside it if it fits; otherwise it covers the tile and the rest is empty."""
     scaled = random.random() < SCALED_SHARE
     scale = float(np.exp(random.uniform(*np.log(SCALE_RANGE)))) if scaled else 1.0
     side = float(crop / scale)
@@ -300,16 +269,7 @@ def _offset(length: int, side: float, scaled: bool, random: np.random.Generator)
 
 
 def take(image: Tensor, placement: Placement, crop: int) -> Tensor:
-    """Cut a crop out of an image, bilinearly.
-
-    Args:
-        image: C x H x W.
-        placement: Position of the crop.
-        crop: Its side in pixels.
-
-    Returns:
-        C x crop x crop, 0 (no data) outside the tile.
-    """
+    """Cut a crop out of an image, C x H x W, bilinearly: C x crop x crop, 0 (no data) outside the tile."""
     if (corner := placement.whole_pixels(crop)) is not None:
         return _turn(_cut(image, *corner, crop, 0), placement)
     grid = _grid(image.shape[-2], image.shape[-1], placement, crop)
@@ -317,16 +277,7 @@ def take(image: Tensor, placement: Placement, crop: int) -> Tensor:
 
 
 def take_label(label: Tensor, placement: Placement, crop: int) -> Tensor:
-    """Cut a crop out of a label, by the nearest pixel.
-
-    Args:
-        label: H x W int64.
-        placement: Position of the crop.
-        crop: Its side in pixels.
-
-    Returns:
-        crop x crop int64, `IGNORE` outside the tile.
-    """
+    """Cut a crop out of a label, H x W int64, by the nearest pixel: crop x crop, `IGNORE` outside the tile."""
     if (corner := placement.whole_pixels(crop)) is not None:
         return _turn(_cut(label, *corner, crop, IGNORE), placement)
     grid = _grid(label.shape[0], label.shape[1], placement, crop)

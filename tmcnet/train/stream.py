@@ -19,16 +19,10 @@ Batch = TypeVar("Batch")
 
 
 def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Return the indices of the items in the batch of a step.
+    """Return the indices of the items, of n, in the batch of a step (counted from 0).
 
     Items are shuffled every epoch. No item occurs twice in a batch, and incomplete batches at the end of an epoch are
     dropped. If there are fewer items than a batch needs, whole shuffles are concatenated.
-
-    Args:
-        n: Number of items.
-        batch_size: Items in a batch.
-        seed: The run's own seed.
-        step: Step, counted from 0.
     """
     if n >= batch_size:
         epoch, place = divmod(step, n // batch_size)
@@ -57,11 +51,7 @@ class _Steps(Dataset[Batch]):
 def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
     """Return a loader of the batches of the steps first, ..., steps - 1, in this order.
 
-    Args:
-        build: Makes the batch of a step, counted from 0; a pure function of the step.
-        steps: Number of steps in all.
-        first: First step to build.
-        workers: Processes that build batches; 0: this one.
+    `build` makes the batch of a step; it is a pure function. `workers` processes call it; 0: this one does.
     """
     wanted = range(first, steps)
     return DataLoader(_Steps(build), None, sampler=wanted, num_workers=workers, worker_init_fn=ignore_signals)
@@ -70,10 +60,7 @@ def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: 
 def move(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401 - any nesting of containers
     """Move the tensors of a batch to a device; floating-point ones get a type.
 
-    Args:
-        batch: A tensor, or a mapping, list or (named) tuple of such; anything else is kept.
-        device: Where to.
-        dtype: Type of floating-point tensors.
+    A batch is a tensor, or a mapping, list or (named) tuple of such; anything else is kept.
     """
     if isinstance(batch, Tensor):
         return batch.to(device, dtype if batch.is_floating_point() else None)

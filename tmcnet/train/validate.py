@@ -40,11 +40,7 @@ def require_labelled(pooled: Counts, tiles: TileDataset) -> None:
 class Validation(Evaluation):
     """Score whole validation tiles every `config.validate_every` steps, and keep the best weights, or the last.
 
-    Args:
-        network: The network to score: the one that is trained, or the moving average of its weights.
-        tiles: The validation tiles.
-        classes: K.
-        config: Total steps, steps between two validations, and batch size.
+    The network is the one that is trained, or the moving average of its weights.
 
     Attributes:
         last_step: Step of the last validation; after training, the number of steps done.
