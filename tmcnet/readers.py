@@ -19,14 +19,9 @@ MAX_REASON = 200
 
 @contextmanager
 def reading(path: Path | str, remedy: str = REMEDY) -> Iterator[None]:
-    """Turn every failure to read or interpret a file into an error that names it.
+    """Turn every failure of the code inside to read or interpret a file into an InputError that names it.
 
-    Args:
-        path: The file.
-        remedy: What the user can do.
-
-    Raises:
-        InputError: If the code inside fails; its own `InputError` is passed on.
+    An `InputError` of its own is passed on.
 
     Example:
         >>> with reading(path):

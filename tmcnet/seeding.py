@@ -10,10 +10,7 @@ from tmcnet.hashing import bytes_digest
 def derive_seed(seed: int, purpose: str, *items: str | int) -> int:
     """A 63-bit seed that is the same on any machine for the same arguments.
 
-    Args:
-        seed: The run's own seed.
-        purpose: What is drawn, such as `views`.
-        items: What it is drawn for, such as a tile name and an epoch.
+    A run's own seed, what is drawn, such as `views`, and what it is drawn for, such as a tile name and an epoch.
     """
     text = "\x1f".join([str(seed), purpose, *map(str, items)])
     return int(bytes_digest(text)[:16], 16) >> 1

@@ -58,7 +58,7 @@ def gather(root, runs=RUNS, seed=1):
     (root / "manifest.json").write_text(json.dumps({"config": {"block_size": 64}}))
     files = [root / name for name in FILES]
     config = EvaluateConfig(bootstrap=400, seed=seed)
-    summarise(root / "evaluate", runs, root / "index.csv", root / "manifest.json", config, *files)
+    summarise(root / "evaluate", runs, root / "index.csv", root / "manifest.json", config, root)
     return pd.read_csv(files[0]), json.loads(files[1].read_text()), pd.read_csv(files[2])
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.train.tiny import build_tiles, configs
 from tmcnet.config import IGNORE, MethodConfig
+from tmcnet.config.pretraining import ProbeConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
@@ -17,7 +18,7 @@ from tmcnet.store import TileStore, read_list
 from tmcnet.train import probe as room
 from tmcnet.train.curves import Curves
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, fit
-from tmcnet.train.probe import Probe, ProbePlan, cell_labels
+from tmcnet.train.probe import Probe, cell_labels
 
 STRIDE = 16
 
@@ -33,9 +34,8 @@ def parts(root):
     return [TileDataset(TileStore(root / "tiles"), names, scaling, with_labels=True, cache_gib=1) for names in lists]
 
 
-def plan(**changes):
-    values = {"every": 2, "classifier": "knn", "stride": STRIDE, "tiles": 10, "pixels": 1000, "seed": 1}
-    return ProbePlan(**{**values, **changes})
+def config(**changes):
+    return ProbeConfig(**{"every": 2, "classifier": "knn", "tiles": 10, "pixels": 1000, **changes})
 
 
 class Means(nn.Module):
@@ -82,15 +82,15 @@ def test_a_cell_has_the_most_frequent_class_around_its_centre(shape, stride):
 
 @pytest.mark.parametrize("classifier", ["knn", "linear"])
 def test_features_that_show_the_classes_score_higher_than_noise(root, classifier):
-    probes = [Probe(net, *parts(root), 2, plan(classifier=classifier)) for net in (Means(), Noise())]
+    probes = [Probe(net, *parts(root), 2, config(classifier=classifier), 1) for net in (Means(), Noise())]
     good, bad = (probe.score(1) for probe in probes)
     assert good["probe_oa"] > 0.8 and good["probe_miou"] > 0.65
     assert bad["probe_oa"] < 0.8 and bad["probe_miou"] < 0.6
 
 
 def test_tiles_and_pixels_are_capped_and_the_same_at_each_look(root):
-    few = plan(tiles=2, pixels=8)
-    first, second = (Probe(Means(), *parts(root), 2, few) for _ in range(2))
+    few = config(tiles=2, pixels=8)
+    first, second = (Probe(Means(), *parts(root), 2, few, 1) for _ in range(2))
     for (_, chosen), (_, again) in zip(first.parts, second.parts, strict=True):
         assert len(chosen) == 2
         assert [len(some.cells) for some in chosen] == [4, 4]
@@ -101,7 +101,7 @@ def test_tiles_and_pixels_are_capped_and_the_same_at_each_look(root):
 
 def test_labels_of_one_class_only_are_an_answer_too(root, monkeypatch):
     monkeypatch.setattr(room, "cell_labels", lambda label, stride: np.ones((3, 3), np.int64))
-    scores = Probe(Means(), *parts(root), 2, plan(classifier="linear")).score(1)
+    scores = Probe(Means(), *parts(root), 2, config(classifier="linear"), 1).score(1)
     assert scores == {"probe_oa": 1.0, "probe_miou": 1.0}
 
 
@@ -110,7 +110,7 @@ def test_a_part_without_labels_is_told_before_training(tmp_path):
     for name in read_list(root / "splits" / "val_RGB.txt"):
         write_raster(root / "tiles" / "label" / f"{name}.tif", np.full((40, 40), 255, np.uint8), None, nodata=255)
     with pytest.raises(InputError, match="validation tiles"):
-        Probe(Means(), *parts(root), 2, plan())
+        Probe(Means(), *parts(root), 2, config(), 1)
 
 
 class Unlabelled(StepModule):
@@ -135,7 +135,7 @@ def train(root, state, probed=True):
         return {name: torch.stack([t.images[name] for t in tiles]) for name in ("optical", "sar")}
 
     curves = Curves(2, 5)
-    probes = [Probe(network, labelled, validation, 2, plan(classifier="linear"))] if probed else []
+    probes = [Probe(network, labelled, validation, 2, config(classifier="linear"), 1)] if probed else []
     module = Unlabelled(network, OptimiserPlan(5, 0.01, 0, 0.0), build)
     fit(module, LoopPlan("test", 5, 2, 2, state, 1, compute, 1), curves, probes)
     return network.state_dict(), curves.rows

@@ -22,7 +22,6 @@ from tmcnet.config.root import (
     load_overlays,
     load_section,
     over_preset,
-    preset_file,
 )
 from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.config.training import (
@@ -80,5 +79,4 @@ __all__ = [
     "load_overlays",
     "load_section",
     "over_preset",
-    "preset_file",
 ]

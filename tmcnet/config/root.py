@@ -112,18 +112,8 @@ class Config(Section):
 
 
 def load(values: Mapping[str, Any]) -> Config:
-    """Check config values and return them as `Config`.
-
-    Args:
-        values: The merged config: mappings, lists and scalars.
-
-    Raises:
-        InputError: If keys are unknown, missing or out of their limits; lists all of them.
-    """
-    try:
-        return Config.model_validate(dict(values))
-    except ValidationError as error:
-        raise InputError([_problem(dict(e)) for e in error.errors()]) from None
+    """Check the values of a whole config; an InputError lists all unknown, missing and wrong keys."""
+    return load_section(Config, values)
 
 
 def load_files(paths: Sequence[Path | str]) -> Config:
@@ -132,56 +122,34 @@ def load_files(paths: Sequence[Path | str]) -> Config:
     Raises:
         InputError: If a file cannot be read, or the merged config has errors.
     """
-    merged: dict[str, Any] = {}
-    for path in paths:
-        _update(merged, _read(Path(path)))
-    return load(merged)
+    return load(_merged(paths))
 
 
 def load_overlays(paths: Sequence[Path | str], values: Mapping[str, Any] | None = None) -> Config:
-    """Read a user's config files over their preset, as the workflow does.
+    """Read config files as `load_files` does, and lay them and then `values` over the preset, as workflows do."""
+    overlay = _merged(paths)
+    _update(overlay, values or {})
+    return load(over_preset(overlay))
 
-    Args:
-        paths: YAML files, each of which overrides keys of those before.
-        values: Keys that override all files.
 
-    Raises:
-        InputError: If a file cannot be read, or the merged config has errors.
-    """
+def _merged(paths: Sequence[Path | str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for path in paths:
         _update(merged, _read(Path(path)))
-    _update(merged, values or {})
-    return load(over_preset(merged))
+    return merged
 
 
 def over_preset(overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay the keys that a user sets over those of the preset.
-
-    Raises:
-        InputError: If there is no such preset.
-    """
-    whole = _read(preset_file(overlay))
-    _update(whole, overlay)
-    return whole
-
-
-def preset_file(overlay: Mapping[str, Any]) -> Path:
-    """The file with the settings below a user's config (`preset`).
-
-    Args:
-        overlay: The keys that the user sets.
-
-    Raises:
-        InputError: If there is no such preset.
-    """
+    """Lay the keys that a user sets over those of the preset; InputError if there is no such preset."""
     name = overlay.get("preset") or ("standard" if overlay.get("sensors") else "demo")
     here = Path(__file__).parent
     path = here.parents[1] / "config" / "config.yaml" if name == "demo" else here / "presets" / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(["demo", *sorted(file.stem for file in (here / "presets").glob("*.yaml"))])
         raise InputError(Problem("config key `preset`", f"is `{name}`", f"It is one of {known}."))
-    return path
+    whole = _read(path)
+    _update(whole, overlay)
+    return whole
 
 
 def check_config_files(paths: Iterable[Path | str]) -> None:

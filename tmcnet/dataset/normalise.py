@@ -98,14 +98,7 @@ class Normalisation(Mapping[str, tuple[Band, ...]]):
             return cls.from_dict(values)
 
     def apply(self, array: FloatArray, modality: str) -> FloatArray:
-        """Scale the values of one modality.
-
-        Args:
-            array: C x H x W float32, NaN where there is no data.
-            modality: Its name.
-
-        Returns:
-            C x H x W float32 in -clip..+clip; 0 where there is no data.
+        """Scale C x H x W float32 of one modality, NaN for no data, to -clip..+clip, 0 for no data.
 
         Raises:
             InputError: If the number of bands differs from that of the statistics.
@@ -123,18 +116,11 @@ class Normalisation(Mapping[str, tuple[Band, ...]]):
 def compute_normalisation(
     tiles_root: Path, splits: Path, sensors: SensorsConfig, config: NormaliseConfig, out: Path
 ) -> None:
-    """Write `normalisation.json`: robust statistics of every band over the training tiles.
+    """Write `normalisation.json` (`out`): robust statistics of every band over the training tiles.
 
     Pixels without data are left out. Large training parts are subsampled evenly, in tiles and in pixels, so that
     memory and time are limited; the sampled pixels depend on the list only. If both percentiles of a band are equal,
     its extremes are used instead; a constant band is scaled to 0.
-
-    Args:
-        tiles_root: Folder of the tiles.
-        splits: Folder of the lists and `manifest.json`.
-        sensors: Bands of all modalities.
-        config: Percentiles and clip.
-        out: The JSON file to write.
 
     Raises:
         InputError: If there are no training tiles or their list was changed, a tile cannot be read or has another

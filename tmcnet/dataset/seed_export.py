@@ -28,12 +28,6 @@ def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, others:
     as `trainP10_lbl`. Other modalities, which the published layout does not have, get folders and lists of their
     names, such as `train_dem` and `train_dem.txt`, which its readers ignore.
 
-    Args:
-        tiles_root: Folder of the tiles, with `classes.csv`.
-        splits_folder: Folder of the lists.
-        out: Folder to write; it must be empty or not exist.
-        others: Names of the modalities that the tiles have beside optical and SAR.
-
     Raises:
         InputError: If `out` holds something already, a list was changed since the splits were made, or a list, a
             listed tile or a file of points is missing or damaged.

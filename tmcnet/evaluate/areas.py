@@ -110,15 +110,9 @@ def measure(map_file: Path, classes: int) -> Mapped:
 
 
 def estimate_shares(mapped: Mapped, blocks: Counts, confidence: float) -> Shares:
-    """Estimate the true shares of the classes in mapped ground.
+    """Estimate the true shares of the classes in mapped ground from B x K x K matrices of test blocks, truth in rows.
 
-    Args:
-        mapped: What the map shows.
-        blocks: B x K x K confusion matrices of the test blocks, truth in rows.
-        confidence: Such as 0.95.
-
-    Returns:
-        Shares; with a single test block the limits are 0 and 1.
+    With a single test block the limits are 0 and 1.
 
     Example:
         >>> blocks = np.array([[[90, 5], [10, 95]], [[80, 10], [20, 90]]])

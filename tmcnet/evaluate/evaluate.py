@@ -43,20 +43,10 @@ def evaluate_run(
 ) -> None:
     """Score a fine-tuned network: one confusion matrix over all test pixels, boundaries, and calibration.
 
-    If the config says so, a network of all modalities is scored again with each of them withheld.
-
-    Writes `metrics.json` and `tiles.npz` (names, scenes, spatial blocks, T x K x K confusion matrices, accuracy per
-    tile, boundary pixels, and the confusion matrices with a modality withheld) into `out`.
-    The temperature is fitted on validation pixels; the test part is only scored.
-
-    Args:
-        tiles_root: Folder of the tiles.
-        splits: Folder of the lists and `manifest.json`.
-        weights: The network, as fine-tuning wrote it.
-        run: The run that is scored.
-        config: Batch size, tolerance of boundaries and seed.
-        compute: Threads and accelerator.
-        out: Folder to write to.
+    If the config says so, a network of all modalities is scored again with each of them withheld. The temperature is
+    fitted on validation pixels; the test part is only scored. `metrics.json` and `tiles.npz` (names, scenes, spatial
+    blocks, T x K x K confusion matrices, accuracy per tile, boundary pixels, and the confusion matrices with a
+    modality withheld) are written into `out`.
 
     Raises:
         InputError: If a list was changed or is empty, no test pixel is labelled, or the weights belong to another

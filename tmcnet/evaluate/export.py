@@ -165,21 +165,16 @@ def export_model(
     raw: bool = False,
     scale: str | None = None,
 ) -> None:
-    """Write `model.onnx` and `card.json`.
+    """Write `model.onnx` and `card.json` into `out`.
 
     The model takes N x C x H x W of each modality (`optical`, `sar` and so on) in single precision, as aligned scenes
-    hold them (backscatter in dB, NaN for no data), and gives `probabilities` N x K x H x W; N, H and W are free. It
-    is compared with the network on several sizes before it is kept. The card is in the metadata of the file too, each
-    of its entries as JSON.
+    hold them (backscatter in dB, NaN for no data), and gives `probabilities` N x K x H x W; N, H and W are free. With
+    `raw` it takes the numbers in the files of the training scenes instead, whose backscatter has the `scale`
+    `linear`, `amplitude` or `db` (None: that of training). It is compared with the network on several sizes before it
+    is kept.
 
-    Args:
-        weights: The network, as fine-tuning wrote it.
-        out: Folder to write to.
-        tiles_root: Folder of the training tiles, which give the ground sampling distance.
-        manifest: Manifest of the splits; its SHA-256 identifies the data.
-        metrics: `metrics.json` of its evaluation on the test part.
-        raw: Take the numbers in the files of the training scenes instead, such as linear SAR power.
-        scale: With `raw`, scale of the backscatter: `linear`, `amplitude` or `db`; None: that of training.
+    The card, whose entries are in the metadata of the file too, has the ground sampling distance of the tiles, the
+    SHA-256 of the manifest, and the scores of `metrics`.
 
     Raises:
         InputError: If the file is no fine-tuned network, or the network cannot be written as ONNX or differs there.

@@ -110,7 +110,7 @@ class MapPaths(NamedTuple):
 
 
 def style_map(prediction: Path, style: MapStyle, scene: str, map_file: Path) -> None:
-    """Write the files of a map.
+    """Write the files of a map, from the class ids and confidence that `map_scene` predicts.
 
     - `<map>.tif`, a cloud-optimised GeoTIFF of class ids, with colour table and names of the classes. GeoTIFF cannot
       hold category names; GDAL reads them from `<map>.tif.aux.xml`.
@@ -118,12 +118,6 @@ def style_map(prediction: Path, style: MapStyle, scene: str, map_file: Path) -> 
     - `<map>_areas.csv`, the areas of the classes (`tmcnet.evaluate.areas.write_areas`).
     - `<map>.png`, a picture with legend and areas; `<map>.qml`, a style of QGIS.
     - Where wanted, `<map>_rgb.tif` and `<map>.gpkg`.
-
-    Args:
-        prediction: Class ids and confidence, from `map_scene`.
-        style: Names and colours, and which files are wanted.
-        scene: Name of the scene.
-        map_file: `<map>.tif`.
     """
     classes, config, paths = style.classes, style.formats, MapPaths.of(map_file)
     require_tools(["gdal_translate", *(polygons.TOOLS if config.polygons else ())])

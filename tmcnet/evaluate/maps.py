@@ -67,20 +67,11 @@ def map_tiles(
 ) -> None:
     """Write the maps of one network: class ids and confidence as cloud-optimised GeoTIFFs, and a table of them.
 
-    Polygons, where wanted, need a whole map in memory.
-
-    Args:
-        weights: The network, as fine-tuning wrote it.
-        scenes: What to map.
-        classes: The classes of the data at hand, which must be those of the network.
-        config: Window, overlap, batch size, test-time copies, and whether coloured copies and polygons are wanted.
-        compute: Threads and accelerator.
-        run_name: Name of the run, or of the model in `maps.models`; used as file name.
-        maps_root: Folder with one folder per scene.
-        table: CSV to write; paths in it are relative to `maps_root`.
-        shown: Classes with the names and colours of the maps; None: those of the network.
-        scores: `tiles.npz` of the evaluation of the network; None: areas are corrected by what its file holds.
-        level: Confidence level of the areas.
+    Maps are in one folder per scene of `maps_root`, named after the run or the model in `maps.models`; paths in the
+    CSV `table` are relative to it. `classes` are those of the data at hand, which must be those of the network;
+    `shown` have the names and colours of the maps (None: those of the network). Areas are corrected by the
+    `tiles.npz` of an evaluation (`scores`), else by what the file of the network holds. Polygons, where wanted, need
+    a whole map in memory.
 
     Raises:
         InputError: If the images of a scene differ in size, an image cannot be read, the network was trained on other
@@ -114,19 +105,9 @@ def map_scene(
 ) -> MapRecord:
     """Predict one scene: class ids and confidence, of which `style_map` makes the files of the map.
 
-    Args:
-        weights: The network, as fine-tuning wrote it.
-        scene: The images.
-        classes: Classes that those of the network must be; None: any.
-        config: Window, overlap, batch size and test-time copies.
-        compute: Threads and accelerator.
-        run_name: Name of the run or model, for the log.
-        prediction: GeoTIFF to write: class ids and confidence in percent, 255 for no data.
-        share: The part of the scene that this job maps, for `join_strips`; its file is empty if no rows are left for
-            it. None: the whole scene.
-
-    Raises:
-        InputError: As `map_tiles`.
+    The GeoTIFF `prediction` has class ids and confidence in percent, 255 for no data. `classes` are those that the
+    classes of the network must be; None: any. `share` is the part of the scene that this job maps, for `join_strips`;
+    its file is empty if no rows are left for it. None: the whole scene. Raises `InputError` as `map_tiles` does.
     """
     torch.set_num_threads(compute.finetune_threads)
     trained = Trained.read(weights, choose_device(compute))
@@ -419,10 +400,7 @@ def spans(length: int, window: int, overlap: int) -> list[Span]:
     """Return windows that cover 0..length-1 along one axis, each overlapping the next by exactly `overlap`.
 
     The last one ends with the scene and may be shorter than `window`, but is always longer than `overlap`, which is
-    at most half a window, so that no pixel is in more than two.
-
-    Raises:
-        ValueError: If the overlap is negative or more than half the window.
+    at most half a window (else ValueError), so that no pixel is in more than two.
     """
     if not 0 <= overlap <= window // 2:
         raise ValueError(f"overlap {overlap} must be at least 0 and at most half of the window {window}")

@@ -53,31 +53,16 @@ def summarise(
     index: Path,
     manifest: Path,
     config: EvaluateConfig,
-    metrics_csv: Path,
-    metrics_json: Path,
-    comparisons_csv: Path,
-    scores_json: Path,
+    out: Path,
     classes: Sequence[str] = (),
 ) -> None:
-    """Write the tables of all runs.
+    """Write the tables of all runs into the folder `out`.
 
     `metrics.csv` has one row per run. `metrics.json` has, for every network, method and label budget, the mean over
     runs of each headline score with its interval (`{network-variant: {method: {R5: {miou: {mean, low, high, n_runs,
     n_draws, n_seeds}}}}}`) and, under `missing`, the names of runs that have no scores. `scores.json` has only these
     means, with four decimals (`{network-variant: {method: {R5: {miou: mean}}}}`). `comparisons.csv` has paired
-    differences.
-
-    Args:
-        evaluate_root: Folder with one folder per run.
-        runs: The runs of the sweep.
-        index: The table of tiles.
-        manifest: Manifest of the splits, with the spatial blocks.
-        config: Bootstrap draws, confidence and seed.
-        metrics_csv: File to write.
-        metrics_json: File to write.
-        comparisons_csv: File to write.
-        scores_json: File to write.
-        classes: Names of the classes by id; empty: as the runs were scored.
+    differences. `classes` are names by id; empty: as the runs were scored.
 
     Raises:
         InputError: If no run was scored, or runs were scored on different test tiles or classes, or on tiles that
@@ -98,14 +83,14 @@ def summarise(
             rows.append(_row(run, scores, classes))
     known = {*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS}
     columns = dict.fromkeys(column for row in rows for column in row if column not in known)
-    _write_csv(metrics_csv, [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
+    _write_csv(out / "metrics.csv", [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
 
     cells = read_counts(evaluate_root, scored, read_tile_blocks(index, manifest))
     headline, means = _headline(cells, config)
     missing = sorted(run.name for run in set(runs) - set(scored))
-    _write_json(metrics_json, {**headline, "missing": missing})
-    _write_json(scores_json, means)
-    _write_csv(comparisons_csv, COMPARISON_COLUMNS, compare(cells, config))
+    _write_json(out / "metrics.json", {**headline, "missing": missing})
+    _write_json(out / "scores.json", means)
+    _write_csv(out / "comparisons.csv", COMPARISON_COLUMNS, compare(cells, config))
 
 
 def _row(run: Run, scores: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:

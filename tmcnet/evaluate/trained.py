@@ -168,15 +168,10 @@ def probabilities(
     images: Mapping[str, Tensor],
     test_time: TestTime = "none",
 ) -> Tensor:
-    """Return the class probabilities of a batch, in evaluation mode; the mode of the network is restored.
+    """Return the class probabilities N x K x H x W of a batch; the network is in evaluation mode meanwhile.
 
-    Args:
-        network: Maps images of all modalities to logits.
-        images: N x C x H x W of each modality.
-        test_time: Average over the image alone, its mirror images, its right-angle turns, or all 8 of both.
-
-    Returns:
-        N x K x H x W on the device of the network, in single precision.
+    The network maps N x C x H x W of all modalities to logits. They are averaged over the image alone, its mirror
+    images, its right-angle turns, or all 8 of both (`test_time`), in single precision on the device of the network.
 
     Raises:
         ValueError: If an image has no batch axis, or the sizes of the modalities differ.
@@ -185,11 +180,11 @@ def probabilities(
     like = next(tensor for tensor in chain(network.parameters(), network.buffers()) if tensor.is_floating_point())
     training = network.training
     network.eval()
-    there = {name: image.to(like) for name, image in images.items()}
+    on_device = {name: image.to(like) for name, image in images.items()}
     copies = COPIES[test_time]
     total = torch.zeros((), device=like.device)
     for mirrored, turns in copies:
-        logits = network({name: _change(image, mirrored, turns) for name, image in there.items()})
+        logits = network({name: _change(image, mirrored, turns) for name, image in on_device.items()})
         total = _undo(logits.float().softmax(dim=1), mirrored, turns) + total
     network.train(training)
     return total / len(copies)
@@ -242,14 +237,9 @@ def _predict_batch(network: nn.Module, batch: Sequence[Tile]) -> Iterator[tuple[
 
 
 def predict_raw(trained: Trained, images: Mapping[str, FloatArray]) -> Probabilities:
-    """Return class probabilities of raw images, as in aligned scenes: backscatter in dB, NaN for no data.
+    """Return class probabilities N x K x H x W of raw images.
 
-    Args:
-        trained: The network and its normalisation.
-        images: N x C x H x W of each modality by name.
-
-    Returns:
-        N x K x H x W.
+    The images are N x C x H x W of each modality by name, as in aligned scenes: backscatter in dB, NaN for no data.
 
     Raises:
         ValueError: If an image has no batch axis, or the sizes of the modalities differ.

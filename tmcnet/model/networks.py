@@ -101,15 +101,9 @@ def build_network(
 ) -> nn.Module:
     """Build a segmentation network with random weights, or an empty pixel-wise baseline.
 
-    Args:
-        network: A name in the registry, or `<modality>_only`; members of an ensemble are joined by `_and_`.
-        variant: `reference` or `corrected` for `mssnet`; the others have one variant.
-        bands: Number of bands of each modality by name; their order is that of stacked bands.
-        classes: Number of classes K.
-        model: Sizes.
-
-    Returns:
-        A module that maps N x C x H x W images of each modality by name to logits N x K x H x W.
+    It maps N x C x H x W images of each modality by name to logits N x K x H x W. Names are those of the registry, or
+    `<modality>_only`; members of an ensemble are joined by `_and_`. The variant of `mssnet` is `reference` or
+    `corrected`; the others have one. The order of `bands` is that of stacked bands.
 
     Raises:
         InputError: If there is no such network or variant.

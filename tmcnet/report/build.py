@@ -44,15 +44,10 @@ Sections = dict[str, dict[str, Any]]
 
 
 def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) -> None:
-    """Write the report: one self-contained HTML file, and its figures and tables beside it.
+    """Write the report: one self-contained HTML file, and its figures and tables in `results/report`.
 
-    The page names stages without results; they are no error. Without a scene to learn from it has maps only.
-
-    Args:
-        results: The results folder.
-        config: The config that it was made with.
-        out: The HTML file. Figures and tables go to `results/report/figures` and `results/report/tables`.
-        provenance: What is needed to reproduce the page: `version`, `git_commit`, `git_dirty`, `data_record`, ...
+    The page names stages without results; they are no error. Without a scene to learn from it has maps only. The
+    `provenance` is what is needed to reproduce it: `version`, `git_commit`, `git_dirty`, `data_record`, ...
 
     Raises:
         InputError: If the HTML file cannot be written.

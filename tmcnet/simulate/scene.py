@@ -56,7 +56,7 @@ def simulate_scene(
     displacement: float = 6.0,
     looks: float = 4.0,
 ) -> None:
-    """Simulate one scene and write `optical.tif`, `sar.tif`, `label.tif` and `truth.npz` into `folder`.
+    """Simulate one scene of `config.scene_names` and write `optical.tif`, `sar.tif`, `label.tif` and `truth.npz`.
 
     - `optical.tif`: blue, green, red, near infrared; uint16, 0.01 % reflectance; 0 is no data; 10 m, UTM zone 32.
     - `sar.tif`: VV, VH; float32 sigma nought in linear power with speckle; NaN is no data; on another grid.
@@ -65,15 +65,8 @@ def simulate_scene(
       on the optical grid, in pixels) and `label` (H x W, labels without void). It refers to the ground; the SAR image
       shows edges of what rises above it about a quarter of a pixel nearer to the radar.
 
-    The same arguments give the same bytes.
-
-    Args:
-        config: Number of scenes, size and seed.
-        name: One of `config.scene_names`.
-        folder: Output folder, made if missing.
-        cloud_share: Approximate share of the scene covered by cloud.
-        displacement: Maximum misregistration of the SAR image in optical pixels.
-        looks: Number of looks of the SAR speckle: more looks, less speckle.
+    The same arguments give the same bytes. Clouds cover about `cloud_share` of the scene, the SAR image is
+    misregistered by at most `displacement` optical pixels, and more `looks` have less speckle.
 
     Raises:
         InputError: If there is no scene of that name.

@@ -142,10 +142,7 @@ def verified_list(splits: Path, name: str) -> list[str]:
 
 
 def verified_manifest(splits: Path) -> str:
-    """Check that all lists of a folder are those that its manifest describes.
-
-    Returns:
-        SHA-256 of `manifest.json`.
+    """Check that the lists of a folder are those that its manifest describes; return the SHA-256 of `manifest.json`.
 
     Raises:
         InputError: If the manifest cannot be read, or a list is missing, unknown or changed.

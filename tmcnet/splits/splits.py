@@ -26,14 +26,9 @@ from tmcnet.splits.points import draw_points, points_text, warn_of_few_pixels
 def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
     """Divide tiles into parts, draw label fractions and points, and write their lists and the manifest.
 
-    Reads only the index. The same index and config give the same files, byte for byte, in any order of rows. Lists
-    left in the folder by earlier splits are removed.
-
-    Args:
-        index: `tiles/index.csv`.
-        config: The section `splits`.
-        folder: Where the lists `train_RGB.txt`, ..., the points `trainP10_points.csv`, ..., `manifest.json` and
-            `tiles.csv` go.
+    Reads only `tiles/index.csv`. The same index and config give the same files, byte for byte, in any order of rows.
+    The folder gets the lists `train_RGB.txt`, ..., the points `trainP10_points.csv`, ..., `manifest.json` and
+    `tiles.csv`; lists left in it by earlier splits are removed.
 
     Raises:
         InputError: If the index is wrong or no such division exists.

@@ -77,14 +77,10 @@ class Row:
 class TrackedRuns:
     """The runs of one results folder in its experiment, which the config names.
 
-    Args:
-        client: The tracking server.
-        results: The results folder.
-        config: Its config.
-        artifact_location: Artifact folder of a new experiment; None leaves it to the server. An experiment of the
-            same name with another `mlartifacts` folder was moved or copied together with its results. It is deleted
-            the way MLflow does (it can be restored), and the runs are recorded anew.
-        tags: Tags of new runs. Existing runs are updated with those that begin with `data_`.
+    An experiment of the same name with another `mlartifacts` folder than `artifact_location` (None: the server
+    chooses one) was moved or copied together with its results. It is deleted the way MLflow does (it can be
+    restored), and the runs are recorded anew. New runs get the `tags`; existing runs only those that begin with
+    `data_`.
     """
 
     def __init__(

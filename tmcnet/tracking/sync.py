@@ -51,18 +51,12 @@ def sync(results: Path, config: Config, tags: dict[str, str]) -> list[Row]:
 
     The data set is an experiment, the sweep a parent run. Each pre-training method and each fine-tuned network is a
     run nested in it, with its scores on the test part. The tag `tmcnet.key` names the run folder. A record stays
-    while the hash of its content is the same, is replaced when it changes, and deleted when the folder is gone.
+    while the hash of its content is the same, is replaced when it changes, and deleted when the folder is gone. New
+    runs get the `tags`, such as `git_commit`; existing ones only those that begin with `data_`, because the same data
+    may have been put under version control later.
 
-    Writes `tracking.csv` (`run, kind, run_id, status, url`) and `tracking.json` (links, and what `send` needs).
-
-    Args:
-        results: The results folder.
-        config: The config that it was made with; `tracking.uri` names the server.
-        tags: Tags of every new run, such as `git_commit`. Existing runs are updated with those that begin with
-            `data_`, because the same data may have been put under version control later.
-
-    Returns:
-        A row for the sweep, each pre-training method and each run of the sweep.
+    Writes `tracking.csv` (`run, kind, run_id, status, url`) and `tracking.json` (links, and what `send` needs);
+    returns a row for the sweep, each pre-training method and each run of the sweep.
     """
     records = [sweep_record(results, config), *collect(results, config)]
     rows: list[Row] = []
@@ -87,10 +81,7 @@ def sync(results: Path, config: Config, tags: dict[str, str]) -> list[Row]:
 
 
 def send(results: Path) -> list[Row]:
-    """Send what an unreachable server missed, and what has been added since.
-
-    Args:
-        results: A results folder that the workflow has recorded once, successfully or not.
+    """Send what an unreachable server missed, and what was added to a results folder since the workflow recorded it.
 
     Raises:
         InputError: If the folder holds no `tracking.json` of this version.

@@ -35,16 +35,10 @@ POLL_SECONDS = 0.2
 def launch(
     function: Callable[..., None], arguments: Sequence[str], compute: ComputeConfig, threads: int, folder: Path
 ) -> None:
-    """Run a function in the processes of one process group, and wait for them.
+    """Run a function of a module in the processes of one process group, on `nodes` x `devices`, and wait for them.
 
     They end when this process ends, however that happens, and save their state when it receives SIGTERM or SIGUSR1.
-
-    Args:
-        function: A function of a module.
-        arguments: Its arguments.
-        compute: `nodes`, `devices` (processes on each node) and accelerator.
-        threads: CPU threads of each process.
-        folder: Folder for the description of the job and its errors, on a file system that all nodes share.
+    The `folder`, for the description of the job and its errors, is on a file system that all nodes share.
 
     Raises:
         InputError: If there is no `srun` for several nodes, fewer GPUs than processes, or a process raised it.

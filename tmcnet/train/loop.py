@@ -278,15 +278,9 @@ def fit(
 ) -> str:
     """Train for the planned number of steps, from the checkpoint of a killed run if there is one.
 
-    If several processes train together (`tmcnet.train.launch`), each calls it with the same arguments and its share
-    of the batches; only the first one writes and prints.
-
-    Args:
-        module: Network and losses; the network holds the trained weights afterwards, on the CPU.
-        plan: How it runs.
-        curves: Filled with the values of the steps; the caller writes them.
-        evaluations: Scores of the network while it is trained, added to the curves.
-        average: Moving average of the weights, updated after every step.
+    The network of the module holds the trained weights afterwards, on the CPU; the curves are filled, and the caller
+    writes them. If several processes train together (`tmcnet.train.launch`), each calls it with the same arguments
+    and its share of the batches; only the first one writes and prints.
 
     Returns:
         The number format that was used.

@@ -21,7 +21,6 @@ from tmcnet.dataset.normalise import Normalisation
 from tmcnet.dataset.views import ViewMaker
 from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import file_digest
-from tmcnet.model.backbone import OUTPUT_STRIDE
 from tmcnet.model.device import choose_device
 from tmcnet.model.foreign_weights import load_initial_weights
 from tmcnet.model.tmcnet import TMCNet
@@ -34,7 +33,7 @@ from tmcnet.train.curves import Curves
 from tmcnet.train.distributed import rank, share_of_batch
 from tmcnet.train.launch import launch
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, cost, fit
-from tmcnet.train.probe import Probe, ProbePlan
+from tmcnet.train.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,10 @@ class Pretraining:
     """Inputs, settings and outputs of one pre-training.
 
     Attributes:
-        tiles_root: Folder of the tiles.
         splits: Folder of the lists. `pretrain.parts` names those used, without labels; only the probe reads others.
         normalisation: `normalisation.json`.
         name: Name of the method.
         method: Its settings.
-        config: Settings of pre-training.
-        model: Sizes of the networks.
-        sensors: Bands and kinds.
-        compute: Processes, threads, memory for tiles, accelerator and number format.
         out: Folder of the results.
         state: Folder of the checkpoint; removed at the end.
     """
@@ -164,9 +158,7 @@ def _probes(network: TMCNet, tiles: TileDataset, work: Pretraining) -> list[Prob
     parts = [
         TileDataset(store, verified_list(work.splits, name), tiles.normalisation, True, cache_gib=0) for name in lists
     ]
-    seed, stride = work.config.seed, OUTPUT_STRIDE
-    plan = ProbePlan(probe.every, probe.classifier, stride, probe.tiles, probe.pixels, seed)
-    return [Probe(network, parts[0], parts[1], len(store.classes), plan)]
+    return [Probe(network, *parts, len(store.classes), probe, work.config.seed)]
 
 
 def pretrain(work: Pretraining) -> None:

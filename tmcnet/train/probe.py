@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +15,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from tmcnet.config import IGNORE
+from tmcnet.config.pretraining import ProbeConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import confusion, headline
+from tmcnet.model.backbone import OUTPUT_STRIDE
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.seeding import generator
 from tmcnet.train.distributed import rank
@@ -30,29 +31,7 @@ NEIGHBOURS = 20
 MAX_SOLVER_ITERATIONS = 500
 """Maximum iterations of the solver of the logistic regression."""
 
-Classifier = Literal["knn", "linear"]
 Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ProbePlan:
-    """Schedule and size of the probe.
-
-    Attributes:
-        every: Steps between two probes; there is also one before the first step and one after the last.
-        classifier: `knn`: vote of the nearest by cosine. `linear`: logistic regression on standardised features.
-        stride: Output stride of the encoders, in pixels.
-        tiles: Maximum number of tiles of each part.
-        pixels: Maximum number of pixels of the feature maps of each part, drawn evenly over its tiles.
-        seed: Seed of both draws.
-    """
-
-    every: int
-    classifier: Classifier
-    stride: int
-    tiles: int
-    pixels: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -84,16 +63,16 @@ def cell_labels(label: Labels, stride: int) -> Labels:
     return frequent
 
 
-def _choose(tiles: TileDataset, part: str, plan: ProbePlan) -> list[_ProbeCells]:
+def _choose(tiles: TileDataset, part: str, config: ProbeConfig, seed: int) -> list[_ProbeCells]:
     """Draw the cells of a part, the same for every probe."""
-    count = min(len(tiles), plan.tiles)
-    indices = np.sort(generator(plan.seed, "probe tiles", part).choice(len(tiles), count, replace=False))
+    count = min(len(tiles), config.tiles)
+    indices = np.sort(generator(seed, "probe tiles", part).choice(len(tiles), count, replace=False))
     chosen = []
     for index in map(int, indices):
-        truth = cell_labels(tiles[index].truth.numpy(), plan.stride).ravel()
+        truth = cell_labels(tiles[index].truth.numpy(), OUTPUT_STRIDE).ravel()
         known = np.flatnonzero(truth != IGNORE)
-        random = generator(plan.seed, "probe pixels", part, tiles.names[index])
-        cells = np.sort(random.choice(known, min(len(known), max(plan.pixels // count, 1)), replace=False))
+        random = generator(seed, "probe pixels", part, tiles.names[index])
+        cells = np.sort(random.choice(known, min(len(known), max(config.pixels // count, 1)), replace=False))
         chosen.append(_ProbeCells(index, cells, truth[cells]))
     if not any(len(some.cells) for some in chosen):
         what = f"no pixel of the {part} tiles of the probe is labelled"
@@ -111,7 +90,7 @@ def _features(network: TMCNet, tiles: TileDataset, chosen: list[_ProbeCells]) ->
         yield maps[0].flatten(1)[:, torch.from_numpy(some.cells).to(device)].T.float().cpu().numpy()
 
 
-def _predict(classifier: Classifier, known: NDArray[np.float32], truth: Labels, asked: NDArray[np.float32]) -> Labels:
+def _predict(classifier: str, known: NDArray[np.float32], truth: Labels, asked: NDArray[np.float32]) -> Labels:
     """Fit a classifier to `known` features and return the classes of `asked` ones."""
     if len(np.unique(truth)) == 1:
         return np.full(len(asked), truth[0])
@@ -131,16 +110,10 @@ def _predict(classifier: Classifier, known: NDArray[np.float32], truth: Labels, 
 
 
 class Probe(Evaluation):
-    """Score frozen features: `probe_oa` and `probe_miou`, from step 0 on.
+    """Score frozen features on K classes: `probe_oa` and `probe_miou`, from step 0 on, that of the random network.
 
-    The features are the outputs of all encoders at the output stride. Step 0 is the random network.
-
-    Args:
-        network: The network that is pre-trained.
-        labelled: Tiles of a label fraction of the training part, with labels.
-        validation: The validation tiles, with labels.
-        classes: K.
-        plan: Schedule and size.
+    The features are the outputs of all encoders at the output stride. The classifier learns from the labels of a
+    label fraction of the training part (`labelled`); the seed draws tiles and pixels.
 
     Raises:
         InputError: If no pixel of a part is labelled.
@@ -149,10 +122,18 @@ class Probe(Evaluation):
     at_start = True
 
     def __init__(
-        self, network: TMCNet, labelled: TileDataset, validation: TileDataset, classes: int, plan: ProbePlan
+        self,
+        network: TMCNet,
+        labelled: TileDataset,
+        validation: TileDataset,
+        classes: int,
+        config: ProbeConfig,
+        seed: int,
     ) -> None:
-        self.network, self.classes, self.plan, self.every = network, classes, plan, plan.every
-        self.parts = [(t, _choose(t, name, plan)) for t, name in ((labelled, "labelled"), (validation, "validation"))]
+        assert config.every is not None  # else there is no probe
+        self.network, self.classes, self.classifier, self.every = network, classes, config.classifier, config.every
+        tiles_of = {"labelled": labelled, "validation": validation}
+        self.parts = [(tiles, _choose(tiles, part, config, seed)) for part, tiles in tiles_of.items()]
 
     def score(self, step: int) -> dict[str, float]:  # noqa: ARG002 - the same at each step
         """Return overall accuracy and mIoU on the validation part of a classifier fitted to the labelled part."""
@@ -164,6 +145,6 @@ class Probe(Evaluation):
         self.network.train(training)
         truth, wanted = (np.concatenate([some.truth for some in chosen]) for _, chosen in self.parts)
         with threadpool_limits(torch.get_num_threads()):
-            found = _predict(self.plan.classifier, known, truth, asked)
+            found = _predict(self.classifier, known, truth, asked)
         scores = headline(confusion(wanted, found, self.classes))
         return {"probe_oa": scores["oa"], "probe_miou": scores["miou"]}

@@ -61,7 +61,7 @@ def _write(job: dict[str, Any], results: Path, report: Path) -> None:
     forget_outdated(results, config.runs, config.splits.folders.values())
     try:
         names = [c.name for c in config.labels.classes]
-        summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, *tables, names)
+        summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, results, names)
     except (InputError, OSError) as error:
         if not index.exists():
             return  # nothing to show yet; the message of the failed job is enough

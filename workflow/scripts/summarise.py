@@ -14,9 +14,6 @@ with logged(snakemake):
         index=Path(snakemake.input.index),
         manifest=Path(snakemake.input.manifest),
         config=EvaluateConfig.model_validate(snakemake.params.evaluate),
-        metrics_csv=Path(snakemake.output.csv),
-        metrics_json=Path(snakemake.output.json),
-        comparisons_csv=Path(snakemake.output.comparisons),
-        scores_json=Path(snakemake.output.scores),
+        out=Path(snakemake.output.csv).parent,
         classes=snakemake.params.classes,
     )

@@ -57,20 +57,14 @@ def cut_tiles(
 ) -> None:
     """Write the tiles of some scenes of role `train`, and their rows of the index.
 
-    Scenes are read from `scenes_root`, where all their rasters have one grid. Ready-made tiles are read from their
-    own files and keep their size; their labels are decoded, and backscatter is filtered if set and converted to dB.
-    A scene without label gives tiles that are void everywhere, for pre-training. For virtual tiles only the rows are
-    written; they name the folder of the rasters of their scene. `store: auto` means files (see `resolve_store`).
+    Scenes of the `inventory` are read from `scenes_root`, where all their rasters have one grid. Ready-made tiles are
+    read from their own files and keep their size; their labels are decoded, and backscatter is filtered if set and
+    converted to dB. A scene without label gives tiles that are void everywhere, for pre-training. For virtual tiles
+    only the rows are written; they name the folder of the rasters of their scene. `store: auto` means files (see
+    `resolve_store`).
 
-    Args:
-        inventory: An inventory of the scenes, such as the file that `inspect_scenes` writes.
-        scenes_root: Folder of the aligned scenes.
-        sensors: Section `sensors` of the config.
-        labels: Section `labels`.
-        tiles: Section `tiles`.
-        table: CSV file to write in a folder of `tiles/`: the rows, with classes by number. The JSON file beside it
-            has the number of tiles with files and the best valid share of all.
-        threads: Number of strips of tiles to work on at a time.
+    The CSV `table`, in a folder of `tiles/`, has the rows, with classes by number; the JSON file beside it the number
+    of tiles with files and the best valid share of all. `threads` strips of tiles are worked on at a time.
     """
     whole = Inventory.read(inventory)
     records = [record for record in whole.records if record.role == TRAIN]

@@ -36,17 +36,10 @@ def warp_to_grid(
 ) -> Draft:
     """Warp a raster to a grid, which may be rotated or sheared, with `gdalwarp`, in one resampling.
 
-    Bands have no data independently of each other. A raster that is on the grid already is returned as it is.
-
-    Args:
-        draft: The raster, on a grid with CRS.
-        grid: The target grid, with CRS.
-        path: File for the result.
-        method: Resampling method; `near` for labels.
-        nodes: Correction of the georeference: N x 4, x and y of a target pixel and the displacement dx, dy of its
-            content, in target pixels. None: no correction.
-        threads: Number of threads.
-        control: Control points of the raster in the CRS of its grid; they replace its transform.
+    Bands have no data independently of each other. A raster that is on the grid already is returned as it is. Both
+    grids have a CRS. Labels need the method `near`. The correction of the georeference has `nodes` N x 4: x and y of
+    a target pixel and the displacement dx, dy of its content, in target pixels. Control points of the raster, in the
+    CRS of its grid, replace its transform.
     """
     if draft.grid == grid and nodes is None and not control:
         return draft
