@@ -77,8 +77,8 @@ class Mapped:
         return np.asarray(sizes / max(sizes.sum(), np.finfo(np.float64).tiny))
 
     def __add__(self, other: Mapped) -> Mapped:
-        known = self.hectares is not None and other.hectares is not None
-        hectares = np.add(self.hectares, other.hectares) if known else None  # type: ignore[arg-type]
+        measured = self.hectares is not None and other.hectares is not None
+        hectares = np.add(self.hectares, other.hectares) if measured else None  # type: ignore[arg-type]
         return Mapped(self.pixels + other.pixels, hectares)
 
 
@@ -123,10 +123,10 @@ def estimate_shares(mapped: Mapped, blocks: Counts, confidence: float) -> Shares
     as_mapped = pooled.sum(axis=0)
     # a class that the map never shows in the test part is taken as mapped
     truth_of = np.where(as_mapped > 0, pooled / np.maximum(as_mapped, 1), np.eye(len(weights)))
-    found = truth_of @ weights
+    estimate = truth_of @ weights
     number = len(blocks)
     if number < 2:
-        return Shares(found, np.zeros_like(found), np.ones_like(found))
+        return Shares(estimate, np.zeros_like(estimate), np.ones_like(estimate))
     residuals = (blocks - truth_of * blocks.sum(axis=1, keepdims=True)) / np.maximum(as_mapped, 1) @ weights
     squares = residuals**2
     of_test_part = number / (number - 1) * squares.sum(axis=0)
@@ -135,8 +135,8 @@ def estimate_shares(mapped: Mapped, blocks: Counts, confidence: float) -> Shares
     quantile = stdtrit(np.clip(effective, 1, number - 1), (1 + confidence) / 2)
     margin = quantile * np.sqrt(of_test_part + of_ground)
     unseen = np.where(as_mapped > 0, 0, weights)
-    low, high = found - margin - unseen, found + margin + unseen.sum() - unseen
-    return Shares(found, np.clip(low, 0, 1), np.clip(high, 0, 1))
+    low, high = estimate - margin - unseen, estimate + margin + unseen.sum() - unseen
+    return Shares(estimate, np.clip(low, 0, 1), np.clip(high, 0, 1))
 
 
 def write_areas(
@@ -186,12 +186,12 @@ def _rows(mapped: Mapped, blocks: Counts | None, confidence: float) -> list[dict
     """Cells of the columns from `mapped_pixels` on, by class."""
     total = None if mapped.hectares is None else float(mapped.hectares.sum())
     columns: dict[str, Floats] = {"mapped": mapped.shares}
-    known: dict[str, str | int] = {}
+    basis: dict[str, str | int] = {}
     if blocks is not None:
         shares = estimate_shares(mapped, blocks, confidence)
         columns |= {"": shares.estimate, "low": shares.low, "high": shares.high}
-        known = {"confidence": f"{confidence:g}", "test_blocks": len(blocks), "assumption": ASSUMPTION}
-    rows = [known | {"mapped_pixels": int(n)} for n in mapped.pixels]
+        basis = {"confidence": f"{confidence:g}", "test_blocks": len(blocks), "assumption": ASSUMPTION}
+    rows = [basis | {"mapped_pixels": int(n)} for n in mapped.pixels]
     for kind, values in columns.items():
         percent, hectares = (
             f"mapped_{unit}" if kind == "mapped" else f"{unit}_{kind}".strip("_") for unit in ("percent", "ha")
@@ -215,8 +215,8 @@ def read_mapped(tables: Iterable[Path]) -> tuple[list[str], dict[str, Mapped]]:
     names = [row["class"] for row in next(iter(rows.values()), [])]
     return names, {
         scene: Mapped(
-            np.array([int(row["mapped_pixels"]) for row in found], np.int64),
-            np.array([float(row["mapped_ha"]) for row in found]) if all(row["mapped_ha"] for row in found) else None,
+            np.array([int(row["mapped_pixels"]) for row in lines], np.int64),
+            np.array([float(row["mapped_ha"]) for row in lines]) if all(row["mapped_ha"] for row in lines) else None,
         )
-        for scene, found in rows.items()
+        for scene, lines in rows.items()
     }

@@ -39,8 +39,8 @@ def confusion(truth: NDArray[np.integer], prediction: NDArray[np.integer], class
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
-    known = truth != IGNORE
-    rows, columns = truth[known].astype(np.int64), prediction[known].astype(np.int64)
+    labelled = truth != IGNORE
+    rows, columns = truth[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
     for ids, name in ((rows, "truth"), (columns, "prediction")):
         if ids.size and not 0 <= ids.min() <= ids.max() < classes:
             raise ValueError(f"{name} holds ids from {ids.min()} to {ids.max()}; there are {classes} classes")
@@ -135,8 +135,8 @@ def _share(hit: Floats, below: Floats, occurs: Floats) -> Floats:
 
 def class_mean(scores: Floats) -> Floats:
     """Mean over the classes (the last axis) that have a score, of shape ...; NaN where none has."""
-    known = ~np.isnan(scores)
-    return ratio(np.where(known, scores, 0.0).sum(-1), known.sum(-1).astype(np.float64))
+    defined = ~np.isnan(scores)
+    return ratio(np.where(defined, scores, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
 
 
 def without_nan(value: Any) -> Any:  # noqa: ANN401 - JSON values of any kind
@@ -178,8 +178,8 @@ def _labelled(tiles: Counts) -> Counts:
 
 
 def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
 
 
 def boundary_counts(
@@ -266,22 +266,22 @@ class Calibration:
     @classmethod
     def pooled(cls, records: Sequence[Mapping[str, Any]], temperature: float = 1.0) -> Calibration:
         """Add up several calibrations, each given by its `table` (`bins`) and its `log_loss`."""
-        found = cls(temperature)
+        calibration = cls(temperature)
         for record in records:
             count, confidence, accuracy = (
                 np.array([row[key] or 0.0 for row in record["bins"]]) for key in ("count", "confidence", "accuracy")
             )
-            found._count += count.astype(np.int64)
-            found._confidence += count * confidence
-            found._right += np.rint(count * accuracy).astype(np.int64)
-            found._loss += float(count.sum()) * (record["log_loss"] or 0.0)
-        return found
+            calibration._count += count.astype(np.int64)
+            calibration._confidence += count * confidence
+            calibration._right += np.rint(count * accuracy).astype(np.int64)
+            calibration._loss += float(count.sum()) * (record["log_loss"] or 0.0)
+        return calibration
 
     def add(self, probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> None:
         """Count one batch of probabilities N x K, whose rows add up to 1, and class ids N; `IGNORE` is left out."""
-        known = truth != IGNORE
-        scaled = apply_temperature(probabilities[known], self.temperature)
-        ids = truth[known].astype(np.int64)
+        labelled = truth != IGNORE
+        scaled = apply_temperature(probabilities[labelled], self.temperature)
+        ids = truth[labelled].astype(np.int64)
         confidence = scaled.max(axis=1, initial=0.0)
         right = scaled.argmax(axis=1) == ids if len(ids) else np.zeros(0, dtype=bool)
         place = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
@@ -336,11 +336,11 @@ def fit_temperature(probabilities: NDArray[np.floating], truth: NDArray[np.integ
     Probabilities are N x K, of held-out pixels, none of them from the test part; of class ids, N, `IGNORE` is left
     out. Without a labelled pixel it is 1.
     """
-    known = truth != IGNORE
-    if not known.any():
+    labelled = truth != IGNORE
+    if not labelled.any():
         return 1.0
-    logits = np.log(np.maximum(np.asarray(probabilities[known], dtype=np.float64), _SMALLEST))
-    ids = truth[known].astype(np.int64)
+    logits = np.log(np.maximum(np.asarray(probabilities[labelled], dtype=np.float64), _SMALLEST))
+    ids = truth[labelled].astype(np.int64)
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
@@ -348,5 +348,5 @@ def fit_temperature(probabilities: NDArray[np.floating], truth: NDArray[np.integ
         normaliser = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
         return float((normaliser - scaled[np.arange(len(ids)), ids]).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    minimum = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(minimum.x))

@@ -128,17 +128,17 @@ def _require_kept(inputs: Iterable[Path], maps: Iterable[Path], options: MapOpti
     Raises:
         InputError: If one does.
     """
-    known = {key for path in (*inputs, options.area) if path is not None and (key := _file_key(path))}
+    taken = {key for path in (*inputs, options.area) if path is not None and (key := _file_key(path))}
     written = [file for path in maps for file in MapPaths.of(path)]
     for path in (*written, *([options.polygons] if options.polygons else [])):
-        if _file_key(path) in known:
+        if _file_key(path) in taken:
             raise InputError(Problem(str(path), "is one of the inputs, which would be lost", _OTHER_NAME))
 
 
 def _file_key(path: Path) -> tuple[int, int] | None:
     """What is equal for all names of one file; None where there is no file."""
     try:
-        return (found := path.stat()).st_dev, found.st_ino
+        return (status := path.stat()).st_dev, status.st_ino
     except (OSError, ValueError):
         return None
 
@@ -209,12 +209,12 @@ def _choose_bands(
         paths = [data_root / part.strip() for part in (row.get(name) or "").split(";") if part.strip()]
         if not paths or not all(path.is_file() for path in paths):
             continue  # patterns of mosaics; missing files are reported by the inventory
-        found = [
+        described = [
             (renamed.get(band.lower(), band).lower(), path, number)
             for path in paths
             for number, band in enumerate(Raster.of(path).files[0].header.names, start=1)
         ]
-        names = [band for band, _, _ in found]
+        names = [band for band, _, _ in described]
         wanted = [band.lower() for band in sensor.bands]
         if not any(names) or names == wanted:
             continue
@@ -227,7 +227,7 @@ def _choose_bands(
             continue
         chosen = []
         for band in wanted:
-            _, path, number = found[names.index(band)]
+            _, path, number = described[names.index(band)]
             chosen.append(work / f"{row['scene']}_{name}_{band}.vrt")
             run_tool("gdal_translate", *_VIRTUAL, "-b", number, path.resolve(), chosen[-1])
         row[name] = ";".join(str(path.resolve()) for path in chosen)

@@ -81,8 +81,8 @@ def summarise(
             if (owner := scores.get("run", run.record)["name"]) != run.name:
                 raise ValueError(f"it holds scores of {owner}")
             rows.append(_row(run, scores, classes))
-    known = {*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS}
-    columns = dict.fromkeys(column for row in rows for column in row if column not in known)
+    fixed = {*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS}
+    columns = dict.fromkeys(column for row in rows for column in row if column not in fixed)
     _write_csv(out / "metrics.csv", [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
 
     cells = read_counts(evaluate_root, scored, read_tile_blocks(index, manifest))
@@ -119,8 +119,8 @@ def _headline(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> tuple[dic
     """Return means with their intervals and means alone, by network, method, labels and score."""
     with_limits: dict[str, Any] = {}
     means: dict[str, Any] = {}
-    for cell, metric, found in intervals(cells, config):
-        mean, low, high = (round(value, 6) for value in (found.estimate, found.low, found.high))
+    for cell, metric, estimated in intervals(cells, config):
+        mean, low, high = (round(value, 6) for value in (estimated.estimate, estimated.low, estimated.high))
         entry = {"mean": mean, "low": low, "high": high, **repetitions(cells[cell].replicates)}
         for tree, value in ((with_limits, entry), (means, round(mean, 4))):
             methods = tree.setdefault(f"{cell.network}-{cell.variant}", {})
@@ -158,11 +158,11 @@ def forget_outdated(results: Path, runs: Iterable[Run], folds: Collection[str] =
         networks = [results / fold / "finetune" / run.name / "weights.safetensors" for fold in folds]
         made = max(path.stat().st_mtime if path.exists() else float("inf") for path in networks)
         maps = [f"{place}{run.name}{end}.*" for place in ("", "*/") for end in ("", *MAP_ENDINGS)]
-        found = [
+        files = [
             *(path for folder in ("evaluate", "models") for path in (results / folder / run.name).glob("*")),
             *(path for pattern in maps for path in (results / "maps").glob(pattern)),
         ]
-        outdated += [path for path in found if path.stat().st_mtime < made]
+        outdated += [path for path in files if path.stat().st_mtime < made]
     for path in outdated:
         path.unlink()
     return outdated
@@ -219,7 +219,7 @@ def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, s
     Raises:
         InputError: If runs were scored on different test tiles or classes, or on tiles that are not known.
     """
-    found: dict[Run, tuple[Counts, Counts]] = {}
+    counts_of: dict[Run, tuple[Counts, Counts]] = {}
     names: list[str] = []
     problems = []
     for run in sorted(runs):
@@ -227,9 +227,9 @@ def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, s
         with reading(path), np.load(path, allow_pickle=False) as file:
             tiles, confusion, boundary = file["names"].astype(str).tolist(), file["confusion"], file["boundary"]
         names = names or tiles
-        shape = next(iter(found.values()))[0].shape[1:] if found else confusion.shape[1:]
+        shape = next(iter(counts_of.values()))[0].shape[1:] if counts_of else confusion.shape[1:]
         if tiles != names or confusion.shape[1:] != shape:
-            what = f"was scored on other test tiles or classes than {next(iter(found)).name}"
+            what = f"was scored on other test tiles or classes than {next(iter(counts_of)).name}"
             problems.append(Problem(str(path), what, "Evaluate both again on the same split."))
             continue
         unknown = [tile for tile in tiles if tile not in blocks]
@@ -237,16 +237,16 @@ def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, s
             what = f"was scored on {len(unknown)} tiles that are not in the index, such as {unknown[0]}"
             problems.append(Problem(str(path), what, "Evaluate again on the current tiles."))
             continue
-        found[run] = _by_block(confusion, boundary, [blocks[tile] for tile in tiles])
+        counts_of[run] = _by_block(confusion, boundary, [blocks[tile] for tile in tiles])
     if problems:
         raise InputError(problems)
     cells: dict[Cell, list[Run]] = {}
-    for run in found:
+    for run in counts_of:
         cells.setdefault(Cell.of(run), []).append(run)
     return {
         cell: Scored(
             tuple((run.draw, run.seed) for run in members),
-            *map(np.stack, zip(*(found[run] for run in members), strict=True)),
+            *map(np.stack, zip(*(counts_of[run] for run in members), strict=True)),
         )
         for cell, members in sorted(cells.items())
     }
@@ -258,12 +258,12 @@ def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[
         random = generator(config.seed, "interval", cell.series, cell.budget.name)
         blocks = scored.counts.shape[1]
         resamples = Resamples.draw(blocks, effects_of(scored.replicates), config.bootstrap, random)
-        found = {m: interval(score, scored.counts, resamples, config.confidence) for m, score in HEADLINE.items()}
-        found["boundary_f1"] = interval(_mean_boundary_f1, scored.boundary, resamples, config.confidence)
-        for metric, one in found.items():
+        estimates = {m: interval(score, scored.counts, resamples, config.confidence) for m, score in HEADLINE.items()}
+        estimates["boundary_f1"] = interval(_mean_boundary_f1, scored.boundary, resamples, config.confidence)
+        for metric, estimate in estimates.items():
             # a limit that was widened for few units may leave the range of the score
             lowest = -1.0 if metric == "kappa" else 0.0
-            yield cell, metric, replace(one, low=max(one.low, lowest), high=min(one.high, 1.0))
+            yield cell, metric, replace(estimate, low=max(estimate.low, lowest), high=min(estimate.high, 1.0))
 
 
 def _mean_boundary_f1(counts: Floats) -> Floats:
@@ -288,13 +288,13 @@ def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[s
     for family in (False, True):
         members = [pair for pair in pairs if (pair[0] == LABELS) == family]
         draws = max(config.bootstrap, DRAWS_PER_COMPARISON * len(members))
-        found = [row for kind, a, b in members for row in _compare(kind, a, b, cells, draws, config)]
+        compared = [row for kind, a, b in members for row in _compare(kind, a, b, cells, draws, config)]
         for metric in HEADLINE:
-            of_metric = [row for row in found if row["metric"] == metric]
+            of_metric = [row for row in compared if row["metric"] == metric]
             for row, p in zip(of_metric, holm([row["p"] for row in of_metric]), strict=True):
                 row["p_holm"] = p
                 row["significant"] = bool(p < 1 - config.confidence and _enough(row))
-        rows += found
+        rows += compared
     return rows
 
 
@@ -304,10 +304,10 @@ Replicate = tuple[int, int]
 
 def _paired(a: Cell, b: Cell, cells: Mapping[Cell, Scored]) -> list[tuple[Replicate, Replicate]]:
     """Return the runs of both cells that belong together: of one draw and seed, or with other labels of one seed."""
-    found = [(x, y) for y in cells[b].replicates for x in cells[a].replicates]
+    pairs = [(x, y) for y in cells[b].replicates for x in cells[a].replicates]
     if a.budget == b.budget:
-        return [(x, y) for x, y in found if x == y]
-    return [(x, y) for x, y in found if x[1] == y[1]]
+        return [(x, y) for x, y in pairs if x == y]
+    return [(x, y) for x, y in pairs if x[1] == y[1]]
 
 
 def _enough(row: Mapping[str, Any]) -> bool:
@@ -341,7 +341,7 @@ def _compare(
         counts_a.shape[1], effects_of(of_b), draws, generator(config.seed, "comparison", *names)
     )
     for metric, score in HEADLINE.items():
-        found = difference(score, counts_a, counts_b, resamples, config.confidence)
+        estimated = difference(score, counts_a, counts_b, resamples, config.confidence)
         yield {
             "kind": kind,
             "a": a.series,
@@ -353,10 +353,10 @@ def _compare(
             "metric": metric,
             **repetitions(of_b),
             "n_blocks": counts_a.shape[1],
-            "difference": found.estimate,
-            "low": found.low,
-            "high": found.high,
-            "p": found.p,
+            "difference": estimated.estimate,
+            "low": estimated.low,
+            "high": estimated.high,
+            "p": estimated.p,
         }
 
 

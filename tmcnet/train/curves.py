@@ -116,8 +116,8 @@ def tensors_of(batch: object) -> dict[str, torch.Tensor]:
         items = [("" if isinstance(v, Mapping) else name, v) for name, v in zip(names, batch, strict=True)]
     else:
         return {}
-    parts = ((name, tensors_of(value)) for name, value in items)
-    return {f"{name}{rest}": tensor for name, found in parts for rest, tensor in found.items()}
+    columns = ((name, tensors_of(value)) for name, value in items)
+    return {f"{name}{rest}": tensor for name, tensors in columns for rest, tensor in tensors.items()}
 
 
 def check_finite(loss: Tensor, batch: object, step: int, names: Sequence[str], state: Path) -> None:

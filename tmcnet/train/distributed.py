@@ -34,10 +34,10 @@ def wait_for_all() -> None:
 
 def from_first(make: Callable[[], T]) -> T:
     """Call a function in the first process and return its result, which can be pickled, in all of them."""
-    found = [make()] if rank() == 0 else [None]
+    shared = [make()] if rank() == 0 else [None]
     if processes() > 1:
-        dist.broadcast_object_list(found)
-    return cast(T, found[0])
+        dist.broadcast_object_list(shared)
+    return cast(T, shared[0])
 
 
 def share_of_batch(key: str, batch_size: int) -> range:

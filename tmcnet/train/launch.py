@@ -106,11 +106,11 @@ def _run(command: list[str]) -> int:
 def run_worker(job: Path) -> None:
     """Join the process group, run the function of a job, and write an error to a file for the process that waits."""
     Thread(target=_end_with_launcher, daemon=True).start()
-    known = json.loads(job.read_text())
-    module, name = known["function"].split(":")
+    described = json.loads(job.read_text())
+    module, name = described["function"].split(":")
     try:
-        join(known["accelerator"])
-        getattr(import_module(module), name)(*known["arguments"])
+        join(described["accelerator"])
+        getattr(import_module(module), name)(*described["arguments"])
     except (InputError, TrainingError, StoppedError, OSError) as error:
         # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
         write_error(error, job.with_name(ERRORS.replace("*", os.environ["RANK"])))
@@ -151,19 +151,19 @@ def _end_with_launcher() -> None:
 
 def write_error(error: InputError | TrainingError | StoppedError | OSError, file: Path) -> None:
     """Write an error so that `read_error` returns it as it was."""
-    parts: list[Any] = [str(error)]
+    arguments: list[Any] = [str(error)]
     if isinstance(error, InputError):
-        parts = [[problem.where, problem.what, problem.remedy] for problem in error.problems]
+        arguments = [[problem.where, problem.what, problem.remedy] for problem in error.problems]
     elif isinstance(error, OSError):
-        parts = [error.errno, error.strerror, error.filename]
-    file.write_text(json.dumps([type(error).__name__, parts]))
+        arguments = [error.errno, error.strerror, error.filename]
+    file.write_text(json.dumps([type(error).__name__, arguments]))
 
 
 def read_error(file: Path) -> InputError | TrainingError | StoppedError | OSError:
     """Return the error that `write_error` wrote."""
-    kind, parts = json.loads(file.read_text())
+    kind, arguments = json.loads(file.read_text())
     if kind == "InputError":
-        return InputError(Problem(*part) for part in parts)
+        return InputError(Problem(*entry) for entry in arguments)
     if kind in ("TrainingError", "StoppedError"):
-        return (TrainingError if kind == "TrainingError" else StoppedError)(*parts)
-    return OSError(*parts)
+        return (TrainingError if kind == "TrainingError" else StoppedError)(*arguments)
+    return OSError(*arguments)

@@ -155,10 +155,10 @@ def _probes(network: TMCNet, tiles: TileDataset, work: Pretraining) -> list[Prob
     if probe.every is None:
         return []
     store, lists = tiles.store, (Budget("R", probe.fraction).subset(1), "val")
-    parts = [
+    labelled, validation = (
         TileDataset(store, verified_list(work.splits, name), tiles.normalisation, True, cache_gib=0) for name in lists
-    ]
-    return [Probe(network, *parts, len(store.classes), probe, work.config.seed)]
+    )
+    return [Probe(network, labelled, validation, len(store.classes), probe, work.config.seed)]
 
 
 def pretrain(work: Pretraining) -> None:

@@ -70,9 +70,9 @@ def _choose(tiles: TileDataset, part: str, config: ProbeConfig, seed: int) -> li
     chosen = []
     for index in map(int, indices):
         truth = cell_labels(tiles[index].truth.numpy(), OUTPUT_STRIDE).ravel()
-        known = np.flatnonzero(truth != IGNORE)
+        labelled = np.flatnonzero(truth != IGNORE)
         random = generator(seed, "probe pixels", part, tiles.names[index])
-        cells = np.sort(random.choice(known, min(len(known), max(config.pixels // count, 1)), replace=False))
+        cells = np.sort(random.choice(labelled, min(len(labelled), max(config.pixels // count, 1)), replace=False))
         chosen.append(_ProbeCells(index, cells, truth[cells]))
     if not any(len(some.cells) for some in chosen):
         what = f"no pixel of the {part} tiles of the probe is labelled"
@@ -90,8 +90,8 @@ def _features(network: TMCNet, tiles: TileDataset, chosen: list[_ProbeCells]) ->
         yield maps[0].flatten(1)[:, torch.from_numpy(some.cells).to(device)].T.float().cpu().numpy()
 
 
-def _predict(classifier: str, known: NDArray[np.float32], truth: Labels, asked: NDArray[np.float32]) -> Labels:
-    """Fit a classifier to `known` features and return the classes of `asked` ones."""
+def _predict(classifier: str, fitted_on: NDArray[np.float32], truth: Labels, asked: NDArray[np.float32]) -> Labels:
+    """Fit a classifier to `fitted_on` features and return the classes of `asked` ones."""
     if len(np.unique(truth)) == 1:
         return np.full(len(asked), truth[0])
     # here, because only trainings with a probe need scikit-learn
@@ -105,8 +105,8 @@ def _predict(classifier: str, known: NDArray[np.float32], truth: Labels, asked: 
         if classifier == "knn"
         else make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_SOLVER_ITERATIONS))
     )
-    found: Labels = model.fit(known, truth).predict(asked)
-    return found
+    predicted: Labels = model.fit(fitted_on, truth).predict(asked)
+    return predicted
 
 
 class Probe(Evaluation):
@@ -141,10 +141,10 @@ class Probe(Evaluation):
             return {}
         training = self.network.training
         self.network.eval()
-        known, asked = (np.concatenate(list(_features(self.network, *part))) for part in self.parts)
+        fitted_on, asked = (np.concatenate(list(_features(self.network, *part))) for part in self.parts)
         self.network.train(training)
         truth, wanted = (np.concatenate([some.truth for some in chosen]) for _, chosen in self.parts)
         with threadpool_limits(torch.get_num_threads()):
-            found = _predict(self.classifier, known, truth, asked)
-        scores = headline(confusion(wanted, found, self.classes))
+            predicted = _predict(self.classifier, fitted_on, truth, asked)
+        scores = headline(confusion(wanted, predicted, self.classes))
         return {"probe_oa": scores["oa"], "probe_miou": scores["miou"]}

@@ -138,12 +138,12 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         where = ", ".join(file.file.label for file in files)
         scene.problems.append(Problem(where, what, "Give one name for each band."))
         return
-    known = {band.casefold(): number for number, band in enumerate(sensor.bands)}
+    number_of = {band.casefold(): number for number, band in enumerate(sensor.bands)}
     described = [(file.file.label, band) for file in files for band in file.file.header.names]
-    moved = [label for n, (label, band) in enumerate(described) if known.get(band.casefold(), n) != n]
+    moved = [label for n, (label, band) in enumerate(described) if number_of.get(band.casefold(), n) != n]
     if moved:
-        there = ", ".join(band or "nameless" for label, band in described if label == moved[0])
-        what = f"describes its bands as {there}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
+        described_as = ", ".join(band or "nameless" for label, band in described if label == moved[0])
+        what = f"describes its bands as {described_as}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
         scene.problems.append(Problem(moved[0], what, "Write the names in the order of the files."))
     what = "is a palette image: its numbers are indexes of colours, not measurements"
     palettes = [file.file.label for file in files if file.file.header.is_palette]
@@ -239,16 +239,16 @@ def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
 def zero_in_both(scene: Inspection) -> float:
     """Share of the first optical file where all its bands, and all of the first SAR file, are zero."""
     optical, sar = scene.lattices["optical"][0], scene.lattices["sar"][0]
-    zeros, there = optical.zeros, sar.zeros
+    zeros, sar_zeros = optical.zeros, sar.zeros
     rows, columns = np.nonzero(zeros)
     grid, other = scene.images["optical"][0].grid, scene.images["sar"][0].grid
-    if not rows.size or not there.any():
+    if not rows.size or not sar_zeros.any():
         return 0.0
     if grid != other and grid.crs and other.crs:
         x, y = grid.transform @ (columns * optical.step + 0.5, rows * optical.step + 0.5)
         columns, rows = (np.floor(at / sar.step) for at in to_pixels(other, grid.crs, x, y))
-    inside = (rows >= 0) & (columns >= 0) & (rows < there.shape[0]) & (columns < there.shape[1])
-    return float(there[rows[inside].astype(int), columns[inside].astype(int)].sum() / zeros.size)
+    inside = (rows >= 0) & (columns >= 0) & (rows < sar_zeros.shape[0]) & (columns < sar_zeros.shape[1])
+    return float(sar_zeros[rows[inside].astype(int), columns[inside].astype(int)].sum() / zeros.size)
 
 
 def _check_sizes(tile: Inspection) -> None:
@@ -358,11 +358,11 @@ def scale_problems(scenes: Sequence[Inspection], sensors: SensorsConfig) -> list
 
 
 def _scenes_by_scale(scenes: Sequence[Inspection], name: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    scenes_of: dict[str, list[str]] = {}
     for scene in scenes:
         if scale := scene.scales.get(name):
-            found.setdefault(scale, []).append(scene.entry.scene)
-    return found
+            scenes_of.setdefault(scale, []).append(scene.entry.scene)
+    return scenes_of
 
 
 def _format_scales(scales: dict[str, list[str]]) -> str:
@@ -407,8 +407,8 @@ def _degree_box(grid: Grid) -> npt.NDArray[np.float64]:
     column, row = np.concatenate([along, along, near, far]), np.concatenate([near, far, along, along])
     lon, lat = reproject_points(grid.crs, "EPSG:4326", *(grid.transform @ (column * grid.width, row * grid.height)))
     box = np.array([lon.min(), lat.min(), lon.max(), lat.max()])
-    known = np.isfinite(box).all() and box[2] - box[0] < 180
-    return box if known else np.array([-math.inf, -math.inf, math.inf, math.inf])
+    usable = np.isfinite(box).all() and box[2] - box[0] < 180
+    return box if usable else np.array([-math.inf, -math.inf, math.inf, math.inf])
 
 
 def warn_of_pixel_sizes(scenes: Sequence[Inspection]) -> None:
@@ -458,8 +458,8 @@ def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
 def _median(scene: Inspection, name: str, sensor: SensorConfig) -> float:
     """Median of the medians of the bands, as the network gets them."""
     medians = np.concatenate([file.median for file in scene.images[name]])
-    known = to_db(medians[np.isfinite(medians)], scene.scales[name], sensor.clip_db)
-    return float(np.median(known)) if known.size else math.nan
+    decibels = to_db(medians[np.isfinite(medians)], scene.scales[name], sensor.clip_db)
+    return float(np.median(decibels)) if decibels.size else math.nan
 
 
 def _are_apart(one: float, other: float, *, decibels: bool) -> bool:

@@ -183,14 +183,14 @@ class _Inspector:
             raise InputError(Problem(str(path), what, "Merge them to one (`ogrmerge.py`)."))
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f"{scene.entry.scene}.tif"
-        found = rasterise_labels(path, self.labels, grid, draft)
+        rasterised = rasterise_labels(path, self.labels, grid, draft)
         raster = draft.with_stem(f"{scene.entry.scene}-{file_digest(draft)[:_DIGEST]}")
         draft.replace(raster)
         scene.label_raster = Raster((RasterFile((str(raster),), str(path)),))
-        if found.overlapping:
-            scene.warnings.append(f"features of different classes overlap on {found.overlapping} label pixels")
-        if found.n_without:
-            scene.warnings.append(f"{found.n_without} label features have no `{self.labels.attribute}`: void")
+        if rasterised.overlapping:
+            scene.warnings.append(f"features of different classes overlap on {rasterised.overlapping} label pixels")
+        if rasterised.n_without:
+            scene.warnings.append(f"{rasterised.n_without} label features have no `{self.labels.attribute}`: void")
 
 
 def _group_equal(problems: Sequence[Problem]) -> list[Problem]:
@@ -221,14 +221,14 @@ def _all_files(scene: Inspection) -> list[Path]:
     """Files that the scene depends on: those known by name, then any other that GDAL reads."""
     images = [file for files in scene.images.values() for file in files]
     read = [Path(name) for file in images for tile in file.file.tiles for name in tile.files]
-    known = {path.absolute(): path for path in (*scene.entry.files, *(path for path in read if path.is_file()))}
-    return list(known.values())
+    by_path = {path.absolute(): path for path in (*scene.entry.files, *(path for path in read if path.is_file()))}
+    return list(by_path.values())
 
 
 def _nodata(files: Sequence[FileSummary]) -> float | None:
     """Value that means no data, declared or of the files; None where they differ."""
-    found = [file.nodata for file in files]
-    return found[0] if len(set(map(repr, found))) == 1 else None
+    nodata = [file.nodata for file in files]
+    return nodata[0] if len(set(map(repr, nodata))) == 1 else None
 
 
 def inventory_table(rows: Sequence[dict[str, str]], scenes: Sequence[Inspection]) -> bytes:

@@ -86,12 +86,12 @@ def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
     if path.absolute() in within:
         what = f"is a source of itself, through {' and '.join(map(str, within[within.index(path.absolute()) :]))}"
         raise InputError(Problem(str(path), what, "Write the virtual raster again, from its real files."))
-    found = [path, *_sidecars(path, name)]
+    files = [path, *_sidecars(path, name)]
     for source in _sources(path):
         if not _REMOTE.search(source):
             inner = local_files(parse_name(source, path.parent), (*within, path.absolute()))
-            found += [file for file in inner if file not in found]
-    return [file for file in found if file.is_file()]
+            files += [file for file in inner if file not in files]
+    return [file for file in files if file.is_file()]
 
 
 def _sidecars(path: Path, name: Name) -> list[Path]:
@@ -110,12 +110,12 @@ def _sidecars(path: Path, name: Name) -> list[Path]:
 @lru_cache
 def _names_by_stem(folder: Path, _changed: int) -> dict[str, list[str]]:
     """Names of the files in a folder by what is before each of their dots, in small letters."""
-    found: dict[str, list[str]] = {}
+    by_stem: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):  # noqa: PTH208 - faster than paths
-        parts = name.lower().split(".")
-        for number in range(1, len(parts)):
-            found.setdefault(_OTHER_WORDS.sub("", ".".join(parts[:number])), []).append(name)
-    return found
+        words = name.lower().split(".")
+        for number in range(1, len(words)):
+            by_stem.setdefault(_OTHER_WORDS.sub("", ".".join(words[:number])), []).append(name)
+    return by_stem
 
 
 def _sources(path: Path) -> list[str]:
@@ -151,8 +151,8 @@ def forget() -> None:
 
 
 def _address(name: str) -> str:
-    found = ((re.fullmatch(pattern, name), url) for pattern, url in _URLS.items())
-    return next((match.expand(url) for match, url in found if match), "")
+    matches = ((re.fullmatch(pattern, name), url) for pattern, url in _URLS.items())
+    return next((match.expand(url) for match, url in matches if match), "")
 
 
 @cache
@@ -164,7 +164,7 @@ def _stamp(name: str) -> str:
     try:
         system, path = fsspec.core.url_to_fs(address, **(_s3_options() if scheme == "s3" else {}))
         system.invalidate_cache()
-        known = system.info(path)
+        about = system.info(path)
     except ImportError:
         plugin = _PLUGINS.get(scheme, "fsspec")
         what = f"is read with the Python package {plugin}, which is not installed"
@@ -173,8 +173,8 @@ def _stamp(name: str) -> str:
         what = f"cannot be reached ({type(error).__name__}: {error})"
         remedy = "Check the address, the network, and the credentials in the environment."
         raise InputError(Problem(name, what, remedy)) from None
-    tag = known.get("ETag") or known.get("etag")
-    stamp = tag or f"{known.get('size')} {known.get('LastModified') or known.get('Last-Modified') or ''}".strip()
+    tag = about.get("ETag") or about.get("etag")
+    stamp = tag or f"{about.get('size')} {about.get('LastModified') or about.get('Last-Modified') or ''}".strip()
     return f"{name} {stamp}"
 
 

@@ -83,11 +83,11 @@ def _declared(files: tuple[RasterFile, ...], entry: Entry, name: str, sensor: Se
         what = "is a quality mask, but no code in it is known to mean no data"
         raise InputError(Problem(quality, what, f"List the codes in `sensors.{name}.mask_codes`."))
     of_sheet, codes = entry.scaling.get(name), tuple(sensor.mask_codes)
-    found = []
+    declared = []
     for file in _with_alpha(files, len(sensor.bands)):
         scaling = of_sheet or (None if file.header.has_scaling else sensor.scaling)
-        found.append(replace(file, nodata=nodata, scaling=scaling, quality=quality, quality_codes=codes))
-    return tuple(found)
+        declared.append(replace(file, nodata=nodata, scaling=scaling, quality=quality, quality_codes=codes))
+    return tuple(declared)
 
 
 def _with_alpha(files: tuple[RasterFile, ...], expected: int) -> tuple[RasterFile, ...]:
@@ -104,14 +104,14 @@ def _with_alpha(files: tuple[RasterFile, ...], expected: int) -> tuple[RasterFil
 
 def _last_band_is_binary(file: RasterFile) -> bool:
     """Whether the last band has only the values 0 and one other, or only the largest number of its type."""
-    found: set[float] = set()
+    values: set[float] = set()
     for path in file.paths:
         with open_raster(path, remote=file.remote) as dataset:
             step = max(dataset.shape) // _PREVIEW_PX + 1
             band = dataset.read(dataset.count, out_shape=(-(-dataset.height // step), -(-dataset.width // step)))
-        found.update(np.unique(band).tolist())
+        values.update(np.unique(band).tolist())
     opaque = {np.iinfo(band.dtype).max} if band.dtype.kind in "iu" else None
-    return found == opaque or (len(found) == 2 and 0 in found)
+    return values == opaque or (len(values) == 2 and 0 in values)
 
 
 def mosaic_problems(mosaic: RasterFile) -> list[Problem]:
@@ -127,9 +127,9 @@ def mosaic_problems(mosaic: RasterFile) -> list[Problem]:
 
 
 def _differences(tile: Header, first: Header, declared: bool) -> list[str]:
-    here, there = tile.grid.transform, first.grid.transform
-    sides, first_sides = ((abs(t.determinant), math.hypot(t.a, t.d)) for t in (here, there))
-    turned = not np.allclose([here.a, here.b, here.d, here.e], [there.a, there.b, there.d, there.e], rtol=1e-6)
+    own, base = tile.grid.transform, first.grid.transform
+    sides, first_sides = ((abs(t.determinant), math.hypot(t.a, t.d)) for t in (own, base))
+    turned = not np.allclose([own.a, own.b, own.d, own.e], [base.a, base.b, base.d, base.e], rtol=1e-6)
     same = {
         "CRS": tile.grid.crs == first.grid.crs,
         f"number of bands ({tile.count}, not {first.count})": tile.count == first.count,
@@ -141,7 +141,7 @@ def _differences(tile: Header, first: Header, declared: bool) -> list[str]:
     other = [name for name, equal in same.items() if not equal]
     if not other and turned:
         other = ["direction of rows and columns: one of them is turned or upside down"]
-    corner = ~there @ (here.c, here.f)
+    corner = ~base @ (own.c, own.f)
     if not other and max(abs(side - round(side)) for side in corner) > _MAX_GRID_OFFSET_PX:
         other = ["pixel grid: it is between its pixels"]
     return other

@@ -89,8 +89,8 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
             what = f"separates its columns by {separator!r}, not by commas"
             raise InputError(Problem(where, what, "Save it with commas; `;` separates several files in one cell."))
         what = f"lacks the columns {', '.join(missing)}; it has {format_names(columns) or 'none'}"
-        known = ", ".join(_known_columns(modalities))
-        raise InputError(Problem(where, what, f"The columns are {known}, separated by commas."))
+        allowed = ", ".join(_known_columns(modalities))
+        raise InputError(Problem(where, what, f"The columns are {allowed}, separated by commas."))
     if not rows:
         raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
     problems = _column_problems(where, columns, modalities)
@@ -134,13 +134,13 @@ def _column_problems(where: str, columns: Sequence[str], modalities: Sequence[st
         problems.append(
             Problem(where, f"has columns twice: {format_names(doubled)}", "Rename or remove one of each.")
         )
-    known = [name for name in _known_columns(modalities) if name not in columns]
+    absent = [name for name in _known_columns(modalities) if name not in columns]
     for column in columns:
         if column in _known_columns(modalities):
             continue
         modality = next((f"{name}_" for name in modalities if column.startswith(f"{name}_")), "")
         # after the name of a modality only the rest counts: `optical_date` is no `optical_nodata`
-        rests = {name.removeprefix(modality): name for name in known if name.startswith(modality)}
+        rests = {name.removeprefix(modality): name for name in absent if name.startswith(modality)}
         rest = column.removeprefix(modality).lower()
         if close := difflib.get_close_matches(rest, rests, n=1, cutoff=_NEAR):
             remedy = f"Did you mean `{rests[close[0]]}`? Else rename the column."
@@ -156,14 +156,14 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
     files: dict[str, tuple[Name, ...]] = {}
     members: dict[Name, tuple[Path, ...]] = {}
     for name in (*modalities, "label"):
-        parts = [part.strip() for part in row.get(name, "").split(";") if part.strip()]
-        for part in parts:
+        names = [part.strip() for part in row.get(name, "").split(";") if part.strip()]
+        for part in names:
             raster = parse_name(part, data_root)
             tiles = _matching_files(part, data_root) if isinstance(raster, Path) else ()
             # the only file of a pattern is a file like any other
             files[name] = (*files.get(name, ()), tiles[0] if len(tiles) == 1 else raster)
             members |= {raster: tiles} if len(tiles) > 1 else {}
-    known = _known_columns(modalities)
+    own_columns = _known_columns(modalities)
     numbers = {
         key: {name: number for name in modalities if (number := _number(row.get(f"{name}_{key}", ""))) is not None}
         for key in OVERRIDES
@@ -171,7 +171,7 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
     }
     scaled = [name for name in modalities if name in {**numbers["scale_factor"], **numbers["add_offset"]}]
     images, label = {name: files.get(name, ()) for name in modalities}, files.get("label", ())
-    others = {name: value for name, value in row.items() if name and name not in known}
+    others = {name: value for name, value in row.items() if name and name not in own_columns}
     scales = {name: row[f"{name}_scale"] for name in modalities if row.get(f"{name}_scale")}
     scaling = {n: (numbers["scale_factor"].get(n, 1.0), numbers["add_offset"].get(n, 0.0)) for n in scaled}
     masks = {name: parse_name(row[f"{name}_mask"], data_root) for name in modalities if row.get(f"{name}_mask")}
@@ -207,38 +207,38 @@ def _is_usable(column: str, number: float | None) -> bool:
 
 
 def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    errors: list[tuple[str, str]] = []
     if entry.role not in (TRAIN, PREDICT):
-        found.append((f"has the unknown role `{entry.role}`", f"Roles are {TRAIN} and {PREDICT}."))
+        errors.append((f"has the unknown role `{entry.role}`", f"Roles are {TRAIN} and {PREDICT}."))
     if "" in row:
-        found.append(("has more cells than the sheet has columns", "Count the commas."))
+        errors.append(("has more cells than the sheet has columns", "Count the commas."))
     if not entry.scene:
-        found.append(("has no scene name", "Fill in the column `scene`."))
+        errors.append(("has no scene name", "Fill in the column `scene`."))
     if not entry.images["optical"] and not entry.images["sar"]:
         remedy = f"Fill in both columns; scenes of role {PREDICT} need at least one of them."
-        found.append(("names no file in `optical` and `sar`", remedy))
+        errors.append(("names no file in `optical` and `sar`", remedy))
     elif entry.role != PREDICT:
         remedy = f"Fill in the column; only scenes of role {PREDICT} may lack a sensor."
-        found += [(f"names no file in `{name}`", remedy) for name, paths in entry.images.items() if not paths]
+        errors += [(f"names no file in `{name}`", remedy) for name, paths in entry.images.items() if not paths]
     for name, value in entry.fields.items():
         if _FORMULA.match(value):
             what = f"has `{value[:60]}` in `{name}`, which spreadsheet programs run as a formula"
-            found.append((what, "Change how the cell begins."))
+            errors.append((what, "Change how the cell begins."))
     if len(entry.label) > 1:
-        found.append(("names several label files", "Labels cannot be stacked; merge them first."))
+        errors.append(("names several label files", "Labels cannot be stacked; merge them first."))
     for column in (f"{name}_{key}" for name in entry.images for key in OVERRIDES if key != "mask"):
         text = row.get(column, "")
         if column.endswith("_scale"):
             if text and text not in _SCALES:
-                found.append((f"has the unknown scale `{text}` in `{column}`", f"Scales are {', '.join(_SCALES)}."))
+                errors.append((f"has the unknown scale `{text}` in `{column}`", f"Scales are {', '.join(_SCALES)}."))
         elif text and not _is_usable(column, _number(text)):
-            found.append((f"has `{text}` in `{column}`", "Write a number, `nan` for no data, or nothing."))
+            errors.append((f"has `{text}` in `{column}`", "Write a number, `nan` for no data, or nothing."))
     for path in entry.named:
         if (shown := hide_secrets(str(path))) != str(path):
             remedy = "Leave them out and give them to GDAL: `GDAL_HTTP_USERPWD`, or the variables of the store."
-            found.append((f"names {shown} with a user name or password, which would be recorded", remedy))
+            errors.append((f"names {shown} with a user name or password, which would be recorded", remedy))
         if path not in entry.members and main_file(path) is None and not is_remote(path):
             pattern = isinstance(path, Path) and glob.has_magic(str(path))
             what = f"the pattern {path} matches no file" if pattern else f"the file {path} does not exist"
-            found.append((what, "Correct the path; relative paths start at `data_root`."))
-    return found
+            errors.append((what, "Correct the path; relative paths start at `data_root`."))
+    return errors

@@ -108,12 +108,12 @@ class Lattice:
             return None
         values, counts = np.unique(equal, return_counts=True)
         value = values[counts.argmax()]
-        here = (self.stored == value).all(axis=0)
-        pieces, _ = ndimage.label(here)
+        filled = (self.stored == value).all(axis=0)
+        pieces, _ = ndimage.label(filled)
         frame = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
         at_edge = np.isin(pieces, np.unique(frame[frame > 0]))
         share = float(at_edge.mean())
-        return (float(value), share) if share >= _MIN_FILL and not here.all() else None
+        return (float(value), share) if share >= _MIN_FILL and not filled.all() else None
 
 
 def scan_images(raster: Raster) -> tuple[list[FileSummary], list[Lattice]]:
@@ -121,8 +121,8 @@ def scan_images(raster: Raster) -> tuple[list[FileSummary], list[Lattice]]:
     summaries: list[FileSummary] = []
     lattices = []
     for layer in raster.layers():
-        found, lattice = _scan_layer(layer)
-        summaries += found
+        of_layer, lattice = _scan_layer(layer)
+        summaries += of_layer
         lattices.append(lattice)
     return summaries, lattices
 
@@ -177,19 +177,19 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
     rows = []
     with layer.open() as opened:
         for box in _strips(layer):
-            parts = opened.parts(box)
+            windows = opened.parts(box)
             first = -box[0] % step
-            here = np.s_[:, first::step, ::step]
+            places = np.s_[:, first::step, ::step]
             if first < box[2]:
-                rows.append(np.concatenate([_stored(part, here) for part in parts]))
-            for one, part in zip(statistics, parts, strict=True):
+                rows.append(np.concatenate([_stored(part, places) for part in windows]))
+            for one, part in zip(statistics, windows, strict=True):
                 one.add(box, part)
     return [one.finish() for one in statistics], Lattice(step, np.concatenate(rows, axis=1))
 
 
-def _stored(part: FileWindow, here: tuple[slice, ...]) -> Numbers:
-    values = np.abs(part.values[here]) if part.values.dtype.kind == "c" else part.values[here]
-    return np.where(part.bands_valid[here], values, np.nan).astype(np.float32)
+def _stored(part: FileWindow, places: tuple[slice, ...]) -> Numbers:
+    values = np.abs(part.values[places]) if part.values.dtype.kind == "c" else part.values[places]
+    return np.where(part.bands_valid[places], values, np.nan).astype(np.float32)
 
 
 def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:

@@ -58,19 +58,19 @@ def read_seed_layout(root: Path) -> SeedLayout:
     if not root.is_dir():
         raise InputError(Problem(str(root), "is not a folder", "Set `data_root` to the folder of the seed layout."))
     reader = _Reader(root)
-    parts = {part: reader.tiles(part) for part in PARTS if reader.has(part)}
-    if not parts:
+    tiles_of = {part: reader.tiles(part) for part in PARTS if reader.has(part)}
+    if not tiles_of:
         what = "holds neither folders such as train_RGB nor lists such as train_RGB.txt"
         remedy = "The seed layout needs train_RGB, train_SAR and train_lbl, and the same of val or test."
         reader.report(root, what, remedy)
-    for one, other in itertools.combinations(parts, 2):
-        if both := {tile.name for tile in parts[one]} & {tile.name for tile in parts[other]}:
+    for one, other in itertools.combinations(tiles_of, 2):
+        if both := {tile.name for tile in tiles_of[one]} & {tile.name for tile in tiles_of[other]}:
             what = f"{one} and {other} both have tiles {format_names(both)}"
             reader.report(root, what, "A tile belongs to one part only; take it out of the other.")
     classes = read_class_dict(root / "class_dict.txt", reader.problems)
     if reader.problems:
         raise InputError(reader.problems)
-    return SeedLayout(sorted(itertools.chain(*parts.values()), key=lambda tile: tile.name), classes)
+    return SeedLayout(sorted(itertools.chain(*tiles_of.values()), key=lambda tile: tile.name), classes)
 
 
 class _Reader:
@@ -91,10 +91,10 @@ class _Reader:
         names: dict[str, list[str]] = {}
         files: dict[str, dict[str, Path]] = {}
         for kind, word in KINDS.items():
-            found = self._files(self.root / f"{part}_{word}")
-            entries = self._entries(part, "", word) if "" in self.lists[part] else sorted(found)
+            by_stem = self._files(self.root / f"{part}_{word}")
+            entries = self._entries(part, "", word) if "" in self.lists[part] else sorted(by_stem)
             names[kind] = [_stem(entry) for entry in entries]
-            files[kind] = self._choose_files(self.root / f"{part}_{word}", entries, found)
+            files[kind] = self._choose_files(self.root / f"{part}_{word}", entries, by_stem)
         self._require_pairs(part, names)
         subsets = {name: self._subset(part, name, names["optical"]) for name in sorted(self.lists[part]) if name}
         optical, sar, label = files.values()
@@ -120,11 +120,11 @@ class _Reader:
         if not folder.is_dir():
             self.report(folder, "is missing", "Every part needs its RGB, SAR and lbl folder.")
             return {}
-        found: dict[str, list[Path]] = {}
+        by_stem: dict[str, list[Path]] = {}
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in _SUFFIXES and path.is_file():
-                found.setdefault(path.stem, []).append(path)
-        return found
+                by_stem.setdefault(path.stem, []).append(path)
+        return by_stem
 
     def _entries(self, part: str, subset: str, word: str) -> list[str]:
         path = self.lists[part][subset].get(word)
@@ -140,13 +140,13 @@ class _Reader:
             self.report(path, f"names tiles twice: {format_names(doubled)}", "Leave one line for each tile.")
         return entries
 
-    def _choose_files(self, folder: Path, entries: list[str], found: dict[str, list[Path]]) -> dict[str, Path]:
+    def _choose_files(self, folder: Path, entries: list[str], by_stem: dict[str, list[Path]]) -> dict[str, Path]:
         """The file that each entry of a list means, by name."""
         chosen: dict[str, Path] = {}
         doubled: list[str] = []
         missing: list[str] = []
         for entry in entries:
-            paths = found.get(_stem(entry), [])
+            paths = by_stem.get(_stem(entry), [])
             exact = [path for path in paths if path.name == entry]
             if not paths:
                 missing.append(_stem(entry))

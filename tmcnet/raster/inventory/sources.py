@@ -53,11 +53,11 @@ def find_entries(
     else:
         entries = _by_patterns(source, root)
     where = f"sample sheet {source.sheet}" if source.sheet else f"config section `source` (layout `{source.layout}`)"
-    known = {entry.scene for entry in entries}
+    scenes = {entry.scene for entry in entries}
     entries = [entry for entry in entries if entry.scene not in source.exclude]
     problems = _name_problems(where, entries) + ([] if source.remote else _remote_problems(entries))
     if not (source.layout in ("scenes", "tiles") and source.sheet is None):
-        problems += _exclude_problems(source.exclude, known)
+        problems += _exclude_problems(source.exclude, scenes)
     if not entries and not problems:
         problems.append(Problem("config key `source.exclude`", "leaves nothing of the source", "Shorten it."))
     if problems:
@@ -168,11 +168,11 @@ def _name_problems(where: str, entries: Sequence[Entry]) -> list[Problem]:
     return problems
 
 
-def _exclude_problems(exclude: Sequence[str], known: set[str]) -> list[Problem]:
+def _exclude_problems(exclude: Sequence[str], scenes: set[str]) -> list[Problem]:
     problems = []
     for name in exclude:
-        if name not in known:
-            close = difflib.get_close_matches(name, sorted(known), n=1)
+        if name not in scenes:
+            close = difflib.get_close_matches(name, sorted(scenes), n=1)
             remedy = f"Did you mean `{close[0]}`?" if close else "Remove it, or correct the name."
             problems.append(Problem("config key `source.exclude`", f"names `{name}`, which is not there", remedy))
     return problems
@@ -201,7 +201,7 @@ class Pattern:
 
     def find(self, root: Path) -> dict[Key, Path]:
         """Find all files of the pattern below `root`, by the values of its fields, which differ for each."""
-        found: dict[Key, Path] = {}
+        by_key: dict[Key, Path] = {}
         doubled = []
         literals = _FIELD.sub("\0", self.text).split("\0")
         # every occurrence of a field is a group; `_key` compares those of one name
@@ -214,13 +214,13 @@ class Pattern:
             key = self._key(match) if match else None
             if key is None:
                 continue
-            if key in found:
-                doubled.append(f"{found[key].relative_to(root)} and {name}")
-            found.setdefault(key, root / name)
+            if key in by_key:
+                doubled.append(f"{by_key[key].relative_to(root)} and {name}")
+            by_key.setdefault(key, root / name)
         if doubled:
             what = f"finds two files for the same name {len(doubled)} times: {format_names(doubled)}"
             raise InputError(Problem(self.where, what, "Remove one of each, or make the pattern more exact."))
-        return found
+        return by_key
 
     def _key(self, match: re.Match[str]) -> Key | None:
         values: dict[str, str] = {}

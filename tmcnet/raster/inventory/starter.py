@@ -91,14 +91,14 @@ def write_starter(folder: Path) -> list[Path]:
 
 
 def _scenes(folder: Path) -> dict[str, dict[str, list[Path]]]:
-    found: dict[str, dict[str, list[Path]]] = {}
+    scenes: dict[str, dict[str, list[Path]]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in _SUFFIXES:
             continue
         words, kind = _words(path.relative_to(folder)), _kind(path.relative_to(folder))
-        names = [word for word in words if word and not any(word in known for known in _WORDS.values())]
-        found.setdefault("_".join(names) or "scene", {}).setdefault(kind, []).append(path)
-    return dict(sorted(found.items()))
+        names = [word for word in words if word and not any(word in kind_words for kind_words in _WORDS.values())]
+        scenes.setdefault("_".join(names) or "scene", {}).setdefault(kind, []).append(path)
+    return dict(sorted(scenes.items()))
 
 
 def _words(path: Path) -> list[str]:
@@ -107,7 +107,7 @@ def _words(path: Path) -> list[str]:
 
 def _kind(path: Path) -> str:
     """Kind of a file by the words in its path."""
-    return next((kind for kind, known in _WORDS.items() if set(_words(path)) & set(known)), "optical")
+    return next((kind for kind, kind_words in _WORDS.items() if set(_words(path)) & set(kind_words)), "optical")
 
 
 def _config(folder: Path, scenes: dict[str, dict[str, list[Path]]], kinds: list[str]) -> str:
@@ -138,15 +138,15 @@ def _yaml_list(names: list[str]) -> str:
 
 
 def _codes(path: Path) -> list[int]:
-    found: set[int] = set()
+    labels: set[int] = set()
     with open_raster(path) as dataset:
         for _, window in dataset.block_windows(1):
             codes = np.unique(dataset.read(1, window=window))
-            found |= {int(code) for code in codes[np.isfinite(codes)]}
-            if len(found) > _MAX_CODES:
+            labels |= {int(code) for code in codes[np.isfinite(codes)]}
+            if len(labels) > _MAX_CODES:
                 remedy = "Name the folder without it, or rename it if it is no label."
                 raise InputError(Problem(str(path), f"has more than {_MAX_CODES} label codes", remedy))
-    return sorted(found)
+    return sorted(labels)
 
 
 def _color(number: int) -> str:

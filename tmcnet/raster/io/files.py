@@ -120,11 +120,11 @@ class RasterFile:
     @cached_property
     def tiles(self) -> tuple[Header, ...]:
         """Header of each path."""
-        found = []
+        headers = []
         for path in self.paths:
             with open_raster(path, remote=self.remote) as dataset:
-                found.append(self._header(dataset))
-        return tuple(found)
+                headers.append(self._header(dataset))
+        return tuple(headers)
 
     @cached_property
     def places(self) -> list[tuple[int, int, int, int]]:
@@ -228,22 +228,22 @@ class RasterFile:
 
     def _good(self, dataset: DatasetReader, inside: Window) -> BoolArray:
         """Pixels whose nearest code in the quality mask does not mean no data; outside the mask the code is 0."""
-        here, there = self._header(dataset), self._quality_file.header
+        own, mask = self._header(dataset), self._quality_file.header
 
         def to_mask(columns: Coordinates, rows: Coordinates) -> tuple[Coordinates, Coordinates]:
-            at = to_ground(here.control, columns, rows) if here.control else here.grid.transform @ (columns, rows)
-            if not there.control:
-                return to_pixels(there.grid, here.grid.crs, *at)
-            return to_control_pixels(there.control, *reproject_points(here.grid.crs, there.grid.crs, *at))
+            at = to_ground(own.control, columns, rows) if own.control else own.grid.transform @ (columns, rows)
+            if not mask.control:
+                return to_pixels(mask.grid, own.grid.crs, *at)
+            return to_control_pixels(mask.control, *reproject_points(own.grid.crs, mask.grid.crs, *at))
 
         shape = int(inside.height), int(inside.width)
         places = interpolated(to_mask, inside.row_off, inside.col_off, *shape)
         x, y = (
             np.clip(np.nan_to_num(np.floor(at), nan=-1), -1, side).astype(np.int64)
-            for at, side in zip(places, (there.grid.width, there.grid.height), strict=True)
+            for at, side in zip(places, (mask.grid.width, mask.grid.height), strict=True)
         )
         box = int(y.min()), int(x.min()), int(np.ptp(y)) + 1, int(np.ptp(x)) + 1
-        window = inner_window(box, there.grid.height, there.grid.width)
+        window = inner_window(box, mask.grid.height, mask.grid.width)
         with open_raster(self.quality, remote=self.remote) as quality:
             codes = pad_to_window(quality.read(1, window=window), box, 0)
         return ~np.isin(codes[y - box[0], x - box[1]], self.quality_codes)
@@ -311,14 +311,14 @@ def read_mosaic(file: RasterFile, inside: Window) -> FileWindow:
             continue
         with open_raster(path, remote=file.remote) as dataset:
             part = file.read(dataset, window)
-        here = np.s_[
+        covered = np.s_[
             int(window.row_off) - row : int(window.row_off + window.height) - row,
             int(window.col_off) - column : int(window.col_off + window.width) - column,
         ]
         shown = part.bands_valid.any(axis=0) if dtype == np.uint8 else part.bands_valid
-        values[:, *here] = np.where(shown | ~valid[:, *here], part.values, values[:, *here])
-        valid[:, *here] |= shown
-        mask[here] |= True if part.mask is None else part.mask
+        values[:, *covered] = np.where(shown | ~valid[:, *covered], part.values, values[:, *covered])
+        valid[:, *covered] |= shown
+        mask[covered] |= True if part.mask is None else part.mask
     return FileWindow(values, valid, mask, first.scaling, coded=dtype == np.uint8)
 
 

@@ -61,25 +61,25 @@ class LabelCoder:
 
         A pixel that `mask` excludes is void with any value; one that is not valid, unless its code is a class.
         """
-        codes, known = self._keys(values)
+        codes, whole = self._keys(values)
         if codes.dtype.itemsize <= 2:
             ids, hit = self._by_table(codes)
         else:
             at = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
             hit, ids = self._codes[at] == codes, self._ids[at]
-        hit &= known
+        hit &= whole
         strange = ~hit & valid
         if mask is not None:
             hit, strange = hit & mask, strange & mask
-        found, counts = np.unique(codes[strange], return_counts=True)
-        unknown = dict(zip(found.tolist(), counts.tolist(), strict=True))
+        codes_of_strange, counts = np.unique(codes[strange], return_counts=True)
+        unknown = dict(zip(codes_of_strange.tolist(), counts.tolist(), strict=True))
         return np.where(hit, ids, IGNORE).astype(np.uint8), unknown
 
     def count(self, values: npt.NDArray[Any]) -> Counter[int]:
         """Count pixels by code (colours packed as in `Unknown`) in values read from a file, C x H x W."""
-        codes, known = self._keys(values)
-        found, counts = np.unique(codes[known], return_counts=True)
-        return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        codes, whole = self._keys(values)
+        distinct, counts = np.unique(codes[whole], return_counts=True)
+        return Counter(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
 
     def format_code(self, code: int) -> str:
         """A code for people: the number, or red, green and blue."""
@@ -101,11 +101,11 @@ class LabelCoder:
     def _by_table(self, codes: npt.NDArray[Any]) -> tuple[ByteArray, BoolArray]:
         low, high = np.iinfo(codes.dtype).min, np.iinfo(codes.dtype).max
         ids = np.full(high - low + 1, IGNORE, np.uint8)
-        known = np.zeros(high - low + 1, bool)
+        hit = np.zeros(high - low + 1, bool)
         fits = (self._codes >= low) & (self._codes <= high)
-        ids[self._codes[fits] - low], known[self._codes[fits] - low] = self._ids[fits], True
+        ids[self._codes[fits] - low], hit[self._codes[fits] - low] = self._ids[fits], True
         at = codes.astype(np.int32) - low
-        return ids[at], known[at]
+        return ids[at], hit[at]
 
     def read(self, source: Raster | Path | str, window: Box | None = None) -> ByteArray:
         """Read a label file, or a window of it, as ids H x W; 255 outside. Unknown codes are an error."""

@@ -155,14 +155,14 @@ class OpenRaster:
         """Read the part of a window that is inside the raster, file by file, in the types of the files."""
         inside = inner_window(box, *self.sizes[0])
         pairs = zip(self._raster.files, self._datasets, strict=True)
-        found = [read_mosaic(file, inside) if data is None else file.read(data, inside) for file, data in pairs]
-        coded = [part.valid.any(axis=0) for part in found if part.coded]
+        windows = [read_mosaic(file, inside) if data is None else file.read(data, inside) for file, data in pairs]
+        coded = [part.valid.any(axis=0) for part in windows if part.coded]
         anywhere = np.logical_or.reduce(coded) if coded else None
         return [
             part
             if anywhere is None or not part.coded
             else replace(part, valid=np.broadcast_to(anywhere, part.valid.shape))
-            for part in found
+            for part in windows
         ]
 
     def read(self, box: Box | None = None) -> FloatArray:

@@ -65,8 +65,8 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
     rows = _read(path, grid.crs, *_near(labels.buffer, grid))
     lacking = [row for row in rows if labels.attribute not in row["properties"]]
     if lacking:
-        known = format_names(lacking[0]["properties"]) or "none"
-        what = f"has no attribute `{labels.attribute}`; its attributes are {known}"
+        attributes = format_names(lacking[0]["properties"]) or "none"
+        what = f"has no attribute `{labels.attribute}`; its attributes are {attributes}"
         raise InputError(Problem(str(path), what, "Name the one that gives the class as `labels.attribute`."))
     codes = _codes(path, labels, [row["properties"][labels.attribute] for row in rows])
     features = _polygons(path, labels, grid, rows, codes)
@@ -162,19 +162,19 @@ def _near(buffer_m: float, grid: Grid) -> tuple[str | float, ...]:
 def _codes(path: Path, labels: LabelsConfig, values: Sequence[object]) -> list[int | None]:
     """Codes from the values of the attribute; None for an empty one."""
     texts = [None if value is None else str(value).strip() or None for value in values]
-    found: dict[str | None, int | None] = {None: None}
-    found.update((str(code), code) for code in labels.void)
-    for known in labels.classes:
-        found.update((str(code), code) for code in known.codes)
-        found[known.name] = known.codes[0]
+    code_of: dict[str | None, int | None] = {None: None}
+    code_of.update((str(code), code) for code in labels.void)
+    for of_class in labels.classes:
+        code_of.update((str(code), code) for code in of_class.codes)
+        code_of[of_class.name] = of_class.codes[0]
     # numbers may be stored as real ones
-    keys = [text.removesuffix(".0") if text and text not in found else text for text in texts]
-    unknown = Counter(str(key) for key in keys if key not in found)
+    keys = [text.removesuffix(".0") if text and text not in code_of else text for text in texts]
+    unknown = Counter(str(key) for key in keys if key not in code_of)
     if unknown:
         listed = format_names(f"`{value}` ({n} features)" for value, n in unknown.items())
         what = f"attribute `{labels.attribute}` has {len(unknown)} values that no class has: {listed}"
         raise InputError(Problem(str(path), what, "Add each to the `codes` of a class, or to `labels.void`."))
-    return [found[key] for key in keys]
+    return [code_of[key] for key in keys]
 
 
 def _polygons(
@@ -189,9 +189,9 @@ def _polygons(
                 remedy = "Set `labels.buffer`, the distance in metres up to which points and lines count."
                 raise InputError(Problem(str(path), "holds points or lines, which cover no pixel", remedy))
             if code is not None:
-                found = [shape] if kind == "Polygon" else _buffer(shape["coordinates"], kind, radii)
-                shapes += found
-                kept += [code] * len(found)
+                polygons = [shape] if kind == "Polygon" else _buffer(shape["coordinates"], kind, radii)
+                shapes += polygons
+                kept += [code] * len(polygons)
     return _Features.of(shapes, kept)
 
 
@@ -224,7 +224,7 @@ def _buffer(coordinates: Sequence[Any], kind: str, radii: Points) -> list[dict[s
     points = np.asarray([coordinates] if kind == "Point" else coordinates, np.float64)[:, :2] / radii
     ends = zip(points, points, strict=True) if len(points) == 1 else itertools.pairwise(points)
     angle = np.linspace(-np.pi / 2, np.pi / 2, CORNERS // 2 + 1)
-    found = []
+    polygons = []
     for start, end in ends:
         heading = np.arctan2(*(end - start)[::-1])
         halves = [
@@ -232,8 +232,8 @@ def _buffer(coordinates: Sequence[Any], kind: str, radii: Points) -> list[dict[s
             for centre, turn in ((end, heading), (start, heading + np.pi))
         ]
         ring = np.concatenate([*halves, halves[0][:1]]) * radii
-        found.append({"type": "Polygon", "coordinates": [ring.tolist()]})
-    return found
+        polygons.append({"type": "Polygon", "coordinates": [ring.tolist()]})
+    return polygons
 
 
 def _burn(features: _Features, grid: Grid, box: Box) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
@@ -242,15 +242,15 @@ def _burn(features: _Features, grid: Grid, box: Box) -> tuple[npt.NDArray[np.int
     transform = grid.transform @ Affine.translation(column, row)
     corners = np.array([transform @ (x, y) for x in (0, width) for y in (0, height)])
     low, high = corners.min(axis=0), corners.max(axis=0)
-    here = np.flatnonzero((features.boxes[:, :2] <= high).all(axis=1) & (features.boxes[:, 2:] >= low).all(axis=1))
+    touched = np.flatnonzero((features.boxes[:, :2] <= high).all(axis=1) & (features.boxes[:, 2:] >= low).all(axis=1))
     codes, several = np.full((height, width), NO_CODE, np.int32), np.zeros((height, width), bool)
-    if not here.size:
+    if not touched.size:
         return codes, several
     options = {"out_shape": (height, width), "transform": transform}
-    pairs = [(features.shapes[i], int(features.codes[i])) for i in here]
+    pairs = [(features.shapes[i], int(features.codes[i])) for i in touched]
     codes = rasterize(pairs, fill=NO_CODE, dtype="int32", **options)
     covered = np.zeros((height, width), bool)
-    for code in np.unique(features.codes[here]):
+    for code in np.unique(features.codes[touched]):
         mask = rasterize([shape for shape, own in pairs if own == code], dtype="uint8", **options).astype(bool)
         several |= covered & mask
         covered |= mask

@@ -85,11 +85,11 @@ class SceneStrip:
         label = read_labels(self.folder / "label.tif", strip)
         grid = read_grid(self.folder / "optical.tif")
         for box in self.boxes:
-            here = slice(box[1] - left, box[1] - left + box[3])
+            columns = slice(box[1] - left, box[1] - left + box[3])
             name = f"{self.record.scene}_r{row}_c{box[1]}"
-            cut = {n: TileImage(i.values[..., here], i.valid[..., here], i.nodata) for n, i in images.items()}
+            cut = {n: TileImage(i.values[..., columns], i.valid[..., columns], i.nodata) for n, i in images.items()}
             near = self.alignment, self.residuals.near(box)
-            yield CutTile(name, self.record, box, grid.window(box), cut, label[..., here], self.folder, *near)
+            yield CutTile(name, self.record, box, grid.window(box), cut, label[..., columns], self.folder, *near)
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ def offsets(length: int, size: int, stride: int, edge: Literal["pad", "shift", "
     """List where tiles begin along one side of a scene."""
     if length <= size:
         return [0]
-    found = list(range(0, length - size + 1, stride))
-    if found[-1] + size < length and edge != "drop":
-        found.append(found[-1] + stride if edge == "pad" else length - size)
-    return found
+    firsts = list(range(0, length - size + 1, stride))
+    if firsts[-1] + size < length and edge != "drop":
+        firsts.append(firsts[-1] + stride if edge == "pad" else length - size)
+    return firsts
 
 
 def scene_strips(record: SceneRecord, scenes_root: Path, tiles: TilesConfig) -> list[SceneStrip]:
@@ -159,12 +159,12 @@ def read_image(path: Path, box: Box) -> TileImage:
     """Read a window of an image, which may reach past the edges, in the type of its file."""
     raster = Raster.of(path)
     with raster.open() as opened:
-        parts = opened.parts(box)
-    (part,), (nodata, *_) = parts, raster.files[0].header.nodata
+        windows = opened.parts(box)
+    (part,), (nodata, *_) = windows, raster.files[0].header.nodata
     values, valid = part.values, part.bands_valid
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and nodata is not None:
         return TileImage(pad_to_window(values, box, nodata), pad_to_window(valid, box, False), nodata)
-    numbers = pad_to_window(stack_parts(parts), box, np.nan)
+    numbers = pad_to_window(stack_parts(windows), box, np.nan)
     return TileImage.of(numbers, values.dtype.name, nodata)
 
 

@@ -118,9 +118,9 @@ def _control_residuals(record: SceneRecord) -> dict[str, list[dict[str, float]]]
         name: [layer for layer in image.raster.layers() if layer.control] for name, image in record.images.items()
     }
     return {
-        name: [{"n_points": len(layer.control), "rmse_px": round(residual_px(layer.control), 4)} for layer in found]
-        for name, found in layers.items()
-        if found
+        name: [{"n_points": len(layer.control), "rmse_px": round(residual_px(layer.control), 4)} for layer in files]
+        for name, files in layers.items()
+        if files
     }
 
 
@@ -144,13 +144,13 @@ def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
     with log_duration("label"):
         # blocks as for four bands, since colours are packed in wide numbers
         boxes = block_windows(native.height, native.width, 4)
-        parts: Iterator[Block] = ((box, coder.read(source, box)[None]) for box in boxes)
+        blocks: Iterator[Block] = ((box, coder.read(source, box)[None]) for box in boxes)
         if native != job.grid:
-            draft = write_draft(job.work / "label.tif", native, RasterProfile(1, "uint8", IGNORE), parts)
+            draft = write_draft(job.work / "label.tif", native, RasterProfile(1, "uint8", IGNORE), blocks)
             warped = warp_to_grid(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
             boxes = block_windows(job.grid.height, job.grid.width, 1)
-            parts = ((box, read_labels(warped, box)[None]) for box in boxes)
-        write_blocks(target, job.grid, profile, log_progress(parts, job.pixels, "label"), job.threads)
+            blocks = ((box, read_labels(warped, box)[None]) for box in boxes)
+        write_blocks(target, job.grid, profile, log_progress(blocks, job.pixels, "label"), job.threads)
 
 
 def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilter | None]:
@@ -220,16 +220,16 @@ class _SourceImage:
             grid = misregistered_grid(common, alignment.matrix)
         elif alignment is not None:
             nodes = np.array(alignment.nodes)
-        found = []
+        rasters = []
         for number, layer in enumerate(self._layers):
             if alignment is None and self._is_in_place(layer) and self._record.scale == "none":
-                found.append(layer)
+                rasters.append(layer)
                 continue
             method = choose_method(layer.grid, common)
             warped = self._work / f"{self._name}_{number}_warped.tif"
             draft = warp_to_grid(self._linear[number], grid, warped, method, nodes, self._job.threads, layer.control)
-            found.append(Raster.of(draft.path))
-        return found
+            rasters.append(Raster.of(draft.path))
+        return rasters
 
     def _is_in_place(self, layer: Raster) -> bool:
         return layer.grid == self._job.grid and not layer.control
@@ -240,9 +240,9 @@ class _SourceImage:
         drafts = []
         for number, layer in enumerate(self._layers):
             count, height, width = layer.shape
-            parts = log_progress(self._powers(layer), height * width, f"{self._name} read")
+            blocks = log_progress(self._powers(layer), height * width, f"{self._name} read")
             profile = RasterProfile(count, "float32", math.nan)
-            drafts.append(write_draft(self._work / f"{self._name}_{number}.tif", layer.grid, profile, parts))
+            drafts.append(write_draft(self._work / f"{self._name}_{number}.tif", layer.grid, profile, blocks))
         return drafts
 
     def _powers(self, layer: Raster) -> Iterator[Block]:

@@ -94,8 +94,8 @@ class SpeckleFilter:
 
 def _window_statistics(power: Map, window: int) -> tuple[Map, Map]:
     valid = np.isfinite(power)
-    known = np.where(valid, power, 0.0)
-    count, total, squares = (_window_sums(values, window) for values in (valid.astype(np.float64), known, known**2))
+    filled = np.where(valid, power, 0.0)
+    count, total, squares = (_window_sums(values, window) for values in (valid.astype(np.float64), filled, filled**2))
     mean = total / np.maximum(count, 1)
     return mean, np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0)
 
@@ -117,13 +117,13 @@ def _half_window_statistics(power: Map, window: int) -> tuple[Map, Map]:
     at = ((rows + rim) * columns + cols + rim).ravel()
     mean, variance = np.full(at.size, np.nan), np.full(at.size, np.nan)
     for number, half in enumerate(_half_windows(window)):
-        here = np.flatnonzero(chosen == number)
+        pixels = np.flatnonzero(chosen == number)
         dy, dx = np.nonzero(half)
-        near = power.ravel()[at[here, None] + (dy - rim) * columns + dx - rim]
+        near = power.ravel()[at[pixels, None] + (dy - rim) * columns + dx - rim]
         valid = np.isfinite(near)
         count = np.maximum(valid.sum(axis=1), 1)
-        mean[here] = np.where(valid, near, 0.0).sum(axis=1) / count
-        variance[here] = np.where(valid, (near - mean[here, None]) ** 2, 0.0).sum(axis=1) / count
+        mean[pixels] = np.where(valid, near, 0.0).sum(axis=1) / count
+        variance[pixels] = np.where(valid, (near - mean[pixels, None]) ** 2, 0.0).sum(axis=1) / count
     return mean.reshape(shape), variance.reshape(shape)
 
 

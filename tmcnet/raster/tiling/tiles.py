@@ -107,9 +107,9 @@ def merge_index(
     rows: list[dict[str, str]] = []
     fields: dict[str, None] = {}
     for table in tables:
-        found = read_rows(table, ["tile", *(f"share_{c.id}" for c in classes.classes)])
-        rows += found
-        fields |= dict.fromkeys(name for row in found[:1] for name in row if name.startswith("field_"))
+        of_table = read_rows(table, ["tile", *(f"share_{c.id}" for c in classes.classes)])
+        rows += of_table
+        fields |= dict.fromkeys(name for row in of_table[:1] for name in row if name.startswith("field_"))
     if not rows:
         raise InputError(_too_few([read_record(table.with_suffix(".json")) for table in tables]))
     for row in rows:
@@ -125,9 +125,9 @@ def _too_few(summaries: Sequence[Mapping[str, Any]]) -> Problem:
     count = sum(summary["candidates"] for summary in summaries)
     best = max((summary["best_valid_share"] for summary in summaries), default=0)
     remedy = "Lower it; or check overlap and no data in inventory.csv, and the roles of the scenes."
-    found = f"the best of {count} has {best:.2f}" if count else "no scene has the role train"
+    best_share = f"the best of {count} has {best:.2f}" if count else "no scene has the role train"
     limits = sorted({f"({summary['min_valid']:g}) " for summary in summaries})
-    what = f"{''.join(limits)}is reached by no tile: {found}"
+    what = f"{''.join(limits)}is reached by no tile: {best_share}"
     return Problem("config key `tiles.min_valid`", what, remedy)
 
 
@@ -146,11 +146,11 @@ class _Writer:
     classes: ClassTable
     tiles: TilesConfig
 
-    def write_all(self, found: Iterable[CutTile]) -> tuple[list[dict[str, str]], list[float]]:
+    def write_all(self, tiles: Iterable[CutTile]) -> tuple[list[dict[str, str]], list[float]]:
         """Write tiles; return their rows of the index, and the valid shares of all, dropped ones included."""
         rows, shares = [], []
         with limited_cache():  # one for all files: making one per file takes time
-            for tile in found:
+            for tile in tiles:
                 shares.append(share := tile.valid_share)
                 if share < self.tiles.min_valid or share == 0:
                     continue
