@@ -1,7 +1,12 @@
-"""A Slurm of two emulated nodes on this machine, for tests of the workflow and of trainings on it."""
+"""A Slurm of two emulated nodes on this machine, for tests of the workflow and of trainings on it.
+
+They mostly wait, for Slurm and for processes to start. They run at the same time, each with a Slurm and a copy of
+one finished report of its own.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,12 +16,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.workflow.conftest import ROOT, TINY
 
 SCRIPT = Path(__file__).with_name("slurm.sh")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 PLUGIN = "snakemake_executor_plugin_slurm"
+# Losses of a training are compared, by two nodes and after a stop; the settings below give it time to be stopped.
+TRAINING = "steps: 40, checkpoint_every: 5"
+# The plugin alone would look at its jobs for the first time after the larger number of seconds.
+CHECKS = ("--slurm-init-seconds-before-status-checks", "200", "--seconds-between-status-checks", "2")
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +56,8 @@ class Cluster:
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.environment, self.folder = environment, folder
         # Two nodes equal one process up to rounding, which is coarse in bfloat16.
-        exact = TINY.replace("scenes: 3", "scenes: 2").replace("compute: {", "compute: {precision: 32-true, ")
-        (folder / "tiny.yaml").write_text(exact)
+        exact = TINY.replace("compute: {", "compute: {precision: 32-true, ")
+        (folder / "tiny.yaml").write_text(exact.replace("pretrain: {steps: 3", f"pretrain: {{{TRAINING}"))
 
     def command(self, *targets: str, change: str = "", options: tuple[str, ...] = ()) -> list[str]:
         """The command line, without the number of cores: that of the profile must do."""
@@ -56,7 +66,7 @@ class Cluster:
         return [
             *(str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile")),
             *("--profile", str(ROOT / "profiles" / "slurm"), "--directory", str(self.folder)),
-            *("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10", *options),
+            *("--latency-wait", "10", *CHECKS, *options),
             *("--configfile", *map(str, layers), "--", *targets),
         ]
 
@@ -64,3 +74,34 @@ class Cluster:
         """Run to the end."""
         command = self.command(*targets, change=change, options=options)
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=self.environment)
+
+    def slurm(self, *command: str) -> str:
+        """Output of a command of Slurm."""
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=self.environment).stdout
+
+    def jobs(self) -> list[list[str]]:
+        """Comment, node and GPUs of all jobs so far; the comment names the rule."""
+        table = self.slurm("squeue", "--states=all", "-h", "--Format=Comment:150,NodeList:20,tres-per-job:40")
+        return [[row[:150].strip(), row[150:170].strip(), row[170:].strip()] for row in table.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def finished(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a report, made once for all test processes; `jobs.json` has its jobs on Slurm."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "report"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "jobs.json").exists():
+            folder.mkdir()
+            cluster = Cluster(slurm, folder)
+            made = cluster.run("report", options=("--resources", "gpu=2"))  # a GPU for each training
+            assert made.returncode == 0, made.stdout + made.stderr
+            (folder / "jobs.json").write_text(json.dumps(cluster.jobs()))
+    return folder
+
+
+@pytest.fixture
+def cluster(slurm: dict[str, str], finished: Path, tmp_path: Path) -> Cluster:
+    """Calls Snakemake in a copy of the finished report."""
+    shutil.copytree(finished, tmp_path / "report")
+    return Cluster(slurm, tmp_path / "report")

@@ -14,6 +14,7 @@ from torch import nn
 from tests.train.tiny import build_tiles, configs
 from tmcnet.classes import ClassTable
 from tmcnet.config import ContextConfig, MapsConfig, Run, SensorConfig, SensorsConfig
+from tmcnet.config.training import deep_context_px
 from tmcnet.dataset.normalise import Band, Normalisation
 from tmcnet.errors import InputError
 from tmcnet.evaluate.map_files import MapStyle, style_map
@@ -148,6 +149,8 @@ def test_windows_and_overlap_follow_the_network(changes, windows):
     model = configs()[1].model_copy(update={"context": ContextConfig(), "detail_channels": 8, **changes})
     network = build_network("mssnet", "corrected", BANDS, 3, model)
     assert fit_windows(MapsConfig(), network) == windows
+    # what jobs that have not read the network ask memory for
+    assert MapsConfig().fit(model.context.reach, deep_context_px(max(model.dilations))) == windows
     assert fit_windows(MapsConfig(window=512), network) == (max(512, 2 * windows[1]), windows[1])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflow.conftest import ROOT, RUN, Snakemake
 from tmcnet.config import ComputeConfig
 
 RULES = {
@@ -38,3 +39,11 @@ def test_jobs_request_memory_in_megabytes() -> None:
     assert compute.memory_mb(cached=True) == 4295  # 4 GiB in MB
     assert compute.memory_mb(cached=False) == 2684
     assert compute.numerics() == {"accelerator": "auto", "precision": "auto"}
+
+
+def test_maps_ask_memory_for_the_windows_that_the_network_needs(snakemake: Snakemake, tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(
+        f'include: "{ROOT / "Snakefile"}"\nprint("windows of", map_window("{RUN}"))\n'
+    )
+    wide = "model: {dilations: [6, 12, 18]}\nmaps: {overlap: null}"
+    assert "windows of 1504" in snakemake("inventory", dry=True, change=wide, clone=tmp_path).stdout

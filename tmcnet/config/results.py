@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +14,8 @@ from tmcnet.errors import hide_secrets
 TestTime = Literal["none", "flips", "rotations", "all"]
 LOADER_GIB = 0.5
 """Memory of a process that reads tiles for a training, without cached tiles: mostly the libraries."""
+UNUSED_OVERLAP_SHARE = 0.4375
+"""Share of an overlap that is discarded at each of its ends, where predictions see little context."""
 MAP_ENDINGS = ("_confidence", "_rgb", "_areas")
 """Suffixes of the other files of a map."""
 
@@ -32,6 +35,18 @@ class EvaluateConfig(Section):
         "takes one more pass. null: if `finetune.modality_dropout` teaches them to do without.",
     )
     seed: int = Field(1, ge=0, description="Seed of the bootstrap.")
+
+
+class Windows(NamedTuple):
+    """How a scene is divided; both in pixels.
+
+    Attributes:
+        size: Side of a window.
+        overlap: Overlap of neighbours.
+    """
+
+    size: int
+    overlap: int
 
 
 class MapsConfig(Section):
@@ -84,6 +99,20 @@ class MapsConfig(Section):
     max_tiles: int = Field(
         24, ge=1, description="Maximum number of test tiles to map if the source is ready-made tiles."
     )
+
+    def fit(self, reach: int, context: int) -> Windows:
+        """Return window and overlap for maps without seams.
+
+        An overlap of null becomes what the network needs. A given one is raised to the reach of the context features,
+        and the window to twice the overlap.
+
+        Args:
+            reach: That of the context features, in pixels; 0 without them.
+            context: Distance in pixels beyond which the edge of an image hardly matters to the network.
+        """
+        needed = max(reach, context) if self.overlap is None else reach
+        overlap = max(self.overlap or 0, math.ceil(needed / UNUSED_OVERLAP_SHARE / 16) * 16)
+        return Windows(max(self.window, 2 * overlap), overlap)
 
     @model_validator(mode="after")
     def _names_of_models_are_files(self) -> MapsConfig:

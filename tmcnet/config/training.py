@@ -12,6 +12,8 @@ from tmcnet.config.base import AND, ONLY, Section, only_modality
 from tmcnet.registry import NETWORKS
 
 Variant = Literal["reference", "corrected"]
+CONTEXT_STEP_PX = 4
+"""Distance of the pixels at which statistics of large windows are computed."""
 SINGLE_SENSOR = (f"optical{ONLY}", f"sar{ONLY}")
 """Networks that use only optical or only SAR."""
 
@@ -116,7 +118,16 @@ class ContextConfig(Section):
     @property
     def reach(self) -> int:
         """Distance in pixels to the farthest pixel that influences a feature."""
-        return max([1, *self.windows, self.relative_window or 1]) // 2
+        # Statistics of large windows are interpolated between every fourth pixel.
+        return max([1, *self.windows, self.relative_window or 1]) // 2 + CONTEXT_STEP_PX - 1
+
+
+def deep_context_px(dilation: int) -> int:
+    """Distance in pixels from which encoder, pyramid and decoder hardly see the edge of an image.
+
+    That of the taps of the pyramid, whose dilation counts pixels of 16, and 36 more.
+    """
+    return 36 + 16 * dilation
 
 
 class ModelConfig(Section):

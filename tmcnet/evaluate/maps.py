@@ -6,7 +6,6 @@ neighbours add up to 1, so that no seams appear.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from torch import nn
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
 from tmcnet.config.base import only_modality
+from tmcnet.config.results import UNUSED_OVERLAP_SHARE, Windows
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
@@ -44,8 +44,6 @@ from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import Block, RasterProfile, write_blocks
 
-UNUSED_OVERLAP_SHARE = 0.4375
-"""Share of an overlap that is discarded at each of its ends, where predictions see little context."""
 PREDICTION = RasterProfile(2, "uint8", IGNORE, ("class", "confidence in percent"))
 """File of a predicted scene, or of a strip of one."""
 ROWS_JOINED = 256
@@ -309,28 +307,9 @@ def predict_strips(
         buffer[:, left:] = 0
 
 
-class Windows(NamedTuple):
-    """How a scene is divided; both in pixels.
-
-    Attributes:
-        size: Side of a window.
-        overlap: Overlap of neighbours.
-    """
-
-    size: int
-    overlap: int
-
-
 def fit_windows(config: MapsConfig, network: nn.Module) -> Windows:
-    """Return window and overlap for maps without seams: an overlap of null becomes what the network needs.
-
-    A given overlap is raised to the reach of the context features, and the window to twice the overlap.
-    """
-    context = context_reach(network)
-    if config.overlap is None:
-        context = max(context, deep_context(network))
-    overlap = max(config.overlap or 0, math.ceil(context / UNUSED_OVERLAP_SHARE / 16) * 16)
-    return Windows(max(config.window, 2 * overlap), overlap)
+    """Return window and overlap of a network for maps without seams; see `MapsConfig.fit`."""
+    return config.fit(context_reach(network), deep_context(network))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmcnet.config import ContextConfig
+from tmcnet.config.training import CONTEXT_STEP_PX
 
-COARSE_WINDOW, COARSE_STEP = 15, 4
+COARSE_WINDOW, COARSE_STEP = 15, CONTEXT_STEP_PX
 """Statistics of windows of at least this side, in pixels, are computed at every fourth pixel."""
 MAX_BAND = 64
 """Pixels of an axis whose windows are summed in one product; a multiple of `COARSE_STEP`."""
@@ -48,7 +49,7 @@ class ContextFeatures(nn.Module):
     @property
     def reach(self) -> int:
         """Distance in pixels to the farthest pixel that influences a feature."""
-        return self.config.reach + COARSE_STEP - 1
+        return self.config.reach
 
     def count(self, bands: int) -> int:
         """Number of features of a number of bands."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
+from tmcnet.config.training import deep_context_px
 from tmcnet.model.backbone import (
     LOW_STRIDE,
     MOMENTUM,
@@ -28,8 +29,6 @@ PUBLISHED_DROPOUT = 0.5
 """Share of the encoder's output that the published networks drop in place of `model.dropout`."""
 FIRST_LOGITS_STD = 0.01
 """Standard deviation of the first weights of the layer that predicts classes."""
-ENCODER_CONTEXT_PX = 36
-"""Context that encoder and decoder need beside that of the pyramid's taps."""
 LAST_DROPOUT = 0.1
 """Share of the decoder's last map that is dropped when it predicts classes."""
 
@@ -147,7 +146,7 @@ def deep_context(network: nn.Module) -> int:
         return 0
     layers = [layer for module in modules if isinstance(module, ASPP) for layer in module.modules()]
     dilations = [layer.dilation[0] for layer in layers if isinstance(layer, nn.Conv2d)]
-    return ENCODER_CONTEXT_PX + OUTPUT_STRIDE * max(dilations, default=3)
+    return deep_context_px(max(dilations, default=3))
 
 
 class Decoder(nn.Module):

@@ -1,4 +1,5 @@
 # Load and check the config; functions and names that several stages use.
+import asyncio
 import json
 import math
 import os
@@ -12,15 +13,18 @@ from snakemake.exceptions import WorkflowError
 
 from tmcnet.config import (
     RANDOM_START,
+    ModelConfig,
     check_config_files,
     is_pixelwise,
     load,
     over_preset,
 )
+from tmcnet.config.training import deep_context_px
 from tmcnet.errors import InputError
 from tmcnet.filesystem import correct_times, require_writable
 from tmcnet.hashing import json_digest
 from tmcnet.locks import hold_results_lock, hold_workflow_lock
+from tmcnet.model.header import METADATA, read_header
 from tmcnet.raster.inventory.names import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
 from tmcnet.raster.inventory.sources import check_outside, find_entries
@@ -35,6 +39,13 @@ from tmcnet.recovery import (
 # OpenMP threads wait by spinning, which cost a third of their time when other jobs used the same cores. With a shorter
 # spin, a job alone on the machine loses 5 %.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
+# The Slurm plugin (2.8) waits ten seconds longer after each look at jobs that go on, up to three minutes, and notices a
+# cancelled one that late. Let it keep to Snakemake's own option.
+if slurm := sys.modules.get("snakemake_executor_plugin_slurm"):
+    slurm.Executor.sleep = lambda executor: asyncio.sleep(
+        executor.workflow.remote_execution_settings.seconds_between_status_checks
+    )
 
 # Of the module, where another workflow uses this one. The conda environments install the package from there.
 REPOSITORY = Path(str(workflow.current_basedir)).parents[1]
@@ -193,11 +204,17 @@ def gpus(count=1):
     return count * wanted[CONFIG.compute.accelerator]
 
 
+def only_pixelwise(run):
+    """Whether a run trains pixel-wise classifiers only; not known of files."""
+    run = TRAINED.get(run)
+    return run is not None and all(
+        is_pixelwise(member.network) for member in run.members or [run]
+    )
+
+
 def gpus_of_run(wildcards):
     """GPUs of a job of one run: pixel-wise classifiers and ensembles of them use none."""
-    run = TRAINED.get(wildcards.run)
-    networks = [member.network for member in run.members or [run]] if run else []
-    return 0 if networks and all(map(is_pixelwise, networks)) else gpus()
+    return 0 if only_pixelwise(wildcards.run) else gpus()
 
 
 def sharing(wildcards):
@@ -269,9 +286,25 @@ def map_gpus(wildcards):
     return 0 if strips_of(wildcards) > 1 else gpus_of_run(wildcards)
 
 
+@cache
+def map_window(run):
+    """Side in pixels of the windows in which a network maps scenes; wide dilations and context enlarge it."""
+    model = CONFIG.model
+    if run in CONFIG.maps.models:
+        try:
+            with open(CONFIG.maps.models[run], "rb") as file:
+                known = read_header(file)[METADATA]["model"]
+            model = ModelConfig.model_validate_json(known)
+        except (OSError, ValueError, KeyError):
+            pass  # Its job says what is wrong with it.
+    deep = 0 if only_pixelwise(run) else deep_context_px(max(model.dilations))
+    return CONFIG.maps.fit(model.context.reach, deep).size
+
+
 def map_memory(wildcards, attempt):
     """Memory of a job that maps a scene or a strip: probabilities of a row of windows as wide as the scene."""
-    row = size_of(wildcards.scene)[1] * CONFIG.maps.window
+    width = size_of(wildcards.scene)[1]
+    row = width and width * map_window(wildcards.run)
     probabilities = row * max(len(CONFIG.labels.classes), 8) * 20 / 1e6
     return memory(cached=False)(wildcards, attempt) + round(probabilities * attempt)
 
