@@ -44,14 +44,15 @@ audit: setup ## Look for known vulnerabilities of the pinned packages
 test-gpu: setup ## Tests that need a CUDA device
 	python -m pytest -m gpu
 
-# They mostly wait. Two concern jobs on several nodes, but need no Slurm.
-CLUSTER_TESTS := tests/cluster \
+# Several nodes and strips that need no Slurm. The others mostly wait, so that all run at the same time.
+WITHOUT_SLURM := \
 	tests/train/test_distributed.py::test_two_nodes_train_as_one_process_and_go_on_after_one_was_killed \
 	tests/evaluate/test_maps.py::test_strips_of_several_jobs_join_to_the_map_of_one_byte_for_byte
 
 test-cluster: ## Tests on a Slurm of two emulated nodes, which is installed where that is allowed
 	@tools/setup.sh cluster
-	python -m pytest -n 6 --dist worksteal -rs $(CLUSTER_TESTS)
+	python -m pytest $(WITHOUT_SLURM) & \
+	python -m pytest -n 6 --dist worksteal -rs tests/cluster; code=$$?; wait $$! && exit $$code
 
 lint: setup ## ruff, snakefmt, mypy and snakemake --lint
 	ruff check .

@@ -26,7 +26,7 @@ PLUGIN = "snakemake_executor_plugin_slurm"
 # Losses of a training are compared, by two nodes and after a stop; the settings below give it time to be stopped.
 TRAINING = "steps: 40, checkpoint_every: 5"
 # The plugin alone would look at its jobs for the first time after the larger number of seconds.
-CHECKS = ("--slurm-init-seconds-before-status-checks", "200", "--seconds-between-status-checks", "2")
+CHECKS = ("--slurm-init-seconds-before-status-checks", "200", "--seconds-between-status-checks", "3")
 
 
 @pytest.fixture(scope="session")
