@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).with_name("slurm.sh")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 PLUGIN = "snakemake_executor_plugin_slurm"
 # Losses of a training are compared, by two nodes and after a stop; the settings below give it time to be stopped.
-TRAINING = "steps: 40, checkpoint_every: 5"
+TRAINING = "steps: 20, checkpoint_every: 5"
 # The plugin alone would look at its jobs for the first time after the larger number of seconds.
 CHECKS = ("--slurm-init-seconds-before-status-checks", "200", "--seconds-between-status-checks", "3")
 
