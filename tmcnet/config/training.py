@@ -224,6 +224,13 @@ class FinetuneSettings(Section):
         description="Weights used from pre-training: `backbone`, `encoder` (backbone and ASPP) or `all` (also the "
         "decoder, if it fits).",
     )
+    pixel_steps: int = Field(
+        1000,
+        ge=0,
+        description="Optimiser steps in which the full-resolution branch of a network is fitted to single pixels, "
+        "2048 in each step, before the whole network is trained. `pixelwise.pixels` is the number of pixels to draw "
+        "from. 0: the branch starts at zero.",
+    )
     steps: int = Field(200, ge=1, description="Optimiser steps.")
     batch_size: int = Field(8, ge=2, description="Tiles per step.")
     crop_size: int = Field(

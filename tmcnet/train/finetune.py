@@ -37,6 +37,7 @@ from tmcnet.splits.files import points_file, points_per_class, verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.average import WeightAverage
 from tmcnet.train.curves import Curves
+from tmcnet.train.detail import fit_detail
 from tmcnet.train.distributed import gather_batch, rank, share_of_batch
 from tmcnet.train.launch import launch
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
@@ -171,6 +172,8 @@ def train(work: Finetuning) -> None:
         share = share_of_batch("finetune.batch_size", config.batch_size)
         with_context = isinstance(network, MSSNet | PlainNetwork) and network.detail.layers is not None
         reach = context_reach(network) if with_context else None
+        if isinstance(network, MSSNet | PlainNetwork):
+            fit_detail(network, run.network, data.train, data.counts, data.balance, config, seed)
         builder = BatchBuilder(data.train, config, work.sensors, run.network, seed, share, reach)
         module = FinetuneModule(network, config, builder, data.balance, start.loaded)
         plan = _plan(run, config, compute, work.state, seed, data.settings(config, work.weights))

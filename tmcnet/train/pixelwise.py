@@ -6,7 +6,7 @@ import copy
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -400,6 +400,7 @@ def draw_pixels(
     balance: Floats,
     config: FinetuneSettings,
     seed: int,
+    inputs: Callable[[Mapping[str, Tensor]], Sequence[Tensor]] = lambda images: list(images.values()),
 ) -> Pixels:
     """Draw pixels and compute their features tile by tile; memory holds one tile and the drawn pixels.
 
@@ -415,6 +416,7 @@ def draw_pixels(
         balance: Weight of each class; ones for none.
         config: Maximum number of pixels, and the modality dropout.
         seed: Seed of the draw.
+        inputs: Makes the images of the features from those of all modalities.
     """
     drawn = pixels_per_class(counts, config.pixelwise.pixels)
     random = generator(seed, "pixels")
@@ -426,7 +428,8 @@ def draw_pixels(
         label = tile.truth.numpy().ravel()
         places = _places(label, ranks, seen)
         if len(places):
-            values.append(_values(features, tile, places, config.modality_dropout, generator(seed, "hide", name)))
+            hidden = _hidden(len(tile.images), len(places), config.modality_dropout, generator(seed, "hide", name))
+            values.append(_values(lambda images: features(*inputs(images)), tile, places, hidden))
             truths.append(label[places])
     truth = np.concatenate(truths)
     weights = (balance * counts / np.maximum(drawn, 1))[truth]
@@ -444,20 +447,24 @@ def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Coun
     return np.sort(np.concatenate(found))
 
 
+def _hidden(modalities: int, pixels: int, dropout: float, random: np.random.Generator) -> NDArray[np.int64]:
+    """Return the number of the modality, from 1, that each pixel lacks; 0: none."""
+    return np.where(random.random(pixels) < dropout, random.integers(1, modalities + 1, pixels), 0)
+
+
 @torch.no_grad()
 def _values(
-    features: ContextFeatures | EncoderFeatures,
+    features: Callable[[Mapping[str, Tensor]], Tensor],
     tile: Tile,
     places: NDArray[np.int64],
-    dropout: float,
-    random: np.random.Generator,
+    hidden: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Return the features P x F of pixels, a share of which lacks one modality."""
-    images = [image[None] for image in tile.images.values()]
-    hidden = np.where(random.random(len(places)) < dropout, random.integers(1, len(images) + 1, len(places)), 0)
-    values = np.empty((len(places), features.count(sum(image.shape[1] for image in images))), dtype=np.float32)
+    """Return the features P x F of pixels, each without its hidden modality."""
+    parts = []
     for number in np.unique(hidden):
-        mine = hidden == number
-        seen = [torch.zeros_like(image) if n == number else image for n, image in enumerate(images, start=1)]
-        values[mine] = features(*seen)[0].flatten(1)[:, torch.from_numpy(places[mine])].T.numpy()
+        images = enumerate(tile.images.items(), start=1)
+        seen = {name: torch.zeros_like(image[None]) if n == number else image[None] for n, (name, image) in images}
+        parts.append(features(seen)[0].flatten(1)[:, torch.from_numpy(places[hidden == number])].T.numpy())
+    values = np.empty((len(places), parts[0].shape[1]), dtype=np.float32)
+    values[np.argsort(hidden, kind="stable")] = np.concatenate(parts)
     return values
