@@ -207,10 +207,16 @@ class SweepConfig(Section):
 
 
 class PixelwiseConfig(Section):
-    """Fit of the pixel-wise classifiers (`pixel_logistic`, `pixel_boosting`, `pixel_mlp`)."""
+    """Fit of classifiers of single pixels: `pixel_logistic`, `pixel_boosting`, `pixel_mlp`, a branch of networks."""
 
     pixels: int = Field(
         50_000, ge=100, description="Maximum number of labelled pixels to fit on, drawn evenly over the classes."
+    )
+    steps: int = Field(
+        2500,
+        ge=1,
+        description="Optimiser steps, of 2048 pixels each, of `pixel_mlp` and of the full-resolution branch of "
+        "networks (`model.detail_channels`), which is fitted before the network is trained.",
     )
     iterations: int = Field(100, ge=1, description="Maximum number of boosting rounds, each with one tree per class.")
     learning_rate: float = Field(0.1, gt=0, description="Shrinkage of each boosting round.")
@@ -223,13 +229,6 @@ class FinetuneSettings(Section):
         "all",
         description="Weights used from pre-training: `backbone`, `encoder` (backbone and ASPP) or `all` (also the "
         "decoder, if it fits).",
-    )
-    pixel_steps: int = Field(
-        1000,
-        ge=0,
-        description="Optimiser steps in which the full-resolution branch of a network is fitted to single pixels, "
-        "2048 in each step, before the whole network is trained. `pixelwise.pixels` is the number of pixels to draw "
-        "from. 0: the branch starts at zero.",
     )
     steps: int = Field(200, ge=1, description="Optimiser steps.")
     batch_size: int = Field(8, ge=2, description="Tiles per step.")

@@ -1,4 +1,4 @@
-"""Spatial pyramid pooling and decoder of DeepLabv3+ (Chen et al. 2018), and a branch at full resolution."""
+"""Spatial pyramid pooling and decoder of DeepLabv3+ (Chen et al. 2018)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tmcnet.model.backbone import (
     resampled_convolution,
     taps_of_enlarged,
 )
-from tmcnet.model.context import ContextFeatures, enlarge
+from tmcnet.model.context import enlarge
 
 LOW_CHANNELS = 48
 """Channels to which the decoder reduces the first stage's map."""
@@ -54,49 +54,6 @@ def stack_bands(images: Mapping[str, Tensor], modalities: Sequence[str]) -> Tens
     """Concatenate the bands of some modalities, N x C x H x W each."""
     bands = [images[name] for name in modalities]
     return bands[0] if len(bands) == 1 else torch.cat(bands, dim=1)
-
-
-class Detail(nn.Module):
-    """Logits from the context features of each pixel at full resolution, added to those of the decoder.
-
-    The decoder works at a quarter of the resolution and loses what is narrower than four pixels: roads, houses, the
-    edges of fields. A network of two hidden layers on the features of the pixel-wise baselines restores it. The
-    features hold the surroundings, so the layers work on single pixels, which is fast. The last one starts at zero,
-    so training begins with the decoder's logits. Not part of the published networks.
-
-    Args:
-        bands: Bands of all images.
-        classes: K.
-        config: `context`, and `detail_channels`; 0 leaves the branch out.
-    """
-
-    def __init__(self, bands: int, classes: int, config: ModelConfig) -> None:
-        super().__init__()
-        channels = config.detail_channels
-        self.layers: nn.Sequential | None = None
-        if channels == 0:
-            return
-        self.features = ContextFeatures(config.context)
-        self.layers = nn.Sequential(
-            conv_norm_relu(self.features.count(bands), channels, 1),
-            Conv2d(channels, channels, 1),
-            nn.ReLU(),  # in place, the gradient of a view is many times slower
-            Conv2d(channels, classes, 1),
-        )
-        initialise(self)
-        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
-
-    def forward(self, *images: Tensor, context: Tensor | None = None) -> Tensor:
-        """Logits N x K x H x W of images N x C x H x W; a scalar 0 without channels.
-
-        Args:
-            images: One per modality.
-            context: N x F x H x W context features, if they are computed already.
-        """
-        if self.layers is None:
-            return images[0].new_zeros(())
-        logits: Tensor = self.layers(self.features(*images) if context is None else context)
-        return logits
 
 
 class ASPP(nn.Module):

@@ -21,11 +21,11 @@ from tmcnet.model.deeplab import (
     LAST_DROPOUT,
     PUBLISHED_DROPOUT,
     Decoder,
-    Detail,
     conv_norm_relu,
     image_size,
     start_undecided,
 )
+from tmcnet.model.perceptron import Detail
 
 PUBLISHED_MOMENTUM = 0.9
 """Batch-norm momentum of the published network, in torch's sense: the newest batch's share."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,9 +17,12 @@ from torch import Tensor, nn
 
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.encoder_features import EncoderFeatures
+from tmcnet.model.perceptron import Perceptron
 
 ABSENT = -1e4
 """Logit of a class without training labels: far below any other, so that it is never predicted."""
+HIDDEN_UNITS = (128, 128)
+"""Units of the hidden layers of `PixelMLP`."""
 MAX_CHUNK_ENTRIES = 2**21
 """Approximate number of pixels times conditions of trees held at once: a few tens of MiB."""
 CHUNK_PIXELS = (16, 512)
@@ -65,32 +67,38 @@ class Pixelwise(nn.Module, ABC):
 class PixelLogistic(Pixelwise):
     """Logistic regression on standardised features. All its weights are 0 until they are loaded."""
 
-    hidden_units: tuple[int, ...] = ()
-    """Units of the hidden layers before the regression."""
     mean: Tensor
     scale: Tensor
 
     def __init__(self, bands: Mapping[str, int], classes: int, features: ContextFeatures | EncoderFeatures) -> None:
         super().__init__(bands, features)
-        units = [self.inputs, *self.hidden_units]
-        self.hidden = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise(units)).requires_grad_(False)
-        self.weight = nn.Parameter(torch.zeros(classes, units[-1]), requires_grad=False)
+        self.weight = nn.Parameter(torch.zeros(classes, self.inputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
         self.register_buffer("mean", torch.zeros(self.inputs))
         self.register_buffer("scale", torch.ones(self.inputs))
 
     def scores(self, values: Tensor) -> Tensor:
         """Logits K x P of the features F x P of P pixels."""
-        units = (values - self.mean[:, None]) / self.scale[:, None]
-        for layer in self.hidden:
-            units = torch.relu(layer(units.T)).T
-        return self.weight @ units + self.bias[:, None]
+        return self.weight @ ((values - self.mean[:, None]) / self.scale[:, None]) + self.bias[:, None]
 
 
-class PixelMLP(PixelLogistic):
-    """A multilayer perceptron: logistic regression on two hidden layers with ReLU."""
+class PixelMLP(Pixelwise):
+    """A multilayer perceptron of two hidden layers. All its logits are 0 until it is fitted.
 
-    hidden_units = (128, 128)
+    Args:
+        bands: Number of bands of each modality by name.
+        classes: K.
+        features: The features of a pixel.
+    """
+
+    def __init__(self, bands: Mapping[str, int], classes: int, features: ContextFeatures | EncoderFeatures) -> None:
+        super().__init__(bands, features)
+        self.perceptron = Perceptron(self.inputs, HIDDEN_UNITS, classes).requires_grad_(False)
+
+    def scores(self, values: Tensor) -> Tensor:
+        """Logits K x P of the features F x P of P pixels."""
+        logits: Tensor = self.perceptron(values.T)
+        return logits.T
 
 
 class PixelBoosting(Pixelwise):

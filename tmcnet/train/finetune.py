@@ -37,11 +37,11 @@ from tmcnet.splits.files import points_file, points_per_class, verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.average import WeightAverage
 from tmcnet.train.curves import Curves
-from tmcnet.train.detail import fit_detail
 from tmcnet.train.distributed import gather_batch, rank, share_of_batch
 from tmcnet.train.launch import launch
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
+from tmcnet.train.perceptron import fit_detail
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights, crop_features
 from tmcnet.train.validate import Validation, validate
@@ -170,7 +170,7 @@ def train(work: Finetuning) -> None:
         curves, best, precision = _fit_once(network, work.members, data, config, compute, seed)
     else:
         share = share_of_batch("finetune.batch_size", config.batch_size)
-        with_context = isinstance(network, MSSNet | PlainNetwork) and network.detail.layers is not None
+        with_context = isinstance(network, MSSNet | PlainNetwork) and network.detail.perceptron is not None
         reach = context_reach(network) if with_context else None
         if isinstance(network, MSSNet | PlainNetwork):
             fit_detail(network, run.network, data.train, data.counts, data.balance, config, seed)

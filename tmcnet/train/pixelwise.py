@@ -1,13 +1,12 @@
-"""Fit the pixel-wise baselines with scikit-learn, on the same labels and validation part as the networks."""
+"""Fit the classifiers of single pixels, on the same labels and validation part as the networks."""
 
 from __future__ import annotations
 
 import copy
-import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,18 +17,18 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from tmcnet.config import FinetuneSettings
-from tmcnet.dataset.loading import Tile, TileDataset
-from tmcnet.evaluate.metrics import Counts, Floats, confusion, headline
-from tmcnet.model.context import ContextFeatures
+from tmcnet.dataset.loading import TileDataset
+from tmcnet.evaluate.metrics import Counts, confusion, headline
 from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
-from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, Pixelwise
+from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, PixelMLP, Pixelwise
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.curves import Curves
+from tmcnet.train.perceptron import fit_perceptron
+from tmcnet.train.pixels import Pixels, draw_pixels
 from tmcnet.train.validate import require_labelled, validate
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.neural_network import MLPClassifier
 
 MAX_SOLVER_ITERATIONS = 1000
 """Far more than the logistic regression needs on standardised features."""
@@ -39,9 +38,6 @@ MAX_LEAVES = 15
 
 L2_PENALTY = 1.0
 """Weight of the L2 penalty of all classifiers, scikit-learn's default for logistic regression."""
-
-MLP_RATES, MLP_STEPS, MLP_BATCH = (1e-2, 3e-3, 1e-3), 800, 2048
-"""Learning rates of Adam one after the other, steps at each, and pixels of a step, for the multilayer perceptron."""
 
 VALIDATIONS = 10
 """Number of validations over all boosting rounds."""
@@ -57,9 +53,6 @@ COMPONENT_TILES, CELLS_PER_TILE = 100, 200
 
 MIN_CHANNEL_DEVIATION = 1e-6
 """Channels that vary less are constant and get no weight."""
-
-MIN_TILES_FOR_LARGE_WINDOWS, MAX_SMALL_WINDOW = 12, 15
-"""With fewer labelled tiles, large context windows fit them by chance: `keep: labels` uses those up to 15 pixels."""
 
 State = dict[str, Tensor]
 
@@ -114,17 +107,17 @@ def fit_pixelwise(
     curves, fitted = Curves(1, config.pixelwise.iterations), Fitted()
     with threadpool_limits(threads):
         pixels = draw_pixels(network.features, train, counts, balance.double().numpy(), config, seed)
-        if config.keep == "labels" and len(train) < MIN_TILES_FOR_LARGE_WINDOWS:
-            near = network.features.within(MAX_SMALL_WINDOW, network.bands).numpy()
-            # no tree and no weight depends on constant features
-            pixels = replace(pixels, values=pixels.values * near)
-        if not isinstance(network, PixelLogistic | PixelBoosting):
+        if not isinstance(network, PixelLogistic | PixelMLP | PixelBoosting):
             fitted.last_step = fitted.best_step = 1
             fitted.weights = network.fit(*map(torch.from_numpy, (pixels.values, pixels.truth, pixels.weights)))
+        elif isinstance(network, PixelMLP):
+            fit_perceptron(network.perceptron, pixels, config.pixelwise.steps, seed)
+            fitted.last_step = fitted.best_step = config.pixelwise.steps
+            fitted.weights = network.state_dict()
         elif len(np.unique(pixels.truth)) == 1:
             fitted.weights = {**network.state_dict(), _offset(network): _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
-            _fit_logistic(network, pixels, len(counts), seed, fitted)
+            _fit_logistic(pixels, len(counts), fitted)
         else:
             _fit_boosting(network, pixels, val, config, seed, fitted, curves)
     fitted.weights |= _features_state(network)
@@ -161,8 +154,8 @@ def _loss(logits: Tensor, pixels: Pixels) -> float:
     return float((losses * torch.from_numpy(pixels.weights)).mean())
 
 
-def _fit_logistic(network: PixelLogistic, pixels: Pixels, classes: int, seed: int, fitted: Fitted) -> None:
-    """Fit logistic regression, or all layers of a multilayer perceptron, on standardised features."""
+def _fit_logistic(pixels: Pixels, classes: int, fitted: Fitted) -> None:
+    """Fit logistic regression on standardised features."""
     # here, because trainings of networks do not need scikit-learn and import this module too
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -170,20 +163,13 @@ def _fit_logistic(network: PixelLogistic, pixels: Pixels, classes: int, seed: in
 
     scaler = StandardScaler().fit(pixels.values.astype(np.float64))
     values = scaler.transform(pixels.values.astype(np.float64))
-    if network.hidden_units:
-        model = _fit_mlp(network.hidden_units, replace(pixels, values=values.astype(np.float32)), seed)
-        steps, slopes, offsets = len(MLP_RATES) * MLP_STEPS, model.coefs_[-1].T, model.intercepts_[-1]
-        for number, layer in enumerate(zip(model.coefs_[:-1], model.intercepts_[:-1], strict=True)):
-            weight, bias = (torch.from_numpy(array.T.copy()) for array in layer)
-            fitted.weights |= {f"hidden.{number}.weight": weight, f"hidden.{number}.bias": bias}
-    else:
-        model = LogisticRegression(C=1 / L2_PENALTY, max_iter=MAX_SOLVER_ITERATIONS)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(values, pixels.truth, sample_weight=pixels.weights)
-        fitted.notes = [str(w.message).splitlines()[0] for w in caught]
-        steps, slopes, offsets = int(model.n_iter_.max()), model.coef_, model.intercept_
-    fitted.last_step = fitted.best_step = steps
+    model = LogisticRegression(C=1 / L2_PENALTY, max_iter=MAX_SOLVER_ITERATIONS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(values, pixels.truth, sample_weight=pixels.weights)
+    fitted.notes = [str(w.message).splitlines()[0] for w in caught]
+    fitted.last_step = fitted.best_step = int(model.n_iter_.max())
+    slopes, offsets = model.coef_, model.intercept_
     if len(slopes) == 1:  # with two classes only the second has a logit; that of the first is 0
         slopes, offsets = (np.concatenate([np.zeros_like(values), values]) for values in (slopes, offsets))
     weight = torch.zeros(classes, slopes.shape[1])
@@ -191,29 +177,6 @@ def _fit_logistic(network: PixelLogistic, pixels: Pixels, classes: int, seed: in
     mean, scale = (torch.from_numpy(values).float() for values in (scaler.mean_, scaler.scale_))
     bias = _logits(classes, model.classes_, offsets)
     fitted.weights |= {"weight": weight, "bias": bias, "mean": mean, "scale": scale}
-
-
-def _fit_mlp(hidden_units: tuple[int, ...], pixels: Pixels, seed: int) -> MLPClassifier:
-    """Fit a multilayer perceptron to standardised features with falling learning rates."""
-    from sklearn.exceptions import ConvergenceWarning  # here for the same reason as above
-    from sklearn.neural_network import MLPClassifier
-
-    batch = min(MLP_BATCH, len(pixels.truth))
-    model = MLPClassifier(
-        hidden_units,
-        alpha=L2_PENALTY,
-        batch_size=batch,
-        max_iter=math.ceil(MLP_STEPS * batch / len(pixels.truth)),
-        tol=0,
-        n_iter_no_change=MLP_STEPS + 1,  # all steps, at any loss
-        warm_start=True,
-        random_state=derive_seed(seed, "mlp") % 2**32,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps is fixed
-        for rate in MLP_RATES:
-            model.set_params(learning_rate_init=rate).fit(pixels.values, pixels.truth, sample_weight=pixels.weights)
-    return model
 
 
 def _fit_boosting(
@@ -332,39 +295,6 @@ def _trees(
     return {**state, "threshold": torch.from_numpy(threshold), "value": value, "base": base}
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Labelled pixels.
-
-    Attributes:
-        values: P x F float32 features.
-        truth: P class ids.
-        weights: P float64, 1 on average.
-    """
-
-    values: NDArray[np.float32]
-    truth: NDArray[np.int64]
-    weights: Floats
-
-
-def pixels_per_class(counts: Counts, max_pixels: int) -> Counts:
-    """Return the number of pixels to draw of each class: equal, or fewer if a class has fewer; others share the rest.
-
-    Args:
-        counts: Labelled pixels of each class.
-        max_pixels: Maximum number of pixels.
-
-    Returns:
-        K int64, none above `counts`, that add up to `most` or to all pixels there are.
-    """
-    drawn = np.zeros_like(counts)
-    rest, order = max_pixels, np.argsort(counts, kind="stable")
-    for place, class_id in enumerate(order):  # the rarest first, so that what it leaves is known
-        drawn[class_id] = min(counts[class_id], rest // (len(order) - place))
-        rest -= drawn[class_id]
-    return drawn
-
-
 @torch.no_grad()
 def fit_components(features: EncoderFeatures, tiles: TileDataset, seed: int) -> None:
     """Fit the principal components of standardised encoder maps, in place; no label is used.
@@ -391,80 +321,3 @@ def fit_components(features: EncoderFeatures, tiles: TileDataset, seed: int) -> 
     projection = np.zeros((COMPONENTS, len(mean)))
     projection[: len(axes)] = axes * inverse
     features.set_components(torch.from_numpy(mean).float(), torch.from_numpy(projection).float())
-
-
-def draw_pixels(
-    features: ContextFeatures | EncoderFeatures,
-    tiles: TileDataset,
-    counts: Counts,
-    balance: Floats,
-    config: FinetuneSettings,
-    seed: int,
-    inputs: Callable[[Mapping[str, Tensor]], Sequence[Tensor]] = lambda images: list(images.values()),
-) -> Pixels:
-    """Draw pixels and compute their features tile by tile; memory holds one tile and the drawn pixels.
-
-    A drawn pixel of a class represents `counts / drawn` pixels of weight `balance`, as in the training of the
-    networks; its weight is the product. Drawing evenly only lowers the noise of rare classes.
-
-    With `modality_dropout`, single pixels lack one modality, as samples do for networks.
-
-    Args:
-        features: The features to compute.
-        tiles: The labelled tiles.
-        counts: Labelled pixels of each class in them.
-        balance: Weight of each class; ones for none.
-        config: Maximum number of pixels, and the modality dropout.
-        seed: Seed of the draw.
-        inputs: Makes the images of the features from those of all modalities.
-    """
-    drawn = pixels_per_class(counts, config.pixelwise.pixels)
-    random = generator(seed, "pixels")
-    ranks = [np.sort(random.choice(*pair, replace=False, shuffle=False)) for pair in zip(counts, drawn, strict=True)]
-    seen = np.zeros(len(counts), dtype=np.int64)
-    values, truths = [], []
-    for index, name in enumerate(tiles.names):
-        tile = tiles[index]
-        label = tile.truth.numpy().ravel()
-        places = _places(label, ranks, seen)
-        if len(places):
-            hidden = _hidden(len(tile.images), len(places), config.modality_dropout, generator(seed, "hide", name))
-            values.append(_values(lambda images: features(*inputs(images)), tile, places, hidden))
-            truths.append(label[places])
-    truth = np.concatenate(truths)
-    weights = (balance * counts / np.maximum(drawn, 1))[truth]
-    return Pixels(np.concatenate(values), truth, weights / weights.mean())
-
-
-def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Counts) -> NDArray[np.int64]:
-    """Return the drawn pixels of a tile; updates `seen`, the pixels of each class in earlier tiles."""
-    found = []
-    for class_id, chosen in enumerate(ranks):
-        here = np.flatnonzero(label == class_id)
-        first, last = np.searchsorted(chosen, [seen[class_id], seen[class_id] + len(here)])
-        found.append(here[chosen[first:last] - seen[class_id]])
-        seen[class_id] += len(here)
-    return np.sort(np.concatenate(found))
-
-
-def _hidden(modalities: int, pixels: int, dropout: float, random: np.random.Generator) -> NDArray[np.int64]:
-    """Return the number of the modality, from 1, that each pixel lacks; 0: none."""
-    return np.where(random.random(pixels) < dropout, random.integers(1, modalities + 1, pixels), 0)
-
-
-@torch.no_grad()
-def _values(
-    features: Callable[[Mapping[str, Tensor]], Tensor],
-    tile: Tile,
-    places: NDArray[np.int64],
-    hidden: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Return the features P x F of pixels, each without its hidden modality."""
-    parts = []
-    for number in np.unique(hidden):
-        images = enumerate(tile.images.items(), start=1)
-        seen = {name: torch.zeros_like(image[None]) if n == number else image[None] for n, (name, image) in images}
-        parts.append(features(seen)[0].flatten(1)[:, torch.from_numpy(places[hidden == number])].T.numpy())
-    values = np.empty((len(places), parts[0].shape[1]), dtype=np.float32)
-    values[np.argsort(hidden, kind="stable")] = np.concatenate(parts)
-    return values
