@@ -14,8 +14,9 @@ from tmcnet.model import pixelwise
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.networks import build_network
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic
-from tmcnet.train import pixelwise as train_pixelwise
-from tmcnet.train.pixelwise import Fitted, Pixels, _binned, _edges, _fit_logistic, _trees
+from tmcnet.train.perceptron import fit_perceptron
+from tmcnet.train.pixels import Pixels
+from tmcnet.train.pixelwise import Fitted, _binned, _edges, _fit_logistic, _trees
 
 BANDS = {"optical": 2, "sar": 2}
 TEXTURES = ContextConfig(windows=[3, 7, 15], differences=False, relative_window=None)
@@ -111,20 +112,24 @@ def test_logistic_regression_comes_back_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_multilayer_perceptron_learns_what_no_linear_model_can(monkeypatch, classes):
-    monkeypatch.setattr(train_pixelwise, "MLP_STEPS", 60)
+def test_a_multilayer_perceptron_learns_what_no_linear_model_can(classes):
     values = np.random.default_rng(1).normal(size=(1500, FEATURES)).astype(np.float32) * 3 + 5
     truth = (np.abs(values[:, 0] - 5) > 2).astype(int) * (classes - 1)  # of three classes, one has no label
-    correct = {}
-    for name in ("pixel_logistic", "pixel_mlp"):
-        network = build_network(name, "baseline", BANDS, classes, ModelConfig(context=TEXTURES))
-        result = Fitted()
-        _fit_logistic(network, Pixels(values, truth, np.ones(1500)), classes, 1, result)
-        network.load_state_dict(result.weights)
+    pixels = Pixels(values, truth, np.ones(1500))
+    linear, perceptron = (
+        build_network(name, "baseline", BANDS, classes, ModelConfig(context=TEXTURES))
+        for name in ("pixel_logistic", "pixel_mlp")
+    )
+    result = Fitted()
+    _fit_logistic(pixels, classes, result)
+    linear.load_state_dict(result.weights)
+    fit_perceptron(perceptron.perceptron, pixels, 200, seed=1)
+    correct = []
+    for network in (linear, perceptron):
         found = network.scores(torch.from_numpy(values.T.copy())).argmax(dim=0).numpy()
-        correct[name] = (found == truth).mean()
+        correct.append((found == truth).mean())
         assert set(found) <= {0, classes - 1}
-    assert correct["pixel_mlp"] > 0.95 > 0.8 > correct["pixel_logistic"]
+    assert correct[1] > 0.95 > 0.8 > correct[0]
 
 
 @pytest.mark.parametrize(

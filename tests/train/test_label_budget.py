@@ -11,7 +11,7 @@ from tmcnet.config import ContextConfig, FinetuneSettings, ModelConfig, Run
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
-from tmcnet.train import pixelwise as module
+from tmcnet.train import pixels as module
 
 SMALL = {"pixels": 600, "iterations": 6}
 
@@ -34,20 +34,26 @@ def test_features_within_a_window():
     assert int(deep.within(3, 2).sum()) == 7 + COMPONENTS
 
 
-@pytest.mark.parametrize("network", ["pixel_logistic", "pixel_boosting"])
+@pytest.mark.parametrize("network", ["pixel_logistic", "pixel_boosting", "pixel_mlp", "mssnet"])
 def test_few_tiles_use_small_windows_and_all_rounds(world, tmp_path, monkeypatch, network):
-    run = Run.parse(f"{network}-baseline__random__R50__s1")
+    variant = "corrected" if network == "mssnet" else "baseline"
+    run = Run.parse(f"{network}-{variant}__random__R50__s1")
     monkeypatch.setattr(module, "MAX_SMALL_WINDOW", 3)
     for keep in ("labels", "last"):
         train(world, tmp_path / keep, run, pixelwise=SMALL, keep=keep)
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
     assert summary["best_step"] == summary["steps"]
     few, every = (Trained.read(tmp_path / keep / "weights.safetensors").network for keep in ("labels", "last"))
-    far = ~few.features.within(3, few.bands)
+    features = few.detail.features if network == "mssnet" else few.features
+    far = ~features.within(3, 4)
     assert far.any()
     if network == "pixel_logistic":
         assert (few.weight[:, far] == 0).all()
         assert (every.weight[:, far] != 0).any()
+    elif network in ("pixel_mlp", "mssnet"):
+        first, first_of_every = ((n.detail if network == "mssnet" else n).perceptron.layers[0] for n in (few, every))
+        assert (first.weight[:, far] == 0).all()
+        assert (first_of_every.weight[:, far] != 0).any()
     else:
         assert not torch.isin(few.feature, far.nonzero()[:, 0]).any()
 

@@ -18,17 +18,12 @@ from tmcnet.raster.io.writer import write_raster
 from tmcnet.registry import NETWORKS
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import pixelwise as module
-from tmcnet.train.pixelwise import draw_pixels, pixels_per_class
+from tmcnet.train.pixels import draw_pixels, pixels_per_class
 from tmcnet.train.samples import class_counts, class_weights
 
 PIXELWISE = [network for network in NETWORKS if is_pixelwise(network)]
-SMALL = PixelwiseConfig(pixels=600, iterations=6)
+SMALL = PixelwiseConfig(pixels=600, iterations=6, steps=50)
 BANDS_ONLY = ContextConfig(windows=[], differences=False, relative_window=None)
-
-
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(module, "MLP_STEPS", 20)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ model: {backbone: resnet18, width: 8, aspp_channels: 16, decoder_channels: 16}
 pretrain: {steps: 3, batch_size: 4, crop_size: 32, patch_size: 8, patches: 2, warmup_steps: 1, log_every: 1}
 finetune:
   sweep: [{methods: [tmcnet], networks: [mssnet], fractions: [5], seeds: [1]}]
-  pixel_steps: 10
+  pixelwise: {steps: 10}
   steps: 4
   batch_size: 4
   crop_size: 32

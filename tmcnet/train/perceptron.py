@@ -64,7 +64,7 @@ def fit_detail(
     detail.requires_grad_(False)
 
 
-def fit_perceptron(perceptron: Perceptron, pixels: Pixels, steps: int, seed: int) -> None:
+def fit_perceptron(perceptron: Perceptron, pixels: Pixels, steps: int, seed: int) -> int:
     """Fit a perceptron, in place. Classes without labels get the logit `ABSENT`.
 
     Args:
@@ -72,9 +72,13 @@ def fit_perceptron(perceptron: Perceptron, pixels: Pixels, steps: int, seed: int
         pixels: Features, classes and weights.
         steps: Optimiser steps.
         seed: Seed of the batches.
+
+    Returns:
+        The steps done; none if all pixels are of one class.
     """
     values, weights = torch.from_numpy(pixels.values), torch.from_numpy(pixels.weights).float()
     present, truth = torch.unique(torch.from_numpy(pixels.truth), return_inverse=True)
+    steps = steps if len(present) > 1 else 0
     deviation, mean = torch.std_mean(values, dim=0, correction=0)
     inverse = torch.where(deviation > MIN_DEVIATION, 1 / deviation, 0.0)
     values = (values - mean) * inverse
@@ -96,3 +100,4 @@ def fit_perceptron(perceptron: Perceptron, pixels: Pixels, steps: int, seed: int
         first.bias.sub_(first.weight @ mean)
         last.weight[absent], last.bias[absent] = 0.0, ABSENT
     perceptron.requires_grad_(False)
+    return steps

@@ -111,8 +111,8 @@ def fit_pixelwise(
             fitted.last_step = fitted.best_step = 1
             fitted.weights = network.fit(*map(torch.from_numpy, (pixels.values, pixels.truth, pixels.weights)))
         elif isinstance(network, PixelMLP):
-            fit_perceptron(network.perceptron, pixels, config.pixelwise.steps, seed)
-            fitted.last_step = fitted.best_step = config.pixelwise.steps
+            steps = fit_perceptron(network.perceptron, pixels, config.pixelwise.steps, seed)
+            fitted.last_step = fitted.best_step = steps
             fitted.weights = network.state_dict()
         elif len(np.unique(pixels.truth)) == 1:
             fitted.weights = {**network.state_dict(), _offset(network): _logits(len(counts), pixels.truth[:1], [0.0])}
