@@ -41,6 +41,7 @@ NETWORKS = {
     "encoder_boosting": Network(
         "Gradient boosting on encoder features", "tmcnet.model.pixelwise:PixelBoosting", "encoder"
     ),
+    "encoder_mlp": Network("Neural network on encoder features", "tmcnet.model.pixelwise:PixelMLP", "encoder"),
     "pixel_logistic": Network("Pixel-wise logistic regression", "tmcnet.model.pixelwise:PixelLogistic", "context"),
     "pixel_boosting": Network("Pixel-wise gradient boosting", "tmcnet.model.pixelwise:PixelBoosting", "context"),
     "pixel_mlp": Network("Pixel-wise neural network", "tmcnet.model.pixelwise:PixelMLP", "context"),

@@ -22,7 +22,7 @@ from tmcnet.model.weights import save_weights
 from tmcnet.store import TileStore, read_list
 from tmcnet.train.pixelwise import fit_components
 
-SMALL = {"pixels": 600, "iterations": 6}
+SMALL = {"pixels": 600, "iterations": 6, "steps": 100}
 BANDS = {"optical": 3, "sar": 1}
 
 
@@ -48,7 +48,7 @@ def images(size=48):
     return {name: torch.randn(1, bands, size, size) for name, bands in BANDS.items()}
 
 
-@pytest.mark.parametrize("network", ["encoder_logistic", "encoder_boosting"])
+@pytest.mark.parametrize("network", ["encoder_logistic", "encoder_boosting", "encoder_mlp"])
 @pytest.mark.parametrize(
     ("method", "sources"),
     [
@@ -70,7 +70,7 @@ def test_every_pretraining_can_be_the_start(world, tmp_path, network, method, so
         assert all(torch.equal(mine.state_dict()[key], value) for key, value in its.state_dict().items())
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["loaded"] == sum(name.startswith("backbone_") for name in before.state_dict())
-    assert summary["validation"]["miou"] > 0.8
+    assert summary["validation"]["miou"] > (0.7 if network == "encoder_mlp" else 0.8)  # of two tiles
     assert read.network(images()).shape == (1, 2, 48, 48)
 
 

@@ -176,10 +176,10 @@ class SweepConfig(Section):
         min_length=1,
         description="Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; "
         "`<name>_only` of one modality of `sensors`, such as `optical_only`; the classifiers of single pixels "
-        "`pixel_logistic`, `pixel_boosting` and `pixel_mlp` (a multilayer perceptron, for many labels); "
-        "`encoder_logistic` and `encoder_boosting`, the same classifiers with features of the "
-        "frozen encoder of each start beside the context features; `{ensemble: [pixel_boosting, mssnet]}`: the mean "
-        "of the calibrated probabilities of several of them, each trained once.",
+        "`pixel_logistic`, `pixel_boosting` and `pixel_mlp` (a multilayer perceptron); `encoder_logistic`, "
+        "`encoder_boosting` and `encoder_mlp`, the same with features of the frozen encoder of each start beside the "
+        "context features; `{ensemble: [pixel_boosting, mssnet]}`: the mean of the calibrated probabilities of "
+        "several of them, each trained once.",
     )
     variants: list[Variant] = Field(
         ["corrected"], min_length=1, description="Variants of `mssnet`; other networks have one."
