@@ -25,6 +25,8 @@ from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
 from tmcnet.splits.files import read_tile_blocks
 
+Replicate = tuple[int, int]
+"""Draw of the labels and seed of a run."""
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
 SCORE_COLUMNS = ("oa", "kappa", "miou", "mf1", "ece", "n_tiles", "n_pixels", "boundary_f1")
 CLASS_METRICS = ("iou", "f1", "precision", "recall")
@@ -198,16 +200,16 @@ class Scored:
         boundary: R x B x K x 4 boundary pixels, as `boundary_counts` has them.
     """
 
-    replicates: tuple[tuple[int, int], ...]
+    replicates: tuple[Replicate, ...]
     counts: Counts
     boundary: Counts
 
-    def only(self, replicates: Sequence[tuple[int, int]]) -> Counts:
+    def only(self, replicates: Sequence[Replicate]) -> Counts:
         """The matrices of these runs, in this order."""
         return np.asarray(self.counts[[self.replicates.index(one) for one in replicates]])
 
 
-def repetitions(replicates: Sequence[tuple[int, int]]) -> dict[str, int]:
+def repetitions(replicates: Sequence[Replicate]) -> dict[str, int]:
     """Return the number of runs, label draws and seeds: `n_runs`, `n_draws`, `n_seeds`."""
     draws, seeds = ({one[place] for one in replicates} for place in (0, 1))
     return {"n_runs": len(replicates), "n_draws": len(draws), "n_seeds": len(seeds)}
@@ -296,10 +298,6 @@ def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[s
                 row["significant"] = bool(p < 1 - config.confidence and _enough(row))
         rows += compared
     return rows
-
-
-Replicate = tuple[int, int]
-"""Draw of the labels and seed of a run."""
 
 
 def _paired(a: Cell, b: Cell, cells: Mapping[Cell, Scored]) -> list[tuple[Replicate, Replicate]]:

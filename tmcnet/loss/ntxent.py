@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 Masses = tuple[Tensor, Tensor]
 """Sums of similarities for each row of view 1 and of view 2, N each."""
+EPS = 1e-8
+"""Smallest length of an embedding, and the summand of the denominator in place of the positive."""
 
 
-def unit_rows(embeddings: Sequence[Tensor], eps: float) -> list[Tensor]:
+def unit_rows(embeddings: Sequence[Tensor]) -> list[Tensor]:
     """Scale rows to length 1, in float32 at least: sums of exponentials lose too much in half precision.
 
     Raises:
@@ -25,7 +27,7 @@ def unit_rows(embeddings: Sequence[Tensor], eps: float) -> list[Tensor]:
     if len(first) < 2:
         raise ValueError("the loss compares places with each other and needs at least two")
     at_least = torch.promote_types(first.dtype, torch.float32)
-    return [F.normalize(x.to(at_least), dim=1, eps=eps) for x in embeddings]
+    return [F.normalize(x.to(at_least), dim=1, eps=EPS) for x in embeddings]
 
 
 def other_places(n: int, groups: Tensor | None, device: torch.device) -> Tensor:
@@ -46,14 +48,14 @@ def base_masses(u: Tensor, v: Tensor, negatives: Tensor, temperature: float) -> 
     return uu.sum(1) + uv.sum(1), vv.sum(1) + uv.sum(0)
 
 
-def contrast(u: Tensor, v: Tensor, masses: Masses, temperature: float, with_positive: bool, eps: float) -> Tensor:
+def contrast(u: Tensor, v: Tensor, masses: Masses, temperature: float, with_positive: bool) -> Tensor:
     """Mean over both views (N x C each, of length 1) of -log(positive / denominator).
 
     `masses` are sums of the similarities with negatives, as by `shifted_exp`. The positive is a summand of the
-    denominator or, without it, `eps` in the scale of exp(cosine / temperature).
+    denominator or, without it, `EPS` in the scale of exp(cosine / temperature).
     """
     positive = ((u * v).sum(1) - 1) / temperature
-    rest = torch.exp(positive).repeat(2) if with_positive else eps * math.exp(-1 / temperature)
+    rest = torch.exp(positive).repeat(2) if with_positive else EPS * math.exp(-1 / temperature)
     return (torch.log(torch.cat(masses) + rest) - positive.repeat(2)).mean()
 
 
@@ -66,18 +68,17 @@ class NTXent(nn.Module):
 
     Args:
         temperature: Divides the cosines.
-        positive_in_denominator: Whether s(z_k, z_k') is a summand of the denominator; otherwise eps is.
-        eps: Smallest length of an embedding.
+        positive_in_denominator: Whether s(z_k, z_k') is a summand of the denominator; otherwise `EPS` is.
 
     Raises:
         ValueError: If the temperature is not positive.
     """
 
-    def __init__(self, temperature: float = 0.5, positive_in_denominator: bool = True, eps: float = 1e-8) -> None:
+    def __init__(self, temperature: float = 0.5, positive_in_denominator: bool = True) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"`temperature` is positive, not {temperature}")
-        self.temperature, self.with_positive, self.eps = temperature, positive_in_denominator, eps
+        self.temperature, self.with_positive = temperature, positive_in_denominator
 
     def forward(self, first: Tensor, second: Tensor, groups: Tensor | None = None) -> Tensor:
         """Compute the loss.
@@ -94,9 +95,9 @@ class NTXent(nn.Module):
             ValueError: If there are fewer than two rows, or shapes differ.
         """
         with torch.autocast(first.device.type, enabled=False):
-            u, v = unit_rows((first, second), self.eps)
+            u, v = unit_rows((first, second))
             masses = base_masses(u, v, other_places(len(u), groups, u.device), self.temperature)
-            return contrast(u, v, masses, self.temperature, self.with_positive, self.eps)
+            return contrast(u, v, masses, self.temperature, self.with_positive)
 
 
 class InfoNCE(nn.Module):
@@ -106,35 +107,18 @@ class InfoNCE(nn.Module):
 
         L = mean_i 1/2 [ -log( s(x_i, y_i) / sum_j s(x_i, y_j) ) - log( s(x_i, y_i) / sum_j s(x_j, y_i) ) ]
 
-    Args:
-        temperature: Divides the cosines.
-        eps: Smallest length of an embedding.
-
-    Raises:
-        ValueError: If the temperature is not positive.
+    The cosines are divided by the temperature, which is positive (else ValueError).
     """
 
-    def __init__(self, temperature: float = 0.5, eps: float = 1e-8) -> None:
+    def __init__(self, temperature: float = 0.5) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"`temperature` is positive, not {temperature}")
-        self.temperature, self.eps = temperature, eps
+        self.temperature = temperature
 
     def forward(self, first: Tensor, second: Tensor, groups: Tensor | None = None) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            first: N x C raw embeddings of one modality.
-            second: N x C of the other, row by row of the same places.
-            groups: N ids; rows with the same id are never each other's negatives.
-
-        Returns:
-            A scalar; of float32 where the embeddings have less precision.
-
-        Raises:
-            ValueError: If there are fewer than two rows, or shapes differ.
-        """
+        """Compute the loss of embeddings of two modalities, as `NTXent.forward` does of two views."""
         with torch.autocast(first.device.type, enabled=False):
-            x, y = unit_rows((first, second), self.eps)
+            x, y = unit_rows((first, second))
             similar = shifted_exp(x @ y.T, self.temperature) * other_places(len(x), groups, x.device)
-            return contrast(x, y, (similar.sum(1), similar.sum(0)), self.temperature, True, self.eps)
+            return contrast(x, y, (similar.sum(1), similar.sum(0)), self.temperature, True)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tmcnet.config.pretraining import VARIANTS, Negatives, Partners, PerturbedViews
 from tmcnet.config.training import Variant
-from tmcnet.loss.ntxent import Masses, base_masses, contrast, other_places, shifted_exp, unit_rows
+from tmcnet.loss.ntxent import EPS, Masses, base_masses, contrast, other_places, shifted_exp, unit_rows
 
 MAX_CHUNK_ENTRIES = 2**20
 """Similarities computed at once; 4 MiB in float32, which stay in a CPU's cache."""
@@ -36,7 +36,7 @@ class TupleNTXent(nn.Module):
         L = mean_k -log( s(z_k, z_k') / (P_k + E_k + S_k + O_k) )
         E_k = sum of s(z_k, z_l) over all l but k and k'
 
-    P_k is s(z_k, z_k') with `positive_in_denominator`, else eps. Perturbed tuples of view t have a wrong SAR or a
+    P_k is s(z_k, z_k') with `positive_in_denominator`, else `EPS`. Perturbed tuples of view t have a wrong SAR or a
     wrong optical half: p^t_ij = o^t_i + w s^t_j or o^t_j + w s^t_i, j != i, w = `perturbation_weight`. S_k (`shifted`
     negatives, as published) compares them with those of other places, O_k (`own` negatives) with the fused tuple of
     the same place. docs/method.md has both sums (section 5) and the case of more modalities (section 12).
@@ -46,7 +46,6 @@ class TupleNTXent(nn.Module):
         perturbation_weight: w, the weight of all modalities but the optical one in a perturbed tuple.
         variant: `reference` or `corrected`; gives every option that is None (`tmcnet.config.pretraining.VARIANTS`).
         perturbation: Whether perturbed tuples are negatives at all.
-        eps: Smallest length of an embedding, and the summand in place of the positive.
         perturbed_negatives: `shifted`, `own` or `both`.
         wrong_partners: Which half may be wrong: `sar` (any modality but the optical one) or `both`.
         perturbed_views: Views whose tuples are perturbed: `first` or `both`.
@@ -67,7 +66,6 @@ class TupleNTXent(nn.Module):
         perturbation_weight: float | None = None,
         variant: Variant = "reference",
         perturbation: bool = True,
-        eps: float = 1e-8,
         *,
         perturbed_negatives: Negatives | None = None,
         wrong_partners: Partners | None = None,
@@ -90,7 +88,7 @@ class TupleNTXent(nn.Module):
         weight = self.form.perturbation_weight
         if temperature <= 0 or weight <= 0:
             raise ValueError(f"`temperature` and `perturbation_weight` are positive, not {temperature} and {weight}")
-        self.temperature, self.perturbation, self.eps = temperature, perturbation, eps
+        self.temperature, self.perturbation = temperature, perturbation
 
     def forward(
         self,
@@ -120,23 +118,18 @@ class TupleNTXent(nn.Module):
             ValueError: If there are fewer than two rows, or shapes differ.
         """
         with torch.autocast(opt1.device.type, enabled=False):
-            rows = unit_rows((opt1, opt2, sar1, sar2, *(x for pair in others for x in pair)), self.eps)
+            rows = unit_rows((opt1, opt2, sar1, sar2, *(x for pair in others for x in pair)))
             views = rows[::2], rows[1::2]
-            u, v = (F.normalize(reduce(torch.add, view), dim=1, eps=self.eps) for view in views)
+            u, v = (F.normalize(reduce(torch.add, view), dim=1, eps=EPS) for view in views)
             negatives = other_places(len(u), groups, u.device)
             terms = [base_masses(u, v, negatives, self.temperature)]
             if self.perturbation:
                 terms += self._perturbed_masses(u, v, views, negatives, shifts)
             mass_u, mass_v = (torch.stack(column).sum(0) for column in zip(*terms, strict=True))
-            return contrast(u, v, (mass_u, mass_v), self.temperature, self.form.positive_in_denominator, self.eps)
+            return contrast(u, v, (mass_u, mass_v), self.temperature, self.form.positive_in_denominator)
 
     def _perturbed_masses(
-        self,
-        u: Tensor,
-        v: Tensor,
-        views: Sequence[Sequence[Tensor]],
-        negatives: Tensor,
-        shifts: Sequence[int] | None,
+        self, u: Tensor, v: Tensor, views: Sequence[Sequence[Tensor]], negatives: Tensor, shifts: Sequence[int] | None
     ) -> Iterator[Masses]:
         """Sums of similarities with perturbed tuples, one pair for each set of tuples."""
         both_views = self.form.perturbed_views == "both"
@@ -145,10 +138,10 @@ class TupleNTXent(nn.Module):
             shifts = range(1, len(u)) if shifts is None else shifts
             for first, second in families:
                 partner = second if both_views else v
-                yield shifted_masses(first, partner, negatives, self.temperature, self.eps, shifts)
+                yield shifted_masses(first, partner, negatives, self.temperature, shifts)
         if self.form.perturbed_negatives != "shifted":
             for halves in (h for family in families for h in (family if both_views else family[:1])):
-                mass_u, mass_v = (own_mass(z, halves, negatives, self.temperature, self.eps) for z in (u, v))
+                mass_u, mass_v = (own_mass(z, halves, negatives, self.temperature) for z in (u, v))
                 yield mass_u, mass_v
 
     def _perturbed_tuples(self, view: Sequence[Tensor]) -> list[TupleHalves]:
@@ -165,27 +158,22 @@ class TupleNTXent(nn.Module):
         return tuples
 
 
-def own_mass(z: Tensor, halves: TupleHalves, negatives: Tensor, temperature: float, eps: float) -> Tensor:
+def own_mass(z: Tensor, halves: TupleHalves, negatives: Tensor, temperature: float) -> Tensor:
     """Sum the similarities of each anchor i, of length 1, with its own perturbed tuples p_ij over the places j.
 
     These are the `own` negatives of anchors z, N x C: N^2 similarities, of the places in `negatives`, N x N. They
     follow from dot products of the halves: z_i . p_ij = z_i . right_i + z_i . wrong_j and |p_ij|^2 = |right_i|^2 +
-    |wrong_j|^2 + 2 right_i . wrong_j, which is at least `eps`.
+    |wrong_j|^2 + 2 right_i . wrong_j, which is at least `EPS`.
     """
     right, wrong = halves
     lengths = right.square().sum(1)[:, None] + wrong.square().sum(1)[None, :] + 2 * (right @ wrong.T)
     # The clamp keeps the gradient of the root finite where two halves cancel.
-    cosine = ((z * right).sum(1)[:, None] + z @ wrong.T) * lengths.clamp_min(eps).rsqrt()
+    cosine = ((z * right).sum(1)[:, None] + z @ wrong.T) * lengths.clamp_min(EPS).rsqrt()
     return (shifted_exp(cosine, temperature) * negatives).sum(1)
 
 
 def shifted_masses(
-    first: TupleHalves,
-    second: TupleHalves | Tensor,
-    negatives: Tensor,
-    temperature: float,
-    eps: float,
-    shifts: Sequence[int],
+    first: TupleHalves, second: TupleHalves | Tensor, negatives: Tensor, temperature: float, shifts: Sequence[int]
 ) -> Masses:
     """Sum the similarities within the sets Z^r = [u^r; v^r], u^r_i = right_i + wrong_{(i - r) mod N}, over shifts r.
 
@@ -204,7 +192,7 @@ def shifted_masses(
         chunk = torch.tensor(shifts[start : start + size], device=places.device)
         partners = (places[None, :] - chunk[:, None]) % n
         masses: Masses = checkpoint(
-            _chunk_masses, first, second, partners, negatives, temperature, eps,
+            _chunk_masses, first, second, partners, negatives, temperature,
             use_reentrant=False, preserve_rng_state=False,
         )  # fmt: skip
         mass_u, mass_v = mass_u + masses[0], mass_v + masses[1]
@@ -216,16 +204,11 @@ def shifted_masses(
 
 
 def _chunk_masses(
-    first: TupleHalves,
-    second: TupleHalves | Tensor,
-    partners: Tensor,
-    negatives: Tensor,
-    temperature: float,
-    eps: float,
+    first: TupleHalves, second: TupleHalves | Tensor, partners: Tensor, negatives: Tensor, temperature: float
 ) -> Masses:
     """The sums of `shifted_masses` for R shifts; `partners` is R x N, the place whose wrong half each tuple has."""
     u, v = (
-        F.normalize(x.right + x.wrong[partners], dim=2, eps=eps) if isinstance(x, TupleHalves) else x
+        F.normalize(x.right + x.wrong[partners], dim=2, eps=EPS) if isinstance(x, TupleHalves) else x
         for x in (first, second)
     )
     uu, uv = (_summed_similarities(u, x, temperature) * negatives for x in (u, v))

@@ -26,6 +26,12 @@ from tmcnet.train.stream import indices_of_step
 
 MAX_CLASS_WEIGHT = 10.0
 """Maximum weight of a class relative to the average pixel."""
+SCALED_SHARE = 0.5
+"""Share of crops that are scaled; the others are not interpolated."""
+SCALE_RANGE = (0.8, 1.25)
+"""Range of the scale jitter: magnification of the tile in a crop."""
+MAX_PIXEL_ERROR = 1e-6
+"""Distance to a whole pixel that counts as rounding."""
 
 
 class Batch(NamedTuple):
@@ -202,15 +208,6 @@ def class_weights(counts: Counts) -> Tensor:
     weights[seen] = shares[seen] ** -0.5
     weights[seen] /= (shares[seen] * weights[seen]).sum()
     return torch.from_numpy(np.minimum(weights, MAX_CLASS_WEIGHT)).float()
-
-
-SCALE_RANGE = (0.8, 1.25)
-"""Range of the scale jitter: magnification of the tile in a crop."""
-
-MAX_PIXEL_ERROR = 1e-6
-"""Distance to a whole pixel that counts as rounding."""
-SCALED_SHARE = 0.5
-"""Share of crops that are scaled; the others are not interpolated."""
 
 
 @dataclass(frozen=True)
