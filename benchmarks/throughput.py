@@ -38,7 +38,11 @@ CASES = {
         ModelConfig.model_validate({**SIZES, "dilations": [1, 2, 3], "context": SMALL}),
     ),
     "OMBRIA": _Case(
-        {"optical": 3, "sar": 1}, 2, 128, (8,), ModelConfig.model_validate({**SIZES, "dilations": [1, 3, 6]})
+        {"optical": 3, "sar": 1},
+        2,
+        128,
+        (8,),
+        ModelConfig.model_validate({**SIZES, "detail_channels": 128, "dilations": [1, 3, 6]}),
     ),
 }
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -48,6 +52,7 @@ def _step(case: _Case, batch: int, kind: torch.dtype) -> Callable[[], None]:
     torch.manual_seed(0)
     network = build_network("mssnet", "corrected", case.bands, case.classes, case.model)
     network.to(memory_format=torch.channels_last)
+    network.detail.requires_grad_(False)  # kept, as in fine-tuning
     optimiser, _ = build_optimiser(network.train(), OptimiserPlan(1000, 1e-3, 10, 1e-2))
     images = {name: torch.randn(batch, bands, case.side, case.side) for name, bands in case.bands.items()}
     label = torch.randint(0, case.classes, (batch, case.side, case.side))
