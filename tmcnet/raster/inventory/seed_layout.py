@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tmcnet.classes import ClassTable
-from tmcnet.config.splits import PARTS
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.readers import reading
 
@@ -25,6 +24,8 @@ SeedClass = tuple[str, tuple[int, int, int]]  # name and colour (red, green, blu
 
 KINDS = {"optical": "RGB", "sar": "SAR", "label": "lbl"}
 """Names that the seed layout uses for the three files of a tile."""
+_PARTS = ("train", "val", "test")
+"""Beginnings of the names of its folders and lists; not those of the config, which imports pydantic."""
 _SUFFIXES = (".tif", ".tiff", ".png")
 _LIST = re.compile(r"^(?P<part>train|val|test)(?P<subset>.*)_(?P<word>RGB|SAR|lbl)\.txt$")
 _CLASS_REMEDY = "Write a header line, then `name,r,g,b` for each class in the order of the ids."
@@ -58,7 +59,7 @@ def read_seed_layout(root: Path) -> SeedLayout:
     if not root.is_dir():
         raise InputError(Problem(str(root), "is not a folder", "Set `data_root` to the folder of the seed layout."))
     reader = _Reader(root)
-    tiles_of = {part: reader.tiles(part) for part in PARTS if reader.has(part)}
+    tiles_of = {part: reader.tiles(part) for part in _PARTS if reader.has(part)}
     if not tiles_of:
         what = "holds neither folders such as train_RGB nor lists such as train_RGB.txt"
         remedy = "The seed layout needs train_RGB, train_SAR and train_lbl, and the same of val or test."
@@ -77,7 +78,7 @@ class _Reader:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.problems: list[Problem] = []
-        self.lists: dict[str, dict[str, dict[str, Path]]] = {part: {} for part in PARTS}
+        self.lists: dict[str, dict[str, dict[str, Path]]] = {part: {} for part in _PARTS}
         """List files by part, subset (empty for all of the part) and word."""
         for path in sorted(root.glob("*.txt")):
             if match := _LIST.match(path.name):
