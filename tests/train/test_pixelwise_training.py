@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 from tests.train.test_finetune import train
 from tests.train.tiny import build_tiles, configs
 from tmcnet.config import ContextConfig, Run, is_pixelwise
-from tmcnet.config.training import PixelwiseConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate.trained import Trained
@@ -22,7 +21,7 @@ from tmcnet.train.pixels import draw_pixels, pixels_per_class
 from tmcnet.train.samples import class_counts, class_weights
 
 PIXELWISE = [network for network in NETWORKS if is_pixelwise(network)]
-SMALL = PixelwiseConfig(pixels=600, iterations=6, steps=50)
+SMALL = {"pixels": 600, "iterations": 6, "steps": 50}
 BANDS_ONLY = ContextConfig(windows=[], differences=False, relative_window=None)
 
 
@@ -69,7 +68,7 @@ def test_pixels_keep_to_the_budget_and_weigh_what_they_stand_for(world, weighted
 def test_every_labelled_pixel_is_drawn_once_where_the_budget_allows(world):
     tiles, features = tiles_of(world), ContextFeatures(BANDS_ONLY)
     counts = class_counts(tiles, 2)
-    everything = configs(pixelwise=PixelwiseConfig(pixels=10**6))[0]
+    everything = configs(pixelwise={"pixels": 10**6})[0]
     pixels = draw_pixels(features, tiles, counts, np.ones(2), everything, seed=1)
     expected = []
     for tile in tiles:

@@ -52,8 +52,8 @@ def build_tiles(root, tiles=12, size=SIZE):
 def configs(**changes):
     """Fine-tuning, model, sensors and compute configs of a size for tests."""
     values = {"steps": 6, "batch_size": 4, "crop_size": 32, "warmup_steps": 2, "validate_every": 3, "keep": "best"}
-    values["pixelwise"] = {"steps": 10}
-    config = FinetuneSettings(**{**values, **changes})
+    pixelwise = dict(changes.pop("pixelwise", {}))
+    config = FinetuneSettings(**{**values, "pixelwise": {"steps": 10, **pixelwise}, **changes})
     context = ContextConfig(windows=[3, 7], relative_window=11)
     model = ModelConfig(backbone="resnet18", width=8, aspp_channels=16, decoder_channels=16, context=context)
     sensors = SensorsConfig(
