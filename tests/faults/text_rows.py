@@ -15,7 +15,7 @@ CONFIG_FILES = [
     ('empty', b'', 'mine.yaml: holds no config keys. Start from config/config.yaml'),
     ('NUL', b'name: a\x00b\n', 'mine.yaml: is not valid YAML: unacceptable character #x0000: special characters are not allowed in position 7. Correct this line'),
     ('binary', bytes(range(256)), 'mine.yaml: is not UTF-8 text (byte 128). Save it as UTF-8'),
-    ('deep', b"[" * 5000, 'mine.yaml: is not valid YAML: maximum recursion depth exceeded'),
+    ('deep', b"[" * 5000, 'mine.yaml: is not valid YAML: maximum recursion depth exceeded while calling a Python object. Correct this line'),
     ('number key', b'3: 4\n', 'mine.yaml: holds no config keys. Start from config/config.yaml'),
     ('two documents', b'name: a\n---\nname: b\n', 'mine.yaml: is not valid YAML: expected a single document in the stream in line 1, column 1: name: a ^ but found another document in line 2, column 1: '),
     ('comment in colour', b'labels: {classes: [{name: a, codes: [1], color: #ffffff}]}\n', "mine.yaml: is not valid YAML: while parsing a flow node expected the node content, but found '<stream end>' in line 2, column 1: ^. Correct this line"),

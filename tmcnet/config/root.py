@@ -184,6 +184,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(Problem(str(path), what, "Save it as UTF-8.")) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = str(error).replace('in "<unicode string>", ', "in ")
+        if isinstance(error, RecursionError):  # Python's words depend on the call at which the stack is full
+            where = "maximum recursion depth exceeded while calling a Python object"
         what = f"is not valid YAML: {' '.join(where.split())}"
         raise InputError(Problem(str(path), what, "Correct this line.")) from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):

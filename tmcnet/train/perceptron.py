@@ -61,11 +61,10 @@ def fit_detail(
     weights = balance.double().numpy()
     pixels = draw_pixels(detail.features, tiles, counts, weights, config, seed, network.detail_inputs)
     fit_perceptron(detail.perceptron, pixels, config.pixelwise.steps, seed)
-    detail.requires_grad_(False)
 
 
 def fit_perceptron(perceptron: Perceptron, pixels: Pixels, steps: int, seed: int) -> int:
-    """Fit a perceptron, in place. Classes without labels get the logit `ABSENT`.
+    """Fit a perceptron, in place; it is trained no further. Classes without labels get the logit `ABSENT`.
 
     Args:
         perceptron: Its initial weights are those to start from.

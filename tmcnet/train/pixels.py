@@ -44,7 +44,7 @@ def pixels_per_class(counts: Counts, max_pixels: int) -> Counts:
         max_pixels: Maximum number of pixels.
 
     Returns:
-        K int64, none above `counts`, that add up to `most` or to all pixels there are.
+        K int64, none above `counts`, that add up to `max_pixels` or to all pixels there are.
     """
     drawn = np.zeros_like(counts)
     rest, order = max_pixels, np.argsort(counts, kind="stable")
@@ -96,7 +96,7 @@ def draw_pixels(
     weights = (balance * counts / np.maximum(drawn, 1))[truth]
     features_of_all = np.concatenate(values)
     if config.keep == "labels" and len(tiles) < MIN_TILES_FOR_LARGE_WINDOWS:
-        images = inputs({name: image[None] for name, image in tiles[0].images.items()})
+        images = inputs({name: image[None] for name, image in tile.images.items()})
         near = features.within(MAX_SMALL_WINDOW, sum(image.shape[1] for image in images))
         features_of_all *= near.numpy()  # no tree and no weight depends on constant features
     return Pixels(features_of_all, truth, weights / weights.mean())

@@ -23,7 +23,7 @@ from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, PixelMLP, Pixelwise
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.curves import Curves
-from tmcnet.train.perceptron import fit_perceptron
+from tmcnet.train.perceptron import MIN_DEVIATION, fit_perceptron
 from tmcnet.train.pixels import Pixels, draw_pixels
 from tmcnet.train.validate import require_labelled, validate
 
@@ -50,9 +50,6 @@ MAX_BINS = 255
 
 COMPONENT_TILES, CELLS_PER_TILE = 100, 200
 """Maximum number of tiles, and of cells of each, to which principal components are fitted."""
-
-MIN_CHANNEL_DEVIATION = 1e-6
-"""Channels that vary less are constant and get no weight."""
 
 State = dict[str, Tensor]
 
@@ -107,13 +104,13 @@ def fit_pixelwise(
     curves, fitted = Curves(1, config.pixelwise.iterations), Fitted()
     with threadpool_limits(threads):
         pixels = draw_pixels(network.features, train, counts, balance.double().numpy(), config, seed)
-        if not isinstance(network, PixelLogistic | PixelMLP | PixelBoosting):
-            fitted.last_step = fitted.best_step = 1
-            fitted.weights = network.fit(*map(torch.from_numpy, (pixels.values, pixels.truth, pixels.weights)))
-        elif isinstance(network, PixelMLP):
+        if isinstance(network, PixelMLP):
             steps = fit_perceptron(network.perceptron, pixels, config.pixelwise.steps, seed)
             fitted.last_step = fitted.best_step = steps
             fitted.weights = network.state_dict()
+        elif not isinstance(network, PixelLogistic | PixelBoosting):
+            fitted.last_step = fitted.best_step = 1
+            fitted.weights = network.fit(*map(torch.from_numpy, (pixels.values, pixels.truth, pixels.weights)))
         elif len(np.unique(pixels.truth)) == 1:
             fitted.weights = {**network.state_dict(), _offset(network): _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
@@ -313,7 +310,7 @@ def fit_components(features: EncoderFeatures, tiles: TileDataset, seed: int) -> 
         cells.append(channels[:, torch.from_numpy(np.sort(places))].T.double().numpy())
     values = np.concatenate(cells)
     mean, deviation = values.mean(axis=0), values.std(axis=0)
-    inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > MIN_CHANNEL_DEVIATION)
+    inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > MIN_DEVIATION)
     standardised = (values - mean) * inverse
     _, axes = np.linalg.eigh(standardised.T @ standardised / len(values))
     axes = axes[:, ::-1][:, :COMPONENTS].T  # the largest first
