@@ -1,19 +1,17 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from tests.train.tiny import build_tiles, configs
-from tmcnet.config import ContextConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
-from tmcnet.model.context import ContextFeatures
+from tmcnet.model.networks import build_network
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
-from tmcnet.train.samples import BatchBuilder, class_counts, class_weights, crop_features, take
+from tmcnet.train.perceptron import DetailLogits
+from tmcnet.train.samples import BatchBuilder, class_counts, class_weights, take
 
 
 def dataset(root):
@@ -49,29 +47,29 @@ def test_modality_dropout_hides_one_sensor_of_a_sample(tiles):
     assert all(float(i.abs().max()) > 0 for b in single for i in b.images["sar"])
 
 
-def test_context_features_of_a_crop_are_those_of_its_place_in_the_tile(tmp_path):
-    """In crops that are turned, mirrored, scaled and at the edge, for windows that see more than the crop."""
-    config, _, sensors, _ = configs(photometric=0, crop_size=32)
+@pytest.mark.parametrize(("cache_gib", "dropout"), [(1, 0.0), (1, 0.5), (0, 0.5)])
+def test_logits_of_the_branch_are_those_of_the_place_in_the_tile(tmp_path, monkeypatch, cache_gib, dropout):
+    """In crops that are turned, mirrored, scaled and at the edge, each without its hidden modality."""
+    config, model, sensors, _ = configs(crop_size=32, modality_dropout=dropout)
     tiles = dataset(build_tiles(tmp_path, size=96))
-    features = ContextFeatures(ContextConfig(windows=[3, 15], relative_window=37))
-    builder, seen = BatchBuilder(tiles, config, sensors, "mssnet", 1, reach=features.reach), set()
-    for batch in map(builder, range(5)):
-        found = crop_features(features, batch, lambda images: list(images.values()), torch.float32)
-        for number, (name, placement) in enumerate(zip(batch.names, batch.placements, strict=True)):
-            tile, part = tiles[tiles.names.index(name)].images, batch.around["optical"][number]
-            top, left = place_of(part, tile["optical"])
-            there = replace(placement, top=placement.top + top, left=placement.left + left)
-            expected = take(features(*(image[None] for image in tile.values()))[0], there, 32)
-            torch.testing.assert_close(found[number], expected, atol=1e-4, rtol=1e-4)
-            seen.add((part.shape[-1] < 96, placement.turns, placement.flip, placement.side == 32))
-    assert len(seen) > 8 and all(smaller for smaller, *_ in seen)
-
-
-def place_of(part, whole):
-    """First row and column of a part of an image; parts begin at every fourth pixel."""
-    height, width = part.shape[-2:]
-    starts = [(r, c) for r in range(0, 97 - height, 4) for c in range(0, 97 - width, 4)]
-    return next((r, c) for r, c in starts if torch.allclose(whole[:, r : r + height, c : c + width], part, atol=1e-4))
+    network = build_network("mssnet", "corrected", {"optical": 3, "sar": 1}, 2, model)
+    torch.nn.init.normal_(network.detail.perceptron.layers[-1].weight)
+    computed = []
+    network.detail.register_forward_hook(lambda *_: computed.append(1))
+    logits_of, seen = DetailLogits(network, tiles, cache_gib), set()
+    for batch in map(BatchBuilder(tiles, config, sensors, "mssnet", 1), range(6)):
+        found = logits_of(batch)
+        for number, (index, placement, hidden) in enumerate(
+            zip(batch.indices, batch.placements, batch.hidden, strict=True)
+        ):
+            images = {n: image[None] * (n != hidden) for n, image in tiles[index].images.items()}
+            with torch.no_grad():
+                expected = take(network.detail(*images.values())[0], placement, 32)
+            torch.testing.assert_close(found[number], expected)
+            seen.add((hidden, placement.turns, placement.flip, placement.side == 32))
+    assert len(seen) > 8
+    crops, kinds = 24, len({(i, h) for i, h in logits_of._kept})
+    assert len(computed) == crops + (kinds if cache_gib else crops)
 
 
 def test_batches_depend_on_seed_and_step_alone(tiles):

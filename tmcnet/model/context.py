@@ -20,8 +20,6 @@ MAX_KEPT = 300
 """Pixels of an axis up to which the matrices of these products are kept for the next image."""
 MIN_VARIANCE = 1e-6
 """Smaller variances, of values of order 1, are rounding errors of sums and set to 0."""
-Region = tuple[slice, slice]
-"""Rows and columns."""
 MIN_DEVIATION = 0.05
 """Added to the deviation that divides relative bands, so that noise in even areas is not amplified; bands range from
 -1 to 1."""
@@ -68,44 +66,37 @@ class ContextFeatures(nn.Module):
             flags += [config.relative_window <= side] * bands
         return torch.tensor(flags)
 
-    def forward(self, *images: Tensor, region: Region | None = None) -> Tensor:
-        """Features N x F x H x W of images N x C x H x W, one per modality.
+    def forward(self, *images: Tensor) -> Tensor:
+        """Features N x F x H x W of images N x C x H x W of one size, one per modality.
 
         In this order: all bands; the differences of each pair of bands; means and deviations of all bands for each
         window, from the smallest to the largest; relative bands.
-
-        Args:
-            images: Images of one size.
-            region: Rows and columns whose features are returned, with known ends; None: all. They are those of the
-                same place in the whole image, in little more time than a crop takes.
         """
         if torch.compiler.is_exporting():  # a loop would fix the number of images in the exported graph
-            return self._compute(images, (slice(None), slice(None)))
-        rows, columns = region or (slice(0, images[0].shape[-2]), slice(0, images[0].shape[-1]))
+            return self._compute(images)
         tiles = zip(*(torch.split(image, 1) for image in images), strict=True)
-        return torch.cat([self._compute(tile, (rows, columns)) for tile in tiles])  # the sums fit the CPU's cache
+        return torch.cat([self._compute(tile) for tile in tiles])  # the sums fit the CPU's cache
 
-    def _compute(self, images: Sequence[Tensor], region: Region) -> Tensor:
+    def _compute(self, images: Sequence[Tensor]) -> Tensor:
         with torch.autocast(images[0].device.type, enabled=False):  # the difference of squares loses digits
             precise = [image.float() for image in images]
             masks = [(image != 0).any(dim=1, keepdim=True).float() for image in precise]
-            values = torch.cat([image[..., *region] for image in precise], dim=1)
-            has_data = _per_band([mask[..., *region] for mask in masks], precise)
+            values, has_data = torch.cat(precise, dim=1), _per_band(masks, precise)
             features = [values]
             if self.config.differences and values.shape[1] > 1:  # an empty tensor cannot be exported
                 features.append(_differences(values, has_data))
-            features += self._statistics(precise, masks, values, has_data, region)
+            features += self._statistics(precise, masks, values, has_data)
             return torch.cat(features, dim=1).to(images[0].dtype)
 
     def _statistics(
-        self, images: Sequence[Tensor], masks: Sequence[Tensor], values: Tensor, has_data: Tensor, region: Region
+        self, images: Sequence[Tensor], masks: Sequence[Tensor], values: Tensor, has_data: Tensor
     ) -> list[Tensor]:
-        """Means and deviations over each window, and relative bands, N x .. x h x w each.
+        """Means and deviations over each window, and relative bands, N x .. x H x W each.
 
-        Images are N x C x H x W, masks N x 1 x H x W; `values` (bands of all images) and `has_data` are of the
-        region, N x C x h x w. Masks and `has_data` are 1 where an image has data, else 0.
+        Images are N x C x H x W, masks N x 1 x H x W; `values` (bands of all images) and `has_data` have a channel
+        for each band. Masks and `has_data` are 1 where an image has data, else 0.
         """
-        sums = _Sums(images, masks, region)
+        sums = _Sums(images, masks)
         relative = self.config.relative_window
         windows = sorted({*self.config.windows, *(() if relative is None else (relative,))})
         fine = [window for window in windows if window < COARSE_WINDOW]
@@ -115,9 +106,7 @@ class ContextFeatures(nn.Module):
             by_window |= zip(fine, sums.means_and_deviations(fine, 1), strict=True)
         if coarse:
             small = torch.cat(sums.means_and_deviations(coarse, COARSE_STEP), dim=1)
-            before = [(side.start or 0) % COARSE_STEP for side in region]
-            size = values.shape[-2] + before[0], values.shape[-1] + before[1]
-            large = enlarge(small, size, COARSE_STEP)[..., before[0] :, before[1] :]
+            large = enlarge(small, (values.shape[-2], values.shape[-1]), COARSE_STEP)
             by_window |= zip(coarse, torch.chunk(large, len(coarse), dim=1), strict=True)
         statistics = [by_window[window] for window in sorted(self.config.windows)]
         if relative is not None:
@@ -142,11 +131,11 @@ def _differences(values: Tensor, has_data: Tensor) -> Tensor:
 class _Sums:
     """Sums of the bands and of their squares over windows, as products with matrices of ones and zeros.
 
-    Images are N x C x H x W, masks N x 1 x H x W, 1 where an image has data; windows have their middle in the region.
+    Images are N x C x H x W, masks N x 1 x H x W, 1 where an image has data.
     """
 
-    def __init__(self, images: Sequence[Tensor], masks: Sequence[Tensor], region: Region) -> None:
-        self.images, self.region = images, region
+    def __init__(self, images: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+        self.images = images
         pairs = list(zip(images, masks, strict=True))
         # sums of small numbers have small rounding errors
         self.centres = [
@@ -164,10 +153,10 @@ class _Sums:
         matrix = _in_window_again if kept else _in_window
         rows, columns = (matrix(length, tuple(windows), step, sources.device) for length in (height, width))
         across = []
-        for outputs, inputs in _bands(width, self.region[1], max(windows), step):
+        for outputs, inputs in _bands(width, max(windows), step):
             sums = sources[..., inputs] @ columns[:, outputs, inputs].flatten(0, 1).T  # all windows in one product
             across.append(sums.view(*sums.shape[:-1], many, -1))
-        bands = _bands(height, self.region[0], max(windows), step)
+        bands = _bands(height, max(windows), step)
         statistics = []
         for number in range(many):
             wide = torch.cat([sums[..., number, :] for sums in across], dim=-1)
@@ -187,21 +176,19 @@ class _Sums:
         return torch.cat([mean + torch.cat(centres, dim=1), deviation], dim=1)
 
 
-def _bands(length: int, wanted: slice, window: int, step: int) -> list[tuple[slice, slice]]:
+def _bands(length: int, window: int, step: int) -> list[tuple[slice, slice]]:
     """Parts of an axis for products with `_in_window`: sums over windows, and the pixels that these windows cover.
 
     Far from its diagonal the matrix is 0, so that the products of a long axis cost little more than its windows.
-    Statistics are `wanted` at these pixels and, at a `step` above 1, at the next multiple of it; `window` is the
-    largest.
+    Statistics are wanted at every `step`-th pixel; `window` is the largest.
     """
     if torch.compiler.is_exporting():  # an exported model takes images of any size
         return [(slice(None), slice(None))]
-    reach = window // 2
-    first, end = wanted.start // step, min(-(-(wanted.stop - 1) // step), (length - 1) // step) + 1
-    size = MAX_BAND // step if wanted.stop - wanted.start > 2 * MAX_BAND else end - first
+    reach, end = window // 2, -(-length // step)
+    size = MAX_BAND // step if length > 2 * MAX_BAND else end
     return [
         (slice(start, stop), slice(max(start * step - reach, 0), (stop - 1) * step + reach + 1))
-        for start, stop in ((start, min(start + size, end)) for start in range(first, end, size))
+        for start, stop in ((start, min(start + size, end)) for start in range(0, end, size))
     ]
 
 

@@ -224,14 +224,14 @@ class MSSNet(_Head):
         )
 
     def detail_inputs(self, images: Mapping[str, Tensor]) -> list[Tensor]:
-        """The images whose context features the full-resolution branch takes."""
+        """The images that the full-resolution branch takes."""
         return [images[name] for name in self.modalities]
 
-    def forward(self, images: Mapping[str, Tensor], context: Tensor | None = None) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of each modality, and perhaps their context features."""
+    def forward(self, images: Mapping[str, Tensor], detail: Tensor | None = None) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of each modality; `detail`: those of the branch, if known."""
         maps = [self.get_submodule(f"backbone_{name}")(images[name]) for name in self.modalities]
         high, low = self.fuse_high(*(high for high, _ in maps)), self.fuse_low(*(low for _, low in maps))
-        detail = self.detail(*self.detail_inputs(images), context=context)
+        detail = self.detail(*self.detail_inputs(images)) if detail is None else detail
         logits: Tensor = self.decode(high, low, image_size(images)) + detail
         return logits
 

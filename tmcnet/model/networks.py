@@ -50,18 +50,18 @@ class PlainNetwork(nn.Module):
             self.add_module(f"backbone_{name}", Backbone(count, config))
 
     def detail_inputs(self, images: Mapping[str, Tensor]) -> list[Tensor]:
-        """The images of the encoders, whose context features the full-resolution branch takes."""
+        """The images of the encoders, which the full-resolution branch takes too."""
         return [stack_bands(images, modalities) for modalities in self.sources.values()]
 
-    def forward(self, images: Mapping[str, Tensor], context: Tensor | None = None) -> Tensor:
-        """Logits N x K x H x W of N x C x H x W images of each modality, and perhaps their context features."""
+    def forward(self, images: Mapping[str, Tensor], detail: Tensor | None = None) -> Tensor:
+        """Logits N x K x H x W of N x C x H x W images of each modality; `detail`: those of the branch, if known."""
         inputs = self.detail_inputs(images)
         decoded = []
         for name, image in zip(self.sources, inputs, strict=True):
             high, low = self.get_submodule(f"backbone_{name}")(image)
             decoded.append(enlarge(self.decoder(self.aspp(high), low), image_size(images), LOW_STRIDE))
-        logits: Tensor = reduce(torch.add, decoded) * (1 / len(decoded)) + self.detail(*inputs, context=context)
-        return logits
+        detail = self.detail(*inputs) if detail is None else detail
+        return reduce(torch.add, decoded) * (1 / len(decoded)) + detail
 
 
 class Ensemble(nn.Module):

@@ -60,15 +60,9 @@ class Detail(nn.Module):
             self.features = ContextFeatures(config.context)
             self.perceptron = Perceptron(self.features.count(bands), [config.detail_channels] * 2, classes)
 
-    def forward(self, *images: Tensor, context: Tensor | None = None) -> Tensor:
-        """Logits N x K x H x W of images N x C x H x W; a scalar 0 without channels.
-
-        Args:
-            images: One per modality.
-            context: N x F x H x W context features, if they are computed already.
-        """
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits N x K x H x W of images N x C x H x W, one per modality; a scalar 0 without channels."""
         if self.perceptron is None:
             return images[0].new_zeros(())
-        features: Tensor = self.features(*images) if context is None else context
-        logits: Tensor = self.perceptron(features.permute(0, 2, 3, 1))
+        logits: Tensor = self.perceptron(self.features(*images).permute(0, 2, 3, 1))
         return logits.permute(0, 3, 1, 2)

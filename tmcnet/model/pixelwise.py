@@ -25,7 +25,7 @@ HIDDEN_UNITS = (128, 128)
 """Units of the hidden layers of `PixelMLP`."""
 MAX_CHUNK_ENTRIES = 2**21
 """Approximate number of pixels times conditions of trees held at once: a few tens of MiB."""
-CHUNK_PIXELS = (16, 512)
+CHUNK_PIXELS = (16, 4096)
 """Minimum and maximum number of pixels that pass through the trees at once; more would not fit the CPU's cache."""
 
 

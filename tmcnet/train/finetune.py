@@ -25,7 +25,6 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, fit_temperature, without_nan
 from tmcnet.evaluate.trained import Trained, predict_tiles
 from tmcnet.hashing import file_digest
-from tmcnet.model.context import context_reach
 from tmcnet.model.device import choose_device
 from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet
@@ -41,9 +40,9 @@ from tmcnet.train.distributed import gather_batch, rank, share_of_batch
 from tmcnet.train.launch import launch
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
 from tmcnet.train.losses import segmentation_loss
-from tmcnet.train.perceptron import fit_detail
+from tmcnet.train.perceptron import DetailLogits, fit_detail
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
-from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights, crop_features
+from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
 from tmcnet.train.validate import Validation, validate
 
 CALIBRATION_PIXELS_PER_TILE = 2000
@@ -63,6 +62,7 @@ class FinetuneModule(StepModule[Batch]):
         build: Makes the batch of a step.
         weights: Weight of each class.
         loaded: Names of the tensors loaded from pre-training.
+        detail: Logits of the fitted full-resolution branch; None: the network has none.
     """
 
     class_weights: Tensor
@@ -74,9 +74,10 @@ class FinetuneModule(StepModule[Batch]):
         build: BatchBuilder,
         weights: Tensor,
         loaded: Iterable[str] = (),
+        detail: DetailLogits | None = None,
     ) -> None:
         super().__init__(network, _optimiser(config, loaded), build)
-        self.config = config
+        self.config, self.detail = config, detail
         kept = self.plan.encoders if config.encoder_rate == 0 else ()
         for name, parameter in network.named_parameters():
             if name in kept:  # no gradient, which gradient clipping would count
@@ -86,17 +87,10 @@ class FinetuneModule(StepModule[Batch]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         self.tile_names = list(batch.names)
-        found = self.network(batch.images, self._context(batch)) if batch.around else self.network(batch.images)
+        known = () if self.detail is None else (self.detail(batch),)
+        found = self.network(batch.images, *known)
         logits, label = gather_batch(found.float()), gather_batch(batch.label)
         return {"loss": segmentation_loss(logits, label, self.class_weights.float(), self.config)}
-
-    def _context(self, batch: Batch) -> Tensor:
-        """The context features of the crops, in the type that the first layer computes in."""
-        network, image = self.network, next(iter(batch.images.values()))
-        assert isinstance(network, MSSNet | PlainNetwork)
-        lower = torch.is_autocast_enabled(image.device.type)
-        dtype = torch.get_autocast_dtype(image.device.type) if lower else image.dtype
-        return crop_features(network.detail.features, batch, network.detail_inputs, dtype)
 
 
 @dataclass(frozen=True)
@@ -170,12 +164,12 @@ def train(work: Finetuning) -> None:
         curves, best, precision = _fit_once(network, work.members, data, config, compute, seed)
     else:
         share = share_of_batch("finetune.batch_size", config.batch_size)
-        with_context = isinstance(network, MSSNet | PlainNetwork) and network.detail.perceptron is not None
-        reach = context_reach(network) if with_context else None
-        if isinstance(network, MSSNet | PlainNetwork):
+        detail = None
+        if isinstance(network, MSSNet | PlainNetwork) and network.detail.perceptron is not None:
             fit_detail(network, run.network, data.train, data.counts, data.balance, config, seed)
-        builder = BatchBuilder(data.train, config, work.sensors, run.network, seed, share, reach)
-        module = FinetuneModule(network, config, builder, data.balance, start.loaded)
+            detail = DetailLogits(network, data.train, _cache_gib(compute))
+        builder = BatchBuilder(data.train, config, work.sensors, run.network, seed, share)
+        module = FinetuneModule(network, config, builder, data.balance, start.loaded, detail)
         plan = _plan(run, config, compute, work.state, seed, data.settings(config, work.weights))
         curves, best, precision = _fit(module, plan, data, config)
     if rank() > 0:
@@ -282,7 +276,7 @@ class _Data:
 
 def _read(work: Finetuning, config: FinetuneSettings) -> _Data:
     store, splits, scaling = TileStore(work.tiles_root), work.splits, Normalisation.read(work.normalisation)
-    cache_gib = work.compute.cache_gib / work.compute.devices / 2
+    cache_gib = _cache_gib(work.compute)
     train = _tiles(store, splits, work.run.subset, scaling, cache_gib)
     val = _tiles(store, splits, "val", scaling, cache_gib)
     names = verified_list(splits, "train")
@@ -291,6 +285,11 @@ def _read(work: Finetuning, config: FinetuneSettings) -> _Data:
     counts = class_counts(train, len(classes))
     balance = class_weights(counts) if config.class_weights else torch.ones(len(classes))
     return _Data(train, val, unlabelled, scaling, classes, counts, balance)
+
+
+def _cache_gib(compute: ComputeConfig) -> float:
+    """Memory for each of the training tiles, the validation tiles and the logits of the full-resolution branch."""
+    return compute.cache_gib / compute.devices / 3
 
 
 def _tiles(store: TileStore, splits: Path, name: str, scaling: Normalisation, cache_gib: float) -> TileDataset:

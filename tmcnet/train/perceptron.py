@@ -22,6 +22,7 @@ from tmcnet.model.pixelwise import ABSENT
 from tmcnet.seeding import derive_seed
 from tmcnet.train.loop import OptimiserPlan, build_optimiser
 from tmcnet.train.pixels import Pixels, draw_pixels
+from tmcnet.train.samples import Batch, take
 
 LEARNING_RATE, WARMUP_STEPS = 1e-2, 100
 """Maximum learning rate, and the steps in which it rises to it; then it falls along a cosine."""
@@ -45,7 +46,7 @@ def fit_detail(
     """Fit the full-resolution branch of a network to labelled pixels, in place; it is trained no further.
 
     Args:
-        network: The network; one without a branch stays as it is.
+        network: The network.
         name: Its name; that of a network of one modality hides none.
         tiles: The labelled tiles.
         counts: Labelled pixels of each class in them.
@@ -54,13 +55,53 @@ def fit_detail(
         seed: Seed of all draws.
     """
     detail = network.detail
-    if detail.perceptron is None:
-        return
+    assert detail.perceptron is not None
     if only_modality(name) is not None:
         config = config.model_copy(update={"modality_dropout": 0.0})
     weights = balance.double().numpy()
     pixels = draw_pixels(detail.features, tiles, counts, weights, config, seed, network.detail_inputs)
     fit_perceptron(detail.perceptron, pixels, config.pixelwise.steps, seed)
+
+
+class DetailLogits:
+    """Logits of the fitted full-resolution branch for the crops of a batch.
+
+    The branch sees whole tiles without photometric augmentation, as maps do. So the logits of a tile are computed
+    once, and turned, mirrored and scaled with its crops.
+
+    Args:
+        network: The network, with a branch.
+        tiles: The labelled tiles.
+        cache_gib: Memory for logits kept, in GiB; others are computed again each time.
+    """
+
+    def __init__(self, network: MSSNet | PlainNetwork, tiles: TileDataset, cache_gib: float) -> None:
+        self.network, self.tiles = network, tiles
+        self._room = int(cache_gib * 2**30)
+        self._kept: dict[tuple[int, str | None], Tensor] = {}
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the logits of the crops of a batch, N x K x S x S."""
+        crops = zip(batch.indices, batch.hidden, batch.placements, strict=True)
+        side = batch.label.shape[-1]
+        logits = [take(self._of_tile(index, hidden), placement, side) for index, hidden, placement in crops]
+        return torch.stack(logits).to(batch.label.device)
+
+    @torch.no_grad()
+    def _of_tile(self, index: int, hidden: str | None) -> Tensor:
+        """Return the logits K x H x W of a tile without a modality."""
+        if (index, hidden) in self._kept:
+            return self._kept[index, hidden]
+        weight = next(self.network.detail.parameters())
+        images = {name: image[None].to(weight) for name, image in self.tiles[index].images.items()}
+        if hidden is not None:
+            images[hidden] = torch.zeros_like(images[hidden])
+        with torch.autocast(weight.device.type, enabled=False):
+            logits: Tensor = self.network.detail(*self.network.detail_inputs(images))[0].cpu()
+        if logits.nbytes <= self._room:
+            self._kept[index, hidden] = logits
+            self._room -= logits.nbytes
+        return logits
 
 
 def fit_perceptron(perceptron: Perceptron, pixels: Pixels, steps: int, seed: int) -> int:

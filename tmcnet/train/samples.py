@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,7 +19,6 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.photometric import change_by_sensor
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
-from tmcnet.model.context import COARSE_STEP, ContextFeatures
 from tmcnet.seeding import generator
 from tmcnet.train.stream import indices_of_step
 
@@ -39,17 +37,19 @@ class Batch(NamedTuple):
 
     Attributes:
         names: Their tiles.
-        images: N x C x H x W of each modality.
-        label: N x H x W int64, `IGNORE` for void.
-        around: The N parts of the tiles, C x h x w of each modality, that the context features of the crops need.
-        placements: Places of the N crops in these parts; empty, as `around`, if there are no context features.
+        images: N x C x S x S of each modality.
+        label: N x S x S int64, `IGNORE` for void.
+        indices: Numbers of the tiles in their dataset.
+        placements: Places of the crops in the tiles.
+        hidden: The modality that each crop lacks, or None.
     """
 
     names: list[str]
     images: dict[str, Tensor]
     label: Tensor
-    around: dict[str, list[Tensor]]
+    indices: list[int]
     placements: list[Placement]
+    hidden: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,6 @@ class BatchBuilder:
         network: Name of the network.
         seed: Seed of all draws.
         share: Places in the batch that this process makes; None: all. A place does not depend on their number.
-        reach: Distance to the farthest pixel that influences a context feature of a crop; None: there are none.
     """
 
     tiles: TileDataset
@@ -72,44 +71,37 @@ class BatchBuilder:
     network: str
     seed: int
     share: range | None = None
-    reach: int | None = None
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
         chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
         places = range(len(chosen)) if self.share is None else self.share
-        crop = self.config.crop_size
-        around: dict[str, list[Tensor]] = {name: [] for name in self.sensors}
-        placements, labels = [], []
-        for place in places:
-            surroundings, label, placement = self._sample(
-                chosen[place], generator(self.seed, "finetune", step, place)
-            )
-            labels.append(label)
-            placements.append(placement)
-            for name, image in surroundings.items():
-                around[name].append(image)
-        images = {
-            name: torch.stack([take(*pair, crop) for pair in zip(surroundings, placements, strict=True)])
-            for name, surroundings in around.items()
-        }
-        kept = ({}, []) if self.reach is None else (around, placements)
-        return Batch([self.tiles.names[chosen[place]] for place in places], images, torch.stack(labels), *kept)
+        places = range(len(chosen)) if self.share is None else self.share
+        indices = [chosen[place] for place in places]
+        draws = (generator(self.seed, "finetune", step, place) for place in places)
+        images, labels, placements, hidden = zip(*map(self._sample, indices, draws), strict=True)
+        stacked = {name: torch.stack([crops[name] for crops in images]) for name in self.sensors}
+        names = [self.tiles.names[index] for index in indices]
+        return Batch(names, stacked, torch.stack(labels), indices, list(placements), list(hidden))
 
-    def _sample(self, index: int, random: np.random.Generator) -> tuple[dict[str, Tensor], Tensor, Placement]:
-        """Return the augmented surroundings of a crop in all modalities, its label, and its place in them."""
+    def _sample(
+        self, index: int, random: np.random.Generator
+    ) -> tuple[dict[str, Tensor], Tensor, Placement, str | None]:
+        """Return an augmented crop of all modalities, its label, its place in the tile, and the hidden modality."""
         tile, crop = self.tiles[index], self.config.crop_size
         placement = draw_placement(tile.truth.shape[0], tile.truth.shape[1], crop, random)
         if self.tiles.points is not None:
             placement = over_a_point(placement, tile.truth, crop, random)
-        rows, columns = placement.covers(tile.size, self.reach or 0)
-        surroundings = {
-            name: self._change(tile.images[name][:, rows, columns], sensor.kind, random)
+        rows, columns = placement.covers(tile.size)
+        inside = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
+        crops = {
+            name: take(self._change(tile.images[name][:, rows, columns], sensor.kind, random), inside, crop)
             for name, sensor in self.sensors.items()
         }
-        self._drop_modality(list(surroundings.values()), random)
-        in_cut = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
-        return surroundings, take_label(tile.truth[rows, columns], in_cut, crop), in_cut
+        hidden = self._hidden_modality(random)
+        if hidden is not None:
+            crops[hidden].zero_()
+        return crops, take_label(tile.truth[rows, columns], inside, crop), placement, hidden
 
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator) -> Tensor:
         """Apply the photometric augmentation of pre-training; no data (0 in all bands) stays no data."""
@@ -117,39 +109,10 @@ class BatchBuilder:
         changed = change_by_sensor(image, kind, random, self.tiles.normalisation.clip, self.config.photometric)
         return changed * has_data
 
-    def _drop_modality(self, images: Sequence[Tensor], random: np.random.Generator) -> None:
-        """Set one random modality of a sample to no data, in place, with probability `modality_dropout`."""
-        hidden, which = random.random() < self.config.modality_dropout, int(random.random() * len(images))
-        if hidden and only_modality(self.network) is None:
-            images[which].zero_()
-
-
-@torch.no_grad()
-def crop_features(
-    features: ContextFeatures,
-    batch: Batch,
-    inputs: Callable[[Mapping[str, Tensor]], Sequence[Tensor]],
-    dtype: torch.dtype,
-) -> Tensor:
-    """Compute the context features of the crops of a batch from their tiles, as maps see them.
-
-    Computed in the crop alone, the large windows see less than in a map. The features are turned, mirrored and scaled
-    with the crop, so that a pixel has those of its place in the tile. `inputs` makes their images from those of all
-    modalities. The result is N x F x S x S, with the features of a pixel side by side in memory.
-    """
-    first = next(iter(batch.images.values()))
-    crop, crops = first.shape[-1], None
-    for number, placement in enumerate(batch.placements):
-        images = inputs({name: surroundings[number][None] for name, surroundings in batch.around.items()})
-        rows, columns = placement.covers((images[0].shape[-2], images[0].shape[-1]), 0)
-        in_cut = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
-        turned = take(features(*images, region=(rows, columns))[0], in_cut, crop)
-        if crops is None:
-            shape = len(batch.placements), crop, crop, len(turned)
-            crops = torch.empty(shape, dtype=dtype, device=turned.device).permute(0, 3, 1, 2)
-        crops[number] = turned
-    assert crops is not None
-    return crops
+    def _hidden_modality(self, random: np.random.Generator) -> str | None:
+        """Return a random modality to set to no data with probability `modality_dropout`, else None."""
+        hides, which = random.random() < self.config.modality_dropout, int(random.random() * len(self.sensors))
+        return list(self.sensors)[which] if hides and only_modality(self.network) is None else None
 
 
 def over_a_point(placement: Placement, label: Tensor, crop: int, random: np.random.Generator) -> Placement:
@@ -234,18 +197,12 @@ class Placement:
         exact = self.side == crop and max(abs(self.top - top), abs(self.left - left)) < MAX_PIXEL_ERROR
         return (top, left) if exact else None
 
-    def covers(self, size: tuple[int, int], margin: int) -> tuple[slice, slice]:
-        """Rows and columns of a tile of a size that a crop is interpolated from, and a margin in pixels.
-
-        With a margin they begin at a multiple of `COARSE_STEP`, where statistics of large windows are computed.
-        """
+    def covers(self, size: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of a tile of a size that a crop is interpolated from."""
         ranges = []
         for first, length in zip((self.top, self.left), size, strict=True):
-            more = margin + (not (first.is_integer() and self.side.is_integer()))  # the neighbours in between
-            start = max(math.floor(first) - more, 0)
-            start -= start % COARSE_STEP if margin else 0
-            stop = min(math.ceil(first + self.side) + more, length)
-            ranges.append(slice(start, stop))
+            more = not (first.is_integer() and self.side.is_integer())  # the neighbours in between
+            ranges.append(slice(max(math.floor(first) - more, 0), min(math.ceil(first + self.side) + more, length)))
         return ranges[0], ranges[1]
 
 
