@@ -55,12 +55,13 @@ def _step(case: _Case, batch: int, kind: torch.dtype) -> Callable[[], None]:
     network.detail.requires_grad_(False)  # kept, as in fine-tuning
     optimiser, _ = build_optimiser(network.train(), OptimiserPlan(1000, 1e-3, 10, 1e-2))
     images = {name: torch.randn(batch, bands, case.side, case.side) for name, bands in case.bands.items()}
+    detail = torch.randn(batch, case.classes, case.side, case.side)  # computed once a tile in fine-tuning
     label = torch.randint(0, case.classes, (batch, case.side, case.side))
 
     def step() -> None:
         optimiser.zero_grad()
         with torch.autocast("cpu", kind, enabled=kind != torch.float32):
-            loss = F.cross_entropy(network(images).float(), label)
+            loss = F.cross_entropy(network(images, detail).float(), label)
         loss.backward()
         optimiser.step()
 

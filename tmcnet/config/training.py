@@ -235,7 +235,7 @@ class FinetuneSettings(Section):
     crop_size: int = Field(
         96,
         ge=32,
-        description="Side of the training crop in pixels. Context features of its pixels see the tile around it.",
+        description="Side of the training crop in pixels. The full-resolution branch sees the tile around it.",
     )
     learning_rate: float = Field(1e-3, gt=0, description="Maximum learning rate.")
     encoder_rate: float = Field(
