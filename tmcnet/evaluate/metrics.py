@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.optimize import minimize_scalar
 
 from tmcnet.config import IGNORE
 
@@ -336,6 +335,8 @@ def fit_temperature(probabilities: NDArray[np.floating], truth: NDArray[np.integ
     Probabilities are N x K, of held-out pixels, none of them from the test part; of class ids, N, `IGNORE` is left
     out. Without a labelled pixel it is 1.
     """
+    from scipy.optimize import minimize_scalar  # takes a third of a second to import, and most jobs fit nothing
+
     labelled = truth != IGNORE
     if not labelled.any():
         return 1.0
