@@ -87,10 +87,10 @@ class FinetuneModule(StepModule[Batch]):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         self.tile_names = list(batch.names)
-        known = () if self.detail is None else (self.detail(batch),)
-        found = self.network(batch.images, *known)
-        logits, label = gather_batch(found.float()), gather_batch(batch.label)
-        return {"loss": segmentation_loss(logits, label, self.class_weights.float(), self.config)}
+        of_branch = () if self.detail is None else (self.detail(batch),)
+        logits = self.network(batch.images, *of_branch).float()
+        whole_batch = gather_batch(logits), gather_batch(batch.label)
+        return {"loss": segmentation_loss(*whole_batch, self.class_weights.float(), self.config)}
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ def train(work: Finetuning) -> None:
     if rank() > 0:
         return
     network.load_state_dict(best.weights)
-    known = (network, run, work.model, work.sensors, data.classes, data.scaling, best.best, work.align)
-    trained = Trained(*known, **_origin(work.tiles_root, work.splits))
+    described = run, work.model, work.sensors, data.classes, data.scaling, best.best, work.align
+    trained = Trained(network, *described, **_origin(work.tiles_root, work.splits))
     trained.write(work.out / "weights.safetensors", {"finetune": config.model_dump()})
     curves.write(work.out / "curves.csv")
     device = "cpu" if isinstance(best, Fitted) else choose_device(compute).type
@@ -218,8 +218,8 @@ def _fit_once(
         return _combine(network, members, data, config)
     if isinstance(network.features, EncoderFeatures):
         fit_components(network.features, data.unlabelled, seed)
-    known = data.train, data.val, data.counts, data.balance
-    return *fit_pixelwise(network, *known, config, compute.finetune_threads, seed), "32-true"
+    labels = data.train, data.val, data.counts, data.balance
+    return *fit_pixelwise(network, *labels, config, compute.finetune_threads, seed), "32-true"
 
 
 def _combine(
@@ -232,12 +232,12 @@ def _combine(
         if config.keep != "best":
             continue
         tiles = (data.val[index] for index in range(len(data.val)))
-        found, truth = [], []
+        samples, truth = [], []
         for tile, probabilities in predict_tiles(member, tiles, config.batch_size):
             step = max(1, tile.truth.numel() // CALIBRATION_PIXELS_PER_TILE)
-            found.append(probabilities.reshape(len(probabilities), -1)[:, ::step].T)
+            samples.append(probabilities.reshape(len(probabilities), -1)[:, ::step].T)
             truth.append(tile.truth.numpy().ravel()[::step])
-        network.temperature[number] = fit_temperature(np.concatenate(found), np.concatenate(truth))
+        network.temperature[number] = fit_temperature(np.concatenate(samples), np.concatenate(truth))
     scores = validate(network, data.val, len(data.classes), config.batch_size)
     curves.add(1, val_miou=scores["miou"], val_oa=scores["oa"])
     return curves, Fitted(1, 1, scores, dict(network.state_dict())), "32-true"
