@@ -51,6 +51,9 @@ if slurm := sys.modules.get("snakemake_executor_plugin_slurm"):
 REPOSITORY = Path(str(workflow.current_basedir)).parents[1]
 os.environ.setdefault("TMCNET_SOURCE", str(REPOSITORY))
 
+# `workflow.dryrun` is known only after the Snakefile is read.
+DRY_RUN = workflow.output_settings.dryrun
+
 if workflow.is_main_process:
     try:
         # Snakemake keeps its records there, for dry runs as well.
@@ -70,7 +73,7 @@ if workflow.is_main_process:
 
 # Started again after a kill, the same command goes on: the lock of a dead process is removed.
 if hint := hold_workflow_lock(
-    Path(".snakemake"), clear=workflow.is_main_process and not workflow.dryrun
+    Path(".snakemake"), clear=workflow.is_main_process and not DRY_RUN
 ):
     print(hint, file=sys.stderr)
 
@@ -80,7 +83,7 @@ try:
     # preset. The statement `configfile` would have no effect in a module. Jobs get `config` as it is now.
     config.update(over_preset(config))
     CONFIG = load(config)
-    if workflow.is_main_process and not workflow.dryrun:
+    if workflow.is_main_process and not DRY_RUN:
         require_writable(
             Path(CONFIG.results_dir),
             "config key `results_dir`:",
@@ -109,11 +112,7 @@ try:
     if workflow.is_main_process:
         simulated = CONFIG.source.layout == "demo"
         correct_times(
-            (
-                []
-                if workflow.dryrun
-                else [Path(RESULTS), *[Path(DATA, "demo")] * simulated]
-            ),
+            ([] if DRY_RUN else [Path(RESULTS), *[Path(DATA, "demo")] * simulated]),
             [] if simulated else [f for e in ENTRIES.values() for f in e.files],
         )
 except InputError as error:
@@ -187,13 +186,21 @@ def section(*names):
 
 
 def growing(amount):
-    """Resource function: an amount for the first attempt, twice as much for the second, and so on."""
-    return lambda wildcards, attempt: amount * attempt
+    """Resource: an amount for the first attempt, twice as much for the second, and so on.
+
+    A dry run has first attempts only, and plans a thousand scenes a second sooner with numbers than with functions.
+    """
+    return amount if DRY_RUN else lambda wildcards, attempt: amount * attempt
+
+
+def memory_mb(**sizes):
+    """Memory of a job that uses a network, at its first attempt; arguments as of `ComputeConfig.memory_mb`."""
+    return CONFIG.compute.memory_mb(**sizes) + SNAKEMAKE_MB
 
 
 def memory(**sizes):
-    """Resource function: memory of a job that uses a network; arguments as of `ComputeConfig.memory_mb`."""
-    return growing(CONFIG.compute.memory_mb(**sizes) + SNAKEMAKE_MB)
+    """Resource: memory of a job that uses a network, growing with the attempt; arguments as of `memory_mb`."""
+    return growing(memory_mb(**sizes))
 
 
 def gpus(count=1):
@@ -233,7 +240,7 @@ def training_memory(wildcards, attempt):
     """Memory of a job that fine-tunes a run."""
     devices = sharing(wildcards)[1]
     reading = loaders(devices * CONFIG.compute.finetune_threads)
-    return memory(cached=True, processes=devices, loaders=reading)(wildcards, attempt)
+    return attempt * memory_mb(cached=True, processes=devices, loaders=reading)
 
 
 # Snakemake runs twice beside the script of a job on a cluster.
@@ -268,17 +275,16 @@ def strips_of(wildcards):
     return max(math.ceil(height * width / 1e6 / CONFIG.maps.strip_megapixels), 1)
 
 
-def strips(ending):
-    """Input function: files of the jobs that map a scene together; nothing if it is one job."""
-
-    def files(wildcards):
-        count = strips_of(wildcards)
-        name = f"{RESULTS}/maps/{wildcards.scene}/.{wildcards.run}_strip"
-        return [
-            f"{name}_{i}_of_{count}{ending}" for i in range(1, count + 1) if count > 1
-        ]
-
-    return files
+def strips(wildcards):
+    """Predictions and records of the jobs that map a scene together; nothing if it is one job."""
+    count = strips_of(wildcards)
+    name = f"{RESULTS}/maps/{wildcards.scene}/.{wildcards.run}_strip"
+    return [
+        f"{name}_{i}_of_{count}{ending}"
+        for ending in (".tif", ".record")
+        for i in range(1, count + 1)
+        if count > 1
+    ]
 
 
 def map_gpus(wildcards):
@@ -306,7 +312,7 @@ def map_memory(wildcards, attempt):
     width = size_of(wildcards.scene)[1]
     row = width and width * map_window(wildcards.run)
     probabilities = row * max(len(CONFIG.labels.classes), 8) * 20 / 1e6
-    return memory(cached=False)(wildcards, attempt) + round(probabilities * attempt)
+    return attempt * (memory_mb(cached=False) + round(probabilities))
 
 
 def plain(files):
@@ -360,13 +366,6 @@ def in_tested_fold(file):
 def in_main_fold(file):
     """A file of the fold in `results_dir/splits`, the only one without cross-validation."""
     return str(file).replace("{fold}", "")
-
-
-def map_weights(wildcards):
-    """Weights that draw a map: a file named in the config, or those of a run."""
-    if wildcards.run in CONFIG.maps.models:
-        return CONFIG.maps.models[wildcards.run]
-    return f"{RESULTS}/finetune/{run_of(wildcards)}/weights.safetensors"
 
 
 def run_of(wildcards):
@@ -426,16 +425,32 @@ def entries_of(wildcards):
     return BY_SCENE[wildcards.scene]
 
 
-def map_scores(wildcards):
-    """Scores, on the test part of its fold, of the run that draws a map; files of `maps.models` hold their own."""
-    if wildcards.run in CONFIG.maps.models:
-        return []
-    fold = next(tested for tested, folder in TESTED.items() if not folder)
-    return f"{RESULTS}/{fold}evaluate/{run_of(wildcards)}/tiles.npz"
+def unless_given(trained, given):
+    """Value for the maps of a run, and a function if some are drawn by files of `maps.models`.
+
+    For each map, Snakemake calls functions again.
+    """
+    models = CONFIG.maps.models
+
+    def value(wildcards):
+        return given(wildcards.run) if wildcards.run in models else trained
+
+    return value if models else trained
 
 
-def map_classes(wildcards):
-    """Names and colours of the classes of a map; None: those in the file of the network."""
-    if wildcards.run in CONFIG.maps.models:
-        return None
-    return [[c.name, c.color] for c in CONFIG.labels.classes] or None
+# What draws a map: weights, scores on the test part of the fold of the weights, names and colours of the classes. Files
+# of `maps.models` hold the last two themselves.
+MAP_WEIGHTS = unless_given(
+    f"{RESULTS}/finetune/{{run}}/weights.safetensors", CONFIG.maps.models.get
+)
+MAP_SCORES = unless_given(
+    next(
+        f"{RESULTS}/{tested}evaluate/{{run}}/tiles.npz"
+        for tested, folder in TESTED.items()
+        if not folder
+    ),
+    lambda run: [],
+)
+MAP_CLASSES = unless_given(
+    [[c.name, c.color] for c in CONFIG.labels.classes] or None, lambda run: None
+)

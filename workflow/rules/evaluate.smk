@@ -91,10 +91,10 @@ if TILED:
 
     rule map_tiles:
         input:
-            weights=map_weights,
+            weights=MAP_WEIGHTS,
             tiles=INDEX,
             test=in_main_fold(rules.make_splits.output.test),
-            scores=map_scores,
+            scores=MAP_SCORES,
         output:
             table=f"{RESULTS}/maps/{{run}}.csv",
             areas=f"{RESULTS}/maps/{{run}}_areas.csv",
@@ -113,7 +113,7 @@ if TILED:
             **code_version("maps"),
             modalities=list(CONFIG.sensors),
             maps={**MAP_PARAMS, **MAP_FORMATS, "max_tiles": CONFIG.maps.max_tiles},
-            classes=map_classes,
+            classes=MAP_CLASSES,
             level=CONFIG.evaluate.confidence,
             compute=CONFIG.compute.numerics(),
         message:
@@ -125,7 +125,7 @@ else:
 
     rule map_strip:
         input:
-            weights=map_weights,
+            weights=MAP_WEIGHTS,
             scene=f"{RESULTS}/scenes/{{scene}}/alignment.json",
         output:
             prediction=temp(
@@ -157,11 +157,10 @@ else:
 
     rule map_scene:
         input:
-            weights=map_weights,
+            weights=MAP_WEIGHTS,
             scene=f"{RESULTS}/scenes/{{scene}}/alignment.json",
             # A giant scene is mapped by several jobs, and only joined here.
-            strips=strips(".tif"),
-            records=strips(".record"),
+            strips=strips,
         output:
             prediction=f"{RESULTS}/maps/{{scene}}/.{{run}}_prediction.tif",
             record=f"{RESULTS}/maps/{{scene}}/.{{run}}.json",
@@ -190,7 +189,7 @@ else:
         input:
             prediction=str(rules.map_scene.output.prediction),
             record=str(rules.map_scene.output.record),
-            scores=map_scores,
+            scores=MAP_SCORES,
         output:
             map=f"{RESULTS}/maps/{{scene}}/{{run}}.tif",
             confidence=f"{RESULTS}/maps/{{scene}}/{{run}}_confidence.tif",
@@ -208,7 +207,7 @@ else:
         params:
             **code_version("style"),
             formats=MAP_FORMATS,
-            classes=map_classes,
+            classes=MAP_CLASSES,
             level=CONFIG.evaluate.confidence,
         message:
             "Writing the map of {wildcards.scene} by {wildcards.run}, with names and colours"
@@ -227,7 +226,7 @@ else:
                 scene=SCENES,
                 allow_missing=True,
             ),
-            scores=map_scores,
+            scores=MAP_SCORES,
         output:
             table=f"{RESULTS}/maps/{{run}}.csv",
             areas=f"{RESULTS}/maps/{{run}}_areas.csv",
@@ -251,7 +250,7 @@ else:
 rule write_model:
     input:
         weights=in_main_fold(rules.finetune_run.output.weights),
-        scores=map_scores,
+        scores=MAP_SCORES,
     output:
         model=f"{RESULTS}/models/{{run}}/model.safetensors",
     log:

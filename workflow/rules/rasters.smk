@@ -52,14 +52,16 @@ rule inspect_scene:
     params:
         **section("sensors"),
         **code_version("inventory"),
-        labels=label_coding,
-        names=lambda wildcards: None if TILED else [wildcards.scene],
         source=[CONFIG.source.layout, CONFIG.source.crs, CONFIG.source.remote],
+        tiled=TILED,
         # The row of the sample sheet: another row of the same sheet changes nothing here.
-        entries=lambda wildcards: json_digest(
-            [e.to_dict() for e in entries_of(wildcards)]
+        scene=lambda wildcards: json_digest(
+            [
+                [e.to_dict() for e in entries_of(wildcards)],
+                label_coding(wildcards),
+                stamps(entries_of(wildcards)),
+            ]
         ),
-        remote=lambda wildcards: stamps(entries_of(wildcards)),
     message:
         "Checking the rasters of {wildcards.scene}"
     script:

@@ -13,7 +13,7 @@ with logged(snakemake):
         settings.sensors,
         settings.labels,
         Path(settings.data_root),
-        snakemake.params.names,
+        None if snakemake.params.tiled else [snakemake.wildcards.scene],
         Path(snakemake.output.record),
         snakemake.threads,
     )

@@ -17,8 +17,9 @@ with logged(snakemake):
     scene = SceneImages(wildcards.scene, {name: folder / f"{name}.tif" for name in modalities})
     prediction = Path(snakemake.output.prediction)
     if snakemake.input.get("strips"):
-        records = [MapRecord.read(Path(path)) for path in snakemake.input.records]
-        record = join_strips([Path(path) for path in snakemake.input.strips], scene.grid, records, prediction)
+        files = [Path(path) for path in snakemake.input.strips]
+        strips, records = files[: len(files) // 2], files[len(files) // 2 :]
+        record = join_strips(strips, scene.grid, [MapRecord.read(path) for path in records], prediction)
     else:
         settings = config(snakemake)
         given = [(c.name, c.color) for c in settings.labels.classes] if wildcards.run in settings.maps.models else []
