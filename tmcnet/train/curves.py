@@ -1,12 +1,9 @@
-"""What a training records: curves, progress lines, and the batch of a loss that is not finite."""
+"""What a training records: curves, and the batch of a loss that is not finite."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +16,9 @@ from torch import Tensor
 from tmcnet.errors import TrainingError
 from tmcnet.train.distributed import processes, rank, wait_for_all
 
-PROGRESS_SECONDS = 10.0
-
 
 class Curves:
-    """Mean values of the batches, one row per `log_every` steps; part of the checkpoint, so resuming leaves no gap.
-
-    Args:
-        log_every: Steps between two rows.
-        steps: Total number of steps; the last one always ends a row.
-    """
+    """Means of the batches, one row per `log_every` of all `steps`, and one at the end; part of the checkpoint."""
 
     def __init__(self, log_every: int, steps: int) -> None:
         self.log_every, self.steps = log_every, steps
@@ -74,56 +64,28 @@ class Curves:
                 rows.writerow({"step": step, **{name: f"{value:.6g}" for name, value in row.items()}})
 
 
-class Progress:
-    """Print step, loss, tiles per second and time left every ten seconds, in the first process.
-
-    The first steps of a resumed training (`first`) are done already.
-    """
-
-    def __init__(self, label: str, steps: int, batch_size: int, first: int) -> None:
-        self.label, self.steps, self.batch_size, self.first = label, steps, batch_size, first
-        self.began = self.printed = time.monotonic()
-        if first and rank() == 0:
-            print(f"{label}: resumes after step {first}", file=sys.stderr, flush=True)
-
-    def step(self, step: int, loss: float) -> None:
-        """Print a line if it is due after a step (counted from 1)."""
-        now = time.monotonic()
-        if rank() > 0 or (now - self.printed < PROGRESS_SECONDS and step != self.steps):
-            return
-        self.printed = now
-        rate = (step - self.first) / max(now - self.began, 1e-9)
-        print(
-            f"{self.label}: step {step}/{self.steps}, loss {loss:.4f}, "
-            f"{rate * self.batch_size:.1f} tiles/s, {math.ceil((self.steps - step) / rate)} s left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def tensors_of(batch: object) -> dict[str, torch.Tensor]:
-    """Return the tensors of a batch by name: that of a field or key, and a number if it holds several.
+def tensors_of(batch: object, name: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a batch by name: those of fields and keys, or places counted from 1, one after the other.
 
     A batch is a tensor, or a mapping, list or (named) tuple of such; anything else is left out.
     """
-    if isinstance(batch, torch.Tensor):
-        return {"": batch.detach().cpu().clone(memory_format=torch.contiguous_format)}
+    if isinstance(batch, Tensor):
+        return {name: batch.detach().cpu().clone(memory_format=torch.contiguous_format)}
     if isinstance(batch, Mapping):
-        items = list(batch.items())
+        parts = list(batch.items())
     elif isinstance(batch, tuple | list):
-        names = getattr(batch, "_fields", None) or [str(place) for place in range(1, len(batch) + 1)]
+        names = getattr(batch, "_fields", None) or map(str, range(1, len(batch) + 1))
         # the keys of a mapping are names enough
-        items = [("" if isinstance(v, Mapping) else name, v) for name, v in zip(names, batch, strict=True)]
+        parts = [("" if isinstance(v, Mapping) else field, v) for field, v in zip(names, batch, strict=True)]
     else:
         return {}
-    columns = ((name, tensors_of(value)) for name, value in items)
-    return {f"{name}{rest}": tensor for name, tensors in columns for rest, tensor in tensors.items()}
+    return {key: tensor for field, v in parts for key, tensor in tensors_of(v, f"{name}{field}").items()}
 
 
 def check_finite(loss: Tensor, batch: object, step: int, names: Sequence[str], state: Path) -> None:
-    """Stop before a non-finite loss reaches the weights, and save its batch and the names of its tiles in a folder.
+    """Stop before a non-finite loss reaches the weights, and save its batch and the names of its tiles.
 
-    Processes that train together stop together, and each saves its share of the batch. Steps count from 1.
+    Processes that train together stop together, and each saves its share of the batch in the folder `state`.
 
     Raises:
         TrainingError: If the loss of any process is not finite.

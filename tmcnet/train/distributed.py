@@ -41,11 +41,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def share_of_batch(key: str, batch_size: int) -> range:
-    """Return the rows of a whole batch that this process computes; `key` is the config key of its size.
-
-    Raises:
-        InputError: If the processes cannot share them evenly.
-    """
+    """Return the rows of a whole batch that this process computes; InputError about `key` if there is a rest."""
     shares = processes()
     if batch_size % shares:
         what = f"is {batch_size}, which {shares} processes cannot share evenly"
@@ -73,19 +69,15 @@ class _AllOf(torch.autograd.Function):
 def gather(own: Tensor) -> Tensor:
     """Return the tensors of all processes, of one shape, by rank along a new first dimension.
 
-    The gradient flows back to the process a tensor came from. Every process computes the loss of all rows, so a
-    tensor gets its gradient once from each process; the mean over processes that `DistributedDataParallel` takes of
-    the gradients of weights makes it that of the loss itself, as if one process had seen the whole batch.
+    Every process computes the loss of all rows, so a tensor gets its gradient once from each process; the mean that
+    `DistributedDataParallel` takes over processes makes it that of one process with the whole batch.
     """
     found: Tensor = _AllOf.apply(own)  # type: ignore[no-untyped-call]
     return found
 
 
 def gather_rows(embeddings: Mapping[str, Pair]) -> dict[str, Pair]:
-    """Return the rows of all processes, ordered by rank: (processes * N) x C.
-
-    The embeddings are views 1 and 2 of each input by name, each N x C, with the same N in all processes.
-    """
+    """Return the rows of all processes by rank, (processes * N) x C, from N x C of views 1 and 2 of each input."""
     if processes() == 1:
         return dict(embeddings)
     rows = gather(torch.stack([view for pair in embeddings.values() for view in pair]))  # one message for all tensors
@@ -94,15 +86,12 @@ def gather_rows(embeddings: Mapping[str, Pair]) -> dict[str, Pair]:
 
 
 def gather_batch(own: Tensor) -> Tensor:
-    """Return the rows of all processes, ordered by rank: N x ... of each, (processes * N) x ... of all."""
+    """Return the rows of all processes by rank, (processes * N) x ..., from N x ... of each."""
     return own if processes() == 1 else gather(own.contiguous()).flatten(0, 1)
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the images of all processes, which have equally many.
-
-    For CPUs; `torch.nn.SyncBatchNorm` needs GPUs.
-    """
+    """Batch norm over the images of all processes, which have equally many; for CPUs, as SyncBatchNorm needs GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise N x C x H x W."""
@@ -126,14 +115,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 class SharedDropout(nn.Dropout):
-    """Dropout equal to that of one process with the whole batch.
+    """Dropout with probability `p`, equal to that of one process with the whole batch.
 
-    All processes draw the mask of the whole batch from equal generator states, and each uses its part.
-
-    Args:
-        p: Probability of dropping a value.
-        tiles: Tiles of each process. The rows of an input are those of its tiles, once or several times over (views,
-            sensors); process r holds tiles r * `tiles` to (r + 1) * `tiles` of the batch.
+    All processes draw the mask of the whole batch from equal generator states, and each uses its part: process r
+    holds tiles r * `tiles` to (r + 1) * `tiles`. An input has rows for these tiles, once for each view and sensor.
     """
 
     def __init__(self, p: float, tiles: int) -> None:

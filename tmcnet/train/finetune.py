@@ -34,11 +34,10 @@ from tmcnet.model.weights import PREFIXES, STACKED, Transfer, read_weights, spli
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.files import points_file, points_per_class, verified_list
 from tmcnet.store import TileStore
-from tmcnet.train.average import WeightAverage
 from tmcnet.train.curves import Curves
 from tmcnet.train.distributed import gather_batch, rank, share_of_batch
 from tmcnet.train.launch import launch
-from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, cost, fit
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, WeightAverage, cost, fit
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.perceptron import DetailLogits, fit_detail
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise

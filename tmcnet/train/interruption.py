@@ -20,11 +20,6 @@ def stop_requests() -> Iterator[Callable[[], str]]:
 
     Yields:
         A function that returns the name of the first such signal so far, or an empty string.
-
-    Example:
-        >>> with stop_requests() as stop_requested:
-        ...     while not stop_requested():
-        ...         take_step()
     """
     found: list[str] = []
 

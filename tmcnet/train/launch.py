@@ -1,4 +1,7 @@
-"""Start the processes that share a training: torchrun, and Slurm's `srun` in front of it on several nodes."""
+"""Start the processes that share a training: torchrun, and Slurm's `srun` in front of it on several nodes.
+
+torchrun starts this module in each of them: `python -m tmcnet.train.launch JOB`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from threading import Thread
 from typing import Any
 
@@ -52,7 +55,7 @@ def launch(
     call = {"function": f"{function.__module__}:{function.__qualname__}", "arguments": list(arguments)}
     (folder / JOB).write_text(json.dumps({**call, "accelerator": compute.accelerator}))
     command = torchrun_command(compute.nodes, compute.devices, threads)
-    code = _run([*command, "-m", "tmcnet.train", str(folder / JOB)])
+    code = _run([*command, "-m", "tmcnet.train.launch", str(folder / JOB)])
     errors = [read_error(file) for file in sorted(folder.glob(ERRORS))]
     if errors:
         raise errors[0]
@@ -63,10 +66,7 @@ def launch(
 def torchrun_command(nodes: int, devices: int, threads: int) -> list[str]:
     """Return the command that starts `devices` processes on each node, without the program that they run.
 
-    With several nodes, the caller is in a Slurm allocation of as many.
-
-    Raises:
-        InputError: If several nodes are wanted, and there is no `srun`.
+    With several nodes, the caller is in a Slurm allocation of as many; InputError if there is no `srun`.
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices}", "--max-restarts=0"]
     if nodes == 1:
@@ -77,14 +77,10 @@ def torchrun_command(nodes: int, devices: int, threads: int) -> list[str]:
     tasks = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={devices * threads}"]
     # Snakemake's job may be a step itself, which would keep the processors for itself without `--overlap`.
     srun = ["srun", *tasks, "--overlap", "--kill-on-bad-exit=1"]
-    meeting = f"{socket.gethostname()}:{_free_port()}"
+    with socket.socket() as free:
+        free.bind(("", 0))
+        meeting = f"{socket.gethostname()}:{free.getsockname()[1]}"
     return [*srun, *torchrun, f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _run(command: list[str]) -> int:
@@ -94,23 +90,20 @@ def _run(command: list[str]) -> int:
     env = os.environ | modules | {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
     # Nothing is written to the pipe: when it ends, the processes know that this one has, even if it was killed.
     with stop_requests() as stop_requested, subprocess.Popen(command, stdin=subprocess.PIPE, env=env) as agent:
-        passed_on = False
-        while True:
+        while not stop_requested():
             with suppress(subprocess.TimeoutExpired):
                 return agent.wait(POLL_SECONDS)
-            if stop_requested() and not passed_on:
-                agent.terminate()
-                passed_on = True
+        agent.terminate()
+        return agent.wait()
 
 
 def run_worker(job: Path) -> None:
     """Join the process group, run the function of a job, and write an error to a file for the process that waits."""
     Thread(target=_end_with_launcher, daemon=True).start()
     described = json.loads(job.read_text())
-    module, name = described["function"].split(":")
     try:
         join(described["accelerator"])
-        getattr(import_module(module), name)(*described["arguments"])
+        resolve_name(described["function"])(*described["arguments"])
     except (InputError, TrainingError, StoppedError, OSError) as error:
         # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
         write_error(error, job.with_name(ERRORS.replace("*", os.environ["RANK"])))
@@ -122,11 +115,7 @@ def run_worker(job: Path) -> None:
 
 
 def join(accelerator: str) -> None:
-    """Join the process group that torchrun describes in the environment, with one GPU for each process if there are.
-
-    Raises:
-        InputError: If this node has fewer GPUs than processes.
-    """
+    """Join the process group that torchrun describes in the environment; each process gets a GPU if there are any."""
     gpu = accelerator != "cpu" and torch.cuda.is_available()
     if gpu:
         require_gpus(int(os.environ["LOCAL_WORLD_SIZE"]))
@@ -160,10 +149,14 @@ def write_error(error: InputError | TrainingError | StoppedError | OSError, file
 
 
 def read_error(file: Path) -> InputError | TrainingError | StoppedError | OSError:
-    """Return the error that `write_error` wrote."""
-    kind, arguments = json.loads(file.read_text())
-    if kind == "InputError":
+    """Return the error that `write_error` wrote; subclasses of OSError follow from its number."""
+    name, arguments = json.loads(file.read_text())
+    if name == "InputError":
         return InputError(Problem(*entry) for entry in arguments)
-    if kind in ("TrainingError", "StoppedError"):
-        return (TrainingError if kind == "TrainingError" else StoppedError)(*arguments)
+    if name in ("TrainingError", "StoppedError"):
+        return (TrainingError if name == "TrainingError" else StoppedError)(*arguments)
     return OSError(*arguments)
+
+
+if __name__ == "__main__":
+    run_worker(Path(sys.argv[1]))

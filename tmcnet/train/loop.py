@@ -15,30 +15,32 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError
 from tmcnet.model.device import choose_device
 from tmcnet.seeding import derive_seed
-from tmcnet.train.average import WeightAverage
-from tmcnet.train.curves import Curves, Progress, check_finite
+from tmcnet.train.curves import Curves, check_finite
 from tmcnet.train.distributed import from_first, processes, rank, share_layers
 from tmcnet.train.interruption import stop_requests
 from tmcnet.train.stream import move, step_loader
 
 Batch = TypeVar("Batch")
+Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 STATE_FILE = "training.ckpt"
-STATE_FORM = 3
+STATE_FORM = 4
 """Number of the form of a checkpoint; one of another form is not used."""
+PROGRESS_SECONDS = 10.0
 MIN_BFLOAT16_GAIN = 1.5
 """Least speed-up of a convolution at which `compute.precision: auto` chooses bfloat16; with AMX it is 3 to 4."""
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -47,23 +49,20 @@ AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 @dataclass(frozen=True)
 class LoopPlan:
-    """How a training runs.
+    """How a training runs, in `threads` CPU threads of each process.
 
     Attributes:
         label: Name of the training, in progress lines.
-        steps: Number of steps.
         batch_size: Tiles per batch, of all processes together.
         checkpoint_every: Steps between two checkpoints.
         state: Folder of the checkpoints; training resumes from one found there.
-        threads: CPU threads of each process.
-        compute: Accelerator and number format.
         seed: Seed of what the network itself draws (dropout).
         settings: Everything else the result depends on, as text; a checkpoint of other settings is not used.
         accumulate: Batches per step, whose gradients are averaged. It saves memory, but batch norm and contrastive
             losses see one batch at a time: the number of negatives does not grow.
         compile: Compile the network with `torch.compile`; pays off in long trainings.
-        gradient_norm: Measure the norm of the gradient of all weights before clipping, for the curves. Sudden peaks
-            mean that the learning rate is too high or that clipping would help; a norm near 0 that nothing is learnt.
+        gradient_norm: Add the norm of the gradient of all weights, before clipping, to the curves. Sudden peaks call
+            for a lower learning rate or clipping; near 0 nothing is learnt.
     """
 
     label: str
@@ -82,10 +81,9 @@ class LoopPlan:
 
 @dataclass(frozen=True)
 class OptimiserPlan:
-    """How weights are updated.
+    """How weights are updated, in a number of `steps`.
 
     Attributes:
-        steps: Total number of steps.
         learning_rate: Maximum learning rate.
         warmup_steps: Steps over which the rate rises linearly.
         weight_decay: Weight decay; decoupled with `adamw`, added to the gradient with `adam`.
@@ -93,7 +91,6 @@ class OptimiserPlan:
         betas: Decay of the running moments of the gradient.
         final_rate: Rate at the end of the cosine.
         encoder_rate: Rate of the parameters named in `encoders`, as a multiple of the rate.
-        encoders: Names of parameters with a rate of their own.
         clip_norm: Maximum norm of the gradient of all weights; None: no limit.
     """
 
@@ -110,10 +107,7 @@ class OptimiserPlan:
 
 
 def rate_factor(plan: OptimiserPlan) -> Callable[[int], float]:
-    """Return the learning rate schedule relative to the maximum: linear warm-up, then half a cosine to `final_rate`.
-
-    The warm-up is at most the number of steps.
-    """
+    """Return the schedule relative to the maximum rate: linear warm-up, then half a cosine to `final_rate`."""
     warmup = min(plan.warmup_steps, plan.steps)
     final = min(plan.final_rate / plan.learning_rate, 1.0)
 
@@ -150,19 +144,14 @@ def build_optimiser(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """Return the optimiser of a network and its schedule, to be advanced every step."""
     kind = torch.optim.Adam if plan.kind == "adam" else torch.optim.AdamW
-    groups = parameter_groups(network, plan)
-    optimiser = kind(groups, lr=plan.learning_rate, betas=plan.betas, fused=True)  # one kernel, which is fastest
+    optimiser = kind(parameter_groups(network, plan), betas=plan.betas, fused=True)  # one kernel, which is fastest
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate_factor(plan))
 
 
 class StepModule(nn.Module, ABC, Generic[Batch]):
     """A network and the losses of a batch; subclasses implement `losses` and may implement `measure`.
 
-    Args:
-        network: The network whose weights are trained.
-        optimiser: How they are updated.
-        build: Makes a batch by its number, counted from 0; a pure function of it. A step takes one batch, or as many
-            as `LoopPlan.accumulate` says.
+    `build` makes a batch by its number, counted from 0; it is a pure function.
 
     Attributes:
         tile_names: Tiles of the current batch, for the message about a non-finite loss; set by `losses`.
@@ -183,7 +172,7 @@ class StepModule(nn.Module, ABC, Generic[Batch]):
         """Return the scalar `loss` to minimise, and more scalars for the curves."""
 
     def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - for subclasses
-        """Return more values for the row of the curves that a step (counted from 1) ends."""
+        """Return more values for the row of the curves that a step ends."""
         return {}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -191,16 +180,36 @@ class StepModule(nn.Module, ABC, Generic[Batch]):
         return self.losses(batch)
 
 
-class Evaluation(ABC):
-    """Scores of the network while it is trained, added to the curves; its state is part of the checkpoint.
+class WeightAverage(AveragedModel):
+    """Exponential moving average (EMA) of the weights and batch-norm statistics of a network, in `network`.
 
-    Attributes:
-        every: Steps between two evaluations; there is also one after the last step.
-        at_start: Whether there is one before the first step too.
+    The first step is copied. After n steps the decay is min(`decay`, (1 + n) / (10 + n)), the rule of TensorFlow's
+    `ExponentialMovingAverage` with `num_updates`: in short schedules the average soon forgets the random start.
     """
 
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network, multi_avg_fn=self._mix, use_buffers=True)
+        self.decay = decay
+
+    @property
+    def network(self) -> nn.Module:
+        """The averaged network."""
+        return self.module
+
+    def _mix(self, averages: Tensors, currents: Tensors, steps: Tensor | int) -> None:
+        """Take in tensors of one type; whole numbers, such as the count of batches, are copied."""
+        n = int(steps)
+        decay = min(self.decay, (1 + n) / (10 + n)) if averages[0].is_floating_point() else 0.0
+        get_ema_multi_avg_fn(decay)(averages, currents, steps)  # type: ignore[no-untyped-call]
+
+
+class Evaluation(ABC):
+    """Scores of the network while it is trained, added to the curves; its state is part of the checkpoint."""
+
     every: int
+    """Steps between two evaluations; there is also one after the last step."""
     at_start = False
+    """Whether there is one before the first step too."""
 
     @abstractmethod
     def score(self, step: int) -> dict[str, float]:
@@ -219,7 +228,7 @@ class Evaluation(ABC):
 
 @cache
 def bfloat16_gain() -> float:
-    """Measure how many times faster this CPU is in bfloat16, with a convolution and its gradients; under a second."""
+    """Measure how many times faster this CPU is in bfloat16, for a convolution and its gradients; under a second."""
     weight = torch.ones(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
     image = torch.ones(8, 64, 30, 30).contiguous(memory_format=torch.channels_last)
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
@@ -236,10 +245,8 @@ def choose_precision(compute: ComputeConfig, saved: str | None = None) -> str:
     """Return the number format of a training; `auto` is resolved, or `saved` where it resumes from a checkpoint."""
     if compute.precision != "auto":
         return compute.precision
-    if saved is None:
-        fast = choose_device(compute).type == "cpu" and bfloat16_gain() >= MIN_BFLOAT16_GAIN
-        return "bf16-mixed" if fast else "32-true"
-    return saved
+    fast = saved is None and choose_device(compute).type == "cpu" and bfloat16_gain() >= MIN_BFLOAT16_GAIN
+    return saved or ("bf16-mixed" if fast else "32-true")
 
 
 def read_state(mark: str, plan: LoopPlan) -> dict[str, Any]:
@@ -254,19 +261,6 @@ def read_state(mark: str, plan: LoopPlan) -> dict[str, Any]:
     print(f"{plan.label}: {file} is damaged or has other settings; starting again", file=sys.stderr, flush=True)
     file.unlink()
     return {}
-
-
-def _compile(network: nn.Module) -> None:
-    """Compile a network in place, so that its tensors keep their names.
-
-    Raises:
-        InputError: If there is no compiler.
-    """
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        what = f"needs a C++ compiler, but `{compiler}` is not found"
-        raise InputError(Problem("`torch.compile`", what, "Install one, name it in CXX, or do not compile."))
-    network.compile()
 
 
 def fit(
@@ -291,17 +285,26 @@ def fit(
         StoppedError: If a signal asked the process to end; the state is saved.
     """
     torch.set_num_threads(plan.threads)
-    device = choose_device(plan.compute)
-    # Convolutions on the CPU are faster in this layout, and tensor cores need it.
-    module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if processes() > 1:
-        share_layers(module.network, plan.batch_size // processes(), device.type == "cuda")
-    if plan.compile:
-        _compile(module.network)
-    training = Training(module, plan, curves, evaluations, average, device)
+    training = Training(module, plan, curves, evaluations, average)
     training.run()
     module.cpu()
     return training.precision
+
+
+def _print_progress(plan: LoopPlan, step: int, loss: float, rate: float) -> None:
+    """Print a line about a step, counted from 1, at a rate in steps per second."""
+    speed, left = rate * plan.batch_size * plan.accumulate, math.ceil((plan.steps - step) / rate)
+    line = f"{plan.label}: step {step}/{plan.steps}, loss {loss:.4f}, {speed:.1f} tiles/s, {left} s left"
+    print(line, file=sys.stderr, flush=True)
+
+
+def _compile(network: nn.Module) -> None:
+    """Compile a network in place, so that its tensors keep their names."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        what = f"needs a C++ compiler, but `{compiler}` is not found"
+        raise InputError(Problem("`torch.compile`", what, "Install one, name it in CXX, or do not compile."))
+    network.compile()
 
 
 class Training(Generic[Batch]):
@@ -314,11 +317,16 @@ class Training(Generic[Batch]):
         curves: Curves,
         evaluations: Sequence[Evaluation],
         average: WeightAverage | None,
-        device: torch.device,
     ) -> None:
-        self.module, self.plan, self.device = module, plan, device
+        self.module, self.plan, self.device = module, plan, choose_device(plan.compute)
         self.curves, self.evaluations, self.average = curves, evaluations, average
-        network = module.network
+        network, device = module.network, self.device
+        # Convolutions on the CPU are faster in this layout, and tensor cores need it.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if processes() > 1:
+            share_layers(network, plan.batch_size // processes(), device.type == "cuda")
+        if plan.compile:
+            _compile(network)
         shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
         settings = plan.settings, plan.seed, plan.batch_size, plan.accumulate, asdict(module.plan)
         self.settings = json.dumps([STATE_FORM, __version__, *settings, shapes])
@@ -333,7 +341,7 @@ class Training(Generic[Batch]):
         self.parts |= {"scaler": self.scaler, "curves": curves}
         self.parts |= {type(evaluation).__name__: evaluation for evaluation in evaluations}
         if average is not None:
-            average.network.to(device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            average.to(device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.parts["average"] = average
         for name, part in self.parts.items() if saved else ():
             part.load_state_dict(saved[name])
@@ -348,7 +356,9 @@ class Training(Generic[Batch]):
         for evaluation in self.evaluations:
             if first == 0 and evaluation.at_start:
                 curves.add(0, **evaluation.score(0))
-        progress = Progress(plan.label, plan.steps, plan.batch_size * plan.accumulate, first)
+        if first and rank() == 0:
+            print(f"{plan.label}: resumes after step {first}", file=sys.stderr, flush=True)
+        began = printed = time.monotonic()
         # Reading tiles competes with a GPU only when it happens in the training process.
         workers = plan.threads if self.device.type == "cuda" else 0
         batches = iter(step_loader(module.build, plan.steps * plan.accumulate, first * plan.accumulate, workers))
@@ -361,12 +371,15 @@ class Training(Generic[Batch]):
                 rate = float(self.schedule.get_last_lr()[-1])
                 self._update_weights()
                 module.global_step = self.step = step
-                if self.average is not None:
-                    self.average.update(module.network)
 
+                if self.average is not None:
+                    self.average.update_parameters(module.network)
                 if curves.wants(step):
                     curves.end_row(step, learning_rate=rate, **module.measure(step))
-                progress.step(step, loss)
+                now = time.monotonic()
+                if rank() == 0 and (now - printed >= PROGRESS_SECONDS or step == plan.steps):
+                    printed = now
+                    _print_progress(plan, step, loss, (step - first) / max(now - began, 1e-9))
                 for evaluation in self.evaluations:
                     if step % evaluation.every == 0 or step == plan.steps:
                         curves.add(step, **evaluation.score(step))

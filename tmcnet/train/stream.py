@@ -19,10 +19,10 @@ Batch = TypeVar("Batch")
 
 
 def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """Return the indices of the items, of n, in the batch of a step (counted from 0).
+    """Return the indices, out of n, of the items in the batch of a step (counted from 0).
 
-    Items are shuffled every epoch. No item occurs twice in a batch, and incomplete batches at the end of an epoch are
-    dropped. If there are fewer items than a batch needs, whole shuffles are concatenated.
+    Items are shuffled every epoch, and the incomplete batch at its end is dropped. If there are fewer items than a
+    batch needs, whole shuffles are concatenated.
     """
     if n >= batch_size:
         epoch, place = divmod(step, n // batch_size)

@@ -38,9 +38,7 @@ def require_labelled(pooled: Counts, tiles: TileDataset) -> None:
 
 
 class Validation(Evaluation):
-    """Score whole validation tiles every `config.validate_every` steps, and keep the best weights, or the last.
-
-    The network is the one that is trained, or the moving average of its weights.
+    """Score a network, or its moving average, on whole validation tiles, and keep its best or last weights.
 
     Attributes:
         last_step: Step of the last validation; after training, the number of steps done.
