@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rasterio.crs import CRS
@@ -48,12 +49,12 @@ def find_rasters(
     """Make the rasters of a scene or tile, images by modality and the label; names all faults together."""
     problems: list[Problem] = []
 
-    def files(paths: Sequence[Name]) -> tuple[RasterFile, ...]:
+    def files(paths: Sequence[Name], declared: Mapping[str, Any]) -> tuple[RasterFile, ...]:
         made = []
         for path in paths:
-            tiles = entry.members.get(path, (path,))
-            file = RasterFile(tuple(map(str, tiles)), str(path) if len(tiles) > 1 else "", crs=source.crs or "")
-            file = replace(file, remote=source.remote)
+            tiles = tuple(map(str, entry.members.get(path, (path,))))
+            name = str(path) if len(tiles) > 1 else ""
+            file = RasterFile(tiles, name, crs=source.crs or "", remote=source.remote, **declared)
             try:
                 problems.extend(mosaic_problems(file))
             except InputError as error:
@@ -61,12 +62,12 @@ def find_rasters(
             made.append(file)
         return tuple(made)
 
-    stacks = {name: files(paths) for name, paths in entry.images.items()}
+    stacks = {name: files(entry.images[name], _declared(entry, name, sensor)) for name, sensor in sensors.items()}
     # vector labels become a raster later, on the grid of the images
-    labels = files([path for path in entry.label if not is_vector(Path(path))])
+    labels = files([path for path in entry.label if not is_vector(Path(path))], {})
     if problems:
         raise InputError(problems)
-    images = {name: Raster(_declared(stacks[name], entry, name, sensor)) for name, sensor in sensors.items()}
+    images = {name: Raster(_completed(stacks[name], sensor)) for name, sensor in sensors.items()}
     if not labels or coder is None:
         return images, Raster(labels) if labels else None
     (label,) = _with_alpha(labels, 3 if coder.encoding == "rgb" else coder.band or 1)
@@ -75,19 +76,22 @@ def find_rasters(
     return images, Raster((replace(label, nodata=math.nan) if tagged_class else label,))
 
 
-def _declared(files: tuple[RasterFile, ...], entry: Entry, name: str, sensor: SensorConfig) -> tuple[RasterFile, ...]:
-    """Files with what config and sample sheet declare; the config does not replace tags for scale and offset."""
-    nodata = entry.nodata.get(name, sensor.nodata)
+def _declared(entry: Entry, name: str, sensor: SensorConfig) -> dict[str, Any]:
+    """What config and sample sheet declare about the files of a modality, in place of what these say."""
     quality = str(entry.masks.get(name, ""))
     if quality and not sensor.mask_codes:
         what = "is a quality mask, but no code in it is known to mean no data"
         raise InputError(Problem(quality, what, f"List the codes in `sensors.{name}.mask_codes`."))
-    of_sheet, codes = entry.scaling.get(name), tuple(sensor.mask_codes)
-    declared = []
-    for file in _with_alpha(files, len(sensor.bands)):
-        scaling = of_sheet or (None if file.header.has_scaling else sensor.scaling)
-        declared.append(replace(file, nodata=nodata, scaling=scaling, quality=quality, quality_codes=codes))
-    return tuple(declared)
+    nodata, scaling = entry.nodata.get(name, sensor.nodata), entry.scaling.get(name)
+    return {"nodata": nodata, "scaling": scaling, "quality": quality, "quality_codes": tuple(sensor.mask_codes)}
+
+
+def _completed(files: tuple[RasterFile, ...], sensor: SensorConfig) -> tuple[RasterFile, ...]:
+    """Files with masks in extra bands, and scale and offset of the config where nothing else gives them."""
+    files = _with_alpha(files, len(sensor.bands))
+    if sensor.scaling is None:
+        return files
+    return tuple(file if file.header.has_scaling else replace(file, scaling=sensor.scaling) for file in files)
 
 
 def _with_alpha(files: tuple[RasterFile, ...], expected: int) -> tuple[RasterFile, ...]:

@@ -141,14 +141,13 @@ class _Statistics:
         """Add a strip."""
         summary, values = self.summary, part.values
         self._digest.update(np.ascontiguousarray(values).data)
-        numbers, valid = part.numbers, part.bands_valid
         if values.dtype.kind in "fc":
-            summary.nan += int(np.isnan(values).sum())
-            summary.infinite += int(np.isinf(values).sum())
-            valid = valid & np.isfinite(numbers)
-        np.copyto(numbers, np.nan, where=~valid)
+            summary.nan += np.count_nonzero(np.isnan(values))
+            summary.infinite += np.count_nonzero(np.isinf(values))
+        numbers = part.numbers
+        valid = ~np.isnan(numbers)
         self._valid.add(box, valid)
-        self._valid_pixels += int(valid.all(axis=0).sum())
+        self._valid_pixels += np.count_nonzero(valid.all(axis=0))
         flat = numbers.reshape(len(numbers), -1)
         self._ranges.append((np.fmin.reduce(flat, axis=1), np.fmax.reduce(flat, axis=1)))
         step = max(min(_SAMPLE_STEP, flat.shape[1] // 256), 1)

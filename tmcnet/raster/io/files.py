@@ -278,23 +278,26 @@ class FileWindow:
     @property
     def codes(self) -> npt.NDArray[Any]:
         """The values of a label; with tags for scale or offset, what they mean."""
-        if all(pair == (1, 0) for pair in self.scaling):
+        if not self._is_scaled:
             return self.values
         return np.stack([band * np.float64(a) + b for band, (a, b) in zip(self.values, self.scaling, strict=True)])
 
     @property
     def numbers(self) -> FloatArray:
-        """The numbers that the values mean, scaled, and complex ones as power; without regard to no data."""
-        power = self.values.dtype.kind == "c"
+        """C x H x W, what the values mean: scaled, complex ones as power; NaN for no data and what is not finite."""
+        result, power = np.empty(self.values.shape, np.float32), self.values.dtype.kind == "c"
         with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite, which is no data
-            if all(pair == (1, 0) for pair in self.scaling):
-                plain = self.values.real**2 + self.values.imag**2 if power else self.values
-                return plain.astype(np.float32)
-            result = np.empty(self.values.shape, np.float32)
             for target, band, (scale, offset) in zip(result, self.values, self.scaling, strict=True):
-                scaled = band * np.float64(scale) + offset
+                scaled = band * np.float64(scale) + offset if self._is_scaled else band
                 target[...] = scaled.real**2 + scaled.imag**2 if power else scaled
+        if self._is_scaled or self.values.dtype.kind not in "iu":
+            np.copyto(result, np.nan, where=~np.isfinite(result))
+        np.copyto(result, np.nan, where=~self.bands_valid)
         return result
+
+    @property
+    def _is_scaled(self) -> bool:
+        return any(pair != (1, 0) for pair in self.scaling)
 
 
 def read_mosaic(file: RasterFile, inside: Window) -> FileWindow:

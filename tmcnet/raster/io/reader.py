@@ -173,10 +173,7 @@ class OpenRaster:
 
 def stack_parts(parts: Sequence[FileWindow]) -> FloatArray:
     """Stack parts as numbers, with NaN where there is no data or a value is not finite."""
-    result = np.concatenate([part.numbers for part in parts]) if len(parts) > 1 else parts[0].numbers
-    valid = np.concatenate([part.bands_valid for part in parts]) if len(parts) > 1 else parts[0].bands_valid
-    result[~valid | ~np.isfinite(result)] = np.nan
-    return result
+    return np.concatenate([part.numbers for part in parts]) if len(parts) > 1 else parts[0].numbers
 
 
 def read_grid(path: Path | str) -> Grid:

@@ -33,9 +33,8 @@ class ValidityMap:
         rows, columns = self._rows[row : row + height], self._columns[column : column + width]
         down, across = (np.flatnonzero(np.diff(cells, prepend=-1)) for cells in (rows, columns))
         for top, bottom in itertools.pairwise([*down.tolist(), height]):
-            for left, right in itertools.pairwise([*across.tolist(), width]):
-                part = valid[:, top:bottom, left:right]
-                self._counts[:, rows[top], columns[left]] += [np.count_nonzero(band) for band in part]
+            of_columns = valid[:, top:bottom].sum(axis=1, dtype=np.int32)
+            self._counts[:, rows[top], columns[across]] += np.add.reduceat(of_columns, across, axis=1)
 
     @property
     def shares(self) -> list[float]:

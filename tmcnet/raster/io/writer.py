@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -195,14 +196,16 @@ def _write(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Block
 
 def _require_whole(path: Path, sparse: bool) -> None:
     """Check that all tiles are in the file: GDAL reports no error if the disk gets full with the last of them."""
-    size = path.stat().st_size
     with rasterio.open(path) as dataset:
-        for band in dataset.indexes:
-            for (row, column), _ in dataset.block_windows(band):
-                names = [f"BLOCK_{key}_{column}_{row}" for key in ("OFFSET", "SIZE")]
-                tags = [dataset.get_tag_item(name, "TIFF", band) for name in names]
-                if (None in tags and not sparse) or (None not in tags and sum(map(int, tags)) > size):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        height, width = dataset.block_shapes[0]
+        blocks = product(dataset.indexes, range(-(-dataset.height // height)), range(-(-dataset.width // width)))
+        places = [(band, f"{column}_{row}") for band, row, column in blocks]
+        offsets = [int(dataset.get_tag_item(f"BLOCK_OFFSET_{at}", "TIFF", band) or -1) for band, at in places]
+        last = max(offsets)
+        band, at = places[offsets.index(last)]
+        end = last + int(dataset.get_tag_item(f"BLOCK_SIZE_{at}", "TIFF", band) or 0)
+    if (not sparse and -1 in offsets) or end > path.stat().st_size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _unwritable(path: Path | str, error: Exception) -> InputError:

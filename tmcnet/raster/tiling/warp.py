@@ -155,13 +155,14 @@ def cast(values: FloatArray, dtype: str, nodata: float | None) -> npt.NDArray[An
     if dtype == "float32":
         return values
     info = np.iinfo(dtype)
-    whole = np.clip(np.rint(np.nan_to_num(values)), info.min, info.max).astype(dtype)
+    valid = ~np.isnan(values)
+    numbers = np.where(valid, values, np.float32(0))
+    whole = np.clip(np.rint(numbers, out=numbers), info.min, info.max, out=numbers).astype(dtype)
     if nodata is None:
         return whole
-    valid = ~np.isnan(values)
     clash = (whole == nodata) & valid
     if dtype == "uint8":
         clash &= clash.all(axis=0)  # in 8-bit images only all bands together mean no data
     whole[clash] = int(nodata) - 1 if nodata == info.max else int(nodata) + 1
-    whole[~valid] = int(nodata)
+    np.copyto(whole, int(nodata), where=~valid)
     return whole
