@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from tmcnet.config import IGNORE
-from tmcnet.raster.io.files import BoolArray, FileWindow, RasterFile
+from tmcnet.raster.io.files import BoolArray, FileWindow, FloatArray, RasterFile
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder, Unknown
 from tmcnet.raster.io.reader import Raster
@@ -25,10 +24,7 @@ _SAMPLE_STEP = 97
 _STRIP_SAMPLES = 20_000
 _LATTICE_PX = 512  # largest side of the decimated image in which fill is looked for
 _MIN_FILL = 0.01  # smallest share of the pixels that is reported as fill
-
-
-Numbers: TypeAlias = npt.NDArray[np.float32]
-_UNKNOWN: Numbers = np.full(1, np.nan, np.float32)
+_UNKNOWN: FloatArray = np.full(1, np.nan, np.float32)
 
 
 @dataclass
@@ -36,11 +32,10 @@ class FileSummary:
     """Metadata and statistics of one raster file, or of a mosaic."""
 
     file: RasterFile
-    low: Numbers = field(
-        default_factory=lambda: _UNKNOWN
-    )  # smallest valid number of each band; NaN where none is valid
-    high: Numbers = field(default_factory=lambda: _UNKNOWN)  # largest valid number
-    median: Numbers = field(default_factory=lambda: _UNKNOWN)  # median of the valid numbers, from a sample
+    # smallest valid number of each band; NaN where none is valid
+    low: FloatArray = field(default_factory=lambda: _UNKNOWN)
+    high: FloatArray = field(default_factory=lambda: _UNKNOWN)  # largest valid number
+    median: FloatArray = field(default_factory=lambda: _UNKNOWN)  # median of the valid numbers, from a sample
     valid_share: float = 0.0  # share of pixels valid in all bands
     valid_shares: list[float] = field(default_factory=list)  # share of pixels valid in each band
     valid_cells: list[str] = field(default_factory=list)  # the same on a coarse grid (`ValidityMap.cells`)
@@ -49,7 +44,7 @@ class FileSummary:
     digest: str = ""  # hash of all values
     labelled_share: float = 0.0  # share of pixels with a class, of label files
     codes: Counter[int] = field(default_factory=Counter)  # pixels by code, of label files
-    unknown: Unknown = field(default_factory=dict)  # codes that no class has, of label files
+    unknown: Unknown = field(default_factory=Counter)  # codes that no class has, of label files
     # h x w, whether every n-th pixel has a class, of label files; and n
     labelled: tuple[BoolArray, int] | None = None
 
@@ -92,7 +87,7 @@ class Lattice:
     """Every n-th pixel of files on one grid."""
 
     step: int
-    stored: npt.NDArray[np.float32]  # C x h x w values as stored; NaN for no data
+    stored: FloatArray  # C x h x w values as stored; NaN for no data
 
     @property
     def zeros(self) -> BoolArray:
@@ -133,8 +128,7 @@ class _Statistics:
         header = file.header
         self._digest = hashlib.sha256()
         self._valid = ValidityMap(header.count, header.grid.height, header.grid.width)
-        self._ranges: list[tuple[Numbers, Numbers]] = []
-        self._samples: list[Numbers] = []
+        self._samples: list[FloatArray] = []
         self._valid_pixels = 0
 
     def add(self, box: Box, part: FileWindow) -> None:
@@ -149,15 +143,14 @@ class _Statistics:
         self._valid.add(box, valid)
         self._valid_pixels += np.count_nonzero(valid.all(axis=0))
         flat = numbers.reshape(len(numbers), -1)
-        self._ranges.append((np.fmin.reduce(flat, axis=1), np.fmax.reduce(flat, axis=1)))
+        summary.low = np.fmin(summary.low, np.fmin.reduce(flat, axis=1))
+        summary.high = np.fmax(summary.high, np.fmax.reduce(flat, axis=1))
         step = max(min(_SAMPLE_STEP, flat.shape[1] // 256), 1)
         self._samples.append(flat[:, ::step][:, :_STRIP_SAMPLES].copy())
 
     def finish(self) -> FileSummary:
         """The summary of all strips."""
         summary = self.summary
-        lows, highs = zip(*self._ranges, strict=True)
-        summary.low, summary.high = np.fmin.reduce(lows), np.fmax.reduce(highs)
         samples = np.concatenate(self._samples, axis=1)
         seen = [band[np.isfinite(band)] for band in samples]
         medians = [np.median(band) if band.size else low for band, low in zip(seen, summary.low, strict=True)]
@@ -186,7 +179,7 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
     return [one.finish() for one in statistics], Lattice(step, np.concatenate(rows, axis=1))
 
 
-def _stored(part: FileWindow, places: tuple[slice, ...]) -> Numbers:
+def _stored(part: FileWindow, places: tuple[slice, ...]) -> FloatArray:
     values = np.abs(part.values[places]) if part.values.dtype.kind == "c" else part.values[places]
     return np.where(part.bands_valid[places], values, np.nan).astype(np.float32)
 
@@ -204,8 +197,7 @@ def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
             labelled += int((ids != IGNORE).sum())
             rows.append(ids[-box[0] % step :: step, ::step] != IGNORE)
             summary.codes += coder.count(part.codes)
-            for code, count in unknown.items():
-                summary.unknown[code] = summary.unknown.get(code, 0) + count
+            summary.unknown += unknown
     summary.labelled_share = labelled / (summary.grid.height * summary.grid.width)
     summary.labelled = np.concatenate(rows), step
     return summary

@@ -16,7 +16,7 @@ from tmcnet.raster.io.files import BoolArray, ByteArray, pad_to_window
 from tmcnet.raster.io.geometry import Box
 from tmcnet.raster.io.reader import Raster
 
-Unknown: TypeAlias = dict[int, int]
+Unknown: TypeAlias = Counter[int]
 """Pixel counts of codes without a meaning, by code (colours packed as `r * 65536 + g * 256 + b`)."""
 
 
@@ -76,7 +76,7 @@ class LabelCoder:
     def count(self, values: npt.NDArray[Any]) -> Counter[int]:
         """Count pixels by code (colours packed as in `Unknown`) in values read from a file, C x H x W."""
         codes, whole = self._keys(values)
-        return Counter(_tally(codes if whole.all() else codes[whole]))
+        return _tally(codes if whole.all() else codes[whole])
 
     def format_code(self, code: int) -> str:
         """A code for people: the number, or red, green and blue."""
@@ -146,7 +146,7 @@ class LabelCoder:
         return Problem(str(path), what, "Add each to the `codes` of a class, or to `labels.void`.")
 
 
-def _tally(codes: npt.NDArray[Any]) -> dict[int, int]:
+def _tally(codes: npt.NDArray[Any]) -> Counter[int]:
     """Number of pixels by code; small whole numbers are counted in a table, which is faster than sorting them."""
     if codes.dtype.itemsize > 2:
         distinct, counts = np.unique(codes, return_counts=True)
@@ -154,7 +154,7 @@ def _tally(codes: npt.NDArray[Any]) -> dict[int, int]:
         low = np.iinfo(codes.dtype).min
         table = np.bincount(codes.ravel().astype(np.intp) - low)
         distinct, counts = np.flatnonzero(table) + low, table[table > 0]
-    return dict(zip(distinct.tolist(), counts.tolist(), strict=True))
+    return Counter(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
 
 
 def _pack(color: tuple[int, int, int]) -> int:

@@ -168,12 +168,8 @@ class OpenRaster:
     def read(self, box: Box | None = None) -> FloatArray:
         """Read a window, or everything, as numbers; see `Raster.read`."""
         box = box or (0, 0, *self.sizes[0])
-        return pad_to_window(stack_parts(self.parts(box)), box, np.nan)
-
-
-def stack_parts(parts: Sequence[FileWindow]) -> FloatArray:
-    """Stack parts as numbers, with NaN where there is no data or a value is not finite."""
-    return np.concatenate([part.numbers for part in parts]) if len(parts) > 1 else parts[0].numbers
+        numbers = [part.numbers for part in self.parts(box)]
+        return pad_to_window(np.concatenate(numbers) if len(numbers) > 1 else numbers[0], box, np.nan)
 
 
 def read_grid(path: Path | str) -> Grid:

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -197,13 +196,11 @@ def _write(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Block
 def _require_whole(path: Path, sparse: bool) -> None:
     """Check that all tiles are in the file: GDAL reports no error if the disk gets full with the last of them."""
     with rasterio.open(path) as dataset:
-        height, width = dataset.block_shapes[0]
-        blocks = product(dataset.indexes, range(-(-dataset.height // height)), range(-(-dataset.width // width)))
-        places = [(band, f"{column}_{row}") for band, row, column in blocks]
-        offsets = [int(dataset.get_tag_item(f"BLOCK_OFFSET_{at}", "TIFF", band) or -1) for band, at in places]
-        last = max(offsets)
-        band, at = places[offsets.index(last)]
-        end = last + int(dataset.get_tag_item(f"BLOCK_SIZE_{at}", "TIFF", band) or 0)
+        blocks = [f"{column}_{row}" for (row, column), _ in dataset.block_windows(1)]
+        places = [(at, band) for band in dataset.indexes for at in blocks]
+        offsets = [int(dataset.get_tag_item(f"BLOCK_OFFSET_{at}", "TIFF", band) or -1) for at, band in places]
+        at, band = places[np.argmax(offsets)]
+        end = max(offsets) + int(dataset.get_tag_item(f"BLOCK_SIZE_{at}", "TIFF", band) or 0)
     if (not sparse and -1 in offsets) or end > path.stat().st_size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -18,7 +18,7 @@ from tmcnet.raster.io.files import BoolArray, ByteArray, FloatArray, pad_to_wind
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import power_to_db, to_db, to_power
-from tmcnet.raster.io.reader import Raster, read_grid, read_labels, stack_parts
+from tmcnet.raster.io.reader import Raster, read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.register.alignment import Residuals
 from tmcnet.raster.tiling.speckle import SpeckleFilter
@@ -159,13 +159,12 @@ def read_image(path: Path, box: Box) -> TileImage:
     """Read a window of an image, which may reach past the edges, in the type of its file."""
     raster = Raster.of(path)
     with raster.open() as opened:
-        windows = opened.parts(box)
-    (part,), (nodata, *_) = windows, raster.files[0].header.nodata
+        (part,) = opened.parts(box)
+    nodata = raster.files[0].header.nodata[0]
     values, valid = part.values, part.bands_valid
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and nodata is not None:
         return TileImage(pad_to_window(values, box, nodata), pad_to_window(valid, box, False), nodata)
-    numbers = pad_to_window(stack_parts(windows), box, np.nan)
-    return TileImage.of(numbers, values.dtype.name, nodata)
+    return TileImage.of(pad_to_window(part.numbers, box, np.nan), values.dtype.name, nodata)
 
 
 def cut_window(path: Path, box: Box, target: Path, classes: ClassTable | None) -> None:
