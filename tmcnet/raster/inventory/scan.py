@@ -136,12 +136,12 @@ class _Statistics:
         summary, values = self.summary, part.values
         self._digest.update(np.ascontiguousarray(values).data)
         if values.dtype.kind in "fc":
-            summary.nan += np.count_nonzero(np.isnan(values))
-            summary.infinite += np.count_nonzero(np.isinf(values))
+            summary.nan += int(np.count_nonzero(np.isnan(values)))
+            summary.infinite += int(np.count_nonzero(np.isinf(values)))
         numbers = part.numbers
         valid = ~np.isnan(numbers)
         self._valid.add(box, valid)
-        self._valid_pixels += np.count_nonzero(valid.all(axis=0))
+        self._valid_pixels += int(np.count_nonzero(valid.all(axis=0)))
         flat = numbers.reshape(len(numbers), -1)
         summary.low = np.fmin(summary.low, np.fmin.reduce(flat, axis=1))
         summary.high = np.fmax(summary.high, np.fmax.reduce(flat, axis=1))
