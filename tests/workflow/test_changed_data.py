@@ -40,3 +40,13 @@ def test_changed_rasters_make_results_stale_and_deleted_ones_are_reported(projec
     project.run("splits")
     assert due() >= TRAINING
     assert {path: path.read_text() for path in (project.results / "splits").glob("*.txt")} == lists != {}
+
+
+def test_scenes_are_not_mixed_if_settings_change_and_a_scene_is_new(project: Project) -> None:
+    change = "tiles: {min_valid: 0.4}"
+    with project.sheet("train"):
+        mixed = project.call("tiles", change=change)
+        assert mixed.returncode != 0
+        assert "was made with other settings than" in mixed.stdout + mixed.stderr
+        project.run("tiles", change=change)
+        assert project.plan(change, "tiles") == {}

@@ -16,6 +16,7 @@ import _watch
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, StoppedError, TrainingError
 from tmcnet.filesystem import full_disk
+from tmcnet.hashing import json_digest
 from tmcnet.recovery import archive_of, keep, origin_of
 
 
@@ -97,6 +98,11 @@ def full_disk_of(error: BaseException, results: Path) -> str:
 def config(snakemake: Any) -> Config:  # noqa: ANN401 - the job object that Snakemake puts into every script
     """The whole config, for what may change without a rerun of the job, such as names and colours of classes."""
     return load(snakemake.config)
+
+
+def settings_digest(snakemake: Any) -> str:  # noqa: ANN401
+    """Hash of the settings of a scene's job, the same for all scenes that are up to date."""
+    return json_digest({name: value for name, value in snakemake.params.items() if name != "scenes_root"})
 
 
 def _stop(message: str) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _job import config, logged
+from _job import config, logged, settings_digest
 
 from tmcnet.config import AlignConfig, SensorsConfig
 from tmcnet.raster.tiling.grid import align_scene
@@ -16,4 +16,5 @@ with logged(snakemake):
         AlignConfig.model_validate(snakemake.params.align),
         Path(snakemake.output.record).parent,
         snakemake.threads,
+        settings_digest(snakemake),
     )

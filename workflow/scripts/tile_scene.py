@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _job import config, logged
+from _job import config, logged, settings_digest
 
 from tmcnet.config import SensorsConfig, TilesConfig
 from tmcnet.raster.tiling.tiles import cut_tiles, resolve_store
@@ -16,4 +16,5 @@ with logged(snakemake):
         resolve_store(TilesConfig.model_validate(snakemake.params.tiles), Path(snakemake.input.scenes)),
         Path(snakemake.output.table),
         snakemake.threads,
+        settings_digest(snakemake),
     )

@@ -19,8 +19,8 @@ from tmcnet.errors import InputError
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import cutting
-from tmcnet.raster.tiling.tiles import resolve_store
-from tmcnet.raster.tiling.unchanged import scene_digests
+from tmcnet.raster.tiling.tiles import cut_tiles, resolve_store
+from tmcnet.raster.tiling.unchanged import require_same_settings, scene_digests
 from tmcnet.splits.splits import make_splits
 from tmcnet.store import TileStore
 
@@ -411,3 +411,29 @@ def test_strips_of_any_width_give_the_same_tiles(source, monkeypatch):
         cut(source, edge="pad", stride=20, min_valid=0)
         found.append({p.relative_to(tiles): p.read_bytes() for p in sorted(tiles.rglob("*.*"))})
     assert found[0] == found[1] == found[2] and len(found[0]) == 16 * 3 + 4
+
+
+def test_scenes_made_with_different_settings_are_not_mixed(tmp_path):
+    """As Snakemake leaves them if settings change in the run in which a scene is new."""
+    paths = [tmp_path / f"{name}.json" for name in "abc"]
+    for path, content in zip(paths, ({"settings": "1"}, {}, {"settings": "1"}), strict=True):
+        path.write_text(json.dumps(content))
+    require_same_settings(paths)
+    paths[0].write_text(json.dumps({"settings": "2"}))
+    with pytest.raises(InputError, match=r"c\.json: was made with other settings than .*a\.json.*again"):
+        require_same_settings(paths)
+
+
+def test_settings_of_tiles_are_those_of_the_alignment_too(source):
+    source.scene("a")
+    scenes(source, "a")
+    found = []
+    for of_scene, of_tiles in (("1", "1"), ("2", "1"), ("1", "2"), (None, "1")):
+        path = source.json.parent / "scenes" / "a" / "alignment.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": of_scene}))
+        table = source.json.parent / "tiles" / "index" / "a.csv"
+        tiles = TilesConfig(size=32, stride=32, min_valid=0.1)
+        cut_tiles(source.json, path.parents[1], source.sensors, source.labels, tiles, table, 1, of_tiles)
+        found.append(json.loads(table.with_suffix(".json").read_text()).get("settings"))
+    assert found[3] is None
+    assert len(set(found)) == 4

@@ -77,6 +77,7 @@ def align_scene(
     align: AlignConfig,
     folder: Path,
     threads: int = 1,
+    settings: str = "",
 ) -> None:
     """Write `<modality>.tif` of all modalities, `label.tif`, `alignment.json` and `alignment.png` of a scene.
 
@@ -85,7 +86,8 @@ def align_scene(
     warped again from the delivered file with the correction built in, so that it is resampled only once. Backscatter
     is filtered and averaged in linear power and written in dB, clipped. A modality that the scene lacks is NaN
     throughout; a scene without optical image keeps the grid of its SAR image. Intermediate files need two to three
-    times the space of the scene in single precision, beside the results in `folder`.
+    times the space of the scene in single precision, beside the results in `folder`. `settings` is a hash of the
+    settings of the job, for the record (see `require_same_settings`).
 
     Raises:
         InputError: If a file cannot be read or written, if `align.resolution` leaves less than two pixels a side, if
@@ -104,7 +106,7 @@ def align_scene(
         content = alignment.to_dict() | ({"speckle": asdict(speckle)} if speckle else {})
         if residuals := _control_residuals(record):
             content["control_points"] = residuals
-        content |= {"digests": scene_digests(folder, sensors)}
+        content |= {"digests": scene_digests(folder, sensors)} | ({"settings": settings} if settings else {})
         write_bytes(folder / RECORD, (json.dumps(_finite(content), indent=1) + "\n").encode())
         delivered = job.sar_as_delivered if record.images["sar"].files else folder / "sar.tif"
         optical, before, after = (Raster.of(path) for path in (folder / "optical.tif", delivered, folder / "sar.tif"))

@@ -17,7 +17,7 @@ import numpy as np
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, LabelsConfig, SensorsConfig, TilesConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.hashing import pixel_digest
+from tmcnet.hashing import json_digest, pixel_digest
 from tmcnet.raster.inventory.records import GEOREFERENCED, Inventory
 from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.io.blocks import limited_cache
@@ -26,7 +26,7 @@ from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.writer import write_bytes, write_raster
 from tmcnet.raster.tiling.cutting import CutTile, ReadyMade, SceneStrip, scene_strips, windows
 from tmcnet.raster.tiling.speckle import filter_of_tiles
-from tmcnet.raster.tiling.unchanged import require_scenes
+from tmcnet.raster.tiling.unchanged import RECORD, require_same_settings, require_scenes
 from tmcnet.readers import read_record, read_rows
 from tmcnet.store import RASTERS, TileStore
 
@@ -54,6 +54,7 @@ def cut_tiles(
     tiles: TilesConfig,
     table: Path,
     threads: int,
+    settings: str = "",
 ) -> None:
     """Write the tiles of some scenes of role `train`, and their rows of the index.
 
@@ -64,13 +65,15 @@ def cut_tiles(
     `resolve_store`).
 
     The CSV `table`, in a folder of `tiles/`, has the rows, with classes by number; the JSON file beside it the number
-    of tiles with files and the best valid share of all. `threads` strips of tiles are worked on at a time.
+    of tiles with files and the best valid share of all, and, if given, a hash of the `settings` of the job and of the
+    alignment. `threads` strips of tiles are worked on at a time.
     """
     whole = Inventory.read(inventory)
     records = [record for record in whole.records if record.role == TRAIN]
     work: list[SceneStrip | ReadyMade]
+    folders = [scenes_root / record.scene for record in records if whole.layout in GEOREFERENCED]
     if whole.layout in GEOREFERENCED:
-        require_scenes((scenes_root / record.scene for record in records), (*sensors, "label"), threads)
+        require_scenes(folders, (*sensors, "label"), threads)
         work = [strip for record in records for strip in scene_strips(record, scenes_root, tiles)]
     else:
         if tiles.store == "virtual":
@@ -89,8 +92,15 @@ def cut_tiles(
     numbers = [str(c.id) for c in whole.classes.classes]
     write_bytes(table, _index_table(sorted(rows, key=lambda row: row["tile"]), numbers, fields))
     files = sum(not row[RASTERS] for row in rows)
-    summary = {"files": files, "candidates": len(shares), "best_valid_share": max(shares, default=0.0)}
+    summary: dict[str, Any] = {
+        "files": files,
+        "candidates": len(shares),
+        "best_valid_share": max(shares, default=0.0),
+    }
     summary["min_valid"] = tiles.min_valid
+    aligned = [read_record(folder / RECORD).get("settings") for folder in folders]
+    if settings and all(aligned):  # scenes of earlier versions do not name theirs
+        summary["settings"] = json_digest([settings, *aligned])
     write_bytes(table.with_suffix(".json"), (json.dumps(summary) + "\n").encode())
 
 
@@ -100,7 +110,11 @@ def merge_index(
     """Merge the rows of all scenes, files of `cut_tiles`, into `index.csv`, and write `classes.csv` in `out_root`.
 
     Tiles of no row are removed. The inventory has the classes of a source whose config names none.
+
+    Raises:
+        InputError: If there is no tile, or the scenes were aligned or cut with different settings.
     """
+    require_same_settings(table.with_suffix(".json") for table in tables)
     classes = ClassTable.of((c.name, c.color) for c in labels.classes)
     if not labels.classes and inventory is not None:
         classes = Inventory.read(inventory).classes

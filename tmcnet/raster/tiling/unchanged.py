@@ -45,6 +45,23 @@ def require_scenes(folders: Iterable[Path], names: Sequence[str], threads: int =
         raise InputError(problems)
 
 
+def require_same_settings(records: Iterable[Path]) -> None:
+    """Refuse records of scenes that were made with different settings; records of earlier versions name none.
+
+    If settings change in the same run in which a scene is new, Snakemake makes that scene, and finds only in the next
+    run that the others are out of date.
+    """
+    by_settings: dict[str, Path] = {}
+    for record in records:
+        if settings := read_record(record).get("settings"):
+            by_settings.setdefault(str(settings), record)
+    if len(by_settings) > 1:
+        one, other, *_ = by_settings.values()
+        what = f"was made with other settings than {one}"
+        remedy = "Start the workflow again: it repeats the scenes that are out of date."
+        raise InputError(Problem(str(other), what, remedy))
+
+
 def _changed(path: Path, digest: str | None) -> Problem | None:
     again = "run `snakemake alignment`: it makes missing rasters again and repeats nothing else."
     if not path.exists():
