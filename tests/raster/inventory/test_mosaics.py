@@ -6,7 +6,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from tmcnet.config import ClassConfig, LabelsConfig, SourceConfig
+from tmcnet.config import ClassConfig, LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
 from tmcnet.raster.io.labels import LabelCoder
@@ -113,6 +113,19 @@ def test_gaps_need_no_value_of_no_data(tiled):
     (record,) = tiled.take().records
     assert np.isnan(record.images["optical"].raster.read_all()).sum() == 2 * 40 * 24
     assert record.images["optical"].valid_shares == pytest.approx([1 - 40 * 24 / 64**2] * 2)
+
+
+def test_a_declared_value_of_no_data_replaces_different_tags_of_the_tiles(source):
+    source.scene("a")
+    whole = np.random.default_rng(0).choice(np.array([0, 9, 50], "u2"), (2, 64, 64))
+    source.write("t/1.tif", whole[:, :40], nodata=9)
+    source.write("t/2.tif", whole[:, 40:], transform=at(0, 40))
+    source.sheet("a,t/*.tif,a_s.tif,,train")
+    assert "has another value of no data" in fault(source)
+    optical = source.sensors["optical"].model_copy(update={"nodata": 0})
+    source.sensors = SensorsConfig({**dict(source.sensors.items()), "optical": optical})
+    found = source.take().records[0].images["optical"].raster.read_all()
+    np.testing.assert_array_equal(found, np.where(whole == 0, np.nan, whole))
 
 
 def test_codes_of_classes_never_become_void_in_a_mosaic(source):

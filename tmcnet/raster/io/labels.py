@@ -148,7 +148,7 @@ class LabelCoder:
 
 def _tally(codes: npt.NDArray[Any]) -> Counter[int]:
     """Number of pixels by code; small whole numbers are counted in a table, which is faster than sorting them."""
-    if codes.dtype.itemsize > 2:
+    if codes.dtype.kind not in "iu" or codes.dtype.itemsize > 2:
         distinct, counts = np.unique(codes, return_counts=True)
     else:
         low = np.iinfo(codes.dtype).min
