@@ -76,7 +76,6 @@ class BatchBuilder:
         """Return the batch of a step, counted from 0."""
         chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
         places = range(len(chosen)) if self.share is None else self.share
-        places = range(len(chosen)) if self.share is None else self.share
         indices = [chosen[place] for place in places]
         draws = (generator(self.seed, "finetune", step, place) for place in places)
         images, labels, placements, hidden = zip(*map(self._sample, indices, draws), strict=True)

@@ -96,8 +96,8 @@ def cut_tiles(
         "files": files,
         "candidates": len(shares),
         "best_valid_share": max(shares, default=0.0),
+        "min_valid": tiles.min_valid,
     }
-    summary["min_valid"] = tiles.min_valid
     aligned = [read_record(folder / RECORD).get("settings") for folder in folders]
     if settings and all(aligned):  # scenes of earlier versions do not name theirs
         summary["settings"] = json_digest([settings, *aligned])
