@@ -132,7 +132,6 @@ def test_the_front_door_stays_light() -> None:
 
 _PLOTS = {"matplotlib", "sklearn", "mlflow", "skimage"}
 NOT_IMPORTED = {
-    "style_map": _PLOTS | {"torch", "pandas", "scipy.stats", "scipy.optimize"},
     "list_maps": _PLOTS | {"torch", "pandas", "scipy.stats", "scipy.optimize"},
     "write_model": _PLOTS | {"torch", "pandas", "scipy.stats", "scipy.optimize"},
     "take_inventory": _PLOTS | {"torch", "pandas", "scipy.stats"},

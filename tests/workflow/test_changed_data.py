@@ -9,7 +9,7 @@ import rasterio
 from tests.workflow.conftest import Project
 
 TARGETS = ("finetune", "maps")
-MAPS = {"map_scene", "style_map", "list_maps"}
+MAPS = {"map_scene", "list_maps"}
 TRAINING = {"normalise", "finetune_run"} | MAPS
 
 

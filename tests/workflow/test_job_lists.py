@@ -19,7 +19,7 @@ from tmcnet.cli import main
 RECORDS = {"track": 1, "write_report": 1, "report": 1}
 TRAINING = {"make_splits": 1, "normalise": 1, "pretrain_method": 1, "finetune_run": 1, "evaluate_run": 1}
 TRAINING |= {"write_model": 1}
-MAPS = {"map_scene": 1, "style_map": 1, "list_maps": 1}
+MAPS = {"map_scene": 1, "list_maps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_only_a_new_version_of_the_code_reruns_its_stage(project: Project, tmp_p
     rules = tmp_path / "workflow" / "rules" / "common.smk"
     rules.write_text(re.sub("CODE_VERSIONS = {.*}", 'CODE_VERSIONS = {"finetune": 99}', rules.read_text()))
     trained = {"finetune_run": 1, "evaluate_run": 1, "write_model": 1, "summarise": 1}
-    assert project.plan(clone=tmp_path) == trained | {"map_scene": 2, "style_map": 2, "list_maps": 1} | RECORDS
+    assert project.plan(clone=tmp_path) == trained | {"map_scene": 2, "list_maps": 1} | RECORDS
 
 
 def test_a_new_scene_to_map_adds_its_own_jobs(project: Project) -> None:
@@ -76,13 +76,13 @@ def test_a_new_scene_to_learn_from_leaves_the_others_as_they_are(project: Projec
     with project.sheet("train"):
         plan = project.plan()
     raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "merge_index": 1}
-    maps = {"map_scene": 3, "style_map": 3, "list_maps": 1}
+    maps = {"map_scene": 3, "list_maps": 1}
     assert plan == raster | TRAINING | maps | {"summarise": 1} | RECORDS
 
 
 def test_names_and_colours_of_classes_change_no_pixel(project: Project) -> None:
     classes = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["labels"]["classes"]
-    styled = {"style_map": 2, "list_maps": 1} | RECORDS
+    styled = {"map_scene": 2, "list_maps": 1} | RECORDS
     classes[0] |= {"color": "#112233"}
     assert project.plan(yaml.safe_dump({"labels": {"classes": classes}})) == styled
     classes[0] |= {"name": "lake"}
@@ -112,7 +112,7 @@ def test_another_row_of_the_sweep_trains_its_run_only(project: Project) -> None:
     first = "{methods: [tmcnet], networks: [mssnet], fractions: [5], seeds: [1]}"
     second = "{networks: [pixel_logistic], fractions: [100], seeds: [1]}"
     plan = project.plan(f"finetune: {{sweep: [{first}, {second}]}}")
-    added = {"finetune_run": 1, "evaluate_run": 1, "map_scene": 2, "style_map": 2, "list_maps": 1, "summarise": 1}
+    added = {"finetune_run": 1, "evaluate_run": 1, "map_scene": 2, "list_maps": 1, "summarise": 1}
     added |= {"write_model": 1}
     assert plan == added | RECORDS
 
@@ -134,7 +134,7 @@ def test_a_changed_sidecar_reruns_what_its_scene_is_used_for(project: Project) -
     plan = project.plan()
     sidecar.unlink()
     raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "merge_index": 1}
-    maps = {"map_scene": 2, "style_map": 2, "list_maps": 1}
+    maps = {"map_scene": 2, "list_maps": 1}
     assert plan == raster | TRAINING | maps | {"summarise": 1} | RECORDS
 
 
@@ -201,9 +201,13 @@ def test_a_new_name_of_a_class_is_in_maps_tables_and_report(project: Project) ->
     classes = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["labels"]["classes"]
     classes[0] |= {"name": "lake"}
     change = yaml.safe_dump({"labels": {"classes": classes}})
-    weights = (project.results / "finetune" / RUN / "weights.safetensors").stat().st_mtime_ns
+    kept = [
+        project.results / name
+        for name in (f"finetune/{RUN}/weights.safetensors", f"maps/alder/.{RUN}_prediction.tif")
+    ]
+    times = [path.stat().st_mtime_ns for path in kept]
     project.run("report", change=change)
-    assert (project.results / "finetune" / RUN / "weights.safetensors").stat().st_mtime_ns == weights
+    assert [path.stat().st_mtime_ns for path in kept] == times, "no network was trained or used"
     assert "lake" in (project.results / "maps" / "alder" / f"{RUN}.tif.aux.xml").read_text()
     for name in (f"alder/{RUN}.qml", f"alder/{RUN}_areas.csv", f"{RUN}_areas.csv"):
         text = (project.results / "maps" / name).read_text()

@@ -22,7 +22,7 @@ def test_a_network_from_a_file_draws_the_same_maps(project: Project) -> None:
 
     shutil.copy(project.results / "finetune" / RUN / "weights.safetensors", project.folder / "given.safetensors")
     given = "maps: {models: {earlier-1.0: given.safetensors}}"
-    assert project.plan(given, "maps") == {"map_scene": 2, "style_map": 2, "list_maps": 1, "maps": 1}
+    assert project.plan(given, "maps") == {"map_scene": 2, "list_maps": 1, "maps": 1}
     project.run("maps", change=given.replace("{models", "{polygons: true, minimum_mapping_unit: 500, models"))
     for scene in ("alder", "birch"):
         folder = project.results / "maps" / scene
@@ -40,7 +40,7 @@ def test_a_giant_scene_is_mapped_by_several_jobs_with_the_same_files(project: Pr
     folder = project.results / "maps" / "alder"
     whole = {file.name: file.read_bytes() for file in folder.glob(f"{RUN}*")}
     strips = "maps: {strip_megapixels: 0.03}\n"
-    assert project.plan(strips, target) == {"map_strip": 3, "map_scene": 1, "style_map": 1}
+    assert project.plan(strips, target) == {"map_strip": 3, "map_scene": 1}
     project.run(target, change=strips)
     assert {file.name: file.read_bytes() for file in folder.glob(f"{RUN}*")} == whole
     assert not list(folder.glob(".*strip*"))
@@ -61,7 +61,7 @@ def test_networks_from_files_need_no_labels_and_no_training(tmp_path: Path) -> N
     (tmp_path / "mine.yaml").write_text(MODELS_ALONE)
     command = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile"), "--cores", "1"]
     command += ["--dry-run", "--configfile", "mine.yaml", "--config", "data_root=.", "--"]
-    made = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "map_scene": 1, "style_map": 1, "list_maps": 1}
+    made = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "map_scene": 1, "list_maps": 1}
     for target, more in {"maps": {}, "report": {"write_report": 1}}.items():
         done = subprocess.run([*command, target], capture_output=True, text=True, cwd=tmp_path)
         assert planned_jobs(done) == made | more | {target: 1}

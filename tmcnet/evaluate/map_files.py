@@ -16,6 +16,7 @@ import numpy as np
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, MapsConfig
+from tmcnet.errors import InputError
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.areas import Counts, measure, read_mapped, write_areas
 from tmcnet.evaluate.gis_styles import raster_style
@@ -37,17 +38,20 @@ class MapRecord(NamedTuple):
         seconds: Time that the prediction took.
         classes: Classes of the network.
         blocks: B x K x K confusion matrices of test blocks that the file of the network holds; None for none.
+        made_from: Hash of all that the prediction depends on.
     """
 
     megapixels: float
     seconds: float
     classes: ClassTable
     blocks: Counts | None = None
+    made_from: str = ""
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
         classes = [[c.name, c.color] for c in self.classes.classes]
         content = {"megapixels": self.megapixels, "seconds": round(self.seconds, 1), "classes": classes}
+        content["made_from"] = self.made_from
         if self.blocks is not None:
             content["blocks"] = self.blocks.tolist()
         write_bytes(path, (json.dumps(content) + "\n").encode())
@@ -63,7 +67,17 @@ class MapRecord(NamedTuple):
         with reading(path):
             classes = ClassTable.of((name, color) for name, color in content["classes"])
             blocks = np.array(content["blocks"], np.int64) if "blocks" in content else None
-            return cls(float(content["megapixels"]), float(content["seconds"]), classes, blocks)
+            made_from = str(content.get("made_from", ""))
+            return cls(float(content["megapixels"]), float(content["seconds"]), classes, blocks, made_from)
+
+    @classmethod
+    def find(cls, paths: MapPaths, made_from: str) -> MapRecord | None:
+        """Read the record of a kept prediction; None if it is lost, damaged, or made from something else."""
+        try:
+            record = cls.read(paths.record)
+        except InputError:
+            return None
+        return record if record.made_from == made_from and paths.prediction.is_file() else None
 
     def test_blocks(self, scores: Path | None) -> Counts | None:
         """The confusion matrices of the test blocks: from the `tiles.npz` of an evaluation, else those it holds."""
@@ -90,7 +104,7 @@ class MapStyle:
 
 
 class MapPaths(NamedTuple):
-    """All files of a map; some are written on request only."""
+    """All files of a map; some are written on request only. The last two are kept for another style of the map."""
 
     map: Path
     class_names: Path
@@ -100,13 +114,16 @@ class MapPaths(NamedTuple):
     areas: Path
     confidence: Path
     coloured: Path
+    prediction: Path
+    record: Path
 
     @classmethod
     def of(cls, map_file: Path) -> MapPaths:
         """The files of `<map>.tif`, which are beside it. GDAL reads names of classes from `<map>.tif.aux.xml`."""
         endings = (".qml", ".png", ".gpkg", "_areas.csv", "_confidence.tif", "_rgb.tif")
         sides = [map_file.with_name(f"{map_file.stem}{ending}") for ending in endings]
-        return cls(map_file, map_file.with_name(f"{map_file.name}.aux.xml"), *sides)
+        kept = [map_file.with_name(f".{map_file.stem}{ending}") for ending in ("_prediction.tif", ".json")]
+        return cls(map_file, map_file.with_name(f"{map_file.name}.aux.xml"), *sides, *kept)
 
 
 def style_map(prediction: Path, style: MapStyle, scene: str, map_file: Path) -> None:

@@ -32,7 +32,7 @@ rule evaluate_run:
         runtime=growing(120),
     params:
         **code_version("evaluate"),
-        # Intervals are drawn later, in `summarise` and `style_map`.
+        # Intervals are drawn later, in `summarise` and `map_scene`.
         evaluate=CONFIG.evaluate.model_dump(
             mode="json", exclude={"bootstrap", "confidence"}
         )
@@ -82,6 +82,13 @@ SCORES = f"{RESULTS}/evaluate/{{run}}/metrics.json"
 MAP_PARAMS = CONFIG.maps.model_dump(
     mode="json", include={"window", "overlap", "batch_size", "test_time"}
 )
+# What the classes and confidence of a scene depend on, beside its rasters and the weights.
+PREDICTION = {
+    **code_version("maps"),
+    "modalities": list(CONFIG.sensors),
+    "maps": MAP_PARAMS,
+    "compute": CONFIG.compute.numerics(),
+}
 MAP_FORMATS = CONFIG.maps.model_dump(
     mode="json", include={"rgb", "polygons", "minimum_mapping_unit"}
 )
@@ -146,10 +153,7 @@ else:
             mem_mb=map_memory,
             runtime=growing(720),
         params:
-            **code_version("maps"),
-            modalities=list(CONFIG.sensors),
-            maps=MAP_PARAMS,
-            compute=CONFIG.compute.numerics(),
+            prediction=PREDICTION,
         message:
             "Mapping {wildcards.scene} with {wildcards.run}, strip {wildcards.number} of {wildcards.strips}"
         script:
@@ -161,9 +165,15 @@ else:
             scene=f"{RESULTS}/scenes/{{scene}}/alignment.json",
             # A giant scene is mapped by several jobs, and only joined here.
             strips=strips,
+            scores=MAP_SCORES,
+        # Beside them the job keeps what the network predicted, and repeats it only if that would change: not for other
+        # names, colours or formats.
         output:
-            prediction=f"{RESULTS}/maps/{{scene}}/.{{run}}_prediction.tif",
-            record=f"{RESULTS}/maps/{{scene}}/.{{run}}.json",
+            map=f"{RESULTS}/maps/{{scene}}/{{run}}.tif",
+            confidence=f"{RESULTS}/maps/{{scene}}/{{run}}_confidence.tif",
+            areas=f"{RESULTS}/maps/{{scene}}/{{run}}_areas.csv",
+            picture=f"{RESULTS}/maps/{{scene}}/{{run}}.png",
+            style=f"{RESULTS}/maps/{{scene}}/{{run}}.qml",
         log:
             f"{RESULTS}/logs/maps/{{scene}}/{{run}}.log",
         benchmark:
@@ -176,53 +186,20 @@ else:
             mem_mb=map_memory,
             runtime=growing(720),
         params:
-            **code_version("maps"),
-            modalities=list(CONFIG.sensors),
-            maps=MAP_PARAMS,
-            compute=CONFIG.compute.numerics(),
+            **code_version("style"),
+            prediction=PREDICTION,
+            formats=MAP_FORMATS,
+            classes=MAP_CLASSES,
+            level=CONFIG.evaluate.confidence,
         message:
             "Mapping {wildcards.scene} with {wildcards.run}"
         script:
             "../scripts/map_scene.py"
 
-    rule style_map:
-        input:
-            prediction=str(rules.map_scene.output.prediction),
-            record=str(rules.map_scene.output.record),
-            scores=MAP_SCORES,
-        output:
-            map=f"{RESULTS}/maps/{{scene}}/{{run}}.tif",
-            confidence=f"{RESULTS}/maps/{{scene}}/{{run}}_confidence.tif",
-            areas=f"{RESULTS}/maps/{{scene}}/{{run}}_areas.csv",
-            picture=f"{RESULTS}/maps/{{scene}}/{{run}}.png",
-            style=f"{RESULTS}/maps/{{scene}}/{{run}}.qml",
-        log:
-            f"{RESULTS}/logs/maps/{{scene}}/{{run}}_style.log",
-        conda:
-            "../envs/tmcnet.yaml"
-        threads: 1
-        resources:
-            mem_mb=memory(cached=False),
-            runtime=growing(120),
-        params:
-            **code_version("style"),
-            formats=MAP_FORMATS,
-            classes=MAP_CLASSES,
-            level=CONFIG.evaluate.confidence,
-        message:
-            "Writing the map of {wildcards.scene} by {wildcards.run}, with names and colours"
-        script:
-            "../scripts/style_map.py"
-
     rule list_maps:
         input:
             areas=expand(
                 f"{RESULTS}/maps/{{scene}}/{{run}}_areas.csv",
-                scene=SCENES,
-                allow_missing=True,
-            ),
-            records=expand(
-                f"{RESULTS}/maps/{{scene}}/.{{run}}.json",
                 scene=SCENES,
                 allow_missing=True,
             ),

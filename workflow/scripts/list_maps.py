@@ -4,10 +4,11 @@ from pathlib import Path
 
 from _job import logged
 
-from tmcnet.evaluate.map_files import MapRecord, list_maps
+from tmcnet.evaluate.map_files import MapPaths, MapRecord, list_maps
 
 with logged(snakemake):
-    paths, scores = zip(snakemake.params.scenes, snakemake.input.records, strict=True), snakemake.input.scores
-    records = {scene: MapRecord.read(Path(path)) for scene, path in paths}
+    run, table, scores = snakemake.wildcards.run, Path(snakemake.output.table), snakemake.input.scores
+    maps = {scene: table.with_name(scene) / f"{run}.tif" for scene in snakemake.params.scenes}
+    records = {scene: MapRecord.read(MapPaths.of(path).record) for scene, path in maps.items()}
     blocks = next(iter(records.values())).test_blocks(Path(scores) if scores else None)
-    list_maps(records, snakemake.wildcards.run, Path(snakemake.output.table), blocks, snakemake.params.level)
+    list_maps(records, run, table, blocks, snakemake.params.level)
