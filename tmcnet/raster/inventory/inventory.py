@@ -209,7 +209,7 @@ def _record(scene: Inspection, georeferenced: bool) -> SceneRecord:
     for name, files in scene.images.items():
         nodata, overlap = _nodata(files), round(scene.overlaps.get(name, 1.0), 6)
         nodata = None if nodata is None or math.isnan(nodata) else nodata
-        shares = [round(share, 9) for file in files for share in file.valid_shares]
+        shares = [share for file in files for share in file.valid_shares]
         cells = [cells for file in files for cells in file.valid_cells] if georeferenced else []
         images[name] = ImageRecord(scene.rasters[name], scene.scales[name], nodata, overlap, shares, cells)
     place = grid.height, grid.width, grid.crs, grid.pixel_size, grid.bounds

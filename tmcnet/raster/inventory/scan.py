@@ -181,7 +181,8 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
 
 def _stored(part: FileWindow, places: tuple[slice, ...]) -> FloatArray:
     values = np.abs(part.values[places]) if part.values.dtype.kind == "c" else part.values[places]
-    return np.where(part.bands_valid[places], values, np.nan).astype(np.float32)
+    valid = part.valid[places] if part.mask is None else part.valid[places] & part.mask[places[1:]]
+    return np.where(valid, values, np.nan).astype(np.float32)
 
 
 def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:

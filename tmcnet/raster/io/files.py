@@ -292,7 +292,9 @@ class FileWindow:
                 target[...] = scaled.real**2 + scaled.imag**2 if power else scaled
         if self._is_scaled or self.values.dtype.kind not in "iu":
             np.copyto(result, np.nan, where=~np.isfinite(result))
-        np.copyto(result, np.nan, where=~self.bands_valid)
+        np.copyto(result, np.nan, where=~self.valid)
+        if self.mask is not None:
+            np.copyto(result, np.nan, where=~self.mask)
         return result
 
     @property

@@ -108,8 +108,8 @@ def align_scene(
             content["control_points"] = residuals
         content |= {"digests": scene_digests(folder, sensors)} | ({"settings": settings} if settings else {})
         write_bytes(folder / RECORD, (json.dumps(_finite(content), indent=1) + "\n").encode())
-        delivered = job.sar_as_delivered if record.images["sar"].files else folder / "sar.tif"
-        optical, before, after = (Raster.of(path) for path in (folder / "optical.tif", delivered, folder / "sar.tif"))
+        optical, after = (Raster.of(folder / f"{name}.tif") for name in ("optical", "sar"))
+        before = Raster.of(job.sar_as_delivered) if alignment.status == "aligned" else after
         with log_duration("picture"):
             picture.draw(optical, before, after, alignment, folder / "alignment.png")
 
@@ -287,13 +287,18 @@ class _SourceImage:
     def write(self, rasters: Sequence[Raster], *, checked: bool = False) -> None:
         """Write rasters on the common grid as the result, backscatter in dB; valid pixels are compared once."""
         dtype = stored_dtype(self._name, self._record)
-        pieces = (values for raster in rasters for _, values in raster.blocks())
-        nodata = choose_nodata(dtype, self._record.nodata, lambda: not any(np.isnan(v).any() for v in pieces))
+        nodata = choose_nodata(dtype, self._record.nodata, lambda: self._is_complete(rasters))
         profile = RasterProfile(self._profile.count, dtype, nodata, self._sensor.bands)
         blocks = self._decibels(rasters) if checked else self._checked(self._decibels(rasters))
         values = log_progress(blocks, self._job.pixels, f"{self._name} written")
         parts = ((box, cast(v, dtype, nodata)) for box, v in values)
         write_blocks(self._job.folder / f"{self._name}.tif", self._job.grid, profile, parts, self._job.threads)
+
+    def _is_complete(self, rasters: Sequence[Raster]) -> bool:
+        """Whether every pixel of every band is valid; of rasters as delivered the inventory has counted them."""
+        if rasters == self._layers:
+            return min(self._record.valid_shares) == 1
+        return not any(np.isnan(values).any() for raster in rasters for _, values in raster.blocks())
 
 
 def _stacked_blocks(rasters: Sequence[Raster]) -> Iterator[Block]:

@@ -155,14 +155,15 @@ def cast(values: FloatArray, dtype: str, nodata: float | None) -> npt.NDArray[An
     if dtype == "float32":
         return values
     info = np.iinfo(dtype)
-    valid = ~np.isnan(values)
-    numbers = np.where(valid, values, np.float32(0))
-    whole = np.clip(np.rint(numbers, out=numbers), info.min, info.max, out=numbers).astype(dtype)
+    empty = np.isnan(values)
+    numbers = np.rint(values)
+    np.copyto(numbers, 0, where=empty)
+    whole = np.clip(numbers, info.min, info.max, out=numbers).astype(dtype)
     if nodata is None:
         return whole
-    clash = (whole == nodata) & valid
+    clash = (whole == int(nodata)) & ~empty
     if dtype == "uint8":
         clash &= clash.all(axis=0)  # in 8-bit images only all bands together mean no data
     whole[clash] = int(nodata) - 1 if nodata == info.max else int(nodata) + 1
-    np.copyto(whole, int(nodata), where=~valid)
+    np.copyto(whole, int(nodata), where=empty)
     return whole
