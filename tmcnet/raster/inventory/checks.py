@@ -1,35 +1,28 @@
-"""Checks of the input: problems within one scene or tile and between them, with file, config key and remedy."""
+"""Checks of the input: problems within one scene or tile, with file, config key and remedy."""
 
 from __future__ import annotations
 
-import itertools
-import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
-from tmcnet.raster.inventory.sample_sheet import TRAIN, Entry
-from tmcnet.raster.inventory.scan import FileSummary, Lattice
+from tmcnet.raster.inventory.fill import Lattice
+from tmcnet.raster.inventory.sample_sheet import Entry
+from tmcnet.raster.inventory.scan import FileSummary
 from tmcnet.raster.io.files import BoolArray, RasterFile
-from tmcnet.raster.io.geometry import Coordinates, Grid, finest, pixel_area, reproject_points, to_pixels
+from tmcnet.raster.io.geometry import Coordinates, Grid, finest, to_pixels
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
 from tmcnet.raster.io.reader import Raster
 
 _MIN_ZERO_IN_BOTH = 0.001  # share of pixels from which zeros in both images are reported
-_MAX_MEDIAN_RATIO = 2.5
-"""Scenes on the same ground whose medians differ by more are noted: seasons mostly stay below, factors do not."""
-_MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _PROBES_PER_SIDE = 33
 _MIN_OVERLAP = 0.5  # share of the scene that every modality must cover
-_MAX_PIXEL_RATIO = 1.25  # pixels whose sizes differ by less than this factor show the same things
-_MIN_SHARED = 0.1
-"""Share of a footprint from which another scene on the same ground is noted; adjacent granules share less."""
 
 
 @dataclass
@@ -107,12 +100,19 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
         for file in files:
             if (images := file.file.header.n_images) > 1:
                 scene.warnings.append(f"{file.name}: holds {images} images, of which the first is read")
+            if file.file.alpha and not file.file.header.alpha:
+                what = f"{file.name}: the last band is read as a mask in which 0 means no data"
+                scene.warnings.append(f"{what}; {file.valid_share:.1%} of the pixels are valid")
             if file.infinite:
                 scene.warnings.append(f"{file.name}: {file.infinite} infinite values, taken as no data")
             if georeferenced and (constant := np.flatnonzero(file.low == file.high)).size:
                 scene.warnings.append(f"{file.name}: band {constant[0] + 1} has the same value everywhere")
             if file.valid_share == 0:
                 _report_empty_file(scene, name, file, georeferenced)
+    if scene.label is not None and coder is not None:
+        for tag in {tag for tag in scene.label.file.header.nodata if coder.is_class(tag) and scene.label.codes[tag]}:
+            what = f"{scene.label.name}: {tag:g} is its value of no data and the code of a class, which counts"
+            scene.warnings.append(f"{what} ({scene.label.codes[tag]} pixels)")
     if scene.label is not None and scene.label.unknown and coder is not None:
         scene.problems.append(coder.problem(scene.label.file.label, scene.label.unknown))
     for name, sensor in sensors.items():
@@ -138,6 +138,7 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         where = ", ".join(file.file.label for file in files)
         scene.problems.append(Problem(where, what, "Give one name for each band."))
         return
+    scene.warnings += _partly_scaled(files)
     number_of = {band.casefold(): number for number, band in enumerate(sensor.bands)}
     described = [(file.file.label, band) for file in files for band in file.file.header.names]
     moved = [label for n, (label, band) in enumerate(described) if number_of.get(band.casefold(), n) != n]
@@ -145,9 +146,33 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         described_as = ", ".join(band or "nameless" for label, band in described if label == moved[0])
         what = f"describes its bands as {described_as}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
         scene.problems.append(Problem(moved[0], what, "Write the names in the order of the files."))
+    scene.problems += _misplaced_files(name, sensor, files)
     what = "is a palette image: its numbers are indexes of colours, not measurements"
     palettes = [file.file.label for file in files if file.file.header.is_palette]
     scene.problems += [Problem(label, what, "Convert it (`gdal_translate -expand rgb`).") for label in palettes]
+
+
+def _partly_scaled(files: Sequence[FileSummary]) -> Iterator[str]:
+    """Warn of files that are scaled in a stack with others that are not."""
+    scaled = [file.name for file in files if file.file.header.has_scaling]
+    plain = [file.name for file in files if not file.file.header.has_scaling]
+    if scaled and plain:
+        yield f"{format_names(plain)}: no scale or offset, which {format_names(scaled)} of the same stack has"
+
+
+def _misplaced_files(name: str, sensor: SensorConfig, files: Sequence[FileSummary]) -> Iterator[Problem]:
+    """Files of one band each whose names contain the names of the bands, such as `..._B04.jp2`, in another order."""
+    number_of = {band.casefold(): number for number, band in enumerate(sensor.bands) if not band.isdigit()}
+    words = [set(re.split(r"[\W_]+", file.name.casefold())) & set(number_of) for file in files]
+    if len(files) != len(sensor.bands) or any(len(found) != 1 for found in words):
+        return
+    order = [number_of[word] for found in words for word in found]
+    if len(set(order)) == len(order) and order != sorted(order):
+        named = ", ".join(sensor.bands[number] for number in order)
+        what = f"are by their names the bands {named}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
+        yield Problem(
+            ", ".join(file.file.label for file in files), what, "Write the files in the order of the bands."
+        )
 
 
 def _report_empty_file(scene: Inspection, name: str, file: FileSummary, georeferenced: bool) -> None:
@@ -180,6 +205,7 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
             if why := contradiction(declared, *file.range):
                 what = f"`{source}: {declared}` cannot be: {why}"
                 scene.problems.append(Problem(file.file.label, what, remedy))
+        _warn_of_negative_power(scene, declared, valid)
         return declared
     low, high = min(file.range[0] for file in valid), max(file.range[1] for file in valid)
     dtype = "float32" if valid[0].file.header.has_scaling else valid[0].file.header.dtype
@@ -189,7 +215,15 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
         remedy = f"Declare `{key}.scale` as linear, amplitude, db or none; `{key}.nodata` if one is missing; "
         remedy += f"and `{key}.scale_factor` if these are scaled decibels."
         scene.problems.append(Problem(valid[0].file.label, what, remedy))
+    _warn_of_negative_power(scene, scale, valid)
     return scale or ""
+
+
+def _warn_of_negative_power(scene: Inspection, scale: str | None, files: Sequence[FileSummary]) -> None:
+    for file in files:
+        if scale == "linear" and file.range[0] < 0 and not file.file.header.dtype.startswith("complex"):
+            what = f"{file.name}: the smallest linear power is {file.range[0]:g}"
+            scene.warnings.append(f"{what}; below 0, as subtraction of noise leaves it, it means no return")
 
 
 def _check_constant_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
@@ -217,15 +251,23 @@ def _warn_of_resolutions(scene: Inspection, name: str) -> None:
 
 
 def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
-    """Warn of constants at the edge, and of places where both images are zero, that nothing declares as no data."""
+    """Warn of what looks like no data, and of places where both images are zero, that nothing declares as no data."""
     for name, sensor in sensors.items():
-        if sensor.kind == "elevation":
-            continue  # the sea is a constant as well
-        for fill in [lattice.undeclared_fill() for lattice in scene.lattices.get(name, [])]:
+        first = 0
+        for lattice in scene.lattices.get(name, []):
+            bands = sensor.bands[first : first + len(lattice.stored)]
+            first += len(lattice.stored)
+            for number, low, high in lattice.two_valued():
+                what = f"{name} band {bands[number]} has only the values {low:g} and {high:g}"
+                scene.warnings.append(f"{what}: leave it out of `sensors.{name}.bands` if it is a mask")
+            # the sea is a constant as well, which may be connected to the edge
+            fill = lattice.isolated(bands) if sensor.kind == "elevation" else lattice.undeclared_fill(bands)
             if fill is not None:
-                value, share = fill
-                what = f"{share:.1%} of the {name} pixels are {value:g} in all bands, connected to the edge"
-                scene.warnings.append(f"{what}: declare `sensors.{name}.nodata` if that means no data")
+                remedy = f"declare `sensors.{name}.nodata`"
+                if not fill.is_one_value:
+                    remedy = "write a mask (`nearblack -setmask`)" if lattice.has_bytes else "give each band its tag"
+                what = f"{fill.share:.1%} of the {name} pixels {fill.what}"
+                scene.warnings.append(f"{what}: {remedy} if that means no data")
                 break
     if scene.has_both:
         share = zero_in_both(scene)
@@ -338,131 +380,3 @@ def contains(grid: Grid, other: Grid, columns: Coordinates, rows: Coordinates) -
     """Whether places of one raster, in its pixels, are inside another one."""
     column, row = to_pixels(grid, other.crs, *(other.transform @ (columns, rows)))
     return np.asarray((column >= 0) & (column <= grid.width) & (row >= 0) & (row <= grid.height))
-
-
-def scale_problems(scenes: Sequence[Inspection], sensors: SensorsConfig) -> list[Problem]:
-    """Find scales that differ between scenes: one network sees them all, in decibels or as plain numbers."""
-    problems = []
-    for name, sensor in sensors.items():
-        where, column = f"config key `sensors.{name}.scale`", f"the column `{name}_scale` of the sample sheet"
-        detected = [s for s in scenes if s.entry.scales.get(name, sensor.scale) == "auto"]
-        if len(scales := _scenes_by_scale(detected, name)) > 1:
-            what = f"`auto` finds different scales of backscatter ({_format_scales(scales)})"
-            problems.append(
-                Problem(where, what, f"Declare the scale, here or in {column}; or bring the files to one.")
-            )
-        elif "none" in (scales := _scenes_by_scale(scenes, name)) and len(scales) > 1:
-            what = f"leaves some scenes as they are while others become decibels ({_format_scales(scales)})"
-            problems.append(Problem(where, what, f"Correct {column}, or bring the files to one scale."))
-    return problems
-
-
-def _scenes_by_scale(scenes: Sequence[Inspection], name: str) -> dict[str, list[str]]:
-    scenes_of: dict[str, list[str]] = {}
-    for scene in scenes:
-        if scale := scene.scales.get(name):
-            scenes_of.setdefault(scale, []).append(scene.entry.scene)
-    return scenes_of
-
-
-def _format_scales(scales: dict[str, list[str]]) -> str:
-    return "; ".join(f"{scale}: {format_names(names)}" for scale, names in sorted(scales.items()))
-
-
-def warn_of_duplicates(scenes: Sequence[Inspection], georeferenced: bool) -> None:
-    """Add warnings for equal files and, if georeferenced, for scenes on the ground of another one."""
-    footprints: dict[Any, str] = {}
-    contents: dict[Any, str] = {}
-    for scene in scenes:
-        if scene.grid.crs:
-            bounds = (scene.grid.crs, *(round(value / scene.grid.pixel_size) for value in scene.grid.bounds))
-            other = footprints.setdefault(bounds, scene.entry.scene)
-            if other != scene.entry.scene:
-                scene.warnings.append(f"same footprint as {other}")
-        for name, files in scene.images.items():
-            if not files:
-                continue
-            other = contents.setdefault((name, *(file.digest for file in files)), scene.entry.scene)
-            if other != scene.entry.scene and (files[0].low < files[0].high).any():
-                scene.warnings.append(f"{name} identical with {other}")
-    for first, second, share in _pairs_on_shared_ground(scenes) if georeferenced else ():
-        if f"same footprint as {first.entry.scene}" not in second.warnings:
-            second.warnings.append(f"{share:.1%} of it is on the ground of {first.entry.scene}")
-
-
-def _pairs_on_shared_ground(scenes: Sequence[Inspection]) -> Iterator[tuple[Inspection, Inspection, float]]:
-    """Yield pairs of scenes, and the share of the second that is on the ground of the first."""
-    boxes = [_degree_box(scene.grid) for scene in scenes]
-    for (first, first_box), (second, box) in itertools.combinations(zip(scenes, boxes, strict=True), 2):
-        disjoint = (first_box[2:] < box[:2]) | (box[2:] < first_box[:2])
-        if not disjoint.any():
-            share = coverage(second.grid, first.grid)
-            if max(share, coverage(first.grid, second.grid)) >= _MIN_SHARED:
-                yield first, second, share
-
-
-def _degree_box(grid: Grid) -> npt.NDArray[np.float64]:
-    """West, south, east, north of the rectangle around a raster; the whole world where that is not known."""
-    along, near, far = np.linspace(0, 1, 9), np.zeros(9), np.ones(9)
-    column, row = np.concatenate([along, along, near, far]), np.concatenate([near, far, along, along])
-    lon, lat = reproject_points(grid.crs, "EPSG:4326", *(grid.transform @ (column * grid.width, row * grid.height)))
-    box = np.array([lon.min(), lat.min(), lon.max(), lat.max()])
-    usable = np.isfinite(box).all() and box[2] - box[0] < 180
-    return box if usable else np.array([-math.inf, -math.inf, math.inf, math.inf])
-
-
-def warn_of_pixel_sizes(scenes: Sequence[Inspection]) -> None:
-    """Add warnings for scenes of one sensor, mapped on its grid, whose pixel size occurs in no training scene."""
-    lone = [scene for scene in scenes if not scene.has_both]
-    trained = [_pixel_metres(scene) for scene in scenes if lone and scene.entry.role == TRAIN]
-    for scene in lone if trained else ():
-        size = _pixel_metres(scene)
-        if not any(other / _MAX_PIXEL_RATIO < size < other * _MAX_PIXEL_RATIO for other in trained):
-            sizes = ", ".join(sorted({f"{other:.3g} m" for other in trained}))
-            what = f"pixels of {size:.3g} m; in the training scenes: {sizes}"
-            scene.warnings.append(f"{what}. Set `align.resolution`, or resample the file")
-
-
-def _pixel_metres(scene: Inspection) -> float:
-    """Width of a square pixel of equal area; NaN, which equals nothing, where the CRS has no such thing."""
-    area = pixel_area(scene.grid)
-    return math.nan if area is None else math.sqrt(area)
-
-
-def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) -> None:
-    """Add warnings for scenes whose tags differ from others, or whose medians do on the same ground."""
-    for name in sensors:
-        _warn_of_other_tags([scene for scene in scenes if scene.images[name]], name)
-    for first, second, _ in _pairs_on_shared_ground(scenes):
-        for name, sensor in sensors.items():
-            if not first.images[name] or not second.images[name] or sensor.kind == "elevation":
-                continue
-            medians = [_median(scene, name, sensor) for scene in (first, second)]
-            if _are_apart(*medians, decibels=second.scales[name] != "none"):
-                what = f"the median of {name} is {medians[1]:.4g}, that of {first.entry.scene} {medians[0]:.4g}"
-                second.warnings.append(f"{what}: check scale, offset and no data")
-
-
-def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
-    scaling = {s.entry.scene: [sorted(set(file.file.header.scaling)) for file in s.images[name]] for s in scenes}
-    tagged = {s.entry.scene: all(file.nodata is not None for file in s.images[name]) for s in scenes}
-    first = next(iter(scaling), "")
-    for scene in scenes:
-        if scaling[scene.entry.scene] != scaling[first]:
-            scene.warnings.append(f"{name} has other tags for scale and offset than {first}; they are applied")
-        if any(tagged.values()) and not tagged[scene.entry.scene]:
-            others = format_names(other for other, has in tagged.items() if has)
-            scene.warnings.append(f"{name} has no value of no data; these scenes have one: {others}")
-
-
-def _median(scene: Inspection, name: str, sensor: SensorConfig) -> float:
-    """Median of the medians of the bands, as the network gets them."""
-    medians = np.concatenate([file.median for file in scene.images[name]])
-    decibels = to_db(medians[np.isfinite(medians)], scene.scales[name], sensor.clip_db)
-    return float(np.median(decibels)) if decibels.size else math.nan
-
-
-def _are_apart(one: float, other: float, *, decibels: bool) -> bool:
-    if decibels or not one > 0 or not other > 0:
-        return decibels and abs(one - other) > _MAX_MEDIAN_DIFFERENCE_DB
-    return max(one, other) / min(one, other) > _MAX_MEDIAN_RATIO

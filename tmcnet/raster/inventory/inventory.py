@@ -18,9 +18,8 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import bytes_digest, file_digest
-from tmcnet.raster.inventory.checks import (
-    Inspection,
-    check_scene,
+from tmcnet.raster.inventory.checks import Inspection, check_scene
+from tmcnet.raster.inventory.comparisons import (
     scale_problems,
     warn_of_differences,
     warn_of_duplicates,

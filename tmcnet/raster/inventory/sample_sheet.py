@@ -121,8 +121,9 @@ def read_cells(path: Path) -> tuple[dict[int, dict[str, str]], list[str]]:
                 raise csv.Error("a cell has a line break, so that a quote may be missing or too many")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else reason
         remedy = "Check the path and that it is a CSV file; relative paths start in the folder the command is run in."
+        if isinstance(error, UnicodeDecodeError):
+            reason, remedy = "it is not UTF-8 text", "Save it as `CSV UTF-8`, as spreadsheet programs name it."
         raise InputError(Problem(f"sample sheet {path}", f"cannot be read ({reason})", remedy)) from None
     return rows, columns
 
@@ -240,5 +241,6 @@ def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
         if path not in entry.members and main_file(path) is None and not is_remote(path):
             pattern = isinstance(path, Path) and glob.has_magic(str(path))
             what = f"the pattern {path} matches no file" if pattern else f"the file {path} does not exist"
-            errors.append((what, "Correct the path; relative paths start at `data_root`."))
+            remedy = "Correct the path; relative paths start at `data_root`."
+            errors.append((what, "Write `/` between folders." if "\\" in str(path) else remedy))
     return errors

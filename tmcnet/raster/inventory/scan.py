@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from tmcnet.config import IGNORE
+from tmcnet.raster.inventory.fill import LATTICE_PX, Lattice
 from tmcnet.raster.io.files import BoolArray, FileWindow, FloatArray, RasterFile
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder, Unknown
@@ -22,8 +22,6 @@ from tmcnet.raster.io.validity import ValidityMap
 _STRIP_VALUES = 4_000_000
 _SAMPLE_STEP = 97
 _STRIP_SAMPLES = 20_000
-_LATTICE_PX = 512  # largest side of the decimated image in which fill is looked for
-_MIN_FILL = 0.01  # smallest share of the pixels that is reported as fill
 _UNKNOWN: FloatArray = np.full(1, np.nan, np.float32)
 
 
@@ -82,35 +80,6 @@ class FileSummary:
         return next((tag for tag in tags if tag is not None), None)
 
 
-@dataclass(frozen=True)
-class Lattice:
-    """Every n-th pixel of files on one grid."""
-
-    step: int
-    stored: FloatArray  # C x h x w values as stored; NaN for no data
-
-    @property
-    def zeros(self) -> BoolArray:
-        """H x w, where all bands are zero."""
-        return np.asarray((self.stored == 0).all(axis=0))
-
-    def undeclared_fill(self) -> tuple[float, float] | None:
-        """Find a constant that all bands have in pieces at the edge of the image, and its share of the pixels."""
-        sides = self.stored[:, [0, -1]], self.stored[:, :, [0, -1]]
-        edge = np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1)
-        equal = edge[0, (edge == edge[0]).all(axis=0)]
-        if not equal.size:
-            return None
-        values, counts = np.unique(equal, return_counts=True)
-        value = values[counts.argmax()]
-        filled = (self.stored == value).all(axis=0)
-        pieces, _ = ndimage.label(filled)
-        frame = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
-        at_edge = np.isin(pieces, np.unique(frame[frame > 0]))
-        share = float(at_edge.mean())
-        return (float(value), share) if share >= _MIN_FILL and not filled.all() else None
-
-
 def scan_images(raster: Raster) -> tuple[list[FileSummary], list[Lattice]]:
     """Read an image to its last blocks: a summary of each file, and decimated images of each group on one grid."""
     summaries: list[FileSummary] = []
@@ -165,8 +134,8 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
     """Read files on one grid; validity of 8-bit files depends on all of them."""
     statistics = [_Statistics(file) for file in layer.files]
     _, height, width = layer.shape
-    step = -(-max(height, width) // _LATTICE_PX)
-    rows = []
+    step = -(-max(height, width) // LATTICE_PX)
+    has_bytes, rows = all(file.header.dtype == "uint8" for file in layer.files), []
     with layer.open() as opened:
         for box in _strips(layer):
             windows = opened.parts(box)
@@ -176,7 +145,7 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
                 rows.append(np.concatenate([_stored(part, places) for part in windows]))
             for one, part in zip(statistics, windows, strict=True):
                 one.add(box, part)
-    return [one.finish() for one in statistics], Lattice(step, np.concatenate(rows, axis=1))
+    return [one.finish() for one in statistics], Lattice(step, np.concatenate(rows, axis=1), has_bytes)
 
 
 def _stored(part: FileWindow, places: tuple[slice, ...]) -> FloatArray:
@@ -190,7 +159,7 @@ def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
     raster, summary = Raster((file,)), FileSummary(file)
     coder.check_bands(file.label, file.header.count)
     labelled, rows = 0, []
-    step = -(-max(raster.shape[1:]) // _LATTICE_PX)
+    step = -(-max(raster.shape[1:]) // LATTICE_PX)
     with raster.open() as opened:
         for box in _strips(raster):
             (part,) = opened.parts(box)

@@ -81,6 +81,7 @@ class Header:
 
 
 MAX_PIXELS = 10**11  # larger files are refused at once: to read them takes hours
+_CODE_ROUNDING = 1e-6  # how far scaled codes of labels may be from whole numbers
 MAX_BLOCKS_GIB = 4  # memory for one row of blocks, the least that can be read of a compressed file
 
 
@@ -280,7 +281,10 @@ class FileWindow:
         """The values of a label; with tags for scale or offset, what they mean."""
         if not self._is_scaled:
             return self.values
-        return np.stack([band * np.float64(a) + b for band, (a, b) in zip(self.values, self.scaling, strict=True)])
+        scaled = np.stack([band * np.float64(a) + b for band, (a, b) in zip(self.values, self.scaling, strict=True)])
+        whole = np.rint(scaled)
+        # a tag such as 0.1 is no exact number, least of all in single precision
+        return np.where(np.isclose(scaled, whole, rtol=_CODE_ROUNDING, atol=_CODE_ROUNDING), whole, scaled)
 
     @property
     def numbers(self) -> FloatArray:

@@ -10,6 +10,10 @@ import numpy.typing as npt
 from tmcnet.raster.io.files import FloatArray
 
 _MIN_DB, _MAX_DB = -100.0, 60.0
+_MIN_MEDIAN_DB = -60.0
+"""No sensor measures weaker backscatter than this; tenths or hundredths of decibels are mostly below."""
+_MAX_NOISE = 0.1
+"""Linear power down to minus this is what products have where more noise was subtracted than was measured."""
 _MAX_LINEAR_MEDIAN = 2.0
 """Sigma nought is a share of the incoming power: if half the pixels of a scene exceed this, it is no power ratio."""
 
@@ -19,7 +23,9 @@ def detect_scale(dtype: str, low: float, high: float, median: float) -> str | No
     if dtype == "uint8":
         return "none"
     if low < 0:
-        return "db" if low >= _MIN_DB and high <= _MAX_DB else None
+        if median > 0 and low >= -_MAX_NOISE and np.dtype(dtype).kind == "f":
+            return "linear"
+        return "db" if low >= _MIN_DB and high <= _MAX_DB and median >= _MIN_MEDIAN_DB else None
     if np.dtype(dtype).kind in "iu":
         return "amplitude"
     return "linear" if median < _MAX_LINEAR_MEDIAN else "amplitude"
@@ -27,7 +33,7 @@ def detect_scale(dtype: str, low: float, high: float, median: float) -> str | No
 
 def contradiction(scale: str, low: float, high: float) -> str:
     """Say why values from `low` to `high` cannot be on a declared scale of backscatter; empty where they can."""
-    if scale in ("linear", "amplitude") and low < 0:
+    if low < (-_MAX_NOISE if scale == "linear" else 0) and scale in ("linear", "amplitude"):
         return f"the smallest value is {low:g}"
     if scale == "db" and not (low >= _MIN_DB and high <= _MAX_DB):
         return f"the values are from {low:g} to {high:g}"

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,12 +170,21 @@ def _codes(path: Path, labels: LabelsConfig, values: Sequence[object]) -> list[i
         code_of[of_class.name] = of_class.codes[0]
     # numbers may be stored as real ones
     keys = [text.removesuffix(".0") if text and text not in code_of else text for text in texts]
+    names = [of_class.name for of_class in labels.classes]
+    spellings = Counter(map(_folded, names))
+    folded = {_folded(name): name for name in names if spellings[_folded(name)] == 1}
+    keys = [folded.get(_folded(key), key) if key is not None and key not in code_of else key for key in keys]
     unknown = Counter(str(key) for key in keys if key not in code_of)
     if unknown:
         listed = format_names(f"`{value}` ({n} features)" for value, n in unknown.items())
         what = f"attribute `{labels.attribute}` has {len(unknown)} values that no class has: {listed}"
         raise InputError(Problem(str(path), what, "Add each to the `codes` of a class, or to `labels.void`."))
     return [code_of[key] for key in keys]
+
+
+def _folded(name: str) -> str:
+    """A name without the differences that people do not see or mean: composed characters and capitals."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _polygons(

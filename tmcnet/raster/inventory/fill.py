@@ -1,0 +1,142 @@
+"""Find values that look like no data although nothing declares them, in a decimated image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from tmcnet.raster.io.files import BoolArray, FloatArray
+
+LATTICE_PX = 512  # largest side of a decimated image
+_MIN_SHARE = 0.01  # smallest share of the pixels that is reported as fill
+_MIN_EDGE_SHARE = 0.1  # smallest share of the edge that is reported as fill of one band among several
+_MIN_LEVELS = 64  # distinct values of each band from which one combination of them is no chance
+_MIN_REPEATED = 8  # pixels of a decimated image with one value far from all others that are no chance
+_MIN_GAP_RATIO = (
+    3.0  # gap to all other values, in units of their range, from which a repeated value is no measurement
+)
+_SENTINELS = (-9999.0, -99999.0, -32768.0, -32767.0, -999.0, -99.0)
+"""Common values of no data: for them a gap as large as the range is enough."""
+_GREY_TOLERANCE = 3  # how far JPEG compression moves grey levels of fill
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Pixels that may have no data."""
+
+    share: float  # share of all pixels
+    what: str  # what they have in common, after `... of the pixels`
+    is_one_value: bool = True  # whether one declared value would make them no data, and nothing else
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Every n-th pixel of files on one grid."""
+
+    step: int
+    stored: FloatArray  # C x h x w values as stored; NaN for no data
+    has_bytes: bool = False  # whether all values are of 8 bits, of which each is an ordinary measurement as well
+
+    @property
+    def zeros(self) -> BoolArray:
+        """H x w, where all bands are zero."""
+        return np.asarray((self.stored == 0).all(axis=0))
+
+    def two_valued(self) -> Iterator[tuple[int, float, float]]:
+        """Yield the bands, from 0, beside others that have only two values, and these, as masks do."""
+        for number, band in enumerate(self.stored if len(self.stored) > 1 else ()):
+            low, high = np.fmin.reduce(band, axis=None), np.fmax.reduce(band, axis=None)
+            if low < high and ((band == low) | (band == high) | np.isnan(band)).all():
+                yield number, float(low), float(high)
+
+    def undeclared_fill(self, bands: Sequence[str]) -> Fill | None:
+        """Find a constant in pieces at the edge of the image, or values that only fill has; by the names of bands."""
+        constant = self._constant_at_edge(bands)
+        if self.has_bytes:
+            near = self._nearly_black_or_white()
+            return near if near and (constant is None or constant.share < 0.9 * near.share) else constant
+        return constant or self.isolated(bands) or self._lowest_of_all() or self._one_band_at_edge(bands)
+
+    def isolated(self, bands: Sequence[str]) -> Fill | None:
+        """Find a lowest or highest value that is repeated and much farther from all others than these are apart."""
+        found: dict[float, list[tuple[str, float]]] = {}
+        for name, band in zip(bands, self.stored.astype(np.float64), strict=True):
+            values = band[np.isfinite(band)]
+            for value in (values.min(), values.max()) if values.size else ():
+                others = values[values != value]
+                count = values.size - others.size
+                if count < _MIN_REPEATED or not others.size or others.min() == others.max():
+                    continue
+                ratio = 1 if value in _SENTINELS else _MIN_GAP_RATIO
+                if np.abs(others - value).min() > ratio * np.ptp(others):
+                    found.setdefault(float(value), []).append((name, count / band.size))
+        for value, where in found.items():
+            named = "all bands" if len(where) == len(bands) else f"band {', '.join(name for name, _ in where)}"
+            return Fill(max(share for _, share in where), f"are {value:g} in {named}, far from all other values")
+        return None
+
+    def _constant_at_edge(self, bands: Sequence[str]) -> Fill | None:
+        edge = self._edge(self.stored)
+        edge = edge[:, np.isfinite(edge).all(axis=0)]
+        if not edge.size:
+            return None
+        constants, counts = np.unique(edge, axis=1, return_counts=True)
+        values = constants[:, counts.argmax()]
+        filled = (self.stored == values[:, None, None]).all(axis=0)
+        share = float(_at_edge(filled).mean())
+        if share < _MIN_SHARE or filled.all():
+            return None
+        if (values == values[0]).all():
+            return Fill(share, f"are {values[0]:g} in all bands, connected to the edge")
+        each = ", ".join(f"{value:g} in {name}" for name, value in zip(bands, values, strict=True))
+        return Fill(share, f"are {each}, connected to the edge", is_one_value=False)
+
+    def _nearly_black_or_white(self) -> Fill | None:
+        """Pixels near the end of 8 bits: compression changes the constants of a collar."""
+        empty = np.isnan(self.stored).all(axis=0)
+        for value in (0, 255):
+            near = (np.abs(self.stored - value) <= _GREY_TOLERANCE).all(axis=0)
+            share = float((_at_edge(near | empty) & near).mean())
+            if share >= _MIN_SHARE and not near.all():
+                what = f"are within {_GREY_TOLERANCE} of {value} in all bands, connected to the edge"
+                return Fill(share, what, is_one_value=False)
+        return None
+
+    def _lowest_of_all(self) -> Fill | None:
+        """Pixels with the lowest value of every band, which is no chance in several bands of many grey levels."""
+        lowest = np.fmin.reduce(self.stored.reshape(len(self.stored), -1), axis=1)
+        filled = (self.stored == lowest[:, None, None]).all(axis=0)
+        if len(lowest) < 2 or (lowest != lowest[0]).any() or filled.all() or filled.mean() < _MIN_SHARE:
+            return None
+        if any(np.unique(band[np.isfinite(band)]).size < _MIN_LEVELS for band in self.stored):
+            return None
+        return Fill(float(filled.mean()), f"are {lowest[0]:g} in all bands")
+
+    def _one_band_at_edge(self, bands: Sequence[str]) -> Fill | None:
+        for name, band in zip(bands, self.stored, strict=True) if len(bands) > 1 else ():
+            edge = self._edge(band[None])[0]
+            values, counts = np.unique(edge[np.isfinite(edge)], return_counts=True)
+            if not counts.size or counts.max() < _MIN_EDGE_SHARE * edge.size:
+                continue
+            value = values[counts.argmax()]
+            filled = band == value
+            share = float(_at_edge(filled).mean())
+            if value in (np.nanmin(band), np.nanmax(band)) and share >= _MIN_SHARE and not filled.all():
+                return Fill(share, f"are {value:g} in band {name}, connected to the edge", is_one_value=False)
+        return None
+
+    @staticmethod
+    def _edge(image: FloatArray) -> FloatArray:
+        """The values along the four sides, C x n."""
+        sides = image[:, [0, -1]], image[:, :, [0, -1]]
+        return np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1)
+
+
+def _at_edge(filled: BoolArray) -> BoolArray:
+    """The pieces of a mask that touch the edge of the image."""
+    pieces, _ = ndimage.label(filled)
+    frame = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+    return np.asarray(np.isin(pieces, np.unique(frame[frame > 0])))
