@@ -158,6 +158,20 @@ def test_oddities_of_the_images_are_said(place: Path, capsys: pytest.CaptureFixt
     assert "sar.tif: band 1 has the same value everywhere" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("factor", [1e-4, 1 / 16])
+def test_values_in_another_unit_than_in_training_are_noted(
+    place: Path, capsys: pytest.CaptureFixture[str], factor: float
+) -> None:
+    assert predict(place) == 0
+    assert "in training from" not in capsys.readouterr().err
+    grid = read_grid(place / "optical.tif")
+    write_raster(place / "optical.tif", read_float(place / "optical.tif") * factor, grid, None, BANDS["optical"])
+    assert predict(place) == 0
+    assert re.search(
+        r"scene: optical band red is mostly from .*, in training from 0 to 4000: check", capsys.readouterr().err
+    )
+
+
 def test_only_the_area_of_interest_is_mapped(place: Path) -> None:
     assert predict(place, out="whole.tif") == 0
     write_area(place / "area.geojson", 0, 0, 32, 32)

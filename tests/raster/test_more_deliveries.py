@@ -329,12 +329,13 @@ def test_a_mask_beside_an_image_with_alpha_counts_too(source, random):
     assert empty[:, :9].all() and empty[:, :, :EMPTY].all() and not empty[:, 9:, EMPTY:].any()
 
 
-def test_tags_for_scale_and_offset_of_labels_are_applied(source, random):
+@pytest.mark.parametrize("step", [0.1, float(np.float32(0.1))])
+def test_tags_for_scale_and_offset_of_labels_are_applied(source, random, step):
     use(source)
     source.write("o.tif", optical(random))
     source.write("s.tif", power(random))
     with rasterio.open(source.write("l.tif", np.full((SIZE, SIZE), 30, "u1")), "r+") as dataset:
-        dataset.scales, dataset.offsets = (0.1,), (-1.0,)
+        dataset.scales, dataset.offsets = (step,), (-1.0,)
     source.sheet("a,o.tif,s.tif,l.tif,train")
     assert (read_labels(align(source) / "label.tif") == 1).all()  # code 2: land
 

@@ -42,10 +42,13 @@ from tmcnet.raster.io.blocks import limited_cache, share_logger
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
+from tmcnet.raster.io.windowed import sample_windows
 from tmcnet.raster.io.writer import Block, RasterProfile, write_blocks
 
 PREDICTION = RasterProfile(2, "uint8", IGNORE, ("class", "confidence in percent"))
 """File of a predicted scene, or of a strip of one."""
+_SAMPLED = 4, 64  # windows along each side of a scene and their side, whose values are compared with training
+_MIN_RANGE_SHARE = 0.1  # range of a band, in units of that in training, below which it is in another unit
 ROWS_JOINED = 256
 """Rows of pixels that are copied at a time."""
 
@@ -132,6 +135,8 @@ def write_prediction(
             file=sys.stderr,
             flush=True,
         )
+    for text in unfamiliar_values(trained, scene) if share is None or share.number == 0 else ():
+        print(f"{run_name}: {scene.name}: {text}", file=sys.stderr, flush=True)
     prediction.parent.mkdir(parents=True, exist_ok=True)
     blocks = (strip.block for strip in predict_strips(trained, scene, config, share))
     top, bottom = (share or Share()).pixel_rows(spans(grid.height, *covering))
@@ -169,6 +174,25 @@ def join_strips(strips: Sequence[Path], grid: Grid, records: Sequence[MapRecord]
     write_blocks(prediction, grid, PREDICTION, blocks())
     megapixels, seconds = sum(record.megapixels for record in records), sum(record.seconds for record in records)
     return records[0]._replace(megapixels=megapixels, seconds=seconds)
+
+
+def unfamiliar_values(trained: Trained, scene: SceneImages) -> Iterator[str]:
+    """Describe modalities with values elsewhere than in training, or much closer together, as in another unit."""
+    for name, bands in trained.normalisation.items():
+        if name not in scene.images:
+            continue
+        windows = sample_windows(Raster.of(scene.images[name]), *_SAMPLED)
+        pixels = np.concatenate([window.reshape(len(window), -1) for window in windows], axis=1)
+        for band, values in zip(bands, pixels, strict=True):
+            known = values[np.isfinite(values)]
+            if not known.size or band.low == band.high:
+                continue
+            low, middle, high = np.percentile(known, [2, 50, 98])
+            alike = band.low <= middle <= band.high and high - low >= _MIN_RANGE_SHARE * (band.high - band.low)
+            if not alike:
+                what = f"{name} band {band.band} is mostly from {low:.4g} to {high:.4g}"
+                yield f"{what}, in training from {band.low:.4g} to {band.high:.4g}: check unit, scale and offset"
+                break
 
 
 def require_fit(weights: Path, trained: Trained, scenes: Sequence[SceneImages], classes: ClassTable) -> None:

@@ -11,6 +11,9 @@ def test_scales_are_detected_from_the_values():
     assert detect_scale("float32", 0, 900, 80) == "amplitude"
     assert detect_scale("uint16", 0, 9000, 200) == "amplitude"
     assert detect_scale("float32", -9999, 3, 0.1) is None
+    assert detect_scale("float32", -0.01, 900, 0.05) == "linear"
+    assert detect_scale("float32", -0.01, 0.9, -0.005) == "db"
+    assert detect_scale("int16", -99, 5, -80) is None  # tenths of decibels
 
 
 @pytest.mark.parametrize("scale", ["linear", "amplitude", "db"])

@@ -109,6 +109,15 @@ def test_features_without_a_class_are_void_and_unknown_classes_are_named(tmp_pat
         burn(path, tmp_path / "out.tif")
 
 
+def test_names_of_classes_may_differ_in_capitals_and_composed_characters(tmp_path):
+    classes = [{"name": "Forêt", "codes": [4], "color": "#00ff00"}, CLASSES[0]]
+    path = write(tmp_path / "l.geojson", (square(0, 0, 9, 9), "fore\u0302t"), (square(20, 20, 30, 30), "WATER"))
+    rasterise_labels(path, LabelsConfig(classes=classes), GRID, tmp_path / "out.tif")
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        codes = dataset.read(1)
+    assert codes[5, 5] == 4 and codes[25, 25] == 1
+
+
 def test_what_is_missing_is_named(tmp_path):
     path = write(tmp_path / "l.gpkg", (square(0, 0, 9, 9), 1))
     with pytest.raises(InputError, match="has no attribute `code`; its attributes are class"):

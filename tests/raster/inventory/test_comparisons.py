@@ -1,0 +1,118 @@
+"""Scenes, files and labels that contradict each other or the config are named."""
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from tests.raster.test_deliveries import SIZE, optical, power, rows, use
+from tmcnet.config import SensorConfig, SensorsConfig
+from tmcnet.errors import InputError
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(1)
+
+
+def two_scenes(source, random, first, second, names=("a.tif", "b.tif")):
+    """Scenes side by side: the second is on other ground."""
+    source.write(names[0], first)
+    source.write(names[1], second, transform=Affine(10, 0, 600_000, 0, -10, 5_400_000))
+    source.write("sa.tif", power(random))
+    source.write("sb.tif", power(random), transform=Affine(10, 0, 600_000, 0, -10, 5_400_000))
+    source.sheet(f"a,{names[0]},sa.tif,,train", f"b,{names[1]},sb.tif,,train")
+    source.take()
+    return [row["warnings"] for row in rows(source)]
+
+
+def test_files_in_another_order_than_the_bands_are_refused_by_their_names(source, random):
+    use(source)
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["B02", "B03"], kind="reflectance"), sar=source.sensors["sar"]
+    )
+    for name in ("T33_B03_10m.tif", "T33_B02_10m.tif"):
+        source.write(name, optical(random))
+    source.write("s.tif", power(random))
+    source.sheet("a,T33_B03_10m.tif;T33_B02_10m.tif,s.tif,,train")
+    with pytest.raises(InputError, match="are by their names the bands B03, B02, but"):
+        source.take()
+    source.sheet("a,T33_B02_10m.tif;T33_B03_10m.tif,s.tif,,train")
+    source.take()
+
+
+def test_a_stack_of_which_only_one_file_is_scaled_is_noted(source, random):
+    use(source, bands=2)
+    with rasterio.open(source.write("o1.tif", optical(random)), "r+") as dataset:
+        dataset.scales = (1e-4,)
+    source.write("o2.tif", optical(random))
+    source.write("s.tif", power(random))
+    source.sheet("a,o1.tif;o2.tif,s.tif,,train")
+    source.take()
+    assert rows(source)[0]["warnings"] == "o2.tif: no scale or offset, which o1.tif of the same stack has"
+
+
+@pytest.mark.parametrize(("ground", "kept"), [(0, "97.9%"), (1, "2.1%")])
+def test_an_extra_band_that_is_taken_for_a_mask_is_said_with_what_it_keeps(source, random, ground, kept):
+    use(source, bands=2)
+    mask = np.full((1, SIZE, SIZE), 1 - ground, "u2")
+    mask[:, :2] = ground
+    source.write("o.tif", np.concatenate([optical(random, 2), mask]))
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    found = rows(source)[0]["warnings"]
+    assert f"the last band is read as a mask in which 0 means no data; {kept} of the pixels are valid" in found
+
+
+@pytest.mark.parametrize("scale", ["auto", "linear"])
+def test_slightly_negative_power_is_what_subtracted_noise_leaves(source, random, scale):
+    use(source, scale=scale)
+    backscatter = power(random)
+    backscatter[:9] = -1e-3 * np.arange(1, SIZE + 1)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", backscatter)
+    source.sheet("a,o.tif,s.tif,,train")
+    assert source.take().record("a").images["sar"].scale == "linear"
+    assert "s.tif: the smallest linear power is -0.096; below 0, as subtraction" in rows(source)[0]["warnings"]
+
+
+def test_sentinel_2_products_with_and_without_offset_are_distinguished_by_name(source, random):
+    use(source)
+    values = optical(random)
+    names = "S2A_MSIL2A_20210101_N0214_R122.tif", "S2B_MSIL2A_20230101_N0509_R122.tif"
+    first, second = two_scenes(source, random, values, values + 1000, names)
+    assert first == ""
+    assert f"{names[1]}: by its name it contains the offset of Sentinel-2 since baseline 04.00, {names[0]}" in second
+
+
+def test_scenes_on_other_ground_in_another_unit_are_noted(source, random):
+    use(source)
+    values = optical(random)
+    first, second = two_scenes(source, random, (values / 1e4).astype("f4"), (values / 1e2).astype("f4"))
+    assert first == "" and "the median of optical is" in second and "check that both have the same unit" in second
+
+
+def test_decibels_beside_linear_power_taken_as_delivered_are_noted(source, random):
+    use(source)
+    values = optical(random)
+    source.write("o.tif", values)
+    source.write("o2.tif", values, transform=Affine(10, 0, 600_000, 0, -10, 5_400_000))
+    source.write("s.tif", 10 * np.log10(power(random)))
+    source.write("s2.tif", power(random), transform=Affine(10, 0, 600_000, 0, -10, 5_400_000))
+    source.sheet("a,o.tif,s.tif,,train", "b,o2.tif,s2.tif,,train")
+    source.take()
+    assert "the median of sar is 0.0" in rows(source)[1]["warnings"]
+
+
+def test_a_tag_of_no_data_that_is_the_code_of_a_class_is_noted(source, random):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    codes = np.ones((SIZE, SIZE), "u1")
+    codes[0] = 2
+    source.write("l.tif", codes, nodata=2)
+    source.sheet("a,o.tif,s.tif,l.tif,train")
+    source.take()
+    what = f"l.tif: 2 is its value of no data and the code of a class, which counts ({SIZE} pixels)"
+    assert rows(source)[0]["warnings"] == what
