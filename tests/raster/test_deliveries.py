@@ -618,6 +618,7 @@ def test_a_quality_mask_elsewhere_or_of_a_part_is_named(source, random):
     source.write("scl.tif", codes, transform=UTM[1] @ Affine.translation(SIZE / 2, 0))
     source.take()
     assert "the quality mask covers 5" in rows(source)[0]["warnings"]
+    assert "has the codes 4, none of which is in `sensors.optical.mask_codes`" in rows(source)[0]["warnings"]
     source.write("scl.tif", codes, transform=UTM[1] @ Affine.translation(5 * SIZE, 0))
     with pytest.raises(InputError, match=r"scl\.tif: is the quality mask of o\.tif, but covers 0% of it"):
         source.take()

@@ -41,6 +41,31 @@ def test_files_in_another_order_than_the_bands_are_refused_by_their_names(source
     source.take()
 
 
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [
+        (("B3, central wavelength 560 nm", "B2, central wavelength 490 nm"), False),
+        (("B2, central wavelength 490 nm", "B3, central wavelength 560 nm"), True),
+        (("SR_B3", "SR_B2"), False),
+        (("first of B02 and B03", "second"), True),
+    ],
+)
+def test_codes_in_descriptions_of_bands_count(source, random, names, fits):
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["B02", "B03"], kind="reflectance"),
+        sar=SensorConfig(bands=["vv"], kind="backscatter", scale="none"),
+    )
+    with rasterio.open(source.write("o.tif", optical(random, 2)), "r+") as dataset:
+        dataset.descriptions = names
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    if fits:
+        source.take()
+        return
+    with pytest.raises(InputError, match="describes its bands as"):
+        source.take()
+
+
 def test_a_stack_of_which_only_one_file_is_scaled_is_noted(source, random):
     use(source, bands=2)
     with rasterio.open(source.write("o1.tif", optical(random)), "r+") as dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -14,13 +14,15 @@ from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.fill import Lattice
 from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.inventory.scan import FileSummary
-from tmcnet.raster.io.files import BoolArray, RasterFile
+from tmcnet.raster.io.files import BoolArray, RasterFile, open_raster
 from tmcnet.raster.io.geometry import Coordinates, Grid, finest, to_pixels
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
 from tmcnet.raster.io.reader import Raster
 
 _MIN_ZERO_IN_BOTH = 0.001  # share of pixels from which zeros in both images are reported
+_BAND_CODE = re.compile(r"[a-z]+\d+[a-z]?|[hv]{2}")
+_PREVIEW_PX = 1024  # largest side at which a quality mask is read to see which codes it has
 _PROBES_PER_SIDE = 33
 _MIN_OVERLAP = 0.5  # share of the scene that every modality must cover
 
@@ -139,9 +141,9 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         scene.problems.append(Problem(where, what, "Give one name for each band."))
         return
     scene.warnings += _partly_scaled(files)
-    number_of = {band.casefold(): number for number, band in enumerate(sensor.bands)}
+    number_of = {_plain(band): number for number, band in enumerate(sensor.bands)}
     described = [(file.file.label, band) for file in files for band in file.file.header.names]
-    moved = [label for n, (label, band) in enumerate(described) if number_of.get(band.casefold(), n) != n]
+    moved = [label for n, (label, band) in enumerate(described) if _described_band(band, number_of) not in (None, n)]
     if moved:
         described_as = ", ".join(band or "nameless" for label, band in described if label == moved[0])
         what = f"describes its bands as {described_as}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
@@ -150,6 +152,19 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
     what = "is a palette image: its numbers are indexes of colours, not measurements"
     palettes = [file.file.label for file in files if file.file.header.is_palette]
     scene.problems += [Problem(label, what, "Convert it (`gdal_translate -expand rgb`).") for label in palettes]
+
+
+def _plain(band: str) -> str:
+    """A band name without capitals and leading zeros: B4 and B04 are one."""
+    return re.sub(r"(?<=[a-z])0+(?=\d)", "", band.casefold())
+
+
+def _described_band(description: str, number_of: Mapping[str, int]) -> int | None:
+    """The number of the band that a description names, as a whole or by a code in it such as B04 or VV."""
+    whole = number_of.get(_plain(description))
+    words = {_plain(word) for word in re.split(r"[\W_]+", description)}
+    codes = [number_of[word] for word in words if word in number_of and _BAND_CODE.fullmatch(word)]
+    return whole if whole is not None or len(codes) != 1 else codes[0]
 
 
 def _partly_scaled(files: Sequence[FileSummary]) -> Iterator[str]:
@@ -162,8 +177,8 @@ def _partly_scaled(files: Sequence[FileSummary]) -> Iterator[str]:
 
 def _misplaced_files(name: str, sensor: SensorConfig, files: Sequence[FileSummary]) -> Iterator[Problem]:
     """Files of one band each whose names contain the names of the bands, such as `..._B04.jp2`, in another order."""
-    number_of = {band.casefold(): number for number, band in enumerate(sensor.bands) if not band.isdigit()}
-    words = [set(re.split(r"[\W_]+", file.name.casefold())) & set(number_of) for file in files]
+    number_of = {_plain(band): number for number, band in enumerate(sensor.bands) if not band.isdigit()}
+    words = [{_plain(word) for word in re.split(r"[\W_]+", file.name)} & set(number_of) for file in files]
     if len(files) != len(sensor.bands) or any(len(found) != 1 for found in words):
         return
     order = [number_of[word] for found in words for word in found]
@@ -345,6 +360,12 @@ def _check_mask_overlap(scene: Inspection, name: str, mask: str) -> None:
     elif share < 1:
         what = f"the quality mask covers {share:.1%} of the {name} image"
         scene.warnings.append(f"{what}; outside it, code 0 is assumed")
+    with open_raster(mask, remote=file.file.remote) as dataset:
+        step = max(dataset.shape) // _PREVIEW_PX + 1
+        codes = np.unique(dataset.read(1, out_shape=(-(-dataset.height // step), -(-dataset.width // step))))
+    if not np.isin(codes, file.file.quality_codes).any():
+        what = f"the quality mask of {name} has the codes {format_names(map(str, codes.tolist()))}"
+        scene.warnings.append(f"{what}, none of which is in `sensors.{name}.mask_codes`")
 
 
 def _check_label_overlap(scene: Inspection, label: FileSummary) -> None:
