@@ -112,9 +112,11 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             if file.valid_share == 0:
                 _report_empty_file(scene, name, file, georeferenced)
     if scene.label is not None and coder is not None:
-        for tag in {tag for tag in scene.label.file.header.nodata if coder.is_class(tag) and scene.label.codes[tag]}:
-            what = f"{scene.label.name}: {tag:g} is its value of no data and the code of a class, which counts"
-            scene.warnings.append(f"{what} ({scene.label.codes[tag]} pixels)")
+        codes = scene.label.codes
+        for code in {int(tag) for tag in scene.label.file.header.nodata if tag is not None and coder.is_class(tag)}:
+            if codes[code]:
+                what = f"{scene.label.name}: {code} is its value of no data and the code of a class, which counts"
+                scene.warnings.append(f"{what} ({codes[code]} pixels)")
     if scene.label is not None and scene.label.unknown and coder is not None:
         scene.problems.append(coder.problem(scene.label.file.label, scene.label.unknown))
     for name, sensor in sensors.items():

@@ -157,8 +157,8 @@ def _warn_of_baselines(scenes: Sequence[Inspection], name: str) -> None:
                 without[found[1] >= "0400"].append((scene, file.name))
     if without[False] and without[True]:
         older = without[False][0][1]
-        for scene, file in without[True]:
-            what = f"{file}: by its name it contains the offset of Sentinel-2 since baseline 04.00, {older} does not"
+        for scene, newer in without[True]:
+            what = f"{newer}: by its name it contains the offset of Sentinel-2 since baseline 04.00, {older} does not"
             scene.warnings.append(f"{what}: give `{name}_add_offset` in the sample sheet")
 
 

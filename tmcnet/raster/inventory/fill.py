@@ -85,7 +85,7 @@ class Lattice:
             return None
         constants, counts = np.unique(edge, axis=1, return_counts=True)
         values = constants[:, counts.argmax()]
-        filled = (self.stored == values[:, None, None]).all(axis=0)
+        filled = np.asarray((self.stored == values[:, None, None]).all(axis=0))
         share = float(_at_edge(filled).mean())
         if share < _MIN_SHARE or filled.all():
             return None
