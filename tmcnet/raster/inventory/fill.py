@@ -99,7 +99,7 @@ class Lattice:
         empty = np.isnan(self.stored).all(axis=0)
         for value in (0, 255):
             near = (np.abs(self.stored - value) <= _GREY_TOLERANCE).all(axis=0)
-            share = float((_at_edge(near | empty) & near).mean())
+            share = float((_at_edge(np.asarray(near | empty)) & near).mean())
             if share >= _MIN_SHARE and not near.all():
                 what = f"are within {_GREY_TOLERANCE} of {value} in all bands, connected to the edge"
                 return Fill(share, what, is_one_value=False)
