@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +64,7 @@ class _Job:
 
     @property
     def sar_as_delivered(self) -> Path:
-        """The SAR image on the common grid without correction; what registration and its picture look at."""
+        """The SAR image on the common grid without correction, which is registered."""
         return self.work / "sar_delivered.tif"
 
 
@@ -168,23 +167,23 @@ def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilt
             continue
         with log_duration(f"{name} image"), tempfile.TemporaryDirectory(dir=job.work) as work:
             image = _SourceImage(job, name, Path(work))
-            raster = image.on_grid()
+            rasters = image.on_grid()
             # The SAR image alone is filtered against speckle, and registered: to the optical one, which comes first.
             if name == "sar":
-                image.write_draft(raster, job.sar_as_delivered)
-                alignment, speckle = _register(job, align), image.speckle
-                raster = image.on_grid(alignment) if alignment.status == "aligned" else raster
-            image.write(raster, checked=name == "sar")
+                alignment, speckle = _register(job, align, image, rasters), image.speckle
+                rasters = image.on_grid(alignment) if alignment.status == "aligned" else rasters
+            image.write(rasters)
     return alignment, speckle
 
 
-def _register(job: _Job, align: AlignConfig) -> Alignment:
+def _register(job: _Job, align: AlignConfig, image: _SourceImage, rasters: Sequence[Raster]) -> Alignment:
     if not job.record.images["optical"].files:
         return Alignment.uncorrected(
             "single_sensor", "only the SAR image exists; the scene keeps its grid as delivered"
         )
     if not align.enabled:
         return Alignment.uncorrected("rejected", "co-registration is switched off")
+    image.write_draft(rasters, job.sar_as_delivered)
     with log_duration("registration"):
         optical, sar = Raster.of(job.folder / "optical.tif"), Raster.of(job.sar_as_delivered)
         return estimate(optical, sar, align, job.threads)
@@ -211,6 +210,8 @@ class _SourceImage:
         windows = (window for layer in self._layers for window in sample_windows(layer, *placed))
         samples = (to_power(window, self._record.scale) for window in windows)
         self.speckle = make_filter(self._sensor, samples)
+        self._drafts: dict[int, Draft] = {}
+        self._is_checked = False
 
     def on_grid(self, alignment: Alignment | None = None) -> list[Raster]:
         """Bring the image to the common grid in one resampling at most; replaces the rasters of an earlier call.
@@ -229,23 +230,22 @@ class _SourceImage:
                 continue
             method = choose_method(layer.grid, common)
             warped = self._work / f"{self._name}_{number}_warped.tif"
-            draft = warp_to_grid(self._linear[number], grid, warped, method, nodes, self._job.threads, layer.control)
+            draft = warp_to_grid(self._linear(number), grid, warped, method, nodes, self._job.threads, layer.control)
             rasters.append(Raster.of(draft.path))
         return rasters
 
     def _is_in_place(self, layer: Raster) -> bool:
         return layer.grid == self._job.grid and not layer.control
 
-    @cached_property
-    def _linear(self) -> list[Draft]:
-        """The image on the grids of its files, filtered and in linear power, in which pixels may be averaged."""
-        drafts = []
-        for number, layer in enumerate(self._layers):
+    def _linear(self, number: int) -> Draft:
+        """A layer on its own grid, filtered and in linear power, in which pixels may be averaged; written once."""
+        if number not in self._drafts:
+            layer = self._layers[number]
             count, height, width = layer.shape
             blocks = log_progress(self._powers(layer), height * width, f"{self._name} read")
             profile = RasterProfile(count, "float32", math.nan)
-            drafts.append(write_draft(self._work / f"{self._name}_{number}.tif", layer.grid, profile, blocks))
-        return drafts
+            self._drafts[number] = write_draft(self._work / f"{self._name}_{number}.tif", layer.grid, profile, blocks)
+        return self._drafts[number]
 
     def _powers(self, layer: Raster) -> Iterator[Block]:
         speckle = self.speckle
@@ -259,9 +259,9 @@ class _SourceImage:
             yield box, power_to_db(power, self._record.scale, self._sensor.clip_db)
 
     def _checked(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Pass on blocks of the image as delivered; then compare its valid pixels with those of the inventory."""
+        """Pass on blocks; compare the valid pixels of the first image, as delivered, with those of the inventory."""
         probes, first, record = [], 0, self._record
-        for layer in self._layers if record.valid_cells else ():
+        for layer in self._layers if record.valid_cells and not self._is_checked else ():
             bands = slice(first, first + layer.shape[0])
             measured = record.valid_shares[bands], record.valid_cells[bands]
             probes.append((bands, ValidityProbe(*measured, layer.grid, self._job.grid, not self._is_in_place(layer))))
@@ -279,17 +279,18 @@ class _SourceImage:
                 problems.append(Problem(f"scene {self._job.record.scene}", what, remedy))
         if problems:
             raise InputError(problems)
+        self._is_checked = True
 
     def write_draft(self, rasters: Sequence[Raster], path: Path) -> None:
-        """Write rasters on the common grid as an intermediate file, backscatter in dB; checks the valid pixels."""
+        """Write rasters on the common grid as an intermediate file, backscatter in dB."""
         write_draft(path, self._job.grid, self._profile, self._checked(self._decibels(rasters)))
 
-    def write(self, rasters: Sequence[Raster], *, checked: bool = False) -> None:
-        """Write rasters on the common grid as the result, backscatter in dB; valid pixels are compared once."""
+    def write(self, rasters: Sequence[Raster]) -> None:
+        """Write rasters on the common grid as the result, backscatter in dB."""
         dtype = stored_dtype(self._name, self._record)
         nodata = choose_nodata(dtype, self._record.nodata, lambda: self._is_complete(rasters))
         profile = RasterProfile(self._profile.count, dtype, nodata, self._sensor.bands)
-        blocks = self._decibels(rasters) if checked else self._checked(self._decibels(rasters))
+        blocks = self._checked(self._decibels(rasters))
         values = log_progress(blocks, self._job.pixels, f"{self._name} written")
         parts = ((box, cast(v, dtype, nodata)) for box, v in values)
         write_blocks(self._job.folder / f"{self._name}.tif", self._job.grid, profile, parts, self._job.threads)
