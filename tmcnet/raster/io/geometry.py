@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -143,6 +144,7 @@ def interpolated(
     return x, y
 
 
+@lru_cache(maxsize=64)
 def pixel_area(grid: Grid) -> float | None:
     """Compute the area of the pixel at the centre of a grid in square metres; None without a known unit of length.
 
