@@ -141,3 +141,15 @@ def test_a_tag_of_no_data_that_is_the_code_of_a_class_is_noted(source, random):
     source.take()
     what = f"l.tif: 2 is its value of no data and the code of a class, which counts ({SIZE} pixels)"
     assert rows(source)[0]["warnings"] == what
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_overlapping_tiles_that_disagree_are_noted(source, random, offset):
+    use(source)
+    values = optical(random)
+    source.write("o1.tif", values)
+    source.write("o2.tif", values[:, :, SIZE // 2 :] + offset, transform=Affine(10, 0, 500_480, 0, -10, 5_400_000))
+    source.write("s.tif", power(random))
+    source.sheet("a,o*.tif,s.tif,,train")
+    source.take()
+    assert ("o1.tif and o2.tif overlap with medians of 1" in rows(source)[0]["warnings"]) == bool(offset)

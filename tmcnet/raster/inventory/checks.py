@@ -12,6 +12,7 @@ import numpy as np
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.fill import Lattice
+from tmcnet.raster.inventory.rasters import seams
 from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.inventory.scan import FileSummary
 from tmcnet.raster.io.files import BoolArray, RasterFile, open_raster
@@ -105,6 +106,7 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             if file.file.alpha and not file.file.header.alpha:
                 what = f"{file.name}: the last band is read as a mask in which 0 means no data"
                 scene.warnings.append(f"{what}; {file.valid_share:.1%} of the pixels are valid")
+            scene.warnings += seams(file.file) if len(file.file.paths) > 1 else ()
             if file.infinite:
                 scene.warnings.append(f"{file.name}: {file.infinite} infinite values, taken as no data")
             if georeferenced and (constant := np.flatnonzero(file.low == file.high)).size:

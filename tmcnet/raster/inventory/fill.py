@@ -15,9 +15,7 @@ _MIN_SHARE = 0.01  # smallest share of the pixels that is reported as fill
 _MIN_EDGE_SHARE = 0.1  # smallest share of the edge that is reported as fill of one band among several
 _MIN_LEVELS = 64  # distinct values of each band from which one combination of them is no chance
 _MIN_REPEATED = 8  # pixels of a decimated image with one value far from all others that are no chance
-_MIN_GAP_RATIO = (
-    3.0  # gap to all other values, in units of their range, from which a repeated value is no measurement
-)
+_MIN_GAP_RATIO = 10.0  # gap from a repeated value to all others, in units of their range, that measurements lack
 _SENTINELS = (-9999.0, -99999.0, -32768.0, -32767.0, -999.0, -99.0)
 """Common values of no data: for them a gap as large as the range is enough."""
 _GREY_TOLERANCE = 3  # how far JPEG compression moves grey levels of fill

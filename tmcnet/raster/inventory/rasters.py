@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
+from rasterio.windows import Window
 
 from tmcnet.config import SensorConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
@@ -21,6 +23,8 @@ from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import Raster
 
 _MAX_GRID_OFFSET_PX = 0.05  # tiles are moved to the pixels of the first; a larger offset is an error
+_MAX_OVERLAPS = 20  # overlaps of the tiles of a mosaic that are compared
+_MAX_SEAM = 0.2  # largest difference of two medians on the same pixels that light and season explain
 _PREVIEW_PX = 1024  # largest side at which an extra band is read to see whether it is a mask
 
 
@@ -128,6 +132,35 @@ def mosaic_problems(mosaic: RasterFile) -> list[Problem]:
             remedy = f"Bring the tiles of `{mosaic.label.rsplit('/', 1)[-1]}` to one, or narrow the pattern."
             problems.append(Problem(path, what, remedy))
     return problems
+
+
+def seams(mosaic: RasterFile) -> Iterator[str]:
+    """Describe overlapping tiles whose medians differ on the same pixels: the later one hides the earlier one."""
+    tiles = list(zip(mosaic.paths, mosaic.places, strict=True))
+    overlaps = (
+        (pair, (left, top, right, bottom))
+        for pair in itertools.combinations(tiles, 2)
+        for left, top, right, bottom in [_overlap(pair[0][1], pair[1][1])]
+        if left < right and top < bottom
+    )
+    for pair, (left, top, right, bottom) in itertools.islice(overlaps, _MAX_OVERLAPS):
+        values = []
+        for path, (x, y, *_) in pair:
+            box = left - x, top - y, min(right - left, _PREVIEW_PX), min(bottom - top, _PREVIEW_PX)
+            with open_raster(path, remote=mosaic.remote) as dataset:
+                values.append(mosaic.read(dataset, Window(*box)).numbers)
+        both = np.isfinite(values).all(axis=(0, 1))
+        if both.any():
+            one, other = (float(np.median(part[:, both])) for part in values)
+            if abs(one - other) > _MAX_SEAM * max(abs(one), abs(other)):
+                first, last = (path.rsplit("/", 1)[-1] for path, _ in pair)
+                what = f"{first} and {last} overlap with medians of {one:.4g} and {other:.4g}"
+                yield f"{what}; the latter is on top"
+
+
+def _overlap(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """Left, top, right and bottom of what two rectangles share; empty if left or top is not smaller."""
+    return (*map(max, one[:2], other[:2]), *map(min, one[2:], other[2:]))
 
 
 def _differences(tile: Header, first: Header, declared: bool) -> list[str]:
