@@ -127,8 +127,8 @@ class SensorConfig(Section):
     bands: list[str] = Field(
         ...,
         min_length=1,
-        description="Band names in the order of the file or files. Names of files and descriptions of bands that name "
-        "these bands in another order are an error.",
+        description="Band names in the order of the file or files. Names of files and descriptions of bands that "
+        "name these bands in another order are an error.",
     )
     kind: SensorKind = Field(
         ...,
@@ -139,8 +139,8 @@ class SensorConfig(Section):
         "none",
         description="Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto` (detected from the "
         "values and recorded), `none` (unchanged, as for 8-bit pictures). `linear` and `amplitude` are converted to "
-        "dB. Complex numbers are read as power. A declared scale that the values contradict is an error; `linear` may "
-        "be as low as -0.1, as subtraction of noise leaves it.",
+        "dB. Complex numbers are read as power. A declared scale that the values contradict is an error; `linear` "
+        "may be as low as -0.1, as subtraction of noise leaves it.",
     )
     scale_factor: float | None = Field(
         None,
@@ -327,8 +327,8 @@ class LabelsConfig(Section):
         "class",
         min_length=1,
         description="Attribute of vector labels (GeoPackage, GeoJSON, Shapefile, FlatGeobuf) that gives the class of "
-        "a feature, as one of its codes or as its name in any capitals. Pixels whose centre is in no feature are void; where "
-        "features overlap, the last one counts.",
+        "a feature, as one of its codes or as its name in any capitals. Pixels whose centre is in no feature are "
+        "void; where features overlap, the last one counts.",
     )
     buffer: float = Field(
         0.0,
