@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+from scipy import ndimage
 
 from tmcnet.config import AlignConfig
 from tmcnet.raster.io.blocks import log_line
 from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.windowed import ArrayImage, Image, PointMap, Reduced, Warped, as_image, in_memory
 from tmcnet.raster.register import matching
-from tmcnet.raster.register.alignment import Alignment
+from tmcnet.raster.register.alignment import Alignment, Status
 from tmcnet.raster.register.deformation import (
     IDENTITY,
     AffineMap,
@@ -40,11 +41,12 @@ IN_MEMORY_MAX_SIDE_PX = 2400  # images up to this side are kept in memory
 MIN_OVERLAP = 0.02  # minimum share of pixels valid in both images
 MIN_DISPLACEMENT_PX = 0.5  # a displacement below this everywhere is not corrected
 MAX_IN_PLACE_RMSE_PX = 3.0
-"""Without a reliable correction, images are in place if their inliers are displaced by no more than this (RMSE)."""
+"""Without a correction, images are in place if their inliers are displaced by no more than this (RMSE)."""
 MAX_IN_PLACE_PEAK_PX, MIN_IN_PLACE_RATIO = 2.25, 1.4
-"""Without inliers, images are in place if the mean correlation of all windows peaks this near to zero shift, by this
-ratio above the second-highest peak; unrelated and displaced pairs do not (benchmarks/README.md)."""
+"""Without inliers they are if the mean correlation of all windows peaks this near to zero shift, this many times as
+high as elsewhere; unrelated and displaced pairs do not (benchmarks/README.md)."""
 IN_PLACE_RADIUS_PX = 16  # largest shift with which zero shift is compared
+BACKGROUND_SIGMA_PX = 3.0  # shores and clouds make slopes and humps wider than this in the mean correlation
 UNCERTAINTY_FACTOR, SIGN_TEST_Z = 1.5, 1.645
 """A correction below this multiple of its held-out RMSE is within its uncertainty: it must raise the similarity of
 more than half of the windows (one-sided sign test at 5 %)."""
@@ -145,9 +147,7 @@ def _register(pair: _Pair, levels: list[Level]) -> Alignment:
         log_line(f"scale 1/{level.scale}: {inliers} of {n} tie points are inliers")
         reason = rejection_reason(points, pair.shape, pair.config.max_shift, chance_inliers)
         if reason:
-            in_place = _matches_in_place(pair)
-            reason += ", but all windows together match in place" if in_place else ""
-            return _uncorrected(in_place, reason, points)
+            return _uncorrected(pair, reason, points)
         selection = select_model(points.correspondences(pair.shape, level), pair.config.models)
         where, chance_inliers = selection.where, 0
     assert selection
@@ -199,81 +199,82 @@ def global_search(
 
 
 def _decide(pair: _Pair, points: TiePoints, selection: Selection) -> Alignment:
-    """Accept the selected model if it corrects something, has a small held-out RMSE and raises the similarity.
-
-    Otherwise the georeference is kept where the images match in place, and the pair is rejected where they do not.
-    """
-    shape, model = pair.shape, selection.model
-    rmse, before = selection.rmse_px, selection.identity_rmse_px
-    in_place = before <= MAX_IN_PLACE_RMSE_PX
+    """Accept the selected model if it corrects something, has a small held-out RMSE and raises the similarity."""
+    rmse, before, model = selection.rmse_px, selection.identity_rmse_px, selection.model
+    largest, reason, gain = largest_displacement(selection.where, pair.shape), "", 0.0
     if model == "none":
-        reason = f"no model has a clearly lower held-out RMSE than the {before:.2f} px without correction"
-        reason = reason if in_place else f"displacements of {before:.1f} px (RMSE) that no model explains"
-        return _uncorrected(in_place, reason, points, before)
-    largest = largest_displacement(selection.where, shape)
-    if largest < MIN_DISPLACEMENT_PX:
+        reason = "no model has a clearly lower held-out RMSE than no correction"
+    elif largest < MIN_DISPLACEMENT_PX:
         reason = f"the largest displacement is {largest:.2f} px, below {MIN_DISPLACEMENT_PX:g} px"
-        return _uncorrected(True, reason, points, before)
-    if rmse > MAX_HELD_OUT_RMSE_PX:
+    elif rmse > MAX_HELD_OUT_RMSE_PX:
         reason = f"held-out RMSE of the best model is {rmse:.1f} px, above {MAX_HELD_OUT_RMSE_PX:g} px"
-        return _uncorrected(in_place, reason, points, before)
-    gain, improved_share, n_windows = _similarity_gain(pair, selection.where)
-    inliers = points.source[points.inlier]
-    moved = float(np.sqrt(((selection.where(inliers) - inliers) ** 2).sum(axis=1).mean()))
-    uncertain = moved < UNCERTAINTY_FACTOR * rmse
-    if gain <= 0.0 or improved_share < 0.5 + uncertain * SIGN_TEST_Z / (2.0 * np.sqrt(n_windows)):
-        of = f"of {moved:.1f} px (RMS), within its uncertainty," if uncertain else f"of up to {largest:.1f} px"
-        reason = f"a correction {of} does not clearly raise the similarity of the images"
-        return _uncorrected(uncertain or in_place or _matches_in_place(pair), reason, points, before)
+    else:
+        gain, z = _similarity_gain(pair, selection.where)
+        inliers = points.source[points.inlier]
+        moved = float(np.sqrt(((selection.where(inliers) - inliers) ** 2).sum(axis=1).mean()))
+        uncertain = moved < UNCERTAINTY_FACTOR * rmse
+        if gain <= 0.0 or z < uncertain * SIGN_TEST_Z:
+            of = f"of {moved:.1f} px (RMS), within its uncertainty," if uncertain else f"of up to {largest:.1f} px"
+            reason = f"a correction {of} does not clearly raise the similarity of the images"
+            # inliers that are displaced, but not where the images are more similar, are wrong
+            return _uncorrected(pair, reason, points, before if before <= MAX_IN_PLACE_RMSE_PX else None)
+    if reason:
+        return _uncorrected(pair, reason, points, before)
     reason = (
         f"held-out RMSE {rmse:.2f} px with the {model.replace('_', '-')} model ({before:.2f} px without correction); "
         f"similarity of the images rose by {gain:.3f}"
     )
     matrix = selection.where.matrix.tolist() if isinstance(selection.where, AffineMap) else None
-    nodes = on_lattice(selection.where, shape).tolist() if matrix is None else []
-    rows = points.rows()
-    return Alignment("aligned", model, matrix, len(rows), points.n_inliers, rmse, reason, rows, nodes)
+    nodes = on_lattice(selection.where, pair.shape).tolist() if matrix is None else []
+    counts = len(points.source), points.n_inliers
+    return Alignment("aligned", model, matrix, *counts, rmse, reason, points.rows(), nodes)
 
 
-def _uncorrected(in_place: bool, reason: str, points: TiePoints, rmse_px: float | None = None) -> Alignment:
-    """The georeference as delivered: kept if the images match in place, rejected if not."""
-    if in_place:
-        return Alignment.uncorrected("already_aligned", reason, points.rows(), rmse_px)
-    return Alignment.uncorrected("rejected", f"{reason}, and the images do not match in place", points.rows())
+def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | None = None) -> Alignment:
+    """The georeference as delivered: kept if the images match in place, rejected if not.
 
-
-def _matches_in_place(pair: _Pair) -> bool:
-    """Whether the images are more similar as delivered than with any shift, over all windows together.
-
-    The mean of all correlation surfaces shows a common peak that is too weak for single windows. Speckle disturbs it
-    less at half the resolution.
+    Inliers show it by the RMSE of their displacements, `rmse_px`; without them (None) all windows together do.
     """
-    for scale in (2, 1):
+    if rmse_px is None:
+        shift_px, ratio = _common_peak(pair)
+        in_place = shift_px <= MAX_IN_PLACE_PEAK_PX and ratio >= MIN_IN_PLACE_RATIO
+        peak = f"peaks {shift_px:.1f} px from zero, {ratio:.2f} times as high as elsewhere"
+        evidence = f"the mean correlation of all windows {peak if ratio else 'has no peak'}"
+    else:
+        in_place, evidence = rmse_px <= MAX_IN_PLACE_RMSE_PX, f"inliers are displaced by {rmse_px:.2f} px (RMSE)"
+    reason += f"; the images {'match' if in_place else 'do not match'} in place: {evidence}"
+    status: Status = "already_aligned" if in_place else "rejected"
+    return Alignment.uncorrected(status, reason, points.rows(), rmse_px if in_place else None)
+
+
+def _common_peak(pair: _Pair) -> tuple[float, float]:
+    """Distance from zero shift, in pixels, and ratio of the highest peak of the mean correlation of all windows.
+
+    The mean shows a peak that is too weak for single windows; NaN and 0 without one. Speckle disturbs it less at half
+    the resolution; the resolution that has the better evidence for a match in place counts.
+    """
+    found = []
+    for scale in (1, 2):
         reference, moving = pair.reduced(scale)
         grid = point_grid((reference.shape[1], reference.shape[2]), SPACING_PX // scale)
         window = Window(WINDOW_PX, IN_PLACE_RADIUS_PX // scale)
         forward, backward = matching.correlation_surfaces(reference, moving, grid, window, pair.threads)
         both = (forward + backward[:, ::-1, ::-1]) / 2.0
-        both = both[np.isfinite(both).all(axis=(1, 2))]
-        if len(both):
-            peak = matching.find_peaks(both.mean(axis=0, keepdims=True))
-            shift_px = scale * float(np.hypot(peak.dx[0], peak.dy[0]))  # NaN at the edge
-            if shift_px <= MAX_IN_PLACE_PEAK_PX and float(peak.ratio[0]) >= MIN_IN_PLACE_RATIO:
-                return True
-    return False
+        mean = both[np.isfinite(both).all(axis=(1, 2))].sum(axis=0) / len(both)
+        background = ndimage.gaussian_filter(mean, BACKGROUND_SIGMA_PX / scale, mode="nearest")
+        peak = matching.find_peaks((mean - background)[None])
+        found.append((scale * float(np.hypot(peak.dx[0], peak.dy[0])), float(peak.ratio[0])))
+    return max(found, key=lambda peak: (peak[0] <= MAX_IN_PLACE_PEAK_PX, peak[1]))
 
 
-def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float, int]:
-    """Median gain in correlation of windows by the correction, the share that improve, and the number of windows."""
+def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float]:
+    """Median gain in correlation of windows by the correction, and z of the sign test that most of them improve."""
     reference, before = pair.reduced(2)
-    after = Warped(before, at_scale(where, 2))
     # windows of half the side at half the resolution, side by side: their gains are independent
-    grid = point_grid((reference.shape[1], reference.shape[2]), SPACING_PX)
-    window = Window(WINDOW_PX // 2, 1)
-    forward = [
-        matching.correlation_surfaces(reference, image, grid, window, pair.threads)[0] for image in (after, before)
-    ]
-    after_correlation, before_correlation = (matching.find_peaks(surfaces).unshifted for surfaces in forward)
-    gain = after_correlation - before_correlation
-    gain = gain[np.isfinite(gain)]
-    return (float(np.median(gain)), float((gain > 0).mean()), gain.size) if gain.size else (0.0, 0.0, 1)
+    grid, window = point_grid((reference.shape[1], reference.shape[2]), SPACING_PX), Window(WINDOW_PX // 2, 1)
+    images = Warped(before, at_scale(where, 2)), before
+    surfaces = (matching.correlation_surfaces(reference, image, grid, window, pair.threads)[0] for image in images)
+    corrected, delivered = (matching.find_peaks(forward).unshifted for forward in surfaces)
+    gain = (corrected - delivered)[np.isfinite(corrected - delivered)]
+    z = float(np.sign(gain).sum() / np.sqrt(max(gain.size, 1)))
+    return float(np.median(gain)) if gain.size else 0.0, z
