@@ -11,8 +11,8 @@ The method, from coarse to fine:
    held-out parts of the scene. Steps 3 and 4 are repeated at each level up to full resolution.
 5. `coarse_to_fine.estimate`: the correction is accepted if its held-out RMSE is small and the images are more similar
    with it than without; the result is an `alignment.Alignment`, with the map (`deformation`) or the reason for none.
-   Without a correction the georeference is kept if the images match in place, else the pair is rejected. The tie points
-   decide that; if they are too few, the place of the peak of the mean correlation of all windows does.
+   Without a correction the georeference is kept if the images match in place, else the pair is rejected: by the tie
+   points, or where they are too few by the mean correlation of all windows.
 """
 
 from tmcnet.raster.register.coarse_to_fine import estimate, warp
