@@ -138,7 +138,7 @@ def test_without_a_reliable_correction_a_pair_is_rejected_where_it_is_displaced(
     monkeypatch.setattr(coarse_to_fine, "select_model", selection_of([[1, 0, 9.0], [0, 1, 0]], "shift", 0.8, 6.1))
     result = estimate(image, warp(image[None], shift_by(shift, 0.0))[0])
     assert (result.status, result.rmse_px) == (status, None)
-    assert f"peaks {shift:.1f} px from zero" in result.reason
+    assert "px from zero" in result.reason
 
 
 @pytest.mark.parametrize(("correct", "status"), [(0.6, "already_aligned"), (1.0, "aligned")])

@@ -16,6 +16,7 @@ from tmcnet.raster.register.alignment import Alignment, Status
 from tmcnet.raster.register.deformation import (
     IDENTITY,
     AffineMap,
+    Array,
     at_full_scale,
     at_scale,
     largest_displacement,
@@ -43,8 +44,8 @@ MIN_DISPLACEMENT_PX = 0.5  # a displacement below this everywhere is not correct
 MAX_IN_PLACE_RMSE_PX = 3.0
 """Without a correction, images are in place if their inliers are displaced by no more than this (RMSE)."""
 MAX_IN_PLACE_PEAK_PX, MIN_IN_PLACE_RATIO = 2.25, 1.4
-"""Without inliers they are if the mean correlation of all windows peaks this near to zero shift, this many times as
-high as elsewhere; unrelated and displaced pairs do not (benchmarks/README.md)."""
+"""Without inliers they are if the mean correlation of all windows peaks this near to zero shift at two resolutions,
+at one of them this many times as high as elsewhere; unrelated and displaced pairs do not (benchmarks/README.md)."""
 IN_PLACE_RADIUS_PX = 16  # largest shift with which zero shift is compared
 BACKGROUND_SIGMA_PX = 3.0  # shores and clouds make slopes and humps wider than this in the mean correlation
 UNCERTAINTY_FACTOR, SIGN_TEST_Z = 1.5, 1.645
@@ -143,10 +144,8 @@ def _register(pair: _Pair, levels: list[Level]) -> Alignment:
             break
         # bending within a window blurs its correlation: the next pass matches with the bend removed
         points = find_tie_points(*pair.reduced(level.scale), where, level, pair.threads, pool)
-        inliers, n = points.n_inliers, len(points.source)
-        log_line(f"scale 1/{level.scale}: {inliers} of {n} tie points are inliers")
-        reason = rejection_reason(points, pair.shape, pair.config.max_shift, chance_inliers)
-        if reason:
+        log_line(f"scale 1/{level.scale}: {points.n_inliers} of {len(points.source)} tie points are inliers")
+        if reason := rejection_reason(points, pair.shape, pair.config.max_shift, chance_inliers):
             return _uncorrected(pair, reason, points)
         selection = select_model(points.correspondences(pair.shape, level), pair.config.models)
         where, chance_inliers = selection.where, 0
@@ -226,8 +225,9 @@ def _decide(pair: _Pair, points: TiePoints, selection: Selection) -> Alignment:
     )
     matrix = selection.where.matrix.tolist() if isinstance(selection.where, AffineMap) else None
     nodes = on_lattice(selection.where, pair.shape).tolist() if matrix is None else []
-    counts = len(points.source), points.n_inliers
-    return Alignment("aligned", model, matrix, *counts, rmse, reason, points.rows(), nodes)
+    return Alignment(
+        "aligned", model, matrix, len(points.source), points.n_inliers, rmse, reason, points.rows(), nodes
+    )
 
 
 def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | None = None) -> Alignment:
@@ -239,7 +239,7 @@ def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | N
         shift_px, ratio = _common_peak(pair)
         in_place = shift_px <= MAX_IN_PLACE_PEAK_PX and ratio >= MIN_IN_PLACE_RATIO
         peak = f"peaks {shift_px:.1f} px from zero, {ratio:.2f} times as high as elsewhere"
-        evidence = f"the mean correlation of all windows {peak if ratio else 'has no peak'}"
+        evidence = f"the mean correlation of all windows {peak if np.isfinite(shift_px) else 'has no peak'}"
     else:
         in_place, evidence = rmse_px <= MAX_IN_PLACE_RMSE_PX, f"inliers are displaced by {rmse_px:.2f} px (RMSE)"
     reason += f"; the images {'match' if in_place else 'do not match'} in place: {evidence}"
@@ -247,11 +247,11 @@ def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | N
     return Alignment.uncorrected(status, reason, points.rows(), rmse_px if in_place else None)
 
 
-def _common_peak(pair: _Pair) -> tuple[float, float]:
+def _common_peak(pair: _Pair) -> Array:
     """Distance from zero shift, in pixels, and ratio of the highest peak of the mean correlation of all windows.
 
-    The mean shows a peak that is too weak for single windows; NaN and 0 without one. Speckle disturbs it less at half
-    the resolution; the resolution that has the better evidence for a match in place counts.
+    It shows a match that is too weak for single windows. Of full and half resolution, with less speckle, the larger
+    distance and ratio count: by chance both peaks are rarely near zero. Without a peak the distance is NaN.
     """
     found = []
     for scale in (1, 2):
@@ -263,8 +263,8 @@ def _common_peak(pair: _Pair) -> tuple[float, float]:
         mean = both[np.isfinite(both).all(axis=(1, 2))].sum(axis=0) / len(both)
         background = ndimage.gaussian_filter(mean, BACKGROUND_SIGMA_PX / scale, mode="nearest")
         peak = matching.find_peaks((mean - background)[None])
-        found.append((scale * float(np.hypot(peak.dx[0], peak.dy[0])), float(peak.ratio[0])))
-    return max(found, key=lambda peak: (peak[0] <= MAX_IN_PLACE_PEAK_PX, peak[1]))
+        found.append((scale * np.hypot(peak.dx[0], peak.dy[0]), peak.ratio[0]))
+    return np.asarray(np.max(found, axis=0))
 
 
 def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float]:
