@@ -200,34 +200,32 @@ def global_search(
 def _decide(pair: _Pair, points: TiePoints, selection: Selection) -> Alignment:
     """Accept the selected model if it corrects something, has a small held-out RMSE and raises the similarity."""
     rmse, before, model = selection.rmse_px, selection.identity_rmse_px, selection.model
-    largest, reason, gain = largest_displacement(selection.where, pair.shape), "", 0.0
+    largest = largest_displacement(selection.where, pair.shape)
     if model == "none":
-        reason = "no model has a clearly lower held-out RMSE than no correction"
-    elif largest < MIN_DISPLACEMENT_PX:
+        return _uncorrected(pair, "no model has a clearly lower held-out RMSE than no correction", points, before)
+    if largest < MIN_DISPLACEMENT_PX:
         reason = f"the largest displacement is {largest:.2f} px, below {MIN_DISPLACEMENT_PX:g} px"
-    elif rmse > MAX_HELD_OUT_RMSE_PX:
-        reason = f"held-out RMSE of the best model is {rmse:.1f} px, above {MAX_HELD_OUT_RMSE_PX:g} px"
-    else:
-        gain, z = _similarity_gain(pair, selection.where)
-        inliers = points.source[points.inlier]
-        moved = float(np.sqrt(((selection.where(inliers) - inliers) ** 2).sum(axis=1).mean()))
-        uncertain = moved < UNCERTAINTY_FACTOR * rmse
-        if gain <= 0.0 or z < uncertain * SIGN_TEST_Z:
-            of = f"of {moved:.1f} px (RMS), within its uncertainty," if uncertain else f"of up to {largest:.1f} px"
-            reason = f"a correction {of} does not clearly raise the similarity of the images"
-            # inliers that are displaced, but not where the images are more similar, are wrong
-            return _uncorrected(pair, reason, points, before if before <= MAX_IN_PLACE_RMSE_PX else None)
-    if reason:
         return _uncorrected(pair, reason, points, before)
+    if rmse > MAX_HELD_OUT_RMSE_PX:
+        reason = f"held-out RMSE of the best model is {rmse:.1f} px, above {MAX_HELD_OUT_RMSE_PX:g} px"
+        return _uncorrected(pair, reason, points, before)
+    gain, z = _similarity_gain(pair, selection.where)
+    inliers = points.source[points.inlier]
+    moved = float(np.sqrt(((selection.where(inliers) - inliers) ** 2).sum(axis=1).mean()))
+    uncertain = moved < UNCERTAINTY_FACTOR * rmse
+    if gain <= 0.0 or z < uncertain * SIGN_TEST_Z:
+        of = f"of {moved:.1f} px (RMS), within its uncertainty," if uncertain else f"of up to {largest:.1f} px"
+        reason = f"a correction {of} does not clearly raise the similarity of the images"
+        # inliers that are displaced, but not where the images are more similar, are wrong
+        return _uncorrected(pair, reason, points, before if before <= MAX_IN_PLACE_RMSE_PX else None)
     reason = (
         f"held-out RMSE {rmse:.2f} px with the {model.replace('_', '-')} model ({before:.2f} px without correction); "
         f"similarity of the images rose by {gain:.3f}"
     )
     matrix = selection.where.matrix.tolist() if isinstance(selection.where, AffineMap) else None
     nodes = on_lattice(selection.where, pair.shape).tolist() if matrix is None else []
-    return Alignment(
-        "aligned", model, matrix, len(points.source), points.n_inliers, rmse, reason, points.rows(), nodes
-    )
+    rows = points.rows()
+    return Alignment("aligned", model, matrix, len(rows), points.n_inliers, rmse, reason, rows, nodes)
 
 
 def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | None = None) -> Alignment:
@@ -275,6 +273,6 @@ def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float]:
     images = Warped(before, at_scale(where, 2)), before
     surfaces = (matching.correlation_surfaces(reference, image, grid, window, pair.threads)[0] for image in images)
     corrected, delivered = (matching.find_peaks(forward).unshifted for forward in surfaces)
-    gain = (corrected - delivered)[np.isfinite(corrected - delivered)]
-    z = float(np.sign(gain).sum() / np.sqrt(max(gain.size, 1)))
-    return float(np.median(gain)) if gain.size else 0.0, z
+    gain = corrected - delivered
+    gain = gain[np.isfinite(gain)] if np.isfinite(gain).any() else np.zeros(1)
+    return float(np.median(gain)), float(np.sign(gain).sum() / np.sqrt(gain.size))
