@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import rasterio
@@ -44,9 +45,18 @@ def test_changed_rasters_make_results_stale_and_deleted_ones_are_reported(projec
 
 def test_scenes_are_not_mixed_if_settings_change_and_a_scene_is_new(project: Project) -> None:
     change = "tiles: {min_valid: 0.4}"
+    with project.sheet("predict"):
+        assert project.plan("maps: {overlap: 32}", "maps")["map_scene"] == 3
+        assert project.plan("finetune: {weight_decay: 0.5}").items() >= {"finetune_run": 1, "map_scene": 3}.items()
     with project.sheet("train"):
+        assert project.plan(change)["tile_scene"] == 3
+        project.run("tiles", change=change)
+        assert project.plan(change, "tiles") == {}
+        summaries = [*(project.results / "tiles" / "index").glob("*.json")]
+        assert len({json.loads(path.read_text())["settings"] for path in summaries}) == 1
+        other = summaries[0]
+        other.write_text(json.dumps(json.loads(other.read_text()) | {"settings": "other"}))
+        (project.results / "tiles" / "index.csv").unlink()
         mixed = project.call("tiles", change=change)
         assert mixed.returncode != 0
         assert "was made with other settings than" in mixed.stdout + mixed.stderr
-        project.run("tiles", change=change)
-        assert project.plan(change, "tiles") == {}

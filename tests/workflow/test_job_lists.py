@@ -145,10 +145,7 @@ ALIGNED = {"align_scene": 1, "tile_scene": 1, "merge_index": 1} | MAPS | RECORDS
     ("name", "plan"),
     [
         ("inventory/alder.json", {"inspect_scene": 1, "take_inventory": 1} | ALIGNED),
-        (
-            "inventory.json",
-            {"take_inventory": 1, "tile_scene": 2, "merge_index": 1, "write_report": 1, "report": 1},
-        ),
+        ("inventory.json", {"take_inventory": 1, "write_report": 1, "report": 1}),
         ("scenes/alder/alignment.json", ALIGNED),
         ("tiles/index/alder.json", {"tile_scene": 1, "merge_index": 1, "report": 1}),
     ],

@@ -68,13 +68,27 @@ rule inspect_scene:
         "../scripts/inspect_scene.py"
 
 
+# Scenes are used only after all are found sound. Each has a gate of its own, an empty file that `take_inventory` makes
+# once. With one gate for all, a new scene would hide what else has changed: Snakemake compares the parameters of no job
+# that depends on one that runs.
+GATE = f"{RESULTS}/inventory/sound/{{scene}}"
+CLOSED = [
+    name
+    for name in BY_SCENE
+    if not (
+        Path(RESULTS, "inventory.json").exists()
+        and Path(GATE.format(scene=name)).exists()
+    )
+]
+
+
 rule take_inventory:
     input:
         inventories=expand(f"{RESULTS}/inventory/{{scene}}.json", scene=BY_SCENE),
     output:
         json=f"{RESULTS}/inventory.json",
         csv=f"{RESULTS}/inventory.csv",
-        checked=touch(f"{RESULTS}/inventory/checked"),
+        gates=touch([GATE.format(scene=name) for name in CLOSED]),
     log:
         f"{RESULTS}/logs/inventory.log",
     benchmark:
@@ -93,14 +107,10 @@ rule take_inventory:
         "../scripts/take_inventory.py"
 
 
-# Scenes are used only after all are found sound, but one more scene changes nothing for the others.
-CHECKED = ancient(f"{RESULTS}/inventory/checked")
-
-
 rule align_scene:
     input:
         record=f"{RESULTS}/inventory/{{scene}}.json",
-        checked=CHECKED,
+        gate=ancient(GATE),
     output:
         rasters=[
             f"{RESULTS}/scenes/{{scene}}/{name}.tif"
@@ -132,9 +142,8 @@ rule tile_scene:
     input:
         inventory=f"{RESULTS}/inventory/{{scene}}.json",
         # The record contains the hashes of the rasters, which Snakemake would hash again for every output.
-        scene=CHECKED if TILED else f"{RESULTS}/scenes/{{scene}}/alignment.json",
-        # For the number of tiles of all scenes; one more scene cuts no other scene again.
-        scenes=ancient(f"{RESULTS}/inventory.json"),
+        scene=[] if TILED else f"{RESULTS}/scenes/{{scene}}/alignment.json",
+        gate=ancient(GATE),
     output:
         table=f"{RESULTS}/tiles/index/{{scene}}.csv",
         summary=f"{RESULTS}/tiles/index/{{scene}}.json",
@@ -151,7 +160,9 @@ rule tile_scene:
     params:
         **section("sensors", "tiles"),
         labels=CONFIG.labels.coding,
-        scenes_root=folder("scenes"),
+        # The rasters of the scene are read, and `inventory.json` for the number of tiles of all scenes: one more scene cuts
+        # no other scene again.
+        results=folder(""),
     message:
         "Cutting {wildcards.scene} into tiles"
     script:
@@ -209,6 +220,11 @@ RAW = {
 INDEX = f"{RESULTS}/tiles/index.csv"
 if LOST and is_unchanged(Path(RESULTS), CUT_FROM, RAW):
     INDEX = ancient(INDEX)
+    print(
+        "Lost files are made again. If settings of later stages have changed too, start the same command once more "
+        "afterwards: Snakemake finds what is out of date only then.",
+        file=sys.stderr,
+    )
 
 
 rule inventory:

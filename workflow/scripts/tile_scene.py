@@ -8,12 +8,13 @@ from tmcnet.config import SensorsConfig, TilesConfig
 from tmcnet.raster.tiling.tiles import cut_tiles, resolve_store
 
 with logged(snakemake):
+    results = Path(snakemake.params.results)
     cut_tiles(
         Path(snakemake.input.inventory),
-        Path(snakemake.params.scenes_root),
+        results / "scenes",
         SensorsConfig.model_validate(snakemake.params.sensors),
         config(snakemake).labels,
-        resolve_store(TilesConfig.model_validate(snakemake.params.tiles), Path(snakemake.input.scenes)),
+        resolve_store(TilesConfig.model_validate(snakemake.params.tiles), results / "inventory.json"),
         Path(snakemake.output.table),
         snakemake.threads,
         settings_digest(snakemake),
