@@ -72,14 +72,7 @@ rule inspect_scene:
 # once. With one gate for all, a new scene would hide what else has changed: Snakemake compares the parameters of no job
 # that depends on one that runs.
 GATE = f"{RESULTS}/inventory/sound/{{scene}}"
-CLOSED = [
-    name
-    for name in BY_SCENE
-    if not (
-        Path(RESULTS, "inventory.json").exists()
-        and Path(GATE.format(scene=name)).exists()
-    )
-]
+CLOSED = [name for name in BY_SCENE if not Path(GATE.format(scene=name)).exists()]
 
 
 rule take_inventory:
