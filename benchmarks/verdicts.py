@@ -1,7 +1,7 @@
 """Statuses of co-registration for real pairs in place, displaced pairs and unrelated images.
 
-The thresholds of `coarse_to_fine` for images in place were chosen on other crops and seeds than these, and for the most
-part on other tiles: that the peak must be in place at two resolutions was also compared on some of these.
+The thresholds of `coarse_to_fine` for images in place were chosen on other crops and seeds than these, and for the
+most part on other tiles: that the peak must be in place at two resolutions was also compared on some of these.
 """
 
 from __future__ import annotations
