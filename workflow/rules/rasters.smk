@@ -68,11 +68,22 @@ rule inspect_scene:
         "../scripts/inspect_scene.py"
 
 
-# Scenes are used only after all are found sound. Each has a gate of its own, an empty file that `take_inventory` makes
-# once. With one gate for all, a new scene would hide what else has changed: Snakemake compares the parameters of no job
-# that depends on one that runs.
-GATE = f"{RESULTS}/inventory/sound/{{scene}}"
-CLOSED = [name for name in BY_SCENE if not Path(GATE.format(scene=name)).exists()]
+# Scenes are used only after all are found sound. `take_inventory` writes the names of the new ones to a file of their
+# own, their gate from then on. With one gate for all, a new scene would hide what else has changed: Snakemake compares
+# the parameters of no job that depends on one that runs.
+SOUND = f"{RESULTS}/inventory/sound"
+GATES = {int(f.stem): f for f in Path(SOUND).glob("*.txt") if f.stem.isdecimal()}
+GATE_OF = {
+    name: f"{SOUND}/{number}.txt"
+    for number, file in sorted(GATES.items())
+    for name in file.read_text(errors="replace").splitlines()
+}
+NEXT_GATE = f"{SOUND}/{max(GATES, default=0) + 1}.txt"
+
+
+def gate(wildcards):
+    """File that is there once a scene is found sound."""
+    return ancient(GATE_OF.get(wildcards.scene, NEXT_GATE))
 
 
 rule take_inventory:
@@ -81,7 +92,7 @@ rule take_inventory:
     output:
         json=f"{RESULTS}/inventory.json",
         csv=f"{RESULTS}/inventory.csv",
-        gates=touch([GATE.format(scene=name) for name in CLOSED]),
+        gate=[] if set(BY_SCENE) <= set(GATE_OF) else NEXT_GATE,
     log:
         f"{RESULTS}/logs/inventory.log",
     benchmark:
@@ -103,7 +114,7 @@ rule take_inventory:
 rule align_scene:
     input:
         record=f"{RESULTS}/inventory/{{scene}}.json",
-        gate=ancient(GATE),
+        gate=gate,
     output:
         rasters=[
             f"{RESULTS}/scenes/{{scene}}/{name}.tif"
@@ -136,7 +147,7 @@ rule tile_scene:
         inventory=f"{RESULTS}/inventory/{{scene}}.json",
         # The record contains the hashes of the rasters, which Snakemake would hash again for every output.
         scene=[] if TILED else f"{RESULTS}/scenes/{{scene}}/alignment.json",
-        gate=ancient(GATE),
+        gate=gate,
     output:
         table=f"{RESULTS}/tiles/index/{{scene}}.csv",
         summary=f"{RESULTS}/tiles/index/{{scene}}.json",
