@@ -81,9 +81,8 @@ GATE_OF = {
 NEXT_GATE = f"{SOUND}/{max(GATES, default=0) + 1}.txt"
 
 
-def gate(wildcards):
-    """File that is there once a scene is found sound."""
-    return ancient(GATE_OF.get(wildcards.scene, NEXT_GATE))
+# Input function: the file that is there once a scene is found sound.
+GATE = lambda wildcards: ancient(GATE_OF.get(wildcards.scene, NEXT_GATE))
 
 
 rule take_inventory:
@@ -114,7 +113,7 @@ rule take_inventory:
 rule align_scene:
     input:
         record=f"{RESULTS}/inventory/{{scene}}.json",
-        gate=gate,
+        gate=GATE,
     output:
         rasters=[
             f"{RESULTS}/scenes/{{scene}}/{name}.tif"
@@ -147,7 +146,7 @@ rule tile_scene:
         inventory=f"{RESULTS}/inventory/{{scene}}.json",
         # The record contains the hashes of the rasters, which Snakemake would hash again for every output.
         scene=[] if TILED else f"{RESULTS}/scenes/{{scene}}/alignment.json",
-        gate=gate,
+        gate=GATE,
     output:
         table=f"{RESULTS}/tiles/index/{{scene}}.csv",
         summary=f"{RESULTS}/tiles/index/{{scene}}.json",
