@@ -68,14 +68,14 @@ rule inspect_scene:
         "../scripts/inspect_scene.py"
 
 
-# Scenes are used only after all are found sound. `take_inventory` writes the names of the new ones to a file of their
-# own, their gate from then on. With one gate for all, a new scene would hide what else has changed: Snakemake compares
-# the parameters of no job that depends on one that runs.
+# Scenes are used only after all are found sound. If some are new, `take_inventory` then writes the names of all to a
+# file, and the first that names a scene is its gate. With one gate for all, a new scene would hide what else has
+# changed: Snakemake compares the parameters of no job that depends on one that runs.
 SOUND = f"{RESULTS}/inventory/sound"
 GATES = {int(f.stem): f for f in Path(SOUND).glob("*.txt") if f.stem.isdecimal()}
 GATE_OF = {
     name: f"{SOUND}/{number}.txt"
-    for number, file in sorted(GATES.items())
+    for number, file in sorted(GATES.items(), reverse=True)
     for name in file.read_text(errors="replace").splitlines()
 }
 NEXT_GATE = f"{SOUND}/{max(GATES, default=0) + 1}.txt"
@@ -144,7 +144,8 @@ rule align_scene:
 rule tile_scene:
     input:
         inventory=f"{RESULTS}/inventory/{{scene}}.json",
-        # The record contains the hashes of the rasters, which Snakemake would hash again for every output.
+        # The record contains the hashes of the rasters, which Snakemake would hash again for every output. The job reads
+        # `inventory.json` too, for the number of tiles of all scenes: one more scene cuts no other scene again.
         scene=[] if TILED else f"{RESULTS}/scenes/{{scene}}/alignment.json",
         gate=GATE,
     output:
@@ -163,9 +164,6 @@ rule tile_scene:
     params:
         **section("sensors", "tiles"),
         labels=CONFIG.labels.coding,
-        # The rasters of the scene are read, and `inventory.json` for the number of tiles of all scenes: one more scene cuts
-        # no other scene again.
-        results=folder(""),
     message:
         "Cutting {wildcards.scene} into tiles"
     script:

@@ -102,7 +102,7 @@ def config(snakemake: Any) -> Config:  # noqa: ANN401 - the job object that Snak
 
 def settings_digest(snakemake: Any) -> str:  # noqa: ANN401
     """Hash of the settings of a scene's job, the same for all scenes that are up to date."""
-    return json_digest({name: value for name, value in snakemake.params.items() if name != "results"})
+    return json_digest(dict(snakemake.params.items()))
 
 
 def _stop(message: str) -> None:

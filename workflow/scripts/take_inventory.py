@@ -16,7 +16,4 @@ with logged(snakemake):
         Path(snakemake.output.csv),
     )
     if gate := snakemake.output.get("gate"):
-        files = Path(gate).parent.glob("*.txt")
-        earlier = {name for file in files for name in file.read_text(errors="replace").splitlines()}
-        new = {Path(path).stem for path in snakemake.input.inventories} - earlier
-        Path(gate).write_text("".join(f"{name}\n" for name in sorted(new)))
+        Path(gate).write_text("".join(f"{Path(path).stem}\n" for path in snakemake.input.inventories))

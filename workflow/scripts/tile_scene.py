@@ -8,14 +8,15 @@ from tmcnet.config import SensorsConfig, TilesConfig
 from tmcnet.raster.tiling.tiles import cut_tiles, resolve_store
 
 with logged(snakemake):
-    results = Path(snakemake.params.results)
+    table = Path(snakemake.output.table)
+    results = table.parents[2]
     cut_tiles(
         Path(snakemake.input.inventory),
         results / "scenes",
         SensorsConfig.model_validate(snakemake.params.sensors),
         config(snakemake).labels,
         resolve_store(TilesConfig.model_validate(snakemake.params.tiles), results / "inventory.json"),
-        Path(snakemake.output.table),
+        table,
         snakemake.threads,
         settings_digest(snakemake),
     )

@@ -12,10 +12,10 @@ import numpy as np
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.fill import Lattice
-from tmcnet.raster.inventory.rasters import seams
+from tmcnet.raster.inventory.rasters import preview, seams
 from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.inventory.scan import FileSummary
-from tmcnet.raster.io.files import BoolArray, RasterFile, open_raster
+from tmcnet.raster.io.files import BoolArray, RasterFile
 from tmcnet.raster.io.geometry import Coordinates, Grid, finest, to_pixels
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
@@ -23,7 +23,6 @@ from tmcnet.raster.io.reader import Raster
 
 _MIN_ZERO_IN_BOTH = 0.001  # share of pixels from which zeros in both images are reported
 _BAND_CODE = re.compile(r"[a-z]+\d+[a-z]?|[hv]{2}")
-_PREVIEW_PX = 1024  # largest side at which a quality mask is read to see which codes it has
 _PROBES_PER_SIDE = 33
 _MIN_OVERLAP = 0.5  # share of the scene that every modality must cover
 
@@ -364,9 +363,7 @@ def _check_mask_overlap(scene: Inspection, name: str, mask: str) -> None:
     elif share < 1:
         what = f"the quality mask covers {share:.1%} of the {name} image"
         scene.warnings.append(f"{what}; outside it, code 0 is assumed")
-    with open_raster(mask, remote=file.file.remote) as dataset:
-        step = max(dataset.shape) // _PREVIEW_PX + 1
-        codes = np.unique(dataset.read(1, out_shape=(-(-dataset.height // step), -(-dataset.width // step))))
+    codes = np.unique(preview(mask, 0, remote=file.file.remote))
     if not np.isin(codes, file.file.quality_codes).any():
         what = f"the quality mask of {name} has the codes {format_names(map(str, codes.tolist()))}"
         scene.warnings.append(f"{what}, none of which is in `sensors.{name}.mask_codes`")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.windows import Window
@@ -25,7 +26,7 @@ from tmcnet.raster.io.reader import Raster
 _MAX_GRID_OFFSET_PX = 0.05  # tiles are moved to the pixels of the first; a larger offset is an error
 _MAX_OVERLAPS = 20  # overlaps of the tiles of a mosaic that are compared
 _MAX_SEAM = 0.2  # largest difference of two medians on the same pixels that light and season explain
-_PREVIEW_PX = 1024  # largest side at which an extra band is read to see whether it is a mask
+_PREVIEW_PX = 1024  # largest side at which a band is read to see which values it has
 
 
 def scene_size(entry: Entry) -> tuple[int, int] | None:
@@ -114,12 +115,19 @@ def _last_band_is_binary(file: RasterFile) -> bool:
     """Whether the last band has only the values 0 and one other, or only the largest number of its type."""
     values: set[float] = set()
     for path in file.paths:
-        with open_raster(path, remote=file.remote) as dataset:
-            step = max(dataset.shape) // _PREVIEW_PX + 1
-            band = dataset.read(dataset.count, out_shape=(-(-dataset.height // step), -(-dataset.width // step)))
+        band = preview(path, -1, remote=file.remote)
         values.update(np.unique(band).tolist())
     opaque = {np.iinfo(band.dtype).max} if band.dtype.kind in "iu" else None
     return values == opaque or (len(values) == 2 and 0 in values)
+
+
+def preview(path: str, band: int, *, remote: bool) -> npt.NDArray[Any]:
+    """Every n-th pixel of a band as stored, h x w; bands are counted from 0, and -1 is the last one."""
+    with open_raster(path, remote=remote) as dataset:
+        step = max(dataset.shape) // _PREVIEW_PX + 1
+        shape = -(-dataset.height // step), -(-dataset.width // step)
+        pixels: npt.NDArray[Any] = dataset.read(dataset.indexes[band], out_shape=shape)
+        return pixels
 
 
 def mosaic_problems(mosaic: RasterFile) -> list[Problem]:
