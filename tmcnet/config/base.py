@@ -17,7 +17,7 @@ RESERVED = (
 """Names with another meaning: files of a scene, columns of a sample sheet, keys of `source`, networks, keys of
 normalisation.json."""
 
-OVERRIDE_ENDINGS = ("_nodata", "_scale", "_scale_factor", "_add_offset", "_mask")
+OVERRIDE_ENDINGS = ("_nodata", "_scale", "_scale_factor", "_add_offset", "_mask", "_mask_codes", "_mask_bits")
 """Ends of columns of the sample sheet that replace keys of a modality for one scene, such as `sar_nodata`."""
 
 ONLY = "_only"

@@ -59,7 +59,8 @@ class SourceConfig(Section):
         "name of GDAL such as `NETCDF:f.nc:var`, `/vsizip/f.zip/b.tif` or a `.SAFE` folder. "
         "Scenes of role `predict` may lack modalities, but not both `optical` and `sar`. The columns "
         "`<modality>_nodata`, `<modality>_scale`, `<modality>_scale_factor` and `<modality>_add_offset` override "
-        "`sensors` and the tags of the files for one scene if they are not empty.",
+        "`sensors` and the tags of the files for one scene if they are not empty. `<modality>_mask` names a quality "
+        "mask; `<modality>_mask_codes` or `<modality>_mask_bits`, such as `3;8;9`, replaces both keys for one scene.",
     )
     optical: str | None = Field(
         None,
@@ -72,8 +73,8 @@ class SourceConfig(Section):
     masks: dict[str, str] = Field(
         {},
         description="Patterns of quality masks by modality, with the same fields, such as `{optical: "
-        "'scl/{scene}.tif'}`; `sensors.<modality>.mask_codes` says which codes mean no data. A sample sheet names "
-        "them in the columns `<modality>_mask`.",
+        "'scl/{scene}.tif'}`; `sensors.<modality>.mask_codes` or `mask_bits` says what means no data in them. A "
+        "sample sheet names them in the columns `<modality>_mask`.",
     )
     exclude: list[str] = Field(
         [],
@@ -174,6 +175,16 @@ class SensorConfig(Section):
         description="Codes that mean no data in the quality mask that `source.masks`, or the column "
         "`<modality>_mask` of the sample sheet, names, such as `[3, 8, 9, 10]` for clouds and shadows in the SCL of "
         "Sentinel-2.",
+    )
+    mask_bits: list[Annotated[int, Field(ge=0, le=31)]] = Field(
+        [],
+        # an unused key must not change the parameters of trainings, which would run again
+        exclude_if=lambda bits: not bits,
+        description="Bits of the quality mask, counted from 0, of which each means no data where it is set; they add "
+        "to `mask_codes`. `[0, 1, 2, 3, 4]`: fill, dilated cloud, cirrus, cloud and shadow in the `QA_PIXEL` of "
+        "Landsat Collection 2 (5 is snow, 6 clear, 7 water). `[1, 2, 3]`: cloud, its surroundings and shadow in the "
+        "`Fmask` of HLS, whose fill has all bits. `[10, 11]`: cloud and cirrus in the old `QA60` of Sentinel-2. The "
+        "bands of a mask with several bands count as bits: `[0, 1]` for cloud and cirrus in `MSK_CLASSI`.",
     )
     display: list[str] = Field(
         [],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tmcnet.raster.inventory.fill import Lattice
 from tmcnet.raster.inventory.rasters import preview, seams
 from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.inventory.scan import FileSummary
-from tmcnet.raster.io.files import BoolArray, RasterFile
+from tmcnet.raster.io.files import BoolArray, numpy_type
 from tmcnet.raster.io.geometry import Coordinates, Grid, finest, to_pixels
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
@@ -23,6 +24,15 @@ from tmcnet.raster.io.reader import Raster
 
 _MIN_ZERO_IN_BOTH = 0.001  # share of pixels from which zeros in both images are reported
 _BAND_CODE = re.compile(r"[a-z]+\d+[a-z]?|[hv]{2}")
+_BIT_FIELDS = {
+    "QA_PIXEL": "[0, 1, 2, 3, 4] for fill, dilated cloud, cirrus, cloud and shadow",
+    "pixel_qa": "[0, 3, 5] for fill, shadow and cloud",
+    "QA60": "[10, 11] for cloud and cirrus",
+    "HLS.*Fmask": "[1, 2, 3] for cloud, its surroundings and shadow",
+    "MSK_CLASSI": "[0, 1] for cloud and cirrus",
+    "state_(1km|500m)": "[0, 1, 2] for cloud, mixed and shadow",
+}
+"""Names of quality masks that hold bits, in files or bands, and the bits of clouds in them."""
 _PROBES_PER_SIDE = 33
 _MIN_OVERLAP = 0.5  # share of the scene that every modality must cover
 
@@ -101,7 +111,9 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
         _check_bands(scene, name, sensor)
         for file in files:
             if (images := file.file.header.n_images) > 1:
-                scene.warnings.append(f"{file.name}: holds {images} images, of which the first is read")
+                scene.warnings.append(
+                    f"{file.name}: holds {images} images, of which the first is read; `mask_bits` reads all"
+                )
             if file.file.alpha and not file.file.header.alpha:
                 what = f"{file.name}: the last band is read as a mask in which 0 means no data"
                 scene.warnings.append(f"{what}; {file.valid_share:.1%} of the pixels are valid")
@@ -348,25 +360,48 @@ def _check_overlap(scene: Inspection) -> None:
             scene.problems.append(Problem(file.file.label, what, remedy))
         elif files and share < 1:
             scene.warnings.append(f"{name} covers {share:.1%} of the {scene.reference} image")
-        if files and (mask := scene.rasters[name].files[0].quality):
-            _check_mask_overlap(scene, name, mask)
+        if files and files[0].file.quality:
+            _check_mask(scene, name, files[0])
     if scene.label:
         _check_label_overlap(scene, scene.label)
 
 
-def _check_mask_overlap(scene: Inspection, name: str, mask: str) -> None:
-    file = scene.images[name][0]
-    share = coverage(file.grid, RasterFile((mask,), crs=file.grid.crs, remote=file.file.remote).header.grid)
+def _check_mask(scene: Inspection, name: str, image: FileSummary) -> None:
+    """Check that the quality mask of an image is on its ground, and that it holds codes or bits as declared."""
+    file, header, mask = image.file, image.file.quality_file.header, Path(image.file.quality).name
+    share = coverage(image.grid, header.grid)
     if not share:
         remedy = f"Check that this is the mask of scene {scene.entry.scene}, and its CRS."
-        scene.problems.append(Problem(mask, f"is the quality mask of {file.name}, but covers 0% of it", remedy))
+        what = f"is the quality mask of {image.name}, but covers 0% of it"
+        scene.problems.append(Problem(file.quality, what, remedy))
     elif share < 1:
         what = f"the quality mask covers {share:.1%} of the {name} image"
         scene.warnings.append(f"{what}; outside it, code 0 is assumed")
-    codes = np.unique(preview(mask, 0, remote=file.file.remote))
-    if not np.isin(codes, file.file.quality_codes).any():
+    codes = np.unique(preview(file.quality, 0, remote=file.remote))
+    bits = next((bits for names, bits in _BIT_FIELDS.items() if re.search(names, f"{mask} {header.names[0]}")), "")
+    unlisted = codes[~np.isin(codes, (0, *file.quality_codes))]
+    if file.quality_bits:
+        width = header.count if header.count > 1 else 8 * numpy_type(header.dtype).itemsize
+        if max(file.quality_bits) >= width:
+            what = f"the quality mask {mask} has {width} bits, but `mask_bits` names {max(file.quality_bits)}"
+            scene.warnings.append(f"{what}; bits are counted from 0")
+        if header.count > 1 and any(
+            preview(file.quality, n, remote=file.remote).max() > 1 for n in range(header.count)
+        ):
+            what = f"has {header.count} bands, which count as bits in a quality mask, but values above 1"
+            scene.problems.append(Problem(file.quality, what, "Name a file of the one band (`gdal_translate -b`)."))
+    elif bits and unlisted.size:
+        what = f"the quality mask {mask} holds bits by its name, so that `mask_codes` misses combinations such as"
+        what += f" {unlisted[0]}: give `sensors.{name}.mask_bits`, such as {bits}"
+        scene.warnings.append(f"{what}, in place of codes")
+    elif not np.isin(codes, file.quality_codes).any():
         what = f"the quality mask of {name} has the codes {format_names(map(str, codes.tolist()))}"
-        scene.warnings.append(f"{what}, none of which is in `sensors.{name}.mask_codes`")
+        hint = "; if they are sums of bits, give `mask_bits` instead" if np.median(codes) > 255 else ""
+        scene.warnings.append(f"{what}, none of which is in `sensors.{name}.mask_codes`{hint}")
+    if header.count > 1 and not file.quality_bits:
+        scene.warnings.append(
+            f"the quality mask {mask} has {header.count} bands, of which the first is read; `mask_bits` reads all"
+        )
 
 
 def _check_label_overlap(scene: Inspection, label: FileSummary) -> None:

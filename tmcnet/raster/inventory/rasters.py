@@ -84,11 +84,14 @@ def find_rasters(
 def _declared(entry: Entry, name: str, sensor: SensorConfig) -> dict[str, Any]:
     """What config and sample sheet declare about the files of a modality, in place of what these say."""
     quality = str(entry.masks.get(name, ""))
-    if quality and not sensor.mask_codes:
-        what = "is a quality mask, but no code in it is known to mean no data"
-        raise InputError(Problem(quality, what, f"List the codes in `sensors.{name}.mask_codes`."))
+    codes, bits = entry.masked.get(name, (tuple(sensor.mask_codes), tuple(sensor.mask_bits)))
+    if quality and not codes and not bits:
+        what = "is a quality mask, but no code or bit in it is known to mean no data"
+        remedy = f"List the codes in `sensors.{name}.mask_codes`, or the bits in `sensors.{name}.mask_bits`."
+        raise InputError(Problem(quality, what, remedy))
     nodata, scaling = entry.nodata.get(name, sensor.nodata), entry.scaling.get(name)
-    return {"nodata": nodata, "scaling": scaling, "quality": quality, "quality_codes": tuple(sensor.mask_codes)}
+    made = {"nodata": nodata, "scaling": scaling, "quality": quality, "quality_codes": codes, "quality_bits": bits}
+    return made if quality else made | {"quality_codes": (), "quality_bits": ()}
 
 
 def _completed(files: tuple[RasterFile, ...], sensor: SensorConfig) -> tuple[RasterFile, ...]:

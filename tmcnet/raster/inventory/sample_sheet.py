@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import glob
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_fil
 TRAIN = "train"
 PREDICT = "predict"
 VECTORS = (".fgb", ".geojson", ".gpkg", ".json", ".shp")  # endings of vector files
-OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset", "mask")
+_NUMBERS = ("nodata", "scale_factor", "add_offset")
+_LISTS = {"mask_codes": "-?[0-9]{1,9}", "mask_bits": "[12]?[0-9]|3[01]"}  # of numbers, each of this form
+OVERRIDES = (*_NUMBERS, "scale", "mask", *_LISTS)
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
 _NEAR = 0.8  # similarity from which a column is taken for a misspelt one
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.])")  # how cells begin that spreadsheet programs run
@@ -52,6 +55,8 @@ class Entry:
     scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
     # quality mask, by modality, where the sample sheet names one
     masks: dict[str, Name] = field(default_factory=dict)
+    # codes and bits of the quality mask that mean no data, by modality, where the sample sheet gives one of them
+    masked: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, str]:
         """All that the row says, as text for hashes."""
@@ -167,8 +172,7 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
     own_columns = _known_columns(modalities)
     numbers = {
         key: {name: number for name in modalities if (number := _number(row.get(f"{name}_{key}", ""))) is not None}
-        for key in OVERRIDES
-        if key not in ("scale", "mask")
+        for key in _NUMBERS
     }
     scaled = [name for name in modalities if name in {**numbers["scale_factor"], **numbers["add_offset"]}]
     images, label = {name: files.get(name, ()) for name in modalities}, files.get("label", ())
@@ -176,7 +180,9 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
     scales = {name: row[f"{name}_scale"] for name in modalities if row.get(f"{name}_scale")}
     scaling = {n: (numbers["scale_factor"].get(n, 1.0), numbers["add_offset"].get(n, 0.0)) for n in scaled}
     masks = {name: parse_name(row[f"{name}_mask"], data_root) for name in modalities if row.get(f"{name}_mask")}
-    declared = numbers["nodata"], scales, scaling, masks
+    lists = {name: [_integers(row.get(f"{name}_{key}", ""), key) or () for key in _LISTS] for name in modalities}
+    masked = {name: (codes, bits) for name, (codes, bits) in lists.items() if codes or bits}
+    declared = numbers["nodata"], scales, scaling, masks, masked
     return Entry(row["scene"], row.get("role") or TRAIN, images, label, others, members, *declared)
 
 
@@ -199,6 +205,12 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _integers(text: str, key: str) -> tuple[int, ...] | None:
+    """Whole numbers separated by `;` or as a list of YAML; None for other text."""
+    parts = re.split(r"[\s,;]+", text.strip("[] "))
+    return tuple(map(int, parts)) if all(re.fullmatch(_LISTS[key], part) for part in parts) else None
 
 
 def _is_usable(column: str, number: float | None) -> bool:
@@ -227,13 +239,16 @@ def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
             errors.append((what, "Change how the cell begins."))
     if len(entry.label) > 1:
         errors.append(("names several label files", "Labels cannot be stacked; merge them first."))
-    for column in (f"{name}_{key}" for name in entry.images for key in OVERRIDES if key != "mask"):
-        text = row.get(column, "")
-        if column.endswith("_scale"):
-            if text and text not in _SCALES:
-                errors.append((f"has the unknown scale `{text}` in `{column}`", f"Scales are {', '.join(_SCALES)}."))
-        elif text and not _is_usable(column, _number(text)):
+    for name, key in itertools.product(entry.images, OVERRIDES):
+        text = row.get(column := f"{name}_{key}", "")
+        if text and key == "scale" and text not in _SCALES:
+            errors.append((f"has the unknown scale `{text}` in `{column}`", f"Scales are {', '.join(_SCALES)}."))
+        elif text and key in _NUMBERS and not _is_usable(column, _number(text)):
             errors.append((f"has `{text}` in `{column}`", "Write a number, `nan` for no data, or nothing."))
+        elif text and key in _LISTS and _integers(text, key) is None:
+            errors.append((f"has `{text}` in `{column}`", "Write whole numbers such as `3;8;9`, or nothing."))
+        elif text and key in _LISTS and name not in entry.masks:
+            errors.append((f"has `{column}` without `{name}_mask`", "Name the quality mask."))
     for path in entry.named:
         if (shown := hide_secrets(str(path))) != str(path):
             remedy = "Leave them out and give them to GDAL: `GDAL_HTTP_USERPWD`, or the variables of the store."

@@ -99,6 +99,7 @@ class RasterFile:
     remote: bool = False  # whether GDAL may use the network for it
     quality: str = ""  # a raster of codes on any grid; empty for none
     quality_codes: tuple[int, ...] = ()  # codes in it that mean no data here
+    quality_bits: tuple[int, ...] = ()  # bits in it that mean no data here where one of them is set
 
     @property
     def label(self) -> str:
@@ -224,12 +225,13 @@ class RasterFile:
         return FileWindow(values, valid, mask, scaling, coded)
 
     @cached_property
-    def _quality_file(self) -> RasterFile:
+    def quality_file(self) -> RasterFile:
+        """The quality mask."""
         return RasterFile((self.quality,), crs=self.crs, remote=self.remote)
 
     def _good(self, dataset: DatasetReader, inside: Window) -> BoolArray:
         """Pixels whose nearest code in the quality mask does not mean no data; outside the mask the code is 0."""
-        own, mask = self._header(dataset), self._quality_file.header
+        own, mask = self._header(dataset), self.quality_file.header
 
         def to_mask(columns: Coordinates, rows: Coordinates) -> tuple[Coordinates, Coordinates]:
             at = to_ground(own.control, columns, rows) if own.control else own.grid.transform @ (columns, rows)
@@ -246,8 +248,19 @@ class RasterFile:
         box = int(y.min()), int(x.min()), int(np.ptp(y)) + 1, int(np.ptp(x)) + 1
         window = inner_window(box, mask.grid.height, mask.grid.width)
         with open_raster(self.quality, remote=self.remote) as quality:
-            codes = pad_to_window(quality.read(1, window=window), box, 0)
-        return ~np.isin(codes[y - box[0], x - box[1]], self.quality_codes)
+            empty = self.is_bad(quality.read(None if self.quality_bits else [1], window=window))
+        outside = bool(self.is_bad(np.zeros((1, 1, 1), np.uint8)))
+        return np.asarray(~pad_to_window(empty, box, outside)[y - box[0], x - box[1]])
+
+    def is_bad(self, mask: npt.NDArray[Any]) -> BoolArray:
+        """H x W, where values of the quality mask, C x H x W, mean no data: several bands are bits of one number."""
+        bad = np.isin(mask[0], self.quality_codes)
+        if self.quality_bits:
+            codes = np.nan_to_num(mask[0]).astype(np.int64)
+            if len(mask) > 1:
+                codes = sum((band != 0).astype(np.int64) << bit for bit, band in enumerate(mask))
+            bad |= (codes & sum(1 << bit for bit in set(self.quality_bits))) != 0
+        return np.asarray(bad)
 
     def _mask(self, dataset: DatasetReader, band: int, inside: Window) -> BoolArray | None:
         """Pixels that a mask or an alpha band keeps; None without one."""

@@ -60,7 +60,8 @@ class Raster:
         for file in files:
             nodata, scaling = file["nodata"], file["scaling"]
             given = {"nodata": None if nodata is None else float(nodata), "scaling": scaling and tuple(scaling)}
-            made.append(RasterFile(**file | given | {key: tuple(file[key]) for key in ("paths", "quality_codes")}))
+            lists = {key: tuple(file[key]) for key in ("paths", "quality_codes", "quality_bits")}
+            made.append(RasterFile(**file | given | lists))
         return cls(tuple(made))
 
     def to_dict(self) -> list[dict[str, Any]]:
