@@ -27,9 +27,12 @@ AND = "_and_"
 
 
 class Section(BaseModel):
-    """A section of the config: unknown keys are errors, and values are constant."""
+    """A section of the config: unknown keys are errors, and values are constant.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False, allow_inf_nan=False)
+    The text below a key is its description in config/README.md and config/schema.json.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _check_free(name: str) -> str:

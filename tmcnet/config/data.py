@@ -29,9 +29,12 @@ _DEMO_NAMES = (
 class DemoConfig(Section):
     """Simulated scenes."""
 
-    scenes: int = Field(4, ge=1, le=20, description="Number of simulated scenes.")
-    size: int = Field(768, ge=128, description="Height and width of a scene in optical pixels (10 m).")
-    seed: int = Field(7, ge=0, description="Seed of the simulated landscape.")
+    scenes: int = Field(4, ge=1, le=20)
+    """Number of simulated scenes."""
+    size: int = Field(768, ge=128)
+    """Height and width of a scene in optical pixels (10 m)."""
+    seed: int = Field(7, ge=0)
+    """Seed of the simulated landscape."""
 
     @property
     def scene_names(self) -> list[str]:
@@ -45,54 +48,41 @@ class SourceConfig(Section):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, str]
 
-    layout: Layout = Field(
-        "demo",
-        description="`demo`: simulated scenes. `scenes`: georeferenced scenes from a sample sheet or patterns. "
-        "`tiles`: ready-made tiles from patterns. `seed`: a folder with `train_RGB/`, `train_SAR/`, `train_lbl/`, "
-        "list files and `class_dict.txt`, as the published code uses.",
-    )
-    sheet: str | None = Field(
-        None,
-        description="Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`, and one for "
-        "each other modality of `sensors`. Several files in one field are separated by `;` and stacked as bands; "
-        "each may be a pattern with `*`, `?` or `[...]`, whose files form one mosaic (the last by name on top), or a "
-        "name of GDAL such as `NETCDF:f.nc:var`, `/vsizip/f.zip/b.tif` or a `.SAFE` folder. "
-        "Scenes of role `predict` may lack modalities, but not both `optical` and `sar`. The columns "
-        "`<modality>_nodata`, `<modality>_scale`, `<modality>_scale_factor` and `<modality>_add_offset` override "
-        "`sensors` and the tags of the files for one scene if they are not empty. `<modality>_mask` names a quality "
-        "mask; `<modality>_mask_codes` or `<modality>_mask_bits`, such as `3;8;9`, replaces both keys for one scene.",
-    )
-    optical: str | None = Field(
-        None,
-        description="Pattern of the optical files below `data_root`, such as `optical/{scene}.tif`. `{name}` matches "
-        "any text without a slash, `{name:d}` a whole number with or without leading zeros. Each other modality of "
-        "`sensors` has its own key here (`dem: dem/{scene}.tif`).",
-    )
-    sar: str | None = Field(None, description="Pattern of the SAR files, with the same fields.")
-    label: str | None = Field(None, description="Pattern of the label files, with the same fields.")
-    masks: dict[str, str] = Field(
-        {},
-        description="Patterns of quality masks by modality, with the same fields, such as `{optical: "
-        "'scl/{scene}.tif'}`; `sensors.<modality>.mask_codes` or `mask_bits` says what means no data in them. A "
-        "sample sheet names them in the columns `<modality>_mask`.",
-    )
-    exclude: list[str] = Field(
-        [],
-        description="Scenes or tiles to leave out, by name (joined fields of the pattern, such as `area_12`).",
-    )
-    crs: str | None = Field(
-        None,
-        description="CRS of files without one, such as a PNG with a world file; for layout `scenes`. Example: "
-        "`EPSG:32633`.",
-    )
-    remote: bool = Field(
-        False,
-        description="Whether files may be read over the network (`https://`, `s3://`, `gs://`, `/vsicurl/`, or a "
-        "virtual raster with such a source). By default they are refused. Credentials are in the environment "
-        "variables of GDAL. A remote file that changed, by its ETag or else its size and time, is read again; for "
-        "that, `s3://` needs the Python package s3fs, and `gs://` gcsfs.",
-    )
-    demo: DemoConfig = Field(DemoConfig(), description="Settings of layout `demo`.")
+    layout: Layout = "demo"
+    """`demo`: simulated scenes. `scenes`: georeferenced scenes from a sample sheet or patterns. `tiles`: ready-made
+    tiles from patterns. `seed`: a folder with `train_RGB/`, `train_SAR/`, `train_lbl/`, list files and
+    `class_dict.txt`, as the published code uses."""
+    sheet: str | None = None
+    """Sample sheet (CSV) of layout `scenes`: columns `scene, optical, sar, label, role`, and one for each other
+    modality of `sensors`. Several files in one field are separated by `;` and stacked as bands; each may be a pattern
+    with `*`, `?` or `[...]`, whose files form one mosaic (the last by name on top), or a name of GDAL such as
+    `NETCDF:f.nc:var`, `/vsizip/f.zip/b.tif` or a `.SAFE` folder. Scenes of role `predict` may lack modalities, but
+    not both `optical` and `sar`. The columns `<modality>_nodata`, `<modality>_scale`, `<modality>_scale_factor` and
+    `<modality>_add_offset` override `sensors` and the tags of the files for one scene if they are not empty.
+    `<modality>_mask` names a quality mask; `<modality>_mask_codes` or `<modality>_mask_bits`, such as `3;8;9`,
+    replaces both keys for one scene."""
+    optical: str | None = None
+    """Pattern of the optical files below `data_root`, such as `optical/{scene}.tif`. `{name}` matches any text
+    without a slash, `{name:d}` a whole number with or without leading zeros. Each other modality of `sensors` has its
+    own key here (`dem: dem/{scene}.tif`)."""
+    sar: str | None = None
+    """Pattern of the SAR files, with the same fields."""
+    label: str | None = None
+    """Pattern of the label files, with the same fields."""
+    masks: dict[str, str] = {}
+    """Patterns of quality masks by modality, with the same fields, such as `{optical: 'scl/{scene}.tif'}`;
+    `sensors.<modality>.mask_codes` or `mask_bits` says what means no data in them. A sample sheet names them in the
+    columns `<modality>_mask`."""
+    exclude: list[str] = []
+    """Scenes or tiles to leave out, by name (joined fields of the pattern, such as `area_12`)."""
+    crs: str | None = None
+    """CRS of files without one, such as a PNG with a world file; for layout `scenes`. Example: `EPSG:32633`."""
+    remote: bool = False
+    """Whether files may be read over the network (`https://`, `s3://`, `gs://`, `/vsicurl/`, or a virtual raster with
+    such a source). By default they are refused. Credentials are in the environment variables of GDAL. A remote file
+    that changed, by its ETag or else its size and time, is read again; for that, `s3://` needs the Python package
+    s3fs, and `gs://` gcsfs."""
+    demo: DemoConfig = DemoConfig()
 
     @property
     def patterns(self) -> dict[str, str]:
@@ -125,71 +115,46 @@ class SourceConfig(Section):
 class SensorConfig(Section):
     """One modality: its bands and the meaning of their values."""
 
-    bands: list[str] = Field(
-        ...,
-        min_length=1,
-        description="Band names in the order of the file or files. Names of files and descriptions of bands that "
-        "name these bands in another order are an error.",
-    )
-    kind: SensorKind = Field(
-        ...,
-        description="Measured quantity; determines the photometric augmentation. `reflectance` for `optical` and "
-        "`backscatter` for `sar` if not given.",
-    )
-    scale: Scale = Field(
-        "none",
-        description="Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto` (detected from the "
-        "values and recorded), `none` (unchanged, as for 8-bit pictures). `linear` and `amplitude` are converted to "
-        "dB. Complex numbers are read as power. A declared scale that the values contradict is an error; `linear` "
-        "may be as low as -0.1, as subtraction of noise leaves it.",
-    )
-    scale_factor: float | None = Field(
-        None,
-        description="Factor from the stored numbers to the values (value = number * factor + offset), for files "
-        "without tags for scale and offset. Tags are always applied, as in Sentinel-2 products with an offset.",
-    )
-    add_offset: float | None = Field(None, description="Offset beside `scale_factor`, in units of the values.")
-    clip_db: tuple[float, float] = Field(
-        (-35.0, 10.0),
-        description="Range to which backscatter in dB is clipped; has no effect on other scales.",
-    )
-    speckle: SpeckleFilter = Field(
-        "none",
-        description="Speckle filter for backscatter, applied in linear power before warping: `lee`, or "
-        "`refined_lee`, which averages along edges and not across them: sharper edges, less smoothing elsewhere.",
-    )
-    speckle_window: int = Field(7, ge=3, le=31, description="Side of the speckle filter's window in SAR pixels; odd.")
-    looks: float | None = Field(
-        None,
-        gt=0,
-        description="Number of looks of the speckle. null: estimated from small squares of a scene, or from all "
-        "ready-made tiles. The estimate assumes uncorrelated speckle; for oversampled images it is too high.",
-    )
-    nodata: float | None = Field(
-        None,
-        description="No-data value, as stored in the file, if the file has none or a wrong one. Masks of the file "
-        "count in addition.",
-    )
-    mask_codes: list[int] = Field(
-        [],
-        description="Codes that mean no data in the quality mask that `source.masks`, or the column "
-        "`<modality>_mask` of the sample sheet, names, such as `[3, 8, 9, 10]` for clouds and shadows in the SCL of "
-        "Sentinel-2.",
-    )
-    mask_bits: list[Annotated[int, Field(ge=0, le=31)]] = Field(
-        [],
-        # an unused key must not change the parameters of trainings, which would run again
-        exclude_if=lambda bits: not bits,
-        description="Bits of the quality mask, counted from 0, of which each means no data where it is set; they add "
-        "to `mask_codes`. `[0, 1, 2, 3, 4]`: fill, dilated cloud, cirrus, cloud and shadow in the `QA_PIXEL` of "
-        "Landsat Collection 2 (5 is snow, 6 clear, 7 water). `[1, 2, 3]`: cloud, its surroundings and shadow in the "
-        "`Fmask` of HLS, whose fill has all bits. `[10, 11]`: cloud and cirrus in the old `QA60` of Sentinel-2. The "
-        "bands of a mask with several bands count as bits: `[0, 1]` for cloud and cirrus in `MSK_CLASSI`.",
-    )
-    display: list[str] = Field(
-        [],
-        description="One or three band names for pictures (red, green, blue); empty: the first band in grey.",
-    )
+    bands: list[str] = Field(min_length=1)
+    """Band names in the order of the file or files. Names of files and descriptions of bands that name these bands in
+    another order are an error."""
+    kind: SensorKind
+    """Measured quantity; determines the photometric augmentation. `reflectance` for `optical` and `backscatter` for
+    `sar` if not given."""
+    scale: Scale = "none"
+    """Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto` (detected from the values and
+    recorded), `none` (unchanged, as for 8-bit pictures). `linear` and `amplitude` are converted to dB. Complex
+    numbers are read as power. A declared scale that the values contradict is an error; `linear` may be as low as
+    -0.1, as subtraction of noise leaves it."""
+    scale_factor: float | None = None
+    """Factor from the stored numbers to the values (value = number * factor + offset), for files without tags for
+    scale and offset. Tags are always applied, as in Sentinel-2 products with an offset."""
+    add_offset: float | None = None
+    """Offset beside `scale_factor`, in units of the values."""
+    clip_db: tuple[float, float] = (-35.0, 10.0)
+    """Range to which backscatter in dB is clipped; has no effect on other scales."""
+    speckle: SpeckleFilter = "none"
+    """Speckle filter for backscatter, applied in linear power before warping: `lee`, or `refined_lee`, which averages
+    along edges and not across them: sharper edges, less smoothing elsewhere."""
+    speckle_window: int = Field(7, ge=3, le=31)
+    """Side of the speckle filter's window in SAR pixels; odd."""
+    looks: float | None = Field(None, gt=0)
+    """Number of looks of the speckle. null: estimated from small squares of a scene, or from all ready-made tiles.
+    The estimate assumes uncorrelated speckle; for oversampled images it is too high."""
+    nodata: float | None = None
+    """No-data value, as stored in the file, if the file has none or a wrong one. Masks of the file count in
+    addition."""
+    mask_codes: list[int] = []
+    """Codes that mean no data in the quality mask that `source.masks`, or the column `<modality>_mask` of the sample
+    sheet, names, such as `[3, 8, 9, 10]` for clouds and shadows in the SCL of Sentinel-2."""
+    mask_bits: list[Annotated[int, Field(ge=0, le=31)]] = Field([], exclude_if=lambda bits: not bits)
+    """Bits of the quality mask, counted from 0, of which each means no data where it is set; they add to
+    `mask_codes`. `[0, 1, 2, 3, 4]`: fill, dilated cloud, cirrus, cloud and shadow in the `QA_PIXEL` of Landsat
+    Collection 2 (5 is snow, 6 clear, 7 water). `[1, 2, 3]`: cloud, its surroundings and shadow in the `Fmask` of HLS,
+    whose fill has all bits. `[10, 11]`: cloud and cirrus in the old `QA60` of Sentinel-2. The bands of a mask with
+    several bands count as bits: `[0, 1]` for cloud and cirrus in `MSK_CLASSI`."""
+    display: list[str] = []
+    """One or three band names for pictures (red, green, blue); empty: the first band in grey."""
 
     @property
     def scaling(self) -> tuple[float, float] | None:
@@ -293,16 +258,15 @@ class SensorsConfig(RootModel[dict[ModalityName, SensorConfig]], Mapping[str, Se
 class ClassConfig(Section):
     """One land-cover class."""
 
-    name: str = Field(
-        ...,
-        min_length=1,
-        max_length=100,
-        description="Name of the class in tables, maps and the report. It does not begin with `=`, `@`, `+` or `-`, "
-        "which spreadsheet programs take for formulas.",
-    )
-    codes: list[int] = Field([], description="Codes in the label files that mean this class.")
-    rgb: tuple[Byte, Byte, Byte] | None = Field(None, description="Colour in RGB-coded label files.")
-    color: HexColor = Field(..., description="Colour in maps and figures, as `#rrggbb`.")
+    name: str = Field(min_length=1, max_length=100)
+    """Name of the class in tables, maps and the report. It does not begin with `=`, `@`, `+` or `-`, which
+    spreadsheet programs take for formulas."""
+    codes: list[int] = []
+    """Codes in the label files that mean this class."""
+    rgb: tuple[Byte, Byte, Byte] | None = None
+    """Colour in RGB-coded label files."""
+    color: HexColor
+    """Colour in maps and figures, as `#rrggbb`."""
 
     @field_validator("color", mode="before")
     @classmethod
@@ -320,37 +284,25 @@ class ClassConfig(Section):
 
 
 class LabelsConfig(Section):
-    """Codes of the label files."""
+    """Codes of the label files, and the classes."""
 
-    encoding: Literal["ids", "rgb"] = Field(
-        "ids", description="`ids`: one band of codes. `rgb`: three bands of class colours."
-    )
-    band: int | None = Field(
-        None,
-        ge=1,
-        description="Band of the codes, from 1, in label files with several bands of codes; null: one band.",
-    )
-    void: list[int] = Field(
-        [], description="Codes that mean `no label`. A code neither here nor in a class is an error."
-    )
-    void_rgb: list[tuple[Byte, Byte, Byte]] = Field([], description="Colours that mean `no label`.")
-    attribute: str = Field(
-        "class",
-        min_length=1,
-        description="Attribute of vector labels (GeoPackage, GeoJSON, Shapefile, FlatGeobuf) that gives the class of "
-        "a feature, as one of its codes or as its name in any capitals. Pixels whose centre is in no feature are "
-        "void; where features overlap, the last one counts.",
-    )
-    buffer: float = Field(
-        0.0,
-        ge=0,
-        description="Points and lines of vector labels count up to this distance in metres; 0: they are an error.",
-    )
-    classes: list[ClassConfig] = Field(
-        [],
-        description="The classes in the order of their ids. Layout `seed` takes them from `class_dict.txt` if none "
-        "are given here.",
-    )
+    encoding: Literal["ids", "rgb"] = "ids"
+    """`ids`: one band of codes. `rgb`: three bands of class colours."""
+    band: int | None = Field(None, ge=1)
+    """Band of the codes, from 1, in label files with several bands of codes; null: one band."""
+    void: list[int] = []
+    """Codes that mean `no label`. A code neither here nor in a class is an error."""
+    void_rgb: list[tuple[Byte, Byte, Byte]] = []
+    """Colours that mean `no label`."""
+    attribute: str = Field("class", min_length=1)
+    """Attribute of vector labels (GeoPackage, GeoJSON, Shapefile, FlatGeobuf) that gives the class of a feature, as
+    one of its codes or as its name in any capitals. Pixels whose centre is in no feature are void; where features
+    overlap, the last one counts."""
+    buffer: float = Field(0.0, ge=0)
+    """Points and lines of vector labels count up to this distance in metres; 0: they are an error."""
+    classes: list[ClassConfig] = []
+    """The classes in the order of their ids. Layout `seed` takes them from `class_dict.txt` if none are given
+    here."""
 
     @property
     def coding(self) -> dict[str, Any]:
@@ -381,54 +333,36 @@ class LabelsConfig(Section):
 class AlignConfig(Section):
     """Co-registration of the SAR image to the optical image."""
 
-    enabled: bool = Field(True, description="Match the images. When false, the georeference is used as delivered.")
-    resolution: float | None = Field(
-        None,
-        gt=0,
-        description="Pixel size of the common grid in units of the scene's CRS; null: that of the optical image, "
-        "of several files the finest.",
-    )
-    max_shift: int = Field(
-        60,
-        ge=2,
-        le=200,
-        description="Search radius: largest shift at the centre of a scene, in pixels of the common grid. Rotations "
-        "up to 2 degrees and scale errors up to 3 % are always searched.",
-    )
-    models: list[AlignModel] = Field(
-        ["shift", "affine", "quadratic", "thin_plate"],
-        min_length=1,
-        description="Allowed models of the displacement. The one with the lowest held-out RMSE at tie points is "
-        "used, or none if no model clearly lowers it.",
-    )
+    enabled: bool = True
+    """Match the images. When false, the georeference is used as delivered."""
+    resolution: float | None = Field(None, gt=0)
+    """Pixel size of the common grid in units of the scene's CRS; null: that of the optical image, of several files
+    the finest."""
+    max_shift: int = Field(60, ge=2, le=200)
+    """Search radius: largest shift at the centre of a scene, in pixels of the common grid. Rotations up to 2 degrees
+    and scale errors up to 3 % are always searched."""
+    models: list[AlignModel] = Field(["shift", "affine", "quadratic", "thin_plate"], min_length=1)
+    """Allowed models of the displacement. The one with the lowest held-out RMSE at tie points is used, or none if no
+    model clearly lowers it."""
 
 
 class TilesConfig(Section):
     """How scenes are cut into tiles."""
 
-    size: int = Field(128, ge=16, description="Height and width of a tile in pixels.")
-    stride: int = Field(
-        128, ge=8, description="Step between tiles in pixels; tiles overlap where it is smaller than `size`."
-    )
-    edge: Literal["pad", "shift", "drop"] = Field(
-        "shift",
-        description="What to do at the far edges: `pad` with no data, `shift` the last tile inwards so that it "
-        "overlaps its neighbour, or `drop` it.",
-    )
-    min_valid: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Minimum share of pixels that are valid in all modalities; other tiles are dropped.",
-    )
-    store: Literal["auto", "files", "virtual"] = Field(
-        "auto",
-        description="`files`: write each tile as one GeoTIFF per modality and one for the label. `virtual`: write "
-        "only the index and read tiles as windows of the aligned scenes, which saves a copy of all pixels; not for "
-        "ready-made tiles. `auto`: `virtual` for scenes that are cut while all scenes together have more than "
-        "100,000 tiles, because file systems are slow with many small files; otherwise `files`. Both give the same "
-        "results.",
-    )
+    size: int = Field(128, ge=16)
+    """Height and width of a tile in pixels."""
+    stride: int = Field(128, ge=8)
+    """Step between tiles in pixels; tiles overlap where it is smaller than `size`."""
+    edge: Literal["pad", "shift", "drop"] = "shift"
+    """What to do at the far edges: `pad` with no data, `shift` the last tile inwards so that it overlaps its
+    neighbour, or `drop` it."""
+    min_valid: float = Field(0.5, ge=0, le=1)
+    """Minimum share of pixels that are valid in all modalities; other tiles are dropped."""
+    store: Literal["auto", "files", "virtual"] = "auto"
+    """`files`: write each tile as one GeoTIFF per modality and one for the label. `virtual`: write only the index and
+    read tiles as windows of the aligned scenes, which saves a copy of all pixels; not for ready-made tiles. `auto`:
+    `virtual` for scenes that are cut while all scenes together have more than 100,000 tiles, because file systems are
+    slow with many small files; otherwise `files`. Both give the same results."""
 
     @model_validator(mode="after")
     def _stride_leaves_no_gap(self) -> TilesConfig:
@@ -440,6 +374,9 @@ class TilesConfig(Section):
 class NormaliseConfig(Section):
     """How band values are brought to a common range: robust statistics of the training tiles."""
 
-    low: float = Field(2.0, ge=0, lt=50, description="Lower percentile of a band, mapped to -1.")
-    high: float = Field(98.0, gt=50, le=100, description="Upper percentile of a band, mapped to +1.")
-    clip: float = Field(1.5, ge=1, description="Values are clipped to plus and minus this much after scaling.")
+    low: float = Field(2.0, ge=0, lt=50)
+    """Lower percentile of a band, mapped to -1."""
+    high: float = Field(98.0, gt=50, le=100)
+    """Upper percentile of a band, mapped to +1."""
+    clip: float = Field(1.5, ge=1)
+    """Values are clipped to plus and minus this much after scaling."""

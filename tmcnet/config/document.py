@@ -5,10 +5,13 @@ The first is `config/README.md`, the second `config/schema.json`, with which edi
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import sys
 import types
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -16,6 +19,7 @@ from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from tmcnet.config.base import Section
 from tmcnet.config.root import Config
 
 _HEAD = """# Every config key
@@ -32,27 +36,47 @@ A rule reruns if a section that it depends on changes; other sections do not rer
 
 def document() -> str:
     """The whole page as Markdown."""
-    return "\n".join([_HEAD, *_section("", Config)])
+    return "\n".join([_HEAD, *(line for path, model in _sections("", Config) for line in _table(path, model))])
 
 
-def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
-    doc = (model.__doc__ or "").strip().splitlines()[0]
-    yield f"## {'`' + path + '`' if path else 'Top level'}\n"
-    yield f"{doc}\n"
-    yield "| key | type and limits | default | meaning |"
-    yield "| --- | --- | --- | --- |"
-    inner: list[tuple[str, type[BaseModel]]] = []
+def _sections(path: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """A section and all in it, with their paths."""
+    yield path, model
     for name, field in model.model_fields.items():
         child, suffix = _child(field.annotation)
-        kind = _type(field.annotation) if child is None else f"section{'s' if suffix else ''}, below"
-        limits = _limits(field)
-        default = "" if child is not None else _default(field.default)
-        yield f"| `{name}` | {kind}{limits} | {default} | {_escape(field.description or '')} |"
         if child is not None:
-            inner.append((f"{path}.{name}{suffix}".lstrip("."), child))
+            yield from _sections(f"{path}.{name}{suffix}".lstrip("."), child)
+
+
+def _table(path: str, model: type[BaseModel]) -> Iterator[str]:
+    meanings = _meanings(model)
+    yield f"## {'`' + path + '`' if path else 'Top level'}\n"
+    yield f"{_title(model)}\n"
+    yield "| key | type and limits | default | meaning |"
+    yield "| --- | --- | --- | --- |"
+    for name, field in model.model_fields.items():
+        child, suffix = _child(field.annotation)
+        if child is None:
+            kind, default, meaning = _type(field.annotation), _default(field.default), meanings[name]
+        else:
+            kind, default, meaning = f"section{'s' if suffix else ''}, below", "", meanings.get(name, _title(child))
+        yield f"| `{name}` | {kind}{_limits(field)} | {default} | {_escape(meaning)} |"
     yield ""
-    for child_path, child_model in inner:
-        yield from _section(child_path, child_model)
+
+
+def _title(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").strip().splitlines()[0]
+
+
+def _meanings(model: type[BaseModel]) -> dict[str, str]:
+    """The text below each key. With `use_attribute_docstrings`, pydantic would read it in every job, for 50 ms."""
+    parsed = [ast.parse(inspect.getsource(c)).body[0] for c in reversed(model.__mro__) if issubclass(c, Section)]
+    pairs = [pair for section in parsed if isinstance(section, ast.ClassDef) for pair in pairwise(section.body)]
+    return {
+        ast.unparse(key.target): " ".join(str(ast.literal_eval(text.value)).split())
+        for key, text in pairs
+        if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
 
 
 def _child(annotation: Any) -> tuple[type[BaseModel] | None, str]:  # noqa: ANN401 - annotations are of any kind
@@ -111,6 +135,10 @@ def _escape(text: str) -> str:
 def schema() -> str:
     """JSON schema of config files. Nothing is required in it, because a file may override single keys of another."""
     made = _without_required(Config.model_json_schema())
+    for _, model in _sections("", Config):
+        keys = made["$defs"].get(model.__name__, made)["properties"]
+        for name, meaning in _meanings(model).items():
+            keys[name] = dict(sorted({**keys[name], "description": meaning}.items()))
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Config of tmcnet"}
     return json.dumps({**head, **{key: part for key, part in made.items() if key != "title"}}, indent=1) + "\n"
 

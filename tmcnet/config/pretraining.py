@@ -62,93 +62,55 @@ VARIANTS: dict[Variant, Corrections] = {
 class MethodConfig(Section):
     """One pre-training method: a variant of TMCNet, an ablation of it, or a baseline."""
 
-    method: Method = Field(
-        "tuples",
-        description="`tuples`: TMCNet, which compares fused tuples of all modalities. `simclr`: NT-Xent (Chen et al. "
-        "2020) of all bands stacked into one image, with one encoder. `cross_modal`: InfoNCE (van den Oord et al. "
-        "2018) between modalities, the mean over all pairs of modalities. All have a global and a local term.",
-    )
-    variant: Variant = Field(
-        "corrected",
-        description="`reference`: network, loss, views and optimiser as in the published code. `corrected`: with its "
-        "defects fixed (docs/method.md). Each key below that may be null sets one of the differences.",
-    )
-    modality: str = Field(
-        "both",
-        description="`both`: all modalities. The name of one of `sensors`, such as `optical`: pre-train only its "
-        "encoder with NT-Xent of two views (method `tuples`).",
-    )
-    style: bool = Field(True, description="Global embedding from channel means and variances; false: means only.")
-    lambda_global: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Weight of the global loss; the local loss has 1 minus it. 0 or 1 removes a term.",
-    )
-    temperature: float = Field(0.5, gt=0, description="Temperature of the contrastive loss.")
-    perturbation: bool | None = Field(
-        None,
-        description="Use tuples with the wrong partner image as negatives (`tuples`). null: true. false: NT-Xent of "
-        "the fused tuples.",
-    )
-    perturbed_negatives: Negatives | None = Field(
-        None,
-        description="`shifted`: N - 1 more sets in which every place has the partner of another place; tuples of "
-        "other places are negatives. `own`: tuples of the same place with a wrong partner are negatives. `both`: the "
-        "sum. null: `shifted` in `reference`, `own` in `corrected`.",
-    )
-    wrong_partners: Partners | None = Field(
-        None,
-        description="`sar`: tuples with a wrong image of SAR or another non-optical modality. `both`: also tuples "
-        "with a wrong optical image. null: `sar` in `reference`, `both` in `corrected`.",
-    )
-    perturbed_views: PerturbedViews | None = Field(
-        None,
-        description="Views with perturbed tuples. null: `first` in `reference`, `both` in `corrected`.",
-    )
-    perturbation_weight: float | None = Field(
-        None,
-        gt=0,
-        description="Weight of the non-optical embeddings in perturbed tuples. null: 0.1 in `reference`, 1 in "
-        "`corrected`.",
-    )
-    perturbed_gradient: bool | None = Field(
-        None,
-        description="Gradient through the wrong partner of a perturbed tuple. null: false in `reference`, true in "
-        "`corrected`.",
-    )
-    shifts: int | None = Field(
-        None,
-        ge=1,
-        description="Number of `shifted` sets, drawn in each step. null: all N - 1.",
-    )
-    positive_in_denominator: bool | None = Field(
-        None,
-        description="Add the positive to the denominator of the loss, as NT-Xent does. null: false in `reference`, "
-        "true in `corrected`.",
-    )
-    mask_same_tile: bool | None = Field(
-        None,
-        description="Patches of one tile are not negatives of each other, because they may show the same ground. "
-        "null: false in `reference`, true in `corrected`.",
-    )
-    batch_norm_momentum: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Momentum of batch norm. null: 0.9 in `reference`, 0.1 in `corrected`.",
-    )
-    dropout_before_statistics: bool | None = Field(
-        None,
-        description="Apply dropout to the encoder's output before the channel statistics of the global embedding; "
-        "false: only before the decoder. null: true in `reference`, false in `corrected`.",
-    )
-    photometric_by_sensor: bool | None = Field(
-        None,
-        description="Photometric augmentation that suits each sensor, drawn for every image of both views; false: "
-        "the published one, which changes hue and value of view 2 equally in all modalities. null: false in "
-        "`reference`, true in `corrected`.",
-    )
+    method: Method = "tuples"
+    """`tuples`: TMCNet, which compares fused tuples of all modalities. `simclr`: NT-Xent (Chen et al. 2020) of all
+    bands stacked into one image, with one encoder. `cross_modal`: InfoNCE (van den Oord et al. 2018) between
+    modalities, the mean over all pairs of modalities. All have a global and a local term."""
+    variant: Variant = "corrected"
+    """`reference`: network, loss, views and optimiser as in the published code. `corrected`: with its defects fixed
+    (docs/method.md). Each key below that may be null sets one of the differences."""
+    modality: str = "both"
+    """`both`: all modalities. The name of one of `sensors`, such as `optical`: pre-train only its encoder with
+    NT-Xent of two views (method `tuples`)."""
+    style: bool = True
+    """Global embedding from channel means and variances; false: means only."""
+    lambda_global: float = Field(0.5, ge=0, le=1)
+    """Weight of the global loss; the local loss has 1 minus it. 0 or 1 removes a term."""
+    temperature: float = Field(0.5, gt=0)
+    """Temperature of the contrastive loss."""
+    perturbation: bool | None = None
+    """Use tuples with the wrong partner image as negatives (`tuples`). null: true. false: NT-Xent of the fused
+    tuples."""
+    perturbed_negatives: Negatives | None = None
+    """`shifted`: N - 1 more sets in which every place has the partner of another place; tuples of other places are
+    negatives. `own`: tuples of the same place with a wrong partner are negatives. `both`: the sum. null: `shifted` in
+    `reference`, `own` in `corrected`."""
+    wrong_partners: Partners | None = None
+    """`sar`: tuples with a wrong image of SAR or another non-optical modality. `both`: also tuples with a wrong
+    optical image. null: `sar` in `reference`, `both` in `corrected`."""
+    perturbed_views: PerturbedViews | None = None
+    """Views with perturbed tuples. null: `first` in `reference`, `both` in `corrected`."""
+    perturbation_weight: float | None = Field(None, gt=0)
+    """Weight of the non-optical embeddings in perturbed tuples. null: 0.1 in `reference`, 1 in `corrected`."""
+    perturbed_gradient: bool | None = None
+    """Gradient through the wrong partner of a perturbed tuple. null: false in `reference`, true in `corrected`."""
+    shifts: int | None = Field(None, ge=1)
+    """Number of `shifted` sets, drawn in each step. null: all N - 1."""
+    positive_in_denominator: bool | None = None
+    """Add the positive to the denominator of the loss, as NT-Xent does. null: false in `reference`, true in
+    `corrected`."""
+    mask_same_tile: bool | None = None
+    """Patches of one tile are not negatives of each other, because they may show the same ground. null: false in
+    `reference`, true in `corrected`."""
+    batch_norm_momentum: float | None = Field(None, gt=0, le=1)
+    """Momentum of batch norm. null: 0.9 in `reference`, 0.1 in `corrected`."""
+    dropout_before_statistics: bool | None = None
+    """Apply dropout to the encoder's output before the channel statistics of the global embedding; false: only before
+    the decoder. null: true in `reference`, false in `corrected`."""
+    photometric_by_sensor: bool | None = None
+    """Photometric augmentation that suits each sensor, drawn for every image of both views; false: the published one,
+    which changes hue and value of view 2 equally in all modalities. null: false in `reference`, true in
+    `corrected`."""
 
     @property
     def corrections(self) -> Corrections:
@@ -194,88 +156,68 @@ class MethodConfig(Section):
 class ProbeConfig(Section):
     """Linear or nearest-neighbour probe: how well frozen features separate the classes during pre-training."""
 
-    every: int | None = Field(
-        None, ge=1, description="Steps between two probes; also before the first and after the last step. null: none."
-    )
-    classifier: Literal["knn", "linear"] = Field(
-        "knn",
-        description="`knn`: vote of the 20 nearest neighbours by cosine. `linear`: logistic regression.",
-    )
-    fraction: float = Field(
-        100, gt=0, le=100, description="Label fraction to fit on, in percent; one of `splits.fractions`."
-    )
-    tiles: int = Field(
-        100, ge=1, description="Maximum number of tiles of the label fraction, and of the validation part."
-    )
-    pixels: int = Field(5000, ge=1, description="Maximum number of feature map pixels of each of these two.")
+    every: int | None = Field(None, ge=1)
+    """Steps between two probes; also before the first and after the last step. null: none."""
+    classifier: Literal["knn", "linear"] = "knn"
+    """`knn`: vote of the 20 nearest neighbours by cosine. `linear`: logistic regression."""
+    fraction: float = Field(100, gt=0, le=100)
+    """Label fraction to fit on, in percent; one of `splits.fractions`."""
+    tiles: int = Field(100, ge=1)
+    """Maximum number of tiles of the label fraction, and of the validation part."""
+    pixels: int = Field(5000, ge=1)
+    """Maximum number of feature map pixels of each of these two."""
 
 
 class PretrainConfig(Section):
     """Self-supervised pre-training of the encoders on unlabelled pairs of the training part."""
 
-    methods: dict[str, MethodConfig] = Field(
-        {"tmcnet": MethodConfig()},
-        description="Pre-training methods by name, as shown in tables and figures. null removes a method of the "
-        "preset: `{tmcnet: null}`.",
-    )
-    weights: dict[str, str] = Field(
-        {},
-        description="Weights by name that fine-tuning can start from: safetensors files of earlier runs, or "
-        "checkpoints of the published pre-training code (`.pth`, `.pt`, `.tar`), which are read without running "
-        "code.",
-    )
-    parts: list[Part] = Field(
-        ["train"],
-        min_length=1,
-        description="Parts whose imagery, never labels, is used for pre-training. With `test` the scores apply to "
-        "ground that was seen in pre-training, as for maps of that same ground.",
-    )
-    initial_weights: str | None = Field(
-        None,
-        description="Safetensors file of a ResNet with the tensor names of torchvision or timm, from which all "
-        "encoders start; the first layer is adapted to the number of bands. null: random weights.",
-    )
-    steps: int = Field(300, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(16, ge=2, description="Tiles per batch.")
-    accumulate: int = Field(
-        1,
-        ge=1,
-        description="Batches per step, whose gradients are averaged. Saves memory, but the loss compares only places "
-        "of the same batch: the number of negatives does not grow.",
-    )
-    crop_size: int = Field(96, ge=32, description="Side of a view in pixels.")
-    photometric: float = Field(
-        1.0,
-        ge=0,
-        le=2,
-        description="Strength of the photometric augmentation with `photometric_by_sensor`; 0: none.",
-    )
-    hue: float = Field(
-        20.0,
-        ge=0,
-        le=180,
-        description="Maximum hue rotation in degrees at `photometric: 1` with `photometric_by_sensor`, for optical "
-        "reflectance with bands named `red`, `green` and `blue`; 0: none.",
-    )
-    patch_size: int = Field(24, ge=4, description="Side of a local patch in pixels of the view.")
-    patches: int = Field(4, ge=1, description="Corresponding patches per pair of views.")
-    learning_rate: float = Field(1e-3, gt=0, description="Maximum learning rate.")
-    weight_decay: float = Field(1e-5, ge=0, description="Weight decay.")
-    warmup_steps: int = Field(20, ge=0, description="Steps of linear warm-up of the learning rate.")
-    clip_norm: float | None = Field(
-        None,
-        gt=0,
-        description="Maximum norm of the gradient of all weights; longer ones are scaled down. null: no limit.",
-    )
-    compile: bool = Field(
-        False, description="Compile the network (`torch.compile`). Needs a C++ compiler and pays off in long runs."
-    )
-    probe: ProbeConfig = Field(ProbeConfig(), description="Probe on frozen features.")
-    log_every: int = Field(10, ge=1, description="Steps between two points of the loss curves.")
-    checkpoint_every: int = Field(
-        100, ge=1, description="Steps between two checkpoints, from which a killed run resumes."
-    )
-    seed: int = Field(1, ge=0, description="Seed of initial weights and views.")
+    methods: dict[str, MethodConfig] = {"tmcnet": MethodConfig()}
+    """Pre-training methods by name, as shown in tables and figures. null removes a method of the preset: `{tmcnet:
+    null}`."""
+    weights: dict[str, str] = {}
+    """Weights by name that fine-tuning can start from: safetensors files of earlier runs, or checkpoints of the
+    published pre-training code (`.pth`, `.pt`, `.tar`), which are read without running code."""
+    parts: list[Part] = Field(["train"], min_length=1)
+    """Parts whose imagery, never labels, is used for pre-training. With `test` the scores apply to ground that was
+    seen in pre-training, as for maps of that same ground."""
+    initial_weights: str | None = None
+    """Safetensors file of a ResNet with the tensor names of torchvision or timm, from which all encoders start; the
+    first layer is adapted to the number of bands. null: random weights."""
+    steps: int = Field(300, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(16, ge=2)
+    """Tiles per batch."""
+    accumulate: int = Field(1, ge=1)
+    """Batches per step, whose gradients are averaged. Saves memory, but the loss compares only places of the same
+    batch: the number of negatives does not grow."""
+    crop_size: int = Field(96, ge=32)
+    """Side of a view in pixels."""
+    photometric: float = Field(1.0, ge=0, le=2)
+    """Strength of the photometric augmentation with `photometric_by_sensor`; 0: none."""
+    hue: float = Field(20.0, ge=0, le=180)
+    """Maximum hue rotation in degrees at `photometric: 1` with `photometric_by_sensor`, for optical reflectance with
+    bands named `red`, `green` and `blue`; 0: none."""
+    patch_size: int = Field(24, ge=4)
+    """Side of a local patch in pixels of the view."""
+    patches: int = Field(4, ge=1)
+    """Corresponding patches per pair of views."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Maximum learning rate."""
+    weight_decay: float = Field(1e-5, ge=0)
+    """Weight decay."""
+    warmup_steps: int = Field(20, ge=0)
+    """Steps of linear warm-up of the learning rate."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Maximum norm of the gradient of all weights; longer ones are scaled down. null: no limit."""
+    compile: bool = False
+    """Compile the network (`torch.compile`). Needs a C++ compiler and pays off in long runs."""
+    probe: ProbeConfig = ProbeConfig()
+    log_every: int = Field(10, ge=1)
+    """Steps between two points of the loss curves."""
+    checkpoint_every: int = Field(100, ge=1)
+    """Steps between two checkpoints, from which a killed run resumes."""
+    seed: int = Field(1, ge=0)
+    """Seed of initial weights and views."""
 
     @field_validator("methods", mode="before", json_schema_input_type=dict[str, MethodConfig | None])
     @classmethod

@@ -23,18 +23,19 @@ MAP_ENDINGS = ("_confidence", "_rgb", "_areas")
 class EvaluateConfig(Section):
     """Scores of the fine-tuned networks on the test part."""
 
-    batch_size: int = Field(16, ge=1, description="Tiles per forward pass.")
-    bootstrap: int = Field(1000, ge=100, description="Bootstrap draws for the intervals.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
-    boundary_tolerance: int = Field(
-        2, ge=0, description="Maximum distance in pixels between matching boundaries (boundary F1)."
-    )
-    withheld: bool | None = Field(
-        None,
-        description="Score networks of several modalities also with each modality hidden, as under cloud; each "
-        "takes one more pass. null: if `finetune.modality_dropout` teaches them to do without.",
-    )
-    seed: int = Field(1, ge=0, description="Seed of the bootstrap.")
+    batch_size: int = Field(16, ge=1)
+    """Tiles per forward pass."""
+    bootstrap: int = Field(1000, ge=100)
+    """Bootstrap draws for the intervals."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Confidence level of the intervals."""
+    boundary_tolerance: int = Field(2, ge=0)
+    """Maximum distance in pixels between matching boundaries (boundary F1)."""
+    withheld: bool | None = None
+    """Score networks of several modalities also with each modality hidden, as under cloud; each takes one more pass.
+    null: if `finetune.modality_dropout` teaches them to do without."""
+    seed: int = Field(1, ge=0)
+    """Seed of the bootstrap."""
 
 
 class Windows(NamedTuple):
@@ -52,53 +53,37 @@ class Windows(NamedTuple):
 class MapsConfig(Section):
     """Whole-scene maps."""
 
-    fractions: list[float] = Field(
-        [], description="Label fractions whose runs are mapped; empty: only the largest of each network."
-    )
-    seeds: list[int] = Field([1], description="Run seeds that are mapped.")
-    window: int = Field(
-        1024,
-        ge=32,
-        multiple_of=16,
-        description="Side of an inference window in pixels; a multiple of 16, the largest output stride.",
-    )
-    overlap: int | None = Field(
-        None,
-        ge=0,
-        multiple_of=16,
-        description="Overlap of neighbouring windows in pixels; a multiple of 16. Most of it is only context, "
-        "because networks are uncertain near the edge of a window; windows are blended in its middle. null: what the "
-        "network needs for maps without seams (192 to 752, from `model.dilations` and `model.context`). A smaller "
-        "overlap is raised to what the windows of `model.context` need, and `window` to twice that.",
-    )
-    batch_size: int = Field(1, ge=1, description="Windows per forward pass; more for GPUs and small windows.")
-    test_time: TestTime = Field(
-        "none",
-        description="Average over copies of each window: the image and its mirror images (`flips`, 4 copies), its "
-        "rotations by right angles (`rotations`, 4), or both (`all`, 8).",
-    )
-    strip_megapixels: float = Field(
-        500,
-        gt=0,
-        description="Larger scenes, by the size of their first image, are mapped by several jobs, each a strip of "
-        "about this size. The map is the same, byte for byte. Remote files are mapped in one job.",
-    )
-    rgb: bool = Field(False, description="Also write `<run>_rgb.tif`, for programs that ignore colour tables.")
-    models: dict[str, str] = Field(
-        {},
-        description="Networks from earlier runs by name: files `models/<run>/model.safetensors`, or weights of "
-        "fine-tuning, with the same bands and classes. They are mapped in addition to the runs of the sweep.",
-    )
-    polygons: bool = Field(False, description="Also write `<run>.gpkg`: the map as polygons.")
-    minimum_mapping_unit: float = Field(
-        0,
-        ge=0,
-        description="Polygons: merge patches below this area, in square metres (pixels if a scene has no CRS), into "
-        "their largest neighbour. The raster map keeps them.",
-    )
-    max_tiles: int = Field(
-        24, ge=1, description="Maximum number of test tiles to map if the source is ready-made tiles."
-    )
+    fractions: list[float] = []
+    """Label fractions whose runs are mapped; empty: only the largest of each network."""
+    seeds: list[int] = [1]
+    """Run seeds that are mapped."""
+    window: int = Field(1024, ge=32, multiple_of=16)
+    """Side of an inference window in pixels; a multiple of 16, the largest output stride."""
+    overlap: int | None = Field(None, ge=0, multiple_of=16)
+    """Overlap of neighbouring windows in pixels; a multiple of 16. Most of it is only context, because networks are
+    uncertain near the edge of a window; windows are blended in its middle. null: what the network needs for maps
+    without seams (192 to 752, from `model.dilations` and `model.context`). A smaller overlap is raised to what the
+    windows of `model.context` need, and `window` to twice that."""
+    batch_size: int = Field(1, ge=1)
+    """Windows per forward pass; more for GPUs and small windows."""
+    test_time: TestTime = "none"
+    """Average over copies of each window: the image and its mirror images (`flips`, 4 copies), its rotations by right
+    angles (`rotations`, 4), or both (`all`, 8)."""
+    strip_megapixels: float = Field(500, gt=0)
+    """Larger scenes, by the size of their first image, are mapped by several jobs, each a strip of about this size.
+    The map is the same, byte for byte. Remote files are mapped in one job."""
+    rgb: bool = False
+    """Also write `<run>_rgb.tif`, for programs that ignore colour tables."""
+    models: dict[str, str] = {}
+    """Networks from earlier runs by name: files `models/<run>/model.safetensors`, or weights of fine-tuning, with the
+    same bands and classes. They are mapped in addition to the runs of the sweep."""
+    polygons: bool = False
+    """Also write `<run>.gpkg`: the map as polygons."""
+    minimum_mapping_unit: float = Field(0, ge=0)
+    """Polygons: merge patches below this area, in square metres (pixels if a scene has no CRS), into their largest
+    neighbour. The raster map keeps them."""
+    max_tiles: int = Field(24, ge=1)
+    """Maximum number of test tiles to map if the source is ready-made tiles."""
 
     def fit(self, reach: int, context: int) -> Windows:
         """Return window and overlap for maps without seams.
@@ -128,23 +113,16 @@ class MapsConfig(Section):
 class TrackingConfig(Section):
     """Recording of runs in MLflow."""
 
-    uri: str | None = Field(
-        None,
-        description="Tracking server or database. Null: the environment variable `MLFLOW_TRACKING_URI`, or else "
-        "`mlflow.db` (SQLite) in `results_dir`. Without user name and password, which belong into the environment "
-        "variables `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`.",
-    )
-    weights: bool = Field(
-        True,
-        description="Record a copy of the weights of every network. Fine-tuned networks become MLflow models with "
-        "signature and input example, which `mlflow.pyfunc.load_model` opens. `false` saves disk space.",
-    )
-    register_as: str | None = Field(
-        None,
-        pattern=r"^[\w][\w .-]*$",
-        description="Name in MLflow's model registry for the network with the best validation score "
-        "(`report.metric`); it gets the alias `best`. Needs `weights`. Null: register none.",
-    )
+    uri: str | None = None
+    """Tracking server or database. Null: the environment variable `MLFLOW_TRACKING_URI`, or else `mlflow.db` (SQLite)
+    in `results_dir`. Without user name and password, which belong into the environment variables
+    `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`."""
+    weights: bool = True
+    """Record a copy of the weights of every network. Fine-tuned networks become MLflow models with signature and
+    input example, which `mlflow.pyfunc.load_model` opens. `false` saves disk space."""
+    register_as: str | None = Field(None, pattern=r"^[\w][\w .-]*$")
+    """Name in MLflow's model registry for the network with the best validation score (`report.metric`); it gets the
+    alias `best`. Needs `weights`. Null: register none."""
 
     @field_validator("uri")
     @classmethod
@@ -167,67 +145,46 @@ class TrackingConfig(Section):
 class ReportConfig(Section):
     """What the report shows."""
 
-    title: str = Field("Label-efficient land-cover mapping", description="Heading of the report.")
-    metric: str = Field(
-        "miou", pattern="^(oa|kappa|miou|mf1)$", description="Metric of the headline figure and the verdict."
-    )
+    title: str = "Label-efficient land-cover mapping"
+    """Heading of the report."""
+    metric: str = Field("miou", pattern="^(oa|kappa|miou|mf1)$")
+    """Metric of the headline figure and the verdict."""
 
 
 class ComputeConfig(Section):
     """Threads, memory, accelerator and precision of the jobs."""
 
-    accelerator: str = Field(
-        "auto",
-        pattern="^(auto|cpu|gpu)$",
-        description="`auto` uses a GPU if there is one. On a cluster, jobs ask for "
-        "one if Snakemake is given a limit for all of them (`--resources gpu=8`, or `resources` in the profile).",
-    )
-    precision: str = Field(
-        "auto",
-        pattern="^(auto|32-true|bf16-mixed|16-mixed)$",
-        description="Number format of training. `auto`: `bf16-mixed` on a CPU that computes convolutions clearly "
-        "faster in bfloat16 (AMX, AVX512-BF16; checked when a training starts, and kept when it resumes), otherwise "
-        "`32-true`. `summary.json` records which one was used. Weights, losses, scores and maps are always float32.",
-    )
-    nodes: int = Field(
-        1,
-        ge=1,
-        description="Nodes of a Slurm cluster that share a pre-training. With more than one, the job starts its "
-        "processes by `srun`.",
-    )
-    devices: int = Field(
-        1,
-        ge=1,
-        description="Processes on each node that share a pre-training, each with one GPU or `pretrain_threads` CPU "
-        "threads. The result equals one process with the whole batch: negatives and batch norm span all processes. "
-        "`pretrain.batch_size` must be a multiple of `nodes` times `devices`. One process needs no launcher and "
-        "starts fastest.",
-    )
-    finetune_shared: bool = Field(
-        False,
-        description="Let `nodes` and `devices` share each fine-tuning of a network as well, each process with one "
-        "GPU or `finetune_threads` CPU threads; `finetune.batch_size` must be a multiple of their number, too. "
-        "Several runs use devices better side by side, which is the default.",
-    )
-    pretrain_threads: int = Field(2, ge=1, le=1024, description="CPU threads of each process of a pre-training job.")
-    finetune_threads: int = Field(
-        1, ge=1, le=1024, description="CPU threads of a fine-tuning or mapping job (process)."
-    )
-    raster_threads: int = Field(
-        2,
-        ge=1,
-        le=1024,
-        description="CPU threads of a job that inspects, aligns or tiles a scene (or ready-made tiles).",
-    )
-    cache_gib: float = Field(4.0, ge=0, description="Maximum memory for tiles cached in RAM, in GiB per job.")
-    job_gib: float = Field(
-        2.0,
-        gt=0,
-        description="Memory of a training, scoring or mapping job (per device) without cached tiles, in GiB. "
-        "Snakemake's `mem_mb` is the sum of both, of 0.5 GiB for each process that reads tiles for a GPU (one a "
-        "thread), and of 0.5 GB for Snakemake itself; the second attempt of a failed job gets twice as much. "
-        "Training the default network takes 1.2 GiB, the published one (`resnet50`) 6.1 GiB.",
-    )
+    accelerator: str = Field("auto", pattern="^(auto|cpu|gpu)$")
+    """`auto` uses a GPU if there is one. On a cluster, jobs ask for one if Snakemake is given a limit for all of them
+    (`--resources gpu=8`, or `resources` in the profile)."""
+    precision: str = Field("auto", pattern="^(auto|32-true|bf16-mixed|16-mixed)$")
+    """Number format of training. `auto`: `bf16-mixed` on a CPU that computes convolutions clearly faster in bfloat16
+    (AMX, AVX512-BF16; checked when a training starts, and kept when it resumes), otherwise `32-true`. `summary.json`
+    records which one was used. Weights, losses, scores and maps are always float32."""
+    nodes: int = Field(1, ge=1)
+    """Nodes of a Slurm cluster that share a pre-training. With more than one, the job starts its processes by
+    `srun`."""
+    devices: int = Field(1, ge=1)
+    """Processes on each node that share a pre-training, each with one GPU or `pretrain_threads` CPU threads. The
+    result equals one process with the whole batch: negatives and batch norm span all processes. `pretrain.batch_size`
+    must be a multiple of `nodes` times `devices`. One process needs no launcher and starts fastest."""
+    finetune_shared: bool = False
+    """Let `nodes` and `devices` share each fine-tuning of a network as well, each process with one GPU or
+    `finetune_threads` CPU threads; `finetune.batch_size` must be a multiple of their number, too. Several runs use
+    devices better side by side, which is the default."""
+    pretrain_threads: int = Field(2, ge=1, le=1024)
+    """CPU threads of each process of a pre-training job."""
+    finetune_threads: int = Field(1, ge=1, le=1024)
+    """CPU threads of a fine-tuning or mapping job (process)."""
+    raster_threads: int = Field(2, ge=1, le=1024)
+    """CPU threads of a job that inspects, aligns or tiles a scene (or ready-made tiles)."""
+    cache_gib: float = Field(4.0, ge=0)
+    """Maximum memory for tiles cached in RAM, in GiB per job."""
+    job_gib: float = Field(2.0, gt=0)
+    """Memory of a training, scoring or mapping job (per device) without cached tiles, in GiB. Snakemake's `mem_mb` is
+    the sum of both, of 0.5 GiB for each process that reads tiles for a GPU (one a thread), and of 0.5 GB for
+    Snakemake itself; the second attempt of a failed job gets twice as much. Training the default network takes 1.2
+    GiB, the published one (`resnet50`) 6.1 GiB."""
 
     @property
     def processes(self) -> int:

@@ -46,30 +46,32 @@ _MAX_FOUND = 200
 class Config(Section):
     """Everything a run depends on: the only place for defaults, units and limits."""
 
-    preset: Literal["demo", "quick", "standard", "full"] = Field(
-        "standard",
-        description="Settings below those of the user. `demo`: config/config.yaml, the default of a config without "
-        "`sensors`. `quick`: a small network and short trainings, for a first look. `standard`: one good map. "
-        "`full`: the published network and a long schedule, for GPUs.",
-    )
-    name: str = Field("demo", pattern=r"^[\w-]+$", description="Name of the data set and of the MLflow experiment.")
-    results_dir: str = Field("results", min_length=1, description="Folder for all outputs.")
-    data_root: str = Field("data", min_length=1, description="Folder that paths of the imagery are relative to.")
-    source: SourceConfig = Field(SourceConfig(), description="Files of the imagery.")
-    sensors: SensorsConfig = Field(..., description="Modalities by name: `optical`, `sar`, others such as `dem`.")
-    labels: LabelsConfig = Field(LabelsConfig(), description="Codes of the labels, and the classes.")
-    align: AlignConfig = Field(AlignConfig(), description="Co-registration.")
-    tiles: TilesConfig = Field(TilesConfig(), description="Tiling.")
-    splits: SplitsConfig = Field(SplitsConfig(), description="Training, validation and test parts, label fractions.")
-    normalise: NormaliseConfig = Field(NormaliseConfig(), description="Band statistics.")
-    model: ModelConfig = Field(ModelConfig(), description="Sizes of the networks.")
-    pretrain: PretrainConfig = Field(PretrainConfig(), description="Self-supervised pre-training.")
-    finetune: FinetuneConfig = Field(FinetuneConfig(), description="Supervised fine-tuning.")
-    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Scores on the test part.")
-    maps: MapsConfig = Field(MapsConfig(), description="Whole-scene maps.")
-    tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
-    report: ReportConfig = Field(ReportConfig(), description="Report.")
-    compute: ComputeConfig = Field(ComputeConfig(), description="Accelerator, threads and memory.")
+    preset: Literal["demo", "quick", "standard", "full"] = "standard"
+    """Settings below those of the user. `demo`: config/config.yaml, the default of a config without `sensors`.
+    `quick`: a small network and short trainings, for a first look. `standard`: one good map. `full`: the published
+    network and a long schedule, for GPUs."""
+    name: str = Field("demo", pattern=r"^[\w-]+$")
+    """Name of the data set and of the MLflow experiment."""
+    results_dir: str = Field("results", min_length=1)
+    """Folder for all outputs."""
+    data_root: str = Field("data", min_length=1)
+    """Folder that paths of the imagery are relative to."""
+    source: SourceConfig = SourceConfig()
+    sensors: SensorsConfig
+    """Modalities by name: `optical`, `sar`, others such as `dem`."""
+    labels: LabelsConfig = LabelsConfig()
+    align: AlignConfig = AlignConfig()
+    tiles: TilesConfig = TilesConfig()
+    splits: SplitsConfig = SplitsConfig()
+    normalise: NormaliseConfig = NormaliseConfig()
+    model: ModelConfig = ModelConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    maps: MapsConfig = MapsConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    report: ReportConfig = ReportConfig()
+    compute: ComputeConfig = ComputeConfig()
 
     @field_validator("results_dir", "data_root")
     @classmethod

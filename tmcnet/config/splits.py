@@ -15,11 +15,14 @@ PARTS: tuple[str, ...] = get_args(Part)
 
 
 class SharesConfig(Section):
-    """Wanted shares of the parts."""
+    """Wanted shares of the parts; ignored with `folds`."""
 
-    train: float = Field(0.6, gt=0, lt=1, description="Share of training tiles.")
-    val: float = Field(0.2, gt=0, lt=1, description="Share of validation tiles.")
-    test: float = Field(0.2, gt=0, lt=1, description="Share of test tiles.")
+    train: float = Field(0.6, gt=0, lt=1)
+    """Share of training tiles."""
+    val: float = Field(0.2, gt=0, lt=1)
+    """Share of validation tiles."""
+    test: float = Field(0.2, gt=0, lt=1)
+    """Share of test tiles."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> SharesConfig:
@@ -32,69 +35,51 @@ class SharesConfig(Section):
 class GivenConfig(Section):
     """Values of `column` of each part. A part without values is drawn from the training tiles."""
 
-    train: list[str] = Field(["train"], min_length=1, description="Values of the training part.")
-    val: list[str] = Field([], description="Values of the validation part.")
-    test: list[str] = Field(["test"], description="Values of the test part.")
+    train: list[str] = Field(["train"], min_length=1)
+    """Values of the training part."""
+    val: list[str] = []
+    """Values of the validation part."""
+    test: list[str] = ["test"]
+    """Values of the test part."""
 
 
 class SplitsConfig(Section):
     """How tiles are divided into training, validation and test parts, and how few labels are used."""
 
-    method: Literal["blocks", "scenes", "column", "given"] = Field(
-        "blocks",
-        description="`blocks`: square spatial blocks. `scenes`: whole scenes. `column`: groups with the same value "
-        "of `column` (an area, say). `given`: the parts that the source comes with.",
-    )
-    block_size: int = Field(256, ge=16, description="Side of a spatial block in pixels of the common grid.")
-    block_metres: float | None = Field(
-        None,
-        gt=0,
-        description="Side of a spatial block in metres, in place of `block_size`; null: use `block_size`. Needs "
-        "scenes with a CRS and pixels of one size.",
-    )
-    guard: int = Field(
-        0, ge=0, description="Width in pixels of the band kept empty between tiles of different parts."
-    )
-    max_misalignment: float | None = Field(
-        None,
-        gt=0,
-        description="Maximum RMSE in pixels of the registration at the tie points in and near a tile (`alignment_px` "
-        "of the index); worse tiles are in no part. Tiles without such points stay. null: all stay.",
-    )
-    column: str = Field("part", description="Field of the source's pattern that methods `column` and `given` use.")
-    given: GivenConfig = Field(GivenConfig(), description="Parts of method `given`.")
-    shares: SharesConfig = Field(
-        SharesConfig(), description="Wanted shares of the three parts; ignored with `folds`."
-    )
-    folds: int | None = Field(
-        None,
-        ge=3,
-        description="Cross-validation: number of folds. Every run of the sweep is trained and tested once a fold, "
-        "with the next fold as validation part. Scores are those of all test parts together. null: one division by "
-        "`shares`.",
-    )
-    fold: int = Field(
-        1,
-        ge=1,
-        description="Fold tested in `results_dir/splits`; its networks draw the maps. The others are in "
-        "`results_dir/folds`.",
-    )
-    fractions: list[float] = Field(
-        [5, 25, 100], min_length=1, description="Label fractions in percent of the training tiles; nested."
-    )
-    points: list[int] = Field(
-        [],
-        description="Sparse annotation: numbers of labelled pixels of each class, over all labelled training tiles, "
-        "everything else void (`trainP10`); nested.",
-    )
-    subsets: int = Field(
-        2, ge=1, description="Independent draws of the label fractions and points (`trainR5`, `trainR5_s2`, ...)."
-    )
-    given_fractions: bool = Field(
-        False,
-        description="Layout `seed`: take label fractions from its lists (`trainR5_RGB.txt`) where they exist.",
-    )
-    seed: int = Field(1, ge=0, description="Seed of the splits.")
+    method: Literal["blocks", "scenes", "column", "given"] = "blocks"
+    """`blocks`: square spatial blocks. `scenes`: whole scenes. `column`: groups with the same value of `column` (an
+    area, say). `given`: the parts that the source comes with."""
+    block_size: int = Field(256, ge=16)
+    """Side of a spatial block in pixels of the common grid."""
+    block_metres: float | None = Field(None, gt=0)
+    """Side of a spatial block in metres, in place of `block_size`; null: use `block_size`. Needs scenes with a CRS
+    and pixels of one size."""
+    guard: int = Field(0, ge=0)
+    """Width in pixels of the band kept empty between tiles of different parts."""
+    max_misalignment: float | None = Field(None, gt=0)
+    """Maximum RMSE in pixels of the registration at the tie points in and near a tile (`alignment_px` of the index);
+    worse tiles are in no part. Tiles without such points stay. null: all stay."""
+    column: str = "part"
+    """Field of the source's pattern that methods `column` and `given` use."""
+    given: GivenConfig = GivenConfig()
+    shares: SharesConfig = SharesConfig()
+    """Wanted shares of the three parts; ignored with `folds`."""
+    folds: int | None = Field(None, ge=3)
+    """Cross-validation: number of folds. Every run of the sweep is trained and tested once a fold, with the next fold
+    as validation part. Scores are those of all test parts together. null: one division by `shares`."""
+    fold: int = Field(1, ge=1)
+    """Fold tested in `results_dir/splits`; its networks draw the maps. The others are in `results_dir/folds`."""
+    fractions: list[float] = Field([5, 25, 100], min_length=1)
+    """Label fractions in percent of the training tiles; nested."""
+    points: list[int] = []
+    """Sparse annotation: numbers of labelled pixels of each class, over all labelled training tiles, everything else
+    void (`trainP10`); nested."""
+    subsets: int = Field(2, ge=1)
+    """Independent draws of the label fractions and points (`trainR5`, `trainR5_s2`, ...)."""
+    given_fractions: bool = False
+    """Layout `seed`: take label fractions from its lists (`trainR5_RGB.txt`) where they exist."""
+    seed: int = Field(1, ge=0)
+    """Seed of the splits."""
 
     @property
     def folders(self) -> dict[int, str]:

@@ -89,22 +89,15 @@ RANDOM_START = "random"
 class ContextConfig(Section):
     """Context features of each pixel: input of the pixel-wise classifiers and of the full-resolution branch."""
 
-    windows: list[Annotated[int, Field(ge=3, le=511)]] = Field(
-        [3, 7, 15, 31, 63],
-        description="Sides in pixels of the square windows over which mean and standard deviation of each band are "
-        "features; odd, so that a pixel is in the middle.",
-    )
-    differences: bool = Field(
-        True, description="Differences of each pair of bands; n bands have n (n - 1) / 2. `false` for many bands."
-    )
-    relative_window: int | None = Field(
-        255,
-        ge=3,
-        le=511,
-        description="Side in pixels of the window to whose mean and deviation each band is also given relatively, "
-        "which removes differences in brightness between images; odd. null: no relative bands. A map sees the "
-        "largest window whole only if `maps.overlap` covers it; a smaller overlap is raised.",
-    )
+    windows: list[Annotated[int, Field(ge=3, le=511)]] = [3, 7, 15, 31, 63]
+    """Sides in pixels of the square windows over which mean and standard deviation of each band are features; odd, so
+    that a pixel is in the middle."""
+    differences: bool = True
+    """Differences of each pair of bands; n bands have n (n - 1) / 2. `false` for many bands."""
+    relative_window: int | None = Field(255, ge=3, le=511)
+    """Side in pixels of the window to whose mean and deviation each band is also given relatively, which removes
+    differences in brightness between images; odd. null: no relative bands. A map sees the largest window whole only
+    if `maps.overlap` covers it; a smaller overlap is raised."""
 
     @model_validator(mode="after")
     def _windows_have_a_middle(self) -> ContextConfig:
@@ -133,71 +126,50 @@ def deep_context_px(dilation: int) -> int:
 class ModelConfig(Section):
     """Sizes of the networks, shared by pre-training and fine-tuning."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = Field(
-        "resnet18", description="Encoder of each modality; published: `resnet50`."
-    )
-    width: int = Field(64, ge=8, description="Channels of the first stage; published: 64.")
-    dilations: tuple[Dilation, Dilation, Dilation] = Field(
-        (6, 12, 18),
-        description="Dilations of the pyramid, in pixels of the deepest map (1/16 of the image). If a dilation "
-        "exceeds `crop_size` / 16, its outer taps see only padding in training but act on larger images: small crops "
-        "need small dilations.",
-    )
-    aspp_channels: int = Field(256, ge=16, description="Channels of atrous spatial pyramid pooling.")
-    decoder_channels: int = Field(256, ge=16, description="Channels of the decoder.")
-    detail_channels: int = Field(
-        64,
-        ge=0,
-        description="Channels of the two layers on the context features of each pixel, the full-resolution branch of "
-        "all segmentation networks except `reference`. 0: no branch, and objects narrower than four pixels are lost.",
-    )
-    context: ContextConfig = Field(
-        ContextConfig(), description="Context features of the pixel-wise classifiers and the full-resolution branch."
-    )
-    dropout: float = Field(
-        0.5,
-        ge=0,
-        lt=1,
-        description="Dropout of the encoder's output; short trainings need less. The `reference` variants always "
-        "have the published 0.5.",
-    )
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    """Encoder of each modality; published: `resnet50`."""
+    width: int = Field(64, ge=8)
+    """Channels of the first stage; published: 64."""
+    dilations: tuple[Dilation, Dilation, Dilation] = (6, 12, 18)
+    """Dilations of the pyramid, in pixels of the deepest map (1/16 of the image). If a dilation exceeds `crop_size` /
+    16, its outer taps see only padding in training but act on larger images: small crops need small dilations."""
+    aspp_channels: int = Field(256, ge=16)
+    """Channels of atrous spatial pyramid pooling."""
+    decoder_channels: int = Field(256, ge=16)
+    """Channels of the decoder."""
+    detail_channels: int = Field(64, ge=0)
+    """Channels of the two layers on the context features of each pixel, the full-resolution branch of all
+    segmentation networks except `reference`. 0: no branch, and objects narrower than four pixels are lost."""
+    context: ContextConfig = ContextConfig()
+    dropout: float = Field(0.5, ge=0, lt=1)
+    """Dropout of the encoder's output; short trainings need less. The `reference` variants always have the published
+    0.5."""
 
 
 class SweepConfig(Section):
     """One part of the sweep: every combination of its values is a run."""
 
-    methods: list[str] = Field(
-        [RANDOM_START],
-        min_length=1,
-        description="Starts: `random`, names of `pretrain.methods` or `pretrain.weights`.",
-    )
-    networks: list[NetworkName] = Field(
-        ["mssnet"],
-        min_length=1,
-        description="Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; "
-        "`<name>_only` of one modality of `sensors`, such as `optical_only`; the classifiers of single pixels "
-        "`pixel_logistic`, `pixel_boosting` and `pixel_mlp` (a multilayer perceptron); `encoder_logistic`, "
-        "`encoder_boosting` and `encoder_mlp`, the same with features of the frozen encoder of each start beside the "
-        "context features; `{ensemble: [pixel_boosting, mssnet]}`: the mean of the calibrated probabilities of "
-        "several of them, each trained once.",
-    )
-    variants: list[Variant] = Field(
-        ["corrected"], min_length=1, description="Variants of `mssnet`; other networks have one."
-    )
-    fractions: list[float] = Field([], description="Label fractions in percent, from `splits.fractions`.")
-    points: list[int] = Field(
-        [], description="Numbers of labelled pixels per class, from `splits.points`: sparse annotation."
-    )
-    subsets: list[int] | None = Field(
-        None,
-        min_length=1,
-        description="Draws of the labels, counted from 1; each runs with every seed. null: run seed k uses the k-th "
-        "draw, which covers both with the fewest runs.",
-    )
-    seeds: list[int] = Field(
-        [1, 2], min_length=1, description="Run seeds: initial weights, order of samples, augmentation."
-    )
-    maps: bool = Field(True, description="Whether its runs map whole scenes; section `maps` says which of them.")
+    methods: list[str] = Field([RANDOM_START], min_length=1)
+    """Starts: `random`, names of `pretrain.methods` or `pretrain.weights`."""
+    networks: list[NetworkName] = Field(["mssnet"], min_length=1)
+    """Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; `<name>_only` of one
+    modality of `sensors`, such as `optical_only`; the classifiers of single pixels `pixel_logistic`, `pixel_boosting`
+    and `pixel_mlp` (a multilayer perceptron); `encoder_logistic`, `encoder_boosting` and `encoder_mlp`, the same with
+    features of the frozen encoder of each start beside the context features; `{ensemble: [pixel_boosting, mssnet]}`:
+    the mean of the calibrated probabilities of several of them, each trained once."""
+    variants: list[Variant] = Field(["corrected"], min_length=1)
+    """Variants of `mssnet`; other networks have one."""
+    fractions: list[float] = []
+    """Label fractions in percent, from `splits.fractions`."""
+    points: list[int] = []
+    """Numbers of labelled pixels per class, from `splits.points`: sparse annotation."""
+    subsets: list[int] | None = Field(None, min_length=1)
+    """Draws of the labels, counted from 1; each runs with every seed. null: run seed k uses the k-th draw, which
+    covers both with the fewest runs."""
+    seeds: list[int] = Field([1, 2], min_length=1)
+    """Run seeds: initial weights, order of samples, augmentation."""
+    maps: bool = True
+    """Whether its runs map whole scenes; section `maps` says which of them."""
 
     @model_validator(mode="after")
     def _has_labels(self) -> SweepConfig:
@@ -209,77 +181,62 @@ class SweepConfig(Section):
 class PixelwiseConfig(Section):
     """Fit of classifiers of single pixels: `pixel_logistic`, `pixel_boosting`, `pixel_mlp`, a branch of networks."""
 
-    pixels: int = Field(
-        50_000, ge=100, description="Maximum number of labelled pixels to fit on, drawn evenly over the classes."
-    )
-    steps: int = Field(
-        2500,
-        ge=1,
-        description="Optimiser steps, of 2048 pixels each, of `pixel_mlp` and of the full-resolution branch of "
-        "networks (`model.detail_channels`), which is fitted before the network is trained.",
-    )
-    iterations: int = Field(100, ge=1, description="Maximum number of boosting rounds, each with one tree per class.")
-    learning_rate: float = Field(0.1, gt=0, description="Shrinkage of each boosting round.")
+    pixels: int = Field(50_000, ge=100)
+    """Maximum number of labelled pixels to fit on, drawn evenly over the classes."""
+    steps: int = Field(2500, ge=1)
+    """Optimiser steps, of 2048 pixels each, of `pixel_mlp` and of the full-resolution branch of networks
+    (`model.detail_channels`), which is fitted before the network is trained."""
+    iterations: int = Field(100, ge=1)
+    """Maximum number of boosting rounds, each with one tree per class."""
+    learning_rate: float = Field(0.1, gt=0)
+    """Shrinkage of each boosting round."""
 
 
 class FinetuneSettings(Section):
     """Fine-tuning of one network on one label fraction."""
 
-    load: LoadParts = Field(
-        "all",
-        description="Weights used from pre-training: `backbone`, `encoder` (backbone and ASPP) or `all` (also the "
-        "decoder, if it fits).",
-    )
-    steps: int = Field(200, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(8, ge=2, description="Tiles per step.")
-    crop_size: int = Field(
-        96,
-        ge=32,
-        description="Side of the training crop in pixels. The full-resolution branch sees the tile around it.",
-    )
-    learning_rate: float = Field(1e-3, gt=0, description="Maximum learning rate.")
-    encoder_rate: float = Field(
-        1.0,
-        ge=0,
-        description="Learning rate of pre-trained encoders as a multiple of `learning_rate`; encoders with random "
-        "weights always have the full rate. Below 1, fine-tuning changes the pre-trained weights less; at 0 it keeps "
-        "them (the running statistics of batch norm still follow the data).",
-    )
-    weight_decay: float = Field(1e-2, ge=0, description="Weight decay.")
-    warmup_steps: int = Field(20, ge=0, description="Steps of linear warm-up of the learning rate.")
-    loss: Loss = Field(
-        "cross_entropy",
-        description="`cross_entropy`; `focal`, with less weight for pixels that are already correct (Lin et al. "
-        "2017); `dice`, the overlap of each class (Milletari et al. 2016); `cross_entropy_dice`, their sum.",
-    )
-    ema: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Decay per step of an exponential moving average of the weights, which is then validated and "
-        "kept. null: no average.",
-    )
-    class_weights: bool = Field(
-        True, description="Weight classes by the inverse square root of their frequency in the label fraction."
-    )
-    photometric: float = Field(
-        0.25, ge=0, le=2, description="Strength of the photometric augmentation; 1 as in pre-training."
-    )
-    modality_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Probability that one modality of a training sample is removed."
-    )
-    validate_every: int = Field(50, ge=1, description="Steps between two validations.")
-    keep: Literal["labels", "best", "last"] = Field(
-        "labels",
-        description="Labels that decide what is kept. `labels`: below 100 % of the labels none beyond those of the "
-        "run. Networks keep the last step, boosting all rounds, ensembles need no temperatures, and pixel-wise "
-        "classifiers of fewer than 12 tiles use the context windows up to 15 pixels only; with all labels as `best`. "
-        "`best`: the step of a network and the boosting round with the best mIoU on the validation part, where the "
-        "temperatures of ensembles are fitted too. `last`: as `labels` for every budget, with all windows. The "
-        "validation part is always scored.",
-    )
-    pixelwise: PixelwiseConfig = Field(PixelwiseConfig(), description="Pixel-wise baselines.")
-    seed: int = Field(1, ge=0, description="Added to every run seed.")
+    load: LoadParts = "all"
+    """Weights used from pre-training: `backbone`, `encoder` (backbone and ASPP) or `all` (also the decoder, if it
+    fits)."""
+    steps: int = Field(200, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(8, ge=2)
+    """Tiles per step."""
+    crop_size: int = Field(96, ge=32)
+    """Side of the training crop in pixels. The full-resolution branch sees the tile around it."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Maximum learning rate."""
+    encoder_rate: float = Field(1.0, ge=0)
+    """Learning rate of pre-trained encoders as a multiple of `learning_rate`; encoders with random weights always
+    have the full rate. Below 1, fine-tuning changes the pre-trained weights less; at 0 it keeps them (the running
+    statistics of batch norm still follow the data)."""
+    weight_decay: float = Field(1e-2, ge=0)
+    """Weight decay."""
+    warmup_steps: int = Field(20, ge=0)
+    """Steps of linear warm-up of the learning rate."""
+    loss: Loss = "cross_entropy"
+    """`cross_entropy`; `focal`, with less weight for pixels that are already correct (Lin et al. 2017); `dice`, the
+    overlap of each class (Milletari et al. 2016); `cross_entropy_dice`, their sum."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay per step of an exponential moving average of the weights, which is then validated and kept. null: no
+    average."""
+    class_weights: bool = True
+    """Weight classes by the inverse square root of their frequency in the label fraction."""
+    photometric: float = Field(0.25, ge=0, le=2)
+    """Strength of the photometric augmentation; 1 as in pre-training."""
+    modality_dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability that one modality of a training sample is removed."""
+    validate_every: int = Field(50, ge=1)
+    """Steps between two validations."""
+    keep: Literal["labels", "best", "last"] = "labels"
+    """Labels that decide what is kept. `labels`: below 100 % of the labels none beyond those of the run. Networks
+    keep the last step, boosting all rounds, ensembles need no temperatures, and pixel-wise classifiers of fewer than
+    12 tiles use the context windows up to 15 pixels only; with all labels as `best`. `best`: the step of a network
+    and the boosting round with the best mIoU on the validation part, where the temperatures of ensembles are fitted
+    too. `last`: as `labels` for every budget, with all windows. The validation part is always scored."""
+    pixelwise: PixelwiseConfig = PixelwiseConfig()
+    seed: int = Field(1, ge=0)
+    """Added to every run seed."""
 
     def for_budget(self, budget: Budget) -> Self:
         """The settings of a run: `keep: labels` is `best` with all labels, to which the validation part belongs."""
@@ -289,7 +246,8 @@ class FinetuneSettings(Section):
 class FinetuneConfig(FinetuneSettings):
     """Supervised fine-tuning of fusion networks on label fractions."""
 
-    sweep: list[SweepConfig] = Field([], description="Runs to train; duplicates run once.")
+    sweep: list[SweepConfig] = []
+    """Runs to train; duplicates run once."""
 
 
 BASELINE = "baseline"
