@@ -1,82 +1,38 @@
 """The typed config: sections, defaults, units and limits, and the runs that follow from it."""
 
-from tmcnet.config.data import (
-    IGNORE,
-    AlignConfig,
-    ClassConfig,
-    DemoConfig,
-    LabelsConfig,
-    NormaliseConfig,
-    SensorConfig,
-    SensorsConfig,
-    SourceConfig,
-    TilesConfig,
-)
-from tmcnet.config.pretraining import MethodConfig, PretrainConfig
-from tmcnet.config.results import ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
-from tmcnet.config.root import (
-    Config,
-    check_config_files,
-    load,
-    load_files,
-    load_overlays,
-    load_section,
-    over_preset,
-)
-from tmcnet.config.splits import GivenConfig, SharesConfig, SplitsConfig
-from tmcnet.config.training import (
-    RANDOM_START,
-    SINGLE_SENSOR,
-    Budget,
-    ContextConfig,
-    FinetuneConfig,
-    FinetuneSettings,
-    ModelConfig,
-    PixelwiseConfig,
-    Run,
-    SweepConfig,
-    expand_sweep,
-    is_pixelwise,
-)
-
-__all__ = [
-    "IGNORE",
-    "RANDOM_START",
-    "SINGLE_SENSOR",
-    "AlignConfig",
-    "Budget",
-    "ClassConfig",
-    "ComputeConfig",
-    "Config",
-    "ContextConfig",
-    "DemoConfig",
-    "EvaluateConfig",
-    "FinetuneConfig",
-    "FinetuneSettings",
-    "GivenConfig",
-    "LabelsConfig",
-    "MapsConfig",
-    "MethodConfig",
-    "ModelConfig",
-    "NormaliseConfig",
-    "PixelwiseConfig",
-    "PretrainConfig",
-    "ReportConfig",
-    "Run",
-    "SensorConfig",
-    "SensorsConfig",
-    "SharesConfig",
-    "SourceConfig",
-    "SplitsConfig",
-    "SweepConfig",
-    "TilesConfig",
-    "TrackingConfig",
-    "check_config_files",
-    "expand_sweep",
-    "is_pixelwise",
-    "load",
-    "load_files",
-    "load_overlays",
-    "load_section",
-    "over_preset",
-]
+from tmcnet.config.data import IGNORE as IGNORE
+from tmcnet.config.data import AlignConfig as AlignConfig
+from tmcnet.config.data import ClassConfig as ClassConfig
+from tmcnet.config.data import DemoConfig as DemoConfig
+from tmcnet.config.data import LabelsConfig as LabelsConfig
+from tmcnet.config.data import NormaliseConfig as NormaliseConfig
+from tmcnet.config.data import SensorConfig as SensorConfig
+from tmcnet.config.data import SensorsConfig as SensorsConfig
+from tmcnet.config.data import SourceConfig as SourceConfig
+from tmcnet.config.data import TilesConfig as TilesConfig
+from tmcnet.config.pretraining import MethodConfig as MethodConfig
+from tmcnet.config.pretraining import PretrainConfig as PretrainConfig
+from tmcnet.config.results import ComputeConfig as ComputeConfig
+from tmcnet.config.results import EvaluateConfig as EvaluateConfig
+from tmcnet.config.results import MapsConfig as MapsConfig
+from tmcnet.config.results import TrackingConfig as TrackingConfig
+from tmcnet.config.root import Config as Config
+from tmcnet.config.root import check_config_files as check_config_files
+from tmcnet.config.root import load as load
+from tmcnet.config.root import load_files as load_files
+from tmcnet.config.root import load_overlays as load_overlays
+from tmcnet.config.root import load_section as load_section
+from tmcnet.config.root import over_preset as over_preset
+from tmcnet.config.splits import GivenConfig as GivenConfig
+from tmcnet.config.splits import SharesConfig as SharesConfig
+from tmcnet.config.splits import SplitsConfig as SplitsConfig
+from tmcnet.config.training import RANDOM_START as RANDOM_START
+from tmcnet.config.training import SINGLE_SENSOR as SINGLE_SENSOR
+from tmcnet.config.training import Budget as Budget
+from tmcnet.config.training import ContextConfig as ContextConfig
+from tmcnet.config.training import FinetuneSettings as FinetuneSettings
+from tmcnet.config.training import ModelConfig as ModelConfig
+from tmcnet.config.training import Run as Run
+from tmcnet.config.training import SweepConfig as SweepConfig
+from tmcnet.config.training import expand_sweep as expand_sweep
+from tmcnet.config.training import is_pixelwise as is_pixelwise
