@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tmcnet.config.base import Section
-from tmcnet.config.root import Config
+from tmcnet.config.root import Config, section_of
 
 _HEAD = """# Every config key
 
@@ -80,16 +80,10 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _child(annotation: Any) -> tuple[type[BaseModel] | None, str]:  # noqa: ANN401 - annotations are of any kind
+    """The section that a key holds, and what follows the key in its path."""
     if isinstance(annotation, type) and issubclass(annotation, RootModel):
-        return _child(annotation.model_fields["root"].annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, ""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is list and isinstance(args[0], type) and issubclass(args[0], BaseModel):
-        return args[0], "[]"
-    if origin is dict and isinstance(args[1], type) and issubclass(args[1], BaseModel):
-        return args[1], ".<name>"
-    return None, ""
+        annotation = annotation.model_fields["root"].annotation
+    return section_of(annotation), {list: "[]", dict: ".<name>"}.get(get_origin(annotation), "")
 
 
 def _type(annotation: Any) -> str:  # noqa: ANN401 - annotations are of any kind

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, RootModel, ValidationError, field_validator, model_validator
 
 from tmcnet.config.base import REQUIRED, Section, only_modality
 from tmcnet.config.data import (
     AlignConfig,
     LabelsConfig,
     NormaliseConfig,
-    SensorConfig,
     SensorsConfig,
     SourceConfig,
     TilesConfig,
@@ -239,20 +238,20 @@ def _shortened(text: str) -> str:
 
 
 def _keys_at(location: Sequence[str | int]) -> list[str]:
-    model: Any = Config
+    model: type[BaseModel] | None = Config
     for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = _section_of(model.model_fields[str(part)].annotation)
-        elif model is SensorsConfig:
-            model = SensorConfig
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        if model is not None and part in model.model_fields:
+            model = section_of(model.model_fields[str(part)].annotation)
+    return [] if model is None else list(model.model_fields)
 
 
-def _section_of(annotation: Any) -> Any:  # noqa: ANN401 - annotations are of any kind
+def section_of(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - annotations are of any kind
+    """The section that a key holds, also one of a list or by name; None for other keys."""
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        annotation = annotation.model_fields["root"].annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    inner = [_section_of(a) for a in get_args(annotation)]
-    return next((a for a in inner if a is not None), None)
+    return next(filter(None, map(section_of, get_args(annotation))), None)
 
 
 def _source_problems(config: Config) -> Iterator[str]:
