@@ -148,42 +148,20 @@ class PublishedDraw:
         return cls(hue * shifted, saturation * shifted, value * shifted, channel, blur)
 
 
-def _step(x: Tensor) -> Tensor:
-    """1 where x > 0, else 0, in place; comparisons and masks are many times slower on a CPU."""
-    return x.mul_(1e30).clamp_(0, 1)
-
-
-def _hue(red: Tensor, green: Tensor, blue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue in sixths of a circle (0..6; 0 for grey), largest and smallest value of three H x W bands.
-
-    The bands are sorted in two steps, and each swap changes the start of the circle.
-    """
-    high, low = torch.maximum(green, blue), torch.minimum(green, blue)
-    middle, largest = torch.minimum(red, high), torch.maximum(red, high)
-    smallest = torch.minimum(middle, low)
-    blue_leads, red_trails = _step(blue - green), _step(high - red)
-    # The start is 0 for red > green > blue, -6 for red > blue > green, and -2 or 4 where red is not the largest.
-    start = red_trails.mul_(blue_leads.mul(12).sub_(2)).sub_(blue_leads, alpha=6)
-    chroma = (largest - smallest).clamp_min_(1e-12)
-    return middle.sub_(low).div_(chroma).add_(start).abs_(), largest, smallest
-
-
 def shift_hsv(image: Tensor, hue: float, saturation: float, value: float) -> Tensor:
     """Shift hue, saturation and value of an image (the hexcone of Smith 1978); a new tensor.
 
     The image is red, green and blue, 3 x H x W, 0..1. Hue is shifted by degrees, which wrap; the sums of the others
     are clipped to 0..1.
     """
-    angle, largest, smallest = _hue(*image)
-    angle.add_(hue / 60 % 6)
-    angle.sub_(_step(angle - 6), alpha=6)
-    strength = (largest - smallest).div_(largest + 1e-8).add_(saturation).clamp_(0, 1)
-    largest.add_(value).clamp_(0, 1)
-    chroma = strength.mul_(largest)
-    largest.sub_(chroma)
-    # The position of each band between the smallest and the largest value, from the distance of the hue to its own.
-    shares = torch.stack([(angle - 3).abs_().sub_(1), *(2 - (angle - middle).abs_() for middle in (2, 4))])
-    return shares.clamp_(0, 1).mul_(chroma).add_(largest)
+    (red, green, blue), largest = image, image.amax(0)
+    chroma = largest - image.amin(0)
+    sixths = torch.where(green == largest, 2 * chroma + blue - red, 4 * chroma + red - green)
+    sixths = torch.where(red == largest, green - blue, sixths) / chroma.clamp_min(1e-12) + hue / 60
+    strength = (chroma / (largest + 1e-8) + saturation).clamp(0, 1)
+    largest = (largest + value).clamp(0, 1)
+    place = (sixths + torch.tensor([5, 3, 1])[:, None, None]) % 6  # from the hue to that of each band
+    return largest - largest * strength * torch.minimum(place, 4 - place).clamp(0, 1)
 
 
 def change_as_published(image: Tensor, draw: PublishedDraw, clip: float) -> Tensor:
