@@ -26,7 +26,6 @@ _WINDOW = ["row", "col", "height", "width"]
 _ALIGNMENT, _SUBSETS = "alignment_px", "field_subsets"
 _CENTRE, _PIXEL, _CIRCLE = ["x", "y"], ["pixel_x", "pixel_y"], ["lon", "lat", "radius_metres"]
 _GROUND = [*_CENTRE, *_PIXEL, "pixel_metres", "north_up", *_CIRCLE]
-_MAX_BOXES = 2000  # scenes compared with one another before their tiles are
 
 
 @dataclass(frozen=True)
@@ -266,28 +265,13 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
     mixed = np.flatnonzero(keys.transform("min") != keys.transform("max"))
     pairs = _close_windows(mixed, index.scene, index.window, guard)
     if index.ground is not None and len(index.scenes) > 1:
-        meeting = _in_meeting_scenes(index.ground, index.scene, guard)
-        windows = _close_windows(meeting, index.ground.crs, index.ground.window, guard)
+        placed = np.flatnonzero(index.ground.crs >= 0)
+        windows = _close_windows(placed, index.ground.crs, index.ground.window, guard)
         others = np.concatenate([windows, _close_circles(index.ground, guard)])
         pairs = np.concatenate([pairs, others[index.scene[others[:, 0]] != index.scene[others[:, 1]]]])
     pairs = pairs[key[pairs[:, 0]] != key[pairs[:, 1]]]
     ordered: IntArray = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     return ordered
-
-
-def _in_meeting_scenes(ground: Ground, scene: IntArray, guard: int) -> IntArray:
-    """Tiles of scenes whose bounding box, widened by the guard band, meets that of another scene of their CRS."""
-    placed = np.flatnonzero(ground.crs >= 0)
-    first, last = ground.window[placed, :2], ground.window[placed, :2] + ground.window[placed, 2:]
-    boxes = pd.DataFrame(np.hstack([first, -last])).groupby([scene[placed], ground.crs[placed]]).min()
-    if len(boxes) > _MAX_BOXES:
-        return placed
-    low, high, crs = boxes[[0, 1]].to_numpy(), -boxes[[2, 3]].to_numpy(), boxes.index.get_level_values(1).to_numpy()
-    meet = (low[:, None] < high + guard).all(axis=2)
-    meet &= meet.T & (crs[:, None] == crs)
-    np.fill_diagonal(meet, False)
-    meeting: IntArray = placed[np.isin(scene[placed], boxes.index.get_level_values(0)[meet.any(axis=1)])]
-    return meeting
 
 
 def _close_windows(chosen: IntArray, place: IntArray, window: IntArray, guard: int) -> IntArray:
