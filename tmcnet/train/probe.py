@@ -51,15 +51,10 @@ def cell_labels(label: Labels, stride: int) -> Labels:
     is most frequent; the lowest id in a tie.
     """
     rows, columns = (-(-length // stride) for length in label.shape)
-    outside = IGNORE + 1
-    before = stride // 2
-    after = [n * stride - before - length for n, length in zip((rows, columns), label.shape, strict=True)]
-    widths = (before, after[1], before, after[0])  # negative if the last pixels belong to no cell
-    padded = F.pad(torch.from_numpy(label), widths, value=outside).numpy()
-    cells = padded.reshape(rows, stride, columns, stride).swapaxes(1, 2).reshape(rows * columns, -1)
-    keys = cells + np.arange(len(cells))[:, None] * (outside + 1)
-    counts = np.bincount(keys.ravel(), minlength=len(cells) * (outside + 1)).reshape(len(cells), -1)
-    frequent: Labels = counts[:, :outside].argmax(1).reshape(rows, columns)
+    present, ids = torch.unique(torch.from_numpy(label), return_inverse=True)
+    flags = F.one_hot(ids).permute(2, 0, 1).float()
+    counts = F.avg_pool2d(flags, stride, padding=stride // 2, divisor_override=1)
+    frequent: Labels = present[counts[:, :rows, :columns].argmax(0)].numpy()
     return frequent
 
 
