@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tmcnet.config import Budget, Config, Run, SplitsConfig, load_files
+from tmcnet.config import Budget, Config, Run, SplitsConfig, load_overlays
 from tmcnet.dataset.normalise import compute_normalisation
 from tmcnet.evaluate.evaluate import evaluate_run, pool_folds
 from tmcnet.evaluate.intervals import Resamples, difference, effects_of
@@ -24,7 +24,7 @@ from tmcnet.splits.files import read_tile_blocks
 from tmcnet.splits.splits import make_splits
 from tmcnet.train.finetune import Finetuning, finetune
 
-DATA = {"demo": ["config/config.yaml"], "zion": ["config/config.yaml", "config/recipes/zion.yaml"]}
+DATA = {"demo": [], "zion": ["config/recipes/zion.yaml"]}
 BLOCKS = {"demo": 256, "zion": 384}
 """Side of the blocks in pixels; tiles have 128."""
 NETWORKS = ("pixel_boosting-baseline", "mssnet-corrected")
@@ -38,7 +38,7 @@ def run() -> None:
     print("| data | network | score | random tiles | blocks | overestimate |")
     print("| --- | --- | --- | ---: | ---: | ---: |")
     for name, files in DATA.items():
-        config = load_files(files)
+        config = load_overlays(files, {"preset": "demo"})
         index = Path(config.results_dir) / "tiles" / "index.csv"
         if not index.exists():
             print(f"{index} is missing: run the recipe up to the tiles first (`snakemake ... tiles`).")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from tmcnet.config import Run, expand_sweep, load, load_files
+from tmcnet.config import Run, expand_sweep, load, load_overlays
 from tmcnet.config.document import document, schema
 from tmcnet.errors import InputError
 
@@ -43,7 +43,7 @@ def test_the_demo_config_is_valid(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_valid_on_top_of_the_demo(recipe: Path) -> None:
-    config = load_files([ROOT / "config" / "config.yaml", recipe])
+    config = load_overlays([recipe], {"preset": "demo"})
     assert config.runs
 
 
@@ -100,11 +100,11 @@ def test_all_problems_are_listed_at_once(values: dict[str, Any]) -> None:
 
 def test_a_missing_file_and_bad_yaml_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        load_files([tmp_path / "none.yaml"])
+        load_overlays([tmp_path / "none.yaml"])
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1, 2")
     with pytest.raises(InputError, match="not valid YAML"):
-        load_files([broken])
+        load_overlays([broken])
 
 
 def test_a_run_is_read_back_from_its_name(values: dict[str, Any]) -> None:

@@ -19,7 +19,6 @@ from tmcnet.config.results import TrackingConfig as TrackingConfig
 from tmcnet.config.root import Config as Config
 from tmcnet.config.root import check_config_files as check_config_files
 from tmcnet.config.root import load as load
-from tmcnet.config.root import load_files as load_files
 from tmcnet.config.root import load_overlays as load_overlays
 from tmcnet.config.root import load_section as load_section
 from tmcnet.config.root import over_preset as over_preset

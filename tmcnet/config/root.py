@@ -117,27 +117,17 @@ def load(values: Mapping[str, Any]) -> Config:
     return load_section(Config, values)
 
 
-def load_files(paths: Sequence[Path | str]) -> Config:
-    """Read YAML files, each of which overrides keys of those before, as Snakemake's `--configfile` does.
+def load_overlays(paths: Sequence[Path | str], values: Mapping[str, Any] | None = None) -> Config:
+    """Lay YAML files and then `values` over the preset, as workflows do; each overrides keys of those before.
 
     Raises:
         InputError: If a file cannot be read, or the merged config has errors.
     """
-    return load(_merged(paths))
-
-
-def load_overlays(paths: Sequence[Path | str], values: Mapping[str, Any] | None = None) -> Config:
-    """Read config files as `load_files` does, and lay them and then `values` over the preset, as workflows do."""
-    overlay = _merged(paths)
+    overlay: dict[str, Any] = {}
+    for path in paths:
+        _update(overlay, _read(Path(path)))
     _update(overlay, values or {})
     return load(over_preset(overlay))
-
-
-def _merged(paths: Sequence[Path | str]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for path in paths:
-        _update(merged, _read(Path(path)))
-    return merged
 
 
 def over_preset(overlay: Mapping[str, Any]) -> dict[str, Any]:
