@@ -13,7 +13,7 @@ from tmcnet.evaluate.evaluate import evaluate_run
 from tmcnet.loss import TupleNTXent
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights
-from tmcnet.train import loop
+from tmcnet.train import contrastive
 from tmcnet.train.contrastive import build_method
 from tmcnet.train.finetune import Finetuning, finetune
 from tmcnet.train.pretrain import Pretraining, pretrain
@@ -92,7 +92,7 @@ def test_every_method_pre_trains(world, tmp_path, name, precision):
 
 def test_a_killed_pre_training_goes_on(world, tmp_path, monkeypatch):
     unbroken, _ = start(world, tmp_path / "unbroken", checkpoint_every=2)
-    step = loop.StepModule.forward
+    step = contrastive.PretrainModule.forward
     done = []
 
     def dies(self, *arguments):
@@ -102,7 +102,7 @@ def test_a_killed_pre_training_goes_on(world, tmp_path, monkeypatch):
         return step(self, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
-        patch.setattr(loop.StepModule, "forward", dies)
+        patch.setattr(contrastive.PretrainModule, "forward", dies)
         start(world, tmp_path / "killed", checkpoint_every=2)
     resumed, _ = start(world, tmp_path / "killed", checkpoint_every=2)
     for name, tensor in unbroken.items():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tmcnet.train.loop import WeightAverage
+from tmcnet.train.loop import average_of
 
 
 def steps_of(network, count):
@@ -22,13 +22,13 @@ def network():
 
 
 def test_weights_and_statistics_are_averaged_by_hand(network):
-    average = WeightAverage(network, 0.4)
+    average = average_of(network, 0.4)
     expected = None
     for done, state in enumerate(steps_of(network, 6)):
         decay = min(0.4, (1 + done) / (10 + done)) if done else 0.0  # the first step is copied
         expected = {n: decay * expected[n] + (1 - decay) * state[n] if done else state[n] for n in state}
         average.update_parameters(network)
-    found = average.network.state_dict()
+    found = average.module.state_dict()
     for name in set(found) - {"1.num_batches_tracked"}:
         assert torch.allclose(found[name], expected[name], atol=1e-6), name
         assert not torch.allclose(found[name], state[name], atol=1e-3), name
@@ -36,7 +36,7 @@ def test_weights_and_statistics_are_averaged_by_hand(network):
 
 
 def test_the_start_is_forgotten_in_short_schedules(network):
-    average = WeightAverage(network, 0.999)
+    average = average_of(network, 0.999)
     with torch.no_grad():
         network[0].weight.fill_(100.0)  # the random start, and what the first step leaves
     average.update_parameters(network)
@@ -44,14 +44,14 @@ def test_the_start_is_forgotten_in_short_schedules(network):
         network[0].weight.fill_(1.0)
     for _ in range(30):
         average.update_parameters(network)
-    assert average.network[0].weight.max() < 1.001
+    assert average.module[0].weight.max() < 1.001
 
 
 def test_a_saved_average_goes_on_bit_for_bit(network):
-    whole, broken = WeightAverage(network, 0.9), WeightAverage(network, 0.9)
+    whole, broken = average_of(network, 0.9), average_of(network, 0.9)
     for done, _ in enumerate(steps_of(network, 6)):
         if done == 3:
-            state, broken = broken.state_dict(), WeightAverage(network, 0.9)
+            state, broken = broken.state_dict(), average_of(network, 0.9)
             broken.load_state_dict(state)
         whole.update_parameters(network)
         broken.update_parameters(network)

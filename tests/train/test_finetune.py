@@ -15,9 +15,8 @@ from tmcnet.errors import InputError, TrainingError
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.weights import save_weights
 from tmcnet.train import finetune as module
-from tmcnet.train import validate as looks
 from tmcnet.train.finetune import Finetuning, finetune
-from tmcnet.train.loop import STATE_FILE, fit
+from tmcnet.train.loop import STATE_FILE, Training
 from tmcnet.train.losses import segmentation_loss
 
 RUN = Run.parse("mssnet-corrected__random__R50__s1")
@@ -55,15 +54,15 @@ def test_learns_and_writes_what_later_stages_need(world, tmp_path):
 
 
 def kill_at_step_7(monkeypatch, *arguments, **changes):
-    losses = module.FinetuneModule.losses
+    forward = module.FinetuneModule.forward
 
     def killed(self, batch):
         if self.global_step == 7:
             raise KeyboardInterrupt
-        return losses(self, batch)
+        return forward(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
-        patch.setattr(module.FinetuneModule, "losses", killed)
+        patch.setattr(module.FinetuneModule, "forward", killed)
         train(*arguments, steps=12, validate_every=4, **changes)
 
 
@@ -99,10 +98,10 @@ def test_a_killed_run_ends_with_the_same_weights(world, tmp_path, monkeypatch, o
 
 def test_the_averaged_weights_are_scored_and_kept(world, tmp_path, monkeypatch):
     scored = []
-    score = looks.validate
-    monkeypatch.setattr(looks, "validate", lambda network, *rest: (scored.append(network), score(network, *rest))[1])
+    score = module.validate
+    monkeypatch.setattr(module, "validate", lambda network, *rest: (scored.append(network), score(network, *rest))[1])
     trained = []
-    monkeypatch.setattr(module, "fit", lambda m, *rest: (trained.append(m.network), fit(m, *rest)))
+    monkeypatch.setattr(module, "Training", lambda m, plan: (trained.append(m.network), Training(m, plan))[1])
     train(world, tmp_path / "run", steps=3, validate_every=3, ema=0.9)
     assert scored[0] is not trained[0]
     kept, last = load_file(tmp_path / "run" / "weights.safetensors"), scored[0].state_dict()

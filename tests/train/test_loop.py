@@ -1,6 +1,7 @@
 """The loop that both trainings share, with a network so small that its steps can be checked by hand."""
 
 import csv
+import math
 import os
 import re
 import signal
@@ -14,8 +15,8 @@ from torch import nn
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, StoppedError
 from tmcnet.train import loop as room
-from tmcnet.train.curves import Curves
-from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, choose_precision, fit
+from tmcnet.train.curves import write_curves
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, Training, choose_precision
 
 STEPS = 6
 
@@ -30,7 +31,7 @@ def rows(first, count):
 class Regression(StepModule):
     dies_at = None
 
-    def losses(self, batch):
+    def forward(self, batch):
         if self.global_step == self.dies_at:
             raise ConnectionAbortedError("killed")
         x, y = batch
@@ -40,13 +41,13 @@ class Regression(StepModule):
 def train(state, batch=4, accumulate=1, dropout=0.0, log_every=2, compile=False, precision="32-true", **changes):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Linear(8, 1))
-    plan = OptimiserPlan(**{"steps": STEPS, "learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.1, **changes})
-    module = Regression(network, plan, lambda number: rows(number * batch, batch))
-    curves = Curves(log_every, STEPS)
+    usual = {"steps": STEPS, "learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.1, "clip_norm": math.inf}
+    module = Regression(network, OptimiserPlan(**usual | changes), lambda number: rows(number * batch, batch))
     compute = ComputeConfig(accelerator="cpu", precision=precision)
-    options = {"accumulate": accumulate, "compile": compile, "gradient_norm": True}
-    fit(module, LoopPlan("test", STEPS, batch, 2, state, 1, compute, 1, **options), curves)
-    return network.state_dict(), curves
+    options = {"accumulate": accumulate, "compile": compile}
+    training = Training(module, LoopPlan("test", batch, log_every, 2, state, 1, compute, 1, **options))
+    training.run()
+    return network.state_dict(), training.curves
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path):
@@ -54,11 +55,11 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path):
     parts, others = train(tmp_path / "parts", batch=4, accumulate=2)
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-5, atol=1e-6)
-    assert list(curves.rows) == list(others.rows) == [2, 4, 6]
-    for step, row in curves.rows.items():
-        assert others.rows[step]["loss"] == pytest.approx(row["loss"], rel=1e-5)
-        assert others.rows[step]["gradient_norm"] == pytest.approx(row["gradient_norm"], rel=1e-5)
-        assert others.rows[step]["learning_rate"] == row["learning_rate"]
+    assert list(curves) == list(others) == [2, 4, 6]
+    for step, row in curves.items():
+        assert others[step]["loss"] == pytest.approx(row["loss"], rel=1e-5)
+        assert others[step]["gradient_norm"] == pytest.approx(row["gradient_norm"], rel=1e-5)
+        assert others[step]["learning_rate"] == row["learning_rate"]
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -71,7 +72,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, monkeypatch, accumula
     monkeypatch.setattr(Regression, "dies_at", None)
     got, resumed = train(tmp_path / "killed", **settings)
     assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
-    assert resumed.rows == curves.rows
+    assert resumed == curves
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -80,16 +81,16 @@ def test_a_run_that_a_signal_ends_saves_its_state_and_ends_with_the_same_numbers
 ):
     before = signal.getsignal(number)
     expected, curves = train(tmp_path / "whole", dropout=0.5)
-    losses = Regression.losses
+    forward = Regression.forward
 
     def is_ended(self, batch):
         """A scheduler ends the job in the middle of a step."""
         if self.global_step == 2:
             os.kill(os.getpid(), number)
-        return losses(self, batch)
+        return forward(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Regression, "losses", is_ended)
+        patch.setattr(Regression, "forward", is_ended)
         with pytest.raises(
             StoppedError, match=rf"{signal.Signals(number).name} after step 3 of 6; the state is saved"
         ):
@@ -98,7 +99,7 @@ def test_a_run_that_a_signal_ends_saves_its_state_and_ends_with_the_same_numbers
     got, resumed = train(tmp_path / "ended", dropout=0.5)
     assert "resumes after step 3" in capsys.readouterr().err
     assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
-    assert resumed.rows == curves.rows
+    assert resumed == curves
 
 
 def slow_batch(number):
@@ -130,7 +131,7 @@ def test_dropout_differs_between_the_batches_of_a_step(tmp_path):
     network[1].register_forward_hook(lambda _, __, out: masks.append(out == 0) or None)
     module = Regression(network, OptimiserPlan(1, 0.01, 0, 0.0), lambda number: rows(0, 2))
     compute = ComputeConfig(accelerator="cpu", precision="32-true")
-    fit(module, LoopPlan("test", 1, 2, 5, tmp_path, 1, compute, 1, accumulate=2), Curves(1, 1))
+    Training(module, LoopPlan("test", 2, 1, 5, tmp_path, 1, compute, 1, accumulate=2)).run()
     assert len(masks) == 2 and not torch.equal(*masks)
 
 
@@ -140,14 +141,14 @@ def gradient_length(network):
 
 
 def test_long_gradients_are_clipped_and_their_own_length_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(Regression, "measure", lambda self, step: {"length": gradient_length(self.network)})
+    monkeypatch.setattr(Regression, "measure", lambda self: {"length": gradient_length(self.network)})
     _, curves = train(tmp_path / "free", log_every=1)
     _, clipped = train(tmp_path / "clipped", log_every=1, clip_norm=1.5)
-    free = [row["length"] for row in curves.rows.values()]
+    free = [row["length"] for row in curves.values()]
     assert min(free) > 100
-    assert [row["length"] for row in clipped.rows.values()] == pytest.approx([1.5] * STEPS, rel=1e-4)
-    assert train(tmp_path / "means")[1].rows[2]["gradient_norm"] == pytest.approx(sum(free[:2]) / 2, rel=1e-5)
-    assert train(tmp_path / "told", clip_norm=1.5)[1].rows[2]["gradient_norm"] > 100
+    assert [row["length"] for row in clipped.values()] == pytest.approx([1.5] * STEPS, rel=1e-4)
+    assert train(tmp_path / "means")[1][2]["gradient_norm"] == pytest.approx(sum(free[:2]) / 2, rel=1e-5)
+    assert train(tmp_path / "told", clip_norm=1.5)[1][2]["gradient_norm"] > 100
 
 
 def test_progress_tells_loss_speed_and_time_left(tmp_path, capsys):
@@ -160,7 +161,7 @@ def test_progress_tells_loss_speed_and_time_left(tmp_path, capsys):
 def test_convolutions_are_trained_channels_last(tmp_path):
     network = nn.Sequential(nn.Unflatten(1, (4, 1, 1)), nn.Conv2d(4, 8, 3, padding=1), nn.Flatten(), nn.Linear(8, 1))
     module = Regression(network, OptimiserPlan(2, 0.01, 0, 0.0), lambda number: rows(number, 2))
-    fit(module, LoopPlan("test", 2, 2, 5, tmp_path, 1, ComputeConfig(accelerator="cpu"), 1), Curves(1, 2))
+    Training(module, LoopPlan("test", 2, 1, 5, tmp_path, 1, ComputeConfig(accelerator="cpu"), 1)).run()
     weight = network[1].weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
@@ -172,7 +173,7 @@ def test_half_precision_on_the_cpu(tmp_path):
         assert half[name].dtype == torch.float32
         torch.testing.assert_close(half[name], tensor, rtol=0.05, atol=0.02)
     assert not all(torch.equal(half[name], tensor) for name, tensor in single.items())
-    curves.write(tmp_path / "curves.csv")
+    write_curves(tmp_path / "curves.csv", curves)
     assert [row["step"] for row in csv.DictReader((tmp_path / "curves.csv").open())] == ["2", "4", "6"]
 
 

@@ -182,9 +182,9 @@ def test_a_batch_without_labels_has_a_loss_of_0(world, loss):
     tiles = tiles_of(world, "trainP6")
     build = BatchBuilder(tiles, config, sensors, "mssnet", 1)
     network = module._build(RUN, sensors, 2, model, seed=1)
-    step = module.FinetuneModule(network, config, build, class_weights(class_counts(tiles, 2)))
+    step = module.FinetuneModule(network, config, build, class_weights(class_counts(tiles, 2)), tiles)
     batch = build(0)
-    found = step.losses(batch._replace(label=torch.full_like(batch.label, 255)))["loss"]
+    found = step(batch._replace(label=torch.full_like(batch.label, 255)))["loss"]
     found.backward()
     assert found == 0
     assert all(p.grad is None or (p.grad == 0).all() for p in network.parameters())

@@ -86,11 +86,11 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def dies_at_step_six(losses):
+def dies_at_step_six(forward):
     def dies(self, batch):
         if self.global_step == 5:
             raise ConnectionAbortedError("killed")
-        return losses(self, batch)
+        return forward(self, batch)
 
     return dies
 
@@ -117,8 +117,8 @@ def test_writes_weights_curves_and_summary(unbroken):
 
 def test_a_killed_run_ends_with_the_same_numbers(unbroken, tiles, tmp_path, monkeypatch):
     whole, expected, _ = unbroken
-    losses = room.PretrainModule.losses
-    monkeypatch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
+    forward = room.PretrainModule.forward
+    monkeypatch.setattr(room.PretrainModule, "forward", dies_at_step_six(forward))
     with pytest.raises(ConnectionAbortedError):
         run(tiles, tmp_path / "out")
     assert (tmp_path / "out_state" / STATE_FILE).exists()
@@ -126,9 +126,9 @@ def test_a_killed_run_ends_with_the_same_numbers(unbroken, tiles, tmp_path, monk
 
     def counts(self, batch):
         begun.append(self.global_step)
-        return losses(self, batch)
+        return forward(self, batch)
 
-    monkeypatch.setattr(room.PretrainModule, "losses", counts)
+    monkeypatch.setattr(room.PretrainModule, "forward", counts)
     got, _ = run(tiles, tmp_path / "out")
     assert begun == [3, 4, 5, 6]
     assert same(got, expected)
@@ -138,9 +138,9 @@ def test_a_killed_run_ends_with_the_same_numbers(unbroken, tiles, tmp_path, monk
 def test_a_killed_run_draws_the_same_shifts(tiles, tmp_path, monkeypatch):
     few = MethodConfig(variant="reference", shifts=1)
     expected, _ = run(tiles, tmp_path / "whole", method=few)
-    losses = room.PretrainModule.losses
+    forward = room.PretrainModule.forward
     with monkeypatch.context() as patch, pytest.raises(ConnectionAbortedError):
-        patch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
+        patch.setattr(room.PretrainModule, "forward", dies_at_step_six(forward))
         run(tiles, tmp_path / "out", method=few)
     assert same(run(tiles, tmp_path / "out", method=few)[0], expected)
 
@@ -158,9 +158,9 @@ def test_accumulated_batches_draw_their_own_shifts_and_the_same_when_resumed(til
     run(tiles, tmp_path / "whole", config=settings(accumulate=2), method=few)
     whole, drawn[:] = list(drawn), []
     assert len(set(whole)) == 14
-    losses = room.PretrainModule.losses
+    forward = room.PretrainModule.forward
     with monkeypatch.context() as patch, pytest.raises(ConnectionAbortedError):
-        patch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
+        patch.setattr(room.PretrainModule, "forward", dies_at_step_six(forward))
         run(tiles, tmp_path / "out", config=settings(accumulate=2), method=few)
     assert drawn == whole[:10]
     drawn.clear()
@@ -170,35 +170,35 @@ def test_accumulated_batches_draw_their_own_shifts_and_the_same_when_resumed(til
 
 def test_methods_are_shown_the_same_tiles_and_views(tiles, tmp_path, monkeypatch):
     shown = []
-    losses = room.PretrainModule.losses
+    forward = room.PretrainModule.forward
 
     def looks(self, batch):
         shown.append((batch.names, [image.sum().item() for pair in batch.views.values() for image in pair]))
-        return losses(self, batch)
+        return forward(self, batch)
 
-    monkeypatch.setattr(room.PretrainModule, "losses", looks)
+    monkeypatch.setattr(room.PretrainModule, "forward", looks)
     for name in ("tuples", "simclr", "cross_modal"):
         run(tiles, tmp_path / name, config=settings(steps=2), method=MethodConfig(method=name))
     assert shown[:2] == shown[2:4] == shown[4:]
 
 
 def test_a_state_of_other_settings_is_not_taken_up(unbroken, tiles, tmp_path, monkeypatch):
-    losses = room.PretrainModule.losses
-    monkeypatch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
+    forward = room.PretrainModule.forward
+    monkeypatch.setattr(room.PretrainModule, "forward", dies_at_step_six(forward))
     with pytest.raises(ConnectionAbortedError):
         run(tiles, tmp_path / "out", config=settings(learning_rate=0.02))
-    monkeypatch.setattr(room.PretrainModule, "losses", losses)
+    monkeypatch.setattr(room.PretrainModule, "forward", forward)
     assert same(run(tiles, tmp_path / "out")[0], unbroken[1])
 
 
 def test_a_damaged_state_is_not_taken_up(unbroken, tiles, tmp_path, monkeypatch):
-    losses = room.PretrainModule.losses
-    monkeypatch.setattr(room.PretrainModule, "losses", dies_at_step_six(losses))
+    forward = room.PretrainModule.forward
+    monkeypatch.setattr(room.PretrainModule, "forward", dies_at_step_six(forward))
     with pytest.raises(ConnectionAbortedError):
         run(tiles, tmp_path / "out")
     file = tmp_path / "out_state" / STATE_FILE
     file.write_bytes(file.read_bytes()[:2000])
-    monkeypatch.setattr(room.PretrainModule, "losses", losses)
+    monkeypatch.setattr(room.PretrainModule, "forward", forward)
     assert same(run(tiles, tmp_path / "out")[0], unbroken[1])
 
 
@@ -283,26 +283,26 @@ def test_all_parts_asked_for_are_seen_and_no_other(tiles, tmp_path, monkeypatch)
         (tmp_path / f"{part}_RGB.txt").write_text(names)
     write_hashes(tmp_path)
     seen = set()
-    losses = room.PretrainModule.losses
+    forward = room.PretrainModule.forward
 
     def watched(self, batch):
         seen.update(batch.names)
-        return losses(self, batch)
+        return forward(self, batch)
 
-    monkeypatch.setattr(room.PretrainModule, "losses", watched)
+    monkeypatch.setattr(room.PretrainModule, "forward", watched)
     run(tiles, tmp_path / "out", config=settings(steps=3, batch_size=2, parts=["train", "val"]), splits=tmp_path)
     assert seen == {"t0", "t1", "t2"}
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["n_tiles"] == 3
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_its_tiles(tiles, tmp_path, monkeypatch):
-    losses = room.PretrainModule.losses
+    forward = room.PretrainModule.forward
 
     def breaks(self, batch):
-        found = losses(self, batch)
+        found = forward(self, batch)
         return {**found, "loss": found["loss"] * float("nan")} if self.global_step == 1 else found
 
-    monkeypatch.setattr(room.PretrainModule, "losses", breaks)
+    monkeypatch.setattr(room.PretrainModule, "forward", breaks)
     with pytest.raises(TrainingError, match=r"step 2 is nan; its batch is in .*not_finite_step_2\.safetensors"):
         run(tiles, tmp_path / "out")
     told = json.loads((tmp_path / "out_state" / "not_finite_step_2.json").read_text())

@@ -39,15 +39,15 @@ def test_the_probe_and_the_gradient_norm_are_in_the_curves_of_a_resumed_run_too(
     assert float(rows[1]["gradient_norm"]) > 0
     assert not rows[0]["gradient_norm"]
 
-    losses = room.PretrainModule.losses
+    forward = room.PretrainModule.forward
 
     def dies(self, batch):
         if self.global_step == 3:
             raise ConnectionAbortedError
-        return losses(self, batch)
+        return forward(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises(ConnectionAbortedError):
-        patch.setattr(room.PretrainModule, "losses", dies)
+        patch.setattr(room.PretrainModule, "forward", dies)
         run(world, tmp_path / "killed")
     again, same = run(world, tmp_path / "killed")
     assert same == curves

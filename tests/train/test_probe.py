@@ -16,8 +16,7 @@ from tmcnet.model.tmcnet import TMCNet
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import probe as room
-from tmcnet.train.curves import Curves
-from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, fit
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, Training
 from tmcnet.train.probe import Probe, cell_labels
 
 STRIDE = 16
@@ -83,7 +82,7 @@ def test_a_cell_has_the_most_frequent_class_around_its_centre(shape, stride):
 @pytest.mark.parametrize("classifier", ["knn", "linear"])
 def test_features_that_show_the_classes_score_higher_than_noise(root, classifier):
     probes = [Probe(net, *parts(root), 2, config(classifier=classifier), 1) for net in (Means(), Noise())]
-    good, bad = (probe.score(1) for probe in probes)
+    good, bad = (probe.score() for probe in probes)
     assert good["probe_oa"] > 0.8 and good["probe_miou"] > 0.65
     assert bad["probe_oa"] < 0.8 and bad["probe_miou"] < 0.6
 
@@ -96,12 +95,12 @@ def test_tiles_and_pixels_are_capped_and_the_same_at_each_look(root):
         assert [len(some.cells) for some in chosen] == [4, 4]
         assert all(np.array_equal(a.cells, b.cells) for a, b in zip(chosen, again, strict=True))
         assert all(IGNORE not in some.truth for some in chosen)
-    assert first.score(1) == second.score(1)
+    assert first.score() == second.score()
 
 
 def test_labels_of_one_class_only_are_an_answer_too(root, monkeypatch):
     monkeypatch.setattr(room, "cell_labels", lambda label, stride: np.ones((3, 3), np.int64))
-    scores = Probe(Means(), *parts(root), 2, config(classifier="linear"), 1).score(1)
+    scores = Probe(Means(), *parts(root), 2, config(classifier="linear"), 1).score()
     assert scores == {"probe_oa": 1.0, "probe_miou": 1.0}
 
 
@@ -116,9 +115,12 @@ def test_a_part_without_labels_is_told_before_training(tmp_path):
 class Unlabelled(StepModule):
     """A training that never sees a label."""
 
-    dies_at = None
+    dies_at = probe = None
 
-    def losses(self, batch):
+    def evaluate(self, step):
+        return self.probe.score()
+
+    def forward(self, batch):
         if self.global_step == self.dies_at:
             raise ConnectionAbortedError("killed")
         return {"loss": self.network.features(batch).square().mean()}
@@ -134,11 +136,13 @@ def train(root, state, probed=True):
         tiles = [labelled[(step + i) % len(labelled)] for i in range(2)]
         return {name: torch.stack([t.images[name] for t in tiles]) for name in ("optical", "sar")}
 
-    curves = Curves(2, 5)
-    probes = [Probe(network, labelled, validation, 2, config(classifier="linear"), 1)] if probed else []
     module = Unlabelled(network, OptimiserPlan(5, 0.01, 0, 0.0), build)
-    fit(module, LoopPlan("test", 5, 2, 2, state, 1, compute, 1), curves, probes)
-    return network.state_dict(), curves.rows
+    if probed:
+        module.probe = Probe(network, labelled, validation, 2, config(classifier="linear"), 1)
+        module.evaluate_every, module.evaluate_start = 2, True
+    training = Training(module, LoopPlan("test", 2, 2, 2, state, 1, compute, 1))
+    training.run()
+    return network.state_dict(), training.curves
 
 
 def test_training_does_not_notice_the_probe_and_resumes_with_it_exactly(root, tmp_path, monkeypatch):

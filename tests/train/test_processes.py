@@ -10,8 +10,8 @@ import torch.distributed as dist
 
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
-from tmcnet.train.distributed import from_first, processes, rank, wait_for_all
-from tmcnet.train.launch import launch, read_error, require_gpus, torchrun_command, write_error
+from tmcnet.train.distributed import from_first, processes, rank
+from tmcnet.train.launch import join, launch, read_error, torchrun_command, write_error
 
 FOUND = Problem("tile 3", "has no pixel", "Cut it again.")
 
@@ -23,12 +23,12 @@ def start(function, folder, processes=2):
 def counts_and_finds_wrong_input(folder):
     total = torch.tensor(float(rank()))
     dist.all_reduce(total)
-    wait_for_all()
+    dist.barrier()
     known = from_first(lambda: {"rank": rank()})
     (Path(folder) / str(rank())).write_text(f"{processes()} {total} {known}")
     if rank() == 1:
         raise InputError([FOUND, FOUND])
-    wait_for_all()  # in vain
+    dist.barrier()  # in vain
 
 
 def dies(_):
@@ -63,9 +63,11 @@ def test_a_process_that_dies_ends_the_training(tmp_path, capfd):
 
 
 def test_too_few_gpus_are_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(InputError, match="is 2, but there are 1 GPUs"):
-        require_gpus(2)
+        join("auto")
 
 
 def test_several_nodes_are_started_by_srun(monkeypatch):

@@ -22,6 +22,7 @@ from tmcnet.registry import METHODS
 from tmcnet.seeding import generator
 from tmcnet.train.distributed import gather_rows
 from tmcnet.train.loop import OptimiserPlan, StepModule
+from tmcnet.train.probe import Probe
 from tmcnet.train.stream import indices_of_step
 
 
@@ -155,14 +156,15 @@ class PretrainModule(StepModule[ViewBatch]):
         config: PretrainConfig,
         optimiser: OptimiserPlan,
         build: StepBuilder,
+        probe: Probe | None = None,
     ) -> None:
         super().__init__(network, optimiser, build)
+        self.probe, self.evaluate_every, self.evaluate_start = probe, config.probe.every, probe is not None
         self.method, self.patch_size, self.seed = method, config.patch_size, config.seed
         self.latest: Embeddings | None = None
 
-    def losses(self, batch: ViewBatch) -> dict[str, Tensor]:
+    def forward(self, batch: ViewBatch) -> dict[str, Tensor]:
         """Return `loss`, `loss_global` and `loss_local` of a batch; a term without weight is not computed."""
-        self.tile_names = batch.names
         own: Embeddings = self.network(batch.views, batch.corners, self.patch_size)
         whole, patches = (None if rows is None else gather_rows(rows) for rows in (own.whole, own.patches))
         self.latest = Embeddings(whole, patches)
@@ -185,12 +187,16 @@ class PretrainModule(StepModule[ViewBatch]):
     def _draws(self, level: str) -> np.random.Generator:
         return generator(self.seed, "loss", level, self.batch_number)
 
-    def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - the curves ask only when it is due
+    def measure(self) -> dict[str, float]:
         """Return the health of the latest embeddings, of whole views or else of patches."""
         if self.latest is None:
             return {}
         embeddings = self.latest.whole if self.latest.whole is not None else self.latest.patches
         return {} if embeddings is None else health(embeddings)
+
+    def evaluate(self, step: int) -> dict[str, float]:  # noqa: ARG002 - the same at each step
+        """Return the scores of the probe."""
+        return {} if self.probe is None else self.probe.score()
 
 
 def alignment(x: Tensor, y: Tensor) -> float:

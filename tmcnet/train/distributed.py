@@ -26,12 +26,6 @@ def rank() -> int:
     return dist.get_rank() if processes() > 1 else 0
 
 
-def wait_for_all() -> None:
-    """Wait until all processes reach this point."""
-    if processes() > 1:
-        dist.barrier()
-
-
 def from_first(make: Callable[[], T]) -> T:
     """Call a function in the first process and return its result, which can be pickled, in all of them."""
     shared = [make()] if rank() == 0 else [None]
@@ -50,44 +44,37 @@ def share_of_batch(key: str, batch_size: int) -> range:
     return range(rank() * own, (rank() + 1) * own)
 
 
-class _AllOf(torch.autograd.Function):
-    """All-gather with gradient along a new first dimension; torch's own is deprecated."""
+class _AllGather(torch.autograd.Function):
+    """All-gather along the first dimension, with gradient; torch's own is deprecated."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ANN401, ARG004 - torch gives it no public type
         parts = [torch.empty_like(own) for _ in range(processes())]
         dist.all_gather(parts, own)
-        return torch.stack(parts)
+        return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401, ARG004 - torch's
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
-        return total[rank()]
+        return total.chunk(processes())[rank()]
 
 
 def gather(own: Tensor) -> Tensor:
-    """Return the tensors of all processes, of one shape, by rank along a new first dimension.
+    """Return the rows of all processes by rank, (processes * N) x ..., from N x ... of each.
 
-    Every process computes the loss of all rows, so a tensor gets its gradient once from each process; the mean that
+    Every process computes the loss of all rows, so a row gets its gradient once from each process; the mean that
     `DistributedDataParallel` takes over processes makes it that of one process with the whole batch.
     """
-    found: Tensor = _AllOf.apply(own)  # type: ignore[no-untyped-call]
-    return found
+    if processes() == 1:
+        return own
+    rows: Tensor = _AllGather.apply(own.contiguous())  # type: ignore[no-untyped-call]
+    return rows
 
 
 def gather_rows(embeddings: Mapping[str, Pair]) -> dict[str, Pair]:
-    """Return the rows of all processes by rank, (processes * N) x C, from N x C of views 1 and 2 of each input."""
-    if processes() == 1:
-        return dict(embeddings)
-    rows = gather(torch.stack([view for pair in embeddings.values() for view in pair]))  # one message for all tensors
-    views = rows.transpose(0, 1).flatten(1, 2).unbind()
-    return dict(zip(embeddings, zip(views[::2], views[1::2], strict=True), strict=True))
-
-
-def gather_batch(own: Tensor) -> Tensor:
-    """Return the rows of all processes by rank, (processes * N) x ..., from N x ... of each."""
-    return own if processes() == 1 else gather(own.contiguous()).flatten(0, 1)
+    """Return the rows of all processes, (processes * N) x C, from N x C of views 1 and 2 of each input."""
+    return {name: (gather(one), gather(two)) for name, (one, two) in embeddings.items()}
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
@@ -98,8 +85,8 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         values = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        own_variance, own_mean = torch.var_mean(values, (0, 2, 3), correction=0)
-        means, variances = gather(torch.stack([own_mean, own_variance])).unbind(1)
+        own = torch.stack(torch.var_mean(values, (0, 2, 3), correction=0))
+        variances, means = gather(own[None]).unbind(1)
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
         count = processes() * x.numel() // x.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 import tmcnet
@@ -25,7 +25,6 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, fit_temperature, without_nan
 from tmcnet.evaluate.trained import Trained, predict_tiles
 from tmcnet.hashing import file_digest
-from tmcnet.model.device import choose_device
 from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet
 from tmcnet.model.networks import Ensemble, PlainNetwork, build_network
@@ -34,15 +33,15 @@ from tmcnet.model.weights import PREFIXES, STACKED, Transfer, read_weights, spli
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.files import points_file, points_per_class, verified_list
 from tmcnet.store import TileStore
-from tmcnet.train.curves import Curves
-from tmcnet.train.distributed import gather_batch, rank, share_of_batch
+from tmcnet.train.curves import Curves, write_curves
+from tmcnet.train.distributed import gather, rank, share_of_batch
 from tmcnet.train.launch import launch
-from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, WeightAverage, cost, fit
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, Training, average_of, cost
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.perceptron import DetailLogits, fit_detail
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
-from tmcnet.train.validate import Validation, validate
+from tmcnet.train.validate import validate
 
 CALIBRATION_PIXELS_PER_TILE = 2000
 """Approximate number of validation pixels of a tile to which the temperatures of an ensemble are fitted."""
@@ -51,7 +50,7 @@ ROWS_PER_VALIDATION = 5
 
 
 class FinetuneModule(StepModule[Batch]):
-    """The network with the loss of a batch; void pixels are ignored.
+    """The network with the loss of a batch, in which void pixels are ignored, and its validation.
 
     If several processes train together, each computes the loss of the whole batch.
 
@@ -60,8 +59,12 @@ class FinetuneModule(StepModule[Batch]):
         config: How it is trained; names the loss.
         build: Makes the batch of a step.
         weights: Weight of each class.
+        val: The validation tiles.
         loaded: Names of the tensors loaded from pre-training.
         detail: Logits of the fitted full-resolution branch; None: the network has none.
+
+    Attributes:
+        kept: The best weights, or with `keep: labels` the last ones, with their step and scores.
     """
 
     class_weights: Tensor
@@ -72,24 +75,45 @@ class FinetuneModule(StepModule[Batch]):
         config: FinetuneSettings,
         build: BatchBuilder,
         weights: Tensor,
+        val: TileDataset,
         loaded: Iterable[str] = (),
         detail: DetailLogits | None = None,
     ) -> None:
         super().__init__(network, _optimiser(config, loaded), build)
-        self.config, self.detail = config, detail
+        self.config, self.val, self.detail = config, val, detail
         kept = self.plan.encoders if config.encoder_rate == 0 else ()
         for name, parameter in network.named_parameters():
             if name in kept:  # no gradient, which gradient clipping would count
                 parameter.requires_grad_(False)
         self.register_buffer("class_weights", weights, persistent=False)
+        self.average = None if config.ema is None else average_of(network, config.ema)
+        self.evaluate_every = config.validate_every
+        self.kept = Fitted(best={"miou": -math.inf})
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of a batch."""
-        self.tile_names = list(batch.names)
         of_branch = () if self.detail is None else (self.detail(batch),)
         logits = self.network(batch.images, *of_branch).float()
-        whole_batch = gather_batch(logits), gather_batch(batch.label)
+        whole_batch = gather(logits), gather(batch.label)
         return {"loss": segmentation_loss(*whole_batch, self.class_weights.float(), self.config)}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Validate the network, or its moving average, and keep the weights if they are wanted."""
+        network = self.network if self.average is None else self.average.module
+        scores = validate(network, self.val, len(self.class_weights), self.config.batch_size)
+        self.kept.last_step = step
+        if scores["miou"] > self.kept.best["miou"] or self.config.keep != "best":
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+            self.kept = Fitted(step, step, scores, weights)
+        return {"val_miou": scores["miou"], "val_oa": scores["oa"]}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the tensors."""
+        return vars(self.kept)
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+        self.kept = Fitted(**state)
 
 
 @dataclass(frozen=True)
@@ -135,17 +159,8 @@ def finetune(work: Finetuning) -> None:
             processes cannot share a batch evenly.
         TrainingError: If the start loads nothing, or a loss is not finite.
     """
-    if work.compute.processes == 1:
-        train(work)
-    else:
-        job = [TypeAdapter(Finetuning).dump_json(work).decode()]
-        launch(train_share, job, work.compute, work.compute.finetune_threads, work.state)
+    launch(train, [work], work.compute, work.compute.finetune_threads, work.state)
     shutil.rmtree(work.state, ignore_errors=True)
-
-
-def train_share(work: str) -> None:
-    """Train in one of several processes, with a `Finetuning` as JSON."""
-    train(TypeAdapter(Finetuning).validate_json(work))
 
 
 def train(work: Finetuning) -> None:
@@ -158,9 +173,10 @@ def train(work: Finetuning) -> None:
     seed = derive_seed(config.seed, "finetune", run.seed)
     network = _build(run, work.sensors, len(data.classes), work.model, seed)
     start = _start(network, run, work.weights, config.load)
-    best: Validation | Fitted
+    notes, device = {}, "cpu"
     if isinstance(network, Pixelwise | Ensemble):
-        curves, best, precision = _fit_once(network, work.members, data, config, compute, seed)
+        curves, kept, precision = _fit_once(network, work.members, data, config, compute, seed)
+        notes = {"warnings": kept.notes}
     else:
         share = share_of_batch("finetune.batch_size", config.batch_size)
         detail = None
@@ -168,20 +184,21 @@ def train(work: Finetuning) -> None:
             fit_detail(network, run.network, data.train, data.counts, data.balance, config, seed)
             detail = DetailLogits(network, data.train, _cache_gib(compute))
         builder = BatchBuilder(data.train, config, work.sensors, run.network, seed, share)
-        module = FinetuneModule(network, config, builder, data.balance, start.loaded, detail)
+        module = FinetuneModule(network, config, builder, data.balance, data.val, start.loaded, detail)
         plan = _plan(run, config, compute, work.state, seed, data.settings(config, work.weights))
-        curves, best, precision = _fit(module, plan, data, config)
+        training = Training(module, plan)
+        training.run()
+        curves, kept, precision, device = training.curves, module.kept, training.precision, training.device.type
     if rank() > 0:
         return
-    network.load_state_dict(best.weights)
-    described = run, work.model, work.sensors, data.classes, data.scaling, best.best, work.align
+    network.load_state_dict(kept.weights)
+    described = run, work.model, work.sensors, data.classes, data.scaling, kept.best, work.align
     trained = Trained(network, *described, **_origin(work.tiles_root, work.splits))
     trained.write(work.out / "weights.safetensors", {"finetune": config.model_dump()})
-    curves.write(work.out / "curves.csv")
-    device = "cpu" if isinstance(best, Fitted) else choose_device(compute).type
+    write_curves(work.out / "curves.csv", curves)
     about = {"run": run.record, **data.summary(), **_start_summary(network, start), "precision": precision}
-    text = json.dumps({**about, **_end_summary(best), **cost(device, began)}, indent=1)
-    (work.out / "summary.json").write_text(text + "\n")
+    about |= {"steps": kept.last_step, "best_step": kept.best_step, "validation": without_nan(kept.best), **notes}
+    (work.out / "summary.json").write_text(json.dumps({**about, **cost(device, began)}, indent=1) + "\n")
 
 
 def _origin(tiles_root: Path, splits: Path) -> dict[str, Any]:
@@ -190,18 +207,6 @@ def _origin(tiles_root: Path, splits: Path) -> dict[str, Any]:
     hashes = {name: file_digest(path) for name, path in files.items() if path.is_file()}
     provenance = {"tmcnet": tmcnet.__version__, **hashes}
     return {"gsd": TileStore(tiles_root).pixel_metres, "provenance": provenance}
-
-
-def _fit(
-    module: FinetuneModule, plan: LoopPlan, data: _Data, config: FinetuneSettings
-) -> tuple[Curves, Validation, str]:
-    """Train; with `ema` the moving average of the weights is validated and kept. Returns the number format too."""
-    curves = Curves(max(config.validate_every // ROWS_PER_VALIDATION, 1), config.steps)
-    average = None if config.ema is None else WeightAverage(module.network, config.ema)
-    validated_network = average.network if average else module.network
-    validation = Validation(validated_network, data.val, len(data.classes), config)
-    precision = fit(module, plan, curves, [validation], average)
-    return curves, validation, precision
 
 
 def _fit_once(
@@ -225,7 +230,6 @@ def _combine(
     network: Ensemble, members: Sequence[Path], data: _Data, config: FinetuneSettings
 ) -> tuple[Curves, Fitted, str]:
     """Load the members of an ensemble; with `keep: best` fit their temperatures on the validation part."""
-    curves = Curves(1, 1)
     for number, (member, path) in enumerate(zip(network.members, members, strict=True)):
         member.load_state_dict(read_weights(path)[0])
         if config.keep != "best":
@@ -238,7 +242,7 @@ def _combine(
             truth.append(tile.truth.numpy().ravel()[::step])
         network.temperature[number] = fit_temperature(np.concatenate(samples), np.concatenate(truth))
     scores = validate(network, data.val, len(data.classes), config.batch_size)
-    curves.add(1, val_miou=scores["miou"], val_oa=scores["oa"])
+    curves = {1: {"val_miou": scores["miou"], "val_oa": scores["oa"]}}
     return curves, Fitted(1, 1, scores, dict(network.state_dict())), "32-true"
 
 
@@ -352,16 +356,6 @@ def _start_summary(network: nn.Module, start: Transfer) -> dict[str, Any]:
     }
 
 
-def _end_summary(end: Validation | Fitted) -> dict[str, Any]:
-    """Return the last step, the best step with its validation scores, and warnings of a solver."""
-    return {
-        "steps": end.last_step,
-        "best_step": end.best_step,
-        "validation": without_nan(end.best),
-        **({"warnings": end.notes} if isinstance(end, Fitted) else {}),
-    }
-
-
 def _optimiser(config: FinetuneSettings, loaded: Iterable[str]) -> OptimiserPlan:
     return OptimiserPlan(
         steps=config.steps,
@@ -378,8 +372,8 @@ def _plan(
 ) -> LoopPlan:
     return LoopPlan(
         label=run.name,
-        steps=config.steps,
         batch_size=config.batch_size,
+        log_every=max(config.validate_every // ROWS_PER_VALIDATION, 1),
         checkpoint_every=config.validate_every,
         state=state,
         threads=compute.finetune_threads,

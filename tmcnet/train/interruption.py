@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """SIGTERM: time limit, cancellation, pre-emption. SIGUSR1: an earlier warning, as of `sbatch --signal=USR1@120`."""
 
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], str]]:
-    """Note the signals that ask this process to end, instead of ending at once.
-
-    Outside the main thread, where Python allows no handlers, nothing is noted.
-
-    Yields:
-        A function that returns the name of the first such signal so far, or an empty string.
-    """
-    found: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - called by Python
-        found.append(signal.Signals(number).name)
-
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, note) for number in SIGNALS} if main else {}
+def stop_requests() -> Iterator[list[str]]:
+    """Yield a list that gets the names of signals that ask this process to end, instead of ending at once."""
+    received: list[str] = []
+    handlers = [signal.signal(n, lambda n, _: received.append(signal.Signals(n).name)) for n in SIGNALS]
     try:
-        yield lambda: found[0] if found else ""
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(SIGNALS, handlers, strict=True):
             signal.signal(number, handler)
 
 

@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import traceback
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pydantic import TypeAdapter, validate_call
 
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
@@ -31,17 +32,17 @@ JOB = "job.json"
 ERRORS = "error_of_process_*.json"
 MAX_WAIT = timedelta(hours=6)
 """Longest time that processes wait for each other, as while the first one scores the network."""
-
 POLL_SECONDS = 0.2
 
 
 def launch(
-    function: Callable[..., None], arguments: Sequence[str], compute: ComputeConfig, threads: int, folder: Path
+    function: Callable[..., None], arguments: Sequence[Any], compute: ComputeConfig, threads: int, folder: Path
 ) -> None:
-    """Run a function of a module in the processes of one process group, on `nodes` x `devices`, and wait for them.
+    """Call a function in this process, or in `nodes` x `devices` processes of one process group.
 
     They end when this process ends, however that happens, and save their state when it receives SIGTERM or SIGUSR1.
-    The `folder`, for the description of the job and its errors, is on a file system that all nodes share.
+    They get the arguments as JSON, converted to the annotated types. The `folder`, for the job and its errors, is on
+    a file system that all nodes share.
 
     Raises:
         InputError: If there is no `srun` for several nodes, fewer GPUs than processes, or a process raised it.
@@ -49,16 +50,30 @@ def launch(
         StoppedError: If a signal asked to end; the state is saved.
         OSError: If a process raised it.
     """
+    if compute.processes == 1:
+        function(*arguments)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob(ERRORS):
         file.unlink()
-    call = {"function": f"{function.__module__}:{function.__qualname__}", "arguments": list(arguments)}
-    (folder / JOB).write_text(json.dumps({**call, "accelerator": compute.accelerator}))
-    command = torchrun_command(compute.nodes, compute.devices, threads)
-    code = _run([*command, "-m", "tmcnet.train.launch", str(folder / JOB)])
-    errors = [read_error(file) for file in sorted(folder.glob(ERRORS))]
-    if errors:
-        raise errors[0]
+    name = f"{function.__module__}:{function.__qualname__}"
+    (folder / JOB).write_bytes(TypeAdapter(Any).dump_json([compute.accelerator, name, arguments]))
+    command = [
+        *torchrun_command(compute.nodes, compute.devices, threads),
+        "-m",
+        "tmcnet.train.launch",
+        str(folder / JOB),
+    ]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # Nothing is written to the pipe: when it ends, the processes know that this one has, even if it was killed.
+    with stop_requests() as received, subprocess.Popen(command, stdin=subprocess.PIPE, env=env) as agent:
+        while agent.poll() is None and not received:
+            time.sleep(POLL_SECONDS)
+        if received:
+            agent.terminate()
+        code = agent.wait()
+    for file in sorted(folder.glob(ERRORS)):
+        raise read_error(file)
     if code:
         raise TrainingError("a process of the training ended before its time; the lines above name it")
 
@@ -69,6 +84,8 @@ def torchrun_command(nodes: int, devices: int, threads: int) -> list[str]:
     With several nodes, the caller is in a Slurm allocation of as many; InputError if there is no `srun`.
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices}", "--max-restarts=0"]
+    # Passed on to the processes; other signals end torchrun, and the processes with it.
+    torchrun.append("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
     if nodes == 1:
         return [*torchrun, "--standalone"]
     if shutil.which("srun") is None:
@@ -83,51 +100,18 @@ def torchrun_command(nodes: int, devices: int, threads: int) -> list[str]:
     return [*srun, *torchrun, f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}"]
 
 
-def _run(command: list[str]) -> int:
-    """Run a command until it ends, pass signals on, and return its exit code."""
-    modules = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    # Signals that torchrun passes on to the processes; others end it, and the processes with it.
-    env = os.environ | modules | {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
-    # Nothing is written to the pipe: when it ends, the processes know that this one has, even if it was killed.
-    with stop_requests() as stop_requested, subprocess.Popen(command, stdin=subprocess.PIPE, env=env) as agent:
-        while not stop_requested():
-            with suppress(subprocess.TimeoutExpired):
-                return agent.wait(POLL_SECONDS)
-        agent.terminate()
-        return agent.wait()
-
-
 def run_worker(job: Path) -> None:
-    """Join the process group, run the function of a job, and write an error to a file for the process that waits."""
+    """Join the process group, call the function of a job, and write an error to a file for the process that waits."""
     Thread(target=_end_with_launcher, daemon=True).start()
-    described = json.loads(job.read_text())
+    accelerator, name, arguments = json.loads(job.read_text())
     try:
-        join(described["accelerator"])
-        resolve_name(described["function"])(*described["arguments"])
+        join(accelerator)
+        validate_call(resolve_name(name))(*arguments)
     except (InputError, TrainingError, StoppedError, OSError) as error:
         # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
         write_error(error, job.with_name(ERRORS.replace("*", os.environ["RANK"])))
         sys.exit(1)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
     dist.destroy_process_group()
-
-
-def join(accelerator: str) -> None:
-    """Join the process group that torchrun describes in the environment; each process gets a GPU if there are any."""
-    gpu = accelerator != "cpu" and torch.cuda.is_available()
-    if gpu:
-        require_gpus(int(os.environ["LOCAL_WORLD_SIZE"]))
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if gpu else "gloo", timeout=MAX_WAIT)
-
-
-def require_gpus(count: int) -> None:
-    """Raise InputError if this node has fewer GPUs."""
-    if torch.cuda.device_count() < count:
-        what = f"is {count}, but there are {torch.cuda.device_count()} GPUs on {socket.gethostname()}"
-        raise InputError(Problem("`compute.devices`", what, "Lower it, or set `compute.accelerator: cpu`."))
 
 
 def _end_with_launcher() -> None:
@@ -136,6 +120,18 @@ def _end_with_launcher() -> None:
         while os.read(0, 1024):
             pass
     os._exit(1)
+
+
+def join(accelerator: str) -> None:
+    """Join the process group that torchrun describes in the environment; each process gets a GPU if there are any."""
+    gpu = accelerator != "cpu" and torch.cuda.is_available()
+    if gpu:
+        wanted, found = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if found < wanted:
+            what = f"is {wanted}, but there are {found} GPUs on {socket.gethostname()}"
+            raise InputError(Problem("`compute.devices`", what, "Lower it, or set `compute.accelerator: cpu`."))
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=MAX_WAIT)
 
 
 def write_error(error: InputError | TrainingError | StoppedError | OSError, file: Path) -> None:

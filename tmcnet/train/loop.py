@@ -1,4 +1,4 @@
-"""The training loop that pre-training and fine-tuning share: optimiser, number format, steps and checkpoints."""
+"""The training loop that pre-training and fine-tuning share: steps, evaluation and checkpoints."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tmcnet import __version__
@@ -32,51 +31,19 @@ from tmcnet.seeding import derive_seed
 from tmcnet.train.curves import Curves, check_finite
 from tmcnet.train.distributed import from_first, processes, rank, share_layers
 from tmcnet.train.interruption import stop_requests
-from tmcnet.train.stream import move, step_loader
+from tmcnet.train.stream import map_tensors, step_loader
 
 Batch = TypeVar("Batch")
-Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 STATE_FILE = "training.ckpt"
-STATE_FORM = 4
+STATE_FORM = 5
 """Number of the form of a checkpoint; one of another form is not used."""
 PROGRESS_SECONDS = 10.0
 MIN_BFLOAT16_GAIN = 1.5
 """Least speed-up of a convolution at which `compute.precision: auto` chooses bfloat16; with AMX it is 3 to 4."""
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Type in which layers compute in a mixed number format; weights are float32."""
-
-
-@dataclass(frozen=True)
-class LoopPlan:
-    """How a training runs, in `threads` CPU threads of each process.
-
-    Attributes:
-        label: Name of the training, in progress lines.
-        batch_size: Tiles per batch, of all processes together.
-        checkpoint_every: Steps between two checkpoints.
-        state: Folder of the checkpoints; training resumes from one found there.
-        seed: Seed of what the network itself draws (dropout).
-        settings: Everything else the result depends on, as text; a checkpoint of other settings is not used.
-        accumulate: Batches per step, whose gradients are averaged. It saves memory, but batch norm and contrastive
-            losses see one batch at a time: the number of negatives does not grow.
-        compile: Compile the network with `torch.compile`; pays off in long trainings.
-        gradient_norm: Add the norm of the gradient of all weights, before clipping, to the curves. Sudden peaks call
-            for a lower learning rate or clipping; near 0 nothing is learnt.
-    """
-
-    label: str
-    steps: int
-    batch_size: int
-    checkpoint_every: int
-    state: Path
-    threads: int
-    compute: ComputeConfig
-    seed: int
-    settings: str = ""
-    accumulate: int = 1
-    compile: bool = False
-    gradient_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +58,8 @@ class OptimiserPlan:
         betas: Decay of the running moments of the gradient.
         final_rate: Rate at the end of the cosine.
         encoder_rate: Rate of the parameters named in `encoders`, as a multiple of the rate.
-        clip_norm: Maximum norm of the gradient of all weights; None: no limit.
+        clip_norm: Maximum norm of the gradient of all weights. The curves have the norm before clipping: sudden peaks
+            call for a lower learning rate or clipping; near 0 nothing is learnt. None: not even computed.
     """
 
     steps: int
@@ -104,6 +72,225 @@ class OptimiserPlan:
     encoder_rate: float = 1.0
     encoders: tuple[str, ...] = ()
     clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """How a training runs, in `threads` CPU threads of each process.
+
+    Attributes:
+        label: Name of the training, in progress lines.
+        batch_size: Tiles per batch, of all processes together.
+        log_every: Steps between two rows of the curves; the last step has one, too.
+        checkpoint_every: Steps between two checkpoints.
+        state: Folder of the checkpoints; training resumes from one found there.
+        seed: Seed of what the network itself draws (dropout).
+        settings: Everything else the result depends on, as text; a checkpoint of other settings is not used.
+        accumulate: Batches per step, whose gradients are averaged. It saves memory, but batch norm and contrastive
+            losses see one batch at a time: the number of negatives does not grow.
+        compile: Compile the network with `torch.compile`; pays off in long trainings.
+    """
+
+    label: str
+    batch_size: int
+    log_every: int
+    checkpoint_every: int
+    state: Path
+    threads: int
+    compute: ComputeConfig
+    seed: int
+    settings: str = ""
+    accumulate: int = 1
+    compile: bool = False
+
+
+class StepModule(nn.Module, ABC, Generic[Batch]):
+    """What is trained: a network with the losses of a batch, and how it is scored meanwhile.
+
+    Attributes:
+        network: The network.
+        plan: How its weights are updated.
+        build: Makes a batch by its number, counted from 0; a pure function.
+        average: Moving average of the network, if one is wanted.
+        evaluate_every: Steps between two evaluations; there is also one after the last step. None: none at all.
+        evaluate_start: Whether the network is evaluated before the first step, too.
+        global_step: Number of finished steps.
+        batch_number: Number of the current batch, as for `build`; the same in a resumed run.
+    """
+
+    def __init__(self, network: nn.Module, optimiser: OptimiserPlan, build: Callable[[int], Batch]) -> None:
+        super().__init__()
+        self.network, self.plan, self.build = network, optimiser, build
+        self.average: AveragedModel | None = None
+        self.evaluate_every: int | None = None
+        self.evaluate_start = False
+        self.global_step = self.batch_number = 0
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the scalar `loss` to minimise, and more scalars for the curves."""
+
+    def measure(self) -> dict[str, float]:
+        """Return values of the current batch for the row of the curves that it ends."""
+        return {}
+
+    def evaluate(self, step: int) -> dict[str, float]:  # noqa: ARG002 - for subclasses
+        """Return scores for the row of the curves of a step, counted from 1; 0: before the first step."""
+        return {}
+
+
+class Training(Generic[Batch]):
+    """A training, which goes on from the checkpoint of a killed run if there is one.
+
+    If several processes train together (`tmcnet.train.launch`), each has the same arguments and builds its share of
+    the batches; the first one averages, evaluates, prints and saves for all.
+
+    Attributes:
+        precision: The number format.
+        curves: What is recorded.
+
+    Raises:
+        InputError: If the network is to be compiled, and there is no compiler.
+    """
+
+    def __init__(self, module: StepModule[Batch], plan: LoopPlan) -> None:
+        torch.set_num_threads(plan.threads)
+        self.module, self.plan, self.device = module, plan, choose_device(plan.compute)
+        self.curves: Curves = {}
+        self.values: dict[str, list[float]] = {}  # of the batches since the last row
+        # Convolutions on the CPU are faster in this layout, and tensor cores need it.
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if processes() > 1:
+            share_layers(module.network, plan.batch_size // processes(), self.device.type == "cuda")
+        if plan.compile:
+            _compile(module.network)
+        shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
+        settings = plan.settings, plan.seed, plan.batch_size, plan.accumulate, plan.compute.precision
+        self.settings = json.dumps([STATE_FORM, __version__, *settings, asdict(module.plan), shapes])
+        saved = from_first(lambda: read_state(self.settings, plan))
+        self.step = saved.get("step", 0)
+        self.precision = saved["precision"] if saved else from_first(lambda: choose_precision(plan.compute))
+        self.dtype = torch.float64 if self.precision == "64-true" else torch.float32
+        module.to(self.device, self.dtype)
+        optimiser, schedule = build_optimiser(module.network, module.plan)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "16-mixed")
+        self.parts: dict[str, Any] = {
+            "module": module,
+            "optimiser": optimiser,
+            "schedule": schedule,
+            "scaler": scaler,
+        }
+        self.optimiser, self.schedule, self.scaler = optimiser, schedule, scaler
+        if saved:
+            self.curves, self.values = saved["curves"], saved["values"]
+            for name, part in self.parts.items():
+                part.load_state_dict(saved[name])
+
+    def run(self) -> None:
+        """Train to the end; the network has the trained weights afterwards, on the CPU.
+
+        Raises:
+            TrainingError: If a loss is not finite.
+            StoppedError: If a signal asked the process to end; the state is saved.
+        """
+        module, plan, steps, done = self.module, self.plan, self.module.plan.steps, self.step
+        module.train()
+        # Batch norms share their statistics, so no buffers need to be sent from the first process.
+        compute = DistributedDataParallel(module, forward_sync_buffers=False) if processes() > 1 else module
+        # Reading tiles competes with a GPU only when it happens in the training process.
+        workers = plan.threads if self.device.type == "cuda" else 0
+        batches = iter(step_loader(module.build, steps * plan.accumulate, done * plan.accumulate, workers))
+        if done and rank() == 0:
+            print(f"{plan.label}: resumes after step {done}", file=sys.stderr, flush=True)
+        elif module.evaluate_start and rank() == 0:
+            self.curves[0] = module.evaluate(0)
+        began = printed = time.monotonic()
+        with stop_requests() as received:
+            for step in range(done + 1, steps + 1):
+                self.step, last, rate = step, step == steps, float(self.schedule.get_last_lr()[-1])
+                loss = self._update(compute, batches)
+                if step % plan.log_every == 0 or last:
+                    means = {name: sum(values) / len(values) for name, values in self.values.items()}
+                    self.curves[step] = {**means, "learning_rate": rate, **module.measure()}
+                    self.values.clear()
+                if rank() > 0:
+                    continue
+                if module.average is not None:
+                    module.average.update_parameters(module.network)
+                now = time.monotonic()
+                if now - printed >= PROGRESS_SECONDS or last:
+                    printed, speed = now, (step - done) / max(now - began, 1e-9)
+                    tiles, left = speed * plan.batch_size * plan.accumulate, math.ceil((steps - step) / speed)
+                    line = f"step {step}/{steps}, loss {loss:.4f}, {tiles:.1f} tiles/s, {left} s left"
+                    print(f"{plan.label}: {line}", file=sys.stderr, flush=True)
+                if module.evaluate_every and (step % module.evaluate_every == 0 or last):
+                    self.curves.setdefault(step, {}).update(module.evaluate(step))
+                if last:  # the results are written
+                    break
+                if received or step % plan.checkpoint_every == 0:
+                    self._save()
+                if received:
+                    raise StoppedError(f"{received[0]} after step {step} of {steps}; the state is saved")
+        module.cpu()
+
+    def _update(self, compute: nn.Module, batches: Iterator[Batch]) -> float:
+        """Update the weights with the gradients of the batches of a step, and return the loss of the last one."""
+        module, plan, lower = self.module, self.plan, AUTOCAST.get(self.precision)
+        module.global_step = self.step - 1
+        self.optimiser.zero_grad()
+        for number in range((self.step - 1) * plan.accumulate, self.step * plan.accumulate):
+            module.batch_number = number
+            batch = map_tensors(next(batches), self._on_device)
+            # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
+            torch.manual_seed(derive_seed(plan.seed, "dropout", number))
+            waits = isinstance(compute, DistributedDataParallel) and (number + 1) % plan.accumulate
+            with compute.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                with torch.autocast(self.device.type, lower, enabled=lower is not None):
+                    losses = compute(batch)
+                check_finite(losses["loss"], batch, self.step, plan.state)
+                self.scaler.scale(losses["loss"] / plan.accumulate).backward()
+            self._note(**losses)
+        self.scaler.unscale_(self.optimiser)
+        if module.plan.clip_norm is not None:
+            weights = module.network.parameters()
+            self._note(gradient_norm=nn.utils.clip_grad_norm_(weights, module.plan.clip_norm))
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.schedule.step()
+        return float(losses["loss"].detach())
+
+    def _on_device(self, _: str, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+
+    def _note(self, **values: Tensor) -> None:
+        """Keep values for the means of the next row of the curves."""
+        for name, value in values.items():
+            self.values.setdefault(name, []).append(float(value.detach()))
+
+    def _save(self) -> None:
+        """Write a checkpoint; the old one stays until the new one is complete."""
+        file = self.plan.state / STATE_FILE
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"curves": self.curves, "values": self.values}
+        state |= {"settings": self.settings, "precision": self.precision, "step": self.step}
+        torch.save(state, partial)
+        partial.replace(file)
+
+
+def read_state(settings: str, plan: LoopPlan) -> dict[str, Any]:
+    """Return the checkpoint of a killed run; remove one of other settings, or one that is damaged."""
+    file = plan.state / STATE_FILE
+    if not file.exists():
+        return {}
+    with suppress(RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        if saved.get("settings") == settings:
+            return saved
+    print(f"{plan.label}: {file} is damaged or has other settings; starting again", file=sys.stderr, flush=True)
+    file.unlink()
+    return {}
 
 
 def rate_factor(plan: OptimiserPlan) -> Callable[[int], float]:
@@ -148,82 +335,20 @@ def build_optimiser(
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate_factor(plan))
 
 
-class StepModule(nn.Module, ABC, Generic[Batch]):
-    """A network and the losses of a batch; subclasses implement `losses` and may implement `measure`.
-
-    `build` makes a batch by its number, counted from 0; it is a pure function.
-
-    Attributes:
-        tile_names: Tiles of the current batch, for the message about a non-finite loss; set by `losses`.
-        global_step: Number of finished steps.
-        batch_number: Number of the current batch, counted from 0 as for `build`; the same in a resumed run.
-    """
-
-    def __init__(self, network: nn.Module, optimiser: OptimiserPlan, build: Callable[[int], Batch]) -> None:
-        super().__init__()
-        self.network = network
-        self.plan = optimiser
-        self.build = build
-        self.tile_names: list[str] = []
-        self.global_step = self.batch_number = 0
-
-    @abstractmethod
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the scalar `loss` to minimise, and more scalars for the curves."""
-
-    def measure(self, step: int) -> dict[str, float]:  # noqa: ARG002 - for subclasses
-        """Return more values for the row of the curves that a step ends."""
-        return {}
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the losses of a batch, as `DistributedDataParallel` calls it."""
-        return self.losses(batch)
-
-
-class WeightAverage(AveragedModel):
-    """Exponential moving average (EMA) of the weights and batch-norm statistics of a network, in `network`.
+def average_of(network: nn.Module, decay: float) -> AveragedModel:
+    """Return the exponential moving average (EMA) of the weights and batch-norm statistics of a network.
 
     The first step is copied. After n steps the decay is min(`decay`, (1 + n) / (10 + n)), the rule of TensorFlow's
     `ExponentialMovingAverage` with `num_updates`: in short schedules the average soon forgets the random start.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        super().__init__(network, multi_avg_fn=self._mix, use_buffers=True)
-        self.decay = decay
-
-    @property
-    def network(self) -> nn.Module:
-        """The averaged network."""
-        return self.module
-
-    def _mix(self, averages: Tensors, currents: Tensors, steps: Tensor | int) -> None:
+    def mix(averages: Tensors, currents: Tensors, steps: Tensor | int) -> None:
         """Take in tensors of one type; whole numbers, such as the count of batches, are copied."""
         n = int(steps)
-        decay = min(self.decay, (1 + n) / (10 + n)) if averages[0].is_floating_point() else 0.0
-        get_ema_multi_avg_fn(decay)(averages, currents, steps)  # type: ignore[no-untyped-call]
+        rate = min(decay, (1 + n) / (10 + n)) if averages[0].is_floating_point() else 0.0
+        get_ema_multi_avg_fn(rate)(averages, currents, steps)  # type: ignore[no-untyped-call]
 
-
-class Evaluation(ABC):
-    """Scores of the network while it is trained, added to the curves; its state is part of the checkpoint."""
-
-    every: int
-    """Steps between two evaluations; there is also one after the last step."""
-    at_start = False
-    """Whether there is one before the first step too."""
-
-    @abstractmethod
-    def score(self, step: int) -> dict[str, float]:
-        """Return the scores after a step (counted from 1).
-
-        If several processes train together, all of them call it, and those of the first one count.
-        """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state for a checkpoint."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: B027 - without a state, nothing
-        """Restore the state from a checkpoint."""
+    return AveragedModel(network, multi_avg_fn=mix, use_buffers=True).requires_grad_(False)
 
 
 @cache
@@ -241,61 +366,12 @@ def bfloat16_gain() -> float:
     return min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
 
 
-def choose_precision(compute: ComputeConfig, saved: str | None = None) -> str:
-    """Return the number format of a training; `auto` is resolved, or `saved` where it resumes from a checkpoint."""
+def choose_precision(compute: ComputeConfig) -> str:
+    """Return the number format of a training, with `auto` resolved."""
     if compute.precision != "auto":
         return compute.precision
-    fast = saved is None and choose_device(compute).type == "cpu" and bfloat16_gain() >= MIN_BFLOAT16_GAIN
-    return saved or ("bf16-mixed" if fast else "32-true")
-
-
-def read_state(mark: str, plan: LoopPlan) -> dict[str, Any]:
-    """Return the checkpoint of a killed run; remove one of other settings than `mark`, or one that is damaged."""
-    file = plan.state / STATE_FILE
-    if not file.exists():
-        return {}
-    with suppress(RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        if saved.get("settings") == mark:
-            return saved
-    print(f"{plan.label}: {file} is damaged or has other settings; starting again", file=sys.stderr, flush=True)
-    file.unlink()
-    return {}
-
-
-def fit(
-    module: StepModule[Batch],
-    plan: LoopPlan,
-    curves: Curves,
-    evaluations: Sequence[Evaluation] = (),
-    average: WeightAverage | None = None,
-) -> str:
-    """Train for the planned number of steps, from the checkpoint of a killed run if there is one.
-
-    The network of the module holds the trained weights afterwards, on the CPU; the curves are filled, and the caller
-    writes them. If several processes train together (`tmcnet.train.launch`), each calls it with the same arguments
-    and its share of the batches; only the first one writes and prints.
-
-    Returns:
-        The number format that was used.
-
-    Raises:
-        InputError: If the network is to be compiled, and there is no compiler.
-        TrainingError: If a loss is not finite.
-        StoppedError: If a signal asked the process to end; the state is saved.
-    """
-    torch.set_num_threads(plan.threads)
-    training = Training(module, plan, curves, evaluations, average)
-    training.run()
-    module.cpu()
-    return training.precision
-
-
-def _print_progress(plan: LoopPlan, step: int, loss: float, rate: float) -> None:
-    """Print a line about a step, counted from 1, at a rate in steps per second."""
-    speed, left = rate * plan.batch_size * plan.accumulate, math.ceil((plan.steps - step) / rate)
-    line = f"{plan.label}: step {step}/{plan.steps}, loss {loss:.4f}, {speed:.1f} tiles/s, {left} s left"
-    print(line, file=sys.stderr, flush=True)
+    fast = choose_device(compute).type == "cpu" and bfloat16_gain() >= MIN_BFLOAT16_GAIN
+    return "bf16-mixed" if fast else "32-true"
 
 
 def _compile(network: nn.Module) -> None:
@@ -305,136 +381,6 @@ def _compile(network: nn.Module) -> None:
         what = f"needs a C++ compiler, but `{compiler}` is not found"
         raise InputError(Problem("`torch.compile`", what, "Install one, name it in CXX, or do not compile."))
     network.compile()
-
-
-class Training(Generic[Batch]):
-    """A running training: what its checkpoint holds, its number format (`precision`), and its steps; see `fit`."""
-
-    def __init__(
-        self,
-        module: StepModule[Batch],
-        plan: LoopPlan,
-        curves: Curves,
-        evaluations: Sequence[Evaluation],
-        average: WeightAverage | None,
-    ) -> None:
-        self.module, self.plan, self.device = module, plan, choose_device(plan.compute)
-        self.curves, self.evaluations, self.average = curves, evaluations, average
-        network, device = module.network, self.device
-        # Convolutions on the CPU are faster in this layout, and tensor cores need it.
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if processes() > 1:
-            share_layers(network, plan.batch_size // processes(), device.type == "cuda")
-        if plan.compile:
-            _compile(network)
-        shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-        settings = plan.settings, plan.seed, plan.batch_size, plan.accumulate, asdict(module.plan)
-        self.settings = json.dumps([STATE_FORM, __version__, *settings, shapes])
-        saved = from_first(lambda: read_state(self.settings, plan))
-        self.step = saved.get("step", 0)
-        self.precision = from_first(lambda: choose_precision(plan.compute, saved.get("precision")))
-        self.dtype = torch.float64 if self.precision == "64-true" else torch.float32
-        module.to(device, self.dtype)
-        self.optimiser, self.schedule = build_optimiser(network, module.plan)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "16-mixed")
-        self.parts: dict[str, Any] = {"network": network, "optimiser": self.optimiser, "schedule": self.schedule}
-        self.parts |= {"scaler": self.scaler, "curves": curves}
-        self.parts |= {type(evaluation).__name__: evaluation for evaluation in evaluations}
-        if average is not None:
-            average.to(device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.parts["average"] = average
-        for name, part in self.parts.items() if saved else ():
-            part.load_state_dict(saved[name])
-        # Batch norms share their statistics, so no buffers need to be sent from the first process.
-        shared = processes() > 1
-        self.compute = DistributedDataParallel(module, forward_sync_buffers=False) if shared else module
-
-    def run(self) -> None:
-        """Train from the step after the checkpoint to the end."""
-        module, plan, curves, first = self.module, self.plan, self.curves, self.step
-        module.train()
-        for evaluation in self.evaluations:
-            if first == 0 and evaluation.at_start:
-                curves.add(0, **evaluation.score(0))
-        if first and rank() == 0:
-            print(f"{plan.label}: resumes after step {first}", file=sys.stderr, flush=True)
-        began = printed = time.monotonic()
-        # Reading tiles competes with a GPU only when it happens in the training process.
-        workers = plan.threads if self.device.type == "cuda" else 0
-        batches = iter(step_loader(module.build, plan.steps * plan.accumulate, first * plan.accumulate, workers))
-        with stop_requests() as stop_requested:
-            for step in range(first + 1, plan.steps + 1):
-                module.global_step = step - 1
-                self.optimiser.zero_grad()
-                for number in range((step - 1) * plan.accumulate, step * plan.accumulate):
-                    loss = self._add_gradients(next(batches), number)
-                rate = float(self.schedule.get_last_lr()[-1])
-                self._update_weights()
-                module.global_step = self.step = step
-
-                if self.average is not None:
-                    self.average.update_parameters(module.network)
-                if curves.wants(step):
-                    curves.end_row(step, learning_rate=rate, **module.measure(step))
-                now = time.monotonic()
-                if rank() == 0 and (now - printed >= PROGRESS_SECONDS or step == plan.steps):
-                    printed = now
-                    _print_progress(plan, step, loss, (step - first) / max(now - began, 1e-9))
-                for evaluation in self.evaluations:
-                    if step % evaluation.every == 0 or step == plan.steps:
-                        curves.add(step, **evaluation.score(step))
-
-                if step == plan.steps:  # the results are written
-                    return
-                stop = stop_requested() if rank() == 0 else ""  # the other processes end with the first one
-                if stop or step % plan.checkpoint_every == 0:
-                    self.save()
-                if stop:
-                    raise StoppedError(f"{stop} after step {step} of {plan.steps}; the state is saved")
-
-    def _add_gradients(self, batch: Batch, number: int) -> float:
-        """Add the gradients of a batch, divided by the number of batches of a step, and return its loss."""
-        module, plan = self.module, self.plan
-        module.batch_number = number
-        # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
-        torch.manual_seed(derive_seed(plan.seed, "dropout", number))
-        batch = move(batch, self.device, self.dtype)
-        last = (number + 1) % plan.accumulate == 0
-        waits = isinstance(self.compute, DistributedDataParallel) and not last
-        lower = AUTOCAST.get(self.precision)
-        with self.compute.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            with torch.autocast(self.device.type, lower, enabled=lower is not None):
-                losses = self.compute(batch)
-            check_finite(losses["loss"], batch, module.global_step + 1, module.tile_names, plan.state)
-            self.scaler.scale(losses["loss"] / plan.accumulate).backward()
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        self.curves.accumulate(**values)
-        return values["loss"]
-
-    def _update_weights(self) -> None:
-        """Update the weights with the gradients, clipped if wanted, and advance the learning rate."""
-        weights, clip_norm = self.module.network.parameters, self.module.plan.clip_norm
-        self.scaler.unscale_(self.optimiser)
-        if self.plan.gradient_norm:
-            self.curves.accumulate(
-                gradient_norm=float(get_total_norm(p.grad for p in weights() if p.grad is not None))
-            )
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(weights(), clip_norm)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.schedule.step()
-
-    def save(self) -> None:
-        """Write a checkpoint, in the first process; the old one stays until the new one is complete."""
-        if rank() > 0:
-            return
-        file = self.plan.state / STATE_FILE
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        about = {"settings": self.settings, "precision": self.precision, "step": self.step}
-        torch.save(about | {name: part.state_dict() for name, part in self.parts.items()}, partial)
-        partial.replace(file)
 
 
 def cost(device: str, began: float) -> dict[str, Any]:

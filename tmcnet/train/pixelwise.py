@@ -101,7 +101,8 @@ def fit_pixelwise(
     Raises:
         InputError: If no pixel of the validation tiles is labelled.
     """
-    curves, fitted = Curves(1, config.pixelwise.iterations), Fitted()
+    curves: Curves = {}
+    fitted = Fitted()
     with threadpool_limits(threads):
         pixels = draw_pixels(network.features, train, counts, balance.double().numpy(), config, seed)
         if isinstance(network, PixelMLP):
@@ -122,7 +123,7 @@ def fit_pixelwise(
     if not fitted.best:  # boosting has validated already
         fitted.best = validate(network, val, len(counts), config.batch_size)
         loss = _loss(network.scores(torch.from_numpy(pixels.values.T.copy())), pixels)
-        curves.add(fitted.best_step, loss=loss, val_miou=fitted.best["miou"], val_oa=fitted.best["oa"])
+        curves[fitted.best_step] = {"loss": loss, "val_miou": fitted.best["miou"], "val_oa": fitted.best["oa"]}
     for note in fitted.notes:
         print(note, file=sys.stderr, flush=True)
     return curves, fitted
@@ -215,7 +216,7 @@ def _fit_boosting(
     totals = _staged_logits(stages, torch.from_numpy(pixels.values.T.copy()))
     for step, total, score in zip(rounds, totals, scores, strict=True):
         measured = {"loss": _loss(total, pixels), "val_miou": score["miou"], "val_oa": score["oa"]}
-        curves.add(int(step), **measured, learning_rate=settings.learning_rate)
+        curves[int(step)] = {**measured, "learning_rate": settings.learning_rate}
     last = len(rounds) - 1
     best = last if config.keep != "best" else int(np.nan_to_num([score["miou"] for score in scores]).argmax())
     fitted.last_step, fitted.best_step, fitted.best = int(rounds[-1]), int(rounds[best]), scores[best]

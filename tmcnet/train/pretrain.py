@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import nn
 
 from tmcnet import __version__
@@ -29,10 +29,10 @@ from tmcnet.seeding import derive_seed
 from tmcnet.splits.files import verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.contrastive import PretrainingMethod, PretrainModule, StepBuilder, build_method
-from tmcnet.train.curves import Curves
+from tmcnet.train.curves import Curves, write_curves
 from tmcnet.train.distributed import rank, share_of_batch
 from tmcnet.train.launch import launch
-from tmcnet.train.loop import LoopPlan, OptimiserPlan, cost, fit
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, Training, cost
 from tmcnet.train.probe import Probe
 
 
@@ -83,7 +83,7 @@ def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPla
         warmup_steps=0 if reference else config.warmup_steps,
         weight_decay=config.weight_decay,
         kind="adam" if reference else "adamw",
-        clip_norm=config.clip_norm,
+        clip_norm=math.inf if config.clip_norm is None else config.clip_norm,
     )
 
 
@@ -118,7 +118,9 @@ def _module(tiles: TileDataset, statistics: Normalisation, work: Pretraining, ba
     views = ViewMaker(config, work.sensors, settings.variant, statistics.clip, by_sensor)
     share = share_of_batch("pretrain.batch_size", batch_size)
     build = StepBuilder(tiles, views, batch_size, config.seed, share)
-    return PretrainModule(network, method, config, optimiser_plan(config, settings), build)
+    return PretrainModule(
+        network, method, config, optimiser_plan(config, settings), build, _probe(network, tiles, work)
+    )
 
 
 def _settings(work: Pretraining) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _record(
 ) -> dict[str, Any]:
     """Return the summary of a finished training."""
     return {
-        "metrics": curves.rows[config.steps],
+        "metrics": curves[config.steps],
         "steps": config.steps,
         "batch_size": batch_size,
         "batch_size_wanted": config.batch_size,
@@ -149,16 +151,16 @@ def _record(
     }
 
 
-def _probes(network: TMCNet, tiles: TileDataset, work: Pretraining) -> list[Probe]:
+def _probe(network: TMCNet, tiles: TileDataset, work: Pretraining) -> Probe | None:
     """Return the probe on a label fraction and the validation part, if the config wants one."""
     probe = work.config.probe
     if probe.every is None:
-        return []
+        return None
     store, lists = tiles.store, (Budget("R", probe.fraction).subset(1), "val")
     labelled, validation = (
         TileDataset(store, verified_list(work.splits, name), tiles.normalisation, True, cache_gib=0) for name in lists
     )
-    return [Probe(network, labelled, validation, len(store.classes), probe, work.config.seed)]
+    return Probe(network, labelled, validation, len(store.classes), probe, work.config.seed)
 
 
 def pretrain(work: Pretraining) -> None:
@@ -169,23 +171,8 @@ def pretrain(work: Pretraining) -> None:
             cannot share a batch evenly.
         TrainingError: If a loss is not finite.
     """
-    compute = work.compute
-    if compute.processes == 1:
-        train(work)
-    else:
-        launch(
-            train_share,
-            [TypeAdapter(Pretraining).dump_json(work).decode()],
-            compute,
-            compute.pretrain_threads,
-            work.state,
-        )
+    launch(train, [work], work.compute, work.compute.pretrain_threads, work.state)
     shutil.rmtree(work.state, ignore_errors=True)
-
-
-def train_share(work: str) -> None:
-    """Pre-train in one of several processes, with a `Pretraining` as JSON."""
-    train(TypeAdapter(Pretraining).validate_json(work))
 
 
 def train(work: Pretraining) -> None:
@@ -198,12 +185,11 @@ def train(work: Pretraining) -> None:
     cache = compute.cache_gib / compute.devices
     tiles = TileDataset(TileStore(work.tiles_root), names, statistics, with_labels=False, cache_gib=cache)
     module = _module(tiles, statistics, work, batch_size)
-    network, curves = module.network, Curves(config.log_every, config.steps)
     settings = _settings(work)
     loop = LoopPlan(
         label=f"pretrain {work.name}",
-        steps=config.steps,
         batch_size=batch_size,
+        log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
         state=work.state,
         threads=compute.pretrain_threads,
@@ -212,13 +198,13 @@ def train(work: Pretraining) -> None:
         settings=json.dumps([settings, statistics.to_dict(), names]),
         accumulate=config.accumulate,
         compile=config.compile,
-        gradient_norm=True,
     )
-    precision = fit(module, loop, curves, _probes(network, tiles, work))
+    training = Training(module, loop)
+    training.run()
     if rank() == 0:
-        record = _record(config, curves, batch_size, len(names), network)
-        record |= {"precision": precision, **cost(choose_device(compute).type, began)}
-        _write(work.out, network, curves, statistics, settings, record)
+        record = _record(config, training.curves, batch_size, len(names), module.network)
+        record |= {"precision": training.precision, **cost(choose_device(compute).type, began)}
+        _write(work.out, module.network, training.curves, statistics, settings, record)
 
 
 def _write(
@@ -237,5 +223,5 @@ def _write(
         "metrics": record["metrics"],
     }
     save_weights(out / "weights.safetensors", network.state_dict(), header)
-    curves.write(out / "curves.csv")
+    write_curves(out / "curves.csv", curves)
     (out / "summary.json").write_text(json.dumps({"kind": "encoder", **settings, **record}, indent=1) + "\n")

@@ -22,8 +22,6 @@ from tmcnet.evaluate.metrics import confusion, headline
 from tmcnet.model.backbone import OUTPUT_STRIDE
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.seeding import generator
-from tmcnet.train.distributed import rank
-from tmcnet.train.loop import Evaluation
 
 NEIGHBOURS = 20
 """Nearest training pixels that vote, weighted by closeness."""
@@ -104,8 +102,8 @@ def _predict(classifier: str, fitted_on: NDArray[np.float32], truth: Labels, ask
     return predicted
 
 
-class Probe(Evaluation):
-    """Score frozen features on K classes: `probe_oa` and `probe_miou`, from step 0 on, that of the random network.
+class Probe:
+    """Score frozen features on K classes: `probe_oa` and `probe_miou`.
 
     The features are the outputs of all encoders at the output stride. The classifier learns from the labels of a
     label fraction of the training part (`labelled`); the seed draws tiles and pixels.
@@ -113,8 +111,6 @@ class Probe(Evaluation):
     Raises:
         InputError: If no pixel of a part is labelled.
     """
-
-    at_start = True
 
     def __init__(
         self,
@@ -125,15 +121,12 @@ class Probe(Evaluation):
         config: ProbeConfig,
         seed: int,
     ) -> None:
-        assert config.every is not None  # else there is no probe
-        self.network, self.classes, self.classifier, self.every = network, classes, config.classifier, config.every
+        self.network, self.classes, self.classifier = network, classes, config.classifier
         tiles_of = {"labelled": labelled, "validation": validation}
         self.parts = [(tiles, _choose(tiles, part, config, seed)) for part, tiles in tiles_of.items()]
 
-    def score(self, step: int) -> dict[str, float]:  # noqa: ARG002 - the same at each step
+    def score(self) -> dict[str, float]:
         """Return overall accuracy and mIoU on the validation part of a classifier fitted to the labelled part."""
-        if rank() > 0:  # the classifier takes all threads
-            return {}
         training = self.network.training
         self.network.eval()
         fitted_on, asked = (np.concatenate(list(_features(self.network, *part))) for part in self.parts)

@@ -1,4 +1,4 @@
-"""The batches of a training: the order of the tiles, loading by workers, and the move to a device."""
+"""The batches of a training: the order of the tiles, loading by workers, and their tensors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from tmcnet.seeding import generator
 from tmcnet.train.interruption import ignore_signals
@@ -40,33 +39,33 @@ def _order_of_epoch(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return generator(seed, "order", epoch).permutation(n)
 
 
-class _Steps(Dataset[Batch]):
-    def __init__(self, build: Callable[[int], Batch]) -> None:
-        self.build = build
-
-    def __getitem__(self, step: int) -> Batch:
-        return self.build(step)
-
-
 def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
     """Return a loader of the batches of the steps first, ..., steps - 1, in this order.
 
     `build` makes the batch of a step; it is a pure function. `workers` processes call it; 0: this one does.
     """
-    wanted = range(first, steps)
-    return DataLoader(_Steps(build), None, sampler=wanted, num_workers=workers, worker_init_fn=ignore_signals)
+    wanted: Any = range(
+        first, steps
+    )  # any sequence is a dataset, and without batching its items are "collated" alone
+    make: Any = build
+    return DataLoader(wanted, None, num_workers=workers, collate_fn=make, worker_init_fn=ignore_signals)
 
 
-def move(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401 - any nesting of containers
-    """Move the tensors of a batch to a device; floating-point ones get a type.
+def map_tensors(batch: Any, change: Callable[[str, Tensor], Tensor], name: str = "") -> Any:  # noqa: ANN401
+    """Return a batch with each tensor replaced by `change(its name, tensor)`.
 
-    A batch is a tensor, or a mapping, list or (named) tuple of such; anything else is kept.
+    A batch is a tensor, or a mapping, list or (named) tuple of such; anything else is kept. Names are those of fields
+    and keys, or places counted from 1, one after the other; a mapping adds its keys only.
     """
     if isinstance(batch, Tensor):
-        return batch.to(device, dtype if batch.is_floating_point() else None)
+        return change(name, batch)
     if isinstance(batch, Mapping):
-        return {name: move(part, device, dtype) for name, part in batch.items()}
+        return {key: map_tensors(part, change, f"{name}{key}") for key, part in batch.items()}
     if isinstance(batch, tuple | list):
-        parts = [move(part, device, dtype) for part in batch]
+        fields = getattr(batch, "_fields", range(1, len(batch) + 1))
+        named = [
+            ("" if isinstance(part, Mapping) else field, part) for field, part in zip(fields, batch, strict=True)
+        ]
+        parts = [map_tensors(part, change, f"{name}{field}") for field, part in named]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch
