@@ -12,7 +12,7 @@ from tmcnet.raster.io.blocks import log_line
 from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.windowed import ArrayImage, Image, PointMap, Reduced, Warped, as_image, in_memory
 from tmcnet.raster.register import matching
-from tmcnet.raster.register.alignment import Alignment, Status
+from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.register.deformation import (
     IDENTITY,
     AffineMap,
@@ -122,15 +122,11 @@ def _levels(pair: _Pair) -> list[Level]:
     while max(pair.shape) / scale > COARSEST_SIDE_PX:
         scale *= 2
     coarse_radius = int(np.clip(pair.config.max_shift / scale + 4, 8, 14))
-    levels = [_level(scale, coarse_radius, 1.5 * max(MAX_RESIDUAL_PX, scale))]
-    while scale > 1:
+    forms = [(scale, coarse_radius, 1.5 * max(MAX_RESIDUAL_PX, scale))]
+    while len(forms) == 1 or scale > 1:
         scale = max(1, scale // MAX_LEVEL_RATIO)
-        levels.append(_level(scale, 6, MAX_RESIDUAL_PX if scale == 1 else 1.5 * scale))
-    return levels if len(levels) > 1 else [*levels, _level(1, 6, MAX_RESIDUAL_PX)]
-
-
-def _level(scale: int, search_radius: int, tolerance_px: float) -> Level:
-    return Level(scale, max(8, SPACING_PX // scale), Window(WINDOW_PX, search_radius), tolerance_px)
+        forms.append((scale, 6, MAX_RESIDUAL_PX if scale == 1 else 1.5 * scale))
+    return [Level(s, max(8, SPACING_PX // s), Window(WINDOW_PX, radius), most) for s, radius, most in forms]
 
 
 def _register(pair: _Pair, levels: list[Level]) -> Alignment:
@@ -178,18 +174,17 @@ def global_search(
     search_radius = int(np.ceil(max_shift_px / scale)) + 2
     _, height, width = reference.shape
     side = max(height, width)
-    scaling = matching.image_scaling(reference, sar=False)
-    template, template_valid = matching.describe(reference.read(0, 0, side, side), scaling)
-    scaling = matching.image_scaling(moving, sar=True)
     wide = side + 2 * search_radius
+    channels, valid = matching.describe(
+        reference.read(0, 0, side, side), matching.image_scaling(reference, sar=False)
+    )
+    template, scaling = (channels[None], valid[None]), matching.image_scaling(moving, sar=True)
     best, matrix = -np.inf, IDENTITY
     for degrees, zoom in [(0.0, 1.0)] if shift_only else product(ROTATIONS_DEGREES, SCALES):
         linear = rotation_and_scale(degrees, zoom, height, width)
         window = Warped(moving, AffineMap(linear)).read(-search_radius, -search_radius, wide, wide)
-        search, search_valid = matching.describe(window, scaling)
-        surface = matching.correlate(
-            (template[None], template_valid[None]), (search[None], search_valid[None]), MIN_VALID_SHARE
-        )
+        channels, valid = matching.describe(window, scaling)
+        surface = matching.correlate(template, (channels[None], valid[None]), MIN_VALID_SHARE)
         found = matching.find_peaks(np.where(np.isfinite(surface), surface, -1.0).astype(np.float32))
         if np.isfinite(found.dx[0]) and found.peak[0] > best:
             best, shift = found.peak[0], np.array([found.dx[0], found.dy[0]], dtype=np.float64)
@@ -200,14 +195,14 @@ def global_search(
 def _decide(pair: _Pair, points: TiePoints, selection: Selection) -> Alignment:
     """Accept the selected model if it corrects something, has a small held-out RMSE and raises the similarity."""
     rmse, before, model = selection.rmse_px, selection.identity_rmse_px, selection.model
-    largest = largest_displacement(selection.where, pair.shape)
+    largest, reason = largest_displacement(selection.where, pair.shape), ""
     if model == "none":
-        return _uncorrected(pair, "no model has a clearly lower held-out RMSE than no correction", points, before)
-    if largest < MIN_DISPLACEMENT_PX:
+        reason = "no model has a clearly lower held-out RMSE than no correction"
+    elif largest < MIN_DISPLACEMENT_PX:
         reason = f"the largest displacement is {largest:.2f} px, below {MIN_DISPLACEMENT_PX:g} px"
-        return _uncorrected(pair, reason, points, before)
-    if rmse > MAX_HELD_OUT_RMSE_PX:
+    elif rmse > MAX_HELD_OUT_RMSE_PX:
         reason = f"held-out RMSE of the best model is {rmse:.1f} px, above {MAX_HELD_OUT_RMSE_PX:g} px"
+    if reason:
         return _uncorrected(pair, reason, points, before)
     gain, z = _similarity_gain(pair, selection.where)
     inliers = points.source[points.inlier]
@@ -241,8 +236,9 @@ def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | N
     else:
         in_place, evidence = rmse_px <= MAX_IN_PLACE_RMSE_PX, f"inliers are displaced by {rmse_px:.2f} px (RMSE)"
     reason += f"; the images {'match' if in_place else 'do not match'} in place: {evidence}"
-    status: Status = "already_aligned" if in_place else "rejected"
-    return Alignment.uncorrected(status, reason, points.rows(), rmse_px if in_place else None)
+    if not in_place:
+        return Alignment.uncorrected("rejected", reason, points.rows())
+    return Alignment.uncorrected("already_aligned", reason, points.rows(), rmse_px)
 
 
 def _common_peak(pair: _Pair) -> Array:
@@ -272,7 +268,7 @@ def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float]:
     grid, window = point_grid((reference.shape[1], reference.shape[2]), SPACING_PX), Window(WINDOW_PX // 2, 1)
     images = Warped(before, at_scale(where, 2)), before
     surfaces = (matching.correlation_surfaces(reference, image, grid, window, pair.threads)[0] for image in images)
-    corrected, delivered = (matching.find_peaks(forward).unshifted for forward in surfaces)
+    corrected, delivered = (forward[:, 1, 1] for forward in surfaces)  # without any shift
     gain = corrected - delivered
     gain = gain[np.isfinite(gain)] if np.isfinite(gain).any() else np.zeros(1)
     return float(np.median(gain)), float(np.sign(gain).sum() / np.sqrt(gain.size))

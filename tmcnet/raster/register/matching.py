@@ -55,7 +55,6 @@ class Matches:
     peak: FloatArray  # correlation at the best shift, -1..1
     # correlation at the best shift over that at the second-best peak, both above the median; at least 1
     ratio: FloatArray
-    unshifted: FloatArray  # correlation without any shift
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ def find_peaks(surfaces: FloatArray) -> Matches:
     # a search too narrow for a second peak gives no ratio, and passes
     ratio = np.where(np.isfinite(second), (peak - median) / np.maximum(second - median, 1e-3), np.inf)
     dx, dy = (np.where(inside, part, np.nan) for part in (col - radius + sub_x, row - radius + sub_y))
-    parts = (dx, dy, peak, np.where(inside, ratio, 0.0), surfaces[:, radius, radius])
+    parts = (dx, dy, peak, np.where(inside, ratio, 0.0))
     return Matches(*(np.asarray(part, dtype=np.float32) for part in parts))
 
 
@@ -206,9 +205,8 @@ def correlation_surfaces(
     The surfaces, forward and backward, are in the order of the points and do not depend on the number of threads.
     """
     scalings = image_scaling(reference, sar=False), image_scaling(moving, sar=True)
-    block = points // BLOCK_PX
-    _, number = np.unique(block[:, 1] * (block[:, 0].max() + 1) + block[:, 0], return_inverse=True)
-    members = [np.flatnonzero(number == n) for n in range(number.max() + 1)]
+    blocks, number = np.unique(points // BLOCK_PX, axis=0, return_inverse=True)
+    members = [np.flatnonzero(number == n) for n in range(len(blocks))]
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(lambda m: _correlate_block((reference, moving), scalings, points[m], window), members))
     order = np.argsort(np.concatenate(members))
@@ -219,33 +217,24 @@ def correlation_surfaces(
 def _correlate_block(
     images: tuple[Image, Image], scalings: tuple[Scaling, Scaling], points: Points, window: Window
 ) -> tuple[FloatArray, FloatArray]:
-    half = window.side // 2
-    margin = half + window.search_radius + DESCRIPTOR_MARGIN_PX
+    radius, wide = window.search_radius, window.side + 2 * window.search_radius
+    margin = window.side // 2 + radius + DESCRIPTOR_MARGIN_PX
     left, top = (points.min(axis=0) - margin).tolist()
     width, height = (np.ptp(points, axis=0) + 2 * margin).tolist()
-    one, two = (
+    described = [
         describe(image.read(top, left, height, width), scaling)
         for image, scaling in zip(images, scalings, strict=True)
-    )
-    corners = points - np.array([left, top]) - half - window.search_radius
-    batches = [corners[start : start + WINDOWS_PER_BATCH] for start in range(0, len(points), WINDOWS_PER_BATCH)]
-    surfaces = [_correlate_both_ways(one, two, batch, window) for batch in batches]
-    forward, backward = (np.concatenate(parts) for parts in zip(*surfaces, strict=True))
-    return forward, backward
-
-
-def _correlate_both_ways(
-    one: Descriptors, two: Descriptors, corners: Points, window: Window
-) -> tuple[FloatArray, FloatArray]:
-    """Forward and backward surfaces of windows whose search windows have these upper left `corners`."""
-    radius, inner = window.search_radius, slice(window.search_radius, window.search_radius + window.side)
-    wide = [_gather(each, corners, window.side + 2 * radius) for each in (one, two)]
-    template_one, template_two = ((channels[..., inner, inner], valid[..., inner, inner]) for channels, valid in wide)
-    return correlate(template_one, wide[1]), correlate(template_two, wide[0])
-
-
-def _gather(descriptors: Descriptors, corners: Points, side: int) -> Descriptors:
-    """Windows with upper left `corners` (x, y): P x D x side x side, and P x side x side."""
-    channels, valid = descriptors
-    views = [(slice(y, y + side), slice(x, x + side)) for x, y in corners]
-    return np.stack([channels[:, r, c] for r, c in views]), np.stack([valid[r, c] for r, c in views])
+    ]
+    corners = points - points.min(axis=0) + DESCRIPTOR_MARGIN_PX
+    cuts = [(slice(y, y + wide), slice(x, x + wide)) for x, y in corners]
+    inner = slice(radius, radius + window.side)
+    forward, backward = [], []
+    for start in range(0, len(points), WINDOWS_PER_BATCH):
+        batch = cuts[start : start + WINDOWS_PER_BATCH]
+        one, two = (
+            (np.stack([channels[:, r, c] for r, c in batch]), np.stack([valid[r, c] for r, c in batch]))
+            for channels, valid in described
+        )
+        forward.append(correlate((one[0][..., inner, inner], one[1][..., inner, inner]), two))
+        backward.append(correlate((two[0][..., inner, inner], two[1][..., inner, inner]), one))
+    return np.concatenate(forward), np.concatenate(backward)

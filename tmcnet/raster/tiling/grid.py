@@ -24,7 +24,7 @@ from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid, residual_px
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import power_to_db, to_power
-from tmcnet.raster.io.reader import Raster, read_labels
+from tmcnet.raster.io.reader import Raster, label_blocks
 from tmcnet.raster.io.validity import ValidityProbe
 from tmcnet.raster.io.windowed import sample_windows
 from tmcnet.raster.io.writer import Block, Draft, RasterProfile, write_blocks, write_bytes, write_draft
@@ -106,7 +106,9 @@ def align_scene(
         if residuals := _control_residuals(record):
             content["control_points"] = residuals
         content |= {"digests": scene_digests(folder, sensors)} | ({"settings": settings} if settings else {})
-        write_bytes(folder / RECORD, (json.dumps(_finite(content), indent=1) + "\n").encode())
+        # NaN and infinity, which JSON does not have, become null
+        content = json.loads(json.dumps(content), parse_constant=lambda _: None)
+        write_bytes(folder / RECORD, (json.dumps(content, indent=1) + "\n").encode())
         optical, after = (Raster.of(folder / f"{name}.tif") for name in ("optical", "sar"))
         before = Raster.of(job.sar_as_delivered) if alignment.status == "aligned" else after
         with log_duration("picture"):
@@ -115,13 +117,14 @@ def align_scene(
 
 def _control_residuals(record: SceneRecord) -> dict[str, list[dict[str, float]]]:
     """Number of control points of files that have them for georeference, and how well they agree, by modality."""
-    layers = {
-        name: [layer for layer in image.raster.layers() if layer.control] for name, image in record.images.items()
+    points = {
+        name: [layer.control for layer in image.raster.layers() if layer.control]
+        for name, image in record.images.items()
     }
     return {
-        name: [{"n_points": len(layer.control), "rmse_px": round(residual_px(layer.control), 4)} for layer in files]
-        for name, files in layers.items()
-        if files
+        name: [{"n_points": len(control), "rmse_px": round(residual_px(control), 4)} for control in controls]
+        for name, controls in points.items()
+        if controls
     }
 
 
@@ -149,8 +152,7 @@ def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
         if native != job.grid:
             draft = write_draft(job.work / "label.tif", native, RasterProfile(1, "uint8", IGNORE), blocks)
             warped = warp_to_grid(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
-            boxes = block_windows(job.grid.height, job.grid.width, 1)
-            blocks = ((box, read_labels(warped, box)[None]) for box in boxes)
+            blocks = ((box, ids[None]) for box, ids in label_blocks(warped))
         write_blocks(target, job.grid, profile, log_progress(blocks, job.pixels, "label"), job.threads)
 
 
@@ -189,15 +191,6 @@ def _register(job: _Job, align: AlignConfig, image: _SourceImage, rasters: Seque
         return estimate(optical, sar, align, job.threads)
 
 
-def _finite(value: object) -> object:
-    """Replace numbers that JSON cannot hold (NaN, infinity) by null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 class _SourceImage:
     """One modality of a scene, ready to be brought to the common grid as delivered or with a correction."""
 
@@ -205,11 +198,10 @@ class _SourceImage:
         self._job, self._name, self._work = job, name, work
         self._record, self._sensor = job.record.images[name], job.sensors[name]
         self._layers = self._record.raster.layers()
-        self._profile = RasterProfile(self._record.raster.shape[0], "float32", math.nan)
-        placed = SAMPLES_PER_SIDE, SAMPLE_SIDE_PX
-        windows = (window for layer in self._layers for window in sample_windows(layer, *placed))
-        samples = (to_power(window, self._record.scale) for window in windows)
-        self.speckle = make_filter(self._sensor, samples)
+        self._count = self._record.raster.shape[0]
+        samples = (sample_windows(layer, SAMPLES_PER_SIDE, SAMPLE_SIDE_PX) for layer in self._layers)
+        windows = (to_power(window, self._record.scale) for windows in samples for window in windows)
+        self.speckle = make_filter(self._sensor, windows)
         self._drafts: dict[int, Draft] = {}
         self._is_checked = False
 
@@ -255,13 +247,21 @@ class _SourceImage:
 
     def _decibels(self, rasters: Sequence[Raster]) -> Iterator[Block]:
         """Blocks of rasters on the common grid, stacked, backscatter in dB."""
-        for box, power in _stacked_blocks(rasters):
-            yield box, power_to_db(power, self._record.scale, self._sensor.clip_db)
+        grid = self._job.grid
+        with ExitStack() as stack:
+            opened = [stack.enter_context(raster.open()) for raster in rasters]
+            for box in block_windows(grid.height, grid.width, self._count):
+                layers = [raster.read(box) for raster in opened]
+                power = np.concatenate(layers) if len(layers) > 1 else layers[0]
+                yield box, power_to_db(power, self._record.scale, self._sensor.clip_db)
 
     def _checked(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Pass on blocks; compare the valid pixels of the first image, as delivered, with those of the inventory."""
+        if self._is_checked or not self._record.valid_cells:
+            yield from blocks
+            return
         probes, first, record = [], 0, self._record
-        for layer in self._layers if record.valid_cells and not self._is_checked else ():
+        for layer in self._layers:
             bands = slice(first, first + layer.shape[0])
             measured = record.valid_shares[bands], record.valid_cells[bands]
             probes.append((bands, ValidityProbe(*measured, layer.grid, self._job.grid, not self._is_in_place(layer))))
@@ -283,13 +283,14 @@ class _SourceImage:
 
     def write_draft(self, rasters: Sequence[Raster], path: Path) -> None:
         """Write rasters on the common grid as an intermediate file, backscatter in dB."""
-        write_draft(path, self._job.grid, self._profile, self._checked(self._decibels(rasters)))
+        profile = RasterProfile(self._count, "float32", math.nan)
+        write_draft(path, self._job.grid, profile, self._checked(self._decibels(rasters)))
 
     def write(self, rasters: Sequence[Raster]) -> None:
         """Write rasters on the common grid as the result, backscatter in dB."""
         dtype = stored_dtype(self._name, self._record)
         nodata = choose_nodata(dtype, self._record.nodata, lambda: self._is_complete(rasters))
-        profile = RasterProfile(self._profile.count, dtype, nodata, self._sensor.bands)
+        profile = RasterProfile(self._count, dtype, nodata, self._sensor.bands)
         blocks = self._checked(self._decibels(rasters))
         values = log_progress(blocks, self._job.pixels, f"{self._name} written")
         parts = ((box, cast(v, dtype, nodata)) for box, v in values)
@@ -300,13 +301,3 @@ class _SourceImage:
         if rasters == self._layers:
             return min(self._record.valid_shares) == 1
         return not any(np.isnan(values).any() for raster in rasters for _, values in raster.blocks())
-
-
-def _stacked_blocks(rasters: Sequence[Raster]) -> Iterator[Block]:
-    count = sum(raster.shape[0] for raster in rasters)
-    with ExitStack() as stack:
-        opened = [stack.enter_context(raster.open()) for raster in rasters]
-        height, width = opened[0].sizes[0]
-        for box in block_windows(height, width, count):
-            values = [raster.read(box) for raster in opened]
-            yield box, np.concatenate(values) if len(values) > 1 else values[0]

@@ -40,9 +40,7 @@ def resolve_store(tiles: TilesConfig, inventory: Path) -> TilesConfig:
         return tiles
     whole, count = Inventory.read(inventory), 0
     if whole.layout in GEOREFERENCED:
-        for record in whole.records:
-            if record.role == TRAIN:
-                count += len(windows(record.height, record.width, tiles))
+        count = sum(len(windows(r.height, r.width, tiles)) for r in whole.records if r.role == TRAIN)
     return tiles.model_copy(update={"store": "virtual" if count > MAX_TILES_WITH_FILES else "files"})
 
 
@@ -71,8 +69,9 @@ def cut_tiles(
     whole = Inventory.read(inventory)
     records = [record for record in whole.records if record.role == TRAIN]
     work: list[SceneStrip | ReadyMade]
-    folders = [scenes_root / record.scene for record in records if whole.layout in GEOREFERENCED]
+    folders: list[Path] = []
     if whole.layout in GEOREFERENCED:
+        folders = [scenes_root / record.scene for record in records]
         require_scenes(folders, (*sensors, "label"), threads)
         work = [strip for record in records for strip in scene_strips(record, scenes_root, tiles)]
     else:
@@ -90,7 +89,7 @@ def cut_tiles(
             shares += some_shares
     fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
     numbers = [str(c.id) for c in whole.classes.classes]
-    write_bytes(table, _index_table(sorted(rows, key=lambda row: row["tile"]), numbers, fields))
+    write_bytes(table, _index_table(rows, numbers, fields))
     files = sum(not row[RASTERS] for row in rows)
     summary: dict[str, Any] = {
         "files": files,
@@ -129,9 +128,7 @@ def merge_index(
     for row in rows:
         row |= {f"share_{c.name}": row.pop(f"share_{c.id}") for c in classes.classes}
     _remove_others(TileStore(out_root), (*modalities, "label"), {row["tile"] for row in rows if not row[RASTERS]})
-    write_bytes(
-        out_root / "index.csv", _index_table(sorted(rows, key=lambda row: row["tile"]), classes.names, fields)
-    )
+    write_bytes(out_root / "index.csv", _index_table(rows, classes.names, fields))
     classes.write(out_root / "classes.csv")
 
 
@@ -209,12 +206,12 @@ def _index_row(tile: CutTile, valid_share: float, classes: ClassTable, rasters: 
 
 
 def _index_table(rows: Sequence[dict[str, str]], classes: Iterable[str], fields: Iterable[str]) -> bytes:
-    """Format rows of the index as CSV, with a column for each class and each field of the source."""
+    """Format rows of the index as CSV, sorted by tile, with a column for each class and each field of the source."""
     first = ("tile", "scene", "role", "row", "col", "height", "width", "crs", *GROUND)
     shares = ("valid_share", "label_share", *(f"share_{name}" for name in classes))
     columns = [*first, *shares, "alignment", "alignment_px", "digest", RASTERS, *fields]
     text = io.StringIO()
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows(sorted(rows, key=lambda row: row["tile"]))
     return text.getvalue().encode()

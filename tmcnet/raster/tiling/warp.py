@@ -83,17 +83,13 @@ def _with_control_points(path: Path, crs: str, control: Sequence[ControlPoint]) 
 
 
 def choose_method(source: Grid, target: Grid) -> Method:
-    """Choose `average` where the target is clearly coarser than the source, else `bilinear`."""
-    return "average" if _pixel_ratio(source, target) > _MIN_AVERAGING_RATIO else "bilinear"
-
-
-def _pixel_ratio(source: Grid, target: Grid) -> float:
-    """Width of a target pixel in source pixels, at the centre of the target."""
+    """Choose `average` where the target is clearly coarser than the source at its centre, else `bilinear`."""
     x, y = target.width / 2, target.height / 2
     east, north = target.transform @ (np.array([x, x + 1, x]), np.array([y, y, y + 1]))
     column, row = to_pixels(source, target.crs, east, north)
     across, down = (column[1] - column[0], row[1] - row[0]), (column[2] - column[0], row[2] - row[0])
-    return float(abs(across[0] * down[1] - across[1] * down[0]) ** 0.5)
+    ratio = abs(across[0] * down[1] - across[1] * down[0]) ** 0.5
+    return "average" if ratio > _MIN_AVERAGING_RATIO else "bilinear"
 
 
 def misregistered_grid(grid: Grid, matrix: npt.ArrayLike) -> Grid:
