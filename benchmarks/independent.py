@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.register import estimate, warp
-from tmcnet.raster.register.deformation import largest_displacement
+from tmcnet.raster.register.deformation import displacements
 
 SCENES = ("034", "101", "280")
 BINS, SIGMA = 48, 1.5
@@ -28,7 +28,7 @@ def run() -> None:
     for scene in SCENES:
         optical, sar = (read_float(Path(root) / "volkov" / f"{scene}_{kind}.tif") for kind in ("opt", "sar"))
         found = estimate(optical, sar)
-        moved = largest_displacement(found.where, optical.shape[-2:])
+        moved = np.hypot(*displacements(found.where, optical.shape[-2:]).T).max()
         grey = optical.mean(axis=0)
         figures = [mutual_information(grey, image[0]) for image in (sar, warp(sar, found.where))]
         print(f"| {scene} | {found.status} | {moved:.1f} | {figures[0]:.4f} | {figures[1]:.4f} |", flush=True)

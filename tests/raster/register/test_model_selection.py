@@ -10,6 +10,7 @@ from tmcnet.raster.register.model_selection import (
     fit_model,
     held_out_residuals,
     select_model,
+    standard_error_px,
 )
 
 SHAPE = (800, 1000)
@@ -145,3 +146,18 @@ def test_a_spline_does_not_diverge_far_from_all_points():
     inside = np.column_stack([np.full(50, 400.0), np.linspace(60, 740, 50)])
     assert np.hypot(*(chosen.where(rim) - rim).T).max() < 20
     assert np.median(np.hypot(*(chosen.where(inside) - wave(inside)).T)) < 0.3
+
+
+def test_the_standard_error_is_that_of_the_map_in_repeated_samples():
+    samples = [correspondences(TRUTHS["affine"], noise=0.5, seed=seed) for seed in range(30)]
+    places = np.stack(np.meshgrid(np.linspace(0, 999, 9), np.linspace(0, 799, 9)), -1).reshape(-1, 2)
+    errors = [fit_model(sample, "affine")(places) - TRUTHS["affine"](places) for sample in samples]
+    true = np.sqrt((np.array(errors) ** 2).sum(axis=2).mean())
+    assert np.median([standard_error_px(sample, "affine") for sample in samples]) == pytest.approx(true, rel=0.3)
+
+
+def test_points_in_one_part_of_a_scene_say_little_about_the_rest():
+    whole = correspondences(TRUTHS["affine"], noise=0.5)
+    part = whole.subset((whole.source < 350).all(axis=1))
+    assert standard_error_px(part, "affine") > 5 * standard_error_px(whole, "affine")
+    assert standard_error_px(whole.subset((whole.source < 100).all(axis=1)), "affine") == np.inf

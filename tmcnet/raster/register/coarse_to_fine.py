@@ -19,12 +19,18 @@ from tmcnet.raster.register.deformation import (
     Array,
     at_full_scale,
     at_scale,
-    largest_displacement,
+    displacements,
     on_lattice,
     rotation_and_scale,
 )
 from tmcnet.raster.register.matching import Window
-from tmcnet.raster.register.model_selection import BENDING_MODELS, Selection, select_model
+from tmcnet.raster.register.model_selection import (
+    BENDING_MODELS,
+    Correspondences,
+    Selection,
+    select_model,
+    standard_error_px,
+)
 from tmcnet.raster.register.tie_points import Level, TiePoints, find_tie_points, point_grid, rejection_reason
 
 WINDOW_PX = 64  # side of the windows matched around tie points
@@ -48,9 +54,10 @@ MAX_IN_PLACE_PEAK_PX, MIN_IN_PLACE_RATIO = 2.25, 1.4
 at one of them this many times as high as elsewhere; unrelated and displaced pairs do not (benchmarks/README.md)."""
 IN_PLACE_RADIUS_PX = 16  # largest shift with which zero shift is compared
 BACKGROUND_SIGMA_PX = 3.0  # shores and clouds make slopes and humps wider than this in the mean correlation
-UNCERTAINTY_FACTOR, SIGN_TEST_Z = 1.5, 1.645
-"""A correction below this multiple of its held-out RMSE is within its uncertainty: it must raise the similarity of
-more than half of the windows (one-sided sign test at 5 %)."""
+UNCERTAINTY_FACTOR, MIN_STANDARD_ERRORS, SIGN_TEST_Z = 1.5, 4.0, 1.645
+"""A correction (root mean square over the scene) below the first multiple of its held-out RMSE or the second of its
+standard error is within its uncertainty: it must raise the similarity of more than half of the windows (one-sided
+sign test at 5 %)."""
 MAX_HELD_OUT_RMSE_PX = 2.2
 """Reject a model with a larger held-out RMSE: true pairs have at most 1.8, the best unrelated pair 2.7
 (benchmarks/README.md)."""
@@ -143,10 +150,11 @@ def _register(pair: _Pair, levels: list[Level]) -> Alignment:
         log_line(f"scale 1/{level.scale}: {points.n_inliers} of {len(points.source)} tie points are inliers")
         if reason := rejection_reason(points, pair.shape, pair.config.max_shift, chance_inliers):
             return _uncorrected(pair, reason, points)
-        selection = select_model(points.correspondences(pair.shape, level), pair.config.models)
+        inliers = points.correspondences(pair.shape, level)
+        selection = select_model(inliers, pair.config.models)
         where, chance_inliers = selection.where, 0
     assert selection
-    return _decide(pair, points, selection)
+    return _decide(pair, points, inliers, selection)
 
 
 def _initial_map(pair: _Pair, level: Level) -> AffineMap:
@@ -192,10 +200,11 @@ def global_search(
     return AffineMap(at_full_scale(matrix, scale))
 
 
-def _decide(pair: _Pair, points: TiePoints, selection: Selection) -> Alignment:
+def _decide(pair: _Pair, points: TiePoints, inliers: Correspondences, selection: Selection) -> Alignment:
     """Accept the selected model if it corrects something, has a small held-out RMSE and raises the similarity."""
     rmse, before, model = selection.rmse_px, selection.identity_rmse_px, selection.model
-    largest, reason = largest_displacement(selection.where, pair.shape), ""
+    moves = np.hypot(*displacements(selection.where, pair.shape).T)
+    largest, moved, reason = moves.max(), float(np.sqrt((moves**2).mean())), ""
     if model == "none":
         reason = "no model has a clearly lower held-out RMSE than no correction"
     elif largest < MIN_DISPLACEMENT_PX:
@@ -205,9 +214,8 @@ def _decide(pair: _Pair, points: TiePoints, selection: Selection) -> Alignment:
     if reason:
         return _uncorrected(pair, reason, points, before)
     gain, z = _similarity_gain(pair, selection.where)
-    inliers = points.source[points.inlier]
-    moved = float(np.sqrt(((selection.where(inliers) - inliers) ** 2).sum(axis=1).mean()))
-    uncertain = moved < UNCERTAINTY_FACTOR * rmse
+    error = standard_error_px(inliers, "shift" if model == "shift" else "affine")
+    uncertain = moved < max(UNCERTAINTY_FACTOR * rmse, MIN_STANDARD_ERRORS * error)
     if gain <= 0.0 or z < uncertain * SIGN_TEST_Z:
         of = f"of {moved:.1f} px (RMS), within its uncertainty," if uncertain else f"of up to {largest:.1f} px"
         reason = f"a correction {of} does not clearly raise the similarity of the images"

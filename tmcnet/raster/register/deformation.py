@@ -60,11 +60,11 @@ def on_lattice(where: PointMap, shape: tuple[int, int]) -> Array:
     return np.column_stack([nodes, where(nodes) - nodes])
 
 
-def largest_displacement(where: PointMap, shape: tuple[int, int]) -> float:
-    """Largest displacement in pixels over a scene of height x width."""
+def displacements(where: PointMap, shape: tuple[int, int]) -> Array:
+    """Displacements in pixels, N x 2, by a map at places all over a scene of height x width."""
     xs, ys = (np.linspace(0.0, side - 1.0, LATTICE_NODES) for side in (shape[1], shape[0]))
-    points = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
-    return float(np.hypot(*(where(points) - points).T).max())
+    places = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+    return np.asarray(where(places) - places)
 
 
 def distortion(matrix: Array) -> float:

@@ -26,6 +26,7 @@ from tmcnet.raster.register.deformation import (
     Array,
     LatticeMap,
     Model,
+    displacements,
     distortion,
     on_lattice,
 )
@@ -209,6 +210,21 @@ def held_out_residuals(
         where = _fit(points.subset(train), model, smoothing)
         squared[test] = ((where(points.source[test]) - points.target[test]) ** 2).sum(axis=1)
     return squared
+
+
+def standard_error_px(points: Correspondences, model: Literal["shift", "affine"]) -> float:
+    """Standard error of a map, root mean square over the scene, by the jackknife; infinite with too few points.
+
+    Each fold of the cross-validation is left out in turn, because errors of neighbouring points are correlated (Efron
+    and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 11).
+    """
+    moves, (folds, _) = [], assign_folds(points)
+    for fold in np.unique(folds):
+        kept = points.subset(folds != fold)
+        if len(kept.source) < MIN_POINTS[model]:
+            return np.inf
+        moves.append(displacements(_fit(kept, model, 0.0), points.shape))
+    return float(np.sqrt((len(moves) - 1) * np.var(moves, axis=0).sum(axis=1).mean()))
 
 
 def fit_model(points: Correspondences, model: Model, smoothing: float = 0.0) -> PointMap:
