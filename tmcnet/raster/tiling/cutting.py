@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -58,8 +59,7 @@ class CutTile:
     label: ByteArray  # H x W ids, 255 for void
     folder: Path | None = None  # folder of the rasters of its scene; None for a ready-made tile
     alignment: str = ""  # residual of the registration of its scene in pixels, or empty
-    # residual of the registration near the tile in pixels; None where too few points are near
-    alignment_px: float | None = None
+    alignment_px: float | None = None  # the same near the tile; None where too few points are near
 
     @property
     def valid_share(self) -> float:
@@ -67,59 +67,22 @@ class CutTile:
         return float(np.concatenate([image.valid for image in self.images.values()]).all(axis=0).mean())
 
 
-@dataclass(frozen=True)
-class SceneStrip:
-    """Adjacent tiles of one scene that begin at the same row."""
-
-    record: SceneRecord
-    folder: Path
-    boxes: Sequence[Box]
-    alignment: str
-    residuals: Residuals
-
-    def read(self) -> Iterator[CutTile]:
-        """Read the tiles; every raster is read once for all of them."""
-        row, left, height, _ = self.boxes[0]
-        strip = row, left, height, self.boxes[-1][1] + self.boxes[-1][3] - left
-        images = {name: read_image(self.folder / f"{name}.tif", strip) for name in self.record.images}
-        label = read_labels(self.folder / "label.tif", strip)
-        grid = read_grid(self.folder / "optical.tif")
-        for box in self.boxes:
-            columns = slice(box[1] - left, box[1] - left + box[3])
-            name = f"{self.record.scene}_r{row}_c{box[1]}"
-            cut = {n: TileImage(i.values[..., columns], i.valid[..., columns], i.nodata) for n, i in images.items()}
-            near = self.alignment, self.residuals.near(box)
-            yield CutTile(name, self.record, box, grid.window(box), cut, label[..., columns], self.folder, *near)
-
-
-@dataclass(frozen=True)
-class ReadyMade:
-    """A tile that the source comes with; `speckle` is the filter for its SAR image."""
-
-    record: SceneRecord
-    sensors: SensorsConfig
-    coder: LabelCoder
-    speckle: SpeckleFilter | None
-
-    def read(self) -> Iterator[CutTile]:
-        """Read the tile, with its label decoded, its SAR image filtered and backscatter in dB."""
-        grid = self.record.images["optical"].raster.grid
-        images = {name: self._image(name) for name in self.record.images}
-        if self.record.label is None:
-            label = np.full((grid.height, grid.width), IGNORE, np.uint8)
-        else:
-            label = self.coder.read(self.record.label)
-        yield CutTile(self.record.scene, self.record, (0, 0, grid.height, grid.width), grid, images, label)
-
-    def _image(self, name: str) -> TileImage:
-        image, clip_db = self.record.images[name], self.sensors[name].clip_db
-        values = image.raster.read_all()
-        if self.speckle is not None and name == "sar":
-            power = self.speckle.apply_to_edges(to_power(values, image.scale))
+def read_ready_made(
+    record: SceneRecord, sensors: SensorsConfig, coder: LabelCoder, speckle: SpeckleFilter | None
+) -> Iterator[CutTile]:
+    """Read a tile that the source comes with: label decoded, backscatter in dB, the SAR image filtered if set."""
+    grid, images = record.images["optical"].raster.grid, {}
+    for name, image in record.images.items():
+        values, clip_db = image.raster.read_all(), sensors[name].clip_db
+        if speckle is not None and name == "sar":
+            power = speckle.apply_to_edges(to_power(values, image.scale))
             values = power_to_db(power, image.scale, clip_db)
         else:
             values = to_db(values, image.scale, clip_db)
-        return TileImage.of(values, stored_dtype(name, image), image.nodata)
+        images[name] = TileImage.of(values, stored_dtype(name, image), image.nodata)
+    size = grid.height, grid.width
+    label = np.full(size, IGNORE, np.uint8) if record.label is None else coder.read(record.label)
+    yield CutTile(record.scene, record, (0, 0, *size), grid, images, label)
 
 
 def windows(height: int, width: int, tiles: TilesConfig) -> list[Box]:
@@ -139,8 +102,8 @@ def offsets(length: int, size: int, stride: int, edge: Literal["pad", "shift", "
     return firsts
 
 
-def scene_strips(record: SceneRecord, scenes_root: Path, tiles: TilesConfig) -> list[SceneStrip]:
-    """Divide an aligned scene into strips of tiles of about equal size."""
+def scene_strips(record: SceneRecord, scenes_root: Path, tiles: TilesConfig) -> list[Callable[[], Iterator[CutTile]]]:
+    """Divide an aligned scene into strips of adjacent tiles of about equal size; each is read when it is called."""
     folder = scenes_root / record.scene
     alignment = read_record(folder / RECORD)
     with reading(folder / RECORD):
@@ -148,11 +111,23 @@ def scene_strips(record: SceneRecord, scenes_root: Path, tiles: TilesConfig) -> 
         scene_rmse = f"{rmse:.6f}" if rmse is not None and alignment["status"] != "rejected" else ""
         residuals = Residuals.of(alignment)
     grid = read_grid(folder / "optical.tif")
+
+    def read(boxes: Sequence[Box]) -> Iterator[CutTile]:
+        row, left, height, _ = boxes[0]
+        strip = row, left, height, boxes[-1][1] + boxes[-1][3] - left
+        images = {name: read_image(folder / f"{name}.tif", strip) for name in record.images}
+        label = read_labels(folder / "label.tif", strip)
+        for box in boxes:
+            columns = slice(box[1] - left, box[1] - left + box[3])
+            cut = {n: TileImage(i.values[..., columns], i.valid[..., columns], i.nodata) for n, i in images.items()}
+            name, near = f"{record.scene}_r{row}_c{box[1]}", residuals.near(box)
+            yield CutTile(name, record, box, grid.window(box), cut, label[..., columns], folder, scene_rmse, near)
+
     boxes = windows(grid.height, grid.width, tiles)
     n_tiles = max(_MAX_STRIP_PIXELS // tiles.size**2, 1)
     rows = (list(row) for _, row in groupby(boxes, key=lambda box: box[0]))
     pieces = (row[first : first + n_tiles] for row in rows for first in range(0, len(row), n_tiles))
-    return [SceneStrip(record, folder, piece, scene_rmse, residuals) for piece in pieces]
+    return [partial(read, piece) for piece in pieces]
 
 
 def read_image(path: Path, box: Box) -> TileImage:

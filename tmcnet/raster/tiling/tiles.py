@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tmcnet.raster.io.blocks import limited_cache
 from tmcnet.raster.io.geometry import GROUND, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.writer import write_bytes, write_raster
-from tmcnet.raster.tiling.cutting import CutTile, ReadyMade, SceneStrip, scene_strips, windows
+from tmcnet.raster.tiling.cutting import CutTile, read_ready_made, scene_strips, windows
 from tmcnet.raster.tiling.speckle import filter_of_tiles
 from tmcnet.raster.tiling.unchanged import RECORD, require_same_settings, require_scenes
 from tmcnet.readers import read_record, read_rows
@@ -68,7 +69,7 @@ def cut_tiles(
     """
     whole = Inventory.read(inventory)
     records = [record for record in whole.records if record.role == TRAIN]
-    work: list[SceneStrip | ReadyMade]
+    work: list[Callable[[], Iterable[CutTile]]]
     folders: list[Path] = []
     if whole.layout in GEOREFERENCED:
         folders = [scenes_root / record.scene for record in records]
@@ -80,11 +81,11 @@ def cut_tiles(
             raise InputError(Problem("config key `tiles.store`", what, "Set it to `files`."))
         coder = LabelCoder(labels, whole.classes, whole.label_encoding)
         speckle = filter_of_tiles(records, sensors["sar"])
-        work = [ReadyMade(record, sensors, coder, speckle) for record in records]
+        work = [partial(read_ready_made, record, sensors, coder, speckle) for record in records]
     writer = _Writer(TileStore(table.parent.parent), sensors, whole.classes, tiles)
     rows, shares = [], []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        for some_rows, some_shares in pool.map(lambda part: writer.write_all(part.read()), work):
+        for some_rows, some_shares in pool.map(lambda part: writer.write_all(part()), work):
             rows += some_rows
             shares += some_shares
     fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
