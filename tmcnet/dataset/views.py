@@ -21,7 +21,6 @@ from tmcnet.dataset.loading import Tile
 from tmcnet.dataset.photometric import PublishedDraw, change_as_published, change_by_sensor, hue_rotation
 from tmcnet.seeding import generator
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Corner = tuple[int, int]
 """First column and row of a patch."""

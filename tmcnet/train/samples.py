@@ -221,31 +221,26 @@ def _offset(length: int, side: float, scaled: bool, random: np.random.Generator)
     return float(random.integers(int(low), int(high) + 1))  # whole pixels, so that nothing is interpolated
 
 
-def take(image: Tensor, placement: Placement, crop: int) -> Tensor:
-    """Cut a crop out of an image, C x H x W, bilinearly: C x crop x crop, 0 (no data) outside the tile."""
+def take(image: Tensor, placement: Placement, crop: int, mode: str = "bilinear") -> Tensor:
+    """Cut a crop out of an image, C x H x W: C x crop x crop, 0 (no data) outside the tile."""
     if (corner := placement.whole_pixels(crop)) is not None:
-        return _turn(_cut(image, *corner, crop, 0), placement)
+        return _turn(_cut(image, *corner, crop), placement)
     grid = _grid(image.shape[-2], image.shape[-1], placement, crop)
-    return F.grid_sample(image[None], grid.to(image), mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    return F.grid_sample(image[None], grid.to(image), mode=mode, padding_mode="zeros", align_corners=False)[0]
 
 
 def take_label(label: Tensor, placement: Placement, crop: int) -> Tensor:
     """Cut a crop out of a label, H x W int64, by the nearest pixel: crop x crop, `IGNORE` outside the tile."""
-    if (corner := placement.whole_pixels(crop)) is not None:
-        return _turn(_cut(label, *corner, crop, IGNORE), placement)
-    grid = _grid(label.shape[0], label.shape[1], placement, crop)
-    # ids are shifted so that zeros sampled outside the tile become void
-    shifted = (label - IGNORE).float()[None, None]
-    sampled = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[0, 0]
-    return sampled.round().long() + IGNORE
+    shifted = (label - IGNORE).float()  # so that zeros outside the tile become void
+    return take(shifted[None], placement, crop, "nearest")[0].round().long() + IGNORE
 
 
-def _cut(image: Tensor, top: int, left: int, crop: int, empty: int) -> Tensor:
-    """Cut a square out of ... x H x W, filled with a value outside."""
+def _cut(image: Tensor, top: int, left: int, crop: int) -> Tensor:
+    """Cut a square out of ... x H x W, filled with 0 outside."""
     height, width = image.shape[-2:]
     inside = image[..., max(top, 0) : top + crop, max(left, 0) : left + crop]
     beyond = (max(-left, 0), max(left + crop - width, 0), max(-top, 0), max(top + crop - height, 0))
-    return F.pad(inside, beyond, value=empty) if any(beyond) else inside
+    return F.pad(inside, beyond) if any(beyond) else inside
 
 
 def _turn(image: Tensor, placement: Placement) -> Tensor:
