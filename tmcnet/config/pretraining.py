@@ -228,16 +228,12 @@ class PretrainConfig(Section):
     def _names_and_sizes_fit(self) -> PretrainConfig:
         if self.patch_size > self.crop_size:
             raise ValueError(f"`patch_size` ({self.patch_size}) must not exceed `crop_size` ({self.crop_size})")
-        both = set(self.methods) & set(self.weights)
-        if both or RANDOM_START in {*self.methods, *self.weights}:
+        names = [RANDOM_START, *self.methods, *self.weights]
+        if len(set(names)) < len(names):
             raise ValueError(
                 f"names in `methods` and `weights` must differ from each other and from `{RANDOM_START}`"
             )
-        bad = [
-            n
-            for n in {*self.methods, *self.weights}
-            if not n.replace("-", "").replace("_", "").isalnum() or "__" in n
-        ]
+        bad = [name for name in names if not name.replace("-", "").replace("_", "").isalnum() or "__" in name]
         if bad:
             raise ValueError(f"method names may contain letters, digits, single `_` and `-`, not {bad}")
         if len(set(self.parts)) < len(self.parts):

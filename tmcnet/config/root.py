@@ -289,16 +289,13 @@ def _sweep_problems(config: Config) -> Iterator[str]:
     for run in config.runs:
         if run.method not in known:
             yield f"`finetune.sweep` names the method `{run.method}`; known are {known}"
-        if run.budget.fraction is not None and run.budget.fraction not in config.splits.fractions:
-            yield (
-                f"`finetune.sweep` needs {run.budget.fraction:g} % of the labels; "
-                f"`splits.fractions` has {config.splits.fractions}"
-            )
-        if run.budget.points is not None and run.budget.points not in config.splits.points:
-            yield (
-                f"`finetune.sweep` needs {run.budget.points} points of each class; "
-                f"`splits.points` has {config.splits.points}"
-            )
+        for key, amount, of in (
+            ("fractions", run.budget.fraction, "% of the labels"),
+            ("points", run.budget.points, "points of each class"),
+        ):
+            given = getattr(config.splits, key)
+            if amount is not None and amount not in given:
+                yield f"`finetune.sweep` needs {amount:g} {of}; `splits.{key}` has {given}"
         if not 1 <= run.draw <= config.splits.subsets:
             yield (
                 f"`finetune.sweep` needs draw {run.draw} of the labels (from its `subsets`, else its seeds); "
