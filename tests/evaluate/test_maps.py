@@ -25,6 +25,7 @@ from tmcnet.evaluate.maps import (
     join_strips,
     map_tiles,
     predict_strips,
+    unfamiliar_values,
     write_prediction,
 )
 from tmcnet.evaluate.trained import Trained, probabilities
@@ -305,3 +306,36 @@ def test_validity_is_that_of_the_sensors_looked_at(tmp_path, scaling, network, e
     trained = Trained(Blur().eval(), run, model, sensors, CLASSES, scaling, {})
     (strip,) = predict_strips(trained, scene, MapsConfig(window=64, overlap=16))
     assert np.array_equal(np.argwhere(~strip.valid).max(axis=0) + 1, empty)
+
+
+@pytest.mark.parametrize("unit", [1, 1e-4])
+@pytest.mark.parametrize(
+    ("lows", "added", "noted"),
+    [
+        ([300, 250, 200], [1000, 1000, 1000], "begin 1000 higher"),
+        ([1300, 1250, 1200], [-1000, -1100, -900], "begin 1000 lower"),
+        ([300, 250, 200], [900, 1300, 1700], "begin 1300 higher"),
+        ([300, 250, 200], [100, 1000, 1200], ""),
+        ([300, 250, 200], [1600, 1700, 1800], ""),
+        ([7300, 7400, 7200], [900, 1000, 1100], ""),
+    ],
+)
+def test_values_of_which_only_one_side_has_the_offset_of_sentinel_2_are_noted(
+    tmp_path, scaling, unit, lows, added, noted
+):
+    random = np.random.default_rng(0)
+    values = np.sort(random.uniform(0, 4000, (3, 64 * 64))).reshape(3, 64, 64) + np.array(lows)[:, None, None]
+    limits = np.percentile(values * unit, [2, 98], axis=(1, 2))
+    bands = tuple(Band(name, low, high, 0, 1) for name, low, high in zip("abc", *limits.tolist(), strict=True))
+    optical = (values + np.array(added)[:, None, None]) * unit
+    write_raster(
+        tmp_path / "optical.tif", optical.astype("f4"), Grid("EPSG:32633", Affine(10, 0, 0, 0, -10, 0), 64, 64)
+    )
+    trained = trained_with(Blur(), Normalisation({"optical": bands}, 1.5, 1))
+    found = list(unfamiliar_values(trained, SceneImages("a", {"optical": tmp_path / "optical.tif"})))
+    if not noted:
+        assert found == []
+        return
+    (text,) = found
+    number = float(text.split("begin ")[1].split()[0]) / unit
+    assert noted.split()[-1] in text and number == pytest.approx(float(noted.split()[1]), rel=1e-3)

@@ -128,7 +128,8 @@ class SensorConfig(Section):
     -0.1, as subtraction of noise leaves it."""
     scale_factor: float | None = None
     """Factor from the stored numbers to the values (value = number * factor + offset), for files without tags for
-    scale and offset. Tags are always applied, as in Sentinel-2 products with an offset."""
+    scale and offset. Tags are always applied. The offset that the metadata of a Sentinel-2 product give (-1000 since
+    baseline 04.00) is added to the numbers first, unless `add_offset` is given."""
     add_offset: float | None = None
     """Offset beside `scale_factor`, in units of the values."""
     clip_db: tuple[float, float] = (-35.0, 10.0)
@@ -147,6 +148,7 @@ class SensorConfig(Section):
     mask_codes: list[int] = []
     """Codes that mean no data in the quality mask that `source.masks`, or the column `<modality>_mask` of the sample
     sheet, names, such as `[3, 8, 9, 10]` for clouds and shadows in the SCL of Sentinel-2."""
+    # an unused key must not change the parameters of trainings, which would run again
     mask_bits: list[Annotated[int, Field(ge=0, le=31)]] = Field([], exclude_if=lambda bits: not bits)
     """Bits of the quality mask, counted from 0, of which each means no data where it is set; they add to
     `mask_codes`. `[0, 1, 2, 3, 4]`: fill, dilated cloud, cirrus, cloud and shadow in the `QA_PIXEL` of Landsat

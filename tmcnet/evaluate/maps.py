@@ -24,6 +24,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, ComputeConfig, MapsConfig
 from tmcnet.config.base import only_modality
 from tmcnet.config.results import UNUSED_OVERLAP_SHARE, Windows
+from tmcnet.dataset.normalise import Band
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
@@ -49,6 +50,11 @@ PREDICTION = RasterProfile(2, "uint8", IGNORE, ("class", "confidence in percent"
 """File of a predicted scene, or of a strip of one."""
 _SAMPLED = 4, 64  # windows along each side of a scene and their side, whose values are compared with training
 _MIN_RANGE_SHARE = 0.1  # range of a band, in units of that in training, below which it is in another unit
+_MIN_OFFSET, _MAX_OFFSET = 700, 1500
+"""Numbers of Sentinel-2 by which all bands, and the darkest quarter of them, begin higher where they contain 1000."""
+_MIN_BANDS = 3  # in one or two bands another landscape has the same effect
+_MAX_REFLECTANCE = 10.0  # larger numbers are stored reflectance, in units of 1 / 10000
+_MAX_DARK = 5000  # other products, such as Landsat, begin higher
 ROWS_JOINED = 256
 """Rows of pixels that are copied at a time."""
 
@@ -183,16 +189,38 @@ def unfamiliar_values(trained: Trained, scene: SceneImages) -> Iterator[str]:
             continue
         windows = sample_windows(Raster.of(scene.images[name]), *_SAMPLED)
         pixels = np.concatenate([window.reshape(len(window), -1) for window in windows], axis=1)
+        begins = []
         for band, values in zip(bands, pixels, strict=True):
             known = values[np.isfinite(values)]
             if not known.size or band.low == band.high:
                 continue
             low, middle, high = np.percentile(known, [2, 50, 98])
+            begins.append((band, float(low)))
             alike = band.low <= middle <= band.high and high - low >= _MIN_RANGE_SHARE * (band.high - band.low)
             if not alike:
                 what = f"{name} band {band.band} is mostly from {low:.4g} to {high:.4g}"
                 yield f"{what}, in training from {band.low:.4g} to {band.high:.4g}: check unit, scale and offset"
                 break
+        else:
+            if trained.sensors[name].kind == "reflectance" and (shift := _sentinel_2_offset(begins)):
+                side = "higher" if shift > 0 else "lower"
+                what = f"all bands of {name} begin {abs(shift):.4g} {side} than in training"
+                yield f"{what}: check whether the offset of Sentinel-2 since baseline 04.00 is in the numbers of both"
+
+
+def _sentinel_2_offset(begins: Sequence[tuple[Band, float]]) -> float:
+    """How much higher all bands begin than in training, if that may be the offset of Sentinel-2; else 0."""
+    if len(begins) < _MIN_BANDS:
+        return 0.0
+    unit = 1.0 if max(band.high for band, _ in begins) > _MAX_REFLECTANCE else 1e-4
+    shifts = np.array([low - band.low for band, low in begins]) / unit
+    least, few = np.abs(shifts).min(), np.percentile(np.abs(shifts), 25)
+    same_sign, dark = (
+        abs(np.sign(shifts).sum()) == len(shifts),
+        max(band.low for band, _ in begins) < _MAX_DARK * unit,
+    )
+    is_offset = same_sign and dark and least >= _MIN_OFFSET and few <= _MAX_OFFSET
+    return float(np.median(shifts) * unit) if is_offset else 0.0
 
 
 def require_fit(weights: Path, trained: Trained, scenes: Sequence[SceneImages], classes: ClassTable) -> None:

@@ -130,6 +130,21 @@ def test_decibels_beside_linear_power_taken_as_delivered_are_noted(source, rando
     assert "the median of sar is 0.0" in rows(source)[1]["warnings"]
 
 
+@pytest.mark.parametrize(
+    ("factor", "scale", "noted"), [(1, "none", True), (1, "auto", False), (0.01, "none", False), (100, "none", False)]
+)
+def test_linear_power_that_stays_linear_is_noted(source, random, factor, scale, noted):
+    use(source, scale=scale)
+    source.write("o.tif", optical(random))
+    backscatter = power(random)
+    backscatter[:4, :4] = 12  # a ship; 0..1 and 0..255 are ranges of pictures
+    source.write("s.tif", (backscatter * factor).astype("f4"))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    found = rows(source)[0]["warnings"]
+    assert ("`sensors.sar.scale: none` leaves them as they are, `auto` makes them dB" in found) == noted
+
+
 def test_a_tag_of_no_data_that_is_the_code_of_a_class_is_noted(source, random):
     use(source)
     source.write("o.tif", optical(random))

@@ -9,6 +9,7 @@ def test_scales_are_detected_from_the_values():
     assert detect_scale("float32", -40, 12, -11) == "db"
     assert detect_scale("float32", 0, 900, 0.05) == "linear"
     assert detect_scale("float32", 0, 900, 80) == "amplitude"
+    assert detect_scale("float32", 1, 10, 1.4) == "amplitude"  # half of a scene is brighter than 0 dB nowhere
     assert detect_scale("uint16", 0, 9000, 200) == "amplitude"
     assert detect_scale("float32", -9999, 3, 0.1) is None
     assert detect_scale("float32", -0.01, 900, 0.05) == "linear"

@@ -19,7 +19,7 @@ from tmcnet.raster.inventory.scan import FileSummary
 from tmcnet.raster.io.files import BoolArray, numpy_type
 from tmcnet.raster.io.geometry import Coordinates, Grid, finest, to_pixels
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.radiometry import contradiction, detect_scale, to_db
+from tmcnet.raster.io.radiometry import contradiction, detect_scale, looks_linear, to_db
 from tmcnet.raster.io.reader import Raster
 
 _MIN_ZERO_IN_BOTH = 0.001  # share of pixels from which zeros in both images are reported
@@ -109,6 +109,9 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             scene.warnings.append(f"no {name} image: mapped {without}")
             continue
         _check_bands(scene, name, sensor)
+        if added := {offset for file in files for offset in file.file.header.product_offsets if offset}:
+            what = f"the offset {', '.join(f'{offset:g}' for offset in added)} of the product's metadata is added"
+            scene.warnings.append(f"{what} to the numbers of {name}")
         for file in files:
             if (images := file.file.header.n_images) > 1:
                 scene.warnings.append(
@@ -184,8 +187,8 @@ def _described_band(description: str, number_of: Mapping[str, int]) -> int | Non
 
 def _partly_scaled(files: Sequence[FileSummary]) -> Iterator[str]:
     """Warn of files that are scaled in a stack with others that are not."""
-    scaled = [file.name for file in files if file.file.header.has_scaling]
-    plain = [file.name for file in files if not file.file.header.has_scaling]
+    scaled = [file.name for file in files if file.file.header.is_tagged]
+    plain = [file.name for file in files if not file.file.header.is_tagged]
     if scaled and plain:
         yield f"{format_names(plain)}: no scale or offset, which {format_names(scaled)} of the same stack has"
 
@@ -221,12 +224,20 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
         return ""
     valid = [file for file in files if np.isfinite(file.low).any()]
     declared = of_sheet or sensor.scale
-    if declared == "auto" and (sensor.kind != "backscatter" or not valid):
-        return "none"
+    if not valid or (declared == "auto" and sensor.kind != "backscatter"):
+        return "none" if declared == "auto" else declared
     if any(file.file.header.dtype.startswith("complex") for file in valid):
         scene.warnings.append(f"{name} is complex: read as power |z|^2")
         if declared in ("auto", "linear", "amplitude"):
             return "linear"  # the amplitude of a complex number is no step of its own: it is read as power
+    low, high = min(file.range[0] for file in valid), max(file.range[1] for file in valid)
+    median = float(np.median([np.nanmedian(file.median) for file in valid]))
+    values = "float32" if valid[0].file.header.has_scaling else valid[0].file.header.dtype, low, high, median
+    if declared == "none" and sensor.kind == "backscatter" and looks_linear(*values):
+        what = (
+            f"{name} has the values of linear power or amplitude, from {low:g} to {high:g} with median {median:.3g}"
+        )
+        scene.warnings.append(f"{what}: `{key}.scale: none` leaves them as they are, `auto` makes them dB")
     if declared != "auto":
         source = f"{name}_scale" if of_sheet else f"{key}.scale"
         remedy = f"Declare the scale that it has, the value of no data as `{key}.nodata`, "
@@ -237,9 +248,7 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
                 scene.problems.append(Problem(file.file.label, what, remedy))
         _warn_of_negative_power(scene, declared, valid)
         return declared
-    low, high = min(file.range[0] for file in valid), max(file.range[1] for file in valid)
-    dtype = "float32" if valid[0].file.header.has_scaling else valid[0].file.header.dtype
-    scale = detect_scale(dtype, low, high, float(np.median([np.nanmedian(file.median) for file in valid])))
+    scale = detect_scale(*values)
     if scale is None:
         what = f"the scale of the backscatter cannot be detected from its values ({low:g} to {high:g})"
         remedy = f"Declare `{key}.scale` as linear, amplitude, db or none; `{key}.nodata` if one is missing; "

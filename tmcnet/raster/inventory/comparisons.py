@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,14 +14,18 @@ from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.checks import Inspection, coverage
 from tmcnet.raster.inventory.sample_sheet import TRAIN
+from tmcnet.raster.inventory.scan import FileSummary
+from tmcnet.raster.io.files import numpy_type
 from tmcnet.raster.io.geometry import Grid, pixel_area, reproject_points
+from tmcnet.raster.io.products import WITH_OFFSET, WITHOUT_OFFSET, meaning_by_name
 from tmcnet.raster.io.radiometry import to_db
 
 _MAX_MEDIAN_RATIO = 2.5
 """Scenes on the same ground whose medians differ by more are noted: seasons mostly stay below, factors do not."""
 _MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _MAX_UNIT_RATIO = 15.0  # medians on any ground that differ by a larger factor are in different units
-_BASELINE = re.compile(r"_N(\d{4})_")  # processing baseline in the names of Sentinel-2 products
+_MIN_LANDSAT_MEDIAN = 5000  # numbers of reflectance in Landsat Collection 2 from -0.06 on; 0 is 7273
+_NOT_LANDSAT = WITHOUT_OFFSET[0], math.inf  # smaller numbers of an unknown product
 _MAX_PIXEL_RATIO = 1.25  # pixels whose sizes differ by less than this factor show the same things
 _MIN_SHARED = 0.1
 """Share of a footprint from which another scene on the same ground is noted; adjacent granules share less."""
@@ -122,7 +125,7 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
     for name in sensors:
         having = [scene for scene in scenes if scene.images[name]]
         _warn_of_other_tags(having, name)
-        _warn_of_baselines(having, name)
+        _warn_of_products(having, name)
     for first, second, _ in _pairs_on_shared_ground(scenes):
         for name, sensor in sensors.items():
             if not first.images[name] or not second.images[name] or sensor.kind == "elevation":
@@ -137,7 +140,7 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
 
 
 def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
-    scaling = {s.entry.scene: [sorted(set(file.file.header.scaling)) for file in s.images[name]] for s in scenes}
+    scaling = {s.entry.scene: [sorted(set(file.file.header.tags)) for file in s.images[name]] for s in scenes}
     tagged = {s.entry.scene: all(file.nodata is not None for file in s.images[name]) for s in scenes}
     first = next(iter(scaling), "")
     for scene in scenes:
@@ -148,18 +151,40 @@ def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
             scene.warnings.append(f"{name} has no value of no data; these scenes have one: {others}")
 
 
-def _warn_of_baselines(scenes: Sequence[Inspection], name: str) -> None:
-    """Sentinel-2 numbers contain an offset since baseline 04.00, which tags or the config must give."""
-    without: dict[bool, list[tuple[Inspection, str]]] = {False: [], True: []}
-    for scene in scenes:
-        for file in scene.images[name]:
-            if (found := _BASELINE.search(file.file.paths[0])) and not file.file.header.has_scaling:
-                without[found[1] >= "0400"].append((scene, file.name))
-    if without[False] and without[True]:
-        older = without[False][0][1]
-        for scene, newer in without[True]:
-            what = f"{newer}: by its name it contains the offset of Sentinel-2 since baseline 04.00, {older} does not"
-            scene.warnings.append(f"{what}: give `{name}_add_offset` in the sample sheet")
+def _warn_of_products(scenes: Sequence[Inspection], name: str) -> None:
+    """Add warnings for scenes whose numbers, by the names of the products, mean other values than those of others."""
+    bands = [[(_meaning(file), file.name) for file in scene.images[name] for _ in file.low] for scene in scenes]
+    known = {(n, meaning): file for of_scene in bands for n, (meaning, file) in enumerate(of_scene) if meaning}
+    for scene, of_scene in zip(scenes, bands, strict=True):
+        for number, (meaning, file) in enumerate(of_scene):
+            if meaning is None or meaning == _NOT_LANDSAT:
+                continue
+            (scale, offset), text = meaning, ""
+            others = {other: name for (n, other), name in known.items() if n == number and other != meaning}
+            if unlike := next((file for other, file in others.items() if other[0] != scale), ""):
+                text = f"its numbers mean {scale:g} * number {offset:+g}, unlike those of {unlike}: "
+                text += f"give `{name}_scale_factor` {scale:g} and `{name}_add_offset` {offset:g}"
+            elif meaning == WITH_OFFSET and WITHOUT_OFFSET in others:
+                text = (
+                    f"it contains the offset of Sentinel-2 since baseline 04.00, {others[WITHOUT_OFFSET]} does not: "
+                )
+                text += f"give `{name}_add_offset` {offset / scale:g}"
+            if text:
+                scene.warnings.append(f"{file}: by its name {text} in the sample sheet")
+                break
+
+
+def _meaning(file: FileSummary) -> tuple[float, float] | None:
+    """Scale and offset from the numbers of a file to its values, by its name; None if unknown, or declared."""
+    header = file.file.header
+    if any(header.product_offsets):
+        return WITHOUT_OFFSET  # it is added
+    if file.file.scaling is not None or header.is_tagged or numpy_type(header.dtype).kind not in "iu":
+        return None
+    named = [meaning for path in header.files if (meaning := meaning_by_name(path))]
+    if named and header.dtype != "uint8":
+        return named[0]
+    return _NOT_LANDSAT if np.fmax.reduce(file.median) < _MIN_LANDSAT_MEDIAN else None
 
 
 def _warn_of_other_units(scenes: Sequence[Inspection], name: str, sensor: SensorConfig) -> None:

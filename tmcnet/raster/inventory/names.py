@@ -86,7 +86,7 @@ def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
     if path.absolute() in within:
         what = f"is a source of itself, through {' and '.join(map(str, within[within.index(path.absolute()) :]))}"
         raise InputError(Problem(str(path), what, "Write the virtual raster again, from its real files."))
-    files = [path, *_sidecars(path, name)]
+    files = [path, *_sidecars(path, name), *_product_metadata(path)]
     for source in _sources(path):
         if not _REMOTE.search(source):
             inner = local_files(parse_name(source, path.parent), (*within, path.absolute()))
@@ -105,6 +105,14 @@ def _sidecars(path: Path, name: Name) -> list[Path]:
 
     listed = {Path(file).absolute() for file in files_of(name)}
     return [file for file in beside if file.absolute() in listed]
+
+
+def _product_metadata(path: Path) -> list[Path]:
+    if path.suffix != ".jp2":
+        return []
+    from tmcnet.raster.io.products import metadata_file  # late: it takes libraries that load slowly
+
+    return [Path(file) for file in [metadata_file(str(path))] if file]
 
 
 @lru_cache

@@ -99,7 +99,8 @@ def _completed(files: tuple[RasterFile, ...], sensor: SensorConfig) -> tuple[Ras
     files = _with_alpha(files, len(sensor.bands))
     if sensor.scaling is None:
         return files
-    return tuple(file if file.header.has_scaling else replace(file, scaling=sensor.scaling) for file in files)
+    scaling = sensor.scaling[0], sensor.add_offset
+    return tuple(file if file.header.is_tagged else replace(file, scaling=scaling) for file in files)
 
 
 def _with_alpha(files: tuple[RasterFile, ...], expected: int) -> tuple[RasterFile, ...]:

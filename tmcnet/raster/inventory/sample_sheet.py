@@ -52,7 +52,7 @@ class Entry:
     # scale of backscatter, by modality, where the sample sheet gives one
     scales: dict[str, str] = field(default_factory=dict)
     # scale factor and offset, by modality, where the sample sheet gives one of them
-    scaling: dict[str, tuple[float, float]] = field(default_factory=dict)
+    scaling: dict[str, tuple[float, float | None]] = field(default_factory=dict)
     # quality mask, by modality, where the sample sheet names one
     masks: dict[str, Name] = field(default_factory=dict)
     # codes and bits of the quality mask that mean no data, by modality, where the sample sheet gives one of them
@@ -178,7 +178,7 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
     images, label = {name: files.get(name, ()) for name in modalities}, files.get("label", ())
     others = {name: value for name, value in row.items() if name and name not in own_columns}
     scales = {name: row[f"{name}_scale"] for name in modalities if row.get(f"{name}_scale")}
-    scaling = {n: (numbers["scale_factor"].get(n, 1.0), numbers["add_offset"].get(n, 0.0)) for n in scaled}
+    scaling = {n: (numbers["scale_factor"].get(n, 1.0), numbers["add_offset"].get(n)) for n in scaled}
     masks = {name: parse_name(row[f"{name}_mask"], data_root) for name in modalities if row.get(f"{name}_mask")}
     lists = {name: [_integers(row.get(f"{name}_{key}", ""), key) or () for key in _LISTS] for name in modalities}
     masked = {name: (codes, bits) for name, (codes, bits) in lists.items() if codes or bits}

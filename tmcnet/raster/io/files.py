@@ -39,6 +39,7 @@ from tmcnet.raster.io.geometry import (
     to_ground,
     to_pixels,
 )
+from tmcnet.raster.io.products import product_offsets
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
@@ -73,11 +74,24 @@ class Header:
     is_palette: bool = False  # whether the first band is a palette image, whose values are indexes of colours
     n_images: int = 0  # number of images in it, of which this is the first; 0 for a single one
     has_geolocation: bool = False  # whether arrays give the place of each pixel
+    # offset that the metadata of the product adds to the numbers of each of these bands, part of `scaling`
+    product_offsets: tuple[float, ...] = ()
 
     @property
     def has_scaling(self) -> bool:
-        """Whether a tag for scale or offset changes the values."""
+        """Whether scale or offset change the values."""
         return any(pair != (1, 0) for pair in self.scaling)
+
+    @property
+    def tags(self) -> list[tuple[float, float]]:
+        """Scale and offset of each band without the offset that the metadata of the product adds."""
+        pairs = zip(self.scaling, self.product_offsets, strict=True)
+        return [(scale, offset - scale * added) for (scale, offset), added in pairs]
+
+    @property
+    def is_tagged(self) -> bool:
+        """Whether a tag for scale or offset, or a declared one, changes the values."""
+        return any(pair != (1, 0) for pair in self.tags)
 
 
 MAX_PIXELS = 10**11  # larger files are refused at once: to read them takes hours
@@ -93,7 +107,8 @@ class RasterFile:
     paths: tuple[str, ...]
     name: str = ""  # its name in messages and tables; empty: the path
     nodata: float | None = None  # value that means no data, in place of the nodata tags. None: as tagged
-    scaling: tuple[float, float] | None = None  # scale and offset, in place of the tags. None: as tagged
+    # scale and offset, in place of the tags; without offset that of the metadata of the product. None: as tagged
+    scaling: tuple[float, float | None] | None = None
     crs: str = ""  # CRS for a file without one
     alpha: bool = False  # whether the last band is a mask: 0 means no data
     remote: bool = False  # whether GDAL may use the network for it
@@ -143,6 +158,7 @@ class RasterFile:
         bands = self.bands(dataset)
         self._require_usable(dataset, len(bands))
         at = [band - 1 for band in bands]
+        scaling, added = self._scaling(dataset, bands)
         grid = Grid(crs_name(dataset.crs) or self.crs, dataset.transform, dataset.width, dataset.height)
         crs, control = control_points(dataset)
         if control:
@@ -153,7 +169,7 @@ class RasterFile:
             len(bands),
             dataset.dtypes[at[0]],
             tuple(dataset.nodatavals[i] for i in at),
-            tuple(self._scaling(dataset, bands)),
+            tuple(scaling),
             len(at) > 1 and dataset.colorinterp[at[-1]].name == "alpha",
             dataset.block_shapes[0][0],
             tuple(file for file in dataset.files if not file.endswith(".ovr")),
@@ -162,6 +178,7 @@ class RasterFile:
             dataset.colorinterp[at[0]] is ColorInterp.palette and not _is_grey(dataset.colormap(bands[0])),
             len(dataset.subdatasets),
             bool(dataset.tags(ns="GEOLOCATION")),
+            tuple(added),
         )
 
     def _require_usable(self, dataset: DatasetReader, bands: int) -> None:
@@ -197,13 +214,19 @@ class RasterFile:
             return list(dataset.indexes)
         return [i for i, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c.name != "alpha"]
 
-    def _scaling(self, dataset: DatasetReader, bands: Sequence[int]) -> list[tuple[float, float]]:
-        return [self.scaling or (dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands]
+    def _scaling(self, dataset: DatasetReader, bands: list[int]) -> tuple[list[tuple[float, float]], list[float]]:
+        """Scale and offset of each of these bands, and the part of the offset that follows from the product."""
+        added, none = product_offsets(dataset, bands), [0.0] * len(bands)
+        tags = [(dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands]
+        scale, offset = self.scaling or (1.0, None)
+        if offset is not None or (self.scaling is None and set(tags) != {(1, 0)}):
+            return ([(scale, offset)] * len(bands) if offset is not None else tags), none
+        return [(scale, scale * more) for more in added], added
 
     def read(self, dataset: DatasetReader, inside: Window) -> FileWindow:
         """Read a window that is inside an open file."""
         bands = self.bands(dataset)
-        scaling = self._scaling(dataset, bands)
+        scaling, _ = self._scaling(dataset, bands)
         values = dataset.read(bands, window=inside)
         mask = self._mask(dataset, bands[0], inside)
         if self.quality:

@@ -14,7 +14,7 @@ _MIN_MEDIAN_DB = -60.0
 """No sensor measures weaker backscatter than this; tenths or hundredths of decibels are mostly below."""
 _MAX_NOISE = 0.1
 """Linear power down to minus this is what products have where more noise was subtracted than was measured."""
-_MAX_LINEAR_MEDIAN = 2.0
+_MAX_LINEAR_MEDIAN = 1.0
 """Sigma nought is a share of the incoming power: if half the pixels of a scene exceed this, it is no power ratio."""
 
 
@@ -29,6 +29,12 @@ def detect_scale(dtype: str, low: float, high: float, median: float) -> str | No
     if np.dtype(dtype).kind in "iu":
         return "amplitude"
     return "linear" if median < _MAX_LINEAR_MEDIAN else "amplitude"
+
+
+def looks_linear(dtype: str, low: float, high: float, median: float) -> bool:
+    """Whether numbers have the range of linear power or amplitude, which pictures and rescaled decibels lack."""
+    detected = detect_scale(dtype, low, high, median) == "linear"
+    return detected and median < _MAX_LINEAR_MEDIAN / 2 and high > 2 * _MAX_LINEAR_MEDIAN
 
 
 def contradiction(scale: str, low: float, high: float) -> str:

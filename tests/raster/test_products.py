@@ -1,0 +1,210 @@
+"""The numbers of satellite products mean what their metadata say, in all forms in which the files are delivered."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from tests.raster.test_deliveries import SIZE, align, optical, power, rows, use
+from tmcnet.config import SensorConfig, SensorsConfig
+from tmcnet.errors import InputError
+from tmcnet.raster.inventory.sources import find_entries
+from tmcnet.raster.io.reader import read_float
+from tmcnet.raster.tiling import grid
+
+JP2 = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
+OTHER_GROUND = Affine(10, 0, 600_000, 0, -10, 5_400_000)
+PRODUCT = """<?xml version="1.0" encoding="UTF-8"?>
+<n1:Level-{level}_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product_Level-{level}.xsd">
+<n1:General_Info><Product_Info><PROCESSING_LEVEL>Level-{level}</PROCESSING_LEVEL>
+<PRODUCT_TYPE>S2MSI{level}</PRODUCT_TYPE><PROCESSING_BASELINE>{baseline}</PROCESSING_BASELINE>
+<Query_Options completeSingleTile="true"><PRODUCT_FORMAT>SAFE_COMPACT</PRODUCT_FORMAT></Query_Options>
+<Product_Organisation><Granule_List><Granule datastripIdentifier="S2B" granuleIdentifier="S2B_OPER_MSI_T33UUP_N05.09"
+ imageFormat="JPEG2000">{images}</Granule></Granule_List></Product_Organisation></Product_Info>
+<Product_Image_Characteristics><QUANTIFICATION_VALUE unit="none">10000</QUANTIFICATION_VALUE>{offsets}
+</Product_Image_Characteristics></n1:General_Info></n1:Level-{level}_User_Product>
+"""
+TILE = """<?xml version="1.0" encoding="UTF-8"?>
+<n1:Level-1C_Tile_ID xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/S2_PDI_Level-1C_Tile_Metadata.xsd">
+<n1:Geometric_Info><Tile_Geocoding><HORIZONTAL_CS_CODE>EPSG:32633</HORIZONTAL_CS_CODE>
+<Size resolution="10"><NROWS>96</NROWS><NCOLS>96</NCOLS></Size>
+<Geoposition resolution="10"><ULX>500000</ULX><ULY>5400000</ULY><XDIM>10</XDIM><YDIM>-10</YDIM></Geoposition>
+</Tile_Geocoding></n1:Geometric_Info></n1:Level-1C_Tile_ID>
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(5)
+
+
+def product(source, values, added, level="1C", transform=None):
+    """A look-alike of a Sentinel-2 product with bands 2 and 3: values with what was added before rounding."""
+    day, number = ("20230823", "0509") if added else ("20200823", "0209")
+    name, tile = f"S2B_MSIL{level}_{day}T101559_N{number}_R065_T33UUP_{day}T124759", f"T33UUP_{day}T101559"
+    folder = f"{name}.SAFE/GRANULE/L{level}_T33UUP_A033753_{day}T101553"
+    images = f"{folder}/IMG_DATA/R10m" if level == "2A" else f"{folder}/IMG_DATA"
+    paths = [f"{images}/{tile}_{band}{'_10m' if level == '2A' else ''}.jp2" for band in ("B02", "B03")]
+    for path, band in zip(paths, values, strict=True):
+        source.write(path, band + np.uint16(added), **JP2 | ({"transform": transform} if transform else {}))
+    tag = "BOA_ADD_OFFSET" if level == "2A" else "RADIO_ADD_OFFSET"
+    offsets = "".join(f'<{tag} band_id="{n}">{-added}</{tag}>' for n in range(13)) if added else ""
+    offsets = f"<Radiometric_Offset_List>{offsets}</Radiometric_Offset_List>" if added else ""
+    listed = "".join(f"<IMAGE_FILE>{path.split('/', 1)[1].removesuffix('.jp2')}</IMAGE_FILE>" for path in paths)
+    text = PRODUCT.format(level=level, baseline=f"{number[:2]}.{number[2:]}", images=listed, offsets=offsets)
+    (source.root / f"{name}.SAFE" / f"MTD_MSIL{level}.xml").write_text(text)
+    (source.root / folder / "MTD_TL.xml").write_text(TILE)
+    return [source.root / path for path in paths], source.root / f"{name}.SAFE" / f"MTD_MSIL{level}.xml"
+
+
+def use_bands(source, *bands, **keys):
+    use(source)
+    sensor = SensorConfig(bands=list(bands), kind="reflectance", **keys)
+    source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+
+
+def delivered(form, paths, metadata):
+    """Names for the sample sheet, of one product in one of the forms that people have."""
+    if form == "in .SAFE":
+        return ";".join(map(str, paths))
+    if form == "beside metadata":
+        folder = metadata.parent.parent / metadata.parent.name[:30]
+        folder.mkdir()
+        shutil.copy(metadata, folder)
+        return ";".join(str(shutil.copy(path, folder)) for path in paths)
+    if form == "zip":
+        archive = shutil.make_archive(str(metadata.parent), "zip", metadata.parent.parent, metadata.parent.name)
+        inside = [path.relative_to(metadata.parent.parent) for path in paths]
+        shutil.rmtree(metadata.parent)
+        return ";".join(f"/vsizip/{archive}/{path}" for path in inside)
+    if form == "virtual raster":
+        out = metadata.parent.parent / f"{metadata.parent.name[:30]}.vrt"
+        subprocess.run(["gdalbuildvrt", "-q", "-separate", out, *paths], check=True)
+        return str(out)
+    return f"SENTINEL2_L1C:{metadata}:10m:EPSG_32633"
+
+
+@pytest.mark.parametrize("level", ["1C", "2A"])
+@pytest.mark.parametrize("form", ["in .SAFE", "beside metadata", "zip", "virtual raster", "subdataset"])
+@pytest.mark.parametrize("factor", [None, 1e-4])
+def test_sentinel_2_means_the_same_before_and_after_baseline_4(source, random, form, level, factor):
+    if form == "subdataset" and level == "2A":
+        pytest.skip("these have bands of aerosol and water vapour besides")
+    use_bands(source, *(["B4", "B3", "B2", "B8"] if form == "subdataset" else ["B02", "B03"]), scale_factor=factor)
+    values = optical(random, 2)
+    names = [delivered(form, *product(source, values, added, level)) for added in (0, 1000)]
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{names[0]},s.tif,,train", f"b,{names[1]},s.tif,,train")
+    bands = [2, 1] if form == "subdataset" else [0, 1]  # of the other two there is no file
+    for scene in "ab":
+        found = read_float(align(source, scene) / "optical.tif")[bands]
+        np.testing.assert_allclose(found, values * np.float32(factor or 1), rtol=1e-6)
+    notes = [row["warnings"] for row in rows(source)]
+    assert "the offset -1000 of the product's metadata is added to the numbers of optical" in notes[1]
+    assert not any(text in note for note in notes for text in ("tags", "by its name")) and "metadata" not in notes[0]
+
+
+def test_only_reflectance_of_a_level_2_subdataset_has_the_offset(source, random):
+    use_bands(source, "B4", "B3", "B2", "B8", "aot", "wvp")
+    paths, metadata = product(source, optical(random, 2), 1000, "2A")
+    (metadata.parent / "GRANULE" / paths[0].parts[-4] / "MTD_TL.xml").write_text(TILE.replace("1C", "2A"))
+    source.write(str(paths[0]).replace("B02", "AOT"), np.full((SIZE, SIZE), 150, "u2"), **JP2)
+    text = metadata.read_text().replace("Radiometric_Offset_List", "BOA_ADD_OFFSET_VALUES_LIST")
+    metadata.write_text(text.replace("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE"))
+    source.write("s.tif", power(random))
+    source.sheet(f"a,SENTINEL2_L2A:{metadata}:10m:EPSG_32633,s.tif,,train")
+    header = source.take().record("a").images["optical"].raster.files[0].header
+    assert header.scaling == ((1, -1000),) * 4 + ((1, 0),) * 2
+
+
+@pytest.mark.parametrize("lost", ["no metadata", "metadata of another product"])
+def test_an_offset_that_no_metadata_gives_is_named_with_its_value(source, random, lost):
+    use_bands(source, "B02", "B03")
+    values = optical(random, 2)
+    (old, _), (new, metadata) = (
+        product(source, values, added, transform=t) for added, t in ((0, None), (1000, OTHER_GROUND))
+    )
+    if lost == "no metadata":
+        metadata.unlink()
+    else:
+        metadata.write_text(metadata.read_text().replace("T33UUP_20230823T101559", "T33UUP_20230830T101559"))
+    source.write("s.tif", power(random))
+    source.write("s2.tif", power(random), transform=OTHER_GROUND)
+    source.sheet(*(f"{n},{p[0]};{p[1]},{s},,train" for n, p, s in (("a", old, "s.tif"), ("b", new, "s2.tif"))))
+    source.take()
+    first, second = (row["warnings"] for row in rows(source))
+    assert (
+        first == ""
+        and "contains the offset of Sentinel-2 since baseline 04.00, T33UUP_20200823T101559_B02.jp2" in second
+    )
+    assert "give `optical_add_offset` -1000 in the sample sheet" in second
+
+
+def test_a_declared_offset_counts_in_place_of_that_of_the_metadata(source, random):
+    use_bands(source, "B02", "B03", scale_factor=1e-4, add_offset=-0.05)
+    values = optical(random, 2)
+    paths, _ = product(source, values, 1000)
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{paths[0]};{paths[1]},s.tif,,train")
+    np.testing.assert_allclose(read_float(align(source) / "optical.tif"), (values + 1000.0) / 1e4 - 0.05, rtol=1e-5)
+
+
+def test_a_result_depends_on_the_metadata_of_its_product(source, random):
+    use_bands(source, "B02", "B03")
+    paths, metadata = product(source, optical(random, 2), 1000)
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{paths[0]};{paths[1]},s.tif,,train")
+    assert metadata in find_entries(source.source, source.root, source.sensors)[0].files
+    before = source.take().record("a").digests
+    metadata.write_text(metadata.read_text().replace("-1000", "-900"))
+    assert source.take().record("a").digests != before
+    assert "the offset -900 of" in rows(source)[0]["warnings"]
+
+
+LANDSAT = "LC08_L2SP_038034_20230823_20230826_02_T1_SR_B4.TIF"
+
+
+@pytest.mark.parametrize(
+    ("other", "number", "noted"),
+    [
+        ("LC09_L2SP_038034_20230901_20230903_02_T1_SR_B4.TIF", 8000, False),
+        ("S2A_MSIL2A_20210101_N0214_R122.tif", 8000, True),
+        ("T33UUP_20230823T101559_B04_10m.tif", 8000, True),
+        ("clipped.tif", 8000, False),
+        ("clipped.tif", 2000, True),
+    ],
+)
+def test_landsat_beside_numbers_of_another_meaning_is_named_with_its_scale(source, random, other, number, noted):
+    use_bands(source, "red")
+    source.write(LANDSAT, (8000 + optical(random)).astype("u2"))
+    source.write(other, (number + optical(random)).astype("u2"), transform=OTHER_GROUND)
+    source.write("s.tif", power(random))
+    source.write("s2.tif", power(random), transform=OTHER_GROUND)
+    source.sheet(f"a,{LANDSAT},s.tif,,train", f"b,{other},s2.tif,,train")
+    source.take()
+    found = rows(source)[0]["warnings"]
+    what = f"{LANDSAT}: by its name its numbers mean 2.75e-05 * number -0.2, unlike those of {other}: "
+    what += "give `optical_scale_factor` 2.75e-05 and `optical_add_offset` -0.2 in the sample sheet"
+    assert found == (what if noted else "")
+    (source.root / "scenes.csv").write_text(
+        "scene,optical,sar,optical_scale_factor,optical_add_offset\n"
+        f"a,{LANDSAT},s.tif,2.75e-5,-0.2\nb,{other},s2.tif,0.0001,0\n"
+    )
+    source.take()
+    assert not any("by its name" in row["warnings"] for row in rows(source))
+
+
+def test_a_folder_of_a_product_lists_its_bands(source, random):
+    use_bands(source, "B02", "B03")
+    _, metadata = product(source, optical(random, 2), 1000)
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{metadata.parent},s.tif,,train")
+    with pytest.raises(InputError, match=r"inside are .*_B02\.jp2"):
+        source.take()

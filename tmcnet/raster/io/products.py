@@ -1,0 +1,95 @@
+"""What the metadata and the names of satellite products say about the numbers in their files, which have no tags.
+
+The numbers of Sentinel-2 contain an offset since processing baseline 04.00 (January 2022), given by the file
+`MTD_MSIL2A.xml` or `MTD_MSIL1C.xml` of the product. Those of Landsat Collection 2 have one scale and offset for all
+scenes (USGS, LSDS-1619, table 6-1).
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+from rasterio.io import DatasetReader
+
+_SENTINEL_2 = re.compile(r"(T\d\d[A-Z]{3}_(\d{8})T\d{6})_(B\d[\dA])(_\d0m)?\.\w+$")
+"""Names of bands: tile and time, date, band, and the resolution, which only level 2A has."""
+_BANDS = [f"B{number:02}" for number in range(1, 13)]
+_BANDS.insert(8, "B8A")  # in the order of their numbers in the metadata
+_BASELINE = re.compile(r"_N(\d{4})_")
+_NO_REFLECTANCE = re.compile(r"_(AOT|WVP|SCL|TCI|PVI|MSK)_?[^/]*$")
+_OFFSET_SINCE = "20220125"  # first day of baseline 04.00
+_ADDED = re.compile(r'<(?:BOA|RADIO)_ADD_OFFSET band_id="(\d+)">\s*(-?[\d.]+)\s*<')
+_CHANGES_NUMBERS = re.compile(rb"ScaleRatio|ScaleOffset|<LUT>|PixelFunction")
+_LEVELS_UP = 6  # from a band to the folder of its product
+_NAMED = {
+    r"L[CEOT]\d\d_L2S[RP]_\w*SR_B\d": (2.75e-05, -0.2),
+    r"L[CEOT]\d\d_L2S[RP]_\w*ST_B\d": (0.00341802, 149.0),
+    r"HLS\.[LS]30\..*\.B\d": (1e-4, 0.0),
+}
+"""Scale and offset from numbers to reflectance or kelvin, by names of files."""
+WITH_OFFSET, WITHOUT_OFFSET = (1e-4, -0.1), (1e-4, 0.0)  # of Sentinel-2 since baseline 04.00, and before
+
+
+def meaning_by_name(path: str) -> tuple[float, float] | None:
+    """Scale and offset from the numbers of a file of a known product to its values; None for other names."""
+    image, baseline = _SENTINEL_2.search(path), _BASELINE.search(path)
+    if image or (baseline and not _NO_REFLECTANCE.search(path)):
+        new = baseline[1] >= "0400" if baseline else image is not None and image[2] >= _OFFSET_SINCE
+        return WITH_OFFSET if new else WITHOUT_OFFSET
+    return next((meaning for name, meaning in _NAMED.items() if re.search(name, path)), None)
+
+
+def metadata_file(path: str) -> str:
+    """The metadata of the Sentinel-2 product that a band as delivered, a JP2 file, belongs to; empty for others."""
+    image = _SENTINEL_2.search(path)
+    if image is None or not path.endswith(".jp2"):
+        return ""
+    name = "MTD_MSIL2A.xml" if image[4] else "MTD_MSIL1C.xml"
+    parts = path.split("/")
+    above = ("/".join([*parts[:-level], name]) for level in range(1, min(_LEVELS_UP, len(parts)) + 1))
+    return next((file for file in above if image[1] in _text(file)), "")
+
+
+def product_offsets(dataset: DatasetReader, bands: list[int]) -> list[float]:
+    """Offset that the metadata of a product adds to the numbers of each of these bands."""
+    if dataset.driver == "SENTINEL2":
+        tags = [dataset.tags(band) for band in bands]
+        return [float(tag.get("BOA_ADD_OFFSET", tag.get("RADIO_ADD_OFFSET", 0))) for tag in tags]
+    if dataset.name.endswith(".jp2"):
+        return [_offset(dataset.name)] * len(bands)
+    if dataset.driver != "VRT":
+        return [0.0] * len(bands)
+    found = {_offset(file) for file in dataset.files if file.endswith(".jp2")}
+    same = len(found) == 1 and not _CHANGES_NUMBERS.search(Path(dataset.name).read_bytes())
+    return [found.pop() if same else 0.0] * len(bands)
+
+
+def _offset(path: str) -> float:
+    metadata = metadata_file(path)
+    band = _SENTINEL_2.search(path)
+    if not metadata or band is None:
+        return 0.0
+    offsets = {_BANDS[int(number)]: float(offset) for number, offset in _ADDED.findall(_text(metadata))}
+    return offsets.get(band[3], 0.0)
+
+
+def _text(path: str) -> str:
+    """Content of a file, also in a ZIP archive; empty if there is none."""
+    archive, _, inner = path.removeprefix("/vsizip/").partition(".zip/")
+    try:
+        if not path.startswith("/vsizip/"):
+            return _read(path, "", Path(path).stat().st_mtime_ns)
+        return _read(f"{archive}.zip", inner, Path(f"{archive}.zip").stat().st_mtime_ns)
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return ""
+
+
+@lru_cache(maxsize=64)
+def _read(path: str, inner: str, _changed: int) -> str:
+    if not inner:
+        return Path(path).read_text(errors="replace")
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(inner).decode(errors="replace")
