@@ -10,7 +10,8 @@ The method, from coarse to fine:
 4. `model_selection`: shift, affine, quadratic or thin-plate map, selected by the RMSE at tie points in
    held-out parts of the scene. Steps 3 and 4 are repeated at each level up to full resolution.
 5. `coarse_to_fine.estimate`: the correction is accepted if its held-out RMSE is small and the images are more similar
-   with it than without; the result is an `alignment.Alignment`, with the map (`deformation`) or the reason for none.
+   with it than without, a correction within its uncertainty in most windows; the result is an `alignment.Alignment`,
+   with the map (`deformation`) or the reason for none.
    Without a correction the georeference is kept if the images match in place, else the pair is rejected: by the tie
    points, or where they are too few by the mean correlation of all windows.
 """
