@@ -236,8 +236,9 @@ rule inventory:
 
 rule alignment:
     input:
-        # With the rasters: no other rule needs them as input, so this target makes missing ones again.
-        expand(rules.align_scene.output, scene=SCENES),
+        # With the rasters: no other rule needs them as input, so this target makes missing ones again. As a function,
+        # the list of thousands of files is made for this target only, not each time that the Snakefile is read.
+        lambda wildcards, files=rules.align_scene.output: expand(files, scene=SCENES),
         LOST,
 
 
