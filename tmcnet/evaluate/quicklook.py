@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import IGNORE
 from tmcnet.evaluate.areas import ASSUMPTION, COLUMNS
 from tmcnet.raster.io.geometry import Grid, geocentric, pixel_area, reproject_points, round_length
-from tmcnet.raster.io.reader import label_blocks, read_grid
+from tmcnet.raster.io.reader import Raster, read_grid
+from tmcnet.raster.io.windowed import decimate_ids
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.readers import read_rows
 
@@ -23,7 +23,7 @@ MAX_SIDE_PX, MIN_SIDE_PX = 1200, 600
 _MARGIN, _LEGEND, _LINE, _SWATCH = 24, 560, 30, 18
 """Margins, width of the legend, height of its lines and side of its colour fields, in pixels."""
 _ARROW = 44
-_INK, _PALE, _NO_DATA = (32, 32, 32), (110, 110, 110), (238, 238, 238)
+_INK, _PALE, NO_DATA = (32, 32, 32), (110, 110, 110), (238, 238, 238)
 _NORTH_DEGREES = 1e-3
 """Distance of the two places that give the direction of north."""
 
@@ -50,23 +50,24 @@ def draw_quicklook(map_file: Path, classes: ClassTable, areas: Path, out: Path) 
     write_bytes(out, content.getvalue())
 
 
+def paint_classes(ids: NDArray[np.uint8], classes: ClassTable) -> NDArray[np.uint8]:
+    """Picture (H x W x 3) of class ids (H x W) in the class colours; void and unknown ids become light grey."""
+    lookup = np.full((256, 3), NO_DATA, np.uint8)
+    for c in classes.classes:
+        lookup[c.id] = c.rgb
+    return lookup[ids]
+
+
 def _picture(map_file: Path, grid: Grid, classes: ClassTable) -> tuple[Image.Image, float | None]:
     """The map in its colours, with pixels that are square on the ground, and their side in metres."""
     step = max(1, -(-max(grid.height, grid.width) // MAX_SIDE_PX))
-    ids = np.full((-(-grid.height // step), -(-grid.width // step)), IGNORE, np.uint8)
-    for (top, left, _, _), block in label_blocks(map_file):
-        part = block[-top % step :: step, -left % step :: step]
-        row, column = -(-top // step), -(-left // step)
-        ids[row : row + part.shape[0], column : column + part.shape[1]] = part
-    colours = np.full((256, 3), _NO_DATA, np.uint8)
-    for c in classes.classes:
-        colours[c.id] = c.rgb
+    ids = decimate_ids(Raster.of(map_file), step)
     across, down = _pixel_sides(grid) or (1.0, 1.0)
     height, width = ids.shape[0] * down / across, float(ids.shape[1])
     factor = min(MAX_SIDE_PX / max(height, width), 1.0)
     factor = max(factor, MIN_SIDE_PX / max(height, width))
     size = max(round(width * factor), 1), max(round(height * factor), 1)
-    image = Image.fromarray(colours[ids]).resize(size, Image.Resampling.NEAREST)
+    image = Image.fromarray(paint_classes(ids, classes)).resize(size, Image.Resampling.NEAREST)
     return image, None if pixel_area(grid) is None else across * step / factor
 
 

@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE, Run, SensorConfig
 from tmcnet.errors import InputError
+from tmcnet.evaluate.quicklook import NO_DATA, paint_classes
+from tmcnet.raster.io.geometry import Box, geocentric, pixel_area, reproject_points, round_length
 from tmcnet.raster.io.radiometry import display_range
+from tmcnet.raster.io.reader import Raster, read_grid
+from tmcnet.raster.io.windowed import decimate, decimate_ids
 from tmcnet.report.names import modality_titles, run_label
 from tmcnet.report.results import Results
 
@@ -24,8 +27,6 @@ Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
-Box = tuple[int, int, int, int]
-"""A window as (row, col, height, width) in pixels."""
 
 SCENE_SIDE_PX, TILE_SIDE_PX, ALIGNMENT_SIDE_PX = 1024, 256, 1300
 """Maximum side of the pictures of whole scenes, of tiles and of alignments."""
@@ -34,47 +35,25 @@ MAX_SCALE_BAR = 0.3
 _HATCH = (60, 60, 60)
 _HATCH_LINES = 60
 """Lines of the hatch across a picture."""
-NO_DATA = (238, 238, 238)
 RIGHT = (205, 222, 235)
 WRONG = (213, 94, 0)
 MAX_LEAN = 0.01
 """Largest slope of the columns of a raster, against north, for which an arrow may point up."""
-_STRIP_ROWS = 256
 
 
 def read_picture(path: Path, max_side: int, box: Box | None = None) -> Floats:
     """Every n-th pixel of a raster or of a window of it, C x H x W with NaN for no data."""
-    from tmcnet.raster.io.reader import read_float
-
-    return _read_decimated(path, read_float, max_side, box)
+    raster = Raster.of(path)
+    return decimate(raster, _step(*(box or raster.shape)[-2:], max_side), box)
 
 
 def read_classes(path: Path, max_side: int, box: Box | None = None) -> Ids | None:
     """Every n-th pixel (H x W) of a raster of class ids or confidences; None without a readable file."""
-    from tmcnet.raster.io.reader import read_labels
-
     try:
-        return _read_decimated(path, read_labels, max_side, box) if path.exists() else None
+        raster = Raster.of(path)
+        return decimate_ids(raster, _step(*(box or raster.shape)[-2:], max_side), box)
     except InputError:
         return None
-
-
-def _read_decimated(
-    path: Path, read: Callable[[Path, Box], npt.NDArray[Any]], max_side: int, box: Box | None
-) -> npt.NDArray[Any]:
-    """Read in strips, so that the memory does not grow with the height of the raster."""
-    top, left, height, width = box or (0, 0, *_size(path))
-    step = _step(height, width, max_side)
-    rows = max(_STRIP_ROWS // step, 1) * step
-    windows = [(top + row, left, min(rows, height - row), width) for row in range(0, height, rows)]
-    return np.concatenate([read(path, window)[..., ::step, ::step] for window in windows], axis=-2)
-
-
-def _size(path: Path) -> tuple[int, int]:
-    from tmcnet.raster.io.reader import read_grid
-
-    grid = read_grid(path)
-    return grid.height, grid.width
 
 
 def _step(height: int, width: int, max_side: int) -> int:
@@ -102,14 +81,6 @@ def stretch(image: Floats, limits: tuple[Floats, Floats]) -> Rgb:
     shown = np.nan_to_num(scaled * 255).astype(np.uint8).transpose(1, 2, 0).repeat(3 // len(image), axis=2)
     shown[~np.isfinite(image).all(axis=0)] = NO_DATA
     return np.ascontiguousarray(shown)
-
-
-def paint_classes(ids: Ids, classes: ClassTable) -> Rgb:
-    """Picture of class ids (H x W) in the class colours; void and unknown ids become light grey."""
-    lookup = np.full((256, 3), NO_DATA, np.uint8)
-    for land_cover in classes.classes:
-        lookup[land_cover.id] = land_cover.rgb
-    return lookup[ids]
 
 
 def paint_errors(truth: Ids, guess: Ids) -> Rgb:
@@ -205,9 +176,6 @@ class Ground:
     @classmethod
     def of(cls, raster: Path) -> Self | None:
         """The ground of a raster; None without a coordinate reference system."""
-        from tmcnet.raster.io.geometry import geocentric, pixel_area, reproject_points
-        from tmcnet.raster.io.reader import read_grid
-
         grid = read_grid(raster)
         if pixel_area(grid) is None:
             return None
@@ -220,8 +188,6 @@ class Ground:
     @property
     def bar(self) -> float:
         """Length of the scale bar in metres."""
-        from tmcnet.raster.io.geometry import round_length
-
         return round_length(MAX_SCALE_BAR * self.metres)
 
 
@@ -341,7 +307,7 @@ class Painter:
         if source.run is None or index.empty:
             return seen
         tiles = index[(index["scene"] == scene) & index["tile"].isin(self.results.labelled_for(source.run))]
-        step = _step(*_size(self.map_path(scene, source)), self._side(SCENE_SIDE_PX))
+        step = _step(*Raster.of(self.map_path(scene, source)).shape[1:], self._side(SCENE_SIDE_PX))
         for top, left, height, width in tiles[["row", "col", "height", "width"]].to_numpy(int):
             seen[-(-top // step) : -(-(top + height) // step), -(-left // step) : -(-(left + width) // step)] = True
         return seen

@@ -11,10 +11,11 @@ import pandas as pd
 
 from tmcnet.config import Run
 from tmcnet.evaluate.areas import WHOLE
+from tmcnet.evaluate.quicklook import NO_DATA
 from tmcnet.report.charts import look_alike
 from tmcnet.report.files import number
 from tmcnet.report.names import Series
-from tmcnet.report.pictures import NO_DATA, RIGHT, WRONG, MapSource, Painter, paint_confidence
+from tmcnet.report.pictures import RIGHT, WRONG, MapSource, Painter, paint_confidence
 from tmcnet.report.results import Results
 
 MAX_EXAMPLES = 6

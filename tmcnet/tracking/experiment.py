@@ -25,10 +25,11 @@ from PIL import Image
 from tmcnet.classes import ClassTable
 from tmcnet.config import Config
 from tmcnet.dataset.normalise import Normalisation
+from tmcnet.evaluate.quicklook import paint_classes
 from tmcnet.hashing import bytes_digest
 from tmcnet.report.charts import canvas, plot_confusion, row_shares
 from tmcnet.report.files import read_json
-from tmcnet.report.pictures import paint_classes, read_classes
+from tmcnet.report.pictures import read_classes
 from tmcnet.tracking.predictor import MODEL_FOLDER, write_mlflow_model
 from tmcnet.tracking.records import RunRecord
 

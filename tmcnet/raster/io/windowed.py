@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from tmcnet.raster.io.files import FloatArray, inner_window, pad_to_window
-from tmcnet.raster.io.geometry import interpolated
+from tmcnet.config import IGNORE
+from tmcnet.raster.io.files import ByteArray, FloatArray, inner_window, pad_to_window
+from tmcnet.raster.io.geometry import Box, interpolated
 
 Points: TypeAlias = npt.NDArray[np.float64]  # N x 2, x and y in pixels; pixel centres are whole numbers
 PointMap: TypeAlias = Callable[[Points], Points]
@@ -117,12 +118,17 @@ def as_image(image: FloatArray | Image) -> Image:
     return ArrayImage(np.asarray(image if image.ndim == 3 else image[None], dtype=np.float32))
 
 
-def decimate(image: Image, step: int) -> FloatArray:
-    """Every `step`-th row and column of an image, C x h x w, read a strip at a time."""
-    _, height, width = image.shape
+def decimate(image: Image, step: int, box: Box | None = None) -> FloatArray:
+    """Every `step`-th row and column of an image or of a window of it, C x h x w, read a strip at a time."""
+    top, left, height, width = box or (0, 0, *image.shape[1:])
     rows = max(1, MAX_STRIP_PIXELS // (width * step)) * step
-    strips = (image.read(row, 0, min(rows, height - row), width) for row in range(0, height, rows))
+    strips = (image.read(top + row, left, min(rows, height - row), width) for row in range(0, height, rows))
     return np.concatenate([strip[:, ::step, ::step].copy() for strip in strips], axis=1)
+
+
+def decimate_ids(image: Image, step: int, box: Box | None = None) -> ByteArray:
+    """`decimate` for a raster with class ids in its first band: h x w, 255 for no data."""
+    return np.asarray(np.nan_to_num(decimate(image, step, box)[0], nan=IGNORE), dtype=np.uint8)
 
 
 def in_memory(image: Image) -> ArrayImage:
