@@ -22,14 +22,13 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image
 
-from tmcnet.classes import ClassTable
 from tmcnet.config import Config
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate.quicklook import paint_classes
 from tmcnet.hashing import bytes_digest
 from tmcnet.report.charts import canvas, plot_confusion, row_shares
-from tmcnet.report.files import read_json
 from tmcnet.report.pictures import read_classes
+from tmcnet.report.results import Results
 from tmcnet.tracking.predictor import MODEL_FOLDER, write_mlflow_model
 from tmcnet.tracking.records import RunRecord
 
@@ -85,14 +84,14 @@ class TrackedRuns:
     """
 
     def __init__(
-        self, client: MlflowClient, results: Path, config: Config, artifact_location: str | None, tags: dict[str, str]
+        self, client: MlflowClient, results: Results, artifact_location: str | None, tags: dict[str, str]
     ) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        self.client, self.results, self.config = client, results, config
+        self.client, self.results = client, results
         # Several people may send the same data set to one server: keys distinguish their results folders.
-        owner = f"{getpass.getuser()}:{results.resolve()}"
+        owner = f"{getpass.getuser()}:{results.root.resolve()}"
         self.source = bytes_digest(owner)[:12]
-        self.tags = {**tags, "host": socket.gethostname(), "results": str(results), STATE_TAG: "current"}
+        self.tags = {**tags, "host": socket.gethostname(), "results": str(results.root), STATE_TAG: "current"}
         self.experiment = self._open_experiment(artifact_location)
         self.known = self._known_runs()
 
@@ -104,13 +103,13 @@ class TrackedRuns:
             yield self._sync_one(record, sweep.run_id)
         for key, runs in self.known.items():  # of runs that left the sweep
             _, kind, name = key.split("/", 2)
-            if (self.results / kind / name).exists():
+            if (self.results.root / kind / name).exists():
                 self._set_tags(runs[0], {STATE_TAG: "left", PARENT_TAG: sweep.run_id})
                 runs = runs[1:]
             self._delete(runs)
 
     def _open_experiment(self, location: str | None) -> str:
-        name = self.config.name
+        name = self.results.config.name
         found = self.client.get_experiment_by_name(name)
         if found is not None and location is not None:
             old: str = found.artifact_location
@@ -156,7 +155,7 @@ class TrackedRuns:
         """Write a new run, and the hash last, so that the next sync replaces an interrupted one."""
         run = self.client.create_run(self.experiment, start_time=record.started, tags=tags, run_name=record.name)
         run_id = str(run.info.run_id)
-        _log_content(self.client, run_id, record, self.results, self.config)
+        _log_content(self.client, run_id, record, self.results)
         self.client.set_terminated(run_id, "FINISHED", record.ended)
         self.client.set_tag(run_id, HASH_TAG, record.hash)
         return run_id
@@ -171,7 +170,7 @@ class TrackedRuns:
                 self.client.set_tag(run.info.run_id, key, value)
 
 
-def _log_content(client: MlflowClient, run_id: str, record: RunRecord, results: Path, config: Config) -> None:
+def _log_content(client: MlflowClient, run_id: str, record: RunRecord, results: Results) -> None:
     """Write a record into a new run."""
     from mlflow.entities import Metric, Param
 
@@ -181,30 +180,29 @@ def _log_content(client: MlflowClient, run_id: str, record: RunRecord, results: 
     metrics = [Metric(p.name, p.value, record.started, p.step) for p in record.points]
     for start in range(0, len(metrics), MAX_METRICS_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_REQUEST])
-    if inputs := list(_dataset_inputs(results, config, record)):
+    if inputs := list(_dataset_inputs(results, record)):
         client.log_inputs(run_id, inputs)
     for path in record.artifacts:
         client.log_artifact(run_id, str(path))
     for name, text in {**record.documents, "environment.txt": _installed_packages()}.items():
         client.log_text(run_id, text, name)
-    _log_images(client, run_id, record, results, config)
+    _log_images(client, run_id, record, results)
     if record.weights is not None:
-        scaling = Normalisation.read(results / "normalisation.json")
-        n_classes = len(ClassTable.read(results / "tiles" / "classes.csv"))
+        scaling = Normalisation.read(results.root / "normalisation.json")
         with TemporaryDirectory() as folder:
             model = Path(folder) / MODEL_FOLDER
-            write_mlflow_model(model, record.weights, scaling, n_classes, {"run": record.name})
+            write_mlflow_model(model, record.weights, scaling, len(results.classes), {"run": record.name})
             client.log_artifacts(run_id, str(model), MODEL_FOLDER)
 
 
-def _dataset_inputs(results: Path, config: Config, record: RunRecord) -> Iterator[DatasetInput]:
+def _dataset_inputs(results: Results, record: RunRecord) -> Iterator[DatasetInput]:
     """The tile lists that a run read, as MLflow data sets named by list, such as `trainR5_s2`.
 
     The digest covers the names of the tiles, and their pixels through the hash of the tile index.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    manifest = read_json(results / "splits" / "manifest.json")
+    manifest, config = results.manifest, results.config
     for purpose, name in record.lists.items():
         entry = manifest.get("lists", {}).get(name)
         if not entry:
@@ -242,7 +240,7 @@ def _installed_packages() -> str:
     return "".join(f"{name}=={versions[name]}\n" for name in sorted(versions, key=str.lower))
 
 
-def _log_images(client: MlflowClient, run_id: str, record: RunRecord, results: Path, config: Config) -> None:
+def _log_images(client: MlflowClient, run_id: str, record: RunRecord, results: Results) -> None:
     if record.confusion is not None:
         matrix, names = record.confusion
         client.log_dict(run_id, {"rows": "truth", "classes": names, "counts": matrix}, "confusion.json")
@@ -254,6 +252,4 @@ def _log_images(client: MlflowClient, run_id: str, record: RunRecord, results: P
     for scene, path in record.maps.items():
         ids = read_classes(path, MAX_MAP_SIDE_PX)
         if ids is not None:
-            named = ClassTable.of((c.name, c.color) for c in config.labels.classes)
-            classes = named if len(named) else ClassTable.read(results / "tiles" / "classes.csv")
-            client.log_image(run_id, Image.fromarray(paint_classes(ids, classes)), f"maps/{scene}.png")
+            client.log_image(run_id, Image.fromarray(paint_classes(ids, results.classes)), f"maps/{scene}.png")

@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import yaml
 
 from tmcnet.config import RANDOM_START, Config, Run
-from tmcnet.evaluate.summary import CLASS_METRICS, with_names
+from tmcnet.evaluate.summary import CLASS_METRICS
 from tmcnet.hashing import file_digest, json_digest
-from tmcnet.report.files import number, read_json, read_table
+from tmcnet.report.files import number, read_table
 from tmcnet.report.names import Series
+from tmcnet.report.results import Results
 from tmcnet.report.scores import ALL_METRICS, METRICS, Scores
 
 MAX_PARAM_CHARS = 5000
@@ -78,9 +80,9 @@ class RunRecord:
 
 def collect(results: Path, config: Config) -> list[RunRecord]:
     """Records of all pre-training methods and all runs of the sweep, whether they exist yet or not."""
-    scores = Scores(results)
-    pretrained = [_pretrain(results, config, method) for method in config.pretrain.methods]
-    return pretrained + [_finetune(results, config, run, scores) for run in config.runs]
+    found = Results(results, config)
+    pretrained = [_pretrain(found, method) for method in config.pretrain.methods]
+    return pretrained + [_finetune(found, run) for run in config.runs]
 
 
 def sweep_record(results: Path, config: Config) -> RunRecord:
@@ -103,25 +105,22 @@ def metric_name(text: str) -> str:
     return re.sub(r"[^\w\-. :]", "_", text).strip(". ") or "_"
 
 
-def _pretrain(results: Path, config: Config, method: str) -> RunRecord:
-    settings = config.pretrain.methods[method]
-    folder = results / "pretrain" / method
-    metrics = {key: float(value) for key, value in read_json(folder / "summary.json").items() if _is_number(value)}
-    record = _training(
+def _pretrain(results: Results, method: str) -> RunRecord:
+    settings = results.config.pretrain.methods[method]
+    summary = results.summary("pretrain", method)
+    return _training(
         results,
-        config,
         ("pretrain", method),
+        summary,
         {"method": method},
         method,
         {"method": method, "objective": settings.method, "variant": settings.variant},
-        metrics | _costs(results, "pretrain", method),
+        {key: float(value) for key, value in summary.items() if _is_number(value)},
     )
-    weights = folder / "weights.safetensors"
-    kept = [weights] if weights.exists() and config.tracking.weights else []
-    return replace(record, lists={"training": "train"}, artifacts=[*record.artifacts, *kept])
 
 
-def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> RunRecord:
+def _finetune(results: Results, run: Run) -> RunRecord:
+    config = results.config
     properties = {key: value for key, value in run.record.items() if key != "name"}
     settings = {
         # without a prefix, because the UI lists differing params in alphabetical order
@@ -129,34 +128,29 @@ def _finetune(results: Path, config: Config, run: Run, scores: Scores) -> RunRec
         "finetune": config.finetune.model_dump(mode="json", exclude={"sweep"}),
         "evaluate": config.evaluate.model_dump(mode="json"),
     }
-    summary = read_json(results / "finetune" / run.name / "summary.json")
-    scores_of_run = read_json(results / "evaluate" / run.name / "metrics.json")
-    tested = with_names(scores_of_run, [c.name for c in config.labels.classes])
-    validation = summary.get("validation") or {}
+    summary, tested = results.summary("finetune", run.name), results.evaluation(run)
     metrics = dict(_final_scores(tested))
     metrics |= {key: float(summary[key]) for key in SUMMARY_METRICS if _is_number(summary.get(key))}
-    metrics |= {f"validation/{key}": float(value) for key, value in validation.items() if _is_number(value)}
-    metrics |= _costs(results, "finetune", run.name) | _costs(results, "evaluate", run.name)
+    validation = (summary.get("validation") or {}).items()
+    metrics |= {f"validation/{key}": float(value) for key, value in validation if _is_number(value)}
     fraction = run.budget.fraction
     tags = {key: "" if value is None else str(value) for key, value in properties.items()}
     tags |= {"budget": run.budget.name, "fraction": "" if fraction is None else f"{fraction:g}"}
-    record = _training(results, config, ("finetune", run.name), settings, run.method, tags, metrics)
-    weights = results / "finetune" / run.name / "weights.safetensors"
+    record = _training(results, ("finetune", run.name), summary, settings, run.method, tags, metrics)
     confusion = tested.get("confusion")
     return replace(
         record,
-        points=[*record.points, *_seed_intervals(scores, run)],
+        points=[*record.points, *_seed_intervals(results.scores, run)],
         confusion=(confusion, list(tested.get("iou") or {})) if confusion else None,
-        maps=dict(_maps(results, run)) if run in config.map_runs else {},
-        weights=weights if weights.exists() and config.tracking.weights else None,
+        maps=dict(_maps(results.root, run)) if run in config.map_runs else {},
         lists={"training": run.subset, "validation": "val", "testing": "test"},
     )
 
 
 def _training(
-    results: Path,
-    config: Config,
+    results: Results,
     kind_and_name: tuple[str, str],
+    summary: Mapping[str, Any],
     settings: Mapping[str, Any],
     start: str,
     tags: dict[str, str],
@@ -164,9 +158,11 @@ def _training(
 ) -> RunRecord:
     """A record with what both kinds of training have; `start` is the pre-training that it runs or starts from."""
     kind, name = kind_and_name
-    folder = results / kind / name
+    config, folder = results.config, results.root / kind / name
     files = [path for path in (folder / "curves.csv", folder / "summary.json") if path.exists()]
-    summary = read_json(folder / "summary.json")
+    weights = folder / "weights.safetensors"
+    kept = weights if weights.exists() and config.tracking.weights else None
+    metrics = {**metrics, **_costs(results.root, kind, name), **_costs(results.root, "evaluate", name)}
     device = {"cpu": "cpu", "gpu": "cuda"}.get(config.compute.accelerator, "unknown")
     ended = int(max((path.stat().st_mtime for path in files), default=0) * 1000)
     seconds = number(summary.get("seconds"))
@@ -180,12 +176,14 @@ def _training(
         tags={
             "kind": kind,
             **tags,
-            "manifest_hash": _manifest_hash(results),
+            "manifest_hash": _manifest_hash(results.root),
             "device": str(summary.get("device", device)),
-            "weights": str(Path(kind, name, "weights.safetensors")),
+            "weights": str(weights.relative_to(results.root)),
         },
-        points=[*(Point(key, value) for key, value in metrics.items()), *_curve_points(folder / "curves.csv")],
-        artifacts=files,
+        points=[*(Point(key, value) for key, value in metrics.items()), *_curve_points(results.curves(kind, name))],
+        artifacts=[*files, kept] if kept and kind == "pretrain" else files,
+        weights=kept if kind == "finetune" else None,
+        lists={"training": "train"},
         started=ended - int(1000 * seconds) if seconds == seconds else ended,
         ended=ended,
     )
@@ -199,12 +197,9 @@ def _pretrain_settings(config: Config, method: str) -> dict[str, Any]:
     return {**settings, "method": config.pretrain.methods[method].model_dump(mode="json")}
 
 
-def _curve_points(path: Path) -> Iterator[Point]:
+def _curve_points(table: pd.DataFrame) -> Iterator[Point]:
     """Every value of `curves.csv`, by step."""
-    table = read_table(path)
-    if "step" not in table:
-        return
-    for column in table.columns.drop("step"):
+    for column in table.columns.drop("step", errors="ignore"):
         for step, value in zip(table["step"], table[column], strict=True):
             if _is_number(known := number(value)):
                 yield Point(f"curve/{metric_name(str(column))}", known, int(step))

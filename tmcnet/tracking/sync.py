@@ -22,6 +22,7 @@ import pandas as pd
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, Problem, hide_secrets
 from tmcnet.raster.io.writer import write_bytes
+from tmcnet.report.results import Results
 from tmcnet.tracking.experiment import ARTIFACT_FOLDER, Row, TrackedRuns
 from tmcnet.tracking.predictor import register_best
 from tmcnet.tracking.records import RunRecord, collect, sweep_record
@@ -118,7 +119,7 @@ def _record(
     if uri.startswith(SQLITE):
         location = (Path(uri.removeprefix(SQLITE)).resolve().parent / ARTIFACT_FOLDER).as_uri()
     client = MlflowClient(uri)
-    runs = TrackedRuns(client, results, config, location, tags)
+    runs = TrackedRuns(client, Results(results, config), location, tags)
     for row in runs.sync(records):
         rows.append(replace(row, url=run_address(uri, runs.experiment, row.run_id)))
     tuned = [(r, row.run_id) for r, row in zip(records, rows, strict=True) if r.kind == "finetune" and r.exists]
