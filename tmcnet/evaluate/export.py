@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,80 +48,65 @@ _TRACED = (2, 64, 96)
 """Three different sizes, so that the exporter does not identify two axes."""
 
 
-@dataclass(frozen=True)
-class RawValues:
-    """What the numbers in the files of one modality mean.
+def raw_sensor(name: str, sensor: SensorConfig, scale: str | None) -> SensorConfig:
+    """The modality as its files hold it; `scale` is that of the backscatter, None for that of training.
 
-    Attributes:
-        scale: `linear`, `amplitude` or `db` for backscatter, which is converted to dB and clipped; `none`.
-        factor: Factor from the numbers to the values.
-        offset: Offset beside the factor.
-        clip_db: Range of backscatter in dB.
+    Raises:
+        InputError: If the scale is unknown, or a filter stands between the files and the network.
     """
+    if sensor.kind != "backscatter" or sensor.scale == "none":
+        return sensor.model_copy(update={"scale": "none"})
+    chosen = scale or sensor.scale
+    if chosen == "auto":
+        what = f"the scale of `{name}` was detected from each file in training"
+        raise InputError(Problem("--raw", what, "Give that of your files: `--raw linear`, `amplitude` or `db`."))
+    if sensor.speckle != "none":
+        what = f"the network was trained on `{name}` after the speckle filter `{sensor.speckle}`"
+        remedy = "Export without `--raw`, and filter images as the workflow does; or use `tmcnet predict`."
+        raise InputError(Problem("--raw", what, remedy))
+    return sensor.model_copy(update={"scale": chosen})
 
-    scale: str
-    factor: float
-    offset: float
-    clip_db: tuple[float, float]
 
-    @classmethod
-    def of(cls, name: str, sensor: SensorConfig, scale: str | None) -> RawValues:
-        """Choose the conversion of a modality; `scale` is that of the backscatter, None for that of training.
+def _to_values(sensor: SensorConfig, numbers: FloatArray) -> FloatArray:
+    """Values as in aligned scenes, backscatter in dB, of numbers in files; NaN remains NaN."""
+    factor, offset = sensor.scaling or (1.0, 0.0)
+    return to_db(numbers * factor + offset, sensor.scale, sensor.clip_db)
 
-        Raises:
-            InputError: If the scale is unknown, or a filter stands between the files and the network.
-        """
-        factor, offset = sensor.scaling or (1.0, 0.0)
-        if sensor.kind != "backscatter" or sensor.scale == "none":
-            return cls("none", factor, offset, sensor.clip_db)
-        chosen = scale or sensor.scale
-        if chosen == "auto":
-            what = f"the scale of `{name}` was detected from each file in training"
-            raise InputError(Problem("--raw", what, "Give that of your files: `--raw linear`, `amplitude` or `db`."))
-        if sensor.speckle != "none":
-            what = f"the network was trained on `{name}` after the speckle filter `{sensor.speckle}`"
-            remedy = "Export without `--raw`, and filter images as the workflow does; or use `tmcnet predict`."
-            raise InputError(Problem("--raw", what, remedy))
-        return cls(chosen, factor, offset, sensor.clip_db)
 
-    def convert(self, numbers: FloatArray) -> FloatArray:
-        """Values as in aligned scenes; backscatter in dB. NaN remains NaN."""
-        return to_db(numbers * self.factor + self.offset, self.scale, self.clip_db)
-
-    def invert(self, values: FloatArray) -> FloatArray:
-        """Numbers in files of values as in aligned scenes."""
-        divisor = {"linear": 10, "amplitude": 20}.get(self.scale)
-        numbers = np.power(10, values / divisor) if divisor else values
-        return ((numbers - self.offset) / self.factor).astype(np.float32)
+def _to_numbers(sensor: SensorConfig, values: FloatArray) -> FloatArray:
+    """Numbers in files of values as in aligned scenes."""
+    factor, offset = sensor.scaling or (1.0, 0.0)
+    divisor = {"linear": 10, "amplitude": 20}.get(sensor.scale)
+    return (((np.power(10, values / divisor) if divisor else values) - offset) / factor).astype(np.float32)
 
 
 class RawConversion(nn.Module):
-    """`RawValues.convert` as part of an exported graph."""
+    """`_to_values` as part of an exported graph."""
 
-    def __init__(self, raw: RawValues) -> None:
+    def __init__(self, sensor: SensorConfig) -> None:
         super().__init__()
-        self.raw = raw
-        self.least_power = 10 ** (raw.clip_db[0] / 10)
+        self.scale, self.clip_db = sensor.scale, sensor.clip_db
+        self.factor, self.offset = sensor.scaling or (1.0, 0.0)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Convert N x C x H x W numbers; the result where there is no data (NaN) is undefined."""
-        values = numbers * self.raw.factor + self.raw.offset
-        if self.raw.scale == "none":
+        values = numbers * self.factor + self.offset
+        if self.scale == "none":
             return values
-        if self.raw.scale != "db":
-            power = values * values if self.raw.scale == "amplitude" else values
-            values = power.clamp(min=self.least_power).log() * (10 / math.log(10))
-        return values.clamp(*self.raw.clip_db)
+        if self.scale != "db":
+            power = values * values if self.scale == "amplitude" else values
+            values = power.clamp(min=10 ** (self.clip_db[0] / 10)).log() * (10 / math.log(10))
+        return values.clamp(*self.clip_db)
 
 
 class RawNetwork(nn.Module):
     """A network with raw values (NaN for no data) as input and probabilities as output.
 
-    `raw` converts the numbers in files, by modality; without it, images hold the values of aligned scenes.
+    `raw` has the modalities as files hold them; without it, images hold the values of aligned scenes.
     """
 
     def __init__(
-        self, network: nn.Module, normalisation: Normalisation, raw: Mapping[str, RawValues] | None = None
+        self, network: nn.Module, normalisation: Normalisation, raw: Mapping[str, SensorConfig] | None = None
     ) -> None:
         super().__init__()
         self.network = network
@@ -184,7 +169,7 @@ def export_model(
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export_", dir=out) as folder:
         draft = Path(folder) / "model.onnx"
-        values = {name: RawValues.of(name, s, scale) for name, s in trained.sensors.items()} if raw else None
+        values = {name: raw_sensor(name, s, scale) for name, s in trained.sensors.items()} if raw else None
         _write_onnx(trained, draft, weights, values)
         difference = largest_difference(trained, draft, values)
         if not difference <= TOLERANCE:
@@ -211,7 +196,7 @@ def _write_metadata(file: Path, card: Mapping[str, Any]) -> None:
     onnx.save(model, str(file))
 
 
-def largest_difference(trained: Trained, file: Path, raw: Mapping[str, RawValues] | None = None) -> float:
+def largest_difference(trained: Trained, file: Path, raw: Mapping[str, SensorConfig] | None = None) -> float:
     """Largest difference of a probability between an ONNX file and its network over `SIZES`; NaN where one is NaN."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -219,9 +204,9 @@ def largest_difference(trained: Trained, file: Path, raw: Mapping[str, RawValues
     scaling, differences = trained.normalisation, []
     for count, height, width in SIZES:
         images = {name: _sample(scaling, name, count, height, width) for name in scaling}
-        numbers = {name: raw[name].invert(image) for name, image in images.items()} if raw else images
+        numbers = {name: _to_numbers(raw[name], image) for name, image in images.items()} if raw else images
         (found,) = session.run(["probabilities"], numbers)
-        values = {name: raw[name].convert(image) for name, image in numbers.items()} if raw else images
+        values = {name: _to_values(raw[name], image) for name, image in numbers.items()} if raw else images
         expected = predict_raw(trained, values)
         if found.shape != expected.shape:
             return math.inf
@@ -246,7 +231,7 @@ def _sample(normalisation: Normalisation, sensor: str, count: int, height: int, 
     return images
 
 
-def _write_onnx(trained: Trained, file: Path, weights: Path, raw: Mapping[str, RawValues] | None) -> None:
+def _write_onnx(trained: Trained, file: Path, weights: Path, raw: Mapping[str, SensorConfig] | None) -> None:
     count, height, width = _TRACED
     images = tuple(torch.zeros(count, len(bands), height, width) for bands in trained.normalisation.values())
     network = RawNetwork(trained.network, trained.normalisation, raw).eval()
@@ -284,7 +269,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _card(trained: Trained, raw: Mapping[str, RawValues] | None) -> dict[str, Any]:
+def _card(trained: Trained, raw: Mapping[str, SensorConfig] | None) -> dict[str, Any]:
     """Return the part of the card that comes from the weights file."""
     sensors, scaling = trained.sensors, trained.normalisation
     return {
@@ -300,7 +285,7 @@ def _card(trained: Trained, raw: Mapping[str, RawValues] | None) -> dict[str, An
     }
 
 
-def _input(sensor: SensorConfig, bands: tuple[Band, ...], raw: RawValues | None) -> dict[str, Any]:
+def _input(sensor: SensorConfig, bands: tuple[Band, ...], raw: SensorConfig | None) -> dict[str, Any]:
     """Describe one input of the model: its unit, and bands in order with their normalisation."""
     # without a declared scale, only decibels have a negative low end: 8-bit pictures stay as they are
     decibels = sensor.kind == "backscatter" and sensor.scale != "none" and min(b.low for b in bands) < 0
