@@ -59,14 +59,16 @@ _MAX_READINGS = 2000
 
 def data(results: Results) -> dict[str, Any]:
     """What the data set and the study consist of, and the input files."""
-    table, facts = results.inventory, _facts(results)
+    table, runs = results.inventory, sorted(results.config.runs, key=series_order)
+    networks = list(dict.fromkeys(network_label(run.network, run.variant) for run in runs))
+    facts = {"results": results, "networks": networks, "sensors": modality_titles(results.config.sensors)}
     if table.empty:
-        return {"rows": 0, "facts": facts}
+        return {"rows": 0, **facts}
     columns = [c for c in _MAIN_COLUMNS if c in table]
     if len(columns) <= len(_MAIN_COLUMNS) / 2:
         columns = [str(c) for c in table.columns]
     section: dict[str, Any] = {
-        "facts": facts,
+        **facts,
         "rows": len(table),
         "kind": "scene" if results.config.source.layout in ("demo", "scenes") else "tile",
         "columns": [(c.replace("_", " "), "number" if _is_numeric(table[c]) else None, c) for c in columns],
@@ -84,27 +86,6 @@ def data(results: Results) -> dict[str, Any]:
     if len(table) > MAX_ROWS:
         section["tables"]["inventory_summary"] = _summary(table)
     return section
-
-
-def _facts(results: Results) -> dict[str, Any]:
-    config, index, runs = results.config, results.index, results.config.runs
-    return {
-        "name": config.name,
-        "layout": config.source.layout,
-        "study": results.study,
-        "tiles": len(index),
-        "scenes": index["scene"].nunique() if "scene" in index else 0,
-        "sensors": {t: config.sensors[name].bands for name, t in modality_titles(config.sensors).items()},
-        "classes": results.classes.names,
-        "parts": {part: len(tiles) for part, tiles in results.parts.items()},
-        "networks": list(dict.fromkeys(network_label(r.network, r.variant) for r in sorted(runs, key=series_order))),
-        "starts": list(dict.fromkeys(run.method for run in runs)),
-        "budgets": sorted({run.budget for run in runs}),
-        "draws": len({run.draw for run in runs}),
-        "seeds": len({run.seed for run in runs}),
-        "scored": len(results.scored),
-        "planned": len(runs),
-    }
 
 
 def _is_numeric(column: pd.Series[Any]) -> bool:

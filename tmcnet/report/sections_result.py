@@ -22,15 +22,11 @@ def result(results: Results, painter: Painter) -> dict[str, Any]:
     sources = map_sources(results)
     source = next(iter(sources), None)
     section: dict[str, Any] = {
-        "study": results.study,
-        "metric": results.metric,
-        "confidence": results.config.evaluate.confidence,
-        "classes": results.classes.classes,
+        "results": results,
         "source": source,
         "place": _best_place(results, painter, source, sources[source]) if source else None,
         "areas": areas(results),
         "model": None,
-        "modalities": list(results.config.sensors),
         "scores": {},
         "figures": {},
     }
@@ -46,7 +42,7 @@ def result(results: Results, painter: Painter) -> dict[str, Any]:
     if not results.scores.table.empty:
         section["headline"] = label_efficiency(results, results.metric)
         section["figures"] = {"headline": draw_label_efficiency(results, results.metric, "headline")}
-    return section | {"tested": results.tested, "verdict": verdict(results)}
+    return section | {"verdict": verdict(results)}
 
 
 def _best_place(results: Results, painter: Painter, source: MapSource, mapped: list[str]) -> Gallery | None:

@@ -35,6 +35,7 @@ MAIN_NETWORK = ("mssnet", "corrected")
 def scores(results: Results) -> dict[str, Any]:
     """Scores of all runs against the labels used, with one modality hidden, and paired differences."""
     section: dict[str, Any] = {
+        "results": results,
         "missing": [(run.name, results.reason(run)) for run in results.missing],
         "found": not results.scores.table.empty,
     }
@@ -45,16 +46,10 @@ def scores(results: Results) -> dict[str, Any]:
     tables = {"scores": _means(results), "withheld": _withheld(results), "comparisons": _comparison_table(results)}
     return {
         **section,
-        "metric": results.metric,
-        "confidence": results.config.evaluate.confidence,
-        "boundary_tolerance": results.config.evaluate.boundary_tolerance,
-        "folds": results.config.splits.folds,
         "charts": {name: label_efficiency(results, metric) for name, metric in charts.items()},
         "chosen": next((i for i, metric in enumerate(charts.values()) if metric == results.metric), 0),
         "columns": {metric: METRIC_NAMES[metric] for metric in ALL_METRICS},
-        "marked": bool(results.scores.comparisons),
         "modalities": modality_titles(results.config.sensors),
-        "modality_dropout": results.config.finetune.modality_dropout,
         "comparisons": comparisons[:MAX_COMPARISONS],
         "comparison_count": len(comparisons),
         "figures": {name: draw_label_efficiency(results, metric, name) for name, metric in charts.items()},
@@ -168,8 +163,7 @@ def ablations(results: Results) -> dict[str, Any]:
         "ablations_networks": pd.DataFrame(_networks(results)),
     }
     return {
-        "metric": results.metric,
-        "confidence": results.config.evaluate.confidence,
+        "results": results,
         "main": Series(*MAIN_NETWORK, ""),
         "tables": {name: table for name, table in tables.items() if len(table)},
     }
