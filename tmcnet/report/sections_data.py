@@ -265,12 +265,10 @@ def splits(results: Results) -> dict[str, Any]:
     return {
         "found": True,
         **_verification(results.root / "splits"),
-        "config": config,
+        "results": results,
         "block_size": manifest.get("config", {}).get("block_size", config.block_size),
         "dropped": {"total": dropped, **reasons, "guard": dropped - sum(reasons.values())},
         "deviation": number(manifest.get("deviation")),
-        "warnings": manifest.get("warnings", []),
-        "autocorrelation": manifest.get("autocorrelation", {}),
         "scenes_shown": len(scenes),
         "scenes_total": total,
         "shares": shares,

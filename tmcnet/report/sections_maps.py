@@ -61,11 +61,9 @@ def maps(results: Results, painter: Painter) -> dict[str, Any]:
     ]
     return {
         "found": True,
-        "study": results.study,
-        "metric": results.metric,
+        "results": results,
         "best": first.run,
         "models": {n: p for n, p in results.config.maps.models.items() if MapSource(n) in sources},
-        "classes": results.classes.classes,
         "colors": _colors(),
         "look_alike": look_alike({c.name: c.color for c in results.classes.classes}),
         "scene_count": len(scenes),

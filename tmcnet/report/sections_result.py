@@ -57,12 +57,11 @@ def verdict(results: Results) -> dict[str, Any]:
     """What the scores say on labels, fusion and pre-training.
 
     Returns:
-        `scored`: whether there is any score. `leaders`: for each label budget the best method, its rival and their
-        paired difference. `starts`: of each pre-trained series, the differences to a random start, fewest labels
-        first. `fusion`: one difference for each single sensor. `gains`: of each series scored with the fewest and the
-        most labels, the difference. `more_labels`: that of the best of them and, with more than two label budgets,
-        its difference from the most labels but one to the most. `runs`: fewest runs behind a mean. `missing`,
-        `planned`: numbers of runs.
+        `leaders`: for each label budget the best method, its rival and their paired difference. `starts`: of each
+        pre-trained series, the differences to a random start, fewest labels first. `fusion`: one difference for each
+        single sensor. `gains`: of each series scored with the fewest and the most labels, the difference.
+        `more_labels`: that of the best of them and, with more than two label budgets, its difference from the most
+        labels but one to the most.
     """
     scores, metric = results.scores, results.metric
     found = [c for c in scores.comparisons if c.metric == metric]
@@ -72,7 +71,7 @@ def verdict(results: Results) -> dict[str, Any]:
     best = scores.leader(scores.budgets[-1], metric, [c.a for c in gains]) if gains else None
     more_labels = [scores.gain(best, metric), scores.gain(best, metric, last_step=True)] if best else []
     return {
-        "scored": not scores.table.empty,
+        "results": results,
         "metric": metric,
         "confidence": results.config.evaluate.confidence,
         "leaders": [leader for budget in scores.budgets if (leader := _leader(results, budget))],
@@ -80,10 +79,7 @@ def verdict(results: Results) -> dict[str, Any]:
         "fusion": [c for sensor in SINGLE_SENSOR if (c := _fusion(found, sensor))],
         "gains": gains,
         "more_labels": list(dict.fromkeys(filter(None, more_labels))),
-        "runs": scores.runs,
         "min_runs": MIN_RUNS,
-        "missing": len(results.missing),
-        "planned": len(results.config.runs),
     }
 
 
