@@ -6,7 +6,7 @@ With the matrices, `tmcnet predict` corrects the areas of classes in new scenes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -46,10 +46,17 @@ def read_test_blocks(tiles: Path) -> Counts:
         InputError: If the file is damaged or was written by an earlier version.
     """
     with reading(tiles), np.load(tiles, allow_pickle=False) as arrays:
-        names, place = np.unique(arrays["blocks"], return_inverse=True)
-        blocks = np.zeros((len(names), *arrays["confusion"].shape[1:]), np.int64)
-        np.add.at(blocks, place, arrays["confusion"])
-    return np.asarray(blocks[blocks.sum(axis=(1, 2)) > 0])
+        return sum_by_block(arrays["blocks"], arrays["confusion"])[0]
+
+
+def sum_by_block(block_of: Sequence[str] | NDArray[np.str_], *counts: Counts) -> list[Counts]:
+    """Sum counts of T tiles (T x ...) over their blocks; blocks without any of the first counts are left out."""
+    blocks, place = np.unique(block_of, return_inverse=True)
+    sums = [np.zeros((len(blocks), *of_tiles.shape[1:]), np.int64) for of_tiles in counts]
+    for total, of_tiles in zip(sums, counts, strict=True):
+        np.add.at(total, place, of_tiles)
+    labelled = sums[0].sum(axis=(1, 2)) > 0
+    return [total[labelled] for total in sums]
 
 
 def test_blocks_of(header: Mapping[str, Any], classes: int) -> Counts | None:

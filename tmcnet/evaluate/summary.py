@@ -20,6 +20,7 @@ from tmcnet.config.training import has_start
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class_mean, without_nan
+from tmcnet.evaluate.model_file import sum_by_block
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
@@ -221,7 +222,7 @@ def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, s
     Raises:
         InputError: If runs were scored on different test tiles or classes, or on tiles that are not known.
     """
-    counts_of: dict[Run, tuple[Counts, Counts]] = {}
+    counts_of: dict[Run, list[Counts]] = {}
     names: list[str] = []
     problems = []
     for run in sorted(runs):
@@ -239,7 +240,7 @@ def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, s
             what = f"was scored on {len(unknown)} tiles that are not in the index, such as {unknown[0]}"
             problems.append(Problem(str(path), what, "Evaluate again on the current tiles."))
             continue
-        counts_of[run] = _by_block(confusion, boundary, [blocks[tile] for tile in tiles])
+        counts_of[run] = sum_by_block([blocks[tile] for tile in tiles], confusion, boundary)
     if problems:
         raise InputError(problems)
     cells: dict[Cell, list[Run]] = {}
@@ -356,13 +357,3 @@ def _compare(
             "high": estimated.high,
             "p": estimated.p,
         }
-
-
-def _by_block(confusion: Counts, boundary: Counts, block_of: Sequence[str]) -> tuple[Counts, Counts]:
-    """Sum T x K x K and T x K x 4 over blocks; blocks without labelled pixels are left out."""
-    blocks, place = np.unique(block_of, return_inverse=True)
-    matrices, edges = (np.zeros((len(blocks), *counts.shape[1:]), np.int64) for counts in (confusion, boundary))
-    np.add.at(matrices, place, confusion)
-    np.add.at(edges, place, boundary)
-    labelled = matrices.sum(axis=(1, 2)) > 0
-    return matrices[labelled], edges[labelled]
