@@ -1,7 +1,7 @@
 import re
 import xml.etree.ElementTree as ET
 
-from tmcnet.report.charts import Reading, add_legend, canvas, plain, render
+from tmcnet.report.charts import add_legend, canvas, plain, render
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -42,7 +42,9 @@ def test_readings_are_at_the_marks():
     with canvas(4, 3) as figure:
         ax = figure.axes[0]
         ax.plot(*zip(*points, strict=True), marker="o", linestyle="none")
-        svg = render(figure, "one", [Reading(ax, x, y, f"<{x}> & {y}") for x, y in points])
+        for x, y in points:
+            figure.read(ax, x, y, f"<{x}> & {y}")
+        svg = render(figure, "one")
     root = ET.fromstring(svg)
     spots = root.findall(f".//{SVG}circle")
     drawn = {(float(e.get("x")), float(e.get("y"))) for e in root.iter(f"{SVG}use") if float(e.get("y")) < 190}

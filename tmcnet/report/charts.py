@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from tmcnet.config import RANDOM_START, is_pixelwise
@@ -22,7 +24,6 @@ from tmcnet.report.names import Series, network_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # The colours of Okabe and Ito, which colour-blind readers can distinguish, without yellow: too faint for lines.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -80,13 +81,16 @@ waves (tritanopia). Machado, G. M., Oliveira, M. M. and Fernandes, L. A. F. (200
 simulation of color vision deficiency. IEEE TVCG 15, 1291-1298, at full severity."""
 
 
-class Reading(NamedTuple):
-    """The value of one mark of a chart in words, shown on hover and on arrow keys; x and y in data coordinates."""
+class Chart(Figure):
+    """A figure that knows the values of its marks in words, which are shown on hover and on arrow keys."""
 
-    axes: Axes
-    x: float
-    y: float
-    text: str
+    def __init__(self, width: float, height: float) -> None:
+        super().__init__(figsize=(width, height))
+        self.readings: list[tuple[Axes, float, float, str]] = []
+
+    def read(self, ax: Axes, x: float, y: float, text: str) -> None:
+        """Add the value of a mark, in the order of the arrow keys; x and y in data coordinates."""
+        self.readings.append((ax, x, y, text))
 
 
 class Styles:
@@ -136,16 +140,13 @@ def _seen(color: str) -> npt.NDArray[np.float64]:
 
 
 @contextmanager
-def canvas(width: float, height: float, rows: int = 1, columns: int = 1, *, share: bool = False) -> Iterator[Figure]:
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, *, share: bool = False) -> Iterator[Chart]:
     """Open a figure in the report's style, which needs no display; `share` gives all axes the same range.
 
     Width and height are in inches; 7.5 fills a column of text.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height))
+        figure = Chart(width, height)
         figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
         yield figure
 
@@ -190,15 +191,12 @@ def plot_confusion(ax: Axes, shares: npt.NDArray[np.float64], names: Sequence[st
     ax.grid(visible=False)
 
 
-def render(figure: Figure, name: str, readings: Sequence[Reading] = ()) -> Markup:
+def render(figure: Chart, name: str) -> Markup:
     """Convert a figure to SVG for an HTML page, without dates, metadata and style sheet.
 
-    The name is unique on the page: it makes the ids of the figure's shapes unique. The readings are the values of its
-    marks, in the order of the arrow keys; each becomes an invisible spot with a title, which browsers show as a
-    tooltip.
+    The name is unique on the page: it makes the ids of the figure's shapes unique. Each reading becomes an invisible
+    spot with a title, which browsers show as a tooltip.
     """
-    import matplotlib as mpl
-
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -212,8 +210,8 @@ def render(figure: Figure, name: str, readings: Sequence[Reading] = ()) -> Marku
         _shorten(element, used)
     root.set("width", f"{figure.get_figwidth() * _PIXELS_PER_INCH:.0f}")
     root.attrib.pop("height", None)
-    if readings:
-        _add_spots(root, figure, readings)
+    if figure.readings:
+        _add_spots(root, figure)
     return Markup(ET.tostring(root, encoding="unicode"))
 
 
@@ -228,13 +226,12 @@ def _shorten(element: ET.Element, used: set[str]) -> None:
             element.set(key, _LONG_NUMBER.sub(lambda m: f"{float(m[0]):.2f}", value))
 
 
-def _add_spots(root: ET.Element, figure: Figure, readings: Sequence[Reading]) -> None:
+def _add_spots(root: ET.Element, figure: Chart) -> None:
     """Add the readings; the positions of the marks are final only after the layout by `savefig`."""
     group = ET.SubElement(root, f"{_SVG}g", {"class": "readings", "fill-opacity": "0"})
     scale = _UNITS_PER_INCH / figure.dpi
     height = figure.get_figheight() * _UNITS_PER_INCH
-    for reading in readings:
-        x, y = reading.axes.transData.transform((reading.x, reading.y)) * scale
-        place = {"cx": f"{x:.1f}", "cy": f"{height - y:.1f}", "r": str(_SPOT_RADIUS)}
-        spot = ET.SubElement(group, f"{_SVG}circle", place)
-        ET.SubElement(spot, f"{_SVG}title").text = reading.text
+    for ax, *place, text in figure.readings:
+        x, y = ax.transData.transform(place) * scale
+        spot = ET.SubElement(group, f"{_SVG}circle", cx=f"{x:.1f}", cy=f"{height - y:.1f}", r=str(_SPOT_RADIUS))
+        ET.SubElement(spot, f"{_SVG}title").text = text

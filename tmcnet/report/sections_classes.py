@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from tmcnet.config import Run
-from tmcnet.report.charts import Reading, add_legend, canvas, plain, plot_confusion, render, row_shares
+from tmcnet.report.charts import add_legend, canvas, plain, plot_confusion, render, row_shares
 from tmcnet.report.files import number
 from tmcnet.report.names import Series, number_text, plural, run_label
 from tmcnet.report.results import Matrix, Results
@@ -59,25 +59,23 @@ def _class_table(results: Results, run: Run) -> pd.DataFrame:
 
 def _draw_class_iou(results: Results, iou: Mapping[Run, list[float]], name: str) -> Markup:
     """IoU per class of some runs as dots, one row a class."""
-    names, readings = results.classes.names, []
+    names = results.classes.names
     with canvas(7.6, 1.2 + 0.38 * len(names) + 0.16 * len(iou)) as figure:
         ax = figure.axes[0]
         for run, values in iou.items():
             style = {**results.styles.of(Series.of(run)), "linestyle": "none", "markersize": 8, "alpha": 0.85}
             label = plain(run_label(run))
             ax.plot(values, range(len(names)), label=label, **style)
-            readings += [
-                Reading(ax, value, row, f"{names[row]}: IoU {number_text(value)}, {label}")
-                for row, value in enumerate(values)
-                if value == value
-            ]
+            for row, value in enumerate(values):
+                if value == value:
+                    figure.read(ax, value, row, f"{names[row]}: IoU {number_text(value)}, {label}")
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set(xlim=(-0.02, 1.02), xlabel="IoU")
         for tick, land_cover in zip(ax.get_yticklabels(), results.classes.classes, strict=True):
             tick.set_bbox({"facecolor": land_cover.color, "alpha": 0.25, "edgecolor": "none", "pad": 2})
         add_legend(figure, 2)
-        return render(figure, name, readings)
+        return render(figure, name)
 
 
 def _draw_confusion(matrix: Matrix, names: Sequence[str], name: str) -> Markup:
@@ -87,14 +85,10 @@ def _draw_confusion(matrix: Matrix, names: Sequence[str], name: str) -> Markup:
     with canvas(side, side - 0.2) as figure:
         ax = figure.axes[0]
         plot_confusion(ax, shares, names)
-        pairs = [(row, col) for row, col in np.ndindex(matrix.shape) if shares[row, col] == shares[row, col]]
-        texts = [
-            f"{names[row]} predicted as {names[col]}: {100 * shares[row, col]:.1f} %, "
-            f"{plural(int(matrix[row, col]), 'pixel')}"
-            for row, col in pairs
-        ]
-        readings = [Reading(ax, col, row, text) for (row, col), text in zip(pairs, texts, strict=True)]
-        return render(figure, name, readings)
+        for row, col in np.argwhere(~np.isnan(shares)):
+            share, count = f"{100 * shares[row, col]:.1f} %", plural(int(matrix[row, col]), "pixel")
+            figure.read(ax, col, row, f"{names[row]} predicted as {names[col]}: {share}, {count}")
+        return render(figure, name)
 
 
 def calibration(results: Results) -> dict[str, Any]:
@@ -125,18 +119,15 @@ def _calibration_curve(record: Mapping[str, Any]) -> pd.DataFrame:
 
 def _draw_reliability(results: Results, curves: Mapping[Run, pd.DataFrame], name: str) -> Markup:
     """Reliability diagram: accuracy against confidence."""
-    readings = []
     with canvas(5.6, 4.6 + 0.2 * len(curves)) as figure:
         ax = figure.axes[0]
         ax.plot([0, 1], [0, 1], color="#888888", dashes=(4, 3), linewidth=1, label="perfectly calibrated")
         for run, curve in curves.items():
             label = plain(run_label(run))
             ax.plot(curve["confidence"], curve["accuracy"], label=label, **results.styles.of(Series.of(run)))
-            readings += [
-                Reading(ax, sure, right, f"{label}: {100 * right:.0f} % right where {100 * sure:.0f} % sure")
-                for sure, right in zip(curve["confidence"], curve["accuracy"], strict=True)
-            ]
+            for sure, right in zip(curve["confidence"], curve["accuracy"], strict=True):
+                figure.read(ax, sure, right, f"{label}: {100 * right:.0f} % right where {100 * sure:.0f} % sure")
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         ax.set(xlabel="confidence of the network", ylabel="share that is right")
         add_legend(figure, 1)
-        return render(figure, name, readings)
+        return render(figure, name)

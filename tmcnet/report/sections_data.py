@@ -15,7 +15,7 @@ from markupsafe import Markup
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError
 from tmcnet.evaluate.summary import renamed
-from tmcnet.report.charts import GREY, OKABE_ITO, PART_COLOURS, Reading, add_legend, canvas, plain, render
+from tmcnet.report.charts import GREY, OKABE_ITO, PART_COLOURS, Chart, add_legend, canvas, plain, render
 from tmcnet.report.files import number
 from tmcnet.report.names import modality_titles, network_label, series_order
 from tmcnet.report.pictures import Painter
@@ -145,26 +145,24 @@ def _draw_footprints(groups: Mapping[str, pd.DataFrame], name: str) -> Markup:
     colors = dict(zip(roles, [*OKABE_ITO, *[GREY] * len(roles)], strict=False))
     across = min(2, len(groups))
     down = math.ceil(len(groups) / across)
-    readings = []
     with canvas(7.6, 3.4 * down + 0.4, down, across) as figure:
         for ax, (crs, found) in zip(figure.axes, groups.items(), strict=False):
-            readings += _draw_outlines(ax, found, colors)
+            _draw_outlines(figure, ax, found, colors)
             ax.set_title(plain(_short_crs(crs)), loc="left")
         for ax in figure.axes[len(groups) :]:
             ax.set_axis_off()
         handles = [Patch(facecolor=colors[role], alpha=0.5, label=plain(role)) for role in roles]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
-        return render(figure, name, readings)
+        return render(figure, name)
 
 
-def _draw_outlines(ax: Axes, found: pd.DataFrame, colors: Mapping[str, str]) -> list[Reading]:
+def _draw_outlines(figure: Chart, ax: Axes, found: pd.DataFrame, colors: Mapping[str, str]) -> None:
     from matplotlib.patches import Rectangle
 
     unit, sign = (1, "°") if max(map(abs, _extent(found))) <= _MAX_DEGREES else (1000, "km")
     found = found.assign(**{side: found[side] / unit for side in _SIDES})
     left, bottom, right, top = _extent(found)
     reach = max(right - left, top - bottom)
-    readings: list[Reading] = []
     named: list[tuple[float, float]] = []
     for one in found.to_dict("records"):
         left, bottom, right, top = (one[side] for side in _SIDES)
@@ -174,7 +172,7 @@ def _draw_outlines(ax: Axes, found: pd.DataFrame, colors: Mapping[str, str]) -> 
         if right - left < _MIN_VISIBLE * reach:
             ax.plot(*middle, "o", color=color)
         place = f"{left:.6g} to {right:.6g} {sign} east, {bottom:.6g} to {top:.6g} {sign} north"
-        readings.append(Reading(ax, *middle, f"{one['scene']}, {one['role']}: {place}"))
+        figure.read(ax, *middle, f"{one['scene']}, {one['role']}: {place}")
         if len(found) <= _MAX_NAMES:
             near = (abs(left - x) < _NAME_WIDTH * reach and abs(top - y) < _NAME_HEIGHT * reach for x, y in named)
             text: dict[str, Any] = {"xytext": (-5, -15), "ha": "right"} if any(near) else {"xytext": (5, 5)}
@@ -186,7 +184,6 @@ def _draw_outlines(ax: Axes, found: pd.DataFrame, colors: Mapping[str, str]) -> 
     ax.ticklabel_format(useOffset=False, style="plain")
     ax.locator_params(nbins=5)
     ax.set(xlabel=f"east ({sign})", ylabel=f"north ({sign})")
-    return readings
 
 
 def alignment(results: Results, painter: Painter) -> dict[str, Any]:
@@ -300,24 +297,23 @@ def _draw_splits(scenes: Mapping[str, pd.DataFrame], part_of: Mapping[str, str],
 
     across = min(4, len(scenes))
     down = math.ceil(len(scenes) / across)
-    drawn = sum(map(len, scenes.values()))
-    readings: list[Reading] = []
     used = set()
     with canvas(min(8.4, 2.6 * across + 0.4), 2.5 * down + 0.5, down, across) as figure:
         for ax, (scene, tiles) in zip(figure.axes, scenes.items(), strict=False):
             parted = tiles.assign(part=[part_of.get(tile, "dropped") for tile in tiles["tile"]])
             used |= set(parted["part"])
-            found = _draw_tiles(ax, parted)
-            readings += found if drawn <= _MAX_READINGS else []
+            _draw_tiles(ax, parted)
             ax.set_title(plain(scene), loc="left")
+            for t in parted.to_dict("records") if sum(map(len, scenes.values())) <= _MAX_READINGS else ():
+                figure.read(ax, t["col"] + t["width"] / 2, t["row"] + t["height"] / 2, f"{t['tile']}: {t['part']}")
         for ax in figure.axes:
             ax.set_axis_off()
         handles = [Patch(color=color, label=part) for part, color in PART_COLOURS.items() if part in used]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
-        return render(figure, name, readings)
+        return render(figure, name)
 
 
-def _draw_tiles(ax: Axes, tiles: pd.DataFrame) -> list[Reading]:
+def _draw_tiles(ax: Axes, tiles: pd.DataFrame) -> None:
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
@@ -328,9 +324,6 @@ def _draw_tiles(ax: Axes, tiles: pd.DataFrame) -> list[Reading]:
     ax.set_xlim(tiles["col"].min(), (tiles["col"] + tiles["width"]).max())
     ax.set_ylim((tiles["row"] + tiles["height"]).max(), tiles["row"].min())
     ax.set_aspect("equal")
-    return [
-        Reading(ax, t["col"] + t["width"] / 2, t["row"] + t["height"] / 2, f"{t['tile']}: {t['part']}") for t in rows
-    ]
 
 
 def _draw_class_shares(classes: ClassTable, shares: Mapping[str, Mapping[str, float]], name: str) -> Markup:
@@ -338,15 +331,12 @@ def _draw_class_shares(classes: ClassTable, shares: Mapping[str, Mapping[str, fl
     with canvas(7.5, 1.2 + 0.45 * len(shares) + 0.22 * math.ceil(len(classes) / 3)) as figure:
         ax = figure.axes[0]
         parts, left = list(shares), np.zeros(len(shares))
-        readings = []
         for one in classes.classes:
             values = np.array([shares[part].get(one.name, 0.0) for part in parts])
             ax.barh(parts, values, left=left, color=one.color, edgecolor="white", label=plain(one.name))
-            readings += [
-                Reading(ax, left[row] + value / 2, row, f"{parts[row]}: {one.name} {100 * value:.1f} %")
-                for row, value in enumerate(values)
-                if value > 0
-            ]
+            for row, value in enumerate(values):
+                if value > 0:
+                    figure.read(ax, left[row] + value / 2, row, f"{parts[row]}: {one.name} {100 * value:.1f} %")
             left = left + values
         ax.set_xlim(0, 1)
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
@@ -354,4 +344,4 @@ def _draw_class_shares(classes: ClassTable, shares: Mapping[str, Mapping[str, fl
         ax.set_xlabel("share of the labelled pixels")
         ax.grid(axis="y", visible=False)
         add_legend(figure, 3)
-        return render(figure, name, readings)
+        return render(figure, name)

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from tmcnet.config import Budget, is_pixelwise
-from tmcnet.report.charts import Reading, add_legend, canvas, plain, render
+from tmcnet.report.charts import Chart, add_legend, canvas, plain, render
 from tmcnet.report.files import number
 from tmcnet.report.names import (
     METRIC_NAMES,
@@ -70,7 +70,7 @@ def draw_label_efficiency(results: Results, metric: str, name: str) -> Markup:
     scores = results.scores
     with canvas(7.6, 3.6 + 0.13 * len(scores.series)) as figure:
         ax = figure.axes[0]
-        readings = _draw_series(ax, results, metric)
+        _draw_series(figure, ax, results, metric)
         if metric == "oa" and results.majority:
             most, share = results.majority
             ax.axhline(share, color="#444444", dashes=(6, 3), linewidth=1.2)
@@ -82,11 +82,11 @@ def draw_label_efficiency(results: Results, metric: str, name: str) -> Markup:
         ax.set(xlabel=", or ".join(used), ylabel=METRIC_NAMES[metric])
         ax.grid(axis="x", visible=False)
         add_legend(figure, 2)
-        return render(figure, name, readings)
+        return render(figure, name)
 
 
-def _draw_series(ax: Axes, results: Results, metric: str) -> list[Reading]:
-    scores, readings = results.scores, []
+def _draw_series(figure: Chart, ax: Axes, results: Results, metric: str) -> None:
+    scores = results.scores
     spread = 0.3 / max(len(scores.series) - 1, 1)
     for rank, series in enumerate(scores.series):
         shift = (rank - (len(scores.series) - 1) / 2) * spread
@@ -99,8 +99,7 @@ def _draw_series(ax: Axes, results: Results, metric: str) -> list[Reading]:
         ax.vlines(list(known), low, high, color=style["color"], linewidth=1.3, alpha=0.8)
         for x, (budget, estimate) in known.items():
             text = f"{series.label}, {labels_text(budget)}: {METRIC_NAMES[metric]} {_estimate_text(estimate)}"
-            readings.append(Reading(ax, x, estimate.mean, text))
-    return readings
+            figure.read(ax, x, estimate.mean, text)
 
 
 def _estimate_text(e: Estimate) -> str:

@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 
 from tmcnet.config import RANDOM_START, Budget, Run, is_pixelwise
 from tmcnet.config.training import is_classifier
-from tmcnet.report.charts import Reading, add_legend, canvas, plain, render
+from tmcnet.report.charts import Chart, add_legend, canvas, plain, render
 from tmcnet.report.files import number
 from tmcnet.report.names import (
     Series,
@@ -116,7 +116,6 @@ def _draw_pretraining(curves: Mapping[str, pd.DataFrame], colors: Mapping[str, s
     columns = _quantities(curves)
     across = min(3, max(1, len(columns)))
     down = max(1, math.ceil(len(columns) / across))
-    readings = []
     with canvas(8.4, 2.1 * down + 0.4, down, across) as figure:
         for ax, column in zip(figure.axes, columns, strict=False):
             title = CURVE_TITLES.get(column, column.replace("_", " "))
@@ -129,20 +128,20 @@ def _draw_pretraining(curves: Mapping[str, pd.DataFrame], colors: Mapping[str, s
                         "marker": "o" if len(line) < 12 else "",
                     }
                     ax.plot(line["step"], line[column], label=plain(method), **style)
-                    readings += _curve_readings(ax, line, f"{method}: {title}")
+                    _read_curve(figure, ax, line, f"{method}: {title}")
             ax.set_title(title, loc="left")
         for ax in figure.axes[len(columns) :]:
             ax.set_axis_off()
         for ax in figure.axes[max(0, len(columns) - across) : len(columns)]:
             ax.set_xlabel("step")
         add_legend(figure, 3)
-        return render(figure, name, readings)
+        return render(figure, name)
 
 
-def _curve_readings(ax: Axes, line: pd.DataFrame, who: str) -> list[Reading]:
-    """Values of some points of a curve (two columns: step and value)."""
-    points = limit_rows(line, _MAX_READINGS).itertuples(index=False)
-    return [Reading(ax, step, value, f"{who} {value:.4g} at step {step:.0f}") for step, value in points]
+def _read_curve(figure: Chart, ax: Axes, line: pd.DataFrame, who: str) -> None:
+    """Add the values of some points of a curve (two columns: step and value)."""
+    for step, value in limit_rows(line, _MAX_READINGS).itertuples(index=False):
+        figure.read(ax, step, value, f"{who} {value:.4g} at step {step:.0f}")
 
 
 def limit_rows(table: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -175,7 +174,6 @@ def _draw_finetuning(
     series = sorted({Series.of(run) for run in curves}, key=series_order)
     networks = list(dict.fromkeys((s.network, s.variant) for s in series))[:_MAX_NETWORKS]
     budgets = sorted({run.budget for run in curves})
-    readings = []
     with canvas(8.4, 1.75 * len(networks) + 0.9, len(networks), len(budgets), share=True) as figure:
         grid = [figure.axes[i * len(budgets) : (i + 1) * len(budgets)] for i in range(len(networks))]
         for run, table in curves.items():
@@ -186,7 +184,7 @@ def _draw_finetuning(
             color, start = results.styles.color(run.method), method_label(run.method)
             ax.plot(line["step"], line[quantity], color=color, linewidth=1.3, alpha=0.85, label=start)
             who = f"{network_label(run.network, run.variant)}, {start}, {labels_text(run.budget)}, {replicate(run)}"
-            readings += _curve_readings(ax, line, f"{who}: {title}")
+            _read_curve(figure, ax, line, f"{who}: {title}")
         for ax, budget in zip(grid[0], budgets, strict=True):
             ax.set_title(labels_phrase(budget), loc="left")
         for row, network in zip(grid, networks, strict=True):
@@ -197,7 +195,7 @@ def _draw_finetuning(
         for ax in grid[-1]:
             ax.set_xlabel("step")
         add_legend(figure, 3)
-        return render(figure, name, readings)
+        return render(figure, name)
 
 
 def best_start(results: Results) -> dict[str, Any]:
