@@ -50,8 +50,6 @@ MAX_RUNS = 50_000
 DATA_TAG_PREFIX = "data_"
 ARTIFACT_FOLDER = "mlartifacts"
 """Folder beside a database that holds the files of its runs."""
-MAX_PARAMS_PER_REQUEST, MAX_METRICS_PER_REQUEST = 100, 1000
-"""Documented limits of `MlflowClient.log_batch`."""
 MAX_MAP_SIDE_PX = 600
 
 
@@ -175,11 +173,8 @@ def _log_content(client: MlflowClient, run_id: str, record: RunRecord, results: 
     from mlflow.entities import Metric, Param
 
     params = [Param(key, value) for key, value in record.params.items()]
-    for start in range(0, len(params), MAX_PARAMS_PER_REQUEST):
-        client.log_batch(run_id, params=params[start : start + MAX_PARAMS_PER_REQUEST])
     metrics = [Metric(p.name, p.value, record.started, p.step) for p in record.points]
-    for start in range(0, len(metrics), MAX_METRICS_PER_REQUEST):
-        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_REQUEST])
+    client.log_batch(run_id, metrics, params)  # in several requests, if they are many
     if inputs := list(_dataset_inputs(results, record)):
         client.log_inputs(run_id, inputs)
     for path in record.artifacts:
