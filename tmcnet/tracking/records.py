@@ -172,7 +172,7 @@ def _training(
         kind,
         name,
         exists=bool(files),
-        params=dict(_flatten({**settings, **sections})),
+        params=_flatten({**settings, **sections}),
         tags={
             "kind": kind,
             **tags,
@@ -249,14 +249,10 @@ def _manifest_hash(results: Path) -> str:
     return file_digest(path) if path.exists() else ""
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(tree: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings as `section.key` and text."""
-    for key, value in tree.items():
-        name = f"{prefix}{metric_name(str(key))}"
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{name}.")
-        else:
-            yield name, str(value)[:MAX_PARAM_CHARS]
+    (settings,) = pd.json_normalize(dict(tree)).to_dict("records")
+    return {metric_name(str(key)): str(value)[:MAX_PARAM_CHARS] for key, value in settings.items()}
 
 
 def _is_number(value: object) -> bool:
