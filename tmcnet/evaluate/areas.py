@@ -24,8 +24,6 @@ with six blocks. Intervals that take pixels for independent do so in 4 to 14 %.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +37,7 @@ from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.io.geometry import equal_area, pixel_area
 from tmcnet.raster.io.reader import label_blocks, read_grid
-from tmcnet.raster.io.writer import write_bytes
+from tmcnet.raster.io.writer import write_table
 from tmcnet.readers import read_rows
 
 Counts: TypeAlias = NDArray[np.int64]
@@ -173,13 +171,12 @@ def write_areas(
     if whole and scenes:
         first, *others = scenes.values()
         grounds[WHOLE] = sum(others, first)
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
-    table.writeheader()
-    for scene, mapped in grounds.items():
-        rows = _rows(mapped, blocks, confidence)
-        table.writerows({"scene": scene, "class": name} | row for name, row in zip(names, rows, strict=True))
-    write_bytes(path, text.getvalue().encode())
+    rows = (
+        {"scene": scene, "class": name, **row}
+        for scene, mapped in grounds.items()
+        for name, row in zip(names, _rows(mapped, blocks, confidence), strict=True)
+    )
+    write_table(path, COLUMNS, rows)
 
 
 def _rows(mapped: Mapped, blocks: Counts | None, confidence: float) -> list[dict[str, str | int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +22,7 @@ from tmcnet.evaluate.model_file import read_test_blocks
 from tmcnet.evaluate.quicklook import draw_quicklook
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.reader import label_blocks, read_grid
-from tmcnet.raster.io.writer import RasterProfile, write_bytes, write_cog, write_draft
+from tmcnet.raster.io.writer import RasterProfile, write_bytes, write_cog, write_draft, write_table
 from tmcnet.readers import read_record, reading
 
 COLUMNS = ("scene", "path", "confidence", "megapixels", "seconds")
@@ -184,13 +182,11 @@ def list_maps(
     The latter, `<run>_areas.csv`, has the columns of `tmcnet.evaluate.areas.write_areas`; its last rows are the sums
     of all scenes. The table is in the folder of the maps, and paths in it are relative to this folder.
     """
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for scene, record in records.items():
-        map_file = Path(scene, f"{run_name}.tif")
-        numbers = f"{record.megapixels:.6f}", f"{record.seconds:.1f}"
-        rows.writerow([scene, map_file, MapPaths.of(map_file).confidence, *numbers])
-    write_bytes(table, text.getvalue().encode())
-    names, mapped = read_mapped(MapPaths.of(table.with_name(scene) / f"{run_name}.tif").areas for scene in records)
+    maps = {scene: MapPaths.of(Path(scene, f"{run_name}.tif")) for scene in records}
+    rows = [
+        (scene, maps[scene].map, maps[scene].confidence, f"{record.megapixels:.6f}", f"{record.seconds:.1f}")
+        for scene, record in records.items()
+    ]
+    write_table(table, COLUMNS, (dict(zip(COLUMNS, row, strict=True)) for row in rows))
+    names, mapped = read_mapped(table.parent / paths.areas for paths in maps.values())
     write_areas(MapPaths.of(table).areas, mapped, names, blocks, level, whole=True)

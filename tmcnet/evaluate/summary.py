@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +19,7 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class_mean, without_nan
 from tmcnet.evaluate.model_file import sum_by_block
-from tmcnet.raster.io.writer import write_bytes
+from tmcnet.raster.io.writer import write_bytes, write_table
 from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
 from tmcnet.splits.files import read_tile_blocks
@@ -136,11 +134,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows({column: _text(row.get(column)) for column in columns} for row in rows)
-    write_bytes(path, text.getvalue().encode())
+    write_table(path, columns, ({column: _text(row.get(column)) for column in columns} for row in rows))
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - cells of any kind

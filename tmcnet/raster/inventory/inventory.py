@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Collection, Sequence
@@ -36,7 +34,7 @@ from tmcnet.raster.io.files import RasterFile, open_raster
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import rasterise_labels
-from tmcnet.raster.io.writer import write_bytes
+from tmcnet.raster.io.writer import write_bytes, write_table
 from tmcnet.readers import read_record, reading
 
 LABELS = "labels"  # folder beside the inventory for the rasters of vector labels, which it names
@@ -90,7 +88,7 @@ def take_inventory(
 ) -> None:
     """Merge the files of `inspect_scenes` at `paths`, compare the scenes with each other, and write the inventory.
 
-    The JSON file is for the next stages; the CSV file for people (see `inventory_table`). Errors name all files,
+    The JSON file is for the next stages; the CSV file for people (see `_write_csv`). Errors name all files,
     equal problems together; scenes with problems are then inspected again next time.
     """
     inventories = [Inventory.read(path) for path in paths]
@@ -115,7 +113,7 @@ def take_inventory(
     records = [record for inventory in inventories for record in inventory.records]
     Inventory(first.layout, first.label_encoding, classes, records).write(json_path)
     rows = [row for content in contents for row in content["rows"]]
-    write_bytes(csv_path, inventory_table(rows, scenes))
+    _write_csv(csv_path, rows, scenes)
 
 
 def find_classes(
@@ -230,8 +228,8 @@ def _nodata(files: Sequence[FileSummary]) -> float | None:
     return nodata[0] if len(set(map(repr, nodata))) == 1 else None
 
 
-def inventory_table(rows: Sequence[dict[str, str]], scenes: Sequence[Inspection]) -> bytes:
-    """Format the inventory as CSV, one row per scene or tile.
+def _write_csv(path: Path, rows: Sequence[dict[str, str]], scenes: Sequence[Inspection]) -> None:
+    """Write the inventory as CSV, one row per scene or tile.
 
     Files of a stack are separated by `;`. `tiles` counts the files of mosaics. `nan` and `infinite` count values;
     shares are between 0 and 1: `overlap` of the optical footprint that the SAR image covers, `label_overlap` and
@@ -239,11 +237,8 @@ def inventory_table(rows: Sequence[dict[str, str]], scenes: Sequence[Inspection]
     and `label_scene_share` of the scene that has a class. `label_codes` counts pixels by code.
     """
     fields = dict.fromkeys(name for row in rows for name in row)
-    text = io.StringIO()
-    table = csv.DictWriter(text, [*fields, "warnings"], restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows(row | {"warnings": "; ".join(scene.warnings)} for row, scene in zip(rows, scenes, strict=True))
-    return text.getvalue().encode()
+    noted = (row | {"warnings": "; ".join(scene.warnings)} for row, scene in zip(rows, scenes, strict=True))
+    write_table(path, [*fields, "warnings"], noted)
 
 
 def _row(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | None) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,7 +22,7 @@ from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.io.blocks import limited_cache
 from tmcnet.raster.io.geometry import GROUND, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.writer import write_bytes, write_raster
+from tmcnet.raster.io.writer import write_bytes, write_raster, write_table
 from tmcnet.raster.tiling.cutting import CutTile, read_ready_made, scene_strips, windows
 from tmcnet.raster.tiling.speckle import filter_of_tiles
 from tmcnet.raster.tiling.unchanged import RECORD, require_same_settings, require_scenes
@@ -90,7 +88,7 @@ def cut_tiles(
             shares += some_shares
     fields = dict.fromkeys(f"field_{name}" for record in records for name in record.fields)
     numbers = [str(c.id) for c in whole.classes.classes]
-    write_bytes(table, _index_table(rows, numbers, fields))
+    _write_index(table, rows, numbers, fields)
     files = sum(not row[RASTERS] for row in rows)
     summary: dict[str, Any] = {
         "files": files,
@@ -129,7 +127,7 @@ def merge_index(
     for row in rows:
         row |= {f"share_{c.name}": row.pop(f"share_{c.id}") for c in classes.classes}
     _remove_others(TileStore(out_root), (*modalities, "label"), {row["tile"] for row in rows if not row[RASTERS]})
-    write_bytes(out_root / "index.csv", _index_table(rows, classes.names, fields))
+    _write_index(out_root / "index.csv", rows, classes.names, fields)
     classes.write(out_root / "classes.csv")
 
 
@@ -206,13 +204,10 @@ def _index_row(tile: CutTile, valid_share: float, classes: ClassTable, rasters: 
     }
 
 
-def _index_table(rows: Sequence[dict[str, str]], classes: Iterable[str], fields: Iterable[str]) -> bytes:
-    """Format rows of the index as CSV, sorted by tile, with a column for each class and each field of the source."""
+def _write_index(path: Path, rows: Sequence[dict[str, str]], classes: Iterable[str], fields: Iterable[str]) -> None:
+    """Write rows of the index as CSV, sorted by tile, with a column for each class and each field of the source."""
     first = ("tile", "scene", "role", "row", "col", "height", "width", "crs", *GROUND)
     shares = ("valid_share", "label_share", *(f"share_{name}" for name in classes))
     columns = [*first, *shares, "alignment", "alignment_px", "digest", RASTERS, *fields]
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows(sorted(rows, key=lambda row: row["tile"]))
-    return text.getvalue().encode()
+    ordered = sorted(rows, key=lambda row: row["tile"])
+    write_table(path, columns, ordered)
