@@ -104,7 +104,7 @@ def test_virtual_tiles_are_shown_like_those_with_files(small):
         return list(Painter(results, root / "pictures").examples([tile], source))
 
     shown = example()
-    assert len(shown) == 1 and len(shown[0].pictures) >= 5
+    assert len(shown) == 1 and len(shown[0]["pictures"]) >= 5
     index = pd.read_csv(root / "tiles" / "index.csv", dtype=str)
     index["rasters"] = "../scenes/" + index["scene"]
     index.to_csv(root / "tiles" / "index.csv", index=False)
@@ -119,8 +119,8 @@ def test_tiles_whose_labels_were_seen_are_hatched_and_do_not_count(small):
 
     def error(scene):
         results = Results(root, config)
-        (found,) = (p for p in Painter(results, root / "p").overview(scene, [MapSource(run.name, run)]).pictures
-                    if p.kind == "error")  # fmt: skip
+        (found,) = (p for p in Painter(results, root / "p").overview(scene, [MapSource(run.name, run)])["pictures"]
+                    if p["kind"] == "error")  # fmt: skip
         return found
 
     tile = (root / "splits" / f"{run.subset}_RGB.txt").read_text().split()[0]
@@ -131,9 +131,9 @@ def test_tiles_whose_labels_were_seen_are_hatched_and_do_not_count(small):
     known = label != 255
     row, col = int(tile.split("_r")[1].split("_")[0]), int(tile.split("_c")[1])
     known[row : row + 64, col : col + 64] = False
-    assert seen.facts["hatched"] and seen.facts["right"] == (label == guess)[known].mean()
+    assert seen["hatched"] and seen["right"] == (label == guess)[known].mean()
     (root / "splits" / f"{run.subset}_RGB.txt").write_text("elsewhere\n")
-    assert not error(scene).facts["hatched"]
+    assert not error(scene)["hatched"]
 
 
 def test_a_scene_without_labels_has_no_empty_panels(small):
@@ -144,7 +144,7 @@ def test_a_scene_without_labels_has_no_empty_panels(small):
         root / "scenes/alpha/sar.tif", np.full((2, 256, 256), np.nan, np.float32), nodata=np.nan, origin=(0, 0)
     )
     gallery = Painter(Results(root, config), root / "p").overview("alpha", [MapSource(run.name, run)])
-    assert [picture.kind for picture in gallery.pictures] == ["sensor", "map", "confidence"]
+    assert [picture["kind"] for picture in gallery["pictures"]] == ["sensor", "map", "confidence"]
 
 
 def test_the_ground_of_a_picture_gives_scale_and_north(small, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,12 @@ Rgb = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
+Picture = dict[str, Any]
+"""One embedded image for the templates: its `kind` (`sensor`, `label`, `map`, `error`, `confidence` or `alignment`),
+`uri`, `width` and `height`, `photo` for imagery, and what its title and text need."""
+Gallery = dict[str, Any]
+"""`name` and `pictures` of one tile or scene, of which those from number `first_map` (from 0) on show maps; the share
+of `right` pixels of a tile; the `ground` of a scene, None where unknown."""
 
 SCENE_SIDE_PX, TILE_SIDE_PX, ALIGNMENT_SIDE_PX = 1024, 256, 1300
 """Maximum side of the pictures of whole scenes, of tiles and of alignments."""
@@ -142,26 +148,6 @@ class MapSource:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One embedded image: imagery (`photo`) or classes.
-
-    Attributes:
-        kind: `sensor`, `label`, `map`, `error`, `confidence` or `alignment`.
-        uri: The image as a `data:` address.
-        width, height: In pixels.
-        facts: What its title and its text for blind readers need: `title`, `name`, `shares`, `right`, `hatched`,
-            `mean`.
-    """
-
-    kind: str
-    uri: str
-    width: int
-    height: int
-    photo: bool
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Ground:
     """The ground that a picture shows.
 
@@ -189,20 +175,6 @@ class Ground:
     def bar(self) -> float:
         """Length of the scale bar in metres."""
         return round_length(MAX_SCALE_BAR * self.metres)
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Pictures of one tile or scene, of which those from number `first_map` (from 0) on were made by a model.
-
-    `right` is the share of right labelled pixels, NaN where not computed; `ground` is None where unknown.
-    """
-
-    name: str
-    pictures: list[Picture]
-    first_map: int
-    right: float = float("nan")
-    ground: Ground | None = None
 
 
 class Painter:
@@ -258,16 +230,16 @@ class Painter:
         confidence = read_classes(self.map_path(scene, source, confidence=True), side, box)
         if confidence is not None:
             pictures.append(self._confidence(confidence, f"{file}_confidence"))
-        return Gallery(tile, pictures, first_map, share_right(label, guess))
+        right = share_right(label, guess)
+        return {"name": tile, "pictures": pictures, "first_map": first_map, "right": right, "ground": None}
 
     def best(self, scene: str, source: MapSource) -> Gallery | None:
         """The optical image (or the first modality there is), map and confidence of a scene; None without map."""
         whole = self.overview(scene, [source], file="best")
         if whole is None:
             return None
-        made = [p for p in whole.pictures if p.kind in ("map", "confidence")]
-        unnamed = [replace(picture, facts={**picture.facts, "source": None}) for picture in made]
-        return replace(whole, pictures=[*whole.pictures[: min(whole.first_map, 1)], *unnamed], first_map=1)
+        unnamed = [p | {"source": None} for p in whole["pictures"] if p["kind"] in ("map", "confidence")]
+        return whole | {"pictures": [*whole["pictures"][: min(whole["first_map"], 1)], *unnamed], "first_map": 1}
 
     def overview(self, scene: str, sources: Sequence[MapSource], file: str = "") -> Gallery | None:
         """One whole scene: all modalities, label where there is one, and maps; None without maps.
@@ -298,7 +270,8 @@ class Painter:
                 pictures.append(self._confidence(confidence, f"{name}_confidence", source))
         if len(pictures) == first_map:
             return None
-        return Gallery(scene, pictures, first_map, ground=Ground.of(self.map_path(scene, sources[0])))
+        ground = Ground.of(self.map_path(scene, sources[0]))
+        return {"name": scene, "pictures": pictures, "first_map": first_map, "ground": ground}
 
     def _trained(self, scene: str, source: MapSource, shape: tuple[int, ...]) -> Flags:
         """Pixels of the picture of a scene (H x W) in tiles whose labels the network of a map has seen."""
@@ -325,7 +298,8 @@ class Painter:
         if file:
             (self.folder / f"{file}.{ending}").write_bytes(content)
         uri = f"data:image/{'jpeg' if photo else 'png'};base64,{base64.b64encode(content).decode('ascii')}"
-        return Picture(kind, uri, image.shape[1], image.shape[0], photo, facts)
+        height, width, _ = image.shape
+        return {"kind": kind, "uri": uri, "width": width, "height": height, "photo": photo, **facts}
 
     def _sensors(
         self, raster_of: Callable[[str], Path], name: str, file: str, side: int, box: Box | None = None
