@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tmcnet.train.loop import average_of
+from tmcnet.train.loop import moving_average
 
 
 def steps_of(network, count):
@@ -22,7 +22,7 @@ def network():
 
 
 def test_weights_and_statistics_are_averaged_by_hand(network):
-    average = average_of(network, 0.4)
+    average = moving_average(network, 0.4)
     expected = None
     for done, state in enumerate(steps_of(network, 6)):
         decay = min(0.4, (1 + done) / (10 + done)) if done else 0.0  # the first step is copied
@@ -36,7 +36,7 @@ def test_weights_and_statistics_are_averaged_by_hand(network):
 
 
 def test_the_start_is_forgotten_in_short_schedules(network):
-    average = average_of(network, 0.999)
+    average = moving_average(network, 0.999)
     with torch.no_grad():
         network[0].weight.fill_(100.0)  # the random start, and what the first step leaves
     average.update_parameters(network)
@@ -48,10 +48,10 @@ def test_the_start_is_forgotten_in_short_schedules(network):
 
 
 def test_a_saved_average_goes_on_bit_for_bit(network):
-    whole, broken = average_of(network, 0.9), average_of(network, 0.9)
+    whole, broken = moving_average(network, 0.9), moving_average(network, 0.9)
     for done, _ in enumerate(steps_of(network, 6)):
         if done == 3:
-            state, broken = broken.state_dict(), average_of(network, 0.9)
+            state, broken = broken.state_dict(), moving_average(network, 0.9)
             broken.load_state_dict(state)
         whole.update_parameters(network)
         broken.update_parameters(network)

@@ -139,7 +139,7 @@ def train(root, state, probed=True):
     module = Unlabelled(network, OptimiserPlan(5, 0.01, 0, 0.0), build)
     if probed:
         module.probe = Probe(network, labelled, validation, 2, config(classifier="linear"), 1)
-        module.evaluate_every, module.evaluate_start = 2, True
+        module.evaluated = (0, 2, 4, 5)
     training = Training(module, LoopPlan("test", 2, 2, 2, state, 1, compute, 1))
     training.run()
     return network.state_dict(), training.curves

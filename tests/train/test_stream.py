@@ -12,6 +12,7 @@ from tmcnet.seeding import generator
 from tmcnet.train import stream
 from tmcnet.train.contrastive import effective_rank, health, retrieval
 from tmcnet.train.loop import (
+    FINAL_RATE,
     OptimiserPlan,
     build_optimiser,
     parameter_groups,
@@ -50,11 +51,11 @@ def test_workers_and_resuming_change_no_batch(workers):
 
 
 def test_schedule_rises_then_falls():
-    plan = OptimiserPlan(steps=20, learning_rate=0.1, warmup_steps=4, weight_decay=0, final_rate=0.01)
+    plan = OptimiserPlan(steps=20, learning_rate=0.1, warmup_steps=4, weight_decay=0)
     rates = [rate_factor(plan)(step) * 0.1 for step in range(21)]
     assert rates[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])
-    assert rates[12] == pytest.approx(0.01 + 0.09 * 0.5)
-    assert rates[20] == pytest.approx(0.01)
+    assert rates[12] == pytest.approx(FINAL_RATE + (0.1 - FINAL_RATE) * 0.5)
+    assert rates[20] == pytest.approx(FINAL_RATE)
     short = OptimiserPlan(steps=2, learning_rate=0.1, warmup_steps=10, weight_decay=0)
     assert [rate_factor(short)(step) for step in range(2)] == [0.5, 1.0]
 

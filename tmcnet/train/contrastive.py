@@ -159,7 +159,9 @@ class PretrainModule(StepModule[ViewBatch]):
         probe: Probe | None = None,
     ) -> None:
         super().__init__(network, optimiser, build)
-        self.probe, self.evaluate_every, self.evaluate_start = probe, config.probe.every, probe is not None
+        self.probe = probe
+        if config.probe.every is not None:
+            self.evaluated = {*range(0, config.steps, config.probe.every), config.steps}
         self.method, self.patch_size, self.seed = method, config.patch_size, config.seed
         self.latest: Embeddings | None = None
 

@@ -116,11 +116,8 @@ class SharedDropout(nn.Dropout):
         """Drop values of rows x ...; in evaluation mode the identity."""
         if not self.training or self.p == 0:
             return x
-        # Same memory layout as the input, since values are drawn in memory order.
-        last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if last else torch.contiguous_format
-        shape = (processes() * len(x), *x.shape[1:])
-        whole = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout).fill_(1)
+        # As `cat` keeps the memory layout, in which values are drawn, it is that of one process.
+        whole = torch.ones_like(torch.cat([x.detach()] * processes()))
         kept = F.dropout(whole, self.p).view(-1, processes(), self.tiles, *x.shape[1:])
         return x * kept[:, rank()].flatten(0, 1)
 

@@ -33,10 +33,18 @@ from tmcnet.model.weights import PREFIXES, STACKED, Transfer, read_weights, spli
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.files import points_file, points_per_class, verified_list
 from tmcnet.store import TileStore
-from tmcnet.train.curves import Curves, write_curves
 from tmcnet.train.distributed import gather, rank, share_of_batch
 from tmcnet.train.launch import launch
-from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, Training, average_of, cost
+from tmcnet.train.loop import (
+    Curves,
+    LoopPlan,
+    OptimiserPlan,
+    StepModule,
+    Training,
+    cost,
+    moving_average,
+    write_curves,
+)
 from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.perceptron import DetailLogits, fit_detail
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
@@ -86,8 +94,8 @@ class FinetuneModule(StepModule[Batch]):
             if name in kept:  # no gradient, which gradient clipping would count
                 parameter.requires_grad_(False)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.average = None if config.ema is None else average_of(network, config.ema)
-        self.evaluate_every = config.validate_every
+        self.average = None if config.ema is None else moving_average(network, config.ema)
+        self.evaluated = {*range(config.validate_every, config.steps, config.validate_every), config.steps}
         self.kept = Fitted(best={"miou": -math.inf})
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

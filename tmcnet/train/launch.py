@@ -56,14 +56,9 @@ def launch(
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob(ERRORS):
         file.unlink()
-    name = f"{function.__module__}:{function.__qualname__}"
-    (folder / JOB).write_bytes(TypeAdapter(Any).dump_json([compute.accelerator, name, arguments]))
-    command = [
-        *torchrun_command(compute.nodes, compute.devices, threads),
-        "-m",
-        "tmcnet.train.launch",
-        str(folder / JOB),
-    ]
+    job, name = folder / JOB, f"{function.__module__}:{function.__qualname__}"
+    job.write_bytes(TypeAdapter(Any).dump_json([compute.accelerator, name, arguments]))
+    command = [*torchrun_command(compute.nodes, compute.devices, threads), "-m", "tmcnet.train.launch", str(job)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     # Nothing is written to the pipe: when it ends, the processes know that this one has, even if it was killed.
     with stop_requests() as received, subprocess.Popen(command, stdin=subprocess.PIPE, env=env) as agent:
@@ -84,8 +79,7 @@ def torchrun_command(nodes: int, devices: int, threads: int) -> list[str]:
     With several nodes, the caller is in a Slurm allocation of as many; InputError if there is no `srun`.
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices}", "--max-restarts=0"]
-    # Passed on to the processes; other signals end torchrun, and the processes with it.
-    torchrun.append("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
+    torchrun += ["--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]  # passed on to the processes
     if nodes == 1:
         return [*torchrun, "--standalone"]
     if shutil.which("srun") is None:

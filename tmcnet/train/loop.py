@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -10,15 +11,13 @@ import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -28,20 +27,23 @@ from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError
 from tmcnet.model.device import choose_device
 from tmcnet.seeding import derive_seed
-from tmcnet.train.curves import Curves, check_finite
 from tmcnet.train.distributed import from_first, processes, rank, share_layers
 from tmcnet.train.interruption import stop_requests
-from tmcnet.train.stream import map_tensors, step_loader
+from tmcnet.train.stream import check_finite, map_tensors, step_loader
 
 Batch = TypeVar("Batch")
 Tensors = tuple[Tensor, ...] | list[Tensor]
+Curves: TypeAlias = dict[int, dict[str, float]]
+"""Rows by step, counted from 1: means of the batches since the last row, and scores."""
 
 STATE_FILE = "training.ckpt"
 STATE_FORM = 5
 """Number of the form of a checkpoint; one of another form is not used."""
 PROGRESS_SECONDS = 10.0
-MIN_BFLOAT16_GAIN = 1.5
-"""Least speed-up of a convolution at which `compute.precision: auto` chooses bfloat16; with AMX it is 3 to 4."""
+BETAS, FINAL_RATE = (0.9, 0.99), 4e-8
+"""Decays of the running moments of the gradient, and the learning rate at the end of the cosine."""
+BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
+"""With one of them, a CPU computes convolutions in bfloat16 3 to 4 times (AMX) or 1.7 times (AVX-512) as fast."""
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Type in which layers compute in a mixed number format; weights are float32."""
 
@@ -55,8 +57,6 @@ class OptimiserPlan:
         warmup_steps: Steps over which the rate rises linearly.
         weight_decay: Weight decay; decoupled with `adamw`, added to the gradient with `adam`.
         kind: `adamw`, or `adam` as in the published code.
-        betas: Decay of the running moments of the gradient.
-        final_rate: Rate at the end of the cosine.
         encoder_rate: Rate of the parameters named in `encoders`, as a multiple of the rate.
         clip_norm: Maximum norm of the gradient of all weights. The curves have the norm before clipping: sudden peaks
             call for a lower learning rate or clipping; near 0 nothing is learnt. None: not even computed.
@@ -67,8 +67,6 @@ class OptimiserPlan:
     warmup_steps: int
     weight_decay: float
     kind: Literal["adam", "adamw"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.99)
-    final_rate: float = 4e-8
     encoder_rate: float = 1.0
     encoders: tuple[str, ...] = ()
     clip_norm: float | None = None
@@ -112,8 +110,7 @@ class StepModule(nn.Module, ABC, Generic[Batch]):
         plan: How its weights are updated.
         build: Makes a batch by its number, counted from 0; a pure function.
         average: Moving average of the network, if one is wanted.
-        evaluate_every: Steps between two evaluations; there is also one after the last step. None: none at all.
-        evaluate_start: Whether the network is evaluated before the first step, too.
+        evaluated: Steps after which the network is evaluated; 0: before the first one.
         global_step: Number of finished steps.
         batch_number: Number of the current batch, as for `build`; the same in a resumed run.
     """
@@ -122,8 +119,7 @@ class StepModule(nn.Module, ABC, Generic[Batch]):
         super().__init__()
         self.network, self.plan, self.build = network, optimiser, build
         self.average: AveragedModel | None = None
-        self.evaluate_every: int | None = None
-        self.evaluate_start = False
+        self.evaluated: Container[int] = ()
         self.global_step = self.batch_number = 0
 
     @abstractmethod
@@ -135,7 +131,7 @@ class StepModule(nn.Module, ABC, Generic[Batch]):
         return {}
 
     def evaluate(self, step: int) -> dict[str, float]:  # noqa: ARG002 - for subclasses
-        """Return scores for the row of the curves of a step, counted from 1; 0: before the first step."""
+        """Return scores for the row of the curves of a step."""
         return {}
 
 
@@ -156,8 +152,6 @@ class Training(Generic[Batch]):
     def __init__(self, module: StepModule[Batch], plan: LoopPlan) -> None:
         torch.set_num_threads(plan.threads)
         self.module, self.plan, self.device = module, plan, choose_device(plan.compute)
-        self.curves: Curves = {}
-        self.values: dict[str, list[float]] = {}  # of the batches since the last row
         # Convolutions on the CPU are faster in this layout, and tensor cores need it.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if processes() > 1:
@@ -167,24 +161,19 @@ class Training(Generic[Batch]):
         shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
         settings = plan.settings, plan.seed, plan.batch_size, plan.accumulate, plan.compute.precision
         self.settings = json.dumps([STATE_FORM, __version__, *settings, asdict(module.plan), shapes])
-        saved = from_first(lambda: read_state(self.settings, plan))
-        self.step = saved.get("step", 0)
-        self.precision = saved["precision"] if saved else from_first(lambda: choose_precision(plan.compute))
+        begin: dict[str, Any] = {"step": 0, "precision": choose_precision(plan.compute), "curves": {}, "values": {}}
+        saved = from_first(lambda: read_state(self.settings, plan) or begin)
+        self.step, self.precision = saved["step"], saved["precision"]
+        self.curves: Curves = saved["curves"]
+        self.values: dict[str, list[float]] = saved["values"]  # of the batches since the last row
         self.dtype = torch.float64 if self.precision == "64-true" else torch.float32
         module.to(self.device, self.dtype)
-        optimiser, schedule = build_optimiser(module.network, module.plan)
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "16-mixed")
-        self.parts: dict[str, Any] = {
-            "module": module,
-            "optimiser": optimiser,
-            "schedule": schedule,
-            "scaler": scaler,
-        }
-        self.optimiser, self.schedule, self.scaler = optimiser, schedule, scaler
-        if saved:
-            self.curves, self.values = saved["curves"], saved["values"]
-            for name, part in self.parts.items():
-                part.load_state_dict(saved[name])
+        self.optimiser, self.schedule = build_optimiser(module.network, module.plan)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "16-mixed")
+        self.parts: dict[str, Any] = {"module": module, "scaler": self.scaler}
+        self.parts |= {"optimiser": self.optimiser, "schedule": self.schedule}
+        for name, part in self.parts.items() if self.step else ():
+            part.load_state_dict(saved[name])
 
     def run(self) -> None:
         """Train to the end; the network has the trained weights afterwards, on the CPU.
@@ -202,7 +191,7 @@ class Training(Generic[Batch]):
         batches = iter(step_loader(module.build, steps * plan.accumulate, done * plan.accumulate, workers))
         if done and rank() == 0:
             print(f"{plan.label}: resumes after step {done}", file=sys.stderr, flush=True)
-        elif module.evaluate_start and rank() == 0:
+        elif 0 in module.evaluated and rank() == 0:
             self.curves[0] = module.evaluate(0)
         began = printed = time.monotonic()
         with stop_requests() as received:
@@ -223,7 +212,7 @@ class Training(Generic[Batch]):
                     tiles, left = speed * plan.batch_size * plan.accumulate, math.ceil((steps - step) / speed)
                     line = f"step {step}/{steps}, loss {loss:.4f}, {tiles:.1f} tiles/s, {left} s left"
                     print(f"{plan.label}: {line}", file=sys.stderr, flush=True)
-                if module.evaluate_every and (step % module.evaluate_every == 0 or last):
+                if step in module.evaluated:
                     self.curves.setdefault(step, {}).update(module.evaluate(step))
                 if last:  # the results are written
                     break
@@ -243,7 +232,7 @@ class Training(Generic[Batch]):
             batch = map_tensors(next(batches), self._on_device)
             # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
             torch.manual_seed(derive_seed(plan.seed, "dropout", number))
-            waits = isinstance(compute, DistributedDataParallel) and (number + 1) % plan.accumulate
+            waits = processes() > 1 and (number + 1) % plan.accumulate  # gradients are summed after the last batch
             with compute.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 with torch.autocast(self.device.type, lower, enabled=lower is not None):
                     losses = compute(batch)
@@ -293,10 +282,20 @@ def read_state(settings: str, plan: LoopPlan) -> dict[str, Any]:
     return {}
 
 
+def write_curves(path: Path, curves: Curves) -> None:
+    """Write `curves.csv`, with empty cells where a value was not measured."""
+    columns = ["step", *dict.fromkeys(name for row in curves.values() for name in row)]
+    with path.open("w", newline="") as file:
+        rows = csv.DictWriter(file, columns, lineterminator="\n")
+        rows.writeheader()
+        for step, row in sorted(curves.items()):
+            rows.writerow({"step": step, **{name: f"{value:.6g}" for name, value in row.items()}})
+
+
 def rate_factor(plan: OptimiserPlan) -> Callable[[int], float]:
-    """Return the schedule relative to the maximum rate: linear warm-up, then half a cosine to `final_rate`."""
+    """Return the schedule relative to the maximum rate: linear warm-up, then half a cosine to `FINAL_RATE`."""
     warmup = min(plan.warmup_steps, plan.steps)
-    final = min(plan.final_rate / plan.learning_rate, 1.0)
+    final = min(FINAL_RATE / plan.learning_rate, 1.0)
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -331,11 +330,11 @@ def build_optimiser(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """Return the optimiser of a network and its schedule, to be advanced every step."""
     kind = torch.optim.Adam if plan.kind == "adam" else torch.optim.AdamW
-    optimiser = kind(parameter_groups(network, plan), betas=plan.betas, fused=True)  # one kernel, which is fastest
+    optimiser = kind(parameter_groups(network, plan), betas=BETAS, fused=True)  # one kernel, which is fastest
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate_factor(plan))
 
 
-def average_of(network: nn.Module, decay: float) -> AveragedModel:
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     """Return the exponential moving average (EMA) of the weights and batch-norm statistics of a network.
 
     The first step is copied. After n steps the decay is min(`decay`, (1 + n) / (10 + n)), the rule of TensorFlow's
@@ -351,26 +350,12 @@ def average_of(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=mix, use_buffers=True).requires_grad_(False)
 
 
-@cache
-def bfloat16_gain() -> float:
-    """Measure how many times faster this CPU is in bfloat16, for a convolution and its gradients; under a second."""
-    weight = torch.ones(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
-    image = torch.ones(8, 64, 30, 30).contiguous(memory_format=torch.channels_last)
-    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(5):
-        for kind, taken in seconds.items():
-            x, w = (tensor.to(kind).requires_grad_() for tensor in (image, weight))
-            began = time.thread_time()
-            F.conv2d(x, w).sum().backward()  # type: ignore[no-untyped-call]
-            taken.append(time.thread_time() - began)
-    return min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
-
-
 def choose_precision(compute: ComputeConfig) -> str:
     """Return the number format of a training, with `auto` resolved."""
     if compute.precision != "auto":
         return compute.precision
-    fast = choose_device(compute).type == "cpu" and bfloat16_gain() >= MIN_BFLOAT16_GAIN
+    found = torch.cpu.get_capabilities()
+    fast = choose_device(compute).type == "cpu" and any(found.get(name) for name in BFLOAT16_INSTRUCTIONS)
     return "bf16-mixed" if fast else "32-true"
 
 

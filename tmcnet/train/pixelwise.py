@@ -22,7 +22,7 @@ from tmcnet.evaluate.metrics import Counts, confusion, headline
 from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, PixelMLP, Pixelwise
 from tmcnet.seeding import derive_seed, generator
-from tmcnet.train.curves import Curves
+from tmcnet.train.loop import Curves
 from tmcnet.train.perceptron import MIN_DEVIATION, fit_perceptron
 from tmcnet.train.pixels import Pixels, draw_pixels
 from tmcnet.train.validate import require_labelled, validate
@@ -56,11 +56,11 @@ State = dict[str, Tensor]
 
 @dataclass
 class Fitted:
-    """A fitted baseline.
+    """A fitted network or baseline.
 
     Attributes:
-        last_step: Boosting rounds or solver iterations done; 0 if the labels have one class only.
-        best_step: Rounds or iterations that are kept.
+        last_step: Steps, boosting rounds or solver iterations done; 0 if the labels have one class only.
+        best_step: The step that is kept, or rounds or iterations.
         best: Scores on the validation part.
         weights: Tensors of the network.
         notes: Warnings, such as a solver that did not converge.

@@ -1,17 +1,24 @@
-"""The batches of a training: the order of the tiles, loading by workers, and their tensors."""
+"""The batches of a training: the order of the tiles, loading by workers, and one whose loss is not finite."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tmcnet.errors import TrainingError
 from tmcnet.seeding import generator
+from tmcnet.train.distributed import processes, rank
 from tmcnet.train.interruption import ignore_signals
 
 Batch = TypeVar("Batch")
@@ -69,3 +76,33 @@ def map_tensors(batch: Any, change: Callable[[str, Tensor], Tensor], name: str =
         parts = [map_tensors(part, change, f"{name}{field}") for field, part in named]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch
+
+
+def check_finite(loss: Tensor, batch: object, step: int, state: Path) -> None:
+    """Stop before a non-finite loss reaches the weights, and save its batch and the names of its tiles.
+
+    Processes that train together stop together, and each saves its share of the batch in the folder `state`.
+
+    Raises:
+        TrainingError: If the loss of any process is not finite.
+    """
+    several = processes() > 1
+    non_finite = (~torch.isfinite(loss.detach())).float()
+    if several:
+        dist.all_reduce(non_finite)
+    if not non_finite:
+        return
+    share = f"_process_{rank()}" if several else ""
+    file = state / f"not_finite_step_{step}{share}.safetensors"
+    state.mkdir(parents=True, exist_ok=True)
+    tiles = getattr(batch, "names", [])
+    file.with_suffix(".json").write_text(json.dumps({"step": step, "tiles": list(tiles)}, indent=1))
+    tensors: dict[str, Tensor] = {}
+    map_tensors(batch, tensors.setdefault)
+    save_file({name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}, file)
+    if several:
+        dist.barrier()  # the first process that ends ends the others
+    raise TrainingError(
+        f"the loss of step {step} is {float(loss.detach())}; its batch is in {file}, and the names of its tiles "
+        "are in the .json file beside it. Check their values, or lower the learning rate."
+    )
