@@ -175,6 +175,7 @@ LANDSAT = "LC08_L2SP_038034_20230823_20230826_02_T1_SR_B4.TIF"
     ("other", "number", "noted"),
     [
         ("LC09_L2SP_038034_20230901_20230903_02_T1_SR_B4.TIF", 8000, False),
+        ("LC08_L1TP_038034_20230823_20230826_02_T1_B4.TIF", 8000, True),
         ("S2A_MSIL2A_20210101_N0214_R122.tif", 8000, True),
         ("T33UUP_20230823T101559_B04_10m.tif", 8000, True),
         ("clipped.tif", 8000, False),

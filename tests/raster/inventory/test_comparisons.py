@@ -145,6 +145,19 @@ def test_linear_power_that_stays_linear_is_noted(source, random, factor, scale, 
     assert ("`sensors.sar.scale: none` leaves them as they are, `auto` makes them dB" in found) == noted
 
 
+def test_complex_numbers_that_stay_linear_power_are_noted(source, random):
+    use(source, scale="none")
+    source.write("o.tif", optical(random))
+    backscatter = (9 * (np.arange(SIZE) < 3) + random.normal(size=(2, SIZE, SIZE)) / 9) * np.array([1, 1j])[
+        :, None, None
+    ]
+    source.write("s.tif", backscatter.sum(axis=0).astype("c8"))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    found = rows(source)[0]["warnings"]
+    assert "read as power |z|^2" in found and "`sensors.sar.scale: none` leaves them as they are" in found
+
+
 def test_a_tag_of_no_data_that_is_the_code_of_a_class_is_noted(source, random):
     use(source)
     source.write("o.tif", optical(random))

@@ -122,7 +122,8 @@ def test_a_sheet_may_name_patterns_and_values_for_one_scene(tmp_path):
         tmp_path / "s[1].tif",
     )
     assert z.files == [tmp_path / name for name in ("t/a_B02.tif", "t/b_B02.tif", "t/a_B03.tif", "s[1].tif")]
-    assert z.nodata["optical"] == 0 and math.isnan(z.nodata["sar"]) and z.scales == {"sar": "db"} and z.fields == {}
+    assert z.declared["optical"] == {"nodata": 0} and z.fields == {}
+    assert math.isnan(z.declared["sar"]["nodata"]) and z.declared["sar"]["scale"] == "db"
 
 
 def test_wrong_values_for_one_scene_are_reported(tmp_path):

@@ -60,8 +60,9 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: what comparisons between scenes need."""
+        scales = {name: {"scale": self.entry.scale(name)} for name in self.images}
         return {
-            "entry": {"scene": self.entry.scene, "role": self.entry.role, "scales": self.entry.scales},
+            "entry": {"scene": self.entry.scene, "role": self.entry.role, "declared": scales},
             "images": {name: [file.to_dict() for file in files] for name, files in self.images.items()},
             "scales": self.scales,
             "problems": [astuple(problem) for problem in self.problems],
@@ -219,7 +220,7 @@ def _report_empty_file(scene: Inspection, name: str, file: FileSummary, georefer
 
 def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
     """Scale of a modality: declared in the sample sheet, else in the config, else detected; empty if unknown."""
-    files, of_sheet, key = scene.images[name], scene.entry.scales.get(name), f"sensors.{name}"
+    files, of_sheet, key = scene.images[name], scene.entry.scale(name), f"sensors.{name}"
     if not files:
         return ""
     valid = [file for file in files if np.isfinite(file.low).any()]
@@ -232,7 +233,8 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
             return "linear"  # the amplitude of a complex number is no step of its own: it is read as power
     low, high = min(file.range[0] for file in valid), max(file.range[1] for file in valid)
     median = float(np.median([np.nanmedian(file.median) for file in valid]))
-    values = "float32" if valid[0].file.header.has_scaling else valid[0].file.header.dtype, low, high, median
+    header = valid[0].file.header
+    values = "float32" if header.has_scaling else numpy_type(header.dtype).name, low, high, median
     if declared == "none" and sensor.kind == "backscatter" and looks_linear(*values):
         what = (
             f"{name} has the values of linear power or amplitude, from {low:g} to {high:g} with median {median:.3g}"

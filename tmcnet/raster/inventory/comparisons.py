@@ -36,7 +36,7 @@ def scale_problems(scenes: Sequence[Inspection], sensors: SensorsConfig) -> list
     problems = []
     for name, sensor in sensors.items():
         where, column = f"config key `sensors.{name}.scale`", f"the column `{name}_scale` of the sample sheet"
-        detected = [s for s in scenes if s.entry.scales.get(name, sensor.scale) == "auto"]
+        detected = [s for s in scenes if (s.entry.scale(name) or sensor.scale) == "auto"]
         if len(scales := _scenes_by_scale(detected, name)) > 1:
             what = f"`auto` finds different scales of backscatter ({_format_scales(scales)})"
             problems.append(

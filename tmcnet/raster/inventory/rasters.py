@@ -83,15 +83,21 @@ def find_rasters(
 
 def _declared(entry: Entry, name: str, sensor: SensorConfig) -> dict[str, Any]:
     """What config and sample sheet declare about the files of a modality, in place of what these say."""
-    quality = str(entry.masks.get(name, ""))
-    codes, bits = entry.masked.get(name, (tuple(sensor.mask_codes), tuple(sensor.mask_bits)))
-    if quality and not codes and not bits:
+    sheet: dict[str, Any] = {"nodata": sensor.nodata} | entry.declared.get(name, {})
+    scaling = sheet.get("scale_factor", 1.0), sheet.get("add_offset")
+    is_scaled = "scale_factor" in sheet or "add_offset" in sheet
+    values = {"nodata": sheet["nodata"], "scaling": scaling if is_scaled else None}
+    if "mask" not in sheet:
+        return values
+    quality = str(sheet["mask"])
+    own = "mask_codes" in sheet or "mask_bits" in sheet  # these of a scene replace both keys
+    keys: dict[str, Sequence[int]] = {} if own else {"mask_codes": sensor.mask_codes, "mask_bits": sensor.mask_bits}
+    codes, bits = (tuple((keys | sheet).get(key, ())) for key in ("mask_codes", "mask_bits"))
+    if not codes and not bits:
         what = "is a quality mask, but no code or bit in it is known to mean no data"
         remedy = f"List the codes in `sensors.{name}.mask_codes`, or the bits in `sensors.{name}.mask_bits`."
         raise InputError(Problem(quality, what, remedy))
-    nodata, scaling = entry.nodata.get(name, sensor.nodata), entry.scaling.get(name)
-    made = {"nodata": nodata, "scaling": scaling, "quality": quality, "quality_codes": codes, "quality_bits": bits}
-    return made if quality else made | {"quality_codes": (), "quality_bits": ()}
+    return values | {"quality": quality, "quality_codes": codes, "quality_bits": bits}
 
 
 def _completed(files: tuple[RasterFile, ...], sensor: SensorConfig) -> tuple[RasterFile, ...]:

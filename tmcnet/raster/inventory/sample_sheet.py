@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tmcnet.errors import InputError, Problem, format_names, hide_secrets
 from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_file, parse_name
@@ -19,9 +20,8 @@ from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_fil
 TRAIN = "train"
 PREDICT = "predict"
 VECTORS = (".fgb", ".geojson", ".gpkg", ".json", ".shp")  # endings of vector files
-_NUMBERS = ("nodata", "scale_factor", "add_offset")
 _LISTS = {"mask_codes": "-?[0-9]{1,9}", "mask_bits": "[12]?[0-9]|3[01]"}  # of numbers, each of this form
-OVERRIDES = (*_NUMBERS, "scale", "mask", *_LISTS)
+OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset", "mask", *_LISTS)
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
 _NEAR = 0.8  # similarity from which a column is taken for a misspelt one
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.])")  # how cells begin that spreadsheet programs run
@@ -47,16 +47,8 @@ class Entry:
     # the files behind each pattern of the sample sheet among the above, in the order in which they are laid over one
     # another
     members: dict[Name, tuple[Path, ...]] = field(default_factory=dict)
-    # value that means no data, by modality, where the sample sheet gives one
-    nodata: dict[str, float] = field(default_factory=dict)
-    # scale of backscatter, by modality, where the sample sheet gives one
-    scales: dict[str, str] = field(default_factory=dict)
-    # scale factor and offset, by modality, where the sample sheet gives one of them
-    scaling: dict[str, tuple[float, float | None]] = field(default_factory=dict)
-    # quality mask, by modality, where the sample sheet names one
-    masks: dict[str, Name] = field(default_factory=dict)
-    # codes and bits of the quality mask that mean no data, by modality, where the sample sheet gives one of them
-    masked: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    # what the sample sheet declares for this scene, by modality and key of `OVERRIDES`
+    declared: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, str]:
         """All that the row says, as text for hashes."""
@@ -65,7 +57,12 @@ class Entry:
     @property
     def named(self) -> tuple[Name, ...]:
         """The rasters it names, images first; patterns as written."""
-        return (*(path for paths in self.images.values() for path in paths), *self.label, *self.masks.values())
+        masks = (declared["mask"] for declared in self.declared.values() if "mask" in declared)
+        return (*(path for paths in self.images.values() for path in paths), *self.label, *masks)
+
+    def scale(self, modality: str) -> str:
+        """Scale of backscatter that the sample sheet gives; empty for none."""
+        return str(self.declared.get(modality, {}).get("scale", ""))
 
     @property
     def members_of_all(self) -> list[Name]:
@@ -170,20 +167,14 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
             files[name] = (*files.get(name, ()), tiles[0] if len(tiles) == 1 else raster)
             members |= {raster: tiles} if len(tiles) > 1 else {}
     own_columns = _known_columns(modalities)
-    numbers = {
-        key: {name: number for name in modalities if (number := _number(row.get(f"{name}_{key}", ""))) is not None}
-        for key in _NUMBERS
-    }
-    scaled = [name for name in modalities if name in {**numbers["scale_factor"], **numbers["add_offset"]}]
     images, label = {name: files.get(name, ()) for name in modalities}, files.get("label", ())
     others = {name: value for name, value in row.items() if name and name not in own_columns}
-    scales = {name: row[f"{name}_scale"] for name in modalities if row.get(f"{name}_scale")}
-    scaling = {n: (numbers["scale_factor"].get(n, 1.0), numbers["add_offset"].get(n)) for n in scaled}
-    masks = {name: parse_name(row[f"{name}_mask"], data_root) for name in modalities if row.get(f"{name}_mask")}
-    lists = {name: [_integers(row.get(f"{name}_{key}", ""), key) or () for key in _LISTS] for name in modalities}
-    masked = {name: (codes, bits) for name, (codes, bits) in lists.items() if codes or bits}
-    declared = numbers["nodata"], scales, scaling, masks, masked
-    return Entry(row["scene"], row.get("role") or TRAIN, images, label, others, members, *declared)
+    cells = {name: {key: text for key in OVERRIDES if (text := row.get(f"{name}_{key}"))} for name in modalities}
+    declared = {
+        name: {key: value for key, text in of_name.items() if (value := _value(key, text, data_root)) is not None}
+        for name, of_name in cells.items()
+    }
+    return Entry(row["scene"], row.get("role") or TRAIN, images, label, others, members, declared)
 
 
 def _known_columns(modalities: Sequence[str]) -> list[str]:
@@ -200,23 +191,21 @@ def _matching_files(part: str, data_root: Path) -> tuple[Path, ...]:
     return tuple(data_root / name for name in names if (data_root / name).is_file())
 
 
-def _number(text: str) -> float | None:
+def _value(key: str, text: str, root: Path) -> Any:  # noqa: ANN401 - keys have values of several types
+    """What a cell declares; None for text that its column cannot have."""
+    if key == "mask":
+        return parse_name(text, root)
+    if key in _LISTS:
+        parts = re.split(r"[\s,;]+", text.strip("[] "))  # also as a list of YAML
+        return tuple(map(int, parts)) if all(re.fullmatch(_LISTS[key], part) for part in parts) else None
+    if key == "scale":
+        return text if text in _SCALES else None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
-
-
-def _integers(text: str, key: str) -> tuple[int, ...] | None:
-    """Whole numbers separated by `;` or as a list of YAML; None for other text."""
-    parts = re.split(r"[\s,;]+", text.strip("[] "))
-    return tuple(map(int, parts)) if all(re.fullmatch(_LISTS[key], part) for part in parts) else None
-
-
-def _is_usable(column: str, number: float | None) -> bool:
-    if number is None or column.endswith("_nodata"):
-        return number is not None
-    return math.isfinite(number) and not (number == 0 and column.endswith("_scale_factor"))
+    usable = key == "nodata" or (math.isfinite(number) and (number != 0 or key == "add_offset"))
+    return number if usable else None
 
 
 def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
@@ -239,15 +228,14 @@ def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
             errors.append((what, "Change how the cell begins."))
     if len(entry.label) > 1:
         errors.append(("names several label files", "Labels cannot be stacked; merge them first."))
-    for name, key in itertools.product(entry.images, OVERRIDES):
+    for (name, declared), key in itertools.product(entry.declared.items(), OVERRIDES):
         text = row.get(column := f"{name}_{key}", "")
-        if text and key == "scale" and text not in _SCALES:
+        if text and key == "scale" and key not in declared:
             errors.append((f"has the unknown scale `{text}` in `{column}`", f"Scales are {', '.join(_SCALES)}."))
-        elif text and key in _NUMBERS and not _is_usable(column, _number(text)):
-            errors.append((f"has `{text}` in `{column}`", "Write a number, `nan` for no data, or nothing."))
-        elif text and key in _LISTS and _integers(text, key) is None:
-            errors.append((f"has `{text}` in `{column}`", "Write whole numbers such as `3;8;9`, or nothing."))
-        elif text and key in _LISTS and name not in entry.masks:
+        elif text and key not in declared:
+            form = "whole numbers such as `3;8;9`" if key in _LISTS else "a number, `nan` for no data"
+            errors.append((f"has `{text}` in `{column}`", f"Write {form}, or nothing."))
+        elif text and key in _LISTS and "mask" not in declared:
             errors.append((f"has `{column}` without `{name}_mask`", "Name the quality mask."))
     for path in entry.named:
         if (shown := hide_secrets(str(path))) != str(path):

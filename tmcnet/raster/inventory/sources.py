@@ -113,7 +113,7 @@ def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
             {name: (files[name],) for name in source.patterns},
             (files["label"],) if "label" in files else (),
             dict(zip(patterns["optical"].fields, key, strict=True)),
-            masks={name: files[f"masks.{name}"] for name in source.masks},
+            declared={name: {"mask": files[f"masks.{name}"]} for name in source.masks},
         )
         for key, files in pairs.items()
     ]

@@ -27,6 +27,7 @@ _LEVELS_UP = 6  # from a band to the folder of its product
 _NAMED = {
     r"L[CEOT]\d\d_L2S[RP]_\w*SR_B\d": (2.75e-05, -0.2),
     r"L[CEOT]\d\d_L2S[RP]_\w*ST_B\d": (0.00341802, 149.0),
+    r"L[CO]0[89]_L1[GT][TPS]_\w*_02_\w\w_B[1-9]\.": (2e-05, -0.1),  # at the top of the atmosphere
     r"HLS\.[LS]30\..*\.B\d": (1e-4, 0.0),
 }
 """Scale and offset from numbers to reflectance or kelvin, by names of files."""
