@@ -202,6 +202,22 @@ def test_landsat_beside_numbers_of_another_meaning_is_named_with_its_scale(sourc
     assert not any("by its name" in row["warnings"] for row in rows(source))
 
 
+def test_sources_of_a_virtual_raster_have_their_own_offset(source, random):
+    use_bands(source, "a", "b", "c")
+    values = optical(random, 2)
+    (old, _), (new, _) = (product(source, values, added) for added in (0, 1000))
+    classes = source.write("scl_20m.jp2", np.full((SIZE, SIZE), 4, "u1"), **JP2)
+    run = {"check": True, "cwd": source.root}
+    subprocess.run(["gdalbuildvrt", "-q", "-separate", "o.vrt", new[1], classes, old[0]], **run)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.vrt,s.tif,,train")
+    found = read_float(align(source) / "optical.tif")
+    np.testing.assert_array_equal(found, np.stack([values[1], np.full((SIZE, SIZE), 4), values[0]]))
+    subprocess.run(["gdalbuildvrt", "-q", "-overwrite", "o.vrt", new[0], old[0]], **run)
+    with pytest.raises(InputError, match=r"o\.vrt: is made of Sentinel-2 bands with and without the offset"):
+        source.take()
+
+
 def test_a_folder_of_a_product_lists_its_bands(source, random):
     use_bands(source, "B02", "B03")
     _, metadata = product(source, optical(random, 2), 1000)

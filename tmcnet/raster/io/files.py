@@ -167,7 +167,7 @@ class RasterFile:
             grid,
             bool(control) or not dataset.transform.is_identity,
             len(bands),
-            dataset.dtypes[at[0]],
+            _common_type(dataset, bands),
             tuple(dataset.nodatavals[i] for i in at),
             tuple(scaling),
             len(at) > 1 and dataset.colorinterp[at[-1]].name == "alpha",
@@ -227,7 +227,10 @@ class RasterFile:
         """Read a window that is inside an open file."""
         bands = self.bands(dataset)
         scaling, _ = self._scaling(dataset, bands)
-        values = dataset.read(bands, window=inside)
+        if len(set(dataset.dtypes)) == 1:
+            values = dataset.read(bands, window=inside)
+        else:  # as in virtual rasters
+            values = np.stack([dataset.read(band, window=inside) for band in bands])
         mask = self._mask(dataset, bands[0], inside)
         if self.quality:
             good = self._good(dataset, inside)
@@ -375,6 +378,12 @@ def _is_grey(palette: Mapping[int, tuple[int, ...]]) -> bool:
 def numpy_type(dtype: str) -> np.dtype[Any]:
     """The type in which rasterio returns values of a type that files have."""
     return np.dtype(dtype.replace("complex_int16", "complex64"))
+
+
+def _common_type(dataset: DatasetReader, bands: Sequence[int]) -> str:
+    """Smallest type that holds the numbers of all of these bands."""
+    types = {dataset.dtypes[band - 1] for band in bands}
+    return types.pop() if len(types) == 1 else np.result_type(*map(numpy_type, types)).name
 
 
 def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from rasterio.io import DatasetReader
 
+from tmcnet.errors import InputError, Problem
+
 _SENTINEL_2 = re.compile(r"(T\d\d[A-Z]{3}_(\d{8})T\d{6})_(B\d[\dA])(_\d0m)?\.\w+$")
 """Names of bands: tile and time, date, band, and the resolution, which only level 2A has."""
 _BANDS = [f"B{number:02}" for number in range(1, 13)]
@@ -55,7 +57,11 @@ def metadata_file(path: str) -> str:
 
 
 def product_offsets(dataset: DatasetReader, bands: list[int]) -> list[float]:
-    """Offset that the metadata of a product adds to the numbers of each of these bands."""
+    """Offset that the metadata of a product adds to the numbers of each of these bands.
+
+    Raises:
+        InputError: If it differs between the sources of a virtual raster, of which there are several for a band.
+    """
     if dataset.driver == "SENTINEL2":
         tags = [dataset.tags(band) for band in bands]
         return [float(tag.get("BOA_ADD_OFFSET", tag.get("RADIO_ADD_OFFSET", 0))) for tag in tags]
@@ -63,9 +69,15 @@ def product_offsets(dataset: DatasetReader, bands: list[int]) -> list[float]:
         return [_offset(dataset.name)] * len(bands)
     if dataset.driver != "VRT":
         return [0.0] * len(bands)
-    found = {_offset(file) for file in dataset.files if file.endswith(".jp2")}
-    same = len(found) == 1 and not _CHANGES_NUMBERS.search(Path(dataset.name).read_bytes())
-    return [found.pop() if same else 0.0] * len(bands)
+    added = [_offset(file) for file in dataset.files if file.endswith(".jp2")]
+    if not any(added) or _CHANGES_NUMBERS.search(Path(dataset.name).read_bytes()):
+        return [0.0] * len(bands)
+    if len(set(added)) == 1:
+        return added[:1] * len(bands)
+    if len(added) != dataset.count:
+        what = "is made of Sentinel-2 bands with and without the offset of baseline 04.00"
+        raise InputError(Problem(dataset.name, what, "Write the JP2 files in the sample sheet in its place."))
+    return [added[band - 1] for band in bands]
 
 
 def _offset(path: str) -> float:
