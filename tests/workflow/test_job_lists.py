@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.workflow.conftest import ROOT, RUN, Project
+from tests.workflow.conftest import ROOT, RUN, Project, planned_jobs
 from tmcnet.cli import main
 
 RECORDS = {"track": 1, "write_report": 1, "report": 1}
@@ -126,6 +126,16 @@ def test_a_lost_tile_is_made_again_and_nothing_else(project: Project) -> None:
         project.run("report")
         assert tile.read_bytes() == pixels
     assert project.plan() == {}
+
+
+@pytest.mark.parametrize("name", ["tiles/sar/alder_r0_c0.tif", "scenes/alder/alignment.json"])
+def test_what_was_lost_does_not_hide_changed_settings(project: Project, name: str) -> None:
+    change = "finetune: {weight_decay: 0.5}"
+    trained = project.plan(change)
+    with project.damaged(project.results / name, None):
+        assert project.plan(change) == project.plan() | trained
+        plan = planned_jobs(project.call("report", change=change, dry=True, source="{crs: EPSG:32633}"))
+    assert plan.items() >= (TRAINING | {"inspect_scene": 2, "map_scene": 2}).items()
 
 
 def test_a_changed_sidecar_reruns_what_its_scene_is_used_for(project: Project) -> None:

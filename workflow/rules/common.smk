@@ -407,13 +407,16 @@ def stamps(entries):
         raise WorkflowError(f"The imagery has errors:\n{error}") from None
 
 
-def label_coding(wildcards):
+def label_coding(entries):
     """What the label files of a scene mean; features of vector labels may name their class."""
-    vectors = [
-        path for e in entries_of(wildcards) for path in e.label if is_vector(Path(path))
-    ]
+    vectors = [path for e in entries for path in e.label if is_vector(Path(path))]
     names = [c.name for c in CONFIG.labels.classes] if vectors else []
     return {**CONFIG.labels.coding, "names": names}
+
+
+def row_of(entries):
+    """What the sample sheet and the config say of a scene or of all ready-made tiles."""
+    return [[e.to_dict() for e in entries], label_coding(entries)]
 
 
 def entries_of(wildcards):

@@ -14,15 +14,18 @@ TRAIN_SCENES = [
     for name, entries in BY_SCENE.items()
     if any(entry.role == "train" for entry in entries)
 ]
+SOURCE = [CONFIG.source.layout, CONFIG.source.crs, CONFIG.source.remote]
+# All that the stages up to the index depend on, beside the files. If something was missing here, lost tiles could hide
+# a change: the index would be `ancient` behind a job that Snakemake repeats for another reason.
 CUT_FROM = json_digest(
     {
         **section("sensors", "align", "tiles"),
         **code_version("inventory"),
-        "labels": CONFIG.labels.coding,
+        "source": SOURCE,
         "demo": (
             CONFIG.source.demo.model_dump() if CONFIG.source.layout == "demo" else {}
         ),
-        "entries": [[e.to_dict() for e in BY_SCENE[name]] for name in TRAIN_SCENES],
+        "rows": [row_of(BY_SCENE[name]) for name in TRAIN_SCENES],
     }
 )
 
@@ -52,15 +55,11 @@ rule inspect_scene:
     params:
         **section("sensors"),
         **code_version("inventory"),
-        source=[CONFIG.source.layout, CONFIG.source.crs, CONFIG.source.remote],
+        source=SOURCE,
         tiled=TILED,
         # The row of the sample sheet: another row of the same sheet changes nothing here.
         scene=lambda wildcards: json_digest(
-            [
-                [e.to_dict() for e in entries_of(wildcards)],
-                label_coding(wildcards),
-                stamps(entries_of(wildcards)),
-            ]
+            [*row_of(entries_of(wildcards)), stamps(entries_of(wildcards))]
         ),
     message:
         "Checking the rasters of {wildcards.scene}"
@@ -70,7 +69,7 @@ rule inspect_scene:
 
 # Scenes are used only after all are found sound. If some are new, `take_inventory` then writes the names of all to a
 # file, and the first that names a scene is its gate. With one gate for all, a new scene would hide what else has
-# changed: Snakemake compares the parameters of no job that depends on one that runs.
+# changed: Snakemake compares the parameters of no job that depends on one whose own inputs or parameters have changed.
 SOUND = f"{RESULTS}/inventory/sound"
 GATES = {int(f.stem): f for f in Path(SOUND).glob("*.txt") if f.stem.isdecimal()}
 GATE_OF = {
@@ -221,11 +220,6 @@ RAW = {
 INDEX = f"{RESULTS}/tiles/index.csv"
 if LOST and is_unchanged(Path(RESULTS), CUT_FROM, RAW):
     INDEX = ancient(INDEX)
-    print(
-        "Lost files are made again. If settings of later stages have changed too, start the same command once more "
-        "afterwards: Snakemake finds what is out of date only then.",
-        file=sys.stderr,
-    )
 
 
 rule inventory:
