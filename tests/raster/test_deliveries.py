@@ -565,7 +565,7 @@ def test_a_file_with_control_points_shows_a_landmark_in_its_place(source, monkey
     config = {}
     if nodes:
         grid_nodes = [[float(c), float(r), 2.0, -1.0] for r in range(0, 97, 24) for c in range(0, 97, 24)]
-        found = Alignment("aligned", "thin_plate", None, 99, 90, 0.4, "planted", [], grid_nodes)
+        found = Alignment("aligned", "planted", [], 0.4, "thin_plate", None, grid_nodes)
         monkeypatch.setattr(grid, "estimate", lambda *_: found)
         config = {"enabled": True}
     source.take()

@@ -11,9 +11,8 @@ SHIFT = np.array([[1.0, 0.0, 3.0], [0.0, 1.0, -2.0]])
 
 def record(points, status="aligned", model="shift", matrix=SHIFT, nodes=()):
     """What `alignment.json` holds, written and read again."""
-    found = Alignment(
-        status, model, None if matrix is None else matrix.tolist(), 9, 9, 0.5, "", points, [list(n) for n in nodes]
-    )
+    form = None if matrix is None else matrix.tolist()
+    found = Alignment(status, "", points, 0.5, model, form, [list(n) for n in nodes])
     return json.loads(json.dumps(found.to_dict() | {"digests": {"optical": "0"}, "speckle": {"looks": 4.0}}))
 
 
@@ -59,6 +58,6 @@ def test_without_a_correction_the_displacement_itself_is_left(status):
 
 
 def test_scenes_without_points():
-    record_of_one = Alignment.uncorrected("single_sensor", "nothing to register").to_dict()
+    record_of_one = Alignment("single_sensor", "nothing to register").to_dict()
     assert Residuals.of(record_of_one).near((0, 0, 128, 128)) is None
     assert AffineMap(np.array(record_of_one["matrix"]))(np.zeros((1, 2))).tolist() == [[0, 0]]

@@ -21,7 +21,7 @@ def test_picture_shows_something(pair, found, tmp_path):
 def test_the_picture_of_a_single_sensor_shows_it(pair, tmp_path, seen):
     nothing = [np.full_like(image, np.nan) for image in pair[:2]]
     optical, sar = (pair[0], nothing[1]) if seen == "optical" else (nothing[0], pair[1])
-    single = Alignment("single_sensor", "none", np.eye(2, 3).tolist(), 0, 0, None, "only one")
+    single = Alignment("single_sensor", "only one")
     draw(optical, sar, sar, single, tmp_path / "single.png")
     draw(*nothing, nothing[1], single, tmp_path / "nothing.png")
     drawn, black = (imread(tmp_path / f"{name}.png").astype(int) for name in ("single", "nothing"))

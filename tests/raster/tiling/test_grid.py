@@ -119,7 +119,7 @@ def test_an_accepted_correction_puts_the_landmark_in_place_in_one_resampling(sou
     values = 0.01 + spot((SIZE, SIZE), *(lies_at + 0.5), 3)
     source.write("a_s.tif", values.astype("f4"))
     source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
-    found = Alignment("aligned", "affine", matrix, 99, 90, 0.4, "planted")
+    found = Alignment("aligned", "planted", [], 0.4, "affine", matrix)
     monkeypatch.setattr(grid, "estimate", lambda *_: found)
     calls = []
     real = grid.warp_to_grid
@@ -150,7 +150,7 @@ def test_a_bending_correction_puts_the_landmark_in_place_from_another_crs(source
     plant(source, "a_s.tif", "EPSG:3035", 8.0, delivered, 3)
     source.source = SourceConfig(layout="scenes", optical="{scene}_o.tif", sar="{scene}_s.tif")
     nodes = on_lattice(bend, (SIZE, SIZE)).tolist()
-    found = Alignment("aligned", "thin_plate", None, 99, 90, 0.4, "planted", [], nodes)
+    found = Alignment("aligned", "planted", [], 0.4, "thin_plate", None, nodes)
     monkeypatch.setattr(grid, "estimate", lambda *_: found)
     folder = align(source, config=AlignConfig())
     power = np.nan_to_num(10 ** (read_float(folder / "sar.tif")[0] / 10), nan=0.0)
@@ -162,7 +162,7 @@ def test_a_bending_correction_puts_the_landmark_in_place_from_another_crs(source
 
 def test_a_rejected_match_leaves_the_georeference(source, monkeypatch):
     source.scene("a")
-    found = Alignment("rejected", "none", [[1, 0, 0], [0, 1, 0]], 3, 0, math.nan, "too few points")
+    found = Alignment("rejected", "too few points", [], math.nan)
     monkeypatch.setattr(grid, "estimate", lambda *_: found)
     folder = align(source, config=AlignConfig())
     np.testing.assert_allclose(

@@ -208,7 +208,7 @@ def test_the_index_has_the_residual_of_registration_of_each_tile(source):
     scenes(source, "a", size=400)
     path = source.json.parent / "scenes" / "a" / "alignment.json"
     points = [[x, y, 1.0 + (x > 200), 0.0, 1] for x in range(20, 400, 40) for y in range(20, 140, 40)]
-    found = Alignment("aligned", "shift", [[1, 0, 1], [0, 1, 0]], len(points), len(points), 0.5, "", points)
+    found = Alignment("aligned", "", points, 0.5, "shift", [[1, 0, 1], [0, 1, 0]])
     path.write_text(json.dumps(json.loads(path.read_text()) | found.to_dict()))
     rows = {row["tile"]: row for row in cut(source)}
     assert [rows[f"a_r0_c{x}"]["alignment_px"] for x in (0, 192, 368)] == ["0.000", "0.756", "1.000"]

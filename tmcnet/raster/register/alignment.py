@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -28,40 +28,38 @@ class Alignment:
         status: `aligned`: apply the map. `already_aligned`: the images match as delivered, and no correction is
             clearly better. `rejected`: they could not be matched. `single_sensor`: nothing to register. The map is
             the identity unless `aligned`.
+        reason: The reason for the status, in words.
+        points: Reliable tie points [x, y, dx, dy, inlier], in pixels.
+        rmse_px: Held-out RMSE of the model at inliers in pixels; None without a model.
         model: Kind of the map; `none` is the identity.
         matrix: 2 x 3, from optical to SAR pixels (x, y) on the common grid, pixel centres at whole numbers; None for
             `quadratic` and `thin_plate`, which are stored in `nodes`.
-        n_points: Number of reliable tie points.
-        n_inliers: Number of inliers among them.
-        rmse_px: Held-out RMSE of the model at inliers in pixels; None without a model.
-        reason: The reason for the status, in words.
-        points: Tie points [x, y, dx, dy, inlier], in pixels.
         nodes: The map on a regular lattice over the scene and one step beyond, [x, y, dx, dy] in pixels, row by row.
             Empty where there is a matrix.
     """
 
     status: Status
-    model: Model
-    matrix: list[list[float]] | None
-    n_points: int
-    n_inliers: int
-    rmse_px: float | None
     reason: str
     points: list[list[float]] = field(default_factory=list)
+    rmse_px: float | None = None
+    model: Model = "none"
+    matrix: list[list[float]] | None = field(default_factory=IDENTITY.tolist)
     nodes: list[list[float]] = field(default_factory=list)
-
-    @classmethod
-    def uncorrected(
-        cls, status: Status, reason: str, points: Sequence[list[float]] = (), rmse_px: float | None = None
-    ) -> Alignment:
-        """The result without a correction: the georeference is used as delivered."""
-        n_inliers = sum(int(point[4]) for point in points)
-        return cls(status, "none", IDENTITY.tolist(), len(points), n_inliers, rmse_px, reason, list(points))
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Alignment:
         """Read the content of `alignment.json`; other keys are ignored."""
         return cls(**{name.name: record[name.name] for name in fields(cls) if name.name in record})
+
+    @property
+    def n_points(self) -> int:
+        """Number of reliable tie points."""
+        return len(self.points)
+
+    @property
+    def n_inliers(self) -> int:
+        """Number of inliers among them."""
+        return sum(int(point[4]) for point in self.points)
 
     @property
     def where(self) -> PointMap:
@@ -70,13 +68,17 @@ class Alignment:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; coordinates are rounded to a thousandth of a pixel."""
-        record = asdict(self)
-        if self.matrix is not None:
-            record["matrix"] = [[round(value, 9) for value in row] for row in self.matrix]
-        record["points"] = [[*(round(v, 3) for v in p[:4]), int(p[4])] for p in self.points]
-        record["nodes"] = [[round(v, 3) for v in node] for node in self.nodes]
-        record["rmse_px"] = None if self.rmse_px is None else round(self.rmse_px, 4)
-        return record
+        return {
+            "status": self.status,
+            "model": self.model,
+            "matrix": self.matrix and [[round(value, 9) for value in row] for row in self.matrix],
+            "n_points": self.n_points,
+            "n_inliers": self.n_inliers,
+            "rmse_px": None if self.rmse_px is None else round(self.rmse_px, 4),
+            "reason": self.reason,
+            "points": [[*(round(v, 3) for v in p[:4]), int(p[4])] for p in self.points],
+            "nodes": [[round(v, 3) for v in node] for node in self.nodes],
+        }
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def estimate(
     small = np.concatenate([in_memory(image).array for image in pair.reduced(levels[0].scale)])
     if np.isfinite(small).all(axis=0).mean() < MIN_OVERLAP or min(pair.shape) < WINDOW_PX:
         reason = f"the images overlap by less than {MIN_OVERLAP:.0%}, or are smaller than {WINDOW_PX} px"
-        return Alignment.uncorrected("rejected", reason)
+        return Alignment("rejected", reason)
     return _register(pair, levels)
 
 
@@ -227,8 +227,7 @@ def _decide(pair: _Pair, points: TiePoints, inliers: Correspondences, selection:
     )
     matrix = selection.where.matrix.tolist() if isinstance(selection.where, AffineMap) else None
     nodes = on_lattice(selection.where, pair.shape).tolist() if matrix is None else []
-    rows = points.rows()
-    return Alignment("aligned", model, matrix, len(rows), points.n_inliers, rmse, reason, rows, nodes)
+    return Alignment("aligned", reason, points.rows(), rmse, model, matrix, nodes)
 
 
 def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | None = None) -> Alignment:
@@ -245,8 +244,8 @@ def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | N
         in_place, evidence = rmse_px <= MAX_IN_PLACE_RMSE_PX, f"inliers are displaced by {rmse_px:.2f} px (RMSE)"
     reason += f"; the images {'match' if in_place else 'do not match'} in place: {evidence}"
     if not in_place:
-        return Alignment.uncorrected("rejected", reason, points.rows())
-    return Alignment.uncorrected("already_aligned", reason, points.rows(), rmse_px)
+        return Alignment("rejected", reason, points.rows())
+    return Alignment("already_aligned", reason, points.rows(), rmse_px)
 
 
 def _common_peak(pair: _Pair) -> Array:

@@ -158,9 +158,7 @@ def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
 
 def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilter | None]:
     """Write every modality; return the registration of the SAR image and the speckle filter applied to it."""
-    alignment = Alignment.uncorrected(
-        "single_sensor", "only the optical image exists, so there is nothing to register"
-    )
+    alignment = Alignment("single_sensor", "only the optical image exists, so there is nothing to register")
     speckle = None
     for name, sensor in job.sensors.items():
         if not job.record.images[name].files:
@@ -180,11 +178,9 @@ def _write_images(job: _Job, align: AlignConfig) -> tuple[Alignment, SpeckleFilt
 
 def _register(job: _Job, align: AlignConfig, image: _SourceImage, rasters: Sequence[Raster]) -> Alignment:
     if not job.record.images["optical"].files:
-        return Alignment.uncorrected(
-            "single_sensor", "only the SAR image exists; the scene keeps its grid as delivered"
-        )
+        return Alignment("single_sensor", "only the SAR image exists; the scene keeps its grid as delivered")
     if not align.enabled:
-        return Alignment.uncorrected("rejected", "co-registration is switched off")
+        return Alignment("rejected", "co-registration is switched off")
     image.write_draft(rasters, job.sar_as_delivered)
     with log_duration("registration"):
         optical, sar = Raster.of(job.folder / "optical.tif"), Raster.of(job.sar_as_delivered)
