@@ -1,5 +1,6 @@
 """The numbers of satellite products mean what their metadata say, in all forms in which the files are delivered."""
 
+import re
 import shutil
 import subprocess
 
@@ -145,6 +146,26 @@ def test_an_offset_that_no_metadata_gives_is_named_with_its_value(source, random
         and "contains the offset of Sentinel-2 since baseline 04.00, T33UUP_20200823T101559_B02.jp2" in second
     )
     assert "give `optical_add_offset` -1000 in the sample sheet" in second
+
+
+def test_what_is_named_for_landsat_and_sentinel_2_makes_their_values_comparable(source, random):
+    use_bands(source, "red")
+    values = optical(random).astype(float)
+    (path, _), _ = product(source, values[[0, 0]].astype("u2"), 1000)
+    source.write(LANDSAT, np.rint((values / 1e4 + 0.2) / 2.75e-5).astype("u2"), transform=OTHER_GROUND)
+    source.write("s.tif", power(random))
+    source.write("s2.tif", power(random), transform=OTHER_GROUND)
+    source.sheet(f"a,{path},s.tif,,train", f"b,{LANDSAT},s2.tif,,train")
+    source.take()
+    declared = [dict(re.findall(r"`optical_(\w+)` (\S+)", row["warnings"])) for row in rows(source)]
+    assert declared == [{"scale_factor": "0.0001"}, {"scale_factor": "2.75e-05", "add_offset": "-0.2"}]
+    cells = [",".join([d["scale_factor"], d.get("add_offset", "")]) for d in declared]
+    head = "scene,optical,sar,optical_scale_factor,optical_add_offset"
+    (source.root / "scenes.csv").write_text(f"{head}\na,{path},s.tif,{cells[0]}\nb,{LANDSAT},s2.tif,{cells[1]}\n")
+    first, second = (read_float(align(source, scene) / "optical.tif") for scene in "ab")
+    np.testing.assert_allclose(first, values / 1e4, rtol=1e-5)
+    np.testing.assert_allclose(second, values / 1e4, atol=2e-5)
+    assert not any("by its name" in row["warnings"] for row in rows(source))
 
 
 def test_a_declared_offset_counts_in_place_of_that_of_the_metadata(source, random):

@@ -122,10 +122,11 @@ def _pixel_metres(scene: Inspection) -> float:
 
 def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) -> None:
     """Add warnings for scenes whose tags differ from others, or whose medians do on the same ground."""
-    for name in sensors:
+    for name, sensor in sensors.items():
         having = [scene for scene in scenes if scene.images[name]]
         _warn_of_other_tags(having, name)
-        _warn_of_products(having, name)
+        if sensor.kind == "reflectance":
+            _warn_of_products(having, name)
     for first, second, _ in _pairs_on_shared_ground(scenes):
         for name, sensor in sensors.items():
             if not first.images[name] or not second.images[name] or sensor.kind == "elevation":
@@ -159,19 +160,20 @@ def _warn_of_products(scenes: Sequence[Inspection], name: str) -> None:
         for number, (meaning, file) in enumerate(of_scene):
             if meaning is None or meaning == _NOT_LANDSAT:
                 continue
-            (scale, offset), text = meaning, ""
+            scale, offset = meaning
             others = {other: name for (n, other), name in known.items() if n == number and other != meaning}
             if unlike := next((file for other, file in others.items() if other[0] != scale), ""):
-                text = f"its numbers mean {scale:g} * number {offset:+g}, unlike those of {unlike}: "
-                text += f"give `{name}_scale_factor` {scale:g} and `{name}_add_offset` {offset:g}"
+                what = f"its numbers mean {scale:g} * number {offset:+g}, unlike those of {unlike}"
+                values = f"`{name}_scale_factor` {scale:g}"
+                # without an offset that of the metadata, if there is one, stays in use
+                values += f" and `{name}_add_offset` {offset:g}" if offset else ""
             elif meaning == WITH_OFFSET and WITHOUT_OFFSET in others:
-                text = (
-                    f"it contains the offset of Sentinel-2 since baseline 04.00, {others[WITHOUT_OFFSET]} does not: "
-                )
-                text += f"give `{name}_add_offset` {offset / scale:g}"
-            if text:
-                scene.warnings.append(f"{file}: by its name {text} in the sample sheet")
-                break
+                what = f"it contains the offset of Sentinel-2 since baseline 04.00, {others[WITHOUT_OFFSET]} does not"
+                values = f"`{name}_add_offset` {offset / scale:g}"
+            else:
+                continue
+            scene.warnings.append(f"{file}: by its name {what}: give {values} in the sample sheet")
+            break
 
 
 def _meaning(file: FileSummary) -> tuple[float, float] | None:
