@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -165,7 +166,7 @@ class Training(Generic[Batch]):
         saved = from_first(lambda: read_state(self.settings, plan) or begin)
         self.step, self.precision = saved["step"], saved["precision"]
         self.curves: Curves = saved["curves"]
-        self.values: dict[str, list[float]] = saved["values"]  # of the batches since the last row
+        self.values = defaultdict[str, list[float]](list, saved["values"])  # of the batches since the last row
         self.dtype = torch.float64 if self.precision == "64-true" else torch.float32
         module.to(self.device, self.dtype)
         self.optimiser, self.schedule = build_optimiser(module.network, module.plan)
@@ -232,17 +233,18 @@ class Training(Generic[Batch]):
             batch = map_tensors(next(batches), self._on_device)
             # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
             torch.manual_seed(derive_seed(plan.seed, "dropout", number))
-            waits = processes() > 1 and (number + 1) % plan.accumulate  # gradients are summed after the last batch
+            waits = processes() > 1 and (number + 1) % plan.accumulate  # the last batch averages over the processes
             with compute.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 with torch.autocast(self.device.type, lower, enabled=lower is not None):
                     losses = compute(batch)
                 check_finite(losses["loss"], batch, self.step, plan.state)
                 self.scaler.scale(losses["loss"] / plan.accumulate).backward()
-            self._note(**losses)
+            for name, value in losses.items():
+                self.values[name].append(float(value.detach()))
         self.scaler.unscale_(self.optimiser)
         if module.plan.clip_norm is not None:
-            weights = module.network.parameters()
-            self._note(gradient_norm=nn.utils.clip_grad_norm_(weights, module.plan.clip_norm))
+            norm = nn.utils.clip_grad_norm_(module.network.parameters(), module.plan.clip_norm)
+            self.values["gradient_norm"].append(float(norm))
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.schedule.step()
@@ -251,18 +253,13 @@ class Training(Generic[Batch]):
     def _on_device(self, _: str, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
 
-    def _note(self, **values: Tensor) -> None:
-        """Keep values for the means of the next row of the curves."""
-        for name, value in values.items():
-            self.values.setdefault(name, []).append(float(value.detach()))
-
     def _save(self) -> None:
         """Write a checkpoint; the old one stays until the new one is complete."""
         file = self.plan.state / STATE_FILE
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"curves": self.curves, "values": self.values}
+        state |= {"curves": self.curves, "values": dict(self.values)}
         state |= {"settings": self.settings, "precision": self.precision, "step": self.step}
         torch.save(state, partial)
         partial.replace(file)
