@@ -14,7 +14,8 @@ from benchmarks.memory import peak_mib
 from benchmarks.published import PublishedModel, published_loss
 from benchmarks.timing import best_of
 from tmcnet.config import MethodConfig, ModelConfig
-from tmcnet.model.tmcnet import TMCNet
+from tmcnet.model.backbone import LOW_STRIDE
+from tmcnet.model.tmcnet import TMCNet, windows_of_patches
 from tmcnet.train.contrastive import build_method
 from tmcnet.train.loop import OptimiserPlan, build_optimiser
 
@@ -96,16 +97,19 @@ def _stages(network: TMCNet, batch: Batch) -> dict[str, tuple[nn.Module | Callab
     with torch.no_grad():
         high, low = network.backbone_optical(images[0])
         encoded = network.aspp(torch.cat([high, high]))
-        decoded = network.decoder(encoded, torch.cat([low, low]))
+        places, (starts, cells) = windows_of_patches(torch.cat([*corners, *corners]), patch, low.shape[-1])
+        decoded = network.decoder.windows(encoded, torch.cat([low, low]), starts, cells)
         found = network(*batch)
-    places = torch.cat([*corners, *corners])
     random = np.random.default_rng(0)
     return {
         "two backbones": (lambda o, s: (*network.backbone_optical(o), *network.backbone_sar(s)), images),
         "pyramid": (network.aspp, (torch.cat([high, high]),)),
-        "decoder": (network.decoder, (encoded, torch.cat([low, low]))),
+        "decoder": (
+            lambda high, low: network.decoder.windows(high, low, starts, cells),
+            (encoded, torch.cat([low, low])),
+        ),
         "global head": (network.global_head, (encoded,)),
-        "local head": (lambda x: network.local_head(x, places, patch, images[0].shape[-1]), (decoded,)),
+        "local head": (lambda x: network.local_head(x, places, patch, cells * LOW_STRIDE), (decoded,)),
         "loss of whole views": (lambda *x: method.loss(_named(x), None, random), _flat(found.whole)),
         "loss of patches": (lambda *x: method.loss(_named(x), None, random), _flat(found.patches)),
     }

@@ -122,6 +122,25 @@ def test_patch_means_equal_enlarging_first(factor):
     torch.testing.assert_close(patch_means(x, corners, 12, 56, factor), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "patch"), [(64, 16), (70, 21), (64, 48), (64, 64)])
+def test_decoding_the_windows_of_patches_equals_decoding_whole_maps(size, patch):
+    torch.manual_seed(0)
+    network = TMCNet(BANDS, TINY, MethodConfig()).eval()  # with given statistics, batch norms act on each cell alone
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean), nn.init.normal_(layer.bias)
+    views, _, _ = batch(size=size)
+    corners = torch.randint(0, size - patch + 1, (2, 3, 4, 2))
+    corners[:, 0, 0], corners[:, 0, 1] = 0, size - patch  # at the edges of the map
+    got = network(views, tuple(corners), patch).patches
+    for name, pair in views.items():
+        for view in (0, 1):
+            high, low = network.encoder(name)(pair[view])
+            decoded = network.decoder(network.aspp(high), low)
+            expected = network.local_head(decoded, corners[view], patch, size)
+            torch.testing.assert_close(got[name][view], expected, atol=1e-4, rtol=1e-5)
+
+
 def test_global_head_sees_mean_and_unbiased_variance():
     head = GlobalHead(2, style=True)
     head.project = nn.Identity()

@@ -46,7 +46,8 @@ def convolution(
 class Conv2d(nn.Conv2d):
     """Torch's convolution, computed on the CPU in the fastest of several equal ways (benchmarks/README.md, "steps").
 
-    - 1 x 1: one matrix product over the pixels. Torch has a slow path for small batches on one thread.
+    - 1 x 1: one matrix product over the pixels (`matrix_product`). Torch has a slow path for small batches on one
+      thread.
     - 3 x 3 with replicate padding and a dilation of more than about a quarter of the map: its taps see the same
       edge pixels again and again, and oneDNN's gradients of dilated layers are slow, above all in bfloat16.
     - All others, and all on GPUs: torch's own.
@@ -57,11 +58,11 @@ class Conv2d(nn.Conv2d):
         # An exported model takes maps of any size, so it cannot choose by size.
         if x.device.type != "cpu" or torch.compiler.is_exporting() or self.groups > 1:
             return super().forward(x)
+        if self.kernel_size == (1, 1) and self.padding == (0, 0):
+            pixels = x[..., :: self.stride[0], :: self.stride[1]].permute(0, 2, 3, 1)
+            return matrix_product(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         if self.stride != (1, 1):
             return super().forward(x) if self.padding_mode != "replicate" else self._pad_and_convolve(x)
-        if self.kernel_size == (1, 1):
-            pixels = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
-            return pixels.permute(0, 3, 1, 2)
         if self.padding_mode != "replicate":
             return super().forward(x)
         if self.kernel_size != (3, 3):
@@ -83,6 +84,21 @@ class Conv2d(nn.Conv2d):
         return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation)
 
 
+def matrix_product(pixels: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply pixels N x H x W x C by weights K x C, and add K biases.
+
+    In single precision on a CPU this is a 1 x 1 convolution with a batch of the rows of all maps. For batches of at
+    least 16, torch gives it to oneDNN, which reaches the same speed on all CPUs; torch's matrix product has half of
+    it on those of AMD. In bfloat16 both are oneDNN's.
+    """
+    single = pixels.dtype == torch.float32 and not torch.is_autocast_enabled(pixels.device.type)
+    if pixels.device.type != "cpu" or not single or torch.compiler.is_exporting():
+        return F.linear(pixels, weight, bias)
+    rows = pixels.flatten(0, 1)[:, None].permute(0, 3, 1, 2)  # N*H x C x 1 x W
+    products = F.conv2d(rows, weight[:, :, None, None], bias)
+    return products.permute(0, 2, 3, 1).view(*pixels.shape[:-1], len(weight))
+
+
 def tapwise_work(height: int, width: int, dilation: int) -> float:
     """Multiplications of `tapwise_convolution` as a share of those of a convolution of the padded map."""
     rows, columns = (1 + 2 * (length - min(dilation, length - 1)) / length for length in (height, width))
@@ -97,22 +113,24 @@ def tapwise_convolution(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     N x K x H x W.
     """
 
-    def seen(length: int) -> list[tuple[slice, tuple[int, int]]]:
-        """Pixels of an axis that each tap sees, and how often their first and last are repeated."""
+    def seen(pixels: Tensor, axis: int) -> list[tuple[Tensor, tuple[int, int]]]:
+        """What each of three taps sees along an axis, and how often the first and last of these are repeated."""
+        length = pixels.shape[axis]
         beyond = min(dilation, length - 1)
-        return [
-            (slice(0, length - beyond), (beyond, 0)),
-            (slice(0, length), (0, 0)),
-            (slice(beyond, length), (0, beyond)),
-        ]
+        within = length - beyond
+        if within <= beyond:  # the gradient of a split is one tensor, that of each slice another one full of zeros
+            first, _, last = torch.split(pixels, [within, beyond - within, within], axis)
+        else:
+            first, last = pixels.narrow(axis, 0, within), pixels.narrow(axis, beyond, within)
+        return [(first, (beyond, 0)), (pixels, (0, 0)), (last, (0, beyond))]
 
     pixels, taps = x.permute(0, 2, 3, 1), weight.flatten(2).unbind(2)
-    total = F.linear(pixels, taps[4]).permute(0, 3, 1, 2)
-    for i, (rows, above_below) in enumerate(seen(x.shape[-2])):
-        for j, (columns, left_right) in enumerate(seen(x.shape[-1])):
+    total = matrix_product(pixels, taps[4]).permute(0, 3, 1, 2)
+    for i, (rows, above_below) in enumerate(seen(pixels, 1)):
+        for j, (cells, left_right) in enumerate(seen(rows, 2)):
             if i == j == 1:
                 continue
-            product = F.linear(pixels[:, rows, columns], taps[3 * i + j]).permute(0, 3, 1, 2)
+            product = matrix_product(cells, taps[3 * i + j]).permute(0, 3, 1, 2)
             total = total + F.pad(product, left_right + above_below, mode="replicate")
     return total
 
@@ -150,12 +168,40 @@ def resampled_convolution(x: Tensor, weight: Tensor, rows: Tensor, columns: Tens
     n, _, h, w = x.shape
     outputs = len(weight)
     by_tap = weight.permute(3, 2, 0, 1).flatten(0, 2)  # column of the tap, row, K
-    products = F.linear(x.permute(0, 2, 3, 1), by_tap)
+    products = matrix_product(x.permute(0, 2, 3, 1), by_tap)
     rows, columns = (taps.to(x.device, products.dtype) for taps in (rows, columns))
     wide = columns @ products.reshape(n * h, w * 3, 3 * outputs)
     wide = wide.view(n, h, len(columns), 3, outputs).transpose(2, 3)
     summed = rows @ wide.reshape(n, h * 3, len(columns) * outputs)
     return summed.view(n, len(rows), len(columns), outputs).permute(0, 3, 1, 2)
+
+
+def resampled_windows(x: Tensor, weight: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Compute `resampled_convolution` in P windows of each map only.
+
+    The rows and columns that the taps of each window read (`taps_at`) are N x P x size x (h * 3) and N x P x size x
+    (w * 3); the result is N*P x K x size x size.
+    """
+    n, _, h, w = x.shape
+    count, size, outputs = rows.shape[1], rows.shape[2], len(weight)
+    by_tap = weight.permute(3, 2, 0, 1).flatten(0, 2)  # column of the tap, row, K
+    products = matrix_product(x.permute(0, 2, 3, 1), by_tap)
+    rows, columns = rows.to(products.dtype), columns.to(products.dtype)
+    wide = columns.flatten(1, 2)[:, None] @ products.reshape(n, h, w * 3, 3 * outputs)
+    wide = wide.view(n, h, count, size, 3, outputs).permute(0, 2, 1, 4, 3, 5)
+    summed = rows @ wide.reshape(n, count, h * 3, size * outputs)
+    return summed.view(n * count, size, size, outputs).permute(0, 3, 1, 2)
+
+
+def cut_windows(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Cut windows from N x C x h x w maps, with the edge repeated beyond it.
+
+    `rows` and `columns` of P windows of each map are N x P x size; the result is N*P x C x size x size.
+    """
+    maps = torch.arange(len(x), device=x.device)[:, None, None, None]
+    rows, columns = rows.clamp(0, x.shape[-2] - 1), columns.clamp(0, x.shape[-1] - 1)
+    cells = x.permute(0, 2, 3, 1)[maps, rows[..., :, None], columns[..., None, :]]
+    return cells.flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def initialise(module: nn.Module) -> None:

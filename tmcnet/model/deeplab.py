@@ -17,8 +17,10 @@ from tmcnet.model.backbone import (
     Backbone,
     Conv2d,
     convolution,
+    cut_windows,
     initialise,
     resampled_convolution,
+    resampled_windows,
     taps_of_enlarged,
 )
 from tmcnet.model.context import enlarge
@@ -147,8 +149,44 @@ class Decoder(nn.Module):
         Returns:
             N x out_channels x H/4 x W/4.
         """
-        deep = self.second_dropout(self.second(self.first_dropout(self._join(high, self.reduce(low)))))
-        y: Tensor = self.output(deep)
+        joined = self.first_dropout(self._join(high, self.reduce(low)))
+        y: Tensor = self.output(self.second_dropout(self.second(joined)))
+        return y
+
+    def windows(self, high: Tensor, low: Tensor, corners: Tensor, size: int) -> Tensor:
+        """Decode square windows of the map instead of the whole map, at little more than their share of its cost.
+
+        The result is what `forward` gives there, except that batch norms see the cells of the windows only. Not for
+        `published`.
+
+        Args:
+            high: N x aspp_channels x h x w.
+            low: N x low_channels x H/4 x W/4.
+            corners: First column and row of each window, N x P x 2, such that it is inside the map.
+            size: Rows and columns of a window.
+
+        Returns:
+            N*P x out_channels x size x size, image by image.
+        """
+        assert self.factor is not None
+        low = self.reduce(low)
+        deep, sharp = self._first_weights(high)
+        # the second layer reads a ring of one cell around a window, the first layer one of two
+        columns, rows = (c[..., None] + torch.arange(-2, size + 2, device=c.device) for c in corners.unbind(-1))
+        sharp_part = F.conv2d(cut_windows(low, rows, columns), sharp)
+        first = (rows[..., 1:2], columns[..., 1:2])
+        rows, columns = rows[..., 1:-1].clamp(0, low.shape[-2] - 1), columns[..., 1:-1].clamp(0, low.shape[-1] - 1)
+        # beyond the edge of the map the second layer sees the last cells of the first one repeated
+        inside = [(cells - start).flatten(0, 1)[:, None] for cells, start in zip((rows, columns), first, strict=True)]
+        taps = [
+            taps_of_enlarged(small, large, self.factor).to(cells.device)[cells]
+            for small, large, cells in zip(high.shape[-2:], low.shape[-2:], (rows, columns), strict=True)
+        ]
+        joined = self.first[1:](resampled_windows(high, deep, *taps) + cut_windows(sharp_part, *inside))
+        weight = self.second[0].weight
+        assert isinstance(weight, Tensor)
+        second = self.second[1:](F.conv2d(self.first_dropout(joined), weight))
+        y: Tensor = self.output(self.second_dropout(second))
         return y
 
     def _join(self, high: Tensor, low: Tensor) -> Tensor:
@@ -157,15 +195,20 @@ class Decoder(nn.Module):
         if self.factor is None or torch.compiler.is_exporting():
             joined: Tensor = self.first(torch.cat([enlarge(high, size, self.factor), low], dim=1))
             return joined
-        weight = self.first[0].weight
-        assert isinstance(weight, Tensor)
-        deep, sharp = torch.split(weight, [high.shape[1], low.shape[1]], dim=1)
+        deep, sharp = self._first_weights(high)
         # at a sixteenth of the pixels: the deep map has most of the channels
         taps = [taps_of_enlarged(*lengths, self.factor) for lengths in zip(high.shape[-2:], size, strict=True)]
         padded = F.pad(low, (1, 1, 1, 1), mode="replicate")
         total = resampled_convolution(high, deep, *taps) + F.conv2d(padded, sharp)
         y: Tensor = self.first[1:](total)
         return y
+
+    def _first_weights(self, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The first layer's weights of the deep map and of the first stage's map."""
+        weight = self.first[0].weight
+        assert isinstance(weight, Tensor)
+        deep, sharp = torch.split(weight, [high.shape[1], weight.shape[1] - high.shape[1]], dim=1)
+        return deep, sharp
 
 
 def start_undecided(decoder: Decoder) -> None:

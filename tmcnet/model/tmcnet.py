@@ -88,6 +88,24 @@ def patch_means(x: Tensor, corners: Tensor, patch_size: int, view_size: int, fac
     return cells @ x.flatten(2).transpose(1, 2)
 
 
+def windows_of_patches(corners: Tensor, patch_size: int, cells_of_map: int) -> tuple[Tensor, tuple[Tensor, int]]:
+    """Find the windows of the decoder's map that the means of patches read.
+
+    Args:
+        corners: First column and row of each patch in pixels of the view, N x P x 2.
+        patch_size: Side of a patch in pixels.
+        cells_of_map: Side of the map in cells.
+
+    Returns:
+        Corners of the patches in pixels of their own windows, N*P x 1 x 2; first column and row of each window in
+        cells of the map, N x P x 2; and the side of a window in cells.
+    """
+    most = (LOW_STRIDE - 1 + patch_size - 1 + LOW_STRIDE - 1) // LOW_STRIDE + 1  # from any pixel of the first cell
+    cells = min(most, cells_of_map)
+    starts = (corners // LOW_STRIDE).clamp(max=cells_of_map - cells)
+    return (corners - LOW_STRIDE * starts).flatten(0, 1)[:, None], (starts, cells)
+
+
 def _enlargement_weights(starts: Tensor, length: int, small: int, large: int, factor: int | None) -> Tensor:
     """Weights of `small` pixels in the mean of `length` pixels, from each start on, of their enlargement to `large`.
 
@@ -164,9 +182,14 @@ class TMCNet(nn.Module):
         if self.global_head is not None:
             whole = self._pairs(self.global_head(encoded))
         if self.decoder is not None and self.local_head is not None:
-            decoded = self.decoder(self.late_dropout(encoded), torch.cat([low for _, low in maps]))
             places = torch.cat([*corners] * len(maps))
             view_size, _ = image_size(images)
+            deep, low = self.late_dropout(encoded), torch.cat([low for _, low in maps])
+            if self.local_head.factor is None:
+                decoded = self.decoder(deep, low)
+            else:
+                places, (starts, cells) = windows_of_patches(places, patch_size, low.shape[-1])
+                decoded, view_size = self.decoder.windows(deep, low, starts, cells), cells * LOW_STRIDE
             patches = self._pairs(self.local_head(decoded, places, patch_size, view_size))
         return Embeddings(whole, patches)
 
