@@ -16,7 +16,15 @@ from torch import nn
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, StoppedError
 from tmcnet.train import loop as room
-from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, Training, choose_precision, write_curves
+from tmcnet.train.loop import (
+    LoopPlan,
+    OptimiserPlan,
+    StepModule,
+    Training,
+    bfloat16_gain,
+    choose_precision,
+    write_curves,
+)
 
 STEPS = 6
 
@@ -177,15 +185,22 @@ def test_half_precision_on_the_cpu(tmp_path):
     assert [row["step"] for row in csv.DictReader((tmp_path / "curves.csv").open())] == ["2", "4", "6"]
 
 
-def has_instructions(monkeypatch, *names):
+def has_instructions(monkeypatch, *names, gain=3.0):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False, **dict.fromkeys(names, True)})
+    monkeypatch.setattr("tmcnet.train.loop.bfloat16_gain", lambda: gain)
 
 
 @pytest.mark.parametrize(
-    ("instructions", "expected"), [("amx_bf16", "bf16-mixed"), ("avx512_bf16", "bf16-mixed"), ("avx2", "32-true")]
+    ("instructions", "gain", "expected"),
+    [
+        ("amx_bf16", 3.0, "bf16-mixed"),
+        ("avx512_bf16", 1.7, "bf16-mixed"),
+        ("avx512_bf16", 1.1, "32-true"),
+        ("avx2", 3.0, "32-true"),
+    ],
 )
-def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch, instructions, expected):
-    has_instructions(monkeypatch, instructions)
+def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch, instructions, gain, expected):
+    has_instructions(monkeypatch, instructions, gain=gain)
     auto = ComputeConfig(accelerator="cpu")
     assert auto.precision == "auto"
     assert choose_precision(auto) == expected
@@ -209,6 +224,12 @@ def test_auto_trains_in_what_it_chooses(tmp_path, monkeypatch):
     half, _ = train(tmp_path / "half", precision="bf16-mixed")
     chosen, _ = train(tmp_path / "auto", precision="auto")
     assert all(torch.equal(chosen[name], tensor) for name, tensor in half.items())
+
+
+def test_the_check_of_bfloat16_takes_less_than_a_second():
+    began = time.process_time()
+    assert bfloat16_gain() > 0
+    assert time.process_time() - began < 1
 
 
 def test_torch_knows_the_instructions_of_this_cpu():

@@ -158,9 +158,9 @@ class ComputeConfig(Section):
     """`auto` uses a GPU if there is one. On a cluster, jobs ask for one if Snakemake is given a limit for all of them
     (`--resources gpu=8`, or `resources` in the profile)."""
     precision: str = Field("auto", pattern="^(auto|32-true|bf16-mixed|16-mixed)$")
-    """Number format of training. `auto`: `bf16-mixed` on a CPU with instructions for it (AMX, AVX512-BF16), which
-    make convolutions faster, otherwise `32-true`. A training that resumes keeps its format; `summary.json` records
-    it. Weights, losses, scores and maps are always float32."""
+    """Number format of training. `auto`: `bf16-mixed` on a CPU with instructions for it (AMX, AVX512-BF16) if a
+    check of less than a second finds convolutions faster, otherwise `32-true`. A training that resumes keeps its
+    format; `summary.json` records it. Weights, losses, scores and maps are always float32."""
     nodes: int = Field(1, ge=1)
     """Nodes of a Slurm cluster that share a pre-training. With more than one, the job starts its processes by
     `srun`."""

@@ -15,10 +15,12 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -44,7 +46,9 @@ PROGRESS_SECONDS = 10.0
 BETAS, FINAL_RATE = (0.9, 0.99), 4e-8
 """Decays of the running moments of the gradient, and the learning rate at the end of the cosine."""
 BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
-"""With one of them, a CPU computes convolutions in bfloat16 3 to 4 times (AMX) or 1.7 times (AVX-512) as fast."""
+"""With AMX, convolutions in bfloat16 are 3 to 4 times as fast, with AVX-512 1.7 times; without either slower."""
+MIN_BFLOAT16_GAIN = 1.2
+"""Least measured gain at which `compute.precision: auto` chooses bfloat16; usual gains are far from it."""
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Type in which layers compute in a mixed number format; weights are float32."""
 
@@ -352,8 +356,22 @@ def choose_precision(compute: ComputeConfig) -> str:
     if compute.precision != "auto":
         return compute.precision
     found = torch.cpu.get_capabilities()
-    fast = choose_device(compute).type == "cpu" and any(found.get(name) for name in BFLOAT16_INSTRUCTIONS)
-    return "bf16-mixed" if fast else "32-true"
+    known = choose_device(compute).type == "cpu" and any(found.get(name) for name in BFLOAT16_INSTRUCTIONS)
+    return "bf16-mixed" if known and bfloat16_gain() >= MIN_BFLOAT16_GAIN else "32-true"
+
+
+@cache
+def bfloat16_gain() -> float:
+    """Measure how many times as fast this CPU convolves in bfloat16, with gradients; takes less than a second."""
+    image, weight = torch.ones(8, 64, 30, 30), torch.ones(64, 64, 3, 3)
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(5):
+        for kind, taken in seconds.items():
+            x, w = (t.to(kind, memory_format=torch.channels_last).requires_grad_() for t in (image, weight))
+            began = time.thread_time()
+            F.conv2d(x, w).sum().backward()  # type: ignore[no-untyped-call]
+            taken.append(time.thread_time() - began)
+    return min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
 
 
 def _compile(network: nn.Module) -> None:
