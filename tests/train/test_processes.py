@@ -1,7 +1,9 @@
 """Starting processes that train together, and what becomes of their errors."""
 
+import atexit
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,20 @@ def test_processes_know_their_number_and_the_error_of_one_comes_back_as_itself(t
     found = {name: (tmp_path / name).read_text() for name in ("0", "1")}
     assert found == {"0": "2 1.0 {'rank': 0}", "1": "2 1.0 {'rank': 0}"}
     assert (processes(), rank()) == (1, 0)
+
+
+def first_writes_last(folder):
+    written = Path(folder, "written")
+    if rank() == 0:
+        time.sleep(1)
+        written.touch()
+    else:
+        atexit.register(lambda: Path(folder, f"written_first_{written.exists()}").touch())
+
+
+def test_processes_end_when_the_first_one_has_written(tmp_path):
+    start(first_writes_last, tmp_path)
+    assert (tmp_path / "written_first_True").exists()
 
 
 def test_errors_are_read_as_they_were_written(tmp_path):

@@ -101,6 +101,7 @@ def run_worker(job: Path) -> None:
     try:
         join(accelerator)
         validate_call(resolve_name(name))(*arguments)
+        dist.barrier()  # the first one may still score and write; torchrun of other nodes waits five minutes only
     except (InputError, TrainingError, StoppedError, OSError) as error:
         # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
         write_error(error, job.with_name(ERRORS.replace("*", os.environ["RANK"])))

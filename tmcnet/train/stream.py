@@ -51,9 +51,8 @@ def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: 
 
     `build` makes the batch of a step; it is a pure function. `workers` processes call it; 0: this one does.
     """
-    wanted: Any = range(
-        first, steps
-    )  # any sequence is a dataset, and without batching its items are "collated" alone
+    # any sequence is a dataset, and without batching each item is "collated" alone
+    wanted: Any = range(first, steps)
     make: Any = build
     return DataLoader(wanted, None, num_workers=workers, collate_fn=make, worker_init_fn=ignore_signals)
 
