@@ -7,6 +7,7 @@ import platform
 import re
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -108,6 +109,13 @@ def test_a_run_that_a_signal_ends_saves_its_state_and_ends_with_the_same_numbers
     assert "resumes after step 3" in capsys.readouterr().err
     assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
     assert resumed == curves
+
+
+def test_a_thread_can_train(tmp_path):
+    expected, _ = train(tmp_path / "main")
+    with ThreadPoolExecutor(1) as pool:
+        got, _ = pool.submit(train, tmp_path / "thread").result()
+    assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
 
 
 def slow_batch(number):

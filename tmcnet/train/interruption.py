@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,13 +13,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 @contextmanager
 def stop_requests() -> Iterator[list[str]]:
-    """Yield a list that gets the names of signals that ask this process to end, instead of ending at once."""
+    """Yield a list that gets the names of signals that ask this process to end, instead of ending at once.
+
+    Outside the main thread, where Python allows no handlers, it stays empty.
+    """
     received: list[str] = []
-    handlers = [signal.signal(n, lambda n, _: received.append(signal.Signals(n).name)) for n in SIGNALS]
+    noted = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    handlers = {n: signal.signal(n, lambda n, _: received.append(signal.Signals(n).name)) for n in noted}
     try:
         yield received
     finally:
-        for number, handler in zip(SIGNALS, handlers, strict=True):
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
