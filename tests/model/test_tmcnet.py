@@ -141,6 +141,16 @@ def test_decoding_the_windows_of_patches_equals_decoding_whole_maps(size, patch)
             torch.testing.assert_close(got[name][view], expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("patches", "decodes_windows"), [(4, True), (8, False)])
+def test_windows_that_are_larger_than_the_map_are_not_decoded(monkeypatch, patches, decodes_windows):
+    network, decoded = TMCNet(BANDS, TINY, MethodConfig()).eval(), []
+    windows = network.decoder.windows
+    monkeypatch.setattr(network.decoder, "windows", lambda *args: decoded.append(args) or windows(*args))
+    views, _, _ = batch(size=64)
+    network(views, tuple(torch.randint(0, 49, (2, 3, patches, 2))), 16)
+    assert bool(decoded) == decodes_windows
+
+
 def test_global_head_sees_mean_and_unbiased_variance():
     head = GlobalHead(2, style=True)
     head.project = nn.Identity()

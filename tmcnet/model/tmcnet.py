@@ -185,11 +185,12 @@ class TMCNet(nn.Module):
             places = torch.cat([*corners] * len(maps))
             view_size, _ = image_size(images)
             deep, low = self.late_dropout(encoded), torch.cat([low for _, low in maps])
-            if self.local_head.factor is None:
+            in_windows, (starts, cells) = windows_of_patches(places, patch_size, low.shape[-1])
+            if self.local_head.factor is None or starts.shape[1] * cells**2 >= low.shape[-1] ** 2:
                 decoded = self.decoder(deep, low)
             else:
-                places, (starts, cells) = windows_of_patches(places, patch_size, low.shape[-1])
                 decoded, view_size = self.decoder.windows(deep, low, starts, cells), cells * LOW_STRIDE
+                places = in_windows
             patches = self._pairs(self.local_head(decoded, places, patch_size, view_size))
         return Embeddings(whole, patches)
 
