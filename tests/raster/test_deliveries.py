@@ -169,6 +169,19 @@ def test_scale_and_offset_can_be_declared(source, random, where):
     np.testing.assert_allclose(read_float(align(source) / "optical.tif"), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("factor", "offset"), [("", "0"), ("1", ""), ("1", "0")])
+def test_numbers_that_the_sheet_leaves_as_they_are_count_in_place_of_the_config(source, random, factor, offset):
+    use(source)
+    sensor = source.sensors["optical"].model_copy(update={"scale_factor": 1e-4, "add_offset": -0.1})
+    source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+    source.write("o.tif", stored := optical(random))
+    source.write("s.tif", power(random))
+    source.sheet()
+    columns = "scene,optical,sar,optical_scale_factor,optical_add_offset"
+    (source.root / "scenes.csv").write_text(f"{columns}\na,o.tif,s.tif,{factor},{offset}\n")
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), stored)
+
+
 def test_scenes_on_one_ground_whose_values_differ_are_named(source, random):
     use(source)
     for name, factor in (("a", 1), ("b", 10)):

@@ -12,6 +12,8 @@ from tests.raster.test_deliveries import SIZE, align, optical, power, rows, use
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
+from tmcnet.raster.io.files import RasterFile
+from tmcnet.raster.io.products import meaning_by_name
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.tiling import grid
 
@@ -237,6 +239,63 @@ def test_sources_of_a_virtual_raster_have_their_own_offset(source, random):
     subprocess.run(["gdalbuildvrt", "-q", "-overwrite", "o.vrt", new[0], old[0]], **run)
     with pytest.raises(InputError, match=r"o\.vrt: is made of Sentinel-2 bands with and without the offset"):
         source.take()
+
+
+@pytest.mark.parametrize("form", ["with a GeoTIFF", "of virtual rasters", "in a ZIP archive", "warped", "rescaled"])
+def test_virtual_rasters_of_any_make_have_the_offset_of_their_sources(source, random, form):
+    values = optical(random, 2)
+    paths, metadata = product(source, values, 1000, "2A")
+    run = {"check": True, "cwd": metadata.parent}
+    if form == "with a GeoTIFF":
+        paths[1] = source.write("index.tif", values[1])
+    for number, path in enumerate(paths):
+        arguments = ["-ot", "Int16", "-scale", "1000", "11000", "0", "10000"] if form == "rescaled" else []
+        tool = ["gdalwarp", "-of", "VRT"] if form == "warped" else ["gdal_translate", "-of", "VRT", *arguments]
+        subprocess.run([*tool, "-q", path, f"{number}.vrt"], **run)
+    inner = paths if form in ("with a GeoTIFF", "in a ZIP archive") else ["0.vrt", "1.vrt"]
+    relative = [path.relative_to(metadata.parent) if form == "in a ZIP archive" else path for path in inner]
+    subprocess.run(["gdalbuildvrt", "-q", "-separate", "o.vrt", *relative], **run)
+    name = f"{metadata.parent}/o.vrt"
+    if form == "in a ZIP archive":
+        archive = shutil.make_archive(str(metadata.parent), "zip", metadata.parent.parent, metadata.parent.name)
+        name = f"/vsizip/{archive}/{metadata.parent.name}/o.vrt"
+        shutil.rmtree(metadata.parent)
+    expected = {"with a GeoTIFF": (-1000, 0), "rescaled": (0, 0)}.get(form, (-1000, -1000))
+    assert RasterFile((name,)).header.product_offsets == expected
+
+
+def test_an_ending_in_capital_letters_changes_nothing(source, random):
+    use_bands(source, "B02", "B03")
+    values = optical(random, 2)
+    paths, metadata = product(source, values, 1000)
+    names = [path.rename(path.with_suffix(".JP2")) for path in paths]
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{names[0]};{names[1]},s.tif,,train")
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
+    assert metadata in find_entries(source.source, source.root, source.sensors)[0].files
+
+
+def test_no_offset_is_named_for_a_scene_whose_numbers_lack_it_already(source, random):
+    use_bands(source, "B02", "B08")
+    old, new = (
+        [f"T33UUP_{day}T101559_{band}_10m.tif" for band in ("B02", "B08")] for day in ("20200823", "20230823")
+    )
+    source.write("s.tif", power(random))
+    source.write("s2.tif", power(random), transform=OTHER_GROUND)
+    for added in (1000, 0):
+        for path, band in zip(old, (500, 2000), strict=True):
+            source.write(path, band + optical(random) // 10)
+        for path, band in zip(new, (500, 2000), strict=True):
+            source.write(path, band + added + optical(random) // 10, transform=OTHER_GROUND)
+        source.sheet(f"a,{';'.join(old)},s.tif,,train", f"b,{';'.join(new)},s2.tif,,train")
+        source.take()
+        assert ("give `optical_add_offset` -1000" in rows(source)[1]["warnings"]) == bool(added)
+
+
+@pytest.mark.parametrize(("band", "meaning"), [("B05", (1e-4, 0)), ("B09", (1e-4, 0)), ("B10", (0.01, 0))])
+def test_thermal_bands_of_hls_are_no_reflectance(band, meaning):
+    assert meaning_by_name(f"HLS.L30.T33UUP.2023235T101559.v2.0.{band}.tif") == meaning
+    assert meaning_by_name(f"HLS.S30.T33UUP.2023235T101559.v2.0.{band}.tif") == (1e-4, 0)
 
 
 def test_a_folder_of_a_product_lists_its_bands(source, random):

@@ -115,9 +115,7 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             scene.warnings.append(f"{what} to the numbers of {name}")
         for file in files:
             if (images := file.file.header.n_images) > 1:
-                scene.warnings.append(
-                    f"{file.name}: holds {images} images, of which the first is read; `mask_bits` reads all"
-                )
+                scene.warnings.append(f"{file.name}: holds {images} images, of which the first is read")
             if file.file.alpha and not file.file.header.alpha:
                 what = f"{file.name}: the last band is read as a mask in which 0 means no data"
                 scene.warnings.append(f"{what}; {file.valid_share:.1%} of the pixels are valid")

@@ -24,6 +24,7 @@ _MAX_MEDIAN_RATIO = 2.5
 """Scenes on the same ground whose medians differ by more are noted: seasons mostly stay below, factors do not."""
 _MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _MAX_UNIT_RATIO = 15.0  # medians on any ground that differ by a larger factor are in different units
+_MIN_MEDIAN_WITH_OFFSET = 900  # numbers of Sentinel-2; with the offset in them, half of the pixels were below -0.01
 _MIN_LANDSAT_MEDIAN = 5000  # numbers of reflectance in Landsat Collection 2 from -0.06 on; 0 is 7273
 _NOT_LANDSAT = WITHOUT_OFFSET[0], math.inf  # smaller numbers of an unknown product
 _MAX_PIXEL_RATIO = 1.25  # pixels whose sizes differ by less than this factor show the same things
@@ -154,7 +155,10 @@ def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
 
 def _warn_of_products(scenes: Sequence[Inspection], name: str) -> None:
     """Add warnings for scenes whose numbers, by the names of the products, mean other values than those of others."""
-    bands = [[(_meaning(file), file.name) for file in scene.images[name] for _ in file.low] for scene in scenes]
+    bands = [
+        [(meaning, file.name) for meaning, file in _meanings(scene.images[name]) for _ in file.low]
+        for scene in scenes
+    ]
     known = {(n, meaning): file for of_scene in bands for n, (meaning, file) in enumerate(of_scene) if meaning}
     for scene, of_scene in zip(scenes, bands, strict=True):
         for number, (meaning, file) in enumerate(of_scene):
@@ -174,6 +178,15 @@ def _warn_of_products(scenes: Sequence[Inspection], name: str) -> None:
                 continue
             scene.warnings.append(f"{file}: by its name {what}: give {values} in the sample sheet")
             break
+
+
+def _meanings(files: Sequence[FileSummary]) -> list[tuple[tuple[float, float] | None, FileSummary]]:
+    """What the numbers of the files of a scene mean, and these; an offset that was removed already is none."""
+    found = [(_meaning(file), file) for file in files]
+    medians = [np.fmin.reduce(file.median) for meaning, file in found if meaning == WITH_OFFSET]
+    if any(0 < median < _MIN_MEDIAN_WITH_OFFSET for median in medians):
+        return [(WITHOUT_OFFSET if meaning == WITH_OFFSET else meaning, file) for meaning, file in found]
+    return found
 
 
 def _meaning(file: FileSummary) -> tuple[float, float] | None:

@@ -108,7 +108,7 @@ def _sidecars(path: Path, name: Name) -> list[Path]:
 
 
 def _product_metadata(path: Path) -> list[Path]:
-    if path.suffix != ".jp2":
+    if path.suffix.lower() != ".jp2":
         return []
     from tmcnet.raster.io.products import metadata_file  # late: it takes libraries that load slowly
 

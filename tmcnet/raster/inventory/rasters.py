@@ -106,7 +106,8 @@ def _completed(files: tuple[RasterFile, ...], sensor: SensorConfig) -> tuple[Ras
     if sensor.scaling is None:
         return files
     scaling = sensor.scaling[0], sensor.add_offset
-    return tuple(file if file.header.is_tagged else replace(file, scaling=scaling) for file in files)
+    given = (file.scaling is not None or file.header.is_tagged for file in files)
+    return tuple(file if own else replace(file, scaling=scaling) for file, own in zip(files, given, strict=True))
 
 
 def _with_alpha(files: tuple[RasterFile, ...], expected: int) -> tuple[RasterFile, ...]:

@@ -11,6 +11,7 @@ import re
 import zipfile
 from functools import lru_cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 from rasterio.io import DatasetReader
 
@@ -24,15 +25,16 @@ _BASELINE = re.compile(r"_N(\d{4})_")
 _NO_REFLECTANCE = re.compile(r"_(AOT|WVP|SCL|TCI|PVI|MSK)_?[^/]*$")
 _OFFSET_SINCE = "20220125"  # first day of baseline 04.00
 _ADDED = re.compile(r'<(?:BOA|RADIO)_ADD_OFFSET band_id="(\d+)">\s*(-?[\d.]+)\s*<')
-_CHANGES_NUMBERS = re.compile(rb"ScaleRatio|ScaleOffset|<LUT>|PixelFunction")
+_CHANGES = ("ScaleRatio", "ScaleOffset", "LUT")  # what changes the numbers of a source of a virtual raster
 _LEVELS_UP = 6  # from a band to the folder of its product
 _NAMED = {
     r"L[CEOT]\d\d_L2S[RP]_\w*SR_B\d": (2.75e-05, -0.2),
     r"L[CEOT]\d\d_L2S[RP]_\w*ST_B\d": (0.00341802, 149.0),
     r"L[CO]0[89]_L1[GT][TPS]_\w*_02_\w\w_B[1-9]\.": (2e-05, -0.1),  # at the top of the atmosphere
+    r"HLS\.L30\..*\.B1[01]": (0.01, 0.0),  # degrees Celsius
     r"HLS\.[LS]30\..*\.B\d": (1e-4, 0.0),
 }
-"""Scale and offset from numbers to reflectance or kelvin, by names of files."""
+"""Scale and offset from numbers to reflectance or temperature, by names of files; the first that fits counts."""
 WITH_OFFSET, WITHOUT_OFFSET = (1e-4, -0.1), (1e-4, 0.0)  # of Sentinel-2 since baseline 04.00, and before
 
 
@@ -48,7 +50,7 @@ def meaning_by_name(path: str) -> tuple[float, float] | None:
 def metadata_file(path: str) -> str:
     """The metadata of the Sentinel-2 product that a band as delivered, a JP2 file, belongs to; empty for others."""
     image = _SENTINEL_2.search(path)
-    if image is None or not path.endswith(".jp2"):
+    if image is None or not path.lower().endswith(".jp2"):
         return ""
     name = "MTD_MSIL2A.xml" if image[4] else "MTD_MSIL1C.xml"
     parts = path.split("/")
@@ -60,33 +62,56 @@ def product_offsets(dataset: DatasetReader, bands: list[int]) -> list[float]:
     """Offset that the metadata of a product adds to the numbers of each of these bands.
 
     Raises:
-        InputError: If it differs between the sources of a virtual raster, of which there are several for a band.
+        InputError: If it differs between the sources of one band of a virtual raster.
     """
     if dataset.driver == "SENTINEL2":
         tags = [dataset.tags(band) for band in bands]
         return [float(tag.get("BOA_ADD_OFFSET", tag.get("RADIO_ADD_OFFSET", 0))) for tag in tags]
-    if dataset.name.endswith(".jp2"):
-        return [_offset(dataset.name)] * len(bands)
-    if dataset.driver != "VRT":
-        return [0.0] * len(bands)
-    added = [_offset(file) for file in dataset.files if file.endswith(".jp2")]
-    if not any(added) or _CHANGES_NUMBERS.search(Path(dataset.name).read_bytes()):
-        return [0.0] * len(bands)
-    if len(set(added)) == 1:
-        return added[:1] * len(bands)
-    if len(added) != dataset.count:
-        what = "is made of Sentinel-2 bands with and without the offset of baseline 04.00"
-        raise InputError(Problem(dataset.name, what, "Write the JP2 files in the sample sheet in its place."))
-    return [added[band - 1] for band in bands]
+    return [_offset(dataset.name, band) for band in bands]
 
 
-def _offset(path: str) -> float:
-    metadata = metadata_file(path)
-    band = _SENTINEL_2.search(path)
-    if not metadata or band is None:
+def _offset(path: str, band: int) -> float:
+    """Offset of a band of a JP2 file of a product, or of a virtual raster of such files; 0 for others."""
+    if path.lower().endswith((".vrt", ".xml")):
+        added = {_offset(source, number) for source, number in _sources(path, _text(path)).get(band, ())}
+        if len(added) > 1:
+            what = "is made of Sentinel-2 bands with and without the offset of baseline 04.00"
+            raise InputError(Problem(path, what, "Write the JP2 files in the sample sheet in its place."))
+        return added.pop() if added else 0.0
+    metadata, image = metadata_file(path), _SENTINEL_2.search(path)
+    if not metadata or image is None:
         return 0.0
     offsets = {_BANDS[int(number)]: float(offset) for number, offset in _ADDED.findall(_text(metadata))}
-    return offsets.get(band[3], 0.0)
+    return offsets.get(image[3], 0.0)
+
+
+@lru_cache(maxsize=64)
+def _sources(path: str, text: str) -> dict[int, list[tuple[str, int]]]:
+    """Files and their bands whose numbers are, unchanged, those of each band of a virtual raster."""
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return {}
+    folder = path.rpartition("/")[0]
+
+    def name(element: ElementTree.Element | None) -> str:
+        file = (element.text or "") if element is not None else ""
+        relative = element is not None and element.get("relativeToVRT") == "1"
+        return f"{folder}/{file}" if relative and folder else file
+
+    if root.get("subClass") == "VRTWarpedDataset":
+        file = name(root.find(".//SourceDataset"))
+        pairs = [(int(m.get("dst", 1)), int(m.get("src", 1))) for m in root.iter("BandMapping")]
+        return {target: [(file, number)] for target, number in pairs}
+    return {
+        number: [
+            (name(source.find("SourceFilename")), int(source.findtext("SourceBand") or 1))
+            for source in band
+            if source.find("SourceFilename") is not None and not any(source.find(tag) is not None for tag in _CHANGES)
+        ]
+        for number, band in enumerate(root.findall("VRTRasterBand"), 1)
+        if band.find("PixelFunctionType") is None
+    }
 
 
 def _text(path: str) -> str:
