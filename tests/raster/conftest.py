@@ -13,6 +13,7 @@ from affine import Affine
 from tmcnet.config import ClassConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory
+from tmcnet.raster.tiling import grid
 from tmcnet.raster.tiling.tiles import cut_tiles, merge_index
 from tmcnet.raster.tiling.unchanged import require_unchanged
 from tmcnet.readers import read_rows
@@ -94,6 +95,12 @@ class Source:
         path = self.root / "scenes.csv"
         path.write_text("\n".join(["scene,optical,sar,label,role", *rows]) + "\n")
         self.source = SourceConfig(layout="scenes", sheet=str(path))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Leave out the pictures of alignments, which take most of the time of a small scene."""
+    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 @pytest.fixture

@@ -27,14 +27,11 @@ from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import grid
 from tmcnet.raster.tiling.grid import align_scene
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SIZE = 96
 EMPTY = 30
 """Columns without data, from the left."""
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 @pytest.fixture

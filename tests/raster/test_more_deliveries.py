@@ -16,14 +16,10 @@ from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.reader import read_float, read_labels
-from tmcnet.raster.tiling import grid
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 FLOAT_MIN = -3.4028234663852886e38
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from tests.raster.conftest import UTM
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, TilesConfig
 from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.reader import Raster, read_float
-from tmcnet.raster.tiling import grid
 from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.store import TileStore
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SIZE, EMPTY = 64, 12
 BACKGROUND, LANDMARK = 40.0, 120.0
@@ -26,11 +27,6 @@ ORIENTATIONS = {
     "west": UTM[1] @ Affine.scale(-1, 1),
     "turned": UTM[1] @ Affine.rotation(31),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 def write(source, name, values, dtype, form, scaling, **place):

@@ -15,7 +15,8 @@ from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.products import meaning_by_name
 from tmcnet.raster.io.reader import read_float
-from tmcnet.raster.tiling import grid
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 JP2 = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
 OTHER_GROUND = Affine(10, 0, 600_000, 0, -10, 5_400_000)
@@ -36,11 +37,6 @@ TILE = """<?xml version="1.0" encoding="UTF-8"?>
 <Geoposition resolution="10"><ULX>500000</ULX><ULY>5400000</ULY><XDIM>10</XDIM><YDIM>-10</YDIM></Geoposition>
 </Tile_Geocoding></n1:Geometric_Info></n1:Level-1C_Tile_ID>
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 @pytest.fixture

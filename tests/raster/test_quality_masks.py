@@ -11,15 +11,11 @@ from tests.raster.tiling.test_landmarks import GRID, landmark, turned_grid
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.io.reader import read_float, read_grid
-from tmcnet.raster.tiling import grid
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 CLEAR, CLOUD = 21824, 22280
 """Numbers of `QA_PIXEL` of Landsat 8 for clear land, and for a cloud."""
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def matrix_product(pixels: Tensor, weight: Tensor, bias: Tensor | None = None) -
     it on those of AMD. In bfloat16 both are oneDNN's.
     """
     single = pixels.dtype == torch.float32 and not torch.is_autocast_enabled(pixels.device.type)
-    if pixels.device.type != "cpu" or not single or torch.compiler.is_exporting():
+    if pixels.device.type != "cpu" or not single:
         return F.linear(pixels, weight, bias)
     rows = pixels.flatten(0, 1)[:, None].permute(0, 3, 1, 2)  # N*H x C x 1 x W
     products = F.conv2d(rows, weight[:, :, None, None], bias)
@@ -158,6 +158,11 @@ def taps_of_enlarged(small: int, large: int, factor: int) -> Tensor:
     return taps_at((reads.clamp(0, large - 1) / factor).clamp_max(small - 1), small)
 
 
+def _products_of_taps(x: Tensor, weight: Tensor) -> Tensor:
+    """Products of each pixel with each tap, N x h x w x (3 * 3 * K): column of the tap, row, K."""
+    return matrix_product(x.permute(0, 2, 3, 1), weight.permute(3, 2, 0, 1).flatten(0, 2))
+
+
 def resampled_convolution(x: Tensor, weight: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Compute a 3 x 3 convolution of a linearly resampled map without resampling it.
 
@@ -166,9 +171,7 @@ def resampled_convolution(x: Tensor, weight: Tensor, rows: Tensor, columns: Tens
     x H x W; the rows and columns that each tap reads (`taps_at`) are H x (h * 3) and W x (w * 3).
     """
     n, _, h, w = x.shape
-    outputs = len(weight)
-    by_tap = weight.permute(3, 2, 0, 1).flatten(0, 2)  # column of the tap, row, K
-    products = matrix_product(x.permute(0, 2, 3, 1), by_tap)
+    outputs, products = len(weight), _products_of_taps(x, weight)
     rows, columns = (taps.to(x.device, products.dtype) for taps in (rows, columns))
     wide = columns @ products.reshape(n * h, w * 3, 3 * outputs)
     wide = wide.view(n, h, len(columns), 3, outputs).transpose(2, 3)
@@ -184,8 +187,7 @@ def resampled_windows(x: Tensor, weight: Tensor, rows: Tensor, columns: Tensor) 
     """
     n, _, h, w = x.shape
     count, size, outputs = rows.shape[1], rows.shape[2], len(weight)
-    by_tap = weight.permute(3, 2, 0, 1).flatten(0, 2)  # column of the tap, row, K
-    products = matrix_product(x.permute(0, 2, 3, 1), by_tap)
+    products = _products_of_taps(x, weight)
     rows, columns = rows.to(products.dtype), columns.to(products.dtype)
     wide = columns.flatten(1, 2)[:, None] @ products.reshape(n, h, w * 3, 3 * outputs)
     wide = wide.view(n, h, count, size, 3, outputs).permute(0, 2, 1, 4, 3, 5)

@@ -166,8 +166,7 @@ class Training(Generic[Batch]):
         shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
         settings = plan.settings, plan.seed, plan.batch_size, plan.accumulate, plan.compute.precision
         self.settings = json.dumps([STATE_FORM, __version__, *settings, asdict(module.plan), shapes])
-        begin: dict[str, Any] = {"step": 0, "precision": choose_precision(plan.compute), "curves": {}, "values": {}}
-        saved = from_first(lambda: read_state(self.settings, plan) or begin)
+        saved = from_first(lambda: read_state(self.settings, plan) or first_state(plan.compute))
         self.step, self.precision = saved["step"], saved["precision"]
         self.curves: Curves = saved["curves"]
         self.values = defaultdict[str, list[float]](list, saved["values"])  # of the batches since the last row
@@ -267,6 +266,11 @@ class Training(Generic[Batch]):
         state |= {"settings": self.settings, "precision": self.precision, "step": self.step}
         torch.save(state, partial)
         partial.replace(file)
+
+
+def first_state(compute: ComputeConfig) -> dict[str, Any]:
+    """Return the part of a checkpoint that a training needs before its first step."""
+    return {"step": 0, "precision": choose_precision(compute), "curves": {}, "values": {}}
 
 
 def read_state(settings: str, plan: LoopPlan) -> dict[str, Any]:

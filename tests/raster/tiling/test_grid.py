@@ -21,12 +21,9 @@ from tmcnet.raster.tiling import grid, warp
 from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.raster.tiling.unchanged import require_scenes
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 OFF = AlignConfig(enabled=False)
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 def align(source, scene="a", config=OFF):

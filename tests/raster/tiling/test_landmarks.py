@@ -18,6 +18,8 @@ from tmcnet.raster.tiling.cutting import windows
 from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.store import TileStore
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 UNITS = {"EPSG:32633": 10.0, "EPSG:3035": 10.0, "EPSG:4326": 0.0001, "EPSG:3857": 15.0}
 """Size of a pixel of about 10 m."""
 PLACE = 500_600.0, 5_399_400.0
@@ -26,11 +28,6 @@ SPREAD = 20.0
 """Metres from the middle of the landmark to where it has faded to 0.6."""
 WIDE = 1_000
 """Sides of the rasters in metres, about."""
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    monkeypatch.setattr(grid.picture, "draw", lambda *_: None)
 
 
 def lies_in(crs: str) -> np.ndarray:
