@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tmcnet.tracking.experiment import KIND_TAG
-from tmcnet.tracking.sync import CURRENT_FILTER, run_address, searches, ui_address
+from tmcnet.tracking.sync import CURRENT_FILTER, KIND_TAG, run_address, searches, ui_address
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """`python -m tmcnet.tracking send results`: send the runs that MLflow does not hold yet."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections import Counter
@@ -17,11 +15,10 @@ def main(arguments: list[str] | None = None) -> int:
     command = parser.add_subparsers(required=True).add_parser("send", help="send runs that MLflow does not hold yet")
     command.add_argument("results", type=Path, help="a results folder of the workflow")
     try:
-        rows = send(parser.parse_args(arguments).results)
+        counts = Counter(row.status.split(":")[0] for row in send(parser.parse_args(arguments).results))
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
-    counts = Counter(row.status.split(":")[0] for row in rows)
     print(", ".join(f"{number} {status}" for status, number in counts.items()))
     return int("pending" in counts)
 

@@ -1,11 +1,11 @@
-"""Fine-tuned networks as MLflow models: written, opened by `mlflow.pyfunc.load_model`, and registered.
+"""Fine-tuned networks as MLflow models: written, and opened by `mlflow.pyfunc.load_model`.
 
 A model is data only; the code that opens it is this module. Recorded models name the module, so it keeps its path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,10 @@ import numpy.typing as npt
 
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.report.sections_reproduce import library_versions
-from tmcnet.tracking.records import RunRecord
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from tmcnet.evaluate.trained import Trained
 
-ALIAS = "best"
 MODEL_FOLDER = "model"
 """Folder of the model among the artifacts of a run."""
 EXAMPLE_SIDE_PX = 16
@@ -86,24 +82,3 @@ def input_example(scaling: Normalisation) -> dict[str, npt.NDArray[np.float32]]:
         low, high = (np.array([getattr(band, end) for band in bands])[:, None, None] for end in ("low", "high"))
         images[name] = (low + (high - low) * ramp).astype(np.float32)
     return images
-
-
-def register_best(client: MlflowClient, name: str, metric: str, runs: Iterable[tuple[RunRecord, str]]) -> None:
-    """Give the network with the best validation score (`metric`) the alias `best` in the model registry.
-
-    The test part has no influence. A run that was registered before keeps its version. Records without weights or
-    validation score do not count.
-    """
-    scored: list[tuple[float, str]] = []
-    for record, run_id in runs:
-        values = [p.value for p in record.points if p.name == f"validation/{metric}"]
-        if record.weights is not None and values:
-            scored.append((values[0], run_id))
-    if not scored:
-        return
-    _, best = max(scored, key=lambda pair: pair[0])
-    if not list(client.search_registered_models(filter_string=f"name = '{name}'")):
-        client.create_registered_model(name)
-    versions = {v.run_id: v for v in client.search_model_versions(f"name = '{name}'")}
-    version: Any = versions.get(best) or client.create_model_version(name, f"runs:/{best}/{MODEL_FOLDER}", best)
-    client.set_registered_model_alias(name, ALIAS, version.version)
