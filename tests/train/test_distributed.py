@@ -21,10 +21,8 @@ from tmcnet.errors import InputError, TrainingError
 from tmcnet.model.weights import read_weights
 from tmcnet.train import finetune as finetuning
 from tmcnet.train import pretrain as room
-from tmcnet.train.distributed import rank
-from tmcnet.train.launch import launch
-from tmcnet.train.loop import STATE_FILE
-from tmcnet.train.stream import check_finite
+from tmcnet.train.distributed import launch, rank
+from tmcnet.train.loop import STATE_FILE, check_finite
 
 
 def settings(**changes):

@@ -8,8 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig
 from tmcnet.loss import TupleNTXent
 from tmcnet.model.tmcnet import TMCNet
-from tmcnet.train.distributed import SharedBatchNorm, SharedDropout, gather_rows, rank, share_layers
-from tmcnet.train.launch import launch
+from tmcnet.train.distributed import SharedBatchNorm, SharedDropout, gather_rows, launch, rank, share_layers
 
 PROCESSES, TILES, PATCHES = 2, 6, 3
 SHARE = TILES // PROCESSES

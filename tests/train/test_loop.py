@@ -16,16 +16,9 @@ from torch import nn
 
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, StoppedError
+from tmcnet.model.device import bfloat16_gain, choose_precision
 from tmcnet.train import loop as room
-from tmcnet.train.loop import (
-    LoopPlan,
-    OptimiserPlan,
-    StepModule,
-    Training,
-    bfloat16_gain,
-    choose_precision,
-    write_curves,
-)
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, Training, write_curves
 
 STEPS = 6
 
@@ -195,7 +188,7 @@ def test_half_precision_on_the_cpu(tmp_path):
 
 def has_instructions(monkeypatch, *names, gain=3.0):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False, **dict.fromkeys(names, True)})
-    monkeypatch.setattr("tmcnet.train.loop.bfloat16_gain", lambda: gain)
+    monkeypatch.setattr("tmcnet.model.device.bfloat16_gain", lambda: gain)
 
 
 @pytest.mark.parametrize(

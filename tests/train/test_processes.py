@@ -12,8 +12,16 @@ import torch.distributed as dist
 
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
-from tmcnet.train.distributed import from_first, processes, rank
-from tmcnet.train.launch import join, launch, read_error, torchrun_command, write_error
+from tmcnet.train.distributed import (
+    from_first,
+    join,
+    launch,
+    processes,
+    rank,
+    read_error,
+    torchrun_command,
+    write_error,
+)
 
 FOUND = Problem("tile 3", "has no pixel", "Cut it again.")
 

@@ -9,16 +9,17 @@ from torch import nn
 from tmcnet.config import ModelConfig
 from tmcnet.model.networks import build_network
 from tmcnet.seeding import generator
-from tmcnet.train import stream
+from tmcnet.train import loop
 from tmcnet.train.contrastive import effective_rank, health, retrieval
 from tmcnet.train.loop import (
     FINAL_RATE,
     OptimiserPlan,
     build_optimiser,
+    indices_of_step,
     parameter_groups,
     rate_factor,
+    step_loader,
 )
-from tmcnet.train.stream import indices_of_step, step_loader
 
 
 def test_every_item_comes_once_an_epoch():
@@ -32,7 +33,7 @@ def test_every_item_comes_once_an_epoch():
 
 def test_items_are_shuffled_once_an_epoch(monkeypatch):
     drawn = []
-    monkeypatch.setattr(stream, "generator", lambda *key: drawn.append(key) or generator(*key))
+    monkeypatch.setattr(loop, "generator", lambda *key: drawn.append(key) or generator(*key))
     for step in range(6):  # three in an epoch
         indices_of_step(11, 3, 5, step)
     assert drawn == [(5, "order", 0), (5, "order", 1)]

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from tmcnet.classes import ClassTable
 from tmcnet.config import AlignConfig, ModelConfig, Run, SensorsConfig
 from tmcnet.config.results import TestTime
-from tmcnet.dataset.loading import Tile
+from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.dataset.normalise import FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.evaluate.metrics import without_nan
+from tmcnet.evaluate.metrics import Counts, confusion, headline, without_nan
 from tmcnet.evaluate.model_file import test_blocks_of
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
@@ -234,6 +234,26 @@ def _predict_batch(network: nn.Module, batch: Sequence[Tile]) -> Iterator[tuple[
     images = {name: torch.stack([tile.images[name] for tile in batch]) for name in batch[0].images}
     found = probabilities(network, images)
     yield from zip(batch, found.cpu().numpy(), strict=True)
+
+
+def validate(network: nn.Module, tiles: TileDataset, classes: int, batch_size: int) -> dict[str, float]:
+    """Return the headline scores of one confusion matrix over all pixels of whole tiles.
+
+    Raises:
+        InputError: If no pixel is labelled.
+    """
+    pooled = np.zeros((classes, classes), dtype=np.int64)
+    for tile, found in predict_tiles(network, (tiles[i] for i in range(len(tiles))), batch_size):
+        pooled += confusion(tile.truth.numpy(), found.argmax(axis=0), classes)
+    require_labelled(pooled, tiles)
+    return headline(pooled)
+
+
+def require_labelled(pooled: Counts, tiles: TileDataset) -> None:
+    """Raise InputError if the confusion matrix of the validation tiles is empty."""
+    if pooled.sum() == 0:
+        what = "no pixel of the validation tiles is labelled"
+        raise InputError(Problem(str(tiles.store.root), what, "Check the labels and the splits."))
 
 
 def predict_raw(trained: Trained, images: Mapping[str, FloatArray]) -> Probabilities:

@@ -21,9 +21,8 @@ from tmcnet.model.tmcnet import Embeddings, Pair, TMCNet
 from tmcnet.registry import METHODS
 from tmcnet.seeding import generator
 from tmcnet.train.distributed import gather_rows
-from tmcnet.train.loop import OptimiserPlan, StepModule
+from tmcnet.train.loop import OptimiserPlan, StepModule, indices_of_step
 from tmcnet.train.probe import Probe
-from tmcnet.train.stream import indices_of_step
 
 
 class PretrainingMethod(ABC):

@@ -1,19 +1,181 @@
-"""Processes that train one network: their number, gathered rows, and layers over the whole batch."""
+"""Processes that train one network: how they start and stop, and what they share.
+
+torchrun starts them, on several nodes with Slurm's `srun` in front of it; each runs this module,
+`python -m tmcnet.train.distributed JOB`. A scheduler sends a signal shortly before it ends a job, in time to save the
+state.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import astuple
+from datetime import timedelta
+from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from pydantic import TypeAdapter, validate_call
 from torch import Tensor, nn
 
-from tmcnet.errors import InputError, Problem
+from tmcnet.config import ComputeConfig
+from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
 from tmcnet.model.tmcnet import Pair
 
 T = TypeVar("T")
+JOB = "job.json"
+ERRORS = "error_of_process_*.json"
+MAX_WAIT = timedelta(hours=6)
+"""Longest time that processes wait for each other, as while the first one scores the network."""
+POLL_SECONDS = 0.2
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""SIGTERM: time limit, cancellation, pre-emption. SIGUSR1: an earlier warning, as of `sbatch --signal=USR1@120`."""
+
+
+def launch(
+    function: Callable[..., None], arguments: Sequence[Any], compute: ComputeConfig, threads: int, folder: Path
+) -> None:
+    """Call a function in this process, or in `nodes` x `devices` processes of one process group.
+
+    They end when this process ends, however that happens, and save their state when it receives SIGTERM or SIGUSR1.
+    They get the arguments as JSON, converted to the annotated types. The `folder`, for the job and its errors, is on
+    a file system that all nodes share.
+
+    Raises:
+        InputError: If there is no `srun` for several nodes, fewer GPUs than processes, or a process raised it.
+        TrainingError: If a process failed.
+        StoppedError: If a signal asked to end; the state is saved.
+        OSError: If a process raised it.
+    """
+    if compute.processes == 1:
+        function(*arguments)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob(ERRORS):
+        file.unlink()
+    job, name = folder / JOB, f"{function.__module__}:{function.__qualname__}"
+    job.write_bytes(TypeAdapter(Any).dump_json([compute.accelerator, name, arguments]))
+    command = [*torchrun_command(compute.nodes, compute.devices, threads), "-m", "tmcnet.train.distributed", str(job)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # Nothing is written to the pipe: when it ends, the processes know that this one has, even if it was killed.
+    with stop_requests() as received, subprocess.Popen(command, stdin=subprocess.PIPE, env=env) as agent:
+        while agent.poll() is None and not received:
+            time.sleep(POLL_SECONDS)
+        if received:
+            agent.terminate()
+        code = agent.wait()
+    for file in sorted(folder.glob(ERRORS)):
+        raise read_error(file)
+    if code:
+        raise TrainingError("a process of the training ended before its time; the lines above name it")
+
+
+def torchrun_command(nodes: int, devices: int, threads: int) -> list[str]:
+    """Return the command that starts `devices` processes on each node, without the program that they run.
+
+    With several nodes, the caller is in a Slurm allocation of as many; InputError if there is no `srun`.
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices}", "--max-restarts=0"]
+    torchrun += ["--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]  # passed on to the processes
+    if nodes == 1:
+        return [*torchrun, "--standalone"]
+    if shutil.which("srun") is None:
+        remedy = "Run the workflow on a Slurm cluster (README.md), or set it to 1."
+        raise InputError(Problem("`compute.nodes`", f"is {nodes}, but `srun` is not found", remedy))
+    tasks = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", f"--cpus-per-task={devices * threads}"]
+    # Snakemake's job may be a step itself, which would keep the processors for itself without `--overlap`.
+    srun = ["srun", *tasks, "--overlap", "--kill-on-bad-exit=1"]
+    with socket.socket() as free:
+        free.bind(("", 0))
+        meeting = f"{socket.gethostname()}:{free.getsockname()[1]}"
+    return [*srun, *torchrun, f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}"]
+
+
+def run_worker(job: Path) -> None:
+    """Join the process group, call the function of a job, and write an error to a file for the process that waits."""
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    accelerator, name, arguments = json.loads(job.read_text())
+    try:
+        join(accelerator)
+        validate_call(resolve_name(name))(*arguments)
+        dist.barrier()  # the first one may still score and write; torchrun of other nodes waits five minutes only
+    except (InputError, TrainingError, StoppedError, OSError) as error:
+        # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
+        write_error(error, job.with_name(ERRORS.replace("*", os.environ["RANK"])))
+        sys.exit(1)
+    dist.destroy_process_group()
+
+
+def _end_with_launcher() -> None:
+    """End this process when the launcher ends, which closes the standard input that all processes inherit."""
+    with suppress(OSError):
+        while os.read(0, 1024):
+            pass
+    os._exit(1)
+
+
+def join(accelerator: str) -> None:
+    """Join the process group that torchrun describes in the environment; each process gets a GPU if there are any."""
+    gpu = accelerator != "cpu" and torch.cuda.is_available()
+    if gpu:
+        wanted, found = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if found < wanted:
+            what = f"is {wanted}, but there are {found} GPUs on {socket.gethostname()}"
+            raise InputError(Problem("`compute.devices`", what, "Lower it, or set `compute.accelerator: cpu`."))
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=MAX_WAIT)
+
+
+def write_error(error: InputError | TrainingError | StoppedError | OSError, file: Path) -> None:
+    """Write an error so that `read_error` returns it as it was."""
+    arguments: list[Any] = [str(error)]
+    if isinstance(error, InputError):
+        arguments = [astuple(problem) for problem in error.problems]
+    elif isinstance(error, OSError):
+        arguments = [error.errno, error.strerror, error.filename]
+    file.write_text(json.dumps([type(error).__name__, arguments]))
+
+
+def read_error(file: Path) -> Exception:
+    """Return the error that `write_error` wrote; subclasses of OSError follow from its number."""
+    name, arguments = json.loads(file.read_text())
+    if name == "InputError":
+        return InputError(Problem(*entry) for entry in arguments)
+    return {"TrainingError": TrainingError, "StoppedError": StoppedError}.get(name, OSError)(*arguments)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[str]]:
+    """Yield a list that gets the names of signals that ask this process to end, instead of ending at once.
+
+    Outside the main thread, where Python allows no handlers, it stays empty.
+    """
+    received: list[str] = []
+    noted = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    handlers = {n: signal.signal(n, lambda n, _: received.append(signal.Signals(n).name)) for n in noted}
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals(worker: int) -> None:  # noqa: ARG001 - the `worker_init_fn` of a loader
+    """Let a process that builds batches go on: signals for a whole job also reach it, and the step still needs it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def processes() -> int:
@@ -135,3 +297,7 @@ def share_layers(network: nn.Module, tiles: int, gpu: bool) -> None:
                 setattr(parent, name, SharedDropout(child.p, tiles))
             elif isinstance(child, nn.BatchNorm2d) and not gpu:
                 child.__class__ = SharedBatchNorm  # with the same settings and tensors
+
+
+if __name__ == "__main__":
+    run_worker(Path(sys.argv[1]))

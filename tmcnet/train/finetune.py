@@ -23,7 +23,7 @@ from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, fit_temperature, without_nan
-from tmcnet.evaluate.trained import Trained, predict_tiles
+from tmcnet.evaluate.trained import Trained, predict_tiles, validate
 from tmcnet.hashing import file_digest
 from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet
@@ -33,8 +33,7 @@ from tmcnet.model.weights import PREFIXES, STACKED, Transfer, read_weights, spli
 from tmcnet.seeding import derive_seed
 from tmcnet.splits.files import points_file, points_per_class, verified_list
 from tmcnet.store import TileStore
-from tmcnet.train.distributed import gather, rank, share_of_batch
-from tmcnet.train.launch import launch
+from tmcnet.train.distributed import gather, launch, rank, share_of_batch
 from tmcnet.train.loop import (
     Curves,
     LoopPlan,
@@ -49,7 +48,6 @@ from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.perceptron import DetailLogits, fit_detail
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
-from tmcnet.train.validate import validate
 
 CALIBRATION_PIXELS_PER_TILE = 2000
 """Approximate number of validation pixels of a tile to which the temperatures of an ensemble are fitted."""

@@ -1,4 +1,4 @@
-"""The training loop that pre-training and fine-tuning share: steps, evaluation and checkpoints."""
+"""The training loop that pre-training and fine-tuning share: batches, steps, evaluation and checkpoints."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.distributed as dist
+from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
-from tmcnet.errors import InputError, Problem, StoppedError
-from tmcnet.model.device import choose_device
-from tmcnet.seeding import derive_seed
-from tmcnet.train.distributed import from_first, processes, rank, share_layers
-from tmcnet.train.interruption import stop_requests
-from tmcnet.train.stream import check_finite, map_tensors, step_loader
+from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
+from tmcnet.model.device import choose_device, choose_precision
+from tmcnet.seeding import derive_seed, generator
+from tmcnet.train.distributed import from_first, ignore_signals, processes, rank, share_layers, stop_requests
 
 Batch = TypeVar("Batch")
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -45,10 +47,6 @@ STATE_FORM = 5
 PROGRESS_SECONDS = 10.0
 BETAS, FINAL_RATE = (0.9, 0.99), 4e-8
 """Decays of the running moments of the gradient, and the learning rate at the end of the cosine."""
-BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
-"""With AMX, convolutions in bfloat16 are 3 to 4 times as fast, with AVX-512 1.7 times; without either slower."""
-MIN_BFLOAT16_GAIN = 1.2
-"""Least measured gain at which `compute.precision: auto` chooses bfloat16; usual gains are far from it."""
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Type in which layers compute in a mixed number format; weights are float32."""
 
@@ -143,8 +141,8 @@ class StepModule(nn.Module, ABC, Generic[Batch]):
 class Training(Generic[Batch]):
     """A training, which goes on from the checkpoint of a killed run if there is one.
 
-    If several processes train together (`tmcnet.train.launch`), each has the same arguments and builds its share of
-    the batches; the first one averages, evaluates, prints and saves for all.
+    If several processes train together (`tmcnet.train.distributed`), each has the same arguments and builds its share
+    of the batches; the first one averages, evaluates, prints and saves for all.
 
     Attributes:
         precision: The number format.
@@ -166,7 +164,10 @@ class Training(Generic[Batch]):
         shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
         settings = plan.settings, plan.seed, plan.batch_size, plan.accumulate, plan.compute.precision
         self.settings = json.dumps([STATE_FORM, __version__, *settings, asdict(module.plan), shapes])
-        saved = from_first(lambda: read_state(self.settings, plan) or first_state(plan.compute))
+        fresh = {"step": 0, "curves": {}, "values": {}}
+        saved = from_first(
+            lambda: read_state(self.settings, plan) or {**fresh, "precision": choose_precision(plan.compute)}
+        )
         self.step, self.precision = saved["step"], saved["precision"]
         self.curves: Curves = saved["curves"]
         self.values = defaultdict[str, list[float]](list, saved["values"])  # of the batches since the last row
@@ -233,7 +234,9 @@ class Training(Generic[Batch]):
         self.optimiser.zero_grad()
         for number in range((self.step - 1) * plan.accumulate, self.step * plan.accumulate):
             module.batch_number = number
-            batch = map_tensors(next(batches), self._on_device)
+            batch = map_tensors(
+                next(batches), lambda _, t: t.to(self.device, self.dtype if t.is_floating_point() else None)
+            )
             # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
             torch.manual_seed(derive_seed(plan.seed, "dropout", number))
             waits = processes() > 1 and (number + 1) % plan.accumulate  # the last batch averages over the processes
@@ -268,9 +271,87 @@ class Training(Generic[Batch]):
         partial.replace(file)
 
 
-def first_state(compute: ComputeConfig) -> dict[str, Any]:
-    """Return the part of a checkpoint that a training needs before its first step."""
-    return {"step": 0, "precision": choose_precision(compute), "curves": {}, "values": {}}
+def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Return the indices, out of n, of the items in the batch of a step (counted from 0).
+
+    Items are shuffled every epoch, and the incomplete batch at its end is dropped. If there are fewer items than a
+    batch needs, whole shuffles are concatenated.
+    """
+    if n >= batch_size:
+        epoch, place = divmod(step, n // batch_size)
+        order = _order_of_epoch(n, seed, epoch)
+        return [int(i) for i in order[place * batch_size : (place + 1) * batch_size]]
+    shuffles = generator(seed, "order", step)
+    items: list[int] = []
+    while len(items) < batch_size:
+        items += [int(i) for i in shuffles.permutation(n)]
+    return items[:batch_size]
+
+
+@lru_cache(maxsize=1)  # shuffling a million items takes 30 ms
+def _order_of_epoch(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return generator(seed, "order", epoch).permutation(n)
+
+
+def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: int) -> DataLoader[Batch]:
+    """Return a loader of the batches of the steps first, ..., steps - 1, in this order.
+
+    `build` makes the batch of a step; it is a pure function. `workers` processes call it; 0: this one does.
+    """
+    # any sequence is a dataset, and without batching each item is "collated" alone
+    wanted: Any = range(first, steps)
+    make: Any = build
+    return DataLoader(wanted, None, num_workers=workers, collate_fn=make, worker_init_fn=ignore_signals)
+
+
+def map_tensors(batch: Any, change: Callable[[str, Tensor], Tensor], name: str = "") -> Any:  # noqa: ANN401
+    """Return a batch with each tensor replaced by `change(its name, tensor)`.
+
+    A batch is a tensor, or a mapping, list or (named) tuple of such; anything else is kept. Names are those of fields
+    and keys, or places counted from 1, one after the other; a mapping adds its keys only.
+    """
+    if isinstance(batch, Tensor):
+        return change(name, batch)
+    if isinstance(batch, Mapping):
+        return {key: map_tensors(part, change, f"{name}{key}") for key, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        fields = getattr(batch, "_fields", range(1, len(batch) + 1))
+        named = [
+            ("" if isinstance(part, Mapping) else field, part) for field, part in zip(fields, batch, strict=True)
+        ]
+        parts = [map_tensors(part, change, f"{name}{field}") for field, part in named]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch
+
+
+def check_finite(loss: Tensor, batch: object, step: int, state: Path) -> None:
+    """Stop before a non-finite loss reaches the weights, and save its batch and the names of its tiles.
+
+    Processes that train together stop together, and each saves its share of the batch in the folder `state`.
+
+    Raises:
+        TrainingError: If the loss of any process is not finite.
+    """
+    several = processes() > 1
+    non_finite = (~torch.isfinite(loss.detach())).float()
+    if several:
+        dist.all_reduce(non_finite)
+    if not non_finite:
+        return
+    share = f"_process_{rank()}" if several else ""
+    file = state / f"not_finite_step_{step}{share}.safetensors"
+    state.mkdir(parents=True, exist_ok=True)
+    tiles = getattr(batch, "names", [])
+    file.with_suffix(".json").write_text(json.dumps({"step": step, "tiles": list(tiles)}, indent=1))
+    tensors: dict[str, Tensor] = {}
+    map_tensors(batch, tensors.setdefault)
+    save_file({name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}, file)
+    if several:
+        dist.barrier()  # the first process that ends ends the others
+    raise TrainingError(
+        f"the loss of step {step} is {float(loss.detach())}; its batch is in {file}, and the names of its tiles "
+        "are in the .json file beside it. Check their values, or lower the learning rate."
+    )
 
 
 def read_state(settings: str, plan: LoopPlan) -> dict[str, Any]:
@@ -353,29 +434,6 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
         get_ema_multi_avg_fn(rate)(averages, currents, steps)  # type: ignore[no-untyped-call]
 
     return AveragedModel(network, multi_avg_fn=mix, use_buffers=True).requires_grad_(False)
-
-
-def choose_precision(compute: ComputeConfig) -> str:
-    """Return the number format of a training, with `auto` resolved."""
-    if compute.precision != "auto":
-        return compute.precision
-    found = torch.cpu.get_capabilities()
-    known = choose_device(compute).type == "cpu" and any(found.get(name) for name in BFLOAT16_INSTRUCTIONS)
-    return "bf16-mixed" if known and bfloat16_gain() >= MIN_BFLOAT16_GAIN else "32-true"
-
-
-@cache
-def bfloat16_gain() -> float:
-    """Measure how many times as fast this CPU convolves in bfloat16, with gradients; takes less than a second."""
-    image, weight = torch.ones(8, 64, 30, 30), torch.ones(64, 64, 3, 3)
-    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(5):
-        for kind, taken in seconds.items():
-            x, w = (t.to(kind, memory_format=torch.channels_last).requires_grad_() for t in (image, weight))
-            began = time.thread_time()
-            F.conv2d(x, w).sum().backward()  # type: ignore[no-untyped-call]
-            taken.append(time.thread_time() - began)
-    return min(seconds[torch.float32]) / min(seconds[torch.bfloat16])
 
 
 def _compile(network: nn.Module) -> None:

@@ -19,13 +19,13 @@ from torch import Tensor
 from tmcnet.config import FinetuneSettings
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.evaluate.metrics import Counts, confusion, headline
+from tmcnet.evaluate.trained import require_labelled, validate
 from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, PixelMLP, Pixelwise
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.loop import Curves
 from tmcnet.train.perceptron import MIN_DEVIATION, fit_perceptron
 from tmcnet.train.pixels import Pixels, draw_pixels
-from tmcnet.train.validate import require_labelled, validate
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier

@@ -29,8 +29,7 @@ from tmcnet.seeding import derive_seed
 from tmcnet.splits.files import verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.contrastive import PretrainingMethod, PretrainModule, StepBuilder, build_method
-from tmcnet.train.distributed import rank, share_of_batch
-from tmcnet.train.launch import launch
+from tmcnet.train.distributed import launch, rank, share_of_batch
 from tmcnet.train.loop import Curves, LoopPlan, OptimiserPlan, Training, cost, write_curves
 from tmcnet.train.probe import Probe
 

@@ -20,7 +20,7 @@ from tmcnet.dataset.photometric import change_by_sensor
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
 from tmcnet.seeding import generator
-from tmcnet.train.stream import indices_of_step
+from tmcnet.train.loop import indices_of_step
 
 MAX_CLASS_WEIGHT = 10.0
 """Maximum weight of a class relative to the average pixel."""
