@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 
 import numpy as np
@@ -132,3 +133,24 @@ def test_a_truncated_file_is_named(tmp_path, suffix):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.tif: does not exist"):
         read_grid(tmp_path / "gone.tif")
+
+
+@pytest.mark.parametrize("place", ["folder", "zip", "tar"])
+@pytest.mark.parametrize("fault", ["missing", "no raster"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_source_that_cannot_be_opened_is_an_error_every_time(tmp_path, place, fault, nested):
+    """GDAL returns zeros from the second time on, once it has read nested virtual rasters."""
+    for name in ("a.tif", "gone.tif"):
+        write_raster(tmp_path / name, np.full((GRID.height, GRID.width), 7, "u2"), GRID)
+    for source, target in (("a.tif", "b.vrt"), ("b.vrt", "c.vrt"), ("gone.tif", "d.vrt"), ("d.vrt", "e.vrt")):
+        subprocess.run(["gdalbuildvrt", "-q", target, source], cwd=tmp_path, check=True)
+    assert (read_float(tmp_path / "c.vrt") == 7).all()
+    (tmp_path / "gone.tif").unlink()
+    if fault == "no raster":
+        (tmp_path / "gone.tif").write_text("hello")
+    root = str(tmp_path)
+    if place != "folder":
+        root = f"/vsi{place}/{shutil.make_archive(tmp_path.with_name('archive'), place, tmp_path)}"
+    for _ in range(3):
+        with pytest.raises(InputError, match=r"[de]\.vrt: cannot be read .*gone\.tif"):
+            read_float(f"{root}/{'e' if nested else 'd'}.vrt")

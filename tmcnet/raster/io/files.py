@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import tarfile
 import warnings
 import zipfile
@@ -52,6 +53,10 @@ os.environ.setdefault(_ONLY_REMOTE_FILE, "none")
 logging.getLogger("rasterio").setLevel(logging.CRITICAL)
 # Tiles without a georeference are ordinary input here; where one is needed, the inventory checks for it.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+_SOUND: set[str] = set()  # sources of virtual rasters that were opened in this process
+_NO_BAND_SOURCES = re.compile('subClass="VRT(Raw|Warped|Pansharpened|Processed)')
+"""Virtual rasters that GDAL opens with their sources, so that it reports a missing one every time."""
 
 
 @dataclass(frozen=True)
@@ -412,6 +417,7 @@ def open_raster(path: Path | str, *, remote: bool = False) -> Iterator[DatasetRe
                 _require_png_end(Path(path))
             if not dataset.count:
                 raise _without_bands(path, dataset.subdatasets)
+            _require_sources(dataset)
             yield dataset
     except RasterioError as error:
         reason = str(error.__cause__ or error).strip().rstrip(".")  # GDAL's message is in the cause, if there is one
@@ -421,6 +427,23 @@ def open_raster(path: Path | str, *, remote: bool = False) -> Iterator[DatasetRe
         if inside := _rasters_inside(Path(path)):
             what, remedy = f"{what}; inside are {format_names(inside)}", "Name these in its place, separated by `;`."
         raise InputError(Problem(str(path), what, remedy)) from None
+
+
+def _require_sources(dataset: DatasetReader, within: tuple[str, ...] = ()) -> None:
+    """Open the sources of a virtual raster, once a process each, also those of virtual rasters among them.
+
+    GDAL 3.10 never forgets, once it has read nested virtual rasters, that a source could not be opened: it reports
+    that once, or in a call that reports nothing, and returns zeros from then on. By themselves they fail each time.
+    """
+    if dataset.driver != "VRT" or dataset.name in within:
+        return
+    by_itself = not _NO_BAND_SOURCES.search(dataset.tags(ns="xml:VRT")["xml:VRT"])
+    for name in dataset.files:
+        beside = name.startswith(dataset.name) and name[len(dataset.name) :] in ("", ".aux.xml", ".msk", ".ovr")
+        if name not in _SOUND and not beside and (by_itself or name.lower().endswith(".vrt")):
+            with rasterio.open(name) as source:
+                _require_sources(source, (*within, dataset.name))
+            _SOUND.add(name)
 
 
 def files_of(path: Path | str) -> list[str]:
