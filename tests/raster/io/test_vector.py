@@ -165,3 +165,54 @@ def test_vector_labels_need_georeferenced_scenes(tile_source, write_png_tile):
     tile_source.source = tile_source.source.model_copy(update={"label": "{part}/l_{tile:d}.gpkg"})
     with pytest.raises(InputError, match="the images are not georeferenced"):
         tile_source.take()
+
+
+def test_tables_without_places_beside_the_layer_are_left_out(tmp_path):
+    """QGIS saves the styles of a layer in such a table."""
+    path = write(tmp_path / "a.gpkg", (square(5, 5, 20, 20), 1))
+    (tmp_path / "layer_styles.csv").write_text("styleName,class\nfields,2\n")
+    run_tool("ogr2ogr", "-update", "-nln", "layer_styles", path, tmp_path / "layer_styles.csv")
+    assert burn(path, tmp_path / "out.tif")[0].labelled == 15 * 15
+
+
+def test_a_feature_that_lacks_the_attribute_is_void(tmp_path):
+    path = write(tmp_path / "a.geojson", (square(5, 5, 20, 20), 1), (square(30, 5, 40, 20), 2), crs="EPSG:4326")
+    path.write_text(path.read_text().replace('"class": 2', '"other": 2'))
+    found, codes = burn(path, tmp_path / "out.tif")
+    assert found.n_without == 1 and set(np.unique(codes)) == {NO_CODE, 1}
+
+
+def test_text_in_an_unknown_encoding_is_named(tmp_path):
+    path = write(tmp_path / "a.shp", (square(5, 5, 20, 20), "Wälder"))
+    for name in ("b.shp", "c.shp"):
+        run_tool("ogr2ogr", "-lco", "ENCODING=CP1252", tmp_path / name, path)
+    (tmp_path / "c.cpg").unlink()
+    classes = [
+        {"name": "Wälder", "codes": [1], "color": "#0000ff"},
+        {"name": "land", "codes": [2], "color": "#00ff00"},
+    ]
+    own = LabelsConfig(classes=classes)
+    assert rasterise_labels(tmp_path / "b.shp", own, GRID, tmp_path / "out.tif").labelled == 15 * 15
+    with pytest.raises(InputError, match=r"c\.shp: has text whose encoding is not known"):
+        rasterise_labels(tmp_path / "c.shp", own, GRID, tmp_path / "out.tif")
+
+
+def test_polygons_between_the_centres_of_pixels_are_counted(tmp_path):
+    small = square(30.6, 5.6, 31.4, 5.9), square(30.4, 5.4, 30.6, 5.6), square(70.6, 5.6, 70.9, 5.9)
+    path = write(tmp_path / "a.gpkg", *((place, 1) for place in (*small, square(5, 5, 20, 20))))
+    found, _ = burn(path, tmp_path / "out.tif")
+    assert (found.labelled, found.n_small) == (15 * 15 + 1, 1)
+
+
+def test_long_edges_are_straight_in_the_crs_of_the_file(tmp_path):
+    grid = Grid("EPSG:32633", Affine(100, 0, 450_000, 0, -100, 5_450_000), 1000, 1000)
+    corners = [[14.4, 48.5], [15.6, 48.5], [15.6, 49], [14.4, 49], [14.4, 48.5]]
+    geometry = {"type": "Polygon", "coordinates": [corners]}
+    feature = {"type": "Feature", "geometry": geometry, "properties": {"class": 1}}
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    _, codes = burn(path, tmp_path / "out.tif", grid)
+    column, row = np.meshgrid(np.arange(1000) + 0.5, np.arange(1000) + 0.5)
+    lon, lat = reproject_points(grid.crs, "EPSG:4326", *(grid.transform @ (column, row)))
+    inside = (lon > 14.4) & (lon < 15.6) & (lat > 48.5) & (lat < 49)
+    np.testing.assert_array_equal(codes == 1, inside)

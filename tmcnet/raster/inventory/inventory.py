@@ -186,6 +186,8 @@ class _Inspector:
         scene.label_raster = Raster((RasterFile((str(raster),), str(path)),))
         if rasterised.overlapping:
             scene.warnings.append(f"features of different classes overlap on {rasterised.overlapping} label pixels")
+        if rasterised.n_small:
+            scene.warnings.append(f"{rasterised.n_small} label polygons lie between the centres of pixels: no label")
         if rasterised.n_without:
             scene.warnings.append(f"{rasterised.n_without} label features have no `{self.labels.attribute}`: void")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import tempfile
 import unicodedata
 from collections import Counter
@@ -27,6 +28,7 @@ from tmcnet.raster.io.writer import Block, RasterProfile, write_blocks
 
 NO_CODE = -(2**31)  # means no label in the raster of codes
 CORNERS = 64  # corners of the polygon in place of a circle around a point; its area is smaller by 0.2 %
+_MAX_EDGE_DEGREES, _MAX_EDGE_M = 0.01, 1000.0  # of polygons, so that they leave no pixel where these are bent
 Points = npt.NDArray[np.float64]
 
 
@@ -37,6 +39,7 @@ class Rasterised:
     n_without: int  # features whose attribute is empty; they are no label
     labelled: int  # number of pixels with a label
     overlapping: int  # number of pixels that features of different classes cover
+    n_small: int = 0  # polygons on the grid that contain no centre of a pixel
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class _Features:
         boxes = np.array([[*c.min(axis=0), *c.max(axis=0)] for c in corners]).reshape(-1, 4)
         return cls(shapes, boxes, np.array(codes, np.int64))
 
+    def between_centres(self, grid: Grid) -> int:
+        """Number of polygons on a grid whose bounding box contains no centre of a pixel."""
+        corners = ~grid.transform @ (self.boxes[:, [0, 2, 0, 2]], self.boxes[:, [1, 1, 3, 3]])
+        low, high = (np.stack([pick(side, axis=1) for side in corners]) for pick in (np.min, np.max))
+        inside = (high > 0) & (low < [[grid.width], [grid.height]])
+        return int((inside.all(axis=0) & (np.ceil(low - 0.5) > np.floor(high - 0.5)).any(axis=0)).sum())
+
 
 def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) -> Rasterised:
     """Write the features of a vector file as a raster of codes, tagged with `NO_CODE` for no label.
@@ -64,12 +74,11 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
         remedy = "Set `labels.encoding: ids` and give each class its `codes`."
         raise InputError(Problem(str(path), "is a vector file, but `labels.encoding` is `rgb`", remedy))
     rows = _read(path, grid.crs, *_near(labels.buffer, grid))
-    lacking = [row for row in rows if labels.attribute not in row["properties"]]
-    if lacking:
-        attributes = format_names(lacking[0]["properties"]) or "none"
+    if rows and not any(labels.attribute in row["properties"] for row in rows):
+        attributes = format_names({name for row in rows for name in row["properties"]}) or "none"
         what = f"has no attribute `{labels.attribute}`; its attributes are {attributes}"
         raise InputError(Problem(str(path), what, "Name the one that gives the class as `labels.attribute`."))
-    codes = _codes(path, labels, [row["properties"][labels.attribute] for row in rows])
+    codes = _codes(path, labels, [row["properties"].get(labels.attribute) for row in rows])
     features = _polygons(path, labels, grid, rows, codes)
     totals: Counter[str] = Counter()
 
@@ -83,7 +92,7 @@ def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) ->
     if not totals["labelled"]:
         what = f"has no feature on the scene ({len(rows)} features near it)"
         raise InputError(Problem(str(path), what, "Check that this is the label of the scene, and its CRS."))
-    return Rasterised(codes.count(None), totals["labelled"], totals["overlapping"])
+    return Rasterised(codes.count(None), totals["labelled"], totals["overlapping"], features.between_centres(grid))
 
 
 def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
@@ -127,25 +136,35 @@ def _vertices(shape: Mapping[str, Any]) -> Iterable[Sequence[float]]:
 
 def _read(path: Path, crs: str, *limits: str | float) -> list[dict[str, Any]]:
     """Read the features as GeoJSON in a CRS, within limits as options of `ogr2ogr`."""
-    layers = run_tool("ogrinfo", "-ro", "-q", path).strip().splitlines()
-    names = [
-        line.partition(": ")[2].rpartition(" (")[0] for line in layers if line[:1].isdigit() and "(None)" not in line
+    layers = [
+        line.partition(": ")[2] for line in run_tool("ogrinfo", "-ro", "-q", path).splitlines() if line[:1].isdigit()
     ]
+    names = [layer.rpartition(" (")[0] or layer for layer in layers if not layer.endswith(" (None)")]
     if len(names) > 1:
         what = f"has {len(names)} layers: {format_names(names)}"
         raise InputError(Problem(str(path), what, "Keep the one that is meant (`ogr2ogr OUT IN LAYER`)."))
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "features.geojson"
-        digits = ("-lco", "COORDINATE_PRECISION=9", "-dim", "XY")
+        digits = ("-lco", "COORDINATE_PRECISION=9", "-dim", "XY", "-segmentize", _max_edge(path, names))
         try:
-            run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", crs, *limits, table, path)
+            run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", crs, *limits, table, path, *names)
         except InputError as error:
             if "no coordinate system" not in str(error):
                 raise
             remedy = "Add it: the .prj of a Shapefile, or `ogr2ogr -a_srs EPSG:... OUT IN`."
             raise InputError(Problem(str(path), "has no CRS", remedy)) from None
-        rows: list[dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))["features"]
+        try:
+            rows: list[dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))["features"]
+        except UnicodeDecodeError:
+            remedy = "Name it in a file beside the Shapefile: `echo ISO-8859-1 > NAME.cpg`; or save as a GeoPackage."
+            raise InputError(Problem(str(path), "has text whose encoding is not known", remedy)) from None
     return [row for row in rows if row["geometry"]]
+
+
+def _max_edge(path: Path, names: Sequence[str]) -> float:
+    """Length, in units of a file, to which edges are divided: straight ones in it are bent in another CRS."""
+    about = run_tool("ogrinfo", "-ro", "-so", path, *names)
+    return _MAX_EDGE_DEGREES if re.search(r"^GEOG(CRS|CS)\[", about, re.MULTILINE) else _MAX_EDGE_M
 
 
 def _near(buffer_m: float, grid: Grid) -> tuple[str | float, ...]:
