@@ -1,6 +1,8 @@
 """Small scenes made in code, and the config sections that go with them."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +99,36 @@ class Source:
         self.source = SourceConfig(layout="scenes", sheet=str(path))
 
 
+SERVER = """
+import hashlib, http.server, pathlib, re, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        pathlib.Path("asked").open("a").write(self.path + "\\n")
+        path = pathlib.Path(self.path.lstrip("/"))
+        if not path.is_file():
+            return self.send_error(404)
+        content = path.read_bytes()
+        first, last = 0, len(content) - 1
+        part = re.fullmatch(r"bytes=(\\d+)-(\\d*)", self.headers.get("Range", ""))
+        if part:
+            first, last = int(part[1]), min(int(part[2] or last), last)
+        self.send_response(206 if part else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", hashlib.md5(content).hexdigest())
+        self.send_header("Content-Length", str(last - first + 1))
+        if part:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[first : last + 1])
+    do_HEAD = do_GET
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+"""A server on loopback that can send parts of files. A process of its own: GDAL blocks all threads while it waits."""
+
+
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Leave out the pictures of alignments, which take most of the time of a small scene."""
@@ -142,3 +174,13 @@ def write_png_tile() -> Callable[..., None]:
         source.write(f"{part}/l_{tile}.png", (rng.integers(0, 2, (size, size)) * 255).astype("u1"), **png)
 
     return write
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The address of a server of the folder `served`, and the file in which it notes what it was asked for."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}", folder / "asked"
+        server.kill()

@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -416,46 +414,6 @@ def test_files_in_archives_and_folders_are_read_or_listed(source, random, kind):
     source.sheet("a,o.SAFE,s.tif,,train")
     with pytest.raises(InputError, match=r"inside are .*o\.SAFE/IMG/B02\.tif"):
         source.take()
-
-
-SERVER = """
-import hashlib, http.server, pathlib, re, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        pathlib.Path("asked").open("a").write(self.path + "\\n")
-        path = pathlib.Path(self.path.lstrip("/"))
-        if not path.is_file():
-            return self.send_error(404)
-        content = path.read_bytes()
-        first, last = 0, len(content) - 1
-        part = re.fullmatch(r"bytes=(\\d+)-(\\d*)", self.headers.get("Range", ""))
-        if part:
-            first, last = int(part[1]), min(int(part[2] or last), last)
-        self.send_response(206 if part else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", hashlib.md5(content).hexdigest())
-        self.send_header("Content-Length", str(last - first + 1))
-        if part:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content[first : last + 1])
-    do_HEAD = do_GET
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
-"""A server on loopback that can send parts of files. A process of its own: GDAL blocks all threads while it waits."""
-
-
-@pytest.fixture
-def served(tmp_path):
-    """The address of a server of the folder `served`, and the file in which it notes what it was asked for."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=folder, stdout=subprocess.PIPE, text=True) as server:
-        yield f"http://127.0.0.1:{server.stdout.readline().strip()}", folder / "asked"
-        server.kill()
 
 
 def test_remote_files_are_read_only_if_the_config_says_so(source, random, served, monkeypatch):

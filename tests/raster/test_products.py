@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import tarfile
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from affine import Affine
 from tests.raster.test_deliveries import SIZE, align, optical, power, rows, use
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
+from tmcnet.raster.inventory import names
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.products import meaning_by_name
@@ -78,11 +80,18 @@ def delivered(form, paths, metadata):
         folder.mkdir()
         shutil.copy(metadata, folder)
         return ";".join(str(shutil.copy(path, folder)) for path in paths)
-    if form == "zip":
-        archive = shutil.make_archive(str(metadata.parent), "zip", metadata.parent.parent, metadata.parent.name)
-        inside = [path.relative_to(metadata.parent.parent) for path in paths]
+    inside = [path.relative_to(metadata.parent.parent) for path in paths]
+    if form in ("zip", "tar"):
+        archive = f"{metadata.parent}.{form}"
+        if form == "zip":
+            shutil.make_archive(str(metadata.parent), form, metadata.parent.parent, metadata.parent.name)
+        else:  # in a form of long names that GDAL reads
+            with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as file:
+                file.add(metadata.parent, metadata.parent.name)
         shutil.rmtree(metadata.parent)
-        return ";".join(f"/vsizip/{archive}/{path}" for path in inside)
+        return ";".join(f"/vsi{form}/{archive}/{path}" for path in inside)
+    if form.startswith("http"):
+        return ";".join(f"{form}/{path}" for path in inside)
     if form == "virtual raster":
         out = metadata.parent.parent / f"{metadata.parent.name[:30]}.vrt"
         subprocess.run(["gdalbuildvrt", "-q", "-separate", out, *paths], check=True)
@@ -91,16 +100,16 @@ def delivered(form, paths, metadata):
 
 
 @pytest.mark.parametrize("level", ["1C", "2A"])
-@pytest.mark.parametrize("form", ["in .SAFE", "beside metadata", "zip", "virtual raster", "subdataset"])
+@pytest.mark.parametrize("form", ["in .SAFE", "beside metadata", "zip", "tar", "virtual raster", "subdataset"])
 @pytest.mark.parametrize("factor", [None, 1e-4])
 def test_sentinel_2_means_the_same_before_and_after_baseline_4(source, random, form, level, factor):
     if form == "subdataset" and level == "2A":
         pytest.skip("these have bands of aerosol and water vapour besides")
     use_bands(source, *(["B4", "B3", "B2", "B8"] if form == "subdataset" else ["B02", "B03"]), scale_factor=factor)
     values = optical(random, 2)
-    names = [delivered(form, *product(source, values, added, level)) for added in (0, 1000)]
+    cells = [delivered(form, *product(source, values, added, level)) for added in (0, 1000)]
     source.write("s.tif", power(random))
-    source.sheet(f"a,{names[0]},s.tif,,train", f"b,{names[1]},s.tif,,train")
+    source.sheet(f"a,{cells[0]},s.tif,,train", f"b,{cells[1]},s.tif,,train")
     bands = [2, 1] if form == "subdataset" else [0, 1]  # of the other two there is no file
     for scene in "ab":
         found = read_float(align(source, scene) / "optical.tif")[bands]
@@ -237,6 +246,55 @@ def test_sources_of_a_virtual_raster_have_their_own_offset(source, random):
         source.take()
 
 
+def test_scenes_of_another_level_than_the_first_are_named(source, random):
+    use_bands(source, "B02", "B03")
+    source.write("s.tif", power(random))
+    source.write("s2.tif", power(random), transform=OTHER_GROUND)
+    cells = []
+    for level, place in (("1C", None), ("2A", OTHER_GROUND)):
+        paths, _ = product(source, optical(random, 2), 0, level, place)
+        cells.append(f"{paths[0]};{paths[1]}")
+    source.sheet(f"a,{cells[0]},s.tif,,train", f"b,{cells[1]},s2.tif,,train", f"c,{cells[0]},s.tif,,train")
+    source.take()
+    what = "optical is a product of reflectance at the surface, that of a at the top of the atmosphere"
+    assert [what in row["warnings"] for row in rows(source)] == [False, True, False]
+
+
+def test_products_on_a_server_have_the_offset_of_their_metadata(source, random, served, monkeypatch):
+    url, _ = served
+    monkeypatch.setenv("CPL_VSIL_CURL_ALLOWED_FILENAME", "none")
+    use_bands(source, "B02", "B03")
+    values = optical(random, 2)
+    paths, metadata = product(source, values, 1000)
+    shutil.move(metadata.parent, source.root / "served")
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{delivered(url, paths, metadata)},s.tif,,train")
+    source.source = source.source.model_copy(update={"remote": True})
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
+    before = source.take().record("a").digests
+    served_metadata = source.root / "served" / metadata.relative_to(source.root)
+    served_metadata.write_text(served_metadata.read_text().replace("-1000", "-900"))
+    names.forget()
+    assert source.take().record("a").digests != before
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values + 100.0)
+
+
+@pytest.mark.parametrize(
+    ("tags", "scaling"),
+    [
+        (["-a_scale", "0.0001"], ((1e-4, -0.1), (1e-4, -0.1))),
+        (["-a_scale", "0.0001", "-a_offset", "-0.05"], ((1e-4, -0.05), (1e-4, -0.05))),
+    ],
+)
+def test_a_tag_for_scale_alone_leaves_the_offset_of_the_metadata(source, random, tags, scaling):
+    paths, _ = product(source, optical(random, 2), 1000)
+    subprocess.run(["gdalbuildvrt", "-q", "-separate", "o.vrt", *paths], cwd=source.root, check=True)
+    subprocess.run(["gdal_translate", "-q", "-of", "VRT", *tags, "o.vrt", "p.vrt"], cwd=source.root, check=True)
+    header = RasterFile((str(source.root / "p.vrt"),)).header
+    np.testing.assert_allclose(header.scaling, scaling, rtol=1e-12)
+    assert header.is_tagged
+
+
 @pytest.mark.parametrize("form", ["with a GeoTIFF", "of virtual rasters", "in a ZIP archive", "warped", "rescaled"])
 def test_virtual_rasters_of_any_make_have_the_offset_of_their_sources(source, random, form):
     values = optical(random, 2)
@@ -264,9 +322,9 @@ def test_an_ending_in_capital_letters_changes_nothing(source, random):
     use_bands(source, "B02", "B03")
     values = optical(random, 2)
     paths, metadata = product(source, values, 1000)
-    names = [path.rename(path.with_suffix(".JP2")) for path in paths]
+    renamed = [path.rename(path.with_suffix(".JP2")) for path in paths]
     source.write("s.tif", power(random))
-    source.sheet(f"a,{names[0]};{names[1]},s.tif,,train")
+    source.sheet(f"a,{renamed[0]};{renamed[1]},s.tif,,train")
     np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
     assert metadata in find_entries(source.source, source.root, source.sensors)[0].files
 

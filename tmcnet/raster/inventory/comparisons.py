@@ -17,7 +17,7 @@ from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.inventory.scan import FileSummary
 from tmcnet.raster.io.files import numpy_type
 from tmcnet.raster.io.geometry import Grid, pixel_area, reproject_points
-from tmcnet.raster.io.products import WITH_OFFSET, WITHOUT_OFFSET, meaning_by_name
+from tmcnet.raster.io.products import WITH_OFFSET, WITHOUT_OFFSET, level_by_name, meaning_by_name
 from tmcnet.raster.io.radiometry import to_db
 
 _MAX_MEDIAN_RATIO = 2.5
@@ -128,6 +128,7 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
         _warn_of_other_tags(having, name)
         if sensor.kind == "reflectance":
             _warn_of_products(having, name)
+            _warn_of_levels(having, name)
     for first, second, _ in _pairs_on_shared_ground(scenes):
         for name, sensor in sensors.items():
             if not first.images[name] or not second.images[name] or sensor.kind == "elevation":
@@ -178,6 +179,17 @@ def _warn_of_products(scenes: Sequence[Inspection], name: str) -> None:
                 continue
             scene.warnings.append(f"{file}: by its name {what}: give {values} in the sample sheet")
             break
+
+
+def _warn_of_levels(scenes: Sequence[Inspection], name: str) -> None:
+    """Add warnings for scenes with reflectance at another place than the first: below or above the atmosphere."""
+    paths = {s.entry.scene: [path for file in s.images[name] for path in file.file.header.files] for s in scenes}
+    levels = {scene: next(filter(None, map(level_by_name, of_scene)), "") for scene, of_scene in paths.items()}
+    first = next((scene for scene, level in levels.items() if level), "")
+    for scene in scenes:
+        if (level := levels[scene.entry.scene]) not in ("", levels.get(first)):
+            what = f"{name} is a product of reflectance at the {level}, that of {first} at the {levels[first]}"
+            scene.warnings.append(f"{what}: use products of one level")
 
 
 def _meanings(files: Sequence[FileSummary]) -> list[tuple[tuple[float, float] | None, FileSummary]]:

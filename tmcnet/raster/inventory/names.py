@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -86,7 +87,7 @@ def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
     if path.absolute() in within:
         what = f"is a source of itself, through {' and '.join(map(str, within[within.index(path.absolute()) :]))}"
         raise InputError(Problem(str(path), what, "Write the virtual raster again, from its real files."))
-    files = [path, *_sidecars(path, name), *_product_metadata(path)]
+    files = [path, *_sidecars(path, name), *map(Path, _product_metadata(str(path)))]
     for source in _sources(path):
         if not _REMOTE.search(source):
             inner = local_files(parse_name(source, path.parent), (*within, path.absolute()))
@@ -107,12 +108,12 @@ def _sidecars(path: Path, name: Name) -> list[Path]:
     return [file for file in beside if file.absolute() in listed]
 
 
-def _product_metadata(path: Path) -> list[Path]:
-    if path.suffix.lower() != ".jp2":
+def _product_metadata(name: str) -> list[str]:
+    if not name.lower().endswith(".jp2"):
         return []
     from tmcnet.raster.io.products import metadata_file  # late: it takes libraries that load slowly
 
-    return [Path(file) for file in [metadata_file(str(path))] if file]
+    return [file for file in [metadata_file(name)] if file]
 
 
 @lru_cache
@@ -148,7 +149,8 @@ def remote_stamps(names: Iterable[Name]) -> list[str]:
 
     Local rasters, and remote ones that are services or virtual rasters with remote sources, have none.
     """
-    files = [name for name in dict.fromkeys(map(str, filter(is_remote, names))) if _address(name)]
+    remote = dict.fromkeys(map(str, filter(is_remote, names)))
+    files = [file for name in remote for file in (name, *_product_metadata(name)) if _address(file)]
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         return list(pool.map(_stamp, files))
 
@@ -156,6 +158,7 @@ def remote_stamps(names: Iterable[Name]) -> list[str]:
 def forget() -> None:
     """Ask the servers again next time; answers are kept as long as the process lives."""
     _stamp.cache_clear()
+    _read.cache_clear()
 
 
 def _address(name: str) -> str:
@@ -165,14 +168,41 @@ def _address(name: str) -> str:
 
 @cache
 def _stamp(name: str) -> str:
-    import fsspec  # late: the workflow also reads names without remote files
-
-    address = _address(name)
-    scheme = address.split(":")[0]
-    try:
-        system, path = fsspec.core.url_to_fs(address, **(_s3_options() if scheme == "s3" else {}))
+    with _file_system(name, _address(name)) as (system, path):
         system.invalidate_cache()
         about = system.info(path)
+    tag = about.get("ETag") or about.get("etag")
+    stamp = tag or f"{about.get('size')} {about.get('LastModified') or about.get('Last-Modified') or ''}".strip()
+    return f"{name} {stamp}"
+
+
+def read_text(name: str) -> str:
+    """Content of a file on disk, in an archive or on a server; empty where there is none."""
+    file, inside = main_file(parse_name(name, Path())), _VIRTUAL.fullmatch(name)
+    address = _address(name) if file is None else str(file)
+    if file and inside:
+        address = f"{inside[1][4:-1]}://{Path(inside[2]).relative_to(file)}::{file}"
+    return _read(name, address, file.stat().st_mtime_ns if file else 0) if address else ""
+
+
+@lru_cache(maxsize=64)
+def _read(name: str, address: str, _changed: int) -> str:
+    with _file_system(name, address) as (system, path):
+        try:
+            return str(system.cat_file(path).decode(errors="replace"))
+        except (FileNotFoundError, PermissionError, KeyError):  # storages and archives differ
+            return ""
+
+
+@contextmanager
+def _file_system(name: str, address: str) -> Iterator[tuple[Any, str]]:
+    """The file system of fsspec that has an address, and the path in it."""
+    import fsspec  # late: the workflow also reads names without remote files
+
+    scheme = address.split(":")[0]
+    try:
+        options = _s3_options() if scheme == "s3" else {"skip_instance_cache": "::" in address}  # archives change
+        yield fsspec.core.url_to_fs(address, **options)
     except ImportError:
         plugin = _PLUGINS.get(scheme, "fsspec")
         what = f"is read with the Python package {plugin}, which is not installed"
@@ -181,9 +211,6 @@ def _stamp(name: str) -> str:
         what = f"cannot be reached ({type(error).__name__}: {error})"
         remedy = "Check the address, the network, and the credentials in the environment."
         raise InputError(Problem(name, what, remedy)) from None
-    tag = about.get("ETag") or about.get("etag")
-    stamp = tag or f"{about.get('size')} {about.get('LastModified') or about.get('Last-Modified') or ''}".strip()
-    return f"{name} {stamp}"
 
 
 def _s3_options() -> dict[str, Any]:

@@ -221,12 +221,12 @@ class RasterFile:
 
     def _scaling(self, dataset: DatasetReader, bands: list[int]) -> tuple[list[tuple[float, float]], list[float]]:
         """Scale and offset of each of these bands, and the part of the offset that follows from the product."""
-        added, none = product_offsets(dataset, bands), [0.0] * len(bands)
-        tags = [(dataset.scales[band - 1], dataset.offsets[band - 1]) for band in bands]
-        scale, offset = self.scaling or (1.0, None)
-        if offset is not None or (self.scaling is None and set(tags) != {(1, 0)}):
-            return ([(scale, offset)] * len(bands) if offset is not None else tags), none
-        return [(scale, scale * more) for more in added], added
+        added = product_offsets(dataset, tuple(bands))
+        declared = [self.scaling] * len(bands) if self.scaling else None
+        tags = [(dataset.scales[band - 1], dataset.offsets[band - 1] or None) for band in bands]
+        pairs = list(zip(declared or tags, added, strict=True))
+        scaling = [(scale, scale * more if offset is None else offset) for (scale, offset), more in pairs]
+        return scaling, [more if offset is None else 0.0 for (_, offset), more in pairs]
 
     def read(self, dataset: DatasetReader, inside: Window) -> FileWindow:
         """Read a window that is inside an open file."""

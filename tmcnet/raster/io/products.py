@@ -8,14 +8,13 @@ scenes (USGS, LSDS-1619, table 6-1).
 from __future__ import annotations
 
 import re
-import zipfile
 from functools import lru_cache
-from pathlib import Path
 from xml.etree import ElementTree
 
 from rasterio.io import DatasetReader
 
 from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.names import read_text
 
 _SENTINEL_2 = re.compile(r"(T\d\d[A-Z]{3}_(\d{8})T\d{6})_(B\d[\dA])(_\d0m)?\.\w+$")
 """Names of bands: tile and time, date, band, and the resolution, which only level 2A has."""
@@ -25,6 +24,7 @@ _BASELINE = re.compile(r"_N(\d{4})_")
 _NO_REFLECTANCE = re.compile(r"_(AOT|WVP|SCL|TCI|PVI|MSK)_?[^/]*$")
 _OFFSET_SINCE = "20220125"  # first day of baseline 04.00
 _ADDED = re.compile(r'<(?:BOA|RADIO)_ADD_OFFSET band_id="(\d+)">\s*(-?[\d.]+)\s*<')
+_LEVEL = re.compile(r"(?:MSI|[_/])L(1C|2A)(?=[_/.:])|L[CEOT]\d\d_L([12])")  # of Sentinel-2 and Landsat
 _CHANGES = ("ScaleRatio", "ScaleOffset", "LUT")  # what changes the numbers of a source of a virtual raster
 _LEVELS_UP = 6  # from a band to the folder of its product
 _NAMED = {
@@ -47,6 +47,15 @@ def meaning_by_name(path: str) -> tuple[float, float] | None:
     return next((meaning for name, meaning in _NAMED.items() if re.search(name, path)), None)
 
 
+def level_by_name(path: str) -> str:
+    """Where the reflectance of Sentinel-2 or Landsat is that of a file, by its name; empty for other names."""
+    named, image = _LEVEL.search(path), _SENTINEL_2.search(path)
+    level = named[1] or named[2] if named else ""
+    if image and not named and path.lower().endswith(".jp2"):
+        level = "2" if image[4] else "1"
+    return {"": "", "1": "top of the atmosphere", "2": "surface"}[level[:1]]
+
+
 def metadata_file(path: str) -> str:
     """The metadata of the Sentinel-2 product that a band as delivered, a JP2 file, belongs to; empty for others."""
     image = _SENTINEL_2.search(path)
@@ -55,10 +64,11 @@ def metadata_file(path: str) -> str:
     name = "MTD_MSIL2A.xml" if image[4] else "MTD_MSIL1C.xml"
     parts = path.split("/")
     above = ("/".join([*parts[:-level], name]) for level in range(1, min(_LEVELS_UP, len(parts)) + 1))
-    return next((file for file in above if image[1] in _text(file)), "")
+    return next((file for file in above if image[1] in read_text(file)), "")
 
 
-def product_offsets(dataset: DatasetReader, bands: list[int]) -> list[float]:
+@lru_cache(maxsize=64)  # windows are read from one open file one after the other
+def product_offsets(dataset: DatasetReader, bands: tuple[int, ...]) -> list[float]:
     """Offset that the metadata of a product adds to the numbers of each of these bands.
 
     Raises:
@@ -73,7 +83,7 @@ def product_offsets(dataset: DatasetReader, bands: list[int]) -> list[float]:
 def _offset(path: str, band: int) -> float:
     """Offset of a band of a JP2 file of a product, or of a virtual raster of such files; 0 for others."""
     if path.lower().endswith((".vrt", ".xml")):
-        added = {_offset(source, number) for source, number in _sources(path, _text(path)).get(band, ())}
+        added = {_offset(source, number) for source, number in _sources(path, read_text(path)).get(band, ())}
         if len(added) > 1:
             what = "is made of Sentinel-2 bands with and without the offset of baseline 04.00"
             raise InputError(Problem(path, what, "Write the JP2 files in the sample sheet in its place."))
@@ -81,7 +91,7 @@ def _offset(path: str, band: int) -> float:
     metadata, image = metadata_file(path), _SENTINEL_2.search(path)
     if not metadata or image is None:
         return 0.0
-    offsets = {_BANDS[int(number)]: float(offset) for number, offset in _ADDED.findall(_text(metadata))}
+    offsets = {_BANDS[int(number)]: float(offset) for number, offset in _ADDED.findall(read_text(metadata))}
     return offsets.get(image[3], 0.0)
 
 
@@ -112,22 +122,3 @@ def _sources(path: str, text: str) -> dict[int, list[tuple[str, int]]]:
         for number, band in enumerate(root.findall("VRTRasterBand"), 1)
         if band.find("PixelFunctionType") is None
     }
-
-
-def _text(path: str) -> str:
-    """Content of a file, also in a ZIP archive; empty if there is none."""
-    archive, _, inner = path.removeprefix("/vsizip/").partition(".zip/")
-    try:
-        if not path.startswith("/vsizip/"):
-            return _read(path, "", Path(path).stat().st_mtime_ns)
-        return _read(f"{archive}.zip", inner, Path(f"{archive}.zip").stat().st_mtime_ns)
-    except (OSError, KeyError, zipfile.BadZipFile):
-        return ""
-
-
-@lru_cache(maxsize=64)
-def _read(path: str, inner: str, _changed: int) -> str:
-    if not inner:
-        return Path(path).read_text(errors="replace")
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(inner).decode(errors="replace")
