@@ -16,9 +16,10 @@ from rasterio import features
 from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 from tmcnet.evaluate.gis_styles import add_layer_style, polygon_style
-from tmcnet.raster.io.files import ByteArray, open_raster
+from tmcnet.raster.io.files import ByteArray
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import PixelMap, equal_area, pixel_area
+from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.reader import read_grid
 
 LAYER = "land_cover"

@@ -30,8 +30,9 @@ from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries
-from tmcnet.raster.io.files import RasterFile, open_raster
+from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.labels import LabelCoder
+from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import rasterise_labels
 from tmcnet.raster.io.writer import write_bytes, write_table

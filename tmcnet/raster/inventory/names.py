@@ -102,7 +102,7 @@ def _sidecars(path: Path, name: Name) -> list[Path]:
     beside = [path.with_name(n) for n in names if n != path.name and not n.lower().endswith(".ovr")]
     if not beside or path.suffix.lower() == ".shp":
         return [file for file in beside if file.suffix.lower() in _OF_SHAPEFILE]
-    from tmcnet.raster.io.files import files_of  # late: it takes libraries that load slowly
+    from tmcnet.raster.io.opening import files_of  # late: it takes libraries that load slowly
 
     listed = {Path(file).absolute() for file in files_of(name)}
     return [file for file in beside if file.absolute() in listed]

@@ -19,8 +19,9 @@ from tmcnet.config import SensorConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.names import Name, is_remote
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
-from tmcnet.raster.io.files import Header, RasterFile, open_raster
+from tmcnet.raster.io.files import Header, RasterFile
 from tmcnet.raster.io.labels import LabelCoder
+from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.reader import Raster
 
 _MAX_GRID_OFFSET_PX = 0.05  # tiles are moved to the pixels of the first; a larger offset is an error

@@ -14,7 +14,7 @@ import numpy as np
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN
-from tmcnet.raster.io.files import open_raster
+from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.writer import write_bytes
 

@@ -1,8 +1,9 @@
 """Raster files: the one reader (values with NaN for no data), the one writer, and the place of pixels on the ground.
 
-`files.py` reads one file, `reader.py` stacks of them, `writer.py` writes. `geometry.py` has grids and coordinates,
-`labels.py` decodes label files, `vector.py` rasterises vector labels, `radiometry.py` converts backscatter,
-`validity.py` says where there is data, `blocks.py` and `windowed.py` limit memory, `gdal_tools.py` runs GDAL.
+`opening.py` opens files, `files.py` reads one file, `reader.py` stacks of them, `writer.py` writes. `geometry.py`
+has grids and coordinates, `labels.py` decodes label files, `vector.py` rasterises vector labels, `radiometry.py`
+converts backscatter, `validity.py` says where there is data, `blocks.py` and `windowed.py` limit memory,
+`gdal_tools.py` runs GDAL.
 """
 
 from tmcnet.raster.io.geometry import Grid

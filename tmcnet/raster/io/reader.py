@@ -29,11 +29,11 @@ from tmcnet.raster.io.files import (
     RasterFile,
     inner_window,
     numpy_type,
-    open_raster,
     pad_to_window,
     read_mosaic,
 )
 from tmcnet.raster.io.geometry import Box, ControlPoint, Grid, finest
+from tmcnet.raster.io.opening import open_raster
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tmcnet.errors import InputError, Problem
 from tmcnet.hashing import file_digest, pixel_digest
-from tmcnet.raster.io.files import open_raster
+from tmcnet.raster.io.opening import open_raster
 from tmcnet.readers import read_record, reading
 from tmcnet.store import TileStore
 
