@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import best_of
 from tmcnet.config import ModelConfig
+from tmcnet.model.device import keep_freed_memory
 from tmcnet.model.networks import build_network
 from tmcnet.train.loop import OptimiserPlan, build_optimiser
 
@@ -78,6 +79,7 @@ def _peak(kind: torch.dtype) -> float:
 
 def run() -> None:
     """Print kilopixels and GFLOP per second for each data set, number format and batch size."""
+    keep_freed_memory()
     print("| network of | format | batch | kilopixels/s | GFLOP/s | GFLOP/s of a large convolution |")
     print("|---|---|---:|---:|---:|---:|")
     for name, kind in FORMATS.items():

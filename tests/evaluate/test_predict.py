@@ -7,8 +7,8 @@ from torch import nn
 from tmcnet.config import ComputeConfig
 from tmcnet.dataset.loading import Tile
 from tmcnet.errors import InputError
-from tmcnet.evaluate.trained import keep_freed_memory, predict_tiles, probabilities
-from tmcnet.model.device import choose_device
+from tmcnet.evaluate.trained import predict_tiles, probabilities
+from tmcnet.model.device import choose_device, keep_freed_memory
 
 
 class Local(nn.Module):

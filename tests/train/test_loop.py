@@ -5,9 +5,11 @@ import math
 import os
 import platform
 import re
+import resource
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 import torch
@@ -62,6 +64,23 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path):
         assert others[step]["loss"] == pytest.approx(row["loss"], rel=1e-5)
         assert others[step]["gradient_norm"] == pytest.approx(row["gradient_norm"], rel=1e-5)
         assert others[step]["learning_rate"] == row["learning_rate"]
+
+
+class Faults(Regression):
+    def forward(self, batch):
+        x, y = batch
+        return super().forward((x.repeat(2**20, 1), y.repeat(2**20, 1)))  # 64 MiB and more a layer
+
+    def measure(self):
+        return {"page_faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt}
+
+
+def test_freed_memory_is_kept_for_the_next_step(tmp_path):
+    module = Faults(nn.Linear(4, 8), OptimiserPlan(4, 0.01, 0, 0.1), lambda _: (torch.ones(2, 4), torch.ones(2, 8)))
+    training = Training(module, LoopPlan("test", 2, 1, 5, tmp_path, 1, ComputeConfig(accelerator="cpu"), 1))
+    training.run()
+    counts = [row["page_faults"] for row in training.curves.values()]
+    assert min(after - before for before, after in pairwise(counts)) < 1000, "tens of thousands without"
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

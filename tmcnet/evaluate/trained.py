@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -23,15 +21,13 @@ from tmcnet.dataset.normalise import FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.evaluate.metrics import Counts, confusion, headline, without_nan
 from tmcnet.evaluate.model_file import test_blocks_of
+from tmcnet.model.device import keep_freed_memory
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights
 
 KIND = "segmentation"
 MAX_REASON_CHARS = 800
 """Characters of the list of tensors that do not fit in a message."""
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Parameters of glibc's `mallopt` (malloc.h)."""
-MAX_KEPT_BYTES = 2**31 - 1
 Probabilities = NDArray[np.float32]
 
 
@@ -142,24 +138,6 @@ COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {
     "all": tuple((mirrored, turns) for mirrored in (False, True) for turns in range(4)),
 }
 """Copies of an image for test-time augmentation: mirrored left to right or not, and quarter turns."""
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory of freed tensors for the next ones.
-
-    By default glibc returns large blocks to the kernel, which must clear every page again when the next layer needs
-    them. With windows of 1024 pixels this took more than half of the CPU time (benchmarks/README.md). Other systems
-    stay as they are.
-    """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, MAX_KEPT_BYTES)
-
-
-def release_freed_memory() -> None:
-    """Return to the kernel what `keep_freed_memory` keeps, before arrays of another kind are made."""
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
-from tmcnet.model.device import choose_device, choose_precision
+from tmcnet.model.device import choose_device, choose_precision, keep_freed_memory
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.distributed import from_first, ignore_signals, processes, rank, share_layers, stop_requests
 
@@ -154,6 +154,7 @@ class Training(Generic[Batch]):
 
     def __init__(self, module: StepModule[Batch], plan: LoopPlan) -> None:
         torch.set_num_threads(plan.threads)
+        keep_freed_memory()
         self.module, self.plan, self.device = module, plan, choose_device(plan.compute)
         # Convolutions on the CPU are faster in this layout, and tensor cores need it.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
