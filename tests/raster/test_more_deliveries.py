@@ -1,6 +1,8 @@
 """Deliveries that combine several forms: each means what its files say, or is refused by name."""
 
 import gzip
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -378,3 +380,99 @@ def test_places_in_arrays_get_the_advice_to_warp_by_them(source, random):
     source.sheet("a,o.tif,s.vrt,,train")
     with pytest.raises(InputError, match=r"has no CRS and geotransform but geolocation arrays.*gdalwarp -geoloc"):
         source.take()
+
+
+def test_labels_placed_by_control_points_bend_as_these_do(source, random):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    codes = np.ones((SIZE, SIZE), "u1")
+    codes[:, 40:] = 2
+    path = source.write("l.tif", codes, crs=None, transform=None)
+    at = [(c, r) for r in np.linspace(0, SIZE, 7) for c in np.linspace(0, SIZE, 7)]
+    with rasterio.open(path, "r+") as dataset:
+        bent = [(c, r, *(UTM[1] @ (c + 8 * np.sin(np.pi * r / SIZE), r))) for c, r in at]
+        dataset.gcps = [GroundControlPoint(r, c, x, y) for c, r, x, y in bent], rasterio.CRS.from_epsg(32633)
+    source.sheet("a,o.tif,s.tif,l.tif,train")
+    shift = 8 * np.sin(np.pi * (np.arange(SIZE)[:, None] + 0.5) / SIZE)
+    column = np.arange(SIZE)[None] + 0.5 - shift
+    expected = np.where(column < 0, 255, np.where(column < 40, 0, 1))
+    np.testing.assert_array_equal(read_labels(align(source) / "label.tif"), expected)
+
+
+@pytest.mark.parametrize("role", ["extra band", "quality mask"])
+def test_values_of_a_mask_are_those_of_its_pixels_not_of_its_overviews(source, random, role):
+    use(source)
+    side = 1100
+    mask = np.zeros((side, side), "u2")
+    mask[::2], mask[:, :500] = 4, 4
+    values = random.integers(200, 3000, (side, side)).astype("u2")
+    source.write("s.tif", random.random((side, side)).astype("f4"))
+    source.write("o.tif", values)
+    path = source.write("m.tif", mask)
+    if role == "extra band":
+        path = source.write("o.tif", np.stack([values, mask]))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2], rasterio.enums.Resampling.average)
+    source.sheet()
+    columns = ",optical_mask,optical_mask_codes" if role == "quality mask" else ""
+    cells = ",m.tif,0" if columns else ""
+    (source.root / "scenes.csv").write_text(f"scene,optical,sar{columns}\na,o.tif,s.tif{cells}\n")
+    found = read_float(align(source) / "optical.tif")[0]
+    np.testing.assert_array_equal(found, np.where(mask == 0, np.nan, values.astype("f4")))
+    assert "none of which" not in rows(source)[0]["warnings"]
+
+
+@pytest.mark.parametrize(("form", "noted"), [("band", True), ("ENVI", True), ("one", False), ("tag", False)])
+def test_a_scale_that_only_metadata_state_is_noted(source, random, form, noted):
+    use(source)
+    path = source.write("o.img", optical(random), driver="ENVI" if form == "ENVI" else "GTiff")
+    if form == "ENVI":
+        header = path.with_suffix(".hdr")
+        header.write_text(header.read_text() + "reflectance scale factor = 10000\n")
+    else:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(1, scale_factor="1.0" if form == "one" else "0.0001", add_offset="0")
+            if form == "tag":
+                dataset.scales = (1e-4,)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.img,s.tif,,train")
+    source.take()
+    stated = "reflectance_scale_factor = 10000" if form == "ENVI" else "scale_factor = 0.0001"
+    assert (f"o.img: its metadata state {stated}, which no tag applies" in rows(source)[0]["warnings"]) == noted
+
+
+def test_one_file_in_two_places_of_a_scene_is_noted(source, random):
+    use(source, 2)
+    for name in ("b2.tif", "b3.tif"):
+        source.write(name, optical(np.random.default_rng(3)))
+    source.write("s.tif", power(random))
+    source.sheet("a,b2.tif;b3.tif,s.tif,,train")
+    source.take()
+    assert "b3.tif holds the same numbers as b2.tif" in rows(source)[0]["warnings"]
+
+
+@pytest.mark.parametrize("form", ["/vsizip/l.zip/l.shp", "l.shp.zip", "l.gml", "l.zip"])
+def test_vector_labels_in_archives_are_read_or_listed(source, random, form):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    (x, y), (right, bottom) = UTM[1] @ (5, 5), UTM[1] @ (20, 20)
+    ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    feature = {"type": "Feature", "geometry": geometry, "properties": {"class": 2}}
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    plain = source.root / "plain.geojson"
+    plain.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    folder = source.root / "shape"
+    folder.mkdir()
+    run_tool("ogr2ogr", source.root / "l.gml" if form == "l.gml" else folder / "l.shp", plain)
+    archive = shutil.make_archive(str(source.root / "l"), "zip", folder)
+    shutil.copy(archive, source.root / "l.shp.zip")
+    source.sheet(f"a,o.tif,s.tif,{form},train")
+    if form == "l.zip":
+        with pytest.raises(InputError, match=r"inside are /vsizip/.*l\.zip/l\.shp"):
+            source.take()
+        return
+    codes = read_labels(align(source) / "label.tif")
+    assert (codes[5:20, 5:20] == 1).all() and (codes == 1).sum() == 15 * 15

@@ -409,7 +409,7 @@ def stamps(entries):
 
 def label_coding(entries):
     """What the label files of a scene mean; features of vector labels may name their class."""
-    vectors = [path for e in entries for path in e.label if is_vector(Path(path))]
+    vectors = [path for e in entries for path in e.label if is_vector(path)]
     names = [c.name for c in CONFIG.labels.classes] if vectors else []
     return {**CONFIG.labels.coding, "names": names}
 

@@ -126,6 +126,13 @@ def test_a_sheet_may_name_patterns_and_values_for_one_scene(tmp_path):
     assert math.isnan(z.declared["sar"]["nodata"]) and z.declared["sar"]["scale"] == "db"
 
 
+def test_a_sheet_may_name_files_below_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    touch(tmp_path, "home/o.tif", "s.tif")
+    (z,) = find_entries(sheet(tmp_path, "scene,optical,sar\nz,~/o.tif,s.tif\n"), tmp_path)
+    assert z.images["optical"] == (tmp_path / "home" / "o.tif",)
+
+
 def test_wrong_values_for_one_scene_are_reported(tmp_path):
     touch(tmp_path, "o.tif", "s.tif")
     text = "scene,optical,sar,optical_nodata,sar_scale\na,o.tif,s.tif,none,decibel\n"

@@ -119,6 +119,11 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             if file.file.alpha and not file.file.header.alpha:
                 what = f"{file.name}: the last band is read as a mask in which 0 means no data"
                 scene.warnings.append(f"{what}; {file.valid_share:.1%} of the pixels are valid")
+            header = file.file.header
+            is_plain = file.file.scaling is None and not header.is_tagged and numpy_type(header.dtype).kind in "iu"
+            if header.stated_scaling and is_plain:
+                what = f"{file.name}: its metadata state {header.stated_scaling}, which no tag applies"
+                scene.warnings.append(f"{what}: declare `sensors.{name}.scale_factor` and `add_offset`")
             scene.warnings += seams(file.file) if len(file.file.paths) > 1 else ()
             if file.infinite:
                 scene.warnings.append(f"{file.name}: {file.infinite} infinite values, taken as no data")

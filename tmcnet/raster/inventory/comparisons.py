@@ -62,7 +62,7 @@ def _format_scales(scales: dict[str, list[str]]) -> str:
 
 
 def warn_of_duplicates(scenes: Sequence[Inspection], georeferenced: bool) -> None:
-    """Add warnings for equal files and, if georeferenced, for scenes on the ground of another one."""
+    """Add warnings for equal files, also of one scene, and, if georeferenced, for scenes on the ground of another."""
     footprints: dict[Any, str] = {}
     contents: dict[Any, str] = {}
     for scene in scenes:
@@ -77,6 +77,11 @@ def warn_of_duplicates(scenes: Sequence[Inspection], georeferenced: bool) -> Non
             other = contents.setdefault((name, *(file.digest for file in files)), scene.entry.scene)
             if other != scene.entry.scene and (files[0].low < files[0].high).any():
                 scene.warnings.append(f"{name} identical with {other}")
+        of_scene: dict[str, str] = {}
+        for file in itertools.chain(*scene.images.values()):
+            if file.digest in of_scene and (file.low < file.high).any():
+                scene.warnings.append(f"{file.name} holds the same numbers as {of_scene[file.digest]}")
+            of_scene.setdefault(file.digest, file.name)
     for first, second, share in _pairs_on_shared_ground(scenes) if georeferenced else ():
         if f"same footprint as {first.entry.scene}" not in second.warnings:
             second.warnings.append(f"{share:.1%} of it is on the ground of {first.entry.scene}")

@@ -159,7 +159,7 @@ class _Inspector:
             except InputError as error:
                 scene.problems += error.problems
         try:
-            if entry.label and is_vector(Path(entry.label[0])) and not scene.problems:
+            if entry.label and is_vector(entry.label[0]) and not scene.problems:
                 self._rasterise_label(scene)
             if scene.label_raster is not None and self.coder is not None:
                 scene.label = scan_labels(scene.label_raster.files[0], self.coder)
@@ -172,7 +172,7 @@ class _Inspector:
 
     def _rasterise_label(self, scene: Inspection) -> None:
         """Bring a vector label to the grid of the scene, as a raster named after its content."""
-        path, grid = Path(scene.entry.label[0]), scene.grid
+        path, grid = scene.entry.label[0], scene.grid
         if self.source.layout not in GEOREFERENCED or not grid.crs:
             remedy = "Use `source.layout: scenes` with georeferenced images, or label rasters."
             raise InputError(Problem(str(path), "is a vector file, but the images are not georeferenced", remedy))

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,7 @@ def find_rasters(
 
     stacks = {name: files(entry.images[name], _declared(entry, name, sensor)) for name, sensor in sensors.items()}
     # vector labels become a raster later, on the grid of the images
-    labels = files([path for path in entry.label if not is_vector(Path(path))], {})
+    labels = files([path for path in entry.label if not is_vector(path)], {})
     if problems:
         raise InputError(problems)
     images = {name: Raster(_completed(stacks[name], sensor)) for name, sensor in sensors.items()}
@@ -135,7 +134,7 @@ def _last_band_is_binary(file: RasterFile) -> bool:
 
 def preview(path: str, band: int, *, remote: bool) -> npt.NDArray[Any]:
     """Every n-th pixel of a band as stored, h x w; bands are counted from 0, and -1 is the last one."""
-    with open_raster(path, remote=remote) as dataset:
+    with open_raster(path, remote=remote, OVERVIEW_LEVEL="NONE") as dataset:  # overviews hold means
         step = max(dataset.shape) // _PREVIEW_PX + 1
         shape = -(-dataset.height // step), -(-dataset.width // step)
         pixels: npt.NDArray[Any] = dataset.read(dataset.indexes[band], out_shape=shape)

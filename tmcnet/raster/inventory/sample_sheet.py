@@ -7,6 +7,7 @@ import difflib
 import glob
 import itertools
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -19,7 +20,7 @@ from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_fil
 
 TRAIN = "train"
 PREDICT = "predict"
-VECTORS = (".fgb", ".geojson", ".gpkg", ".json", ".shp")  # endings of vector files
+VECTORS = (".fgb", ".geojson", ".gml", ".gpkg", ".json", ".kml", ".shp", ".shp.zip")  # endings of vector files
 _LISTS = {"mask_codes": "-?[0-9]{1,9}", "mask_bits": "[12]?[0-9]|3[01]"}  # of numbers, each of this form
 OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset", "mask", *_LISTS)
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
@@ -28,9 +29,9 @@ _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.])")  # how cells begin that spreads
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 
 
-def is_vector(path: Path) -> bool:
+def is_vector(name: Name) -> bool:
     """Whether a file of labels is a vector file, by its ending."""
-    return path.suffix.lower() in VECTORS
+    return str(name).lower().endswith(VECTORS)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> E
     files: dict[str, tuple[Name, ...]] = {}
     members: dict[Name, tuple[Path, ...]] = {}
     for name in (*modalities, "label"):
-        names = [part.strip() for part in row.get(name, "").split(";") if part.strip()]
+        names = [os.path.expanduser(part.strip()) for part in row.get(name, "").split(";") if part.strip()]  # noqa: PTH111 - names are no paths
         for part in names:
             raster = parse_name(part, data_root)
             tiles = _matching_files(part, data_root) if isinstance(raster, Path) else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -60,6 +61,7 @@ class Header:
     has_geolocation: bool = False  # whether arrays give the place of each pixel
     # offset that the metadata of the product adds to the numbers of each of these bands, part of `scaling`
     product_offsets: tuple[float, ...] = ()
+    stated_scaling: str = ""  # scale or offset in metadata of other programs, which GDAL does not take for its tags
 
     @property
     def has_scaling(self) -> bool:
@@ -78,6 +80,8 @@ class Header:
         return any(pair != (1, 0) for pair in self.tags)
 
 
+_SCALE_NAME = re.compile(r"(^|[^a-z])(scale_?factor|add_?offset)$", re.IGNORECASE)
+_NO_CHANGE = re.compile(r"factor = 1(\.0*)?$|offset = -?0(\.0*)?$", re.IGNORECASE)
 MAX_PIXELS = 10**11  # larger files are refused at once: to read them takes hours
 _CODE_ROUNDING = 1e-6  # how far scaled codes of labels may be from whole numbers
 MAX_BLOCKS_GIB = 4  # memory for one row of blocks, the least that can be read of a compressed file
@@ -163,6 +167,7 @@ class RasterFile:
             len(dataset.subdatasets),
             bool(dataset.tags(ns="GEOLOCATION")),
             tuple(added),
+            _stated_scaling(dataset, bands),
         )
 
     def _require_usable(self, dataset: DatasetReader, bands: int) -> None:
@@ -352,6 +357,12 @@ def read_mosaic(file: RasterFile, inside: Window) -> FileWindow:
         valid[:, *covered] |= shown
         mask[covered] |= True if part.mask is None else part.mask
     return FileWindow(values, valid, mask, first.scaling, coded=dtype == np.uint8)
+
+
+def _stated_scaling(dataset: DatasetReader, bands: Sequence[int]) -> str:
+    tags = dataset.tags() | dataset.tags(ns="ENVI") | dataset.tags(bands[0])
+    named = [f"{name} = {value}" for name, value in tags.items() if _SCALE_NAME.search(name)]
+    return ", ".join(text for text in named if not _NO_CHANGE.search(text))
 
 
 def _is_grey(palette: Mapping[int, tuple[int, ...]]) -> bool:

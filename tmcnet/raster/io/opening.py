@@ -32,10 +32,10 @@ _NO_BAND_SOURCES = re.compile('subClass="VRT(Raw|Warped|Pansharpened|Processed)'
 
 
 @contextmanager
-def open_raster(path: Path | str, *, remote: bool = False) -> Iterator[DatasetReader]:
+def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> Iterator[DatasetReader]:
     """Open a raster for reading; errors raised while it is open name the file.
 
-    With `remote` GDAL may use the network, from then on for the whole process.
+    With `remote` GDAL may use the network, from then on for the whole process. `options` are those of its driver.
 
     Raises:
         InputError: If the file is missing, is no raster, is truncated, or only contains images under other names.
@@ -43,7 +43,7 @@ def open_raster(path: Path | str, *, remote: bool = False) -> Iterator[DatasetRe
     if remote:
         os.environ.pop(_ONLY_REMOTE_FILE, None)
     try:
-        with rasterio.open(path) as dataset:
+        with rasterio.open(path, **options) as dataset:
             if dataset.driver == "PNG":
                 _require_png_end(Path(path))
             if not dataset.count:
@@ -95,8 +95,10 @@ def _without_bands(path: Path | str, subdatasets: Sequence[str]) -> InputError:
 
 
 def _rasters_inside(path: Path) -> list[str]:
-    """Names of the files in a folder or archive that may be rasters, as GDAL wants them."""
-    ends = (".tif", ".tiff", ".jp2", ".img", ".nc", ".h5", ".hdf", ".vrt", ".xml")
+    """Names of the files in a folder or archive that may be rasters or labels, as GDAL wants them."""
+    ends = (".tif", ".tiff", ".jp2", ".img", ".nc", ".h5", ".hdf", ".vrt", ".xml", ".shp", ".gpkg", ".geojson")
+    if path.suffix == ".gz" and not tarfile.is_tarfile(path):
+        return [f"/vsigzip/{path}"]
     if path.is_dir():
         return [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in ends]
     if zipfile.is_zipfile(path):

@@ -64,7 +64,7 @@ class _Features:
         return int((inside.all(axis=0) & (np.ceil(low - 0.5) > np.floor(high - 0.5)).any(axis=0)).sum())
 
 
-def rasterise_labels(path: Path, labels: LabelsConfig, grid: Grid, out: Path) -> Rasterised:
+def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Path) -> Rasterised:
     """Write the features of a vector file as a raster of codes, tagged with `NO_CODE` for no label.
 
     A pixel gets the code of the last feature in which its centre is. Points and lines count as far as
@@ -134,7 +134,7 @@ def _vertices(shape: Mapping[str, Any]) -> Iterable[Sequence[float]]:
     return coordinates if shape["type"] == "LineString" else itertools.chain.from_iterable(coordinates)
 
 
-def _read(path: Path, crs: str, *limits: str | float) -> list[dict[str, Any]]:
+def _read(path: Path | str, crs: str, *limits: str | float) -> list[dict[str, Any]]:
     """Read the features as GeoJSON in a CRS, within limits as options of `ogr2ogr`."""
     layers = [
         line.partition(": ")[2] for line in run_tool("ogrinfo", "-ro", "-q", path).splitlines() if line[:1].isdigit()
@@ -161,7 +161,7 @@ def _read(path: Path, crs: str, *limits: str | float) -> list[dict[str, Any]]:
     return [row for row in rows if row["geometry"]]
 
 
-def _max_edge(path: Path, names: Sequence[str]) -> float:
+def _max_edge(path: Path | str, names: Sequence[str]) -> float:
     """Length, in units of a file, to which edges are divided: straight ones in it are bent in another CRS."""
     about = run_tool("ogrinfo", "-ro", "-so", path, *names)
     return _MAX_EDGE_DEGREES if re.search(r"^GEOG(CRS|CS)\[", about, re.MULTILINE) else _MAX_EDGE_M
@@ -179,7 +179,7 @@ def _near(buffer_m: float, grid: Grid) -> tuple[str | float, ...]:
     return ("-spat", left - margin_x, bottom - margin_y, right + margin_x, top + margin_y, "-spat_srs", grid.crs)
 
 
-def _codes(path: Path, labels: LabelsConfig, values: Sequence[object]) -> list[int | None]:
+def _codes(path: Path | str, labels: LabelsConfig, values: Sequence[object]) -> list[int | None]:
     """Codes from the values of the attribute; None for an empty one."""
     texts = [None if value is None else str(value).strip() or None for value in values]
     code_of: dict[str | None, int | None] = {None: None}
@@ -207,7 +207,7 @@ def _folded(name: str) -> str:
 
 
 def _polygons(
-    path: Path, labels: LabelsConfig, grid: Grid, rows: Sequence[dict[str, Any]], codes: Sequence[int | None]
+    path: Path | str, labels: LabelsConfig, grid: Grid, rows: Sequence[dict[str, Any]], codes: Sequence[int | None]
 ) -> _Features:
     shapes, kept = [], []
     radii = _radii(labels.buffer, grid)

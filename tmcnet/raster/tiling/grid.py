@@ -149,9 +149,10 @@ def _write_label(job: _Job, coder: LabelCoder, classes: ClassTable) -> None:
         # blocks as for four bands, since colours are packed in wide numbers
         boxes = block_windows(native.height, native.width, 4)
         blocks: Iterator[Block] = ((box, coder.read(source, box)[None]) for box in boxes)
-        if native != job.grid:
+        if native != job.grid or source.control:
             draft = write_draft(job.work / "label.tif", native, RasterProfile(1, "uint8", IGNORE), blocks)
-            warped = warp_to_grid(draft, job.grid, job.work / "label_warped.tif", "near", threads=job.threads).path
+            path, points = job.work / "label_warped.tif", source.control
+            warped = warp_to_grid(draft, job.grid, path, "near", threads=job.threads, control=points).path
             blocks = ((box, ids[None]) for box, ids in label_blocks(warped))
         write_blocks(target, job.grid, profile, log_progress(blocks, job.pixels, "label"), job.threads)
 
