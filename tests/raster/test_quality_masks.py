@@ -160,3 +160,17 @@ def test_bands_are_bits_only_if_they_are_0_and_1(source, random):
     source.write("MSK_CLASSI_B00.tif", layers * 255)
     with pytest.raises(InputError, match=r"MSK_CLASSI_B00\.tif: has 3 bands, which count as bits"):
         source.take()
+
+
+@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize("lost", [{"crs": None}, {"crs": None, "transform": None}])
+def test_a_quality_mask_without_the_place_that_the_image_has_is_named(source, random, lost, image):
+    use(source)
+    source.write("o.tif", optical(random), **(lost if image else {}))
+    source.write("q.tif", np.zeros((SIZE, SIZE), "u1"), **({} if image else lost))
+    source.write("s.tif", power(random))
+    source.sheet()
+    columns = "scene,optical,sar,optical_mask,optical_mask_codes"
+    (source.root / "scenes.csv").write_text(f"{columns}\na,o.tif,s.tif,q.tif,9\n")
+    with pytest.raises(InputError, match=r"q\.tif: is the quality mask of .*o\.tif, but only one of them has a CRS"):
+        source.take()

@@ -34,13 +34,7 @@ _OTHER_WORDS = re.compile(r"^(?:img|dim|rpc)_|_rpc$")
 _OF_SHAPEFILE = (".cpg", ".dbf", ".prj", ".shx")
 _SOURCE_TAGS = ("SourceFilename", "SourceDataset")
 REQUESTS_AT_ONCE = 16
-_URLS = {
-    r"/vsicurl/(https?://.+)": r"\1",
-    r"/vsis3/(.+)": r"s3://\1",
-    r"/vsigs/(.+)": r"gs://\1",
-    r"((?:https?|s3|gs)://.+)": r"\1",
-}
-"""Names of GDAL that are files on a server, and their addresses."""
+_FILE_ON_SERVER = re.compile(r"(?:/vsicurl/)?(https?|s3|gs)://(.+)|/vsi(s3|gs)/(.+)")
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs"}
 
 
@@ -162,8 +156,9 @@ def forget() -> None:
 
 
 def _address(name: str) -> str:
-    matches = ((re.fullmatch(pattern, name), url) for pattern, url in _URLS.items())
-    return next((match.expand(url) for match, url in matches if match), "")
+    """The address of a name of GDAL that is a file on a server; empty for others."""
+    match = _FILE_ON_SERVER.fullmatch(name)
+    return f"{match[1] or match[3]}://{match[2] or match[4]}" if match else ""
 
 
 @cache

@@ -247,6 +247,9 @@ class RasterFile:
     def _good(self, dataset: DatasetReader, inside: Window) -> BoolArray:
         """Pixels whose nearest code in the quality mask does not mean no data; outside the mask the code is 0."""
         own, mask = self._header(dataset), self.quality_file.header
+        if (bool(own.grid.crs), own.georeferenced) != (bool(mask.grid.crs), mask.georeferenced):
+            what = f"is the quality mask of {self.label}, but only one of them has a CRS, or a geotransform"
+            raise InputError(Problem(self.quality, what, "Assign it (`gdal_edit.py -a_srs ... -a_ullr ...`)."))
 
         def to_mask(columns: Coordinates, rows: Coordinates) -> tuple[Coordinates, Coordinates]:
             at = to_ground(own.control, columns, rows) if own.control else own.grid.transform @ (columns, rows)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from tmcnet.raster.io.files import BoolArray
 from tmcnet.raster.io.geometry import Box, Grid, reproject_points
@@ -108,10 +109,8 @@ def _sure_shares(
     shares: npt.NDArray[np.uint8], down: npt.NDArray[np.float64], across: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float32]:
     """1 or 0 at places, from 0 to 1 in the source, whose cell and all its neighbours are full or empty, else NaN."""
-    padded = np.pad(shares, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    side = CELLS_PER_SIDE
-    near = np.stack([padded[:, y : y + side, x : x + side] for y in range(3) for x in range(3)])
-    sure = np.where((near == 255).all(axis=0), 1, np.where((near == 0).all(axis=0), 0, np.nan)).astype(np.float32)
+    low, high = (pick(shares, (1, 3, 3), mode="nearest") for pick in (ndimage.minimum_filter, ndimage.maximum_filter))
+    sure = np.where(low == 255, 1, np.where(high == 0, 0, np.nan)).astype(np.float32)
     inside = (down >= 0) & (down < 1) & (across >= 0) & (across < 1)
-    rows, columns = (np.where(inside, at * side, 0).astype(int) for at in (down, across))
+    rows, columns = (np.where(inside, at * CELLS_PER_SIDE, 0).astype(int) for at in (down, across))
     return np.where(inside, sure[:, rows, columns], np.nan).astype(np.float32)
