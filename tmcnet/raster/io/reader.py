@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 from rasterio.io import DatasetReader
 
 from tmcnet.config import IGNORE
@@ -34,6 +35,8 @@ from tmcnet.raster.io.files import (
 )
 from tmcnet.raster.io.geometry import Box, ControlPoint, Grid, finest
 from tmcnet.raster.io.opening import open_raster
+
+_FILES = TypeAdapter(tuple[RasterFile, ...])
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,7 @@ class Raster:
     @classmethod
     def from_dict(cls, files: Sequence[dict[str, Any]]) -> Raster:
         """Build from plain values as `to_dict` gives them."""
-        made = []
-        for file in files:
-            nodata, scaling = file["nodata"], file["scaling"]
-            given = {"nodata": None if nodata is None else float(nodata), "scaling": scaling and tuple(scaling)}
-            lists = {key: tuple(file[key]) for key in ("paths", "quality_codes", "quality_bits")}
-            made.append(RasterFile(**file | given | lists))
-        return cls(tuple(made))
+        return cls(_FILES.validate_python(files))
 
     def to_dict(self) -> list[dict[str, Any]]:
         """As plain values; a no-data value as text, because JSON has no NaN."""

@@ -149,7 +149,7 @@ def _read(path: Path | str, crs: str, *limits: str | float) -> list[dict[str, An
         try:
             run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", crs, *limits, table, path, *names)
         except InputError as error:
-            if "no coordinate system" not in str(error):
+            if not re.search("no coordinate system|coordinate operations", str(error)):
                 raise
             remedy = "Add it: the .prj of a Shapefile, or `ogr2ogr -a_srs EPSG:... OUT IN`."
             raise InputError(Problem(str(path), "has no CRS", remedy)) from None
