@@ -92,6 +92,11 @@ def test_a_compressed_file_with_the_largest_negative_number_as_no_data(source, r
     source.sheet("a,/vsigzip/o.tif.gz,s.tif,,train")
     expected = np.where(np.isfinite(values) & (values != np.float32(FLOAT_MIN)), values, np.nan)
     np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), expected)
+    source.sheet("a,o.tif.gz,s.tif,,train")
+    with pytest.raises(InputError, match=r"inside are /vsigzip/.*o\.tif\.gz\. Name these in its place"):
+        source.take()
+    with pytest.raises(InputError, match=r"gone\.tif\.gz: does not exist"):
+        read_float(source.root / "gone.tif.gz")
 
 
 @pytest.mark.parametrize("dtype", ["complex_int16", "complex64"])

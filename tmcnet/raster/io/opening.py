@@ -68,7 +68,7 @@ def _require_sources(dataset: DatasetReader, within: tuple[str, ...] = ()) -> No
     """
     if dataset.driver != "VRT" or dataset.name in within:
         return
-    by_itself = not _NO_BAND_SOURCES.search(dataset.tags(ns="xml:VRT")["xml:VRT"])
+    by_itself = not _NO_BAND_SOURCES.search(dataset.tags(ns="xml:VRT").get("xml:VRT", ""))
     for name in dataset.files:
         beside = name.startswith(dataset.name) and name[len(dataset.name) :] in ("", ".aux.xml", ".msk", ".ovr")
         if name not in _SOUND and not beside and (by_itself or name.lower().endswith(".vrt")):
@@ -97,7 +97,7 @@ def _without_bands(path: Path | str, subdatasets: Sequence[str]) -> InputError:
 def _rasters_inside(path: Path) -> list[str]:
     """Names of the files in a folder or archive that may be rasters or labels, as GDAL wants them."""
     ends = (".tif", ".tiff", ".jp2", ".img", ".nc", ".h5", ".hdf", ".vrt", ".xml", ".shp", ".gpkg", ".geojson")
-    if path.suffix == ".gz" and not tarfile.is_tarfile(path):
+    if path.suffix == ".gz" and path.is_file() and not tarfile.is_tarfile(path):
         return [f"/vsigzip/{path}"]
     if path.is_dir():
         return [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in ends]
