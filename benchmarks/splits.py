@@ -17,7 +17,7 @@ MEASURE = """if True:
     from pathlib import Path
     from benchmarks.memory import peak_mib
     from tmcnet.config import SplitsConfig
-    from tmcnet.splits.verify import verify
+    from tmcnet.splits.splits import verify
     from tmcnet.splits.splits import make_splits
     index, folder = map(Path, sys.argv[1:3])
     config = SplitsConfig(method=sys.argv[4], points=[10, 100])

@@ -1,4 +1,7 @@
-"""Read the tables and records that earlier stages wrote; a damaged one is an error with its file and the way out."""
+"""Read the tables and records that earlier stages wrote.
+
+A damaged one is an error with its file and the way out; for the report, which shows what there is, it reads as empty.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tmcnet.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REMEDY = "Remove it and run the same command again: the workflow makes it again."
 """Way out where a file of an earlier stage is missing or damaged."""
@@ -96,3 +102,34 @@ def read_rows(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
             if None in row or None in row.values():
                 raise ValueError(f"row {number} has another number of cells than the header")
         return rows
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where the file is missing or contains something else."""
+    try:
+        return read_record(path)
+    except InputError:
+        return {}
+
+
+def read_table(path: Path, *, as_text: bool = False, separator: str = ",") -> pd.DataFrame:
+    """Read a CSV table; empty where the file is missing or has no rows.
+
+    With `as_text`, cells are not converted, so that `R1` and `007` keep their form.
+    """
+    import pandas as pd  # most jobs that read records need no tables
+
+    # a class or scene may be called NA or None
+    kind, empty = (str, None) if as_text else (None, ["", "nan", "NaN"])
+    try:
+        return pd.read_csv(path, sep=separator, dtype=kind, keep_default_na=False, na_values=empty)
+    except (OSError, ValueError):
+        return pd.DataFrame()
+
+
+def number(value: object) -> float:
+    """Convert to a number; NaN for anything else (`-`, an empty cell, null)."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")

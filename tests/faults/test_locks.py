@@ -13,7 +13,7 @@ import pytest
 HOLD = """
 import sys, time
 from pathlib import Path
-from tmcnet.locks import hold_workflow_lock
+from tmcnet.filesystem import hold_workflow_lock
 print(hold_workflow_lock(Path(sys.argv[1]), clear=sys.argv[2] == "main"), flush=True)
 time.sleep(float(sys.argv[3]))
 """
@@ -78,7 +78,7 @@ def test_a_lock_that_nobody_noted_stays(folder: Path) -> None:
 
 
 def test_one_workflow_writes_to_a_results_folder_with_its_jobs(tmp_path: Path) -> None:
-    ask = "import sys, time; from pathlib import Path; from tmcnet.locks import hold_results_lock as hold; "
+    ask = "import sys, time; from pathlib import Path; from tmcnet.filesystem import hold_results_lock as hold; "
     ask += "print(hold(Path(sys.argv[1]), alone=sys.argv[2] == 'main'), flush=True); time.sleep(float(sys.argv[3]))"
 
     def may_write(kind: str, seconds: float) -> tuple[subprocess.Popen[str], str]:

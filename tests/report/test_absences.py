@@ -12,13 +12,13 @@ from tests.report.conftest import build_page
 from tests.report.rendered import table, text
 from tests.report.test_page import check
 from tmcnet.config import Run
-from tmcnet.report import sections_classes, sections_data, sections_scores, sections_training
+from tmcnet.report import sections_data, sections_scores, sections_training
 
 
 @pytest.fixture(autouse=True)
 def _no_drawing(monkeypatch):
     """Do not convert charts to SVG: that takes most of the time and is tested with the whole page."""
-    for module in (sections_classes, sections_data, sections_scores, sections_training):
+    for module in (sections_data, sections_scores, sections_training):
         monkeypatch.setattr(module, "render", lambda figure, name, readings=(): Markup("<svg></svg>"))
 
 

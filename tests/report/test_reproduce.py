@@ -2,8 +2,8 @@ import pytest
 
 from tests.report import rendered
 from tests.report.results_folder import make_results
+from tmcnet.report.build import reproduce
 from tmcnet.report.results import Results
-from tmcnet.report.sections_reproduce import reproduce
 
 SNAKEMAKE = "snakemake --cores 8 --configfile my.yaml -- report"
 RECORDED = {"git_commit": "abc", "git_dirty": "false", "data_record": "data.dvc", "data_version": "123.dir"}

@@ -7,7 +7,7 @@ from tests.report.results_folder import make_config, write_csv
 from tmcnet.config import Budget
 from tmcnet.report.names import Series
 from tmcnet.report.results import Results
-from tmcnet.report.sections_result import verdict
+from tmcnet.report.sections_maps import verdict
 
 TMCNET, RANDOM = "mssnet-corrected__tmcnet", "mssnet-corrected__random"
 LOGISTIC, BOOSTING = "pixel_logistic-baseline__random", "pixel_boosting-baseline__random"

@@ -6,8 +6,7 @@ import pytest
 from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError
-from tmcnet.splits.splits import make_splits
-from tmcnet.splits.verify import verify
+from tmcnet.splits.splits import make_splits, verify
 
 CONFIG = SplitsConfig(block_size=64, folds=4, fractions=[25, 100], subsets=1)
 

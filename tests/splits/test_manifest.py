@@ -10,8 +10,7 @@ from tmcnet.errors import InputError
 from tmcnet.splits.files import verified_list
 from tmcnet.splits.index import read_index
 from tmcnet.splits.manifest import list_entry
-from tmcnet.splits.splits import make_splits
-from tmcnet.splits.verify import verify
+from tmcnet.splits.splits import make_splits, verify
 from tmcnet.store import read_list
 
 CONFIG = SplitsConfig(block_size=64, guard=1, fractions=[10, 40, 100])

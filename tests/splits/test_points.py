@@ -22,8 +22,7 @@ from tmcnet.splits import points as module
 from tmcnet.splits.files import keep_points, points_file, verified_list
 from tmcnet.splits.index import read_index
 from tmcnet.splits.points import draw_points, points_text, read_points, read_tile_points
-from tmcnet.splits.splits import make_splits
-from tmcnet.splits.verify import verify
+from tmcnet.splits.splits import make_splits, verify
 from tmcnet.store import TileStore, read_list
 
 CONFIG = SplitsConfig(block_size=64, fractions=[10, 100], points=[3, 40], subsets=2)

@@ -8,8 +8,7 @@ from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError
 from tmcnet.splits.index import read_index
 from tmcnet.splits.parts import divide
-from tmcnet.splits.splits import make_splits
-from tmcnet.splits.verify import verify
+from tmcnet.splits.splits import make_splits, verify
 from tmcnet.store import read_list
 
 CONFIG = SplitsConfig(block_size=64, guard=1, fractions=[50, 100], max_misalignment=1.5)

@@ -12,8 +12,7 @@ from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
 from tmcnet.raster.io.geometry import GROUND, Grid, ground_columns
 from tmcnet.splits.index import close_pairs, read_index
-from tmcnet.splits.splits import make_splits
-from tmcnet.splits.verify import verify
+from tmcnet.splits.splits import make_splits, verify
 from tmcnet.store import read_list
 
 SIDE, TILE = 10, 32

@@ -7,10 +7,13 @@ import re
 import shutil
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -18,19 +21,11 @@ from tmcnet import __version__
 from tmcnet.config import Budget, Config, Run
 from tmcnet.hashing import bytes_digest
 from tmcnet.raster.io.writer import write_bytes
-from tmcnet.report import (
-    names,
-    sections_classes,
-    sections_data,
-    sections_maps,
-    sections_reproduce,
-    sections_result,
-    sections_scores,
-    sections_training,
-)
-from tmcnet.report.files import number
+from tmcnet.readers import number, read_json, read_table
+from tmcnet.report import names, sections_data, sections_maps, sections_scores, sections_training
 from tmcnet.report.pictures import Painter
 from tmcnet.report.results import Results
+from tmcnet.report.scores import ALL_METRICS
 
 MAX_BYTES = 15_000_000
 """Size that the page must stay below."""
@@ -58,8 +53,8 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
     fixed = {
         "areas": _areas(found),
         "data": sections_data.data(found),
-        "time": sections_reproduce.time(found),
-        "reproduce": sections_reproduce.reproduce(found, provenance),
+        "time": time(found),
+        "reproduce": reproduce(found, provenance),
         **(_study(found) if found.study else {}),
     }
     subtitle = f"Data set {config.name}, made with tmcnet {__version__}"
@@ -67,7 +62,7 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
     def page(detail: float) -> tuple[Sections, str]:
         painter = Painter(found, folder / "figures", detail)
         pictured = {
-            "result": sections_result.result(found, painter),
+            "result": sections_maps.result(found, painter),
             "alignment": sections_data.alignment(found, painter),
             "maps": sections_maps.maps(found, painter),
             **({"extremes": sections_maps.extremes(found, painter)} if found.study else {}),
@@ -93,8 +88,8 @@ def _study(results: Results) -> Sections:
         "finetuning": sections_training.finetuning(results),
         "scores": sections_scores.scores(results),
         "ablations": sections_scores.ablations(results),
-        "classes": sections_classes.classes(results),
-        "calibration": sections_classes.calibration(results),
+        "classes": sections_scores.classes(results),
+        "calibration": sections_scores.calibration(results),
         "reading": {},
     }
 
@@ -198,3 +193,60 @@ def _cell(value: object, style: int | str | None = None) -> str:
 def _one_line(text: str) -> Markup:
     """The text without line breaks and repeated spaces, for attributes; no-break spaces stay."""
     return Markup(_LINE_BREAKS.sub(" ", escape(text)).strip())
+
+
+def time(results: Results) -> dict[str, Any]:
+    """Time and memory of the stages."""
+    table = results.benchmarks
+    if table.empty:
+        return {"tables": {}}
+    sums = {f"total_{key}": float(table[key].sum()) for key in ("seconds", "cpu_seconds")}
+    return {**sums, "tables": {"time": table.reset_index()}}
+
+
+def reproduce(results: Results, provenance: dict[str, str]) -> dict[str, Any]:
+    """Versions of code, data, config and libraries, and the records in MLflow."""
+    tracked = read_table(results.root / "tracking.csv", as_text=True)
+    urls = list(tracked["url"]) if "url" in tracked else [""] * len(tracked)
+    shown = [str(column) for column in tracked.columns if column != "url"]
+    links = read_json(results.root / "tracking.json").get("links")
+    versions = pd.DataFrame(library_versions().items(), columns=["library", "version"]).replace("", "not installed")
+    return {
+        "provenance": provenance,
+        "study": results.study,
+        "config": yaml.safe_dump(results.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "run_count": len(results.scores.table),
+        "run_table": _runs_text(results),
+        "links": [link for link in links if is_web_address(link.get("url"))] if isinstance(links, list) else [],
+        "columns": [(column.replace("_", " ").capitalize(), None, column) for column in shown],
+        "recorded": tracked.assign(link=[url if is_web_address(url) else "" for url in urls]),
+        "tables": {"versions": versions} | ({} if tracked.empty else {"tracking": tracked}),
+    }
+
+
+def _runs_text(results: Results) -> str:
+    """Scores of all runs as text; empty without any."""
+    table = results.scores.table
+    if table.empty:
+        return ""
+    keys = ["network", "variant", "method", "fraction", "points", "draw", "seed"]
+    columns = [column for column in (*keys, *ALL_METRICS) if column in table]
+    return str(table[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that this package requires; empty for one that is not installed."""
+    named = {re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in requires("tmcnet") or [] if "extra ==" not in text}
+    return {name: _version(name) for name in sorted(named)}
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+def is_web_address(address: object) -> bool:
+    """Whether an address from a file leads to a web page, and not to a script."""
+    return isinstance(address, str) and address.startswith(("http://", "https://"))

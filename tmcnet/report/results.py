@@ -15,8 +15,8 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import Config, Run
 from tmcnet.evaluate.metrics import headline
 from tmcnet.evaluate.summary import with_names
+from tmcnet.readers import number, read_json, read_table
 from tmcnet.report.charts import Styles
-from tmcnet.report.files import number, read_json, read_table
 from tmcnet.report.scores import Scores
 from tmcnet.store import TileStore, read_list
 

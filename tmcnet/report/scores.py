@@ -13,7 +13,7 @@ import pandas as pd
 
 from tmcnet.config import Budget, Run
 from tmcnet.evaluate.metrics import HEADLINE
-from tmcnet.report.files import number, read_json, read_table
+from tmcnet.readers import number, read_json, read_table
 from tmcnet.report.names import Series, series_order
 
 METRICS = tuple(HEADLINE)

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError
 from tmcnet.evaluate.summary import renamed
+from tmcnet.readers import number
 from tmcnet.report.charts import GREY, OKABE_ITO, PART_COLOURS, Chart, add_legend, canvas, plain, render
-from tmcnet.report.files import number
 from tmcnet.report.names import modality_titles, network_label, series_order
 from tmcnet.report.pictures import Painter
 from tmcnet.report.results import Results

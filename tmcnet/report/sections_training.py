@@ -12,8 +12,8 @@ from scipy.stats import ttest_rel
 
 from tmcnet.config import RANDOM_START, Budget, Run, is_pixelwise
 from tmcnet.config.training import is_classifier
+from tmcnet.readers import number
 from tmcnet.report.charts import Chart, add_legend, canvas, plain, render
-from tmcnet.report.files import number
 from tmcnet.report.names import (
     Series,
     labels_phrase,

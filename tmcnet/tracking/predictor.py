@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tmcnet.dataset.normalise import Normalisation
-from tmcnet.report.sections_reproduce import library_versions
+from tmcnet.report.build import library_versions
 
 if TYPE_CHECKING:
     from tmcnet.evaluate.trained import Trained

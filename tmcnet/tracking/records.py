@@ -22,8 +22,8 @@ from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate.quicklook import paint_classes
 from tmcnet.evaluate.summary import CLASS_METRICS
 from tmcnet.hashing import bytes_digest, file_digest, json_digest
+from tmcnet.readers import number, read_table
 from tmcnet.report.charts import canvas, plot_confusion, row_shares
-from tmcnet.report.files import number, read_table
 from tmcnet.report.names import Series
 from tmcnet.report.pictures import read_classes
 from tmcnet.report.results import Results

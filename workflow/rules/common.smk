@@ -23,7 +23,7 @@ from tmcnet.config.training import deep_context_px
 from tmcnet.errors import InputError
 from tmcnet.filesystem import correct_times, require_writable
 from tmcnet.hashing import json_digest
-from tmcnet.locks import hold_results_lock, hold_workflow_lock
+from tmcnet.filesystem import hold_results_lock, hold_workflow_lock
 from tmcnet.model.header import METADATA, read_header
 from tmcnet.raster.inventory.names import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector

@@ -6,7 +6,7 @@ from _job import logged
 
 from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError
-from tmcnet.splits.verify import verify
+from tmcnet.splits.splits import verify
 
 with logged(snakemake):
     problems = verify(
