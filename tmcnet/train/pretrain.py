@@ -9,10 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from tmcnet import __version__
 from tmcnet.config import Budget, ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
@@ -26,11 +24,11 @@ from tmcnet.model.foreign_weights import load_initial_weights
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.model.weights import save_weights
 from tmcnet.seeding import derive_seed
-from tmcnet.splits.files import verified_list
+from tmcnet.splits.files import list_names, verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.contrastive import PretrainingMethod, PretrainModule, StepBuilder, build_method
 from tmcnet.train.distributed import launch, rank, share_of_batch
-from tmcnet.train.loop import Curves, LoopPlan, OptimiserPlan, Training, cost, write_curves
+from tmcnet.train.loop import LoopPlan, OptimiserPlan, Training, cost, write_curves
 from tmcnet.train.probe import Probe
 
 
@@ -58,18 +56,6 @@ class Pretraining:
     compute: ComputeConfig
     out: Path
     state: Path
-
-    def list_of(self, name: str) -> Path:
-        """Return the file of a list of tiles."""
-        return self.splits / f"{name}_RGB.txt"
-
-    def lists(self) -> list[Path]:
-        """Return the files of the lists of all parts used."""
-        return [self.list_of(part) for part in self.config.parts]
-
-    def tile_names(self) -> list[str]:
-        """Return the tiles of all parts used, one part after the other."""
-        return [name for part in self.config.parts for name in verified_list(self.splits, part)]
 
 
 def optimiser_plan(config: PretrainConfig, method: MethodConfig) -> OptimiserPlan:
@@ -107,60 +93,6 @@ def _network(sensors: SensorsConfig, model: ModelConfig, method: PretrainingMeth
     return network
 
 
-def _module(tiles: TileDataset, statistics: Normalisation, work: Pretraining, batch_size: int) -> PretrainModule:
-    """Build the method's network and loss, on views of the tiles."""
-    config, settings = work.config, work.method
-    method = build_method(settings)
-    network = _network(work.sensors, work.model, method, config)
-    by_sensor = settings.corrections.photometric_by_sensor
-    views = ViewMaker(config, work.sensors, settings.variant, statistics.clip, by_sensor)
-    share = share_of_batch("pretrain.batch_size", batch_size)
-    build = StepBuilder(tiles, views, batch_size, config.seed, share)
-    return PretrainModule(
-        network, method, config, optimiser_plan(config, settings), build, _probe(network, tiles, work)
-    )
-
-
-def _settings(work: Pretraining) -> dict[str, Any]:
-    """Return everything the weights depend on except the tiles, ready for JSON."""
-    given = work.config.initial_weights
-    return {
-        "method": work.name,
-        "pretrain": work.config.model_dump(mode="json", exclude={"methods", "weights"}),
-        "settings": work.method.model_dump(mode="json"),
-        "initial_weights_sha256": None if given is None else file_digest(given),
-        "model": work.model.model_dump(mode="json"),
-        "sensors": work.sensors.model_dump(mode="json"),
-        "version": __version__,
-    }
-
-
-def _record(
-    config: PretrainConfig, curves: Curves, batch_size: int, n_tiles: int, network: nn.Module
-) -> dict[str, Any]:
-    """Return the summary of a finished training."""
-    return {
-        "metrics": curves[config.steps],
-        "steps": config.steps,
-        "batch_size": batch_size,
-        "batch_size_wanted": config.batch_size,
-        "n_tiles": n_tiles,
-        "parameters": sum(p.numel() for p in network.parameters()),
-    }
-
-
-def _probe(network: TMCNet, tiles: TileDataset, work: Pretraining) -> Probe | None:
-    """Return the probe on a label fraction and the validation part, if the config wants one."""
-    probe = work.config.probe
-    if probe.every is None:
-        return None
-    store, lists = tiles.store, (Budget("R", probe.fraction).subset(1), "val")
-    labelled, validation = (
-        TileDataset(store, verified_list(work.splits, name), tiles.normalisation, True, cache_gib=0) for name in lists
-    )
-    return Probe(network, labelled, validation, len(store.classes), probe, work.config.seed)
-
-
 def pretrain(work: Pretraining) -> None:
     """Pre-train and write `weights.safetensors`, `curves.csv` and `summary.json`.
 
@@ -175,16 +107,32 @@ def pretrain(work: Pretraining) -> None:
 
 def train(work: Pretraining) -> None:
     """Train in this process; the first of several ones also probes and writes."""
-    began = time.monotonic()
-    config, compute = work.config, work.compute
+    began, config, compute, settings = time.monotonic(), work.config, work.compute, work.method
     statistics = Normalisation.read(work.normalisation)
-    names = work.tile_names()
-    batch_size = _batch_size(len(names), work.lists(), config.batch_size)
+    names = [name for part in config.parts for name in verified_list(work.splits, part)]
+    lists = [work.splits / list_names(part)[0] for part in config.parts]
+    batch_size = _batch_size(len(names), lists, config.batch_size)
     cache = compute.cache_gib / compute.devices
     tiles = TileDataset(TileStore(work.tiles_root), names, statistics, with_labels=False, cache_gib=cache)
-    module = _module(tiles, statistics, work, batch_size)
-    settings = _settings(work)
-    loop = LoopPlan(
+    method = build_method(settings)
+    network = _network(work.sensors, work.model, method, config)
+    by_sensor = settings.corrections.photometric_by_sensor
+    views = ViewMaker(config, work.sensors, settings.variant, statistics.clip, by_sensor)
+    share = share_of_batch("pretrain.batch_size", batch_size)
+    build = StepBuilder(tiles, views, batch_size, config.seed, share)
+    probe = None if config.probe.every is None else _probe(network, tiles, work)
+    module = PretrainModule(network, method, config, optimiser_plan(config, settings), build, probe)
+    given = config.initial_weights
+    described = {
+        "method": work.name,
+        "pretrain": config.model_dump(mode="json", exclude={"methods", "weights"}),
+        "settings": settings.model_dump(mode="json"),
+        "initial_weights_sha256": None if given is None else file_digest(given),
+        "model": work.model.model_dump(mode="json"),
+        "sensors": work.sensors.model_dump(mode="json"),
+        "version": __version__,
+    }
+    plan = LoopPlan(
         label=f"pretrain {work.name}",
         batch_size=batch_size,
         log_every=config.log_every,
@@ -193,33 +141,37 @@ def train(work: Pretraining) -> None:
         threads=compute.pretrain_threads,
         compute=compute,
         seed=config.seed,
-        settings=json.dumps([settings, statistics.to_dict(), names]),
+        settings=json.dumps([described, statistics.to_dict(), names]),
         accumulate=config.accumulate,
         compile=config.compile,
     )
-    training = Training(module, loop)
+    training = Training(module, plan)
     training.run()
-    if rank() == 0:
-        record = _record(config, training.curves, batch_size, len(names), module.network)
-        record |= {"precision": training.precision, **cost(choose_device(compute).type, began)}
-        _write(work.out, module.network, training.curves, statistics, settings, record)
-
-
-def _write(
-    out: Path,
-    network: nn.Module,
-    curves: Curves,
-    statistics: Normalisation,
-    settings: dict[str, Any],
-    record: dict[str, Any],
-) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    header = {
-        "kind": "encoder",
-        "config": settings,
-        "normalisation": statistics.to_dict(),
-        "metrics": record["metrics"],
+    if rank() > 0:
+        return
+    record = {
+        "metrics": training.curves[config.steps],
+        "steps": config.steps,
+        "batch_size": batch_size,
+        "batch_size_wanted": config.batch_size,
+        "n_tiles": len(names),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "precision": training.precision,
+        **cost(choose_device(compute).type, began),
     }
-    save_weights(out / "weights.safetensors", network.state_dict(), header)
-    write_curves(out / "curves.csv", curves)
-    (out / "summary.json").write_text(json.dumps({"kind": "encoder", **settings, **record}, indent=1) + "\n")
+    work.out.mkdir(parents=True, exist_ok=True)
+    header = {"config": described, "normalisation": statistics.to_dict(), "metrics": record["metrics"]}
+    save_weights(work.out / "weights.safetensors", network.state_dict(), {"kind": "encoder", **header})
+    write_curves(work.out / "curves.csv", training.curves)
+    summary = {"kind": "encoder", **described, **record}
+    (work.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def _probe(network: TMCNet, tiles: TileDataset, work: Pretraining) -> Probe:
+    """Return the probe on a label fraction and the validation part."""
+    probe, store = work.config.probe, tiles.store
+    labelled, validation = (
+        TileDataset(store, verified_list(work.splits, name), tiles.normalisation, True, cache_gib=0)
+        for name in (Budget("R", probe.fraction).subset(1), "val")
+    )
+    return Probe(network, labelled, validation, len(store.classes), probe, work.config.seed)
