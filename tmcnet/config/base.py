@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
 
 REQUIRED = ("optical", "sar")
 """Modalities of every data set, in this order; only these two are registered to each other."""
@@ -33,6 +34,16 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def _problems(self) -> Iterator[str]:
+        """Yield what is wrong with keys that are right one by one."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        if found := list(dict.fromkeys(self._problems())):
+            raise ValueError("; ".join(found))
+        return self
 
 
 def _check_free(name: str) -> str:

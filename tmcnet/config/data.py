@@ -97,19 +97,17 @@ class SourceConfig(Section):
             raise ValueError("`further` is no longer a key: write `source: {optical: ..., sar: ..., dem: ...}`")
         return values
 
-    @model_validator(mode="after")
-    def _says_where(self) -> SourceConfig:
+    def _problems(self) -> Iterator[str]:
         if self.crs and self.layout != "scenes":
-            raise ValueError(f"`crs` is for layout `scenes`; layout `{self.layout}` needs none")
+            yield f"`crs` is for layout `scenes`; layout `{self.layout}` needs none"
         if self.layout == "tiles" and not (self.optical and self.sar and self.label):
-            raise ValueError("layout `tiles` needs the patterns `optical`, `sar` and `label`")
+            yield "layout `tiles` needs the patterns `optical`, `sar` and `label`"
         if self.layout == "scenes" and not self.sheet and not (self.optical and self.sar):
-            raise ValueError("layout `scenes` needs either a `sheet` or the patterns `optical` and `sar`")
+            yield "layout `scenes` needs either a `sheet` or the patterns `optical` and `sar`"
         if unknown := sorted(set(self.masks) - set(self.patterns)):
-            raise ValueError(f"`masks` names {', '.join(unknown)}, of which there is no pattern beside it")
+            yield f"`masks` names {', '.join(unknown)}, of which there is no pattern beside it"
         if self.layout == "scenes" and self.sheet and (self.patterns or self.label):
-            raise ValueError("give either a `sheet` or patterns, not both; set the other to null")
-        return self
+            yield "give either a `sheet` or patterns, not both; set the other to null"
 
 
 class SensorConfig(Section):
@@ -165,35 +163,22 @@ class SensorConfig(Section):
             return None
         return 1.0 if self.scale_factor is None else self.scale_factor, self.add_offset or 0.0
 
-    @model_validator(mode="after")
-    def _display_exists(self) -> SensorConfig:
-        unknown = [band for band in self.display if band not in self.bands]
-        if unknown:
-            raise ValueError(f"`display` names unknown bands {unknown}; the bands are {self.bands}")
+    def _problems(self) -> Iterator[str]:
+        if unknown := [band for band in self.display if band not in self.bands]:
+            yield f"`display` names unknown bands {unknown}; the bands are {self.bands}"
         if len(self.display) not in (0, 1, 3):
-            raise ValueError("`display` must name one or three bands")
+            yield "`display` must name one or three bands"
         if len(set(self.bands)) != len(self.bands):
-            raise ValueError(f"`bands` names a band twice: {self.bands}")
-        return self
-
-    @model_validator(mode="after")
-    def _numbers_make_sense(self) -> SensorConfig:
+            yield f"`bands` names a band twice: {self.bands}"
         if not self.clip_db[0] < self.clip_db[1]:
-            raise ValueError(f"`clip_db` ({self.clip_db[0]:g}, {self.clip_db[1]:g}) must be [lower, upper]")
+            yield f"`clip_db` ({self.clip_db[0]:g}, {self.clip_db[1]:g}) must be [lower, upper]"
         if self.scale_factor == 0:
-            raise ValueError("`scale_factor` must not be 0: all values would be equal")
-        return self
-
-    @model_validator(mode="after")
-    def _speckle_is_of_backscatter(self) -> SensorConfig:
+            yield "`scale_factor` must not be 0: all values would be equal"
         if self.speckle != "none" and (self.kind != "backscatter" or self.scale == "none"):
-            raise ValueError(
-                f"`speckle: {self.speckle}` needs `kind: backscatter` and a `scale` other than `none`, but these are "
-                f"`{self.kind}` and `{self.scale}`: speckle is filtered in linear power"
-            )
+            needed = f"`speckle: {self.speckle}` needs `kind: backscatter` and a `scale` other than `none`"
+            yield f"{needed}, but these are `{self.kind}` and `{self.scale}`: speckle is filtered in linear power"
         if self.speckle_window % 2 == 0:
-            raise ValueError(f"`speckle_window` ({self.speckle_window}) must be odd")
-        return self
+            yield f"`speckle_window` ({self.speckle_window}) must be odd"
 
 
 class SensorsConfig(RootModel[dict[ModalityName, SensorConfig]], Mapping[str, SensorConfig]):
@@ -311,25 +296,21 @@ class LabelsConfig(Section):
         """What the label files mean: all but the names and colours of the classes."""
         return self.model_dump(mode="json", exclude={"classes": {"__all__": {"name", "color"}}})
 
-    @model_validator(mode="after")
-    def _codes_are_unique(self) -> LabelsConfig:
-        names = [c.name for c in self.classes]
-        doubles = sorted({n for n in names if names.count(n) > 1})
-        if doubles:
-            raise ValueError(f"class names must be unique: {doubles}")
+    def _problems(self) -> Iterator[str]:
+        names, ids = [c.name for c in self.classes], self.encoding == "ids"
+        if doubles := sorted({n for n in names if names.count(n) > 1}):
+            yield f"class names must be unique: {doubles}"
         codes = [code for c in self.classes for code in c.codes] + self.void
-        doubled_codes = sorted({code for code in codes if codes.count(code) > 1})
-        if doubled_codes and self.encoding == "ids":
-            raise ValueError(f"label codes {doubled_codes} are given to more than one class or to void as well")
-        if self.encoding == "ids" and any(not c.codes for c in self.classes):
-            raise ValueError("every class needs at least one code in `codes`")
-        if self.encoding == "rgb" and any(c.rgb is None for c in self.classes):
-            raise ValueError("every class needs its colour in `rgb` when `encoding` is `rgb`")
+        if ids and (doubled := sorted({code for code in codes if codes.count(code) > 1})):
+            yield f"label codes {doubled} are given to more than one class or to void as well"
+        if ids and any(not c.codes for c in self.classes):
+            yield "every class needs at least one code in `codes`"
+        if not ids and any(c.rgb is None for c in self.classes):
+            yield "every class needs its colour in `rgb` when `encoding` is `rgb`"
         if len(self.classes) == 1:
-            raise ValueError("a map needs at least two classes")
+            yield "a map needs at least two classes"
         if len(self.classes) >= IGNORE:
-            raise ValueError(f"at most {IGNORE - 1} classes fit beside the ignore value {IGNORE}")
-        return self
+            yield f"at most {IGNORE - 1} classes fit beside the ignore value {IGNORE}"
 
 
 class AlignConfig(Section):
@@ -366,11 +347,9 @@ class TilesConfig(Section):
     `virtual` for scenes that are cut while all scenes together have more than 100,000 tiles, because file systems are
     slow with many small files; otherwise `files`. Both give the same results."""
 
-    @model_validator(mode="after")
-    def _stride_leaves_no_gap(self) -> TilesConfig:
+    def _problems(self) -> Iterator[str]:
         if self.stride > self.size:
-            raise ValueError(f"`stride` ({self.stride}) must not exceed `size` ({self.size}), else strips are lost")
-        return self
+            yield f"`stride` ({self.stride}) must not exceed `size` ({self.size}), else strips are lost"
 
 
 class NormaliseConfig(Section):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from tmcnet.config.base import Section
 from tmcnet.config.splits import Part
@@ -123,34 +124,28 @@ class MethodConfig(Section):
         """Whether tuples are perturbed."""
         return self.method == "tuples" and self.modality == "both" and self.perturbation is not False
 
-    @model_validator(mode="after")
-    def _every_key_means_something(self) -> MethodConfig:
+    def _problems(self) -> Iterator[str]:
         idle = {key: why for keys, why in self._idle_keys() for key in keys if getattr(self, key) is not None}
-        problems = [f"`{key}` has no effect {why}" for key, why in idle.items()]
+        yield from (f"`{key}` has no effect {why}" for key, why in idle.items())
         if self.method != "tuples" and self.modality != "both":
-            problems.append(f"`modality` has no effect in the method `{self.method}`")
+            yield f"`modality` has no effect in the method `{self.method}`"
         if self.lambda_global == 0 and not self.style:
-            problems.append("`style` has no effect without the global term (`lambda_global: 0`)")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+            yield "`style` has no effect without the global term (`lambda_global: 0`)"
 
-    def _idle_keys(self) -> list[tuple[tuple[str, ...], str]]:
+    def _idle_keys(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Keys without effect, and why."""
-        found: list[tuple[tuple[str, ...], str]] = []
         if self.lambda_global == 1:
-            found.append((("mask_same_tile",), "without the local term (`lambda_global: 1`)"))
+            yield ("mask_same_tile",), "without the local term (`lambda_global: 1`)"
         if self.lambda_global == 0:
-            found.append((("dropout_before_statistics",), "without the global term (`lambda_global: 0`)"))
+            yield ("dropout_before_statistics",), "without the global term (`lambda_global: 0`)"
         if self.corrections.perturbed_negatives == "own":
-            found.append((("shifts",), "with `perturbed_negatives: own`"))
+            yield ("shifts",), "with `perturbed_negatives: own`"
         if self.perturbation is False:
-            found.append((PERTURBATION_KEYS, "with `perturbation: false`"))
+            yield PERTURBATION_KEYS, "with `perturbation: false`"
         if self.modality != "both":
-            found.append((("perturbation", *PERTURBATION_KEYS), f"with `modality: {self.modality}`"))
+            yield ("perturbation", *PERTURBATION_KEYS), f"with `modality: {self.modality}`"
         if self.method != "tuples":
-            found.append((TUPLE_KEYS, f"in the method `{self.method}`"))
-        return found
+            yield TUPLE_KEYS, f"in the method `{self.method}`"
 
 
 class ProbeConfig(Section):
@@ -224,18 +219,13 @@ class PretrainConfig(Section):
     def _null_removes_a_method(cls, methods: object) -> object:
         return {k: v for k, v in methods.items() if v is not None} if isinstance(methods, dict) else methods
 
-    @model_validator(mode="after")
-    def _names_and_sizes_fit(self) -> PretrainConfig:
+    def _problems(self) -> Iterator[str]:
         if self.patch_size > self.crop_size:
-            raise ValueError(f"`patch_size` ({self.patch_size}) must not exceed `crop_size` ({self.crop_size})")
+            yield f"`patch_size` ({self.patch_size}) must not exceed `crop_size` ({self.crop_size})"
         names = [RANDOM_START, *self.methods, *self.weights]
         if len(set(names)) < len(names):
-            raise ValueError(
-                f"names in `methods` and `weights` must differ from each other and from `{RANDOM_START}`"
-            )
-        bad = [name for name in names if not name.replace("-", "").replace("_", "").isalnum() or "__" in name]
-        if bad:
-            raise ValueError(f"method names may contain letters, digits, single `_` and `-`, not {bad}")
+            yield f"names in `methods` and `weights` must differ from each other and from `{RANDOM_START}`"
+        if bad := [n for n in names if not n.replace("-", "").replace("_", "").isalnum() or "__" in n]:
+            yield f"method names may contain letters, digits, single `_` and `-`, not {bad}"
         if len(set(self.parts)) < len(self.parts):
-            raise ValueError(f"`parts` names a part twice: {self.parts}")
-        return self
+            yield f"`parts` names a part twice: {self.parts}"

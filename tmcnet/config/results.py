@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from tmcnet.config.base import Section
 from tmcnet.errors import hide_secrets
@@ -99,15 +100,10 @@ class MapsConfig(Section):
         overlap = max(self.overlap or 0, math.ceil(needed / UNUSED_OVERLAP_SHARE / 16) * 16)
         return Windows(max(self.window, 2 * overlap), overlap)
 
-    @model_validator(mode="after")
-    def _names_of_models_are_files(self) -> MapsConfig:
-        bad = [name for name in self.models if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII)]
-        if bad:
-            raise ValueError(
-                "names in `models` may contain letters, digits, `_`, `-` and `.`, and must begin with a letter or "
-                f"digit, not {bad}"
-            )
-        return self
+    def _problems(self) -> Iterator[str]:
+        if bad := [name for name in self.models if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII)]:
+            allowed = "letters, digits, `_`, `-` and `.`, and must begin with a letter or digit"
+            yield f"names in `models` may contain {allowed}, not {bad}"
 
 
 class TrackingConfig(Section):
@@ -135,11 +131,9 @@ class TrackingConfig(Section):
             )
         return uri
 
-    @model_validator(mode="after")
-    def _registered_weights_are_recorded(self) -> TrackingConfig:
+    def _problems(self) -> Iterator[str]:
         if self.register_as is not None and not self.weights:
-            raise ValueError("`register_as` needs `weights: true`: only recorded networks can be registered")
-        return self
+            yield "`register_as` needs `weights: true`: only recorded networks can be registered"
 
 
 class ReportConfig(Section):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, RootModel, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, RootModel, ValidationError, field_validator
 
 from tmcnet.config.base import REQUIRED, Section, only_modality
 from tmcnet.config.data import (
@@ -102,14 +102,10 @@ class Config(Section):
         given = self.evaluate.withheld
         return self.finetune.modality_dropout > 0 if given is None else given
 
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Config:
-        problems = [*_source_problems(self), *_modality_problems(self), *_sweep_problems(self)]
-        problems += [*_probe_problems(self), *_map_problems(self), *_size_problems(self), *_device_problems(self)]
-        problems += _folder_problems(self)
-        if problems:
-            raise ValueError("; ".join(dict.fromkeys(problems)))
-        return self
+    def _problems(self) -> Iterator[str]:
+        for check in (_source_problems, _modality_problems, _sweep_problems, _map_problems, _size_problems):
+            yield from check(self)
+        yield from (*_device_problems(self), *_folder_problems(self))
 
 
 def load(values: Mapping[str, Any]) -> Config:
@@ -297,19 +293,11 @@ def _sweep_problems(config: Config) -> Iterator[str]:
             if amount is not None and amount not in given:
                 yield f"`finetune.sweep` needs {amount:g} {of}; `splits.{key}` has {given}"
         if not 1 <= run.draw <= config.splits.subsets:
-            yield (
-                f"`finetune.sweep` needs draw {run.draw} of the labels (from its `subsets`, else its seeds); "
-                f"`splits.subsets` is {config.splits.subsets}"
-            )
-
-
-def _probe_problems(config: Config) -> Iterator[str]:
-    probe = config.pretrain.probe
-    if probe.every is not None and probe.fraction not in config.splits.fractions:
-        yield (
-            f"`pretrain.probe` needs {probe.fraction:g} % of the labels; "
-            f"`splits.fractions` has {config.splits.fractions}"
-        )
+            needed = f"`finetune.sweep` needs draw {run.draw} of the labels (from its `subsets`, else its seeds)"
+            yield f"{needed}; `splits.subsets` is {config.splits.subsets}"
+    probe, given = config.pretrain.probe, config.splits.fractions
+    if probe.every is not None and probe.fraction not in given:
+        yield f"`pretrain.probe` needs {probe.fraction:g} % of the labels; `splits.fractions` has {given}"
 
 
 def _map_problems(config: Config) -> Iterator[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tmcnet.config.base import Section
 
@@ -24,12 +25,9 @@ class SharesConfig(Section):
     test: float = Field(0.2, gt=0, lt=1)
     """Share of test tiles."""
 
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> SharesConfig:
-        total = self.train + self.val + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"`train`, `val` and `test` must add up to 1; they add up to {total:g}")
-        return self
+    def _problems(self) -> Iterator[str]:
+        if abs((total := self.train + self.val + self.test) - 1) > 1e-6:
+            yield f"`train`, `val` and `test` must add up to 1; they add up to {total:g}"
 
 
 class GivenConfig(Section):
@@ -93,20 +91,14 @@ class SplitsConfig(Section):
             return self.shares.train, self.shares.val, self.shares.test
         return 1 - 2 / self.folds, 1 / self.folds, 1 / self.folds
 
-    @model_validator(mode="after")
-    def _folds_fit(self) -> SplitsConfig:
+    def _problems(self) -> Iterator[str]:
         if self.folds is not None and self.method == "given":
-            raise ValueError("`folds` are drawn, so `method` cannot be `given`")
+            yield "`folds` are drawn, so `method` cannot be `given`"
         if self.fold > (self.folds or 1):
-            raise ValueError(f"`fold` is {self.fold}, but there are {self.folds or 'no'} `folds`")
-        return self
-
-    @model_validator(mode="after")
-    def _fractions_ascend(self) -> SplitsConfig:
+            yield f"`fold` is {self.fold}, but there are {self.folds or 'no'} `folds`"
         if any(not 0 < f <= 100 for f in self.fractions):
-            raise ValueError(f"`fractions` are percentages above 0 and up to 100, not {self.fractions}")
+            yield f"`fractions` are percentages above 0 and up to 100, not {self.fractions}"
         if sorted(set(self.fractions)) != list(self.fractions):
-            raise ValueError(f"`fractions` must ascend without doubles, not {self.fractions}")
+            yield f"`fractions` must ascend without doubles, not {self.fractions}"
         if any(n < 1 for n in self.points) or sorted(set(self.points)) != list(self.points):
-            raise ValueError(f"`points` are whole numbers from 1 that ascend without doubles, not {self.points}")
-        return self
+            yield f"`points` are whole numbers from 1 that ascend without doubles, not {self.points}"

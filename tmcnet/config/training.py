@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from tmcnet.config.base import AND, ONLY, Section, only_modality
 from tmcnet.registry import NETWORKS
@@ -99,14 +100,11 @@ class ContextConfig(Section):
     differences in brightness between images; odd. null: no relative bands. A map sees the largest window whole only
     if `maps.overlap` covers it; a smaller overlap is raised."""
 
-    @model_validator(mode="after")
-    def _windows_have_a_middle(self) -> ContextConfig:
-        even = [side for side in (*self.windows, self.relative_window or 3) if side % 2 == 0]
-        if even:
-            raise ValueError(f"windows need odd sides, so that a pixel is in the middle; {even} are even")
+    def _problems(self) -> Iterator[str]:
+        if even := [side for side in (*self.windows, self.relative_window or 3) if side % 2 == 0]:
+            yield f"windows need odd sides, so that a pixel is in the middle; {even} are even"
         if len(set(self.windows)) < len(self.windows):
-            raise ValueError(f"`windows` {self.windows} has a side twice")
-        return self
+            yield f"`windows` {self.windows} has a side twice"
 
     @property
     def reach(self) -> int:
@@ -171,11 +169,9 @@ class SweepConfig(Section):
     maps: bool = True
     """Whether its runs map whole scenes; section `maps` says which of them."""
 
-    @model_validator(mode="after")
-    def _has_labels(self) -> SweepConfig:
+    def _problems(self) -> Iterator[str]:
         if not self.fractions and not self.points:
-            raise ValueError("give label `fractions`, `points`, or both")
-        return self
+            yield "give label `fractions`, `points`, or both"
 
 
 class PixelwiseConfig(Section):
