@@ -5,6 +5,7 @@ import pytest
 import rasterio
 from affine import Affine
 
+from tests.raster.conftest import UTM
 from tests.raster.test_deliveries import SIZE, optical, power, rows, use
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
@@ -181,3 +182,37 @@ def test_overlapping_tiles_that_disagree_are_noted(source, random, offset):
     source.sheet("a,o*.tif,s.tif,,train")
     source.take()
     assert ("o1.tif and o2.tif overlap with medians of 1" in rows(source)[0]["warnings"]) == bool(offset)
+
+
+@pytest.mark.parametrize("by", ["names of files", "descriptions"])
+def test_scenes_with_the_bands_of_others_in_another_order_are_named(source, random, by):
+    use(source, 2)
+    cells = {}
+    for scene, date, bands in (("a", 1, ("B04", "B08")), ("b", 2, ("B08", "B04")), ("c", 3, ("B04", "B08"))):
+        place = UTM[1] @ Affine.translation(date * 200, 0)
+        source.write(f"s{scene}.tif", power(random), transform=place)
+        if by == "descriptions":
+            path = source.write(f"{scene}.tif", optical(random, 2), transform=place)
+            with rasterio.open(path, "r+") as dataset:
+                dataset.descriptions = bands
+            cells[scene] = path.name
+        else:
+            paths = [source.write(f"T33_{date}_{b}.tif", optical(random), transform=place) for b in bands]
+            cells[scene] = ";".join(path.name for path in paths)
+    source.sheet(*(f"{scene},{cell},s{scene}.tif,,train" for scene, cell in cells.items()))
+    source.take()
+    what = "the bands of optical are B08, B04, those of a B04, B08: bring them to one order"
+    assert [what in row["warnings"] for row in rows(source)] == [False, True, False]
+
+
+def test_a_band_of_labels_that_is_taken_for_a_mask_is_noted(source, random):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    codes = np.ones((2, SIZE, SIZE), "u1")
+    codes[1, :, : SIZE // 4] = 0
+    source.write("l.tif", codes)
+    source.sheet("a,o.tif,s.tif,l.tif,train")
+    source.take()
+    what = "l.tif: the last band is read as a mask in which 0 means no data; 75.0% of the pixels are valid"
+    assert what in rows(source)[0]["warnings"]

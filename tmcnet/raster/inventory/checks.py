@@ -116,9 +116,6 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
         for file in files:
             if (images := file.file.header.n_images) > 1:
                 scene.warnings.append(f"{file.name}: holds {images} images, of which the first is read")
-            if file.file.alpha and not file.file.header.alpha:
-                what = f"{file.name}: the last band is read as a mask in which 0 means no data"
-                scene.warnings.append(f"{what}; {file.valid_share:.1%} of the pixels are valid")
             header = file.file.header
             is_plain = file.file.scaling is None and not header.is_tagged and numpy_type(header.dtype).kind in "iu"
             if header.stated_scaling and is_plain:
@@ -131,6 +128,11 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
                 scene.warnings.append(f"{file.name}: band {constant[0] + 1} has the same value everywhere")
             if file.valid_share == 0:
                 _report_empty_file(scene, name, file, georeferenced)
+    for file in scene.files:
+        if file.file.alpha and not file.file.header.alpha:
+            share = file.labelled_share if file is scene.label else file.valid_share
+            what = f"{file.name}: the last band is read as a mask in which 0 means no data"
+            scene.warnings.append(f"{what}; {share:.1%} of the pixels are valid")
     if scene.label is not None and coder is not None:
         codes = scene.label.codes
         for code in {int(tag) for tag in scene.label.file.header.nodata if tag is not None and coder.is_class(tag)}:

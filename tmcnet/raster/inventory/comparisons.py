@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -131,6 +132,7 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
     for name, sensor in sensors.items():
         having = [scene for scene in scenes if scene.images[name]]
         _warn_of_other_tags(having, name)
+        _warn_of_other_order(having, name)
         if sensor.kind == "reflectance":
             _warn_of_products(having, name)
             _warn_of_levels(having, name)
@@ -157,6 +159,24 @@ def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
         if any(tagged.values()) and not tagged[scene.entry.scene]:
             others = format_names(other for other, has in tagged.items() if has)
             scene.warnings.append(f"{name} has no value of no data; these scenes have one: {others}")
+
+
+def _warn_of_other_order(scenes: Sequence[Inspection], name: str) -> None:
+    """Add warnings for scenes with the bands of the first in another order, by descriptions or names of files."""
+    orders = {scene.entry.scene: order for scene in scenes if (order := _order(scene.images[name]))}
+    for scene in scenes if orders else ():
+        first, base = next(iter(orders.items()))
+        if (order := orders.get(scene.entry.scene, base)) != base and sorted(order) == sorted(base):
+            what = f"the bands of {name} are {', '.join(order)}, those of {first} {', '.join(base)}"
+            scene.warnings.append(f"{what}: bring them to one order")
+
+
+def _order(files: Sequence[FileSummary]) -> list[str]:
+    """The description of each band, or what is in the name of its file only; empty if there is a band without."""
+    words = [set(re.split(r"[\W_]+", file.name)) for file in files]
+    own = (" ".join(sorted(of_file - set.intersection(*words))) for of_file in words)
+    bands = [band or word for file, word in zip(files, own, strict=True) for band in file.file.header.names]
+    return bands if all(bands) else []
 
 
 def _warn_of_products(scenes: Sequence[Inspection], name: str) -> None:
