@@ -137,6 +137,13 @@ def test_networks_that_learn_to_miss_an_image_are_scored_without(
     assert load(settings).scores_withheld is scored
 
 
+def test_covered_copies_need_images_that_clouds_cover(values: dict[str, Any]) -> None:
+    copies = changed(values, "finetune.covered_copies", ["clouds"])
+    assert load(copies).finetune.covered_copies == ["clouds"]
+    with pytest.raises(InputError, match=r"`finetune\.covered_copies` covers images of kind `reflectance`"):
+        load(changed(copies, "sensors.optical.kind", "elevation"))
+
+
 def test_the_generated_page_is_up_to_date() -> None:
     assert (ROOT / "config" / "README.md").read_text() == document(), "run `make docs`"
 

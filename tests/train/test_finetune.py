@@ -84,6 +84,7 @@ def same_ends(first, second):
         {"ema": 0.9},
         {"precision": "bf16-mixed"},
         {"loss": "cross_entropy_dice", "ema": 0.9, "modality_dropout": 0.3},
+        {"covered_copies": ["clouds", "no_data"]},
     ],
     ids=str,
 )

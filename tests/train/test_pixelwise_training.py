@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.test_finetune import train
-from tests.train.tiny import build_tiles, configs
+from tests.train.tiny import SIZE, build_tiles, configs
 from tmcnet.config import ContextConfig, Run, is_pixelwise
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
@@ -95,6 +95,35 @@ def test_a_share_of_pixels_sees_one_sensor_only(world):
     lost = [(partly == seen).all(axis=1) & (partly != whole).any(axis=1) for seen in (no_optical, no_sar)]
     assert [rows.mean() for rows in lost] == pytest.approx([0.2, 0.2], abs=0.06)
     assert ((partly == whole).all(axis=1) | lost[0] | lost[1]).all()
+
+
+@pytest.mark.parametrize("network", ["pixel_mlp", "mssnet"])
+def test_covered_copies_teach_what_sar_shows_under_clouds(world, tmp_path, network):
+    run = Run.parse(f"{network}-{'corrected' if network == 'mssnet' else 'baseline'}__random__R50__s1")
+    small = {"pixels": 2000, "steps": 300}
+    accuracy, summaries = [], []
+    for copies in ([], ["clouds", "no_data", "clouds"]):
+        out = tmp_path / f"{len(copies)}"
+        train(world, out, run, pixelwise=small, covered_copies=copies, keep="last")
+        summaries.append(json.loads((out / "summary.json").read_text()))
+        classify, found, truth = Trained.read(out / "weights.safetensors").network, [], []
+        for tile in tiles_of(world, "val"):
+            cloud = torch.full((1, 3, SIZE, SIZE), 1.3)
+            with torch.no_grad():
+                logits = classify({"optical": cloud, "sar": tile.images["sar"][None]})[0]
+            found.append(logits.argmax(dim=0)[tile.label != 255])
+            truth.append(tile.label[tile.label != 255])
+        accuracy.append(float((torch.cat(found) == torch.cat(truth)).float().mean()))
+    assert accuracy[0] < 0.8 < 0.9 < accuracy[1]
+    assert all(summaries[0][key] == summaries[1][key] for key in ("tiles", "labelled_pixels", "class_weights"))
+
+
+def test_networks_of_one_modality_have_no_covered_copies(world, tmp_path):
+    run = Run.parse("optical_only-baseline__random__R50__s1")
+    for copies in ([], ["clouds"]):
+        train(world, tmp_path / f"{len(copies)}", run, steps=3, covered_copies=copies)
+    plain, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("0", "1"))
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
 
 
 @pytest.mark.parametrize("network", PIXELWISE)

@@ -241,6 +241,11 @@ class SensorsConfig(RootModel[dict[ModalityName, SensorConfig]], Mapping[str, Se
         """The modalities beside optical and SAR."""
         return {name: sensor for name, sensor in self.items() if name not in REQUIRED}
 
+    @property
+    def reflectance(self) -> list[str]:
+        """The modalities whose images clouds cover."""
+        return [name for name, sensor in self.items() if sensor.kind == "reflectance"]
+
 
 class ClassConfig(Section):
     """One land-cover class."""

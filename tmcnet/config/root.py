@@ -265,6 +265,8 @@ def _modality_problems(config: Config) -> Iterator[str]:
         modality = only_modality(run.network)
         if modality is not None and modality not in known:
             yield f"`finetune.sweep` names the network `{run.network}`; the modalities are {known}"
+    if config.finetune.covered_copies and not config.sensors.reflectance:
+        yield "`finetune.covered_copies` covers images of kind `reflectance`; no modality of `sensors` has this kind"
     for name, method in config.pretrain.methods.items():
         if method.modality not in ("both", *known):
             yield f"`pretrain.methods.{name}.modality` is `{method.modality}`; it is `both` or one of {known}"

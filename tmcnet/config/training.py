@@ -82,6 +82,7 @@ NetworkName = Annotated[
 ]
 LoadParts = Literal["backbone", "encoder", "all"]
 Loss = Literal["cross_entropy", "focal", "dice", "cross_entropy_dice"]
+Cover = Literal["clouds", "no_data"]
 Dilation = Annotated[int, Field(ge=1)]
 RANDOM_START = "random"
 """Reserved name of the start without pre-trained weights."""
@@ -222,6 +223,11 @@ class FinetuneSettings(Section):
     """Strength of the photometric augmentation; 1 as in pre-training."""
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     """Probability that one modality of a training sample is removed."""
+    covered_copies: list[Cover] = []
+    """Copies of each labelled tile whose reflectance images are partly covered, so that networks and classifiers of
+    several modalities learn what the others show under clouds: `clouds` draws clouds, for scenes without cloud masks;
+    `no_data` removes data, for scenes with masks. `[clouds, no_data]` makes two copies. With few labels this decides
+    whether SAR helps under clouds; it costs a little accuracy where all images are clear."""
     validate_every: int = Field(50, ge=1)
     """Steps between two validations."""
     keep: Literal["labels", "best", "last"] = "labels"

@@ -102,7 +102,7 @@ class TileDataset(Dataset[Tile]):
     def __getitem__(self, index: int) -> Tile:
         if index in self._cache:
             return self._cache[index]
-        tile = self._read(self.names[index])
+        tile = self._read(index)
         worker = get_worker_info()  # several workers share the budget: each has its own cache
         budget = self._budget // worker.num_workers if worker else self._budget
         if self._cached + tile.nbytes <= budget:
@@ -110,7 +110,8 @@ class TileDataset(Dataset[Tile]):
             self._cached += tile.nbytes
         return tile
 
-    def _read(self, name: str) -> Tile:
+    def _read(self, index: int) -> Tile:
+        name = self.names[index]
         if name not in self._checked:
             require_unchanged(self.store, name, list(self.normalisation))
             self._checked.add(name)

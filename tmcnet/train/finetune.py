@@ -18,7 +18,9 @@ from torch import Tensor, nn
 import tmcnet
 from tmcnet.classes import ClassTable
 from tmcnet.config import RANDOM_START, AlignConfig, ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
+from tmcnet.config.base import only_modality
 from tmcnet.config.training import LoadParts
+from tmcnet.dataset.clouds import CoveredTiles
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError, Problem
@@ -175,8 +177,8 @@ def train(work: Finetuning) -> None:
     run, compute = work.run, work.compute
     torch.set_num_threads(compute.finetune_threads)
     config = work.config.for_budget(run.budget)
-    data = _read(work, config)
     seed = derive_seed(config.seed, "finetune", run.seed)
+    data = _read(work, config, seed)
     network = _build(run, work.sensors, len(data.classes), work.model, seed)
     start = _start(network, run, work.weights, config.load)
     notes, device = {}, "cpu"
@@ -254,7 +256,7 @@ def _combine(
 
 @dataclass(frozen=True)
 class _Data:
-    """Tiles of a run, and the number of labelled pixels of each class.
+    """Tiles of a run, and the number of labelled pixels of each class, those of covered copies included.
 
     `unlabelled` are all tiles of the training part, read without their labels.
     """
@@ -276,17 +278,21 @@ class _Data:
 
     def summary(self) -> dict[str, Any]:
         """Return the part of the summary about the labels."""
+        tiles = len(set(self.train.names))
+        pixels = self.counts // (len(self.train) // tiles)
         return {
-            "tiles": len(self.train),
-            "labelled_pixels": dict(zip(self.classes.names, map(int, self.counts), strict=True)),
+            "tiles": tiles,
+            "labelled_pixels": dict(zip(self.classes.names, map(int, pixels), strict=True)),
             "class_weights": dict(zip(self.classes.names, map(float, self.balance), strict=True)),
         }
 
 
-def _read(work: Finetuning, config: FinetuneSettings) -> _Data:
+def _read(work: Finetuning, config: FinetuneSettings, seed: int) -> _Data:
     store, splits, scaling = TileStore(work.tiles_root), work.splits, Normalisation.read(work.normalisation)
     cache_gib = _cache_gib(work.compute)
     train = _tiles(store, splits, work.run.subset, scaling, cache_gib)
+    if config.covered_copies and only_modality(work.run.network) is None:
+        train = CoveredTiles(train, config.covered_copies, work.sensors.reflectance, cache_gib, seed)
     val = _tiles(store, splits, "val", scaling, cache_gib)
     names = verified_list(splits, "train")
     unlabelled = TileDataset(store, names, scaling, with_labels=False, cache_gib=0)

@@ -95,7 +95,7 @@ def draw_pixels(
     truth = np.concatenate(truths)
     weights = (balance * counts / np.maximum(drawn, 1))[truth]
     features_of_all = np.concatenate(values)
-    if config.keep == "labels" and len(tiles) < MIN_TILES_FOR_LARGE_WINDOWS:
+    if config.keep == "labels" and len(set(tiles.names)) < MIN_TILES_FOR_LARGE_WINDOWS:
         images = inputs({name: image[None] for name, image in tile.images.items()})
         near = features.within(MAX_SMALL_WINDOW, sum(image.shape[1] for image in images))
         features_of_all *= near.numpy()  # no tree and no weight depends on constant features
