@@ -26,8 +26,8 @@ EDGE = (0.05, 0.3)
 """Range of the width of the edge, in standard deviations of the noise: where a cloud becomes opaque."""
 OCTAVES, GAIN = 6, 0.55
 """Scales of the noise, each half as large as the last, and the ratio of their strengths."""
-BRIGHTNESS, COLOUR, TEXTURE = (0.4, 1.1), 0.25, 0.1
-"""Range of the mean of a cloud, and standard deviations of its bands and pixels, as shares of the highest value."""
+BRIGHTNESS, TEXTURE = (0.7, 1.2), 0.07
+"""Range of the mean of a cloud, and standard deviation of its pixels, as shares of the highest value of a band."""
 MIN_SCALE_PX = 2.0
 
 
@@ -79,8 +79,7 @@ def draw_clouds(image: Tensor, random: np.random.Generator, clip: float) -> Tens
     size = image.shape[-2], image.shape[-1]
     opacity = draw_opacity(size, random)
     texture = torch.from_numpy(_noise(size, min(size) / 4, random))
-    colour = torch.from_numpy(random.normal(0, COLOUR, (len(image), 1, 1)).astype(np.float32))
-    cloud = clip * (random.uniform(*BRIGHTNESS) + colour + TEXTURE * texture)
+    cloud = clip * (random.uniform(*BRIGHTNESS) + TEXTURE * texture)
     has_data = (image != 0).any(dim=0)
     return (image + (cloud - image) * opacity).clamp(-clip, clip) * has_data
 
