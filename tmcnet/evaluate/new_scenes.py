@@ -32,8 +32,9 @@ from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
 from tmcnet.raster.inventory.records import Inventory, SceneRecord
 from tmcnet.raster.inventory.sample_sheet import read_cells
 from tmcnet.raster.io.blocks import limited_cache
-from tmcnet.raster.io.gdal_tools import require_tools, run_tool
+from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import pixel_area
+from tmcnet.raster.io.opening import write_part
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import area_window, rasterise_area
 from tmcnet.raster.tiling.grid import align_scene
@@ -48,7 +49,6 @@ WINDOW_STEP_PX = 16
 _NO_LABELS = LabelsConfig()
 _OTHER_NAME = "Choose another name for the map (`--out`)."
 _LEVEL = 0.95
-_VIRTUAL = ("-q", "-of", "VRT")
 """Confidence level of class areas."""
 _AREAS = f"corrected for the errors of the map; they assume that {ASSUMPTION}"
 _NOT_CORRECTED = "as mapped; for corrected areas use a network with test scores, models/<run>/model.safetensors"
@@ -229,7 +229,7 @@ def _choose_bands(
         for band in wanted:
             _, path, number = described[names.index(band)]
             chosen.append(work / f"{row['scene']}_{name}_{band}.vrt")
-            run_tool("gdal_translate", *_VIRTUAL, "-b", number, path.resolve(), chosen[-1])
+            write_part(path, f"bands={number}", chosen[-1])
         row[name] = ";".join(str(path.resolve()) for path in chosen)
 
 
@@ -260,8 +260,7 @@ def _crop_to_area(
                 continue
             window = work / f"{row['scene']}_{name}_{number}_area.vrt"
             row_off, column, height, width = box
-            part = ("-srcwin", column, row_off, width, height)
-            run_tool("gdal_translate", *_VIRTUAL, *part, path.resolve(), window)
+            write_part(path, f"srcwin={column},{row_off},{width},{height}", window)
             cropped.append(str(window.resolve()))
         if near and not any(near):
             what = f"is not near the `{name}` image of scene {row['scene']}"

@@ -9,6 +9,7 @@ from rasterio.windows import Window
 
 from tmcnet.errors import InputError
 from tmcnet.raster.io.geometry import Grid
+from tmcnet.raster.io.opening import write_part
 from tmcnet.raster.io.reader import Raster, read_float, read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 
@@ -154,3 +155,20 @@ def test_a_source_that_cannot_be_opened_is_an_error_every_time(tmp_path, place, 
     for _ in range(3):
         with pytest.raises(InputError, match=r"[de]\.vrt: cannot be read .*gone\.tif"):
             read_float(f"{root}/{'e' if nested else 'd'}.vrt")
+
+
+@pytest.mark.parametrize("form", ["int8", "mask", "scaled"])
+def test_a_part_of_a_raster_means_what_the_whole_does(tmp_path, form):
+    values = np.random.default_rng(0).integers(-120, 120, (2, 60, 60)).astype("i1" if form == "int8" else "i2")
+    write_raster(tmp_path / "a.tif", values, Grid(GRID.crs, GRID.transform, 60, 60), nodata=-20)
+    with rasterio.open(tmp_path / "a.tif", "r+") as dataset:
+        if form == "mask":
+            dataset.write_mask(np.arange(3600).reshape(60, 60) % 7 > 0)
+        if form == "scaled":
+            dataset.scales, dataset.offsets = (0.1, 1), (0, -5)
+    whole = read_float(tmp_path / "a.tif")
+    write_part(tmp_path / "a.tif", "srcwin=5,10,40,20", tmp_path / "window.vrt")
+    np.testing.assert_array_equal(read_float(tmp_path / "window.vrt"), whole[:, 10:30, 5:45])
+    assert read_grid(tmp_path / "window.vrt") == read_grid(tmp_path / "a.tif").window((10, 5, 20, 40))
+    write_part(tmp_path / "a.tif", "bands=2", tmp_path / "band.vrt")
+    np.testing.assert_array_equal(read_float(tmp_path / "band.vrt"), whole[1:])

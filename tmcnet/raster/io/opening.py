@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rasterio
+import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
@@ -58,6 +59,15 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
         if inside := _rasters_inside(Path(path)):
             what, remedy = f"{what}; inside are {format_names(inside)}", "Name these in its place, separated by `;`."
         raise InputError(Problem(str(path), what, remedy)) from None
+
+
+def write_part(path: Path, part: str, out: Path) -> None:
+    """Write a virtual raster of some bands (`bands=2`) or a window (`srcwin=COLUMN,ROW,WIDTH,HEIGHT`) of a raster.
+
+    GDAL's tools may be older than rasterio's GDAL, and then read 8-bit numbers with a sign as others, for example.
+    """
+    with open_raster(f"vrt://{path.resolve()}?{part}") as dataset:
+        rasterio.shutil.copy(dataset, out, driver="VRT")
 
 
 def _require_sources(dataset: DatasetReader, within: tuple[str, ...] = ()) -> None:
