@@ -26,6 +26,8 @@ MOMENTUM = 0.1
 """Batch-norm momentum of all segmentation networks but the published one: in torch, the newest batch's share."""
 MAX_SEPARATE_WORK, MAX_TAPWISE_WORK = 2 / 3, 1 / 4
 """Largest `tapwise_work` at which `resampled_convolution` and `tapwise_convolution` were fastest on a CPU."""
+MIN_WIDE_CHANNELS = 512
+"""Input channels from which `tapwise_convolution` was always faster than `resampled_convolution`."""
 
 
 def convolution(
@@ -69,7 +71,7 @@ class Conv2d(nn.Conv2d):
             return self._pad_and_convolve(x)
         height, width, dilation = *x.shape[-2:], self.dilation[0]
         work = tapwise_work(height, width, dilation)
-        if work < MAX_TAPWISE_WORK:
+        if work < (MAX_SEPARATE_WORK if self.in_channels >= MIN_WIDE_CHANNELS else MAX_TAPWISE_WORK):
             return tapwise_convolution(x, self.weight, dilation)
         if work <= MAX_SEPARATE_WORK:
             rows, columns = (taps_of_map(length, dilation) for length in (height, width))
