@@ -141,19 +141,33 @@ def test_without_a_reliable_correction_a_pair_is_rejected_where_it_is_displaced(
     assert "px from zero" in result.reason
 
 
-@pytest.mark.parametrize("rmse_px", [0.9, 0.3])  # above and below two thirds of the correction
-@pytest.mark.parametrize(("correct", "status"), [(0.6, "already_aligned"), (1.0, "aligned")])
-def test_a_correction_within_its_uncertainty_must_raise_the_similarity_of_most_windows(
-    pair, monkeypatch, correct, status, rmse_px
-):
+@pytest.mark.parametrize(("correct", "status"), [(1.2, "already_aligned"), (2.0, "aligned")])
+def test_a_correction_must_raise_the_similarity_of_most_windows(pair, monkeypatch, correct, status):
     image = pair[0]
-    moved = warp(image, shift_by(-1.0, 0.0))
+    moved = warp(image, shift_by(-2.0, 0.0))
     if status == "already_aligned":
         # a third of the scene is displaced the other way: a shift helps the rest only
-        moved[:, : SIZE * 2 // 5] = warp(image, shift_by(1.0, 0.0))[:, : SIZE * 2 // 5]
-    found = selection_of([[1, 0, correct], [0, 1, 0]], "shift", rmse_px, 1.1)
-    monkeypatch.setattr(coarse_to_fine, "select_model", found)
-    assert estimate(image, moved).status == status
+        moved[:, : SIZE * 2 // 5] = warp(image, shift_by(2.0, 0.0))[:, : SIZE * 2 // 5]
+    monkeypatch.setattr(coarse_to_fine, "standard_error_px", lambda *_: 0.1)
+    monkeypatch.setattr(coarse_to_fine, "select_model", selection_of([[1, 0, correct], [0, 1, 0]], "shift", 0.8, 2.1))
+    result = estimate(image, moved)
+    assert result.status == status
+    assert "does not clearly raise the similarity" in result.reason or status == "aligned"
+
+
+@pytest.mark.parametrize(("error", "status"), [(0.6, "aligned"), (0.9, "already_aligned")])
+def test_a_correction_below_its_standard_error_is_not_made(pair, monkeypatch, error, status):
+    monkeypatch.setattr(coarse_to_fine, "standard_error_px", lambda *_: error)
+    result = estimate(pair[0][2], warp(pair[0][2:3], shift_by(-2.0, 0.0))[0])
+    assert result.status == status
+    assert "within its uncertainty" in result.reason or status == "aligned"
+
+
+@pytest.mark.parametrize(("shift", "status"), [(0.8, "already_aligned"), (1.3, "aligned")])
+def test_a_correction_of_less_than_a_pixel_is_not_made(pair, shift, status):
+    result = estimate(pair[0][2], warp(pair[0][2:3], shift_by(shift, 0.0))[0])
+    assert result.status == status
+    assert "below 1 px" in result.reason or status == "aligned"
 
 
 @pytest.mark.parametrize("shores", [(80, 80), (75, 85)])
@@ -302,18 +316,31 @@ def test_real_pair_with_checkpoints_is_brought_back_from_a_known_shift(monkeypat
     assert np.sqrt(((seen - checks[:, 2:]) ** 2).sum(axis=1).mean()) < 0.85
 
 
-@pytest.mark.parametrize("name", ["cfog_1", "cfog_2"])
-def test_real_pairs_placed_by_their_checkpoints_are_already_aligned(name):
-    kind = "png" if name == "cfog_1" else "tif"
+def placed_pair(name, kind):
+    """Both images and the affine map through their checkpoints."""
     optical, sar = (real(f"coregistration/{name}/{image}.{kind}") for image in ("optical", "sar"))
     table = Path(os.environ["TMCNET_DATA"]) / f"coregistration/{name}/checkpoints.csv"
     checks = np.loadtxt(table, delimiter=",", skiprows=1)
     design = np.column_stack([checks[:, :2], np.ones(len(checks))])
     affine = np.linalg.lstsq(design, checks[:, 2:], rcond=None)[0].T
+    return optical, np.pad(sar, ((0, 0), (0, 60), (0, 60)), constant_values=np.nan), affine
+
+
+@pytest.mark.parametrize("name", ["cfog_1", "cfog_2"])
+def test_real_pairs_placed_by_their_checkpoints_are_already_aligned(name):
+    optical, sar, affine = placed_pair(name, "png" if name == "cfog_1" else "tif")
     rows, columns = (slice(0, 384), slice(0, 384))
-    placed = warp(np.pad(sar, ((0, 0), (0, 60), (0, 60)), constant_values=np.nan), AffineMap(affine))
+    placed = warp(sar, AffineMap(affine))
     result = estimate(optical[:, rows, columns], placed[:, rows, columns])
     assert result.status == "already_aligned", result.reason
+
+
+def test_a_real_pair_displaced_by_two_pixels_is_corrected():
+    optical, sar, affine = placed_pair("cfog_1", "png")
+    result = estimate(optical, warp(sar, AffineMap(affine - np.array([[0, 0, -1.6], [0, 0, -1.8]])))[:, :520, :528])
+    assert result.status == "aligned", result.reason
+    centre = np.array([[264.0, 260.0]])
+    assert np.hypot(*(result.where(centre) - centre + [1.6, 1.8])[0]) < 0.8
 
 
 def test_a_real_pair_with_few_tie_points_at_one_side_is_not_rejected():

@@ -9,9 +9,9 @@ The method, from coarse to fine:
    are displaced like their neighbours; `rejection_reason` rejects pairs with few inliers, or no more than by chance.
 4. `model_selection`: shift, affine, quadratic or thin-plate map, selected by the RMSE at tie points in
    held-out parts of the scene. Steps 3 and 4 are repeated at each level up to full resolution.
-5. `coarse_to_fine.estimate`: the correction is accepted if its held-out RMSE is small and the images are more similar
-   with it than without, a correction within its uncertainty in most windows; the result is an `alignment.Alignment`,
-   with the map (`deformation`) or the reason for none.
+5. `coarse_to_fine.estimate`: the correction is accepted if it moves the inliers by more than a pixel and more than its
+   uncertainty, has a small held-out RMSE, and raises the similarity of most windows; the result is an
+   `alignment.Alignment`, with the map (`deformation`) or the reason for none.
    Without a correction the georeference is kept if the images match in place, else the pair is rejected: by the tie
    points, or where they are too few by the mean correlation of all windows.
 """
