@@ -132,13 +132,19 @@ def test_a_pair_in_place_keeps_its_georeference_without_a_reliable_correction(pa
     assert words in result.reason
 
 
-@pytest.mark.parametrize(("shift", "status"), [(6.0, "rejected"), (0.5, "already_aligned")])
-def test_without_a_reliable_correction_a_pair_is_rejected_where_it_is_displaced(pair, monkeypatch, shift, status):
+@pytest.mark.parametrize(
+    ("shift", "ratio", "status"),
+    [(6.0, np.inf, "rejected"), (6.0, 2.0, "aligned"), (0.5, 2.0, "already_aligned")],
+)
+def test_without_a_reliable_correction_the_common_peak_decides(pair, monkeypatch, shift, ratio, status):
     image = pair[0][2]
     monkeypatch.setattr(coarse_to_fine, "select_model", selection_of([[1, 0, 9.0], [0, 1, 0]], "shift", 0.8, 6.1))
+    monkeypatch.setattr(coarse_to_fine, "MIN_SHIFTED_RATIO", ratio)
     result = estimate(image, warp(image[None], shift_by(shift, 0.0))[0])
     assert (result.status, result.rmse_px) == (status, None)
     assert "px from zero" in result.reason
+    if status == "aligned":
+        assert result.model == "shift" and np.allclose(result.where(np.zeros((1, 2))), [[-shift, 0.0]], atol=0.2)
 
 
 @pytest.mark.parametrize(("correct", "status"), [(1.2, "already_aligned"), (2.0, "aligned")])
@@ -341,6 +347,17 @@ def test_a_real_pair_displaced_by_two_pixels_is_corrected():
     assert result.status == "aligned", result.reason
     centre = np.array([[264.0, 260.0]])
     assert np.hypot(*(result.where(centre) - centre + [1.6, 1.8])[0]) < 0.8
+
+
+@pytest.mark.parametrize(("column", "status"), [(60, "aligned"), (300, "rejected")])
+def test_a_pair_with_few_tie_points_is_shifted_to_where_all_windows_match(column, status):
+    optical, sar, affine = placed_pair("cfog_2", "tif")
+    moved = warp(sar, AffineMap(affine + np.array([[0, 0, 7], [0, 0, -5]])))
+    result = estimate(optical[:, 400:544, 60:204], moved[:, 400:544, column : column + 144])
+    assert (result.status, result.rmse_px) == (status, None), result.reason
+    assert "reliable tie points" in result.reason and "times as high as elsewhere" in result.reason
+    if status == "aligned":
+        assert np.allclose(result.where(np.zeros((1, 2))), [[-7.0, 5.0]], atol=0.7)
 
 
 def test_a_real_pair_with_few_tie_points_at_one_side_is_not_rejected():

@@ -9,11 +9,11 @@ The method, from coarse to fine:
    are displaced like their neighbours; `rejection_reason` rejects pairs with few inliers, or no more than by chance.
 4. `model_selection`: shift, affine, quadratic or thin-plate map, selected by the RMSE at tie points in
    held-out parts of the scene. Steps 3 and 4 are repeated at each level up to full resolution.
-5. `coarse_to_fine.estimate`: the correction is accepted if it moves the inliers by more than a pixel and more than its
+5. `coarse_to_fine.estimate`: the correction is accepted if it moves the inliers by a pixel and more than its
    uncertainty, has a small held-out RMSE, and raises the similarity of most windows; the result is an
    `alignment.Alignment`, with the map (`deformation`) or the reason for none.
    Without a correction the georeference is kept if the images match in place, else the pair is rejected: by the tie
-   points, or where they are too few by the mean correlation of all windows.
+   points, or where they are too few by the mean correlation of all windows, which may also show a common shift.
 """
 
 from tmcnet.raster.register.coarse_to_fine import estimate, warp

@@ -30,7 +30,14 @@ from tmcnet.raster.register.model_selection import (
     select_model,
     standard_error_px,
 )
-from tmcnet.raster.register.tie_points import Level, TiePoints, find_tie_points, point_grid, rejection_reason
+from tmcnet.raster.register.tie_points import (
+    MIN_TIE_POINTS,
+    Level,
+    TiePoints,
+    find_tie_points,
+    point_grid,
+    rejection_reason,
+)
 
 WINDOW_PX = 64  # side of the windows matched around tie points
 SPACING_PX = 32  # distance between the windows
@@ -50,10 +57,11 @@ MIN_CORRECTION_PX = 1.0
 from which the radar sees walls and slopes, that held-out ones do not show (benchmarks/README.md)."""
 MAX_IN_PLACE_RMSE_PX = 3.0
 """Without a correction, images are in place if their inliers are displaced by no more than this (RMSE)."""
-MAX_IN_PLACE_PEAK_PX, MIN_IN_PLACE_RATIO = 2.25, 1.4
-"""Without inliers they are if the mean correlation of all windows peaks this near to zero shift at two resolutions,
-at one of them this many times as high as elsewhere; unrelated and displaced pairs do not (benchmarks/README.md)."""
-IN_PLACE_RADIUS_PX = 16  # largest shift with which zero shift is compared
+MAX_PEAK_DISTANCE_PX, MIN_IN_PLACE_RATIO, MIN_SHIFTED_RATIO = 2.25, 1.4, 2.0
+"""Without inliers they are if the mean correlation of all windows peaks this near to zero shift at full and at half
+resolution, at one of them the first ratio times as high as elsewhere. The SAR image is shifted if the peaks are this
+near to each other, at both the second ratio times as high. Unrelated pairs do neither (benchmarks/README.md)."""
+COMMON_PEAK_RADIUS_PX = 16  # largest common shift
 BACKGROUND_SIGMA_PX = 3.0  # shores and clouds make slopes and humps wider than this in the mean correlation
 MIN_STANDARD_ERRORS = 2.78
 """A correction of fewer of its standard errors (RMS over the scene) is within its uncertainty: 97.5 % quantile of
@@ -243,10 +251,16 @@ def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | N
     Inliers show it by the RMSE of their displacements, `rmse_px`; without them (None) all windows together do.
     """
     if rmse_px is None:
-        shift_px, ratio = _common_peak(pair)
-        in_place = shift_px <= MAX_IN_PLACE_PEAK_PX and ratio >= MIN_IN_PLACE_RATIO
-        peak = f"peaks {shift_px:.1f} px from zero, {ratio:.2f} times as high as elsewhere"
-        evidence = f"the mean correlation of all windows {peak if np.isfinite(shift_px) else 'has no peak'}"
+        shifts, ratios = _common_peaks(pair)
+        from_zero, apart = np.hypot(*shifts.T).max(), np.hypot(*(shifts[0] - shifts[1]))
+        in_place = from_zero <= MAX_PEAK_DISTANCE_PX and ratios.max() >= MIN_IN_PLACE_RATIO
+        peak = f"peaks {from_zero:.1f} px from zero, {ratios.max():.2f} times as high as elsewhere"
+        evidence = f"the mean correlation of all windows {peak if np.isfinite(from_zero) else 'has no peak'}"
+        # a shift that many inliers do not show is none
+        may_shift = "shift" in pair.config.models and points.n_inliers < MIN_TIE_POINTS and not in_place
+        if may_shift and apart <= MAX_PEAK_DISTANCE_PX and ratios.min() >= MIN_SHIFTED_RATIO:
+            matrix = np.column_stack([np.eye(2), shifts[0]]).tolist()
+            return Alignment("aligned", f"{reason}; {evidence}", points.rows(), None, "shift", matrix)
     else:
         in_place, evidence = rmse_px <= MAX_IN_PLACE_RMSE_PX, f"inliers are displaced by {rmse_px:.2f} px (RMSE)"
     reason += f"; the images {'match' if in_place else 'do not match'} in place: {evidence}"
@@ -255,24 +269,25 @@ def _uncorrected(pair: _Pair, reason: str, points: TiePoints, rmse_px: float | N
     return Alignment("already_aligned", reason, points.rows(), rmse_px)
 
 
-def _common_peak(pair: _Pair) -> Array:
-    """Distance from zero shift, in pixels, and ratio of the highest peak of the mean correlation of all windows.
+def _common_peaks(pair: _Pair) -> tuple[Array, Array]:
+    """Highest peak of the mean correlation of all windows: its shift (x, y) in pixels, 2 x 2, and its ratio, 2.
 
-    It shows a match that is too weak for single windows. Of full and half resolution, with less speckle, the larger
-    distance and ratio count: by chance both peaks are rarely near zero. Without a peak the distance is NaN.
+    It shows a match that is too weak for single windows. The first is of full and the second of half resolution, with
+    less speckle: by chance both are rarely near zero or each other. Without a peak the shift is NaN.
     """
     found = []
     for scale in (1, 2):
         reference, moving = pair.reduced(scale)
         grid = point_grid((reference.shape[1], reference.shape[2]), SPACING_PX // scale)
-        window = Window(WINDOW_PX, IN_PLACE_RADIUS_PX // scale)
+        window = Window(WINDOW_PX, COMMON_PEAK_RADIUS_PX // scale)
         forward, backward = matching.correlation_surfaces(reference, moving, grid, window, pair.threads)
         both = (forward + backward[:, ::-1, ::-1]) / 2.0
         mean = both[np.isfinite(both).all(axis=(1, 2))].sum(axis=0) / len(both)
         background = ndimage.gaussian_filter(mean, BACKGROUND_SIGMA_PX / scale, mode="nearest")
         peak = matching.find_peaks((mean - background)[None])
-        found.append((scale * np.hypot(peak.dx[0], peak.dy[0]), peak.ratio[0]))
-    return np.asarray(np.max(found, axis=0))
+        found.append((scale * peak.dx[0], scale * peak.dy[0], peak.ratio[0]))
+    table = np.array(found, dtype=np.float64)
+    return table[:, :2], table[:, 2]
 
 
 def _similarity_gain(pair: _Pair, where: PointMap) -> tuple[float, float]:
