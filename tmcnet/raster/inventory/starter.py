@@ -53,7 +53,8 @@ _LABELS = """\
 labels: # codes in the label files that mean a class; codes that mean none are void
   void: {void}
   classes:
-{classes}"""
+{classes}
+# finetune: {{covered_copies: [clouds]}} # for partly cloudy scenes; [no_data] if they have cloud masks"""
 _NO_LABELS = """\
 maps: # no label was found, so networks from files map the scenes; or add labels, and run `tmcnet init` again
   models: {mine: /path/to/model.safetensors}"""
