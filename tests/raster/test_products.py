@@ -14,6 +14,7 @@ from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory import names
 from tmcnet.raster.inventory.sources import find_entries
+from tmcnet.raster.io import opening
 from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.products import meaning_by_name
 from tmcnet.raster.io.reader import read_float
@@ -46,13 +47,19 @@ def random():
     return np.random.default_rng(5)
 
 
-def product(source, values, added, level="1C", transform=None):
-    """A look-alike of a Sentinel-2 product with bands 2 and 3: values with what was added before rounding."""
+def product(source, values, added, level="1C", transform=None, others=False):
+    """A look-alike of a Sentinel-2 product with bands 2 and 3: values with what was added before rounding.
+
+    With `others`, bands 4 and 8 have the same values.
+    """
     day, number = ("20230823", "0509") if added else ("20200823", "0209")
     name, tile = f"S2B_MSIL{level}_{day}T101559_N{number}_R065_T33UUP_{day}T124759", f"T33UUP_{day}T101559"
     folder = f"{name}.SAFE/GRANULE/L{level}_T33UUP_A033753_{day}T101553"
     images = f"{folder}/IMG_DATA/R10m" if level == "2A" else f"{folder}/IMG_DATA"
-    paths = [f"{images}/{tile}_{band}{'_10m' if level == '2A' else ''}.jp2" for band in ("B02", "B03")]
+    paths = [f"{images}/{tile}_B0{2 + n}{'_10m' if level == '2A' else ''}.jp2" for n in range(len(values))]
+    if others:
+        paths += [f"{images}/{tile}_{band}{'_10m' if level == '2A' else ''}.jp2" for band in ("B04", "B08")]
+        values = [*values, *values]
     for path, band in zip(paths, values, strict=True):
         source.write(path, band + np.uint16(added), **JP2 | ({"transform": transform} if transform else {}))
     tag = "BOA_ADD_OFFSET" if level == "2A" else "RADIO_ADD_OFFSET"
@@ -107,10 +114,11 @@ def test_sentinel_2_means_the_same_before_and_after_baseline_4(source, random, f
         pytest.skip("these have bands of aerosol and water vapour besides")
     use_bands(source, *(["B4", "B3", "B2", "B8"] if form == "subdataset" else ["B02", "B03"]), scale_factor=factor)
     values = optical(random, 2)
-    cells = [delivered(form, *product(source, values, added, level)) for added in (0, 1000)]
+    whole = form == "subdataset"
+    cells = [delivered(form, *product(source, values, added, level, others=whole)) for added in (0, 1000)]
     source.write("s.tif", power(random))
     source.sheet(f"a,{cells[0]},s.tif,,train", f"b,{cells[1]},s.tif,,train")
-    bands = [2, 1] if form == "subdataset" else [0, 1]  # of the other two there is no file
+    bands = [2, 1] if form == "subdataset" else [0, 1]
     for scene in "ab":
         found = read_float(align(source, scene) / "optical.tif")[bands]
         np.testing.assert_allclose(found, values * np.float32(factor or 1), rtol=1e-6)
@@ -119,7 +127,9 @@ def test_sentinel_2_means_the_same_before_and_after_baseline_4(source, random, f
     assert not any(text in note for note in notes for text in ("tags", "by its name")) and "metadata" not in notes[0]
 
 
-def test_only_reflectance_of_a_level_2_subdataset_has_the_offset(source, random):
+def test_only_reflectance_of_a_level_2_subdataset_has_the_offset(source, random, monkeypatch):
+    # GDAL finds the files of whole products of level 2 only, and here the metadata matter
+    monkeypatch.setattr(opening, "_require_bands", lambda _: None)
     use_bands(source, "B4", "B3", "B2", "B8", "aot", "wvp")
     paths, metadata = product(source, optical(random, 2), 1000, "2A")
     (metadata.parent / "GRANULE" / paths[0].parts[-4] / "MTD_TL.xml").write_text(TILE.replace("1C", "2A"))
@@ -130,6 +140,29 @@ def test_only_reflectance_of_a_level_2_subdataset_has_the_offset(source, random)
     source.sheet(f"a,SENTINEL2_L2A:{metadata}:10m:EPSG_32633,s.tif,,train")
     header = source.take().record("a").images["optical"].raster.files[0].header
     assert header.scaling == ((1, -1000),) * 4 + ((1, 0),) * 2
+
+
+def test_a_product_that_lacks_the_file_of_a_band_is_refused(source, random):
+    use_bands(source, "B4", "B3", "B2", "B8")
+    paths, metadata = product(source, optical(random, 2), 1000, others=True)
+    paths[2].unlink()
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{delivered('subdataset', paths, metadata)},s.tif,,train")
+    with pytest.raises(InputError, match=r"has no file for band B4\b.*, which would be read as zeros"):
+        source.take()
+
+
+def test_a_virtual_raster_with_a_band_of_nothing_is_refused(source, random):
+    use_bands(source, "B02", "B03")
+    source.write("o.tif", optical(random, 2))
+    source.write("s.tif", power(random))
+    virtual = source.root / "o.vrt"
+    subprocess.run(["gdal_translate", "-q", "-of", "VRT", source.root / "o.tif", virtual], check=True)
+    text = virtual.read_text()
+    virtual.write_text(re.sub(r"<SimpleSource>(?!.*<SimpleSource>).*?</SimpleSource>", "", text, flags=re.DOTALL))
+    source.sheet("a,o.vrt,s.tif,,train")
+    with pytest.raises(InputError, match="has no file for band 2, which would be read as zeros"):
+        source.take()
 
 
 @pytest.mark.parametrize("lost", ["no metadata", "metadata of another product"])

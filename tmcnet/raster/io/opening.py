@@ -27,9 +27,10 @@ logging.getLogger("rasterio").setLevel(logging.CRITICAL)
 # Tiles without a georeference are ordinary input here; where one is needed, the inventory checks for it.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-_SOUND: set[str] = set()  # sources of virtual rasters that were opened in this process
+_SOUND: set[str] = set()  # virtual rasters and sources of such that were opened in this process
 _NO_BAND_SOURCES = re.compile('subClass="VRT(Raw|Warped|Pansharpened|Processed)')
 """Virtual rasters that GDAL opens with their sources, so that it reports a missing one every time."""
+_MASK_BAND = re.compile("<MaskBand>.*?</MaskBand>", re.DOTALL)
 
 
 @contextmanager
@@ -50,6 +51,7 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
             if not dataset.count:
                 raise _without_bands(path, dataset.subdatasets)
             _require_sources(dataset)
+            _require_bands(dataset)
             yield dataset
     except RasterioError as error:
         reason = str(error.__cause__ or error).strip().rstrip(".")  # GDAL's message is in the cause, if there is one
@@ -85,6 +87,23 @@ def _require_sources(dataset: DatasetReader, within: tuple[str, ...] = ()) -> No
             with rasterio.open(name) as source:
                 _require_sources(source, (*within, dataset.name))
             _SOUND.add(name)
+
+
+def _require_bands(dataset: DatasetReader) -> None:
+    """Refuse bands that GDAL makes of nothing and reads as zeros, such as those of a product that lacks a file."""
+    if dataset.driver not in ("VRT", "SENTINEL2") or dataset.name in _SOUND:
+        return
+    text = _MASK_BAND.sub("", dataset.tags(ns="xml:VRT").get("xml:VRT", ""))
+    bands = zip(text.split("<VRTRasterBand ")[1:], dataset.descriptions, dataset.nodatavals, strict=False)
+    empty = [
+        (name or str(number)).split(",")[0]
+        for number, (band, name, nodata) in enumerate(bands, 1)
+        if nodata is None and "Source>" not in band
+    ]
+    if empty and not _NO_BAND_SOURCES.search(text) and "PixelFunctionType" not in text:
+        what = f"has no file for band{'s' * (len(empty) > 1)} {format_names(empty)}, which would be read as zeros"
+        raise InputError(Problem(dataset.name, what, "Fetch the missing files, or name the files of single bands."))
+    _SOUND.add(dataset.name)
 
 
 def files_of(path: Path | str) -> list[str]:
