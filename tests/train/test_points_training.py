@@ -141,8 +141,9 @@ def test_dense_labels_are_cropped_as_ever(world):
         assert torch.equal(label, take_label(truth, placement, 32))
 
 
-def test_a_network_learns_from_points(world, tmp_path):
-    train(world, tmp_path / "run", run=RUN, steps=60, validate_every=20, learning_rate=5e-3)
+@pytest.mark.parametrize("copies", [[], ["clouds", "no_data"]])
+def test_a_network_learns_from_points(world, tmp_path, copies):
+    train(world, tmp_path / "run", run=RUN, steps=60, validate_every=20, learning_rate=5e-3, covered_copies=copies)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["labelled_pixels"] == {"left": 6, "right": 6}
     assert summary["class_weights"] == {"left": 1.0, "right": 1.0}
