@@ -129,7 +129,7 @@ def test_sentinel_2_means_the_same_before_and_after_baseline_4(source, random, f
 
 def test_only_reflectance_of_a_level_2_subdataset_has_the_offset(source, random, monkeypatch):
     # GDAL finds the files of whole products of level 2 only, and here the metadata matter
-    monkeypatch.setattr(opening, "_require_bands", lambda _: None)
+    monkeypatch.setattr(opening, "_require_bands", lambda *_: None)
     use_bands(source, "B4", "B3", "B2", "B8", "aot", "wvp")
     paths, metadata = product(source, optical(random, 2), 1000, "2A")
     (metadata.parent / "GRANULE" / paths[0].parts[-4] / "MTD_TL.xml").write_text(TILE.replace("1C", "2A"))
@@ -152,7 +152,8 @@ def test_a_product_that_lacks_the_file_of_a_band_is_refused(source, random):
         source.take()
 
 
-def test_a_virtual_raster_with_a_band_of_nothing_is_refused(source, random):
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_virtual_raster_with_a_band_of_nothing_is_refused(source, random, nested):
     use_bands(source, "B02", "B03")
     source.write("o.tif", optical(random, 2))
     source.write("s.tif", power(random))
@@ -160,7 +161,9 @@ def test_a_virtual_raster_with_a_band_of_nothing_is_refused(source, random):
     subprocess.run(["gdal_translate", "-q", "-of", "VRT", source.root / "o.tif", virtual], check=True)
     text = virtual.read_text()
     virtual.write_text(re.sub(r"<SimpleSource>(?!.*<SimpleSource>).*?</SimpleSource>", "", text, flags=re.DOTALL))
-    source.sheet("a,o.vrt,s.tif,,train")
+    if nested:
+        subprocess.run(["gdalbuildvrt", "-q", source.root / "outer.vrt", virtual], check=True)
+    source.sheet(f"a,{'outer' if nested else 'o'}.vrt,s.tif,,train")
     with pytest.raises(InputError, match="has no file for band 2, which would be read as zeros"):
         source.take()
 

@@ -27,7 +27,7 @@ logging.getLogger("rasterio").setLevel(logging.CRITICAL)
 # Tiles without a georeference are ordinary input here; where one is needed, the inventory checks for it.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-_SOUND: set[str] = set()  # virtual rasters and sources of such that were opened in this process
+_SOUND: set[str] = set()  # sources of virtual rasters that were opened in this process
 _NO_BAND_SOURCES = re.compile('subClass="VRT(Raw|Warped|Pansharpened|Processed)')
 """Virtual rasters that GDAL opens with their sources, so that it reports a missing one every time."""
 _MASK_BAND = re.compile("<MaskBand>.*?</MaskBand>", re.DOTALL)
@@ -51,7 +51,6 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
             if not dataset.count:
                 raise _without_bands(path, dataset.subdatasets)
             _require_sources(dataset)
-            _require_bands(dataset)
             yield dataset
     except RasterioError as error:
         reason = str(error.__cause__ or error).strip().rstrip(".")  # GDAL's message is in the cause, if there is one
@@ -75,13 +74,17 @@ def write_part(path: Path, part: str, out: Path) -> None:
 def _require_sources(dataset: DatasetReader, within: tuple[str, ...] = ()) -> None:
     """Open the sources of a virtual raster, once a process each, also those of virtual rasters among them.
 
-    GDAL 3.10 never forgets, once it has read nested virtual rasters, that a source could not be opened: it reports
-    that once, or in a call that reports nothing, and returns zeros from then on. By themselves they fail each time.
+    Bands without a source are refused in all of them. GDAL 3.10 never forgets, once it has read nested virtual
+    rasters, that a source could not be opened: it reports that once, or in a call that reports nothing, and returns
+    zeros from then on. By themselves they fail each time.
     """
-    if dataset.driver != "VRT" or dataset.name in within:
+    if dataset.driver not in ("VRT", "SENTINEL2") or dataset.name in within:
         return
-    by_itself = not _NO_BAND_SOURCES.search(dataset.tags(ns="xml:VRT").get("xml:VRT", ""))
-    for name in dataset.files:
+    text = dataset.tags(ns="xml:VRT").get("xml:VRT", "")
+    by_itself = not _NO_BAND_SOURCES.search(text)
+    if by_itself:
+        _require_bands(dataset, text)
+    for name in dataset.files if dataset.driver == "VRT" else ():
         beside = name.startswith(dataset.name) and name[len(dataset.name) :] in ("", ".aux.xml", ".msk", ".ovr")
         if name not in _SOUND and not beside and (by_itself or name.lower().endswith(".vrt")):
             with rasterio.open(name) as source:
@@ -89,21 +92,18 @@ def _require_sources(dataset: DatasetReader, within: tuple[str, ...] = ()) -> No
             _SOUND.add(name)
 
 
-def _require_bands(dataset: DatasetReader) -> None:
+def _require_bands(dataset: DatasetReader, text: str) -> None:
     """Refuse bands that GDAL makes of nothing and reads as zeros, such as those of a product that lacks a file."""
-    if dataset.driver not in ("VRT", "SENTINEL2") or dataset.name in _SOUND:
-        return
-    text = _MASK_BAND.sub("", dataset.tags(ns="xml:VRT").get("xml:VRT", ""))
-    bands = zip(text.split("<VRTRasterBand ")[1:], dataset.descriptions, dataset.nodatavals, strict=False)
+    texts = _MASK_BAND.sub("", text).split("<VRTRasterBand ")[1:]
+    bands = zip(texts, dataset.descriptions, dataset.nodatavals, strict=False)
     empty = [
         (name or str(number)).split(",")[0]
         for number, (band, name, nodata) in enumerate(bands, 1)
         if nodata is None and "Source>" not in band
     ]
-    if empty and not _NO_BAND_SOURCES.search(text) and "PixelFunctionType" not in text:
+    if empty and "PixelFunctionType" not in text:
         what = f"has no file for band{'s' * (len(empty) > 1)} {format_names(empty)}, which would be read as zeros"
         raise InputError(Problem(dataset.name, what, "Fetch the missing files, or name the files of single bands."))
-    _SOUND.add(dataset.name)
 
 
 def files_of(path: Path | str) -> list[str]:
