@@ -53,10 +53,10 @@ class CoveredTiles(TileDataset):
         super().__init__(tiles.store, names, tiles.normalisation, tiles.with_labels, cache_gib, tiles.points)
 
     def _read(self, index: int) -> Tile:
-        tile = super()._read(index)
         number = index % (1 + len(self.copies))
         if number == 0:
-            return tile
+            return super()._read(index)
+        tile = self[index - number]
         images = dict(tile.images)
         for name in self.modalities & images.keys():
             random = generator(self.seed, "clouds", tile.name, name, number)
