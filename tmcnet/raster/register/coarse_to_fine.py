@@ -228,14 +228,16 @@ def _decide(pair: _Pair, points: TiePoints, inliers: Correspondences, selection:
         return _uncorrected(pair, reason, points, before)
     # bending models are selected by the standard error of their gain
     error = standard_error_px(inliers, model) if model == "shift" or model == "affine" else 0.0
-    gain, z = _similarity_gain(pair, selection.where)
+    # inliers that are displaced, but not where the images are more similar, are wrong
+    trusted = before if before <= MAX_IN_PLACE_RMSE_PX else None
+    correction = f"a correction of {moved:.1f} px (RMS)"
     if moved < MIN_STANDARD_ERRORS * error:
-        reason = f"a correction of {moved:.1f} px (RMS) is within its uncertainty, a standard error of {error:.1f} px"
-    elif z < MIN_SIGN_TEST_Z:
-        reason = f"a correction of {moved:.1f} px (RMS) does not clearly raise the similarity of the images"
-    if reason:
-        # inliers that are displaced, but not where the images are more similar, are wrong
-        return _uncorrected(pair, reason, points, before if before <= MAX_IN_PLACE_RMSE_PX else None)
+        reason = f"{correction} is within its uncertainty, a standard error of {error:.1f} px"
+        return _uncorrected(pair, reason, points, trusted)
+    gain, z = _similarity_gain(pair, selection.where)
+    if z < MIN_SIGN_TEST_Z:
+        reason = f"{correction} does not clearly raise the similarity of the images"
+        return _uncorrected(pair, reason, points, trusted)
     reason = (
         f"held-out RMSE {rmse:.2f} px with the {model.replace('_', '-')} model ({before:.2f} px without correction); "
         f"similarity of the images rose by {gain:.3f}"
