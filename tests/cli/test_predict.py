@@ -18,8 +18,8 @@ from tmcnet.classes import ClassTable
 from tmcnet.cli import main
 from tmcnet.config import AlignConfig, ContextConfig, ModelConfig, Run, SensorConfig, SensorsConfig
 from tmcnet.dataset.normalise import Band, Normalisation
-from tmcnet.evaluate.model_file import write_model as write_model_file
 from tmcnet.evaluate.trained import Trained
+from tmcnet.model.model_file import write_model as write_model_file
 from tmcnet.model.networks import build_network
 from tmcnet.raster.io import blocks as raster_blocks
 from tmcnet.raster.io.geometry import Grid

@@ -11,7 +11,7 @@ from affine import Affine
 
 from tmcnet.errors import InputError
 from tmcnet.evaluate.areas import COLUMNS, Mapped, estimate_shares, measure, read_mapped, write_areas
-from tmcnet.evaluate.model_file import read_test_blocks
+from tmcnet.model.model_file import read_test_blocks
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.writer import write_raster
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tmcnet.config import ModelConfig
+from tmcnet.model.context import Detail
 from tmcnet.model.deeplab import ASPP, Decoder
 from tmcnet.model.networks import build_network
-from tmcnet.model.perceptron import Detail
 
 SMALL = {"width": 8, "aspp_channels": 16, "decoder_channels": 16}
 BANDS = {"optical": 4, "sar": 2}

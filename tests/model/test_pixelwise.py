@@ -14,8 +14,7 @@ from tmcnet.model import pixelwise
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.networks import build_network
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic
-from tmcnet.train.perceptron import fit_perceptron
-from tmcnet.train.pixels import Pixels
+from tmcnet.train.perceptron import Pixels, fit_perceptron
 from tmcnet.train.pixelwise import Fitted, _binned, _edges, _fit_logistic, _trees
 
 BANDS = {"optical": 2, "sar": 2}

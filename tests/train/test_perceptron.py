@@ -8,11 +8,10 @@ import torch
 
 from tests.train.test_finetune import train, world  # noqa: F401 - a fixture
 from tmcnet.config import Run
-from tmcnet.model.perceptron import Perceptron
+from tmcnet.model.context import Perceptron
 from tmcnet.model.pixelwise import ABSENT
 from tmcnet.model.weights import read_weights
-from tmcnet.train.perceptron import fit_perceptron
-from tmcnet.train.pixels import Pixels
+from tmcnet.train.perceptron import Pixels, fit_perceptron
 
 STILL = {"steps": 1, "validate_every": 1, "learning_rate": 1e-9}
 """The rest of the network stays as it is."""

@@ -17,7 +17,7 @@ from tmcnet.raster.io.writer import write_raster
 from tmcnet.registry import NETWORKS
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import pixelwise as module
-from tmcnet.train.pixels import draw_pixels, pixels_per_class
+from tmcnet.train.perceptron import draw_pixels, pixels_per_class
 from tmcnet.train.samples import class_counts, class_weights
 
 PIXELWISE = [network for network in NETWORKS if is_pixelwise(network)]

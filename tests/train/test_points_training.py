@@ -22,7 +22,7 @@ from tmcnet.splits.files import points_file
 from tmcnet.splits.points import read_tile_points
 from tmcnet.store import TileStore, read_list
 from tmcnet.train import finetune as module
-from tmcnet.train.pixels import draw_pixels
+from tmcnet.train.perceptron import draw_pixels
 from tmcnet.train.samples import (
     SCALE_RANGE,
     BatchBuilder,

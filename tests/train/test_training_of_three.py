@@ -34,7 +34,7 @@ from tmcnet.raster.io.writer import write_raster
 from tmcnet.store import TileStore
 from tmcnet.train.contrastive import build_method
 from tmcnet.train.finetune import Finetuning, finetune
-from tmcnet.train.pixels import draw_pixels
+from tmcnet.train.perceptron import draw_pixels
 from tmcnet.train.pretrain import Pretraining, pretrain
 from tmcnet.train.samples import BatchBuilder
 

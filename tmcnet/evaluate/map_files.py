@@ -17,9 +17,9 @@ from tmcnet.config import IGNORE, MapsConfig
 from tmcnet.errors import InputError
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.areas import Counts, measure, read_mapped, write_areas
-from tmcnet.evaluate.model_file import read_test_blocks
 from tmcnet.evaluate.polygons import raster_style
 from tmcnet.evaluate.quicklook import draw_quicklook
+from tmcnet.model.model_file import read_test_blocks
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.reader import label_blocks, read_grid
 from tmcnet.raster.io.writer import RasterProfile, write_bytes, write_cog, write_draft, write_table

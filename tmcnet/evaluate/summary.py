@@ -18,7 +18,7 @@ from tmcnet.config.training import has_start
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
 from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class_mean, without_nan
-from tmcnet.evaluate.model_file import sum_by_block
+from tmcnet.model.model_file import sum_by_block
 from tmcnet.raster.io.writer import write_bytes, write_table
 from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator

@@ -1,15 +1,16 @@
-"""Context features of each pixel: its bands and statistics of its surroundings, the input of simple classifiers."""
+"""Context features of each pixel, its bands and statistics of its surroundings, and perceptrons on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tmcnet.config import ContextConfig
+from tmcnet.config import ContextConfig, ModelConfig
 from tmcnet.config.training import CONTEXT_STEP_PX
 
 COARSE_WINDOW, COARSE_STEP = 15, CONTEXT_STEP_PX
@@ -228,3 +229,59 @@ def enlarge(x: Tensor, size: tuple[int, int], factor: int | None) -> Tensor:
 def context_reach(network: nn.Module) -> int:
     """Distance in pixels to the farthest pixel that influences a context feature of a network; 0 without features."""
     return max((module.reach for module in network.modules() if isinstance(module, ContextFeatures)), default=0)
+
+
+class Perceptron(nn.Module):
+    """Linear layers with ReLU in between. The last one starts at zero, so that all logits are 0.
+
+    Args:
+        inputs: F, the number of features.
+        hidden: Units of the hidden layers.
+        classes: K.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], classes: int) -> None:
+        super().__init__()
+        units = [inputs, *hidden, classes]
+        self.layers = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise(units))
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ... x K of features ... x F."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            features = torch.relu(layer(features))
+        logits: Tensor = last(features)
+        return logits
+
+
+class Detail(nn.Module):
+    """Logits from the context features of each pixel at full resolution, added to those of the decoder.
+
+    The decoder works at a quarter of the resolution and loses what is narrower than four pixels: roads, houses, the
+    edges of fields. A perceptron on the features of the pixel-wise classifiers restores it. It is fitted to labelled
+    pixels before the network is trained (`tmcnet.train.perceptron`) and kept, so that the rest of the network learns
+    what single pixels do not show. Not part of the published networks.
+
+    Args:
+        bands: Bands of all images.
+        classes: K.
+        config: `context`, and `detail_channels`; 0 leaves the branch out.
+    """
+
+    def __init__(self, bands: int, classes: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.perceptron: Perceptron | None = None
+        if config.detail_channels > 0:
+            self.features = ContextFeatures(config.context)
+            self.perceptron = Perceptron(self.features.count(bands), [config.detail_channels] * 2, classes)
+
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits N x K x H x W of images N x C x H x W, one per modality; a scalar 0 without channels."""
+        if self.perceptron is None:
+            return images[0].new_zeros(())
+        logits: Tensor = self.perceptron(self.features(*images).permute(0, 2, 3, 1))
+        return logits.permute(0, 3, 1, 2)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tmcnet.config import ModelConfig
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone, initialise
-from tmcnet.model.context import enlarge
+from tmcnet.model.context import Detail, enlarge
 from tmcnet.model.deeplab import (
     ASPP,
     LAST_DROPOUT,
@@ -25,7 +25,6 @@ from tmcnet.model.deeplab import (
     image_size,
     start_undecided,
 )
-from tmcnet.model.perceptron import Detail
 
 PUBLISHED_MOMENTUM = 0.9
 """Batch-norm momentum of the published network, in torch's sense: the newest batch's share."""

@@ -14,10 +14,9 @@ from tmcnet.config.base import ONLY, only_modality
 from tmcnet.config.training import members_of
 from tmcnet.errors import InputError, Problem
 from tmcnet.model.backbone import LOW_STRIDE, MOMENTUM, Backbone
-from tmcnet.model.context import ContextFeatures, enlarge
+from tmcnet.model.context import ContextFeatures, Detail, enlarge
 from tmcnet.model.deeplab import ASPP, LAST_DROPOUT, Decoder, image_size, stack_bands, start_undecided
 from tmcnet.model.encoder_features import EncoderFeatures
-from tmcnet.model.perceptron import Detail
 from tmcnet.registry import NETWORKS
 
 MIN_PROBABILITY = 1e-12

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tmcnet.model.context import ContextFeatures
+from tmcnet.model.context import ContextFeatures, Perceptron
 from tmcnet.model.encoder_features import EncoderFeatures
-from tmcnet.model.perceptron import Perceptron
 
 ABSENT = -1e4
 """Logit of a class without training labels: far below any other, so that it is never predicted."""

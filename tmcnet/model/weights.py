@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tmcnet.config.training import LoadParts
 from tmcnet.errors import InputError, Problem, TrainingError
 from tmcnet.model.foreign_weights import SUFFIXES, read_published
-from tmcnet.model.header import read_header, write_file
+from tmcnet.model.model_file import read_header, write_file
 from tmcnet.readers import reading
 
 PREFIXES: dict[LoadParts, tuple[str, ...]] = {

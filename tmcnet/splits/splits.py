@@ -30,13 +30,15 @@ from tmcnet.splits.files import (
 )
 from tmcnet.splits.fractions import draw_fractions
 from tmcnet.splits.index import IntArray, TileIndex, read_index
-from tmcnet.splits.lists import Lists, check_lists, list_text
 from tmcnet.splits.manifest import (
     CHECKSUMS,
+    Lists,
     Splits,
     build_manifest,
+    check_lists,
     format_changes,
     list_entry,
+    list_text,
     tile_checksums,
     write_manifest,
 )

@@ -24,8 +24,7 @@ from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic, PixelMLP, Pixelwise
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.loop import Curves
-from tmcnet.train.perceptron import MIN_DEVIATION, fit_perceptron
-from tmcnet.train.pixels import Pixels, draw_pixels
+from tmcnet.train.perceptron import MIN_DEVIATION, Pixels, draw_pixels, fit_perceptron
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _job import logged
 
-from tmcnet.evaluate.model_file import write_model
+from tmcnet.model.model_file import write_model
 
 with logged(snakemake):
     write_model(Path(snakemake.input.weights), Path(snakemake.input.scores), Path(snakemake.output.model))

@@ -1,25 +1,58 @@
-"""The file `models/<run>/model.safetensors`: the weights of a network and the confusion matrices of its test blocks.
+"""Files of networks without torch: the header of safetensors files, and the test scores in it.
 
-With the matrices, `tmcnet predict` corrects the areas of classes in new scenes. Nothing here imports torch.
+`models/<run>/model.safetensors` has the weights of a network and the confusion matrices of its test blocks. With
+these, `tmcnet predict` corrects the areas of classes in new scenes.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tmcnet.model.header import METADATA, read_header, write_file
 from tmcnet.readers import reading
 
 Counts: TypeAlias = NDArray[np.int64]
 
+METADATA = "__metadata__"
 TEST_BLOCKS = "test_blocks"
 """Entry in the header of the file: B x K x K confusion matrices of the test blocks."""
+
+
+def read_header(file: BinaryIO) -> dict[str, Any]:
+    """Read the header of an open file: names and places of the tensors, and texts under `METADATA`."""
+    length = int.from_bytes(file.read(8), "little")
+    header: dict[str, Any] = json.loads(file.read(length))
+    return header
+
+
+def write_file(path: Path, header: Mapping[str, Any], tensors: BinaryIO) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: File to write; its folder is created if needed.
+        header: As `read_header` gives it; texts are sorted, so that equal content has equal bytes.
+        tensors: All that follows the header, read from its present position.
+    """
+    ordered = {**header, METADATA: dict(sorted(header.get(METADATA, {}).items()))}
+    ordered = {METADATA: ordered.pop(METADATA), **ordered}
+    text = json.dumps(ordered, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")  # the next attempt replaces what a killed one left
+    try:
+        with unfinished.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            shutil.copyfileobj(tensors, file, 2**24)
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def write_model(weights: Path, tiles: Path, out: Path) -> None:
