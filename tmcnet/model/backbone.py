@@ -260,8 +260,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x inputs x H x W to N x out_channels x H/stride x W/stride."""
-        y: Tensor = self.activation(self.body(x) + self.shortcut(x))
-        return y
+        return self.activation(self.body(x) + self.shortcut(x))
 
 
 class Backbone(nn.Module):

@@ -254,8 +254,7 @@ class Perceptron(nn.Module):
         *hidden, last = self.layers
         for layer in hidden:
             features = torch.relu(layer(features))
-        logits: Tensor = last(features)
-        return logits
+        return last(features)
 
 
 class Detail(nn.Module):

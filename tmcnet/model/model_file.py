@@ -27,8 +27,7 @@ TEST_BLOCKS = "test_blocks"
 def read_header(file: BinaryIO) -> dict[str, Any]:
     """Read the header of an open file: names and places of the tensors, and texts under `METADATA`."""
     length = int.from_bytes(file.read(8), "little")
-    header: dict[str, Any] = json.loads(file.read(length))
-    return header
+    return json.loads(file.read(length))
 
 
 def write_file(path: Path, header: Mapping[str, Any], tensors: BinaryIO) -> None:

@@ -124,5 +124,4 @@ def build_network(
     elif entry.features == "encoder":
         last = EncoderFeatures(bands, model)
     place = entry.reference if entry.reference and variant == "reference" else entry.build
-    built: nn.Module = resolve_name(place)(bands, classes, last)
-    return built
+    return resolve_name(place)(bands, classes, last)

@@ -51,8 +51,7 @@ class GlobalHead(nn.Module):
         """Map N x channels x h x w (at least two pixels) to N x EMBEDDING."""
         flat = x.flatten(2)
         statistics = torch.cat([flat.mean(2), flat.var(2)], dim=1) if self.style else flat.mean(2)
-        y: Tensor = self.project(statistics)
-        return y
+        return self.project(statistics)
 
 
 class LocalHead(nn.Module):
@@ -70,8 +69,7 @@ class LocalHead(nn.Module):
 
     def forward(self, x: Tensor, corners: Tensor, patch_size: int, view_size: int) -> Tensor:
         """Map N x EMBEDDING x h x w and N x P x 2 corners to N*P x EMBEDDING, image by image."""
-        y: Tensor = self.project(patch_means(x, corners, patch_size, view_size, self.factor).flatten(0, 1))
-        return y
+        return self.project(patch_means(x, corners, patch_size, view_size, self.factor).flatten(0, 1))
 
 
 def patch_means(x: Tensor, corners: Tensor, patch_size: int, view_size: int, factor: int | None) -> Tensor:
@@ -160,8 +158,7 @@ class TMCNet(nn.Module):
 
     def encoder(self, name: str) -> Backbone:
         """The encoder of an input."""
-        encoder: Backbone = getattr(self, f"backbone_{name}")
-        return encoder
+        return getattr(self, f"backbone_{name}")
 
     def features(self, images: Mapping[str, Tensor]) -> Tensor:
         """The maps of all inputs after the pyramid, N x (inputs * aspp_channels) x h x w."""

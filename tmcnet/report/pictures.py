@@ -113,8 +113,7 @@ def paint_confidence(percent: Ids) -> Rgb:
 
     steps = np.clip(percent, 0, 100) // 2
     values = (colormaps["cividis"](steps / 50)[..., :3] * 255).astype(np.uint8)
-    shown: Rgb = np.where((percent == IGNORE)[..., None], np.array(NO_DATA, np.uint8), values)
-    return shown
+    return np.where((percent == IGNORE)[..., None], np.array(NO_DATA, np.uint8), values)
 
 
 def share_right(truth: Ids, guess: Ids) -> float:

@@ -270,8 +270,7 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
         others = np.concatenate([windows, _close_circles(index.ground, guard)])
         pairs = np.concatenate([pairs, others[index.scene[others[:, 0]] != index.scene[others[:, 1]]]])
     pairs = pairs[key[pairs[:, 0]] != key[pairs[:, 1]]]
-    ordered: IntArray = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    return ordered
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def _close_windows(chosen: IntArray, place: IntArray, window: IntArray, guard: int) -> IntArray:
@@ -304,5 +303,4 @@ def _close_circles(ground: Ground, guard: int) -> IntArray:
     pairs = np.sort(chosen[cKDTree(center[chosen]).query_pairs(largest, output_type="ndarray")], axis=1)
     a, b = pairs.T
     near = np.linalg.norm(center[a] - center[b], axis=1) < radius[a] + radius[b] + np.maximum(band[a], band[b])
-    close: IntArray = pairs[near & ((crs[a] != crs[b]) | (crs[a] < 0))]
-    return close
+    return pairs[near & ((crs[a] != crs[b]) | (crs[a] < 0))]

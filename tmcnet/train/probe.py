@@ -52,8 +52,7 @@ def cell_labels(label: Labels, stride: int) -> Labels:
     present, ids = torch.unique(torch.from_numpy(label), return_inverse=True)
     flags = F.one_hot(ids).permute(2, 0, 1).float()
     counts = F.avg_pool2d(flags, stride, padding=stride // 2, divisor_override=1)
-    frequent: Labels = present[counts[:, :rows, :columns].argmax(0)].numpy()
-    return frequent
+    return present[counts[:, :rows, :columns].argmax(0)].numpy()
 
 
 def _choose(tiles: TileDataset, part: str, config: ProbeConfig, seed: int) -> list[_ProbeCells]:
@@ -98,8 +97,7 @@ def _predict(classifier: str, fitted_on: NDArray[np.float32], truth: Labels, ask
         if classifier == "knn"
         else make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_SOLVER_ITERATIONS))
     )
-    predicted: Labels = model.fit(fitted_on, truth).predict(asked)
-    return predicted
+    return model.fit(fitted_on, truth).predict(asked)
 
 
 class Probe:
