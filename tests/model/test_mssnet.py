@@ -183,7 +183,7 @@ def golden(name):
     [
         ("feature_rectify", FeatureRectify(8)),
         ("feature_fusion", FeatureFusion(8)),
-        ("ms_cam", MultiScaleAttention(8, ratio=4)),
+        ("ms_cam", MultiScaleAttention(8)),
     ],
 )
 def test_equals_the_published_module(name, module):

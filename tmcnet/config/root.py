@@ -14,23 +14,9 @@ import yaml
 from pydantic import BaseModel, Field, RootModel, ValidationError, field_validator
 
 from tmcnet.config.base import REQUIRED, Section, only_modality
-from tmcnet.config.data import (
-    AlignConfig,
-    LabelsConfig,
-    NormaliseConfig,
-    SensorsConfig,
-    SourceConfig,
-    TilesConfig,
-)
+from tmcnet.config.data import AlignConfig, LabelsConfig, NormaliseConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.config.pretraining import PretrainConfig
-from tmcnet.config.results import (
-    MAP_ENDINGS,
-    ComputeConfig,
-    EvaluateConfig,
-    MapsConfig,
-    ReportConfig,
-    TrackingConfig,
-)
+from tmcnet.config.results import MAP_ENDINGS, ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
 from tmcnet.config.splits import SplitsConfig
 from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig, Run, expand_sweep
 from tmcnet.errors import InputError, Problem

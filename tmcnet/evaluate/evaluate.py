@@ -33,13 +33,7 @@ MAX_TEMPERATURE_PIXELS = 200_000
 
 
 def evaluate_run(
-    tiles_root: Path,
-    splits: Path,
-    weights: Path,
-    run: Run,
-    config: EvaluateConfig,
-    compute: ComputeConfig,
-    out: Path,
+    tiles_root: Path, splits: Path, weights: Path, run: Run, config: EvaluateConfig, compute: ComputeConfig, out: Path
 ) -> None:
     """Score a fine-tuned network: one confusion matrix over all test pixels, boundaries, and calibration.
 

@@ -209,10 +209,8 @@ def _sentinel_2_offset(begins: Sequence[tuple[Band, float]]) -> float:
     unit = 1.0 if max(band.high for band, _ in begins) > _MAX_REFLECTANCE else 1e-4
     shifts = np.array([low - band.low for band, low in begins]) / unit
     least, few = np.abs(shifts).min(), np.percentile(np.abs(shifts), 25)
-    same_sign, dark = (
-        abs(np.sign(shifts).sum()) == len(shifts),
-        max(band.low for band, _ in begins) < _MAX_DARK * unit,
-    )
+    same_sign = abs(np.sign(shifts).sum()) == len(shifts)
+    dark = max(band.low for band, _ in begins) < _MAX_DARK * unit
     is_offset = same_sign and dark and least >= _MIN_OFFSET and few <= _MAX_OFFSET
     return float(np.median(shifts) * unit) if is_offset else 0.0
 

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tmcnet.config import ComputeConfig, LabelsConfig, MapsConfig, SourceConfig
 from tmcnet.config.base import only_modality
@@ -305,15 +303,8 @@ def _map_record(
     if options.register is not None:
         align = align.model_copy(update={"enabled": options.register})
     scene = work / "scenes" / record.scene
-    align_scene(
-        work / "inventory.json",
-        record.scene,
-        trained.sensors,
-        _NO_LABELS,
-        align,
-        scene,
-        options.compute.raster_threads,
-    )
+    inventory, threads = work / "inventory.json", options.compute.raster_threads
+    align_scene(inventory, record.scene, trained.sensors, _NO_LABELS, align, scene, threads)
     images = SceneImages(record.scene, {name: scene / f"{name}.tif" for name in trained.sensors})
     if options.area is not None:
         mask = work / f"{record.scene}_area.tif"
@@ -345,19 +336,6 @@ def _resolution(trained: Trained, record: SceneRecord) -> float | None:
     return grid.pixel_size * trained.gsd / math.sqrt(area)
 
 
-def _test_scores(blocks: NDArray[np.int64]) -> dict[str, object]:
-    """Scores of a network on its test blocks, and its confusion matrix in pixels, truth in rows."""
-    pooled = blocks.sum(axis=0)
-    scores = {name: round(float(score), 4) for name, score in headline(pooled).items()}
-    return {"blocks": len(blocks), **scores, "confusion": pooled.tolist()}
-
-
-def _temperatures(trained: Trained) -> dict[str, float]:
-    """Temperature that divides the logits of each member of an ensemble."""
-    assert isinstance(trained.network, Ensemble)
-    return dict(zip(members_of(trained.run.network), trained.network.temperature.tolist(), strict=True))
-
-
 def describe_network(trained: Trained) -> dict[str, object]:
     """Everything that the file of a network says about it, as plain values."""
     inputs = {
@@ -374,16 +352,24 @@ def describe_network(trained: Trained) -> dict[str, object]:
         }
         for name, sensor in trained.sensors.items()
     }
+    members, test = {}, None
+    if isinstance(trained.network, Ensemble):  # each with the temperature that divides its logits
+        temperatures = trained.network.temperature.tolist()
+        members = {"members": dict(zip(members_of(trained.run.network), temperatures, strict=True))}
+    if trained.blocks is not None:
+        pooled = trained.blocks.sum(axis=0)  # truth in rows
+        scores = {name: round(score, 4) for name, score in headline(pooled).items()}
+        test = {"blocks": len(trained.blocks), **scores, "confusion": pooled.tolist()}
     return {
         "run": trained.run.name,
         "network": trained.run.network,
-        **({"members": _temperatures(trained)} if isinstance(trained.network, Ensemble) else {}),
+        **members,
         "classes": {c.id: f"{c.name} {c.color}" for c in trained.classes.classes},
         "inputs": inputs,
         "ground_sampling_distance_m": trained.gsd,
         "registration": trained.align.model_dump(mode="json"),
         "validation": {name: None if v is None else round(v, 4) for name, v in trained.metrics.items()},
-        "test": None if trained.blocks is None else _test_scores(trained.blocks),
+        "test": test,
         "training": dict(trained.settings),
         "model": trained.model.model_dump(mode="json"),
         "provenance": dict(trained.provenance),

@@ -72,16 +72,9 @@ def write_polygons(map_file: Path, classes: ClassTable, minimum_mapping_unit: fl
         reading = ("-oo", f"GEOM_POSSIBLE_NAMES={_GEOMETRY}", "-oo", "KEEP_GEOM_COLUMNS=NO")
         # GDAL takes lines of at most 10 MB otherwise, and one polygon may be longer
         unlimited = ("--config", "OGR_CSV_MAX_LINE_SIZE", "-1")
-        layer = (
-            "-nln",
-            LAYER,
-            "-nlt",
-            "POLYGON",
-            "-a_srs",
-            grid.crs or _NO_CRS,
-        )
+        layer = ("-nln", LAYER, "-nlt", "POLYGON", "-a_srs", grid.crs or _NO_CRS)
         run_tool("ogr2ogr", "-f", "GPKG", *unlimited, *layer, *reading, draft, table)
-        add_layer_style(draft, LAYER, _GEOMETRY, polygon_style(classes, "class_id"))
+        add_layer_style(draft, polygon_style(classes))
         draft.replace(out)
 
 
@@ -154,10 +147,10 @@ def raster_style(classes: ClassTable) -> bytes:
     return _text(root)
 
 
-def polygon_style(classes: ClassTable, attribute: str) -> bytes:
-    """The QML of polygons without outlines, coloured by the class id in an attribute."""
+def polygon_style(classes: ClassTable) -> bytes:
+    """The QML of polygons without outlines, coloured by their `class_id`."""
     root = _root()
-    renderer = SubElement(root, "renderer-v2", type="categorizedSymbol", attr=attribute, symbollevels="0")
+    renderer = SubElement(root, "renderer-v2", type="categorizedSymbol", attr="class_id", symbollevels="0")
     categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
     for c in classes.classes:
         key = str(c.id)
@@ -171,10 +164,10 @@ def polygon_style(classes: ClassTable, attribute: str) -> bytes:
     return _text(root)
 
 
-def add_layer_style(geopackage: Path, layer: str, geometry: str, style: bytes) -> None:
-    """Add the default style (QML) of a layer, with its geometry column, to a GeoPackage without styles."""
-    named = {"f_table_catalog": "", "f_table_schema": "", "f_table_name": layer, "f_geometry_column": geometry}
-    values = {**named, "styleName": layer, "styleQML": style.decode(), "styleSLD": "", "useAsDefault": True}
+def add_layer_style(geopackage: Path, style: bytes) -> None:
+    """Add the default style (QML) of the layer to a GeoPackage without styles."""
+    named = {"f_table_catalog": "", "f_table_schema": "", "f_table_name": LAYER, "f_geometry_column": _GEOMETRY}
+    values = {**named, "styleName": LAYER, "styleQML": style.decode(), "styleSLD": "", "useAsDefault": True}
     contents = {"table_name": "layer_styles", "data_type": "attributes", "identifier": "layer_styles"}
     with closing(sqlite3.connect(geopackage)) as file, file:
         file.execute(_STYLES_TABLE)

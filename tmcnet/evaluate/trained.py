@@ -115,20 +115,9 @@ class Trained:
             raise InputError(Problem(str(path), what, "Fine-tune again with this version of the project.")) from error
         # as in training: convolutions are faster this way
         network.to(device or torch.device("cpu"), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return cls(
-            network,
-            run,
-            model,
-            sensors,
-            classes,
-            normalisation,
-            metrics,
-            align,
-            pixel_metres,
-            provenance,
-            {k: v for k, v in header["config"].items() if k not in ("model", "sensors", "align")},
-            blocks,
-        )
+        described = run, model, sensors, classes, normalisation, metrics, align, pixel_metres, provenance
+        settings = {k: v for k, v in header["config"].items() if k not in ("model", "sensors", "align")}
+        return cls(network, *described, settings, blocks)
 
 
 COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {
@@ -141,11 +130,7 @@ COPIES: dict[TestTime, tuple[tuple[bool, int], ...]] = {
 
 
 @torch.no_grad()
-def probabilities(
-    network: nn.Module,
-    images: Mapping[str, Tensor],
-    test_time: TestTime = "none",
-) -> Tensor:
+def probabilities(network: nn.Module, images: Mapping[str, Tensor], test_time: TestTime = "none") -> Tensor:
     """Return the class probabilities N x K x H x W of a batch; the network is in evaluation mode meanwhile.
 
     The network maps N x C x H x W of all modalities to logits. They are averaged over the image alone, its mirror

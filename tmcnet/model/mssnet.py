@@ -110,13 +110,13 @@ class FeatureFusion(nn.Module):
 class MultiScaleAttention(nn.Module):
     """MS-CAM: a gate per channel and pixel from each pixel itself and, with `whole`, from the mean of the map.
 
-    The bottleneck has C / ratio channels, at least one. The mean is as published; without it a pixel does not depend
-    on the window around it.
+    The bottleneck has a quarter of the channels, at least one. The mean is as published; without it a pixel does not
+    depend on the window around it.
     """
 
-    def __init__(self, channels: int, ratio: int = 4, momentum: float = MOMENTUM, whole: bool = True) -> None:
+    def __init__(self, channels: int, momentum: float = MOMENTUM, whole: bool = True) -> None:
         super().__init__()
-        inner = max(channels // ratio, 1)
+        inner = max(channels // 4, 1)
 
         def bottleneck() -> nn.Sequential:
             return nn.Sequential(

@@ -9,21 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from tmcnet.config import RANDOM_START, is_pixelwise
 from tmcnet.report.names import Series, network_order
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # The colours of Okabe and Ito, which colour-blind readers can distinguish, without yellow: too faint for lines.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from PIL import Image
 
 from tmcnet.config import IGNORE, Run, SensorConfig
@@ -109,8 +110,6 @@ def hatch(picture: Rgb, where: Flags) -> Rgb:
 
 def paint_confidence(percent: Ids) -> Rgb:
     """Picture of confidence 0..100 (H x W) in steps of 2 % and the colours of `cividis`; 255 becomes light grey."""
-    from matplotlib import colormaps
-
     steps = np.clip(percent, 0, 100) // 2
     values = (colormaps["cividis"](steps / 50)[..., :3] * 255).astype(np.uint8)
     return np.where((percent == IGNORE)[..., None], np.array(NO_DATA, np.uint8), values)

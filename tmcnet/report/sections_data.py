@@ -6,11 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.patches import Patch, Rectangle
 
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError
@@ -21,9 +24,6 @@ from tmcnet.report.names import modality_titles, network_label, series_order
 from tmcnet.report.pictures import Painter
 from tmcnet.report.results import Results
 from tmcnet.splits.files import verified_manifest
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MAX_ROWS = 40
 """Rows of a table on the page; the file has all."""
@@ -79,7 +79,7 @@ def data(results: Results) -> dict[str, Any]:
     }
     if groups := _footprints(results.entries):
         shown = dict(list(groups.items())[:_MAX_CRS])
-        section["figures"]["footprints"] = _draw_footprints(shown, "footprints")
+        section["figures"]["footprints"] = _draw_footprints(shown)
         section["footprints"] = [(_short_crs(crs), len(found), _extent(found)) for crs, found in shown.items()]
         section["crs_count"] = len(groups)
         section["without_coordinates"] = len(results.entries) - sum(map(len, groups.values()))
@@ -137,10 +137,8 @@ def _short_crs(crs: str) -> str:
     return crs if len(crs) <= 40 else f"{crs[:40]}…"
 
 
-def _draw_footprints(groups: Mapping[str, pd.DataFrame], name: str) -> Markup:
+def _draw_footprints(groups: Mapping[str, pd.DataFrame]) -> Markup:
     """Outlines of the optical images, one panel a coordinate reference system."""
-    from matplotlib.patches import Patch
-
     roles = sorted({role for found in groups.values() for role in found["role"]})
     colors = dict(zip(roles, [*OKABE_ITO, *[GREY] * len(roles)], strict=False))
     across = min(2, len(groups))
@@ -153,12 +151,10 @@ def _draw_footprints(groups: Mapping[str, pd.DataFrame], name: str) -> Markup:
             ax.set_axis_off()
         handles = [Patch(facecolor=colors[role], alpha=0.5, label=plain(role)) for role in roles]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
-        return render(figure, name)
+        return render(figure, "footprints")
 
 
 def _draw_outlines(figure: Chart, ax: Axes, found: pd.DataFrame, colors: Mapping[str, str]) -> None:
-    from matplotlib.patches import Rectangle
-
     unit, sign = (1, "°") if max(map(abs, _extent(found))) <= _MAX_DEGREES else (1000, "km")
     found = found.assign(**{side: found[side] / unit for side in _SIDES})
     left, bottom, right, top = _extent(found)
@@ -256,9 +252,9 @@ def splits(results: Results) -> dict[str, Any]:
     figures = {}
     if scenes:
         part_of = {tile: part for part, tiles in results.parts.items() for tile in tiles}
-        figures["splits_map"] = _draw_splits(scenes, part_of, "splits_map")
+        figures["splits_map"] = _draw_splits(scenes, part_of)
     if shares:
-        figures["class_shares"] = _draw_class_shares(results.classes, shares, "class_shares")
+        figures["class_shares"] = _draw_class_shares(results.classes, shares)
     return {
         "found": True,
         **_verification(results.root / "splits"),
@@ -291,10 +287,8 @@ def _split_scenes(index: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], int]:
     return {str(scene): index[index["scene"] == scene] for scene in shown}, len(counts)
 
 
-def _draw_splits(scenes: Mapping[str, pd.DataFrame], part_of: Mapping[str, str], name: str) -> Markup:
+def _draw_splits(scenes: Mapping[str, pd.DataFrame], part_of: Mapping[str, str]) -> Markup:
     """Windows of the tiles of each scene, coloured by part; tiles without a part count as dropped."""
-    from matplotlib.patches import Patch
-
     across = min(4, len(scenes))
     down = math.ceil(len(scenes) / across)
     used = set()
@@ -310,13 +304,10 @@ def _draw_splits(scenes: Mapping[str, pd.DataFrame], part_of: Mapping[str, str],
             ax.set_axis_off()
         handles = [Patch(color=color, label=part) for part, color in PART_COLOURS.items() if part in used]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
-        return render(figure, name)
+        return render(figure, "splits_map")
 
 
 def _draw_tiles(ax: Axes, tiles: pd.DataFrame) -> None:
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Rectangle
-
     rows = tiles.to_dict("records")
     boxes = [Rectangle((t["col"], t["row"]), t["width"], t["height"]) for t in rows]
     colors = [PART_COLOURS[t["part"]] for t in rows]
@@ -326,7 +317,7 @@ def _draw_tiles(ax: Axes, tiles: pd.DataFrame) -> None:
     ax.set_aspect("equal")
 
 
-def _draw_class_shares(classes: ClassTable, shares: Mapping[str, Mapping[str, float]], name: str) -> Markup:
+def _draw_class_shares(classes: ClassTable, shares: Mapping[str, Mapping[str, float]]) -> Markup:
     """Class shares of each part as stacked bars."""
     with canvas(7.5, 1.2 + 0.45 * len(shares) + 0.22 * math.ceil(len(classes) / 3)) as figure:
         ax = figure.axes[0]
@@ -344,4 +335,4 @@ def _draw_class_shares(classes: ClassTable, shares: Mapping[str, Mapping[str, fl
         ax.set_xlabel("share of the labelled pixels")
         ax.grid(axis="y", visible=False)
         add_legend(figure, 3)
-        return render(figure, name)
+        return render(figure, "class_shares")

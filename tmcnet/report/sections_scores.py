@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from tmcnet.config import Budget, Run, is_pixelwise
 from tmcnet.readers import number
@@ -24,9 +25,6 @@ from tmcnet.report.names import (
 )
 from tmcnet.report.results import Matrix, Results
 from tmcnet.report.scores import ALL_METRICS, METRICS, Estimate
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MAX_COMPARISONS = 60
 """Rows of the table of paired differences on the page; the file has all."""
@@ -210,7 +208,7 @@ def classes(results: Results) -> dict[str, Any]:
     names = results.classes.names
     by_run = {run: results.evaluation(run).get("iou", {}) for run in runs}
     iou = {run: [number(of_run.get(name)) for name in names] for run, of_run in by_run.items()}
-    figures = {"class_iou": _draw_class_iou(results, iou, "class_iou")}
+    figures = {"class_iou": _draw_class_iou(results, iou)}
     confusion = {}
     for run in runs:
         if (matrix := results.confusion(run)) is None:
@@ -242,7 +240,7 @@ def _class_table(results: Results, run: Run) -> pd.DataFrame:
     return pd.DataFrame({"class": names, "pixels": pixels, **by_class})
 
 
-def _draw_class_iou(results: Results, iou: Mapping[Run, list[float]], name: str) -> Markup:
+def _draw_class_iou(results: Results, iou: Mapping[Run, list[float]]) -> Markup:
     """IoU per class of some runs as dots, one row a class."""
     names = results.classes.names
     with canvas(7.6, 1.2 + 0.38 * len(names) + 0.16 * len(iou)) as figure:
@@ -260,7 +258,7 @@ def _draw_class_iou(results: Results, iou: Mapping[Run, list[float]], name: str)
         for tick, land_cover in zip(ax.get_yticklabels(), results.classes.classes, strict=True):
             tick.set_bbox({"facecolor": land_cover.color, "alpha": 0.25, "edgecolor": "none", "pad": 2})
         add_legend(figure, 2)
-        return render(figure, name)
+        return render(figure, "class_iou")
 
 
 def _draw_confusion(matrix: Matrix, names: Sequence[str], name: str) -> Markup:
@@ -290,7 +288,7 @@ def calibration(results: Results) -> dict[str, Any]:
         for run in curves
     ]
     return {
-        "figures": {"reliability": _draw_reliability(results, curves, "reliability")} if curves else {},
+        "figures": {"reliability": _draw_reliability(results, curves)} if curves else {},
         "tables": {"calibration": pd.DataFrame(rows)} if curves else {},
     }
 
@@ -302,7 +300,7 @@ def _calibration_curve(record: Mapping[str, Any]) -> pd.DataFrame:
     return table[table["count"] > 0].dropna()
 
 
-def _draw_reliability(results: Results, curves: Mapping[Run, pd.DataFrame], name: str) -> Markup:
+def _draw_reliability(results: Results, curves: Mapping[Run, pd.DataFrame]) -> Markup:
     """Reliability diagram: accuracy against confidence."""
     with canvas(5.6, 4.6 + 0.2 * len(curves)) as figure:
         ax = figure.axes[0]
@@ -315,4 +313,4 @@ def _draw_reliability(results: Results, curves: Mapping[Run, pd.DataFrame], name
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         ax.set(xlabel="confidence of the network", ylabel="share that is right")
         add_legend(figure, 1)
-        return render(figure, name)
+        return render(figure, "reliability")

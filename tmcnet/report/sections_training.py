@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from scipy.stats import ttest_rel
 
 from tmcnet.config import RANDOM_START, Budget, Run, is_pixelwise
@@ -25,9 +26,6 @@ from tmcnet.report.names import (
 )
 from tmcnet.report.results import Results
 from tmcnet.report.scores import MIN_RUNS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MIN_EFFECTIVE_RANK = 2.0
 """Effective rank below which embeddings may have collapsed to one direction."""
@@ -75,7 +73,7 @@ def pretraining(results: Results) -> dict[str, Any]:
     table, starts = _health(results, curves), best_start(results)
     colors = results.styles.of_methods(methods)
     return section | {
-        "figures": {"pretraining": _draw_pretraining(curves, colors, "pretraining")},
+        "figures": {"pretraining": _draw_pretraining(curves, colors)},
         "tables": {"pretraining": table, **({"starts": starts["table"]} if starts else {})},
         "quantities": _quantities(curves),
         "collapsed": list(table["name"][table["effective_rank"] < MIN_EFFECTIVE_RANK]),
@@ -111,7 +109,7 @@ def _quantities(curves: Mapping[str, pd.DataFrame]) -> list[str]:
     return [c for c in CURVE_TITLES if c in found] + sorted(found - CURVE_TITLES.keys())
 
 
-def _draw_pretraining(curves: Mapping[str, pd.DataFrame], colors: Mapping[str, str], name: str) -> Markup:
+def _draw_pretraining(curves: Mapping[str, pd.DataFrame], colors: Mapping[str, str]) -> Markup:
     """Everything that pre-training logged, one small chart a quantity, one line a method."""
     columns = _quantities(curves)
     across = min(3, max(1, len(columns)))
@@ -135,7 +133,7 @@ def _draw_pretraining(curves: Mapping[str, pd.DataFrame], colors: Mapping[str, s
         for ax in figure.axes[max(0, len(columns) - across) : len(columns)]:
             ax.set_xlabel("step")
         add_legend(figure, 3)
-        return render(figure, name)
+        return render(figure, "pretraining")
 
 
 def _read_curve(figure: Chart, ax: Axes, line: pd.DataFrame, who: str) -> None:

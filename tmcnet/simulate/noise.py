@@ -56,9 +56,9 @@ def distance_to(points: Points, shape: tuple[int, int]) -> FloatMap:
     return np.asarray(ndimage.distance_transform_edt(~mask), dtype=np.float32)
 
 
-def densify(points: Points, step: float = 0.5) -> Points:
-    """Points at most `step` pixels apart along a line given by its corners (N x 2)."""
+def densify(points: Points) -> Points:
+    """Points at most half a pixel apart along a line given by its corners (N x 2)."""
     lengths = np.hypot(*np.diff(points, axis=0).T)
     along = np.concatenate([[0.0], np.cumsum(lengths)])
-    samples = np.linspace(0.0, along[-1], max(int(along[-1] / step), 1) + 1)
+    samples = np.linspace(0.0, along[-1], max(int(along[-1] / 0.5), 1) + 1)
     return np.column_stack([np.interp(samples, along, points[:, axis]) for axis in (0, 1)])
