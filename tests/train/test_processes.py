@@ -68,6 +68,10 @@ def test_processes_end_when_the_first_one_has_written(tmp_path):
     assert (tmp_path / "written_first_True").exists()
 
 
+class OfLibrary(OSError):
+    """As rasterio's, with a message but without a number."""
+
+
 def test_errors_are_read_as_they_were_written(tmp_path):
     write_error(OSError(errno.ENOSPC, "No space left on device", "state"), tmp_path / "full")
     full = read_error(tmp_path / "full")
@@ -78,6 +82,9 @@ def test_errors_are_read_as_they_were_written(tmp_path):
     write_error(StoppedError("SIGTERM after step 3"), tmp_path / "stop")
     assert isinstance(read_error(tmp_path / "stop"), StoppedError)
     assert str(read_error(tmp_path / "loss")) == "the loss is nan"
+    write_error(OfLibrary("tile.tif: cannot be opened"), tmp_path / "library")
+    library = read_error(tmp_path / "library")
+    assert isinstance(library, OSError) and str(library) == "tile.tif: cannot be opened"
 
 
 def test_a_process_that_dies_ends_the_training(tmp_path, capfd):

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
 from pkgutil import resolve_name
@@ -42,6 +41,8 @@ MAX_WAIT = timedelta(hours=6)
 POLL_SECONDS = 0.2
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """SIGTERM: time limit, cancellation, pre-emption. SIGUSR1: an earlier warning, as of `sbatch --signal=USR1@120`."""
+PASSED_ON = (InputError, TrainingError, StoppedError, OSError)
+"""Errors of a process that `launch` raises, too."""
 
 
 def launch(
@@ -111,7 +112,7 @@ def run_worker(job: Path) -> None:
         join(accelerator)
         validate_call(resolve_name(name))(*arguments)
         dist.barrier()  # the first one may still score and write; torchrun of other nodes waits five minutes only
-    except (InputError, TrainingError, StoppedError, OSError) as error:
+    except PASSED_ON as error:
         # Write before this process ends: the others fail when it is gone, and their errors are not the reason.
         write_error(error, job.with_name(ERRORS.replace("*", os.environ["RANK"])))
         sys.exit(1)
@@ -138,21 +139,17 @@ def join(accelerator: str) -> None:
     dist.init_process_group("nccl" if gpu else "gloo", timeout=MAX_WAIT)
 
 
-def write_error(error: InputError | TrainingError | StoppedError | OSError, file: Path) -> None:
-    """Write an error so that `read_error` returns it as it was."""
-    arguments: list[Any] = [str(error)]
-    if isinstance(error, InputError):
-        arguments = [astuple(problem) for problem in error.problems]
-    elif isinstance(error, OSError):
-        arguments = [error.errno, error.strerror, error.filename]
-    file.write_text(json.dumps([type(error).__name__, arguments]))
+def write_error(error: Exception, file: Path) -> None:
+    """Write an error of `PASSED_ON` for `read_error`."""
+    arguments = [error.problems] if isinstance(error, InputError) else error.__reduce__()[1]
+    file.write_bytes(TypeAdapter(Any).dump_json([type(error).__name__, arguments]))
 
 
 def read_error(file: Path) -> Exception:
-    """Return the error that `write_error` wrote; subclasses of OSError follow from its number."""
+    """Return the error that `write_error` wrote; other subclasses of OSError than Python's become one."""
     name, arguments = json.loads(file.read_text())
     if name == "InputError":
-        return InputError(Problem(*entry) for entry in arguments)
+        return InputError(Problem(**problem) for problem in arguments[0])
     return {"TrainingError": TrainingError, "StoppedError": StoppedError}.get(name, OSError)(*arguments)
 
 
