@@ -1,8 +1,7 @@
 """Processes that train one network: how they start and stop, and what they share.
 
 torchrun starts them, on several nodes with Slurm's `srun` in front of it; each runs this module,
-`python -m tmcnet.train.distributed JOB`. A scheduler sends a signal shortly before it ends a job, in time to save the
-state.
+`python -m tmcnet.train.distributed JOB`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -38,7 +36,6 @@ JOB = "job.json"
 ERRORS = "error_of_process_*.json"
 MAX_WAIT = timedelta(hours=6)
 """Longest time that processes wait for each other, as while the first one scores the network."""
-POLL_SECONDS = 0.2
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """SIGTERM: time limit, cancellation, pre-emption. SIGUSR1: an earlier warning, as of `sbatch --signal=USR1@120`."""
 PASSED_ON = (InputError, TrainingError, StoppedError, OSError)
@@ -71,11 +68,10 @@ def launch(
     command = [*torchrun_command(compute.nodes, compute.devices, threads), "-m", "tmcnet.train.distributed", str(job)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     # Nothing is written to the pipe: when it ends, the processes know that this one has, even if it was killed.
-    with stop_requests() as received, subprocess.Popen(command, stdin=subprocess.PIPE, env=env) as agent:
-        while agent.poll() is None and not received:
-            time.sleep(POLL_SECONDS)
-        if received:
-            agent.terminate()
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, env=env) as agent,
+        stop_requests(lambda _: agent.terminate()),
+    ):
         code = agent.wait()
     for file in sorted(folder.glob(ERRORS)):
         raise read_error(file)
@@ -154,16 +150,15 @@ def read_error(file: Path) -> Exception:
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[str]]:
-    """Yield a list that gets the names of signals that ask this process to end, instead of ending at once.
+def stop_requests(note: Callable[[str], object]) -> Iterator[None]:
+    """Call `note` with the names of signals that ask this process to end, instead of ending at once.
 
-    Outside the main thread, where Python allows no handlers, it stays empty.
+    Not outside the main thread, where Python allows no handlers.
     """
-    received: list[str] = []
     noted = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    handlers = {n: signal.signal(n, lambda n, _: received.append(signal.Signals(n).name)) for n in noted}
+    handlers = {n: signal.signal(n, lambda n, _: note(signal.Signals(n).name)) for n in noted}
     try:
-        yield received
+        yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -284,7 +279,7 @@ class SharedDropout(nn.Dropout):
 def share_layers(network: nn.Module, tiles: int, gpu: bool) -> None:
     """Turn batch norms and dropouts into layers over the whole batch, of which each process has `tiles`.
 
-    Tensors keep their names. On GPUs batch norms become torch's `SyncBatchNorm`, which needs them.
+    Tensors keep their names.
     """
     if gpu:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

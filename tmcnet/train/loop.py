@@ -37,7 +37,6 @@ from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.distributed import from_first, ignore_signals, processes, rank, share_layers, stop_requests
 
 Batch = TypeVar("Batch")
-Tensors = tuple[Tensor, ...] | list[Tensor]
 Curves: TypeAlias = dict[int, dict[str, float]]
 """Rows by step, counted from 1: means of the batches since the last row, and scores."""
 
@@ -87,9 +86,8 @@ class LoopPlan:
         state: Folder of the checkpoints; training resumes from one found there.
         seed: Seed of what the network itself draws (dropout).
         settings: Everything else the result depends on, as text; a checkpoint of other settings is not used.
-        accumulate: Batches per step, whose gradients are averaged. It saves memory, but batch norm and contrastive
-            losses see one batch at a time: the number of negatives does not grow.
-        compile: Compile the network with `torch.compile`; pays off in long trainings.
+        accumulate: Batches per step, whose gradients are averaged; batch norm and losses see one batch at a time.
+        compile: Compile the network with `torch.compile`.
     """
 
     label: str
@@ -156,6 +154,7 @@ class Training(Generic[Batch]):
         torch.set_num_threads(plan.threads)
         keep_freed_memory()
         self.module, self.plan, self.device = module, plan, choose_device(plan.compute)
+        self.file = plan.state / STATE_FILE
         # Convolutions on the CPU are faster in this layout, and tensor cores need it.
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if processes() > 1:
@@ -165,10 +164,7 @@ class Training(Generic[Batch]):
         shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
         settings = plan.settings, plan.seed, plan.batch_size, plan.accumulate, plan.compute.precision
         self.settings = json.dumps([STATE_FORM, __version__, *settings, asdict(module.plan), shapes])
-        fresh = {"step": 0, "curves": {}, "values": {}}
-        saved = from_first(
-            lambda: read_state(self.settings, plan) or {**fresh, "precision": choose_precision(plan.compute)}
-        )
+        saved = from_first(self._read)
         self.step, self.precision = saved["step"], saved["precision"]
         self.curves: Curves = saved["curves"]
         self.values = defaultdict[str, list[float]](list, saved["values"])  # of the batches since the last row
@@ -195,12 +191,13 @@ class Training(Generic[Batch]):
         # Reading tiles competes with a GPU only when it happens in the training process.
         workers = plan.threads if self.device.type == "cuda" else 0
         batches = iter(step_loader(module.build, steps * plan.accumulate, done * plan.accumulate, workers))
-        if done and rank() == 0:
-            print(f"{plan.label}: resumes after step {done}", file=sys.stderr, flush=True)
+        if done:
+            self._say(f"resumes after step {done}")
         elif 0 in module.evaluated and rank() == 0:
             self.curves[0] = module.evaluate(0)
         began = printed = time.monotonic()
-        with stop_requests() as received:
+        received: list[str] = []
+        with stop_requests(received.append):
             for step in range(done + 1, steps + 1):
                 self.step, last, rate = step, step == steps, float(self.schedule.get_last_lr()[-1])
                 loss = self._update(compute, batches)
@@ -216,8 +213,7 @@ class Training(Generic[Batch]):
                 if now - printed >= PROGRESS_SECONDS or last:
                     printed, speed = now, (step - done) / max(now - began, 1e-9)
                     tiles, left = speed * plan.batch_size * plan.accumulate, math.ceil((steps - step) / speed)
-                    line = f"step {step}/{steps}, loss {loss:.4f}, {tiles:.1f} tiles/s, {left} s left"
-                    print(f"{plan.label}: {line}", file=sys.stderr, flush=True)
+                    self._say(f"step {step}/{steps}, loss {loss:.4f}, {tiles:.1f} tiles/s, {left} s left")
                 if step in module.evaluated:
                     self.curves.setdefault(step, {}).update(module.evaluate(step))
                 if last:  # the results are written
@@ -235,9 +231,7 @@ class Training(Generic[Batch]):
         self.optimiser.zero_grad()
         for number in range((self.step - 1) * plan.accumulate, self.step * plan.accumulate):
             module.batch_number = number
-            batch = map_tensors(
-                next(batches), lambda _, t: t.to(self.device, self.dtype if t.is_floating_point() else None)
-            )
+            batch = map_tensors(next(batches), self._to_device)
             # Dropout draws from torch's global generator; seeding it for every batch makes it repeatable.
             torch.manual_seed(derive_seed(plan.seed, "dropout", number))
             waits = processes() > 1 and (number + 1) % plan.accumulate  # the last batch averages over the processes
@@ -257,19 +251,32 @@ class Training(Generic[Batch]):
         self.schedule.step()
         return float(losses["loss"].detach())
 
-    def _on_device(self, _: str, tensor: Tensor) -> Tensor:
+    def _to_device(self, _: str, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+
+    def _say(self, line: str) -> None:
+        if rank() == 0:
+            print(f"{self.plan.label}: {line}", file=sys.stderr, flush=True)
 
     def _save(self) -> None:
         """Write a checkpoint; the old one stays until the new one is complete."""
-        file = self.plan.state / STATE_FILE
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"curves": self.curves, "values": dict(self.values)}
         state |= {"settings": self.settings, "precision": self.precision, "step": self.step}
-        torch.save(state, partial)
-        partial.replace(file)
+        self.plan.state.mkdir(parents=True, exist_ok=True)
+        torch.save(state, partial := self.file.with_suffix(".partial"))
+        partial.replace(self.file)
+
+    def _read(self) -> dict[str, Any]:
+        """Return the checkpoint of a killed run, or a start; remove one of other settings, or one that is damaged."""
+        if self.file.exists():
+            with suppress(RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+                saved: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+                if saved.get("settings") == self.settings:
+                    return saved
+            self._say(f"{self.file} is damaged or has other settings; starting again")
+            self.file.unlink()
+        return {"step": 0, "curves": {}, "values": {}, "precision": choose_precision(self.plan.compute)}
 
 
 def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:
@@ -280,13 +287,11 @@ def indices_of_step(n: int, batch_size: int, seed: int, step: int) -> list[int]:
     """
     if n >= batch_size:
         epoch, place = divmod(step, n // batch_size)
-        order = _order_of_epoch(n, seed, epoch)
-        return [int(i) for i in order[place * batch_size : (place + 1) * batch_size]]
-    shuffles = generator(seed, "order", step)
-    items: list[int] = []
-    while len(items) < batch_size:
-        items += [int(i) for i in shuffles.permutation(n)]
-    return items[:batch_size]
+        items = _order_of_epoch(n, seed, epoch)[place * batch_size : (place + 1) * batch_size]
+    else:
+        random = generator(seed, "order", step)
+        items = np.concatenate([random.permutation(n) for _ in range(0, batch_size, n)])[:batch_size]
+    return [int(i) for i in items]
 
 
 @lru_cache(maxsize=1)  # shuffling a million items takes 30 ms
@@ -299,28 +304,25 @@ def step_loader(build: Callable[[int], Batch], steps: int, first: int, workers: 
 
     `build` makes the batch of a step; it is a pure function. `workers` processes call it; 0: this one does.
     """
-    # any sequence is a dataset, and without batching each item is "collated" alone
-    wanted: Any = range(first, steps)
+    # Any sequence is a dataset, and without batching each item is "collated" alone.
+    numbers: Any = range(first, steps)
     make: Any = build
-    return DataLoader(wanted, None, num_workers=workers, collate_fn=make, worker_init_fn=ignore_signals)
+    return DataLoader(numbers, None, num_workers=workers, collate_fn=make, worker_init_fn=ignore_signals)
 
 
 def map_tensors(batch: Any, change: Callable[[str, Tensor], Tensor], name: str = "") -> Any:  # noqa: ANN401
     """Return a batch with each tensor replaced by `change(its name, tensor)`.
 
-    A batch is a tensor, or a mapping, list or (named) tuple of such; anything else is kept. Names are those of fields
-    and keys, or places counted from 1, one after the other; a mapping adds its keys only.
+    A batch is a tensor, or a mapping, list or (named) tuple of such; anything else is kept. A name begins with a key,
+    or else a field; places in a tuple follow, counted from 1.
     """
     if isinstance(batch, Tensor):
         return change(name, batch)
     if isinstance(batch, Mapping):
-        return {key: map_tensors(part, change, f"{name}{key}") for key, part in batch.items()}
+        return {key: map_tensors(part, change, key) for key, part in batch.items()}
     if isinstance(batch, tuple | list):
         fields = getattr(batch, "_fields", range(1, len(batch) + 1))
-        named = [
-            ("" if isinstance(part, Mapping) else field, part) for field, part in zip(fields, batch, strict=True)
-        ]
-        parts = [map_tensors(part, change, f"{name}{field}") for field, part in named]
+        parts = [map_tensors(part, change, f"{name}{field}") for field, part in zip(fields, batch, strict=True)]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch
 
@@ -353,20 +355,6 @@ def check_finite(loss: Tensor, batch: object, step: int, state: Path) -> None:
         f"the loss of step {step} is {float(loss.detach())}; its batch is in {file}, and the names of its tiles "
         "are in the .json file beside it. Check their values, or lower the learning rate."
     )
-
-
-def read_state(settings: str, plan: LoopPlan) -> dict[str, Any]:
-    """Return the checkpoint of a killed run; remove one of other settings, or one that is damaged."""
-    file = plan.state / STATE_FILE
-    if not file.exists():
-        return {}
-    with suppress(RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        if saved.get("settings") == settings:
-            return saved
-    print(f"{plan.label}: {file} is damaged or has other settings; starting again", file=sys.stderr, flush=True)
-    file.unlink()
-    return {}
 
 
 def write_curves(path: Path, curves: Curves) -> None:
@@ -428,11 +416,10 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     `ExponentialMovingAverage` with `num_updates`: in short schedules the average soon forgets the random start.
     """
 
-    def mix(averages: Tensors, currents: Tensors, steps: Tensor | int) -> None:
-        """Take in tensors of one type; whole numbers, such as the count of batches, are copied."""
-        n = int(steps)
-        rate = min(decay, (1 + n) / (10 + n)) if averages[0].is_floating_point() else 0.0
-        get_ema_multi_avg_fn(rate)(averages, currents, steps)  # type: ignore[no-untyped-call]
+    def mix(averages: Any, currents: Any, n: Any) -> None:  # noqa: ANN401 - lists of tensors of one type, as torch's
+        # Whole numbers, such as the count of batches, are copied.
+        rate = min(decay, (1 + int(n)) / (10 + int(n))) if averages[0].is_floating_point() else 0.0
+        get_ema_multi_avg_fn(rate)(averages, currents, n)  # type: ignore[no-untyped-call]
 
     return AveragedModel(network, multi_avg_fn=mix, use_buffers=True).requires_grad_(False)
 
