@@ -3,7 +3,7 @@
 #   slurm.sh start DIR [NODES]     then: . DIR/env     (sets SLURM_CONF)
 #   slurm.sh stop DIR
 # Needs: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge. Any user may run it, root too.
-# Each node has 2 CPUs, 1 GPU (an empty file) and nearly all memory of the machine.
+# Each node has 2 CPUs, 3 GPUs (empty files) and nearly all memory of the machine.
 set -euo pipefail
 action=${1:?start or stop}; dir=$(realpath -m "${2:?folder}"); nodes=${3:-2}
 export PATH=$PATH:/usr/sbin
@@ -77,12 +77,13 @@ AccountingStorageType=accounting_storage/none
 CONF
 for i in $(seq "$nodes"); do
     echo "NodeName=node$i NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[$i]} CPUs=2" \
-         "RealMemory=$memory Gres=gpu:1 State=UNKNOWN"
+         "RealMemory=$memory Gres=gpu:3 State=UNKNOWN"
 done
 echo "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 DefMemPerCPU=512 State=UP"
 echo "PartitionName=short Nodes=node1 MaxTime=1 State=UP"
 } >"$dir/slurm.conf"
-for i in $(seq "$nodes"); do : >"$dir/run/gpu"; echo "NodeName=node$i Name=gpu File=$dir/run/gpu"; done >"$dir/gres.conf"
+touch "$dir"/run/gpu{0,1,2}
+for i in $(seq "$nodes"); do echo "NodeName=node$i Name=gpu File=$dir/run/gpu[0-2]"; done >"$dir/gres.conf"
 # snakemake-executor-plugin-slurm-jobstep drops every SLURM_* variable before its srun, SLURM_CONF too: where nothing is
 # in /etc/slurm an srun that sets it again must come first on the path.
 mkdir -p "$dir/bin"; printf '#!/bin/sh\nSLURM_CONF=%s exec %s "$@"\n' "$dir/slurm.conf" "$(command -v srun)" >"$dir/bin/srun"

@@ -73,9 +73,11 @@ def test_touched_raw_files_plan_nothing_and_lose_nothing(cluster: Cluster) -> No
 def test_two_nodes_train_as_one_process(cluster: Cluster) -> None:
     curves = (cluster.folder / WEIGHTS).with_name("curves.csv")
     alone = list(csv.DictReader(curves.open()))
-    made = cluster.run(WEIGHTS, change="compute: {nodes: 2, devices: 1}", options=AGAIN)
+    # Of three GPUs on each node, every node gives two: without being asked, Slurm takes all of the first one.
+    made = cluster.run(WEIGHTS, change="compute: {nodes: 2, devices: 2}", options=(*AGAIN, "--resources", "gpu=4"))
     assert made.returncode == 0, made.stdout + made.stderr
-    assert [nodes for rule, nodes, _ in cluster.jobs() if "pretrain_method" in rule and "[" in nodes] == ["node[1-2]"]
+    (job,) = [row[1:] for row in cluster.jobs() if "pretrain_method" in row[0] and "[" in row[1]]
+    assert job == ["node[1-2]", "gres:gpu:4"]
     shared = list(csv.DictReader(curves.open()))
     # In single precision, Adam enlarges rounding from step to step: 0.03 after 40. In double precision, all steps are
     # compared in tests/train/test_distributed.py.
@@ -83,13 +85,39 @@ def test_two_nodes_train_as_one_process(cluster: Cluster) -> None:
         assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3 if step < 3 else 0.1)
 
 
-def test_a_job_above_its_memory_is_explained_and_a_retry_gets_more(cluster: Cluster) -> None:
-    small = ("--set-resources", "pretrain_method:mem_mb=1000 * attempt ** 2")
-    made = cluster.run(WEIGHTS, change="model: {backbone: resnet50, width: 64}\npretrain: {steps: 3}", options=small)
+# Python starts it in the process of a training: it takes 2 GB once there is a checkpoint. The first one then stops,
+# so that it cannot finish before Slurm has looked at its memory.
+GROWS = """
+import os, signal, sys, threading, time
+from pathlib import Path
+
+def grow():
+    while not Path("{state}").exists():
+        time.sleep(0.01)
+    first = not Path("grown").exists()
+    Path("grown").touch()
+    kept = bytearray(2_000_000_000)
+    if first:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(600)
+
+if "pretrain_method.py" in sys.orig_argv[-1]:
+    threading.Thread(target=grow, daemon=True).start()
+"""
+
+
+def test_a_job_above_its_memory_is_explained_and_a_retry_gets_more_and_resumes(cluster: Cluster) -> None:
+    weights = (cluster.folder / WEIGHTS).read_bytes()
+    (cluster.folder / "sitecustomize.py").write_text(GROWS.format(state=STATE))
+    cluster.environment |= {"PYTHONPATH": str(cluster.folder)}
+    made = cluster.run(WEIGHTS, change="compute: {job_gib: 1, cache_gib: 0.2}", options=AGAIN)
     said = made.stdout + made.stderr
     assert made.returncode == 0, said
     assert "SLURM status is: 'OUT_OF_MEMORY'" in said or "SLURM status is: 'FAILED'" in said
-    assert re.search(r"The job uses \d+ of 1000 MB; if it is ended now, it needs more: --set-resources", said), said
+    assert re.search(r"The job uses \d+ of 1788 MB; if it is ended now, it needs more: --set-resources", said), said
+    log = (cluster.folder / "results" / "logs" / "pretrain" / "tmcnet.log").read_text()
+    assert "resumes after step 5" in log, log
+    assert (cluster.folder / WEIGHTS).read_bytes() == weights
 
 
 def freeze(cluster: Cluster) -> None:

@@ -68,7 +68,7 @@ def test_processes_end_when_the_first_one_has_written(tmp_path):
     assert (tmp_path / "written_first_True").exists()
 
 
-class OfLibrary(OSError):
+class LibraryError(OSError):
     """As rasterio's, with a message but without a number."""
 
 
@@ -82,7 +82,7 @@ def test_errors_are_read_as_they_were_written(tmp_path):
     write_error(StoppedError("SIGTERM after step 3"), tmp_path / "stop")
     assert isinstance(read_error(tmp_path / "stop"), StoppedError)
     assert str(read_error(tmp_path / "loss")) == "the loss is nan"
-    write_error(OfLibrary("tile.tif: cannot be opened"), tmp_path / "library")
+    write_error(LibraryError("tile.tif: cannot be opened"), tmp_path / "library")
     library = read_error(tmp_path / "library")
     assert isinstance(library, OSError) and str(library) == "tile.tif: cannot be opened"
 

@@ -392,9 +392,15 @@ def report_gaps():
     subprocess.run([sys.executable, str(script)], input=json.dumps(job), text=True)
 
 
-def across_nodes(nodes):
-    """Resources of a job that starts one task on each of several nodes by `srun`, for Snakemake's Slurm plugin."""
-    return {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0} if nodes > 1 else {}
+def across_nodes(nodes, devices):
+    """Resources of a job that starts one task on each of several nodes by `srun`, for Snakemake's Slurm plugin.
+
+    `gpu` is the number on all nodes, of which Slurm may give one node more than another; `gres` is that of each node.
+    """
+    if nodes == 1:
+        return {}
+    each = {"gres": f"gpu:{devices}"} if gpus() else {}
+    return {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0, **each}
 
 
 def stamps(entries):

@@ -23,10 +23,10 @@ rule finetune_run:
     threads: lambda wildcards: sharing(wildcards)[1] * CONFIG.compute.finetune_threads
     resources:
         **{
-            name: lambda wildcards, name=name: across_nodes(sharing(wildcards)[0]).get(
+            name: lambda wildcards, name=name: across_nodes(*sharing(wildcards)).get(
                 name
             )
-            for name in ("mpi", "tasks", "tasks_per_gpu")
+            for name in ("mpi", "tasks", "tasks_per_gpu", "gres")
         },
         gpu=lambda wildcards: math.prod(sharing(wildcards)) * gpus_of_run(wildcards),
         # In `resources`, not `params`: memory, threads and processes change results by rounding only and rerun nothing.

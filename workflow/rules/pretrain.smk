@@ -29,7 +29,7 @@ rule pretrain_method:
         "../envs/tmcnet.yaml"
     threads: CONFIG.compute.devices * CONFIG.compute.pretrain_threads
     resources:
-        **across_nodes(CONFIG.compute.nodes),
+        **across_nodes(CONFIG.compute.nodes, CONFIG.compute.devices),
         gpu=gpus(CONFIG.compute.processes),
         # In `resources`, not `params`: memory, threads and processes change results by rounding only and rerun nothing.
         mem_mb=memory(
