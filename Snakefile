@@ -47,6 +47,7 @@ localrules:
 
 onstart:
     lock_results()
+    show_cautions()
 
 
 onerror:

@@ -166,7 +166,9 @@ def _export(chosen: argparse.Namespace) -> None:
 
 def _check(chosen: argparse.Namespace) -> None:
     from tmcnet.config import load_overlays
+    from tmcnet.raster.inventory.cautions import cautions
     from tmcnet.raster.inventory.sources import check_outside, find_entries
+    from tmcnet.readers import read_record
 
     config = load_overlays(chosen.config, {"data_root": chosen.data_root} if chosen.data_root else {})
     entries = find_entries(config.source, Path(config.data_root), config.sensors)
@@ -180,6 +182,9 @@ def _check(chosen: argparse.Namespace) -> None:
     runs = len(config.runs) if "train" in roles else 0
     models = f", networks from files: {', '.join(config.maps.models)}" if config.maps.models else ""
     print(f"Number of runs: {runs} (preset `{config.preset}`){models}, results in {config.results_dir}")
+    inventory = Path(config.results_dir, "inventory.json")
+    for warning in cautions(read_record(inventory)["entries"], config) if runs and inventory.is_file() else ():
+        print(f"Warning: {warning}")
 
 
 def _model_problems(name: str, path: Path, config: Config) -> Iterator[Problem]:

@@ -92,3 +92,13 @@ def test_tables_as_files_have_whole_numbers_and_all_digits(full):
     folder = full.root / "report" / "tables"
     assert (folder / "alignment.csv").read_text().splitlines()[1].startswith("alpha,aligned,shift,36,30,0.410000,")
     assert (folder / "splits.csv").read_text().splitlines()[1].startswith("train,16,")
+
+
+def test_gaps_that_no_network_is_trained_for_are_in_the_report(small):
+    root, config = small
+    record = json.loads((root / "inventory.json").read_text())
+    record["entries"][0]["images"] = {"optical": {"gap_share": 0.25}}
+    (root / "inventory.json").write_text(json.dumps(record))
+    page = rendered.section("data", sections_data.data(Results(root, config)))
+    (note,) = rendered.notes(page, "caution")
+    assert "have no optical data on up to 25% of their pixels" in note and "covered_copies: [no_data]" in note

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch, Rectangle
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError
 from tmcnet.evaluate.summary import renamed
+from tmcnet.raster.inventory.cautions import cautions
 from tmcnet.readers import number
 from tmcnet.report.charts import GREY, OKABE_ITO, PART_COLOURS, Chart, add_legend, canvas, plain, render
 from tmcnet.report.names import modality_titles, network_label, series_order
@@ -70,6 +71,7 @@ def data(results: Results) -> dict[str, Any]:
     section: dict[str, Any] = {
         **facts,
         "rows": len(table),
+        "cautions": cautions(results.entries, results.config),
         "kind": "scene" if results.config.source.layout in ("demo", "scenes") else "tile",
         "columns": [(c.replace("_", " "), "number" if _is_numeric(table[c]) else None, c) for c in columns],
         "excerpt": table[columns].head(MAX_ROWS).map(_shorten),

@@ -25,9 +25,11 @@ from tmcnet.filesystem import correct_times, require_writable
 from tmcnet.hashing import json_digest
 from tmcnet.filesystem import hold_results_lock, hold_workflow_lock
 from tmcnet.model.model_file import METADATA, read_header
+from tmcnet.raster.inventory.cautions import cautions
 from tmcnet.raster.inventory.names import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
 from tmcnet.raster.inventory.sources import check_outside, find_entries
+from tmcnet.readers import read_record
 from tmcnet.recovery import (
     SOURCE_RECORD,
     archive_of,
@@ -160,6 +162,16 @@ if not workflow.is_main_process:
     hold_results_lock(Path(RESULTS), alone=False)
 
 
+def show_cautions():
+    """Print warnings about the inventory of an earlier run, which the config may now deserve."""
+    try:
+        entries = read_record(Path(RESULTS, "inventory.json"))["entries"]
+        for warning in cautions(entries, CONFIG) if TRAINABLE else []:
+            print(f"Warning: {warning}", file=sys.stderr)
+    except (InputError, KeyError, TypeError, AttributeError):
+        pass  # There is none yet, or a damaged one, which is made again.
+
+
 def lock_results():
     """Stop a workflow whose results folder another one is writing to, from any working directory."""
     if not hold_results_lock(Path(RESULTS), alone=True):
@@ -171,7 +183,7 @@ def lock_results():
 
 # Versions of the code by config section, and of `inventory` and `style` (names and pictures of maps). Raise one, from 1,
 # when the code gives other results: jobs of the section, and what depends on them, run again. File times do not count.
-CODE_VERSIONS = {"inventory": 4, "align": 5, "pretrain": 4, "finetune": 6, "maps": 2}
+CODE_VERSIONS = {"inventory": 5, "align": 5, "pretrain": 4, "finetune": 6, "maps": 2}
 
 
 def code_version(*names):

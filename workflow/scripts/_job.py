@@ -19,6 +19,9 @@ from tmcnet.filesystem import full_disk
 from tmcnet.hashing import json_digest
 from tmcnet.recovery import archive_of, keep, origin_of
 
+_terminal: int | None = None
+"""Where errors went before they went to the log of the job."""
+
 
 @contextmanager
 def logged(snakemake: Any) -> Iterator[None]:  # noqa: ANN401 - the job object that Snakemake puts into every script
@@ -31,6 +34,8 @@ def logged(snakemake: Any) -> Iterator[None]:  # noqa: ANN401 - the job object t
         snakemake: The job.
     """
     with Path(snakemake.log[0]).open("w") as file:
+        global _terminal
+        _terminal = os.dup(sys.stderr.fileno())
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
         watcher = _start_watcher(snakemake)
@@ -50,6 +55,13 @@ def logged(snakemake: Any) -> Iterator[None]:  # noqa: ANN401 - the job object t
             _stop("This is an error in the program, not in your input. Please report it with the lines above.")
         finally:
             watcher.communicate(b".")
+
+
+def show(text: str) -> None:
+    """Print a line to the log, and where Snakemake was started; of jobs on other machines, to the log only."""
+    print(text, file=sys.stderr, flush=True)
+    if _terminal is not None:
+        os.write(_terminal, f"{text}\n".encode())
 
 
 @contextmanager

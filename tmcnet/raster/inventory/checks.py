@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
@@ -53,6 +54,8 @@ class Inspection:
     scales: dict[str, str] = field(default_factory=dict)
     # share of the scene that each modality covers; 0 without files
     overlaps: dict[str, float] = field(default_factory=dict)
+    # share of the scene where a modality has no data, but another one has
+    gaps: dict[str, float] = field(default_factory=dict)
     label_overlap: float = 1.0  # share of the scene that the label file covers
     labelled_share: float = 0.0  # share of the scene that has a class
     problems: list[Problem] = field(default_factory=list)  # errors, which stop the workflow
@@ -153,6 +156,7 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
         _check_overlap(scene)
     if not scene.problems:
         _warn_of_fill(scene, sensors)
+        scene.gaps = _gap_shares(scene)
 
 
 def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
@@ -327,16 +331,44 @@ def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
 def zero_in_both(scene: Inspection) -> float:
     """Share of the first optical file where all its bands, and all of the first SAR file, are zero."""
     optical, sar = scene.lattices["optical"][0], scene.lattices["sar"][0]
-    zeros, sar_zeros = optical.zeros, sar.zeros
-    rows, columns = np.nonzero(zeros)
-    grid, other = scene.images["optical"][0].grid, scene.images["sar"][0].grid
-    if not rows.size or not sar_zeros.any():
+    rows, columns = np.nonzero(optical.zeros)
+    if not rows.size or not sar.zeros.any():
         return 0.0
+    grid, other = scene.images["optical"][0].grid, scene.images["sar"][0].grid
+    both = _sample(sar.zeros, sar.step, other, grid, rows * optical.step, columns * optical.step)
+    return float(both.sum() / optical.zeros.size)
+
+
+def _gap_shares(scene: Inspection) -> dict[str, float]:
+    """Share of the scene where each modality has no data in some band, but another one has all."""
+    lattice, grid = scene.lattices[scene.reference][0], scene.images[scene.reference][0].grid
+    rows, columns = (places.ravel() * lattice.step for places in np.indices(lattice.stored.shape[1:]))
+    valid: dict[str, BoolArray] = {}
+    for name, files in scene.images.items():
+        first = 0
+        for layer in scene.lattices[name] if files else ():
+            has_data = np.asarray(np.isfinite(layer.stored).all(axis=0))
+            found = _sample(has_data, layer.step, files[first].grid, grid, rows, columns)
+            valid[name] = found & valid[name] if name in valid else found
+            bands = 0
+            while bands < len(layer.stored):
+                bands, first = bands + files[first].file.header.count, first + 1
+    any_valid = np.any(list(valid.values()), axis=0)
+    return {name: round(float((any_valid & ~of_one).mean()), 6) for name, of_one in valid.items()}
+
+
+def _sample(
+    values: BoolArray, step: int, grid: Grid, other: Grid, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
+) -> BoolArray:
+    """Values of every `step`-th pixel of one grid at pixels of another; False outside."""
+    x, y = columns + 0.5, rows + 0.5
     if grid != other and grid.crs and other.crs:
-        x, y = grid.transform @ (columns * optical.step + 0.5, rows * optical.step + 0.5)
-        columns, rows = (np.floor(at / sar.step) for at in to_pixels(other, grid.crs, x, y))
-    inside = (rows >= 0) & (columns >= 0) & (rows < sar_zeros.shape[0]) & (columns < sar_zeros.shape[1])
-    return float(sar_zeros[rows[inside].astype(int), columns[inside].astype(int)].sum() / zeros.size)
+        x, y = to_pixels(grid, other.crs, *(other.transform @ (x, y)))
+    at = np.floor(y / step).astype(int), np.floor(x / step).astype(int)
+    inside = (at[0] >= 0) & (at[1] >= 0) & (at[0] < values.shape[0]) & (at[1] < values.shape[1])
+    sampled = np.zeros(len(inside), bool)
+    sampled[inside] = values[at[0][inside], at[1][inside]]
+    return sampled
 
 
 def _check_sizes(tile: Inspection) -> None:

@@ -43,7 +43,7 @@ _MAX_CODES = 30
 _DIGEST = 12  # digits of the hash in the name of a rasterised label
 _IMAGE_COLUMNS = (
     *("files", "tiles", "bands", "dtype", "crs", "width", "height", "gsd", "nodata"),
-    *("min", "max", "nan", "infinite", "valid_share"),
+    *("min", "max", "nan", "infinite", "valid_share", "gap_share"),
 )
 _LABEL_COLUMNS = ("file", "dtype", "crs", "gsd", "overlap", "share", "scene_share", "codes")
 
@@ -211,7 +211,8 @@ def _record(scene: Inspection, georeferenced: bool) -> SceneRecord:
         nodata = None if nodata is None or math.isnan(nodata) else nodata
         shares = [share for file in files for share in file.valid_shares]
         cells = [cells for file in files for cells in file.valid_cells] if georeferenced else []
-        images[name] = ImageRecord(scene.rasters[name], scene.scales[name], nodata, overlap, shares, cells)
+        gap = scene.gaps.get(name, 0.0)
+        images[name] = ImageRecord(scene.rasters[name], scene.scales[name], nodata, overlap, shares, cells, gap)
     place = grid.height, grid.width, grid.crs, grid.pixel_size, grid.bounds
     digests = [*map(file_digest, _all_files(scene)), *map(bytes_digest, remote_stamps(entry.members_of_all))]
     return SceneRecord(entry.scene, entry.role, images, scene.label_raster, entry.fields, *place, digests)
@@ -236,7 +237,8 @@ def _write_csv(path: Path, rows: Sequence[dict[str, str]], scenes: Sequence[Insp
 
     Files of a stack are separated by `;`. `tiles` counts the files of mosaics. `nan` and `infinite` count values;
     shares are between 0 and 1: `overlap` of the optical footprint that the SAR image covers, `label_overlap` and
-    `<modality>_overlap` of the scene that the label and other modalities cover; `label_share` of the label file
+    `<modality>_overlap` of the scene that the label and other modalities cover; `<modality>_gap_share` of the scene
+    where the modality has no data, but another one has; `label_share` of the label file
     and `label_scene_share` of the scene that has a class. `label_codes` counts pixels by code.
     """
     fields = dict.fromkeys(name for row in rows for name in row)
@@ -268,7 +270,7 @@ def _image_cells(scene: Inspection, name: str) -> dict[str, str]:
     cells += [_short_crs(grid.crs), str(grid.width), str(grid.height), f"{grid.pixel_size:.6g}"]
     cells += ["" if nodata is None else f"{nodata:g}", f"{low:.6g}", f"{high:.6g}"]
     cells += [str(sum(file.nan for file in files)), str(sum(file.infinite for file in files))]
-    cells += [f"{min(file.valid_share for file in files):.6f}"]
+    cells += [f"{min(file.valid_share for file in files):.6f}", f"{scene.gaps.get(name, 0.0):.6f}"]
     return {f"{name}_{column}": cell for column, cell in zip(_IMAGE_COLUMNS, cells, strict=True)}
 
 

@@ -30,6 +30,7 @@ class ImageRecord:
     valid_shares: list[float] = field(default_factory=list)
     # the same on a coarse grid over the file (`ValidityMap.cells`); empty for ready-made tiles
     valid_cells: list[str] = field(default_factory=list)
+    gap_share: float = 0.0  # share of the scene where it has no data, but another modality has; 0 without files
 
     @property
     def files(self) -> list[str]:
