@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--data-root", help="replaces the config key `data_root`")
     check.set_defaults(run=_check)
     init = add("init", "write a config and a sample sheet for the rasters in a folder")
-    init.add_argument("folder", type=Path, help="folder with GeoTIFFs")
+    init.add_argument("folder", type=Path, help="folder with GeoTIFFs or products, and label files")
     init.set_defaults(run=_init)
     return parser
 
@@ -165,7 +165,7 @@ def _export(chosen: argparse.Namespace) -> None:
 
 
 def _check(chosen: argparse.Namespace) -> None:
-    from tmcnet.config import load_overlays
+    from tmcnet.config import load_overlays, missing_weights
     from tmcnet.raster.inventory.cautions import cautions
     from tmcnet.raster.inventory.sources import check_outside, find_entries
     from tmcnet.readers import read_record
@@ -173,7 +173,8 @@ def _check(chosen: argparse.Namespace) -> None:
     config = load_overlays(chosen.config, {"data_root": chosen.data_root} if chosen.data_root else {})
     entries = find_entries(config.source, Path(config.data_root), config.sensors)
     check_outside(entries, Path(config.results_dir))
-    problems = [p for name, path in config.maps.models.items() for p in _model_problems(name, Path(path), config)]
+    problems = [p for p in missing_weights(config) if "`maps.models`" not in p.where]
+    problems += [p for name, path in config.maps.models.items() for p in _model_problems(name, Path(path), config)]
     if problems:
         raise InputError(problems)
     roles = [entry.role for entry in entries]
@@ -183,8 +184,8 @@ def _check(chosen: argparse.Namespace) -> None:
     models = f", networks from files: {', '.join(config.maps.models)}" if config.maps.models else ""
     print(f"Number of runs: {runs} (preset `{config.preset}`){models}, results in {config.results_dir}")
     inventory = Path(config.results_dir, "inventory.json")
-    for warning in cautions(read_record(inventory)["entries"], config) if runs and inventory.is_file() else ():
-        print(f"Warning: {warning}")
+    for caution in cautions(read_record(inventory)["entries"] if inventory.is_file() else [], config) if runs else ():
+        print(f"Warning: {caution}")
 
 
 def _model_problems(name: str, path: Path, config: Config) -> Iterator[Problem]:

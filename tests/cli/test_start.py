@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,49 @@ def test_any_names_and_codes_become_a_config(folder: Path) -> None:
     config = load_overlays([folder / "mine.yaml"])
     assert config.sensors["optical"].bands == ["1", "no", "2e3"]
     assert (folder / "scenes.csv").read_text().count("train") == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [((3, 7), {"class_1": [1], "class_2": [2], "class_3": [3], "class_7": [7]}), (("wood", "sea"), None)],
+)
+def test_vector_labels_are_found_with_their_attribute(
+    folder: Path, capsys: pytest.CaptureFixture[str], values: tuple[object, ...], classes: dict[str, list[int]] | None
+) -> None:
+    square = [[[500_000 + x, 5_400_000 + y] for x, y in ((0, 0), (90, 0), (90, -90), (0, -90), (0, 0))]]
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"area": 0.1 * n, "land_class": value, "note": None},
+            "geometry": {"type": "Polygon", "coordinates": square},
+        }
+        for n, value in enumerate(values)
+    ]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    text = json.dumps({"type": "FeatureCollection", "crs": crs, "features": features})
+    (folder / "labels" / "south.geojson").write_text(text)
+    (folder / "fields.geojson").write_text(text)
+    if classes is None:
+        (folder / "labels" / "north.tif").unlink()
+    assert main(["init", str(folder)]) == 0
+    assert "Left out: fields.geojson" in capsys.readouterr().out
+    assert "south,s2/south.tif,s1/south.tif,labels/south.geojson,train" in (folder / "scenes.csv").read_text()
+    labels = yaml.safe_load((folder / "mine.yaml").read_text())["labels"]
+    assert labels["attribute"] == "land_class"
+    assert {c["name"]: c["codes"] for c in labels["classes"]} == (classes or {"sea": [1], "wood": [2]})
+    assert main(["check", str(folder / "mine.yaml")]) == 0
+
+
+def test_bands_of_a_product_are_stacked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 32, 32)
+    product = "S2B_MSIL2A_20200101.SAFE/GRANULE/L2A_T33UUP/IMG_DATA"
+    for name in ("R10m/T33UUP_B04_10m", "R10m/T33UUP_B02_10m", "R20m/T33UUP_B02_20m", "R20m/T33UUP_SCL_20m"):
+        (folder / product / name).parent.mkdir(parents=True, exist_ok=True)
+        write_raster(folder / product / f"{name}.tif", np.ones((1, 32, 32), "u2"), grid)
+    assert main(["init", str(folder)]) == 0
+    stacked = ";".join(f"{product}/R10m/T33UUP_{band}_10m.tif" for band in ("B02", "B04"))
+    assert f"t33uup,{stacked},,,predict\n" in (folder / "scenes.csv").read_text()
+    assert "With one sensor only: t33uup; join rows" in capsys.readouterr().out
 
 
 def test_readers_can_distinguish_the_colours_of_twelve_classes(folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from tmcnet.config import Run, expand_sweep, load, load_overlays
+from tmcnet.config import Run, expand_sweep, load, load_overlays, missing_weights
 from tmcnet.config.document import document, schema
 from tmcnet.errors import InputError
 
@@ -156,3 +156,16 @@ def test_the_schema_is_current_and_accepts_every_config_file():
     faults = {"splits": {"fraction": [5]}, "report": {"metric": "accuracy"}, "evaluate": {"bootstrap": 1}}
     for section, values in faults.items():
         assert len(list(validator.iter_errors({section: values}))) == 1, values
+
+
+def test_maps_that_no_run_draws_are_an_error(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"`maps.seeds` \[9\] select no run .* it has the seeds \[1, 2\]"):
+        load(changed(values, "maps.seeds", [9]))
+    with pytest.raises(InputError, match=r"`maps.fractions` \[33.0\] select no run .* fractions \[5.0, 100.0\]"):
+        load(changed(values, "maps.fractions", [33]))
+
+
+def test_weights_that_do_not_exist_are_listed(values: dict[str, Any]) -> None:
+    files = changed(values, "pretrain.weights", {"mine": "gone.pt"})
+    (found,) = missing_weights(load(changed(files, "maps.models", {})))
+    assert str(found).startswith("config key `pretrain.weights`: no such file: `mine`: gone.pt. Correct the path")

@@ -94,6 +94,10 @@ def test_the_report_alone_depends_on_its_title_and_metric(project: Project) -> N
     assert project.plan("report: {metric: oa}") == RECORDS
 
 
+def test_the_bands_of_pictures_change_the_report_alone(project: Project) -> None:
+    assert project.plan("sensors: {optical: {display: [nir, red, green]}, sar: {display: [vh]}}") == RECORDS
+
+
 def test_settings_repeat_the_stages_that_they_change(project: Project) -> None:
     assert project.plan("evaluate: {bootstrap: 150}") == {"summarise": 1} | RECORDS
     training = project.plan("finetune: {weight_decay: 0.5}")

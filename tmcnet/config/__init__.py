@@ -21,6 +21,7 @@ from tmcnet.config.root import check_config_files as check_config_files
 from tmcnet.config.root import load as load
 from tmcnet.config.root import load_overlays as load_overlays
 from tmcnet.config.root import load_section as load_section
+from tmcnet.config.root import missing_weights as missing_weights
 from tmcnet.config.root import over_preset as over_preset
 from tmcnet.config.splits import GivenConfig as GivenConfig
 from tmcnet.config.splits import SharesConfig as SharesConfig

@@ -125,6 +125,22 @@ def over_preset(overlay: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
+def missing_weights(config: Config) -> list[Problem]:
+    """Files of weights that the config names and that do not exist."""
+    pretrain, problems = config.pretrain, []
+    named: dict[str, Mapping[str, str | None]] = {
+        "pretrain.weights": pretrain.weights,
+        "pretrain": {"initial_weights": pretrain.initial_weights},
+        "maps.models": config.maps.models,
+    }
+    for key, files in named.items():
+        missing = [f"`{n}`: {path}" for n, path in files.items() if path is not None and not Path(path).is_file()]
+        if missing:
+            remedy = "Correct the path; relative paths start in the working directory of Snakemake."
+            problems.append(Problem(f"config key `{key}`", f"no such file: {', '.join(missing)}", remedy))
+    return problems
+
+
 def check_config_files(paths: Iterable[Path | str]) -> None:
     """Check what Snakemake accepts in silence when it reads config files, such as a key that is given twice.
 
@@ -198,6 +214,8 @@ def _problem(error: dict[str, Any]) -> Problem:
         return Problem(f"config key `{key}`", "is unknown", hint)
     if error["type"] == "missing":
         return Problem(f"config key `{key}`", "is missing", "config/README.md describes it.")
+    if error["type"] in ("model_type", "dict_type") and error["input"] is None:
+        return Problem(f"config key `{key}`", "has no keys below it", "Remove the line, or indent keys below it.")
     message = str(error["msg"]).removeprefix("Value error, ")
     hidden = isinstance(error["input"], dict | BaseModel) or location == ("tracking", "uri")  # may hold a password
     found = "" if hidden else f" (found {_shortened(repr(error['input']))})"
@@ -296,6 +314,13 @@ def _map_problems(config: Config) -> Iterator[str]:
         taken = [name for name in (*runs, *config.maps.models) for end in MAP_ENDINGS if model == f"{name}{end}"]
         if taken:
             yield f"`maps.models` has the name `{model}`, which is reserved for a map of `{taken[0]}`"
+    mapping = expand_sweep([part for part in config.finetune.sweep if part.maps])
+    if mapping and not config.map_runs:
+        given = f"`maps.seeds` {config.maps.seeds}"
+        given += f" and `maps.fractions` {config.maps.fractions}" * bool(config.maps.fractions)
+        seeds, fractions = sorted({r.seed for r in mapping}), sorted({r.budget.fraction or 0 for r in mapping} - {0})
+        what = f"{given} select no run of `finetune.sweep` for maps"
+        yield f"{what}; it has the seeds {seeds} and fractions {fractions}"
 
 
 def _folder_problems(config: Config) -> Iterator[str]:

@@ -17,6 +17,7 @@ from tmcnet.config import (
     check_config_files,
     is_pixelwise,
     load,
+    missing_weights,
     over_preset,
 )
 from tmcnet.config.training import deep_context_px
@@ -141,21 +142,8 @@ TESTED = {
 
 SCENES = [] if TILED else sorted(ENTRIES)
 
-for key, files in {
-    "pretrain.weights": CONFIG.pretrain.weights,
-    "pretrain": {"initial_weights": CONFIG.pretrain.initial_weights},
-    "maps.models": CONFIG.maps.models,
-}.items():
-    missing = [
-        f"`{name}`: {path}"
-        for name, path in files.items()
-        if path is not None and not Path(path).is_file()
-    ]
-    if missing:
-        raise WorkflowError(
-            f"The config has errors:\n- config key `{key}`: no such file: {', '.join(missing)}. "
-            "Correct the path; relative paths start in the working directory of Snakemake."
-        )
+if missing := missing_weights(CONFIG):
+    raise WorkflowError(f"The config has errors:\n{InputError(missing)}")
 
 
 if not workflow.is_main_process:
@@ -192,8 +180,15 @@ def code_version(*names):
 
 
 def section(*names):
-    """Config sections as params of a job, so that only a change of these sections or of their code reruns it."""
-    sections = {name: getattr(CONFIG, name).model_dump(mode="json") for name in names}
+    """Config sections as params of a job, so that only a change of these sections or of their code reruns it.
+
+    Without the bands of pictures: only the report draws them.
+    """
+    pictures = {"sensors": {modality: {"display"} for modality in CONFIG.sensors}}
+    sections = {
+        name: getattr(CONFIG, name).model_dump(mode="json", exclude=pictures.get(name))
+        for name in names
+    }
     return sections | code_version(*names)
 
 

@@ -17,12 +17,13 @@ def random():
     return np.random.default_rng(5)
 
 
-def config(**finetune):
-    sweep = [{"networks": finetune.pop("networks", ["mssnet"]), "fractions": [100], "seeds": [1]}]
+def config(fractions=(1, 100), **finetune):
+    sweep = [{"networks": finetune.pop("networks", ["mssnet"]), "fractions": fractions, "seeds": [1]}]
     finetune = {"sweep": sweep} | finetune
     classes = [{"name": name, "codes": [code], "color": f"#00000{code}"} for code, name in enumerate("ab")]
     return load(
         {
+            "splits": {"fractions": fractions},
             "source": {"layout": "scenes", "sheet": "scenes.csv"},
             "sensors": {"optical": {"bands": ["b"]}, "sar": {"bands": ["vv"]}},
             "labels": {"classes": classes},
@@ -84,3 +85,9 @@ def test_training_scenes_without_any_label_are_named_before_they_are_aligned():
     (found,) = cautions(entries(label=False, a={}, b={}), config())
     assert found.startswith("none of the 2 scenes or tiles of role `train` has a label")
     assert cautions(entries(label=False, a={}, b={}), config(sweep=[])) == []
+
+
+def test_fractions_that_look_like_shares_are_named():
+    (found,) = cautions([], config(fractions=[0.25, 1]))
+    assert found.startswith("`splits.fractions` [0.25, 1.0] are percentages, at most 1 % of the labels")
+    assert cautions([], config(fractions=[0.5, 100])) == []

@@ -16,26 +16,29 @@ benchmarks/README.md; with less, the map is no worse than a score can show. Resa
 
 
 def cautions(entries: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
-    """Warn of training scenes without any label, and of gaps in images that the trainings show to no network.
+    """Warn of shares taken for percentages, of no label at all, and of gaps that the trainings show to no network.
 
     Args:
         entries: The scenes or tiles of `inventory.json`.
         config: Its section `finetune` decides what networks see.
 
     Returns:
-        A text for the labels, and one for each modality with gaps, which names the scenes and the keys.
+        Texts that name the scenes and the keys.
     """
     training = [entry for entry in entries if entry.get("role") == "train"]
     networks = {part.network for run in config.runs for part in (run.members or [run])}
-    if not training or not networks:
+    if not networks:
         return []
-    found = list(_gaps(entries, config)) if not all(map(only_modality, networks)) else []
-    if any(entry.get("label") for entry in training):
-        return found
-    what = (
-        f"none of the {len(training)} scenes or tiles of role `train` has a label, so that no network can be trained"
-    )
-    return [f"{what}. Give some, or run only the targets `alignment` and `tiles`.", *found]
+    found = []
+    if max(config.splits.fractions) <= 1 and not config.splits.given_fractions:
+        what = f"`splits.fractions` {config.splits.fractions} are percentages, at most"
+        found.append(f"{what} {max(config.splits.fractions):g} % of the labels. All labels are 100, a quarter is 25.")
+    if training and not any(entry.get("label") for entry in training):
+        what = (
+            f"none of the {len(training)} scenes or tiles of role `train` has a label, so no network can be trained"
+        )
+        found.append(f"{what}. Give some, or run only the targets `alignment` and `tiles`.")
+    return found if all(map(only_modality, networks)) else [*found, *_gaps(entries, config)]
 
 
 def _gaps(entries: Sequence[Mapping[str, Any]], config: Config) -> Iterator[str]:

@@ -34,7 +34,7 @@ VECTORS = (
 _LISTS = {"mask_codes": "-?[0-9]{1,9}", "mask_bits": "[12]?[0-9]|3[01]"}  # of numbers, each of this form
 OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset", "mask", *_LISTS)
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
-_NEAR = 0.8  # similarity from which a column is taken for a misspelt one
+_NEAR = 0.7  # similarity from which a column is taken for a misspelt one: `lables` has 0.73
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.])")  # how cells begin that spreadsheet programs run
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
 

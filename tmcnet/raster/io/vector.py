@@ -95,6 +95,16 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
     return Rasterised(codes.count(None), totals["labelled"], totals["overlapping"], features.between_centres(grid))
 
 
+def read_attributes(path: Path) -> dict[str, set[str]]:
+    """Values, as text, of each attribute of the features of a vector file; empty ones are left out."""
+    values: dict[str, set[str]] = {}
+    for row in _read(path, "EPSG:4326"):
+        for name, value in row["properties"].items():
+            text = "" if value is None else str(value).strip()
+            values.setdefault(name, set()).update({text} if text else ())
+    return values
+
+
 def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
     """Write the polygons of a vector file, in any CRS, as a mask: 1 where the centre of a pixel is in one, else 0."""
     shapes = [shape for row in _read(path, grid.crs, *_near(0, grid)) for shape in _simple(row["geometry"])]

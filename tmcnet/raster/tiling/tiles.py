@@ -134,7 +134,8 @@ def merge_index(
 def _too_few(summaries: Sequence[Mapping[str, Any]]) -> Problem:
     count = sum(summary["candidates"] for summary in summaries)
     best = max((summary["best_valid_share"] for summary in summaries), default=0)
-    remedy = "Lower it; or check overlap and no data in inventory.csv, and the roles of the scenes."
+    remedy = "Lower it, or `tiles.size` if scenes are smaller"
+    remedy += "; or check overlap and no data in inventory.csv, and the roles of the scenes."
     best_share = f"the best of {count} has {best:.2f}" if count else "no scene has the role train"
     limits = sorted({f"({summary['min_valid']:g}) " for summary in summaries})
     what = f"{''.join(limits)}is reached by no tile: {best_share}"
