@@ -117,6 +117,15 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno <= 60, f"{node.name} is too long for one function"
 
 
+def test_the_design_names_what_exists() -> None:
+    named = re.findall(r"((?:`[\w.]+`(?:, | and )?)+) in `(tmcnet/[\w/]+\.py)`", (ROOT / "DESIGN.md").read_text())
+    assert len(named) > 12
+    for names, path in named:
+        tree = ast.parse((ROOT / path).read_text())
+        defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert {part for name in re.findall(r"`([\w.]+)`", names) for part in name.split(".")} <= defined, path
+
+
 def test_the_front_door_stays_light() -> None:
     """The workflow reads the sources while it is parsed: no raster library, no torch."""
     code = """if True:

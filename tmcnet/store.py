@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 from tmcnet.classes import ClassTable
-from tmcnet.errors import InputError, Problem
 from tmcnet.readers import read_columns, reading
 
 RASTERS = "rasters"
@@ -115,17 +114,3 @@ class TileStore:
             lost += [self.own_file(kind, tile) for tile in own if f"{tile}.tif" not in names]
             lost += [path for scene in shared if not (path := scene / f"{kind}.tif").is_file()]
         return lost
-
-
-def read_list(path: Path | str) -> list[str]:
-    """Tile names of a list file, one per line, in file order.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise InputError(Problem(str(path), what, "Restore it, or delete `manifest.json` and run again.")) from error
-    return [line.strip() for line in lines if line.strip()]

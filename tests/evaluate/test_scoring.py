@@ -10,7 +10,8 @@ from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate import metrics
 from tmcnet.evaluate.evaluate import count_tiles
 from tmcnet.evaluate.metrics import boundary_counts
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.files import read_list
+from tmcnet.store import TileStore
 
 
 class OneSensor(nn.Module):

@@ -14,10 +14,10 @@ from tmcnet.raster.inventory.records import Inventory
 from tmcnet.raster.inventory.seed_layout import read_class_dict, read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.tiling.unchanged import read_digests
-from tmcnet.splits.files import read_manifest
+from tmcnet.splits.files import read_list, read_manifest
 from tmcnet.splits.index import read_index
 from tmcnet.splits.points import read_points
-from tmcnet.store import TileStore, read_list
+from tmcnet.store import TileStore
 
 READERS: dict[str, Callable[[Path], object]] = {
     "classes.csv": ClassTable.read,

@@ -7,11 +7,10 @@ import tmcnet
 from tests.splits.tile_indexes import build_given, build_index
 from tmcnet.config import GivenConfig, SplitsConfig
 from tmcnet.errors import InputError
-from tmcnet.splits.files import verified_list
+from tmcnet.splits.files import read_list, verified_list
 from tmcnet.splits.index import read_index
 from tmcnet.splits.manifest import list_entry
 from tmcnet.splits.splits import make_splits, verify
-from tmcnet.store import read_list
 
 CONFIG = SplitsConfig(block_size=64, guard=1, fractions=[10, 40, 100])
 PARTS = ("train", "val", "test")

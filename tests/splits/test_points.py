@@ -19,11 +19,11 @@ from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.io.reader import read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.splits import points as module
-from tmcnet.splits.files import keep_points, points_file, verified_list
+from tmcnet.splits.files import keep_points, points_file, read_list, verified_list
 from tmcnet.splits.index import read_index
 from tmcnet.splits.points import draw_points, points_text, read_points, read_tile_points
 from tmcnet.splits.splits import make_splits, verify
-from tmcnet.store import TileStore, read_list
+from tmcnet.store import TileStore
 
 CONFIG = SplitsConfig(block_size=64, fractions=[10, 100], points=[3, 40], subsets=2)
 NAMES = ("trainP3", "trainP40", "trainP3_s2", "trainP40_s2")

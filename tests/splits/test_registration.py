@@ -6,10 +6,10 @@ import pytest
 from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
 from tmcnet.errors import InputError
+from tmcnet.splits.files import read_list
 from tmcnet.splits.index import read_index
 from tmcnet.splits.parts import divide
 from tmcnet.splits.splits import make_splits, verify
-from tmcnet.store import read_list
 
 CONFIG = SplitsConfig(block_size=64, guard=1, fractions=[50, 100], max_misalignment=1.5)
 OFF = CONFIG.model_copy(update={"max_misalignment": None})

@@ -11,9 +11,9 @@ from rasterio.warp import transform
 from tests.splits.tile_indexes import build_index
 from tmcnet.config import SplitsConfig
 from tmcnet.raster.io.geometry import GROUND, Grid, ground_columns
+from tmcnet.splits.files import read_list
 from tmcnet.splits.index import close_pairs, read_index
 from tmcnet.splits.splits import make_splits, verify
-from tmcnet.store import read_list
 
 SIDE, TILE = 10, 32
 CONFIG = SplitsConfig(block_size=160, fractions=[100])

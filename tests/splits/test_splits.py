@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.splits.tile_indexes import build_given, build_index
 from tmcnet.config import Budget, GivenConfig, SharesConfig, SplitsConfig
 from tmcnet.errors import InputError
+from tmcnet.splits.files import read_list
 from tmcnet.splits.fractions import fraction_size
 from tmcnet.splits.splits import make_splits, verify
-from tmcnet.store import read_list
 
 QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 BLOCKS = SplitsConfig(block_size=64, fractions=[5, 25, 100])

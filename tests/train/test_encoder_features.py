@@ -19,7 +19,8 @@ from tmcnet.model.context import context_reach
 from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.model.weights import save_weights
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.files import read_list
+from tmcnet.store import TileStore
 from tmcnet.train.pixelwise import fit_components
 
 SMALL = {"pixels": 600, "iterations": 6, "steps": 100}

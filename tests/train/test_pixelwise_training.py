@@ -15,7 +15,8 @@ from tmcnet.model.context import ContextFeatures
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.registry import NETWORKS
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.files import read_list
+from tmcnet.store import TileStore
 from tmcnet.train import pixelwise as module
 from tmcnet.train.perceptron import draw_pixels, pixels_per_class
 from tmcnet.train.samples import class_counts, class_weights

@@ -18,9 +18,9 @@ from tmcnet.errors import InputError
 from tmcnet.model.context import ContextFeatures
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.seeding import generator
-from tmcnet.splits.files import points_file
+from tmcnet.splits.files import points_file, read_list
 from tmcnet.splits.points import read_tile_points
-from tmcnet.store import TileStore, read_list
+from tmcnet.store import TileStore
 from tmcnet.train import finetune as module
 from tmcnet.train.perceptron import draw_pixels
 from tmcnet.train.samples import (

@@ -14,7 +14,8 @@ from tmcnet.dataset.normalise import Normalisation
 from tmcnet.errors import InputError
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.raster.io.writer import write_raster
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.files import read_list
+from tmcnet.store import TileStore
 from tmcnet.train import probe as room
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, Training
 from tmcnet.train.probe import Probe, cell_labels

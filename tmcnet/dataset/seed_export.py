@@ -14,10 +14,10 @@ from tmcnet.raster.inventory.seed_layout import KINDS, write_class_dict
 from tmcnet.raster.io.reader import read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.tiling.cutting import cut_window
-from tmcnet.splits.files import TilePoints, keep_points, points_file, points_per_class, verified_list
+from tmcnet.splits.files import TilePoints, keep_points, points_file, points_per_class, read_list, verified_list
 from tmcnet.splits.index import IntArray
 from tmcnet.splits.points import read_tile_points
-from tmcnet.store import TileStore, read_list
+from tmcnet.store import TileStore
 
 
 def export_seed_layout(tiles_root: Path, splits_folder: Path, out: Path, others: Sequence[str] = ()) -> None:

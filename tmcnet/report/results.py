@@ -18,7 +18,8 @@ from tmcnet.evaluate.summary import with_names
 from tmcnet.readers import number, read_json, read_table
 from tmcnet.report.charts import Styles
 from tmcnet.report.scores import Scores
-from tmcnet.store import TileStore, read_list
+from tmcnet.splits.files import read_list
+from tmcnet.store import TileStore
 
 Matrix = npt.NDArray[np.float64]
 

@@ -21,7 +21,6 @@ from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import file_digest
 from tmcnet.raster.inventory.seed_layout import KINDS
 from tmcnet.readers import read_columns, read_record, reading
-from tmcnet.store import read_list
 
 VERSION = 1
 """Version of the format of the manifest."""
@@ -43,6 +42,20 @@ def list_names(name: str) -> list[str]:
 def find_lists(folder: Path) -> list[Path]:
     """All list files of a folder and their files of points, sorted."""
     return sorted(path for path in folder.glob("*") if _LIST_FILE.match(path.name))
+
+
+def read_list(path: Path | str) -> list[str]:
+    """Tile names of a list file, one per line, in file order.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise InputError(Problem(str(path), what, "Restore it, or delete `manifest.json` and run again.")) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def points_file(folder: Path, name: str) -> Path:
