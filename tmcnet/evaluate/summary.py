@@ -17,7 +17,7 @@ from tmcnet.config.results import MAP_ENDINGS
 from tmcnet.config.training import has_start
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
-from tmcnet.evaluate.metrics import HEADLINE, Counts, Floats, boundary_f1, class_mean, without_nan
+from tmcnet.evaluate.metrics import HEADLINE, Counts, boundary_f1, class_mean, without_nan
 from tmcnet.model.model_file import sum_by_block
 from tmcnet.raster.io.writer import write_bytes, write_table
 from tmcnet.readers import read_record, reading
@@ -256,15 +256,13 @@ def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[
         blocks = scored.counts.shape[1]
         resamples = Resamples.draw(blocks, effects_of(scored.replicates), config.bootstrap, random)
         estimates = {m: interval(score, scored.counts, resamples, config.confidence) for m, score in HEADLINE.items()}
-        estimates["boundary_f1"] = interval(_mean_boundary_f1, scored.boundary, resamples, config.confidence)
-        for metric, estimate in estimates.items():
+        boundary = interval(
+            lambda counts: class_mean(boundary_f1(counts)), scored.boundary, resamples, config.confidence
+        )
+        for metric, estimate in (estimates | {"boundary_f1": boundary}).items():
             # a limit that was widened for few units may leave the range of the score
             lowest = -1.0 if metric == "kappa" else 0.0
             yield cell, metric, replace(estimate, low=max(estimate.low, lowest), high=min(estimate.high, 1.0))
-
-
-def _mean_boundary_f1(counts: Floats) -> Floats:
-    return class_mean(boundary_f1(counts))
 
 
 def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[str, Any]]:

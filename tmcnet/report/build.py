@@ -50,8 +50,9 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
     found = Results(results, config)
     folder = results / "report"
     shutil.rmtree(folder, ignore_errors=True)
+    areas = sections_maps.areas(found)
     fixed = {
-        "areas": _areas(found),
+        "areas": {"areas": areas, "tables": {"areas": areas["table"]} if areas["found"] else {}},
         "data": sections_data.data(found),
         "time": time(found),
         "reproduce": reproduce(found, provenance),
@@ -72,11 +73,6 @@ def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) 
     sections, text = limit_size(page)
     save_files(sections, folder)
     write_bytes(out, text.encode())
-
-
-def _areas(results: Results) -> dict[str, Any]:
-    areas = sections_maps.areas(results)
-    return {"areas": areas, "tables": {"areas": areas["table"]} if areas["found"] else {}}
 
 
 def _study(results: Results) -> Sections:

@@ -79,9 +79,7 @@ class Results:
     @cached_property
     def tested(self) -> tuple[int, str]:
         """Number and kind of the spatial units that scores rest on: blocks, or scenes or tiles without blocks."""
-        parts = (
-            {"train", "val", "test"} if self.config.splits.folds else {"test"}
-        )  # all folds together test every block
+        parts = {"train", "val", "test"} if self.config.splits.folds else {"test"}  # folds together test every block
         blocks = sum(block.get("part") in parts for block in self.manifest.get("blocks", []))
         return (blocks, "test block") if blocks else (len(self.parts.get("test", [])), "test tile")
 

@@ -193,7 +193,17 @@ def train(work: Finetuning) -> None:
             detail = DetailLogits(network, data.train, _cache_gib(compute))
         builder = BatchBuilder(data.train, config, work.sensors, run.network, seed, share)
         module = FinetuneModule(network, config, builder, data.balance, data.val, start.loaded, detail)
-        plan = _plan(run, config, compute, work.state, seed, data.settings(config, work.weights))
+        plan = LoopPlan(
+            label=run.name,
+            batch_size=config.batch_size,
+            log_every=max(config.validate_every // ROWS_PER_VALIDATION, 1),
+            checkpoint_every=config.validate_every,
+            state=work.state,
+            threads=compute.finetune_threads,
+            compute=compute,
+            seed=seed,
+            settings=data.settings(config, work.weights),
+        )
         training = Training(module, plan)
         training.run()
         curves, kept, precision, device = training.curves, module.kept, training.precision, training.device.type
@@ -376,20 +386,4 @@ def _optimiser(config: FinetuneSettings, loaded: Iterable[str]) -> OptimiserPlan
         weight_decay=config.weight_decay,
         encoder_rate=config.encoder_rate,
         encoders=tuple(name for name in loaded if name.startswith(PREFIXES["backbone"])),
-    )
-
-
-def _plan(
-    run: Run, config: FinetuneSettings, compute: ComputeConfig, state: Path, seed: int, settings: str
-) -> LoopPlan:
-    return LoopPlan(
-        label=run.name,
-        batch_size=config.batch_size,
-        log_every=max(config.validate_every // ROWS_PER_VALIDATION, 1),
-        checkpoint_every=config.validate_every,
-        state=state,
-        threads=compute.finetune_threads,
-        compute=compute,
-        seed=seed,
-        settings=settings,
     )

@@ -112,7 +112,8 @@ def fit_pixelwise(
             fitted.last_step = fitted.best_step = 1
             fitted.weights = network.fit(*map(torch.from_numpy, (pixels.values, pixels.truth, pixels.weights)))
         elif len(np.unique(pixels.truth)) == 1:
-            fitted.weights = {**network.state_dict(), _offset(network): _logits(len(counts), pixels.truth[:1], [0.0])}
+            offset = "bias" if isinstance(network, PixelLogistic) else "base"  # is added to the logits of every pixel
+            fitted.weights = {**network.state_dict(), offset: _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
             _fit_logistic(pixels, len(counts), fitted)
         else:
@@ -131,11 +132,6 @@ def fit_pixelwise(
 def _features_state(network: Pixelwise) -> State:
     """Return the tensors of the features, which are fixed before the classifier is fitted."""
     return {f"features.{name}": tensor for name, tensor in network.features.state_dict().items()}
-
-
-def _offset(network: Pixelwise) -> str:
-    """Return the name of the tensor that is added to the logits of every pixel."""
-    return "bias" if isinstance(network, PixelLogistic) else "base"
 
 
 def _logits(classes: int, present: NDArray[np.int64], values: Sequence[float] | NDArray[np.float64]) -> Tensor:
