@@ -7,7 +7,7 @@ import torch
 from tmcnet.config import PretrainConfig, SensorConfig, SensorsConfig
 from tmcnet.dataset import views
 from tmcnet.dataset.loading import Tile
-from tmcnet.dataset.views import View, ViewMaker, draw_patches, draw_views, patch_range, render
+from tmcnet.dataset.views import View, ViewMaker, draw_patches, draw_views, patch_range
 
 CONFIG = PretrainConfig(crop_size=48, patch_size=12, patches=3)
 SENSORS = SensorsConfig(
@@ -40,7 +40,7 @@ def coordinates(height, width):
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_the_matrix_says_where_pixels_come_from(view):
-    shown = render(coordinates(64, 60), view)
+    shown = view.transpose(view.cut(coordinates(64, 60)))
     inner = np.stack(np.meshgrid(np.arange(3, 45), np.arange(3, 45)), axis=-1).reshape(-1, 2)
     expected = to_tile(view, inner.astype(float))
     got = shown[:, inner[:, 1], inner[:, 0]].numpy().T
@@ -73,7 +73,9 @@ def test_a_planted_mark_is_at_the_centre_of_both_patches():
         x, y = coordinates(64, 64)
         mark = torch.exp(-((x - ground[0]) ** 2 + (y - ground[1]) ** 2) / 4)[None]
         for view, corner in ((first, corners[0]), (second, partners[0])):
-            patch = render(mark, view)[0, corner[1] :, corner[0] :][: CONFIG.patch_size, : CONFIG.patch_size]
+            patch = view.transpose(view.cut(mark))[0, corner[1] :, corner[0] :][
+                : CONFIG.patch_size, : CONFIG.patch_size
+            ]
             px, py = coordinates(CONFIG.patch_size, CONFIG.patch_size)
             centre = torch.stack([(px * patch).sum(), (py * patch).sum()]) / patch.sum()
             assert (centre - (CONFIG.patch_size - 1) / 2).abs().max() < 1.0

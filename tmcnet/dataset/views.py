@@ -106,6 +106,25 @@ class View:
             return (y - top) * (1 / c), (x - left) * (1 / b)
         return (x - left) * (1 / a), (y - top) * (1 / d)
 
+    def cut(self, image: Tensor) -> Tensor:
+        """Cut the view out of C x H x W, bilinear and smoothed if it shrinks much, but for `transpose`.
+
+        The result is contiguous in memory, where photometric changes are fastest.
+        """
+        crop = image[:, self.top : self.top + self.height, self.left : self.left + self.width]
+        # Two quarter turns are both flips; one and three are one of them before a transposition. The crop is flipped
+        # and not the view, since it has to be copied anyway.
+        flips = self.flip_x ^ (self.turns in (2, 3)), self.flip_y ^ (self.turns in (1, 2))
+        crop = crop.flip([axis for axis, flip in zip((-1, -2), flips, strict=True) if flip])
+        shrinks = max(self.height, self.width) > MIN_ANTIALIAS_REDUCTION * self.size
+        # Bands as images of one channel: torch resizes those more than twice as fast on a CPU.
+        size = (self.size, self.size)
+        return F.interpolate(crop[:, None], size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0]
+
+    def transpose(self, cut: Tensor) -> Tensor:
+        """Finish a cut: an odd number of turns transposes it."""
+        return cut.mT if self.turns % 2 else cut
+
 
 def draw_views(
     rng: np.random.Generator, height: int, width: int, config: PretrainConfig, variant: Variant
@@ -200,29 +219,6 @@ def _first_outside(candidates: Sequence[Corner], earlier: Sequence[Corner], patc
     return candidates[0]
 
 
-def render(image: Tensor, view: View) -> Tensor:
-    """Cut a view out of C x H x W: crop, bilinear resize (smoothed if it shrinks much), flips, quarter turns."""
-    return _transpose(_cut(image, view), view)
-
-
-def _cut(image: Tensor, view: View) -> Tensor:
-    """The view without the transposition of `_transpose`, as a copy in contiguous memory."""
-    crop = image[:, view.top : view.top + view.height, view.left : view.left + view.width]
-    # Two quarter turns are both flips; one and three are one of them before a transposition. The crop is flipped and
-    # not the view, since it has to be copied anyway.
-    flips = view.flip_x ^ (view.turns in (2, 3)), view.flip_y ^ (view.turns in (1, 2))
-    crop = crop.flip([axis for axis, flip in zip((-1, -2), flips, strict=True) if flip])
-    shrinks = max(view.height, view.width) > MIN_ANTIALIAS_REDUCTION * view.size
-    # Bands as images of one channel: torch resizes those more than twice as fast on a CPU.
-    size = (view.size, view.size)
-    return F.interpolate(crop[:, None], size, mode="bilinear", align_corners=False, antialias=shrinks)[:, 0]
-
-
-def _transpose(cut: Tensor, view: View) -> Tensor:
-    """Transpose a cut with an odd number of turns; photometric changes come before, where memory is contiguous."""
-    return cut.mT if view.turns % 2 else cut
-
-
 class ViewMaker:
     """Makes the views of a batch; what it draws depends on the seed, the step and each tile's name and slot.
 
@@ -274,10 +270,10 @@ class ViewMaker:
             rng = generator(self.config.seed, "views", tile.name, step, slot)
             pair = draw_views(rng, *tile.size, self.config, self.variant)
             corners.append(draw_patches(rng, *pair, self.config.patch_size, self.config.patches))
-            cuts = (_cut(image, view) for image in tile.images.values() for view in pair)
+            cuts = (view.cut(image) for image in tile.images.values() for view in pair)
             changed = self._change_by_sensor(cuts, rng) if self.by_sensor else self._change_as_published(cuts, rng)
             for batch, image, view in zip(views, changed, pair * len(tile.images), strict=True):
-                batch[row] = _transpose(image, view)
+                batch[row] = view.transpose(image)
         pairs = zip(views[::2], views[1::2], strict=True)
         corners1, corners2 = (torch.from_numpy(np.stack(column)) for column in zip(*corners, strict=True))
         names = [tile.name for tile in tiles]
