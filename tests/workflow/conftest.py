@@ -54,11 +54,6 @@ def planned_jobs(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
     return {rule: int(count) for rule, count in rows if rule != "total"}
 
 
-def planned_rules(snakemake: Snakemake, change: str, *targets: str) -> set[str]:
-    """The rules that would run for targets after a change of the config."""
-    return set(planned_jobs(snakemake(*targets, change=change, dry=True))) - set(targets)
-
-
 def caller(tmp_path: Path) -> Snakemake:
     """A function that calls Snakemake in a folder."""
     (tmp_path / "tiny.yaml").write_text(TINY)
