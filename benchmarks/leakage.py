@@ -72,7 +72,7 @@ def compare(config: Config, index: Path, network: str, block_size: int) -> Itera
         blocks = read_tile_blocks(index, _manifest(Path(folder, "blocks")))
         counts = {}
         for name in divisions:
-            (scored,) = read_counts(Path(folder, name, "evaluate"), runs, blocks).values()
+            (scored,) = read_counts(Path(folder, name, "evaluate"), runs, blocks).cells().values()
             counts[name] = scored.counts
     random = generator(1, "leakage", network)
     effects = effects_of(scored.replicates)

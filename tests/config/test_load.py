@@ -47,12 +47,26 @@ def test_every_recipe_is_valid_on_top_of_the_demo(recipe: Path) -> None:
     assert config.runs
 
 
+def test_what_belongs_to_the_images_of_the_demo_does_not_count_for_others(values: dict[str, Any]) -> None:
+    demo = load_overlays([], {"splits": {"seed": 3}})
+    assert demo.finetune.covered_copies and demo.evaluate.groups
+    assert load_overlays([], demo.model_dump(mode="json")) == demo, "as jobs get the config"
+    other = load_overlays([ROOT / "config" / "recipes" / "zion.yaml"], {})
+    assert other.finetune.covered_copies == [] and other.evaluate.groups == {}
+    assert other.finetune.steps == demo.finetune.steps or other.finetune.ema == demo.finetune.ema
+    ombria = load_overlays([ROOT / "config" / "recipes" / "ombria.yaml"], {})
+    assert ombria.finetune.covered_copies == ["clouds"] and list(ombria.evaluate.groups) == ["cloudy"]
+
+
 RADAR = {"bands": ["vv"], "kind": "backscatter", "scale": "db"}
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("evaluate.groups.cloudy.modality", "dem", "is `dem`; the modalities are ['optical', 'sar']"),
+        ("evaluate.groups.cloudy.above.swir", 3, "names ['swir']; the bands of `optical` are ['blue'"),
+        ("evaluate.groups.Very cloudy", {"modality": "sar"}, "should match pattern"),
         ("tiles.sise", 64, "Did you mean `size`?"),
         ("tiels", {}, "Did you mean `tiles`?"),
         ("finetune.stepz", 3, "Did you mean `steps`?"),

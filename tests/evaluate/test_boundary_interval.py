@@ -20,7 +20,7 @@ def write(root, run, counts, names=NAMES):
 
 
 def boundary_interval(root, blocks):
-    found = {metric: one for _, metric, one in intervals(read_counts(root, RUNS, blocks), CONFIG)}
+    found = {metric: one for _, metric, one in intervals(read_counts(root, RUNS, blocks).cells(), CONFIG)}
     return found["boundary_f1"]
 
 

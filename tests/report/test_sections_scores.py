@@ -124,6 +124,45 @@ def test_another_modality_has_its_own_column(small):
     assert tables["withheld"]["dem_hidden"][0] == pytest.approx(0.123)
 
 
+def test_groups_of_tiles_have_their_own_scores_and_gains(small):
+    root, config = small
+    networks = ("mssnet-corrected", "sar_only-baseline", "pixel_boosting-baseline")
+    means, differences = [], []
+    for number, (group, tiles) in enumerate({"cloudy": 14, "not cloudy": 56, "removed": 3}.items()):
+        head = {"group": group, "n_tiles": tiles, "fraction": 100, "points": "", "metric": "miou", "n_runs": 2}
+        for network in networks:
+            name, variant = network.split("-")
+            series = {"network": name, "variant": variant, "method": "random"}
+            means.append(head | series | {"mean": 0.5 + number / 100, "low": 0.4, "high": 0.6})
+        for a, b in (networks[:2], networks[1:], networks[::2]):
+            pair = {"kind": "network", "a": f"{a}__random", "b": f"{b}__random", "b_fraction": "", "b_points": ""}
+            found = {"difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.001, "p_holm": 0.01, "significant": True}
+            differences.append(head | pair | found | {"n_draws": 1, "n_seeds": 2, "n_blocks": 4})
+    pd.DataFrame(means).to_csv(root / "groups.csv", index=False)
+    pd.DataFrame(differences).to_csv(root / "group_comparisons.csv", index=False)
+    group = {"cloudy": {"modality": "optical", "above": {"red": 2500, "nir": 3000.5}, "share": 0.05}}
+    evaluate = type(config.evaluate).model_validate({**config.evaluate.model_dump(), "groups": group})
+    tables, page = section(Results(root, config.model_copy(update={"evaluate": evaluate})))
+    assert "optical image more than 5 % has red above 2500 and nir above 3000.5, or no data." in rendered.text(page)
+    heads, rows = rendered.table(page, "groups")
+    assert heads[-2:] == ["Cloudy (14 tiles)", "Not cloudy (56 tiles)"]
+    cells = {tuple(row[:2]): row[-2:] for row in rows if row[2] == "100 %"}
+    assert cells["MSSNet", "random start"] == ["0.500\n0.400\u20130.600", "0.510\n0.400\u20130.600"]
+    assert "cloudy_mean" in tables["groups"] and "removed" not in page
+    heads, rows = rendered.table(page, "fusion_by_group")
+    assert {(row[0], row[-1]) for row in rows} == {("Cloudy", "significant"), ("Not cloudy", "significant")}
+    assert all(("SAR only" in row[1]) != ("SAR only" in row[2]) for row in rows) and len(rows) == 4, (
+        "one of them is alone"
+    )
+
+
+def test_without_groups_old_files_of_them_do_not_count(small):
+    root, config = small
+    (root / "groups.csv").write_text("group,metric\ncloudy,miou\n")
+    tables, page = section(Results(root, config))
+    assert "groups" not in tables and "Groups of test tiles" not in page
+
+
 def test_runs_scored_without_it_have_no_such_table(small):
     root, config = small
     for run in config.runs:

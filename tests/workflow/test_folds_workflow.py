@@ -12,6 +12,7 @@ splits: {folds: 3, fold: 2, fractions: [100]}
 finetune:
   sweep: [{networks: [pixel_logistic], fractions: [100], seeds: [1]}]
 pretrain: {methods: {}}
+evaluate: {groups: {vegetated: {modality: optical, above: {nir: 1500}, share: 0.5}}}
 tracking: {uri: "sqlite:///tracking.db"}
 """
 RUN = "pixel_logistic-baseline__random__R100__s1"
@@ -37,6 +38,12 @@ def test_every_labelled_tile_is_tested_by_a_network_that_has_not_seen_it(project
     with np.load(results / "evaluate" / RUN / "tiles.npz") as arrays:
         assert arrays["names"].tolist() == sorted(tested) == labelled
         pixels = int(arrays["confusion"].sum())
+    groups = json.loads((results / "evaluate" / "groups.json").read_text())
+    means = pd.read_csv(results / "groups.csv").drop_duplicates("group").set_index("group")
+    assert set(groups["vegetated"]) < set(labelled) and groups["vegetated"]
+    assert dict(means["n_tiles"]) == {
+        "vegetated": len(groups["vegetated"]), "not vegetated": len(labelled) - len(groups["vegetated"])
+    }  # fmt: skip
     row = pd.read_csv(results / "metrics.csv").iloc[0]
     assert (row["n_tiles"], row["n_pixels"]) == (len(labelled), pixels)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
-from tmcnet.config.base import Section
+from tmcnet.config.base import ModalityName, Section
 from tmcnet.errors import hide_secrets
 
 TestTime = Literal["none", "flips", "rotations", "all"]
@@ -19,6 +19,21 @@ UNUSED_OVERLAP_SHARE = 0.4375
 """Share of an overlap that is discarded at each of its ends, where predictions see little context."""
 MAP_ENDINGS = ("_confidence", "_rgb", "_areas")
 """Suffixes of the other files of a map."""
+
+
+class TileGroup(Section):
+    """Test tiles of which more than a share is covered by clouds or has no data."""
+
+    modality: ModalityName
+    """Image that is looked at."""
+    above: dict[str, float] = {}
+    """Bands and values, in the units of the aligned scenes: a pixel above all of them is covered. Empty: only pixels
+    without data are, as those under a cloud mask."""
+    share: float = Field(0.05, ge=0, lt=1)
+    """A tile belongs to the group if more than this share of its pixels is covered."""
+
+
+GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=30)]
 
 
 class EvaluateConfig(Section):
@@ -35,6 +50,9 @@ class EvaluateConfig(Section):
     withheld: bool | None = None
     """Score networks of several modalities also with each modality hidden, as under cloud; each takes one more pass.
     null: if `finetune.modality_dropout` teaches them to do without."""
+    groups: dict[GroupName, TileGroup] = {}
+    """Groups of test tiles that are scored apart, as are all others, by name: `{cloudy: {modality: optical, above:
+    {green: 110, nir: 110}, share: 0.05}}`."""
     seed: int = Field(1, ge=0)
     """Seed of the bootstrap."""
 

@@ -24,6 +24,8 @@ from tmcnet.errors import InputError, Problem
 S = TypeVar("S", bound=Section)
 _MAX_NAME = 255
 """Bytes of a file name on all usual file systems."""
+_OF_DEMO_IMAGES = (("finetune", "covered_copies"), ("evaluate", "groups"))
+"""Keys of the demo that belong to its images, not to its sizes: they do not count for other images."""
 _MAX_FOUND = 200
 """Characters of a wrong value in a message."""
 
@@ -121,6 +123,9 @@ def over_preset(overlay: Mapping[str, Any]) -> dict[str, Any]:
         known = ", ".join(["demo", *sorted(file.stem for file in (here / "presets").glob("*.yaml"))])
         raise InputError(Problem("config key `preset`", f"is `{name}`", f"It is one of {known}."))
     whole = _read(path)
+    if name == "demo" and (overlay.get("source") or {}).get("layout", "demo") != "demo":
+        for section, key in _OF_DEMO_IMAGES:
+            whole.get(section, {}).pop(key, None)
     _update(whole, overlay)
     return whole
 
@@ -271,6 +276,12 @@ def _modality_problems(config: Config) -> Iterator[str]:
             yield f"`finetune.sweep` names the network `{run.network}`; the modalities are {known}"
     if config.finetune.covered_copies and not config.sensors.reflectance:
         yield "`finetune.covered_copies` covers images of kind `reflectance`; no modality of `sensors` has this kind"
+    for name, group in config.evaluate.groups.items():
+        if group.modality not in known:
+            yield f"`evaluate.groups.{name}.modality` is `{group.modality}`; the modalities are {known}"
+        elif bands := [band for band in group.above if band not in config.sensors[group.modality].bands]:
+            has = config.sensors[group.modality].bands
+            yield f"`evaluate.groups.{name}.above` names {bands}; the bands of `{group.modality}` are {has}"
     for name, method in config.pretrain.methods.items():
         if method.modality not in ("both", *known):
             yield f"`pretrain.methods.{name}.modality` is `{method.modality}`; it is `both` or one of {known}"

@@ -38,6 +38,10 @@ COMPARISON_COLUMNS = (
     *("difference", "low", "high", "p", "p_holm", "significant"),
 )
 """`fraction` and `points` are the labels of both; of `a`, where `b_fraction` or `b_points` has fewer for `b`."""
+GROUP_COLUMNS = (
+    *("group", "n_tiles", "network", "variant", "method", "fraction", "points", "metric"),
+    *("n_runs", "n_draws", "n_seeds", "mean", "low", "high"),
+)
 DRAWS_PER_COMPARISON = 80
 """Bootstrap draws per comparison that p-values are corrected for: with fewer, the smallest possible p-value would
 exceed 5 % after the correction."""
@@ -56,6 +60,7 @@ def summarise(
     config: EvaluateConfig,
     out: Path,
     classes: Sequence[str] = (),
+    groups: Path | None = None,
 ) -> None:
     """Write the tables of all runs into the folder `out`.
 
@@ -63,7 +68,9 @@ def summarise(
     runs of each headline score with its interval (`{network-variant: {method: {R5: {miou: {mean, low, high, n_runs,
     n_draws, n_seeds}}}}}`) and, under `missing`, the names of runs that have no scores. `scores.json` has only these
     means, with four decimals (`{network-variant: {method: {R5: {miou: mean}}}}`). `comparisons.csv` has paired
-    differences. `classes` are names by id; empty: as the runs were scored.
+    differences. `groups.csv` and `group_comparisons.csv` have means and differences on the tiles of each group in the
+    file `groups` (`group_tiles`), and on all others (`not <group>`); groups without a labelled pixel are left out.
+    `classes` are names by id; empty: as the runs were scored.
 
     Raises:
         InputError: If no run was scored, or runs were scored on different test tiles or classes, or on tiles that
@@ -86,12 +93,38 @@ def summarise(
     columns = dict.fromkeys(column for row in rows for column in row if column not in fixed)
     _write_csv(out / "metrics.csv", [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
 
-    cells = read_counts(evaluate_root, scored, read_tile_blocks(index, manifest))
+    counts = read_counts(evaluate_root, scored, read_tile_blocks(index, manifest))
+    cells = counts.cells()
     headline, means = _headline(cells, config)
     missing = sorted(run.name for run in set(runs) - set(scored))
     _write_json(out / "metrics.json", {**headline, "missing": missing})
     _write_json(out / "scores.json", means)
     _write_csv(out / "comparisons.csv", COMPARISON_COLUMNS, compare(cells, config))
+    if groups:
+        of_groups, differences = _by_group(counts, read_record(groups), config)
+        _write_csv(out / "groups.csv", GROUP_COLUMNS, of_groups)
+        _write_csv(out / "group_comparisons.csv", ("group", "n_tiles", *COMPARISON_COLUMNS), differences)
+
+
+def _by_group(
+    counts: TileCounts, groups: Mapping[str, Collection[str]], config: EvaluateConfig
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return means with intervals, and paired differences, on the tiles of each group and on all others."""
+    parts = {}
+    for name, tiles in groups.items():
+        parts[name] = set(tiles) & set(counts.tiles)
+        parts[f"not {name}"] = set(counts.tiles) - set(tiles)
+    means, differences = [], []
+    for name, kept in parts.items():
+        cells = counts.cells(kept)
+        head = {"group": name, "n_tiles": len(kept)}
+        for cell, metric, found in intervals(cells, config):
+            labels = {"fraction": cell.budget.fraction, "points": cell.budget.points}
+            series = {"network": cell.network, "variant": cell.variant, "method": cell.method}
+            limits = {"mean": found.estimate, "low": found.low, "high": found.high}
+            means.append(head | series | labels | {"metric": metric} | repetitions(cells[cell].replicates) | limits)
+        differences += [head | row for row in compare(cells, config)]
+    return means, differences
 
 
 def _row(run: Run, scores: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
@@ -210,13 +243,44 @@ def repetitions(replicates: Sequence[Replicate]) -> dict[str, int]:
     return {"n_runs": len(replicates), "n_draws": len(draws), "n_seeds": len(seeds)}
 
 
-def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str]) -> dict[Cell, Scored]:
-    """Read the confusion matrices and boundary pixels of scored runs and sum them up by the block of each tile.
+@dataclass(frozen=True)
+class TileCounts:
+    """The counts of all runs by test tile.
+
+    Attributes:
+        tiles: Names of the T tiles.
+        blocks: Their spatial blocks.
+        runs: T x K x K confusion matrices and T x K x 4 boundary pixels of each run.
+    """
+
+    tiles: list[str]
+    blocks: list[str]
+    runs: dict[Run, tuple[Counts, Counts]]
+
+    def cells(self, kept: Collection[str] | None = None) -> dict[Cell, Scored]:
+        """Return the sums by block over all tiles, or over those `kept`; nothing if none of these is labelled."""
+        places = [i for i, tile in enumerate(self.tiles) if kept is None or tile in kept]
+        blocks = [self.blocks[i] for i in places]
+        sums = {run: sum_by_block(blocks, *(of[places] for of in found)) for run, found in self.runs.items()}
+        members: dict[Cell, list[Run]] = {}
+        for run in self.runs if any(of_run[0].size for of_run in sums.values()) else ():
+            members.setdefault(Cell.of(run), []).append(run)
+        return {
+            cell: Scored(
+                tuple((run.draw, run.seed) for run in runs),
+                *map(np.stack, zip(*(sums[run] for run in runs), strict=True)),
+            )
+            for cell, runs in sorted(members.items())
+        }
+
+
+def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str]) -> TileCounts:
+    """Read the confusion matrices and boundary pixels of scored runs; `blocks` are the spatial blocks of the tiles.
 
     Raises:
         InputError: If runs were scored on different test tiles or classes, or on tiles that are not known.
     """
-    counts_of: dict[Run, list[Counts]] = {}
+    found: dict[Run, tuple[Counts, Counts]] = {}
     names: list[str] = []
     problems = []
     for run in sorted(runs):
@@ -224,9 +288,9 @@ def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, s
         with reading(path), np.load(path, allow_pickle=False) as file:
             tiles, confusion, boundary = file["names"].astype(str).tolist(), file["confusion"], file["boundary"]
         names = names or tiles
-        shape = next(iter(counts_of.values()))[0].shape[1:] if counts_of else confusion.shape[1:]
+        shape = next(iter(found.values()))[0].shape[1:] if found else confusion.shape[1:]
         if tiles != names or confusion.shape[1:] != shape:
-            what = f"was scored on other test tiles or classes than {next(iter(counts_of)).name}"
+            what = f"was scored on other test tiles or classes than {next(iter(found)).name}"
             problems.append(Problem(str(path), what, "Evaluate both again on the same split."))
             continue
         unknown = [tile for tile in tiles if tile not in blocks]
@@ -234,19 +298,10 @@ def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, s
             what = f"was scored on {len(unknown)} tiles that are not in the index, such as {unknown[0]}"
             problems.append(Problem(str(path), what, "Evaluate again on the current tiles."))
             continue
-        counts_of[run] = sum_by_block([blocks[tile] for tile in tiles], confusion, boundary)
+        found[run] = confusion, boundary
     if problems:
         raise InputError(problems)
-    cells: dict[Cell, list[Run]] = {}
-    for run in counts_of:
-        cells.setdefault(Cell.of(run), []).append(run)
-    return {
-        cell: Scored(
-            tuple((run.draw, run.seed) for run in members),
-            *map(np.stack, zip(*(counts_of[run] for run in members), strict=True)),
-        )
-        for cell, members in sorted(cells.items())
-    }
+    return TileCounts(names, [blocks[tile] for tile in names], found)
 
 
 def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[tuple[Cell, str, Interval]]:

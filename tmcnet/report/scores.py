@@ -97,6 +97,16 @@ class Comparison:
         return replace(self, a=self.b, b=self.a, difference=-self.difference, low=-self.high, high=-self.low)
 
 
+@dataclass(frozen=True)
+class Group:
+    """A group of test tiles with the means and the paired differences of one metric on it."""
+
+    name: str
+    tiles: int
+    cells: dict[tuple[Series, Budget], Estimate]
+    comparisons: list[Comparison]
+
+
 class Scores:
     """The scores in `metrics.csv`, `metrics.json` and `comparisons.csv` of a results folder."""
 
@@ -166,6 +176,27 @@ class Scores:
     def _compared(self) -> list[Comparison]:
         rows = read_table(self.root / "comparisons.csv").to_dict("records")
         return [c for row in rows if (c := _comparison(row))]
+
+    def groups(self, names: Iterable[str], metric: str) -> list[Group]:
+        """The scores on groups of test tiles, from `groups.csv` and `group_comparisons.csv`."""
+        means, compared = (read_table(self.root / f"{name}.csv") for name in ("groups", "group_comparisons"))
+        found = []
+        for name in names:
+            rows, pairs = (
+                [row for row in table.to_dict("records") if (row["group"], row["metric"]) == (name, metric)]
+                for table in (means, compared)
+            )
+            cells = {
+                (Series(str(row["network"]), str(row["variant"]), str(row["method"])), budget): Estimate(
+                    number(row["mean"]), number(row["low"]), number(row["high"]), int(row["n_runs"])
+                )
+                for row in rows
+                if (budget := _budget(row))
+            }
+            differences = [c for row in pairs if (c := _comparison(row)) and c.fewer is None]
+            tiles = int(rows[0]["n_tiles"]) if rows else 0
+            found.append(Group(name, tiles, cells, sorted(differences, key=_comparison_order)))
+        return found
 
     def gain(self, series: Series, metric: str, *, last_step: bool = False) -> Comparison | None:
         """The paired difference of one series from the fewest labels, or the most but one, to the most."""

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from tmcnet.config import Budget, Run, is_pixelwise
+from tmcnet.config.base import only_modality
 from tmcnet.readers import number
 from tmcnet.report.charts import Chart, add_legend, canvas, plain, plot_confusion, render, row_shares
 from tmcnet.report.names import (
@@ -24,7 +25,7 @@ from tmcnet.report.names import (
     series_order,
 )
 from tmcnet.report.results import Matrix, Results
-from tmcnet.report.scores import ALL_METRICS, METRICS, Estimate
+from tmcnet.report.scores import ALL_METRICS, METRICS, Comparison, Estimate, Group
 
 MAX_COMPARISONS = 60
 """Rows of the table of paired differences on the page; the file has all."""
@@ -42,7 +43,15 @@ def scores(results: Results) -> dict[str, Any]:
         return section
     charts = {f"label_efficiency_{metric}": metric for metric in results.scores.metrics}
     comparisons = [c for c in results.scores.comparisons if c.metric == results.metric]
-    tables = {"scores": _means(results), "withheld": _withheld(results), "comparisons": _comparison_table(results)}
+    groups = results.scores.groups(
+        (g for name in results.config.evaluate.groups for g in (name, f"not {name}")), results.metric
+    )
+    tables = {
+        "scores": _means(results),
+        "groups": _groups(results, groups),
+        "withheld": _withheld(results),
+        "comparisons": _comparison_table(results),
+    }
     return {
         **section,
         "charts": {name: label_efficiency(results, metric) for name, metric in charts.items()},
@@ -51,6 +60,8 @@ def scores(results: Results) -> dict[str, Any]:
         "modalities": modality_titles(results.config.sensors),
         "comparisons": comparisons[:MAX_COMPARISONS],
         "comparison_count": len(comparisons),
+        "groups": groups,
+        "fusion": [(group, c) for group in groups for c in group.comparisons if _adds_a_modality(c)],
         "figures": {name: draw_label_efficiency(results, metric, name) for name, metric in charts.items()},
         "tables": {name: table for name, table in tables.items() if len(table)},
     }
@@ -125,6 +136,22 @@ def _means(results: Results) -> pd.DataFrame:
             runs = max(e.runs for e in estimates.values())
             rows.append({**_key(series, budget), "runs": runs, **limits, **standings})
     return pd.DataFrame(rows)
+
+
+def _groups(results: Results, groups: Sequence[Group]) -> pd.DataFrame:
+    """Means of the headline score on all test tiles and on each group, with intervals; empty without groups."""
+    scores, rows = results.scores, []
+    for series, budget in ((s, b) for s in scores.series for b in scores.budgets if groups):
+        if whole := scores.estimate(series, budget, results.metric):
+            estimates = {"all": whole, **{g.name: e for g in groups if (e := g.cells.get((series, budget)))}}
+            limits = {f"{name}_{k}": getattr(e, k) for name, e in estimates.items() for k in ("mean", "low", "high")}
+            rows.append({**_key(series, budget), "runs": whole.runs, **limits})
+    return pd.DataFrame(rows)
+
+
+def _adds_a_modality(c: Comparison) -> bool:
+    """Whether a network of all modalities is compared with one of a single modality."""
+    return (only_modality(c.a.network) is None) != (only_modality(c.b.network) is None)
 
 
 def _withheld(results: Results) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 #           {results_dir}/scenes/
 #   output: {results_dir}/evaluate/<run>/{metrics.json,tiles.npz}; with cross-validation, the scores of each fold are in
 #           {results_dir}/folds/<n>/evaluate/, and pooled in evaluate/
-#           {results_dir}/metrics.csv, metrics.json, comparisons.csv, scores.json
+#           {results_dir}/metrics.csv, metrics.json, comparisons.csv, scores.json; with `evaluate.groups` also
+#           evaluate/groups.json (their test tiles), groups.csv and group_comparisons.csv
 #           {results_dir}/maps/<scene>/<run>.tif, <run>_confidence.tif, <run>_areas.csv, <run>.png, <run>.qml, on
 #           request <run>_rgb.tif and <run>.gpkg; maps/<run>.csv and, with the areas of all scenes,
 #           maps/<run>_areas.csv; <run> may also be a name of `maps.models`
@@ -34,7 +35,7 @@ rule evaluate_run:
         **code_version("evaluate"),
         # Intervals are drawn later, in `summarise` and `map_scene`.
         evaluate=CONFIG.evaluate.model_dump(
-            mode="json", exclude={"bootstrap", "confidence"}
+            mode="json", exclude={"bootstrap", "confidence", "groups"}
         )
         | {"withheld": CONFIG.scores_withheld},
         compute=CONFIG.compute.numerics(),
@@ -244,16 +245,47 @@ rule write_model:
         "../scripts/write_model.py"
 
 
+rule group_tiles:
+    input:
+        tiles=INDEX,
+        tests=expand(rules.make_splits.output.test, fold=TESTED.values()),
+    output:
+        groups=f"{RESULTS}/evaluate/groups.json",
+    log:
+        f"{RESULTS}/logs/groups.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/groups/all.tsv"
+    localrule: True
+    conda:
+        "../envs/tmcnet.yaml"
+    threads: 1
+    resources:
+        **SMALL,
+    params:
+        groups=CONFIG.evaluate.model_dump(mode="json")["groups"],
+        bands={name: sensor.bands for name, sensor in CONFIG.sensors.items()},
+    message:
+        "Looking for the test tiles of the groups"
+    script:
+        "../scripts/group_tiles.py"
+
+
 rule summarise:
     input:
         metrics=expand(SCORES, run=RUNS),
         index=INDEX,
         manifest=in_main_fold(rules.make_splits.output.manifest),
+        groups=rules.group_tiles.output.groups if CONFIG.evaluate.groups else [],
     output:
         csv=f"{RESULTS}/metrics.csv",
         json=f"{RESULTS}/metrics.json",
         comparisons=f"{RESULTS}/comparisons.csv",
         scores=f"{RESULTS}/scores.json",
+        groups=(
+            expand(f"{RESULTS}/{{name}}.csv", name=["groups", "group_comparisons"])
+            if CONFIG.evaluate.groups
+            else []
+        ),
     log:
         f"{RESULTS}/logs/summarise.log",
     benchmark:

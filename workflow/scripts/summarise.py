@@ -16,4 +16,5 @@ with logged(snakemake):
         config=EvaluateConfig.model_validate(snakemake.params.evaluate),
         out=Path(snakemake.output.csv).parent,
         classes=snakemake.params.classes,
+        groups=Path(snakemake.input.groups) if snakemake.input.groups else None,
     )
