@@ -63,7 +63,7 @@ def test_test_tiles_are_grouped_by_their_raw_values(tmp_path):
     [
         ({"modality": "optical", "share": 1}, "less than 1"),
         ({"modality": "optical", "above": {"red": "bright"}}, "valid number"),
-        ({"above": {"red": 3}}, "`groups.cloudy.modality` is missing"),
+        ({"above": {"red": 3}}, "`groups.cloudy.modality`: is missing"),
     ],
 )
 def test_wrong_groups_are_refused(group, message):

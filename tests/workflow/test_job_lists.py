@@ -77,7 +77,7 @@ def test_a_new_scene_to_learn_from_leaves_the_others_as_they_are(project: Projec
         plan = project.plan()
     raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "merge_index": 1}
     maps = {"map_scene": 3, "list_maps": 1}
-    assert plan == raster | TRAINING | maps | {"summarise": 1} | RECORDS
+    assert plan == raster | TRAINING | maps | {"group_tiles": 1, "summarise": 1} | RECORDS
 
 
 def test_names_and_colours_of_classes_change_no_pixel(project: Project) -> None:
@@ -149,7 +149,7 @@ def test_a_changed_sidecar_reruns_what_its_scene_is_used_for(project: Project) -
     sidecar.unlink()
     raster = {"inspect_scene": 1, "take_inventory": 1, "align_scene": 1, "tile_scene": 1, "merge_index": 1}
     maps = {"map_scene": 2, "list_maps": 1}
-    assert plan == raster | TRAINING | maps | {"summarise": 1} | RECORDS
+    assert plan == raster | TRAINING | maps | {"group_tiles": 1, "summarise": 1} | RECORDS
 
 
 ALIGNED = {"align_scene": 1, "tile_scene": 1, "merge_index": 1} | MAPS | RECORDS

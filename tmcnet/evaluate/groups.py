@@ -40,12 +40,11 @@ def group_tiles(
     names = dict.fromkeys(name for folder in splits for name in verified_list(folder, "test"))
     found: dict[str, list[str]] = {group: [] for group in groups}
     for name in names:
+        require_unchanged(store, name, list(bands))
         images: dict[str, FloatArray] = {}
         for group, wanted in groups.items():
             if wanted.modality not in images:
-                require_unchanged(store, name, [wanted.modality])
-                path = store.path(wanted.modality, name)
-                images[wanted.modality] = read_float(path, store.window(name))
+                images[wanted.modality] = read_float(store.path(wanted.modality, name), store.window(name))
             if covered_share(images[wanted.modality], bands[wanted.modality], wanted) > wanted.share:
                 found[group].append(name)
     write_bytes(out, (json.dumps(found, indent=1) + "\n").encode())

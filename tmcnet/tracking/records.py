@@ -40,7 +40,7 @@ MAX_MAPS, MAX_MAP_SIDE_PX = 3, 600
 SHARED_SECTIONS = ("source", "sensors", "labels", "align", "tiles", "splits", "normalise", "model")
 SWEEP_FILES = (
     *("splits/manifest.json", "normalisation.json"),
-    *("metrics.csv", "metrics.json", "scores.json", "comparisons.csv"),
+    *("metrics.csv", "metrics.json", "scores.json", "comparisons.csv", "groups.csv", "group_comparisons.csv"),
 )
 TEST_METRICS = (*ALL_METRICS, "n_tiles", "n_pixels", "per_tile_oa", "per_tile_miou")
 SUMMARY_METRICS = ("best_step", "seconds", "gpu_memory_mib")

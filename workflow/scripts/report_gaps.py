@@ -56,12 +56,15 @@ def _write(job: dict[str, Any], results: Path, report: Path) -> None:
     from tmcnet.report import build
 
     config = Config.model_validate(job["config"])
-    tables = [results / name for name in ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json")]
+    names = ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json", "groups.csv", "group_comparisons.csv")
+    tables = [results / name for name in names]
     manifest, index = results / "splits" / "manifest.json", results / "tiles" / "index.csv"
     forget_outdated(results, config.runs, config.splits.folders.values())
     try:
-        names = [c.name for c in config.labels.classes]
-        summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, results, names)
+        classes = [c.name for c in config.labels.classes]
+        groups = results / "evaluate" / "groups.json"
+        known = groups if config.evaluate.groups and groups.exists() else None
+        summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, results, classes, known)
     except (InputError, OSError) as error:
         if not index.exists():
             return  # nothing to show yet; the message of the failed job is enough
