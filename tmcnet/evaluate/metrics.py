@@ -124,7 +124,8 @@ def _parts(matrix: Counts | Floats) -> tuple[Floats, Floats, Floats]:
 
 def ratio(above: Floats, below: Floats) -> Floats:
     """Quotient that is NaN where the divisor is 0."""
-    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) > 0)
+    quotient: Floats = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) > 0)
+    return quotient
 
 
 def _share(hit: Floats, below: Floats, occurs: Floats) -> Floats:

@@ -233,4 +233,5 @@ def predict_raw(trained: Trained, images: Mapping[str, FloatArray]) -> Probabili
     scaled = {
         name: torch.from_numpy(np.stack([scaling.apply(image, name) for image in images[name]])) for name in scaling
     }
-    return probabilities(trained.network, scaled).cpu().numpy()
+    found: Probabilities = probabilities(trained.network, scaled).cpu().numpy()
+    return found

@@ -260,7 +260,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x inputs x H x W to N x out_channels x H/stride x W/stride."""
-        return self.activation(self.body(x) + self.shortcut(x))
+        y: Tensor = self.activation(self.body(x) + self.shortcut(x))
+        return y
 
 
 class Backbone(nn.Module):

@@ -254,7 +254,8 @@ class Perceptron(nn.Module):
         *hidden, last = self.layers
         for layer in hidden:
             features = torch.relu(layer(features))
-        return last(features)
+        logits: Tensor = last(features)
+        return logits
 
 
 class Detail(nn.Module):

@@ -88,7 +88,8 @@ class ASPP(nn.Module):
         scales = [branch(x) for branch in self.pyramid]
         if self.pooled is not None:
             scales.append(self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:]))
-        return self.dropout(self.fuse(torch.cat(scales, dim=1)))
+        y: Tensor = self.dropout(self.fuse(torch.cat(scales, dim=1)))
+        return y
 
 
 def deep_context(network: nn.Module) -> int:
@@ -149,7 +150,8 @@ class Decoder(nn.Module):
             N x out_channels x H/4 x W/4.
         """
         joined = self.first_dropout(self._join(high, self.reduce(low)))
-        return self.output(self.second_dropout(self.second(joined)))
+        y: Tensor = self.output(self.second_dropout(self.second(joined)))
+        return y
 
     def windows(self, high: Tensor, low: Tensor, corners: Tensor, size: int) -> Tensor:
         """Decode square windows of the map instead of the whole map, at little more than their share of its cost.
@@ -184,19 +186,22 @@ class Decoder(nn.Module):
         weight = self.second[0].weight
         assert isinstance(weight, Tensor)
         second = self.second[1:](F.conv2d(self.first_dropout(joined), weight))
-        return self.output(self.second_dropout(second))
+        y: Tensor = self.output(self.second_dropout(second))
+        return y
 
     def _join(self, high: Tensor, low: Tensor) -> Tensor:
         """The first layer of the enlarged deep map beside the first stage's map."""
         size = low.shape[-2], low.shape[-1]
         if self.factor is None or torch.compiler.is_exporting():
-            return self.first(torch.cat([enlarge(high, size, self.factor), low], dim=1))
+            joined: Tensor = self.first(torch.cat([enlarge(high, size, self.factor), low], dim=1))
+            return joined
         deep, sharp = self._first_weights(high)
         # at a sixteenth of the pixels: the deep map has most of the channels
         taps = [taps_of_enlarged(*lengths, self.factor) for lengths in zip(high.shape[-2:], size, strict=True)]
         padded = F.pad(low, (1, 1, 1, 1), mode="replicate")
         total = resampled_convolution(high, deep, *taps) + F.conv2d(padded, sharp)
-        return self.first[1:](total)
+        y: Tensor = self.first[1:](total)
+        return y
 
     def _first_weights(self, high: Tensor) -> tuple[Tensor, Tensor]:
         """The first layer's weights of the deep map and of the first stage's map."""

@@ -27,7 +27,8 @@ TEST_BLOCKS = "test_blocks"
 def read_header(file: BinaryIO) -> dict[str, Any]:
     """Read the header of an open file: names and places of the tensors, and texts under `METADATA`."""
     length = int.from_bytes(file.read(8), "little")
-    return json.loads(file.read(length))
+    header: dict[str, Any] = json.loads(file.read(length))
+    return header
 
 
 def write_file(path: Path, header: Mapping[str, Any], tensors: BinaryIO) -> None:

@@ -100,11 +100,13 @@ class FeatureFusion(nn.Module):
         out_o = self.optical.norm(tokens_o + self.optical.join(torch.cat([kept_o, seen_o], dim=-1)))
         out_s = self.sar.norm(tokens_s + self.sar.join(torch.cat([kept_s, seen_s], dim=-1)))
         both = torch.cat([out_o, out_s], dim=-1).transpose(1, 2).reshape(optical.shape[0], -1, height, width)
-        return self.merge(both)
+        merged: Tensor = self.merge(both)
+        return merged
 
     def _context(self, stream: _Stream, tokens: Tensor) -> Tensor:
         key, value = stream.key_value(tokens).chunk(2, dim=-1)
-        return (key.transpose(1, 2) @ value * self.scale).softmax(dim=-2)
+        context: Tensor = (key.transpose(1, 2) @ value * self.scale).softmax(dim=-2)
+        return context
 
 
 class MultiScaleAttention(nn.Module):
@@ -229,7 +231,8 @@ class MSSNet(_Head):
         maps = [self.get_submodule(f"backbone_{name}")(images[name]) for name in self.modalities]
         high, low = self.fuse_high(*(high for high, _ in maps)), self.fuse_low(*(low for _, low in maps))
         detail = self.detail(*self.detail_inputs(images)) if detail is None else detail
-        return self.decode(high, low, image_size(images)) + detail
+        logits: Tensor = self.decode(high, low, image_size(images)) + detail
+        return logits
 
 
 class _PublishedFusion(nn.Module):
@@ -243,7 +246,8 @@ class _PublishedFusion(nn.Module):
     def forward(self, optical: Tensor, sar: Tensor) -> Tensor:
         """Fuse two N x C x h x w maps into one."""
         rectified_optical, rectified_sar = self.rectify(optical, SAR_SCALE * sar)
-        return self.fuse(rectified_optical, SAR_SCALE * rectified_sar)
+        fused: Tensor = self.fuse(rectified_optical, SAR_SCALE * rectified_sar)
+        return fused
 
 
 class ReferenceMSSNet(_Head):

@@ -124,4 +124,5 @@ def build_network(
     elif entry.features == "encoder":
         last = EncoderFeatures(bands, model)
     place = entry.reference if entry.reference and variant == "reference" else entry.build
-    return resolve_name(place)(bands, classes, last)
+    built: nn.Module = resolve_name(place)(bands, classes, last)
+    return built

@@ -51,7 +51,8 @@ class GlobalHead(nn.Module):
         """Map N x channels x h x w (at least two pixels) to N x EMBEDDING."""
         flat = x.flatten(2)
         statistics = torch.cat([flat.mean(2), flat.var(2)], dim=1) if self.style else flat.mean(2)
-        return self.project(statistics)
+        y: Tensor = self.project(statistics)
+        return y
 
 
 class LocalHead(nn.Module):
@@ -69,7 +70,8 @@ class LocalHead(nn.Module):
 
     def forward(self, x: Tensor, corners: Tensor, patch_size: int, view_size: int) -> Tensor:
         """Map N x EMBEDDING x h x w and N x P x 2 corners to N*P x EMBEDDING, image by image."""
-        return self.project(patch_means(x, corners, patch_size, view_size, self.factor).flatten(0, 1))
+        y: Tensor = self.project(patch_means(x, corners, patch_size, view_size, self.factor).flatten(0, 1))
+        return y
 
 
 def patch_means(x: Tensor, corners: Tensor, patch_size: int, view_size: int, factor: int | None) -> Tensor:
@@ -158,7 +160,8 @@ class TMCNet(nn.Module):
 
     def encoder(self, name: str) -> Backbone:
         """The encoder of an input."""
-        return getattr(self, f"backbone_{name}")
+        encoder: Backbone = getattr(self, f"backbone_{name}")
+        return encoder
 
     def features(self, images: Mapping[str, Tensor]) -> Tensor:
         """The maps of all inputs after the pyramid, N x (inputs * aspp_channels) x h x w."""

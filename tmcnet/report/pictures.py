@@ -112,7 +112,8 @@ def paint_confidence(percent: Ids) -> Rgb:
     """Picture of confidence 0..100 (H x W) in steps of 2 % and the colours of `cividis`; 255 becomes light grey."""
     steps = np.clip(percent, 0, 100) // 2
     values = (colormaps["cividis"](steps / 50)[..., :3] * 255).astype(np.uint8)
-    return np.where((percent == IGNORE)[..., None], np.array(NO_DATA, np.uint8), values)
+    shown: Rgb = np.where((percent == IGNORE)[..., None], np.array(NO_DATA, np.uint8), values)
+    return shown
 
 
 def share_right(truth: Ids, guess: Ids) -> float:

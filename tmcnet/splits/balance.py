@@ -64,7 +64,8 @@ class BalanceTarget:
         units = np.rint(share * _MILLION).astype(np.int64)
         off = np.rint(size.max(axis=1) * _MILLION) + units.max(axis=(1, 2)) + units.mean(axis=(1, 2)).round()
         missing = ((areas == 0) & self.required).sum(axis=(1, 2))
-        return off.astype(np.int64) + missing * _MISSING + (counts == 0).sum(axis=1) * _EMPTY
+        result: IntArray = off.astype(np.int64) + missing * _MISSING + (counts == 0).sum(axis=1) * _EMPTY
+        return result
 
 
 def balanced_assignments(
@@ -90,7 +91,8 @@ def balanced_assignments(
         return best
     n = MAX_BEST if scores[0] >= _MISSING else _SEARCHED
     best = np.stack([*map(search.improved, best[:n]), *best[n:]])
-    return best[np.argsort(search.score(best), kind="stable")]
+    ordered: IntArray = best[np.argsort(search.score(best), kind="stable")]
+    return ordered
 
 
 def assign_in_order(order: IntArray, counts: FloatArray, shares: FloatArray) -> IntArray:

@@ -145,7 +145,8 @@ def _mismatch(sums: IntArray, wanted: FloatArray) -> IntArray:
     share = (sums / np.maximum(sums.sum(axis=1, keepdims=True), 1))[:, present]
     goal = wanted[present]
     units = np.rint((np.abs(share - goal) + np.maximum(0, 1 - share / goal)) * 1_000_000).astype(np.int64)
-    return units.sum(axis=1)
+    total: IntArray = units.sum(axis=1)
+    return total
 
 
 def _order_in_strata(area: AreaArray, rng: np.random.Generator) -> IntArray:

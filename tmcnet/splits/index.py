@@ -270,7 +270,8 @@ def close_pairs(index: TileIndex, key: IntArray, guard: int) -> IntArray:
         others = np.concatenate([windows, _close_circles(index.ground, guard)])
         pairs = np.concatenate([pairs, others[index.scene[others[:, 0]] != index.scene[others[:, 1]]]])
     pairs = pairs[key[pairs[:, 0]] != key[pairs[:, 1]]]
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    ordered: IntArray = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return ordered
 
 
 def _close_windows(chosen: IntArray, place: IntArray, window: IntArray, guard: int) -> IntArray:
@@ -303,4 +304,5 @@ def _close_circles(ground: Ground, guard: int) -> IntArray:
     pairs = np.sort(chosen[cKDTree(center[chosen]).query_pairs(largest, output_type="ndarray")], axis=1)
     a, b = pairs.T
     near = np.linalg.norm(center[a] - center[b], axis=1) < radius[a] + radius[b] + np.maximum(band[a], band[b])
-    return pairs[near & ((crs[a] != crs[b]) | (crs[a] < 0))]
+    close: IntArray = pairs[near & ((crs[a] != crs[b]) | (crs[a] < 0))]
+    return close

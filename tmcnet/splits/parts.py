@@ -287,7 +287,8 @@ def _drawn_parts(groups: Groups, fixed: PartArray, band: GuardBand, config: Spli
             best = min([best, *strips, *balanced_assignments(counts, areas, more, rng)], key=score)
         work = len(slots) * (int((fixed != DROPPED).sum()) + len(band.pairs))
         best = _searched(best, score, len(shares), min(_MAX_TRIALS, _MAX_TRIAL_WORK // work), rng)
-    return divisions(best)[config.fold - 1]
+    chosen: PartArray = divisions(best)[config.fold - 1]
+    return chosen
 
 
 def _strips(

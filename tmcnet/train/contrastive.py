@@ -71,7 +71,8 @@ class Tuples(PretrainingMethod):
     def loss(self, embeddings: Mapping[str, Pair], groups: Tensor | None, rng: np.random.Generator) -> Tensor:
         """Return the loss of one level; `rng` draws the shifts if not all are used."""
         if self.config.modality != "both":
-            return self.views(*embeddings[self.config.modality], groups=groups)
+            value: Tensor = self.views(*embeddings[self.config.modality], groups=groups)
+            return value
         optical, sar, *others = embeddings.values()
         shifts, n = None, len(optical[0])
         if self.config.shifts is not None:
@@ -94,7 +95,8 @@ class SimCLR(PretrainingMethod):
         rng: np.random.Generator,  # noqa: ARG002 - all methods are called alike
     ) -> Tensor:
         """Return the loss of one level."""
-        return self.criterion(*embeddings["stacked"], groups=groups)
+        value: Tensor = self.criterion(*embeddings["stacked"], groups=groups)
+        return value
 
 
 class CrossModal(PretrainingMethod):
@@ -113,12 +115,14 @@ class CrossModal(PretrainingMethod):
         """Return the loss of one level."""
         couples = combinations(embeddings.values(), 2)
         terms = [self.criterion(*view, groups=groups) for couple in couples for view in zip(*couple, strict=True)]
-        return reduce(torch.add, terms) / len(terms)
+        value: Tensor = reduce(torch.add, terms) / len(terms)
+        return value
 
 
 def build_method(config: MethodConfig) -> PretrainingMethod:
     """Return the method that a config names."""
-    return resolve_name(METHODS[config.method])(config)
+    method: PretrainingMethod = resolve_name(METHODS[config.method])(config)
+    return method
 
 
 class StepBuilder:

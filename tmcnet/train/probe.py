@@ -52,7 +52,8 @@ def cell_labels(label: Labels, stride: int) -> Labels:
     present, ids = torch.unique(torch.from_numpy(label), return_inverse=True)
     flags = F.one_hot(ids).permute(2, 0, 1).float()
     counts = F.avg_pool2d(flags, stride, padding=stride // 2, divisor_override=1)
-    return present[counts[:, :rows, :columns].argmax(0)].numpy()
+    frequent: Labels = present[counts[:, :rows, :columns].argmax(0)].numpy()
+    return frequent
 
 
 def _choose(tiles: TileDataset, part: str, config: ProbeConfig, seed: int) -> list[_ProbeCells]:
@@ -97,7 +98,8 @@ def _predict(classifier: str, fitted_on: NDArray[np.float32], truth: Labels, ask
         if classifier == "knn"
         else make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_SOLVER_ITERATIONS))
     )
-    return model.fit(fitted_on, truth).predict(asked)
+    predicted: Labels = model.fit(fitted_on, truth).predict(asked)
+    return predicted
 
 
 class Probe:
