@@ -7,12 +7,14 @@ import tarfile
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 
 from tests.raster.test_deliveries import SIZE, align, optical, power, rows, use
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
-from tmcnet.raster.inventory import names
+from tmcnet.raster import names
+from tmcnet.raster.inventory import dependencies
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io import opening
 from tmcnet.raster.io.files import RasterFile
@@ -129,7 +131,7 @@ def test_sentinel_2_means_the_same_before_and_after_baseline_4(source, random, f
 
 def test_only_reflectance_of_a_level_2_subdataset_has_the_offset(source, random, monkeypatch):
     # GDAL finds the files of whole products of level 2 only, and here the metadata matter
-    monkeypatch.setattr(opening, "_require_bands", lambda *_: None)
+    monkeypatch.setattr(opening, "_bands_of_sources", lambda *_: {})
     use_bands(source, "B4", "B3", "B2", "B8", "aot", "wvp")
     paths, metadata = product(source, optical(random, 2), 1000, "2A")
     (metadata.parent / "GRANULE" / paths[0].parts[-4] / "MTD_TL.xml").write_text(TILE.replace("1C", "2A"))
@@ -149,6 +151,59 @@ def test_a_product_that_lacks_the_file_of_a_band_is_refused(source, random):
     source.write("s.tif", power(random))
     source.sheet(f"a,{delivered('subdataset', paths, metadata)},s.tif,,train")
     with pytest.raises(InputError, match=r"has no file for band B4\b.*, which would be read as zeros"):
+        source.take()
+
+
+def test_bands_that_a_virtual_raster_leaves_out_need_no_file(source, random):
+    use_bands(source, "B3", "B2")
+    values = optical(random, 2)
+    paths, metadata = product(source, values, 1000, others=True)
+    paths[2].unlink()
+    virtual = source.root / "o.vrt"
+    bands = ("-b", "2", "-b", "3")
+    subprocess.run(
+        ["gdal_translate", "-q", "-of", "VRT", *bands, delivered("subdataset", paths, metadata), virtual], check=True
+    )
+    source.write("s.tif", power(random))
+    source.sheet("a,o.vrt,s.tif,,train")
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values[::-1])
+
+
+def test_a_geotiff_made_of_a_subdataset_has_its_offset(source, random):
+    use_bands(source, "B02", "B03")
+    values = optical(random, 2)
+    for scene, dtype, tags in (("a", "u2", {"BOA_ADD_OFFSET": "-1000"}), ("b", "f4", {}), ("c", "u2", {})):
+        path = source.write(f"{scene}.tif", values + (1000 if tags else 0), dtype=np.dtype(dtype).name)
+        with rasterio.open(path, "r+") as dataset:
+            for band in (1, 2):
+                dataset.update_tags(band, **tags)
+            dataset.update_tags(PROCESSING_BASELINE="05.09")
+    source.write("s.tif", power(random))
+    source.sheet(*(f"{scene},{scene}.tif,s.tif,,train" for scene in "abc"))
+    for scene in "abc":
+        np.testing.assert_array_equal(read_float(align(source, scene) / "optical.tif"), values)
+    notes = [row["warnings"] for row in rows(source)]
+    assert "the offset -1000 of the product's metadata is added" in notes[0] and "state PROC" not in notes[0]
+    assert "its metadata state PROCESSING_BASELINE = 05.09, which no tag applies" in notes[2]
+    assert "state PROC" not in notes[1]
+
+
+@pytest.mark.parametrize("band", ["3", "mask,3"])
+@pytest.mark.parametrize("place", ["band", "mask", "nested"])
+def test_a_virtual_raster_that_takes_a_band_of_none_is_refused(source, random, band, place):
+    use_bands(source, "B02", "B03")
+    source.write("o.tif", optical(random, 2))
+    source.write("s.tif", power(random))
+    virtual = source.root / "o.vrt"
+    subprocess.run(["gdal_translate", "-q", "-of", "VRT", "-mask", "1", source.root / "o.tif", virtual], check=True)
+    if place == "nested":
+        subprocess.run(["gdalbuildvrt", "-q", source.root / "outer.vrt", virtual], check=True)
+    text, of_mask = virtual.read_text(), place == "mask"
+    parts = text.partition("<MaskBand>")
+    changed = re.sub("<SourceBand>.*?<", f"<SourceBand>{band}<", parts[2 if of_mask else 0], count=1)
+    virtual.write_text(parts[0] + parts[1] + changed if of_mask else changed + parts[1] + parts[2])
+    source.sheet(f"a,{'outer' if place == 'nested' else 'o'}.vrt,s.tif,,train")
+    with pytest.raises(InputError, match=r"o\.vrt: takes band 3 of .*o\.tif, which has 2"):
         source.take()
 
 
@@ -310,7 +365,8 @@ def test_products_on_a_server_have_the_offset_of_their_metadata(source, random, 
     before = source.take().record("a").digests
     served_metadata = source.root / "served" / metadata.relative_to(source.root)
     served_metadata.write_text(served_metadata.read_text().replace("-1000", "-900"))
-    names.forget()
+    names.read_address.cache_clear()
+    dependencies.stamp.cache_clear()
     assert source.take().record("a").digests != before
     np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values + 100.0)
 

@@ -16,12 +16,12 @@ from rasterio.windows import Window
 
 from tmcnet.config import SensorConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.names import Name, is_remote
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.io.files import Header, RasterFile
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.reader import Raster
+from tmcnet.raster.names import Name, is_remote
 
 _MAX_GRID_OFFSET_PX = 0.05  # tiles are moved to the pixels of the first; a larger offset is an error
 _MAX_OVERLAPS = 20  # overlaps of the tiles of a mosaic that are compared

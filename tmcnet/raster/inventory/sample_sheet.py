@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tmcnet.errors import InputError, Problem, format_names, hide_secrets
-from tmcnet.raster.inventory.names import Name, is_remote, local_files, main_file, parse_name
+from tmcnet.raster.inventory.dependencies import local_files
+from tmcnet.raster.names import Name, is_remote, main_file, parse_name
 
 TRAIN = "train"
 PREDICT = "predict"
@@ -212,7 +213,7 @@ def _value(key: str, text: str, root: Path) -> Any:  # noqa: ANN401 - keys have 
     if key == "scale":
         return text if text in _SCALES else None
     try:
-        number = float(text)
+        number = float(text.replace("_", " "))  # Python takes 1_0 for 10
     except ValueError:
         return None
     usable = key == "nodata" or (math.isfinite(number) and (number != 0 or key == "add_offset"))

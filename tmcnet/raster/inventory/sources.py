@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tmcnet.errors import InputError, Problem, format_names, hide_secrets
-from tmcnet.raster.inventory.names import is_remote
 from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN, Entry, read_sheet
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
+from tmcnet.raster.names import is_remote
 
 if TYPE_CHECKING:
     from tmcnet.config import SourceConfig

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.raster.names import band_sources
 
 _ONLY_REMOTE_FILE = "CPL_VSIL_CURL_ALLOWED_FILENAME"
 # GDAL may not use the network before a raster of the config does; it reads this setting at every access.
@@ -27,10 +29,10 @@ logging.getLogger("rasterio").setLevel(logging.CRITICAL)
 # Tiles without a georeference are ordinary input here; where one is needed, the inventory checks for it.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-_SOUND: set[str] = set()  # sources of virtual rasters that were opened in this process
+_SOUND: set[tuple[str, str, frozenset[int] | None]] = set()
+"""Virtual rasters whose sources were opened in this process: name, content and the bands that are used of it."""
 _NO_BAND_SOURCES = re.compile('subClass="VRT(Raw|Warped|Pansharpened|Processed)')
 """Virtual rasters that GDAL opens with their sources, so that it reports a missing one every time."""
-_MASK_BAND = re.compile("<MaskBand>.*?</MaskBand>", re.DOTALL)
 
 
 @contextmanager
@@ -46,11 +48,9 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
         os.environ.pop(_ONLY_REMOTE_FILE, None)
     try:
         with rasterio.open(path, **options) as dataset:
-            if dataset.driver == "PNG":
-                _require_png_end(Path(path))
             if not dataset.count:
                 raise _without_bands(path, dataset.subdatasets)
-            _require_sources(dataset)
+            _require_sound(dataset)
             yield dataset
     except RasterioError as error:
         reason = str(error.__cause__ or error).strip().rstrip(".")  # GDAL's message is in the cause, if there is one
@@ -71,39 +71,84 @@ def write_part(path: Path, part: str, out: Path) -> None:
         rasterio.shutil.copy(dataset, out, driver="VRT")
 
 
-def _require_sources(dataset: DatasetReader, within: tuple[str, ...] = ()) -> None:
-    """Open the sources of a virtual raster, once a process each, also those of virtual rasters among them.
+def _require_sound(dataset: DatasetReader, used: frozenset[int] | None = None, within: tuple[str, ...] = ()) -> None:
+    """Refuse a file that breaks off; and open the sources of a virtual raster, once a process, and their sources.
 
-    Bands without a source are refused in all of them. GDAL 3.10 never forgets, once it has read nested virtual
-    rasters, that a source could not be opened: it reports that once, or in a call that reports nothing, and returns
-    zeros from then on. By themselves they fail each time.
+    Of a virtual raster the `used` bands count (None: all). They are refused without a source, and if a source lacks
+    the band that they take: GDAL ends the process where that is a mask. GDAL 3.10 never forgets, once it has read
+    nested virtual rasters, that a source could not be opened: it reports that once, or in a call that reports
+    nothing, and returns zeros from then on. By themselves they fail each time.
     """
+    _require_end(dataset)
     if dataset.driver not in ("VRT", "SENTINEL2") or dataset.name in within:
         return
     text = dataset.tags(ns="xml:VRT").get("xml:VRT", "")
+    if (dataset.name, text, used) in _SOUND:
+        return
     by_itself = not _NO_BAND_SOURCES.search(text)
-    if by_itself:
-        _require_bands(dataset, text)
+    taken = _bands_of_sources(dataset, text, used) if by_itself and text else {}
     for name in dataset.files if dataset.driver == "VRT" else ():
         beside = name.startswith(dataset.name) and name[len(dataset.name) :] in ("", ".aux.xml", ".msk", ".ovr")
-        if name not in _SOUND and not beside and (by_itself or name.lower().endswith(".vrt")):
+        bands = taken.get(name)
+        if not beside and bands != frozenset() and (by_itself or name.lower().endswith(".vrt")):
             with rasterio.open(name) as source:
-                _require_sources(source, (*within, dataset.name))
-            _SOUND.add(name)
+                if bands and max(bands) > source.count:
+                    what = f"takes band {max(bands)} of {name}, which has {source.count}"
+                    raise InputError(Problem(dataset.name, what, "Write the virtual raster again."))
+                _require_sound(source, bands, (*within, dataset.name))
+    _SOUND.add((dataset.name, text, used))
 
 
-def _require_bands(dataset: DatasetReader, text: str) -> None:
-    """Refuse bands that GDAL makes of nothing and reads as zeros, such as those of a product that lacks a file."""
-    texts = _MASK_BAND.sub("", text).split("<VRTRasterBand ")[1:]
-    bands = zip(texts, dataset.descriptions, dataset.nodatavals, strict=False)
-    empty = [
-        (name or str(number)).split(",")[0]
-        for number, (band, name, nodata) in enumerate(bands, 1)
-        if nodata is None and "Source>" not in band
-    ]
-    if empty and "PixelFunctionType" not in text:
+def _bands_of_sources(dataset: DatasetReader, text: str, used: frozenset[int] | None) -> dict[str, frozenset[int]]:
+    """Bands that the used bands of a virtual raster take of its sources, by their names; none of others.
+
+    Used bands that GDAL makes of nothing and reads as zeros are refused: products lack files that they may lack.
+    """
+    taken: dict[str, frozenset[int]] = {}
+    sources = band_sources(dataset.name, text)
+    for band, file, number, _ in sources:
+        is_used = used is None or band in used or band == 0
+        taken[file] = taken.get(file, frozenset()) | ({number} if is_used else set())
+    bare = {n for n, nodata in zip(dataset.indexes, dataset.nodatavals, strict=True) if nodata is None}
+    bare -= {source.band for source in sources}
+    empty = [(dataset.descriptions[n - 1] or str(n)).split(",")[0] for n in bare if used is None or n in used]
+    if empty:
         what = f"has no file for band{'s' * (len(empty) > 1)} {format_names(empty)}, which would be read as zeros"
-        raise InputError(Problem(dataset.name, what, "Fetch the missing files, or name the files of single bands."))
+        remedy = "Fetch the missing files, or leave these bands out (`gdal_translate -of VRT -b 1 ...`)."
+        raise InputError(Problem(dataset.name, what, remedy))
+    return taken
+
+
+def _require_end(dataset: DatasetReader) -> None:
+    """Refuse files that break off, of the formats whose missing rows GDAL fills with zeros."""
+    path = Path(next(iter(dataset.files), ""))
+    if dataset.driver not in ("ENVI", "netCDF", "PNG") or not path.is_file():
+        return
+    size, is_whole = path.stat().st_size, True
+    if dataset.driver == "ENVI":
+        about = dataset.tags(ns="ENVI")
+        n_bytes = dataset.width * dataset.height * sum(np.dtype(name).itemsize for name in dataset.dtypes)
+        is_whole = size >= n_bytes + int(about.get("header_offset", 0)) or about.get("file_compression", "0") != "0"
+    else:
+        with path.open("rb") as file:
+            beginning = file.read(4)
+            file.seek(-min(size, 64), 2)
+            if dataset.driver == "PNG":
+                is_whole = b"IEND" in file.read()  # a few stray bytes may follow the last chunk
+            elif beginning in (b"CDF\1", b"CDF\2"):
+                is_whole = _is_whole_netcdf(path)
+    if not is_whole:
+        raise RasterioError("it breaks off before its end")
+
+
+def _is_whole_netcdf(path: Path) -> bool:
+    from scipy.io import netcdf_file  # takes as long to import as all else that short jobs need
+
+    try:
+        netcdf_file(path, mmap=True).close()
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def files_of(path: Path | str) -> list[str]:
@@ -137,11 +182,3 @@ def _rasters_inside(path: Path) -> list[str]:
         with tarfile.open(path) as archive:
             return [f"/vsitar/{path}/{name}" for name in archive.getnames() if name.lower().endswith(ends)]
     return []
-
-
-def _require_png_end(path: Path) -> None:
-    """GDAL silently fills the missing rows of a truncated PNG with zeros."""
-    with path.open("rb") as file:
-        file.seek(-min(path.stat().st_size, 64), 2)  # a few stray bytes may follow the last chunk
-        if b"IEND" not in file.read():
-            raise RasterioError("the PNG breaks off before its end")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from xml.etree import ElementTree
 
+import rasterio
 from rasterio.io import DatasetReader
 
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.inventory.names import read_text
+from tmcnet.raster.names import band_sources, read_text
 
 _SENTINEL_2 = re.compile(r"(T\d\d[A-Z]{3}_(\d{8})T\d{6})_(B\d[\dA])(_\d0m)?\.\w+$")
 """Names of bands: tile and time, date, band, and the resolution, which only level 2A has."""
@@ -25,7 +25,6 @@ _NO_REFLECTANCE = re.compile(r"_(AOT|WVP|SCL|TCI|PVI|MSK)_?[^/]*$")
 _OFFSET_SINCE = "20220125"  # first day of baseline 04.00
 _ADDED = re.compile(r'<(?:BOA|RADIO)_ADD_OFFSET band_id="(\d+)">\s*(-?[\d.]+)\s*<')
 _LEVEL = re.compile(r"(?:MSI|[_/])L(1C|2A)(?=[_/.:])|L[CEOT]\d\d_L([12])")  # of Sentinel-2 and Landsat
-_CHANGES = ("ScaleRatio", "ScaleOffset", "LUT")  # what changes the numbers of a source of a virtual raster
 _LEVELS_UP = 6  # from a band to the folder of its product
 _NAMED = {
     r"L[CEOT]\d\d_L2S[RP]_\w*SR_B\d": (2.75e-05, -0.2),
@@ -71,19 +70,29 @@ def metadata_file(path: str) -> str:
 def product_offsets(dataset: DatasetReader, bands: tuple[int, ...]) -> list[float]:
     """Offset that the metadata of a product adds to the numbers of each of these bands.
 
+    GDAL's tags of a subdataset stay with files that are made of it, whose whole numbers are still the same.
+
     Raises:
         InputError: If it differs between the sources of one band of a virtual raster.
     """
-    if dataset.driver == "SENTINEL2":
-        tags = [dataset.tags(band) for band in bands]
-        return [float(tag.get("BOA_ADD_OFFSET", tag.get("RADIO_ADD_OFFSET", 0))) for tag in tags]
-    return [_offset(dataset.name, band) for band in bands]
+    given = [(band, _tagged_offset(dataset, band)) for band in bands]
+    return [_offset(dataset.name, band) if own is None else own for band, own in given]
+
+
+def _tagged_offset(dataset: DatasetReader, band: int) -> float | None:
+    tags = dataset.tags(band) if "int" in dataset.dtypes[band - 1] else {}
+    text = tags.get("BOA_ADD_OFFSET", tags.get("RADIO_ADD_OFFSET"))
+    return None if text is None else float(text)
 
 
 def _offset(path: str, band: int) -> float:
-    """Offset of a band of a JP2 file of a product, or of a virtual raster of such files; 0 for others."""
+    """Offset of a band of a JP2 file or subdataset of a product, or of a virtual raster of these; 0 for others."""
+    if path.startswith("SENTINEL2_"):
+        with rasterio.open(path) as dataset:
+            return _tagged_offset(dataset, band) or 0.0
     if path.lower().endswith((".vrt", ".xml")):
-        added = {_offset(source, number) for source, number in _sources(path, read_text(path)).get(band, ())}
+        sources = [source for source in band_sources(path, read_text(path)) if source.band == band]
+        added = {_offset(source.file, source.number) for source in sources if not source.is_changed}
         if len(added) > 1:
             what = "is made of Sentinel-2 bands with and without the offset of baseline 04.00"
             raise InputError(Problem(path, what, "Write the JP2 files in the sample sheet in its place."))
@@ -93,32 +102,3 @@ def _offset(path: str, band: int) -> float:
         return 0.0
     offsets = {_BANDS[int(number)]: float(offset) for number, offset in _ADDED.findall(read_text(metadata))}
     return offsets.get(image[3], 0.0)
-
-
-@lru_cache(maxsize=64)
-def _sources(path: str, text: str) -> dict[int, list[tuple[str, int]]]:
-    """Files and their bands whose numbers are, unchanged, those of each band of a virtual raster."""
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError:
-        return {}
-    folder = path.rpartition("/")[0]
-
-    def name(element: ElementTree.Element | None) -> str:
-        file = (element.text or "") if element is not None else ""
-        relative = element is not None and element.get("relativeToVRT") == "1"
-        return f"{folder}/{file}" if relative and folder else file
-
-    if root.get("subClass") == "VRTWarpedDataset":
-        file = name(root.find(".//SourceDataset"))
-        pairs = [(int(m.get("dst", 1)), int(m.get("src", 1))) for m in root.iter("BandMapping")]
-        return {target: [(file, number)] for target, number in pairs}
-    return {
-        number: [
-            (name(source.find("SourceFilename")), int(source.findtext("SourceBand") or 1))
-            for source in band
-            if source.find("SourceFilename") is not None and not any(source.find(tag) is not None for tag in _CHANGES)
-        ]
-        for number, band in enumerate(root.findall("VRTRasterBand"), 1)
-        if band.find("PixelFunctionType") is None
-    }
