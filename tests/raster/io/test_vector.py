@@ -204,6 +204,46 @@ def test_polygons_between_the_centres_of_pixels_are_counted(tmp_path):
     assert (found.labelled, found.n_small) == (15 * 15 + 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("west", "labels_west"), [(200, -160), (-160, 200), (179.9968, -180.0032), (-180.0032, 179.9968)]
+)
+@pytest.mark.parametrize("ending", ["gpkg", "geojson"])
+def test_longitudes_count_modulo_a_turn(tmp_path, west, labels_west, ending):
+    grid = Grid("EPSG:4326", Affine(1e-4, 0, west, 0, -1e-4, 10), 64, 64)
+    features = []
+    for first, last in ((10, 20), (40, 64)):
+        left, right = (labels_west + column * 1e-4 for column in (first, last))
+        ring = [[left, 10], [right, 10], [right, 9.9964], [left, 9.9964], [left, 10]]
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "geometry": geometry, "properties": {"class": 1}})
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    if ending == "gpkg":
+        run_tool("ogr2ogr", tmp_path / "a.gpkg", path)
+    _, codes = burn(tmp_path / f"a.{ending}", tmp_path / "out.tif", grid)
+    expected = np.full((64, 64), NO_CODE)
+    expected[:36, 10:20] = expected[:36, 40:] = 1
+    np.testing.assert_array_equal(codes, expected)
+
+
+def test_features_that_are_not_cut_at_the_180th_meridian_are_refused(tmp_path):
+    grid = Grid("EPSG:4326", Affine(1e-3, 0, 179.96, 0, -1e-3, 10), 64, 64)
+    for west, east in ((179.97, -179.98), (-180, 180)):
+        ring = [[west, 10], [east, 10], [east, 9.9], [west, 9.9], [west, 10]]
+        feature = {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"class": 1},
+        }
+        path = tmp_path / "a.geojson"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+        if west > east:
+            with pytest.raises(InputError, match=r"a\.geojson: has a feature from longitude -179\.98 to 179\.97"):
+                burn(path, tmp_path / "out.tif", grid)
+        else:
+            assert (burn(path, tmp_path / "out.tif", grid)[1] == 1).all()
+
+
 def test_long_edges_are_straight_in_the_crs_of_the_file(tmp_path):
     grid = Grid("EPSG:32633", Affine(100, 0, 450_000, 0, -100, 5_450_000), 1000, 1000)
     corners = [[14.4, 48.5], [15.6, 48.5], [15.6, 49], [14.4, 49], [14.4, 48.5]]

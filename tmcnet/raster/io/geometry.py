@@ -70,6 +70,11 @@ class Grid:
         return float(abs(self.transform.determinant) ** 0.5)
 
     @property
+    def is_geographic(self) -> bool:
+        """Whether the units of the map are degrees of longitude and latitude."""
+        return bool(self.crs) and bool(CRS.from_user_input(self.crs).is_geographic)
+
+    @property
     def georeference(self) -> dict[str, Any]:
         """CRS and transform as rasterio takes them for a new file."""
         return {"crs": self.crs or None, "transform": self.transform}
@@ -120,7 +125,7 @@ def to_pixels(grid: Grid, crs: str, x: Coordinates, y: Coordinates) -> tuple[Coo
     """
     if grid.crs != crs:
         x, y = reproject_points(crs, grid.crs, x, y)
-    if grid.crs and CRS.from_user_input(grid.crs).is_geographic:
+    if grid.is_geographic:
         middle = (grid.transform @ (grid.width / 2, grid.height / 2))[0]
         x = middle + (x - middle + 180.0) % 360.0 - 180.0
     column, row = ~grid.transform @ (x, y)

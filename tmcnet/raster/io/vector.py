@@ -29,6 +29,8 @@ from tmcnet.raster.io.writer import Block, RasterProfile, write_blocks
 NO_CODE = -(2**31)  # means no label in the raster of codes
 CORNERS = 64  # corners of the polygon in place of a circle around a point; its area is smaller by 0.2 %
 _MAX_EDGE_DEGREES, _MAX_EDGE_M = 0.01, 1000.0  # of polygons, so that they leave no pixel where these are bent
+_WHOLE_TURN = 360 - 1e-6  # degrees from which a feature is all around the globe
+_EXTENT = re.compile(r"^Extent: [(](\S+), \S+[)] - [(](\S+),", re.MULTILINE)
 Points = npt.NDArray[np.float64]
 
 
@@ -73,7 +75,7 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
     if labels.encoding != "ids":
         remedy = "Set `labels.encoding: ids` and give each class its `codes`."
         raise InputError(Problem(str(path), "is a vector file, but `labels.encoding` is `rgb`", remedy))
-    rows = _read(path, grid.crs, *_near(labels.buffer, grid))
+    rows = _read(path, grid, labels.buffer)
     if rows and not any(labels.attribute in row["properties"] for row in rows):
         attributes = format_names({name for row in rows for name in row["properties"]}) or "none"
         what = f"has no attribute `{labels.attribute}`; its attributes are {attributes}"
@@ -98,7 +100,7 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
 def read_attributes(path: Path) -> dict[str, set[str]]:
     """Values, as text, of each attribute of the features of a vector file; empty ones are left out."""
     values: dict[str, set[str]] = {}
-    for row in _read(path, "EPSG:4326"):
+    for row in _read(path, Grid("EPSG:4326", Affine.identity(), 1, 1)):
         for name, value in row["properties"].items():
             text = "" if value is None else str(value).strip()
             values.setdefault(name, set()).update({text} if text else ())
@@ -107,7 +109,7 @@ def read_attributes(path: Path) -> dict[str, set[str]]:
 
 def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
     """Write the polygons of a vector file, in any CRS, as a mask: 1 where the centre of a pixel is in one, else 0."""
-    shapes = [shape for row in _read(path, grid.crs, *_near(0, grid)) for shape in _simple(row["geometry"])]
+    shapes = [shape for row in _read(path, grid, 0) for shape in row["shapes"]]
     shapes = [shape for shape in shapes if shape["type"] == "Polygon"]
     features = _Features.of(shapes, [1] * len(shapes))
 
@@ -123,7 +125,7 @@ def area_window(path: Path, grid: Grid, margin_m: float, step: int = 1) -> Box |
 
     The margin is in metres, or in pixels if the CRS has no unit of length; the window starts at multiples of `step`.
     """
-    shapes = [shape for row in _read(path, grid.crs) for shape in _simple(row["geometry"])]
+    shapes = [shape for row in _read(path, grid) for shape in row["shapes"]]
     if not shapes:
         raise InputError(Problem(str(path), "has no feature", "Draw the polygons that you want mapped."))
     x, y = np.array([point for shape in shapes for point in _vertices(shape)]).T
@@ -144,20 +146,28 @@ def _vertices(shape: Mapping[str, Any]) -> Iterable[Sequence[float]]:
     return coordinates if shape["type"] == "LineString" else itertools.chain.from_iterable(coordinates)
 
 
-def _read(path: Path | str, crs: str, *limits: str | float) -> list[dict[str, Any]]:
-    """Read the features as GeoJSON in a CRS, within limits as options of `ogr2ogr`."""
-    layers = [
-        line.partition(": ")[2] for line in run_tool("ogrinfo", "-ro", "-q", path).splitlines() if line[:1].isdigit()
-    ]
-    names = [layer.rpartition(" (")[0] or layer for layer in layers if not layer.endswith(" (None)")]
-    if len(names) > 1:
-        what = f"has {len(names)} layers: {format_names(names)}"
+def _read(path: Path | str, grid: Grid, buffer_m: float | None = None) -> list[dict[str, Any]]:
+    """Read features as GeoJSON in the CRS of a grid, with their `shapes` of one part each.
+
+    With a buffer, these are the ones near the grid, and longitudes count modulo 360 degrees.
+    """
+    about = re.split(r"^Layer name: ", run_tool("ogrinfo", "-ro", "-so", "-al", path), flags=re.MULTILINE)[1:]
+    layers = {layer.partition("\n")[0]: layer for layer in about if "\nGeometry: None\n" not in layer}
+    if len(layers) > 1:
+        what = f"has {len(layers)} layers: {format_names(layers)}"
         raise InputError(Problem(str(path), what, "Keep the one that is meant (`ogr2ogr OUT IN LAYER`)."))
+    layer = "".join(layers.values())
+    in_degrees = re.search(r"\bGEOG(CRS|CS)\[", layer) and not re.search(r"\bPROJ(CRS|CS)\[", layer)
+    max_edge = _MAX_EDGE_DEGREES if in_degrees else _MAX_EDGE_M  # straight edges are bent in another CRS
+    extent = _EXTENT.search(layer)
+    is_turned = in_degrees and extent and max(abs(float(x)) for x in extent.groups()) > 180
+    box = None if buffer_m is None else _near(buffer_m, grid)
+    limits = ("-spat", *box, "-spat_srs", grid.crs) if box and not is_turned and _is_within_turn(grid, box) else ()
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "features.geojson"
-        digits = ("-lco", "COORDINATE_PRECISION=9", "-dim", "XY", "-segmentize", _max_edge(path, names))
+        form = ("-f", "GeoJSON", "-lco", "COORDINATE_PRECISION=9", "-dim", "XY", "-segmentize", max_edge)
         try:
-            run_tool("ogr2ogr", "-f", "GeoJSON", *digits, "-t_srs", crs, *limits, table, path, *names)
+            run_tool("ogr2ogr", *form, "-t_srs", grid.crs, *limits, table, path, *layers)
         except InputError as error:
             if not re.search("no coordinate system|coordinate operations", str(error)):
                 raise
@@ -168,25 +178,45 @@ def _read(path: Path | str, crs: str, *limits: str | float) -> list[dict[str, An
         except UnicodeDecodeError:
             remedy = "Name it in a file beside the Shapefile: `echo ISO-8859-1 > NAME.cpg`; or save as a GeoPackage."
             raise InputError(Problem(str(path), "has text whose encoding is not known", remedy)) from None
-    return [row for row in rows if row["geometry"]]
+    rows = [row for row in rows if row["geometry"]]
+    for row in rows:
+        shapes = list(_simple(row["geometry"]))
+        row["shapes"] = [t for s in shapes for t in _turned(path, s, box)] if box and grid.is_geographic else shapes
+    return rows
 
 
-def _max_edge(path: Path | str, names: Sequence[str]) -> float:
-    """Length, in units of a file, to which edges are divided: straight ones in it are bent in another CRS."""
-    about = run_tool("ogrinfo", "-ro", "-so", path, *names)
-    return _MAX_EDGE_DEGREES if re.search(r"^GEOG(CRS|CS)\[", about, re.MULTILINE) else _MAX_EDGE_M
-
-
-def _near(buffer_m: float, grid: Grid) -> tuple[str | float, ...]:
-    """Options of `ogr2ogr` for the features near a grid; none for one across the 180th meridian."""
+def _near(buffer_m: float, grid: Grid) -> tuple[float, float, float, float]:
+    """Left, bottom, right and top of the ground near a grid."""
     left, bottom, right, top = grid.bounds
-    longitudes, _ = reproject_points(
-        grid.crs, "EPSG:4326", *np.array([[left, right, left, right], [bottom, bottom, top, top]])
-    )
-    if not np.ptp(longitudes) < 180:
-        return ()
     margin_x, margin_y = _radii(buffer_m, grid) + 0.05 * np.array([right - left, top - bottom])
-    return ("-spat", left - margin_x, bottom - margin_y, right + margin_x, top + margin_y, "-spat_srs", grid.crs)
+    return left - margin_x, bottom - margin_y, right + margin_x, top + margin_y
+
+
+def _is_within_turn(grid: Grid, box: Sequence[float]) -> bool:
+    """Whether a box around a grid is on one side of the 180th meridian, where ogr2ogr finds features in it."""
+    left, bottom, right, top = box
+    if grid.is_geographic:
+        return left >= -180 and right <= 180
+    x, y = np.array([[left, right, left, right], [bottom, bottom, top, top]])
+    return bool(np.ptp(reproject_points(grid.crs, "EPSG:4326", x, y)[0]) < 180)
+
+
+def _turned(path: Path | str, shape: dict[str, Any], box: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """A shape in degrees, moved by each number of turns that brings it into a box; as it is if none does."""
+    longitudes = [point[0] for point in _vertices(shape)]
+    west, east = min(longitudes), max(longitudes)
+    if 180 < east - west < _WHOLE_TURN:
+        what = f"has a feature from longitude {west:g} to {east:g}, which means all between if it is not cut at 180"
+        raise InputError(Problem(str(path), what, "Cut it (`ogr2ogr -wrapdateline OUT IN`)."))
+    first, last = math.ceil((box[0] - east) / 360), math.floor((box[2] - west) / 360)
+    for turns in range(first, last + 1) or (0,):
+        yield shape if turns == 0 else {**shape, "coordinates": _moved(shape["coordinates"], 360.0 * turns)}
+
+
+def _moved(coordinates: Sequence[Any], east: float) -> list[Any]:
+    if isinstance(coordinates[0], Sequence):
+        return [_moved(part, east) for part in coordinates]
+    return [coordinates[0] + east, *coordinates[1:]]
 
 
 def _codes(path: Path | str, labels: LabelsConfig, values: Sequence[object]) -> list[int | None]:
@@ -219,10 +249,11 @@ def _folded(name: str) -> str:
 def _polygons(
     path: Path | str, labels: LabelsConfig, grid: Grid, rows: Sequence[dict[str, Any]], codes: Sequence[int | None]
 ) -> _Features:
-    shapes, kept = [], []
+    shapes: list[dict[str, Any]] = []
+    kept: list[int] = []
     radii = _radii(labels.buffer, grid)
     for row, code in zip(rows, codes, strict=True):
-        for shape in _simple(row["geometry"]):
+        for shape in row["shapes"]:
             kind = shape["type"]
             if kind != "Polygon" and not labels.buffer:
                 remedy = "Set `labels.buffer`, the distance in metres up to which points and lines count."
