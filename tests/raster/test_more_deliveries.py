@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 
 import numpy as np
@@ -14,10 +15,11 @@ from rasterio.warp import transform
 
 from tests.raster.conftest import UTM
 from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, rows, use, write_mask
-from tmcnet.config import LabelsConfig, SensorConfig, SensorsConfig
+from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.reader import read_float, read_labels
+from tmcnet.raster.tiling.grid import align_scene
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -481,3 +483,116 @@ def test_vector_labels_in_archives_are_read_or_listed(source, random, form):
         return
     codes = read_labels(align(source) / "label.tif")
     assert (codes[5:20, 5:20] == 1).all() and (codes == 1).sum() == 15 * 15
+
+
+@pytest.mark.parametrize(("ending", "driver"), [("img", "ENVI"), ("nc", "netCDF"), ("png", "PNG")])
+@pytest.mark.parametrize("form", ["as it is", "in a virtual raster"])
+def test_files_that_break_off_are_refused_where_gdal_reads_zeros(source, random, ending, driver, form):
+    use(source)
+    plain = source.write("plain.tif", random.integers(1, 255, (SIZE, SIZE)).astype("u1"))
+    path = source.root / f"o.{ending}"
+    rasterio.shutil.copy(plain, path, driver=driver)
+    run_tool("gdal_translate", "-q", "-of", "VRT", path, source.root / "o.vrt")
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{path.name if form == 'as it is' else 'o.vrt'},s.tif,,train")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(InputError, match=r"o\.\w+: cannot be read \(.*it breaks off before its end\)"):
+        source.take()
+
+
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_a_mask_beside_an_image_of_another_size_is_refused(source, random, nodata):
+    use(source)
+    source.write("o.tif", optical(random), nodata=nodata)
+    source.write("m.tif", np.zeros((SIZE // 2, SIZE // 2), "u1")).rename(source.root / "o.tif.msk")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    with pytest.raises(InputError, match=r"o\.tif\.msk: is the mask of an image of another size"):
+        source.take()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("i4", -2147483647), ("u4", 2**32 - 1), ("f4", FLOAT_MIN), ("f4", -999.9)]
+)
+def test_fill_is_named_by_the_digits_that_declare_it(source, random, dtype, value):
+    use(source)
+    values = random.integers(200, 3000, (1, SIZE, SIZE)).astype(dtype)
+    values[:, :, :EMPTY] = value
+    source.write("o.tif", values)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    named = re.search("of the optical pixels are (.*?) in all bands", rows(source)[0]["warnings"])[1]
+    (source.root / "scenes.csv").write_text(f"scene,optical,sar,optical_nodata\na,o.tif,s.tif,{named}\n")
+    found = read_float(align(source) / "optical.tif")
+    assert np.isnan(found[:, :, :EMPTY]).all() and np.isfinite(found[:, :, EMPTY:]).all()
+    assert float(rows(source)[0]["optical_nodata"]) == float(named)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_link_without_the_files_beside_its_target_is_refused(source, random, linked):
+    use(source)
+    path = source.write("archive/o.tif", optical(random))
+    write_mask(path, ".msk")
+    (source.root / "o.tif").symlink_to(path)
+    if linked:
+        (source.root / "o.tif.msk").symlink_to(f"{path}.msk")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    if linked:
+        assert np.isnan(read_float(align(source) / "optical.tif")[:, :, :EMPTY]).all()
+        return
+    with pytest.raises(InputError, match=r"o\.tif: is a link, beside which GDAL does not find .*archive/o\.tif\.msk"):
+        source.take()
+
+
+@pytest.mark.parametrize("shape", [(1, SIZE, SIZE // 2), (2, SIZE, SIZE)])
+def test_files_of_another_form_than_in_the_inventory_are_not_aligned(source, random, shape):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    source.write("o.tif", np.ones(shape, "u2"))
+    with pytest.raises(InputError, match="another size, place or number of bands than in the inventory"):
+        align_scene(
+            source.json, "a", source.sensors, source.labels, AlignConfig(enabled=False), source.root / "results"
+        )
+
+
+@pytest.mark.parametrize("scale", ["auto", "db"])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_linear_power_beside_decibels_is_refused(source, random, scale, stacked):
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["b0"], kind="reflectance"),
+        sar=SensorConfig(bands=["vv", "vh"], kind="backscatter", scale=scale),
+    )
+    source.write("o.tif", optical(random))
+    values = np.stack([10 * np.log10(power(random)), power(random)])
+    values[1, :, :EMPTY] = 0
+    for name, part in (("s.tif", values), ("vv.tif", values[0]), ("vh.tif", values[1])):
+        source.write(name, part)
+    source.sheet(f"a,o.tif,{'vv.tif;vh.tif' if stacked else 's.tif'},,train")
+    with pytest.raises(InputError, match=r"\.tif: has linear power in band vh by its values"):
+        source.take()
+
+
+def test_tags_for_scale_on_real_numbers_are_noted(source, random):
+    use(source)
+    path = source.write("o.tif", random.uniform(0, 1, (SIZE, SIZE)).astype("f4"))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales = (1e-4,)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    assert "tags for scale and offset turn its real numbers into " in rows(source)[0]["warnings"]
+
+
+def test_latitudes_beyond_the_poles_are_refused(source, random):
+    use(source)
+    for name, values in (("o.tif", optical(random)), ("s.tif", power(random))):
+        source.write(name, values, "EPSG:4326", Affine(1e-4, 0, 35, 0, -1e-4, 139.7))
+    source.sheet("a,o.tif,s.tif,,train")
+    with pytest.raises(InputError, match=r"o\.tif, .*s\.tif\): is at latitudes from 139\.69 to 139\.7"):
+        source.take()

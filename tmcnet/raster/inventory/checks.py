@@ -35,6 +35,7 @@ _BIT_FIELDS = {
 }
 """Names of quality masks that hold bits, in files or bands, and the bits of clouds in them."""
 _PROBES_PER_SIDE = 33
+_MAX_LATITUDE = 91.0  # pixels of global rasters may be centred on a pole
 _MIN_OVERLAP = 0.5  # share of the scene that every modality must cover
 
 
@@ -121,10 +122,13 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
                 scene.warnings.append(f"{file.name}: holds {images} images, of which the first is read")
             header = file.file.header
             is_plain = file.file.scaling is None and not header.is_tagged and numpy_type(header.dtype).kind in "iu"
-            if header.stated_scaling and is_plain:
+            if header.stated_scaling and is_plain and not any(header.product_offsets):
                 what = f"{file.name}: its metadata state {header.stated_scaling}, which no tag applies"
                 scene.warnings.append(f"{what}: declare `sensors.{name}.scale_factor` and `add_offset`")
             scene.warnings += seams(file.file) if len(file.file.paths) > 1 else ()
+            if header.is_tagged and file.file.scaling is None and numpy_type(header.dtype).kind == "f":
+                what = f"{file.name}: tags for scale and offset turn its real numbers into {file.range[0]:g} to"
+                scene.warnings.append(f"{what} {file.range[1]:g}: remove them if they were applied already")
             if file.infinite:
                 scene.warnings.append(f"{file.name}: {file.infinite} infinite values, taken as no data")
             if georeferenced and (constant := np.flatnonzero(file.low == file.high)).size:
@@ -146,6 +150,7 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
         scene.problems.append(coder.problem(scene.label.file.label, scene.label.unknown))
     for name, sensor in sensors.items():
         scene.scales[name] = _check_scale(scene, name, sensor)
+        scene.problems += _linear_among_decibels(scene, name, sensor)
     if not georeferenced:
         _check_sizes(scene)
     elif _check_georeference(scene):
@@ -267,6 +272,21 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
         scene.problems.append(Problem(valid[0].file.label, what, remedy))
     _warn_of_negative_power(scene, scale, valid)
     return scale or ""
+
+
+def _linear_among_decibels(scene: Inspection, name: str, sensor: SensorConfig) -> Iterator[Problem]:
+    """Bands of linear power in a modality whose other bands make it decibels: one scale counts for all."""
+    bands = [(file, number) for file in scene.images[name] for number in range(len(file.low))]
+    linear = [
+        (band, file.file.label)
+        for band, (file, n) in zip(sensor.bands, bands, strict=False)
+        if detect_scale("float32", file.low[n], file.high[n], file.median[n]) == "linear"
+        and file.low[n] < file.high[n]
+    ]
+    if scene.scales[name] == "db" and len(linear) < len(bands):
+        for band, label in linear:
+            what = f"has linear power in band {band} by its values, while the others are decibels"
+            yield Problem(label, what, f"Bring the bands of `{name}` to one scale.")
 
 
 def _warn_of_negative_power(scene: Inspection, scale: str | None, files: Sequence[FileSummary]) -> None:
@@ -393,6 +413,11 @@ def _check_georeference(scene: Inspection) -> bool:
         if file.file.header.has_geolocation:
             what, remedy = f"{what} but geolocation arrays", "Warp it by these first (`gdalwarp -geoloc`)."
         scene.problems.append(Problem(file.file.label, what, remedy))
+    for file in scene.files:
+        if file.grid.is_geographic and max(map(abs, file.grid.bounds[1::2])) > _MAX_LATITUDE:
+            what = f"is at latitudes from {file.grid.bounds[1]:g} to {file.grid.bounds[3]:g}"
+            remedy = "Exchange x and y (`gdal_edit.py -a_ullr ...`), or assign the CRS that it has."
+            scene.problems.append(Problem(file.file.label, what, remedy))
     return not without
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
-from tmcnet.raster.io.files import BoolArray, FloatArray
+from tmcnet.raster.io.files import BoolArray
 
 LATTICE_PX = 512  # largest side of a decimated image
 _MIN_SHARE = 0.01  # smallest share of the pixels that is reported as fill
@@ -35,7 +37,7 @@ class Lattice:
     """Every n-th pixel of files on one grid."""
 
     step: int
-    stored: FloatArray  # C x h x w values as stored; NaN for no data
+    stored: npt.NDArray[np.float64]  # C x h x w values as stored; NaN for no data
     has_bytes: bool = False  # whether all values are of 8 bits, of which each is an ordinary measurement as well
 
     @property
@@ -61,7 +63,7 @@ class Lattice:
     def isolated(self, bands: Sequence[str]) -> Fill | None:
         """Find a lowest or highest value that is repeated and much farther from all others than these are apart."""
         found: dict[float, list[tuple[str, float]]] = {}
-        for name, band in zip(bands, self.stored.astype(np.float64), strict=True):
+        for name, band in zip(bands, self.stored, strict=True):
             values = band[np.isfinite(band)]
             for value in (values.min(), values.max()) if values.size else ():
                 others = values[values != value]
@@ -73,7 +75,7 @@ class Lattice:
                     found.setdefault(float(value), []).append((name, count / band.size))
         for value, where in found.items():
             named = "all bands" if len(where) == len(bands) else f"band {', '.join(name for name, _ in where)}"
-            return Fill(max(share for _, share in where), f"are {value:g} in {named}, far from all other values")
+            return Fill(max(share for _, share in where), f"are {exact(value)} in {named}, far from all other values")
         return None
 
     def _constant_at_edge(self, bands: Sequence[str]) -> Fill | None:
@@ -88,8 +90,8 @@ class Lattice:
         if share < _MIN_SHARE or filled.all():
             return None
         if (values == values[0]).all():
-            return Fill(share, f"are {values[0]:g} in all bands, connected to the edge")
-        each = ", ".join(f"{value:g} in {name}" for name, value in zip(bands, values, strict=True))
+            return Fill(share, f"are {exact(values[0])} in all bands, connected to the edge")
+        each = ", ".join(f"{exact(value)} in {name}" for name, value in zip(bands, values, strict=True))
         return Fill(share, f"are {each}, connected to the edge", is_one_value=False)
 
     def _nearly_black_or_white(self) -> Fill | None:
@@ -111,7 +113,7 @@ class Lattice:
             return None
         if any(np.unique(band[np.isfinite(band)]).size < _MIN_LEVELS for band in self.stored):
             return None
-        return Fill(float(filled.mean()), f"are {lowest[0]:g} in all bands")
+        return Fill(float(filled.mean()), f"are {exact(lowest[0])} in all bands")
 
     def _one_band_at_edge(self, bands: Sequence[str]) -> Fill | None:
         for name, band in zip(bands, self.stored, strict=True) if len(bands) > 1 else ():
@@ -123,14 +125,23 @@ class Lattice:
             filled = band == value
             share = float(_at_edge(filled).mean())
             if value in (np.nanmin(band), np.nanmax(band)) and share >= _MIN_SHARE and not filled.all():
-                return Fill(share, f"are {value:g} in band {name}, connected to the edge", is_one_value=False)
+                return Fill(share, f"are {exact(value)} in band {name}, connected to the edge", is_one_value=False)
         return None
 
     @staticmethod
-    def _edge(image: FloatArray) -> FloatArray:
+    def _edge(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The values along the four sides, C x n."""
         sides = image[:, [0, -1]], image[:, :, [0, -1]]
         return np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1)
+
+
+def exact(value: float) -> str:
+    """A value with the digits by which it can be declared as no data."""
+    if math.isfinite(value) and value == round(value) and abs(value) < 2**53:
+        return str(round(value))
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return str(single) if float(single) == value else str(float(value))
 
 
 def _at_edge(filled: BoolArray) -> BoolArray:

@@ -23,7 +23,8 @@ from tmcnet.raster.inventory.comparisons import (
     warn_of_duplicates,
     warn_of_pixel_sizes,
 )
-from tmcnet.raster.inventory.names import remote_stamps
+from tmcnet.raster.inventory.dependencies import remote_stamps
+from tmcnet.raster.inventory.fill import exact
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
 from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
@@ -268,7 +269,7 @@ def _image_cells(scene: Inspection, name: str) -> dict[str, str]:
     low, high = np.fmin.reduce([file.range[0] for file in files]), np.fmax.reduce([file.range[1] for file in files])
     cells = [names, str(tiles or ""), str(sum(header.count for header in headers)), types]
     cells += [_short_crs(grid.crs), str(grid.width), str(grid.height), f"{grid.pixel_size:.6g}"]
-    cells += ["" if nodata is None else f"{nodata:g}", f"{low:.6g}", f"{high:.6g}"]
+    cells += ["" if nodata is None else exact(nodata), f"{low:.6g}", f"{high:.6g}"]
     cells += [str(sum(file.nan for file in files)), str(sum(file.infinite for file in files))]
     cells += [f"{min(file.valid_share for file in files):.6f}", f"{scene.gaps.get(name, 0.0):.6f}"]
     return {f"{name}_{column}": cell for column, cell in zip(_IMAGE_COLUMNS, cells, strict=True)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tmcnet.config import IGNORE
 from tmcnet.raster.inventory.fill import LATTICE_PX, Lattice
@@ -148,10 +149,10 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
     return [one.finish() for one in statistics], Lattice(step, np.concatenate(rows, axis=1), has_bytes)
 
 
-def _stored(part: FileWindow, places: tuple[slice, ...]) -> FloatArray:
+def _stored(part: FileWindow, places: tuple[slice, ...]) -> npt.NDArray[np.float64]:
     values = np.abs(part.values[places]) if part.values.dtype.kind == "c" else part.values[places]
     valid = part.valid[places] if part.mask is None else part.valid[places] & part.mask[places[1:]]
-    return np.where(valid, values, np.nan).astype(np.float32)
+    return np.where(valid, values, np.nan).astype(np.float64)
 
 
 def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:

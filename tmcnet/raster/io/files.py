@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.geometry import (
     Box,
     ControlPoint,
@@ -31,7 +32,7 @@ from tmcnet.raster.io.geometry import (
     to_ground,
     to_pixels,
 )
-from tmcnet.raster.io.opening import open_raster
+from tmcnet.raster.io.opening import files_of, open_raster
 from tmcnet.raster.io.products import product_offsets
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -80,8 +81,8 @@ class Header:
         return any(pair != (1, 0) for pair in self.tags)
 
 
-_SCALE_NAME = re.compile(r"(^|[^a-z])(scale_?factor|add_?offset)$", re.IGNORECASE)
-_NO_CHANGE = re.compile(r"factor = 1(\.0*)?$|offset = -?0(\.0*)?$", re.IGNORECASE)
+_SCALE_NAME = re.compile(r"(^|[^a-z])(scale_?factor|add_?offset|processing_?baseline)$", re.IGNORECASE)
+_NO_CHANGE = re.compile(r"factor = 1(\.0*)?$|offset = -?0(\.0*)?$|baseline = 0[0-3]", re.IGNORECASE)
 MAX_PIXELS = 10**11  # larger files are refused at once: to read them takes hours
 _CODE_ROUNDING = 1e-6  # how far scaled codes of labels may be from whole numbers
 MAX_BLOCKS_GIB = 4  # memory for one row of blocks, the least that can be read of a compressed file
@@ -184,6 +185,14 @@ class RasterFile:
                 raise InputError(
                     Problem(self.label, what, "Correct the tags (`gdal_edit.py -scale ... -offset ...`).")
                 )
+        has_no_mask = dataset.mask_flag_enums[0] in ([MaskFlags.all_valid], [MaskFlags.nodata])
+        if has_no_mask and (mask := f"{dataset.name}.msk") in dataset.files:
+            what = "is the mask of an image of another size, so that it has no effect"
+            raise InputError(Problem(mask, what, "Remove it, or write the mask of this image."))
+        target = Path(dataset.name)
+        if target.is_symlink() and len(dataset.files) == 1 and (beside := files_of(target.resolve())[1:]):
+            what = f"is a link, beside which GDAL does not find {format_names(beside)}"
+            raise InputError(Problem(self.label, what, "Link these as well, or name the file that it points to."))
         rows = dataset.block_shapes[0][0]
         gib = rows * dataset.width * bands * numpy_type(dataset.dtypes[0]).itemsize / 2**30
         if gib > MAX_BLOCKS_GIB:

@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 from tmcnet.errors import InputError, Problem
@@ -33,18 +33,13 @@ def run_tool(name: str, *arguments: str | Path | float, step: str = "") -> str:
     require_tools([name])
     environment = {key: value for key, value in os.environ.items() if key not in _MISLEADING}
     command = [name, *(repr(float(a)) if isinstance(a, float) else str(a) for a in arguments)]
-    pipe = subprocess.PIPE
-    with (
-        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        errors = pool.submit(_read, process.stderr)
-        printed = _read(process.stdout, step)
+    with TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
+            printed = _read(process.stdout, step)
+        errors.seek(0)
+        message = " ".join((errors.read() or printed).partition(" with the following drivers")[0].split())
     if process.returncode != 0:
-        message = (
-            " ".join((errors.result() or printed).partition(" with the following drivers")[0].split())
-            or f"exit status {process.returncode}"
-        )
+        message = message or f"exit status {process.returncode}"
         full = "No space left" in message or ("disk" in message.lower() and "full" in message.lower())
         remedy = "Free some space on the disk." if full else "Check the file named in the message."
         raise InputError(Problem(" ".join(command), f"GDAL says: {message}".rstrip("."), remedy))

@@ -124,31 +124,24 @@ def _require_end(dataset: DatasetReader) -> None:
     path = Path(next(iter(dataset.files), ""))
     if dataset.driver not in ("ENVI", "netCDF", "PNG") or not path.is_file():
         return
-    size, is_whole = path.stat().st_size, True
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(-min(size, 64), 2)
+        is_whole = b"IEND" in file.read() or dataset.driver != "PNG"  # a few stray bytes may follow the last chunk
     if dataset.driver == "ENVI":
         about = dataset.tags(ns="ENVI")
         n_bytes = dataset.width * dataset.height * sum(np.dtype(name).itemsize for name in dataset.dtypes)
         is_whole = size >= n_bytes + int(about.get("header_offset", 0)) or about.get("file_compression", "0") != "0"
-    else:
-        with path.open("rb") as file:
-            beginning = file.read(4)
-            file.seek(-min(size, 64), 2)
-            if dataset.driver == "PNG":
-                is_whole = b"IEND" in file.read()  # a few stray bytes may follow the last chunk
-            elif beginning in (b"CDF\1", b"CDF\2"):
-                is_whole = _is_whole_netcdf(path)
+    if start in (b"CDF\1", b"CDF\2"):
+        from scipy.io import netcdf_file  # takes as long to import as all else that short jobs need
+
+        try:
+            netcdf_file(path, mmap=True).close()
+        except (ValueError, TypeError):
+            is_whole = False
     if not is_whole:
         raise RasterioError("it breaks off before its end")
-
-
-def _is_whole_netcdf(path: Path) -> bool:
-    from scipy.io import netcdf_file  # takes as long to import as all else that short jobs need
-
-    try:
-        netcdf_file(path, mmap=True).close()
-    except (ValueError, TypeError):
-        return False
-    return True
 
 
 def files_of(path: Path | str) -> list[str]:

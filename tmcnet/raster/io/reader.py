@@ -109,10 +109,8 @@ class Raster:
             ]
             opened = OpenRaster(self, datasets)
             if len(set(opened.sizes)) > 1:
-                sizes = ", ".join(
-                    f"{file.label}: {width} x {height}"
-                    for file, (height, width) in zip(self.files, opened.sizes, strict=True)
-                )
+                pairs = zip(self.files, opened.sizes, strict=True)
+                sizes = ", ".join(f"{file.label}: {width} x {height}" for file, (height, width) in pairs)
                 what = f"files to be stacked differ in size ({sizes})"
                 raise InputError(Problem(self.files[0].label, what, "Warp them alike."))
             yield opened

@@ -7,7 +7,8 @@ import errno
 import io
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,20 +45,27 @@ def _draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
 
 
+@contextmanager
+def _whole(path: Path, *, make_folder: bool = False) -> Iterator[Path]:
+    """The name of an unfinished file that becomes `path` once it is complete; failures name that."""
+    draft = _draft_of(path)
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        draft.touch()
+        yield draft
+        draft.replace(path)
+    except (RasterioError, GdalError, OSError) as error:
+        raise _unwritable(path, error) from None
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+
+
 def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
     """Write a file whole or not at all: to a name beside it, then renamed."""
-    target = Path(path)
-    draft: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = _draft_of(target)
-        with os.fdopen(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666), "wb") as file:
-            file.write(content)
-        draft.replace(target)
-    except OSError as error:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
-        raise _unwritable(path, error) from None
+    with _whole(Path(path), make_folder=True) as draft, os.fdopen(os.open(draft, os.O_WRONLY), "wb") as file:
+        file.write(content)
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:
@@ -161,17 +169,8 @@ def write_blocks(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable
 
     Blocks come in the same order in every run; pixels that none of them covers are no data.
     """
-    draft: Path | None = None
-    try:
-        draft = _draft_of(path)
-        draft.touch()
+    with _whole(path) as draft:
         _write(draft, grid, profile, parts, {"num_threads": threads})
-        draft.replace(path)
-    except (RasterioError, GdalError, OSError) as error:
-        raise _unwritable(path, error) from None
-    finally:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
 
 
 def write_draft(path: Path, grid: Grid, profile: RasterProfile, parts: Iterable[Block] = ()) -> Draft:

@@ -130,6 +130,13 @@ def _control_residuals(record: SceneRecord) -> dict[str, list[dict[str, float]]]
 
 def _common_grid(record: SceneRecord, align: AlignConfig) -> Grid:
     native = record.images["optical" if record.images["optical"].files else "sar"].raster.grid
+    is_same = (native.height, native.width, native.crs) == (record.height, record.width, record.crs)
+    is_same &= np.allclose(native.bounds, record.bounds, rtol=0, atol=0.01 * native.pixel_size)
+    bands = [(len(i.valid_shares), i.raster.shape[0]) for i in record.images.values() if i.valid_shares]
+    if not is_same or any(before != now for before, now in bands):
+        what = "has files of another size, place or number of bands than in the inventory"
+        remedy = "Run the same command again: the inventory is taken again if files have changed."
+        raise InputError(Problem(f"scene {record.scene}", what, remedy))
     grid = rescaled_grid(native, align.resolution)
     if min(grid.width, grid.height) < 2 <= min(native.width, native.height):
         what = f"is {align.resolution:g}, which leaves {grid.width} x {grid.height} pixels of scene {record.scene}"
