@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
-from tmcnet.raster.inventory.fill import Lattice
+from tmcnet.raster.inventory.inspection import Inspection
 from tmcnet.raster.inventory.rasters import preview, seams
-from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.inventory.scan import FileSummary
 from tmcnet.raster.io.files import BoolArray, numpy_type
 from tmcnet.raster.io.geometry import Coordinates, Grid, finest, to_pixels
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, looks_linear, to_db
-from tmcnet.raster.io.reader import Raster
 
 _MIN_ZERO_IN_BOTH = 0.001  # share of pixels from which zeros in both images are reported
 _BAND_CODE = re.compile(r"[a-z]+\d+[a-z]?|[hv]{2}")
@@ -37,72 +33,6 @@ _BIT_FIELDS = {
 _PROBES_PER_SIDE = 33
 _MAX_LATITUDE = 91.0  # pixels of global rasters may be centred on a pole
 _MIN_OVERLAP = 0.5  # share of the scene that every modality must cover
-
-
-@dataclass
-class Inspection:
-    """A scene or tile whose files have been read through."""
-
-    entry: Entry  # its name and files
-    rasters: dict[str, Raster] = field(default_factory=dict)  # the files of each modality as they are read
-    label_raster: Raster | None = None  # the label file as it is read
-    # summaries of the files of each modality; empty where the scene has none
-    images: dict[str, list[FileSummary]] = field(default_factory=dict)
-    # decimated images of each modality, one for each group of files on one grid
-    lattices: dict[str, list[Lattice]] = field(default_factory=dict)
-    label: FileSummary | None = None  # summary of the label file
-    # declared or detected scale of each modality; empty without files, or where it cannot be detected
-    scales: dict[str, str] = field(default_factory=dict)
-    # share of the scene that each modality covers; 0 without files
-    overlaps: dict[str, float] = field(default_factory=dict)
-    # share of the scene where a modality has no data, but another one has
-    gaps: dict[str, float] = field(default_factory=dict)
-    label_overlap: float = 1.0  # share of the scene that the label file covers
-    labelled_share: float = 0.0  # share of the scene that has a class
-    problems: list[Problem] = field(default_factory=list)  # errors, which stop the workflow
-    warnings: list[str] = field(default_factory=list)  # oddities, which are listed in the inventory
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values: what comparisons between scenes need."""
-        scales = {name: {"scale": self.entry.scale(name)} for name in self.images}
-        return {
-            "entry": {"scene": self.entry.scene, "role": self.entry.role, "declared": scales},
-            "images": {name: [file.to_dict() for file in files] for name, files in self.images.items()},
-            "scales": self.scales,
-            "problems": [astuple(problem) for problem in self.problems],
-            "warnings": self.warnings,
-        }
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Inspection:
-        """Build from plain values as `to_dict` gives them."""
-        return cls(
-            Entry(images={}, **values["entry"]),
-            images={name: [FileSummary.of(file) for file in files] for name, files in values["images"].items()},
-            scales=values["scales"],
-            problems=[Problem(*problem) for problem in values["problems"]],
-            warnings=values["warnings"],
-        )
-
-    @property
-    def reference(self) -> str:
-        """The modality that defines the grid of the scene: `optical`, where there is one, else `sar`."""
-        return "optical" if self.images["optical"] else "sar"
-
-    @property
-    def grid(self) -> Grid:
-        """Grid of the file of the reference modality that has the smallest pixels."""
-        return finest([file.grid for file in self.images[self.reference]])
-
-    @property
-    def files(self) -> list[FileSummary]:
-        """Summaries of all files: images, label."""
-        return [file for files in self.images.values() for file in files] + ([self.label] if self.label else [])
-
-    @property
-    def has_both(self) -> bool:
-        """Whether there are optical and SAR files."""
-        return bool(self.images["optical"] and self.images["sar"])
 
 
 def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | None, georeferenced: bool) -> None:

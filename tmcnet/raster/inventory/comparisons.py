@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
-from tmcnet.raster.inventory.checks import Inspection, coverage
+from tmcnet.raster.inventory.checks import coverage
+from tmcnet.raster.inventory.inspection import Inspection
 from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.inventory.scan import FileSummary
 from tmcnet.raster.io.files import numpy_type

@@ -16,7 +16,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import bytes_digest, file_digest
-from tmcnet.raster.inventory.checks import Inspection, check_scene
+from tmcnet.raster.inventory.checks import check_scene
 from tmcnet.raster.inventory.comparisons import (
     scale_problems,
     warn_of_differences,
@@ -25,6 +25,7 @@ from tmcnet.raster.inventory.comparisons import (
 )
 from tmcnet.raster.inventory.dependencies import remote_stamps
 from tmcnet.raster.inventory.fill import exact
+from tmcnet.raster.inventory.inspection import Inspection
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
 from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
