@@ -19,16 +19,23 @@ from types import SimpleNamespace
 sys.path.insert(0, {scripts!r})
 from _job import logged
 from tmcnet.errors import InputError, Problem, StoppedError
-job = SimpleNamespace(log=[{log!r}], rule="some_rule", resources={resources})
+config = {{"results_dir": {results!r}}}
+job = SimpleNamespace(log=[{log!r}], rule="some_rule", resources={resources}, config=config)
 with logged(job):
     print("at work", flush=True)
     {work}
 """
 
 
+def script(log: Path, work: str, memory: int = 8000, runtime: int = 60) -> str:
+    resources = {"mem_mb": memory, "runtime": runtime}
+    results = str(log.parent / "results")
+    return JOB.format(scripts=str(SCRIPTS), log=str(log), work=work, resources=resources, results=results)
+
+
 def start(log: Path, work: str, memory: int = 8000, runtime: int = 60, slurm: bool = True) -> subprocess.Popen[bytes]:
     """Start a script as Snakemake does, and wait until it works."""
-    text = JOB.format(scripts=str(SCRIPTS), log=str(log), work=work, resources={"mem_mb": memory, "runtime": runtime})
+    text = script(log, work, memory, runtime)
     environment = {k: v for k, v in os.environ.items() if k != "SLURM_JOB_ID"} | (
         {"SLURM_JOB_ID": "1"} if slurm else {}
     )
@@ -90,3 +97,24 @@ def test_a_job_that_speaks_is_not_explained_again(tmp_path: Path, work: str, sai
     else:
         time.sleep(0.5)
         assert "from outside" not in log.read_text()
+
+
+def test_a_job_ends_with_the_workflow_that_started_it(tmp_path: Path) -> None:
+    """A killed Snakemake may be started again with other settings, and the job would write over its results."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", script(log, "time.sleep(60)")]
+    workflow = subprocess.Popen([sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"])
+    wait_for(log, "at work")
+    ask = "import sys; from pathlib import Path; from tmcnet.filesystem import hold_results_lock as hold; "
+    ask += "print(hold(Path(sys.argv[1]), alone=True))"
+
+    def may_start() -> bool:
+        asked = [sys.executable, "-c", ask, str(tmp_path / "results")]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout == "True\n"
+
+    assert not may_start(), "the job is writing"
+    workflow.kill()
+    workflow.wait()
+    wait_for(log, "Snakemake, which started the job, was killed: the job ends, too.")
+    wait_for(log, "ended from outside")
+    assert may_start()

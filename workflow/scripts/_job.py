@@ -15,7 +15,7 @@ import _watch
 
 from tmcnet.config import Config, load
 from tmcnet.errors import InputError, StoppedError, TrainingError
-from tmcnet.filesystem import full_disk
+from tmcnet.filesystem import full_disk, hold_results_lock
 from tmcnet.hashing import json_digest
 from tmcnet.recovery import archive_of, keep, origin_of
 
@@ -33,6 +33,8 @@ def logged(snakemake: Any) -> Iterator[None]:  # noqa: ANN401 - the job object t
     Args:
         snakemake: The job.
     """
+    # Snakemake's own lock ends with it, and a job may go on after it was killed.
+    hold_results_lock(Path(snakemake.config["results_dir"]), alone=False)
     with Path(snakemake.log[0]).open("w") as file:
         global _terminal
         _terminal = os.dup(sys.stderr.fileno())

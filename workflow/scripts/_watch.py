@@ -65,16 +65,32 @@ def reason(rule: str, peak: float, memory: int, minutes: float, runtime: int) ->
     return f"{ENDED} {cause}. A retry (`--retries`) gets more by itself; or ask for more: {remedy}"
 
 
+def parent_of(process: int) -> int:
+    """The process that started another one; 0 if that has ended."""
+    try:
+        with open(f"/proc/{process}/stat") as file:  # noqa: PTH123
+            return int(file.read().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def watch(rule: str, memory: int, runtime: int) -> None:
-    """Wait until the job ends, and write a line if it has not spoken, or if it comes close to its memory."""
+    """Wait until the job ends, and write a line if it has not spoken, or if it comes close to its memory.
+
+    A job whose Snakemake was killed is ended: it would later write over the results of a new start.
+    """
     job, began, peak, warned = os.getppid(), time.monotonic(), 0.0, False
-    step = step_of(job) or job
+    step, parent = step_of(job) or job, parent_of(job)
     while os.getppid() == job:
         if select.select([0], [], [], INTERVAL_S)[0]:
             if os.read(0, 1):
                 return
             break  # ended without a word
         peak = max(peak, used_mb(step))
+        if parent_of(job) != parent and os.getppid() == job:
+            parent = parent_of(job)
+            print("Snakemake, which started the job, was killed: the job ends, too.", flush=True)
+            os.kill(job, signal.SIGTERM)
         if memory and peak >= NEAR * memory and not warned:
             warned = True
             remedy = f"if it is ended now, it needs more: --set-resources {rule}:mem_mb={2 * memory}"
