@@ -132,6 +132,18 @@ def test_a_lost_tile_is_made_again_and_nothing_else(project: Project) -> None:
     assert project.plan() == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    [
+        (f"maps/{{}}/{RUN}.tif", {"map_scene": 1, "list_maps": 1}),
+        (f"models/{RUN}/model.safetensors", {"write_model": 1}),
+    ],
+)
+def test_deleted_maps_and_networks_are_made_again(project: Project, name: str, plan: dict[str, int]) -> None:
+    with project.damaged(project.results / name.format(project.scenes[0]), None):
+        assert project.plan() == plan | RECORDS
+
+
 @pytest.mark.parametrize("name", ["tiles/sar/alder_r0_c0.tif", "scenes/alder/alignment.json"])
 def test_what_was_lost_does_not_hide_changed_settings(project: Project, name: str) -> None:
     change = "finetune: {weight_decay: 0.5}"

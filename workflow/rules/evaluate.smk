@@ -319,7 +319,25 @@ MAPS = [
 ]
 
 
+# Maps and networks are what users take away: those that were deleted are made again, although no later file needs them.
+# Runs without a table of their maps are not finished, and plan all of them.
+GONE = [
+    file
+    for file in (
+        *MAPS,
+        *(
+            file
+            for run in MAPPED
+            if not TILED and Path(f"{RESULTS}/maps/{run}.csv").is_file()
+            for file in expand(rules.map_scene.output, scene=SCENES, run=run)
+        ),
+    )
+    if workflow.is_main_process and not Path(file).exists()
+]
+
+
 rule maps:
     input:
         MAPS,
+        GONE,
         LOST,

@@ -111,4 +111,5 @@ rule report:
         f"{RESULTS}/report.html",
         plain(rules.take_inventory.output),
         plain(rules.summarise.output) if TRAINABLE else [],
+        GONE,
         LOST,
