@@ -81,6 +81,7 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
     for name, sensor in sensors.items():
         scene.scales[name] = _check_scale(scene, name, sensor)
         scene.problems += _linear_among_decibels(scene, name, sensor)
+        _warn_of_negative_power(scene, name)
     if not georeferenced:
         _check_sizes(scene)
     elif _check_georeference(scene):
@@ -192,7 +193,6 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
             if why := contradiction(declared, *file.range):
                 what = f"`{source}: {declared}` cannot be: {why}"
                 scene.problems.append(Problem(file.file.label, what, remedy))
-        _warn_of_negative_power(scene, declared, valid)
         return declared
     scale = detect_scale(*values)
     if scale is None:
@@ -200,7 +200,6 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
         remedy = f"Declare `{key}.scale` as linear, amplitude, db or none; `{key}.nodata` if one is missing; "
         remedy += f"and `{key}.scale_factor` if these are scaled decibels."
         scene.problems.append(Problem(valid[0].file.label, what, remedy))
-    _warn_of_negative_power(scene, scale, valid)
     return scale or ""
 
 
@@ -219,9 +218,9 @@ def _linear_among_decibels(scene: Inspection, name: str, sensor: SensorConfig) -
             yield Problem(label, what, f"Bring the bands of `{name}` to one scale.")
 
 
-def _warn_of_negative_power(scene: Inspection, scale: str | None, files: Sequence[FileSummary]) -> None:
-    for file in files:
-        if scale == "linear" and file.range[0] < 0 and not file.file.header.dtype.startswith("complex"):
+def _warn_of_negative_power(scene: Inspection, name: str) -> None:
+    for file in scene.images[name]:
+        if scene.scales[name] == "linear" and file.range[0] < 0 and not file.file.header.dtype.startswith("complex"):
             what = f"{file.name}: the smallest linear power is {file.range[0]:g}"
             scene.warnings.append(f"{what}; below 0, as subtraction of noise leaves it, it means no return")
 

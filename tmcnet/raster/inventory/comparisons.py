@@ -142,7 +142,9 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
             if not first.images[name] or not second.images[name] or sensor.kind == "elevation":
                 continue
             medians = [_median(scene, name, sensor) for scene in (first, second)]
-            if _are_apart(*medians, decibels=second.scales[name] != "none"):
+            low, high = sorted(medians)
+            decibels = second.scales[name] != "none" and high - low > _MAX_MEDIAN_DIFFERENCE_DB
+            if decibels or (second.scales[name] == "none" and high > _MAX_MEDIAN_RATIO * low > 0):
                 what = f"the median of {name} is {medians[1]:.4g}, that of {first.entry.scene} {medians[0]:.4g}"
                 second.warnings.append(f"{what}: check scale, offset and no data")
     for name, sensor in sensors.items():
@@ -263,9 +265,3 @@ def _median(scene: Inspection, name: str, sensor: SensorConfig) -> float:
     medians = np.concatenate([file.median for file in scene.images[name]])
     decibels = to_db(medians[np.isfinite(medians)], scene.scales[name], sensor.clip_db)
     return float(np.median(decibels)) if decibels.size else math.nan
-
-
-def _are_apart(one: float, other: float, *, decibels: bool) -> bool:
-    if decibels or not one > 0 or not other > 0:
-        return decibels and abs(one - other) > _MAX_MEDIAN_DIFFERENCE_DB
-    return max(one, other) / min(one, other) > _MAX_MEDIAN_RATIO

@@ -79,16 +79,9 @@ class Lattice:
         return None
 
     def _constant_at_edge(self, bands: Sequence[str]) -> Fill | None:
-        edge = self._edge(self.stored)
-        edge = edge[:, np.isfinite(edge).all(axis=0)]
-        if not edge.size:
+        if (found := _constant_from_edge(self.stored)) is None:
             return None
-        constants, counts = np.unique(edge, axis=1, return_counts=True)
-        values = constants[:, counts.argmax()]
-        filled = np.asarray((self.stored == values[:, None, None]).all(axis=0))
-        share = float(_at_edge(filled).mean())
-        if share < _MIN_SHARE or filled.all():
-            return None
+        values, _, share = found
         if (values == values[0]).all():
             return Fill(share, f"are {exact(values[0])} in all bands, connected to the edge")
         each = ", ".join(f"{exact(value)} in {name}" for name, value in zip(bands, values, strict=True))
@@ -117,22 +110,25 @@ class Lattice:
 
     def _one_band_at_edge(self, bands: Sequence[str]) -> Fill | None:
         for name, band in zip(bands, self.stored, strict=True) if len(bands) > 1 else ():
-            edge = self._edge(band[None])[0]
-            values, counts = np.unique(edge[np.isfinite(edge)], return_counts=True)
-            if not counts.size or counts.max() < _MIN_EDGE_SHARE * edge.size:
-                continue
-            value = values[counts.argmax()]
-            filled = band == value
-            share = float(_at_edge(filled).mean())
-            if value in (np.nanmin(band), np.nanmax(band)) and share >= _MIN_SHARE and not filled.all():
-                return Fill(share, f"are {exact(value)} in band {name}, connected to the edge", is_one_value=False)
+            values, of_edge, share = _constant_from_edge(band[None]) or (np.full(1, np.nan), 0.0, 0.0)
+            if of_edge >= _MIN_EDGE_SHARE and values[0] in (np.nanmin(band), np.nanmax(band)):
+                what = f"are {exact(values[0])} in band {name}, connected to the edge"
+                return Fill(share, what, is_one_value=False)
         return None
 
-    @staticmethod
-    def _edge(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The values along the four sides, C x n."""
-        sides = image[:, [0, -1]], image[:, :, [0, -1]]
-        return np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1)
+
+def _constant_from_edge(image: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float, float] | None:
+    """The most frequent combination of values at the edge; its share of the edge, and of the image from there on."""
+    sides = image[:, [0, -1]], image[:, :, [0, -1]]
+    edge = np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1)
+    known = edge[:, np.isfinite(edge).all(axis=0)]
+    if not known.size:
+        return None
+    constants, counts = np.unique(known, axis=1, return_counts=True)
+    values = constants[:, counts.argmax()]
+    filled = np.asarray((image == values[:, None, None]).all(axis=0))
+    share = float(_at_edge(filled).mean())
+    return None if share < _MIN_SHARE or filled.all() else (values, counts.max() / edge.shape[1], share)
 
 
 def exact(value: float) -> str:

@@ -151,8 +151,7 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
 
 def _stored(part: FileWindow, places: tuple[slice, ...]) -> npt.NDArray[np.float64]:
     values = np.abs(part.values[places]) if part.values.dtype.kind == "c" else part.values[places]
-    valid = part.valid[places] if part.mask is None else part.valid[places] & part.mask[places[1:]]
-    return np.where(valid, values, np.nan).astype(np.float64)
+    return np.where(part.bands_valid[places], values, np.nan).astype(np.float64)
 
 
 def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:

@@ -8,7 +8,7 @@ import re
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,8 +48,7 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
         os.environ.pop(_ONLY_REMOTE_FILE, None)
     try:
         with rasterio.open(path, **options) as dataset:
-            if not dataset.count:
-                raise _without_bands(path, dataset.subdatasets)
+            _require_bands(path, dataset)
             _require_sound(dataset)
             yield dataset
     except RasterioError as error:
@@ -153,12 +152,13 @@ def files_of(path: Path | str) -> list[str]:
         return []
 
 
-def _without_bands(path: Path | str, subdatasets: Sequence[str]) -> InputError:
-    if not subdatasets:
-        return InputError(Problem(str(path), "holds no image", "Check the path, or fetch the file again."))
-    what = f"holds {len(subdatasets)} images under names of their own: {format_names(subdatasets)}"
-    remedy = f"Write these in its place, separated by `;`, such as `{subdatasets[0]}`."
-    return InputError(Problem(str(path), what, remedy))
+def _require_bands(path: Path | str, dataset: DatasetReader) -> None:
+    if not dataset.count:
+        what, remedy = "holds no image", "Check the path, or fetch the file again."
+        if names := dataset.subdatasets:
+            what = f"holds {len(names)} images under names of their own: {format_names(names)}"
+            remedy = f"Write these in its place, separated by `;`, such as `{names[0]}`."
+        raise InputError(Problem(str(path), what, remedy))
 
 
 def _rasters_inside(path: Path) -> list[str]:

@@ -158,16 +158,31 @@ def _read(path: Path | str, grid: Grid, buffer_m: float | None = None) -> list[d
         raise InputError(Problem(str(path), what, "Keep the one that is meant (`ogr2ogr OUT IN LAYER`)."))
     layer = "".join(layers.values())
     in_degrees = re.search(r"\bGEOG(CRS|CS)\[", layer) and not re.search(r"\bPROJ(CRS|CS)\[", layer)
-    max_edge = _MAX_EDGE_DEGREES if in_degrees else _MAX_EDGE_M  # straight edges are bent in another CRS
     extent = _EXTENT.search(layer)
-    is_turned = in_degrees and extent and max(abs(float(x)) for x in extent.groups()) > 180
+    west, east = map(float, extent.groups()) if in_degrees and extent else (0.0, 0.0)
+    if east - west > 180:
+        for row in _features(path, list(layers)):
+            for shape in _simple(row["geometry"]):
+                _require_cut(path, shape)
     box = None if buffer_m is None else _near(buffer_m, grid)
-    limits = ("-spat", *box, "-spat_srs", grid.crs) if box and not is_turned and _is_within_turn(grid, box) else ()
+    is_near = box is not None and west >= -180 and east <= 180 and _is_within_turn(grid, box)
+    limits = ("-spat", *box, "-spat_srs", grid.crs) if box is not None and is_near else ()
+    # straight edges are bent in another CRS
+    max_edge = _MAX_EDGE_DEGREES if in_degrees else _MAX_EDGE_M
+    rows = _features(path, list(layers), "-segmentize", max_edge, "-t_srs", grid.crs, *limits)
+    for row in rows:
+        shapes = list(_simple(row["geometry"]))
+        row["shapes"] = [t for s in shapes for t in _turned(path, s, box)] if box and grid.is_geographic else shapes
+    return rows
+
+
+def _features(path: Path | str, layers: Sequence[str], *options: str | float) -> list[dict[str, Any]]:
+    """Convert features to GeoJSON by options of ogr2ogr."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "features.geojson"
-        form = ("-f", "GeoJSON", "-lco", "COORDINATE_PRECISION=9", "-dim", "XY", "-segmentize", max_edge)
+        form = ("-f", "GeoJSON", "-lco", "COORDINATE_PRECISION=9", "-dim", "XY")
         try:
-            run_tool("ogr2ogr", *form, "-t_srs", grid.crs, *limits, table, path, *layers)
+            run_tool("ogr2ogr", *form, *options, table, path, *layers)
         except InputError as error:
             if not re.search("no coordinate system|coordinate operations", str(error)):
                 raise
@@ -178,11 +193,17 @@ def _read(path: Path | str, grid: Grid, buffer_m: float | None = None) -> list[d
         except UnicodeDecodeError:
             remedy = "Name it in a file beside the Shapefile: `echo ISO-8859-1 > NAME.cpg`; or save as a GeoPackage."
             raise InputError(Problem(str(path), "has text whose encoding is not known", remedy)) from None
-    rows = [row for row in rows if row["geometry"]]
-    for row in rows:
-        shapes = list(_simple(row["geometry"]))
-        row["shapes"] = [t for s in shapes for t in _turned(path, s, box)] if box and grid.is_geographic else shapes
-    return rows
+    return [row for row in rows if row["geometry"]]
+
+
+def _require_cut(path: Path | str, shape: Mapping[str, Any]) -> tuple[float, float]:
+    """Longitudes of the ends of a shape in degrees; refuse one that may cross the 180th meridian uncut."""
+    longitudes = [point[0] for point in _vertices(shape)]
+    west, east = min(longitudes), max(longitudes)
+    if 180 < east - west < _WHOLE_TURN:
+        what = f"has a feature from longitude {west:g} to {east:g}, which means all between if it is not cut at 180"
+        raise InputError(Problem(str(path), what, "Cut it (`ogr2ogr -wrapdateline OUT IN`)."))
+    return west, east
 
 
 def _near(buffer_m: float, grid: Grid) -> tuple[float, float, float, float]:
@@ -203,11 +224,7 @@ def _is_within_turn(grid: Grid, box: Sequence[float]) -> bool:
 
 def _turned(path: Path | str, shape: dict[str, Any], box: Sequence[float]) -> Iterator[dict[str, Any]]:
     """A shape in degrees, moved by each number of turns that brings it into a box; as it is if none does."""
-    longitudes = [point[0] for point in _vertices(shape)]
-    west, east = min(longitudes), max(longitudes)
-    if 180 < east - west < _WHOLE_TURN:
-        what = f"has a feature from longitude {west:g} to {east:g}, which means all between if it is not cut at 180"
-        raise InputError(Problem(str(path), what, "Cut it (`ogr2ogr -wrapdateline OUT IN`)."))
+    west, east = _require_cut(path, shape)
     first, last = math.ceil((box[0] - east) / 360), math.floor((box[2] - west) / 360)
     for turns in range(first, last + 1) or (0,):
         yield shape if turns == 0 else {**shape, "coordinates": _moved(shape["coordinates"], 360.0 * turns)}

@@ -40,15 +40,11 @@ _ZSTD_LEVEL = 1
 (benchmarks/README.md); higher levels gain less than they cost."""
 
 
-def _draft_of(path: Path) -> Path:
-    """Name of an unfinished file; files of the module `tempfile` would not have the permissions of the umask."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-
-
 @contextmanager
 def _whole(path: Path, *, make_folder: bool = False) -> Iterator[Path]:
     """The name of an unfinished file that becomes `path` once it is complete; failures name that."""
-    draft = _draft_of(path)
+    # files of the module `tempfile` would not have the permissions of the umask
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
