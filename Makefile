@@ -70,7 +70,7 @@ bench: setup ## Repeat the measurements of benchmarks/
 	python -m benchmarks
 
 mlflow: setup ## Open the MLflow UI on the runs in RESULTS (loopback only)
-	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(RESULTS)/mlflow.db --artifacts-destination $(RESULTS)/mlartifacts
+	python -m tmcnet.tracking open $(RESULTS)
 
 send: setup ## Send the runs in RESULTS that the MLflow server missed while it was down
 	python -m tmcnet.tracking send $(RESULTS)

@@ -279,3 +279,20 @@ def test_the_config_precedes_the_environment_and_that_the_folder(folder, monkeyp
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://env.invalid")
     assert tracking_uri(tmp_path, config) == "http://env.invalid"
     assert tracking_uri(tmp_path, with_tracking(config, uri="http://own.invalid")) == "http://own.invalid"
+
+
+def test_the_ui_opens_only_on_records_and_on_a_free_port(tmp_path, monkeypatch, capsys):
+    assert main(["open", str(tmp_path)]) == 1
+    assert (
+        "mlflow.db: does not exist. Name the results folder (`make mlflow RESULTS=FOLDER`)" in capsys.readouterr().err
+    )
+    (tmp_path / "mlflow.db").touch()
+    started = []
+    monkeypatch.setattr("os.execlp", lambda *command: started.append(command))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setattr("tmcnet.tracking.__main__._PORT", other.getsockname()[1])
+        assert main(["open", str(tmp_path)]) == 1
+    assert "UI of another results folder is open. End that program first." in capsys.readouterr().err and not started
+    main(["open", str(tmp_path)])
+    ((*_, store, _, _),) = started
+    assert store == f"sqlite:///{tmp_path / 'mlflow.db'}"
