@@ -337,6 +337,8 @@ def test_no_image_is_overwritten_and_messages_name_what_was_given(
         (".", "--sheet", "own.csv"): "optical.tif: is one of the inputs, which would be lost",
         (".", "--sheet", "areas.csv"): "areas.csv: is one of the inputs, which would be lost",
         (".", *images): ".: is a folder. Choose another name for the map (`--out`).",
+        ("map.png", *images): "map.png: ends in `.png`, but the map is a GeoTIFF. Choose a name that ends in `.tif`",
+        ("map.tif", *images, "--polygons", "map.tif"): "map.tif: is a file of the map as well, which would be lost",
         ("file/map.tif", *images): "file: File exists. Check the path, its permissions",
         ("maps", "--sheet", "scenes.csv"): "sample sheet scenes.csv, line 2 (a): the file gone.tif does not exist",
     }

@@ -89,6 +89,9 @@ def map_files(weights: Path, files: Mapping[str, Sequence[Path]], out: Path, opt
     if out.is_dir():
         raise InputError(Problem(str(out), "is a folder", _OTHER_NAME))
     _require_kept([weights, *images], [out], options)
+    if out.suffix.lower() not in ("", ".tif", ".tiff"):  # the picture beside `map.png` would replace it
+        what = f"ends in `{out.suffix}`, but the map is a GeoTIFF"
+        raise InputError(Problem(str(out), what, "Choose a name that ends in `.tif` (`--out`)."))
     if split := [path for path in (*images, out) if ";" in str(path.resolve())]:
         what = "has `;` in its path, which separates files in sample sheets"
         raise InputError([Problem(str(path), what, "Rename the file or folder.") for path in split])
@@ -128,6 +131,10 @@ def _require_kept(inputs: Iterable[Path], maps: Iterable[Path], options: MapOpti
     """
     taken = {key for path in (*inputs, options.area) if path is not None and (key := _file_key(path))}
     written = [file for path in maps for file in MapPaths.of(path)]
+    others = {file.resolve() for path in maps for file in MapPaths.of(path)._replace(polygons=path)}
+    if options.polygons and options.polygons.resolve() in others:
+        what = "is a file of the map as well, which would be lost"
+        raise InputError(Problem(str(options.polygons), what, "Choose another name (`--polygons`)."))
     for path in (*written, *([options.polygons] if options.polygons else [])):
         if _file_key(path) in taken:
             raise InputError(Problem(str(path), "is one of the inputs, which would be lost", _OTHER_NAME))
