@@ -501,6 +501,19 @@ def test_files_that_break_off_are_refused_where_gdal_reads_zeros(source, random,
         source.take()
 
 
+def test_a_damaged_png_is_refused(source, random):
+    use(source)
+    plain = source.write("plain.tif", random.integers(1, 255, (SIZE, SIZE)).astype("u1"))
+    path = source.root / "o.png"
+    rasterio.shutil.copy(plain, path, driver="PNG")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + content[len(content) // 2 + 100 :])
+    source.write("s.tif", power(random))
+    source.sheet("a,o.png,s.tif,,train")
+    with pytest.raises(InputError, match=r"o\.png: cannot be read \(it breaks off before its end\)"):
+        source.take()
+
+
 @pytest.mark.parametrize("nodata", [None, 0])
 def test_a_mask_beside_an_image_of_another_size_is_refused(source, random, nodata):
     use(source)

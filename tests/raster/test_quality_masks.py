@@ -174,3 +174,20 @@ def test_a_quality_mask_without_the_place_that_the_image_has_is_named(source, ra
     (source.root / "scenes.csv").write_text(f"{columns}\na,o.tif,s.tif,q.tif,9\n")
     with pytest.raises(InputError, match=r"q\.tif: is the quality mask of .*o\.tif, but only one of them has a CRS"):
         source.take()
+
+
+@pytest.mark.parametrize(("codes", "noted"), [([3], True), ([3, 255], False)])
+def test_a_mask_whose_own_no_data_is_not_listed_is_noted(source, random, codes, noted):
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["b0"], kind="reflectance", mask_codes=codes),
+        sar=SensorConfig(bands=["vv"], kind="backscatter", scale="none"),
+    )
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    values = np.full((SIZE, SIZE), 4, "u1")
+    values[:9], values[20:30] = 255, 3
+    source.write("m.tif", values, nodata=255)
+    source.sheet()
+    (source.root / "scenes.csv").write_text("scene,optical,sar,optical_mask\na,o.tif,s.tif,m.tif\n")
+    source.take()
+    assert ("has its own value of no data, 255, where optical is used" in rows(source)[0]["warnings"]) == noted

@@ -400,6 +400,9 @@ def _check_mask(scene: Inspection, name: str, image: FileSummary) -> None:
         what = f"the quality mask of {name} has the codes {format_names(map(str, codes.tolist()))}"
         hint = "; if they are sums of bits, give `mask_bits` instead" if np.median(codes) > 255 else ""
         scene.warnings.append(f"{what}, none of which is in `sensors.{name}.mask_codes`{hint}")
+    elif empty := [tag for tag in header.nodata[:1] if tag in unlisted]:
+        what = f"the quality mask {mask} has its own value of no data, {empty[0]:g}, where {name} is used"
+        scene.warnings.append(f"{what}: list it in `sensors.{name}.mask_codes` if it means no data there")
     if header.count > 1 and not file.quality_bits:
         scene.warnings.append(
             f"the quality mask {mask} has {header.count} bands, of which the first is read; `mask_bits` reads all"

@@ -8,6 +8,7 @@ import re
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,12 +124,11 @@ def _require_end(dataset: DatasetReader) -> None:
     path = Path(next(iter(dataset.files), ""))
     if dataset.driver not in ("ENVI", "netCDF", "PNG") or not path.is_file():
         return
-    size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(4)
-        file.seek(-min(size, 64), 2)
-        is_whole = b"IEND" in file.read() or dataset.driver != "PNG"  # a few stray bytes may follow the last chunk
+        is_whole = dataset.driver != "PNG" or _is_whole_png(start + file.read())
     if dataset.driver == "ENVI":
+        size = path.stat().st_size
         about = dataset.tags(ns="ENVI")
         n_bytes = dataset.width * dataset.height * sum(np.dtype(name).itemsize for name in dataset.dtypes)
         is_whole = size >= n_bytes + int(about.get("header_offset", 0)) or about.get("file_compression", "0") != "0"
@@ -141,6 +141,20 @@ def _require_end(dataset: DatasetReader) -> None:
             is_whole = False
     if not is_whole:
         raise RasterioError("it breaks off before its end")
+
+
+def _is_whole_png(content: bytes) -> bool:
+    """Whether the critical chunks of a PNG agree with their checksums, up to the last one."""
+    at = 8
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4])
+        chunk = content[at + 4 : end]
+        if chunk[:1].isupper() and zlib.crc32(chunk) != int.from_bytes(content[end : end + 4]):
+            return False
+        if chunk[:4] == b"IEND":
+            return True
+        at = end + 4
+    return False
 
 
 def files_of(path: Path | str) -> list[str]:
