@@ -156,6 +156,8 @@ def test_no_run_at_all(tmp_path):
         gather(tmp_path)
     assert caught.value.problems[0].where == str(tmp_path / "evaluate")
     assert not (tmp_path / "metrics.csv").exists()
+    with pytest.raises(InputError, match=r"`finetune\.sweep`: is empty: there is no run to score\. Add a row"):
+        gather(tmp_path, [])
 
 
 def test_pixelwise_baselines_meet_every_network_of_whatever_start(tmp_path):

@@ -76,6 +76,9 @@ def summarise(
         InputError: If no run was scored, or runs were scored on different test tiles or classes, or on tiles that
             are not in the index.
     """
+    if not runs:
+        remedy = "Add a row, or run only targets up to `pretrain`."
+        raise InputError(Problem("config key `finetune.sweep`", "is empty: there is no run to score", remedy))
     files = ("metrics.json", "tiles.npz")
     scored = [run for run in runs if all((evaluate_root / run.name / name).exists() for name in files)]
     if not scored:

@@ -28,7 +28,8 @@ def cautions(entries: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
     training = [entry for entry in entries if entry.get("role") == "train"]
     networks = {part.network for run in config.runs for part in (run.members or [run])}
     if not networks:
-        return []
+        what = "`finetune.sweep` is empty: nothing is trained on labels, and only targets up to `pretrain` succeed."
+        return [what] if training else []
     found = []
     if max(config.splits.fractions) <= 1 and not config.splits.given_fractions:
         what = f"`splits.fractions` {config.splits.fractions} are percentages, at most"
