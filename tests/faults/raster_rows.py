@@ -197,7 +197,7 @@ ROWS += [
         (
             "broken GeoJSON",
             vector("{"),
-            "ogrinfo -ro -q a_l.geojson: GDAL says: FAILURE: Unable to open datasource `a_l.geojson'",
+            "ogrinfo -ro -so -al a_l.geojson: GDAL says: FAILURE: Unable to open datasource `a_l.geojson'",
         ),
         (
             "GeoJSON of nothing",

@@ -11,7 +11,7 @@ from tmcnet.config import ContextConfig, FinetuneSettings, ModelConfig, Run
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
-from tmcnet.train import pixels as module
+from tmcnet.train import perceptron as module
 
 SMALL = {"pixels": 600, "iterations": 6}
 

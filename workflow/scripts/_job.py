@@ -92,7 +92,7 @@ def _start_watcher(snakemake: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
     """Start the process that writes to the log why the job was killed; only Slurm enforces limits."""
     limits = [snakemake.resources.get(name, 0) for name in ("mem_mb", "runtime")]
     given = limits if "SLURM_JOB_ID" in os.environ else [0, 0]
-    command = [sys.executable, "-S", "-E", _watch.__file__, snakemake.rule, *map(str, given)]
+    command = [sys.executable, "-S", "-E", _watch.__file__, snakemake.rule, *map(str, (*given, os.getppid()))]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 

@@ -74,13 +74,14 @@ def parent_of(process: int) -> int:
         return 0
 
 
-def watch(rule: str, memory: int, runtime: int) -> None:
+def watch(rule: str, memory: int, runtime: int, parent: int) -> None:
     """Wait until the job ends, and write a line if it has not spoken, or if it comes close to its memory.
 
-    A job whose Snakemake was killed is ended: it would later write over the results of a new start.
+    A job whose Snakemake, the process `parent`, was killed is ended: it would later write over the results of a new
+    start.
     """
     job, began, peak, warned = os.getppid(), time.monotonic(), 0.0, False
-    step, parent = step_of(job) or job, parent_of(job)
+    step = step_of(job) or job
     while os.getppid() == job:
         if select.select([0], [], [], INTERVAL_S)[0]:
             if os.read(0, 1):
@@ -101,4 +102,4 @@ def watch(rule: str, memory: int, runtime: int) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):  # meant for the job
         signal.signal(number, signal.SIG_IGN)
-    watch(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    watch(sys.argv[1], *map(int, sys.argv[2:]))
