@@ -65,7 +65,7 @@ SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,defer_bat
 ReturnToService=2
 SlurmctldTimeout=30
 SlurmdTimeout=30
-KillWait=15
+KillWait=30
 InactiveLimit=0
 MinJobAge=86400
 # Memory is looked at every second and a job above its --mem is ended, with no cgroups needed.
