@@ -150,9 +150,11 @@ def test_groups_of_tiles_have_their_own_scores_and_gains(small):
     assert "cloudy_mean" in tables["groups"] and "removed" not in page
     heads, rows = rendered.table(page, "fusion_by_group")
     assert {(row[0], row[-1]) for row in rows} == {("Cloudy", "significant"), ("Not cloudy", "significant")}
-    assert all(("SAR only" in row[1]) != ("SAR only" in row[2]) for row in rows) and len(rows) == 4, (
-        "one of them is alone"
-    )
+    assert all("SAR only" in row[2] and "SAR only" not in row[1] for row in rows), "all modalities less one"
+    gains = {(row[0], row[1]): row[4] for row in rows}
+    assert gains["Cloudy", "MSSNet, random start"] == "+0.100"
+    assert gains["Cloudy", "MSSNet, tmcnet pre-training"] == "\u22120.100"
+    assert len(rows) == 4
 
 
 def test_without_groups_old_files_of_them_do_not_count(small):

@@ -61,7 +61,7 @@ def scores(results: Results) -> dict[str, Any]:
         "comparisons": comparisons[:MAX_COMPARISONS],
         "comparison_count": len(comparisons),
         "groups": groups,
-        "fusion": [(group, c) for group in groups for c in group.comparisons if _adds_a_modality(c)],
+        "fusion": [(group, _all_first(c)) for group in groups for c in group.comparisons if _adds_a_modality(c)],
         "figures": {name: draw_label_efficiency(results, metric, name) for name, metric in charts.items()},
         "tables": {name: table for name, table in tables.items() if len(table)},
     }
@@ -152,6 +152,10 @@ def _groups(results: Results, groups: Sequence[Group]) -> pd.DataFrame:
 def _adds_a_modality(c: Comparison) -> bool:
     """Whether a network of all modalities is compared with one of a single modality."""
     return (only_modality(c.a.network) is None) != (only_modality(c.b.network) is None)
+
+
+def _all_first(c: Comparison) -> Comparison:
+    return c if only_modality(c.a.network) is None else c.reversed()
 
 
 def _withheld(results: Results) -> pd.DataFrame:
