@@ -100,3 +100,5 @@ def test_scores_of_a_group_are_those_of_its_tiles_alone(tmp_path):
     pd.testing.assert_frame_equal(cloudy, pd.read_csv(part / "comparisons.csv"))
     everything = compared[compared.group == "not none"].drop(columns=["group", "n_tiles"]).reset_index(drop=True)
     pd.testing.assert_frame_equal(everything, pd.read_csv(whole / "comparisons.csv"))
+    summarise(whole / "evaluate", RUNS, whole / "index.csv", whole / "manifest.json", config, whole)
+    assert not list(whole.glob("group*.csv")), "those of an earlier run are not of these runs"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tmcnet.config.results import TileGroup
-from tmcnet.dataset.normalise import FloatArray
+from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.writer import write_bytes
 from tmcnet.raster.tiling.unchanged import require_unchanged

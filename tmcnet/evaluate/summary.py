@@ -24,6 +24,10 @@ from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
 from tmcnet.splits.files import read_tile_blocks
 
+TABLES = ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json")
+"""Files that `summarise` writes."""
+GROUP_TABLES = ("groups.csv", "group_comparisons.csv")
+"""Those on groups of test tiles."""
 Replicate = tuple[int, int]
 """Draw of the labels and seed of a run."""
 RUN_COLUMNS = ("method", "network", "variant", "fraction", "seed")
@@ -69,8 +73,8 @@ def summarise(
     n_draws, n_seeds}}}}}`) and, under `missing`, the names of runs that have no scores. `scores.json` has only these
     means, with four decimals (`{network-variant: {method: {R5: {miou: mean}}}}`). `comparisons.csv` has paired
     differences. `groups.csv` and `group_comparisons.csv` have means and differences on the tiles of each group in the
-    file `groups` (`group_tiles`), and on all others (`not <group>`); groups without a labelled pixel are left out.
-    `classes` are names by id; empty: as the runs were scored.
+    file `groups` (`group_tiles`), and on all others (`others_of`); groups without a labelled pixel are left out, and
+    without the file earlier ones are removed. `classes` are names by id; empty: as the runs were scored.
 
     Raises:
         InputError: If no run was scored, or runs were scored on different test tiles or classes, or on tiles that
@@ -107,6 +111,14 @@ def summarise(
         of_groups, differences = _by_group(counts, read_record(groups), config)
         _write_csv(out / "groups.csv", GROUP_COLUMNS, of_groups)
         _write_csv(out / "group_comparisons.csv", ("group", "n_tiles", *COMPARISON_COLUMNS), differences)
+    else:
+        for name in GROUP_TABLES:
+            (out / name).unlink(missing_ok=True)
+
+
+def others_of(group: str) -> str:
+    """Name of all test tiles that are not in a group."""
+    return f"not {group}"
 
 
 def _by_group(
@@ -116,7 +128,7 @@ def _by_group(
     parts = {}
     for name, tiles in groups.items():
         parts[name] = set(tiles) & set(counts.tiles)
-        parts[f"not {name}"] = set(counts.tiles) - set(tiles)
+        parts[others_of(name)] = set(counts.tiles) - set(tiles)
     means, differences = [], []
     for name, kept in parts.items():
         cells = counts.cells(kept)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from tmcnet.config import Budget, Run
 from tmcnet.evaluate.metrics import HEADLINE
+from tmcnet.evaluate.summary import GROUP_TABLES
 from tmcnet.readers import number, read_json, read_table
 from tmcnet.report.names import Series, series_order
 
@@ -179,11 +180,11 @@ class Scores:
 
     def groups(self, names: Iterable[str], metric: str) -> list[Group]:
         """The scores on groups of test tiles, from `groups.csv` and `group_comparisons.csv`."""
-        means, compared = (read_table(self.root / f"{name}.csv") for name in ("groups", "group_comparisons"))
+        means, compared = (read_table(self.root / name).to_dict("records") for name in GROUP_TABLES)
         found = []
         for name in names:
             rows, pairs = (
-                [row for row in table.to_dict("records") if (row["group"], row["metric"]) == (name, metric)]
+                [row for row in table if (row["group"], row["metric"]) == (name, metric)]
                 for table in (means, compared)
             )
             cells = {

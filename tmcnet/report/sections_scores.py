@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from tmcnet.config import Budget, Run, is_pixelwise
 from tmcnet.config.base import only_modality
+from tmcnet.evaluate.summary import others_of
 from tmcnet.readers import number
 from tmcnet.report.charts import Chart, add_legend, canvas, plain, plot_confusion, render, row_shares
 from tmcnet.report.names import (
@@ -44,7 +45,7 @@ def scores(results: Results) -> dict[str, Any]:
     charts = {f"label_efficiency_{metric}": metric for metric in results.scores.metrics}
     comparisons = [c for c in results.scores.comparisons if c.metric == results.metric]
     groups = results.scores.groups(
-        (g for name in results.config.evaluate.groups for g in (name, f"not {name}")), results.metric
+        (g for name in results.config.evaluate.groups for g in (name, others_of(name))), results.metric
     )
     tables = {
         "scores": _means(results),

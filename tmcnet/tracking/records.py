@@ -20,7 +20,7 @@ from PIL import Image
 from tmcnet.config import RANDOM_START, Config, Run
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.evaluate.quicklook import paint_classes
-from tmcnet.evaluate.summary import CLASS_METRICS
+from tmcnet.evaluate.summary import CLASS_METRICS, GROUP_TABLES, TABLES
 from tmcnet.hashing import bytes_digest, file_digest, json_digest
 from tmcnet.readers import number, read_table
 from tmcnet.report.charts import canvas, plot_confusion, row_shares
@@ -38,10 +38,7 @@ MAX_PARAM_CHARS = 5000
 """MLflow refuses longer values."""
 MAX_MAPS, MAX_MAP_SIDE_PX = 3, 600
 SHARED_SECTIONS = ("source", "sensors", "labels", "align", "tiles", "splits", "normalise", "model")
-SWEEP_FILES = (
-    *("splits/manifest.json", "normalisation.json"),
-    *("metrics.csv", "metrics.json", "scores.json", "comparisons.csv", "groups.csv", "group_comparisons.csv"),
-)
+SWEEP_FILES = ("splits/manifest.json", "normalisation.json", *TABLES, *GROUP_TABLES)
 TEST_METRICS = (*ALL_METRICS, "n_tiles", "n_pixels", "per_tile_oa", "per_tile_miou")
 SUMMARY_METRICS = ("best_step", "seconds", "gpu_memory_mib")
 COSTS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_memory_mib"}

@@ -52,19 +52,22 @@ def _write(job: dict[str, Any], results: Path, report: Path) -> None:
 
     from tmcnet.config import Config
     from tmcnet.errors import InputError
-    from tmcnet.evaluate.summary import forget_outdated, summarise
+    from tmcnet.evaluate.groups import group_tiles
+    from tmcnet.evaluate.summary import GROUP_TABLES, TABLES, forget_outdated, summarise
     from tmcnet.report import build
 
     config = Config.model_validate(job["config"])
-    names = ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json", "groups.csv", "group_comparisons.csv")
-    tables = [results / name for name in names]
+    tables = [results / name for name in (*TABLES, *GROUP_TABLES)]
     manifest, index = results / "splits" / "manifest.json", results / "tiles" / "index.csv"
     forget_outdated(results, config.runs, config.splits.folders.values())
     try:
         classes = [c.name for c in config.labels.classes]
-        groups = results / "evaluate" / "groups.json"
-        known = groups if config.evaluate.groups and groups.exists() else None
-        summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, results, classes, known)
+        groups = results / "evaluate" / "groups.json" if config.evaluate.groups else None
+        if groups:  # those of an earlier run may be of other settings or tiles
+            splits = [results / folder / "splits" for folder in config.splits.folders.values()]
+            bands = {name: sensor.bands for name, sensor in config.sensors.items()}
+            group_tiles(index.parent, splits, config.evaluate.groups, bands, groups)
+        summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, results, classes, groups)
     except (InputError, OSError) as error:
         if not index.exists():
             return  # nothing to show yet; the message of the failed job is enough
