@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
+from tmcnet.raster.inventory.fill import share_of
 from tmcnet.raster.inventory.inspection import Inspection
 from tmcnet.raster.inventory.rasters import preview, seams
 from tmcnet.raster.inventory.scan import FileSummary
@@ -118,6 +120,7 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
     scene.problems += [Problem(label, what, "Convert it (`gdal_translate -expand rgb`).") for label in palettes]
 
 
+@cache
 def _plain(band: str) -> str:
     """A band name without capitals and leading zeros: B4 and B04 are one."""
     return re.sub(r"(?<=[a-z])0+(?=\d)", "", band.casefold())
@@ -280,42 +283,44 @@ def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
 def zero_in_both(scene: Inspection) -> float:
     """Share of the first optical file where all its bands, and all of the first SAR file, are zero."""
     optical, sar = scene.lattices["optical"][0], scene.lattices["sar"][0]
-    rows, columns = np.nonzero(optical.zeros)
-    if not rows.size or not sar.zeros.any():
+    zeros, sar_zeros = optical.zeros, sar.zeros
+    rows, columns = np.nonzero(zeros)
+    if not rows.size or not sar_zeros.any():
         return 0.0
     grid, other = scene.images["optical"][0].grid, scene.images["sar"][0].grid
-    both = _sample(sar.zeros, sar.step, other, grid, rows * optical.step, columns * optical.step)
-    return float(both.sum() / optical.zeros.size)
+    both = _sample(sar_zeros, sar.step, other, grid, rows * optical.step, columns * optical.step)
+    return float(both.sum() / zeros.size)
 
 
 def _gap_shares(scene: Inspection) -> dict[str, float]:
     """Share of the scene where each modality has no data in some band, but another one has all."""
     lattice, grid = scene.lattices[scene.reference][0], scene.images[scene.reference][0].grid
-    rows, columns = (places.ravel() * lattice.step for places in np.indices(lattice.stored.shape[1:]))
     valid: dict[str, BoolArray] = {}
     for name, files in scene.images.items():
         first = 0
         for layer in scene.lattices[name] if files else ():
-            has_data = np.asarray(np.isfinite(layer.stored).all(axis=0))
-            found = _sample(has_data, layer.step, files[first].grid, grid, rows, columns)
+            found, own_grid = np.asarray(np.isfinite(layer.stored).all(axis=0)), files[first].grid
+            if own_grid != grid or layer.step != lattice.step:
+                at = np.indices(lattice.stored.shape[1:]) * lattice.step
+                found = _sample(found, layer.step, own_grid, grid, at[0], at[1])
             valid[name] = found & valid[name] if name in valid else found
             bands = 0
             while bands < len(layer.stored):
                 bands, first = bands + files[first].file.header.count, first + 1
     any_valid = np.any(list(valid.values()), axis=0)
-    return {name: round(float((any_valid & ~of_one).mean()), 6) for name, of_one in valid.items()}
+    return {name: round(share_of(any_valid & ~of_one), 6) for name, of_one in valid.items()}
 
 
 def _sample(
     values: BoolArray, step: int, grid: Grid, other: Grid, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
 ) -> BoolArray:
     """Values of every `step`-th pixel of one grid at pixels of another; False outside."""
-    x, y = columns + 0.5, rows + 0.5
+    at = rows // step, columns // step
     if grid != other and grid.crs and other.crs:
-        x, y = to_pixels(grid, other.crs, *(other.transform @ (x, y)))
-    at = np.floor(y / step).astype(int), np.floor(x / step).astype(int)
+        x, y = to_pixels(grid, other.crs, *(other.transform @ (columns + 0.5, rows + 0.5)))
+        at = np.floor(y / step).astype(int), np.floor(x / step).astype(int)
     inside = (at[0] >= 0) & (at[1] >= 0) & (at[0] < values.shape[0]) & (at[1] < values.shape[1])
-    sampled = np.zeros(len(inside), bool)
+    sampled = np.zeros(inside.shape, bool)
     sampled[inside] = values[at[0][inside], at[1][inside]]
     return sampled
 

@@ -81,6 +81,8 @@ def remote_stamps(names: Iterable[Name]) -> list[str]:
     """
     remote = dict.fromkeys(map(str, filter(is_remote, names)))
     files = [file for name in remote for file in (name, *_product_metadata(name)) if server_address(file)]
+    if not files:
+        return []
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         return list(pool.map(stamp, files))
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from tmcnet.raster.io.files import BoolArray
+
+Reals: TypeAlias = npt.NDArray[np.floating[Any]]
 
 LATTICE_PX = 512  # largest side of a decimated image
 _MIN_SHARE = 0.01  # smallest share of the pixels that is reported as fill
@@ -37,7 +40,7 @@ class Lattice:
     """Every n-th pixel of files on one grid."""
 
     step: int
-    stored: npt.NDArray[np.float64]  # C x h x w values as stored; NaN for no data
+    stored: Reals  # C x h x w values as stored; NaN for no data
     has_bytes: bool = False  # whether all values are of 8 bits, of which each is an ordinary measurement as well
 
     @property
@@ -89,11 +92,13 @@ class Lattice:
 
     def _nearly_black_or_white(self) -> Fill | None:
         """Pixels near the end of 8 bits: compression changes the constants of a collar."""
-        empty = np.isnan(self.stored).all(axis=0)
-        for value in (0, 255):
-            near = (np.abs(self.stored - value) <= _GREY_TOLERANCE).all(axis=0)
-            share = float((_at_edge(np.asarray(near | empty)) & near).mean())
-            if share >= _MIN_SHARE and not near.all():
+        for low, high, value in ((0, _GREY_TOLERANCE, 0), (255 - _GREY_TOLERANCE, 255, 255)):
+            near = np.asarray(((self.stored >= low) & (self.stored <= high)).all(axis=0))
+            if not _MIN_SHARE <= share_of(near) < 1:
+                continue
+            empty = np.isnan(self.stored).all(axis=0)
+            share = share_of(_at_edge(np.asarray(near | empty)) & near)
+            if share >= _MIN_SHARE:
                 what = f"are within {_GREY_TOLERANCE} of {value} in all bands, connected to the edge"
                 return Fill(share, what, is_one_value=False)
         return None
@@ -101,12 +106,12 @@ class Lattice:
     def _lowest_of_all(self) -> Fill | None:
         """Pixels with the lowest value of every band, which is no chance in several bands of many grey levels."""
         lowest = np.fmin.reduce(self.stored.reshape(len(self.stored), -1), axis=1)
-        filled = (self.stored == lowest[:, None, None]).all(axis=0)
-        if len(lowest) < 2 or (lowest != lowest[0]).any() or filled.all() or filled.mean() < _MIN_SHARE:
+        filled = np.asarray((self.stored == lowest[:, None, None]).all(axis=0))
+        if len(lowest) < 2 or (lowest != lowest[0]).any() or not _MIN_SHARE <= share_of(filled) < 1:
             return None
         if any(np.unique(band[np.isfinite(band)]).size < _MIN_LEVELS for band in self.stored):
             return None
-        return Fill(float(filled.mean()), f"are {exact(lowest[0])} in all bands")
+        return Fill(share_of(filled), f"are {exact(lowest[0])} in all bands")
 
     def _one_band_at_edge(self, bands: Sequence[str]) -> Fill | None:
         for name, band in zip(bands, self.stored, strict=True) if len(bands) > 1 else ():
@@ -117,18 +122,27 @@ class Lattice:
         return None
 
 
-def _constant_from_edge(image: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float, float] | None:
+def _constant_from_edge(image: Reals) -> tuple[Reals, float, float] | None:
     """The most frequent combination of values at the edge; its share of the edge, and of the image from there on."""
     sides = image[:, [0, -1]], image[:, :, [0, -1]]
     edge = np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1)
     known = edge[:, np.isfinite(edge).all(axis=0)]
     if not known.size:
         return None
-    constants, counts = np.unique(known, axis=1, return_counts=True)
-    values = constants[:, counts.argmax()]
+    known = known[:, np.lexsort(known[::-1])]  # as `np.unique(known, axis=1)` would, which takes four times as long
+    starts = np.flatnonzero(np.append(True, (np.diff(known, axis=1) != 0).any(axis=0)))
+    counts = np.diff(starts, append=known.shape[1])
+    values = known[:, starts[counts.argmax()]]
     filled = np.asarray((image == values[:, None, None]).all(axis=0))
-    share = float(_at_edge(filled).mean())
-    return None if share < _MIN_SHARE or filled.all() else (values, counts.max() / edge.shape[1], share)
+    if not _MIN_SHARE <= share_of(filled) < 1:
+        return None
+    share = share_of(_at_edge(filled))
+    return None if share < _MIN_SHARE else (values, counts.max() / edge.shape[1], share)
+
+
+def share_of(mask: BoolArray) -> float:
+    """Share of the places of a mask that are true; several times as fast as its mean."""
+    return np.count_nonzero(mask) / mask.size
 
 
 def exact(value: float) -> str:
@@ -142,6 +156,9 @@ def exact(value: float) -> str:
 
 def _at_edge(filled: BoolArray) -> BoolArray:
     """The pieces of a mask that touch the edge of the image."""
-    pieces, _ = ndimage.label(filled)
-    frame = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
-    return np.asarray(np.isin(pieces, np.unique(frame[frame > 0])))
+    pieces, count = ndimage.label(filled)
+    is_at_edge = np.zeros(count + 1, bool)
+    for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        is_at_edge[side] = True
+    is_at_edge[0] = False
+    return np.asarray(is_at_edge[pieces])

@@ -34,7 +34,7 @@ from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.opening import open_raster
+from tmcnet.raster.io.opening import open_raster, reused_files
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import rasterise_labels
 from tmcnet.raster.io.writer import write_bytes, write_table
@@ -83,7 +83,7 @@ def inspect_scenes(
     content = Inventory(source.layout, encoding, classes, records).to_dict()
     content["inspections"] = [scene.to_dict() for scene in scenes]
     content["rows"] = [_row(scene, sensors, coder) for scene in sound]
-    write_bytes(out, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(out, (json.dumps(content, allow_nan=False) + "\n").encode())
 
 
 def take_inventory(
@@ -148,7 +148,11 @@ class _Inspector:
 
     def inspect(self, entry: Entry) -> Inspection:
         """Read all files of a scene or tile through; errors become its problems."""
-        scene = Inspection(entry)
+        with reused_files():
+            return self._inspect(Inspection(entry))
+
+    def _inspect(self, scene: Inspection) -> Inspection:
+        entry = scene.entry
         try:
             scene.rasters, scene.label_raster = find_rasters(entry, self.sensors, self.source, self.coder)
         except InputError as error:
@@ -169,7 +173,9 @@ class _Inspector:
             scene.problems += error.problems
         if not scene.problems:
             check_scene(scene, self.sensors, self.coder, self.source.layout in GEOREFERENCED)
-        scene.lattices.clear()
+        scene.lattices.clear()  # images in memory are only for the checks
+        if scene.label:
+            scene.label.labelled = None
         return scene
 
     def _rasterise_label(self, scene: Inspection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,10 +67,8 @@ class SceneRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        values = asdict(self)
-        for name, image in self.images.items():
-            values["images"][name]["raster"] = image.raster.to_dict()
-        return values | {"label": None if self.label is None else self.label.to_dict()}
+        images = {name: vars(image) | {"raster": image.raster.to_dict()} for name, image in self.images.items()}
+        return vars(self) | {"images": images, "label": None if self.label is None else self.label.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class Inventory:
 
     def write(self, path: Path | str) -> None:
         """Write `inventory.json`."""
-        write_bytes(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
+        write_bytes(path, (json.dumps(self.to_dict(), allow_nan=False) + "\n").encode())
 
     def record(self, scene: str) -> SceneRecord:
         """The record of one scene."""

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tmcnet.config import IGNORE
-from tmcnet.raster.inventory.fill import LATTICE_PX, Lattice
+from tmcnet.raster.inventory.fill import LATTICE_PX, Lattice, Reals
 from tmcnet.raster.io.files import BoolArray, FileWindow, FloatArray, RasterFile
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder, Unknown
@@ -149,9 +148,12 @@ def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
     return [one.finish() for one in statistics], Lattice(step, np.concatenate(rows, axis=1), has_bytes)
 
 
-def _stored(part: FileWindow, places: tuple[slice, ...]) -> npt.NDArray[np.float64]:
+def _stored(part: FileWindow, places: tuple[slice, ...]) -> Reals:
     values = np.abs(part.values[places]) if part.values.dtype.kind == "c" else part.values[places]
-    return np.where(part.bands_valid[places], values, np.nan).astype(np.float64)
+    is_short = values.dtype.kind in "iu" and values.dtype.itemsize <= 2
+    stored: Reals = values.astype(np.float32 if is_short else np.float64)
+    stored[~part.bands_valid[places]] = np.nan
+    return stored
 
 
 def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:

@@ -6,11 +6,13 @@ import logging
 import os
 import re
 import tarfile
+import threading
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +32,26 @@ logging.getLogger("rasterio").setLevel(logging.CRITICAL)
 # Tiles without a georeference are ordinary input here; where one is needed, the inventory checks for it.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
+_REUSED = threading.local()
+_MAX_REUSED = 64  # files of one thread; processes may have 1024 in all
 _SOUND: set[tuple[str, str, frozenset[int] | None]] = set()
 """Virtual rasters whose sources were opened in this process: name, content and the bands that are used of it."""
 _NO_BAND_SOURCES = re.compile('subClass="VRT(Raw|Warped|Pansharpened|Processed)')
 """Virtual rasters that GDAL opens with their sources, so that it reports a missing one every time."""
+
+
+@contextmanager
+def reused_files() -> Iterator[None]:
+    """A context in which the first files that this thread opens stay open for the next time.
+
+    To open a file GDAL lists its folder, which may take as long as reading a tile.
+    """
+    with ExitStack() as stack:
+        _REUSED.stack, _REUSED.files = stack, {}
+        try:
+            yield
+        finally:
+            _REUSED.files = None
 
 
 @contextmanager
@@ -47,10 +65,18 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
     """
     if remote:
         os.environ.pop(_ONLY_REMOTE_FILE, None)
+    reused: dict[object, DatasetReader] | None = getattr(_REUSED, "files", None)
+    key = str(path), *options.items()
     try:
-        with rasterio.open(path, **options) as dataset:
-            _require_bands(path, dataset)
-            _require_sound(dataset)
+        with ExitStack() as stack:
+            dataset = reused.get(key) if reused else None
+            if dataset is None:
+                dataset = stack.enter_context(rasterio.open(path, **options))
+                _require_bands(path, dataset)
+                _require_sound(dataset)
+                if reused is not None and len(reused) < _MAX_REUSED:
+                    reused[key] = dataset
+                    _REUSED.stack.push(stack.pop_all())
             yield dataset
     except RasterioError as error:
         reason = str(error.__cause__ or error).strip().rstrip(".")  # GDAL's message is in the cause, if there is one
@@ -121,12 +147,14 @@ def _bands_of_sources(dataset: DatasetReader, text: str, used: frozenset[int] | 
 
 def _require_end(dataset: DatasetReader) -> None:
     """Refuse files that break off, of the formats whose missing rows GDAL fills with zeros."""
+    if dataset.driver not in ("ENVI", "netCDF", "PNG"):
+        return
     path = Path(next(iter(dataset.files), ""))
-    if dataset.driver not in ("ENVI", "netCDF", "PNG") or not path.is_file():
+    if not path.is_file():
         return
     with path.open("rb") as file:
         start = file.read(4)
-        is_whole = dataset.driver != "PNG" or _is_whole_png(start + file.read())
+    is_whole = dataset.driver != "PNG" or _is_whole_png(path, path.stat().st_mtime_ns)
     if dataset.driver == "ENVI":
         size = path.stat().st_size
         about = dataset.tags(ns="ENVI")
@@ -143,9 +171,10 @@ def _require_end(dataset: DatasetReader) -> None:
         raise RasterioError("it breaks off before its end")
 
 
-def _is_whole_png(content: bytes) -> bool:
-    """Whether the critical chunks of a PNG agree with their checksums, up to the last one."""
-    at = 8
+@cache
+def _is_whole_png(path: Path, _changed: int) -> bool:
+    """Whether the critical chunks of a PNG agree with their checksums, up to the last one; read once a process."""
+    content, at = path.read_bytes(), 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4])
         chunk = content[at + 4 : end]

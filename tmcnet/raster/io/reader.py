@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ class Raster:
 
     def to_dict(self) -> list[dict[str, Any]]:
         """As plain values; a no-data value as text, because JSON has no NaN."""
-        files = [asdict(file) for file in self.files]
+        names = [field.name for field in fields(RasterFile)]
+        files = [{name: getattr(file, name) for name in names} for file in self.files]
         return [f | {"nodata": None if f["nodata"] is None else repr(f["nodata"])} for f in files]
 
     @cached_property
