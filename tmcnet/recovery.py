@@ -53,6 +53,15 @@ def keep(archive: Path, origin: str, files: Iterable[Path]) -> None:
     unfinished.replace(archive)
 
 
+def has_copies(archive: Path, params: Mapping[str, object], inputs: Iterable[str | Path]) -> bool:
+    """Whether there are copies of what a job makes from these parameters and inputs."""
+    try:
+        with zipfile.ZipFile(archive) as copies:
+            return bool(json.loads(copies.read(_KEPT))["origin"] == origin_of(params, inputs))
+    except Exception:  # no copies, or unusable ones, which can raise anything
+        return False
+
+
 def put_back(archive: Path, folder: Path, params: Mapping[str, object], inputs: Iterable[str | Path]) -> list[Path]:
     """Put back the files of a job that are lost or differ from their copies, with their times, and return them.
 

@@ -80,3 +80,13 @@ def test_long_orders_stay_balanced_beyond_the_tiles_chosen_one_by_one(monkeypatc
 def test_one_tile_and_no_labels_of_a_class():
     drawn = drawn_from(np.array([[5, 0]], np.int32), SplitsConfig(fractions=[1, 100], subsets=1))
     assert {name: tiles.tolist() for name, tiles in drawn.items()} == {"trainR1": [0], "trainR100": [0]}
+
+
+def test_other_fractions_and_draws_leave_a_list_as_it_is(monkeypatch):
+    monkeypatch.setattr(fractions, "MAX_CHOSEN", 50)
+    area = areas(1000)
+    few = drawn_from(area, SplitsConfig(fractions=[2, 20], subsets=2))
+    many = drawn_from(area, SplitsConfig(fractions=[1, 2, 5, 20, 60, 100], subsets=3))
+    assert {name: tiles.tolist() for name, tiles in many.items() if name in few} == {
+        name: tiles.tolist() for name, tiles in few.items()
+    }

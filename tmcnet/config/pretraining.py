@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from tmcnet.config.base import Section
 from tmcnet.config.splits import Part
-from tmcnet.config.training import RANDOM_START, Variant
+from tmcnet.config.training import RANDOM_START, Budget, Variant
 from tmcnet.registry import METHODS
 
 
@@ -161,6 +161,11 @@ class ProbeConfig(Section):
     """Maximum number of tiles of the label fraction, and of the validation part."""
     pixels: int = Field(5000, ge=1)
     """Maximum number of feature map pixels of each of these two."""
+
+    @property
+    def subset(self) -> str:
+        """Name of the list of labels to fit on."""
+        return Budget("R", self.fraction).subset(1)
 
 
 class PretrainConfig(Section):

@@ -33,7 +33,7 @@ from tmcnet.model.networks import Ensemble, PlainNetwork, build_network
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PREFIXES, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
 from tmcnet.seeding import derive_seed
-from tmcnet.splits.files import points_file, points_per_class, verified_list
+from tmcnet.splits.files import list_names, points_file, points_per_class, verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.distributed import gather, launch, rank, share_of_batch
 from tmcnet.train.loop import (
@@ -211,7 +211,7 @@ def train(work: Finetuning) -> None:
         return
     network.load_state_dict(kept.weights)
     described = run, work.model, work.sensors, data.classes, data.scaling, kept.best, work.align
-    trained = Trained(network, *described, **_origin(work.tiles_root, work.splits))
+    trained = Trained(network, *described, **_origin(work))
     trained.write(work.out / "weights.safetensors", {"finetune": config.model_dump()})
     write_curves(work.out / "curves.csv", curves)
     about = {"run": run.record, **data.summary(), **_start_summary(network, start), "precision": precision}
@@ -219,12 +219,13 @@ def train(work: Finetuning) -> None:
     (work.out / "summary.json").write_text(json.dumps({**about, **cost(device, began)}, indent=1) + "\n")
 
 
-def _origin(tiles_root: Path, splits: Path) -> dict[str, Any]:
+def _origin(work: Finetuning) -> dict[str, Any]:
     """Pixel size of the tiles, version of the software, and hashes of the files that describe the data."""
-    files = {"index_sha256": tiles_root / "index.csv", "manifest_sha256": splits / "manifest.json"}
+    labels = work.splits / list_names(work.run.subset)[0]
+    files = {"index_sha256": work.tiles_root / "index.csv", "list_sha256": labels}
     hashes = {name: file_digest(path) for name, path in files.items() if path.is_file()}
     provenance = {"tmcnet": tmcnet.__version__, **hashes}
-    return {"gsd": TileStore(tiles_root).pixel_metres, "provenance": provenance}
+    return {"gsd": TileStore(work.tiles_root).pixel_metres, "provenance": provenance}
 
 
 def _fit_once(

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from tmcnet import __version__
-from tmcnet.config import Budget, ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
+from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorsConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
 from tmcnet.dataset.views import ViewMaker
@@ -172,6 +172,6 @@ def _probe(network: TMCNet, tiles: TileDataset, work: Pretraining) -> Probe:
     probe, store = work.config.probe, tiles.store
     labelled, validation = (
         TileDataset(store, verified_list(work.splits, name), tiles.normalisation, True, cache_gib=0)
-        for name in (Budget("R", probe.fraction).subset(1), "val")
+        for name in (probe.subset, "val")
     )
     return Probe(network, labelled, validation, len(store.classes), probe, work.config.seed)

@@ -13,6 +13,7 @@ from snakemake.exceptions import WorkflowError
 
 from tmcnet.config import (
     RANDOM_START,
+    Budget,
     ModelConfig,
     check_config_files,
     is_pixelwise,
@@ -35,6 +36,7 @@ from tmcnet.recovery import (
     SOURCE_RECORD,
     archive_of,
     find_lost,
+    has_copies,
     is_unchanged,
     put_back,
 )
@@ -350,6 +352,20 @@ def splits_of(fold):
     """The section `splits` with the number of the tested fold."""
     number = next(n for n, folder in FOLDS.items() if folder == fold)
     return {**CONFIG.splits.model_dump(mode="json"), "fold": number}
+
+
+def list_file(fold, name):
+    """File of a list of tiles, such as `trainR5`."""
+    return f"{RESULTS}/{fold}splits/{name}_RGB.txt"
+
+
+def parts_of(fold):
+    """What the parts, and each list by itself, depend on: other fractions, points or draws change no list.
+
+    Fractions that the source gives do: drawn ones are fitted between them.
+    """
+    drawn = () if CONFIG.splits.given_fractions else ("fractions", "points", "subsets")
+    return {k: v for k, v in splits_of(fold).items() if k not in drawn}
 
 
 def put_back_lost(name, folder, params, inputs, results=RESULTS):

@@ -14,8 +14,8 @@
 rule evaluate_run:
     input:
         tiles=INDEX,
-        test=in_tested_fold(rules.make_splits.output.test),
-        val=in_tested_fold(rules.make_splits.output.val),
+        test=lambda wildcards: LIST(list_file(TESTED[wildcards.tested], "test")),
+        val=lambda wildcards: LIST(list_file(TESTED[wildcards.tested], "val")),
         weights=in_tested_fold(rules.finetune_run.output.weights),
     output:
         metrics=f"{RESULTS}/{{tested}}evaluate/{{run}}/metrics.json",
@@ -101,7 +101,7 @@ if TILED:
         input:
             weights=MAP_WEIGHTS,
             tiles=INDEX,
-            test=in_main_fold(rules.make_splits.output.test),
+            test=LIST(list_file("", "test")),
             scores=MAP_SCORES,
         output:
             table=f"{RESULTS}/maps/{{run}}.csv",
@@ -248,7 +248,7 @@ rule write_model:
 rule group_tiles:
     input:
         tiles=INDEX,
-        tests=expand(rules.make_splits.output.test, fold=TESTED.values()),
+        tests=[LIST(list_file(fold, "test")) for fold in TESTED.values()],
     output:
         groups=f"{RESULTS}/evaluate/groups.json",
     log:

@@ -6,7 +6,11 @@
 rule finetune_run:
     input:
         tiles=INDEX,
-        splits=str(rules.make_splits.output.manifest),
+        train=TRAIN,
+        val=VAL,
+        labels=lambda wildcards: LIST(
+            list_file(wildcards.fold, TRAINED[run_of(wildcards)].subset)
+        ),
         normalisation=str(rules.normalise.output.json),
         start=start_weights,
         members=member_weights,

@@ -6,11 +6,11 @@
 rule pretrain_method:
     input:
         tiles=INDEX,
-        lists=[str(rules.make_splits.output[part]) for part in CONFIG.pretrain.parts],
+        lists=[LIST(list_file("{fold}", part)) for part in CONFIG.pretrain.parts],
         normalisation=str(rules.normalise.output.json),
-        # The manifest covers the lists of the probe. Without a probe, pre-training depends on no label.
+        # Without a probe, pre-training depends on no label.
         probe=(
-            str(rules.make_splits.output.manifest)
+            [LIST(list_file("{fold}", CONFIG.pretrain.probe.subset)), VAL]
             if CONFIG.pretrain.probe.every
             else []
         ),

@@ -54,6 +54,7 @@ rule track:
 
 STUDY = [
     in_main_fold(rules.make_splits.output.manifest),
+    in_main_fold(MARKER),
     *PRETRAINED,
     *FINETUNED,
     *plain(rules.summarise.output),

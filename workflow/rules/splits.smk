@@ -6,14 +6,22 @@
 #           {results_dir}/seed/, on demand: tiles and lists in the layout of the published code
 
 
+BUDGETS = [
+    *(Budget("R", fraction) for fraction in CONFIG.splits.fractions),
+    *(Budget("P", points) for points in CONFIG.splits.points),
+]
+# Lists of the label fractions and points. The marker has them in its name, so that with others the splits are made anew.
+DRAWN = [b.subset(1 + k) for b in BUDGETS for k in range(CONFIG.splits.subsets)]
+MARKER = f"{RESULTS}/{{fold}}splits/.lists_{json_digest(DRAWN)[:8]}"
+MARKERS = expand(MARKER, fold=FOLDS.values())
+
+KEPT = workflow.is_main_process
 for FOLD in FOLDS.values():
+    MADE_FROM = {"splits": parts_of(FOLD), **code_version("splits")}
     put_back_lost(
-        "splits",
-        f"{RESULTS}/{FOLD}splits",
-        {"splits": splits_of(FOLD), **code_version("splits")},
-        [INDEX],
-        f"{RESULTS}/{FOLD}",
+        "splits", f"{RESULTS}/{FOLD}splits", MADE_FROM, [INDEX], f"{RESULTS}/{FOLD}"
     )
+    KEPT &= has_copies(archive_of(Path(RESULTS, FOLD), "splits"), MADE_FROM, [INDEX])
     put_back_lost(
         "normalisation",
         f"{RESULTS}/{FOLD}",
@@ -32,6 +40,8 @@ rule make_splits:
         train=f"{RESULTS}/{{fold}}splits/train_RGB.txt",
         val=f"{RESULTS}/{{fold}}splits/val_RGB.txt",
         test=f"{RESULTS}/{{fold}}splits/test_RGB.txt",
+        drawn=[list_file("{fold}", name) for name in DRAWN],
+        marker=MARKER,
     log:
         f"{RESULTS}/{{fold}}logs/splits.log",
     benchmark:
@@ -43,17 +53,24 @@ rule make_splits:
         **SMALL,
     params:
         **code_version("splits"),
-        splits=lambda wildcards: splits_of(wildcards.fold),
+        splits=lambda wildcards: parts_of(wildcards.fold),
     message:
         "Dividing the tiles into parts and label fractions"
     script:
         "../scripts/make_splits.py"
 
 
+# If the splits are made anew only for other fractions, points or draws, no list that is there changes.
+LIST = ancient if KEPT and not all(map(os.path.exists, MARKERS)) else str
+TRAIN, VAL = (LIST(list_file("{fold}", part)) for part in ("train", "val"))
+# All targets from here on need the lists of the config.
+LOST = [*LOST, *MARKERS] if TRAINABLE else LOST
+
+
 rule normalise:
     input:
         tiles=INDEX,
-        train=str(rules.make_splits.output.train),
+        train=TRAIN,
     output:
         json=f"{RESULTS}/{{fold}}normalisation.json",
     log:
@@ -99,6 +116,7 @@ rule seed_layout:
     input:
         tiles=INDEX,
         manifest=in_main_fold(rules.make_splits.output.manifest),
+        marker=in_main_fold(MARKER),
     output:
         directory(f"{RESULTS}/seed"),
     log:

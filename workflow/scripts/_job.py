@@ -81,11 +81,9 @@ def keeping(
         name: Name of the copies.
         others: Finds written files that are not among the outputs of the rule.
     """
-    archive = archive_of(results, name)
-    archive.unlink(missing_ok=True)
     yield
     files = {Path(file) for file in snakemake.output} | set(others())
-    keep(archive, origin_of(dict(snakemake.params.items()), snakemake.input), sorted(files))
+    keep(archive_of(results, name), origin_of(dict(snakemake.params.items()), snakemake.input), sorted(files))
 
 
 def _start_watcher(snakemake: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401

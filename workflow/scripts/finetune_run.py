@@ -10,7 +10,7 @@ from tmcnet.train.finetune import Finetuning, finetune
 with logged(snakemake):
     work = Finetuning(
         tiles_root=Path(snakemake.input.tiles).parent,
-        splits=Path(snakemake.input.splits).parent,
+        splits=Path(snakemake.input.train).parent,
         normalisation=Path(snakemake.input.normalisation),
         run=Run.parse(snakemake.params.run),
         weights=Path(snakemake.input.start) if snakemake.input.start else None,
