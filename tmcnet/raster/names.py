@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from xml.etree import ElementTree
@@ -98,13 +98,7 @@ def band_sources(path: str, text: str) -> list[Source]:
         root = ElementTree.fromstring(_DECLARATION.sub("", text))
     except ElementTree.ParseError:
         return []
-    folder = path.rpartition("/")[0]
-
-    def name(element: ElementTree.Element | None) -> str:
-        if element is None or not element.text:
-            return ""
-        return f"{folder}/{element.text}" if folder and element.get("relativeToVRT") == "1" else element.text
-
+    name = partial(_source_name, path)
     if root.get("subClass") == "VRTWarpedDataset":
         file = name(root.find(".//SourceDataset"))
         pairs = [(int(m.get("dst", 1)), int(m.get("src", 1))) for m in root.iter("BandMapping")]
@@ -121,6 +115,31 @@ def band_sources(path: str, text: str) -> list[Source]:
                 file = name(source.find("SourceFilename"))
                 sources.append(Source(of_band, file, int(number.lstrip(",") or 1), is_changed))
     return sources
+
+
+def _source_name(path: str, element: ElementTree.Element | None) -> str:
+    """The file that an element of a virtual raster names; empty for none."""
+    if element is None or not element.text:
+        return ""
+    folder = path.rpartition("/")[0]
+    return f"{folder}/{element.text}" if folder and element.get("relativeToVRT") == "1" else element.text
+
+
+def raw_ends(path: str, text: str, width: int, height: int) -> Iterator[tuple[str, int]]:
+    """Yield the files without header that a virtual raster of this content reads by offsets, and where it ends."""
+    bands = ElementTree.fromstring(_DECLARATION.sub("", text)) if "VRTRawRasterBand" in text else ()
+    for band in bands:
+        if band.get("subClass") == "VRTRawRasterBand":
+            first, pixel = int(band.findtext("ImageOffset") or 0), int(band.findtext("PixelOffset") or 1)
+            line = int(band.findtext("LineOffset") or pixel * width)
+            end = first + max(line, 0) * (height - 1) + max(pixel, 0) * (width - 1) + 1
+            yield _source_name(path, band.find("SourceFilename")), end
+
+
+def require_file(path: Path) -> None:
+    """Refuse pipes, devices and sockets: reading from them may never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(Problem(str(path), "is a pipe, device or socket, not a file", "Write it to a file."))
 
 
 def server_address(name: str) -> str:

@@ -100,6 +100,14 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
 def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
     files = scene.images[name]
     count = sum(file.file.header.count for file in files)
+    for file in files:
+        if (colours := file.file.header.colours) == "palette":
+            what = "is a palette image: its numbers are indexes of colours, not measurements"
+            scene.problems.append(Problem(file.file.label, what, "Convert it (`gdal_translate -expand rgb`)."))
+        elif colours:
+            what = f"is a {colours} image, whose numbers GDAL converts to red, green and blue"
+            remedy = "If these are bands, read them as they are: write `GTIFF_RAW:` before the path."
+            scene.problems.append(Problem(file.file.label, what, remedy))
     if count != len(sensor.bands):
         what = f"{'has' if len(files) == 1 else 'have'} {count} band(s), but `sensors.{name}.bands` names "
         what += f"{len(sensor.bands)}: {', '.join(sensor.bands)}"
@@ -115,9 +123,6 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         what = f"describes its bands as {described_as}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
         scene.problems.append(Problem(moved[0], what, "Write the names in the order of the files."))
     scene.problems += _misplaced_files(name, sensor, files)
-    what = "is a palette image: its numbers are indexes of colours, not measurements"
-    palettes = [file.file.label for file in files if file.file.header.is_palette]
-    scene.problems += [Problem(label, what, "Convert it (`gdal_translate -expand rgb`).") for label in palettes]
 
 
 @cache
@@ -384,7 +389,12 @@ def _check_mask(scene: Inspection, name: str, image: FileSummary) -> None:
     elif share < 1:
         what = f"the quality mask covers {share:.1%} of the {name} image"
         scene.warnings.append(f"{what}; outside it, code 0 is assumed")
-    codes = np.unique(preview(file.quality, 0, remote=file.remote))
+    stored, kept = (preview(file.quality, 0, remote=file.remote, masks=masks) for masks in (False, True))
+    unknown = np.isnan(stored) | ((kept == 0) & (stored != header.nodata[0]) & (not header.alpha))
+    if unknown.any():
+        what = f"{share_of(unknown):.1%} of the quality mask {mask} is masked itself or NaN"
+        scene.warnings.append(f"{what}: no data in {name}, since the quality is not known there")
+    codes = np.unique(stored[~unknown])
     bits = next((bits for names, bits in _BIT_FIELDS.items() if re.search(names, f"{mask} {header.names[0]}")), "")
     unlisted = codes[~np.isin(codes, (0, *file.quality_codes))]
     if file.quality_bits:

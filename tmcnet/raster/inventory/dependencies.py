@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.names import Name, file_system, is_remote, main_file, server_address, virtual_sources
+from tmcnet.raster.names import Name, file_system, is_remote, main_file, require_file, server_address, virtual_sources
 
 _OTHER_WORDS = re.compile(r"^(?:img|dim|rpc)_|_rpc$")
 """Parts of names by which a raster and a file beside it differ, as in `IMG_a.TIF` and `RPC_a.XML`."""
@@ -27,6 +27,8 @@ def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
     """Files on disk that a raster depends on: itself, those beside it, all of a folder, sources of a virtual one."""
     if isinstance(name, Path) and not name.exists():
         return [name]  # reported where it is opened
+    if isinstance(name, Path):
+        require_file(name)
     path = main_file(name)
     if path is None:
         return []

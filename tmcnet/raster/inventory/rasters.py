@@ -132,12 +132,13 @@ def _last_band_is_binary(file: RasterFile) -> bool:
     return values == opaque or (len(values) == 2 and 0 in values)
 
 
-def preview(path: str, band: int, *, remote: bool) -> npt.NDArray[Any]:
-    """Every n-th pixel of a band as stored, h x w; bands are counted from 0, and -1 is the last one."""
+def preview(path: str, band: int, *, remote: bool, masks: bool = False) -> npt.NDArray[Any]:
+    """Every n-th pixel of a band as stored, or of its mask, h x w; bands are counted from 0, and -1 is the last."""
     with open_raster(path, remote=remote, OVERVIEW_LEVEL="NONE") as dataset:  # overviews hold means
         step = max(dataset.shape) // _PREVIEW_PX + 1
         shape = -(-dataset.height // step), -(-dataset.width // step)
-        pixels: npt.NDArray[Any] = dataset.read(dataset.indexes[band], out_shape=shape)
+        read = dataset.read_masks if masks else dataset.read
+        pixels: npt.NDArray[Any] = read(dataset.indexes[band], out_shape=shape)
         return pixels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +57,8 @@ class Header:
     # the affine grid that fits them best. Also the places that rational polynomials (RPC) give
     control: tuple[ControlPoint, ...] = ()
     names: tuple[str, ...] = ()  # description of each of these bands; empty for none
-    is_palette: bool = False  # whether the first band is a palette image, whose values are indexes of colours
+    # `palette` if the values of the first band are indexes of colours; `CMYK` or `CIELAB` if GDAL makes RGB of them
+    colours: str = ""
     n_images: int = 0  # number of images in it, of which this is the first; 0 for a single one
     has_geolocation: bool = False  # whether arrays give the place of each pixel
     # offset that the metadata of the product adds to the numbers of each of these bands, part of `scaling`
@@ -164,7 +165,7 @@ class RasterFile:
             tuple(file for file in dataset.files if not file.endswith(".ovr")),
             control,
             tuple(dataset.descriptions[i] or "" for i in at),
-            dataset.colorinterp[at[0]] is ColorInterp.palette and not _is_grey(dataset.colormap(bands[0])),
+            _colours(dataset, bands[0]),
             len(dataset.subdatasets),
             bool(dataset.tags(ns="GEOLOCATION")),
             tuple(added),
@@ -254,7 +255,10 @@ class RasterFile:
         return RasterFile((self.quality,), crs=self.crs, remote=self.remote)
 
     def _good(self, dataset: DatasetReader, inside: Window) -> BoolArray:
-        """Pixels whose nearest code in the quality mask does not mean no data; outside the mask the code is 0."""
+        """Pixels whose nearest code in the quality mask does not mean no data; outside the mask the code is 0.
+
+        Where the quality mask is masked itself, or NaN, the quality is not known: no data.
+        """
         own, mask = self._header(dataset), self.quality_file.header
         if (bool(own.grid.crs), own.georeferenced) != (bool(mask.grid.crs), mask.georeferenced):
             what = f"is the quality mask of {self.label}, but only one of them has a CRS, or a geotransform"
@@ -275,7 +279,10 @@ class RasterFile:
         box = int(y.min()), int(x.min()), int(np.ptp(y)) + 1, int(np.ptp(x)) + 1
         window = inner_window(box, mask.grid.height, mask.grid.width)
         with open_raster(self.quality, remote=self.remote) as quality:
-            empty = self.is_bad(quality.read(None if self.quality_bits else [1], window=window))
+            codes = quality.read(None if self.quality_bits else [1], window=window)
+            empty = self.is_bad(codes) | np.isnan(codes).any(axis=0)
+            if (kept := self.quality_file._mask(quality, 1, window)) is not None:
+                empty |= ~kept
         outside = bool(self.is_bad(np.zeros((1, 1, 1), np.uint8)))
         return np.asarray(~pad_to_window(empty, box, outside)[y - box[0], x - box[1]])
 
@@ -377,9 +384,13 @@ def _stated_scaling(dataset: DatasetReader, bands: Sequence[int]) -> str:
     return ", ".join(text for text in named if not _NO_CHANGE.search(text))
 
 
-def _is_grey(palette: Mapping[int, tuple[int, ...]]) -> bool:
-    """Whether each index of a palette is a grey of that brightness, so that the indexes are measurements."""
-    return all(colour[:3] == (index,) * 3 for index, colour in palette.items())
+def _colours(dataset: DatasetReader, band: int) -> str:
+    """See `Header.colours`; a palette whose colours are greys of the brightness of their indexes is none."""
+    if dataset.colorinterp[band - 1] is ColorInterp.palette:
+        palette = dataset.colormap(band).items()
+        return "" if all(colour[:3] == (index,) * 3 for index, colour in palette) else "palette"
+    space = dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "")
+    return space if space in ("CMYK", "CIELAB") else ""
 
 
 def numpy_type(dtype: str) -> np.dtype[Any]:

@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.raster.names import band_sources
+from tmcnet.raster.names import band_sources, raw_ends, require_file
 
 _ONLY_REMOTE_FILE = "CPL_VSIL_CURL_ALLOWED_FILENAME"
 # GDAL may not use the network before a raster of the config does; it reads this setting at every access.
@@ -38,6 +38,8 @@ _SOUND: set[tuple[str, str, frozenset[int] | None]] = set()
 """Virtual rasters whose sources were opened in this process: name, content and the bands that are used of it."""
 _NO_BAND_SOURCES = re.compile('subClass="VRT(Raw|Warped|Pansharpened|Processed)')
 """Virtual rasters that GDAL opens with their sources, so that it reports a missing one every time."""
+_RAW = ("EHdr", "ENVI", "ERS", "GenBin", "ISCE", "LAN", "PAux", "PCRaster")
+"""Formats without compression whose missing rows GDAL reads as zeros."""
 
 
 @contextmanager
@@ -65,6 +67,7 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
     """
     if remote:
         os.environ.pop(_ONLY_REMOTE_FILE, None)
+    require_file(Path(path))
     reused: dict[object, DatasetReader] | None = getattr(_REUSED, "files", None)
     key = str(path), *options.items()
     try:
@@ -82,6 +85,8 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
         reason = str(error.__cause__ or error).strip().rstrip(".")  # GDAL's message is in the cause, if there is one
         is_path = Path(path).exists() or (":" not in str(path) and not str(path).startswith("/vsi"))
         what = f"cannot be read ({reason})" if Path(path).exists() or not is_path else "does not exist"
+        if Path(path).is_symlink() and not Path(path).exists():
+            what = f"is a link to {Path(path).readlink()}, which does not exist"
         remedy = "Check the path, or fetch the file again."
         if inside := _rasters_inside(Path(path)):
             what, remedy = f"{what}; inside are {format_names(inside)}", "Name these in its place, separated by `;`."
@@ -109,6 +114,10 @@ def _require_sound(dataset: DatasetReader, used: frozenset[int] | None = None, w
     if dataset.driver not in ("VRT", "SENTINEL2") or dataset.name in within:
         return
     text = dataset.tags(ns="xml:VRT").get("xml:VRT", "")
+    for file, end in raw_ends(dataset.name, text, dataset.width, dataset.height):
+        if (path := Path(file)).is_file() and path.stat().st_size < end:
+            what = f"breaks off: {dataset.name} reads it to byte {end}, but it has {path.stat().st_size}"
+            raise InputError(Problem(file, what, "Fetch the file again, or correct the size in the virtual raster."))
     if (dataset.name, text, used) in _SOUND:
         return
     by_itself = not _NO_BAND_SOURCES.search(text)
@@ -147,20 +156,27 @@ def _bands_of_sources(dataset: DatasetReader, text: str, used: frozenset[int] | 
 
 def _require_end(dataset: DatasetReader) -> None:
     """Refuse files that break off, of the formats whose missing rows GDAL fills with zeros."""
-    if dataset.driver not in ("ENVI", "netCDF", "PNG"):
+    if dataset.driver not in (*_RAW, "netCDF", "PCIDSK", "PNG"):
         return
-    path = Path(next(iter(dataset.files), ""))
-    if not path.is_file():
+    files = [path for path in map(Path, dataset.files) if path.is_file()]
+    if not files:
         return
+    path = max(files, key=lambda path: path.stat().st_size)
+    size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(4)
-    is_whole = dataset.driver != "PNG" or _is_whole_png(path, path.stat().st_mtime_ns)
-    if dataset.driver == "ENVI":
-        size = path.stat().st_size
-        about = dataset.tags(ns="ENVI")
-        n_bytes = dataset.width * dataset.height * sum(np.dtype(name).itemsize for name in dataset.dtypes)
-        is_whole = size >= n_bytes + int(about.get("header_offset", 0)) or about.get("file_compression", "0") != "0"
-    if start in (b"CDF\1", b"CDF\2"):
+        start = file.read(32)
+    is_whole = True
+    if dataset.driver == "PNG":
+        is_whole = _is_whole_png(path, path.stat().st_mtime_ns)
+    elif dataset.driver == "PCIDSK":
+        is_whole = size >= 512 * int(start[16:])  # it states its number of blocks
+    elif dataset.driver in _RAW:
+        about, bits = dataset.tags(ns="ENVI"), 0
+        for band, dtype in enumerate(dataset.dtypes, 1):
+            bits += int(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(dtype).itemsize))
+        n_bytes = dataset.width * dataset.height * bits // 8 + int(about.get("header_offset", 0))
+        is_whole = size >= n_bytes or about.get("file_compression", "0") != "0"
+    elif start[:4] in (b"CDF\1", b"CDF\2"):
         from scipy.io import netcdf_file  # takes as long to import as all else that short jobs need
 
         try:

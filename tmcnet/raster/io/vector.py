@@ -25,6 +25,7 @@ from tmcnet.raster.io.blocks import block_windows
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Box, Grid, geocentric, pixel_area, reproject_points, to_pixels
 from tmcnet.raster.io.writer import Block, RasterProfile, write_blocks
+from tmcnet.raster.names import require_file
 
 NO_CODE = -(2**31)  # means no label in the raster of codes
 CORNERS = 64  # corners of the polygon in place of a circle around a point; its area is smaller by 0.2 %
@@ -151,6 +152,7 @@ def _read(path: Path | str, grid: Grid, buffer_m: float | None = None) -> list[d
 
     With a buffer, these are the ones near the grid, and longitudes count modulo 360 degrees.
     """
+    require_file(Path(path))
     about = re.split(r"^Layer name: ", run_tool("ogrinfo", "-ro", "-so", "-al", path), flags=re.MULTILINE)[1:]
     layers = {layer.partition("\n")[0]: layer for layer in about if "\nGeometry: None\n" not in layer}
     if len(layers) > 1:

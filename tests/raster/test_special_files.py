@@ -1,0 +1,135 @@
+"""Files that are no images of measurements are refused by name, and masks of quality masks count."""
+
+import os
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+
+from tests.raster.conftest import UTM
+from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, rows, use, write_mask
+from tmcnet.config import SensorConfig, SensorsConfig
+from tmcnet.errors import InputError
+from tmcnet.raster.inventory.sources import find_entries
+from tmcnet.raster.io.reader import read_float
+from tmcnet.raster.io.vector import read_attributes
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(4)
+
+
+@pytest.mark.parametrize("column", ["optical", "sar", "label", "optical_mask"])
+@pytest.mark.parametrize("kind", ["pipe", "link to nothing", "folder"])
+def test_what_is_no_file_is_refused_by_name(source, random, column, kind):
+    use(source)
+    names = {name: source.write(f"{name}.tif", power(random)).name for name in ("optical", "sar")}
+    odd = source.root / "odd.tif"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "folder":
+        odd.mkdir()
+    else:
+        odd.symlink_to("gone.tif")
+    names[column] = odd.name
+    source.sheet()
+    sheet = source.root / "scenes.csv"
+    sheet.write_text(f"scene,{','.join(names)}\na,{','.join(names.values())}\n")
+    if "mask" in column:
+        sensor = source.sensors["optical"].model_copy(update={"mask_codes": [1]})
+        source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+    what = {"pipe": "a pipe, device or socket", "link to nothing": "does not exist", "folder": "cannot be read"}
+    with pytest.raises(InputError, match=rf"odd\.tif:? .*{what[kind]}"):
+        source.take()
+    if kind == "pipe":
+        with pytest.raises(InputError, match="a pipe"):
+            _ = find_entries(source.source, source.root, source.sensors)[0].files
+        with pytest.raises(InputError, match="a pipe"):
+            read_attributes(odd)
+
+
+@pytest.mark.parametrize("driver", ["EHdr", "ERS", "ISCE", "LAN", "PAux", "PCIDSK"])
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_raw_files_that_break_off_are_refused(source, random, driver, dtype):
+    use(source)
+    values = random.integers(1, 255, (1, SIZE, SIZE)).astype(dtype)
+    plain = source.write("plain.tif", values)
+    path = source.root / {"EHdr": "o.bil", "ERS": "o.ers"}.get(driver, "o.img")
+    try:
+        rasterio.shutil.copy(plain, path, driver=driver)
+    except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError):
+        pytest.skip("not a type of this format")
+    source.write("s.tif", power(random))
+    source.sheet(f"a,{path.name},s.tif,,train")
+    source.source = source.source.model_copy(update={"crs": UTM[0]})
+    np.testing.assert_array_equal(read_float(path), values)
+    largest = max(source.root.glob("o*"), key=lambda file: file.stat().st_size)
+    content = largest.read_bytes()
+    largest.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(InputError, match=r"cannot be read \(it breaks off before its end\)"):
+        source.take()
+
+
+@pytest.mark.parametrize("bottom_up", [False, True])
+def test_a_raw_virtual_raster_that_breaks_off_is_refused(source, random, bottom_up):
+    use(source)
+    values = random.integers(200, 3000, (SIZE, SIZE)).astype("<i2")
+    data = source.root / "o.raw"
+    data.write_bytes(b"head" + (values[::-1] if bottom_up else values).tobytes())
+    first, line = (4 + 2 * SIZE * (SIZE - 1), -2 * SIZE) if bottom_up else (4, 2 * SIZE)
+    (source.root / "o.vrt").write_text(
+        f'<VRTDataset rasterXSize="{SIZE}" rasterYSize="{SIZE}"><SRS>{UTM[0]}</SRS>'
+        f"<GeoTransform>{', '.join(map(str, UTM[1].to_gdal()))}</GeoTransform>"
+        '<VRTRasterBand dataType="Int16" band="1" subClass="VRTRawRasterBand">'
+        f'<SourceFilename relativeToVRT="1">o.raw</SourceFilename><ImageOffset>{first}</ImageOffset>'
+        f"<PixelOffset>2</PixelOffset><LineOffset>{line}</LineOffset><ByteOrder>LSB</ByteOrder>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    source.write("s.tif", power(random))
+    source.sheet("a,o.vrt,s.tif,,train")
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif")[0], values)
+    data.write_bytes(data.read_bytes()[: -SIZE * 20])
+    with pytest.raises(InputError, match=r"o\.raw: breaks off: .*o\.vrt reads it to byte \d+, but it has \d+"):
+        source.take()
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_inks_that_gdal_converts_to_colours_are_refused_and_can_be_read_raw(source, random, bands):
+    use(source, bands)
+    values = random.integers(1, 255, (4, SIZE, SIZE)).astype("u1")
+    source.write("o.tif", values, photometric="CMYK")
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    with pytest.raises(InputError, match=r"o\.tif: is a CMYK image, whose numbers GDAL converts"):
+        source.take()
+    if bands == 4:
+        source.sheet("a,GTIFF_RAW:o.tif,s.tif,,train")
+        np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
+
+
+@pytest.mark.parametrize("form", ["internal", ".msk", "nan"])
+@pytest.mark.parametrize("keys", [{"mask_codes": [9]}, {"mask_bits": [3]}])
+def test_where_a_quality_mask_has_no_data_the_image_has_none(source, random, form, keys):
+    source.sensors = SensorsConfig(
+        optical=SensorConfig(bands=["b0"], kind="reflectance", **keys),
+        sar=SensorConfig(bands=["vv"], kind="backscatter", scale="none"),
+    )
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    codes = np.full((SIZE, SIZE), 4, "f4" if form == "nan" else "u1")
+    codes[:8] = 9
+    if form == "nan":
+        codes[:, :EMPTY] = np.nan
+    path = source.write("m.tif", codes)
+    if form != "nan":
+        write_mask(path, form)
+    source.sheet()
+    (source.root / "scenes.csv").write_text("scene,optical,sar,optical_mask\na,o.tif,s.tif,m.tif\n")
+    empty = np.isnan(read_float(align(source) / "optical.tif")[0])
+    assert empty[:8].all() and empty[:, :EMPTY].all() and not empty[8:, EMPTY:].any()
+    what = f"{EMPTY / SIZE:.1%} of the quality mask m.tif is masked itself or NaN: no data in optical"
+    assert what in rows(source)[0]["warnings"]
