@@ -351,6 +351,8 @@ def _check_georeference(scene: Inspection) -> bool:
         remedy += ", or set `source.crs`." if file.file.header.georeferenced else "."
         if file.file.header.has_geolocation:
             what, remedy = f"{what} but geolocation arrays", "Warp it by these first (`gdalwarp -geoloc`)."
+        elif missing["CRS"] and (prj := Path(file.file.paths[0]).with_suffix(".prj")).is_file():
+            remedy = f"GDAL does not read {prj.name} for this format: `gdal_edit.py -a_srs {prj.name} {file.name}`."
         scene.problems.append(Problem(file.file.label, what, remedy))
     for file in scene.files:
         if file.grid.is_geographic and max(map(abs, file.grid.bounds[1::2])) > _MAX_LATITUDE:
