@@ -30,7 +30,11 @@ from tmcnet.model.model_file import METADATA, read_header
 from tmcnet.raster.inventory.cautions import cautions
 from tmcnet.raster.inventory.dependencies import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
-from tmcnet.raster.inventory.sources import check_outside, find_entries
+from tmcnet.raster.inventory.sources import (
+    check_outside,
+    find_entries,
+    label_names,
+)
 from tmcnet.readers import read_record
 from tmcnet.recovery import (
     SOURCE_RECORD,
@@ -438,9 +442,9 @@ def stamps(entries):
 
 def label_coding(entries):
     """What the label files of a scene mean; features of vector labels may name their class."""
-    vectors = [path for e in entries for path in e.label if is_vector(path)]
-    names = [c.name for c in CONFIG.labels.classes] if vectors else []
-    return {**CONFIG.labels.coding, "names": names}
+    scenes = [e.scene for e in entries for path in e.label if is_vector(path)]
+    names = [label_names(Path(RESULTS), scene, CONFIG.labels) for scene in scenes]
+    return {**CONFIG.labels.coding, "names": sum(names, [])}
 
 
 def row_of(entries):

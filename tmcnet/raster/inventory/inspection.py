@@ -33,6 +33,8 @@ class Inspection:
     gaps: dict[str, float] = field(default_factory=dict)
     label_overlap: float = 1.0  # share of the scene that the label file covers
     labelled_share: float = 0.0  # share of the scene that has a class
+    # names of the classes when label features that give codes were first read; empty where features name their class
+    label_names: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)  # errors, which stop the workflow
     warnings: list[str] = field(default_factory=list)  # oddities, which are listed in the inventory
 

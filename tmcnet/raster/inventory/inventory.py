@@ -31,7 +31,7 @@ from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventor
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
-from tmcnet.raster.inventory.sources import find_entries
+from tmcnet.raster.inventory.sources import find_entries, label_names
 from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.opening import open_raster, reused_files
@@ -82,6 +82,7 @@ def inspect_scenes(
         records = list(pool.map(lambda scene: _record(scene, georeferenced), sound))
     content = Inventory(source.layout, encoding, classes, records).to_dict()
     content["inspections"] = [scene.to_dict() for scene in scenes]
+    content["label_names"] = {scene.entry.scene: scene.label_names for scene in sound if scene.label_names}
     content["rows"] = [_row(scene, sensors, coder) for scene in sound]
     write_bytes(out, (json.dumps(content, allow_nan=False) + "\n").encode())
 
@@ -114,7 +115,9 @@ def take_inventory(
     warn_of_pixel_sizes(scenes)
     classes = ClassTable.of((c.name, c.color) for c in labels.classes) if labels.classes else first.classes
     records = [record for inventory in inventories for record in inventory.records]
-    Inventory(first.layout, first.label_encoding, classes, records).write(json_path)
+    inventory = Inventory(first.layout, first.label_encoding, classes, records).to_dict()
+    inventory["label_names"] = {s: names for c in contents for s, names in c.get("label_names", {}).items()}
+    write_bytes(json_path, (json.dumps(inventory, indent=1, allow_nan=False) + "\n").encode())
     rows = [row for content in contents for row in content["rows"]]
     _write_csv(csv_path, rows, scenes)
 
@@ -193,6 +196,8 @@ class _Inspector:
         raster = draft.with_stem(f"{scene.entry.scene}-{file_digest(draft)[:_DIGEST]}")
         draft.replace(raster)
         scene.label_raster = Raster((RasterFile((str(raster),), str(path)),))
+        if not rasterised.by_name:
+            scene.label_names = label_names(self.folder.parent, scene.entry.scene, self.labels)
         if rasterised.overlapping:
             scene.warnings.append(f"features of different classes overlap on {rasterised.overlapping} label pixels")
         if rasterised.n_small:

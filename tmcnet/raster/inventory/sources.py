@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,9 +21,10 @@ from tmcnet.errors import InputError, Problem, format_names, hide_secrets
 from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN, Entry, read_sheet
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.names import is_remote
+from tmcnet.readers import read_record
 
 if TYPE_CHECKING:
-    from tmcnet.config import SourceConfig
+    from tmcnet.config import LabelsConfig, SourceConfig
 
 Key: TypeAlias = tuple[str, ...]  # values of the fields, in the order of the optical pattern
 
@@ -31,6 +33,25 @@ _CLEARED = ("tiles", "scenes", "splits", "seed", "maps", "report", "folds")
 """Folders of the results in which the workflow removes files."""
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELD_NAME = re.compile(r"([a-z_][a-z0-9_]*)(:d)?")
+
+
+def label_names(results: Path, scene: str, labels: LabelsConfig) -> list[str]:
+    """Names of the classes on which the vector label of a scene depends, as features may name their class.
+
+    Where none did so far, these are the names of the first time, so that other names repeat nothing. While the job of
+    the scene runs, its own record is gone, and the merged one is read.
+    """
+    own, merged = results / "inventory" / f"{scene}.json", results / "inventory.json"
+    earlier = _earlier_names(own if own.exists() else merged)
+    return earlier.get(scene) or [c.name for c in labels.classes]
+
+
+@cache
+def _earlier_names(inventory: Path) -> dict[str, list[str]]:
+    try:
+        return dict(read_record(inventory).get("label_names", {}))
+    except InputError:
+        return {}
 
 
 def find_entries(

@@ -43,6 +43,7 @@ class Rasterised:
     labelled: int  # number of pixels with a label
     overlapping: int  # number of pixels that features of different classes cover
     n_small: int = 0  # polygons on the grid that contain no centre of a pixel
+    by_name: bool = False  # whether features name their class in place of giving a code
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
         attributes = format_names({name for row in rows for name in row["properties"]}) or "none"
         what = f"has no attribute `{labels.attribute}`; its attributes are {attributes}"
         raise InputError(Problem(str(path), what, "Name the one that gives the class as `labels.attribute`."))
-    codes = _codes(path, labels, [row["properties"].get(labels.attribute) for row in rows])
+    codes, by_name = _codes(path, labels, [row["properties"].get(labels.attribute) for row in rows])
     features = _polygons(path, labels, grid, rows, codes)
     totals: Counter[str] = Counter()
 
@@ -95,7 +96,8 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
     if not totals["labelled"]:
         what = f"has no feature on the scene ({len(rows)} features near it)"
         raise InputError(Problem(str(path), what, "Check that this is the label of the scene, and its CRS."))
-    return Rasterised(codes.count(None), totals["labelled"], totals["overlapping"], features.between_centres(grid))
+    n_small = features.between_centres(grid)
+    return Rasterised(codes.count(None), totals["labelled"], totals["overlapping"], n_small, by_name)
 
 
 def read_attributes(path: Path) -> dict[str, set[str]]:
@@ -238,8 +240,8 @@ def _moved(coordinates: Sequence[Any], east: float) -> list[Any]:
     return [coordinates[0] + east, *coordinates[1:]]
 
 
-def _codes(path: Path | str, labels: LabelsConfig, values: Sequence[object]) -> list[int | None]:
-    """Codes from the values of the attribute; None for an empty one."""
+def _codes(path: Path | str, labels: LabelsConfig, values: Sequence[object]) -> tuple[list[int | None], bool]:
+    """Codes from the values of the attribute, None for an empty one, and whether a value is the name of a class."""
     texts = [None if value is None else str(value).strip() or None for value in values]
     code_of: dict[str | None, int | None] = {None: None}
     code_of.update((str(code), code) for code in labels.void)
@@ -257,7 +259,8 @@ def _codes(path: Path | str, labels: LabelsConfig, values: Sequence[object]) -> 
         listed = format_names(f"`{value}` ({n} features)" for value, n in unknown.items())
         what = f"attribute `{labels.attribute}` has {len(unknown)} values that no class has: {listed}"
         raise InputError(Problem(str(path), what, "Add each to the `codes` of a class, or to `labels.void`."))
-    return [code_of[key] for key in keys]
+    numbers = {None, *(str(code) for code in code_of.values() if code is not None)}
+    return [code_of[key] for key in keys], not numbers.issuperset(keys)
 
 
 def _folded(name: str) -> str:
