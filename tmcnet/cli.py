@@ -167,14 +167,19 @@ def _export(chosen: argparse.Namespace) -> None:
 def _check(chosen: argparse.Namespace) -> None:
     from tmcnet.config import load_overlays, missing_weights
     from tmcnet.raster.inventory.cautions import cautions
+    from tmcnet.raster.inventory.sample_sheet import is_vector
     from tmcnet.raster.inventory.sources import check_outside, find_entries
     from tmcnet.readers import read_record
 
     config = load_overlays(chosen.config, {"data_root": chosen.data_root} if chosen.data_root else {})
     entries = find_entries(config.source, Path(config.data_root), config.sensors)
     check_outside(entries, Path(config.results_dir))
-    problems = [p for p in missing_weights(config) if "`maps.models`" not in p.where]
+    problems = missing_weights(config, of_maps=False)
     problems += [p for name, path in config.maps.models.items() for p in _model_problems(name, Path(path), config)]
+    if any(is_vector(path) for entry in entries for path in entry.label):
+        from tmcnet.raster.inventory.inventory import vector_label_problems
+
+        problems += vector_label_problems(entries, config)
     if problems:
         raise InputError(problems)
     roles = [entry.role for entry in entries]

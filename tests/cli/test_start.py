@@ -98,6 +98,17 @@ def test_vector_labels_are_found_with_their_attribute(
     assert {c["name"]: c["codes"] for c in labels["classes"]} == (classes or {"sea": [1], "wood": [2]})
     assert main(["check", str(folder / "mine.yaml")]) == 0
 
+    capsys.readouterr()
+    wrong = {
+        text.replace('"land_class"', '"kind"'): "south.geojson: has no attribute `land_class`; its attributes are",
+        text.replace(f": {json.dumps(values[0])},", ": 99,"): "has 1 values that no class has: `99` (1 features)",
+        json.dumps({"type": "FeatureCollection", "crs": crs, "features": []}): "south.geojson: has no feature on",
+    }
+    for content, message in wrong.items():
+        (folder / "labels" / "south.geojson").write_text(content)
+        assert main(["check", str(folder / "mine.yaml")]) == 1
+        assert message in capsys.readouterr().err
+
 
 def test_bands_of_a_product_are_stacked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 32, 32)

@@ -130,13 +130,13 @@ def over_preset(overlay: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def missing_weights(config: Config) -> list[Problem]:
-    """Files of weights that the config names and that do not exist."""
+def missing_weights(config: Config, *, of_maps: bool = True) -> list[Problem]:
+    """Files of weights that the config names and that do not exist; `of_maps`: also those of `maps.models`."""
     pretrain, problems = config.pretrain, []
     named: dict[str, Mapping[str, str | None]] = {
         "pretrain.weights": pretrain.weights,
         "pretrain": {"initial_weights": pretrain.initial_weights},
-        "maps.models": config.maps.models,
+        "maps.models": config.maps.models if of_maps else {},
     }
     for key, files in named.items():
         missing = [f"`{n}`: {path}" for n, path in files.items() if path is not None and not Path(path).is_file()]

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from tmcnet.classes import ClassTable
-from tmcnet.config import LabelsConfig, SensorsConfig, SourceConfig
+from tmcnet.config import Config, LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import bytes_digest, file_digest
 from tmcnet.raster.inventory.checks import check_scene
@@ -33,10 +33,11 @@ from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries, label_names
 from tmcnet.raster.io.files import RasterFile
+from tmcnet.raster.io.geometry import Grid, finest
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.opening import open_raster, reused_files
 from tmcnet.raster.io.reader import Raster
-from tmcnet.raster.io.vector import rasterise_labels
+from tmcnet.raster.io.vector import rasterise_labels, read_label_features
 from tmcnet.raster.io.writer import write_bytes, write_table
 from tmcnet.readers import read_record, reading
 
@@ -184,12 +185,7 @@ class _Inspector:
     def _rasterise_label(self, scene: Inspection) -> None:
         """Bring a vector label to the grid of the scene, as a raster named after its content."""
         path, grid = scene.entry.label[0], scene.grid
-        if self.source.layout not in GEOREFERENCED or not grid.crs:
-            remedy = "Use `source.layout: scenes` with georeferenced images, or label rasters."
-            raise InputError(Problem(str(path), "is a vector file, but the images are not georeferenced", remedy))
-        if path in scene.entry.members:
-            what = f"matches {len(scene.entry.members[path])} vector files"
-            raise InputError(Problem(str(path), what, "Merge them to one (`ogrmerge.py`)."))
+        _require_usable(scene.entry, self.source, grid)
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f"{scene.entry.scene}.tif"
         rasterised = rasterise_labels(path, self.labels, grid, draft)
@@ -204,6 +200,42 @@ class _Inspector:
             scene.warnings.append(f"{rasterised.n_small} label polygons lie between the centres of pixels: no label")
         if rasterised.n_without:
             scene.warnings.append(f"{rasterised.n_without} label features have no `{self.labels.attribute}`: void")
+
+
+def _require_usable(entry: Entry, source: SourceConfig, grid: Grid) -> None:
+    """Refuse a vector label of images without CRS, and several files of one scene."""
+    path = entry.label[0]
+    if source.layout not in GEOREFERENCED or not grid.crs:
+        remedy = "Use `source.layout: scenes` with georeferenced images, or label rasters."
+        raise InputError(Problem(str(path), "is a vector file, but the images are not georeferenced", remedy))
+    if path in entry.members:
+        what = f"matches {len(entry.members[path])} vector files"
+        raise InputError(Problem(str(path), what, "Merge them to one (`ogrmerge.py`)."))
+
+
+def vector_label_problems(entries: Sequence[Entry], config: Config) -> list[Problem]:
+    """What is wrong with the vector labels of scenes, found before the inventory reads all files through.
+
+    Of the images, only the headers are read.
+    """
+
+    def problems_of(entry: Entry) -> list[Problem]:
+        try:
+            images, _ = find_rasters(entry, config.sensors, config.source, None)
+            grid = finest([file.header.grid for file in images["optical"].files or images["sar"].files])
+            _require_usable(entry, config.source, grid)
+            read_label_features(entry.label[0], config.labels, grid)
+        except InputError as error:
+            return error.problems
+        return []
+
+    labelled = [entry for entry in entries if entry.label and is_vector(entry.label[0])]
+    try:
+        find_classes(config.source, config.labels, Path(config.data_root), labelled)
+    except InputError as error:
+        return error.problems
+    with ThreadPoolExecutor(config.compute.raster_threads) as pool:
+        return _group_equal([problem for problems in pool.map(problems_of, labelled) for problem in problems])
 
 
 def _group_equal(problems: Sequence[Problem]) -> list[Problem]:

@@ -74,15 +74,7 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
     A pixel gets the code of the last feature in which its centre is. Points and lines count as far as
     `labels.buffer`. An attribute is a code, or the name of a class; values that no class has are errors.
     """
-    if labels.encoding != "ids":
-        remedy = "Set `labels.encoding: ids` and give each class its `codes`."
-        raise InputError(Problem(str(path), "is a vector file, but `labels.encoding` is `rgb`", remedy))
-    rows = _read(path, grid, labels.buffer)
-    if rows and not any(labels.attribute in row["properties"] for row in rows):
-        attributes = format_names({name for row in rows for name in row["properties"]}) or "none"
-        what = f"has no attribute `{labels.attribute}`; its attributes are {attributes}"
-        raise InputError(Problem(str(path), what, "Name the one that gives the class as `labels.attribute`."))
-    codes, by_name = _codes(path, labels, [row["properties"].get(labels.attribute) for row in rows])
+    rows, codes, by_name = read_label_features(path, labels, grid)
     features = _polygons(path, labels, grid, rows, codes)
     totals: Counter[str] = Counter()
 
@@ -94,10 +86,36 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
 
     write_blocks(out, grid, RasterProfile(1, "int32", NO_CODE), parts())
     if not totals["labelled"]:
-        what = f"has no feature on the scene ({len(rows)} features near it)"
-        raise InputError(Problem(str(path), what, "Check that this is the label of the scene, and its CRS."))
+        raise _off_scene(path, len(rows))
     n_small = features.between_centres(grid)
     return Rasterised(codes.count(None), totals["labelled"], totals["overlapping"], n_small, by_name)
+
+
+def read_label_features(
+    path: Path | str, labels: LabelsConfig, grid: Grid
+) -> tuple[list[dict[str, Any]], list[int | None], bool]:
+    """Read the features of a vector file near a grid, their codes, and whether any names its class.
+
+    Raises:
+        InputError: If there is none, or the file, its layers or its attribute cannot be used.
+    """
+    if labels.encoding != "ids":
+        remedy = "Set `labels.encoding: ids` and give each class its `codes`."
+        raise InputError(Problem(str(path), "is a vector file, but `labels.encoding` is `rgb`", remedy))
+    rows = _read(path, grid, labels.buffer)
+    if rows and not any(labels.attribute in row["properties"] for row in rows):
+        attributes = format_names({name for row in rows for name in row["properties"]}) or "none"
+        what = f"has no attribute `{labels.attribute}`; its attributes are {attributes}"
+        raise InputError(Problem(str(path), what, "Name the one that gives the class as `labels.attribute`."))
+    codes, by_name = _codes(path, labels, [row["properties"].get(labels.attribute) for row in rows])
+    if not rows:
+        raise _off_scene(path, 0)
+    return rows, codes, by_name
+
+
+def _off_scene(path: Path | str, n_near: int) -> InputError:
+    what = f"has no feature on the scene ({n_near} features near it)"
+    return InputError(Problem(str(path), what, "Check that this is the label of the scene, and its CRS."))
 
 
 def read_attributes(path: Path) -> dict[str, set[str]]:
