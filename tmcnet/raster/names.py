@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -138,7 +139,11 @@ def raw_ends(path: str, text: str, width: int, height: int) -> Iterator[tuple[st
 
 def require_file(path: Path) -> None:
     """Refuse pipes, devices and sockets: reading from them may never end."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # reported where it is opened
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(Problem(str(path), "is a pipe, device or socket, not a file", "Write it to a file."))
 
 

@@ -48,7 +48,7 @@ def reused_files() -> Iterator[None]:
 
     To open a file GDAL lists its folder, which may take as long as reading a tile.
     """
-    with ExitStack() as stack:
+    with rasterio.Env(), ExitStack() as stack:
         _REUSED.stack, _REUSED.files = stack, {}
         try:
             yield

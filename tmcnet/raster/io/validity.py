@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from tmcnet.raster.io.files import BoolArray
-from tmcnet.raster.io.geometry import Box, Grid, reproject_points
+from tmcnet.raster.io.geometry import Box, Grid, to_pixels
 
 CELLS_PER_SIDE = 32
 PROBES_PER_SIDE = 128  # probes of the common grid along each side
@@ -76,10 +76,7 @@ class ValidityProbe:
             for side in (target.height, target.width)
         )
         column, row = np.meshgrid(self._columns + 0.5, self._rows + 0.5)
-        x, y = target.transform @ (column, row)
-        if source.crs != target.crs:
-            x, y = reproject_points(target.crs, source.crs, x, y)
-        at = ~source.transform @ (x, y)
+        at = to_pixels(source, target.crs, *(target.transform @ (column, row)))
         coded = np.stack([np.frombuffer(bytes.fromhex(band), np.uint8) for band in cells])
         coded = coded.reshape(-1, CELLS_PER_SIDE, CELLS_PER_SIDE)
         self._measured = _sure_shares(coded, at[1] / source.height, at[0] / source.width)
