@@ -12,7 +12,7 @@ from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, row
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
-from tmcnet.raster.io.reader import read_float, read_labels
+from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.vector import read_attributes
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -133,21 +133,6 @@ def test_where_a_quality_mask_has_no_data_the_image_has_none(source, random, for
     assert empty[:8].all() and empty[:, :EMPTY].all() and not empty[8:, EMPTY:].any()
     what = f"{EMPTY / SIZE:.1%} of the quality mask m.tif is masked itself or NaN: no data in optical"
     assert what in rows(source)[0]["warnings"]
-
-
-def test_real_numbers_that_are_nan_are_no_label(source, random):
-    use(source)
-    codes = random.integers(1, 4, (SIZE, SIZE)).astype("f4")
-    codes[:, :EMPTY] = np.nan
-    source.write("o.tif", optical(random))
-    source.write("s.tif", power(random))
-    source.write("l.tif", codes)
-    source.sheet("a,o.tif,s.tif,l.tif,train")
-    expected = np.where(np.isnan(codes), 255, np.where(codes == 1, 0, 1))
-    np.testing.assert_array_equal(read_labels(align(source) / "label.tif"), expected)
-    source.write("l.tif", codes + 0.5)
-    with pytest.raises(InputError, match=rf"holds {SIZE * (SIZE - EMPTY)} pixels whose code is no whole number"):
-        source.take()
 
 
 def test_a_projection_file_that_gdal_does_not_read_is_named(source, random):

@@ -21,14 +21,14 @@ Unknown: TypeAlias = Counter[int]
 
 
 NOT_WHOLE = -(2**53)
-"""Key of `Unknown` for fractions, infinity, complex numbers, and numbers too large for double precision."""
+"""Key of `Unknown` for fractions, NaN, complex numbers, and numbers too large to be exact in double precision."""
 
 
 class LabelCoder:
     """Translate label files to ids 0..K-1 with 255 for void.
 
-    A code of a class always means that class, even if it is the no-data value of the file; a pixel that is NaN or
-    that the file masks, and every code of `labels.void`, is void. Any other code is unknown, which is an error.
+    A code of a class always means that class, even if it is the no-data value of the file; a pixel that the file
+    masks, and every code of `labels.void`, is void. Any other code is unknown, which is an error.
     """
 
     def __init__(
@@ -69,8 +69,6 @@ class LabelCoder:
             hit, ids = self._codes[at] == codes, self._ids[at]
         hit &= whole
         strange = ~hit & valid
-        if values.dtype.kind == "f":
-            strange &= ~np.isnan(values[(self.band or 1) - 1])
         if mask is not None:
             hit, strange = hit & mask, strange & mask
         return np.where(hit, ids, np.uint8(IGNORE)), _tally(codes[strange])
