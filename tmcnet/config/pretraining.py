@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from tmcnet.config.base import Section
 from tmcnet.config.splits import Part
-from tmcnet.config.training import RANDOM_START, Budget, Variant
+from tmcnet.config.training import RANDOM_START, SELF_TRAINING, Budget, Variant
 from tmcnet.registry import METHODS
 
 
@@ -227,9 +227,10 @@ class PretrainConfig(Section):
     def _problems(self) -> Iterator[str]:
         if self.patch_size > self.crop_size:
             yield f"`patch_size` ({self.patch_size}) must not exceed `crop_size` ({self.crop_size})"
-        names = [RANDOM_START, *self.methods, *self.weights]
+        names = [RANDOM_START, *SELF_TRAINING, *self.methods, *self.weights]
         if len(set(names)) < len(names):
-            yield f"names in `methods` and `weights` must differ from each other and from `{RANDOM_START}`"
+            reserved = ", ".join(f"`{name}`" for name in (RANDOM_START, *SELF_TRAINING))
+            yield f"names in `methods` and `weights` must differ from each other and from {reserved}"
         if bad := [n for n in names if not n.replace("-", "").replace("_", "").isalnum() or "__" in n]:
             yield f"method names may contain letters, digits, single `_` and `-`, not {bad}"
         if len(set(self.parts)) < len(self.parts):

@@ -18,7 +18,15 @@ from tmcnet.config.data import AlignConfig, LabelsConfig, NormaliseConfig, Senso
 from tmcnet.config.pretraining import PretrainConfig
 from tmcnet.config.results import MAP_ENDINGS, ComputeConfig, EvaluateConfig, MapsConfig, ReportConfig, TrackingConfig
 from tmcnet.config.splits import SplitsConfig
-from tmcnet.config.training import RANDOM_START, FinetuneConfig, ModelConfig, Run, expand_sweep
+from tmcnet.config.training import (
+    RANDOM_START,
+    SELF_TRAINING,
+    FinetuneConfig,
+    ModelConfig,
+    Run,
+    expand_sweep,
+    self_training_round,
+)
 from tmcnet.errors import InputError, Problem
 
 S = TypeVar("S", bound=Section)
@@ -270,10 +278,10 @@ def _modality_problems(config: Config) -> Iterator[str]:
         missing = [name for name in others if name not in patterns]
         if missing:
             yield f"`source` has no pattern for {missing}, which `sensors` lists"
-    for run in [part for whole in config.runs for part in (whole.members or [whole])]:
+    for run in config.finetune.with_needed(config.runs):
         modality = only_modality(run.network)
         if modality is not None and modality not in known:
-            yield f"`finetune.sweep` names the network `{run.network}`; the modalities are {known}"
+            yield f"`finetune` names the network `{run.network}`; the modalities are {known}"
     if config.finetune.covered_copies and not config.sensors.reflectance:
         yield "`finetune.covered_copies` covers images of kind `reflectance`; no modality of `sensors` has this kind"
     for name, group in config.evaluate.groups.items():
@@ -300,8 +308,10 @@ def _device_problems(config: Config) -> Iterator[str]:
 def _sweep_problems(config: Config) -> Iterator[str]:
     known = sorted({RANDOM_START, *config.pretrain.methods, *config.pretrain.weights})
     for run in config.runs:
-        if run.method not in known:
-            yield f"`finetune.sweep` names the method `{run.method}`; known are {known}"
+        if run.method not in (*known, *SELF_TRAINING):
+            yield f"`finetune.sweep` names the method `{run.method}`; known are {[*known, *SELF_TRAINING]}"
+        elif self_training_round(run.method) and config.finetune.self_training.start not in known:
+            yield f"`finetune.self_training.start` is `{config.finetune.self_training.start}`; known are {known}"
         for key, amount, of in (
             ("fractions", run.budget.fraction, "% of the labels"),
             ("points", run.budget.points, "points of each class"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -39,9 +39,17 @@ def members_of(network: str) -> list[str]:
     return network.split(AND) if AND in network else []
 
 
-def has_start(network: str) -> bool:
-    """Whether a network, or a member of an ensemble, starts from weights; if not, its start is always random."""
-    return not all(map(is_pixelwise, members_of(network) or [network]))
+def has_start(network: str, method: str = "") -> bool:
+    """Whether a network, or a member of an ensemble, has the start `method` or one from weights.
+
+    Pixel-wise classifiers take self-training, but no weights: their start is random otherwise.
+    """
+    return bool(self_training_round(method)) or not all(map(is_pixelwise, members_of(network) or [network]))
+
+
+def self_training_round(method: str) -> int:
+    """Round of self-training that a start is, from 1; 0: it is another start."""
+    return SELF_TRAINING.index(method) + 1 if method in SELF_TRAINING else 0
 
 
 def _ensemble_name(value: object) -> object:
@@ -86,6 +94,8 @@ Cover = Literal["clouds", "no_data"]
 Dilation = Annotated[int, Field(ge=1)]
 RANDOM_START = "random"
 """Reserved name of the start without pre-trained weights."""
+SELF_TRAINING = ("self-training", "self-training-2")
+"""Reserved names of the starts from labels of a teacher, by round."""
 
 
 class ContextConfig(Section):
@@ -149,7 +159,9 @@ class SweepConfig(Section):
     """One part of the sweep: every combination of its values is a run."""
 
     methods: list[str] = Field([RANDOM_START], min_length=1)
-    """Starts: `random`, names of `pretrain.methods` or `pretrain.weights`."""
+    """Starts: `random`, names of `pretrain.methods` or `pretrain.weights`; `self-training`, which learns from a
+    teacher's labels of unlabelled tiles, too (`finetune.self_training`), and `self-training-2`, whose teacher is the
+    network that `self-training` made."""
     networks: list[NetworkName] = Field(["mssnet"], min_length=1)
     """Segmentation networks: `mssnet`, `early_fusion` and `late_fusion` of all modalities; `<name>_only` of one
     modality of `sensors`, such as `optical_only`; the classifiers of single pixels `pixel_logistic`, `pixel_boosting`
@@ -245,11 +257,56 @@ class FinetuneSettings(Section):
         return self.model_copy(update={"keep": "best"}) if self.keep == "labels" and budget.is_all else self
 
 
+class SelfTrainingConfig(Section):
+    """Self-training: a teacher labels unlabelled tiles of the training part, from which a student learns, too.
+
+    The teacher has the labels, draw and seed of its student. It sees the tiles as they are; the student sees crops
+    that are changed and covered as in any fine-tuning.
+    """
+
+    teacher: NetworkName = AND.join(("pixel_boosting", "pixel_mlp"))
+    """Network that labels the tiles in the first round, best the one with the best scores so far. In the second, each
+    network learns from the labels of its own first round."""
+    start: str = RANDOM_START
+    """Start of the teacher, and of the weights of its students."""
+    confident: float = Field(0.8, gt=0, le=1)
+    """Share of the pixels of each class, the most confident ones, whose labels are used; the others are void."""
+    tiles: int = Field(4, ge=1)
+    """Maximum number of unlabelled tiles for each labelled one, drawn at random."""
+
+
 class FinetuneConfig(FinetuneSettings):
     """Supervised fine-tuning of fusion networks on label fractions."""
 
+    self_training: SelfTrainingConfig = SelfTrainingConfig()
     sweep: list[SweepConfig] = []
     """Runs to train; duplicates run once."""
+
+    def start_of(self, run: Run) -> str:
+        """Start of the weights of a run: `random`, or a name of `pretrain`."""
+        if not self_training_round(run.method):
+            return run.method
+        return self.self_training.start if has_start(run.network) else RANDOM_START
+
+    def teacher_of(self, run: Run) -> Run | None:
+        """The run that labels tiles for a run with self-training; None for others, and for means of students."""
+        number = self_training_round(run.method)
+        if number == 0 or run.members:
+            return None
+        if number > 1:
+            return replace(run, method=SELF_TRAINING[number - 2])
+        return run.with_network(self.self_training.teacher, self.self_training.start)
+
+    def with_needed(self, runs: Iterable[Run]) -> list[Run]:
+        """Runs, and those that they need: members of ensembles and teachers; each once."""
+        found, waiting = [], list(runs)
+        while waiting:
+            run = waiting.pop(0)
+            if run not in found:
+                found.append(run)
+                teacher = self.teacher_of(run)
+                waiting += [*run.members, *([teacher] if teacher else [])]
+        return found
 
 
 BASELINE = "baseline"
@@ -356,15 +413,14 @@ class Run:
     @property
     def members(self) -> list[Run]:
         """The runs that an ensemble averages, on the same labels; empty for other networks."""
-        return [
-            replace(
-                self,
-                network=member,
-                variant=self.variant if has_variants(member) else BASELINE,
-                method=self.method if has_start(member) else RANDOM_START,
-            )
-            for member in members_of(self.network)
-        ]
+        return [self.with_network(member, self.method) for member in members_of(self.network)]
+
+    def with_network(self, network: str, method: str) -> Run:
+        """The run of another network on the same labels, with this start if the network has it."""
+        variant = (self.variant if self.variant != BASELINE else "corrected") if has_variants(network) else BASELINE
+        return replace(
+            self, network=network, variant=variant, method=method if has_start(network, method) else RANDOM_START
+        )
 
     @property
     def takes_steps(self) -> bool:
@@ -402,8 +458,8 @@ class Run:
 def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
     """List all runs of a sweep without duplicates, in a fixed order.
 
-    Only `mssnet`, and ensembles with it, have variants. Pixel-wise baselines load no weights, so they have the random
-    start only. A budget of all labels has one draw.
+    Only `mssnet`, and ensembles with it, have variants. Pixel-wise baselines load no weights: a start from weights is
+    the random one for them. A budget of all labels has one draw.
     """
     runs: set[Run] = set()
     for part in sweep:
@@ -414,7 +470,7 @@ def expand_sweep(sweep: list[SweepConfig]) -> list[Run]:
         repeated = [(draw, seed) for seed in part.seeds for draw in (part.subsets or [seed])]
         for network in part.networks:
             variants = part.variants if has_variants(network) else [BASELINE]
-            methods = part.methods if has_start(network) else [RANDOM_START]
+            methods = {method if has_start(network, method) else RANDOM_START for method in part.methods}
             runs.update(
                 Run(network, variant, method, budget, 1 if budget.is_all else draw, seed)
                 for variant in variants

@@ -48,14 +48,14 @@ class CoveredTiles(TileDataset):
     def __init__(
         self, tiles: TileDataset, copies: Sequence[Cover], modalities: Collection[str], cache_gib: float, seed: int
     ) -> None:
-        self.copies, self.modalities, self.seed = tuple(copies), frozenset(modalities), seed
+        self.tiles, self.copies, self.modalities, self.seed = tiles, tuple(copies), frozenset(modalities), seed
         names = [name for name in tiles.names for _ in range(1 + len(copies))]
         super().__init__(tiles.store, names, tiles.normalisation, tiles.with_labels, cache_gib, tiles.points)
 
     def _read(self, index: int) -> Tile:
-        number = index % (1 + len(self.copies))
+        original, number = divmod(index, 1 + len(self.copies))
         if number == 0:
-            return super()._read(index)
+            return self.tiles[original]
         tile = self[index - number]
         images = dict(tile.images)
         for name in self.modalities & images.keys():

@@ -385,7 +385,7 @@ def _kind(a: Cell, b: Cell, cells: Iterable[Cell]) -> str | None:
         return LABELS if a.series == b.series and most in (a.budget, b.budget) else None
     if same_network:
         return "method"
-    comparable = a.method == b.method or not (has_start(a.network) and has_start(b.network))
+    comparable = a.method == b.method or not all(has_start(cell.network, cell.method) for cell in (a, b))
     return "network" if comparable else None
 
 

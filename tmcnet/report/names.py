@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from tmcnet.config import RANDOM_START, Budget, Run, SensorsConfig
-from tmcnet.config.training import has_start, members_of
+from tmcnet.config.training import has_start, members_of, self_training_round
 from tmcnet.registry import NETWORKS
 
 DASH = "\u2013"
@@ -56,18 +56,22 @@ class Series:
     @property
     def start_label(self) -> str:
         """How the network started, for readers; pixel-wise baselines have no start."""
-        return method_label(self.method) if has_start(self.network) else DASH
+        return method_label(self.method) if has_start(self.network, self.method) else DASH
 
     @property
     def in_sentence(self) -> str:
         """Name within a sentence, such as `MSSNet (random start)`."""
         name = in_sentence(self.network_label)
-        return f"{name} ({self.start_label})" if has_start(self.network) else name
+        return f"{name} ({self.start_label})" if has_start(self.network, self.method) else name
 
     @property
     def label(self) -> str:
         """Name for readers, such as `MSSNet, tmcnet pre-training`."""
-        return f"{self.network_label}, {self.start_label}" if has_start(self.network) else self.network_label
+        return (
+            f"{self.network_label}, {self.start_label}"
+            if has_start(self.network, self.method)
+            else self.network_label
+        )
 
 
 def network_label(network: str, variant: str) -> str:
@@ -85,6 +89,9 @@ def in_sentence(name: str) -> str:
 
 def method_label(method: str) -> str:
     """How a run started, for readers."""
+    number = self_training_round(method)
+    if number:
+        return "self-training" if number == 1 else f"self-training, round {number}"
     return "random start" if method == RANDOM_START else f"{method} pre-training"
 
 

@@ -19,7 +19,7 @@ import tmcnet
 from tmcnet.classes import ClassTable
 from tmcnet.config import RANDOM_START, AlignConfig, ComputeConfig, FinetuneSettings, ModelConfig, Run, SensorsConfig
 from tmcnet.config.base import only_modality
-from tmcnet.config.training import LoadParts
+from tmcnet.config.training import LoadParts, SelfTrainingConfig, self_training_round
 from tmcnet.dataset.clouds import CoveredTiles
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.normalise import Normalisation
@@ -50,6 +50,7 @@ from tmcnet.train.losses import segmentation_loss
 from tmcnet.train.perceptron import DetailLogits, fit_detail
 from tmcnet.train.pixelwise import Fitted, fit_components, fit_pixelwise
 from tmcnet.train.samples import Batch, BatchBuilder, class_counts, class_weights
+from tmcnet.train.self_training import PseudoLabels, TaughtTiles, choose_unlabelled, label_tiles
 
 CALIBRATION_PIXELS_PER_TILE = 2000
 """Approximate number of validation pixels of a tile to which the temperatures of an ensemble are fitted."""
@@ -142,6 +143,8 @@ class Finetuning:
         state: Folder of the checkpoints, removed at the end.
         align: Registration of the scenes, for the file of the network.
         members: Weights of the members of an ensemble, in its order; it is calibrated and needs no training.
+        teacher: Weights of the network that labels tiles for self-training.
+        teaching: How it labels them.
     """
 
     tiles_root: Path
@@ -157,6 +160,8 @@ class Finetuning:
     state: Path
     align: AlignConfig = field(default_factory=AlignConfig)
     members: tuple[Path, ...] = ()
+    teacher: Path | None = None
+    teaching: SelfTrainingConfig = field(default_factory=SelfTrainingConfig)
 
 
 def finetune(work: Finetuning) -> None:
@@ -202,7 +207,7 @@ def train(work: Finetuning) -> None:
             threads=compute.finetune_threads,
             compute=compute,
             seed=seed,
-            settings=data.settings(config, work.weights),
+            settings=data.settings(config, work),
         )
         training = Training(module, plan)
         training.run()
@@ -212,7 +217,8 @@ def train(work: Finetuning) -> None:
     network.load_state_dict(kept.weights)
     described = run, work.model, work.sensors, data.classes, data.scaling, kept.best, work.align
     trained = Trained(network, *described, **_origin(work))
-    trained.write(work.out / "weights.safetensors", {"finetune": config.model_dump()})
+    teaching = {"self_training": work.teaching.model_dump()} if work.teacher else {}
+    trained.write(work.out / "weights.safetensors", {"finetune": config.model_dump(), **teaching})
     write_curves(work.out / "curves.csv", curves)
     about = {"run": run.record, **data.summary(), **_start_summary(network, start), "precision": precision}
     about |= {"steps": kept.last_step, "best_step": kept.best_step, "validation": without_nan(kept.best), **notes}
@@ -267,12 +273,15 @@ def _combine(
 
 @dataclass(frozen=True)
 class _Data:
-    """Tiles of a run, and the number of labelled pixels of each class, those of covered copies included.
+    """Tiles of a run, and the number of labelled pixels of each class, those of covered copies and teachers included.
 
-    `unlabelled` are all tiles of the training part, read without their labels.
+    `labelled` are the tiles with labels of their own, `unlabelled` all tiles of the training part, read without their
+    labels.
     """
 
     train: TileDataset
+    labelled: TileDataset
+    taught: PseudoLabels | None
     val: TileDataset
     unlabelled: TileDataset
     scaling: Normalisation
@@ -280,37 +289,46 @@ class _Data:
     counts: Counts
     balance: Tensor
 
-    def settings(self, config: FinetuneSettings, start: Path | None) -> str:
+    def settings(self, config: FinetuneSettings, work: Finetuning) -> str:
         """Return what the result depends on beside the network; a checkpoint of other data is not used."""
-        weights = file_digest(start) if start else RANDOM_START
+        weights = file_digest(work.weights) if work.weights else RANDOM_START
         points = {name: points.tolist() for name, points in (self.train.points or {}).items()}
         tiles = self.train.names, points, self.val.names
-        return json.dumps([config.model_dump(), self.scaling.to_dict(), *tiles, weights])
+        teacher = [file_digest(work.teacher), work.teaching.model_dump()] if work.teacher else []
+        return json.dumps([config.model_dump(), self.scaling.to_dict(), *tiles, weights, *teacher])
 
     def summary(self) -> dict[str, Any]:
         """Return the part of the summary about the labels."""
-        tiles = len(set(self.train.names))
-        pixels = self.counts // (len(self.train) // tiles)
+        pixels = class_counts(self.labelled, len(self.classes))
         return {
-            "tiles": tiles,
+            "tiles": len(self.labelled),
             "labelled_pixels": dict(zip(self.classes.names, map(int, pixels), strict=True)),
             "class_weights": dict(zip(self.classes.names, map(float, self.balance), strict=True)),
+            **({"self_training": self.taught.summary(self.classes, pixels)} if self.taught else {}),
         }
 
 
 def _read(work: Finetuning, config: FinetuneSettings, seed: int) -> _Data:
     store, splits, scaling = TileStore(work.tiles_root), work.splits, Normalisation.read(work.normalisation)
-    cache_gib = _cache_gib(work.compute)
-    train = _tiles(store, splits, work.run.subset, scaling, cache_gib)
-    if config.covered_copies and only_modality(work.run.network) is None:
-        train = CoveredTiles(train, config.covered_copies, work.sensors.reflectance, cache_gib, seed)
-    val = _tiles(store, splits, "val", scaling, cache_gib)
+    classes, cache_gib = store.classes, _cache_gib(work.compute)
+    covers = config.covered_copies if only_modality(work.run.network) is None else []
     names = verified_list(splits, "train")
     unlabelled = TileDataset(store, names, scaling, with_labels=False, cache_gib=0)
-    classes = store.classes
+    labelled = _tiles(store, splits, work.run.subset, scaling, 0 if covers or work.teacher else cache_gib)
+    train, taught = labelled, None
+    if work.teacher is not None:
+        chosen = choose_unlabelled(names, labelled.names, work.teaching, seed)
+        tiles = TileDataset(store, chosen, scaling, with_labels=False, cache_gib=0)
+        taught = label_tiles(
+            Trained.read(work.teacher).network, tiles, len(classes), work.teaching, config.batch_size
+        )
+        train = TaughtTiles(labelled, tiles, taught.labels, 0 if covers else cache_gib)
+    if covers:
+        train = CoveredTiles(train, covers, work.sensors.reflectance, cache_gib, seed)
+    val = _tiles(store, splits, "val", scaling, cache_gib)
     counts = class_counts(train, len(classes))
     balance = class_weights(counts) if config.class_weights else torch.ones(len(classes))
-    return _Data(train, val, unlabelled, scaling, classes, counts, balance)
+    return _Data(train, labelled, taught, val, unlabelled, scaling, classes, counts, balance)
 
 
 def _cache_gib(compute: ComputeConfig) -> float:
@@ -342,7 +360,7 @@ def _build(run: Run, sensors: SensorsConfig, classes: int, model: ModelConfig, s
 def _start(network: nn.Module, run: Run, weights: Path | None, parts: LoadParts) -> Transfer:
     if isinstance(network, Ensemble):  # its members have started already
         return Transfer(loaded=list(network.state_dict()))
-    if (weights is None) != (run.method == RANDOM_START):
+    if not self_training_round(run.method) and (weights is None) != (run.method == RANDOM_START):
         what = f"starts from `{run.method}`, but the weights given are {weights}"
         raise InputError(Problem(f"run {run.name}", what, f"Only `{RANDOM_START}` starts without weights."))
     if weights is None:

@@ -130,10 +130,8 @@ except InputError as error:
 # Without a scene to learn from there is nothing to train: only networks from files (`maps.models`) draw maps.
 TRAINABLE = any(entry.role == "train" for entry in ENTRIES.values())
 RUNS = {run.name: run for run in CONFIG.runs if TRAINABLE}
-# The runs of the sweep and the members of its ensembles.
-TRAINED = RUNS | {
-    member.name: member for run in RUNS.values() for member in run.members
-}
+# The runs of the sweep, the members of its ensembles and the teachers of its self-training.
+TRAINED = {run.name: run for run in CONFIG.finetune.with_needed(RUNS.values())}
 MAP_RUNS = [run.name for run in CONFIG.map_runs if TRAINABLE]
 MAPPED = [*MAP_RUNS, *CONFIG.maps.models]
 
@@ -336,12 +334,29 @@ def plain(files):
 def start_weights(wildcards):
     """Weights that a run starts from: none, those of a pre-training, or a file named in the config."""
     run = TRAINED[run_of(wildcards)]
-    method = run.method
+    method = CONFIG.finetune.start_of(run)
     if method == RANDOM_START or run.members:
         return []
     return CONFIG.pretrain.weights.get(
         method, f"{RESULTS}/{wildcards.fold}pretrain/{method}/weights.safetensors"
     )
+
+
+def teacher_weights(wildcards):
+    """Weights of the network that labels tiles for a run with self-training; none for other runs."""
+    teacher = CONFIG.finetune.teacher_of(TRAINED[run_of(wildcards)])
+    return (
+        f"{RESULTS}/{wildcards.fold}finetune/{teacher.name}/weights.safetensors"
+        if teacher
+        else []
+    )
+
+
+def finetune_settings(wildcards):
+    """Section `finetune` as far as it concerns one run."""
+    taught = CONFIG.finetune.teacher_of(TRAINED[run_of(wildcards)]) is not None
+    hidden = {"sweep"} if taught else {"sweep", "self_training"}
+    return CONFIG.finetune.model_dump(mode="json", exclude=hidden)
 
 
 def member_weights(wildcards):

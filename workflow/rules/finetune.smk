@@ -14,6 +14,7 @@ rule finetune_run:
         normalisation=str(rules.normalise.output.json),
         start=start_weights,
         members=member_weights,
+        teacher=teacher_weights,
     output:
         weights=f"{RESULTS}/{{fold}}finetune/{{run}}/weights.safetensors",
         curves=f"{RESULTS}/{{fold}}finetune/{{run}}/curves.csv",
@@ -44,7 +45,7 @@ rule finetune_run:
         **code_version("finetune"),
         compute=CONFIG.compute.numerics(),
         run=run_of,
-        finetune=CONFIG.finetune.model_dump(mode="json", exclude={"sweep"}),
+        finetune=finetune_settings,
         # A killed run resumes from here. It is not an output, because Snakemake deletes those before a job starts.
         state=lambda wildcards: f"{RESULTS}/{wildcards.fold}.state/finetune/{wildcards.run}",
     message:
