@@ -5,7 +5,7 @@ import pytest
 from tests.report import rendered
 from tests.report.results_folder import make_config, write_csv
 from tmcnet.report.results import Results
-from tmcnet.report.sections_training import best_start, pretraining
+from tmcnet.report.sections_training import best_start, finetuning, pretraining
 
 METHODS = {"full": {}, "no_style": {"style": False}, "cross": {"method": "cross_modal"}}
 
@@ -102,3 +102,24 @@ def test_without_a_comparison_there_is_no_statement(tmp_path):
     assert best_start(folder(tmp_path, {"full": [0.6]}, {"full": 0.5})) == {}
     random_only = folder(tmp_path / "other", {"random": [0.6, 0.5]}, {"full": 0.5})
     assert "<h3>" not in rendered.section("pretraining", pretraining(random_only))
+
+
+def test_self_training_shows_what_the_teacher_gave_and_both_scores(tmp_path):
+    results = folder(tmp_path, {"random": [0.6], "self-training": [0.66], "self-training-2": [0.65]})
+    assert "best of" not in str(best_start(results))  # self-training is no pre-training
+    for run in results.config.runs:
+        if run.method != "random":
+            path = tmp_path / "finetune" / run.name / "summary.json"
+            shares = {"labelled": 0.3, "given": 0.42 if run.method == "self-training" else 0.5}
+            other = {"labelled": 0.7, "given": 1 - shares["given"]}
+            taught = {"tiles": 20, "used": 0.75, "classes": {"water": other, "meadow": shares}}
+            path.write_text(json.dumps({**json.loads(path.read_text()), "self_training": taught}))
+    teacher = tmp_path / "finetune" / "pixel_boosting_and_pixel_mlp-baseline__random__R5__s1" / "summary.json"
+    teacher.parent.mkdir(parents=True)
+    teacher.write_text(json.dumps({"validation": {"miou": 0.64}}))
+    found = finetuning(results)
+    rows = found["tables"]["self_training"]
+    assert list(rows["teacher_score"]) == [0.64, 0.66]
+    assert list(rows["score"]) == [0.66, 0.65]
+    assert rows["drift"].abs().round(2).tolist() == [0.12, 0.2]
+    assert list(rows["student"]) == ["MSSNet, self-training", "MSSNet, self-training, round 2"]

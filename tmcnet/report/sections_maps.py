@@ -12,7 +12,7 @@ import pandas as pd
 
 from tmcnet.config import RANDOM_START, SINGLE_SENSOR, Budget, Run, is_pixelwise
 from tmcnet.config.base import only_modality
-from tmcnet.config.training import is_classifier, members_of
+from tmcnet.config.training import is_classifier, members_of, self_training_round
 from tmcnet.evaluate.areas import WHOLE
 from tmcnet.evaluate.quicklook import NO_DATA
 from tmcnet.readers import number
@@ -118,7 +118,7 @@ def _leader(results: Results, budget: Budget) -> dict[str, Any] | None:
 def _is_start(c: Comparison) -> bool:
     """Whether a difference is that of pre-training to a random start of the same network."""
     same = (c.a.network, c.a.variant) == (c.b.network, c.b.variant)
-    return same and c.b.method == RANDOM_START and c.a.method != RANDOM_START
+    return same and c.b.method == RANDOM_START and c.a.method != RANDOM_START and not self_training_round(c.a.method)
 
 
 def _fusion(comparisons: list[Comparison], sensor: str) -> Comparison | None:

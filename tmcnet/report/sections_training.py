@@ -11,8 +11,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from scipy.stats import ttest_rel
 
-from tmcnet.config import RANDOM_START, Budget, Run, is_pixelwise
-from tmcnet.config.training import is_classifier
+from tmcnet.config import RANDOM_START, Budget, Run
+from tmcnet.config.training import has_start, is_classifier, self_training_round
 from tmcnet.readers import number
 from tmcnet.report.charts import Chart, add_legend, canvas, plain, render
 from tmcnet.report.names import (
@@ -153,6 +153,7 @@ def finetuning(results: Results) -> dict[str, Any]:
     trained = {run: curve for run, curve in curves.items() if not is_classifier(run.network) and not run.members}
     titles = {"loss": "training loss", "val_miou": "mIoU on the validation part"}
     shown = {q: title for q, title in titles.items() if any(q in c for c in trained.values())}
+    taught = _self_training(results)
     return {
         "keep": results.config.finetune.keep,
         "without_curves": [run.name for run in results.config.runs if run not in curves],
@@ -162,7 +163,41 @@ def finetuning(results: Results) -> dict[str, Any]:
             f"finetuning_{q}": _draw_finetuning(results, trained, q, title, f"finetuning_{q}")
             for q, title in shown.items()
         },
+        "metric": results.metric,
+        "taught": taught,
+        "tables": {} if taught.empty else {"self_training": taught},
     }
+
+
+def _self_training(results: Results) -> pd.DataFrame:
+    """What teachers gave their students, and the scores of both on the validation part; one row a run.
+
+    `drift` is the largest difference of a class between its share of the labels and of the pixels that the teacher
+    labelled, and `drifting` names the class.
+    """
+    rows = []
+    for run in results.config.runs:
+        about, teacher = results.summary("finetune", run.name), results.config.finetune.teacher_of(run)
+        taught = about.get("self_training")
+        if teacher is None or not isinstance(taught, dict):
+            continue
+        drift = {name: c["given"] - c["labelled"] for name, c in taught["classes"].items()}
+        most = max(drift, key=lambda name: abs(drift[name]))
+        of_teacher = results.summary("finetune", teacher.name)
+        rows.append(
+            {
+                "student": Series.of(run).label,
+                "labels": f"{labels_text(run.budget)}, {replicate(run)}",
+                "teacher": Series.of(teacher).in_sentence,
+                "tiles": taught["tiles"],
+                "used": taught["used"],
+                "drifting": most,
+                "drift": drift[most],
+                "teacher_score": number(of_teacher.get("validation", {}).get(results.metric)),
+                "score": number(about.get("validation", {}).get(results.metric)),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _draw_finetuning(
@@ -233,7 +268,7 @@ def _validation(results: Results) -> tuple[str, dict[Budget, pd.DataFrame]]:
     for run in results.config.runs:
         record = results.summary("finetune", run.name).get("validation")
         score = number(record.get(results.metric)) if isinstance(record, dict) else float("nan")
-        if not is_pixelwise(run.network) and not run.members and score == score:
+        if has_start(run.network) and not run.members and not self_training_round(run.method) and score == score:
             row = (run.budget, run.method, (run.draw, run.seed), score)
             found.setdefault(Series(run.network, run.variant, ""), []).append(row)
     if not found:
