@@ -79,5 +79,5 @@ def test_batches_and_counts_have_tiles_and_copies_alike(tiles):
     covered = CoveredTiles(tiles, ["clouds"], ["optical"], 1, seed=1)
     assert (class_counts(covered, 2) == 2 * class_counts(tiles, 2)).all()
     build = BatchBuilder(covered, config, sensors, "mssnet", 1)
-    drawn = {index for step in range(12) for index in build(step).indices}
+    drawn = {crop.tile for step in range(12) for crop in build(step).crops}
     assert drawn == set(range(len(covered)))

@@ -59,9 +59,7 @@ def test_logits_of_the_branch_are_those_of_the_place_in_the_tile(tmp_path, monke
     logits_of, seen = DetailLogits(network, tiles, cache_gib), set()
     for batch in map(BatchBuilder(tiles, config, sensors, "mssnet", 1), range(6)):
         found = logits_of(batch)
-        for number, (index, placement, hidden) in enumerate(
-            zip(batch.indices, batch.placements, batch.hidden, strict=True)
-        ):
+        for number, (_, _, index, placement, hidden, _) in enumerate(batch.crops):
             images = {n: image[None] * (n != hidden) for n, image in tiles[index].images.items()}
             with torch.no_grad():
                 expected = take(network.detail(*images.values())[0], placement, 32)
@@ -70,6 +68,38 @@ def test_logits_of_the_branch_are_those_of_the_place_in_the_tile(tmp_path, monke
     assert len(seen) > 8
     crops, kinds = 24, len({(i, h) for i, h in logits_of._kept})
     assert len(computed) == crops + (kinds if cache_gib else crops)
+
+
+def test_a_pasted_rectangle_has_image_label_and_logits_of_another_tile(tmp_path):
+    config, model, sensors, _ = configs(crop_size=32, cutmix=0.5)
+    tiles = dataset(build_tiles(tmp_path, size=96))
+    network = build_network("mssnet", "corrected", {"optical": 3, "sar": 1}, 2, model)
+    torch.nn.init.normal_(network.detail.perceptron.layers[-1].weight)
+    logits_of, plain = (
+        DetailLogits(network, tiles, 1),
+        BatchBuilder(tiles, configs(crop_size=32)[0], sensors, "mssnet", 1),
+    )
+    pasted = 0
+    for step in range(6):
+        batch, without = BatchBuilder(tiles, config, sensors, "mssnet", 1)(step), plain(step)
+        assert [crop.tile for crop in batch.crops] == [crop.tile for crop in without.crops]
+        logits = logits_of(batch)
+        for number, crop in enumerate(batch.crops):
+            own = torch.ones(32, 32, dtype=torch.bool)
+            if crop.pasted is not None:
+                other, rows, columns = crop.pasted
+                own[rows, columns] = False
+                pasted += 1
+                assert other.tile != crop.tile
+                assert torch.equal(batch.label[number][~own], other.label[~own])
+                assert torch.equal(batch.images["sar"][number][:, ~own], other.images["sar"][:, ~own])
+                alone = batch._replace(label=other.label[None], crops=[other])
+                torch.testing.assert_close(logits[number][:, ~own], logits_of(alone)[0][:, ~own])
+                assert 0.05 < (~own).float().mean() < 0.7
+            assert torch.equal(batch.label[number][own], without.label[number][own])
+            assert torch.equal(batch.images["optical"][number][:, own], without.images["optical"][number][:, own])
+            torch.testing.assert_close(logits[number][:, own], logits_of(without)[number][:, own])
+    assert 6 < pasted < 18
 
 
 def test_batches_depend_on_seed_and_step_alone(tiles):

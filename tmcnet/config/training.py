@@ -235,6 +235,9 @@ class FinetuneSettings(Section):
     """Strength of the photometric augmentation; 1 as in pre-training."""
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     """Probability that one modality of a training sample is removed."""
+    cutmix: float = Field(0.0, ge=0, le=1)
+    """Probability that a rectangle of another tile, with its label, is pasted over a training crop of a network
+    (CutMix; Yun et al., ICCV 2019)."""
     covered_copies: list[Cover] = []
     """Copies of each labelled tile whose reflectance images are partly covered, so that networks and classifiers of
     several modalities learn what the others show under clouds: `clouds` draws clouds, for scenes without cloud masks;
@@ -269,7 +272,7 @@ class SelfTrainingConfig(Section):
     network learns from the labels of its own first round."""
     start: str = RANDOM_START
     """Start of the teacher, and of the weights of its students."""
-    confident: float = Field(0.8, gt=0, le=1)
+    confident: float = Field(1.0, gt=0, le=1)
     """Share of the pixels of each class, the most confident ones, whose labels are used; the others are void."""
     tiles: int = Field(4, ge=1)
     """Maximum number of unlabelled tiles for each labelled one, drawn at random."""

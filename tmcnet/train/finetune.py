@@ -207,7 +207,7 @@ def train(work: Finetuning) -> None:
             threads=compute.finetune_threads,
             compute=compute,
             seed=seed,
-            settings=data.settings(config, work),
+            settings=data.settings(config, work.weights),
         )
         training = Training(module, plan)
         training.run()
@@ -289,13 +289,12 @@ class _Data:
     counts: Counts
     balance: Tensor
 
-    def settings(self, config: FinetuneSettings, work: Finetuning) -> str:
+    def settings(self, config: FinetuneSettings, start: Path | None) -> str:
         """Return what the result depends on beside the network; a checkpoint of other data is not used."""
-        weights = file_digest(work.weights) if work.weights else RANDOM_START
+        weights = file_digest(start) if start else RANDOM_START
         points = {name: points.tolist() for name, points in (self.train.points or {}).items()}
-        tiles = self.train.names, points, self.val.names
-        teacher = [file_digest(work.teacher), work.teaching.model_dump()] if work.teacher else []
-        return json.dumps([config.model_dump(), self.scaling.to_dict(), *tiles, weights, *teacher])
+        tiles = self.train.names, points, self.val.names, self.taught.digest if self.taught else ""
+        return json.dumps([config.model_dump(), self.scaling.to_dict(), *tiles, weights])
 
     def summary(self) -> dict[str, Any]:
         """Return the part of the summary about the labels."""

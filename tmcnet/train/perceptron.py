@@ -28,7 +28,7 @@ from tmcnet.model.networks import PlainNetwork
 from tmcnet.model.pixelwise import ABSENT
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.loop import OptimiserPlan, build_optimiser
-from tmcnet.train.samples import Batch, take
+from tmcnet.train.samples import Batch, Crop, take
 
 MIN_TILES_FOR_LARGE_WINDOWS, MAX_SMALL_WINDOW = 12, 15
 """With fewer labelled tiles, large context windows fit them by chance: `keep: labels` uses those up to 15 pixels."""
@@ -205,10 +205,16 @@ class DetailLogits:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the logits of the crops of a batch, N x K x S x S."""
-        crops = zip(batch.indices, batch.hidden, batch.placements, strict=True)
-        side = batch.label.shape[-1]
-        logits = [take(self._of_tile(index, hidden), placement, side) for index, hidden, placement in crops]
-        return torch.stack(logits).to(batch.label.device)
+        return torch.stack([self._of_crop(crop) for crop in batch.crops]).to(batch.label.device)
+
+    def _of_crop(self, crop: Crop) -> Tensor:
+        """Return the logits K x S x S of a crop."""
+        logits = take(self._of_tile(crop.tile, crop.hidden), crop.placement, crop.label.shape[-1])
+        if crop.pasted is not None:
+            other, rows, columns = crop.pasted
+            logits = logits.clone()
+            logits[:, rows, columns] = self._of_crop(other)[:, rows, columns]
+        return logits
 
     @torch.no_grad()
     def _of_tile(self, index: int, hidden: str | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -30,6 +31,28 @@ SCALE_RANGE = (0.8, 1.25)
 """Range of the scale jitter: magnification of the tile in a crop."""
 MAX_PIXEL_ERROR = 1e-6
 """Distance to a whole pixel that counts as rounding."""
+PASTED_SIDES = (0.3, 0.8)
+"""Range of the sides of a pasted rectangle (CutMix), as shares of those of the crop."""
+
+
+class Crop(NamedTuple):
+    """An augmented crop of a labelled tile.
+
+    Attributes:
+        images: C x S x S of each modality.
+        label: S x S int64, `IGNORE` for void.
+        tile: Number of the tile in its dataset.
+        placement: Place of the crop in the tile.
+        hidden: The modality that it lacks, or None.
+        pasted: Another crop, and the rows and columns of it that were pasted over this one; None: nothing was.
+    """
+
+    images: dict[str, Tensor]
+    label: Tensor
+    tile: int
+    placement: Placement
+    hidden: str | None
+    pasted: tuple[Crop, slice, slice] | None = None
 
 
 class Batch(NamedTuple):
@@ -39,17 +62,13 @@ class Batch(NamedTuple):
         names: Their tiles.
         images: N x C x S x S of each modality.
         label: N x S x S int64, `IGNORE` for void.
-        indices: Numbers of the tiles in their dataset.
-        placements: Places of the crops in the tiles.
-        hidden: The modality that each crop lacks, or None.
+        crops: The crops that the batch is made of.
     """
 
     names: list[str]
     images: dict[str, Tensor]
     label: Tensor
-    indices: list[int]
-    placements: list[Placement]
-    hidden: list[str | None]
+    crops: list[Crop]
 
 
 @dataclass(frozen=True)
@@ -76,31 +95,40 @@ class BatchBuilder:
         """Return the batch of a step, counted from 0."""
         chosen = indices_of_step(len(self.tiles), self.config.batch_size, self.seed, step)
         places = range(len(chosen)) if self.share is None else self.share
-        indices = [chosen[place] for place in places]
-        draws = (generator(self.seed, "finetune", step, place) for place in places)
-        images, labels, placements, hidden = zip(*map(self._sample, indices, draws), strict=True)
-        stacked = {name: torch.stack([crops[name] for crops in images]) for name in self.sensors}
-        names = [self.tiles.names[index] for index in indices]
-        return Batch(names, stacked, torch.stack(labels), indices, list(placements), list(hidden))
+        crops = [self._sample(chosen, place, generator(self.seed, "finetune", step, place)) for place in places]
+        stacked = {name: torch.stack([crop.images[name] for crop in crops]) for name in self.sensors}
+        names = [self.tiles.names[crop.tile] for crop in crops]
+        return Batch(names, stacked, torch.stack([crop.label for crop in crops]), crops)
 
-    def _sample(
-        self, index: int, random: np.random.Generator
-    ) -> tuple[dict[str, Tensor], Tensor, Placement, str | None]:
-        """Return an augmented crop of all modalities, its label, its place in the tile, and the hidden modality."""
-        tile, crop = self.tiles[index], self.config.crop_size
-        placement = draw_placement(tile.truth.shape[0], tile.truth.shape[1], crop, random)
+    def _sample(self, chosen: Sequence[int], place: int, random: np.random.Generator) -> Crop:
+        """Return the crop of a place in the batch; with `cutmix`, a part of a crop of the next tile may cover it."""
+        crop = self._crop(chosen[place], random)
+        if self.config.cutmix == 0 or random.random() >= self.config.cutmix:
+            return crop
+        other = self._crop(chosen[(place + 1) % len(chosen)], random)
+        size = self.config.crop_size
+        sides = [round(size * random.uniform(*PASTED_SIDES)) for _ in range(2)]
+        rows, columns = (slice(at, at + side) for side, at in ((s, random.integers(0, size - s + 1)) for s in sides))
+        for mine, pasted in ((crop.label, other.label), *((crop.images[n], other.images[n]) for n in self.sensors)):
+            mine[..., rows, columns] = pasted[..., rows, columns]
+        return crop._replace(pasted=(other, rows, columns))
+
+    def _crop(self, index: int, random: np.random.Generator) -> Crop:
+        """Return an augmented crop of a tile."""
+        tile, size = self.tiles[index], self.config.crop_size
+        placement = draw_placement(tile.truth.shape[0], tile.truth.shape[1], size, random)
         if self.tiles.points is not None:
-            placement = over_a_point(placement, tile.truth, crop, random)
+            placement = over_a_point(placement, tile.truth, size, random)
         rows, columns = placement.covers(tile.size)
         inside = replace(placement, top=placement.top - rows.start, left=placement.left - columns.start)
-        crops = {
-            name: take(self._change(tile.images[name][:, rows, columns], sensor.kind, random), inside, crop)
+        images = {
+            name: take(self._change(tile.images[name][:, rows, columns], sensor.kind, random), inside, size)
             for name, sensor in self.sensors.items()
         }
         hidden = self._hidden_modality(random)
         if hidden is not None:
-            crops[hidden].zero_()
-        return crops, take_label(tile.truth[rows, columns], inside, crop), placement, hidden
+            images[hidden].zero_()
+        return Crop(images, take_label(tile.truth[rows, columns], inside, size), index, placement, hidden)
 
     def _change(self, image: Tensor, kind: SensorKind, random: np.random.Generator) -> Tensor:
         """Apply the photometric augmentation of pre-training; no data (0 in all bands) stays no data."""

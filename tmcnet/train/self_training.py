@@ -22,6 +22,7 @@ from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
 from tmcnet.evaluate.trained import predict_tiles
+from tmcnet.hashing import pixel_digest
 from tmcnet.seeding import generator
 
 LEVELS = 1000
@@ -43,6 +44,11 @@ class PseudoLabels:
     given: Counts
     kept: Counts
     thresholds: NDArray[np.float64]
+
+    @property
+    def digest(self) -> str:
+        """Hash of the labels."""
+        return pixel_digest(*self.labels)
 
     def summary(self, classes: ClassTable, labelled: Counts) -> dict[str, Any]:
         """Return tiles, thresholds and shares of the classes: among labels, among the teacher's, and those used.
