@@ -121,6 +121,17 @@ def test_another_row_of_the_sweep_trains_its_run_only(project: Project) -> None:
     assert plan == added | RECORDS
 
 
+def test_self_training_adds_students_and_teachers_and_changes_no_other_run(project: Project) -> None:
+    first = "{methods: [tmcnet], networks: [mssnet], fractions: [5], seeds: [1]}"
+    second = "{methods: [self-training-2], networks: [pixel_mlp], fractions: [5], seeds: [1], maps: false}"
+    sweep = f"sweep: [{first}, {second}]"
+    added = {"evaluate_run": 1, "summarise": 1} | RECORDS
+    # two rounds, and as teacher the mean of two classifiers, or a network that is there already
+    assert project.plan(f"finetune: {{{sweep}}}") == added | {"finetune_run": 5}
+    teacher = "self_training: {teacher: mssnet, start: tmcnet}"
+    assert project.plan(f"finetune: {{{teacher}, {sweep}}}") == added | {"finetune_run": 2}
+
+
 def test_a_lost_tile_is_made_again_and_nothing_else(project: Project) -> None:
     tile = next((project.results / "tiles" / "sar").glob("alder_*.tif"))
     pixels = tile.read_bytes()
