@@ -323,10 +323,10 @@ def _read(work: Finetuning, config: FinetuneSettings, seed: int) -> _Data:
             Trained.read(work.teacher).network, tiles, len(classes), work.teaching, config.batch_size
         )
         train = TaughtTiles(labelled, tiles, taught.labels, 0 if covers else cache_gib)
+    counts = class_counts(train, len(classes)) * (1 + len(covers))
     if covers:
         train = CoveredTiles(train, covers, work.sensors.reflectance, cache_gib, seed)
     val = _tiles(store, splits, "val", scaling, cache_gib)
-    counts = class_counts(train, len(classes))
     balance = class_weights(counts) if config.class_weights else torch.ones(len(classes))
     return _Data(train, labelled, taught, val, unlabelled, scaling, classes, counts, balance)
 
