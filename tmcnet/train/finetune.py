@@ -319,9 +319,9 @@ def _read(work: Finetuning, config: FinetuneSettings, seed: int) -> _Data:
     if work.teacher is not None:
         chosen = choose_unlabelled(names, labelled.names, work.teaching, seed)
         tiles = TileDataset(store, chosen, scaling, with_labels=False, cache_gib=0)
-        taught = label_tiles(
-            Trained.read(work.teacher).network, tiles, len(classes), work.teaching, config.batch_size
-        )
+        teacher = Trained.read(work.teacher, choose_device(work.compute)).network
+        taught = label_tiles(teacher, tiles, len(classes), work.teaching, config.batch_size)
+        release_freed_memory()
         train = TaughtTiles(labelled, tiles, taught.labels, 0 if covers else cache_gib)
     counts = class_counts(train, len(classes)) * (1 + len(covers))
     if covers:
