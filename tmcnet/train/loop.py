@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
-from tmcnet.model.device import choose_device, choose_precision, keep_freed_memory
+from tmcnet.model.device import KeptMemory, choose_device, choose_precision
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.distributed import from_first, ignore_signals, processes, rank, share_layers, stop_requests
 
@@ -152,7 +152,7 @@ class Training(Generic[Batch]):
 
     def __init__(self, module: StepModule[Batch], plan: LoopPlan) -> None:
         torch.set_num_threads(plan.threads)
-        keep_freed_memory()
+        self.memory = KeptMemory()
         self.module, self.plan, self.device = module, plan, choose_device(plan.compute)
         self.file = plan.state / STATE_FILE
         # Convolutions on the CPU are faster in this layout, and tensor cores need it.
@@ -201,6 +201,7 @@ class Training(Generic[Batch]):
             for step in range(done + 1, steps + 1):
                 self.step, last, rate = step, step == steps, float(self.schedule.get_last_lr()[-1])
                 loss = self._update(compute, batches)
+                self.memory.bound()
                 if step % plan.log_every == 0 or last:
                     means = {name: sum(values) / len(values) for name, values in self.values.items()}
                     self.curves[step] = {**means, "learning_rate": rate, **module.measure()}

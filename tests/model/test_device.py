@@ -1,0 +1,26 @@
+"""The memory of freed tensors that a training keeps has a bound."""
+
+import pytest
+
+from tmcnet.model import device
+
+
+def test_freed_memory_goes_back_when_a_training_grows(monkeypatch):
+    released, resident = [], iter([1000, 1200, 1249, 1251, 1100, 1300, 1400])
+    monkeypatch.setattr(device, "SPARE_BYTES", 0)
+    monkeypatch.setattr(device, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(device, "release_freed_memory", lambda: released.append(1))
+    monkeypatch.setattr(device, "resident_bytes", lambda: next(resident))
+    memory, after = device.KeptMemory(), []
+    for _ in range(7):
+        memory.bound()
+        after.append(len(released))
+    assert after == [0, 0, 0, 1, 1, 1, 2]  # the limit follows from the step after each release
+
+
+@pytest.mark.skipif(not device.resident_bytes(), reason="this system does not say how much memory a process has")
+def test_resident_memory_is_that_of_this_process():
+    before = device.resident_bytes()
+    block = bytearray(b"x" * 2**26)
+    assert 2**25 < device.resident_bytes() - before < 2**28
+    assert len(block) == 2**26
