@@ -193,7 +193,7 @@ def is_file(name: str) -> bool:
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in tree.items():
         yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and "ensemble" not in value:  # which names a network
             yield from flattened(value, f"{prefix}{key}.")
 
 

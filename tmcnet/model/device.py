@@ -23,7 +23,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt` (malloc.h)."""
 MAX_KEPT_BYTES = 2**31 - 1
 MAX_GROWTH, SPARE_BYTES = 1.25, 2**28
-"""A training may have this many times the memory after its first step, and this much more."""
+"""A training keeps this many times the memory of its first step, and this much more."""
 
 
 def choose_device(compute: ComputeConfig) -> torch.device:
@@ -75,7 +75,7 @@ def keep_freed_memory() -> None:
 
 
 class KeptMemory:
-    """Keeps freed memory as `keep_freed_memory` does, while a training does not grow far beyond its first step.
+    """Keeps freed memory as `keep_freed_memory` does, but not much more than a training needs for its first step.
 
     glibc does not always reuse the memory of freed tensors for others of nearly the same size: without a bound, a
     network trained beside logits of whole tiles grew by 16 MB a tile, to more than 20 GiB.
@@ -83,16 +83,16 @@ class KeptMemory:
 
     def __init__(self) -> None:
         keep_freed_memory()
-        self._limit: float | None = None
+        self._in_use, self._of_step = resident_bytes(), -1
 
     def bound(self) -> None:
         """Return freed memory to the kernel if there is too much of it; to be called after each step."""
         resident = resident_bytes()
-        if self._limit is None:
-            self._limit = MAX_GROWTH * resident + SPARE_BYTES
-        elif resident > self._limit:
+        if self._of_step < 0:
+            self._of_step = max(resident - self._in_use, 0)
+        elif resident > self._in_use + MAX_GROWTH * self._of_step + SPARE_BYTES:
             release_freed_memory()
-            self._limit = None  # what is in use may have grown, such as tiles that are kept
+            self._in_use = resident_bytes()
 
 
 def resident_bytes() -> int:
