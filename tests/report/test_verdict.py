@@ -94,6 +94,24 @@ def test_one_seed_far_below_is_no_small_difference(tmp_path):
     assert "no reliable difference" not in found
 
 
+def test_self_training_is_judged_against_the_same_network_without_it(tmp_path):
+    student, classifier = "mssnet-corrected__self-training", "pixel_boosting-baseline__self-training"
+    rows = [
+        row(RANDOM, student, -0.02, -0.03, -0.01),
+        row(student, TMCNET, 0.5, 0.4, 0.6),  # its weights start at random
+        row(BOOSTING, classifier, -0.01, -0.03, 0.02, significant=False),
+        row(BOOSTING, student, -0.5, -0.6, -0.4),
+    ]
+    found = sentences(folder(tmp_path, rows))
+    sentence = about(found, "Self-training")
+    assert sentence.startswith(
+        "Self-training pays in part. For MSSNet (random start) with 5\u00a0% of the labels it raised mIoU by 0.020"
+    )
+    assert "For pixel-wise gradient boosting with 5\u00a0% of the labels it raised mIoU by 0.010" in sentence
+    assert "0.500" not in sentence
+    assert not [one for one in found if one.startswith("Pre-training (self-training)")]
+
+
 def test_fusion_is_judged_against_each_single_sensor(tmp_path):
     sar, optical = "sar_only-baseline__random", "optical_only-baseline__random"
     found = sentences(folder(tmp_path, [row(RANDOM, sar, 0.3, 0.2, 0.4), row(RANDOM, optical, 0.1, 0.05, 0.2)]))

@@ -20,7 +20,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from tmcnet.config import RANDOM_START, is_pixelwise
+from tmcnet.config import RANDOM_START
+from tmcnet.config.training import has_start
 from tmcnet.report.names import Series, network_order
 
 # The colours of Okabe and Ito, which colour-blind readers can distinguish, without yellow: too faint for lines.
@@ -92,7 +93,7 @@ class Chart(Figure):
 
 
 class Styles:
-    """Colour by start, grey for the pixel-wise baselines, marker and dashes by network: fixed for the whole page."""
+    """Colour by start, grey for networks without one, marker and dashes by network: fixed for the whole page."""
 
     def __init__(self, series: list[Series]) -> None:
         methods = sorted({s.method for s in series}, key=lambda m: (m == RANDOM_START, m))
@@ -104,7 +105,7 @@ class Styles:
         """Keyword arguments for Matplotlib's line plots."""
         rank = self._ranks[series.network, series.variant]
         return {
-            "color": GREY if is_pixelwise(series.network) else self.color(series.method),
+            "color": self.color(series.method) if has_start(series.network, series.method) else GREY,
             "marker": MARKERS[rank % len(MARKERS)],
             "linestyle": DASHES[rank % len(DASHES)],
         }

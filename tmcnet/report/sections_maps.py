@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 
 from tmcnet.config import RANDOM_START, SINGLE_SENSOR, Budget, Run, is_pixelwise
 from tmcnet.config.base import only_modality
-from tmcnet.config.training import is_classifier, members_of, self_training_round
+from tmcnet.config.training import has_start, is_classifier, members_of, self_training_round
 from tmcnet.evaluate.areas import WHOLE
 from tmcnet.evaluate.quicklook import NO_DATA
 from tmcnet.readers import number
@@ -65,10 +65,10 @@ def verdict(results: Results) -> dict[str, Any]:
 
     Returns:
         `leaders`: for each label budget the best method, its rival and their paired difference. `starts`: of each
-        pre-trained series, the differences to a random start, fewest labels first. `fusion`: one difference for each
-        single sensor. `gains`: of each series scored with the fewest and the most labels, the difference.
-        `more_labels`: that of the best of them and, with more than two label budgets, its difference from the most
-        labels but one to the most.
+        pre-trained series, the differences to a random start, fewest labels first. `taught`: of each student of
+        self-training, the difference to the same network without it. `fusion`: one difference for each single sensor.
+        `gains`: of each series scored with the fewest and the most labels, the difference. `more_labels`: that of the
+        best of them and, with more than two label budgets, its difference from the most labels but one to the most.
     """
     scores, metric = results.scores, results.metric
     found = [c for c in scores.comparisons if c.metric == metric]
@@ -83,6 +83,7 @@ def verdict(results: Results) -> dict[str, Any]:
         "confidence": results.config.evaluate.confidence,
         "leaders": [leader for budget in scores.budgets if (leader := _leader(results, budget))],
         "starts": [list(group) for _, group in groupby(of_main, key=lambda c: c.a)],
+        "taught": list(_of_students(found, results.config.finetune.self_training.start)),
         "fusion": [c for sensor in SINGLE_SENSOR if (c := _fusion(found, sensor))],
         "gains": gains,
         "more_labels": list(dict.fromkeys(filter(None, more_labels))),
@@ -96,9 +97,9 @@ def _leader(results: Results, budget: Budget) -> dict[str, Any] | None:
     best = scores.leader(budget, metric)
     if best is None:
         return None
-    simple = is_pixelwise(best.network)
+    simple = _is_simple(best)
     others = [series for series in scores.series if series != best]
-    rival = scores.leader(budget, metric, [s for s in others if is_pixelwise(s.network) != simple])
+    rival = scores.leader(budget, metric, [s for s in others if _is_simple(s) != simple])
     across = rival is not None
     rival = rival or scores.leader(budget, metric, others)
     of_rival = scores.estimate(rival, budget, metric) if rival else None
@@ -113,6 +114,21 @@ def _leader(results: Results, budget: Budget) -> dict[str, Any] | None:
         "difference": estimate.mean - of_rival.mean if estimate and of_rival else None,
         "comparison": scores.comparison(best, rival, budget, metric) if rival else None,
     }
+
+
+def _is_simple(series: Series) -> bool:
+    """Whether it is a pixel-wise classifier that has no teacher."""
+    return is_pixelwise(series.network) and not self_training_round(series.method)
+
+
+def _of_students(comparisons: list[Comparison], start: str) -> Iterator[Comparison]:
+    """What self-training adds to each network that starts, without it, from `start` if it takes weights."""
+    for found in comparisons:
+        for c in (found, found.reversed()):
+            same = (c.a.network, c.a.variant) == (c.b.network, c.b.variant)
+            usual = start if has_start(c.a.network) else RANDOM_START
+            if same and self_training_round(c.a.method) == 1 and c.b.method == usual:
+                yield c
 
 
 def _is_start(c: Comparison) -> bool:
