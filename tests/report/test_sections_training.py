@@ -105,21 +105,25 @@ def test_without_a_comparison_there_is_no_statement(tmp_path):
 
 
 def test_self_training_shows_what_the_teacher_gave_and_both_scores(tmp_path):
-    results = folder(tmp_path, {"random": [0.6], "self-training": [0.66], "self-training-2": [0.65]})
+    results = folder(tmp_path, {"random": [0.6, 0.6], "self-training": [0.66, 0.68], "self-training-2": [0.65, 0.65]})
     assert "best of" not in str(best_start(results))  # self-training is no pre-training
     for run in results.config.runs:
         if run.method != "random":
             path = tmp_path / "finetune" / run.name / "summary.json"
-            shares = {"labelled": 0.3, "given": 0.42 if run.method == "self-training" else 0.5}
-            other = {"labelled": 0.7, "given": 1 - shares["given"]}
-            taught = {"tiles": 20, "used": 0.75, "classes": {"water": other, "meadow": shares}}
+            given = {"self-training": 0.42, "self-training-2": 0.2}[run.method] + run.seed / 100
+            shares = {"meadow": {"labelled": 0.3, "given": given}, "water": {"labelled": 0.7, "given": 0.7}}
+            taught = {"tiles": 20 + run.seed, "used": 0.75, "classes": shares}
             path.write_text(json.dumps({**json.loads(path.read_text()), "self_training": taught}))
-    teacher = tmp_path / "finetune" / "pixel_boosting_and_pixel_mlp-baseline__random__R5__s1" / "summary.json"
-    teacher.parent.mkdir(parents=True)
-    teacher.write_text(json.dumps({"validation": {"miou": 0.64}}))
-    found = finetuning(results)
-    rows = found["tables"]["self_training"]
-    assert list(rows["teacher_score"]) == [0.64, 0.66]
-    assert list(rows["score"]) == [0.66, 0.65]
-    assert rows["drift"].abs().round(2).tolist() == [0.12, 0.2]
+    for seed, score in ((1, 0.64), (2, 0.66)):
+        name = f"pixel_boosting_and_pixel_mlp-baseline__random__R5__s{seed}"
+        teacher = tmp_path / "finetune" / name / "summary.json"
+        teacher.parent.mkdir(parents=True)
+        teacher.write_text(json.dumps({"validation": {"miou": score}}))
+    rows = finetuning(results)["tables"]["self_training"].round(3)
     assert list(rows["student"]) == ["MSSNet, self-training", "MSSNet, self-training, round 2"]
+    assert list(rows["teacher_score"]) == [0.65, 0.67]
+    assert list(rows["score"]) == [0.67, 0.65]
+    assert list(rows["drift"]) == [0.135, -0.085]
+    assert list(rows["drifting"]) == ["meadow", "meadow"]
+    assert list(rows["runs"]) == [2, 2]
+    assert list(rows["tiles"]) == [21.5, 21.5]

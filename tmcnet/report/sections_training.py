@@ -170,33 +170,28 @@ def finetuning(results: Results) -> dict[str, Any]:
 
 
 def _self_training(results: Results) -> pd.DataFrame:
-    """What teachers gave their students, and the scores of both on the validation part; one row a run.
+    """What teachers gave their students, and the scores of both on the validation part: means over draws and seeds.
 
     `drift` is the largest difference of a class between its share of the labels and of the pixels that the teacher
     labelled, and `drifting` names the class.
     """
-    rows = []
+    found: dict[tuple[Series, Budget, Series], list[dict[str, Any]]] = {}
     for run in results.config.runs:
         about, teacher = results.summary("finetune", run.name), results.config.finetune.teacher_of(run)
         taught = about.get("self_training")
         if teacher is None or not isinstance(taught, dict):
             continue
-        drift = {name: c["given"] - c["labelled"] for name, c in taught["classes"].items()}
-        most = max(drift, key=lambda name: abs(drift[name]))
-        of_teacher = results.summary("finetune", teacher.name)
-        rows.append(
-            {
-                "student": Series.of(run).label,
-                "labels": f"{labels_text(run.budget)}, {replicate(run)}",
-                "teacher": Series.of(teacher).in_sentence,
-                "tiles": taught["tiles"],
-                "used": taught["used"],
-                "drifting": most,
-                "drift": drift[most],
-                "teacher_score": number(of_teacher.get("validation", {}).get(results.metric)),
-                "score": number(about.get("validation", {}).get(results.metric)),
-            }
-        )
+        summaries = {"score": about, "teacher_score": results.summary("finetune", teacher.name)}
+        scores = {name: number(s.get("validation", {}).get(results.metric)) for name, s in summaries.items()}
+        drift = {name: shares["given"] - shares["labelled"] for name, shares in taught["classes"].items()}
+        key = Series.of(run), run.budget, Series.of(teacher)
+        found.setdefault(key, []).append({"tiles": taught["tiles"], "used": taught["used"], **scores, "drift": drift})
+    rows = []
+    for (student, budget, teaching), runs in found.items():
+        drifts = pd.DataFrame([run.pop("drift") for run in runs]).mean()
+        most = str(drifts.abs().idxmax())
+        names = {"student": student.label, "budget": budget.name, "teacher": teaching.in_sentence, "runs": len(runs)}
+        rows.append({**names, **pd.DataFrame(runs).mean(), "drifting": most, "drift": float(drifts[most])})
     return pd.DataFrame(rows)
 
 
