@@ -197,7 +197,16 @@ def test_a_saved_state_of_other_points_is_not_taken_up(world):
     some, others = (tiles_of(world, "trainP6") for _ in range(2))
     others.points = {**others.points, "s0_r0_c0": others.points["s0_r0_c0"] + [0, 1]}
     said = [
-        module._Data(*[tiles] * 2, None, *[tiles] * 2, scaling=scaling, classes=None, counts=None, balance=None)
+        module._Data(
+            *[tiles] * 2,
+            None,
+            *[tiles] * 2,
+            scaling=scaling,
+            classes=None,
+            labelled_pixels=None,
+            counts=None,
+            balance=None,
+        )
         for tiles in (some, others, tiles_of(world, "trainP6"))
     ]
     first, second, again = (data.settings(config, None) for data in said)

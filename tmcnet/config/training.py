@@ -302,14 +302,13 @@ class FinetuneConfig(FinetuneSettings):
 
     def with_needed(self, runs: Iterable[Run]) -> list[Run]:
         """Runs, and those that they need: members of ensembles and teachers; each once."""
-        found, waiting = [], list(runs)
-        while waiting:
-            run = waiting.pop(0)
-            if run not in found:
-                found.append(run)
-                teacher = self.teacher_of(run)
-                waiting += [*run.members, *([teacher] if teacher else [])]
-        return found
+        wanted = list(runs)
+        return list(dict.fromkeys([*wanted, *(other for run in wanted for other in self._needed_by(run))]))
+
+    def _needed_by(self, run: Run) -> Iterator[Run]:
+        for other in [*run.members, *filter(None, [self.teacher_of(run)])]:
+            yield other
+            yield from self._needed_by(other)
 
 
 BASELINE = "baseline"

@@ -276,8 +276,8 @@ def _combine(
 class _Data:
     """Tiles of a run, and the number of labelled pixels of each class, those of covered copies and teachers included.
 
-    `labelled` are the tiles with labels of their own, `unlabelled` all tiles of the training part, read without their
-    labels.
+    `labelled` are the tiles with labels of their own, `labelled_pixels` their pixels of each class, `unlabelled` all
+    tiles of the training part, read without their labels.
     """
 
     train: TileDataset
@@ -287,6 +287,7 @@ class _Data:
     unlabelled: TileDataset
     scaling: Normalisation
     classes: ClassTable
+    labelled_pixels: Counts
     counts: Counts
     balance: Tensor
 
@@ -299,7 +300,7 @@ class _Data:
 
     def summary(self) -> dict[str, Any]:
         """Return the part of the summary about the labels."""
-        pixels = class_counts(self.labelled, len(self.classes))
+        pixels = self.labelled_pixels
         return {
             "tiles": len(self.labelled),
             "labelled_pixels": dict(zip(self.classes.names, map(int, pixels), strict=True)),
@@ -323,12 +324,13 @@ def _read(work: Finetuning, config: FinetuneSettings, seed: int) -> _Data:
         taught = label_tiles(teacher, tiles, len(classes), work.teaching, config.batch_size)
         release_freed_memory()
         train = TaughtTiles(labelled, tiles, taught.labels, 0 if covers else cache_gib)
-    counts = class_counts(train, len(classes)) * (1 + len(covers))
+    pixels = class_counts(labelled, len(classes))
+    counts = (pixels + taught.kept if taught else pixels) * (1 + len(covers))
     if covers:
         train = CoveredTiles(train, covers, work.sensors.reflectance, cache_gib, seed)
     val = _tiles(store, splits, "val", scaling, cache_gib)
     balance = class_weights(counts) if config.class_weights else torch.ones(len(classes))
-    return _Data(train, labelled, taught, val, unlabelled, scaling, classes, counts, balance)
+    return _Data(train, labelled, taught, val, unlabelled, scaling, classes, pixels, counts, balance)
 
 
 def _cache_gib(compute: ComputeConfig) -> float:

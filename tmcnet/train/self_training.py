@@ -96,12 +96,13 @@ def choose_unlabelled(
     Raises:
         InputError: If all tiles are labelled.
     """
-    rest = sorted(set(names) - set(labelled), key=list(names).index)
+    own = set(labelled)
+    rest = [name for name in names if name not in own]
     if not rest:
         what = "has labels of all tiles of the training part, so that there is none to learn from without"
         remedy = "Take `self-training` out of `finetune.sweep` for this label fraction, or add scenes without labels."
         raise InputError(Problem("self-training", what, remedy))
-    wanted = min(len(rest), config.tiles * len(set(labelled)))
+    wanted = min(len(rest), config.tiles * len(own))
     chosen = generator(seed, "unlabelled").choice(len(rest), wanted, replace=False)
     return [rest[place] for place in np.sort(chosen)]
 
