@@ -73,7 +73,7 @@ def _own(form: str, batch: Batch) -> Callable[[], None]:
         optimiser.zero_grad()
         with torch.autocast(_device().type, torch.bfloat16, enabled=form.endswith("bf16")):
             found = network(*batch)
-            loss = 0.5 * method.loss(found.whole, None, random) + 0.5 * method.loss(found.patches, groups, random)
+            loss = 0.5 * method.loss(found.whole, None, random) + 0.5 * method.loss(found.patches[0], groups, random)
         loss.backward()
         optimiser.step()
 
@@ -116,7 +116,7 @@ def _stages(network: TMCNet, batch: Batch) -> dict[str, tuple[nn.Module | Callab
         "global head": (network.global_head, (encoded,)),
         "local head": (lambda x: network.local_head(x, places, patch, cells * LOW_STRIDE), (decoded,)),
         "loss of whole views": (lambda *x: method.loss(_named(x), None, random), _flat(found.whole)),
-        "loss of patches": (lambda *x: method.loss(_named(x), None, random), _flat(found.patches)),
+        "loss of patches": (lambda *x: method.loss(_named(x), None, random), _flat(found.patches[0])),
     }
 
 

@@ -206,3 +206,42 @@ def test_a_share_of_a_batch_has_the_same_views_as_all_of_it():
     whole, share = make(some, 3), make(some[1::2], 3, [1, 3])
     for pair, other in pairs_of(whole, share):
         assert all(torch.equal(x[1::2], y) for x, y in zip(pair, other, strict=True))
+
+
+@pytest.mark.parametrize("variant", ["reference", "corrected"])
+def test_values_to_predict_are_those_of_the_views_before_photometric_changes(variant):
+    still = CONFIG.model_copy(update={"photometric": 0.0})
+    plain = ViewMaker(still, SENSORS, variant, 1.5, photometric_by_sensor=True)(tiles(), 4)
+    batch = ViewMaker(CONFIG, SENSORS, variant, 1.5, photometric_by_sensor=True, hidden=0)(tiles(), 4)
+    assert plain.targets == {} and list(batch.targets) == ["optical", "sar"]
+    for name, pair in batch.targets.items():
+        for target, unchanged, view in zip(pair, plain.views[name], batch.views[name], strict=True):
+            torch.testing.assert_close(target, unchanged, atol=1e-5, rtol=1e-5)
+            assert not torch.allclose(target, view, atol=1e-2)
+
+
+def test_pixels_without_data_are_not_to_be_predicted():
+    some = tiles(1)
+    some[0].images["sar"][:, :40] = 0
+    batch = ViewMaker(CONFIG, SENSORS, "corrected", 1.5, hidden=0)(some, 0)
+    optical, sar = (torch.stack(batch.targets[name]) for name in ("optical", "sar"))
+    assert not optical.isnan().any()
+    assert 0.4 < sar.isnan().float().mean() < 0.8
+
+
+def test_hidden_blocks_of_one_modality_are_to_be_predicted():
+    config = CONFIG.model_copy(update={"crop_size": 80})
+    whole = ViewMaker(config, SENSORS, "corrected", 1.5, hidden=0)(tiles(8), 4)
+    batch = ViewMaker(config, SENSORS, "corrected", 1.5, hidden=0.6)(tiles(8), 4)
+    hidden = {}
+    for name, pair in batch.views.items():
+        hidden[name] = torch.stack([(view == 0).all(dim=1) for view in pair])
+        for k, (view, target) in enumerate(zip(pair, batch.targets[name], strict=True)):
+            away = (view == 0).all(dim=1, keepdim=True).expand(view.shape)
+            assert torch.equal(view[~away], whole.views[name][k][~away])
+            assert torch.equal(target[away], whole.targets[name][k][away]) and target[~away].isnan().all()
+    assert not (hidden["optical"] & hidden["sar"]).any()
+    blocks = (hidden["optical"] | hidden["sar"]).float()[..., ::32, ::32]  # one pixel of each block
+    assert 0.5 < blocks.mean() < 0.7
+    assert torch.equal(blocks, (hidden["optical"] | hidden["sar"]).float()[..., 15::32, 15::32])
+    assert 0.2 < hidden["optical"].float().mean() < 0.4

@@ -47,8 +47,8 @@ def test_embeddings_and_gradients_reach_everything(variant):
     network = TMCNet(BANDS, TINY, MethodConfig(variant=variant))
     found = network(*batch())
     assert [x.shape for x in flat(found.whole)] == [(3, 64)] * 4
-    assert [x.shape for x in flat(found.patches)] == [(6, 64)] * 4
-    sum(x.square().sum() for x in (*flat(found.whole), *flat(found.patches))).backward()
+    assert [x.shape for x in flat(found.patches[0])] == [(6, 64)] * 4
+    sum(x.square().sum() for x in (*flat(found.whole), *flat(found.patches[0]))).backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None]
     assert idle == []
 
@@ -59,8 +59,8 @@ def test_a_dropped_term_is_neither_built_nor_computed(weight, absent):
     assert not absent & {name for name, _ in network.named_children() if getattr(network, name) is not None}
     found = network(*batch())
     assert (found.whole is None) == (weight == 0)
-    assert (found.patches is None) == (weight == 1)
-    used = found.whole or found.patches
+    assert (found.patches == []) == (weight == 1)
+    used = found.whole or found.patches[0]
     sum(x.square().sum() for x in flat(used)).backward()
     assert all(p.grad is not None for p in network.parameters())
 
@@ -71,7 +71,7 @@ def test_dropout_spares_the_statistics_in_corrected_only():
         network = TMCNet(BANDS, TINY, MethodConfig(variant=variant))
         first, second = network(*batch()), network(*batch())
         assert torch.allclose(first.whole["sar"][0], second.whole["sar"][0]) == steady
-        assert not torch.allclose(first.patches["sar"][0], second.patches["sar"][0])
+        assert not torch.allclose(first.patches[0]["sar"][0], second.patches[0]["sar"][0])
 
 
 @pytest.mark.parametrize("variant", ["corrected", "reference"])
@@ -83,7 +83,7 @@ def test_where_dropout_acts_is_a_key(variant, early):
     assert shares == [0.5]
     first, second = network(*batch()), network(*batch())
     assert torch.allclose(first.whole["sar"][0], second.whole["sar"][0]) != early
-    assert not torch.allclose(first.patches["sar"][0], second.patches["sar"][0])
+    assert not torch.allclose(first.patches[0]["sar"][0], second.patches[0]["sar"][0])
 
 
 @pytest.mark.parametrize(("modality", "bands"), [("optical", 4), ("sar", 2)])
@@ -97,10 +97,10 @@ def test_one_sensor_is_embedded_as_it_is_beside_the_other(modality, bands):
     alone.load_state_dict({n: t for n, t in both.state_dict().items() if n in shapes})
     alone.eval(), both.eval()
     one, two = alone(*batch()), both(*batch())
-    assert list(one.whole) == list(one.patches) == [modality]
+    assert list(one.whole) == list(one.patches[0]) == [modality]
     for got, expected in (
         (one.whole[modality], two.whole[modality]),
-        (one.patches[modality], two.patches[modality]),
+        (one.patches[0][modality], two.patches[0][modality]),
     ):
         assert [x.shape for x in got] == [x.shape for x in expected]
         assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(got, expected, strict=True))
@@ -132,7 +132,7 @@ def test_decoding_the_windows_of_patches_equals_decoding_whole_maps(size, patch)
     views, _, _ = batch(size=size)
     corners = torch.randint(0, size - patch + 1, (2, 3, 4, 2))
     corners[:, 0, 0], corners[:, 0, 1] = 0, size - patch  # at the edges of the map
-    got = network(views, tuple(corners), patch).patches
+    got = network(views, tuple(corners), patch).patches[0]
     for name, pair in views.items():
         for view in (0, 1):
             high, low = network.encoder(name)(pair[view])
@@ -159,3 +159,43 @@ def test_global_head_sees_mean_and_unbiased_variance():
     torch.testing.assert_close(got[:, :2], x.mean((2, 3)))
     torch.testing.assert_close(got[:, 2:], ((x - x.mean((2, 3), keepdim=True)) ** 2).sum((2, 3)) / 29)
     assert GlobalHead(2, style=False)(x).shape == (4, 64)
+
+
+@pytest.mark.parametrize("scales", [[1.0, 0.5, 0.25], [0.5]])
+def test_smaller_patches_are_in_the_middle_of_the_largest(scales):
+    torch.manual_seed(0)
+    network = TMCNet(BANDS, TINY, MethodConfig(patch_scales=scales)).eval()
+    views, corners, side = batch()
+    found = network(views, corners, side).patches
+    assert len(found) == len(scales)
+    network.patch_scales = [1.0]
+    for scale, patches in zip(scales, found, strict=True):
+        inner = round(side * scale)
+        alone = network(views, tuple(c + (side - inner) // 2 for c in corners), inner).patches[0]
+        for one, other in zip(flat(patches), flat(alone), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.5])
+def test_a_modality_is_predicted_from_the_others_and_from_itself_only_where_it_is_hidden(hidden):
+    torch.manual_seed(0)
+    network = TMCNet({**BANDS, "dem": 1}, TINY, MethodConfig(reconstruction=1.0, hidden=hidden)).eval()
+    views, corners, side = batch()
+    views["dem"] = tuple(torch.randn(3, 1, 64, 64) for _ in range(2))
+    before = network(views, corners, side).predicted
+    assert {name: x[0].shape for name, x in before.items()} == {
+        "optical": (3, 4, 16, 16), "sar": (3, 2, 16, 16), "dem": (3, 1, 16, 16)
+    }  # fmt: skip
+    changed = {**views, "sar": (views["sar"][0] + 1, views["sar"][1])}
+    after = network(changed, corners, side).predicted
+    moved = {name: not torch.allclose(after[name][0], before[name][0], atol=1e-6) for name in before}
+    assert moved == {"optical": True, "sar": hidden > 0, "dem": True}
+    assert all(torch.equal(after[name][1], before[name][1]) for name in before)
+
+
+def test_reconstruction_reaches_everything_that_it_adds():
+    network = TMCNet(BANDS, TINY, MethodConfig(reconstruction=1.0))
+    sum(x.square().sum() for x in flat(network(*batch()).predicted)).backward()
+    heads = ("global_head", "local_head", "decoder")
+    idle = [name for name, p in network.named_parameters() if p.grad is None]
+    assert idle and all(name.startswith(heads) for name in idle)

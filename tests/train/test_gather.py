@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig
-from tmcnet.loss import TupleNTXent
+from tmcnet.loss import TupleNTXent, reconstruction_error
 from tmcnet.model.tmcnet import TMCNet
-from tmcnet.train.distributed import SharedBatchNorm, SharedDropout, gather_rows, launch, rank, share_layers
+from tmcnet.train.distributed import SharedBatchNorm, SharedDropout, gather, gather_rows, launch, rank, share_layers
 
 PROCESSES, TILES, PATCHES = 2, 6, 3
 SHARE = TILES // PROCESSES
@@ -17,7 +17,8 @@ MODEL = ModelConfig(width=8, aspp_channels=16, decoder_channels=16)
 
 def network():
     torch.manual_seed(0)
-    return TMCNet({"optical": 3, "sar": 1}, MODEL, MethodConfig(variant="reference")).double()
+    method = MethodConfig(variant="reference", reconstruction=1)
+    return TMCNet({"optical": 3, "sar": 1}, MODEL, method).double()
 
 
 def views():
@@ -32,9 +33,13 @@ def views():
 
 def loss(embeddings, gathers):
     """Both levels, with the loss that keeps apart and the one that mixes the places of a tile."""
-    whole, patches = (gather_rows(x) if gathers else x for x in (embeddings.whole, embeddings.patches))
+    whole, patches = (gather_rows(x) if gathers else x for x in (embeddings.whole, embeddings.patches[0]))
     groups = torch.arange(len(patches["sar"][0])) // PATCHES
     total = TupleNTXent(variant="corrected")(*patches["optical"], *patches["sar"], groups=groups)
+    ones = {"optical": torch.ones(1, 3, 32, 32), "sar": torch.ones(1, 1, 32, 32)}
+    made = [(x, ones[name].expand(len(x), -1, -1, -1)) for name, pair in embeddings.predicted.items() for x in pair]
+    errors = torch.stack([reconstruction_error(*pair) for pair in made], dim=1)
+    total = total + (gather(errors) if gathers else errors).mean()
     return total + TupleNTXent(variant="reference")(*whole["optical"], *whole["sar"]), len(whole["sar"][0])
 
 

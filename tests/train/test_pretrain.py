@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import rasterio
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.ndimage import uniform_filter
 
 from tests.splits.tile_indexes import write_hashes
 from tmcnet.config import ComputeConfig, MethodConfig, ModelConfig, PretrainConfig, SensorConfig, SensorsConfig
@@ -222,6 +224,9 @@ def test_the_seed_decides(unbroken, tiles, tmp_path):
         MethodConfig(modality="sar", variant="reference"),
         MethodConfig(method="simclr"),
         MethodConfig(method="cross_modal", lambda_global=0),
+        MethodConfig(patch_scales=[1, 0.5], reconstruction=1),
+        MethodConfig(variant="reference", reconstruction=0.5, hidden=0.5),
+        MethodConfig(method="cross_modal", lambda_global=1, reconstruction=1, hidden=0.3),
     ],
 )
 def test_every_method_and_ablation_runs(tiles, tmp_path, method):
@@ -231,6 +236,25 @@ def test_every_method_and_ablation_runs(tiles, tmp_path, method):
     rows = list(csv.DictReader((tmp_path / "out" / "curves.csv").open()))
     assert ("loss_global" in rows[0]) == (method.lambda_global > 0)
     assert ("loss_local" in rows[0]) == (method.lambda_global < 1)
+    assert ("loss_reconstruction" in rows[0]) == (method.reconstruction > 0)
+
+
+def test_one_modality_is_learnt_from_the_other(tiles, tmp_path):
+    """SAR that follows from the optical image is predicted better than that of another tile."""
+    errors = []
+    for shift in (0, 1):
+        root = shutil.copytree(tiles, tmp_path / str(shift))
+        for index in range(6):
+            with rasterio.open(root / "optical" / f"t{index}.tif") as file:
+                values = 9 * uniform_filter(file.read().mean(axis=0), 9)
+            with rasterio.open(root / "sar" / f"t{(index + shift) % 6}.tif", "r+") as file:
+                file.write(values.astype(np.float32), 1)
+        write_hashes(root)
+        config = settings(steps=80, log_every=20, learning_rate=1e-2, photometric=0)
+        run(root, tmp_path / f"out{shift}", config, MethodConfig(reconstruction=10))
+        rows = list(csv.DictReader((tmp_path / f"out{shift}" / "curves.csv").open()))
+        errors.append(float(rows[-1]["loss_reconstruction"]))
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_encoders_begin_from_initial_weights(tiles, tmp_path):

@@ -77,6 +77,16 @@ class MethodConfig(Section):
     """Global embedding from channel means and variances; false: means only."""
     lambda_global: float = Field(0.5, ge=0, le=1)
     """Weight of the global loss; the local loss has 1 minus it. 0 or 1 removes a term."""
+    patch_scales: list[Annotated[float, Field(gt=0, le=1)]] = Field([1.0], min_length=1)
+    """Sides of the patches that the local term compares, as shares of `patch_size`; all are in the middle of the same
+    patch. The term is the mean over them."""
+    reconstruction: float = Field(0.0, ge=0)
+    """Weight of a third term, the error of the values of each modality as predicted from the maps of the others; 0:
+    none."""
+    hidden: float = Field(0.0, ge=0, lt=1)
+    """Share of the blocks of 32 pixels of a view in which one modality, drawn for each block, is hidden from its
+    encoder like no data. Then hidden values alone are predicted, from the maps of all modalities. Needs
+    `reconstruction`."""
     temperature: float = Field(0.5, gt=0)
     """Temperature of the contrastive loss."""
     perturbation: bool | None = None
@@ -129,6 +139,14 @@ class MethodConfig(Section):
         yield from (f"`{key}` has no effect {why}" for key, why in idle.items())
         if self.method != "tuples" and self.modality != "both":
             yield f"`modality` has no effect in the method `{self.method}`"
+        if self.reconstruction and (self.method == "simclr" or self.modality != "both"):
+            yield "`reconstruction` needs an encoder for each of several modalities"
+        if len(set(self.patch_scales)) < len(self.patch_scales):
+            yield f"`patch_scales` {self.patch_scales} has a scale twice"
+        if self.hidden and not self.reconstruction:
+            yield "`hidden` has no effect without `reconstruction`"
+        if self.lambda_global == 1 and self.patch_scales != [1]:
+            yield "`patch_scales` has no effect without the local term (`lambda_global: 1`)"
         if self.lambda_global == 0 and not self.style:
             yield "`style` has no effect without the global term (`lambda_global: 0`)"
 
@@ -146,6 +164,11 @@ class MethodConfig(Section):
             yield ("perturbation", *PERTURBATION_KEYS), f"with `modality: {self.modality}`"
         if self.method != "tuples":
             yield TUPLE_KEYS, f"in the method `{self.method}`"
+
+
+def patch_side(patch_size: int, scale: float) -> int:
+    """Side in pixels of the smaller patch in the middle of one of `patch_size`: their difference is even."""
+    return patch_size - 2 * round(patch_size * (1 - scale) / 2)
 
 
 class ProbeConfig(Section):
@@ -227,6 +250,11 @@ class PretrainConfig(Section):
     def _problems(self) -> Iterator[str]:
         if self.patch_size > self.crop_size:
             yield f"`patch_size` ({self.patch_size}) must not exceed `crop_size` ({self.crop_size})"
+        for name, method in self.methods.items():
+            sides = [patch_side(self.patch_size, scale) for scale in method.patch_scales]
+            if min(sides) < 1 or len(set(sides)) < len(sides):
+                scales = f"`methods.{name}.patch_scales` {method.patch_scales}"
+                yield f"{scales} make patches of {sides} pixels; they must differ and have at least one"
         names = [RANDOM_START, *SELF_TRAINING, *self.methods, *self.weights]
         if len(set(names)) < len(names):
             reserved = ", ".join(f"`{name}`" for name in (RANDOM_START, *SELF_TRAINING))

@@ -35,6 +35,10 @@ ASPECT_RATIO = (3 / 4, 4 / 3)
 """Range of the width of a crop over its height."""
 MIN_ANTIALIAS_REDUCTION = 1.25
 """Reduction from which a crop is smoothed before it is resampled; below it, smoothing costs more than it saves."""
+HIDDEN_BLOCK_PX = 32
+"""Side of the blocks of a view in which one modality is hidden: two pixels of the deepest map."""
+MIN_KNOWN = 0.999
+"""Share of a resampled pixel that must have data for its value to be known."""
 RGB = ("red", "green", "blue")
 """Names of the bands whose hue may rotate."""
 QUARTER_TURNS = ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))
@@ -48,11 +52,14 @@ class ViewBatch(NamedTuple):
         names: Names of the tiles.
         views: Views 1 and 2 of each modality, N x C x S x S, all on the same pixels.
         corners: First (x, y) of each patch in view 1 and in view 2, N x P x 2 int64.
+        targets: Values to be predicted in views 1 and 2 of each modality, without photometric changes; NaN where
+            there are no data or, if parts of the views are hidden, elsewhere. Empty: nothing is predicted.
     """
 
     names: list[str]
     views: dict[str, tuple[Tensor, Tensor]]
     corners: tuple[Tensor, Tensor]
+    targets: dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -219,6 +226,32 @@ def _first_outside(candidates: Sequence[Corner], earlier: Sequence[Corner], patc
     return candidates[0]
 
 
+def _known_values(image: Tensor, view: View) -> Tensor:
+    """Cut a view of an image C x H x W; NaN where there are no data."""
+    has_data = (image != 0).any(dim=0, keepdim=True)
+    if has_data.all():
+        return view.cut(image)
+    values = view.cut(torch.cat([image, has_data]))
+    return torch.where(values[-1] >= MIN_KNOWN, values[:-1], torch.nan)
+
+
+def _hide_blocks(images: Sequence[Tensor], targets: Sequence[Tensor], share: float, rng: np.random.Generator) -> None:
+    """Hide a drawn modality in a share of the blocks of a view, in place; without a share all targets stay.
+
+    Images and targets are those of each modality, C x S x S: hidden images are 0, as without data, and what is not
+    hidden is no target.
+    """
+    if share == 0:
+        return
+    side = images[0].shape[-1]
+    blocks = -(-side // HIDDEN_BLOCK_PX)
+    drawn = np.where(rng.random((blocks, blocks)) < share, rng.integers(len(images), size=(blocks, blocks)), -1)
+    hidden = torch.from_numpy(drawn.repeat(HIDDEN_BLOCK_PX, 0).repeat(HIDDEN_BLOCK_PX, 1)[:side, :side])
+    for number, (image, target) in enumerate(zip(images, targets, strict=True)):
+        image[:, hidden == number] = 0
+        target[:, hidden != number] = torch.nan
+
+
 class ViewMaker:
     """Makes the views of a batch; what it draws depends on the seed, the step and each tile's name and slot.
 
@@ -232,6 +265,7 @@ class ViewMaker:
         variant: `reference` or `corrected`.
         clip: Largest absolute value after normalisation.
         photometric_by_sensor: Which photometric changes; None for those of the variant.
+        hidden: Share of the blocks of a view in which one modality is hidden; None: nothing is predicted.
 
     Example:
         >>> make = ViewMaker(config.pretrain, config.sensors, "corrected", normalisation.clip)
@@ -246,10 +280,12 @@ class ViewMaker:
         variant: Variant,
         clip: float,
         photometric_by_sensor: bool | None = None,
+        hidden: float | None = None,
     ) -> None:
         self.config, self.sensors, self.variant, self.clip = config, sensors, variant, clip
         default = VARIANTS[variant].photometric_by_sensor
         self.by_sensor = default if photometric_by_sensor is None else photometric_by_sensor
+        self.hidden = hidden
         bands = sensors["optical"].bands
         coloured = sensors["optical"].kind == "reflectance" and set(RGB) <= set(bands)
         self.rgb = [bands.index(name) for name in RGB] if coloured else []
@@ -265,6 +301,7 @@ class ViewMaker:
         side, bands = self.config.crop_size, [len(image) for image in tiles[0].images.values()]
         # Written view by view: memory for all images and then for their batches took more time than the changes.
         views = [torch.empty(len(tiles), count, side, side) for count in bands for _ in range(2)]
+        targets = [] if self.hidden is None else [torch.empty_like(batch) for batch in views]
         corners: list[tuple[IntArray, IntArray]] = []
         for row, (slot, tile) in enumerate(zip(slots or range(len(tiles)), tiles, strict=True)):
             rng = generator(self.config.seed, "views", tile.name, step, slot)
@@ -274,10 +311,20 @@ class ViewMaker:
             changed = self._change_by_sensor(cuts, rng) if self.by_sensor else self._change_as_published(cuts, rng)
             for batch, image, view in zip(views, changed, pair * len(tile.images), strict=True):
                 batch[row] = view.transpose(image)
-        pairs = zip(views[::2], views[1::2], strict=True)
+            if self.hidden is None:
+                continue
+            known = (view.transpose(_known_values(image, view)) for image in tile.images.values() for view in pair)
+            for batch, values in zip(targets, known, strict=True):
+                batch[row] = values
+            for k in range(2):
+                images, values_of = ([batch[row] for batch in batches[k::2]] for batches in (views, targets))
+                _hide_blocks(images, values_of, self.hidden, rng)
         corners1, corners2 = (torch.from_numpy(np.stack(column)) for column in zip(*corners, strict=True))
-        names = [tile.name for tile in tiles]
-        return ViewBatch(names, dict(zip(tiles[0].images, pairs, strict=True)), (corners1, corners2))
+        shown, wanted = (
+            dict(zip(tiles[0].images, zip(batches[::2], batches[1::2], strict=True), strict=bool(batches)))
+            for batches in (views, targets)
+        )
+        return ViewBatch([tile.name for tile in tiles], shown, (corners1, corners2), wanted)
 
     def _change_as_published(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
         """Change view 2 of every modality by the same draw; the cuts are views 1 and 2 of each modality in turn."""

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tmcnet.config import MethodConfig, ModelConfig
-from tmcnet.model.backbone import LOW_STRIDE, Backbone
+from tmcnet.config.pretraining import patch_side
+from tmcnet.model.backbone import LOW_STRIDE, OUTPUT_STRIDE, Backbone, Conv2d
+from tmcnet.model.context import enlarge
 from tmcnet.model.deeplab import ASPP, PUBLISHED_DROPOUT, Decoder, image_size, stack_bands
 
 EMBEDDING = 64
@@ -21,15 +23,17 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What the loss compares; a level whose loss has no weight is None.
+    """What the losses compare; that of a loss without weight is None, or an empty list.
 
     Attributes:
         whole: Views 1 and 2 of each encoder's input by name, each N x EMBEDDING, one row per tile.
-        patches: The same of patches, each N*P x EMBEDDING, tile by tile.
+        patches: The same of patches, each N*P x EMBEDDING, tile by tile, for each scale.
+        predicted: Predicted values of views 1 and 2 of each modality, N x bands x S/4 x S/4.
     """
 
     whole: dict[str, Pair] | None
-    patches: dict[str, Pair] | None
+    patches: list[dict[str, Pair]]
+    predicted: dict[str, Pair] | None = None
 
 
 class GlobalHead(nn.Module):
@@ -72,6 +76,42 @@ class LocalHead(nn.Module):
         """Map N x EMBEDDING x h x w and N x P x 2 corners to N*P x EMBEDDING, image by image."""
         y: Tensor = self.project(patch_means(x, corners, patch_size, view_size, self.factor).flatten(0, 1))
         return y
+
+
+class Reconstruction(nn.Module):
+    """Predict the values of each modality at the first stage's resolution from the maps of the encoders.
+
+    Without hidden pixels from the maps of all other modalities, else from those of all.
+
+    Args:
+        deep_channels: Channels of the pyramid's map.
+        low_channels: Channels of the first stage's map.
+        bands: Number of bands of each modality by name.
+        from_all: Whether a modality's own maps are among those that it is predicted from.
+    """
+
+    def __init__(self, deep_channels: int, low_channels: int, bands: Mapping[str, int], from_all: bool) -> None:
+        super().__init__()
+        self.from_all, self.names = from_all, list(bands)
+        self.deep = Conv2d(deep_channels, EMBEDDING, 1)
+        self.first = Conv2d(low_channels, EMBEDDING, 1)
+        for name, count in bands.items():
+            self.add_module(f"output_{name}", Conv2d(EMBEDDING, count, 1))
+
+    def forward(self, high: Tensor, low: Tensor) -> dict[str, Tensor]:
+        """Predict N x bands x H/4 x W/4 of each modality.
+
+        Args:
+            high: Maps of the pyramid of all modalities one after the other, M*N x deep_channels x H/16 x W/16.
+            low: Maps of the first stage, M*N x low_channels x H/4 x W/4.
+        """
+        size = low.shape[-2], low.shape[-1]
+        maps = (enlarge(self.deep(high), size, OUTPUT_STRIDE // LOW_STRIDE) + self.first(low)).chunk(len(self.names))
+        total = torch.stack(maps).sum(dim=0)
+        return {
+            name: self.get_submodule(f"output_{name}")(torch.relu(total if self.from_all else total - own))
+            for name, own in zip(self.names, maps, strict=True)
+        }
 
 
 def patch_means(x: Tensor, corners: Tensor, patch_size: int, view_size: int, factor: int | None) -> Tensor:
@@ -144,6 +184,11 @@ class TMCNet(nn.Module):
             self.add_module(f"backbone_{name}", Backbone(count, model, momentum, published))
         encoder = self.encoder(next(iter(self.sources)))
         dropout = PUBLISHED_DROPOUT if published else model.dropout
+        self.patch_scales = method.patch_scales
+        self.reconstruction: Reconstruction | None = None
+        if method.reconstruction > 0:
+            channels = model.aspp_channels, encoder.low_channels
+            self.reconstruction = Reconstruction(*channels, bands, from_all=method.hidden > 0)
         early = method.corrections.dropout_before_statistics
         self.aspp = ASPP(encoder.high_channels, model, momentum, dropout if early else 0.0, published)
         self.global_head: GlobalHead | None = None
@@ -178,21 +223,29 @@ class TMCNet(nn.Module):
         images = {name: torch.cat(pair) for name, pair in views.items()}
         maps = [self.encoder(name)(stack_bands(images, used)) for name, used in self.sources.items()]
         encoded = self.aspp(torch.cat([high for high, _ in maps]))
-        whole = patches = None
+        low = torch.cat([low for _, low in maps])
+        whole = predicted = None
+        patches: list[dict[str, Pair]] = []
+        if self.reconstruction is not None:
+            made = self.reconstruction(encoded, low)
+            predicted = {name: (rows[: len(rows) // 2], rows[len(rows) // 2 :]) for name, rows in made.items()}
         if self.global_head is not None:
             whole = self._pairs(self.global_head(encoded))
         if self.decoder is not None and self.local_head is not None:
             places = torch.cat([*corners] * len(maps))
             view_size, _ = image_size(images)
-            deep, low = self.late_dropout(encoded), torch.cat([low for _, low in maps])
+            deep = self.late_dropout(encoded)
             in_windows, (starts, cells) = windows_of_patches(places, patch_size, low.shape[-1])
             if self.local_head.factor is None or starts.shape[1] * cells**2 >= low.shape[-1] ** 2:
                 decoded = self.decoder(deep, low)
             else:
                 decoded, view_size = self.decoder.windows(deep, low, starts, cells), cells * LOW_STRIDE
                 places = in_windows
-            patches = self._pairs(self.local_head(decoded, places, patch_size, view_size))
-        return Embeddings(whole, patches)
+            for scale in self.patch_scales:
+                side = patch_side(patch_size, scale)
+                inner = places + (patch_size - side) // 2
+                patches.append(self._pairs(self.local_head(decoded, inner, side, view_size)))
+        return Embeddings(whole, patches, predicted)
 
     def _pairs(self, embeddings: Tensor) -> dict[str, Pair]:
         """Split the rows of one batch of all inputs and views."""

@@ -34,6 +34,7 @@ CURVE_TITLES = {
     "loss": "loss",
     "loss_global": "global loss",
     "loss_local": "local loss",
+    "loss_reconstruction": "reconstruction loss",
     "learning_rate": "learning rate",
     "alignment": "alignment of the two views",
     "uniformity": "uniformity",

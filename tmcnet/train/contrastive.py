@@ -16,11 +16,11 @@ from torch import Tensor
 from tmcnet.config import MethodConfig, ModelConfig, PretrainConfig
 from tmcnet.dataset.loading import TileDataset
 from tmcnet.dataset.views import ViewBatch, ViewMaker
-from tmcnet.loss import InfoNCE, NTXent, TupleNTXent
+from tmcnet.loss import InfoNCE, NTXent, TupleNTXent, reconstruction_error
 from tmcnet.model.tmcnet import Embeddings, Pair, TMCNet
 from tmcnet.registry import METHODS
 from tmcnet.seeding import generator
-from tmcnet.train.distributed import gather_rows
+from tmcnet.train.distributed import gather, gather_rows
 from tmcnet.train.loop import OptimiserPlan, StepModule, indices_of_step
 from tmcnet.train.probe import Probe
 
@@ -141,7 +141,7 @@ class StepBuilder:
 
 
 class PretrainModule(StepModule[ViewBatch]):
-    """A method's network with its loss: lambda * whole views + (1 - lambda) * patches.
+    """A method's network with its loss: lambda * whole views + (1 - lambda) * patches + weight * reconstruction.
 
     If several processes train together, each embeds its share of a batch and compares the rows of the whole batch.
     """
@@ -165,9 +165,13 @@ class PretrainModule(StepModule[ViewBatch]):
         self.latest: Embeddings | None = None
 
     def forward(self, batch: ViewBatch) -> dict[str, Tensor]:
-        """Return `loss`, `loss_global` and `loss_local` of a batch; a term without weight is not computed."""
+        """Return `loss` of a batch and its terms `loss_global`, `loss_local` and `loss_reconstruction`.
+
+        A term without weight is not computed.
+        """
         own: Embeddings = self.network(batch.views, batch.corners, self.patch_size)
-        whole, patches = (None if rows is None else gather_rows(rows) for rows in (own.whole, own.patches))
+        whole = None if own.whole is None else gather_rows(own.whole)
+        patches = [gather_rows(rows) for rows in own.patches]
         self.latest = Embeddings(whole, patches)
         weight = self.method.config.lambda_global
         terms: dict[str, Tensor] = {}
@@ -175,14 +179,23 @@ class PretrainModule(StepModule[ViewBatch]):
         if whole is not None:
             terms["loss_global"] = self.method.loss(whole, None, self._draws("global"))
             total = total + weight * terms["loss_global"]
-        if patches is not None:
+        if patches:
             groups = None
             if self.method.config.corrections.mask_same_tile:
                 count = batch.corners[0].shape[1]
-                rows = len(next(iter(patches.values()))[0])
+                rows = len(next(iter(patches[0].values()))[0])
                 groups = torch.arange(rows, device=total.device) // count
-            terms["loss_local"] = self.method.loss(patches, groups, self._draws("local"))
+            by_scale = [self.method.loss(rows, groups, self._draws("local")) for rows in patches]
+            terms["loss_local"] = torch.stack(by_scale).mean()
             total = total + (1 - weight) * terms["loss_local"]
+        if own.predicted is not None:
+            errors = [
+                reconstruction_error(values, target)
+                for name, pair in own.predicted.items()
+                for values, target in zip(pair, batch.targets[name], strict=True)
+            ]
+            terms["loss_reconstruction"] = gather(torch.stack(errors, dim=1)).mean()
+            total = total + self.method.config.reconstruction * terms["loss_reconstruction"]
         return {"loss": total, **terms}
 
     def _draws(self, level: str) -> np.random.Generator:
@@ -192,8 +205,7 @@ class PretrainModule(StepModule[ViewBatch]):
         """Return the health of the latest embeddings, of whole views or else of patches."""
         if self.latest is None:
             return {}
-        embeddings = self.latest.whole if self.latest.whole is not None else self.latest.patches
-        return {} if embeddings is None else health(embeddings)
+        return health(self.latest.patches[0] if self.latest.whole is None else self.latest.whole)
 
     def evaluate(self, step: int) -> dict[str, float]:  # noqa: ARG002 - the same at each step
         """Return the scores of the probe."""

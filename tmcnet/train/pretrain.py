@@ -117,7 +117,8 @@ def train(work: Pretraining) -> None:
     method = build_method(settings)
     network = _network(work.sensors, work.model, method, config)
     by_sensor = settings.corrections.photometric_by_sensor
-    views = ViewMaker(config, work.sensors, settings.variant, statistics.clip, by_sensor)
+    hidden = settings.hidden if settings.reconstruction > 0 else None
+    views = ViewMaker(config, work.sensors, settings.variant, statistics.clip, by_sensor, hidden)
     share = share_of_batch("pretrain.batch_size", batch_size)
     build = StepBuilder(tiles, views, batch_size, config.seed, share)
     probe = None if config.probe.every is None else _probe(network, tiles, work)

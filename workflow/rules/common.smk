@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -413,8 +414,14 @@ def in_main_fold(file):
 def run_of(wildcards):
     """Name of the run, checked to belong to the sweep or to one of its ensembles."""
     if wildcards.run not in TRAINED:
+        nearest = get_close_matches(wildcards.run, RUNS, n=5, cutoff=0)
+        which = (
+            "The"
+            if len(nearest) == len(RUNS)
+            else f"The most similar of the {len(RUNS)}"
+        )
         raise WorkflowError(
-            f"{wildcards.run} is not a run of `finetune.sweep`. The runs are: {', '.join(RUNS)}."
+            f"{wildcards.run} is not a run of `finetune.sweep`. {which} runs are: {', '.join(nearest)}."
         )
     return wildcards.run
 
