@@ -20,6 +20,7 @@ from tmcnet.raster.io.reader import read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.report.names import Series
 from tmcnet.train.finetune import Finetuning, finetune
+from tmcnet.splits.files import require_unlabelled
 from tmcnet.train.self_training import choose_unlabelled, label_tiles
 
 ENSEMBLE = {"ensemble": ["pixel_boosting", "mssnet"]}
@@ -94,8 +95,16 @@ def test_unlabelled_tiles_are_drawn_in_proportion():
     assert not set(drawn) & set(labelled)
     assert drawn == sorted(drawn, key=names.index)
     assert len(choose_unlabelled(names, labelled, SelfTrainingConfig(tiles=50), 1)) == 18
-    with pytest.raises(InputError, match="none to learn from"):
-        choose_unlabelled(names, names, config, 1)
+
+
+def test_labels_of_all_tiles_leave_none_to_a_teacher(tmp_path):
+    for name, tiles in {"train": "a\nb\nc\n", "trainR50": "a\nb\n", "trainR100": "c\nb\na\n"}.items():
+        (tmp_path / f"{name}_RGB.txt").write_text(tiles)
+    require_unlabelled(tmp_path, ["trainR50"])
+    with pytest.raises(
+        InputError, match=r"trainR100 has all tiles of the training part(?s:.*)`self-training` out of"
+    ):
+        require_unlabelled(tmp_path, ["trainR100", "trainR50"])
 
 
 @pytest.mark.parametrize(

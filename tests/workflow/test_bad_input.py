@@ -108,6 +108,16 @@ def test_a_split_without_tiles_is_an_error(snakemake: Snakemake, tmp_path: Path)
     assert not (tmp_path / "out" / "pretrain").exists()
 
 
+def test_self_training_without_unlabelled_tiles_stops_before_its_teacher_is_trained(snakemake: Snakemake) -> None:
+    done = snakemake(
+        "results/splits/manifest.json",
+        change="finetune: {sweep: [{methods: [self-training], networks: [pixel_mlp], fractions: [100], seeds: [1]}]}",
+    )
+    assert done.returncode != 0
+    assert "trainR100 has all tiles of the training part" in done.stdout + done.stderr
+    assert "Take `self-training` out of `finetune.sweep`" in done.stdout + done.stderr
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     recipe = ROOT / "config" / "recipes" / "whu-opt-sar.yaml"
     config = load_overlays([recipe], {"data_root": str(tmp_path / "nowhere")})

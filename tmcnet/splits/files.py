@@ -213,3 +213,17 @@ def block_number(first: PixelNumbers, length: PixelNumbers, size: int) -> PixelN
     Windows are given by first pixel and length; blocks begin at pixel 0.
     """
     return (2 * first + length) // (2 * size)
+
+
+def require_unlabelled(splits: Path, names: Iterable[str]) -> None:
+    """Require that each label list leaves tiles of the training part without labels, which self-training learns from.
+
+    Raises:
+        InputError: If one has all tiles of the training part.
+    """
+    part = set(read_list(splits / list_names("train")[0]))
+    full = [name for name in sorted(names) if part <= set(read_list(splits / list_names(name)[0]))]
+    if full:
+        what = f"{', '.join(full)} has all tiles of the training part, so that self-training has none to label"
+        remedy = "Take `self-training` out of `finetune.sweep` for this label fraction, or add scenes without labels."
+        raise InputError(Problem(str(splits), what, remedy))

@@ -34,7 +34,7 @@ from tmcnet.model.networks import Ensemble, PlainNetwork, build_network
 from tmcnet.model.pixelwise import Pixelwise
 from tmcnet.model.weights import PREFIXES, STACKED, Transfer, read_weights, split_stem, stack_stems, transfer
 from tmcnet.seeding import derive_seed
-from tmcnet.splits.files import list_names, points_file, points_per_class, verified_list
+from tmcnet.splits.files import list_names, points_file, points_per_class, require_unlabelled, verified_list
 from tmcnet.store import TileStore
 from tmcnet.train.distributed import gather, launch, rank, share_of_batch
 from tmcnet.train.loop import (
@@ -318,6 +318,7 @@ def _read(work: Finetuning, config: FinetuneSettings, seed: int) -> _Data:
     labelled = _tiles(store, splits, work.run.subset, scaling, 0 if covers or work.teacher else cache_gib)
     train, taught = labelled, None
     if work.teacher is not None:
+        require_unlabelled(splits, [work.run.subset])
         chosen = choose_unlabelled(names, labelled.names, work.teaching, seed)
         tiles = TileDataset(store, chosen, scaling, with_labels=False, cache_gib=0)
         teacher = Trained.read(work.teacher, choose_device(work.compute)).network

@@ -19,7 +19,6 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import IGNORE
 from tmcnet.config.training import SelfTrainingConfig
 from tmcnet.dataset.loading import Tile, TileDataset
-from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts
 from tmcnet.evaluate.trained import predict_tiles
 from tmcnet.hashing import pixel_digest
@@ -93,15 +92,10 @@ def choose_unlabelled(
 ) -> list[str]:
     """Draw tiles for a teacher to label, at most `config.tiles` for each labelled one, in the order of `names`.
 
-    Raises:
-        InputError: If all tiles are labelled.
+    `require_unlabelled` makes sure that there are some.
     """
     own = set(labelled)
     rest = [name for name in names if name not in own]
-    if not rest:
-        what = "has labels of all tiles of the training part, so that there is none to learn from without"
-        remedy = "Take `self-training` out of `finetune.sweep` for this label fraction, or add scenes without labels."
-        raise InputError(Problem("self-training", what, remedy))
     wanted = min(len(rest), config.tiles * len(own))
     chosen = generator(seed, "unlabelled").choice(len(rest), wanted, replace=False)
     return [rest[place] for place in np.sort(chosen)]
