@@ -19,8 +19,8 @@ from tmcnet.errors import InputError
 from tmcnet.raster.io.reader import read_labels
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.report.names import Series
-from tmcnet.train.finetune import Finetuning, finetune
 from tmcnet.splits.files import require_unlabelled
+from tmcnet.train.finetune import Finetuning, finetune
 from tmcnet.train.self_training import choose_unlabelled, label_tiles
 
 ENSEMBLE = {"ensemble": ["pixel_boosting", "mssnet"]}
