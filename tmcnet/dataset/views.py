@@ -226,6 +226,11 @@ def _first_outside(candidates: Sequence[Corner], earlier: Sequence[Corner], patc
     return candidates[0]
 
 
+def _pairs(modalities: Iterable[str], batches: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Views 1 and 2 of each modality by name, from a list of views 1 and 2 of each in turn."""
+    return dict(zip(modalities, zip(batches[::2], batches[1::2], strict=True), strict=True))
+
+
 def _known_values(image: Tensor, view: View) -> Tensor:
     """Cut a view of an image C x H x W; NaN where there are no data."""
     has_data = (image != 0).any(dim=0, keepdim=True)
@@ -311,20 +316,19 @@ class ViewMaker:
             changed = self._change_by_sensor(cuts, rng) if self.by_sensor else self._change_as_published(cuts, rng)
             for batch, image, view in zip(views, changed, pair * len(tile.images), strict=True):
                 batch[row] = view.transpose(image)
-            if self.hidden is None:
-                continue
-            known = (view.transpose(_known_values(image, view)) for image in tile.images.values() for view in pair)
-            for batch, values in zip(targets, known, strict=True):
-                batch[row] = values
-            for k in range(2):
-                images, values_of = ([batch[row] for batch in batches[k::2]] for batches in (views, targets))
-                _hide_blocks(images, values_of, self.hidden, rng)
+            if self.hidden is not None:
+                known = (
+                    view.transpose(_known_values(image, view)) for image in tile.images.values() for view in pair
+                )
+                for batch, image in zip(targets, known, strict=True):
+                    batch[row] = image
+                for first in range(2):
+                    images, values = ([batch[row] for batch in batches[first::2]] for batches in (views, targets))
+                    _hide_blocks(images, values, self.hidden, rng)
         corners1, corners2 = (torch.from_numpy(np.stack(column)) for column in zip(*corners, strict=True))
-        shown, wanted = (
-            dict(zip(tiles[0].images, zip(batches[::2], batches[1::2], strict=True), strict=bool(batches)))
-            for batches in (views, targets)
-        )
-        return ViewBatch([tile.name for tile in tiles], shown, (corners1, corners2), wanted)
+        names, modalities = [tile.name for tile in tiles], tiles[0].images
+        wanted = _pairs(modalities, targets) if targets else {}
+        return ViewBatch(names, _pairs(modalities, views), (corners1, corners2), wanted)
 
     def _change_as_published(self, cuts: Iterable[Tensor], rng: np.random.Generator) -> Iterator[Tensor]:
         """Change view 2 of every modality by the same draw; the cuts are views 1 and 2 of each modality in turn."""
