@@ -143,7 +143,8 @@ def _is_complete(path: Path, labels: Path) -> bool:
     content = _record_or_none(path)
     if content is None:
         return False
-    files = [file for entry in content.get("entries", []) for file in entry["label"] or []]
+    found = [entry["label"] for entry in content.get("entries", [])]
+    files = [file for label in found if isinstance(label, dict) for file in label["files"]]
     named = [Path(name) for file in files for name in file["paths"]]
     return all(raster.is_file() for raster in named if raster.parent == labels)
 

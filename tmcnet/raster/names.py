@@ -28,6 +28,8 @@ _REMOTE = re.compile(
     re.IGNORECASE,
 )
 _DECLARATION = re.compile(r"<\?xml.*?\?>", re.DOTALL)  # also inside: metadata may be whole documents
+_OTHER_WORDS = re.compile(r"^(?:img|dim|rpc)_|_rpc$")
+"""Parts of names by which a raster and a file beside it differ, as in `IMG_a.TIF` and `RPC_a.XML`."""
 _CHANGES = ("ScaleRatio", "ScaleOffset", "LUT")  # what changes the numbers of a source of a virtual raster
 _SOURCE_TAGS = ("SourceFilename", "SourceDataset")
 _FILE_ON_SERVER = re.compile(r"(?:/vsicurl/)?(https?|s3|gs)://(.+)|/vsi(s3|gs)/(.+)")
@@ -145,6 +147,24 @@ def require_file(path: Path) -> None:
         return  # reported where it is opened
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(Problem(str(path), "is a pipe, device or socket, not a file", "Write it to a file."))
+
+
+def names_beside(path: Path) -> list[str]:
+    """Names of the files beside a raster that begin like its own: GDAL may find more about it in them."""
+    key = _OTHER_WORDS.sub("", path.stem.lower())
+    names = _names_by_stem(path.parent, path.parent.stat().st_mtime_ns).get(key, [])
+    return [name for name in names if name != path.name]
+
+
+@lru_cache
+def _names_by_stem(folder: Path, _changed: int) -> dict[str, list[str]]:
+    """Names of the files in a folder by what is before each of their dots, in small letters."""
+    by_stem: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208 - faster than paths
+        words = name.lower().split(".")
+        for number in range(1, len(words)):
+            by_stem.setdefault(_OTHER_WORDS.sub("", ".".join(words[:number])), []).append(name)
+    return by_stem
 
 
 def server_address(name: str) -> str:

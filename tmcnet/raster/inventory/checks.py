@@ -184,9 +184,11 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
         scene.warnings.append(f"{name} is complex: read as power |z|^2")
         if declared in ("auto", "linear", "amplitude"):
             return "linear"  # the amplitude of a complex number is no step of its own: it is read as power
+    header = valid[0].file.header
+    if declared in ("auto", "none") and header.dtype == "uint8" and not header.has_scaling:
+        return "none"
     low, high = min(file.range[0] for file in valid), max(file.range[1] for file in valid)
     median = float(np.median([np.nanmedian(file.median) for file in valid]))
-    header = valid[0].file.header
     values = "float32" if header.has_scaling else numpy_type(header.dtype).name, low, high, median
     if declared == "none" and sensor.kind == "backscatter" and looks_linear(*values):
         what = (
@@ -289,9 +291,9 @@ def zero_in_both(scene: Inspection) -> float:
     """Share of the first optical file where all its bands, and all of the first SAR file, are zero."""
     optical, sar = scene.lattices["optical"][0], scene.lattices["sar"][0]
     zeros, sar_zeros = optical.zeros, sar.zeros
-    rows, columns = np.nonzero(zeros)
-    if not rows.size or not sar_zeros.any():
+    if not zeros.any() or not sar_zeros.any():
         return 0.0
+    rows, columns = np.nonzero(zeros)
     grid, other = scene.images["optical"][0].grid, scene.images["sar"][0].grid
     both = _sample(sar_zeros, sar.step, other, grid, rows * optical.step, columns * optical.step)
     return float(both.sum() / zeros.size)

@@ -7,18 +7,23 @@ workflow lists dependencies while it is being parsed.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 from tmcnet.errors import InputError, Problem
-from tmcnet.raster.names import Name, file_system, is_remote, main_file, require_file, server_address, virtual_sources
+from tmcnet.raster.names import (
+    Name,
+    file_system,
+    is_remote,
+    main_file,
+    names_beside,
+    require_file,
+    server_address,
+    virtual_sources,
+)
 
-_OTHER_WORDS = re.compile(r"^(?:img|dim|rpc)_|_rpc$")
-"""Parts of names by which a raster and a file beside it differ, as in `IMG_a.TIF` and `RPC_a.XML`."""
 _OF_SHAPEFILE = (".cpg", ".dbf", ".prj", ".shx")
 REQUESTS_AT_ONCE = 16
 
@@ -46,9 +51,7 @@ def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
 
 def _sidecars(path: Path, name: Name) -> list[Path]:
     """Files beside a raster that GDAL reads for it by its own list, without overviews; those of a shapefile."""
-    key = _OTHER_WORDS.sub("", path.stem.lower())
-    names = _names_by_stem(path.parent, path.parent.stat().st_mtime_ns).get(key, [])
-    beside = [path.with_name(n) for n in names if n != path.name and not n.lower().endswith(".ovr")]
+    beside = [path.with_name(file) for file in names_beside(path) if not file.lower().endswith(".ovr")]
     if not beside or path.suffix.lower() == ".shp":
         return [file for file in beside if file.suffix.lower() in _OF_SHAPEFILE]
     from tmcnet.raster.io.opening import files_of  # late: it takes libraries that load slowly
@@ -63,17 +66,6 @@ def _product_metadata(name: str) -> list[str]:
     from tmcnet.raster.io.products import metadata_file  # late: it takes libraries that load slowly
 
     return [file for file in [metadata_file(name)] if file]
-
-
-@lru_cache
-def _names_by_stem(folder: Path, _changed: int) -> dict[str, list[str]]:
-    """Names of the files in a folder by what is before each of their dots, in small letters."""
-    by_stem: dict[str, list[str]] = {}
-    for name in sorted(os.listdir(folder)):  # noqa: PTH208 - faster than paths
-        words = name.lower().split(".")
-        for number in range(1, len(words)):
-            by_stem.setdefault(_OTHER_WORDS.sub("", ".".join(words[:number])), []).append(name)
-    return by_stem
 
 
 def remote_stamps(names: Iterable[Name]) -> list[str]:

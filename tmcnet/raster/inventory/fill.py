@@ -52,7 +52,7 @@ class Lattice:
         """Yield the bands, from 0, beside others that have only two values, and these, as masks do."""
         for number, band in enumerate(self.stored if len(self.stored) > 1 else ()):
             low, high = np.fmin.reduce(band, axis=None), np.fmax.reduce(band, axis=None)
-            if low < high and ((band == low) | (band == high) | np.isnan(band)).all():
+            if low < high and not ((band > low) & (band < high)).any():
                 yield number, float(low), float(high)
 
     def undeclared_fill(self, bands: Sequence[str]) -> Fill | None:
@@ -92,8 +92,9 @@ class Lattice:
 
     def _nearly_black_or_white(self) -> Fill | None:
         """Pixels near the end of 8 bits: compression changes the constants of a collar."""
-        for low, high, value in ((0, _GREY_TOLERANCE, 0), (255 - _GREY_TOLERANCE, 255, 255)):
-            near = np.asarray(((self.stored >= low) & (self.stored <= high)).all(axis=0))
+        for value in (0, 255):
+            ends = self.stored <= _GREY_TOLERANCE if value == 0 else self.stored >= 255 - _GREY_TOLERANCE
+            near = np.asarray(ends.all(axis=0))
             if not _MIN_SHARE <= share_of(near) < 1:
                 continue
             empty = np.isnan(self.stored).all(axis=0)
@@ -133,8 +134,12 @@ def _constant_from_edge(image: Reals) -> tuple[Reals, float, float] | None:
     starts = np.flatnonzero(np.append(True, (np.diff(known, axis=1) != 0).any(axis=0)))
     counts = np.diff(starts, append=known.shape[1])
     values = known[:, starts[counts.argmax()]]
-    filled = np.asarray((image == values[:, None, None]).all(axis=0))
-    if not _MIN_SHARE <= share_of(filled) < 1:
+    filled = np.ones(image.shape[1:], bool)
+    for band, value in zip(image, values, strict=True):
+        filled &= band == value
+        if share_of(filled) < _MIN_SHARE:
+            return None
+    if filled.all():
         return None
     share = share_of(_at_edge(filled))
     return None if share < _MIN_SHARE else (values, counts.max() / edge.shape[1], share)

@@ -39,7 +39,7 @@ class Inspection:
     warnings: list[str] = field(default_factory=list)  # oddities, which are listed in the inventory
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values: what comparisons between scenes need."""
+        """As values for `as_json`: what comparisons between scenes need."""
         scales = {name: {"scale": self.entry.scale(name)} for name in self.images}
         return {
             "entry": {"scene": self.entry.scene, "role": self.entry.role, "declared": scales},
@@ -51,7 +51,7 @@ class Inspection:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Inspection:
-        """Build from plain values as `to_dict` gives them."""
+        """Build from the values of `to_dict` as they are read from JSON."""
         return cls(
             Entry(images={}, **values["entry"]),
             images={name: [FileSummary.of(file) for file in files] for name, files in values["images"].items()},

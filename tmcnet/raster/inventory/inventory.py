@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from tmcnet.raster.inventory.dependencies import remote_stamps
 from tmcnet.raster.inventory.fill import exact
 from tmcnet.raster.inventory.inspection import Inspection
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
-from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord
+from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord, as_json
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
@@ -35,7 +34,7 @@ from tmcnet.raster.inventory.sources import find_entries, label_names
 from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.geometry import Grid, finest
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.opening import open_raster, reused_files
+from tmcnet.raster.io.opening import keep_environment, open_raster, reused_files
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import rasterise_labels, read_label_features
 from tmcnet.raster.io.writer import write_bytes, write_table
@@ -77,7 +76,7 @@ def inspect_scenes(
         if path.stem[: -_DIGEST - 1] in {entry.scene for entry in chosen}:
             path.unlink()
     inspector = _Inspector(source, sensors, labels, coder, folder)
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
+    with ThreadPoolExecutor(max(threads, 1), initializer=keep_environment) as pool:
         scenes = list(pool.map(inspector.inspect, chosen))
         sound = [scene for scene in scenes if not scene.problems]
         records = list(pool.map(lambda scene: _record(scene, georeferenced), sound))
@@ -85,7 +84,7 @@ def inspect_scenes(
     content["inspections"] = [scene.to_dict() for scene in scenes]
     content["label_names"] = {scene.entry.scene: scene.label_names for scene in sound if scene.label_names}
     content["rows"] = [_row(scene, sensors, coder) for scene in sound]
-    write_bytes(out, (json.dumps(content, allow_nan=False) + "\n").encode())
+    write_bytes(out, as_json(content))
 
 
 def take_inventory(
@@ -96,11 +95,12 @@ def take_inventory(
     The JSON file is for the next stages; the CSV file for people (see `_write_csv`). Errors name all files,
     equal problems together; scenes with problems are then inspected again next time.
     """
-    inventories = [Inventory.read(path) for path in paths]
     contents = [read_record(path) for path in paths]
+    inventories: list[Inventory] = []
     by_file: list[list[Inspection]] = []
     for path, content in zip(paths, contents, strict=True):
         with reading(path):
+            inventories.append(Inventory.of(content))
             by_file.append([Inspection.of(values) for values in content["inspections"]])
     scenes = [scene for inspected in by_file for scene in inspected]
     problems = [problem for scene in scenes for problem in scene.problems] + scale_problems(scenes, sensors)
@@ -118,7 +118,7 @@ def take_inventory(
     records = [record for inventory in inventories for record in inventory.records]
     inventory = Inventory(first.layout, first.label_encoding, classes, records).to_dict()
     inventory["label_names"] = {s: names for c in contents for s, names in c.get("label_names", {}).items()}
-    write_bytes(json_path, (json.dumps(inventory, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(json_path, as_json(inventory))
     rows = [row for content in contents for row in content["rows"]]
     _write_csv(csv_path, rows, scenes)
 

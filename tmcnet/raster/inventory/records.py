@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError, Problem
@@ -55,20 +58,17 @@ class SceneRecord:
     # SHA-256 of the files, images first; of mosaics every tile. All else may stay the same if pixels change
     digests: list[str]
 
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> SceneRecord:
-        """Build from plain values as `to_dict` gives them."""
-        images = {
-            name: ImageRecord(**image | {"raster": Raster.from_dict(image["raster"])})
-            for name, image in values["images"].items()
-        }
-        label = values["label"]
-        return cls(**values | {"images": images, "label": None if label is None else Raster.from_dict(label)})
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        images = {name: vars(image) | {"raster": image.raster.to_dict()} for name, image in self.images.items()}
-        return vars(self) | {"images": images, "label": None if self.label is None else self.label.to_dict()}
+_RECORDS = TypeAdapter(list[SceneRecord])
+
+
+def as_json(content: object) -> bytes:
+    """Plain values, arrays and dataclasses as JSON; NaN and infinity, which it lacks, as text."""
+    return to_json(content, inf_nan_mode="strings", fallback=_plain) + b"\n"
+
+
+def _plain(value: Any) -> object:  # noqa: ANN401 - arrays and transforms
+    return value.tolist() if isinstance(value, np.ndarray) else list(value)
 
 
 @dataclass(frozen=True)
@@ -85,22 +85,28 @@ class Inventory:
         """Read `inventory.json`."""
         content = read_record(path)
         with reading(path):
-            classes = ClassTable.of((row["name"], row["color"]) for row in content["classes"])
-            records = [SceneRecord.of(entry) for entry in content["entries"]]
-            return cls(content["layout"], content["label_encoding"], classes, records)
+            return cls.of(content)
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Inventory:
+        """Build from the values of `to_dict` as they are read from JSON."""
+        classes = ClassTable.of((row["name"], row["color"]) for row in content["classes"])
+        return cls(
+            content["layout"], content["label_encoding"], classes, _RECORDS.validate_python(content["entries"])
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """As values for `as_json`."""
         return {
             "layout": self.layout,
             "label_encoding": self.label_encoding,
             "classes": [{"id": c.id, "name": c.name, "color": c.color} for c in self.classes.classes],
-            "entries": [record.to_dict() for record in self.records],
+            "entries": self.records,
         }
 
     def write(self, path: Path | str) -> None:
         """Write `inventory.json`."""
-        write_bytes(path, (json.dumps(self.to_dict(), allow_nan=False) + "\n").encode())
+        write_bytes(path, as_json(self.to_dict()))
 
     def record(self, scene: str) -> SceneRecord:
         """The record of one scene."""

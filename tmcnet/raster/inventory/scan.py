@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from tmcnet.config import IGNORE
 from tmcnet.raster.inventory.fill import LATTICE_PX, Lattice, Reals
-from tmcnet.raster.io.files import BoolArray, FileWindow, FloatArray, RasterFile
+from tmcnet.raster.io.files import BoolArray, FileWindow, FloatArray, Header, RasterFile, joined
 from tmcnet.raster.io.geometry import Box, Grid
 from tmcnet.raster.io.labels import LabelCoder, Unknown
 from tmcnet.raster.io.reader import Raster
@@ -22,6 +23,7 @@ from tmcnet.raster.io.validity import ValidityMap
 _STRIP_VALUES = 4_000_000
 _SAMPLE_STEP = 97
 _STRIP_SAMPLES = 20_000
+_FILE, _HEADERS = TypeAdapter(RasterFile), TypeAdapter(tuple[Header, ...])
 _UNKNOWN: FloatArray = np.full(1, np.nan, np.float32)
 
 
@@ -52,15 +54,16 @@ class FileSummary:
         return self.file.header.grid
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values: what comparisons between scenes need. Numbers are text, because JSON has no NaN."""
-        numbers = {name: list(map(repr, getattr(self, name).tolist())) for name in ("low", "high", "median")}
-        return {"file": Raster((self.file,)).to_dict()[0], "digest": self.digest, **numbers}
+        """As values for `as_json`: what comparisons between scenes need."""
+        values = {name: getattr(self, name) for name in ("file", "digest", "low", "high", "median")}
+        return values | {"headers": self.file.tiles}
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> FileSummary:
-        """Build from plain values as `to_dict` gives them."""
+        """Build from the values of `to_dict` as they are read from JSON."""
         low, high, median = (np.array(values[name], np.float32) for name in ("low", "high", "median"))
-        (file,) = Raster.from_dict([values["file"]]).files
+        file = _FILE.validate_python(values["file"])
+        vars(file)["tiles"] = _HEADERS.validate_python(values["headers"])  # so that no file is opened again
         return cls(file, low, high, median, digest=values["digest"])
 
     @property
@@ -92,12 +95,14 @@ def scan_images(raster: Raster) -> tuple[list[FileSummary], list[Lattice]]:
 
 
 class _Statistics:
-    def __init__(self, file: RasterFile) -> None:
+    def __init__(self, file: RasterFile, step: int) -> None:
         self.summary = FileSummary(file)
         header = file.header
+        self._step = step
         self._digest = hashlib.sha256()
         self._valid = ValidityMap(header.count, header.grid.height, header.grid.width)
         self._samples: list[FloatArray] = []
+        self._stored: list[Reals] = []
         self._valid_pixels = 0
 
     def add(self, box: Box, part: FileWindow) -> None:
@@ -116,44 +121,41 @@ class _Statistics:
         summary.high = np.fmax(summary.high, np.fmax.reduce(flat, axis=1))
         step = max(min(_SAMPLE_STEP, flat.shape[1] // 256), 1)
         self._samples.append(flat[:, ::step][:, :_STRIP_SAMPLES].copy())
+        places = np.s_[:, -box[0] % self._step :: self._step, :: self._step]
+        is_short = values.dtype.kind in "iu" and values.dtype.itemsize <= 2
+        if is_short and not part.is_scaled:  # the numbers are the values as stored
+            self._stored.append(np.ascontiguousarray(numbers[places]))
+            return
+        stored = np.abs(values[places]) if values.dtype.kind == "c" else values[places]
+        stored = stored.astype(np.float32 if is_short else np.float64)
+        stored[~part.bands_valid[places]] = np.nan
+        self._stored.append(stored)
 
-    def finish(self) -> FileSummary:
-        """The summary of all strips."""
+    def finish(self) -> tuple[FileSummary, Reals]:
+        """The summary of all strips, and every n-th pixel as stored (see `Lattice`)."""
         summary = self.summary
-        samples = np.concatenate(self._samples, axis=1)
-        seen = [band[np.isfinite(band)] for band in samples]
-        medians = [np.median(band) if band.size else low for band, low in zip(seen, summary.low, strict=True)]
-        summary.median = np.array(medians, np.float32)
+        samples = joined(self._samples, axis=1)
+        samples.sort(axis=1)  # NaN comes last
+        known = np.count_nonzero(~np.isnan(samples), axis=1)
+        middle = samples[np.arange(len(samples)), [(known - 1) // 2, known // 2]].mean(axis=0)
+        summary.median = np.where(known > 0, middle, summary.low)
         summary.valid_share = self._valid_pixels / (summary.grid.height * summary.grid.width)
         summary.valid_shares, summary.valid_cells = self._valid.shares, self._valid.cells
         summary.digest = self._digest.hexdigest()
-        return summary
+        return summary, joined(self._stored, axis=1)
 
 
 def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
     """Read files on one grid; validity of 8-bit files depends on all of them."""
-    statistics = [_Statistics(file) for file in layer.files]
-    _, height, width = layer.shape
-    step = -(-max(height, width) // LATTICE_PX)
-    has_bytes, rows = all(file.header.dtype == "uint8" for file in layer.files), []
+    step = -(-max(layer.shape[1:]) // LATTICE_PX)
+    statistics = [_Statistics(file, step) for file in layer.files]
     with layer.open() as opened:
         for box in _strips(layer):
-            windows = opened.parts(box)
-            first = -box[0] % step
-            places = np.s_[:, first::step, ::step]
-            if first < box[2]:
-                rows.append(np.concatenate([_stored(part, places) for part in windows]))
-            for one, part in zip(statistics, windows, strict=True):
+            for one, part in zip(statistics, opened.parts(box), strict=True):
                 one.add(box, part)
-    return [one.finish() for one in statistics], Lattice(step, np.concatenate(rows, axis=1), has_bytes)
-
-
-def _stored(part: FileWindow, places: tuple[slice, ...]) -> Reals:
-    values = np.abs(part.values[places]) if part.values.dtype.kind == "c" else part.values[places]
-    is_short = values.dtype.kind in "iu" and values.dtype.itemsize <= 2
-    stored: Reals = values.astype(np.float32 if is_short else np.float64)
-    stored[~part.bands_valid[places]] = np.nan
-    return stored
+    summaries, stored = zip(*(one.finish() for one in statistics), strict=True)
+    has_bytes = all(file.header.dtype == "uint8" for file in layer.files)
+    return list(summaries), Lattice(step, joined(stored), has_bytes)
 
 
 def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
@@ -171,7 +173,7 @@ def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
             summary.codes += coder.count(part.codes)
             summary.unknown += unknown
     summary.labelled_share = labelled / (summary.grid.height * summary.grid.width)
-    summary.labelled = np.concatenate(rows), step
+    summary.labelled = joined(rows), step
     return summary
 
 

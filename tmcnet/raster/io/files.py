@@ -146,7 +146,8 @@ class RasterFile:
 
     def _header(self, dataset: DatasetReader) -> Header:
         bands = self.bands(dataset)
-        self._require_usable(dataset, len(bands))
+        files = dataset.files
+        self._require_usable(dataset, len(bands), files)
         at = [band - 1 for band in bands]
         scaling, added = self._scaling(dataset, bands)
         grid = Grid(crs_name(dataset.crs) or self.crs, dataset.transform, dataset.width, dataset.height)
@@ -162,7 +163,7 @@ class RasterFile:
             tuple(scaling),
             len(at) > 1 and dataset.colorinterp[at[-1]].name == "alpha",
             dataset.block_shapes[0][0],
-            tuple(file for file in dataset.files if not file.endswith(".ovr")),
+            tuple(file for file in files if not file.endswith(".ovr")),
             control,
             tuple(dataset.descriptions[i] or "" for i in at),
             _colours(dataset, bands[0]),
@@ -172,7 +173,7 @@ class RasterFile:
             _stated_scaling(dataset, bands),
         )
 
-    def _require_usable(self, dataset: DatasetReader, bands: int) -> None:
+    def _require_usable(self, dataset: DatasetReader, bands: int, files: Sequence[str]) -> None:
         transform, size = dataset.transform, f"{dataset.width} x {dataset.height} pixels"
         if not all(map(math.isfinite, transform)) or transform.determinant == 0:
             what = f"has no usable geotransform: {', '.join(f'{value:g}' for value in transform.to_gdal())}"
@@ -187,11 +188,11 @@ class RasterFile:
                     Problem(self.label, what, "Correct the tags (`gdal_edit.py -scale ... -offset ...`).")
                 )
         has_no_mask = dataset.mask_flag_enums[0] in ([MaskFlags.all_valid], [MaskFlags.nodata])
-        if has_no_mask and (mask := f"{dataset.name}.msk") in dataset.files:
+        if has_no_mask and (mask := f"{dataset.name}.msk") in files:
             what = "is the mask of an image of another size, so that it has no effect"
             raise InputError(Problem(mask, what, "Remove it, or write the mask of this image."))
         target = Path(dataset.name)
-        if target.is_symlink() and len(dataset.files) == 1 and (beside := files_of(target.resolve())[1:]):
+        if len(files) == 1 and target.is_symlink() and (beside := files_of(target.resolve())[1:]):
             what = f"is a link, beside which GDAL does not find {format_names(beside)}"
             raise InputError(Problem(self.label, what, "Link these as well, or name the file that it points to."))
         rows = dataset.block_shapes[0][0]
@@ -326,7 +327,7 @@ class FileWindow:
     @property
     def codes(self) -> npt.NDArray[Any]:
         """The values of a label; with tags for scale or offset, what they mean."""
-        if not self._is_scaled:
+        if not self.is_scaled:
             return self.values
         scaled = np.stack([band * np.float64(a) + b for band, (a, b) in zip(self.values, self.scaling, strict=True)])
         whole = np.rint(scaled)
@@ -339,9 +340,9 @@ class FileWindow:
         result, power = np.empty(self.values.shape, np.float32), self.values.dtype.kind == "c"
         with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite, which is no data
             for target, band, (scale, offset) in zip(result, self.values, self.scaling, strict=True):
-                scaled = band * np.float64(scale) + offset if self._is_scaled else band
+                scaled = band * np.float64(scale) + offset if self.is_scaled else band
                 target[...] = scaled.real**2 + scaled.imag**2 if power else scaled
-        if self._is_scaled or self.values.dtype.kind not in "iu":
+        if self.is_scaled or self.values.dtype.kind not in "iu":
             np.copyto(result, np.nan, where=~np.isfinite(result))
         np.copyto(result, np.nan, where=~self.valid)
         if self.mask is not None:
@@ -349,7 +350,8 @@ class FileWindow:
         return result
 
     @property
-    def _is_scaled(self) -> bool:
+    def is_scaled(self) -> bool:
+        """Whether scale or offset change the values."""
         return any(pair != (1, 0) for pair in self.scaling)
 
 
@@ -411,6 +413,11 @@ def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:
         return np.asarray(np.isnan(values))
     exact = values.dtype.type(nodata) if values.dtype.kind in "fc" else nodata
     return np.asarray(values == exact)
+
+
+def joined(parts: Sequence[npt.NDArray[Any]], axis: int = 0) -> npt.NDArray[Any]:
+    """Concatenate arrays; a single one is not copied."""
+    return np.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
 
 
 def inner_window(box: Box, height: int, width: int) -> Window:

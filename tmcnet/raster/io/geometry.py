@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
+from pydantic import PlainValidator
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -30,6 +31,9 @@ PixelMap: TypeAlias = Callable[[Coordinates, Coordinates], tuple[Coordinates, Co
 
 ControlPoint: TypeAlias = tuple[float, float, float, float]
 """Column and row, counted from the outer corner of the first pixel, and the place x, y in a CRS."""
+
+Transform = Annotated[Affine, PlainValidator(lambda values: Affine(*values[:6]))]
+"""An affine transform; pydantic takes it from a list of its coefficients."""
 
 _MIN_POINTS = 3
 _RPC_POINTS_PER_SIDE = 21
@@ -53,7 +57,7 @@ class Grid:
     """Size and georeference of a raster."""
 
     crs: str  # `EPSG:...` or WKT; empty for none
-    transform: Affine  # from (column, row) of pixel corners to map coordinates
+    transform: Transform  # from (column, row) of pixel corners to map coordinates
     width: int
     height: int
 

@@ -71,7 +71,7 @@ class LabelCoder:
         strange = ~hit & valid
         if mask is not None:
             hit, strange = hit & mask, strange & mask
-        return np.where(hit, ids, np.uint8(IGNORE)), _tally(codes[strange])
+        return np.where(hit, ids, np.uint8(IGNORE)), _tally(codes[strange]) if strange.any() else Counter()
 
     def count(self, values: npt.NDArray[Any]) -> Counter[int]:
         """Count pixels by code (colours packed as in `Unknown`) in values read from a file, C x H x W."""
@@ -96,12 +96,10 @@ class LabelCoder:
         return np.where(whole, band, NOT_WHOLE).astype(np.int64), whole
 
     def _by_table(self, codes: npt.NDArray[Any]) -> tuple[ByteArray, BoolArray]:
-        low, high = np.iinfo(codes.dtype).min, np.iinfo(codes.dtype).max
-        ids = np.full(high - low + 1, IGNORE, np.uint8)
-        hit = np.zeros(high - low + 1, bool)
-        fits = (self._codes >= low) & (self._codes <= high)
-        ids[self._codes[fits] - low], hit[self._codes[fits] - low] = self._ids[fits], True
-        at = codes.astype(np.int32) - low
+        at, numbers = _table_places(codes)
+        ids = np.full(len(numbers), IGNORE, np.uint8)
+        hit = np.isin(numbers, self._codes)
+        ids[hit] = self._ids[np.searchsorted(self._codes, numbers[hit])]
         return ids[at], hit[at]
 
     def read(self, source: Raster | Path | str, window: Box | None = None) -> ByteArray:
@@ -151,10 +149,17 @@ def _tally(codes: npt.NDArray[Any]) -> Counter[int]:
     if codes.dtype.kind not in "iu" or codes.dtype.itemsize > 2:
         distinct, counts = np.unique(codes, return_counts=True)
     else:
-        low = np.iinfo(codes.dtype).min
-        table = np.bincount(codes.ravel().astype(np.intp) - low)
-        distinct, counts = np.flatnonzero(table) + low, table[table > 0]
+        at, numbers = _table_places(codes)
+        table = np.bincount(at.ravel(), minlength=len(numbers))
+        distinct, counts = numbers[table > 0], table[table > 0]
     return Counter(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
+
+
+def _table_places(codes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Places of whole numbers of one or two bytes in a table of all of their type, and these in its order."""
+    unsigned = np.dtype(f"u{codes.dtype.itemsize}")
+    numbers = np.arange(np.iinfo(unsigned).max + 1).astype(unsigned).view(codes.dtype)
+    return codes.view(unsigned), numbers
 
 
 def _pack(color: tuple[int, int, int]) -> int:

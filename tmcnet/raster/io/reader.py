@@ -11,13 +11,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 from rasterio.io import DatasetReader
 
 from tmcnet.config import IGNORE
@@ -29,14 +27,13 @@ from tmcnet.raster.io.files import (
     FloatArray,
     RasterFile,
     inner_window,
+    joined,
     numpy_type,
     pad_to_window,
     read_mosaic,
 )
 from tmcnet.raster.io.geometry import Box, ControlPoint, Grid, finest
 from tmcnet.raster.io.opening import open_raster
-
-_FILES = TypeAdapter(tuple[RasterFile, ...])
 
 
 @dataclass(frozen=True)
@@ -55,17 +52,6 @@ class Raster:
     def of(cls, *paths: Path | str, nodata: float | None = None) -> Raster:
         """A stack of files with a declared value of no data, or None for what they say."""
         return cls(tuple(RasterFile((str(path),), nodata=nodata) for path in paths))
-
-    @classmethod
-    def from_dict(cls, files: Sequence[dict[str, Any]]) -> Raster:
-        """Build from plain values as `to_dict` gives them."""
-        return cls(_FILES.validate_python(files))
-
-    def to_dict(self) -> list[dict[str, Any]]:
-        """As plain values; a no-data value as text, because JSON has no NaN."""
-        names = [field.name for field in fields(RasterFile)]
-        files = [{name: getattr(file, name) for name in names} for file in self.files]
-        return [f | {"nodata": None if f["nodata"] is None else repr(f["nodata"])} for f in files]
 
     @cached_property
     def grid(self) -> Grid:
@@ -165,8 +151,7 @@ class OpenRaster:
     def read(self, box: Box | None = None) -> FloatArray:
         """Read a window, or everything, as numbers; see `Raster.read`."""
         box = box or (0, 0, *self.sizes[0])
-        numbers = [part.numbers for part in self.parts(box)]
-        return pad_to_window(np.concatenate(numbers) if len(numbers) > 1 else numbers[0], box, np.nan)
+        return pad_to_window(joined([part.numbers for part in self.parts(box)]), box, np.nan)
 
 
 def read_grid(path: Path | str) -> Grid:

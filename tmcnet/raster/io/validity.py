@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,12 +33,10 @@ class ValidityMap:
         rows, columns = self._rows[row : row + height], self._columns[column : column + width]
         down, across = (np.flatnonzero(np.diff(cells, prepend=-1)) for cells in (rows, columns))
         if valid.all():
-            pixels = np.outer(np.diff(down, append=height), np.diff(across, append=width))
-            self._counts[:, rows[down][:, None], columns[across]] += pixels
-            return
-        for top, bottom in itertools.pairwise([*down.tolist(), height]):
-            of_columns = valid[:, top:bottom].sum(axis=1, dtype=np.int32)
-            self._counts[:, rows[top], columns[across]] += np.add.reduceat(of_columns, across, axis=1)
+            counts = np.outer(np.diff(down, append=height), np.diff(across, append=width))
+        else:
+            counts = np.add.reduceat(np.add.reduceat(valid, across, axis=2, dtype=np.int32), down, axis=1)
+        self._counts[:, rows[down][:, None], columns[across]] += counts
 
     @property
     def shares(self) -> list[float]:

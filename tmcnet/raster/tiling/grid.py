@@ -20,6 +20,7 @@ from tmcnet.config import IGNORE, AlignConfig, LabelsConfig, SensorsConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.records import Inventory, SceneRecord
 from tmcnet.raster.io.blocks import block_windows, limited_cache, log_duration, log_progress
+from tmcnet.raster.io.files import joined
 from tmcnet.raster.io.gdal_tools import require_tools
 from tmcnet.raster.io.geometry import Grid, residual_px
 from tmcnet.raster.io.labels import LabelCoder
@@ -255,8 +256,7 @@ class _SourceImage:
         with ExitStack() as stack:
             opened = [stack.enter_context(raster.open()) for raster in rasters]
             for box in block_windows(grid.height, grid.width, self._count):
-                layers = [raster.read(box) for raster in opened]
-                power = np.concatenate(layers) if len(layers) > 1 else layers[0]
+                power = joined([raster.read(box) for raster in opened])
                 yield box, power_to_db(power, self._record.scale, self._sensor.clip_db)
 
     def _checked(self, blocks: Iterable[Block]) -> Iterator[Block]:
