@@ -176,18 +176,18 @@ def test_a_quality_mask_without_the_place_that_the_image_has_is_named(source, ra
         source.take()
 
 
-@pytest.mark.parametrize(("codes", "noted"), [([3], True), ([3, 255], False)])
-def test_a_mask_whose_own_no_data_is_not_listed_is_noted(source, random, codes, noted):
-    source.sensors = SensorsConfig(
-        optical=SensorConfig(bands=["b0"], kind="reflectance", mask_codes=codes),
-        sar=SensorConfig(bands=["vv"], kind="backscatter", scale="none"),
-    )
-    source.write("o.tif", optical(random))
-    source.write("s.tif", power(random))
+@pytest.mark.parametrize("keys", [{"mask_codes": [3]}, {"mask_codes": [3, 255]}, {"mask_bits": [0, 1]}])
+@pytest.mark.parametrize("tag", [0, 255])
+def test_a_mask_whose_own_no_data_does_not_count_is_noted(source, random, keys, tag):
+    images(source, random)
     values = np.full((SIZE, SIZE), 4, "u1")
-    values[:9], values[20:30] = 255, 3
-    source.write("m.tif", values, nodata=255)
-    source.sheet()
-    (source.root / "scenes.csv").write_text("scene,optical,sar,optical_mask\na,o.tif,s.tif,m.tif\n")
-    source.take()
-    assert ("has its own value of no data, 255, where optical is used" in rows(source)[0]["warnings"]) == noted
+    values[:9], values[9:15], values[20:30] = 255, 0, 3
+    source.write("m.tif", values, nodata=tag)
+    masked(source, "m.tif", **keys)
+    empty = np.isnan(read_float(align(source) / "optical.tif")[0])
+    counts = tag == 255 and keys != {"mask_codes": [3]}
+    assert empty[20:30].all() and not empty[9:15].any() and empty[:9].all() == (keys != {"mask_codes": [3]})
+    text = (
+        f"the quality mask m.tif has its own value of no data, {tag}, where optical is used: only listed codes count"
+    )
+    assert (text in rows(source)[0]["warnings"]) != counts

@@ -144,3 +144,32 @@ def test_a_projection_file_that_gdal_does_not_read_is_named(source, random):
     source.sheet("a,o.tif,s.tif,,train")
     with pytest.raises(InputError, match=r"o\.tif: has no CRS\. GDAL does not read o\.prj .* -a_srs o\.prj o\.tif"):
         source.take()
+
+
+@pytest.mark.parametrize("tag", [0.5, 1.7])
+@pytest.mark.parametrize("dtype", ["u1", "i2"])
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_fraction_as_no_data_of_whole_numbers_masks_nothing_and_is_named(source, random, tag, dtype, declared):
+    use(source)
+    values = random.integers(0, 4, (1, SIZE, SIZE)).astype(dtype)
+    source.write("o.tif", values, nodata=None if declared else tag)
+    if declared:
+        sensor = source.sensors["optical"].model_copy(update={"nodata": tag})
+        source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
+    what = f"o.tif: its value of no data, {tag:g}, is no whole number, as its numbers are: it masks nothing"
+    assert what in rows(source)[0]["warnings"]
+
+
+@pytest.mark.parametrize("encoding", ["ids", "rgb"])
+def test_rasters_in_a_geopackage_are_no_label_and_the_way_out_is_named(source, random, encoding):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    source.write("l.gpkg", np.ones((SIZE, SIZE), "u1"), driver="GPKG")
+    source.sheet("a,o.tif,s.tif,l.gpkg,train")
+    source.labels = source.labels.model_copy(update={"encoding": encoding})
+    with pytest.raises(InputError, match=r"l\.gpkg: holds rasters, no features\. Write a GeoTIFF and name that"):
+        source.take()

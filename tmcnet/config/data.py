@@ -145,7 +145,8 @@ class SensorConfig(Section):
     addition."""
     mask_codes: list[int] = []
     """Codes that mean no data in the quality mask that `source.masks`, or the column `<modality>_mask` of the sample
-    sheet, names, such as `[3, 8, 9, 10]` for clouds and shadows in the SCL of Sentinel-2."""
+    sheet, names, such as `[0, 3, 8, 9, 10]` for no data, clouds and shadows in the SCL of Sentinel-2. Only these
+    count: the nodata tag of a mask may mean no data, as 0 in SCL, or clear, as 0 in many cloud masks."""
     # an unused key must not change the parameters of trainings, which would run again
     mask_bits: list[Annotated[int, Field(ge=0, le=31)]] = Field([], exclude_if=lambda bits: not bits)
     """Bits of the quality mask, counted from 0, of which each means no data where it is set; they add to

@@ -126,6 +126,18 @@ def test_a_sheet_may_name_patterns_and_values_for_one_scene(tmp_path):
     assert math.isnan(z.declared["sar"]["nodata"]) and z.declared["sar"]["scale"] == "db"
 
 
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;"])
+def test_a_sheet_may_begin_with_its_separator_as_excel_writes_it(tmp_path, first):
+    for name in ("o.tif", "p.tif", "s.tif"):
+        (tmp_path / name).touch()
+    text = f'\ufeff{first}\r\nscene;optical;sar;note\r\na;"o.tif;p.tif";s.tif;1,5\r\n'
+    (a,) = find_entries(sheet(tmp_path, text), tmp_path)
+    assert a.images["optical"] == (tmp_path / "o.tif", tmp_path / "p.tif") and a.fields == {"note": "1,5"}
+    with pytest.raises(InputError, match=r"line 4 \(b\): the file .*gone\.tif does not exist"):
+        find_entries(sheet(tmp_path, f"{text}b;gone.tif;s.tif;\r\n"), tmp_path)
+    assert len(find_entries(sheet(tmp_path, "sep=,\nscene,optical,sar\na,o.tif,s.tif\n"), tmp_path)) == 1
+
+
 def test_a_sheet_may_name_files_below_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     touch(tmp_path, "home/o.tif", "s.tif")

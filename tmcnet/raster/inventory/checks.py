@@ -16,7 +16,7 @@ from tmcnet.raster.inventory.fill import share_of
 from tmcnet.raster.inventory.inspection import Inspection
 from tmcnet.raster.inventory.rasters import preview, seams
 from tmcnet.raster.inventory.scan import FileSummary
-from tmcnet.raster.io.files import BoolArray, numpy_type
+from tmcnet.raster.io.files import BoolArray, never_equal, numpy_type
 from tmcnet.raster.io.geometry import Coordinates, Grid, finest, to_pixels
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, looks_linear, to_db
@@ -46,40 +46,29 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             scene.warnings.append(f"no {name} image: mapped {without}")
             continue
         _check_bands(scene, name, sensor)
-        if added := {offset for file in files for offset in file.file.header.product_offsets if offset}:
+        if added := {offset for file in files for offset in file.header.product_offsets if offset}:
             what = f"the offset {', '.join(f'{offset:g}' for offset in added)} of the product's metadata is added"
             scene.warnings.append(f"{what} to the numbers of {name}")
         for file in files:
-            if (images := file.file.header.n_images) > 1:
-                scene.warnings.append(f"{file.name}: holds {images} images, of which the first is read")
-            header = file.file.header
-            is_plain = file.file.scaling is None and not header.is_tagged and numpy_type(header.dtype).kind in "iu"
-            if header.stated_scaling and is_plain and not any(header.product_offsets):
-                what = f"{file.name}: its metadata state {header.stated_scaling}, which no tag applies"
-                scene.warnings.append(f"{what}: declare `sensors.{name}.scale_factor` and `add_offset`")
-            scene.warnings += seams(file.file) if len(file.file.paths) > 1 else ()
-            if header.is_tagged and file.file.scaling is None and numpy_type(header.dtype).kind == "f":
-                what = f"{file.name}: tags for scale and offset turn its real numbers into {file.range[0]:g} to"
-                scene.warnings.append(f"{what} {file.range[1]:g}: remove them if they were applied already")
-            if file.infinite:
-                scene.warnings.append(f"{file.name}: {file.infinite} infinite values, taken as no data")
-            if georeferenced and (constant := np.flatnonzero(file.low == file.high)).size:
-                scene.warnings.append(f"{file.name}: band {constant[0] + 1} has the same value everywhere")
-            if file.valid_share == 0:
-                _report_empty_file(scene, name, file, georeferenced)
+            _check_image(scene, name, file, georeferenced)
     for file in scene.files:
-        if file.file.alpha and not file.file.header.alpha:
+        header = file.header
+        tags = header.nodata if file.file.nodata is None else (file.file.nodata,)
+        if unused := never_equal(numpy_type(header.dtype), tags):
+            what = f"{file.name}: its value of no data, {unused[0]:g}, is no whole number, as its numbers are"
+            scene.warnings.append(f"{what}: it masks nothing")
+        if file.file.alpha and not file.header.alpha:
             share = file.labelled_share if file is scene.label else file.valid_share
             what = f"{file.name}: the last band is read as a mask in which 0 means no data"
             scene.warnings.append(f"{what}; {share:.1%} of the pixels are valid")
     if scene.label is not None and coder is not None:
         codes = scene.label.codes
-        for code in {int(tag) for tag in scene.label.file.header.nodata if tag is not None and coder.is_class(tag)}:
+        for code in {int(tag) for tag in scene.label.header.nodata if tag is not None and coder.is_class(tag)}:
             if codes[code]:
                 what = f"{scene.label.name}: {code} is its value of no data and the code of a class, which counts"
                 scene.warnings.append(f"{what} ({codes[code]} pixels)")
     if scene.label is not None and scene.label.unknown and coder is not None:
-        scene.problems.append(coder.problem(scene.label.file.label, scene.label.unknown))
+        scene.problems.append(coder.problem(scene.label.label, scene.label.unknown))
     for name, sensor in sensors.items():
         scene.scales[name] = _check_scale(scene, name, sensor)
         scene.problems += _linear_among_decibels(scene, name, sensor)
@@ -97,26 +86,51 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
         scene.gaps = _gap_shares(scene)
 
 
+def _check_image(scene: Inspection, name: str, file: FileSummary, georeferenced: bool) -> None:
+    header, (low, high) = file.header, file.range
+    if header.n_images > 1:
+        scene.warnings.append(f"{file.name}: holds {header.n_images} images, of which the first is read")
+    if file.file.scaling is None and numpy_type(header.dtype).kind in "iu":
+        if header.stated_scaling and not header.has_scaling:
+            what = f"{file.name}: its metadata state {header.stated_scaling}, which no tag applies"
+            scene.warnings.append(f"{what}: declare `sensors.{name}.scale_factor` and `add_offset`")
+    elif file.file.scaling is None and header.is_tagged and numpy_type(header.dtype).kind == "f":
+        what = f"{file.name}: tags for scale and offset turn its real numbers into {low:g} to {high:g}"
+        scene.warnings.append(f"{what}: remove them if they were applied already")
+    if len(file.file.paths) > 1:
+        scene.warnings += seams(file.file)
+    if file.infinite:
+        scene.warnings.append(f"{file.name}: {file.infinite} infinite values, taken as no data")
+    if georeferenced and (constant := np.flatnonzero(file.low == file.high)).size:
+        scene.warnings.append(f"{file.name}: band {constant[0] + 1} has the same value everywhere")
+    if file.valid_share == 0 and not georeferenced:
+        # one empty tile of hundreds is left out later, by `tiles.min_valid`
+        scene.warnings.append(f"{file.name}: no data everywhere")
+    elif file.valid_share == 0:
+        remedy = f"Replace the file, or correct `sensors.{name}.nodata`; the file's own value is {file.nodata}."
+        scene.problems.append(Problem(file.label, "has no pixel that is valid in all bands", remedy))
+
+
 def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
     files = scene.images[name]
-    count = sum(file.file.header.count for file in files)
+    count = sum(file.header.count for file in files)
     for file in files:
-        if (colours := file.file.header.colours) == "palette":
+        if (colours := file.header.colours) == "palette":
             what = "is a palette image: its numbers are indexes of colours, not measurements"
-            scene.problems.append(Problem(file.file.label, what, "Convert it (`gdal_translate -expand rgb`)."))
+            scene.problems.append(Problem(file.label, what, "Convert it (`gdal_translate -expand rgb`)."))
         elif colours:
             what = f"is a {colours} image, whose numbers GDAL converts to red, green and blue"
             remedy = "If these are bands, read them as they are: write `GTIFF_RAW:` before the path."
-            scene.problems.append(Problem(file.file.label, what, remedy))
+            scene.problems.append(Problem(file.label, what, remedy))
     if count != len(sensor.bands):
         what = f"{'has' if len(files) == 1 else 'have'} {count} band(s), but `sensors.{name}.bands` names "
         what += f"{len(sensor.bands)}: {', '.join(sensor.bands)}"
-        where = ", ".join(file.file.label for file in files)
+        where = ", ".join(file.label for file in files)
         scene.problems.append(Problem(where, what, "Give one name for each band."))
         return
     scene.warnings += _partly_scaled(files)
     number_of = {_plain(band): number for number, band in enumerate(sensor.bands)}
-    described = [(file.file.label, band) for file in files for band in file.file.header.names]
+    described = [(file.label, band) for file in files for band in file.header.names]
     moved = [label for n, (label, band) in enumerate(described) if _described_band(band, number_of) not in (None, n)]
     if moved:
         described_as = ", ".join(band or "nameless" for label, band in described if label == moved[0])
@@ -141,8 +155,8 @@ def _described_band(description: str, number_of: Mapping[str, int]) -> int | Non
 
 def _partly_scaled(files: Sequence[FileSummary]) -> Iterator[str]:
     """Warn of files that are scaled in a stack with others that are not."""
-    scaled = [file.name for file in files if file.file.header.is_tagged]
-    plain = [file.name for file in files if not file.file.header.is_tagged]
+    scaled = [file.name for file in files if file.header.is_tagged]
+    plain = [file.name for file in files if not file.header.is_tagged]
     if scaled and plain:
         yield f"{format_names(plain)}: no scale or offset, which {format_names(scaled)} of the same stack has"
 
@@ -157,18 +171,7 @@ def _misplaced_files(name: str, sensor: SensorConfig, files: Sequence[FileSummar
     if len(set(order)) == len(order) and order != sorted(order):
         named = ", ".join(sensor.bands[number] for number in order)
         what = f"are by their names the bands {named}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
-        yield Problem(
-            ", ".join(file.file.label for file in files), what, "Write the files in the order of the bands."
-        )
-
-
-def _report_empty_file(scene: Inspection, name: str, file: FileSummary, georeferenced: bool) -> None:
-    if not georeferenced:
-        # one empty tile of hundreds is left out later, by `tiles.min_valid`
-        scene.warnings.append(f"{file.name}: no data everywhere")
-        return
-    remedy = f"Replace the file, or correct `sensors.{name}.nodata`; the file's own value is {file.nodata}."
-    scene.problems.append(Problem(file.file.label, "has no pixel that is valid in all bands", remedy))
+        yield Problem(", ".join(file.label for file in files), what, "Write the files in the order of the bands.")
 
 
 def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
@@ -180,7 +183,7 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
     declared = of_sheet or sensor.scale
     if not valid or (declared == "auto" and sensor.kind != "backscatter"):
         return "none" if declared == "auto" else declared
-    if any(file.file.header.dtype.startswith("complex") for file in valid):
+    if any(file.header.dtype.startswith("complex") for file in valid):
         scene.warnings.append(f"{name} is complex: read as power |z|^2")
         if declared in ("auto", "linear", "amplitude"):
             return "linear"  # the amplitude of a complex number is no step of its own: it is read as power
@@ -202,7 +205,7 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
         for file in valid:
             if why := contradiction(declared, *file.range):
                 what = f"`{source}: {declared}` cannot be: {why}"
-                scene.problems.append(Problem(file.file.label, what, remedy))
+                scene.problems.append(Problem(file.label, what, remedy))
         return declared
     scale = detect_scale(*values)
     if scale is None:
@@ -217,7 +220,7 @@ def _linear_among_decibels(scene: Inspection, name: str, sensor: SensorConfig) -
     """Bands of linear power in a modality whose other bands make it decibels: one scale counts for all."""
     bands = [(file, number) for file in scene.images[name] for number in range(len(file.low))]
     linear = [
-        (band, file.file.label)
+        (band, file.label)
         for band, (file, n) in zip(sensor.bands, bands, strict=False)
         if detect_scale("float32", file.low[n], file.high[n], file.median[n]) == "linear"
         and file.low[n] < file.high[n]
@@ -230,7 +233,7 @@ def _linear_among_decibels(scene: Inspection, name: str, sensor: SensorConfig) -
 
 def _warn_of_negative_power(scene: Inspection, name: str) -> None:
     for file in scene.images[name]:
-        if scene.scales[name] == "linear" and file.range[0] < 0 and not file.file.header.dtype.startswith("complex"):
+        if scene.scales[name] == "linear" and file.range[0] < 0 and not file.header.dtype.startswith("complex"):
             what = f"{file.name}: the smallest linear power is {file.range[0]:g}"
             scene.warnings.append(f"{what}; below 0, as subtraction of noise leaves it, it means no return")
 
@@ -245,7 +248,7 @@ def _check_constant_bands(scene: Inspection, name: str, sensor: SensorConfig) ->
             what = f"band {band + 1} is {low[band]:g} dB everywhere after conversion from `{scale}` and clipping to "
             what += f"{lower:g} to {upper:g} dB; its values are from {file.low[band]:g} to {file.high[band]:g}"
             remedy = f"Correct `sensors.{name}.scale`, `scale_factor` or `clip_db`; or calibrate the file."
-            scene.problems.append(Problem(file.file.label, what, remedy))
+            scene.problems.append(Problem(file.label, what, remedy))
         elif ((median <= sensor.clip_db[0]) & (file.low < file.high) | (median >= sensor.clip_db[1])).any():
             scene.warnings.append(f"{file.name}: more than half of a band is clipped at the end of `clip_db`")
 
@@ -343,24 +346,24 @@ def _check_sizes(tile: Inspection) -> None:
 def _check_georeference(scene: Inspection) -> bool:
     """Whether all files have CRS and transform or control points; adds a problem for each that has not."""
     for file in scene.files:
-        if points := file.file.header.control:
+        if points := file.header.control:
             scene.warnings.append(f"{file.name}: placed by {len(points)} control points")
-    without = [file for file in scene.files if not file.grid.crs or not file.file.header.georeferenced]
+    without = [file for file in scene.files if not file.grid.crs or not file.header.georeferenced]
     for file in without:
-        missing = {"CRS": not file.grid.crs, "geotransform": not file.file.header.georeferenced}
+        missing = {"CRS": not file.grid.crs, "geotransform": not file.header.georeferenced}
         what = f"has no {' and '.join(name for name, lacks in missing.items() if lacks)}"
         remedy = "Scenes are warped to a common grid: assign it (`gdal_translate -a_srs EPSG:... -a_ullr ...`)"
-        remedy += ", or set `source.crs`." if file.file.header.georeferenced else "."
-        if file.file.header.has_geolocation:
+        remedy += ", or set `source.crs`." if file.header.georeferenced else "."
+        if file.header.has_geolocation:
             what, remedy = f"{what} but geolocation arrays", "Warp it by these first (`gdalwarp -geoloc`)."
         elif missing["CRS"] and (prj := Path(file.file.paths[0]).with_suffix(".prj")).is_file():
             remedy = f"GDAL does not read {prj.name} for this format: `gdal_edit.py -a_srs {prj.name} {file.name}`."
-        scene.problems.append(Problem(file.file.label, what, remedy))
+        scene.problems.append(Problem(file.label, what, remedy))
     for file in scene.files:
         if file.grid.is_geographic and max(map(abs, file.grid.bounds[1::2])) > _MAX_LATITUDE:
             what = f"is at latitudes from {file.grid.bounds[1]:g} to {file.grid.bounds[3]:g}"
             remedy = "Exchange x and y (`gdal_edit.py -a_ullr ...`), or assign the CRS that it has."
-            scene.problems.append(Problem(file.file.label, what, remedy))
+            scene.problems.append(Problem(file.label, what, remedy))
     return not without
 
 
@@ -373,7 +376,7 @@ def _check_overlap(scene: Inspection) -> None:
             what = f"covers {share:.0%} of {reference}; at least {_MIN_OVERLAP:.0%} is needed"
             remedy = f"Check that this is the {name} of scene {scene.entry.scene}, and its CRS."
             file = min(files, key=lambda file: coverage(grid, file.grid))
-            scene.problems.append(Problem(file.file.label, what, remedy))
+            scene.problems.append(Problem(file.label, what, remedy))
         elif files and share < 1:
             scene.warnings.append(f"{name} covers {share:.1%} of the {scene.reference} image")
         if files and files[0].file.quality:
@@ -393,8 +396,9 @@ def _check_mask(scene: Inspection, name: str, image: FileSummary) -> None:
     elif share < 1:
         what = f"the quality mask covers {share:.1%} of the {name} image"
         scene.warnings.append(f"{what}; outside it, code 0 is assumed")
-    stored, kept = (preview(file.quality, 0, remote=file.remote, masks=masks) for masks in (False, True))
-    unknown = np.isnan(stored) | ((kept == 0) & (stored != header.nodata[0]) & (not header.alpha))
+    layers, kept = preview(file.quality, None if file.quality_bits else 1, remote=file.remote)
+    stored = layers[0]
+    unknown = np.isnan(stored) | (~kept & (stored != header.nodata[0]) & (not header.alpha))
     if unknown.any():
         what = f"{share_of(unknown):.1%} of the quality mask {mask} is masked itself or NaN"
         scene.warnings.append(f"{what}: no data in {name}, since the quality is not known there")
@@ -406,9 +410,7 @@ def _check_mask(scene: Inspection, name: str, image: FileSummary) -> None:
         if max(file.quality_bits) >= width:
             what = f"the quality mask {mask} has {width} bits, but `mask_bits` names {max(file.quality_bits)}"
             scene.warnings.append(f"{what}; bits are counted from 0")
-        if header.count > 1 and any(
-            preview(file.quality, n, remote=file.remote).max() > 1 for n in range(header.count)
-        ):
+        if header.count > 1 and layers.max() > 1:
             what = f"has {header.count} bands, which count as bits in a quality mask, but values above 1"
             scene.problems.append(Problem(file.quality, what, "Name a file of the one band (`gdal_translate -b`)."))
     elif bits and unlisted.size:
@@ -419,9 +421,11 @@ def _check_mask(scene: Inspection, name: str, image: FileSummary) -> None:
         what = f"the quality mask of {name} has the codes {format_names(map(str, codes.tolist()))}"
         hint = "; if they are sums of bits, give `mask_bits` instead" if np.median(codes) > 255 else ""
         scene.warnings.append(f"{what}, none of which is in `sensors.{name}.mask_codes`{hint}")
-    elif empty := [tag for tag in header.nodata[:1] if tag in unlisted]:
-        what = f"the quality mask {mask} has its own value of no data, {empty[0]:g}, where {name} is used"
-        scene.warnings.append(f"{what}: list it in `sensors.{name}.mask_codes` if it means no data there")
+    tagged = stored[stored == header.nodata[0]] if header.count == 1 else stored[:0]
+    if tagged.size and not file.is_bad(tagged[None]).any():
+        what = f"the quality mask {mask} has its own value of no data, {tagged.flat[0]:g}, where {name} is used: only"
+        what += f" listed codes count. Add it to `sensors.{name}.mask_codes` if it means no data, as 0 does in SCL"
+        scene.warnings.append(f"{what}; leave it out if it means clear, as 0 does in many cloud masks")
     if header.count > 1 and not file.quality_bits:
         scene.warnings.append(
             f"the quality mask {mask} has {header.count} bands, of which the first is read; `mask_bits` reads all"
@@ -435,7 +439,7 @@ def _check_label_overlap(scene: Inspection, label: FileSummary) -> None:
     if not share and not inside:
         what = f"covers 0% of {scene.images[scene.reference][0].name}; some ground must be in both"
         remedy = f"Check that this is the label of scene {scene.entry.scene}, and its CRS."
-        scene.problems.append(Problem(label.file.label, what, remedy))
+        scene.problems.append(Problem(label.label, what, remedy))
         return
     if share < 1:
         scene.warnings.append(f"label covers {share:.1%} of the {scene.reference} image; the rest is void")

@@ -153,7 +153,7 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
 
 
 def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
-    scaling = {s.entry.scene: [sorted(set(file.file.header.tags)) for file in s.images[name]] for s in scenes}
+    scaling = {s.entry.scene: [sorted(set(file.header.tags)) for file in s.images[name]] for s in scenes}
     tagged = {s.entry.scene: all(file.nodata is not None for file in s.images[name]) for s in scenes}
     first = next(iter(scaling), "")
     for scene in scenes:
@@ -178,7 +178,7 @@ def _order(files: Sequence[FileSummary]) -> list[str]:
     """The description of each band, or what is in the name of its file only; empty if there is a band without."""
     words = [set(re.split(r"[\W_]+", file.name)) for file in files]
     own = (" ".join(sorted(of_file - set.intersection(*words))) for of_file in words)
-    bands = [band or word for file, word in zip(files, own, strict=True) for band in file.file.header.names]
+    bands = [band or word for file, word in zip(files, own, strict=True) for band in file.header.names]
     return bands if all(bands) else []
 
 
@@ -211,7 +211,7 @@ def _warn_of_products(scenes: Sequence[Inspection], name: str) -> None:
 
 def _warn_of_levels(scenes: Sequence[Inspection], name: str) -> None:
     """Add warnings for scenes with reflectance at another place than the first: below or above the atmosphere."""
-    paths = {s.entry.scene: [path for file in s.images[name] for path in file.file.header.files] for s in scenes}
+    paths = {s.entry.scene: [path for file in s.images[name] for path in file.header.files] for s in scenes}
     levels = {scene: next(filter(None, map(level_by_name, of_scene)), "") for scene, of_scene in paths.items()}
     first = next((scene for scene, level in levels.items() if level), "")
     for scene in scenes:
@@ -231,7 +231,7 @@ def _meanings(files: Sequence[FileSummary]) -> list[tuple[tuple[float, float] | 
 
 def _meaning(file: FileSummary) -> tuple[float, float] | None:
     """Scale and offset from the numbers of a file to its values, by its name; None if unknown, or declared."""
-    header = file.file.header
+    header = file.header
     if any(header.product_offsets):
         return WITHOUT_OFFSET  # it is added
     if file.file.scaling is not None or header.is_tagged or numpy_type(header.dtype).kind not in "iu":

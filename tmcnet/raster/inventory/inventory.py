@@ -308,8 +308,8 @@ def _image_cells(scene: Inspection, name: str) -> dict[str, str]:
         return {f"{name}_{column}": "" for column in _IMAGE_COLUMNS}
     nodata, grid = _nodata(files), scene.rasters[name].grid
     tiles = sum(len(file.file.paths) for file in files if len(file.file.paths) > 1)
-    headers = [file.file.header for file in files]
-    names, types = ";".join(file.file.label for file in files), ";".join(dict.fromkeys(h.dtype for h in headers))
+    headers = [file.header for file in files]
+    names, types = ";".join(file.label for file in files), ";".join(dict.fromkeys(h.dtype for h in headers))
     low, high = np.fmin.reduce([file.range[0] for file in files]), np.fmax.reduce([file.range[1] for file in files])
     cells = [names, str(tiles or ""), str(sum(header.count for header in headers)), types]
     cells += [_short_crs(grid.crs), str(grid.width), str(grid.height), f"{grid.pixel_size:.6g}"]

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from tmcnet.config import SensorConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
-from tmcnet.raster.io.files import Header, RasterFile
+from tmcnet.raster.io.files import BoolArray, Header, RasterFile
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.reader import Raster
@@ -126,20 +126,19 @@ def _last_band_is_binary(file: RasterFile) -> bool:
     """Whether the last band has only the values 0 and one other, or only the largest number of its type."""
     values: set[float] = set()
     for path in file.paths:
-        band = preview(path, -1, remote=file.remote)
+        (band,), _ = preview(path, file.header.count, remote=file.remote)
         values.update(np.unique(band).tolist())
     opaque = {np.iinfo(band.dtype).max} if band.dtype.kind in "iu" else None
     return values == opaque or (len(values) == 2 and 0 in values)
 
 
-def preview(path: str, band: int, *, remote: bool, masks: bool = False) -> npt.NDArray[Any]:
-    """Every n-th pixel of a band as stored, or of its mask, h x w; bands are counted from 0, and -1 is the last."""
+def preview(path: str, band: int | None, *, remote: bool) -> tuple[npt.NDArray[Any], BoolArray]:
+    """Every n-th pixel of a band (from 1; None: all) as stored, C x h x w, and where the mask of the first keeps."""
     with open_raster(path, remote=remote, OVERVIEW_LEVEL="NONE") as dataset:  # overviews hold means
         step = max(dataset.shape) // _PREVIEW_PX + 1
-        shape = -(-dataset.height // step), -(-dataset.width // step)
-        read = dataset.read_masks if masks else dataset.read
-        pixels: npt.NDArray[Any] = read(dataset.indexes[band], out_shape=shape)
-        return pixels
+        shape, bands = (-(-dataset.height // step), -(-dataset.width // step)), [band] if band else dataset.indexes
+        values = dataset.read(bands, out_shape=(len(bands), *shape))
+        return values, np.asarray(dataset.read_masks(bands[0], out_shape=shape) > 0)
 
 
 def mosaic_problems(mosaic: RasterFile) -> list[Problem]:

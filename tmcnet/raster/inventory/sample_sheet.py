@@ -35,6 +35,7 @@ VECTORS = (
 _LISTS = {"mask_codes": "-?[0-9]{1,9}", "mask_bits": "[12]?[0-9]|3[01]"}  # of numbers, each of this form
 OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset", "mask", *_LISTS)
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)  # a first line that Excel reads, and may write
 _NEAR = 0.7  # similarity from which a column is taken for a misspelt one: `lables` has 0.73
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.])")  # how cells begin that spreadsheet programs run
 _SCALES = ("auto", "none", "linear", "amplitude", "db")
@@ -121,12 +122,19 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
 def read_cells(path: Path) -> tuple[dict[int, dict[str, str]], list[str]]:
     """Read the rows of a sample sheet by line, each as text by column, and the names of the columns.
 
-    Rows without any text, which spreadsheet programs write at the end, are left out.
+    Rows without any text, which spreadsheet programs write at the end, are left out. A first line such as `sep=;`
+    names another separator than the comma.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-            lines = ((reader.line_num, {(k or "").strip(): _cell(v) for k, v in row.items()}) for row in reader)
+            separator, before = ",", 0  # lines before the header
+            if first := _SEPARATOR.fullmatch(file.readline()):
+                separator, before = first[1], 1
+            else:
+                file.seek(0)
+            reader = csv.DictReader(file, delimiter=separator, skipinitialspace=True, strict=True)
+            cells = ({(k or "").strip(): _cell(v) for k, v in row.items()} for row in reader)
+            lines = ((before + reader.line_num, row) for row in cells)
             rows = {number: row for number, row in lines if any(row.values())}
             columns = [name.strip() for name in reader.fieldnames or []]
             if any("\0" in cell for row in rows.values() for cell in row.values()):

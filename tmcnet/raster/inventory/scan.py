@@ -49,9 +49,19 @@ class FileSummary:
     labelled: tuple[BoolArray, int] | None = None
 
     @property
+    def header(self) -> Header:
+        """What it says about itself."""
+        return self.file.header
+
+    @property
     def grid(self) -> Grid:
         """Size and georeference."""
         return self.file.header.grid
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return self.file.label
 
     def to_dict(self) -> dict[str, Any]:
         """As values for `as_json`: what comparisons between scenes need."""

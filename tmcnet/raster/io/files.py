@@ -242,9 +242,11 @@ class RasterFile:
             valid = ~_equals(values, self.nodata)
         elif all(tag is None for tag in tags) and MaskFlags.nodata not in dataset.mask_flag_enums[bands[0] - 1]:
             valid, coded = np.broadcast_to(np.True_, values.shape), False
-        elif mask is None and not own.any() and values.dtype.kind != "c":
+        elif mask is None and not own.any() and values.dtype.kind != "c" and not never_equal(values.dtype, tags):
             valid = dataset.read_masks(bands, window=inside) > 0
-        else:  # GDAL drops the tags where there is a mask, and compares only the real part of complex numbers
+        else:
+            # GDAL drops the tags where there is a mask, compares only the real part of complex numbers, and cuts off
+            # the fraction of a tag of whole numbers
             valid = np.stack([~_equals(v, t) for v, t in zip(values, tags, strict=True)])
         if own.any():
             valid = valid & ((dataset.read_masks(bands, window=inside) > 0) | ~own[:, None, None])
@@ -404,6 +406,11 @@ def _common_type(dataset: DatasetReader, bands: Sequence[int]) -> str:
     """Smallest type that holds the numbers of all of these bands."""
     types = {dataset.dtypes[band - 1] for band in bands}
     return types.pop() if len(types) == 1 else np.result_type(*map(numpy_type, types)).name
+
+
+def never_equal(dtype: np.dtype[Any], tags: Sequence[float | None]) -> list[float]:
+    """Values of no data that no number of a type is equal to, fractions of whole numbers; NaN is no value."""
+    return [tag for tag in tags if tag is not None and dtype.kind in "iu" and math.isfinite(tag) and tag % 1]
 
 
 def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:

@@ -24,6 +24,7 @@ from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.io.blocks import block_windows
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.geometry import Box, Grid, geocentric, pixel_area, reproject_points, to_pixels
+from tmcnet.raster.io.opening import files_of
 from tmcnet.raster.io.writer import Block, RasterProfile, write_blocks
 from tmcnet.raster.names import require_file
 
@@ -99,10 +100,10 @@ def read_label_features(
     Raises:
         InputError: If there is none, or the file, its layers or its attribute cannot be used.
     """
+    rows = _read(path, grid, labels.buffer)
     if labels.encoding != "ids":
         remedy = "Set `labels.encoding: ids` and give each class its `codes`."
         raise InputError(Problem(str(path), "is a vector file, but `labels.encoding` is `rgb`", remedy))
-    rows = _read(path, grid, labels.buffer)
     if rows and not any(labels.attribute in row["properties"] for row in rows):
         attributes = format_names({name for row in rows for name in row["properties"]}) or "none"
         what = f"has no attribute `{labels.attribute}`; its attributes are {attributes}"
@@ -173,7 +174,14 @@ def _read(path: Path | str, grid: Grid, buffer_m: float | None = None) -> list[d
     With a buffer, these are the ones near the grid, and longitudes count modulo 360 degrees.
     """
     require_file(Path(path))
-    about = re.split(r"^Layer name: ", run_tool("ogrinfo", "-ro", "-so", "-al", path), flags=re.MULTILINE)[1:]
+    try:
+        printed = run_tool("ogrinfo", "-ro", "-so", "-al", path)
+    except InputError:
+        if not files_of(path):
+            raise
+        remedy = "Write a GeoTIFF and name that: `gdal_translate -b 1 IN OUT.tif`, three times `-b` for colours."
+        raise InputError(Problem(str(path), "holds rasters, no features", remedy)) from None
+    about = re.split(r"^Layer name: ", printed, flags=re.MULTILINE)[1:]
     layers = {layer.partition("\n")[0]: layer for layer in about if "\nGeometry: None\n" not in layer}
     if len(layers) > 1:
         what = f"has {len(layers)} layers: {format_names(layers)}"
