@@ -25,7 +25,7 @@ from tmcnet.dataset.normalise import FloatArray
 from tmcnet.evaluate.export import export_model
 from tmcnet.evaluate.maps import SceneImages, fit_windows, map_tiles, predict_strips
 from tmcnet.evaluate.trained import Probabilities, Trained, probabilities
-from tmcnet.model.device import keep_freed_memory
+from tmcnet.memory import keep_freed_memory
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.reader import read_float, read_grid
 from tmcnet.raster.io.writer import write_raster

@@ -14,8 +14,8 @@ from benchmarks.memory import peak_mib
 from benchmarks.published import PublishedModel, published_loss
 from benchmarks.timing import best_of
 from tmcnet.config import MethodConfig, ModelConfig
+from tmcnet.memory import keep_freed_memory
 from tmcnet.model.backbone import LOW_STRIDE
-from tmcnet.model.device import keep_freed_memory
 from tmcnet.model.tmcnet import TMCNet, windows_of_patches
 from tmcnet.train.contrastive import build_method
 from tmcnet.train.loop import OptimiserPlan, build_optimiser

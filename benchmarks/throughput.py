@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import best_of
 from tmcnet.config import ModelConfig
-from tmcnet.model.device import keep_freed_memory
+from tmcnet.memory import keep_freed_memory
 from tmcnet.model.networks import build_network
 from tmcnet.train.loop import OptimiserPlan, build_optimiser
 

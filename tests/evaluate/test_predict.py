@@ -8,7 +8,8 @@ from tmcnet.config import ComputeConfig
 from tmcnet.dataset.loading import Tile
 from tmcnet.errors import InputError
 from tmcnet.evaluate.trained import predict_tiles, probabilities
-from tmcnet.model.device import choose_device, keep_freed_memory
+from tmcnet.memory import keep_freed_memory
+from tmcnet.model.device import choose_device
 
 
 class Local(nn.Module):

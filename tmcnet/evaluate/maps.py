@@ -29,9 +29,10 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate import polygons
 from tmcnet.evaluate.map_files import MapRecord, MapStyle, list_maps, style_map
 from tmcnet.evaluate.trained import Probabilities, Trained, probabilities
+from tmcnet.memory import keep_freed_memory, release_freed_memory
 from tmcnet.model.context import context_reach
 from tmcnet.model.deeplab import deep_context
-from tmcnet.model.device import choose_device, keep_freed_memory, release_freed_memory
+from tmcnet.model.device import choose_device
 from tmcnet.model.model_file import read_test_blocks
 from tmcnet.raster.io.blocks import limited_cache, share_logger
 from tmcnet.raster.io.gdal_tools import require_tools

@@ -20,7 +20,7 @@ from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.dataset.normalise import FloatArray, Normalisation
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.evaluate.metrics import Counts, confusion, headline, without_nan
-from tmcnet.model.device import keep_freed_memory
+from tmcnet.memory import keep_freed_memory
 from tmcnet.model.model_file import test_blocks_of
 from tmcnet.model.networks import build_network
 from tmcnet.model.weights import read_weights, save_weights

@@ -27,7 +27,8 @@ from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.metrics import Counts, fit_temperature, without_nan
 from tmcnet.evaluate.trained import Trained, predict_tiles, validate
 from tmcnet.hashing import file_digest
-from tmcnet.model.device import choose_device, release_freed_memory
+from tmcnet.memory import release_freed_memory
+from tmcnet.model.device import choose_device
 from tmcnet.model.encoder_features import EncoderFeatures
 from tmcnet.model.mssnet import MSSNet
 from tmcnet.model.networks import Ensemble, PlainNetwork, build_network

@@ -32,7 +32,8 @@ from torch.utils.data import DataLoader
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
 from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
-from tmcnet.model.device import KeptMemory, choose_device, choose_precision
+from tmcnet.memory import KeptMemory
+from tmcnet.model.device import choose_device, choose_precision
 from tmcnet.seeding import derive_seed, generator
 from tmcnet.train.distributed import from_first, ignore_signals, processes, rank, share_layers, stop_requests
 

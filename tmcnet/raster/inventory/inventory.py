@@ -15,6 +15,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import Config, LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import bytes_digest, file_digest
+from tmcnet.memory import keep_freed_memory
 from tmcnet.raster.inventory.checks import check_scene
 from tmcnet.raster.inventory.comparisons import (
     scale_problems,
@@ -75,6 +76,8 @@ def inspect_scenes(
     for path in folder.glob("*.tif"):
         if path.stem[: -_DIGEST - 1] in {entry.scene for entry in chosen}:
             path.unlink()
+    if not georeferenced:
+        keep_freed_memory()  # arrays of tiles are small, and made anew for each
     inspector = _Inspector(source, sensors, labels, coder, folder)
     with ThreadPoolExecutor(max(threads, 1), initializer=keep_environment) as pool:
         scenes = list(pool.map(inspector.inspect, chosen))
