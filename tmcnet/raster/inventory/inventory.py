@@ -82,7 +82,7 @@ def inspect_scenes(
     with ThreadPoolExecutor(max(threads, 1), initializer=keep_environment) as pool:
         scenes = list(pool.map(inspector.inspect, chosen))
         sound = [scene for scene in scenes if not scene.problems]
-        records = list(pool.map(lambda scene: _record(scene, georeferenced), sound))
+        records = list(pool.map(_record, sound))
     content = Inventory(source.layout, encoding, classes, records).to_dict()
     content["inspections"] = [scene.to_dict() for scene in scenes]
     content["label_names"] = {scene.entry.scene: scene.label_names for scene in sound if scene.label_names}
@@ -159,7 +159,7 @@ class _Inspector:
             return self._inspect(Inspection(entry))
 
     def _inspect(self, scene: Inspection) -> Inspection:
-        entry = scene.entry
+        entry, georeferenced = scene.entry, self.source.layout in GEOREFERENCED
         try:
             scene.rasters, scene.label_raster = find_rasters(entry, self.sensors, self.source, self.coder)
         except InputError as error:
@@ -168,7 +168,7 @@ class _Inspector:
         for name, raster in scene.rasters.items():
             scene.images[name] = []
             try:
-                scene.images[name], scene.lattices[name] = scan_images(raster)
+                scene.images[name], scene.lattices[name] = scan_images(raster, georeferenced)
             except InputError as error:
                 scene.problems += error.problems
         try:
@@ -179,7 +179,7 @@ class _Inspector:
         except InputError as error:
             scene.problems += error.problems
         if not scene.problems:
-            check_scene(scene, self.sensors, self.coder, self.source.layout in GEOREFERENCED)
+            check_scene(scene, self.sensors, self.coder, georeferenced)
         scene.lattices.clear()  # images in memory are only for the checks
         if scene.label:
             scene.label.labelled = None
@@ -251,14 +251,14 @@ def _group_equal(problems: Sequence[Problem]) -> list[Problem]:
     ]
 
 
-def _record(scene: Inspection, georeferenced: bool) -> SceneRecord:
+def _record(scene: Inspection) -> SceneRecord:
     grid, entry = scene.grid, scene.entry
     images = {}
     for name, files in scene.images.items():
         nodata, overlap = _nodata(files), round(scene.overlaps.get(name, 1.0), 6)
         nodata = None if nodata is None or math.isnan(nodata) else nodata
         shares = [share for file in files for share in file.valid_shares]
-        cells = [cells for file in files for cells in file.valid_cells] if georeferenced else []
+        cells = [cells for file in files for cells in file.valid_cells]
         gap = scene.gaps.get(name, 0.0)
         images[name] = ImageRecord(scene.rasters[name], scene.scales[name], nodata, overlap, shares, cells, gap)
     place = grid.height, grid.width, grid.crs, grid.pixel_size, grid.bounds

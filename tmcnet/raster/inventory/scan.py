@@ -93,24 +93,28 @@ class FileSummary:
         return next((tag for tag in tags if tag is not None), None)
 
 
-def scan_images(raster: Raster) -> tuple[list[FileSummary], list[Lattice]]:
-    """Read an image to its last blocks: a summary of each file, and decimated images of each group on one grid."""
+def scan_images(raster: Raster, with_cells: bool) -> tuple[list[FileSummary], list[Lattice]]:
+    """Read an image to its last blocks: a summary of each file, and decimated images of each group on one grid.
+
+    The summaries have coarse maps of the valid pixels `with_cells`.
+    """
     summaries: list[FileSummary] = []
     lattices = []
     for layer in raster.layers():
-        of_layer, lattice = _scan_layer(layer)
+        of_layer, lattice = _scan_layer(layer, with_cells)
         summaries += of_layer
         lattices.append(lattice)
     return summaries, lattices
 
 
 class _Statistics:
-    def __init__(self, file: RasterFile, step: int) -> None:
+    def __init__(self, file: RasterFile, step: int, with_cells: bool) -> None:
         self.summary = FileSummary(file)
         header = file.header
         self._step = step
         self._digest = hashlib.sha256()
-        self._valid = ValidityMap(header.count, header.grid.height, header.grid.width)
+        self._cells = ValidityMap(header.count, header.grid.height, header.grid.width) if with_cells else None
+        self._valid: Any = 0
         self._samples: list[FloatArray] = []
         self._stored: list[Reals] = []
         self._valid_pixels = 0
@@ -124,7 +128,9 @@ class _Statistics:
             summary.infinite += int(np.count_nonzero(np.isinf(values)))
         numbers = part.numbers
         valid = ~np.isnan(numbers)
-        self._valid.add(box, valid)
+        if self._cells:
+            self._cells.add(box, valid)
+        self._valid += np.array([np.count_nonzero(band) for band in valid])
         self._valid_pixels += int(np.count_nonzero(valid.all(axis=0)))
         flat = numbers.reshape(len(numbers), -1)
         summary.low = np.fmin(summary.low, np.fmin.reduce(flat, axis=1))
@@ -149,16 +155,17 @@ class _Statistics:
         known = np.count_nonzero(~np.isnan(samples), axis=1)
         middle = samples[np.arange(len(samples)), [(known - 1) // 2, known // 2]].mean(axis=0)
         summary.median = np.where(known > 0, middle, summary.low)
-        summary.valid_share = self._valid_pixels / (summary.grid.height * summary.grid.width)
-        summary.valid_shares, summary.valid_cells = self._valid.shares, self._valid.cells
+        pixels = summary.grid.height * summary.grid.width
+        summary.valid_share, summary.valid_shares = self._valid_pixels / pixels, (self._valid / pixels).tolist()
+        summary.valid_cells = self._cells.cells if self._cells else []
         summary.digest = self._digest.hexdigest()
         return summary, joined(self._stored, axis=1)
 
 
-def _scan_layer(layer: Raster) -> tuple[list[FileSummary], Lattice]:
+def _scan_layer(layer: Raster, with_cells: bool) -> tuple[list[FileSummary], Lattice]:
     """Read files on one grid; validity of 8-bit files depends on all of them."""
     step = -(-max(layer.shape[1:]) // LATTICE_PX)
-    statistics = [_Statistics(file, step) for file in layer.files]
+    statistics = [_Statistics(file, step, with_cells) for file in layer.files]
     with layer.open() as opened:
         for box in _strips(layer):
             for one, part in zip(statistics, opened.parts(box), strict=True):

@@ -25,7 +25,6 @@ class ValidityMap:
         self._rows = np.arange(height) * CELLS_PER_SIDE // height
         self._columns = np.arange(width) * CELLS_PER_SIDE // width
         self._counts = np.zeros((bands, CELLS_PER_SIDE, CELLS_PER_SIDE), np.int64)
-        self._size = height * width
 
     def add(self, box: Box, valid: BoolArray) -> None:
         """Count a block, C x H x W."""
@@ -37,11 +36,6 @@ class ValidityMap:
         else:
             counts = np.add.reduceat(np.add.reduceat(valid, across, axis=2, dtype=np.int32), down, axis=1)
         self._counts[:, rows[down][:, None], columns[across]] += counts
-
-    @property
-    def shares(self) -> list[float]:
-        """Share of the pixels of each band that are valid."""
-        return [float(count) / self._size for count in self._counts.sum(axis=(1, 2))]
 
     @property
     def cells(self) -> list[str]:
