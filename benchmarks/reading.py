@@ -13,7 +13,7 @@ from benchmarks.tiling import PREDICTORS, write_scene
 from tmcnet.raster.io import writer
 from tmcnet.raster.io.geometry import Box
 from tmcnet.raster.io.reader import read_float, read_labels
-from tmcnet.raster.tiling.cutting import cut_window
+from tmcnet.raster.tiling.tiles import cut_window
 
 SIDE, TILE, COUNT, REPEATS = 4096, 256, 150, 3
 BLOCKS = (256, 128, 64)

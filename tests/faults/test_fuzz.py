@@ -30,7 +30,7 @@ from tmcnet.model.weights import read_weights
 from tmcnet.raster.inventory.records import Inventory
 from tmcnet.raster.io.geometry import Grid
 from tmcnet.raster.io.writer import write_raster
-from tmcnet.raster.tiling.cutting import scene_strips
+from tmcnet.raster.tiling.tiles import scene_strips
 from tmcnet.splits.files import verified_list
 
 SECONDS = float(os.environ.get("TMCNET_FUZZ_SECONDS", "0"))

@@ -17,10 +17,10 @@ from tests.conftest import put
 from tests.raster.conftest import UTM
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
-from tmcnet.raster.inventory import dependencies
-from tmcnet.raster.inventory.dependencies import local_files, remote_stamps
+from tmcnet.raster import names
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.reader import read_float
+from tmcnet.raster.names import local_files, remote_stamps
 from tmcnet.raster.register.alignment import Alignment
 from tmcnet.raster.tiling import grid
 from tmcnet.raster.tiling.grid import align_scene
@@ -461,7 +461,7 @@ def test_a_remote_file_that_changed_is_noticed(source, random, served):
     before = digests(source)
     assert len(before) == 2 and digests(source) == before
     source.write("served/o.tif", optical(random) + 1)
-    dependencies.stamp.cache_clear()
+    names.stamp.cache_clear()
     assert remote_stamps([f"/vsicurl/{url}/o.tif"]) != [f"/vsicurl/{stamp}"]
     assert digests(source)[0] == before[0] and digests(source)[1] != before[1]
     with pytest.raises(InputError, match=r"missing\.tif: cannot be reached"):
@@ -481,7 +481,7 @@ def test_scenes_in_object_storage_are_read_and_their_changes_noticed(source, ran
     np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
     before = digests(source)
     put(f"{url}/o.tif", source.write("o.tif", values + 1).read_bytes())
-    dependencies.stamp.cache_clear()
+    names.stamp.cache_clear()
     after = digests(source)
     assert after[0] == before[0] and after[1] != before[1]
 

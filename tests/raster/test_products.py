@@ -14,7 +14,6 @@ from tests.raster.test_deliveries import SIZE, align, optical, power, rows, use
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.raster import names
-from tmcnet.raster.inventory import dependencies
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io import opening
 from tmcnet.raster.io.files import RasterFile
@@ -366,7 +365,7 @@ def test_products_on_a_server_have_the_offset_of_their_metadata(source, random, 
     served_metadata = source.root / "served" / metadata.relative_to(source.root)
     served_metadata.write_text(served_metadata.read_text().replace("-1000", "-900"))
     names.read_address.cache_clear()
-    dependencies.stamp.cache_clear()
+    names.stamp.cache_clear()
     assert source.take().record("a").digests != before
     np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values + 100.0)
 

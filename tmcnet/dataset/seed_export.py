@@ -13,7 +13,7 @@ from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.raster.inventory.seed_layout import KINDS, write_class_dict
 from tmcnet.raster.io.reader import read_grid, read_labels
 from tmcnet.raster.io.writer import write_raster
-from tmcnet.raster.tiling.cutting import cut_window
+from tmcnet.raster.tiling.tiles import cut_window
 from tmcnet.splits.files import TilePoints, keep_points, points_file, points_per_class, read_list, verified_list
 from tmcnet.splits.index import IntArray
 from tmcnet.splits.points import read_tile_points

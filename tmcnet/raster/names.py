@@ -1,6 +1,8 @@
 """Names of rasters: paths, and what GDAL understands beside them; and files on disk or on servers behind them.
 
-Light on purpose: the workflow reads names while it is being parsed.
+Stamps say, without reading them, that the contents of remote files have changed. GDAL gives no access to the headers
+of an answer, so fsspec asks for them, with the plugin of the storage: s3fs for `s3://`, gcsfs for `gs://`. Light on
+purpose: the workflow reads names and dependencies while it is being parsed.
 """
 
 from __future__ import annotations
@@ -8,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from xml.etree import ElementTree
@@ -32,6 +35,8 @@ _OTHER_WORDS = re.compile(r"^(?:img|dim|rpc)_|_rpc$")
 """Parts of names by which a raster and a file beside it differ, as in `IMG_a.TIF` and `RPC_a.XML`."""
 _CHANGES = ("ScaleRatio", "ScaleOffset", "LUT")  # what changes the numbers of a source of a virtual raster
 _SOURCE_TAGS = ("SourceFilename", "SourceDataset")
+_OF_SHAPEFILE = (".cpg", ".dbf", ".prj", ".shx")
+REQUESTS_AT_ONCE = 16
 _FILE_ON_SERVER = re.compile(r"(?:/vsicurl/)?(https?|s3|gs)://(.+)|/vsi(s3|gs)/(.+)")
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs"}
 
@@ -218,3 +223,67 @@ def _s3_options() -> dict[str, Any]:
         plain = os.environ.get("AWS_HTTPS", "").upper() in ("NO", "FALSE")
         options["endpoint_url"] = f"{'http' if plain else 'https'}://{endpoint.split('://')[-1]}"
     return options
+
+
+def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
+    """Files on disk that a raster depends on: itself, those beside it, all of a folder, sources of a virtual one."""
+    if isinstance(name, Path) and not name.exists():
+        return [name]  # reported where it is opened
+    if isinstance(name, Path):
+        require_file(name)
+    path = main_file(name)
+    if path is None:
+        return []
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    if path.absolute() in within:
+        what = f"is a source of itself, through {' and '.join(map(str, within[within.index(path.absolute()) :]))}"
+        raise InputError(Problem(str(path), what, "Write the virtual raster again, from its real files."))
+    files = [path, *_sidecars(path, name), *map(Path, _product_metadata(str(path)))]
+    for source in virtual_sources(path):
+        inner = local_files(source, (*within, path.absolute()))
+        files += [file for file in inner if file not in files]
+    return [file for file in files if file.is_file()]
+
+
+def _sidecars(path: Path, name: Name) -> list[Path]:
+    """Files beside a raster that GDAL reads for it by its own list, without overviews; those of a shapefile."""
+    beside = [path.with_name(file) for file in names_beside(path) if not file.lower().endswith(".ovr")]
+    if not beside or path.suffix.lower() == ".shp":
+        return [file for file in beside if file.suffix.lower() in _OF_SHAPEFILE]
+    from tmcnet.raster.io.opening import files_of  # late: it takes libraries that load slowly
+
+    listed = {Path(file).absolute() for file in files_of(name)}
+    return [file for file in beside if file.absolute() in listed]
+
+
+def _product_metadata(name: str) -> list[str]:
+    if not name.lower().endswith(".jp2"):
+        return []
+    from tmcnet.raster.io.products import metadata_file  # late: it takes libraries that load slowly
+
+    return [file for file in [metadata_file(name)] if file]
+
+
+def remote_stamps(names: Iterable[Name]) -> list[str]:
+    """Return the name and stamp of each remote raster that is a file: its ETag, else its size and time.
+
+    Local rasters, and remote ones that are services or virtual rasters with remote sources, have none.
+    """
+    remote = dict.fromkeys(map(str, filter(is_remote, names)))
+    files = [file for name in remote for file in (name, *_product_metadata(name)) if server_address(file)]
+    if not files:
+        return []
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(stamp, files))
+
+
+@cache
+def stamp(name: str) -> str:
+    """What changes with the content of a file on a server: servers are asked once a process."""
+    with file_system(name, server_address(name)) as (system, path):
+        system.invalidate_cache()
+        about = system.info(path)
+    tag = about.get("ETag") or about.get("etag")
+    version = tag or f"{about.get('size')} {about.get('LastModified') or about.get('Last-Modified') or ''}".strip()
+    return f"{name} {version}"

@@ -29,7 +29,7 @@ from tmcnet.hashing import json_digest
 from tmcnet.filesystem import hold_results_lock, hold_workflow_lock
 from tmcnet.model.model_file import METADATA, read_header
 from tmcnet.raster.inventory.cautions import cautions
-from tmcnet.raster.inventory.dependencies import remote_stamps
+from tmcnet.raster.names import remote_stamps
 from tmcnet.raster.inventory.sample_sheet import is_vector
 from tmcnet.raster.inventory.sources import (
     check_outside,

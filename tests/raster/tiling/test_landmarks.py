@@ -14,8 +14,8 @@ from rasterio.warp import transform
 from tmcnet.config import AlignConfig, SensorConfig, SensorsConfig, TilesConfig
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.tiling import grid
-from tmcnet.raster.tiling.cutting import windows
 from tmcnet.raster.tiling.grid import align_scene
+from tmcnet.raster.tiling.tiles import windows
 from tmcnet.store import TileStore
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -18,8 +18,7 @@ from tmcnet.dataset.seed_export import export_seed_layout
 from tmcnet.errors import InputError
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
 from tmcnet.raster.register.alignment import Alignment
-from tmcnet.raster.tiling import cutting
-from tmcnet.raster.tiling.tiles import cut_tiles, resolve_store
+from tmcnet.raster.tiling.tiles import cut_tiles, offsets, resolve_store
 from tmcnet.raster.tiling.unchanged import require_same_settings, scene_digests
 from tmcnet.splits.splits import make_splits
 from tmcnet.store import TileStore
@@ -57,7 +56,7 @@ def scenes(source, *names: str, **options) -> None:
 @given(st.integers(1, 400), st.integers(1, 90), st.integers(1, 90), st.sampled_from(["pad", "shift", "drop"]))
 def test_tiles_cover_a_side_without_gaps_or_surplus(length, size, stride, edge):
     stride = min(stride, size)
-    found = cutting.offsets(length, size, stride, edge)
+    found = offsets(length, size, stride, edge)
     covered = {x for start in found for x in range(start, start + size)}
     assert found == sorted(set(found)) and found[0] == 0
     if length <= size:
@@ -407,7 +406,7 @@ def test_strips_of_any_width_give_the_same_tiles(source, monkeypatch):
     tiles = source.json.parent / "tiles"
     found = []
     for pixels in (1, 3000, 10**6):
-        monkeypatch.setattr(cutting, "_MAX_STRIP_PIXELS", pixels)
+        monkeypatch.setattr("tmcnet.raster.tiling.tiles._MAX_STRIP_PIXELS", pixels)
         cut(source, edge="pad", stride=20, min_valid=0)
         found.append({p.relative_to(tiles): p.read_bytes() for p in sorted(tiles.rglob("*.*"))})
     assert found[0] == found[1] == found[2] and len(found[0]) == 16 * 3 + 4

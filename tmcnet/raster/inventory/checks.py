@@ -13,9 +13,8 @@ import numpy.typing as npt
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.fill import share_of
-from tmcnet.raster.inventory.inspection import Inspection
 from tmcnet.raster.inventory.rasters import preview, seams
-from tmcnet.raster.inventory.scan import FileSummary
+from tmcnet.raster.inventory.scan import FileSummary, Inspection
 from tmcnet.raster.io.files import BoolArray, never_equal, numpy_type
 from tmcnet.raster.io.geometry import Coordinates, Grid, finest, to_pixels
 from tmcnet.raster.io.labels import LabelCoder

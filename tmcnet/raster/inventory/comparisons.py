@@ -14,9 +14,8 @@ import numpy.typing as npt
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.checks import coverage
-from tmcnet.raster.inventory.inspection import Inspection
 from tmcnet.raster.inventory.sample_sheet import TRAIN
-from tmcnet.raster.inventory.scan import FileSummary
+from tmcnet.raster.inventory.scan import FileSummary, Inspection
 from tmcnet.raster.io.files import numpy_type
 from tmcnet.raster.io.geometry import Grid, pixel_area, reproject_points
 from tmcnet.raster.io.products import WITH_OFFSET, WITHOUT_OFFSET, level_by_name, meaning_by_name

@@ -23,13 +23,11 @@ from tmcnet.raster.inventory.comparisons import (
     warn_of_duplicates,
     warn_of_pixel_sizes,
 )
-from tmcnet.raster.inventory.dependencies import remote_stamps
 from tmcnet.raster.inventory.fill import exact
-from tmcnet.raster.inventory.inspection import Inspection
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
 from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord, as_json
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
-from tmcnet.raster.inventory.scan import FileSummary, scan_images, scan_labels
+from tmcnet.raster.inventory.scan import FileSummary, Inspection, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries, label_names
 from tmcnet.raster.io.files import RasterFile
@@ -39,6 +37,7 @@ from tmcnet.raster.io.opening import keep_environment, open_raster, reused_files
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import rasterise_labels, read_label_features
 from tmcnet.raster.io.writer import write_bytes, write_table
+from tmcnet.raster.names import remote_stamps
 from tmcnet.readers import read_record, reading
 
 LABELS = "labels"  # folder beside the inventory for the rasters of vector labels, which it names

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tmcnet.errors import InputError, Problem, format_names, hide_secrets
-from tmcnet.raster.inventory.dependencies import local_files
-from tmcnet.raster.names import Name, is_remote, main_file, parse_name
+from tmcnet.raster.names import Name, is_remote, local_files, main_file, parse_name
 
 TRAIN = "train"
 PREDICT = "predict"
