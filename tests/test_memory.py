@@ -21,6 +21,7 @@ def test_freed_memory_goes_back_when_a_training_grows(monkeypatch):
 
 @pytest.mark.skipif(not memory.resident_bytes(), reason="this system does not say how much memory a process has")
 def test_resident_memory_is_that_of_this_process():
+    memory.release_freed_memory()
     before = memory.resident_bytes()
     block = bytearray(b"x" * 2**26)
     assert 2**25 < memory.resident_bytes() - before < 2**28
