@@ -305,17 +305,13 @@ def _gap_shares(scene: Inspection) -> dict[str, float]:
     """Share of the scene where each modality has no data in some band, but another one has all."""
     lattice, grid = scene.lattices[scene.reference][0], scene.images[scene.reference][0].grid
     valid: dict[str, BoolArray] = {}
-    for name, files in scene.images.items():
-        first = 0
-        for layer in scene.lattices[name] if files else ():
-            found, own_grid = np.asarray(np.isfinite(layer.stored).all(axis=0)), files[first].grid
-            if own_grid != grid or layer.step != lattice.step:
+    for name, lattices in scene.lattices.items():
+        for layer, raster in zip(lattices, scene.rasters[name].layers(), strict=True):
+            found = np.asarray(np.isfinite(layer.stored).all(axis=0))
+            if raster.grid != grid or layer.step != lattice.step:
                 at = np.indices(lattice.stored.shape[1:]) * lattice.step
-                found = _sample(found, layer.step, own_grid, grid, at[0], at[1])
+                found = _sample(found, layer.step, raster.grid, grid, at[0], at[1])
             valid[name] = found & valid[name] if name in valid else found
-            bands = 0
-            while bands < len(layer.stored):
-                bands, first = bands + files[first].file.header.count, first + 1
     any_valid = np.any(list(valid.values()), axis=0)
     return {name: round(share_of(any_valid & ~of_one), 6) for name, of_one in valid.items()}
 
@@ -395,7 +391,7 @@ def _check_mask(scene: Inspection, name: str, image: FileSummary) -> None:
     elif share < 1:
         what = f"the quality mask covers {share:.1%} of the {name} image"
         scene.warnings.append(f"{what}; outside it, code 0 is assumed")
-    layers, kept = preview(file.quality, None if file.quality_bits else 1, remote=file.remote)
+    layers, kept = preview(file.quality, slice(None if file.quality_bits else 1), remote=file.remote)
     stored = layers[0]
     unknown = np.isnan(stored) | (~kept & (stored != header.nodata[0]) & (not header.alpha))
     if unknown.any():

@@ -126,17 +126,17 @@ def _last_band_is_binary(file: RasterFile) -> bool:
     """Whether the last band has only the values 0 and one other, or only the largest number of its type."""
     values: set[float] = set()
     for path in file.paths:
-        (band,), _ = preview(path, file.header.count, remote=file.remote)
+        (band,), _ = preview(path, slice(-1, None), remote=file.remote)
         values.update(np.unique(band).tolist())
     opaque = {np.iinfo(band.dtype).max} if band.dtype.kind in "iu" else None
     return values == opaque or (len(values) == 2 and 0 in values)
 
 
-def preview(path: str, band: int | None, *, remote: bool) -> tuple[npt.NDArray[Any], BoolArray]:
-    """Every n-th pixel of a band (from 1; None: all) as stored, C x h x w, and where the mask of the first keeps."""
+def preview(path: str, which: slice, *, remote: bool) -> tuple[npt.NDArray[Any], BoolArray]:
+    """Every n-th pixel of some bands as stored, C x h x w, and where the mask of the first of them keeps it."""
     with open_raster(path, remote=remote, OVERVIEW_LEVEL="NONE") as dataset:  # overviews hold means
         step = max(dataset.shape) // _PREVIEW_PX + 1
-        shape, bands = (-(-dataset.height // step), -(-dataset.width // step)), [band] if band else dataset.indexes
+        shape, bands = (-(-dataset.height // step), -(-dataset.width // step)), dataset.indexes[which]
         values = dataset.read(bands, out_shape=(len(bands), *shape))
         return values, np.asarray(dataset.read_masks(bands[0], out_shape=shape) > 0)
 

@@ -20,17 +20,8 @@ from tmcnet.raster.names import Name, is_remote, local_files, main_file, parse_n
 
 TRAIN = "train"
 PREDICT = "predict"
-VECTORS = (
-    ".fgb",
-    ".gdb",
-    ".geojson",
-    ".gml",
-    ".gpkg",
-    ".json",
-    ".kml",
-    ".shp",
-    ".shp.zip",
-)  # endings of vector files
+VECTORS = (".fgb", ".gdb", ".geojson", ".gml", ".gpkg", ".json", ".kml", ".shp", ".shp.zip")
+"""Endings of vector files."""
 _LISTS = {"mask_codes": "-?[0-9]{1,9}", "mask_bits": "[12]?[0-9]|3[01]"}  # of numbers, each of this form
 OVERRIDES = ("nodata", "scale", "scale_factor", "add_offset", "mask", *_LISTS)
 """Keys of a modality that a column, such as `sar_nodata`, can replace for one scene."""

@@ -11,7 +11,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
             dataset = reused.get(key) if reused else None
             if dataset is None:
                 require_file(Path(path))
-                with rasterio.Env(**_search(Path(path))):
+                with nullcontext() if reused is None else rasterio.Env(**_search(Path(path))):
                     dataset = stack.enter_context(rasterio.open(path, **options))
                 _require_bands(path, dataset)
                 _require_sound(dataset)
@@ -98,8 +98,14 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
 
 
 def _search(path: Path) -> dict[str, str]:
-    """How GDAL looks for files beside one: it need not list the folder, which takes longer, where none is alike."""
-    alone = path.is_file() and not names_beside(path)
+    """How GDAL looks for files beside one: it need not list the folder, which takes longer, where none is alike.
+
+    The names in a folder are kept, so this is for inventories, which need them anyway.
+    """
+    try:
+        alone = path.is_file() and not names_beside(path)
+    except OSError:
+        alone = False  # the folder cannot be listed
     return {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"} if alone else {}
 
 

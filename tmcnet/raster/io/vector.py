@@ -268,25 +268,26 @@ def _moved(coordinates: Sequence[Any], east: float) -> list[Any]:
 
 def _codes(path: Path | str, labels: LabelsConfig, values: Sequence[object]) -> tuple[list[int | None], bool]:
     """Codes from the values of the attribute, None for an empty one, and whether a value is the name of a class."""
-    texts = [None if value is None else str(value).strip() or None for value in values]
-    code_of: dict[str | None, int | None] = {None: None}
-    code_of.update((str(code), code) for code in labels.void)
+    code_of = {str(code): code for code in labels.void}
     for of_class in labels.classes:
-        code_of.update((str(code), code) for code in of_class.codes)
-        code_of[of_class.name] = of_class.codes[0]
-    # numbers may be stored as real ones
-    keys = [text.removesuffix(".0") if text and text not in code_of else text for text in texts]
+        code_of |= {str(code): code for code in of_class.codes} | {of_class.name: of_class.codes[0]}
     names = [of_class.name for of_class in labels.classes]
     spellings = Counter(map(_folded, names))
     folded = {_folded(name): name for name in names if spellings[_folded(name)] == 1}
-    keys = [folded.get(_folded(key), key) if key is not None and key not in code_of else key for key in keys]
-    unknown = Counter(str(key) for key in keys if key not in code_of)
+
+    def as_key(text: str) -> str:
+        number = text if text in code_of else text.removesuffix(".0")  # numbers may be stored as real ones
+        return number if number in code_of else folded.get(_folded(number), number)
+
+    texts = ("" if value is None else str(value).strip() for value in values)
+    keys = [as_key(text) if text else None for text in texts]
+    unknown = Counter(key for key in keys if key is not None and key not in code_of)
     if unknown:
         listed = format_names(f"`{value}` ({n} features)" for value, n in unknown.items())
         what = f"attribute `{labels.attribute}` has {len(unknown)} values that no class has: {listed}"
         raise InputError(Problem(str(path), what, "Add each to the `codes` of a class, or to `labels.void`."))
-    numbers = {None, *(str(code) for code in code_of.values() if code is not None)}
-    return [code_of[key] for key in keys], not numbers.issuperset(keys)
+    numbers = {None, *map(str, code_of.values())}
+    return [None if key is None else code_of[key] for key in keys], not numbers.issuperset(keys)
 
 
 def _folded(name: str) -> str:
