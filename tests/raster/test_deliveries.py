@@ -11,6 +11,7 @@ import rasterio.rpc
 import rasterio.shutil
 from affine import Affine
 from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
 from rasterio.warp import transform
 
 from tests.conftest import put
@@ -656,6 +657,23 @@ def test_bands_described_in_another_order_than_the_config_are_refused(source, ra
         source.take()
     source.sheet("a,two.tif;one.tif,s.tif,,train")
     source.take()
+
+
+def test_colours_marked_in_another_order_than_the_config_are_refused(source, random):
+    use(source, 3)
+    path = source.write("o.tif", optical(random, 3))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    for bands in (["red", "green", "blue"], ["blue", "green", "red"]):
+        sensor = SensorConfig(bands=bands, kind="reflectance")
+        source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+        if bands[0] == "blue":
+            source.take()
+            continue
+        with pytest.raises(InputError, match="describes its bands as blue, green, red"):
+            source.take()
 
 
 def test_a_palette_image_is_no_measurement_unless_its_colours_are_its_values(source, random):

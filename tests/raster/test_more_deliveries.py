@@ -160,6 +160,8 @@ def test_bands_with_tags_of_their_own_in_one_file(source, random):
     expected = np.where(values == 9, np.nan, values * np.array([1, 0.5, 1])[:, None, None])
     expected += np.array([0, -5, 100])[:, None, None]
     np.testing.assert_allclose(found, expected, atol=1e-3)
+    with source.json.with_suffix(".csv").open() as table:
+        assert "o.tif: no scale or offset in band 1, which its other bands have" in table.read()
 
 
 def test_a_virtual_mosaic_beside_its_sources_with_a_mask_band(source, random):

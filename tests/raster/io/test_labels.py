@@ -87,3 +87,14 @@ def test_one_band_of_several_holds_the_codes():
         coder.check_bands("l.tif", 1)
     with pytest.raises(InputError, match=r"or `labels\.band` to the band of the codes"):
         LabelCoder(IDS, NAMES).check_bands("l.tif", 3)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "u2", "i2", "c8"])
+def test_colours_that_are_not_of_8_bits_are_unknown(dtype):
+    colours = np.zeros((3, 1, 4), dtype)
+    colours[0] = [255, 255, 0, 0]
+    colours[1, 0, 1] = {"f4": 0.5, "c8": 1j}.get(dtype, 256)
+    coder = LabelCoder(RGB, NAMES)
+    ids, unknown = coder.encode(colours, np.ones((1, 4), bool))
+    assert ids[0].tolist() == [0, 255, 255, 255]
+    assert "holds 1 pixels whose colour is not three whole" in str(coder.problem("l.tif", unknown))

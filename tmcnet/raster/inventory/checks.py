@@ -153,7 +153,11 @@ def _described_band(description: str, number_of: Mapping[str, int]) -> int | Non
 
 
 def _partly_scaled(files: Sequence[FileSummary]) -> Iterator[str]:
-    """Warn of files that are scaled in a stack with others that are not."""
+    """Warn of files that are scaled in a stack with others that are not, and of such bands in one file."""
+    for file in files:
+        bare = [str(number) for number, pair in enumerate(file.header.tags, 1) if pair == (1, 0)]
+        if bare and file.header.is_tagged:
+            yield f"{file.name}: no scale or offset in band {', '.join(bare)}, which its other bands have"
     scaled = [file.name for file in files if file.header.is_tagged]
     plain = [file.name for file in files if not file.header.is_tagged]
     if scaled and plain:

@@ -21,7 +21,8 @@ Unknown: TypeAlias = Counter[int]
 
 
 NOT_WHOLE = -(2**53)
-"""Key of `Unknown` for fractions, NaN, complex numbers, and numbers too large to be exact in double precision."""
+"""Key of `Unknown` for fractions, NaN, complex numbers, numbers too large to be exact in double precision, and
+colours that are not of 8 bits."""
 
 
 class LabelCoder:
@@ -85,8 +86,12 @@ class LabelCoder:
     def _keys(self, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], BoolArray]:
         """One whole number per pixel, and where it is equal to the value in the file."""
         if self.encoding == "rgb":
-            red, green, blue = (band.astype(np.int64) for band in values[:3])
-            return (red << 16) | (green << 8) | blue, np.ones(red.shape, bool)
+            colours, whole = values[:3], np.ones(values.shape[1:], bool)
+            if colours.dtype != np.uint8:
+                whole = np.isin(colours, np.arange(256)).all(axis=0)
+                colours = np.where(whole, colours, 0).real
+            red, green, blue = colours.astype(np.int64)
+            return np.where(whole, (red << 16) | (green << 8) | blue, NOT_WHOLE), whole
         band = values[(self.band or 1) - 1]
         if band.dtype.kind in "iu":
             return band, np.ones(band.shape, bool)
@@ -133,6 +138,9 @@ class LabelCoder:
 
     def problem(self, path: Path | str, unknown: Unknown) -> Problem:
         """Report the codes of a file that have no meaning."""
+        if NOT_WHOLE in unknown and self.encoding == "rgb":
+            what = f"holds {unknown[NOT_WHOLE]} pixels whose colour is not three whole numbers from 0 to 255"
+            return Problem(str(path), what, "Write 8-bit colours (`gdal_translate -ot Byte -scale ...`).")
         if NOT_WHOLE in unknown:
             what = f"holds {unknown[NOT_WHOLE]} pixels whose code is no whole number"
             return Problem(str(path), what, "Write whole numbers, with no data as a nodata tag.")
