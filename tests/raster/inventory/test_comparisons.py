@@ -216,3 +216,18 @@ def test_a_band_of_labels_that_is_taken_for_a_mask_is_noted(source, random):
     source.take()
     what = "l.tif: the last band is read as a mask in which 0 means no data; 75.0% of the pixels are valid"
     assert what in rows(source)[0]["warnings"]
+
+
+@pytest.mark.parametrize("numbered_anew", [True, False])
+def test_labels_whose_palettes_number_the_same_colours_otherwise_are_named(source, random, numbered_anew):
+    use(source)
+    for name, (water, land) in (("a", (1, 2)), ("b", (2, 1) if numbered_anew else (1, 2))):
+        source.write(f"o{name}.tif", optical(random))
+        source.write(f"s{name}.tif", power(random))
+        path = source.write(f"l{name}.tif", random.integers(1, 3, (SIZE, SIZE)).astype("u1"))
+        with rasterio.open(path, "r+") as dataset:
+            dataset.write_colormap(1, {water: (0, 0, 255), land: (0, 255, 0), 3: (9, 9, 9)})
+    source.sheet("a,oa.tif,sa.tif,la.tif,train", "b,ob.tif,sb.tif,lb.tif,train")
+    source.take()
+    what = "code 1 of the label has the colour of code 2 in a: check that codes mean the same"
+    assert [what in row["warnings"] for row in rows(source)] == [False, numbered_anew]

@@ -48,6 +48,14 @@ def test_a_collar_that_compression_changed_is_found_around_declared_zeros():
     assert found(values, "u1") == "0.188 are 255 in all bands, connected to the edge"
 
 
+def test_a_piece_of_the_lowest_value_of_one_band_is_fill_but_clipped_noise_is_not():
+    values = image()[:1]
+    values[0, np.random.default_rng(1).random((SIDE, SIDE)) < 0.05] = 0
+    assert found(values) == ""
+    values[:, *INSIDE] = 0
+    assert found(values).endswith(" are 0 in all bands")
+
+
 def test_few_grey_levels_are_no_fill():
     assert found(np.random.default_rng(0).integers(2, 9, (2, SIDE, SIDE))) == ""
 

@@ -121,6 +121,21 @@ def warn_of_pixel_sizes(scenes: Sequence[Inspection]) -> None:
             scene.warnings.append(f"{what}. Set `align.resolution`, or resample the file")
 
 
+def warn_of_palettes(scenes: Sequence[Inspection]) -> None:
+    """Add warnings for labels whose palette gives a code the colour that another code has in the first palette.
+
+    Programs that save a picture of few colours number these anew in each file.
+    """
+    coloured = [scene for scene in scenes if scene.palette]
+    first = coloured[0].palette if coloured else {}
+    for scene in coloured:
+        for code, colour in scene.palette.items():
+            others = [other for other, its in first.items() if its == colour]
+            if others and code in first and code not in others:
+                what = f"code {code} of the label has the colour of code {others[0]} in {coloured[0].entry.scene}"
+                scene.warnings.append(f"{what}: check that codes mean the same")
+
+
 def _pixel_metres(scene: Inspection) -> float:
     """Width of a square pixel of equal area; NaN, which equals nothing, where the CRS has no such thing."""
     area = pixel_area(scene.grid)

@@ -105,14 +105,20 @@ class Lattice:
         return None
 
     def _lowest_of_all(self) -> Fill | None:
-        """Pixels with the lowest value of every band, which is no chance in several bands of many grey levels."""
+        """Pixels with the lowest value of every band, which is no chance in several bands of many grey levels.
+
+        In one band only pieces count: values that were clipped, as after subtraction of noise, are scattered.
+        """
         lowest = np.fmin.reduce(self.stored.reshape(len(self.stored), -1), axis=1)
         filled = np.asarray((self.stored == lowest[:, None, None]).all(axis=0))
-        if len(lowest) < 2 or (lowest != lowest[0]).any() or not _MIN_SHARE <= share_of(filled) < 1:
+        if (lowest != lowest[0]).any() or not _MIN_SHARE <= share_of(filled) < 1:
             return None
         if any(np.unique(band[np.isfinite(band)]).size < _MIN_LEVELS for band in self.stored):
             return None
-        return Fill(share_of(filled), f"are {exact(lowest[0])} in all bands")
+        if len(lowest) == 1:
+            filled = ndimage.binary_opening(filled, np.ones((3, 3)))
+        share = share_of(filled)
+        return Fill(share, f"are {exact(lowest[0])} in all bands") if share >= _MIN_SHARE else None
 
     def _one_band_at_edge(self, bands: Sequence[str]) -> Fill | None:
         for name, band in zip(bands, self.stored, strict=True) if len(bands) > 1 else ():

@@ -21,6 +21,7 @@ from tmcnet.raster.inventory.comparisons import (
     scale_problems,
     warn_of_differences,
     warn_of_duplicates,
+    warn_of_palettes,
     warn_of_pixel_sizes,
 )
 from tmcnet.raster.inventory.fill import exact
@@ -116,6 +117,7 @@ def take_inventory(
     if first.layout in GEOREFERENCED:
         warn_of_differences(scenes, sensors)
     warn_of_pixel_sizes(scenes)
+    warn_of_palettes(scenes)
     classes = ClassTable.of((c.name, c.color) for c in labels.classes) if labels.classes else first.classes
     records = [record for inventory in inventories for record in inventory.records]
     inventory = Inventory(first.layout, first.label_encoding, classes, records).to_dict()
@@ -175,6 +177,7 @@ class _Inspector:
                 self._rasterise_label(scene)
             if scene.label_raster is not None and self.coder is not None:
                 scene.label = scan_labels(scene.label_raster.files[0], self.coder)
+                scene.palette = scene.label.palette
         except InputError as error:
             scene.problems += error.problems
         if not scene.problems:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
+from rasterio.enums import ColorInterp
 
 from tmcnet.config import IGNORE
 from tmcnet.errors import Problem
@@ -19,6 +20,7 @@ from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.io.files import BoolArray, FileWindow, FloatArray, Header, RasterFile, joined
 from tmcnet.raster.io.geometry import Box, Grid, finest
 from tmcnet.raster.io.labels import LabelCoder, Unknown
+from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.validity import ValidityMap
 
@@ -47,6 +49,7 @@ class FileSummary:
     labelled_share: float = 0.0  # share of pixels with a class, of label files
     codes: Counter[int] = field(default_factory=Counter)  # pixels by code, of label files
     unknown: Unknown = field(default_factory=Counter)  # codes that no class has, of label files
+    palette: dict[str, list[int]] = field(default_factory=dict)  # colour of each code, of label files with a palette
     # h x w, whether every n-th pixel has a class, of label files; and n
     labelled: tuple[BoolArray, int] | None = None
 
@@ -117,6 +120,7 @@ class Inspection:
     labelled_share: float = 0.0  # share of the scene that has a class
     # names of the classes when label features that give codes were first read; empty where features name their class
     label_names: list[str] = field(default_factory=list)
+    palette: dict[str, list[int]] = field(default_factory=dict)  # colour of each code of a label with a palette
     problems: list[Problem] = field(default_factory=list)  # errors, which stop the workflow
     warnings: list[str] = field(default_factory=list)  # oddities, which are listed in the inventory
 
@@ -127,6 +131,7 @@ class Inspection:
             "entry": {"scene": self.entry.scene, "role": self.entry.role, "declared": scales},
             "images": {name: [file.to_dict() for file in files] for name, files in self.images.items()},
             "scales": self.scales,
+            "palette": self.palette,
             "problems": [astuple(problem) for problem in self.problems],
             "warnings": self.warnings,
         }
@@ -138,6 +143,7 @@ class Inspection:
             Entry(images={}, **values["entry"]),
             images={name: [FileSummary.of(file) for file in files] for name, files in values["images"].items()},
             scales=values["scales"],
+            palette=values["palette"],
             problems=[Problem(*problem) for problem in values["problems"]],
             warnings=values["warnings"],
         )
@@ -261,6 +267,10 @@ def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
             summary.unknown += unknown
     summary.labelled_share = labelled / (summary.grid.height * summary.grid.width)
     summary.labelled = joined(rows), step
+    with open_raster(file.paths[0], remote=file.remote) as dataset:
+        if dataset.colorinterp[0] is ColorInterp.palette:
+            colours = dataset.colormap(1).items()
+            summary.palette = {str(code): list(colour) for code, colour in colours if code in summary.codes}
     return summary
 
 

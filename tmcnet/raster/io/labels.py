@@ -88,7 +88,7 @@ class LabelCoder:
         if self.encoding == "rgb":
             colours, whole = values[:3], np.ones(values.shape[1:], bool)
             if colours.dtype != np.uint8:
-                whole = np.isin(colours, np.arange(256)).all(axis=0)
+                whole = np.asarray(np.isin(colours, np.arange(256)).all(axis=0))
                 colours = np.where(whole, colours, 0).real
             red, green, blue = colours.astype(np.int64)
             return np.where(whole, (red << 16) | (green << 8) | blue, NOT_WHOLE), whole
