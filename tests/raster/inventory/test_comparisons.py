@@ -231,3 +231,21 @@ def test_labels_whose_palettes_number_the_same_colours_otherwise_are_named(sourc
     source.take()
     what = "code 1 of the label has the colour of code 2 in a: check that codes mean the same"
     assert [what in row["warnings"] for row in rows(source)] == [False, numbered_anew]
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_scenes_of_different_bands_are_named(source, random, described):
+    use(source)
+    for name, code in (("a", "vv"), ("b", "vh")):
+        source.write(f"o{name}.tif", optical(random))
+        path = source.write(f"{name if described else code}.tif", power(random))
+        with rasterio.open(path, "r+") as dataset:
+            dataset.descriptions = [code.upper() if described else None]
+    first, second = ("a", "b") if described else ("vv", "vh")
+    source.sheet(f"a,oa.tif,{first}.tif,,train", f"b,ob.tif,{second}.tif,,train")
+    if described:
+        with pytest.raises(InputError, match=r"describes its bands as VH, but `sensors\.sar\.bands` is vv"):
+            source.take()
+        return
+    source.take()
+    assert "sar has vh by its name where a has vv: use the same bands" in rows(source)[1]["warnings"]
