@@ -21,7 +21,7 @@ from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, looks_linear, to_db
 
 _MIN_ZERO_IN_BOTH = 0.001  # share of pixels from which zeros in both images are reported
-_MEASURED = re.compile(r"[hv]{2}|b\d{1,2}a?")
+_POLARISATION = re.compile(r"[hv]{2}")
 _BAND_CODE = re.compile(r"[a-z]+\d+[a-z]?|[hv]{2}")
 _BIT_FIELDS = {
     "QA_PIXEL": "[0, 1, 2, 3, 4] for fill, dilated cloud, cirrus, cloud and shadow",
@@ -131,11 +131,7 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
     scene.warnings += _partly_scaled(files)
     number_of = {_plain(band): number for number, band in enumerate(sensor.bands)}
     described = [(file.label, band) for file in files for band in file.header.names]
-    moved = [
-        label
-        for n, (label, band) in enumerate(described)
-        if _described_band(band, number_of) not in (None, n) or _polarisations_differ(band, sensor.bands[n])
-    ]
+    moved = [label for n, (label, band) in enumerate(described) if _described_band(band, number_of) not in (None, n)]
     if moved:
         described_as = ", ".join(band or "nameless" for label, band in described if label == moved[0])
         what = f"describes its bands as {described_as}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
@@ -143,17 +139,11 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
     scene.problems += _misplaced_files(name, sensor, files)
 
 
-def band_code(text: str, but: str = "") -> str:
-    """The only polarisation or band number, such as vv or b4, among the words of a text that are not in `but`."""
-    words, others = ({_plain(word) for word in re.split(r"[\W_]+", part)} for part in (text, but))
-    codes = [word for word in words - others if _MEASURED.fullmatch(word)]
-    return codes[0] if len(codes) == 1 else ""
-
-
-def _polarisations_differ(description: str, band: str) -> bool:
-    """Whether a description has another polarisation than the one that is the name of the band in the config."""
-    code = band_code(description)
-    return len(_plain(band)) == len(code) == 2 and {*code, *_plain(band)} <= {"h", "v"} and code != _plain(band)
+def polarisation(text: str, but: str = "") -> str:
+    """The only polarisation, such as vv, among the words of a text that are not in `but`; empty without one."""
+    words, others = (set(re.split(r"[\W_]+", part.lower())) for part in (text, but))
+    found = [word for word in words - others if _POLARISATION.fullmatch(word)]
+    return found[0] if len(found) == 1 else ""
 
 
 @cache

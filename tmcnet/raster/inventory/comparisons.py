@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
-from tmcnet.raster.inventory.checks import band_code, coverage
+from tmcnet.raster.inventory.checks import coverage, polarisation
 from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.inventory.scan import FileSummary, Inspection
 from tmcnet.raster.io.files import numpy_type
@@ -186,18 +186,18 @@ def _warn_of_other_order(scenes: Sequence[Inspection], name: str) -> None:
         if (order := orders.get(scene.entry.scene, base)) != base and sorted(order) == sorted(base):
             what = f"the bands of {name} are {', '.join(order)}, those of {first} {', '.join(base)}"
             scene.warnings.append(f"{what}: bring them to one order")
-    codes = {
+    measured = {
         scene.entry.scene: [
-            band_code(band or file.name, scene.entry.scene)
+            polarisation(band or file.name, scene.entry.scene)
             for file in scene.images[name]
             for band in file.header.names
         ]
         for scene in scenes
     }
-    first, base = next(iter(codes.items()), ("", []))
+    first, base = next(iter(measured.items()), ("", []))
     for scene in scenes:
-        for own, other in zip(codes[scene.entry.scene], base, strict=False):
-            if own and other and own != other and sorted(codes[scene.entry.scene]) != sorted(base):
+        for own, other in zip(measured[scene.entry.scene], base, strict=False):
+            if own and other and own != other:
                 scene.warnings.append(f"{name} has {own} by its name where {first} has {other}: use the same bands")
 
 
