@@ -130,7 +130,13 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         return
     scene.warnings += _partly_scaled(files)
     number_of = {_plain(band): number for number, band in enumerate(sensor.bands)}
-    described = [(file.label, band) for file in files for band in file.header.names]
+    # Composites of other bands are marked as red, green and blue as well, for the screen.
+    has_colours = {"red", "green", "blue"} <= number_of.keys()
+    described = [
+        (file.label, band or (colour if has_colours else ""))
+        for file in files
+        for band, colour in zip(file.header.names, file.header.marked, strict=True)
+    ]
     moved = [label for n, (label, band) in enumerate(described) if _described_band(band, number_of) not in (None, n)]
     if moved:
         described_as = ", ".join(band or "nameless" for label, band in described if label == moved[0])

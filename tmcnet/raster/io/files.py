@@ -56,7 +56,8 @@ class Header:
     # ground control points, in place of a transform: column, row, x and y in the CRS of the grid, which is then only
     # the affine grid that fits them best. Also the places that rational polynomials (RPC) give
     control: tuple[ControlPoint, ...] = ()
-    names: tuple[str, ...] = ()  # description, or marked colour, of each of these bands; empty for none
+    names: tuple[str, ...] = ()  # description of each of these bands; empty for none
+    marked: tuple[str, ...] = ()  # colour as which each of these bands is marked, such as `blue`; empty for none
     # `palette` if the values of the first band are indexes of colours; `CMYK` or `CIELAB` if GDAL makes RGB of them
     colours: str = ""
     n_images: int = 0  # number of images in it, of which this is the first; 0 for a single one
@@ -165,7 +166,8 @@ class RasterFile:
             dataset.block_shapes[0][0],
             tuple(file for file in files if not file.endswith(".ovr")),
             control,
-            tuple(dataset.descriptions[i] or _named_colour(dataset, i) for i in at),
+            tuple(dataset.descriptions[i] or "" for i in at),
+            tuple(_marked_colour(dataset, i) for i in at),
             _colours(dataset, bands[0]),
             len(dataset.subdatasets),
             bool(dataset.tags(ns="GEOLOCATION")),
@@ -397,7 +399,7 @@ def _colours(dataset: DatasetReader, band: int) -> str:
     return space if space in ("CMYK", "CIELAB") else ""
 
 
-def _named_colour(dataset: DatasetReader, at: int) -> str:
+def _marked_colour(dataset: DatasetReader, at: int) -> str:
     """The colour as which a band is marked, such as `blue`; not of 8-bit images: GDAL marks their first bands."""
     name = dataset.colorinterp[at].name
     return "" if dataset.dtypes[at] == "uint8" or name in ("undefined", "gray", "palette", "alpha") else name
