@@ -231,13 +231,12 @@ def _pairs(modalities: Iterable[str], batches: Sequence[Tensor]) -> dict[str, tu
     return dict(zip(modalities, zip(batches[::2], batches[1::2], strict=True), strict=True))
 
 
-def _known_values(image: Tensor, view: View) -> Tensor:
-    """Cut a view of an image C x H x W; NaN where there are no data."""
+def _known_values(cut: Tensor, image: Tensor, view: View) -> Tensor:
+    """The cut of a view of an image C x H x W; NaN where there are no data."""
     has_data = (image != 0).any(dim=0, keepdim=True)
     if has_data.all():
-        return view.cut(image)
-    values = view.cut(torch.cat([image, has_data]))
-    return torch.where(values[-1] >= MIN_KNOWN, values[:-1], torch.nan)
+        return cut
+    return torch.where(view.cut(has_data.to(image.dtype)) >= MIN_KNOWN, cut, torch.nan)
 
 
 def _hide_blocks(images: Sequence[Tensor], targets: Sequence[Tensor], share: float, rng: np.random.Generator) -> None:
@@ -312,16 +311,14 @@ class ViewMaker:
             rng = generator(self.config.seed, "views", tile.name, step, slot)
             pair = draw_views(rng, *tile.size, self.config, self.variant)
             corners.append(draw_patches(rng, *pair, self.config.patch_size, self.config.patches))
-            cuts = (view.cut(image) for image in tile.images.values() for view in pair)
+            shown = [(image, view) for image in tile.images.values() for view in pair]
+            cuts = [view.cut(image) for image, view in shown]
             changed = self._change_by_sensor(cuts, rng) if self.by_sensor else self._change_as_published(cuts, rng)
-            for batch, image, view in zip(views, changed, pair * len(tile.images), strict=True):
-                batch[row] = view.transpose(image)
+            for batch, cut, (_, view) in zip(views, changed, shown, strict=True):
+                batch[row] = view.transpose(cut)
             if self.hidden is not None:
-                known = (
-                    view.transpose(_known_values(image, view)) for image in tile.images.values() for view in pair
-                )
-                for batch, image in zip(targets, known, strict=True):
-                    batch[row] = image
+                for batch, cut, (image, view) in zip(targets, cuts, shown, strict=True):
+                    batch[row] = view.transpose(_known_values(cut, image, view))
                 for first in range(2):
                     images, values = ([batch[row] for batch in batches[first::2]] for batches in (views, targets))
                     _hide_blocks(images, values, self.hidden, rng)

@@ -148,6 +148,7 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
         having = [scene for scene in scenes if scene.images[name]]
         _warn_of_other_tags(having, name)
         _warn_of_other_order(having, name)
+        _warn_of_other_polarisations(having, name)
         if sensor.kind == "reflectance":
             _warn_of_products(having, name)
             _warn_of_levels(having, name)
@@ -186,6 +187,10 @@ def _warn_of_other_order(scenes: Sequence[Inspection], name: str) -> None:
         if (order := orders.get(scene.entry.scene, base)) != base and sorted(order) == sorted(base):
             what = f"the bands of {name} are {', '.join(order)}, those of {first} {', '.join(base)}"
             scene.warnings.append(f"{what}: bring them to one order")
+
+
+def _warn_of_other_polarisations(scenes: Sequence[Inspection], name: str) -> None:
+    """Add warnings for scenes that by descriptions or names of files have other polarisations than the first."""
     measured = {
         scene.entry.scene: [
             polarisation(band or file.name, scene.entry.scene)

@@ -28,7 +28,7 @@ from tmcnet.raster.inventory.fill import exact
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
 from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord, as_json
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
-from tmcnet.raster.inventory.scan import FileSummary, Inspection, scan_images, scan_labels
+from tmcnet.raster.inventory.scan import FileSummary, Inspection, label_palette, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries, label_names
 from tmcnet.raster.io.files import RasterFile
@@ -177,7 +177,7 @@ class _Inspector:
                 self._rasterise_label(scene)
             if scene.label_raster is not None and self.coder is not None:
                 scene.label = scan_labels(scene.label_raster.files[0], self.coder)
-                scene.palette = scene.label.palette
+                scene.palette = label_palette(scene.label)
         except InputError as error:
             scene.problems += error.problems
         if not scene.problems:

@@ -49,7 +49,6 @@ class FileSummary:
     labelled_share: float = 0.0  # share of pixels with a class, of label files
     codes: Counter[int] = field(default_factory=Counter)  # pixels by code, of label files
     unknown: Unknown = field(default_factory=Counter)  # codes that no class has, of label files
-    palette: dict[str, list[int]] = field(default_factory=dict)  # colour of each code, of label files with a palette
     # h x w, whether every n-th pixel has a class, of label files; and n
     labelled: tuple[BoolArray, int] | None = None
 
@@ -267,11 +266,15 @@ def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
             summary.unknown += unknown
     summary.labelled_share = labelled / (summary.grid.height * summary.grid.width)
     summary.labelled = joined(rows), step
-    with open_raster(file.paths[0], remote=file.remote) as dataset:
-        if dataset.colorinterp[0] is ColorInterp.palette:
-            colours = dataset.colormap(1).items()
-            summary.palette = {str(code): list(colour) for code, colour in colours if code in summary.codes}
     return summary
+
+
+def label_palette(label: FileSummary) -> dict[str, list[int]]:
+    """Colour of each code in a label file that has a palette; empty without one."""
+    with open_raster(label.file.paths[0], remote=label.file.remote) as dataset:
+        if dataset.colorinterp[0] is not ColorInterp.palette:
+            return {}
+        return {str(code): list(colour) for code, colour in dataset.colormap(1).items() if code in label.codes}
 
 
 def _strips(raster: Raster) -> Iterator[Box]:
