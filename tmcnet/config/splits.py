@@ -73,7 +73,8 @@ class SplitsConfig(Section):
     """Sparse annotation: numbers of labelled pixels of each class, over all labelled training tiles, everything else
     void (`trainP10`); nested."""
     subsets: int = Field(2, ge=1)
-    """Independent draws of the label fractions and points (`trainR5`, `trainR5_s2`, ...)."""
+    """Draws of the label fractions and points (`trainR5`, `trainR5_s2`, ...). Those of a fraction share no tiles as
+    long as there are enough."""
     given_fractions: bool = False
     """Layout `seed`: take label fractions from its lists (`trainR5_RGB.txt`) where they exist."""
     seed: int = Field(1, ge=0)

@@ -1,8 +1,9 @@
-"""Label fractions: nested subsets of the labelled training tiles that keep the class shares."""
+"""Label fractions: nested subsets of the labelled training tiles that keep the class shares, in draws that differ."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -24,9 +25,10 @@ def draw_fractions(
 ) -> tuple[dict[str, IntArray], list[str]]:
     """All label fractions by the name of their list; within a draw each contains the smaller ones.
 
-    Fractions that the source gives are taken as they are, without tiles that are dropped or have no labels; the
-    others of the draw are fitted between them. Returns sorted positions of the tiles by name of the list, and
-    warnings about given fractions.
+    Draws share no tiles as long as there are enough, but for those with classes that few tiles have. Fractions that
+    the source gives are taken as they are, without tiles that are dropped or have no labels; the others of the draw
+    are fitted between them. Returns sorted positions of the tiles by name of the list, and warnings about given
+    fractions and about draws that overlap.
 
     Raises:
         InputError: If a given fraction has tiles of another part.
@@ -34,32 +36,57 @@ def draw_fractions(
     given, warnings = _usable(index, part, config, where)
     labelled = np.flatnonzero((part == TRAIN) & index.labelled)
     area = index.area[labelled]
-    sizes = {f: fraction_size(len(area), f) for f in config.fractions}
+    n = len(area)
+    first = np.full(n, n)  # the smallest position of each tile in the orders of earlier draws
     lists: dict[str, IntArray] = {}
     for draw in range(1, config.subsets + 1):
         names = {f: Budget("R", f).subset(draw) for f in config.fractions}
         fixed = {f: given[name][labelled] for f, name in names.items() if name in given}
         for (small, few), (large, many) in pairwise((names[f], mask) for f, mask in fixed.items()):
-            if n := int((few & ~many).sum()):
-                what = f"{small} and {large} are not nested: {n} tiles of {small} are not in {large}"
+            if n_outside := int((few & ~many).sum()):
+                what = f"{small} and {large} are not nested: {n_outside} tiles of {small} are not in {large}"
                 warnings.append(f"The given label fractions {what}.")
-        level = np.full(len(area), len(fixed), np.int64)  # number of the smallest given fraction that has the tile
+        level = np.full(n, len(fixed), np.int64)  # number of the smallest given fraction that has the tile
         for k, mask in reversed(list(enumerate(fixed.values()))):
             level[mask] = k
         within = {f: int((level <= k).sum()) for k, f in enumerate(fixed)}  # tiles in this or a smaller one
-        longest = max([*(size for f, size in sizes.items() if f < 100), *within.values()], default=0)
-        order = draw_order(area, level, generator(config.seed, "label fractions", draw), longest)
+        order = draw_order(area, level, _tiers(first), generator(config.seed, "label fractions", draw))
+        first[order] = np.minimum(first[order], np.arange(n))
         for f, name in names.items():
-            least = max((n for other, n in within.items() if other < f), default=0)
-            most = min((n for other, n in within.items() if other > f), default=len(area))
-            drawn = np.arange(len(area)) if f == 100 else np.sort(order[: min(max(sizes[f], least), most)])
+            least = max((size for other, size in within.items() if other < f), default=0)
+            most = min((size for other, size in within.items() if other > f), default=n)
+            drawn = np.sort(order[: min(max(fraction_size(n, f), least), most)])
             lists[name] = labelled[np.flatnonzero(fixed[f]) if f in fixed else drawn]
-    return lists, warnings
+    return lists, warnings + _warn_of_overlap(lists, config)
 
 
 def fraction_size(n: int, percent: float) -> int:
     """Tiles in a label fraction: rounded up, at least 1."""
     return max(1, math.ceil(round(n * percent / 100, 6)))
+
+
+def _tiers(first: IntArray) -> IntArray:
+    """Whole number k for each of N tiles: it is not among the first N/k of any earlier draw, but of one for N/(k-1).
+
+    A draw that takes low numbers first shares no tile of its first N/k with any of the k-1 draws before it. `first`
+    are the smallest positions in earlier draws, N without any.
+    """
+    n = len(first)
+    return np.where(first > 0, -(-n // np.maximum(first, 1)), n + 1)
+
+
+def _warn_of_overlap(lists: dict[str, IntArray], config: SplitsConfig) -> list[str]:
+    """A sentence for each label fraction whose draws have tiles in common."""
+    warnings = []
+    for budget in (Budget("R", f) for f in config.fractions if f < 100):
+        draws = [lists[budget.subset(draw)] for draw in range(1, config.subsets + 1)]
+        total, different = sum(map(len, draws)), len(np.unique(np.concatenate(draws)))
+        if different < total:
+            warnings.append(
+                f"The {len(draws)} draws of {budget.name} overlap: they have {total} tiles, of which {different} are "
+                "different. Their scores differ less than those of independent labels."
+            )
+    return warnings
 
 
 def _usable(
@@ -86,57 +113,73 @@ def _usable(
     return {name: mask & usable for name, mask in index.given.items()}, warnings
 
 
-def draw_order(area: AreaArray, level: IntArray, rng: np.random.Generator, n: int) -> IntArray:
+def draw_order(area: AreaArray, level: IntArray, tier: IntArray, rng: np.random.Generator) -> IntArray:
     """Order tiles such that the first ones, however many, have about the class shares of the whole.
 
     Every class occurs as soon as possible. Each next tile is the one, of a random pool, with the smallest mismatch:
     the sum over classes of |share - wanted| and of the relative shortfall max(0, 1 - share/wanted), in which rare
-    classes count as much as common ones. Tiles (N x K labelled pixels) of a lower level (N) come first. At least n
-    positions are returned: the order ends there, or after the level that reaches n.
+    classes count as much as common ones. Tiles (N x K labelled pixels) of a lower level (N) come first, and among
+    those of one level and with the class that is sought those of a lower tier (N).
     """
     total = area.sum(axis=0, dtype=np.int64)
     wanted = total / max(int(total.sum()), 1)
     sums = np.zeros(area.shape[1], np.int64)
     order = np.empty(0, np.int64)
     for k in range(int(level.max(initial=-1)) + 1):
-        if len(order) >= n:
-            break
         members = np.flatnonzero(level == k)
-        count = min(len(members), n - len(order), max(MAX_CHOSEN - len(order), 0))
-        chosen = _choose(area, members, wanted, sums, rng, count)
+        chosen = _choose(area, members, tier, wanted, sums, rng, min(len(members), MAX_CHOSEN - len(order)))
         rest = members[~np.isin(members, chosen, assume_unique=True)]
-        order = np.concatenate([order, chosen, rest[_order_in_strata(area[rest], rng)]])
+        rest = rest[_order_in_strata(area[rest], rng)]
+        order = np.concatenate([order, chosen, rest[np.argsort(tier[rest], kind="stable")]])
         sums = sums + area[members].sum(axis=0, dtype=np.int64)
     return order
 
 
 def _choose(
-    area: AreaArray, members: IntArray, wanted: FloatArray, sums: IntArray, rng: np.random.Generator, n: int
+    area: AreaArray,
+    members: IntArray,
+    tier: IntArray,
+    wanted: FloatArray,
+    sums: IntArray,
+    rng: np.random.Generator,
+    n: int,
 ) -> IntArray:
     """Choose n tiles one by one, after others with these class sums."""
     left = rng.permutation(members)
-    chosen = np.empty(n, np.int64)
+    left = left[np.argsort(tier[left], kind="stable")]
+    groups = np.split(left, np.flatnonzero(np.diff(tier[left])) + 1)  # one for each tier
+    chosen = np.empty(max(n, 0), np.int64)
     lacking = (sums == 0) & (area[members].sum(axis=0, dtype=np.int64) > 0)
     for i in range(n):
-        places = _draw_pool(area, left, lacking, rng)
-        after = sums + area[left[places]]
+        g, places = _draw_pool(area, groups, lacking, rng)
+        after = sums + area[groups[g][places]]
         new_classes = (after[:, lacking] > 0).sum(axis=1)
         best = int(np.lexsort((_mismatch(after, wanted), -new_classes))[0])
-        chosen[i] = left[places[best]]
+        chosen[i] = groups[g][places[best]]
         sums = after[best]
         lacking &= sums == 0
-        left[places[best]] = left[-1]
-        left = left[:-1]
+        groups[g][places[best]] = groups[g][-1]
+        groups[g] = groups[g][:-1]
+        if not len(groups[g]):
+            del groups[g]
     return chosen
 
 
-def _draw_pool(area: AreaArray, left: IntArray, lacking: BoolArray, rng: np.random.Generator) -> IntArray:
-    """Places of the candidates: a random quarter of those left, or half of those with the rarest lacking class."""
+def _draw_pool(
+    area: AreaArray, groups: Sequence[IntArray], lacking: BoolArray, rng: np.random.Generator
+) -> tuple[int, IntArray]:
+    """Candidates: a random quarter of the first group, or half of its tiles with the rarest lacking class.
+
+    In the latter case it is the first group with that class. Returns the number of the group, and places in it.
+    """
     if not lacking.any():
-        return rng.integers(0, len(left), min(MAX_POOL, max(4, len(left) // 4)))
-    having = area[left][:, lacking] > 0
-    carriers = np.flatnonzero(having[:, np.argmin(having.sum(axis=0))])
-    return carriers[rng.integers(0, len(carriers), min(MAX_POOL, max(1, len(carriers) // 2)))]
+        size = len(groups[0])
+        return 0, rng.integers(0, size, min(MAX_POOL, max(4, size // 4)))
+    having = np.flatnonzero(lacking)
+    rarest = having[np.argmin((area[np.concatenate(groups)][:, having] > 0).sum(axis=0))]
+    g = next(g for g, group in enumerate(groups) if area[group, rarest].any())
+    carriers = np.flatnonzero(area[groups[g], rarest])
+    return g, carriers[rng.integers(0, len(carriers), min(MAX_POOL, max(1, len(carriers) // 2)))]
 
 
 def _mismatch(sums: IntArray, wanted: FloatArray) -> IntArray:
