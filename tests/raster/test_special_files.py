@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from scipy.io import netcdf_file
 
 from tests.raster.conftest import UTM
 from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, rows, use, write_mask
@@ -172,4 +173,55 @@ def test_rasters_in_a_geopackage_are_no_label_and_the_way_out_is_named(source, r
     source.sheet("a,o.tif,s.tif,l.gpkg,train")
     source.labels = source.labels.model_copy(update={"encoding": encoding})
     with pytest.raises(InputError, match=r"l\.gpkg: holds rasters, no features\. Write a GeoTIFF and name that"):
+        source.take()
+
+
+def write_netcdf(path, values, step_at_gap=10.0, **attributes):
+    """Columns of 10 m, but for one step."""
+    height, width = values.shape
+    with netcdf_file(path, "w") as file:
+        axes = {"x": UTM[1].c + np.cumsum([5] + [10.0] * (width - 1)), "y": UTM[1].f - 5 - 10.0 * np.arange(height)}
+        axes["x"][width // 3 :] += step_at_gap - 10
+        for name, places in axes.items():
+            file.createDimension(name, len(places))
+            axis = file.createVariable(name, "d", (name,))
+            axis[:], axis.units, axis.standard_name = places, "m", f"projection_{name}_coordinate"
+        variable = file.createVariable("band", values.dtype, ("y", "x"))
+        variable[:] = values
+        for name, value in attributes.items():
+            setattr(variable, name, value)
+    return path
+
+
+def test_a_netcdf_with_a_gap_in_its_columns_is_refused(source, random):
+    use(source)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.nc,s.tif,,train")
+    source.source = source.source.model_copy(update={"crs": UTM[0]})
+    write_netcdf(source.root / "o.nc", power(random))
+    source.take()
+    write_netcdf(source.root / "o.nc", power(random), step_at_gap=60.0)
+    with pytest.raises(InputError, match=r"o\.nc: its axis x is not evenly spaced: steps are from 10 to 60"):
+        source.take()
+
+
+def test_a_second_value_of_no_data_in_a_netcdf_is_named(source, random):
+    use(source)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.nc,s.tif,,train")
+    source.source = source.source.model_copy(update={"crs": UTM[0]})
+    for missing, noted in ((np.float32(-1), True), (np.float32(-9999), False)):
+        write_netcdf(source.root / "o.nc", power(random), _FillValue=np.float32(-9999), missing_value=missing)
+        source.take()
+        what = "its metadata state missing_value = -1 beside its value of no data, -9999: it masks nothing"
+        assert (what in rows(source)[0]["warnings"]) == noted
+
+
+def test_a_table_in_the_place_of_labels_is_refused_with_the_command_that_converts_it(source, random):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    (source.root / "l.csv").write_text('class,WKT\n1,"POINT(500000 5600000)"\n')
+    source.sheet("a,o.tif,s.tif,l.csv,train")
+    with pytest.raises(InputError, match=r"l\.csv: is a table, not a raster .*GEOM_POSSIBLE_NAMES=WKT"):
         source.take()

@@ -244,5 +244,6 @@ def test_scenes_of_different_polarisations_are_named(source, random, described):
     first, second = ("a", "b") if described else ("vv", "vh")
     source.sheet(f"a,oa.tif,{first}.tif,,train", f"b,ob.tif,{second}.tif,,train")
     source.take()
-    what = "sar has vh by its name where a has vv: use the same bands"
+    texts = ("VH", "VV") if described else ("vh.tif", "vv.tif")
+    what = f"sar has {texts[0]} where a has {texts[1]}: use the same bands"
     assert [what in row["warnings"] for row in rows(source)] == [False, True]

@@ -55,3 +55,13 @@ def test_progress_is_reported_while_a_tool_is_running(monkeypatch, tmp_path):
     logged.clear()
     run_tool("gdalwarp")
     assert logged == []
+
+
+def test_what_gdal_says_of_each_pixel_is_said_once(monkeypatch, tmp_path):
+    tool = tmp_path / "ogr2ogr"
+    tool.write_text("#!/bin/sh\nfor i in 1 2 3; do echo 'ERROR 1: Invalid latitude' >&2; done; exit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(InputError) as error:
+        run_tool("ogr2ogr")
+    assert str(error.value).count("Invalid latitude") == 1

@@ -264,3 +264,12 @@ def test_long_edges_are_straight_in_the_crs_of_the_file(tmp_path):
     lon, lat = reproject_points(grid.crs, "EPSG:4326", *(grid.transform @ (column, row)))
     inside = (lon > 14.4) & (lon < 15.6) & (lat > 48.5) & (lat < 49)
     np.testing.assert_array_equal(codes == 1, inside)
+
+
+def test_metres_in_a_geojson_without_crs_are_refused_by_name(tmp_path):
+    rows = [{"type": "Feature", "geometry": square(0, 0, 20, 20), "properties": {"class": 1}}]
+    path = tmp_path / "l.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": rows}))
+    what = r"l\.geojson: has coordinates from 500000 to 500200, but its CRS is in degrees .*ogr2ogr -a_srs"
+    with pytest.raises(InputError, match=what):
+        rasterise_labels(path, labels(), GRID, tmp_path / "out.tif")

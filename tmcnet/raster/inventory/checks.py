@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
+from tmcnet.raster.inventory.descriptions import misplaced, of_config, stated_scale, statements
 from tmcnet.raster.inventory.fill import share_of
 from tmcnet.raster.inventory.rasters import preview, seams
 from tmcnet.raster.inventory.scan import FileSummary, Inspection
@@ -21,8 +21,6 @@ from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, looks_linear, to_db
 
 _MIN_ZERO_IN_BOTH = 0.001  # share of pixels from which zeros in both images are reported
-_POLARISATION = re.compile(r"[hv]{2}")
-_BAND_CODE = re.compile(r"[a-z]+\d+[a-z]?|[hv]{2}")
 _BIT_FIELDS = {
     "QA_PIXEL": "[0, 1, 2, 3, 4] for fill, dilated cloud, cirrus, cloud and shadow",
     "pixel_qa": "[0, 3, 5] for fill, shadow and cloud",
@@ -90,6 +88,9 @@ def _check_image(scene: Inspection, name: str, file: FileSummary, georeferenced:
     header, (low, high) = file.header, file.range
     if header.n_images > 1:
         scene.warnings.append(f"{file.name}: holds {header.n_images} images, of which the first is read")
+    if header.stated_nodata and file.file.nodata is None:
+        what = f"{file.name}: its metadata state {header.stated_nodata} beside its value of no data, {file.nodata:g}"
+        scene.warnings.append(f"{what}: it masks nothing; declare `sensors.{name}.nodata` if it is in the file")
     if file.file.scaling is None and numpy_type(header.dtype).kind in "iu":
         if header.stated_scaling and not header.has_scaling:
             what = f"{file.name}: its metadata state {header.stated_scaling}, which no tag applies"
@@ -129,41 +130,15 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         scene.problems.append(Problem(where, what, "Give one name for each band."))
         return
     scene.warnings += _partly_scaled(files)
-    number_of = {_plain(band): number for number, band in enumerate(sensor.bands)}
-    # Composites of other bands are marked as red, green and blue as well, for the screen.
-    has_colours = {"red", "green", "blue"} <= number_of.keys()
-    described = [
-        (file.label, band or (colour if has_colours else ""))
-        for file in files
-        for band, colour in zip(file.header.names, file.header.marked, strict=True)
-    ]
-    moved = [label for n, (label, band) in enumerate(described) if _described_band(band, number_of) not in (None, n)]
-    if moved:
-        described_as = ", ".join(band or "nameless" for label, band in described if label == moved[0])
-        what = f"describes its bands as {described_as}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
-        scene.problems.append(Problem(moved[0], what, "Write the names in the order of the files."))
-    scene.problems += _misplaced_files(name, sensor, files)
-
-
-def polarisation(text: str, but: str = "") -> str:
-    """The only polarisation, such as vv, among the words of a text that are not in `but`; empty without one."""
-    words, others = (set(re.split(r"[\W_]+", part.lower())) for part in (text, but))
-    found = [word for word in words - others if _POLARISATION.fullmatch(word)]
-    return found[0] if len(found) == 1 else ""
-
-
-@cache
-def _plain(band: str) -> str:
-    """A band name without capitals and leading zeros: B4 and B04 are one."""
-    return re.sub(r"(?<=[a-z])0+(?=\d)", "", band.casefold())
-
-
-def _described_band(description: str, number_of: Mapping[str, int]) -> int | None:
-    """The number of the band that a description names, as a whole or by a code in it such as B04 or VV."""
-    whole = number_of.get(_plain(description))
-    words = {_plain(word) for word in re.split(r"[\W_]+", description)}
-    codes = [number_of[word] for word in words if word in number_of and _BAND_CODE.fullmatch(word)]
-    return whole if whole is not None or len(codes) != 1 else codes[0]
+    for where, what in misplaced(sensor.bands, files):
+        what += f", but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
+        scene.problems.append(
+            Problem(where, what, "Write the names in the order of the files, or the files in theirs.")
+        )
+    said = statements(files, scene.entry.scene)
+    if any(of_file.contradicts(of_config(band)) for of_file, band in zip(said, sensor.bands, strict=True)):
+        what = f"the bands of {name} are {', '.join(one.text for one in said)}, but `sensors.{name}.bands` calls them"
+        scene.warnings.append(f"{what} {', '.join(sensor.bands)}: check which bands these are")
 
 
 def _partly_scaled(files: Sequence[FileSummary]) -> Iterator[str]:
@@ -176,19 +151,6 @@ def _partly_scaled(files: Sequence[FileSummary]) -> Iterator[str]:
     plain = [file.name for file in files if not file.header.is_tagged]
     if scaled and plain:
         yield f"{format_names(plain)}: no scale or offset, which {format_names(scaled)} of the same stack has"
-
-
-def _misplaced_files(name: str, sensor: SensorConfig, files: Sequence[FileSummary]) -> Iterator[Problem]:
-    """Files of one band each whose names contain the names of the bands, such as `..._B04.jp2`, in another order."""
-    number_of = {_plain(band): number for number, band in enumerate(sensor.bands) if not band.isdigit()}
-    words = [{_plain(word) for word in re.split(r"[\W_]+", file.name)} & set(number_of) for file in files]
-    if len(files) != len(sensor.bands) or any(len(found) != 1 for found in words):
-        return
-    order = [number_of[word] for found in words for word in found]
-    if len(set(order)) == len(order) and order != sorted(order):
-        named = ", ".join(sensor.bands[number] for number in order)
-        what = f"are by their names the bands {named}, but `sensors.{name}.bands` is {', '.join(sensor.bands)}"
-        yield Problem(", ".join(file.label for file in files), what, "Write the files in the order of the bands.")
 
 
 def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
@@ -215,8 +177,12 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
             f"{name} has the values of linear power or amplitude, from {low:g} to {high:g} with median {median:.3g}"
         )
         scene.warnings.append(f"{what}: `{key}.scale: none` leaves them as they are, `auto` makes them dB")
+    source = f"{name}_scale" if of_sheet else f"{key}.scale"
+    stated = [stated_scale(file) for file in valid]
+    said, text = stated[0] if len({scale for scale, _ in stated}) == 1 else ("", "")
     if declared != "auto":
-        source = f"{name}_scale" if of_sheet else f"{key}.scale"
+        if said not in ("", declared) and declared != "none":
+            scene.warnings.append(f"{name} is {said} by its description `{text}`, but `{source}` is `{declared}`")
         remedy = f"Declare the scale that it has, the value of no data as `{key}.nodata`, "
         remedy += f"or the factor and offset from numbers to values as `{key}.scale_factor` and `{key}.add_offset`."
         for file in valid:
@@ -224,8 +190,16 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
                 what = f"`{source}: {declared}` cannot be: {why}"
                 scene.problems.append(Problem(file.label, what, remedy))
         return declared
+    if said and not (why := contradiction(said, low, high)):
+        return said
     scale = detect_scale(*values)
-    if scale is None:
+    if said == "db":
+        what = f"describes its values as decibels (`{text}`), but {why}"
+        remedy = f"Declare `{key}.scale`; or bring it to decibels below 0, as backscatter has them."
+        scene.problems.append(Problem(valid[0].file.label, what, remedy))
+    elif said and scale:
+        scene.warnings.append(f"{name} is {said} by its description `{text}`, but {scale} by its values, which count")
+    elif scale is None:
         what = f"the scale of the backscatter cannot be detected from its values ({low:g} to {high:g})"
         remedy = f"Declare `{key}.scale` as linear, amplitude, db or none; `{key}.nodata` if one is missing; "
         remedy += f"and `{key}.scale_factor` if these are scaled decibels."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
-from tmcnet.raster.inventory.checks import coverage, polarisation
+from tmcnet.raster.inventory.checks import coverage
+from tmcnet.raster.inventory.descriptions import Statement, band_order, statements
 from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.inventory.scan import FileSummary, Inspection
 from tmcnet.raster.io.files import numpy_type
@@ -148,7 +148,7 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
         having = [scene for scene in scenes if scene.images[name]]
         _warn_of_other_tags(having, name)
         _warn_of_other_order(having, name)
-        _warn_of_other_polarisations(having, name)
+        _warn_of_other_bands(having, name, sensor)
         if sensor.kind == "reflectance":
             _warn_of_products(having, name)
             _warn_of_levels(having, name)
@@ -181,7 +181,7 @@ def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
 
 def _warn_of_other_order(scenes: Sequence[Inspection], name: str) -> None:
     """Add warnings for scenes with the bands of the first in another order, by descriptions or names of files."""
-    orders = {scene.entry.scene: order for scene in scenes if (order := _order(scene.images[name]))}
+    orders = {scene.entry.scene: order for scene in scenes if (order := band_order(scene.images[name]))}
     for scene in scenes if orders else ():
         first, base = next(iter(orders.items()))
         if (order := orders.get(scene.entry.scene, base)) != base and sorted(order) == sorted(base):
@@ -189,29 +189,19 @@ def _warn_of_other_order(scenes: Sequence[Inspection], name: str) -> None:
             scene.warnings.append(f"{what}: bring them to one order")
 
 
-def _warn_of_other_polarisations(scenes: Sequence[Inspection], name: str) -> None:
-    """Add warnings for scenes that by descriptions or names of files have other polarisations than the first."""
-    measured = {
-        scene.entry.scene: [
-            polarisation(band or file.name, scene.entry.scene)
-            for file in scene.images[name]
-            for band in file.header.names
-        ]
-        for scene in scenes
-    }
-    first, base = next(iter(measured.items()), ("", []))
+def _warn_of_other_bands(scenes: Sequence[Inspection], name: str, sensor: SensorConfig) -> None:
+    """Add warnings for scenes whose files say that bands are others, or in other units, than earlier scenes say."""
+    known: dict[tuple[int, Statement], tuple[str, str]] = {}  # scene and text of what is said of a band
     for scene in scenes:
-        for own, other in zip(measured[scene.entry.scene], base, strict=False):
-            if own and other and own != other:
-                scene.warnings.append(f"{name} has {own} by its name where {first} has {other}: use the same bands")
-
-
-def _order(files: Sequence[FileSummary]) -> list[str]:
-    """The description of each band, or what is in the name of its file only; empty if there is a band without."""
-    words = [set(re.split(r"[\W_]+", file.name)) for file in files]
-    own = (" ".join(sorted(of_file - set.intersection(*words))) for of_file in words)
-    bands = [band or word for file, word in zip(files, own, strict=True) for band in file.header.names]
-    return bands if all(bands) else []
+        for n, statement in enumerate(statements(scene.images[name], scene.entry.scene)):
+            unit = "" if sensor.kind == "backscatter" else statement.unit  # each scene has a scale of its own there
+            unit = unit or ("m" if sensor.kind == "elevation" else "")
+            own, text = statement._replace(text="", unit=unit), f"{statement.text} {statement.unit}".strip()
+            others = (said for (k, other), said in known.items() if k == n and own.contradicts(other))
+            if clash := next(others, None):
+                what = f"{name} has {text} where {clash[0]} has {clash[1]}"
+                scene.warnings.append(f"{what}: use the same bands and units")
+            known.setdefault((n, own), (scene.entry.scene, text))
 
 
 def _warn_of_products(scenes: Sequence[Inspection], name: str) -> None:

@@ -193,6 +193,8 @@ def _differences(tile: Header, first: Header, declared: bool) -> list[str]:
         "pixel size": np.allclose(sides, first_sides, rtol=1e-6, atol=0),
         "value of no data": declared or repr(tile.nodata) == repr(first.nodata),
         "scale or offset": tile.scaling == first.scaling,
+        "unit": tile.units == first.units,
+        "order of bands": tile.names == first.names or sorted(tile.names) != sorted(first.names),
     }
     other = [name for name, equal in same.items() if not equal]
     if not other and turned:

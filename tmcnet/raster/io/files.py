@@ -64,7 +64,10 @@ class Header:
     has_geolocation: bool = False  # whether arrays give the place of each pixel
     # offset that the metadata of the product adds to the numbers of each of these bands, part of `scaling`
     product_offsets: tuple[float, ...] = ()
+    units: tuple[str, ...] = ()  # unit of the values of each of these bands; empty for none
+    wavelengths: tuple[float, ...] = ()  # wavelength of the centre of each of these bands in micrometres; 0 for none
     stated_scaling: str = ""  # scale or offset in metadata of other programs, which GDAL does not take for its tags
+    stated_nodata: str = ""  # a value of no data in metadata of netCDF beside the tag, which masks nothing
 
     @property
     def has_scaling(self) -> bool:
@@ -172,7 +175,10 @@ class RasterFile:
             len(dataset.subdatasets),
             bool(dataset.tags(ns="GEOLOCATION")),
             tuple(added),
+            tuple(dataset.units[i] or "" for i in at),
+            tuple(_wavelength(dataset, band) for band in bands),
             _stated_scaling(dataset, bands),
+            next((text for band in bands if (text := _missing_value(dataset, band))), ""),
         )
 
     def _require_usable(self, dataset: DatasetReader, bands: int, files: Sequence[str]) -> None:
@@ -384,10 +390,33 @@ def read_mosaic(file: RasterFile, inside: Window) -> FileWindow:
     return FileWindow(values, valid, mask, first.scaling, coded=dtype == np.uint8)
 
 
+def _wavelength(dataset: DatasetReader, band: int) -> float:
+    """See `Header.wavelengths`; ENVI gives it with its unit or without, others in the domain `IMAGERY`."""
+    tags = dataset.tags(band)
+    try:
+        if centre := dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM"):
+            return float(centre)
+        number = float(tags.get("wavelength", 0))
+    except ValueError:
+        return 0.0
+    unit = tags.get("wavelength_units", "").casefold()
+    return (
+        number / 1000
+        if unit.startswith("n") or (not unit.startswith(("mic", "um", "µm")) and number > 100)
+        else number
+    )
+
+
 def _stated_scaling(dataset: DatasetReader, bands: Sequence[int]) -> str:
     tags = dataset.tags() | dataset.tags(ns="ENVI") | dataset.tags(bands[0])
     named = [f"{name} = {value}" for name, value in tags.items() if _SCALE_NAME.search(name)]
     return ", ".join(text for text in named if not _NO_CHANGE.search(text))
+
+
+def _missing_value(dataset: DatasetReader, band: int) -> str:
+    """See `Header.stated_nodata`."""
+    text, tag = dataset.tags(band).get("missing_value", ""), dataset.nodatavals[band - 1]
+    return f"missing_value = {text}" if text and tag is not None and text not in (f"{tag:g}", str(tag)) else ""
 
 
 def _colours(dataset: DatasetReader, band: int) -> str:

@@ -19,6 +19,8 @@ _MISLEADING = ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
 """Set by rasterio for its own GDAL; with them the tools would read another version's tables."""
 _PERCENT_DONE = re.compile(r"(?:^|\s|\.\.\.)(\d+)\.+$")  # the last number of GDAL's progress bar
 
+_MAX_LINES = 8  # of what GDAL says, in a message
+
 
 def require_tools(names: Sequence[str] = TOOLS) -> None:
     """Check that GDAL's tools are installed, before any work is done; the message says how to install them."""
@@ -37,7 +39,11 @@ def run_tool(name: str, *arguments: str | Path | float, step: str = "") -> str:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
             printed = _read(process.stdout, step)
         errors.seek(0)
-        message = " ".join((errors.read() or printed).partition(" with the following drivers")[0].split())
+        said = (errors.read() or printed).partition(" with the following drivers")[0].splitlines()
+    lines = list(
+        dict.fromkeys(" ".join(line.split()) for line in said if line.strip())
+    )  # one may come for each pixel
+    message = " ".join(lines[:_MAX_LINES])
     if process.returncode != 0:
         message = message or f"exit status {process.returncode}"
         full = "No space left" in message or ("disk" in message.lower() and "full" in message.lower())

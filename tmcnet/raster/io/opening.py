@@ -40,6 +40,9 @@ _NO_BAND_SOURCES = re.compile('subClass="VRT(Raw|Warped|Pansharpened|Processed)'
 """Virtual rasters that GDAL opens with their sources, so that it reports a missing one every time."""
 _RAW = ("EHdr", "ENVI", "ERS", "GenBin", "ISCE", "LAN", "PAux", "PCRaster")
 """Formats without compression whose missing rows GDAL reads as zeros."""
+_AXES = ("projection_x_coordinate", "projection_y_coordinate", "longitude", "latitude")  # of CF conventions
+_MAX_UNEVEN = 0.05  # largest difference of two steps of an axis, as a share of their mean; longitudes are rounded
+_FROM_TABLE = "Make a vector file of it: `ogr2ogr -oo GEOM_POSSIBLE_NAMES=WKT -a_srs EPSG:... OUT.gpkg IN.csv`."
 _BROKEN_OFF = "it breaks off before its end"
 
 
@@ -94,6 +97,8 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
         remedy = "Check the path, or fetch the file again."
         if inside := _rasters_inside(Path(path)):
             what, remedy = f"{what}; inside are {format_names(inside)}", "Name these in its place, separated by `;`."
+        if Path(path).suffix.lower() in (".csv", ".tsv", ".txt", ".xlsx"):
+            what, remedy = "is a table, not a raster or vector file", _FROM_TABLE
         raise InputError(Problem(str(path), what, remedy)) from None
 
 
@@ -127,6 +132,8 @@ def _require_sound(dataset: DatasetReader, used: frozenset[int] | None = None, w
     nothing, and returns zeros from then on. By themselves they fail each time.
     """
     _require_end(dataset)
+    if dataset.driver == "netCDF":
+        _require_even_axes(dataset)
     if dataset.driver not in ("VRT", "SENTINEL2") or dataset.name in within:
         return
     text = dataset.tags(ns="xml:VRT").get("xml:VRT", "")
@@ -202,6 +209,24 @@ def _require_end(dataset: DatasetReader) -> None:
             is_whole = False
     if not is_whole:
         raise RasterioError(_BROKEN_OFF)
+
+
+def _require_even_axes(dataset: DatasetReader) -> None:
+    """Refuse a netCDF whose columns or rows are not evenly spaced: GDAL takes the mean step, which moves pixels."""
+    path = dataset.files[0] if dataset.files else dataset.name
+    for tag, meaning in dataset.tags().items():
+        axis, _, key = tag.rpartition("#")
+        if key != "standard_name" or meaning not in _AXES:
+            continue
+        try:
+            with warnings.catch_warnings(action="ignore"), rasterio.open(f'NETCDF:"{path}":{axis}') as values:
+                steps = np.diff(values.read(1).ravel()) if 1 in values.shape else np.empty(0)
+        except RasterioError:
+            continue  # axes inside groups have other names
+        if len(steps) and np.ptp(steps) > _MAX_UNEVEN * abs(steps.mean()):
+            low, high = sorted((float(steps.min()), float(steps.max())), key=abs)
+            what = f"its axis {axis} is not evenly spaced: steps are from {low:g} to {high:g}"
+            raise InputError(Problem(dataset.name, what, "Interpolate it to an even grid, with no data in gaps."))
 
 
 @cache

@@ -32,6 +32,7 @@ NO_CODE = -(2**31)  # means no label in the raster of codes
 CORNERS = 64  # corners of the polygon in place of a circle around a point; its area is smaller by 0.2 %
 _MAX_EDGE_DEGREES, _MAX_EDGE_M = 0.01, 1000.0  # of polygons, so that they leave no pixel where these are bent
 _WHOLE_TURN = 360 - 1e-6  # degrees from which a feature is all around the globe
+_MAX_LONGITUDE = 540.0  # more than a turn beyond the antimeridian is no longitude
 _EXTENT = re.compile(r"^Extent: [(](\S+), \S+[)] - [(](\S+),", re.MULTILINE)
 Points = npt.NDArray[np.float64]
 
@@ -190,6 +191,10 @@ def _read(path: Path | str, grid: Grid, buffer_m: float | None = None) -> list[d
     in_degrees = re.search(r"\bGEOG(CRS|CS)\[", layer) and not re.search(r"\bPROJ(CRS|CS)\[", layer)
     extent = _EXTENT.search(layer)
     west, east = map(float, extent.groups()) if in_degrees and extent else (0.0, 0.0)
+    if max(abs(west), abs(east)) > _MAX_LONGITUDE:
+        what = f"has coordinates from {west:g} to {east:g}, but its CRS is in degrees of longitude and latitude"
+        remedy = "Assign its real CRS (`ogr2ogr -a_srs EPSG:... OUT.gpkg IN`); GeoJSON without one is in degrees."
+        raise InputError(Problem(str(path), what, remedy))
     if east - west > 180:
         for row in _features(path, list(layers)):
             for shape in _simple(row["geometry"]):

@@ -1,0 +1,185 @@
+"""What files say of their bands in words: colour, wavelength, polarisation, scale of backscatter and unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from tmcnet.raster.inventory.scan import FileSummary
+
+_RANGES_UM = {
+    "coastal": (0.40, 0.456),
+    "blue": (0.44, 0.53),
+    "green": (0.51, 0.60),
+    "yellow": (0.58, 0.63),
+    "red": (0.61, 0.70),
+    "rededge": (0.68, 0.80),
+    "nir": (0.75, 1.10),
+    "swir1": (1.50, 1.80),
+    "swir2": (2.00, 2.50),
+}
+"""Wavelengths of the centre of a band of each colour; ranges overlap where sensors name them differently."""
+_COLOURS_OF_CODE = {
+    "b1": ("coastal", "blue", "red"),
+    "b2": ("blue", "green", "nir"),
+    "b3": ("green", "red", "blue"),
+    "b4": ("red", "nir", "green"),
+    "b5": ("nir", "rededge", "swir1"),
+    "b6": ("swir1", "rededge", "thermal"),
+    "b7": ("swir2", "rededge"),
+    "b8": ("nir", "pan"),
+    "b8a": ("nir",),
+    "b9": ("vapour", "cirrus"),
+    "b10": ("cirrus", "thermal"),
+    "b11": ("swir1", "thermal"),
+    "b12": ("swir2", "thermal"),
+}
+"""What a band of this number is in Sentinel-2, Landsat 4 to 9 or MODIS."""
+_OTHER_WORDS = {"nir08": ("nir",), "swir16": ("swir1",), "swir22": ("swir2",), "swir": ("swir1", "swir2")}
+_SPELLINGS = {
+    r"red[\W_]*edge\w*": "rededge",
+    r"near[\W_]*infra[\W_]*red": "nir",
+    r"(short[\W_]*wave[\W_]*infra[\W_]*red|swir)[\W_]*([12])\b": r"swir\2",
+}
+_WAVELENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(nm|nanomet|um|µm|micromet)", re.IGNORECASE)
+_BAND_CODE = re.compile(r"[a-z]+\d+[a-z]?|[hv]{2}")
+_POLARISATION = re.compile(r"[hv]{2}")
+_SCALES = {
+    **dict.fromkeys(("db", "decibel", "decibels"), "db"),
+    **dict.fromkeys(("amplitude", "amp"), "amplitude"),
+    **dict.fromkeys(("intensity", "power", "linear"), "linear"),
+}
+_UNITS = {
+    **dict.fromkeys(("metre", "meter", "metres", "meters"), "m"),
+    **dict.fromkeys(("foot", "feet", "us survey foot", "ftus", "us-ft", "foot_us"), "ft"),
+}
+
+
+class Statement(NamedTuple):
+    """What a file says of one of its bands; empty where it says nothing."""
+
+    text: str  # its description and wavelength, for messages
+    colours: frozenset[str]  # those it can be
+    polarisation: str
+    unit: str
+
+    def contradicts(self, other: Statement) -> bool:
+        """Whether both cannot be said of one band."""
+        sensors = {bool(one.colours) for one in (self, other) if one.colours or one.polarisation}  # optical or SAR
+        colours = bool(self.colours and other.colours) and not self.colours & other.colours
+        pairs = (self.polarisation, other.polarisation), (self.unit, other.unit)
+        return len(sensors) == 2 or colours or any(all(pair) and pair[0] != pair[1] for pair in pairs)
+
+
+def statements(files: Sequence[FileSummary], scene: str = "") -> list[Statement]:
+    """What each band of a stack is by its description, unit and wavelength, or by the name of its file.
+
+    Words of the name of the scene do not count, nor codes that only number the bands.
+    """
+    bands = [
+        (file, n, own) for file, own in zip(files, _own_words(files), strict=True) for n in range(file.header.count)
+    ]
+    named = [file.header.names[n] or own for file, n, own in bands]
+    numbers_only = [_plain(name) for name in named] == [f"b{number}" for number in range(1, len(named) + 1)]
+    found = []
+    for (file, n, _), name in zip(bands, named, strict=True):
+        wavelength, unit = file.header.wavelengths[n], file.header.units[n]
+        text = f"{'' if numbers_only else name} {f'{wavelength:g} um' if wavelength else ''}".strip()
+        own = _polarisation(name or file.name, scene)
+        found.append(Statement(text or name or file.name, _colours(text), own, unit_of(unit)))
+    return found
+
+
+def of_config(band: str) -> Statement:
+    """What a name of a band in the config says of it."""
+    return Statement(band, _colours(band), _polarisation(band), "")
+
+
+def stated_scale(file: FileSummary) -> tuple[str, str]:
+    """Scale of backscatter that the descriptions or units of all bands name, and the first of these; else empty."""
+    texts = [f"{name} {unit}".strip() for name, unit in zip(file.header.names, file.header.units, strict=True)]
+    scales = [{_SCALES[word] for word in _words(text) if word in _SCALES} for text in texts]
+    chosen = {"db" if "db" in of_band else next(iter(of_band)) for of_band in scales if of_band}
+    return (chosen.pop(), next(filter(None, texts))) if len(chosen) == 1 and all(scales) else ("", "")
+
+
+def unit_of(text: str) -> str:
+    """A unit in one spelling."""
+    return _UNITS.get(text.strip().casefold(), text.strip().casefold())
+
+
+def band_order(files: Sequence[FileSummary]) -> list[str]:
+    """The description of each band, or what is in the name of its file only; empty if there is a band without."""
+    bands = [band or own for file, own in zip(files, _own_words(files), strict=True) for band in file.header.names]
+    return bands if all(bands) else []
+
+
+def _own_words(files: Sequence[FileSummary]) -> list[str]:
+    """The words in the name of each file of a stack that not all of them have."""
+    words = [set(re.split(r"[\W_]+", file.name)) for file in files]
+    return [" ".join(sorted(of_file - set.intersection(*words))) for of_file in words]
+
+
+def misplaced(bands: Sequence[str], files: Sequence[FileSummary]) -> Iterator[tuple[str, str]]:
+    """Yield files that by descriptions, marked colours or names have these bands in another order, and by which."""
+    number_of = {_plain(band): number for number, band in enumerate(bands)}
+    # Composites of other bands are marked as red, green and blue as well, for the screen.
+    has_colours = {"red", "green", "blue"} <= number_of.keys()
+    described = [
+        (file.label, band or (colour if has_colours else ""))
+        for file in files
+        for band, colour in zip(file.header.names, file.header.marked, strict=True)
+    ]
+    moved = [label for n, (label, band) in enumerate(described) if _described_band(band, number_of) not in (None, n)]
+    if moved:
+        texts = ", ".join(band or "nameless" for label, band in described if label == moved[0])
+        yield moved[0], f"describes its bands as {texts}"
+    named = {band: number for band, number in number_of.items() if not band.isdigit()}
+    words = [{_plain(word) for word in re.split(r"[\W_]+", file.name)} & set(named) for file in files]
+    if len(files) != len(bands) or any(len(found) != 1 for found in words):
+        return
+    order = [named[word] for found in words for word in found]
+    if len(set(order)) == len(order) and order != sorted(order):
+        texts = ", ".join(bands[number] for number in order)
+        yield ", ".join(file.label for file in files), f"are by their names the bands {texts}"
+
+
+def _described_band(description: str, number_of: Mapping[str, int]) -> int | None:
+    """The number of the band that a description names, as a whole or by a code in it such as B04 or VV."""
+    whole = number_of.get(_plain(description))
+    words = {_plain(word) for word in re.split(r"[\W_]+", description)}
+    codes = [number_of[word] for word in words if word in number_of and _BAND_CODE.fullmatch(word)]
+    return whole if whole is not None or len(codes) != 1 else codes[0]
+
+
+@cache
+def _plain(band: str) -> str:
+    """A band name without capitals and leading zeros: B4 and B04 are one."""
+    return re.sub(r"(?<=[a-z])0+(?=\d)", "", band.casefold())
+
+
+@cache
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.split(r"[\W_]+", text.casefold()))
+
+
+def _polarisation(text: str, but: str = "") -> str:
+    """The only polarisation, such as vv, among the words of a text that are not in `but`; empty without one."""
+    found = [word for word in _words(text) - _words(but) if _POLARISATION.fullmatch(word)]
+    return found[0] if len(found) == 1 else ""
+
+
+@cache
+def _colours(text: str) -> frozenset[str]:
+    """The colours that a band can be by the wavelength in a text, else by its words or a code; empty if unknown."""
+    if match := _WAVELENGTH.search(text):
+        centre = float(match[1]) / (1000 if match[2].lower().startswith("n") else 1)
+        return frozenset(name for name, (low, high) in _RANGES_UM.items() if low <= centre <= high)
+    for spelling, name in _SPELLINGS.items():
+        text = re.sub(spelling, name, text, flags=re.IGNORECASE)
+    words = _words(text)
+    known = [_OTHER_WORDS.get(word, (word,)) for word in words if word in _RANGES_UM or word in _OTHER_WORDS]
+    known = known or [of_code for word in words if (of_code := _COLOURS_OF_CODE.get(_plain(word)))]
+    return frozenset(known[0]) if len(known) == 1 else frozenset()
