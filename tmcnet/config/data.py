@@ -120,10 +120,10 @@ class SensorConfig(Section):
     """Measured quantity; determines the photometric augmentation. `reflectance` for `optical` and `backscatter` for
     `sar` if not given."""
     scale: Scale = "none"
-    """Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto` (detected from the values and
-    recorded), `none` (unchanged, as for 8-bit pictures). `linear` and `amplitude` are converted to dB. Complex
-    numbers are read as power. A declared scale that the values contradict is an error; `linear` may be as low as
-    -0.1, as subtraction of noise leaves it."""
+    """Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto`, `none` (unchanged, as for 8-bit
+    pictures). `auto` is what descriptions or units in the file name, else what its values show, and is recorded.
+    `linear` and `amplitude` are converted to dB. Complex numbers are read as power. A declared scale that the values
+    contradict is an error; `linear` may be as low as -0.1, as subtraction of noise leaves it."""
     scale_factor: float | None = None
     """Factor from the stored numbers to the values (value = number * factor + offset), for files without tags for
     scale and offset. Tags are always applied. The offset that the metadata of a Sentinel-2 product give (-1000 since

@@ -136,7 +136,8 @@ def _constant_from_edge(image: Reals) -> tuple[Reals, float, float] | None:
     known = edge[:, np.isfinite(edge).all(axis=0)]
     if not known.size:
         return None
-    known = known[:, np.lexsort(known[::-1])]  # as `np.unique(known, axis=1)` would, which takes four times as long
+    # as `np.unique(known, axis=1)` would, which takes four times as long
+    known = np.sort(known) if len(known) == 1 else known[:, np.lexsort(known[::-1])]
     starts = np.flatnonzero(np.append(True, (np.diff(known, axis=1) != 0).any(axis=0)))
     counts = np.diff(starts, append=known.shape[1])
     values = known[:, starts[counts.argmax()]]
@@ -145,7 +146,9 @@ def _constant_from_edge(image: Reals) -> tuple[Reals, float, float] | None:
         filled &= band == value
         if share_of(filled) < _MIN_SHARE:
             return None
-    if filled.all():
+    # Pieces of n pixels at the edge have n links between neighbours or more, but for one that each has on the edge.
+    links = np.count_nonzero(filled[1:] & filled[:-1]) + np.count_nonzero(filled[:, 1:] & filled[:, :-1])
+    if filled.all() or links + counts.max() < _MIN_SHARE * filled.size:  # few: labels of pieces take longer
         return None
     share = share_of(_at_edge(filled))
     return None if share < _MIN_SHARE else (values, counts.max() / edge.shape[1], share)

@@ -83,7 +83,7 @@ class FileSummary:
     @property
     def name(self) -> str:
         """Its path without folders."""
-        return Path(self.file.label).name
+        return self.file.label.rpartition("/")[2]
 
     @property
     def range(self) -> tuple[float, float]:
