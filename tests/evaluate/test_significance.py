@@ -63,6 +63,25 @@ def test_no_difference_is_called_significant_in_about_five_percent():
     assert called / 300 < 0.09
 
 
+def test_the_far_tail_is_that_of_students_t_where_seeds_vary_most():
+    """Resamples of few seeds do not reach it: too many p-values would be the smallest possible."""
+    random = np.random.default_rng(5)
+    small = 0
+    for _ in range(300):
+        a, b = (simulate(random, seeds=5, block_spread=0.02, seed_spread=0.05) for _ in range(2))
+        resamples = Resamples.draw(12, [np.arange(5)], 300, random)
+        small += difference(overall_accuracy, a, b, resamples, 0.95).p < 0.007
+    assert small / 300 < 0.01
+
+
+def test_scores_without_any_spread_differ_or_not():
+    counts = np.zeros((3, 6, 2, 2), int)
+    counts[..., 0, 0], counts[..., 0, 1] = 90, 10
+    resamples = Resamples.draw(6, [np.arange(3)], 200, np.random.default_rng(0))
+    assert difference(overall_accuracy, counts, counts, resamples, 0.95).p == 1
+    assert difference(overall_accuracy, counts[..., ::-1], counts, resamples, 0.95).p == 0
+
+
 def test_estimate_is_the_mean_over_seeds_of_pooled_scores():
     counts = np.random.default_rng(4).integers(0, 100, (3, 7, 4, 4))
     found = interval(mean_iou, counts, Resamples.draw(7, [np.arange(3)], 200, np.random.default_rng(0)), 0.95)

@@ -8,7 +8,8 @@ import pytest
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.errors import InputError
 from tmcnet.evaluate import metrics
-from tmcnet.evaluate.summary import read_tile_blocks, summarise
+from tmcnet.evaluate.summary import summarise
+from tmcnet.splits.files import read_tile_blocks, read_units
 
 TILES = [f"s_r{i}_c0" for i in range(24)]
 BOOSTING = Run.parse("pixel_boosting-baseline__random__R5__s1")
@@ -208,15 +209,32 @@ def crossed(tmp_path, labels, seeds):
 
 
 def test_draws_and_seeds_are_axes_of_their_own(tmp_path):
-    table, headline, pairs = crossed(tmp_path, ["P10", "P10_s2", "R5", "R5_s3"], (1, 7))
-    assert len(table) == 16
-    assert set(zip(table["points"].fillna(0), table["draw"], strict=True)) == {(10, 1), (10, 2), (0, 1), (0, 3)}
+    table, headline, pairs = crossed(tmp_path, ["P10", "P10_s2", "P10_s4", "R5", "R5_s3", "R5_s4"], (1, 2, 7))
+    assert len(table) == 36
+    found = set(zip(table["points"].fillna(0), table["draw"], strict=True))
+    assert found == {(10, 1), (10, 2), (10, 4), (0, 1), (0, 3), (0, 4)}
     assert headline["mssnet-corrected"]["tmcnet"].keys() == {"P10", "R5"}
     entry = headline["mssnet-corrected"]["tmcnet"]["P10"]["oa"]
-    assert (entry["n_runs"], entry["n_draws"], entry["n_seeds"]) == (4, 2, 2)
+    assert (entry["n_runs"], entry["n_draws"], entry["n_seeds"]) == (9, 3, 3)
     assert len(pairs) == 2
-    assert set(pairs.n_runs) == {4}
+    assert set(pairs.n_runs) == {9}
     assert pairs.significant.all()
+
+
+def test_more_and_fewer_labels_are_compared_by_runs_of_one_draw_and_seed(tmp_path):
+    runs = [
+        Run.parse(f"mssnet-corrected__random__{name}__s{seed}")
+        for name in ("R5", "R5_s2", "R25", "R25_s2", "R100")
+        for seed in (1, 2, 3)
+    ]
+    for run in runs[:12]:
+        write_run(tmp_path, run)
+    pairs = gather(tmp_path, runs[:12])[2]
+    assert set(pairs[pairs.kind == "labels"].n_runs) == {6}
+    for run in runs[12:]:
+        write_run(tmp_path, run)
+    pairs = gather(tmp_path, runs)[2]
+    assert set(pairs[pairs.kind == "labels"].n_runs) == {6}  # of all labels there is one draw
 
 
 @pytest.mark.parametrize(("labels", "significant"), [(["R5"], False), (["R100"], True)])
@@ -243,6 +261,24 @@ def test_scores_of_another_run_are_refused(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run": RUNS[1].record}))
     with pytest.raises(InputError, match=f"it holds scores of {RUNS[1].name}"):
         gather(tmp_path)
+
+
+@pytest.mark.parametrize(("method", "folds", "expected"), [
+    ("blocks", None, 12), ("scenes", None, 12), ("scenes", 3, 6), ("given", None, 12), ("column", None, 5),
+])  # fmt: skip
+def test_scenes_are_the_units_of_intervals_where_they_were_divided_and_there_are_enough(
+    tmp_path, method, folds, expected
+):
+    tiles = [(f"s{scene}_{row}", f"s{scene}", row) for scene in range(6) for row in (0, 64)]
+    rows = [f"{tile},{scene},{row},0,64,64,{min(int(scene[1]), 4)}" for tile, scene, row in tiles]
+    header = "tile,scene,row,col,height,width,field_city"
+    (tmp_path / "index.csv").write_text("\n".join([header, *rows]) + "\n")
+    config = {"block_size": 64, "method": method, "folds": folds, "column": "city"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"config": config}))
+    tested = tiles if method == "column" else tiles[:8]
+    (tmp_path / "test_RGB.txt").write_text("".join(f"{tile}\n" for tile, *_ in tested))
+    units = read_units(tmp_path / "index.csv", tmp_path / "manifest.json")
+    assert len(set(units.values())) == expected
 
 
 def test_scenes_may_have_any_name(tmp_path):

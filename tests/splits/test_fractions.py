@@ -100,9 +100,16 @@ def test_a_warning_names_draws_that_overlap():
     assert "The 8 draws of R25 overlap: they have 200 tiles, of which 100 are different." in " ".join(warnings)
 
 
+def test_draws_of_fewer_tiles_than_classes_differ_although_few_tiles_have_a_class():
+    drawn = drawn_from(areas(100, rare=1), SplitsConfig(fractions=[1, 5, 100], subsets=10))
+    for fraction in ("trainR1", "trainR5"):
+        tiles = np.concatenate([t for name, t in drawn.items() if name.split("_")[0] == fraction])
+        assert len(np.unique(tiles)) == len(tiles)
+
+
 def test_a_class_that_few_tiles_have_is_in_every_draw():
     area = areas(100)
-    drawn = drawn_from(area, SplitsConfig(fractions=[5, 100], subsets=6))
+    drawn = drawn_from(area, SplitsConfig(fractions=[10, 100], subsets=6))
     carriers = [set(tiles[area[tiles, -1] > 0]) for name, tiles in drawn.items() if "100" not in name]
     assert all(carriers)
     assert len(set.union(*carriers[:3])) == 3

@@ -72,7 +72,7 @@ class SplitsConfig(Section):
     points: list[int] = []
     """Sparse annotation: numbers of labelled pixels of each class, over all labelled training tiles, everything else
     void (`trainP10`); nested."""
-    subsets: int = Field(2, ge=1)
+    subsets: int = Field(3, ge=1)
     """Draws of the label fractions and points (`trainR5`, `trainR5_s2`, ...). Those of a fraction share no tiles as
     long as there are enough."""
     given_fractions: bool = False

@@ -22,7 +22,7 @@ from tmcnet.model.model_file import sum_by_block
 from tmcnet.raster.io.writer import write_bytes, write_table
 from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
-from tmcnet.splits.files import read_tile_blocks
+from tmcnet.splits.files import read_units
 
 TABLES = ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json")
 """Files that `summarise` writes."""
@@ -46,14 +46,11 @@ GROUP_COLUMNS = (
     *("group", "n_tiles", "network", "variant", "method", "fraction", "points", "metric"),
     *("n_runs", "n_draws", "n_seeds", "mean", "low", "high"),
 )
-DRAWS_PER_COMPARISON = 80
-"""Bootstrap draws per comparison that p-values are corrected for: with fewer, the smallest possible p-value would
-exceed 5 % after the correction."""
 LABELS = "labels"
 """Kind of the comparisons of label budgets."""
-MIN_REPLICATES = 2
+MIN_REPLICATES = 3
 """Minimum number of seeds, and of label draws below 100 %, for a significant difference: in simulations, intervals of
-one seed contained the truth in as few as 16 % of cases."""
+one seed contained the truth in as few as 16 % of cases, and with two the spread of seeds is a guess."""
 
 
 def summarise(
@@ -100,7 +97,7 @@ def summarise(
     columns = dict.fromkeys(column for row in rows for column in row if column not in fixed)
     _write_csv(out / "metrics.csv", [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
 
-    counts = read_counts(evaluate_root, scored, read_tile_blocks(index, manifest))
+    counts = read_counts(evaluate_root, scored, read_units(index, manifest))
     cells = counts.cells()
     headline, means = _headline(cells, config)
     missing = sorted(run.name for run in set(runs) - set(scored))
@@ -352,8 +349,7 @@ def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[s
     rows = []
     for family in (False, True):
         members = [pair for pair in pairs if (pair[0] == LABELS) == family]
-        draws = max(config.bootstrap, DRAWS_PER_COMPARISON * len(members))
-        compared = [row for kind, a, b in members for row in _compare(kind, a, b, cells, draws, config)]
+        compared = [row for kind, a, b in members for row in _compare(kind, a, b, cells, config)]
         for metric in HEADLINE:
             of_metric = [row for row in compared if row["metric"] == metric]
             for row, p in zip(of_metric, holm([row["p"] for row in of_metric]), strict=True):
@@ -364,11 +360,11 @@ def compare(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> list[dict[s
 
 
 def _paired(a: Cell, b: Cell, cells: Mapping[Cell, Scored]) -> list[tuple[Replicate, Replicate]]:
-    """Return the runs of both cells that belong together: of one draw and seed, or with other labels of one seed."""
+    """Return the runs of both cells that belong together: of one draw and seed, or of one seed against all labels."""
     pairs = [(x, y) for y in cells[b].replicates for x in cells[a].replicates]
-    if a.budget == b.budget:
-        return [(x, y) for x, y in pairs if x == y]
-    return [(x, y) for x, y in pairs if x[1] == y[1]]
+    if a.budget.is_all or b.budget.is_all:
+        return [(x, y) for x, y in pairs if x[1] == y[1]]
+    return [(x, y) for x, y in pairs if x == y]
 
 
 def _enough(row: Mapping[str, Any]) -> bool:
@@ -390,7 +386,7 @@ def _kind(a: Cell, b: Cell, cells: Iterable[Cell]) -> str | None:
 
 
 def _compare(
-    kind: str, a: Cell, b: Cell, cells: Mapping[Cell, Scored], draws: int, config: EvaluateConfig
+    kind: str, a: Cell, b: Cell, cells: Mapping[Cell, Scored], config: EvaluateConfig
 ) -> Iterator[dict[str, Any]]:
     if kind == LABELS:
         a, b = sorted((a, b), key=lambda cell: cell.budget, reverse=True)
@@ -398,9 +394,8 @@ def _compare(
     counts_a, counts_b = cells[a].only(of_a), cells[b].only(of_b)
     fewer = b.budget if kind == LABELS else None
     names = (a.series, b.series, a.budget.name, *([fewer.name] if fewer else []))
-    resamples = Resamples.draw(
-        counts_a.shape[1], effects_of(of_b), draws, generator(config.seed, "comparison", *names)
-    )
+    random = generator(config.seed, "comparison", *names)
+    resamples = Resamples.draw(counts_a.shape[1], effects_of(of_b), config.bootstrap, random)
     for metric, score in HEADLINE.items():
         estimated = difference(score, counts_a, counts_b, resamples, config.confidence)
         yield {

@@ -13,7 +13,7 @@ import pandas as pd
 
 from tmcnet.config import Budget, Run
 from tmcnet.evaluate.metrics import HEADLINE
-from tmcnet.evaluate.summary import GROUP_TABLES
+from tmcnet.evaluate.summary import GROUP_TABLES, MIN_REPLICATES
 from tmcnet.readers import number, read_json, read_table
 from tmcnet.report.names import Series, series_order
 
@@ -24,7 +24,7 @@ MIN_RUNS = 5
 """Runs below which the page warns."""
 
 Standing = Literal["best", "not worse", "worse", "not compared"]
-Finding = Literal["one seed", "no interval", "around zero", "one draw", "corrected away", "gain", "loss"]
+Finding = Literal["few seeds", "no interval", "around zero", "few draws", "corrected away", "gain", "loss"]
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class Comparison:
 
     def finding(self, confidence: float) -> Finding:
         """What the difference shows, at a confidence in 0..1."""
-        if 1 in (self.seeds, self.runs):
-            return "one seed"
+        if (self.seeds or self.runs) < MIN_REPLICATES:
+            return "few seeds"
         if not self.has_interval:
             return "no interval"
         if not self.excludes_zero:
             return "around zero"
         if not self.significant:
-            return "one draw" if self.p < 1 - confidence else "corrected away"
+            return "few draws" if self.p < 1 - confidence else "corrected away"
         return "gain" if self.difference > 0 else "loss"
 
     def reversed(self) -> Comparison:
@@ -214,11 +214,18 @@ class Scores:
         return None
 
     def leader(self, budget: Budget, metric: str, among: Iterable[Series] | None = None) -> Series | None:
-        """The series with the best mean with a label budget, of some or of all; None without runs."""
-        means = {
-            series: found.mean
+        """The series with the best mean with a label budget, of some or of all; None without runs.
+
+        Means are over the draws and seeds that all of them have, if there are any.
+        """
+        runs = {
+            series: {(run.draw, run.seed): value for run, value in zip(rows["run"], rows[metric], strict=True)}
             for series in (self.series if among is None else among)
-            if (found := self.estimate(series, budget, metric)) and found.mean == found.mean
+            if (rows := self.cells.get((series, budget))) is not None and rows[metric].notna().all()
+        }
+        shared = set.intersection(*map(set, runs.values())) if runs else set()
+        means = {
+            s: np.mean([v for key, v in found.items() if not shared or key in shared]) for s, found in runs.items()
         }
         return max(means, key=lambda series: means[series]) if means else None
 

@@ -104,6 +104,8 @@ def _leader(results: Results, budget: Budget) -> dict[str, Any] | None:
     rival = rival or scores.leader(budget, metric, others)
     of_rival = scores.estimate(rival, budget, metric) if rival else None
     estimate = scores.estimate(best, budget, metric)
+    comparison = scores.comparison(best, rival, budget, metric) if rival else None
+    unpaired = estimate.mean - of_rival.mean if estimate and of_rival else None
     return {
         "budget": budget,
         "best": best,
@@ -111,8 +113,8 @@ def _leader(results: Results, budget: Budget) -> dict[str, Any] | None:
         "estimate": estimate,
         "rival": rival,
         "across": across,
-        "difference": estimate.mean - of_rival.mean if estimate and of_rival else None,
-        "comparison": scores.comparison(best, rival, budget, metric) if rival else None,
+        "difference": comparison.difference if comparison else unpaired,
+        "comparison": comparison,
     }
 
 

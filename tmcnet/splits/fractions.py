@@ -25,7 +25,8 @@ def draw_fractions(
 ) -> tuple[dict[str, IntArray], list[str]]:
     """All label fractions by the name of their list; within a draw each contains the smaller ones.
 
-    Draws share no tiles as long as there are enough, but for those with classes that few tiles have. Fractions that
+    Draws share no tiles as long as there are enough, but for those with classes that few tiles have, in draws of more
+    tiles than classes. Fractions that
     the source gives are taken as they are, without tiles that are dropped or have no labels; the others of the draw
     are fitted between them. Returns sorted positions of the tiles by name of the list, and warnings about given
     fractions and about draws that overlap.
@@ -119,7 +120,7 @@ def draw_order(area: AreaArray, level: IntArray, tier: IntArray, rng: np.random.
     Every class occurs as soon as possible. Each next tile is the one, of a random pool, with the smallest mismatch:
     the sum over classes of |share - wanted| and of the relative shortfall max(0, 1 - share/wanted), in which rare
     classes count as much as common ones. Tiles (N x K labelled pixels) of a lower level (N) come first, and among
-    those of one level and with the class that is sought those of a lower tier (N).
+    those of one level those of a lower tier (N); but from K tiles on, one of any tier with a class that lacks.
     """
     total = area.sum(axis=0, dtype=np.int64)
     wanted = total / max(int(total.sum()), 1)
@@ -151,7 +152,7 @@ def _choose(
     chosen = np.empty(max(n, 0), np.int64)
     lacking = (sums == 0) & (area[members].sum(axis=0, dtype=np.int64) > 0)
     for i in range(n):
-        g, places = _draw_pool(area, groups, lacking, rng)
+        g, places = _draw_pool(area, groups if i >= len(lacking) else groups[:1], lacking, rng)
         after = sums + area[groups[g][places]]
         new_classes = (after[:, lacking] > 0).sum(axis=1)
         best = int(np.lexsort((_mismatch(after, wanted), -new_classes))[0])
@@ -172,11 +173,12 @@ def _draw_pool(
 
     In the latter case it is the first group with that class. Returns the number of the group, and places in it.
     """
-    if not lacking.any():
+    tiles = (area[np.concatenate(groups)] > 0).sum(axis=0) if lacking.any() else np.zeros(len(lacking))
+    having = np.flatnonzero(lacking & (tiles > 0))
+    if not len(having):
         size = len(groups[0])
         return 0, rng.integers(0, size, min(MAX_POOL, max(4, size // 4)))
-    having = np.flatnonzero(lacking)
-    rarest = having[np.argmin((area[np.concatenate(groups)][:, having] > 0).sum(axis=0))]
+    rarest = having[np.argmin(tiles[having])]
     g = next(g for g, group in enumerate(groups) if area[group, rarest].any())
     carriers = np.flatnonzero(area[groups[g], rarest])
     return g, carriers[rng.integers(0, len(carriers), min(MAX_POOL, max(1, len(carriers) // 2)))]

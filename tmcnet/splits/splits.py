@@ -117,19 +117,23 @@ def _absent_classes(manifest: dict[str, Any]) -> list[str]:
 
 def _small_blocks(config: SplitsConfig, correlation: dict[str, Any]) -> list[str]:
     """A sentence where blocks are smaller than the labels' autocorrelation range, or where that is unknown."""
-    if config.method != "blocks":
-        return []
+    divided = config.method == "blocks"
     if correlation["relation"] == "unknown":
         reason = correlation["reason"]
-        return [f"Whether blocks are large enough for independent parts is unknown: {reason}."]
+        return [f"Whether blocks are large enough for independent parts is unknown: {reason}."] if divided else []
     length, metres = correlation["range_pixels"], correlation["range_metres"]
     if config.block_size >= length:
         return []
     on_ground = "" if metres is None else f", {metres} m"
-    return [
+    what = (
         f"Blocks of {config.block_size} pixels are smaller than the distance over which labels are alike "
-        f"({correlation['relation']} {length} pixels{on_ground}): neighbouring parts are not independent and scores "
-        "come out too high. Make the blocks larger, or divide by scenes."
+        f"({correlation['relation']} {length} pixels{on_ground}):"
+    )
+    if not divided:
+        return [f"{what} where blocks are the units of intervals, these come out too narrow. Make the blocks larger."]
+    return [
+        f"{what} neighbouring parts are not independent and scores come out too high. Make the blocks larger, or "
+        "divide by scenes."
     ]
 
 

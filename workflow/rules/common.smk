@@ -174,7 +174,7 @@ def lock_results():
         )
 
 
-# Versions of the code by config section, and of `inventory` and `style` (names and pictures of maps). Raise one, from 1,
+# Versions of the code by config section, and of `inventory`, `summary` and `style` (pictures of maps). Raise one, from 1,
 # when the code gives other results: jobs of the section, and what depends on them, run again. File times do not count.
 CODE_VERSIONS = {
     "inventory": 8,
@@ -182,6 +182,7 @@ CODE_VERSIONS = {
     "splits": 2,
     "pretrain": 4,
     "finetune": 6,
+    "summary": 2,
     "maps": 2,
 }
 

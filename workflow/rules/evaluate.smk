@@ -298,6 +298,7 @@ rule summarise:
         **SMALL,
     params:
         **section("evaluate"),
+        **code_version("summary"),
         evaluate_root=folder("evaluate"),
         runs=list(RUNS),
         classes=[c.name for c in CONFIG.labels.classes],
