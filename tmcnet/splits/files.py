@@ -220,7 +220,7 @@ def read_units(index: Path, manifest: Path) -> dict[str, str]:
         columns = {"scenes": "scene", "given": "scene", "column": f"field_{config.get('column')}"}
         column = columns.get(config.get("method", ""))
     if column:
-        groups = {tile: group for tile, group in read_columns(index, ("tile", column))}
+        groups = {row[0]: row[1] for row in read_columns(index, ("tile", column))}
         tested = groups if config["folds"] else read_list(manifest.parent / list_names("test")[0])
         if len({groups[tile] for tile in tested if tile in groups}) >= MIN_UNITS:
             return groups
