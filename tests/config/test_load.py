@@ -87,9 +87,9 @@ RADAR = {"bands": ["vv"], "kind": "backscatter", "scale": "db"}
         ("finetune.sweep", [{"fractions": [7]}], "needs 7 %"),
         ("finetune.sweep", [{"points": [7]}], "needs 7 points of each class"),
         ("finetune.sweep", [{"seeds": [1]}], "give label `fractions`, `points`, or both"),
-        ("finetune.sweep", [{"fractions": [5], "subsets": [3]}], "needs draw 3 of the labels"),
+        ("finetune.sweep", [{"fractions": [5], "subsets": [4]}], "needs draw 4 of the labels"),
         ("splits.points", [10, 10], "ascend without doubles"),
-        ("finetune.sweep", [{"fractions": [5], "seeds": [9]}], "`splits.subsets` is 2"),
+        ("finetune.sweep", [{"fractions": [5], "seeds": [9]}], "`splits.subsets` is 3"),
         ("maps.overlap", 528, "at most half"),
         ("maps.models", {"../a": "x"}, "letters, digits, `_`, `-` and `.`, and must begin with a letter or digit"),
         ("maps.models", {"mssnet-corrected__tmcnet__R5__s1": "x"}, "which a run of `finetune.sweep` already has"),
@@ -173,7 +173,7 @@ def test_the_schema_is_current_and_accepts_every_config_file():
 
 
 def test_maps_that_no_run_draws_are_an_error(values: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"`maps.seeds` \[9\] select no run .* it has the seeds \[1, 2\]"):
+    with pytest.raises(InputError, match=r"`maps.seeds` \[9\] select no run .* it has the seeds \[1, 2, 3\]"):
         load(changed(values, "maps.seeds", [9]))
     with pytest.raises(InputError, match=r"`maps.fractions` \[33.0\] select no run .* fractions \[5.0, 100.0\]"):
         load(changed(values, "maps.fractions", [33]))

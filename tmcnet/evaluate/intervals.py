@@ -16,8 +16,8 @@ In simulations with five classes (`python -m benchmarks intervals`) the 95 % int
 differences contain the truth in 88 to 97 % of cases with 6 to 60 blocks and 2 to 5 seeds where blocks vary most.
 Where seeds vary most they do so in 90 to 96 % with 3 or 5 seeds and in 86 to 95 % with 2. With one seed an interval
 covers the variation over blocks only, and as few as 16 % contain the truth where seeds vary most. Without a
-difference, p is below 0.005 in 0 to 1 % of cases where blocks vary most. Where seeds vary most it is in 0.5 to 3 %
-with 3 or 5 seeds and in 4 to 6 % with 2, in which the spread of seeds is a guess.
+difference, p is below 0.005 in 0 to 1 % of cases where blocks vary most. Where seeds vary most it is in 0.8 to 3 %
+with 3 or 5 seeds and in 2 to 6 % with 2, in which the spread of seeds is a guess.
 """
 
 from __future__ import annotations
