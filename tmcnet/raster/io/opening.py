@@ -41,7 +41,7 @@ _NO_BAND_SOURCES = re.compile('subClass="VRT(Raw|Warped|Pansharpened|Processed)'
 _RAW = ("EHdr", "ENVI", "ERS", "GenBin", "ISCE", "LAN", "PAux", "PCRaster")
 """Formats without compression whose missing rows GDAL reads as zeros."""
 _AXES = ("projection_x_coordinate", "projection_y_coordinate", "longitude", "latitude")  # of CF conventions
-_MAX_UNEVEN = 0.05  # largest difference of two steps of an axis, as a share of their mean; longitudes are rounded
+_MAX_UNEVEN_PX = 0.25  # how far the pixels of an axis may be from where an even one has them
 _FROM_TABLE = "Make a vector file of it: `ogr2ogr -oo GEOM_POSSIBLE_NAMES=WKT -a_srs EPSG:... OUT.gpkg IN.csv`."
 _BROKEN_OFF = "it breaks off before its end"
 
@@ -220,12 +220,15 @@ def _require_even_axes(dataset: DatasetReader) -> None:
             continue
         try:
             with warnings.catch_warnings(action="ignore"), rasterio.open(f'NETCDF:"{path}":{axis}') as values:
-                steps = np.diff(values.read(1).ravel()) if 1 in values.shape else np.empty(0)
+                places = values.read(1).ravel() if 1 in values.shape else np.empty(0)
         except RasterioError:
             continue  # axes inside groups have other names
-        if len(steps) and np.ptp(steps) > _MAX_UNEVEN * abs(steps.mean()):
-            low, high = sorted((float(steps.min()), float(steps.max())), key=abs)
-            what = f"its axis {axis} is not evenly spaced: steps are from {low:g} to {high:g}"
+        if len(places) < 2:
+            continue
+        off = float(np.abs(places - np.linspace(places[0], places[-1], len(places))).max())
+        step = abs(float(places[-1] - places[0])) / (len(places) - 1)
+        if off > _MAX_UNEVEN_PX * step + float(np.spacing(np.abs(places).max())):  # numbers of 32 bits are rounded
+            what = f"its axis {axis} is not evenly spaced: pixels are up to {off:g} from where an even one has them"
             raise InputError(Problem(dataset.name, what, "Interpolate it to an even grid, with no data in gaps."))
 
 
