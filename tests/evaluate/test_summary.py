@@ -8,8 +8,8 @@ import pytest
 from tmcnet.config import EvaluateConfig, Run
 from tmcnet.errors import InputError
 from tmcnet.evaluate import metrics
-from tmcnet.evaluate.summary import summarise
-from tmcnet.splits.files import read_tile_blocks, read_units
+from tmcnet.evaluate.summary import read_counts, summarise
+from tmcnet.splits.files import read_divided, read_tile_blocks
 
 TILES = [f"s_r{i}_c0" for i in range(24)]
 BOOSTING = Run.parse("pixel_boosting-baseline__random__R5__s1")
@@ -263,22 +263,26 @@ def test_scores_of_another_run_are_refused(tmp_path):
         gather(tmp_path)
 
 
-@pytest.mark.parametrize(("method", "folds", "expected"), [
-    ("blocks", None, 12), ("scenes", None, 12), ("scenes", 3, 6), ("given", None, 12), ("column", None, 5),
+@pytest.mark.parametrize(("method", "scenes", "units"), [
+    ("blocks", 6, 12), ("scenes", 6, 6), ("scenes", 4, 8), ("given", 6, 12), ("column", 6, 5),
 ])  # fmt: skip
 def test_scenes_are_the_units_of_intervals_where_they_were_divided_and_there_are_enough(
-    tmp_path, method, folds, expected
+    tmp_path, method, scenes, units
 ):
-    tiles = [(f"s{scene}_{row}", f"s{scene}", row) for scene in range(6) for row in (0, 64)]
+    tiles = [(f"s{scene}_{row}", f"s{scene}", row) for scene in range(scenes) for row in (0, 64)]
     rows = [f"{tile},{scene},{row},0,64,64,{min(int(scene[1]), 4)}" for tile, scene, row in tiles]
     header = "tile,scene,row,col,height,width,field_city"
-    (tmp_path / "index.csv").write_text("\n".join([header, *rows]) + "\n")
-    config = {"block_size": 64, "method": method, "folds": folds, "column": "city"}
-    (tmp_path / "manifest.json").write_text(json.dumps({"config": config}))
-    tested = tiles if method == "column" else tiles[:8]
-    (tmp_path / "test_RGB.txt").write_text("".join(f"{tile}\n" for tile, *_ in tested))
-    units = read_units(tmp_path / "index.csv", tmp_path / "manifest.json")
-    assert len(set(units.values())) == expected
+    index, manifest = tmp_path / "index.csv", tmp_path / "manifest.json"
+    index.write_text("\n".join([header, *rows]) + "\n")
+    manifest.write_text(json.dumps({"config": {"block_size": 64, "method": method, "column": "city"}}))
+    write_run(tmp_path, RUNS[0], [tile for tile, *_ in tiles])
+    counts = read_counts(
+        tmp_path / "evaluate", RUNS[:1], read_tile_blocks(index, manifest), read_divided(index, manifest)
+    )
+    (scored,) = counts.cells().values()
+    assert scored.counts.shape[1] == units
+    (scored,) = counts.cells({tile for tile, scene, _ in tiles if scene == "s0"}).values()
+    assert scored.counts.shape[1] == 2  # blocks: one scene says nothing of others
 
 
 def test_scenes_may_have_any_name(tmp_path):

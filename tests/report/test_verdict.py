@@ -185,7 +185,7 @@ def baselines(tmp_path, comparisons):
 def test_methods_are_ranked_on_the_draws_that_all_of_them_have(tmp_path):
     """Boosting is better in each draw that both have, but had two more difficult ones."""
     base = {"variant": "baseline", "method": "random", "fraction": 5}
-    scores = {"pixel_boosting": [0.8, 0.7, 0.4, 0.4], "pixel_logistic": [0.79, 0.69]}
+    scores = {"pixel_boosting": [0.8, 0.7, 0.6, 0.4, 0.4], "pixel_logistic": [0.79, 0.69, 0.59]}
     rows = [
         {**base, "network": network, "seed": seed, "draw": seed, "miou": value}
         for network, values in scores.items()
@@ -196,6 +196,21 @@ def test_methods_are_ranked_on_the_draws_that_all_of_them_have(tmp_path):
     found = lead(Results(tmp_path, make_config()))
     assert "pixel-wise gradient boosting is best" in found.replace(", a simple baseline,", "")
     assert "+0.010 over" in found
+
+
+def test_one_lucky_run_or_a_missing_score_does_not_change_how_others_are_ranked(tmp_path):
+    base = {"variant": "baseline", "method": "random", "fraction": 100}
+    scores = {"pixel_boosting": [0.7, 0.83, "", 0.83], "pixel_logistic": [0.72, 0.76, 0.76, 0.76], "pixel_mlp": [0.6]}
+    rows = [
+        {**base, "network": network, "seed": seed, "draw": 1, "miou": value}
+        for network, values in scores.items()
+        for seed, value in enumerate(values, 1)
+    ]
+    write_csv(tmp_path / "metrics.csv", rows)
+    results = Results(tmp_path, make_config())
+    best = results.scores.leader(Budget("R", 100), "miou")
+    assert best is not None and best.network == "pixel_boosting"
+    assert results.scores.leader(Budget("R", 100), "oa") is None
 
 
 @pytest.mark.parametrize(("low", "significant", "word"), [

@@ -177,7 +177,7 @@ class SweepConfig(Section):
     subsets: list[int] | None = Field(None, min_length=1)
     """Draws of the labels, counted from 1; each runs with every seed. null: run seed k uses the k-th draw, which
     covers both with the fewest runs."""
-    seeds: list[int] = Field([1, 2], min_length=1)
+    seeds: list[int] = Field([1, 2, 3], min_length=1)
     """Run seeds: initial weights, order of samples, augmentation."""
     maps: bool = True
     """Whether its runs map whole scenes; section `maps` says which of them."""

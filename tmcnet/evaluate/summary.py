@@ -22,7 +22,7 @@ from tmcnet.model.model_file import sum_by_block
 from tmcnet.raster.io.writer import write_bytes, write_table
 from tmcnet.readers import read_record, reading
 from tmcnet.seeding import generator
-from tmcnet.splits.files import read_units
+from tmcnet.splits.files import read_divided, read_tile_blocks
 
 TABLES = ("metrics.csv", "metrics.json", "comparisons.csv", "scores.json")
 """Files that `summarise` writes."""
@@ -46,6 +46,8 @@ GROUP_COLUMNS = (
     *("group", "n_tiles", "network", "variant", "method", "fraction", "points", "metric"),
     *("n_runs", "n_draws", "n_seeds", "mean", "low", "high"),
 )
+MIN_UNITS = 5
+"""Scenes, or values of a column, from which their differences can be estimated."""
 LABELS = "labels"
 """Kind of the comparisons of label budgets."""
 MIN_REPLICATES = 3
@@ -97,7 +99,7 @@ def summarise(
     columns = dict.fromkeys(column for row in rows for column in row if column not in fixed)
     _write_csv(out / "metrics.csv", [*RUN_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS, *columns], rows)
 
-    counts = read_counts(evaluate_root, scored, read_units(index, manifest))
+    counts = read_counts(evaluate_root, scored, read_tile_blocks(index, manifest), read_divided(index, manifest))
     cells = counts.cells()
     headline, means = _headline(cells, config)
     missing = sorted(run.name for run in set(runs) - set(scored))
@@ -263,17 +265,25 @@ class TileCounts:
         tiles: Names of the T tiles.
         blocks: Their spatial blocks.
         runs: T x K x K confusion matrices and T x K x 4 boundary pixels of each run.
+        divided: Their scenes, or values of a column, where parts are divided by these.
     """
 
     tiles: list[str]
     blocks: list[str]
     runs: dict[Run, tuple[Counts, Counts]]
+    divided: list[str] | None = None
 
     def cells(self, kept: Collection[str] | None = None) -> dict[Cell, Scored]:
-        """Return the sums by block over all tiles, or over those `kept`; nothing if none of these is labelled."""
+        """Return the sums by unit over all tiles, or over those `kept`; nothing if none of these is labelled.
+
+        Units are what was divided, if there are `MIN_UNITS` of them, or else spatial blocks: how few scenes differ
+        is unknown.
+        """
         places = [i for i, tile in enumerate(self.tiles) if kept is None or tile in kept]
-        blocks = [self.blocks[i] for i in places]
-        sums = {run: sum_by_block(blocks, *(of[places] for of in found)) for run, found in self.runs.items()}
+        units = [(self.divided or self.blocks)[i] for i in places]
+        if len(set(units)) < MIN_UNITS:
+            units = [self.blocks[i] for i in places]
+        sums = {run: sum_by_block(units, *(of[places] for of in found)) for run, found in self.runs.items()}
         members: dict[Cell, list[Run]] = {}
         for run in self.runs if any(of_run[0].size for of_run in sums.values()) else ():
             members.setdefault(Cell.of(run), []).append(run)
@@ -286,8 +296,10 @@ class TileCounts:
         }
 
 
-def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str]) -> TileCounts:
-    """Read the confusion matrices and boundary pixels of scored runs; `blocks` are the spatial blocks of the tiles.
+def read_counts(
+    evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, str], divided: Mapping[str, str] | None = None
+) -> TileCounts:
+    """Read the confusion matrices and boundary pixels of scored runs, for tiles in blocks and in what was divided.
 
     Raises:
         InputError: If runs were scored on different test tiles or classes, or on tiles that are not known.
@@ -313,7 +325,8 @@ def read_counts(evaluate_root: Path, runs: Sequence[Run], blocks: Mapping[str, s
         found[run] = confusion, boundary
     if problems:
         raise InputError(problems)
-    return TileCounts(names, [blocks[tile] for tile in names], found)
+    groups = [divided[tile] for tile in names] if divided else None
+    return TileCounts(names, [blocks[tile] for tile in names], found, groups)
 
 
 def intervals(cells: Mapping[Cell, Scored], config: EvaluateConfig) -> Iterator[tuple[Cell, str, Interval]]:

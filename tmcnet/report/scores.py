@@ -83,7 +83,7 @@ class Comparison:
 
     def finding(self, confidence: float) -> Finding:
         """What the difference shows, at a confidence in 0..1."""
-        if (self.seeds or self.runs) < MIN_REPLICATES:
+        if 0 < (self.seeds or self.runs) < MIN_REPLICATES:
             return "few seeds"
         if not self.has_interval:
             return "no interval"
@@ -216,16 +216,18 @@ class Scores:
     def leader(self, budget: Budget, metric: str, among: Iterable[Series] | None = None) -> Series | None:
         """The series with the best mean with a label budget, of some or of all; None without runs.
 
-        Means are over the draws and seeds that all of them have, if there are any.
+        Means are over the draws and seeds that all of them with three or more have, where there are any.
         """
-        runs = {
-            series: {(run.draw, run.seed): value for run, value in zip(rows["run"], rows[metric], strict=True)}
-            for series in (self.series if among is None else among)
-            if (rows := self.cells.get((series, budget))) is not None and rows[metric].notna().all()
-        }
-        shared = set.intersection(*map(set, runs.values())) if runs else set()
+        runs: dict[Series, dict[tuple[int, int], float]] = {}
+        for series in self.series if among is None else among:
+            rows = self.cells.get((series, budget))
+            if rows is not None and metric in rows:
+                known = rows[rows[metric].notna()]
+                runs[series] = {(r.draw, r.seed): v for r, v in zip(known["run"], known[metric], strict=True)}
+        several = [set(found) for found in runs.values() if len(found) >= MIN_REPLICATES]
+        shared = set.intersection(*several) if several else set()
         means = {
-            s: np.mean([v for key, v in found.items() if not shared or key in shared]) for s, found in runs.items()
+            s: np.mean([found[key] for key in shared & set(found) or found]) for s, found in runs.items() if found
         }
         return max(means, key=lambda series: means[series]) if means else None
 

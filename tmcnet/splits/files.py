@@ -24,8 +24,6 @@ from tmcnet.readers import read_columns, read_record, reading
 
 VERSION = 1
 """Version of the format of the manifest."""
-MIN_UNITS = 5
-"""Scenes of the test part from which their differences can be estimated."""
 REMEDY = "Restore the files, or delete `manifest.json` and run the workflow again; it then makes the splits again."
 """Way out where lists or their manifest are wrong."""
 TilePoints: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
@@ -209,22 +207,12 @@ def read_tile_blocks(index: Path, manifest: Path) -> dict[str, str]:
     return blocks
 
 
-def read_units(index: Path, manifest: Path) -> dict[str, str]:
-    """What of each tile of the index is independent of others: its spatial block, or the group that was divided.
-
-    Scenes, or values of a column, are the units where parts are divided by them and the test part has `MIN_UNITS` or
-    more; with fewer, how they differ is unknown, and blocks say how places within them differ.
-    """
+def read_divided(index: Path, manifest: Path) -> dict[str, str] | None:
+    """The scene, or the value of a column, of each tile of the index where parts are divided by these; else None."""
     with reading(manifest):
         config = read_record(manifest)["config"]
-        columns = {"scenes": "scene", "given": "scene", "column": f"field_{config.get('column')}"}
-        column = columns.get(config.get("method", ""))
-    if column:
-        groups = {row[0]: row[1] for row in read_columns(index, ("tile", column))}
-        tested = groups if config["folds"] else read_list(manifest.parent / list_names("test")[0])
-        if len({groups[tile] for tile in tested if tile in groups}) >= MIN_UNITS:
-            return groups
-    return read_tile_blocks(index, manifest)
+        column = {"scenes": "scene", "column": f"field_{config.get('column')}"}.get(config.get("method", ""))
+    return {row[0]: row[1] for row in read_columns(index, ("tile", column))} if column else None
 
 
 def block_number(first: PixelNumbers, length: PixelNumbers, size: int) -> PixelNumbers:

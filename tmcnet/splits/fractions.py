@@ -26,10 +26,9 @@ def draw_fractions(
     """All label fractions by the name of their list; within a draw each contains the smaller ones.
 
     Draws share no tiles as long as there are enough, but for those with classes that few tiles have, in draws of more
-    tiles than classes. Fractions that
-    the source gives are taken as they are, without tiles that are dropped or have no labels; the others of the draw
-    are fitted between them. Returns sorted positions of the tiles by name of the list, and warnings about given
-    fractions and about draws that overlap.
+    tiles than classes. Fractions that the source gives are taken as they are, without tiles that are dropped or have
+    no labels; the others of the draw are fitted between them. Returns sorted positions of the tiles by name of the
+    list, and warnings about given fractions and about draws that overlap.
 
     Raises:
         InputError: If a given fraction has tiles of another part.
@@ -128,7 +127,8 @@ def draw_order(area: AreaArray, level: IntArray, tier: IntArray, rng: np.random.
     order = np.empty(0, np.int64)
     for k in range(int(level.max(initial=-1)) + 1):
         members = np.flatnonzero(level == k)
-        chosen = _choose(area, members, tier, wanted, sums, rng, min(len(members), MAX_CHOSEN - len(order)))
+        n = min(len(members), MAX_CHOSEN - len(order))
+        chosen = _choose(area, members, tier, wanted, sums, rng, n, before=len(order))
         rest = members[~np.isin(members, chosen, assume_unique=True)]
         rest = rest[_order_in_strata(area[rest], rng)]
         order = np.concatenate([order, chosen, rest[np.argsort(tier[rest], kind="stable")]])
@@ -144,15 +144,16 @@ def _choose(
     sums: IntArray,
     rng: np.random.Generator,
     n: int,
+    before: int,
 ) -> IntArray:
-    """Choose n tiles one by one, after others with these class sums."""
+    """Choose n tiles one by one, after others, so many with these class sums."""
     left = rng.permutation(members)
     left = left[np.argsort(tier[left], kind="stable")]
     groups = np.split(left, np.flatnonzero(np.diff(tier[left])) + 1)  # one for each tier
     chosen = np.empty(max(n, 0), np.int64)
     lacking = (sums == 0) & (area[members].sum(axis=0, dtype=np.int64) > 0)
     for i in range(n):
-        g, places = _draw_pool(area, groups if i >= len(lacking) else groups[:1], lacking, rng)
+        g, places = _draw_pool(area, groups if before + i >= len(lacking) else groups[:1], lacking, rng)
         after = sums + area[groups[g][places]]
         new_classes = (after[:, lacking] > 0).sum(axis=1)
         best = int(np.lexsort((_mismatch(after, wanted), -new_classes))[0])

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
+from tests.raster.conftest import UTM
 from tests.raster.test_deliveries import SIZE, optical, power, rows, use
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
@@ -110,7 +112,7 @@ def test_decibels_without_sign_are_refused_and_other_words_than_values_or_declar
     use(source, scale="auto")
     source.write("o.tif", optical(random))
     decibels = 10 * np.log10(power(random))
-    path = describe(source.write("s.tif", np.abs(decibels)), ["VV"], ["dB"])
+    describe(source.write("s.tif", np.abs(decibels)), ["VV"], ["dB"])
     source.sheet("a,o.tif,s.tif,,train")
     with pytest.raises(
         InputError, match=r"s\.tif: describes its values as decibels \(`VV dB`\), but the smallest value"
@@ -125,7 +127,6 @@ def test_decibels_without_sign_are_refused_and_other_words_than_values_or_declar
     source.take()
     what = "sar is amplitude by its description `Amplitude_VV`, but `sensors.sar.scale` is `linear`"
     assert what in rows(source)[0]["warnings"]
-    assert path.name == "s.tif"
 
 
 @pytest.mark.parametrize("units", [("m", "ft"), ("", "feet"), ("metre", ""), ("metres", "m")])
@@ -152,11 +153,51 @@ def test_what_was_said_first_counts_even_if_the_first_scene_says_nothing(source,
     assert "sar has VH where b has VV" in rows(source)[2]["warnings"]
 
 
+@pytest.mark.parametrize("unit", ["linear", "intensity amplitude"])
+def test_two_scales_in_one_description_say_nothing(source, random, unit):
+    use(source, scale="auto", clip_db=(-60, 60))
+    source.write("o.tif", optical(random))
+    describe(source.write("s.tif", power(random)), ["Amplitude_VV"], [unit])
+    source.sheet("a,o.tif,s.tif,,train")
+    assert source.take().records[0].images["sar"].scale == "linear"  # by its values
+
+
+def test_stacks_of_files_that_number_their_bands_say_nothing(source, random):
+    use(source)
+    sensor = SensorConfig(bands=["vv", "vh"], kind="backscatter", scale="none")
+    source.sensors = SensorsConfig(optical=source.sensors["optical"], sar=sensor)
+    source.write("o.tif", optical(random))
+    for name in ("one", "two"):
+        describe(source.write(f"{name}.tif", power(random)), ["b1"])
+    source.sheet("a,o.tif,one.tif;two.tif,,train")
+    source.take()
+    assert "calls them" not in rows(source)[0]["warnings"]
+
+
+def test_tiles_of_a_mosaic_have_one_unit_in_any_spelling(source, random):
+    use(source)
+    sensor = SensorConfig(bands=["height"], kind="elevation", scale="none")
+    source.sensors = SensorsConfig(optical=source.sensors["optical"], sar=sensor)
+    source.write("o.tif", optical(random))
+    heights = random.uniform(100, 120, (SIZE, SIZE)).astype("f4")
+    for half, unit in enumerate(("metre", "m")):
+        place = UTM[1] @ Affine.translation(half * SIZE // 2, 0)
+        describe(source.write(f"d{half}.tif", heights[:, : SIZE // 2], transform=place), units=[unit])
+    source.sheet("a,o.tif,d*.tif,,train")
+    source.take()
+    describe(source.root / "d1.tif", units=["ft"])
+    with pytest.raises(InputError, match="has another unit"):
+        source.take()
+
+
 def test_statements_contradict_each_other_only_where_both_say_something():
+    red, vv, b2, b4, slope = of_config(["red", "vv", "B2", "B04", "slope"])
     nothing = Statement("", frozenset(), "", "")
-    red = of_config("red")
-    assert not red.contradicts(nothing) and not nothing.contradicts(red)
-    assert red.contradicts(of_config("B2")) and not red.contradicts(of_config("B04"))
-    assert of_config("vv").contradicts(of_config("VH")) and not of_config("vv").contradicts(of_config("Sigma0_VV"))
-    assert red.contradicts(of_config("Sigma0_VV"))  # a SAR image in the place of an optical one
+    assert not red.contradicts(nothing) and not nothing.contradicts(red) and not slope.contradicts(red)
+    assert red.contradicts(of_config(["B11"])[0]) and not red.contradicts(b4)
+    assert not b2.contradicts(Statement("", frozenset({"blue"}), "", ""))
+    assert vv.contradicts(of_config(["VH"])[0]) and not vv.contradicts(of_config(["Sigma0_VV"])[0])
+    assert red.contradicts(vv)  # a SAR image in the place of an optical one
+    assert not red.contradicts(vv._replace(is_described=False))  # a name of a file may have these letters
+    assert not any(one.colours for one in of_config(["b1", "b2", "b3"]))  # only numbers
     assert unit_of("US survey foot") == unit_of("ft") != unit_of("Metre") == unit_of("m")

@@ -136,7 +136,7 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
             Problem(where, what, "Write the names in the order of the files, or the files in theirs.")
         )
     said = statements(files, scene.entry.scene)
-    if any(of_file.contradicts(of_config(band)) for of_file, band in zip(said, sensor.bands, strict=True)):
+    if any(one.contradicts(other) for one, other in zip(said, of_config(sensor.bands), strict=True)):
         what = f"the bands of {name} are {', '.join(one.text for one in said)}, but `sensors.{name}.bands` calls them"
         scene.warnings.append(f"{what} {', '.join(sensor.bands)}: check which bands these are")
 
@@ -195,7 +195,10 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
     scale = detect_scale(*values)
     if said == "db":
         what = f"describes its values as decibels (`{text}`), but {why}"
-        remedy = f"Declare `{key}.scale`; or bring it to decibels below 0, as backscatter has them."
+        remedy = (
+            f"Declare `{key}.scale` and the value of no data; `{key}.scale_factor` if these are scaled decibels; "
+        )
+        remedy += "or give decibels their sign."
         scene.problems.append(Problem(valid[0].file.label, what, remedy))
     elif said and scale:
         scene.warnings.append(f"{name} is {said} by its description `{text}`, but {scale} by its values, which count")

@@ -29,6 +29,7 @@ _MIN_MEDIAN_WITH_OFFSET = 900  # numbers of Sentinel-2; with the offset in them,
 _MIN_LANDSAT_MEDIAN = 5000  # numbers of reflectance in Landsat Collection 2 from -0.06 on; 0 is 7273
 _NOT_LANDSAT = WITHOUT_OFFSET[0], math.inf  # smaller numbers of an unknown product
 _MAX_PIXEL_RATIO = 1.25  # pixels whose sizes differ by less than this factor show the same things
+_HEIGHTS = {"": "m", "m": "m", "ft": "ft", "cm": "cm", "km": "km"}  # units of elevation; slopes have others
 _MIN_SHARED = 0.1
 """Share of a footprint from which another scene on the same ground is noted; adjacent granules share less."""
 
@@ -195,7 +196,7 @@ def _warn_of_other_bands(scenes: Sequence[Inspection], name: str, sensor: Sensor
     for scene in scenes:
         for n, statement in enumerate(statements(scene.images[name], scene.entry.scene)):
             unit = "" if sensor.kind == "backscatter" else statement.unit  # each scene has a scale of its own there
-            unit = unit or ("m" if sensor.kind == "elevation" else "")
+            unit = _HEIGHTS.get(unit, "") if sensor.kind == "elevation" else unit
             own, text = statement._replace(text="", unit=unit), f"{statement.text} {statement.unit}".strip()
             others = (said for (k, other), said in known.items() if k == n and own.contradicts(other))
             if clash := next(others, None):

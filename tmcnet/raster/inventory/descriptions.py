@@ -19,11 +19,15 @@ _RANGES_UM = {
     "nir": (0.75, 1.10),
     "swir1": (1.50, 1.80),
     "swir2": (2.00, 2.50),
+    "pan": (0.45, 0.90),
+    "vapour": (0.93, 0.96),
+    "cirrus": (1.35, 1.40),
+    "thermal": (3.50, 14.0),
 }
 """Wavelengths of the centre of a band of each colour; ranges overlap where sensors name them differently."""
 _COLOURS_OF_CODE = {
-    "b1": ("coastal", "blue", "red"),
-    "b2": ("blue", "green", "nir"),
+    "b1": ("coastal", "blue", "red", "green"),
+    "b2": ("blue", "green", "nir", "red"),
     "b3": ("green", "red", "blue"),
     "b4": ("red", "nir", "green"),
     "b5": ("nir", "rededge", "swir1"),
@@ -36,9 +40,10 @@ _COLOURS_OF_CODE = {
     "b11": ("swir1", "thermal"),
     "b12": ("swir2", "thermal"),
 }
-"""What a band of this number is in Sentinel-2, Landsat 4 to 9 or MODIS."""
+"""What a band of this number is in Sentinel-2, Landsat 4 to 9, MODIS or ASTER."""
 _OTHER_WORDS = {"nir08": ("nir",), "swir16": ("swir1",), "swir22": ("swir2",), "swir": ("swir1", "swir2")}
 _SPELLINGS = {
+    r"ultra[\W_]*blue": "coastal",
     r"red[\W_]*edge\w*": "rededge",
     r"near[\W_]*infra[\W_]*red": "nir",
     r"(short[\W_]*wave[\W_]*infra[\W_]*red|swir)[\W_]*([12])\b": r"swir\2",
@@ -60,16 +65,18 @@ _UNITS = {
 class Statement(NamedTuple):
     """What a file says of one of its bands; empty where it says nothing."""
 
-    text: str  # its description and wavelength, for messages
+    text: str  # its description and wavelength, or else the name of its file, for messages
     colours: frozenset[str]  # those it can be
     polarisation: str
     unit: str
+    is_described: bool = True  # whether it says more than the name of its file
 
     def contradicts(self, other: Statement) -> bool:
         """Whether both cannot be said of one band."""
-        sensors = {bool(one.colours) for one in (self, other) if one.colours or one.polarisation}  # optical or SAR
         colours = bool(self.colours and other.colours) and not self.colours & other.colours
         pairs = (self.polarisation, other.polarisation), (self.unit, other.unit)
+        described = [one for one in (self, other) if one.is_described and (one.colours or one.polarisation)]
+        sensors = {bool(one.colours) for one in described}  # optical or SAR
         return len(sensors) == 2 or colours or any(all(pair) and pair[0] != pair[1] for pair in pairs)
 
 
@@ -78,30 +85,35 @@ def statements(files: Sequence[FileSummary], scene: str = "") -> list[Statement]
 
     Words of the name of the scene do not count, nor codes that only number the bands.
     """
-    bands = [
-        (file, n, own) for file, own in zip(files, _own_words(files), strict=True) for n in range(file.header.count)
-    ]
-    named = [file.header.names[n] or own for file, n, own in bands]
-    numbers_only = [_plain(name) for name in named] == [f"b{number}" for number in range(1, len(named) + 1)]
     found = []
-    for (file, n, _), name in zip(bands, named, strict=True):
-        wavelength, unit = file.header.wavelengths[n], file.header.units[n]
-        text = f"{'' if numbers_only else name} {f'{wavelength:g} um' if wavelength else ''}".strip()
-        own = _polarisation(name or file.name, scene)
-        found.append(Statement(text or name or file.name, _colours(text), own, unit_of(unit)))
+    for file, own in zip(files, _own_words(files), strict=True):
+        header = file.header
+        names = ["" if _only_numbers(header.names) else name or own for name in header.names]
+        for name, wavelength, unit in zip(names, header.wavelengths, header.units, strict=True):
+            text = f"{name} {f'{wavelength:g} um' if wavelength else ''}".strip()
+            polarisation = _polarisation(name or file.name, scene)
+            found.append(Statement(text or file.name, _colours(text), polarisation, unit_of(unit), bool(text)))
     return found
 
 
-def of_config(band: str) -> Statement:
-    """What a name of a band in the config says of it."""
-    return Statement(band, _colours(band), _polarisation(band), "")
+def of_config(bands: Sequence[str]) -> list[Statement]:
+    """What the names of bands in the config say of them."""
+    says = "" if _only_numbers(bands) else "{}"
+    return [Statement(band, _colours(says.format(band)), _polarisation(band), "") for band in bands]
+
+
+def _only_numbers(names: Sequence[str]) -> bool:
+    """Whether names only number the bands, from 0 or 1 on; then a code such as b2 means no colour."""
+    plain = [_plain(name) for name in names]
+    return any(plain == [f"b{n}" for n in range(first, first + len(plain))] for first in (0, 1))
 
 
 def stated_scale(file: FileSummary) -> tuple[str, str]:
     """Scale of backscatter that the descriptions or units of all bands name, and the first of these; else empty."""
     texts = [f"{name} {unit}".strip() for name, unit in zip(file.header.names, file.header.units, strict=True)]
     scales = [{_SCALES[word] for word in _words(text) if word in _SCALES} for text in texts]
-    chosen = {"db" if "db" in of_band else next(iter(of_band)) for of_band in scales if of_band}
+    scales = [{"db"} if "db" in of_band else of_band for of_band in scales]  # an intensity in decibels is both
+    chosen = set().union(*scales)
     return (chosen.pop(), next(filter(None, texts))) if len(chosen) == 1 and all(scales) else ("", "")
 
 

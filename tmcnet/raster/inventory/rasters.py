@@ -16,6 +16,7 @@ from rasterio.windows import Window
 
 from tmcnet.config import SensorConfig, SourceConfig
 from tmcnet.errors import InputError, Problem
+from tmcnet.raster.inventory.descriptions import unit_of
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.io.files import BoolArray, Header, RasterFile
 from tmcnet.raster.io.labels import LabelCoder
@@ -185,6 +186,7 @@ def _overlap(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
 def _differences(tile: Header, first: Header, declared: bool) -> list[str]:
     own, base = tile.grid.transform, first.grid.transform
     sides, first_sides = ((abs(t.determinant), math.hypot(t.a, t.d)) for t in (own, base))
+    units = ([unit_of(text) for text in header.units] for header in (tile, first))
     turned = not np.allclose([own.a, own.b, own.d, own.e], [base.a, base.b, base.d, base.e], rtol=1e-6)
     same = {
         "CRS": tile.grid.crs == first.grid.crs,
@@ -193,7 +195,7 @@ def _differences(tile: Header, first: Header, declared: bool) -> list[str]:
         "pixel size": np.allclose(sides, first_sides, rtol=1e-6, atol=0),
         "value of no data": declared or repr(tile.nodata) == repr(first.nodata),
         "scale or offset": tile.scaling == first.scaling,
-        "unit": tile.units == first.units,
+        "unit": all(one == other or not one or not other for one, other in zip(*units, strict=False)),
         "order of bands": tile.names == first.names or sorted(tile.names) != sorted(first.names),
     }
     other = [name for name, equal in same.items() if not equal]

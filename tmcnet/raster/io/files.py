@@ -416,7 +416,11 @@ def _stated_scaling(dataset: DatasetReader, bands: Sequence[int]) -> str:
 def _missing_value(dataset: DatasetReader, band: int) -> str:
     """See `Header.stated_nodata`."""
     text, tag = dataset.tags(band).get("missing_value", ""), dataset.nodatavals[band - 1]
-    return f"missing_value = {text}" if text and tag is not None and text not in (f"{tag:g}", str(tag)) else ""
+    try:
+        same = tag is None or np.isclose(float(text), tag, rtol=1e-6, equal_nan=True)
+    except ValueError:
+        same = True  # none, or a text
+    return "" if same else f"missing_value = {text}"
 
 
 def _colours(dataset: DatasetReader, band: int) -> str:

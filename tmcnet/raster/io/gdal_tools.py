@@ -43,10 +43,10 @@ def run_tool(name: str, *arguments: str | Path | float, step: str = "") -> str:
     lines = list(
         dict.fromkeys(" ".join(line.split()) for line in said if line.strip())
     )  # one may come for each pixel
-    message = " ".join(lines[:_MAX_LINES])
+    message = " ".join(lines[-_MAX_LINES:])
     if process.returncode != 0:
         message = message or f"exit status {process.returncode}"
-        full = "No space left" in message or ("disk" in message.lower() and "full" in message.lower())
+        full = any("no space left" in line.lower() or {"disk", "full"} <= set(line.lower().split()) for line in lines)
         remedy = "Free some space on the disk." if full else "Check the file named in the message."
         raise InputError(Problem(" ".join(command), f"GDAL says: {message}".rstrip("."), remedy))
     return printed

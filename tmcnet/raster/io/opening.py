@@ -97,7 +97,7 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
         remedy = "Check the path, or fetch the file again."
         if inside := _rasters_inside(Path(path)):
             what, remedy = f"{what}; inside are {format_names(inside)}", "Name these in its place, separated by `;`."
-        if Path(path).suffix.lower() in (".csv", ".tsv", ".txt", ".xlsx"):
+        if Path(path).exists() and Path(path).suffix.lower() in (".csv", ".tsv", ".txt", ".xlsx"):
             what, remedy = "is a table, not a raster or vector file", _FROM_TABLE
         raise InputError(Problem(str(path), what, remedy)) from None
 
@@ -225,6 +225,8 @@ def _require_even_axes(dataset: DatasetReader) -> None:
             continue  # axes inside groups have other names
         if len(places) < 2:
             continue
+        if meaning == "longitude":
+            places = np.unwrap(places, period=360)  # across the antimeridian
         off = float(np.abs(places - np.linspace(places[0], places[-1], len(places))).max())
         step = abs(float(places[-1] - places[0])) / (len(places) - 1)
         if off > _MAX_UNEVEN_PX * step + float(np.spacing(np.abs(places).max())):  # numbers of 32 bits are rounded
