@@ -127,7 +127,7 @@ def draw_order(area: AreaArray, level: IntArray, tier: IntArray, rng: np.random.
     order = np.empty(0, np.int64)
     for k in range(int(level.max(initial=-1)) + 1):
         members = np.flatnonzero(level == k)
-        n = min(len(members), MAX_CHOSEN - len(order))
+        n = min(len(members), max(MAX_CHOSEN - len(order), 0))
         chosen = _choose(area, members, tier, wanted, sums, rng, n, before=len(order))
         rest = members[~np.isin(members, chosen, assume_unique=True)]
         rest = rest[_order_in_strata(area[rest], rng)]
@@ -150,7 +150,7 @@ def _choose(
     left = rng.permutation(members)
     left = left[np.argsort(tier[left], kind="stable")]
     groups = np.split(left, np.flatnonzero(np.diff(tier[left])) + 1)  # one for each tier
-    chosen = np.empty(max(n, 0), np.int64)
+    chosen = np.empty(n, np.int64)
     lacking = (sums == 0) & (area[members].sum(axis=0, dtype=np.int64) > 0)
     for i in range(n):
         g, places = _draw_pool(area, groups if before + i >= len(lacking) else groups[:1], lacking, rng)

@@ -195,10 +195,8 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
     scale = detect_scale(*values)
     if said == "db":
         what = f"describes its values as decibels (`{text}`), but {why}"
-        remedy = (
-            f"Declare `{key}.scale` and the value of no data; `{key}.scale_factor` if these are scaled decibels; "
-        )
-        remedy += "or give decibels their sign."
+        remedy = f"Declare `{key}.scale` and the value of no data; `{key}.scale_factor` if these are scaled decibels"
+        remedy += "; or give decibels their sign."
         scene.problems.append(Problem(valid[0].file.label, what, remedy))
     elif said and scale:
         scene.warnings.append(f"{name} is {said} by its description `{text}`, but {scale} by its values, which count")

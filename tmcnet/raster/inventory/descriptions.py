@@ -98,8 +98,8 @@ def statements(files: Sequence[FileSummary], scene: str = "") -> list[Statement]
 
 def of_config(bands: Sequence[str]) -> list[Statement]:
     """What the names of bands in the config say of them."""
-    says = "" if _only_numbers(bands) else "{}"
-    return [Statement(band, _colours(says.format(band)), _polarisation(band), "") for band in bands]
+    numbered = _only_numbers(bands)
+    return [Statement(band, _colours("" if numbered else band), _polarisation(band), "") for band in bands]
 
 
 def _only_numbers(names: Sequence[str]) -> bool:
@@ -149,7 +149,7 @@ def misplaced(bands: Sequence[str], files: Sequence[FileSummary]) -> Iterator[tu
         texts = ", ".join(band or "nameless" for label, band in described if label == moved[0])
         yield moved[0], f"describes its bands as {texts}"
     named = {band: number for band, number in number_of.items() if not band.isdigit()}
-    words = [{_plain(word) for word in re.split(r"[\W_]+", file.name)} & set(named) for file in files]
+    words = [set(map(_plain, _words(file.name))) & set(named) for file in files]
     if len(files) != len(bands) or any(len(found) != 1 for found in words):
         return
     order = [named[word] for found in words for word in found]
@@ -161,7 +161,7 @@ def misplaced(bands: Sequence[str], files: Sequence[FileSummary]) -> Iterator[tu
 def _described_band(description: str, number_of: Mapping[str, int]) -> int | None:
     """The number of the band that a description names, as a whole or by a code in it such as B04 or VV."""
     whole = number_of.get(_plain(description))
-    words = {_plain(word) for word in re.split(r"[\W_]+", description)}
+    words = set(map(_plain, _words(description)))
     codes = [number_of[word] for word in words if word in number_of and _BAND_CODE.fullmatch(word)]
     return whole if whole is not None or len(codes) != 1 else codes[0]
 
