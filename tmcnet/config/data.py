@@ -63,8 +63,8 @@ class SourceConfig(Section):
     replaces both keys for one scene."""
     optical: str | None = None
     """Pattern of the optical files below `data_root`, such as `optical/{scene}.tif`. `{name}` matches any text
-    without a slash, `{name:d}` a whole number with or without leading zeros. Each other modality of `sensors` has its
-    own key here (`dem: dem/{scene}.tif`)."""
+    without a slash, `{name:d}` a whole number with or without leading zeros, `{name:2}` two characters. Each other
+    modality of `sensors` has its own key here (`dem: dem/{scene}.tif`)."""
     sar: str | None = None
     """Pattern of the SAR files, with the same fields."""
     label: str | None = None
@@ -74,7 +74,8 @@ class SourceConfig(Section):
     `sensors.<modality>.mask_codes` or `mask_bits` says what means no data in them. A sample sheet names them in the
     columns `<modality>_mask`."""
     exclude: list[str] = []
-    """Scenes or tiles to leave out, by name (joined fields of the pattern, such as `area_12`)."""
+    """Scenes or tiles to leave out, by name (joined fields of the pattern, such as `area_12`; those of fixed width
+    and their neighbours without `_`)."""
     crs: str | None = None
     """CRS of files without one, such as a PNG with a world file; for layout `scenes`. Example: `EPSG:32633`."""
     remote: bool = False

@@ -41,6 +41,31 @@ def test_text_fields_keep_their_zeros(tmp_path):
         find_entries(source, tmp_path)
 
 
+def test_fields_of_fixed_width_divide_a_number_that_stays_the_name(tmp_path):
+    numbers = ("0000", "0099", "0100", "1234")
+    touch(tmp_path, *(f"{kind}_{number}.png" for kind in "osl" for number in numbers), "o_mean.png")
+    patterns = {kind: f"{kind[0]}_{{run:2}}{{rest}}.png" for kind in ("optical", "sar", "label")}
+    with pytest.raises(InputError, match="no sar file for 1 of 5: mean "):
+        find_entries(tiles(**patterns), tmp_path)
+    entries = find_entries(tiles(**patterns, exclude=["mean", "1234"]), tmp_path)
+    assert [e.scene for e in entries] == ["0000", "0099", "0100"]
+    assert [e.fields for e in entries][1:] == [{"run": "00", "rest": "99"}, {"run": "01", "rest": "00"}]
+    apart = {kind: text.replace("}{", "}{rest:1}/{") for kind, text in patterns.items()}
+    touch(tmp_path, "o_123/45.png", "s_123/45.png", "l_123/45.png")
+    with pytest.raises(InputError, match="other fields"):
+        find_entries(tiles(**patterns | {"optical": apart["optical"].replace("{rest}", "{tile}")}), tmp_path)
+    (entry,) = find_entries(tiles(**{k: text.replace("{rest}", "{tile}") for k, text in apart.items()}), tmp_path)
+    assert entry.scene == "123_45" and entry.fields == {"run": "12", "rest": "3", "tile": "45"}
+
+
+@pytest.mark.parametrize("pattern", ["{run:2}{rest}", "{run:2}{rest:1}"])
+def test_numbers_without_leading_zeros_are_not_cut_at_a_fixed_width(tmp_path, pattern):
+    touch(tmp_path, *(f"{kind}/a{number}.png" for kind in "osl" for number in (107, 1070)))
+    patterns = {kind: f"{kind[0]}/a{pattern}.png" for kind in ("optical", "sar", "label")}
+    with pytest.raises(InputError, match="cuts numbers of several lengths: 107, 1070.*leading zeros"):
+        find_entries(tiles(**patterns), tmp_path)
+
+
 def test_all_unpaired_files_are_named_at_once(tmp_path):
     touch(tmp_path, *(f"a/o{i}.png" for i in range(30)), *(f"sar/a_{i}.tif" for i in range(1, 30)))
     touch(tmp_path, *(f"a/l_{i}.png" for i in range(15)), "sar/a_77.tif")

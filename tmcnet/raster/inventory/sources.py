@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import itertools
 import os
 import re
 import unicodedata
@@ -32,7 +33,9 @@ MAX_NAME_BYTES = 150  # longest name of a scene: files add the row and column of
 _CLEARED = ("tiles", "scenes", "splits", "seed", "maps", "report", "folds")
 """Folders of the results in which the workflow removes files."""
 _FIELD = re.compile(r"\{([^{}]*)\}")
-_FIELD_NAME = re.compile(r"([a-z_][a-z0-9_]*)(:d)?")
+_WORD = re.compile(r"((?:\{[^{}]*\})+)")  # fields with nothing between them
+_FIXED = re.compile(r":[1-9]")  # in fields of fixed width
+_FIELD_NAME = re.compile(r"([a-z_][a-z0-9_]*)(:d|:[1-9][0-9]?)?")
 
 
 def label_names(results: Path, scene: str, labels: LabelsConfig) -> list[str]:
@@ -121,15 +124,15 @@ def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
     masks = {f"masks.{name}": text for name, text in source.masks.items()}
     texts = {**source.patterns, "label": source.label, **masks}
     patterns = {name: Pattern.parse(f"config key `source.{name}`", text) for name, text in texts.items() if text}
-    everything = find_pairs(patterns, root)
-    pairs = {key: files for key, files in everything.items() if "_".join(key) not in source.exclude}
+    everything, name_of = find_pairs(patterns, root), patterns["optical"].name
+    pairs = {key: files for key, files in everything.items() if name_of(key) not in source.exclude}
     problems = _unpaired(pairs, patterns, label_optional=source.layout == "scenes")
-    problems += _exclude_problems(source.exclude, {"_".join(key) for key in everything})
+    problems += _exclude_problems(source.exclude, set(map(name_of, everything)))
     if problems:
         raise InputError(problems)
     return [
         Entry(
-            "_".join(key),
+            name_of(key),
             PREDICT if "label" in patterns and "label" not in files else TRAIN,
             {name: (files[name],) for name in source.patterns},
             (files["label"],) if "label" in files else (),
@@ -146,7 +149,8 @@ def _unpaired(pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], l
         lacking = [key for key, files in pairs.items() if name not in files]
         if lacking and not (name == "label" and label_optional):
             count = f"{len(lacking)} of {len(pairs)}"
-            examples = [f"{'_'.join(key)} (has {next(iter(pairs[key].values()))})" for key in lacking]
+            name_of = patterns["optical"].name
+            examples = [f"{name_of(key)} (has {next(iter(pairs[key].values()))})" for key in lacking]
             what = f"`{pattern.text}` finds no {name} file for {count}: {format_names(examples)}"
             remedy = "Add the missing files, or name these in `source.exclude`."
             if label_optional:
@@ -207,18 +211,29 @@ class Pattern:
     text: str  # the pattern as written
     fields: tuple[str, ...]  # names of its fields in the order in which they first occur
     whole: frozenset[str]  # those of the fields that are whole numbers
+    separators: tuple[str, ...]  # what is before the value of each field in a name
 
     @classmethod
     def parse(cls, where: str, text: str) -> Pattern:
-        """Read a pattern; it needs fields, written `{name}` or `{name:d}`."""
+        """Read a pattern; it needs fields, written `{name}`, `{name:d}` or, with a width in characters, `{name:2}`."""
         inner = [match[1] for match in _FIELD.finditer(text)]
         bad = [part for part in inner if not _FIELD_NAME.fullmatch(part)]
         if bad or not inner or "{" in _FIELD.sub("", text) or "}" in _FIELD.sub("", text):
-            remedy = "Write fields as `{name}` or `{name:d}`, in small letters, and at least one of them."
+            remedy = "Write fields as `{name}`, `{name:d}` or `{name:2}`, in small letters, and at least one of them."
             raise InputError(Problem(where, f"`{text}` is not a pattern", remedy))
-        names = [part.removesuffix(":d") for part in inner]
+        firsts: dict[str, re.Match[str]] = {}
+        for match in _FIELD.finditer(text):
+            firsts.setdefault(match[1].partition(":")[0], match)
+        joined = (
+            one.end() == other.start() and _FIXED.search(one[0] + other[0]) is not None
+            for one, other in itertools.pairwise(firsts.values())
+        )
         whole = frozenset(part.removesuffix(":d") for part in inner if part.endswith(":d"))
-        return cls(where, text, tuple(dict.fromkeys(names)), whole)
+        return cls(where, text, tuple(firsts), whole, ("", *("" if is_joined else "_" for is_joined in joined)))
+
+    def name(self, key: Key) -> str:
+        """Name of a scene or tile: values of its fields joined by `_`, or nothing next to a field of fixed width."""
+        return "".join(part for pair in zip(self.separators, key, strict=True) for part in pair)
 
     def find(self, root: Path) -> dict[Key, Path]:
         """Find all files of the pattern below `root`, by the values of its fields, which differ for each."""
@@ -226,11 +241,13 @@ class Pattern:
         doubled = []
         literals = _FIELD.sub("\0", self.text).split("\0")
         # every occurrence of a field is a group; `_key` compares those of one name
-        groups = [r"(\d+)" if match[1].endswith(":d") else "([^/]+)" for match in _FIELD.finditer(self.text)]
+        groups = [_group(match[1].partition(":")[2]) for match in _FIELD.finditer(self.text)]
         rest = (group + re.escape(part) for group, part in zip(groups, literals[1:], strict=True))
         regex = re.compile(re.escape(literals[0]) + "".join(rest))
         # Path.glob refuses absolute patterns
-        for name in sorted(glob.glob("*".join(map(glob.escape, literals)), root_dir=root)):  # noqa: PTH207
+        names = sorted(glob.glob("*".join(map(glob.escape, literals)), root_dir=root))  # noqa: PTH207
+        self._require_leading_zeros(names)
+        for name in names:
             match = regex.fullmatch(name)
             key = self._key(match) if match else None
             if key is None:
@@ -243,14 +260,31 @@ class Pattern:
             raise InputError(Problem(self.where, what, "Remove one of each, or make the pattern more exact."))
         return by_key
 
+    def _require_leading_zeros(self, names: Sequence[str]) -> None:
+        """Refuse numbers of several lengths where a fixed width cuts them: 107 and 1070 would begin alike."""
+        words = _WORD.split(self.text)
+        cut = [index for index, word in enumerate(words[1::2]) if _FIXED.search(word)]
+        regex = re.compile("([^/]+)".join(map(re.escape, words[::2])))
+        for index in cut:
+            numbers = [m[index + 1] for name in names if (m := regex.fullmatch(name)) and m[index + 1].isdigit()]
+            by_length = {len(number): number for number in numbers}
+            if len(by_length) > 1:
+                what = f"`{self.text}` cuts numbers of several lengths: {format_names(sorted(by_length.values()))}"
+                raise InputError(Problem(self.where, what, "Fixed widths need leading zeros in the names of files."))
+
     def _key(self, match: re.Match[str]) -> Key | None:
         values: dict[str, str] = {}
         for part, raw in zip(_FIELD.findall(self.text), match.groups(), strict=True):
-            name = part.removesuffix(":d")
+            name = part.partition(":")[0]
             value = str(int(raw)) if name in self.whole and raw.isdigit() else raw
             if values.setdefault(name, value) != value:
                 return None
         return tuple(values[name] for name in self.fields)
+
+
+def _group(form: str) -> str:
+    """Regular expression of what a field matches, from what follows `:` in it."""
+    return r"(\d+)" if form == "d" else f"([^/]{{{form or '1,'}}})"
 
 
 def find_pairs(patterns: Mapping[str, Pattern], root: Path) -> dict[Key, dict[str, Path]]:
