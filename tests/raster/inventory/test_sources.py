@@ -62,7 +62,7 @@ def test_fields_of_fixed_width_divide_a_number_that_stays_the_name(tmp_path):
 def test_numbers_without_leading_zeros_are_not_cut_at_a_fixed_width(tmp_path, pattern):
     touch(tmp_path, *(f"{kind}/a{number}.png" for kind in "osl" for number in (107, 1070)))
     patterns = {kind: f"{kind[0]}/a{pattern}.png" for kind in ("optical", "sar", "label")}
-    with pytest.raises(InputError, match="cuts numbers of several lengths: 107, 1070.*leading zeros"):
+    with pytest.raises(InputError, match=r"cuts numbers of several lengths: 107, 1070.*leading zeros"):
         find_entries(tiles(**patterns), tmp_path)
 
 

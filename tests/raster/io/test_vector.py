@@ -109,6 +109,32 @@ def test_features_without_a_class_are_void_and_unknown_classes_are_named(tmp_pat
         burn(path, tmp_path / "out.tif")
 
 
+@pytest.mark.parametrize("ending", ["gpkg", "geojson", "shp"])
+@pytest.mark.parametrize("buffer", [0, 20])
+def test_features_without_a_usable_place_are_counted(tmp_path, ending, buffer):
+    flat = {"type": "Polygon", "coordinates": [[[500_010, 5_399_990], [500_200, 5_399_800], [500_010, 5_399_990]]]}
+    bad = [None, {"type": "Polygon", "coordinates": []}, flat]
+    path = write(
+        tmp_path / f"l.{ending}", *((place, 1) for place in (*bad, square(900, 0, 950, 9), square(0, 0, 9, 9)))
+    )
+    found, _ = burn(path, tmp_path / "out.tif", buffer=buffer)
+    assert (found.n_unusable, found.labelled) == (3, 81)
+
+
+def test_coordinates_that_are_not_finite_are_counted(tmp_path):
+    square_with_nan = json.loads(json.dumps(square(20, 20, 30, 30)))
+    square_with_nan["coordinates"][0][1][0] = math.nan
+    bad = square_with_nan, {"type": "MultiPoint", "coordinates": []}, {"type": "Point", "coordinates": [math.inf, 0]}
+    path = write(tmp_path / "l.geojson", *((place, 1) for place in (*bad, square(0, 0, 9, 9))))
+    assert burn(path, tmp_path / "out.tif", buffer=20)[0].n_unusable == 3
+
+
+def test_a_triangle_that_is_not_closed_counts(tmp_path):
+    (ring,) = square(0, 0, 20, 20)["coordinates"]
+    path = write(tmp_path / "l.geojson", ({"type": "Polygon", "coordinates": [ring[:3]]}, 1))
+    assert burn(path, tmp_path / "out.tif")[0].labelled == pytest.approx(200, abs=20)
+
+
 def test_names_of_classes_may_differ_in_capitals_and_composed_characters(tmp_path):
     classes = [{"name": "Forêt", "codes": [4], "color": "#00ff00"}, CLASSES[0]]
     path = write(tmp_path / "l.geojson", (square(0, 0, 9, 9), "fore\u0302t"), (square(20, 20, 30, 30), "WATER"))
@@ -135,7 +161,7 @@ def test_what_is_missing_is_named(tmp_path):
 
 def test_a_vector_label_goes_through_the_inventory(source):
     source.scene("a")
-    write(source.root / "a.gpkg", (square(0, 0, 32, 64), "land"), (square(16, 0, 24, 64), "water"))
+    write(source.root / "a.gpkg", (square(0, 0, 32, 64), "land"), (square(16, 0, 24, 64), "water"), (None, "land"))
     source.sheet("a,a_o.tif,a_s.tif,a.gpkg,train")
     (record,) = source.take().records
     assert record.label.grid == GRID and len(record.digests) == 3
@@ -143,6 +169,7 @@ def test_a_vector_label_goes_through_the_inventory(source):
         (row,) = csv.DictReader(file)
     assert row["label_file"].endswith("a.gpkg") and float(row["label_scene_share"]) == 0.5
     assert "features of different classes overlap on 512 label pixels" in row["warnings"]
+    assert "a.gpkg has 1 features whose geometry is missing" in row["warnings"]
     ids = LabelCoder(source.labels, ClassTable.of((c.name, c.color) for c in source.labels.classes)).read(
         record.label
     )

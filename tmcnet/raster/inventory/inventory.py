@@ -203,6 +203,9 @@ class _Inspector:
             scene.warnings.append(f"features of different classes overlap on {rasterised.overlapping} label pixels")
         if rasterised.n_small:
             scene.warnings.append(f"{rasterised.n_small} label polygons lie between the centres of pixels: no label")
+        if rasterised.n_unusable:
+            what = "features whose geometry is missing, empty, not finite or without area: no label"
+            scene.warnings.append(f"{Path(path).name} has {rasterised.n_unusable} {what}")
         if rasterised.n_without:
             scene.warnings.append(f"{rasterised.n_without} label features have no `{self.labels.attribute}`: void")
 

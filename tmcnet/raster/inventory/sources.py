@@ -215,7 +215,7 @@ class Pattern:
 
     @classmethod
     def parse(cls, where: str, text: str) -> Pattern:
-        """Read a pattern; it needs fields, written `{name}`, `{name:d}` or, with a width in characters, `{name:2}`."""
+        """Read a pattern; it needs fields: `{name}`, `{name:d}` or, with a width in characters, `{name:2}`."""
         inner = [match[1] for match in _FIELD.finditer(text)]
         bad = [part for part in inner if not _FIELD_NAME.fullmatch(part)]
         if bad or not inner or "{" in _FIELD.sub("", text) or "}" in _FIELD.sub("", text):

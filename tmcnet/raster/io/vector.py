@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,11 +41,17 @@ Points = npt.NDArray[np.float64]
 class Rasterised:
     """What was found while features were rasterised."""
 
-    n_without: int  # features whose attribute is empty; they are no label
+    n_without: int  # features near the grid whose attribute is empty; they are no label
+    n_unusable: int  # features of the file whose geometry is missing, empty, not finite or without area
     labelled: int  # number of pixels with a label
     overlapping: int  # number of pixels that features of different classes cover
     n_small: int = 0  # polygons on the grid that contain no centre of a pixel
     by_name: bool = False  # whether features name their class in place of giving a code
+
+
+class _Layer(NamedTuple):
+    name: str
+    about: str  # what `ogrinfo` prints
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,9 @@ class _Features:
 
     @classmethod
     def of(cls, shapes: list[dict[str, Any]], codes: Sequence[int]) -> _Features:
+        # three corners without the first again are no ring to rasterio
+        closed = [[ring if ring[0] == ring[-1] else [*ring, ring[0]] for ring in s["coordinates"]] for s in shapes]
+        shapes = [shape | {"coordinates": rings} for shape, rings in zip(shapes, closed, strict=True)]
         corners = [np.array([point for ring in shape["coordinates"] for point in ring]) for shape in shapes]
         boxes = np.array([[*c.min(axis=0), *c.max(axis=0)] for c in corners]).reshape(-1, 4)
         return cls(shapes, boxes, np.array(codes, np.int64))
@@ -76,7 +85,8 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
     A pixel gets the code of the last feature in which its centre is. Points and lines count as far as
     `labels.buffer`. An attribute is a code, or the name of a class; values that no class has are errors.
     """
-    rows, codes, by_name = read_label_features(path, labels, grid)
+    layer = _find_layer(path)
+    rows, codes, by_name = read_label_features(path, labels, grid, layer)
     features = _polygons(path, labels, grid, rows, codes)
     totals: Counter[str] = Counter()
 
@@ -90,18 +100,19 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
     if not totals["labelled"]:
         raise _off_scene(path, len(rows))
     n_small = features.between_centres(grid)
-    return Rasterised(codes.count(None), totals["labelled"], totals["overlapping"], n_small, by_name)
+    n_unusable = _count_unusable(path, layer, labels.buffer)
+    return Rasterised(codes.count(None), n_unusable, totals["labelled"], totals["overlapping"], n_small, by_name)
 
 
 def read_label_features(
-    path: Path | str, labels: LabelsConfig, grid: Grid
+    path: Path | str, labels: LabelsConfig, grid: Grid, layer: _Layer | None = None
 ) -> tuple[list[dict[str, Any]], list[int | None], bool]:
     """Read the features of a vector file near a grid, their codes, and whether any names its class.
 
     Raises:
         InputError: If there is none, or the file, its layers or its attribute cannot be used.
     """
-    rows = _read(path, grid, labels.buffer)
+    rows = _read(path, grid, labels.buffer, layer)
     if labels.encoding != "ids":
         remedy = "Set `labels.encoding: ids` and give each class its `codes`."
         raise InputError(Problem(str(path), "is a vector file, but `labels.encoding` is `rgb`", remedy))
@@ -169,11 +180,8 @@ def _vertices(shape: Mapping[str, Any]) -> Iterable[Sequence[float]]:
     return coordinates if shape["type"] == "LineString" else itertools.chain.from_iterable(coordinates)
 
 
-def _read(path: Path | str, grid: Grid, buffer_m: float | None = None) -> list[dict[str, Any]]:
-    """Read features as GeoJSON in the CRS of a grid, with their `shapes` of one part each.
-
-    With a buffer, these are the ones near the grid, and longitudes count modulo 360 degrees.
-    """
+def _find_layer(path: Path | str) -> _Layer:
+    """Find the layer with places of a vector file: its name, empty if it has none, and what GDAL says about it."""
     require_file(Path(path))
     try:
         printed = run_tool("ogrinfo", "-ro", "-so", "-al", path)
@@ -187,16 +195,38 @@ def _read(path: Path | str, grid: Grid, buffer_m: float | None = None) -> list[d
     if len(layers) > 1:
         what = f"has {len(layers)} layers: {format_names(layers)}"
         raise InputError(Problem(str(path), what, "Keep the one that is meant (`ogr2ogr OUT IN LAYER`)."))
-    layer = "".join(layers.values())
-    in_degrees = re.search(r"\bGEOG(CRS|CS)\[", layer) and not re.search(r"\bPROJ(CRS|CS)\[", layer)
-    extent = _EXTENT.search(layer)
+    return _Layer(*next(iter(layers.items()), ("", "")))
+
+
+def _count_unusable(path: Path | str, layer: _Layer, buffer_m: float) -> int:
+    """Number of features of a layer whose geometry is missing, empty, not finite, or a polygon without area."""
+    name = layer.name.replace("\\", "\\\\").replace('"', '\\"')
+    unusable = "NOT (OGR_GEOM_AREA > 0 AND OGR_GEOM_AREA < 1e300)"  # NaN is neither
+    if buffer_m:  # points and lines count; their text takes longer
+        words = "".join(f" OR OGR_GEOM_WKT LIKE '%{word}%'" for word in ("EMPTY", "nan", "inf"))
+        unusable += f" AND (OGR_GEOMETRY IS NULL OR OGR_GEOMETRY = '' OR OGR_GEOMETRY LIKE '%POLYGON%'{words})"
+    query = f'SELECT OGR_GEOM_AREA FROM "{name}" WHERE {unusable}'
+    # COUNT(*) ignores conditions on these fields
+    return run_tool("ogrinfo", "-ro", "-q", "-dialect", "OGRSQL", "-sql", query, path).count("\nOGRFeature(")
+
+
+def _read(
+    path: Path | str, grid: Grid, buffer_m: float | None = None, layer: _Layer | None = None
+) -> list[dict[str, Any]]:
+    """Read features as GeoJSON in the CRS of a grid, with their `shapes` of one part each.
+
+    With a buffer, these are the ones near the grid, and longitudes count modulo 360 degrees.
+    """
+    name, about = layer or _find_layer(path)
+    in_degrees = re.search(r"\bGEOG(CRS|CS)\[", about) and not re.search(r"\bPROJ(CRS|CS)\[", about)
+    extent = _EXTENT.search(about)
     west, east = map(float, extent.groups()) if in_degrees and extent else (0.0, 0.0)
     if max(abs(west), abs(east)) > _MAX_LONGITUDE:
         what = f"has coordinates from {west:g} to {east:g}, but its CRS is in degrees of longitude and latitude"
         remedy = "Assign its real CRS (`ogr2ogr -a_srs EPSG:... OUT.gpkg IN`); GeoJSON without one is in degrees."
         raise InputError(Problem(str(path), what, remedy))
     if east - west > 180:
-        for row in _features(path, list(layers)):
+        for row in _features(path, name):
             for shape in _simple(row["geometry"]):
                 _require_cut(path, shape)
     box = None if buffer_m is None else _near(buffer_m, grid)
@@ -204,20 +234,20 @@ def _read(path: Path | str, grid: Grid, buffer_m: float | None = None) -> list[d
     limits = ("-spat", *box, "-spat_srs", grid.crs) if box is not None and is_near else ()
     # straight edges are bent in another CRS
     max_edge = _MAX_EDGE_DEGREES if in_degrees else _MAX_EDGE_M
-    rows = _features(path, list(layers), "-segmentize", max_edge, "-t_srs", grid.crs, *limits)
+    rows = _features(path, name, "-segmentize", max_edge, "-t_srs", grid.crs, *limits)
     for row in rows:
         shapes = list(_simple(row["geometry"]))
         row["shapes"] = [t for s in shapes for t in _turned(path, s, box)] if box and grid.is_geographic else shapes
     return rows
 
 
-def _features(path: Path | str, layers: Sequence[str], *options: str | float) -> list[dict[str, Any]]:
+def _features(path: Path | str, layer: str, *options: str | float) -> list[dict[str, Any]]:
     """Convert features to GeoJSON by options of ogr2ogr."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "features.geojson"
         form = ("-f", "GeoJSON", "-lco", "COORDINATE_PRECISION=9", "-dim", "XY")
         try:
-            run_tool("ogr2ogr", *form, *options, table, path, *layers)
+            run_tool("ogr2ogr", *form, *options, table, path, *filter(None, [layer]))
         except InputError as error:
             if not re.search("no coordinate system|coordinate operations", str(error)):
                 raise
