@@ -310,6 +310,8 @@ class LabelsConfig(Section):
         codes = [code for c in self.classes for code in c.codes] + self.void
         if ids and (doubled := sorted({code for code in codes if codes.count(code) > 1})):
             yield f"label codes {doubled} are given to more than one class or to void as well"
+        if large := [code for code in codes if not -(2**63) <= code < 2**63]:
+            yield f"label codes must be below 2^63: {large}"
         if ids and any(not c.codes for c in self.classes):
             yield "every class needs at least one code in `codes`"
         if not ids and any(c.rgb is None for c in self.classes):

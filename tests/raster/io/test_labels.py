@@ -44,6 +44,30 @@ def test_colours_become_ids():
     assert "(9, 9, 9) (1 pixels)" in str(LabelCoder(RGB, NAMES).problem("x.tif", unknown))
 
 
+@pytest.mark.parametrize("dtype", ["u4", "i8", "u8", "f8"])
+def test_large_codes_are_exact(dtype):
+    large = [2**24, 2**24 + 1, 2**32 - 1] + ([2**53, 2**53 + 1, 2**63 - 1] if dtype[1] == "8" else [])
+    large = [code for code in large if int(np.array(code).astype(dtype)) == code]
+    classes = [ClassConfig(name=f"c{n}", codes=[code], color="#000000") for n, code in enumerate(large)]
+    names = ClassTable.of((c.name, c.color) for c in classes)
+    coder = LabelCoder(LabelsConfig(classes=classes), names)
+    if dtype == "f8":  # the number that 2**53 is may have been another
+        assert coder.encode(np.array([[[2**53]]], dtype), np.ones((1, 1), bool))[0].tolist() == [[3]]
+    ids, unknown = coder.encode(np.array([[large]], dtype), np.ones((1, len(large)), bool))
+    assert ids.tolist() == [[*range(len(large))]] and not unknown
+    if dtype == "u8":
+        assert sum(coder.encode(np.array([[[2**64 - 1]]], dtype), np.ones((1, 1), bool))[1].values()) == 1
+
+
+def test_codes_that_the_type_of_a_file_cannot_tell_apart_are_unknown():
+    classes = [ClassConfig(name=f"c{n}", codes=[2**24 + n], color="#000000") for n in range(3)]
+    names = ClassTable.of((c.name, c.color) for c in classes)
+    coder = LabelCoder(LabelsConfig(classes=classes), names)
+    ids, unknown = coder.encode(np.array([[[2**24, 2**24 + 2]]], "f4"), np.ones((1, 2), bool))
+    assert ids.tolist() == [[255, 2]] and sum(unknown.values()) == 1
+    assert "too large for its type of numbers" in str(coder.problem("x.tif", unknown))
+
+
 def test_a_fraction_is_no_code():
     _, unknown = LabelCoder(IDS, NAMES).encode(np.array([[[11.5, np.nan]]], "f4"), np.array([[True, False]]))
     assert sum(unknown.values()) == 1

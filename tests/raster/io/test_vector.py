@@ -135,6 +135,15 @@ def test_a_triangle_that_is_not_closed_counts(tmp_path):
     assert burn(path, tmp_path / "out.tif")[0].labelled == pytest.approx(200, abs=20)
 
 
+@pytest.mark.parametrize("code", [2**31 - 1, 3301010101, 2**32 - 1, 2**53 + 1])
+def test_large_codes_are_exact(tmp_path, code):
+    classes = [{"name": f"c{n}", "codes": [code - n], "color": f"#00000{n}"} for n in range(3)]
+    path = write(tmp_path / "l.gpkg", (square(0, 0, 9, 9), code), (square(20, 20, 30, 30), code - 1))
+    rasterise_labels(path, own := LabelsConfig(classes=classes), GRID, tmp_path / "out.tif")
+    ids = LabelCoder(own, ClassTable.of((c.name, c.color) for c in own.classes)).read(tmp_path / "out.tif")
+    assert (ids[5, 5], ids[25, 25], ids[50, 50]) == (0, 1, 255)
+
+
 def test_names_of_classes_may_differ_in_capitals_and_composed_characters(tmp_path):
     classes = [{"name": "Forêt", "codes": [4], "color": "#00ff00"}, CLASSES[0]]
     path = write(tmp_path / "l.geojson", (square(0, 0, 9, 9), "fore\u0302t"), (square(20, 20, 30, 30), "WATER"))

@@ -25,6 +25,9 @@ NOT_WHOLE = -(2**53)
 colours that are not of 8 bits."""
 
 
+_MAX_CODE = np.iinfo(np.int64).max
+
+
 class LabelCoder:
     """Translate label files to ids 0..K-1 with 255 for void.
 
@@ -93,11 +96,17 @@ class LabelCoder:
             red, green, blue = colours.astype(np.int64)
             return np.where(whole, (red << 16) | (green << 8) | blue, NOT_WHOLE), whole
         band = values[(self.band or 1) - 1]
+        if band.dtype == np.uint64:
+            whole = band <= _MAX_CODE
+            return np.where(whole, band.astype(np.int64), NOT_WHOLE), whole
         if band.dtype.kind in "iu":
             return band, np.ones(band.shape, bool)
         if band.dtype.kind == "c":
             return np.full(band.shape, NOT_WHOLE), np.zeros(band.shape, bool)
         whole = np.isfinite(band) & (band == np.trunc(band)) & (np.abs(band) <= -NOT_WHOLE)
+        rounded = self._codes.astype(band.dtype)
+        if (is_other := rounded != self._codes).any():  # such numbers may be these codes or others
+            whole &= ~np.isin(band, rounded[is_other])
         return np.where(whole, band, NOT_WHOLE).astype(np.int64), whole
 
     def _by_table(self, codes: npt.NDArray[Any]) -> tuple[ByteArray, BoolArray]:
@@ -142,8 +151,9 @@ class LabelCoder:
             what = f"holds {unknown[NOT_WHOLE]} pixels whose colour is not three whole numbers from 0 to 255"
             return Problem(str(path), what, "Write 8-bit colours (`gdal_translate -ot Byte -scale ...`).")
         if NOT_WHOLE in unknown:
-            what = f"holds {unknown[NOT_WHOLE]} pixels whose code is no whole number"
-            return Problem(str(path), what, "Write whole numbers, with no data as a nodata tag.")
+            reason = "is no whole number, or too large for its type of numbers"
+            what = f"holds {unknown[NOT_WHOLE]} pixels whose code {reason}"
+            return Problem(str(path), what, "Write whole numbers (`-ot Int32`), with no data as a nodata tag.")
         listed = format_names(f"{self.format_code(code)} ({count} pixels)" for code, count in unknown.items())
         if self.encoding == "rgb":
             what = f"holds {len(unknown)} colours that no class has: {listed}"

@@ -94,9 +94,10 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
         for box in block_windows(grid.height, grid.width, 4):
             codes, several = _burn(features, grid, box)
             totals.update(labelled=int((codes != NO_CODE).sum()), overlapping=int(several.sum()))
-            yield box, codes[None]
+            yield box, codes[None].astype(dtype)
 
-    write_blocks(out, grid, RasterProfile(1, "int32", NO_CODE), parts())
+    dtype = "int32" if np.abs(features.codes).max(initial=0) < -NO_CODE else "int64"
+    write_blocks(out, grid, RasterProfile(1, dtype, NO_CODE), parts())
     if not totals["labelled"]:
         raise _off_scene(path, len(rows))
     n_small = features.between_centres(grid)
@@ -390,22 +391,24 @@ def _buffer(coordinates: Sequence[Any], kind: str, radii: Points) -> list[dict[s
     return polygons
 
 
-def _burn(features: _Features, grid: Grid, box: Box) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+def _burn(features: _Features, grid: Grid, box: Box) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Codes of a block, and where features of different codes cover a pixel."""
     row, column, height, width = box
     transform = grid.transform @ Affine.translation(column, row)
     corners = np.array([transform @ (x, y) for x in (0, width) for y in (0, height)])
     low, high = corners.min(axis=0), corners.max(axis=0)
     touched = np.flatnonzero((features.boxes[:, :2] <= high).all(axis=1) & (features.boxes[:, 2:] >= low).all(axis=1))
-    codes, several = np.full((height, width), NO_CODE, np.int32), np.zeros((height, width), bool)
+    codes, several = np.full((height, width), NO_CODE, np.int64), np.zeros((height, width), bool)
     if not touched.size:
         return codes, several
     options = {"out_shape": (height, width), "transform": transform}
-    pairs = [(features.shapes[i], int(features.codes[i])) for i in touched]
-    codes = rasterize(pairs, fill=NO_CODE, dtype="int32", **options)
+    # codes may be larger than the numbers that are burnt
+    distinct, numbers = np.unique(features.codes[touched], return_inverse=True)
+    pairs = [(features.shapes[i], int(number)) for i, number in zip(touched, numbers, strict=True)]
+    burnt = rasterize(pairs, fill=len(distinct), dtype="int32", **options)
     covered = np.zeros((height, width), bool)
-    for code in np.unique(features.codes[touched]):
-        mask = rasterize([shape for shape, own in pairs if own == code], dtype="uint8", **options).astype(bool)
+    for number in range(len(distinct)):
+        mask = rasterize([shape for shape, own in pairs if own == number], dtype="uint8", **options).astype(bool)
         several |= covered & mask
         covered |= mask
-    return codes, several
+    return np.append(distinct, NO_CODE)[burnt], several
