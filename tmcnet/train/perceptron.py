@@ -22,7 +22,7 @@ from tmcnet.config.base import only_modality
 from tmcnet.dataset.loading import Tile, TileDataset
 from tmcnet.evaluate.metrics import Counts, Floats
 from tmcnet.model.context import ContextFeatures, Perceptron
-from tmcnet.model.encoder_features import EncoderFeatures
+from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
 from tmcnet.model.mssnet import MSSNet
 from tmcnet.model.networks import PlainNetwork
 from tmcnet.model.pixelwise import ABSENT
@@ -50,11 +50,14 @@ class Pixels:
         values: P x F float32 features.
         truth: P class ids.
         weights: P float64, 1 on average.
+        scale: F divisors of the features: the standard deviation of each, infinity for constant ones, and 1 for
+            components of encoder maps, of which small ones stay small.
     """
 
     values: NDArray[np.float32]
     truth: NDArray[np.int64]
     weights: Floats
+    scale: Floats
 
 
 def pixels_per_class(counts: Counts, max_pixels: int) -> Counts:
@@ -120,7 +123,16 @@ def draw_pixels(
         images = inputs({name: image[None] for name, image in tile.images.items()})
         near = features.within(MAX_SMALL_WINDOW, sum(image.shape[1] for image in images))
         features_of_all *= near.numpy()  # no tree and no weight depends on constant features
-    return Pixels(features_of_all, truth, weights / weights.mean())
+    scale = deviations(features_of_all)
+    if isinstance(features, EncoderFeatures):
+        scale[-COMPONENTS:] = 1
+    return Pixels(features_of_all, truth, weights / weights.mean(), scale)
+
+
+def deviations(values: NDArray[np.float32]) -> Floats:
+    """Return the standard deviations of F features, P x F; infinity for constant ones."""
+    found = values.std(axis=0, dtype=np.float64)
+    return np.where(found > MIN_DEVIATION, found, np.inf)
 
 
 def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Counts) -> NDArray[np.int64]:
@@ -248,8 +260,7 @@ def fit_perceptron(perceptron: Perceptron, pixels: Pixels, steps: int, seed: int
     values, weights = torch.from_numpy(pixels.values), torch.from_numpy(pixels.weights).float()
     present, truth = torch.unique(torch.from_numpy(pixels.truth), return_inverse=True)
     steps = steps if len(present) > 1 else 0
-    deviation, mean = torch.std_mean(values, dim=0, correction=0)
-    inverse = torch.where(deviation > MIN_DEVIATION, 1 / deviation, 0.0)
+    mean, inverse = values.mean(dim=0), torch.from_numpy(1 / pixels.scale).float()
     values = (values - mean) * inverse
     plan = OptimiserPlan(steps, LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY)
     optimiser, schedule = build_optimiser(perceptron.requires_grad_(True), plan)

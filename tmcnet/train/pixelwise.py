@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,14 @@ MAX_LEAVES = 15
 """Maximum number of leaves of a boosted tree."""
 
 L2_PENALTY = 1.0
-"""Weight of the L2 penalty of all classifiers, scikit-learn's default for logistic regression."""
+"""Weight of the L2 penalty of logistic regression and boosting beside the sum of the losses."""
+
+PIXELS_PER_TILE = 500
+"""The pixels of a tile are alike: in logistic regression they weigh as much as this many independent ones."""
+
+COMPONENT_PENALTY = 100
+"""Ratio of the L2 penalty of components to that of context features: they are many, and fit few labelled tiles by
+chance."""
 
 VALIDATIONS = 10
 """Number of validations over all boosting rounds."""
@@ -115,7 +123,7 @@ def fit_pixelwise(
             offset = "bias" if isinstance(network, PixelLogistic) else "base"  # is added to the logits of every pixel
             fitted.weights = {**network.state_dict(), offset: _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
-            _fit_logistic(pixels, len(counts), fitted)
+            _fit_logistic(network, pixels, len(set(train.names)), fitted)
         else:
             _fit_boosting(network, pixels, val, config, seed, fitted, curves)
     fitted.weights |= _features_state(network)
@@ -147,29 +155,30 @@ def _loss(logits: Tensor, pixels: Pixels) -> float:
     return float((losses * torch.from_numpy(pixels.weights)).mean())
 
 
-def _fit_logistic(pixels: Pixels, classes: int, fitted: Fitted) -> None:
-    """Fit logistic regression on standardised features."""
+def _fit_logistic(network: PixelLogistic, pixels: Pixels, tiles: int, fitted: Fitted) -> None:
+    """Fit logistic regression on the scaled features of pixels of a number of tiles."""
     # here, because trainings of networks do not need scikit-learn and import this module too
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
-    scaler = StandardScaler().fit(pixels.values.astype(np.float64))
-    values = scaler.transform(pixels.values.astype(np.float64))
+    mean, scale = pixels.values.mean(axis=0, dtype=np.float64), np.where(np.isinf(pixels.scale), 1, pixels.scale)
+    if isinstance(network.features, EncoderFeatures):
+        scale[-COMPONENTS:] *= math.sqrt(COMPONENT_PENALTY)
     model = LogisticRegression(C=1 / L2_PENALTY, max_iter=MAX_SOLVER_ITERATIONS)
+    weights = pixels.weights * min(PIXELS_PER_TILE * tiles / len(pixels.truth), 1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(values, pixels.truth, sample_weight=pixels.weights)
+        model.fit((pixels.values - mean) / scale, pixels.truth, sample_weight=weights)
     fitted.notes = [str(w.message).splitlines()[0] for w in caught]
     fitted.last_step = fitted.best_step = int(model.n_iter_.max())
     slopes, offsets = model.coef_, model.intercept_
     if len(slopes) == 1:  # with two classes only the second has a logit; that of the first is 0
         slopes, offsets = (np.concatenate([np.zeros_like(values), values]) for values in (slopes, offsets))
-    weight = torch.zeros(classes, slopes.shape[1])
+    weight = torch.zeros_like(network.weight)
     weight[torch.from_numpy(model.classes_)] = torch.from_numpy(slopes).float()
-    mean, scale = (torch.from_numpy(values).float() for values in (scaler.mean_, scaler.scale_))
-    bias = _logits(classes, model.classes_, offsets)
-    fitted.weights |= {"weight": weight, "bias": bias, "mean": mean, "scale": scale}
+    bias = _logits(len(weight), model.classes_, offsets)
+    scaling = {"mean": torch.from_numpy(mean).float(), "scale": torch.from_numpy(scale).float()}
+    fitted.weights |= {"weight": weight, "bias": bias, **scaling}
 
 
 def _fit_boosting(
@@ -292,6 +301,8 @@ def _trees(
 def fit_components(features: EncoderFeatures, tiles: TileDataset, seed: int) -> None:
     """Fit the principal components of standardised encoder maps, in place; no label is used.
 
+    The first gets a variance of 1, and the others keep their proportion to it.
+
     Args:
         features: The features, with their encoders loaded.
         tiles: Unlabelled training tiles, of which at most `COMPONENT_TILES` are read.
@@ -308,9 +319,9 @@ def fit_components(features: EncoderFeatures, tiles: TileDataset, seed: int) -> 
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > MIN_DEVIATION)
     standardised = (values - mean) * inverse
-    _, axes = np.linalg.eigh(standardised.T @ standardised / len(values))
+    variances, axes = np.linalg.eigh(standardised.T @ standardised / len(values))
     axes = axes[:, ::-1][:, :COMPONENTS].T  # the largest first
     axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))
     projection = np.zeros((COMPONENTS, len(mean)))
-    projection[: len(axes)] = axes * inverse
+    projection[: len(axes)] = axes * inverse / np.sqrt(max(variances[-1], 1))
     features.set_components(torch.from_numpy(mean).float(), torch.from_numpy(projection).float())

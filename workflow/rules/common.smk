@@ -181,7 +181,7 @@ CODE_VERSIONS = {
     "align": 5,
     "splits": 2,
     "pretrain": 4,
-    "finetune": 6,
+    "finetune": 7,
     "summary": 2,
     "maps": 2,
 }
