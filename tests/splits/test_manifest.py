@@ -7,7 +7,7 @@ import tmcnet
 from tests.splits.tile_indexes import build_given, build_index
 from tmcnet.config import GivenConfig, SplitsConfig
 from tmcnet.errors import InputError
-from tmcnet.splits.files import read_list, verified_list
+from tmcnet.splits.files import read_list, read_tile_blocks, verified_list
 from tmcnet.splits.index import read_index
 from tmcnet.splits.manifest import list_entry
 from tmcnet.splits.splits import make_splits, verify
@@ -140,6 +140,30 @@ def test_ready_made_tiles_that_overlap_on_the_ground(index_at, tmp_path):
     message = messages(tmp_path / "splits", index_at(rows.reset_index()))
     assert "train and test share pixels" in message
     assert f"{min(test, train)} with {max(test, train)}" in message
+
+
+def test_overlapping_ready_made_tiles_are_in_blocks_on_the_ground(index_at, tmp_path):
+    table = build_index(scenes=1, side=16, stride=16, unlabelled=0)
+    on_ground = {"x": 5e5 + table["col"] * 10.0, "y": 4e6 - table["row"] * 10.0, "pixel_x": 10.0, "pixel_y": 10.0}
+    table = table.assign(scene=table["tile"], row=0, col=0, pixel_metres=10.0, **on_ground)
+    config = CONFIG.model_copy(update={"guard": 0, "block_size": 96})
+    make_splits(path := index_at(table), config, tmp_path / "splits")
+    manifest = json.loads((tmp_path / "splits" / "manifest.json").read_text())
+    blocks = read_tile_blocks(path, tmp_path / "splits" / "manifest.json")
+    assert {b["scene"] for b in manifest["blocks"]} == {"EPSG:32633"}
+    assert len(set(blocks.values())) == len(manifest["blocks"]) in (9, 12, 16)
+    part_of = {tile: part for part in ("train", "val", "test") for tile in names(tmp_path / "splits", part)}
+    parts = {block: {part_of[t] for t in part_of if blocks[t] == block} for block in blocks.values()}
+    assert all(len(of_block) < 2 for of_block in parts.values())
+    assert 0 < manifest["dropped_by_guard"] < 0.2 * len(table)
+    make_splits(path, config.model_copy(update={"block_size": 32}), tmp_path / "small")
+    manifest = json.loads((tmp_path / "small" / "manifest.json").read_text())
+    assert f"{manifest['dropped_by_guard']} of 256 tiles are in no part, since they share" in manifest["warnings"][0]
+    # without a CRS each is a block
+    make_splits(bare := index_at(table.assign(crs=""), "bare.csv"), config, tmp_path / "bare")
+    assert len(set(read_tile_blocks(bare, tmp_path / "bare" / "manifest.json").values())) == len(table)
+    manifest = json.loads((tmp_path / "bare" / "manifest.json").read_text())
+    assert len(manifest["blocks"]) == len(table) and not manifest["dropped"]
 
 
 def test_list_edited_by_hand(case):

@@ -48,7 +48,8 @@ class SplitsConfig(Section):
     """`blocks`: square spatial blocks. `scenes`: whole scenes. `column`: groups with the same value of `column` (an
     area, say). `given`: the parts that the source comes with."""
     block_size: int = Field(256, ge=16)
-    """Side of a spatial block in pixels of the common grid."""
+    """Side of a spatial block in pixels of the common grid. Ready-made tiles with a CRS are in blocks on the ground,
+    of this many of their pixels, so that overlapping ones stay together; without one, each is a block."""
     block_metres: float | None = Field(None, gt=0)
     """Side of a spatial block in metres, in place of `block_size`; null: use `block_size`. Needs scenes with a CRS
     and pixels of one size."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tmcnet.config import IGNORE, Budget, SplitsConfig
 from tmcnet.config.splits import PARTS
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.hashing import file_digest
+from tmcnet.hashing import bytes_digest, file_digest
 from tmcnet.raster.inventory.seed_layout import KINDS
 from tmcnet.readers import read_columns, read_record, reading
 
@@ -28,9 +28,10 @@ REMEDY = "Restore the files, or delete `manifest.json` and run the workflow agai
 """Way out where lists or their manifest are wrong."""
 TilePoints: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
 """Points by tile, P x 2: class id and number of the pixel among those of its class."""
-PixelNumbers = TypeVar("PixelNumbers", int, npt.NDArray[np.int64])
+PixelNumbers = TypeVar("PixelNumbers", float, npt.NDArray[np.float64])
 """Numbers of pixels, one or many."""
 
+_MAX_CRS = 20  # characters; longer ones, in WKT, are hashed in the names of blocks
 _LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$|^train\S*_points\.csv$")
 
 
@@ -196,14 +197,22 @@ def check_hashes(folder: Path, name: str, manifest: dict[str, Any], files: list[
 
 
 def read_tile_blocks(index: Path, manifest: Path) -> dict[str, str]:
-    """The spatial block of each tile of the index. A ready-made tile is a scene and a block by itself."""
+    """The spatial block of each tile of the index.
+
+    A ready-made tile with a CRS is in a block on the ground, as in `group_tiles`; without one it is a block.
+    """
     with reading(manifest):
         size = int(read_record(manifest)["config"]["block_size"])
     blocks: dict[str, str] = {}
+    columns, ground = ("tile", "scene", "row", "col", "height", "width"), ("x", "y", "pixel_x", "pixel_y")
     with reading(index):
-        for tile, scene, *window in read_columns(index, ("tile", "scene", "row", "col", "height", "width")):
-            row, col, height, width = map(int, window)
-            blocks[tile] = f"{scene} {block_number(row, height, size)} {block_number(col, width, size)}"
+        for tile, scene, *window, crs, x, y, pixel_x, pixel_y in read_columns(index, columns, ("crs", *ground)):
+            row, col, height, width = map(float, window)
+            place = scene
+            if scene in ("", tile) and crs and all((x, y, pixel_x, pixel_y)):
+                place = crs if len(crs) < _MAX_CRS else bytes_digest(crs.encode())
+                row, col, height, width = -float(y) / float(pixel_y), float(x) / float(pixel_x), 0, 0
+            blocks[tile] = f"{place} {block_number(row, height, size):.0f} {block_number(col, width, size):.0f}"
     return blocks
 
 

@@ -40,12 +40,19 @@ class Ground:
         metres: N sides of a pixel in metres; NaN where unknown.
         circle: N x 4: geocentric centre and radius, in metres, of a circle that holds the tile; NaN where unknown.
             None where windows suffice: one CRS and no tile turned, or an index without circles.
+        centre: N x 2: row and column of the centre of ready-made tiles, which have no place in a scene, in pixels of
+            their size from the origin of their CRS; NaN for others.
+        region: N numbers of the CRSs of ready-made tiles; -1 for others.
+        regions: Names of these CRSs.
     """
 
     crs: IntArray
     window: IntArray
     metres: FloatArray
-    circle: FloatArray | None = None
+    circle: FloatArray | None
+    centre: FloatArray
+    region: IntArray
+    regions: list[str]
 
     @property
     def known(self) -> BoolArray:
@@ -230,7 +237,7 @@ def _locate(frame: pd.DataFrame, window: IntArray) -> Ground | None:
     placed = (frame["crs"] != "").to_numpy() & np.isfinite(center).all(axis=1) & (pixel > 0).all(axis=1)
     if not placed.any():
         return None
-    codes, _ = pd.factorize(frame["crs"].astype(str), sort=True)
+    codes, names = pd.factorize(frame["crs"].astype(str), sort=True)
     crs = np.where(placed, codes, -1).astype(np.int64)
     turned = frame["north_up"].to_numpy() == 0 if "north_up" in frame else np.zeros(len(frame), bool)
     circle = None
@@ -238,7 +245,11 @@ def _locate(frame: pd.DataFrame, window: IntArray) -> Ground | None:
         lon, lat, radius = frame[_CIRCLE].to_numpy(np.float64).T
         circle = np.column_stack([geocentric(lon, lat), radius])
         crs[turned & np.isfinite(circle).all(axis=1)] = -1
-    return Ground(crs, _on_grid(crs, center, pixel, window), frame["pixel_metres"].to_numpy(np.float64), circle)
+    metres = frame["pixel_metres"].to_numpy(np.float64)
+    ready_made = placed & ((frame["scene"] == "") | (frame["scene"] == frame["tile"])).to_numpy()
+    middle = np.where(ready_made[:, None], (center * (1, -1) / pixel)[:, ::-1], np.nan)
+    region = np.where(ready_made, codes, -1).astype(np.int64)
+    return Ground(crs, _on_grid(crs, center, pixel, window), metres, circle, middle, region, list(names))
 
 
 def _on_grid(crs: IntArray, center: FloatArray, pixel: FloatArray, window: IntArray) -> IntArray:

@@ -123,8 +123,8 @@ def build_manifest(splits: Splits, index_sha256: str, correlation: dict[str, Any
         "size_deviation": _round(np.abs(shares - config.wanted).max()),
         "autocorrelation": {**correlation, "block_size": config.block_size},
         "n_groups": division.groups.n,
-        "blocks": list(_groups(index, division)) if config.method == "blocks" else [],
-        "groups": list(_groups(index, division)) if division.groups.names is not None else [],
+        "blocks": list(_groups(division)) if config.method == "blocks" else [],
+        "groups": list(_groups(division)) if division.groups.names is not None else [],
         "tiles_on_ground": 0 if index.ground is None else int(index.ground.known.sum()),
         "dropped": index.tiles[lists.dropped].tolist(),
         "dropped_by_guard": by_guard,
@@ -164,7 +164,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / "manifest.json").write_text("{\n" + ",\n".join(entries) + "\n}\n", encoding="utf-8", newline="\n")
 
 
-def _groups(index: TileIndex, division: Division) -> Iterator[dict[str, Any]]:
+def _groups(division: Division) -> Iterator[dict[str, Any]]:
     """Each block by its first pixel, or group by its name; its part, and its tiles in it.
 
     A group that lost all its tiles is `dropped`.
@@ -179,7 +179,7 @@ def _groups(index: TileIndex, division: Division) -> Iterator[dict[str, Any]]:
             yield {"group": (groups.names or [])[k], **rest}
         else:
             scene, row, col = groups.places[k].tolist()
-            yield {"scene": index.scenes[scene], "row": row, "col": col, **rest}
+            yield {"scene": groups.scenes[scene], "row": row, "col": col, **rest}
 
 
 def _shares(index: TileIndex, pixels: IntArray) -> dict[str, float]:

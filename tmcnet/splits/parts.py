@@ -7,7 +7,7 @@ then emptied; where it takes tiles, more assignments are tried and judged by wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,7 @@ class Groups:
         of: N numbers of groups, one per tile.
         names: Name of each group: a scene or a value of the column; None for blocks.
         places: G x 3 for blocks: number of the scene, row and column of the block's first pixel; else None.
+        scenes: Names of these scenes, and of the CRSs in whose pixels ready-made tiles are placed.
         n: Number of groups, G.
         noun: What a group is, for messages.
     """
@@ -50,6 +51,7 @@ class Groups:
     places: IntArray | None
     n: int
     noun: str
+    scenes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,20 @@ def group_tiles(index: TileIndex, config: SplitsConfig) -> Groups:
         codes, values = pd.factorize(index.column, sort=True)
         names = [str(v) for v in values]
         return Groups(codes.astype(np.int64), names, None, len(names), f"values of `{config.column}`")
-    numbers = block_number(index.window[:, :2], index.window[:, 2:], config.block_size)
+    centre, scene, scenes = index.window[:, :2] + index.window[:, 2:] / 2, index.scene, index.scenes
+    if index.ground is not None:
+        ready_made = index.ground.region >= 0
+        centre[ready_made] = index.ground.centre[ready_made]
+        scene = np.where(ready_made, len(scenes) + index.ground.region, scene)
+        scenes = [*scenes, *index.ground.regions]
+    numbers = block_number(centre, np.zeros_like(centre), config.block_size).astype(np.int64)
     first = numbers.min(axis=0)
     rows, cols = numbers.max(axis=0) - first + 1
     row, col = (numbers - first).T
-    unique, of = np.unique((index.scene * rows + row) * cols + col, return_inverse=True)
+    unique, of = np.unique((scene * rows + row) * cols + col, return_inverse=True)
     corners = (np.stack([unique // cols % rows, unique % cols], axis=1) + first) * config.block_size
     places = np.column_stack([unique // (rows * cols), corners])
-    return Groups(of.astype(np.int64), None, places, len(places), "blocks")
+    return Groups(of.astype(np.int64), None, places, len(places), "blocks", scenes)
 
 
 def _misaligned(index: TileIndex, config: SplitsConfig) -> BoolArray:

@@ -45,6 +45,8 @@ from tmcnet.splits.manifest import (
 from tmcnet.splits.parts import DROPPED, TRAIN, divide, in_pixels
 from tmcnet.splits.points import draw_points, points_text, read_points, warn_of_few_pixels
 
+_MAX_LOST = 0.1  # share of the tiles that may be lost to the guard band without a warning
+
 
 def make_splits(index: Path, config: SplitsConfig, folder: Path) -> None:
     """Divide tiles into parts, draw label fractions and points, and write their lists and the manifest.
@@ -101,6 +103,11 @@ def draw_splits(index: TileIndex, config: SplitsConfig, where: str) -> Splits:
     if lost := int(division.misaligned.sum()):
         why = f"their sensors are off by more than {config.max_misalignment:g} pixels (`splits.max_misalignment`)"
         warnings = [f"{lost} of {len(index.tiles)} tiles are in no part, since {why}.", *warnings]
+    lost = int(division.by_guard.sum())
+    if lost > _MAX_LOST * len(index.tiles) or (lost and config.method == "given"):
+        why = "share ground with tiles of another part, or are closer to them than `splits.guard`"
+        remedy = " A larger `splits.block_size` loses fewer." if config.method == "blocks" else ""
+        warnings = [f"{lost} of {len(index.tiles)} tiles are in no part, since they {why}.{remedy}", *warnings]
     warnings += warn_of_few_pixels(area, index.classes, config)
     dropped = np.flatnonzero(division.part == DROPPED)
     return Splits(config, division, Lists(index, members, points, index.given.keys(), dropped), warnings)

@@ -179,10 +179,10 @@ def lock_results():
 CODE_VERSIONS = {
     "inventory": 9,
     "align": 5,
-    "splits": 2,
+    "splits": 3,
     "pretrain": 4,
     "finetune": 7,
-    "summary": 2,
+    "summary": 3,
     "maps": 2,
 }
 
