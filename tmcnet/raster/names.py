@@ -227,23 +227,20 @@ def _s3_options() -> dict[str, Any]:
 
 def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
     """Files on disk that a raster depends on: itself, those beside it, all of a folder, sources of a virtual one."""
-    if isinstance(name, Path) and not name.exists():
-        return [name]  # reported where it is opened
-    if isinstance(name, Path):
-        require_file(name)
     path = main_file(name)
     if path is None:
-        return []
+        return [name] if isinstance(name, Path) else []  # reported where it is opened
+    require_file(path)
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     if path.absolute() in within:
         what = f"is a source of itself, through {' and '.join(map(str, within[within.index(path.absolute()) :]))}"
         raise InputError(Problem(str(path), what, "Write the virtual raster again, from its real files."))
-    files = [path, *_sidecars(path, name), *map(Path, _product_metadata(str(path)))]
+    others = [*_sidecars(path, name), *map(Path, _product_metadata(str(path)))]
     for source in virtual_sources(path):
         inner = local_files(source, (*within, path.absolute()))
-        files += [file for file in inner if file not in files]
-    return [file for file in files if file.is_file()]
+        others += [file for file in inner if file not in others]
+    return [path, *(file for file in others if file.is_file())]
 
 
 def _sidecars(path: Path, name: Name) -> list[Path]:

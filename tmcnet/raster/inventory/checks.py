@@ -285,9 +285,9 @@ def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
 def zero_in_both(scene: Inspection) -> float:
     """Share of the first optical file where all its bands, and all of the first SAR file, are zero."""
     optical, sar = scene.lattices["optical"][0], scene.lattices["sar"][0]
-    zeros, sar_zeros = optical.zeros, sar.zeros
-    if not zeros.any() or not sar_zeros.any():
+    if (optical.low > 0).any() or (sar.low > 0).any():
         return 0.0
+    zeros, sar_zeros = ((lattice.stored == 0).all(axis=0) for lattice in (optical, sar))
     rows, columns = np.nonzero(zeros)
     grid, other = scene.images["optical"][0].grid, scene.images["sar"][0].grid
     both = _sample(sar_zeros, sar.step, other, grid, rows * optical.step, columns * optical.step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,15 +44,20 @@ class Lattice:
     stored: Reals  # C x h x w values as stored; NaN for no data
     has_bytes: bool = False  # whether all values are of 8 bits, of which each is an ordinary measurement as well
 
-    @property
-    def zeros(self) -> BoolArray:
-        """H x w, where all bands are zero."""
-        return np.asarray((self.stored == 0).all(axis=0))
+    @cached_property
+    def low(self) -> Reals:
+        """Lowest value of each band; NaN without any."""
+        return np.asarray(np.fmin.reduce(self.stored.reshape(len(self.stored), -1), axis=1))
+
+    @cached_property
+    def high(self) -> Reals:
+        """Highest value of each band; NaN without any."""
+        return np.asarray(np.fmax.reduce(self.stored.reshape(len(self.stored), -1), axis=1))
 
     def two_valued(self) -> Iterator[tuple[int, float, float]]:
         """Yield the bands, from 0, beside others that have only two values, and these, as masks do."""
         for number, band in enumerate(self.stored if len(self.stored) > 1 else ()):
-            low, high = np.fmin.reduce(band, axis=None), np.fmax.reduce(band, axis=None)
+            low, high = self.low[number], self.high[number]
             if low < high and not ((band > low) & (band < high)).any():
                 yield number, float(low), float(high)
 
@@ -66,9 +72,9 @@ class Lattice:
     def isolated(self, bands: Sequence[str]) -> Fill | None:
         """Find a lowest or highest value that is repeated and much farther from all others than these are apart."""
         found: dict[float, list[tuple[str, float]]] = {}
-        for name, band in zip(bands, self.stored, strict=True):
+        for name, band, *ends in zip(bands, self.stored, self.low, self.high, strict=True):
             values = band[np.isfinite(band)]
-            for value in (values.min(), values.max()) if values.size else ():
+            for value in ends if values.size else ():
                 others = values[values != value]
                 count = values.size - others.size
                 if count < _MIN_REPEATED or not others.size or others.min() == others.max():
@@ -93,6 +99,9 @@ class Lattice:
     def _nearly_black_or_white(self) -> Fill | None:
         """Pixels near the end of 8 bits: compression changes the constants of a collar."""
         for value in (0, 255):
+            is_reached = self.low <= _GREY_TOLERANCE if value == 0 else self.high >= 255 - _GREY_TOLERANCE
+            if not is_reached.all():
+                continue
             ends = self.stored <= _GREY_TOLERANCE if value == 0 else self.stored >= 255 - _GREY_TOLERANCE
             near = np.asarray(ends.all(axis=0))
             if not _MIN_SHARE <= share_of(near) < 1:
@@ -109,7 +118,7 @@ class Lattice:
 
         In one band only pieces count: values that were clipped, as after subtraction of noise, are scattered.
         """
-        lowest = np.fmin.reduce(self.stored.reshape(len(self.stored), -1), axis=1)
+        lowest = self.low
         filled = np.asarray((self.stored == lowest[:, None, None]).all(axis=0))
         if (lowest != lowest[0]).any() or not _MIN_SHARE <= share_of(filled) < 1:
             return None
@@ -121,9 +130,9 @@ class Lattice:
         return Fill(share, f"are {exact(lowest[0])} in all bands") if share >= _MIN_SHARE else None
 
     def _one_band_at_edge(self, bands: Sequence[str]) -> Fill | None:
-        for name, band in zip(bands, self.stored, strict=True) if len(bands) > 1 else ():
+        for name, band, *ends in zip(bands, self.stored, self.low, self.high, strict=True) if len(bands) > 1 else ():
             values, of_edge, share = _constant_from_edge(band[None]) or (np.full(1, np.nan), 0.0, 0.0)
-            if of_edge >= _MIN_EDGE_SHARE and values[0] in (np.nanmin(band), np.nanmax(band)):
+            if of_edge >= _MIN_EDGE_SHARE and values[0] in ends:
                 what = f"are {exact(values[0])} in band {name}, connected to the edge"
                 return Fill(share, what, is_one_value=False)
         return None
@@ -138,8 +147,9 @@ def _constant_from_edge(image: Reals) -> tuple[Reals, float, float] | None:
         return None
     # as `np.unique(known, axis=1)` would, which takes four times as long
     known = np.sort(known) if len(known) == 1 else known[:, np.lexsort(known[::-1])]
-    starts = np.flatnonzero(np.append(True, (np.diff(known, axis=1) != 0).any(axis=0)))
-    counts = np.diff(starts, append=known.shape[1])
+    changes = (known[:, 1:] != known[:, :-1]).any(axis=0)
+    starts = np.flatnonzero(np.concatenate([[True], changes, [True]]))
+    counts = np.diff(starts)
     values = known[:, starts[counts.argmax()]]
     filled = np.ones(image.shape[1:], bool)
     for band, value in zip(image, values, strict=True):
@@ -175,4 +185,4 @@ def _at_edge(filled: BoolArray) -> BoolArray:
     for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
         is_at_edge[side] = True
     is_at_edge[0] = False
-    return np.asarray(is_at_edge[pieces])
+    return np.asarray(is_at_edge.take(pieces))

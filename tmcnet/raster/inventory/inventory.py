@@ -34,7 +34,7 @@ from tmcnet.raster.inventory.sources import find_entries, label_names
 from tmcnet.raster.io.files import RasterFile
 from tmcnet.raster.io.geometry import Grid, finest
 from tmcnet.raster.io.labels import LabelCoder
-from tmcnet.raster.io.opening import keep_environment, open_raster, reused_files
+from tmcnet.raster.io.opening import open_raster, reused_files
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import rasterise_labels, read_label_features
 from tmcnet.raster.io.writer import write_bytes, write_table
@@ -79,7 +79,7 @@ def inspect_scenes(
     if not georeferenced:
         keep_freed_memory()  # arrays of tiles are small, and made anew for each
     inspector = _Inspector(source, sensors, labels, coder, folder)
-    with ThreadPoolExecutor(max(threads, 1), initializer=keep_environment) as pool:
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
         scenes = list(pool.map(inspector.inspect, chosen))
         sound = [scene for scene in scenes if not scene.problems]
         records = list(pool.map(_record, sound))
@@ -156,16 +156,17 @@ class _Inspector:
 
     def inspect(self, entry: Entry) -> Inspection:
         """Read all files of a scene or tile through; errors become its problems."""
-        with reused_files():
-            return self._inspect(Inspection(entry))
-
-    def _inspect(self, scene: Inspection) -> Inspection:
-        entry, georeferenced = scene.entry, self.source.layout in GEOREFERENCED
+        scene = Inspection(entry)
         try:
-            scene.rasters, scene.label_raster = find_rasters(entry, self.sensors, self.source, self.coder)
+            with reused_files(alone=entry.files == entry.members_of_all):
+                self._inspect(scene)
         except InputError as error:
             scene.problems += error.problems
-            return scene
+        return scene
+
+    def _inspect(self, scene: Inspection) -> None:
+        entry, georeferenced = scene.entry, self.source.layout in GEOREFERENCED
+        scene.rasters, scene.label_raster = find_rasters(entry, self.sensors, self.source, self.coder)
         for name, raster in scene.rasters.items():
             scene.images[name] = []
             try:
@@ -185,7 +186,6 @@ class _Inspector:
         scene.lattices.clear()  # images in memory are only for the checks
         if scene.label:
             scene.label.labelled = None
-        return scene
 
     def _rasterise_label(self, scene: Inspection) -> None:
         """Bring a vector label to the grid of the scene, as a raster named after its content."""

@@ -224,11 +224,10 @@ class _Statistics:
     def finish(self) -> tuple[FileSummary, Reals]:
         """The summary of all strips, and every n-th pixel as stored (see `Lattice`)."""
         summary = self.summary
-        samples = joined(self._samples, axis=1)
-        samples.sort(axis=1)  # NaN comes last
+        samples = np.sort(joined(self._samples, axis=1))  # NaN comes last
         known = np.count_nonzero(~np.isnan(samples), axis=1)
-        middle = samples[np.arange(len(samples)), [(known - 1) // 2, known // 2]].mean(axis=0)
-        summary.median = np.where(known > 0, middle, summary.low)
+        middle = [(band[(n - 1) // 2] + band[n // 2]) / 2 for band, n in zip(samples, known, strict=True)]
+        summary.median = np.array(middle, np.float32)
         pixels = summary.grid.height * summary.grid.width
         summary.valid_share, summary.valid_shares = self._valid_pixels / pixels, (self._valid / pixels).tolist()
         summary.valid_cells = self._cells.cells if self._cells else []
@@ -259,8 +258,9 @@ def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
         for box in _strips(raster):
             (part,) = opened.parts(box)
             ids, unknown = coder.encode(part.codes, part.valid[0], part.mask)
-            labelled += int((ids != IGNORE).sum())
-            rows.append(ids[-box[0] % step :: step, ::step] != IGNORE)
+            known = ids != IGNORE
+            labelled += int(np.count_nonzero(known))
+            rows.append(known[-box[0] % step :: step, ::step].copy())
             summary.codes += coder.count(part.codes)
             summary.unknown += unknown
     summary.labelled_share = labelled / (summary.grid.height * summary.grid.width)

@@ -259,8 +259,6 @@ def control_points(dataset: DatasetReader) -> tuple[str, tuple[ControlPoint, ...
 
     Rational polynomials are evaluated on a lattice at their mean height: relief displaces pixels from there.
     """
-    if not dataset.transform.is_identity:
-        return "", ()
     points, crs = dataset.gcps
     if crs and len(points) >= _MIN_POINTS:
         return _continuous(crs, np.array([(p.col, p.row, p.x, p.y) for p in points]))

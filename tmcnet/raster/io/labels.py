@@ -56,7 +56,8 @@ class LabelCoder:
             pairs += [(code, i) for i, class_codes in enumerate(codes) for code in class_codes]
         table = dict(pairs)
         self._codes = np.array(sorted(table), np.int64)
-        self._ids = np.array([table[code] for code in sorted(table)], np.uint8)
+        self._ids = np.array([table[code] for code in sorted(table)], np.int16)
+        self._of_classes = {code for code in table if table[code] != IGNORE}
 
     def encode(
         self, values: npt.NDArray[Any], valid: BoolArray, mask: BoolArray | None = None
@@ -65,56 +66,54 @@ class LabelCoder:
 
         A pixel that `mask` excludes is void with any value; one that is not valid, unless its code is a class.
         """
-        codes, whole = self._keys(values)
+        codes = self._keys(values)
         if codes.dtype.itemsize <= 2:
-            ids, hit = self._by_table(codes)
+            at, numbers = _table_places(codes)
+            ids = self._find(numbers).take(at)
         else:
-            at = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
-            hit, ids = self._codes[at] == codes, self._ids[at]
-        hit &= whole
-        strange = ~hit & valid
+            ids = self._find(codes)
+        strange = (ids < 0) & valid
         if mask is not None:
-            hit, strange = hit & mask, strange & mask
-        return np.where(hit, ids, np.uint8(IGNORE)), _tally(codes[strange]) if strange.any() else Counter()
+            strange &= mask
+            ids[~mask] = IGNORE
+        return ids.astype(np.uint8), _tally(codes[strange]) if strange.any() else Counter()
 
     def count(self, values: npt.NDArray[Any]) -> Counter[int]:
         """Count pixels by code (colours packed as in `Unknown`) in values read from a file, C x H x W."""
-        codes, whole = self._keys(values)
-        return _tally(codes if whole.all() else codes[whole])
+        counts = _tally(self._keys(values))
+        del counts[NOT_WHOLE]
+        return counts
 
     def format_code(self, code: int) -> str:
         """A code for people: the number, or red, green and blue."""
         return str((code >> 16, (code >> 8) & 255, code & 255)) if self.encoding == "rgb" else str(code)
 
-    def _keys(self, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], BoolArray]:
-        """One whole number per pixel, and where it is equal to the value in the file."""
+    def _keys(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """One whole number per pixel; `NOT_WHOLE` where it is not equal to the value in the file."""
         if self.encoding == "rgb":
-            colours, whole = values[:3], np.ones(values.shape[1:], bool)
+            colours, whole = values[:3], np.ones((), bool)
             if colours.dtype != np.uint8:
                 whole = np.asarray(np.isin(colours, np.arange(256)).all(axis=0))
                 colours = np.where(whole, colours, 0).real
             red, green, blue = colours.astype(np.int64)
-            return np.where(whole, (red << 16) | (green << 8) | blue, NOT_WHOLE), whole
-        band = values[(self.band or 1) - 1]
+            return np.where(whole, (red << 16) | (green << 8) | blue, NOT_WHOLE)
+        band: npt.NDArray[Any] = values[(self.band or 1) - 1]
         if band.dtype == np.uint64:
-            whole = band <= _MAX_CODE
-            return np.where(whole, band.astype(np.int64), NOT_WHOLE), whole
+            return np.where(band <= _MAX_CODE, band.astype(np.int64), NOT_WHOLE)
         if band.dtype.kind in "iu":
-            return band, np.ones(band.shape, bool)
+            return band
         if band.dtype.kind == "c":
-            return np.full(band.shape, NOT_WHOLE), np.zeros(band.shape, bool)
+            return np.full(band.shape, NOT_WHOLE)
         whole = np.isfinite(band) & (band == np.trunc(band)) & (np.abs(band) <= -NOT_WHOLE)
         rounded = self._codes.astype(band.dtype)
         if (is_other := rounded != self._codes).any():  # such numbers may be these codes or others
             whole &= ~np.isin(band, rounded[is_other])
-        return np.where(whole, band, NOT_WHOLE).astype(np.int64), whole
+        return np.where(whole, band, NOT_WHOLE).astype(np.int64)
 
-    def _by_table(self, codes: npt.NDArray[Any]) -> tuple[ByteArray, BoolArray]:
-        at, numbers = _table_places(codes)
-        ids = np.full(len(numbers), IGNORE, np.uint8)
-        hit = np.isin(numbers, self._codes)
-        ids[hit] = self._ids[np.searchsorted(self._codes, numbers[hit])]
-        return ids[at], hit[at]
+    def _find(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
+        """Ids of codes, -1 for those without a meaning, which as a byte is 255 as well."""
+        at = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        return np.where(self._codes[at] == codes, self._ids[at], np.int16(-1))
 
     def read(self, source: Raster | Path | str, window: Box | None = None) -> ByteArray:
         """Read a label file, or a window of it, as ids H x W; 255 outside. Unknown codes are an error."""
@@ -130,7 +129,7 @@ class LabelCoder:
 
     def is_class(self, code: float | None) -> bool:
         """Whether a number is the code of a class, in files of codes."""
-        return self.encoding == "ids" and code in self._codes[self._ids != IGNORE].tolist()
+        return self.encoding == "ids" and code in self._of_classes
 
     def check_bands(self, path: Path | str, count: int) -> None:
         """Refuse a file with too few bands for colours, or too many for codes."""

@@ -10,21 +10,23 @@ import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio.env import hasenv, setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from tmcnet.errors import InputError, Problem, format_names
-from tmcnet.raster.names import band_sources, names_beside, raw_ends, require_file
+from tmcnet.raster.names import band_sources, raw_ends, require_file
 
 _ONLY_REMOTE_FILE = "CPL_VSIL_CURL_ALLOWED_FILENAME"
+_NO_LIST = "GDAL_DISABLE_READDIR_ON_OPEN"
 # GDAL may not use the network before a raster of the config does; it reads this setting at every access.
 os.environ.setdefault(_ONLY_REMOTE_FILE, "none")
 # Broken files are reported as `InputError`; rasterio's log lines would only repeat it.
@@ -32,7 +34,6 @@ logging.getLogger("rasterio").setLevel(logging.CRITICAL)
 # Tiles without a georeference are ordinary input here; where one is needed, the inventory checks for it.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-_REUSED = threading.local()
 _MAX_REUSED = 64  # files of one thread; processes may have 1024 in all
 _SOUND: set[tuple[str, str, frozenset[int] | None]] = set()
 """Virtual rasters whose sources were opened in this process: name, content and the bands that are used of it."""
@@ -46,20 +47,34 @@ _FROM_TABLE = "Make a vector file of it: `ogr2ogr -oo GEOM_POSSIBLE_NAMES=WKT -a
 _BROKEN_OFF = "it breaks off before its end"
 
 
-def keep_environment() -> None:
-    """Make rasterio's environment once for all files of this thread: one for each takes a tenth of reading a tile."""
-    rasterio.Env().__enter__()
+class _Reused(threading.local):
+    """Files that a thread keeps open, and how it opens others."""
+
+    files: dict[tuple[object, ...], DatasetReader] | None = None
+    stack: ExitStack
+    open: Callable[..., DatasetReader] = staticmethod(rasterio.open)
+
+
+_REUSED = _Reused()
 
 
 @contextmanager
-def reused_files() -> Iterator[None]:
-    """A context in which the first files that this thread opens stay open for the next time."""
+def reused_files(*, alone: bool) -> Iterator[None]:
+    """A context in which the first files that this thread opens stay open for the next time.
+
+    If these are files on disk that GDAL reads `alone`, it need not list their folders, nor rasterio look for
+    credentials, which takes longer than to open a small file.
+    """
+    if not hasenv():
+        rasterio.Env().__enter__()  # of the thread: one for each scene takes as long as to open a file
+    setenv(**{_NO_LIST: "TRUE" if alone else os.environ.get(_NO_LIST, "FALSE")})
     with ExitStack() as stack:
         _REUSED.stack, _REUSED.files = stack, {}
+        _REUSED.open = DatasetReader if alone else rasterio.open
         try:
             yield
         finally:
-            _REUSED.files = None
+            vars(_REUSED).clear()
 
 
 @contextmanager
@@ -73,15 +88,13 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
     """
     if remote:
         os.environ.pop(_ONLY_REMOTE_FILE, None)
-    reused: dict[object, DatasetReader] | None = getattr(_REUSED, "files", None)
-    key = str(path), *options.items()
+    reused, key = _REUSED.files, (str(path), *options.items())
     try:
         with ExitStack() as stack:
             dataset = reused.get(key) if reused else None
             if dataset is None:
                 require_file(Path(path))
-                with nullcontext() if reused is None else rasterio.Env(**_search(Path(path))):
-                    dataset = stack.enter_context(rasterio.open(path, **options))
+                dataset = stack.enter_context(_REUSED.open(str(path), **options))
                 _require_bands(path, dataset)
                 _require_sound(dataset)
                 if reused is not None and len(reused) < _MAX_REUSED:
@@ -100,18 +113,6 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
         if Path(path).exists() and Path(path).suffix.lower() in (".csv", ".tsv", ".txt", ".xlsx"):
             what, remedy = "is a table, not a raster or vector file", _FROM_TABLE
         raise InputError(Problem(str(path), what, remedy)) from None
-
-
-def _search(path: Path) -> dict[str, str]:
-    """How GDAL looks for files beside one: it need not list the folder, which takes longer, where none is alike.
-
-    The names in a folder are kept, so this is for inventories, which need them anyway.
-    """
-    try:
-        alone = path.is_file() and not names_beside(path)
-    except OSError:
-        alone = False  # the folder cannot be listed
-    return {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"} if alone else {}
 
 
 def write_part(path: Path, part: str, out: Path) -> None:
