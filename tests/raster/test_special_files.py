@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from scipy.io import netcdf_file
 
 from tests.raster.conftest import UTM
 from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, rows, use, write_mask
-from tmcnet.config import SensorConfig, SensorsConfig
+from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.reader import read_float
@@ -226,3 +227,90 @@ def test_a_table_in_the_place_of_labels_is_refused_with_the_command_that_convert
     source.sheet("a,o.tif,s.tif,l.csv,train")
     with pytest.raises(InputError, match=r"l\.csv: is a table, not a raster .*GEOM_POSSIBLE_NAMES=WKT"):
         source.take()
+
+
+def georeferenced_tile(source, random, **transforms):
+    """A ready-made tile of an optical, a SAR and a label file with a CRS, each at its own place."""
+    source.source = SourceConfig(layout="tiles", optical="o_{t}.tif", sar="s_{t}.tif", label="l_{t}.tif")
+    use(source)
+    values = {"o": optical(random), "s": power(random), "l": random.integers(0, 4, (SIZE, SIZE)).astype("u1")}
+    for kind, array in values.items():
+        crs, transform = transforms.get(kind, UTM)
+        source.write(f"{kind}_1.tif", array, crs=crs, transform=transform)
+    source.take()
+    return rows(source)[0]["warnings"]
+
+
+SOUTH_UP = UTM[1] @ Affine.translation(0, SIZE) @ Affine.scale(1, -1)
+
+
+@pytest.mark.parametrize("kind", ["s", "l"])
+@pytest.mark.parametrize(
+    "place",
+    [("EPSG:32634", UTM[1]), (UTM[0], UTM[1] @ Affine.translation(5000, 0)), (UTM[0], SOUTH_UP)],
+    ids=["zone", "ground", "rows"],
+)
+def test_files_of_a_ready_made_tile_are_on_one_ground(source, random, kind, place):
+    with pytest.raises(InputError, match=rf"{kind}_1\.tif: is on other ground than the first file of its tile"):
+        georeferenced_tile(source, random, **{kind: place})
+
+
+def test_places_of_files_of_a_ready_made_tile_are_compared_to_a_pixel(source, random):
+    near = UTM[0], UTM[1] @ Affine.translation(0.5, 0.5)
+    assert "georeference" not in georeferenced_tile(source, random, s=near)
+    shifted = UTM[0], UTM[1] @ Affine.translation(3, 0)
+    assert "l_1.tif: by its georeference up to 3 pixels from o_1.tif" in georeferenced_tile(source, random, l=shifted)
+    turned = dict.fromkeys("osl", (UTM[0], SOUTH_UP))
+    assert "georeference" not in georeferenced_tile(source, random, **turned)
+
+
+@pytest.mark.parametrize(
+    ("profile", "lossy"),
+    [
+        ({"compress": "jpeg"}, True),
+        ({"driver": "JPEG"}, True),
+        ({"driver": "JP2OpenJPEG"}, True),
+        ({"driver": "JP2OpenJPEG", "reversible": "YES", "quality": 100}, False),
+        ({"compress": "lerc", "max_z_error": 1}, True),
+        ({"compress": "lerc"}, False),
+        ({"compress": "deflate"}, False),
+    ],
+)
+def test_labels_whose_compression_changes_codes_are_named(source, random, profile, lossy):
+    use(source)
+    source.write("o.tif", optical(random))
+    source.write("s.tif", power(random))
+    source.write(
+        "l", np.kron(random.integers(0, 2, (SIZE // 16, SIZE // 16)), np.ones((16, 16))).astype("u1"), **profile
+    )
+    source.labels = source.labels.model_copy(update={"void": [0, *range(4, 256)]})
+    source.sheet("a,o.tif,s.tif,l,train")
+    source.source = source.source.model_copy(update={"crs": UTM[0]})
+    source.take()
+    assert ("l: its compression changes numbers" in rows(source)[0]["warnings"]) == lossy
+
+
+def test_a_picture_that_is_to_be_turned_is_named(source, random):
+    georeferenced_tile(source, random)
+    path = source.write("o_1.jpg", optical(random).astype("u1"), driver="JPEG", crs=None, transform=None)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"
+    content = path.read_bytes()
+    path.write_bytes(content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + content[2:])
+    source.source = source.source.model_copy(update={"optical": "o_{t}.jpg"})
+    source.take()
+    assert "o_1.jpg: by its metadata the picture is to be turned (EXIF orientation 3)" in rows(source)[0]["warnings"]
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_bands_with_the_same_numbers_are_named(source, random, differ):
+    use(source, 3)
+    (grey,) = optical(random)
+    bands = np.stack([grey, grey, grey])
+    bands[2] += differ
+    source.write("o.tif", bands)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    warnings = rows(source)[0]["warnings"]
+    assert "optical bands b0 and b1 have the same numbers" in warnings
+    assert ("optical bands b1 and b2 have the same numbers" in warnings) != differ

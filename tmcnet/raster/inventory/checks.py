@@ -32,6 +32,7 @@ _BIT_FIELDS = {
 """Names of quality masks that hold bits, in files or bands, and the bits of clouds in them."""
 _PROBES_PER_SIDE = 33
 _MAX_LATITUDE = 91.0  # pixels of global rasters may be centred on a pole
+_MAX_TILE_OFFSET = 0.25  # of the larger side of a tile; flipped rows or columns are a whole side off
 _MIN_OVERLAP = 0.5  # share of the scene that every modality must cover
 
 
@@ -51,6 +52,9 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             _check_image(scene, name, file, georeferenced)
     for file in scene.files:
         header = file.header
+        if header.orientation:
+            what = f"{file.name}: by its metadata the picture is to be turned (EXIF orientation {header.orientation})"
+            scene.warnings.append(f"{what}; its pixels are read as stored")
         tags = header.nodata if file.file.nodata is None else (file.file.nodata,)
         if unused := never_equal(numpy_type(header.dtype), tags):
             what = f"{file.name}: its value of no data, {unused[0]:g}, is no whole number, as its numbers are"
@@ -65,6 +69,9 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             if codes[code]:
                 what = f"{scene.label.name}: {code} is its value of no data and the code of a class, which counts"
                 scene.warnings.append(f"{what} ({codes[code]} pixels)")
+    if scene.label is not None and scene.label.header.is_lossy:
+        what = f"{scene.label.name}: its compression changes numbers"
+        scene.warnings.append(f"{what}, so that codes may be others than were written: use a label without loss")
     if scene.label is not None and scene.label.unknown and coder is not None:
         scene.problems.append(coder.problem(scene.label.label, scene.label.unknown))
     for name, sensor in sensors.items():
@@ -261,6 +268,9 @@ def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
         for lattice in scene.lattices.get(name, []):
             bands = sensor.bands[first : first + len(lattice.stored)]
             first += len(lattice.stored)
+            for one, other in lattice.equal_bands():
+                what = f"{name} bands {bands[one]} and {bands[other]} have the same numbers"
+                scene.warnings.append(f"{what}: check the bands of the file")
             for number, low, high in lattice.two_valued():
                 what = f"{name} band {bands[number]} has only the values {low:g} and {high:g}"
                 scene.warnings.append(f"{what}: leave it out of `sensors.{name}.bands` if it is a mask")
@@ -329,6 +339,26 @@ def _check_sizes(tile: Inspection) -> None:
         remedy = "Tiles are taken pixel by pixel: bring them to one grid, or use `source.layout: scenes`."
         what = f"differs in size from the other files: {sizes}"
         tile.problems.append(Problem(tile.files[0].file.label, what, remedy))
+        return
+    placed = [file for file in tile.files if file.grid.crs and file.header.georeferenced]
+    for file in placed[1:]:
+        off = _offset(placed[0].grid, file.grid)
+        if not off <= _MAX_TILE_OFFSET * max(file.grid.width, file.grid.height):
+            what = "is on other ground than the first file of its tile, or turned or upside down, by its georeference"
+            remedy = "Tiles are taken pixel by pixel: correct the file or its place, or use `source.layout: scenes`."
+            tile.problems.append(Problem(file.file.label, what, remedy))
+        elif off > 1:
+            what = f"{file.name}: by its georeference up to {off:.3g} pixels from {placed[0].name}"
+            tile.warnings.append(f"{what}; tiles are taken pixel by pixel")
+
+
+def _offset(grid: Grid, other: Grid) -> float:
+    """Largest distance, in pixels along an axis, between the same corners of two rasters of one size."""
+    if grid == other:
+        return 0.0
+    x, y = np.array([0.0, grid.width, 0, grid.width]), np.array([0.0, 0, grid.height, grid.height])
+    column, row = to_pixels(grid, other.crs, *(other.transform @ (x, y)))
+    return float(max(np.abs(column - x).max(), np.abs(row - y).max()))
 
 
 def _check_georeference(scene: Inspection) -> bool:

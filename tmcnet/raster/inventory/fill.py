@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,12 @@ class Lattice:
             low, high = self.low[number], self.high[number]
             if low < high and not ((band > low) & (band < high)).any():
                 yield number, float(low), float(high)
+
+    def equal_bands(self) -> Iterator[tuple[int, int]]:
+        """Yield pairs of neighbouring bands, from 0, with the same numbers, as grey pictures in three bands have."""
+        for number, (one, other) in enumerate(itertools.pairwise(self.stored)):
+            if np.array_equal(one, other, equal_nan=True) and np.unique(one[::8, ::8]).size > 2:
+                yield number, number + 1
 
     def undeclared_fill(self, bands: Sequence[str]) -> Fill | None:
         """Find a constant in pieces at the edge of the image, or values that only fill has; by the names of bands."""

@@ -68,6 +68,8 @@ class Header:
     wavelengths: tuple[float, ...] = ()  # wavelength of the centre of each of these bands in micrometres; 0 for none
     stated_scaling: str = ""  # scale or offset in metadata of other programs, which GDAL does not take for its tags
     stated_nodata: str = ""  # a value of no data in metadata of netCDF beside the tag, which masks nothing
+    is_lossy: bool = False  # whether its compression changed the numbers, or may have
+    orientation: str = ""  # how a picture is to be turned (EXIF), which GDAL ignores; empty for upright ones
 
     @property
     def has_scaling(self) -> bool:
@@ -153,6 +155,7 @@ class RasterFile:
         self._require_usable(dataset, len(bands), files)
         at = [band - 1 for band in bands]
         scaling, added = self._scaling(dataset, bands)
+        tags, structure = dataset.tags(), dataset.tags(ns="IMAGE_STRUCTURE")
         grid = Grid(crs_name(dataset.crs) or self.crs, dataset.transform, dataset.width, dataset.height)
         has_transform = not grid.transform.is_identity
         crs, control = ("", ()) if has_transform else control_points(dataset)
@@ -171,14 +174,16 @@ class RasterFile:
             control,
             tuple(dataset.descriptions[i] or "" for i in at),
             tuple(_marked_colour(dataset.dtypes[i], colours[i].name) for i in at),
-            _colours(dataset, bands[0]),
+            _colours(dataset, bands[0], structure),
             len(dataset.subdatasets),
             bool(dataset.tags(ns="GEOLOCATION")),
             tuple(added),
             tuple(dataset.units[i] or "" for i in at),
             tuple(_wavelength(dataset, band) for band in bands),
-            _stated_scaling(dataset, bands),
+            _stated_scaling(dataset, bands, tags),
             next((text for band in bands if (text := _missing_value(dataset, band))), ""),
+            _is_lossy(dataset, structure),
+            tags.get("EXIF_Orientation", "").strip("01"),
         )
 
     def _require_usable(self, dataset: DatasetReader, bands: int, files: Sequence[str]) -> None:
@@ -401,15 +406,12 @@ def _wavelength(dataset: DatasetReader, band: int) -> float:
     except ValueError:
         return 0.0
     unit = tags.get("wavelength_units", "").casefold()
-    return (
-        number / 1000
-        if unit.startswith("n") or (not unit.startswith(("mic", "um", "µm")) and number > 100)
-        else number
-    )
+    in_nanometres = unit.startswith("n") or (not unit.startswith(("mic", "um", "µm")) and number > 100)
+    return number / 1000 if in_nanometres else number
 
 
-def _stated_scaling(dataset: DatasetReader, bands: Sequence[int]) -> str:
-    tags = dataset.tags() | dataset.tags(ns="ENVI") | dataset.tags(bands[0])
+def _stated_scaling(dataset: DatasetReader, bands: Sequence[int], tags: dict[str, str]) -> str:
+    tags = tags | dataset.tags(ns="ENVI") | dataset.tags(bands[0])
     named = [f"{name} = {value}" for name, value in tags.items() if _SCALE_NAME.search(name)]
     return ", ".join(text for text in named if not _NO_CHANGE.search(text))
 
@@ -424,12 +426,18 @@ def _missing_value(dataset: DatasetReader, band: int) -> str:
     return "" if same else f"missing_value = {text}"
 
 
-def _colours(dataset: DatasetReader, band: int) -> str:
+def _is_lossy(dataset: DatasetReader, structure: dict[str, str]) -> bool:
+    is_lerc_lossy = float(structure.get("MAX_Z_ERROR", 0)) >= 0.5  # below, whole numbers are exact
+    is_jpeg = dataset.driver == "JPEG" or "JPEG" in structure.get("COMPRESSION", "")
+    return is_jpeg or is_lerc_lossy or structure.get("COMPRESSION_REVERSIBILITY") == "LOSSY"
+
+
+def _colours(dataset: DatasetReader, band: int, structure: dict[str, str]) -> str:
     """See `Header.colours`; a palette whose colours are greys of the brightness of their indexes is none."""
     if dataset.colorinterp[band - 1] is ColorInterp.palette:
         palette = dataset.colormap(band).items()
         return "" if all(colour[:3] == (index,) * 3 for index, colour in palette) else "palette"
-    space = dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "")
+    space = structure.get("SOURCE_COLOR_SPACE", "")
     return space if space in ("CMYK", "CIELAB") else ""
 
 
