@@ -314,3 +314,39 @@ def test_bands_with_the_same_numbers_are_named(source, random, differ):
     warnings = rows(source)[0]["warnings"]
     assert "optical bands b0 and b1 have the same numbers" in warnings
     assert ("optical bands b1 and b2 have the same numbers" in warnings) != differ
+
+
+@pytest.mark.parametrize(
+    ("values", "warning"),
+    [
+        (lambda a: (a // 16).astype("u1"), "optical has numbers of 8 bits up to 187, most tiles have whole numbers"),
+        (lambda a: (a / 1e4).astype("f4"), "optical has real numbers up to 0.29"),
+        (lambda a: (a / 1e3).astype("u2"), "optical has whole numbers up to 2, most tiles have whole numbers"),
+        (lambda a: (a / 20).astype("i2"), ""),
+    ],
+)
+def test_ready_made_tiles_in_other_units_than_most_are_named(source, random, values, warning):
+    use(source)
+    source.source = SourceConfig(layout="tiles", optical="o_{t}.tif", sar="s_{t}.tif", label="l_{t}.tif")
+    for number in range(4):
+        image = optical(random)
+        place = UTM[1] @ Affine.translation(number * SIZE, 0) @ Affine.scale(3 if number == 3 else 1)
+        source.write(f"o_{number}.tif", values(image) if number == 1 else image, transform=place)
+        source.write(f"s_{number}.tif", power(random), transform=place)
+        source.write(f"l_{number}.tif", random.integers(0, 4, (SIZE, SIZE)).astype("u1"), transform=place)
+    source.take()
+    first, second, third, fourth = (row["warnings"] for row in rows(source))
+    assert first == third == "" and (warning in second if warning else second == "")
+    assert fourth == "pixels of 30 units of the CRS; those of most tiles have 10"
+
+
+@pytest.mark.parametrize("value", [-9999, -3.4e38, 1e31])
+def test_a_single_pixel_of_a_common_value_of_no_data_is_named(source, random, value):
+    use(source)
+    image = random.uniform(0, 1, (SIZE, SIZE)).astype("f4")
+    image[7, 9] = value
+    source.write("o.tif", image)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    source.take()
+    assert "in all bands, far from all other values: declare `sensors.optical.nodata`" in rows(source)[0]["warnings"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ _MAX_MEDIAN_RATIO = 2.5
 """Scenes on the same ground whose medians differ by more are noted: seasons mostly stay below, factors do not."""
 _MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _MAX_UNIT_RATIO = 15.0  # medians on any ground that differ by a larger factor are in different units
+_MAX_TILE_RATIO = 1000.0  # largest reflectances of tiles that differ by a larger factor are in different units
 _MIN_MEDIAN_WITH_OFFSET = 900  # numbers of Sentinel-2; with the offset in them, half of the pixels were below -0.01
 _MIN_LANDSAT_MEDIAN = 5000  # numbers of reflectance in Landsat Collection 2 from -0.06 on; 0 is 7273
 _NOT_LANDSAT = WITHOUT_OFFSET[0], math.inf  # smaller numbers of an unknown product
@@ -168,15 +170,46 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
             _warn_of_other_units([scene for scene in scenes if scene.images[name]], name, sensor)
 
 
+def warn_of_unlike_tiles(tiles: Sequence[Inspection], sensors: SensorsConfig) -> None:
+    """Add warnings for ready-made tiles whose numbers or pixels are of another kind than those of most tiles."""
+    for name, sensor in sensors.items():
+        _warn_of_other_tags(tiles, name)
+        kinds = [_kind_of_numbers(tile.images[name][0].header.dtype) for tile in tiles]
+        highs = np.array([max(file.range[1] for file in tile.images[name]) for tile in tiles])
+        ((usual, _),) = Counter(kinds).most_common(1)
+        typical = float(np.median(known)) if (known := highs[np.isfinite(highs)]).size else math.nan
+        for tile, kind, high in zip(tiles, kinds, highs.tolist(), strict=True):
+            low, ends = (
+                min(high, typical),
+                f"up to {high:.4g}, most tiles have {usual}, typically up to {typical:.4g}",
+            )
+            is_far = sensor.kind == "reflectance" and max(high, typical) > _MAX_TILE_RATIO * low > 0
+            if kind != usual or is_far:
+                tile.warnings.append(f"{name} has {kind} {ends}: check that they mean the same")
+    sizes: dict[str, list[float]] = {}
+    for tile in tiles:
+        sizes.setdefault(tile.grid.crs, []).append(tile.grid.pixel_size)
+    usual_sizes = {crs: float(np.median(of_crs)) for crs, of_crs in sizes.items() if crs}
+    for tile in tiles:
+        size, usual_size = tile.grid.pixel_size, usual_sizes.get(tile.grid.crs, tile.grid.pixel_size)
+        if not usual_size / _MAX_PIXEL_RATIO < size < usual_size * _MAX_PIXEL_RATIO:
+            tile.warnings.append(f"pixels of {size:.4g} units of the CRS; those of most tiles have {usual_size:.4g}")
+
+
+def _kind_of_numbers(dtype: str) -> str:
+    kind = numpy_type(dtype).kind
+    return "numbers of 8 bits" if dtype == "uint8" else "whole numbers" if kind in "iu" else "real numbers"
+
+
 def _warn_of_other_tags(scenes: Sequence[Inspection], name: str) -> None:
     scaling = {s.entry.scene: [sorted(set(file.header.tags)) for file in s.images[name]] for s in scenes}
     tagged = {s.entry.scene: all(file.nodata is not None for file in s.images[name]) for s in scenes}
     first = next(iter(scaling), "")
+    others = format_names(other for other, has in tagged.items() if has)
     for scene in scenes:
         if scaling[scene.entry.scene] != scaling[first]:
             scene.warnings.append(f"{name} has other tags for scale and offset than {first}; they are applied")
-        if any(tagged.values()) and not tagged[scene.entry.scene]:
-            others = format_names(other for other, has in tagged.items() if has)
+        if others and not tagged[scene.entry.scene]:
             scene.warnings.append(f"{name} has no value of no data; these scenes have one: {others}")
 
 

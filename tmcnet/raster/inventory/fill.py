@@ -24,7 +24,8 @@ _MIN_LEVELS = 64  # distinct values of each band from which one combination of t
 _MIN_REPEATED = 8  # pixels of a decimated image with one value far from all others that are no chance
 _MIN_GAP_RATIO = 10.0  # gap from a repeated value to all others, in units of their range, that measurements lack
 _SENTINELS = (-9999.0, -99999.0, -32768.0, -32767.0, -999.0, -99.0)
-"""Common values of no data: for them a gap as large as the range is enough."""
+"""Common values of no data: for them a gap as large as the range is enough, and a single pixel."""
+_MAX_MEASUREMENT = 1e30
 _GREY_TOLERANCE = 3  # how far JPEG compression moves grey levels of fill
 
 
@@ -84,9 +85,10 @@ class Lattice:
             for value in ends if values.size else ():
                 others = values[values != value]
                 count = values.size - others.size
-                if count < _MIN_REPEATED or not others.size or others.min() == others.max():
+                is_sentinel = value in _SENTINELS or abs(value) > _MAX_MEASUREMENT
+                if (count < _MIN_REPEATED and not is_sentinel) or not others.size or others.min() == others.max():
                     continue
-                ratio = 1 if value in _SENTINELS else _MIN_GAP_RATIO
+                ratio = 1 if is_sentinel else _MIN_GAP_RATIO
                 if np.abs(others - value).min() > ratio * np.ptp(others):
                     found.setdefault(float(value), []).append((name, count / band.size))
         for value, where in found.items():

@@ -23,6 +23,7 @@ from tmcnet.raster.inventory.comparisons import (
     warn_of_duplicates,
     warn_of_palettes,
     warn_of_pixel_sizes,
+    warn_of_unlike_tiles,
 )
 from tmcnet.raster.inventory.fill import exact
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
@@ -116,6 +117,8 @@ def take_inventory(
     warn_of_duplicates(scenes, first.layout in GEOREFERENCED)
     if first.layout in GEOREFERENCED:
         warn_of_differences(scenes, sensors)
+    else:
+        warn_of_unlike_tiles(scenes, sensors)
     warn_of_pixel_sizes(scenes)
     warn_of_palettes(scenes)
     classes = ClassTable.of((c.name, c.color) for c in labels.classes) if labels.classes else first.classes
