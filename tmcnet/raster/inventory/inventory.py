@@ -81,9 +81,10 @@ def inspect_scenes(
         keep_freed_memory()  # arrays of tiles are small, and made anew for each
     inspector = _Inspector(source, sensors, labels, coder, folder)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        scenes = list(pool.map(inspector.inspect, chosen))
-        sound = [scene for scene in scenes if not scene.problems]
-        records = list(pool.map(_record, sound))
+        inspected = list(pool.map(inspector.inspect, chosen))
+    scenes = [scene for scene, _ in inspected]
+    sound = [scene for scene in scenes if not scene.problems]
+    records = [record for _, record in inspected if record]
     content = Inventory(source.layout, encoding, classes, records).to_dict()
     content["inspections"] = [scene.to_dict() for scene in scenes]
     content["label_names"] = {scene.entry.scene: scene.label_names for scene in sound if scene.label_names}
@@ -157,15 +158,15 @@ class _Inspector:
     coder: LabelCoder | None
     folder: Path
 
-    def inspect(self, entry: Entry) -> Inspection:
-        """Read all files of a scene or tile through; errors become its problems."""
+    def inspect(self, entry: Entry) -> tuple[Inspection, SceneRecord | None]:
+        """Read all files of a scene or tile through; errors become its problems, and leave it without a record."""
         scene = Inspection(entry)
         try:
             with reused_files(alone=entry.files == entry.members_of_all):
                 self._inspect(scene)
         except InputError as error:
             scene.problems += error.problems
-        return scene
+        return scene, None if scene.problems else _record(scene)
 
     def _inspect(self, scene: Inspection) -> None:
         entry, georeferenced = scene.entry, self.source.layout in GEOREFERENCED

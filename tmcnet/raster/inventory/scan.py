@@ -201,7 +201,9 @@ class _Statistics:
             summary.nan += int(np.count_nonzero(np.isnan(values)))
             summary.infinite += int(np.count_nonzero(np.isinf(values)))
         numbers = part.numbers
-        valid = ~np.isnan(numbers)
+        is_short = values.dtype.kind in "iu" and values.dtype.itemsize <= 2
+        is_plain = is_short and not part.is_scaled  # the numbers are the values as stored
+        valid = part.bands_valid if is_plain else ~np.isnan(numbers)
         if self._cells:
             self._cells.add(box, valid)
         self._valid += np.array([np.count_nonzero(band) for band in valid])
@@ -212,8 +214,7 @@ class _Statistics:
         step = max(min(_SAMPLE_STEP, flat.shape[1] // 256), 1)
         self._samples.append(flat[:, ::step][:, :_STRIP_SAMPLES].copy())
         places = np.s_[:, -box[0] % self._step :: self._step, :: self._step]
-        is_short = values.dtype.kind in "iu" and values.dtype.itemsize <= 2
-        if is_short and not part.is_scaled:  # the numbers are the values as stored
+        if is_plain:
             self._stored.append(np.ascontiguousarray(numbers[places]))
             return
         stored = np.abs(values[places]) if values.dtype.kind == "c" else values[places]
