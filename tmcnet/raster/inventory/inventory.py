@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,7 @@ def inspect_scenes(
             path.unlink()
     if not georeferenced:
         keep_freed_memory()  # arrays of tiles are small, and made anew for each
+        gc.freeze()  # so that all that was imported is not searched for garbage again and again
     inspector = _Inspector(source, sensors, labels, coder, folder)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         inspected = list(pool.map(inspector.inspect, chosen))

@@ -121,7 +121,8 @@ def as_image(image: FloatArray | Image) -> Image:
 def decimate(image: Image, step: int, box: Box | None = None) -> FloatArray:
     """Every `step`-th row and column of an image or of a window of it, C x h x w, read a strip at a time."""
     top, left, height, width = box or (0, 0, *image.shape[1:])
-    rows = max(1, MAX_STRIP_PIXELS // (width * step)) * step
+    scale = image.scale if isinstance(image, Reduced) else 1
+    rows = max(1, MAX_STRIP_PIXELS // (width * step * scale * scale)) * step
     strips = (image.read(top + row, left, min(rows, height - row), width) for row in range(0, height, rows))
     return np.concatenate([strip[:, ::step, ::step].copy() for strip in strips], axis=1)
 
@@ -133,16 +134,7 @@ def decimate_ids(image: Image, step: int, box: Box | None = None) -> ByteArray:
 
 def in_memory(image: Image) -> ArrayImage:
     """Load the whole image, a strip at a time."""
-    if isinstance(image, ArrayImage):
-        return image
-    bands, height, width = image.shape
-    scale = image.scale if isinstance(image, Reduced) else 1
-    rows = max(1, MAX_STRIP_PIXELS // (width * scale * scale))
-    array = np.empty((bands, height, width), np.float32)
-    for row in range(0, height, rows):
-        count = min(rows, height - row)
-        array[:, row : row + count] = image.read(row, 0, count, width)
-    return ArrayImage(array)
+    return image if isinstance(image, ArrayImage) else ArrayImage(decimate(image, 1))
 
 
 def sample_windows(image: Image, per_side: int, side_px: int) -> Iterator[FloatArray]:
