@@ -66,6 +66,13 @@ def test_numbers_without_leading_zeros_are_not_cut_at_a_fixed_width(tmp_path, pa
         find_entries(tiles(**patterns), tmp_path)
 
 
+def test_files_whose_endings_differ_in_capitals_are_not_left_out_in_silence(tmp_path):
+    touch(tmp_path, "a/o1.png", "sar/a_1.tif", "a/l_1.png", "a/o2.PNG", "sar/a_2.TIF", "a/l_2.PNG")
+    with pytest.raises(InputError, match=r"endings differ in capitals: a/o2\.PNG") as caught:
+        find_entries(tiles(), tmp_path)
+    assert len(caught.value.problems) == 3
+
+
 def test_all_unpaired_files_are_named_at_once(tmp_path):
     touch(tmp_path, *(f"a/o{i}.png" for i in range(30)), *(f"sar/a_{i}.tif" for i in range(1, 30)))
     touch(tmp_path, *(f"a/l_{i}.png" for i in range(15)), "sar/a_77.tif")

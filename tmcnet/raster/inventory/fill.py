@@ -23,7 +23,7 @@ _MIN_EDGE_SHARE = 0.1  # smallest share of the edge that is reported as fill of 
 _MIN_LEVELS = 64  # distinct values of each band from which one combination of them is no chance
 _MIN_REPEATED = 8  # pixels of a decimated image with one value far from all others that are no chance
 _MIN_GAP_RATIO = 10.0  # gap from a repeated value to all others, in units of their range, that measurements lack
-_SENTINELS = (-9999.0, -99999.0, -32768.0, -32767.0, -999.0, -99.0)
+_SENTINELS = (-9999.0, -99999.0, -10000.0, -32768.0, -32767.0, -999.0, -99.0)
 """Common values of no data: for them a gap as large as the range is enough, and a single pixel."""
 _MAX_MEASUREMENT = 1e30
 _GREY_TOLERANCE = 3  # how far JPEG compression moves grey levels of fill
@@ -66,7 +66,9 @@ class Lattice:
     def equal_bands(self) -> Iterator[tuple[int, int]]:
         """Yield pairs of neighbouring bands, from 0, with the same numbers, as grey pictures in three bands have."""
         for number, (one, other) in enumerate(itertools.pairwise(self.stored)):
-            if np.array_equal(one, other, equal_nan=True) and np.unique(one[::8, ::8]).size > 2:
+            few = one[::8, ::8]  # most bands differ there
+            is_alike = np.array_equal(few, other[::8, ::8], equal_nan=True) and np.unique(few).size > 2
+            if is_alike and np.array_equal(one, other, equal_nan=True):
                 yield number, number + 1
 
     def undeclared_fill(self, bands: Sequence[str]) -> Fill | None:

@@ -244,9 +244,14 @@ class Pattern:
         groups = [_group(match[1].partition(":")[2]) for match in _FIELD.finditer(self.text)]
         rest = (group + re.escape(part) for group, part in zip(groups, literals[1:], strict=True))
         regex = re.compile(re.escape(literals[0]) + "".join(rest))
+        starts, end = map(glob.escape, literals[:-1]), literals[-1]
+        end = glob.escape(end) if "/" in end else "".join(map(_in_any_case, end))
         # Path.glob refuses absolute patterns
-        names = sorted(glob.glob("*".join(map(glob.escape, literals)), root_dir=root))  # noqa: PTH207
+        names = sorted(glob.glob("*".join([*starts, end]), root_dir=root))  # noqa: PTH207
         self._require_leading_zeros(names)
+        if other := [name for name in names if not name.endswith(literals[-1])]:
+            what = f"`{self.text}` leaves out files whose endings differ in capitals: {format_names(other)}"
+            raise InputError(Problem(self.where, what, "Rename them, or move them away."))
         for name in names:
             match = regex.fullmatch(name)
             key = self._key(match) if match else None
@@ -280,6 +285,11 @@ class Pattern:
             if values.setdefault(name, value) != value:
                 return None
         return tuple(values[name] for name in self.fields)
+
+
+def _in_any_case(letter: str) -> str:
+    """Pattern of `glob` for a letter in any case."""
+    return f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else glob.escape(letter)
 
 
 def _group(form: str) -> str:
