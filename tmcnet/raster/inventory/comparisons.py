@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from tmcnet.raster.io.files import numpy_type
 from tmcnet.raster.io.geometry import Grid, pixel_area, reproject_points
 from tmcnet.raster.io.products import WITH_OFFSET, WITHOUT_OFFSET, level_by_name, meaning_by_name
 from tmcnet.raster.io.radiometry import to_db
+
+Pair: TypeAlias = tuple[Inspection, Inspection, float]  # two scenes; share of the second on the ground of the first
 
 _MAX_MEDIAN_RATIO = 2.5
 """Scenes on the same ground whose medians differ by more are noted: seasons mostly stay below, factors do not."""
@@ -65,8 +67,8 @@ def _format_scales(scales: dict[str, list[str]]) -> str:
     return "; ".join(f"{scale}: {format_names(names)}" for scale, names in sorted(scales.items()))
 
 
-def warn_of_duplicates(scenes: Sequence[Inspection], georeferenced: bool) -> None:
-    """Add warnings for equal files, also of one scene, and, if georeferenced, for scenes on the ground of another."""
+def warn_of_duplicates(scenes: Sequence[Inspection], pairs: Sequence[Pair]) -> None:
+    """Add warnings for equal files, also of one scene, and for scenes on the ground of another."""
     footprints: dict[Any, str] = {}
     contents: dict[Any, str] = {}
     for scene in scenes:
@@ -86,12 +88,12 @@ def warn_of_duplicates(scenes: Sequence[Inspection], georeferenced: bool) -> Non
             if file.digest in of_scene and (file.low < file.high).any():
                 scene.warnings.append(f"{file.name} holds the same numbers as {of_scene[file.digest]}")
             of_scene.setdefault(file.digest, file.name)
-    for first, second, share in _pairs_on_shared_ground(scenes) if georeferenced else ():
+    for first, second, share in pairs:
         if f"same footprint as {first.entry.scene}" not in second.warnings:
             second.warnings.append(f"{share:.1%} of it is on the ground of {first.entry.scene}")
 
 
-def _pairs_on_shared_ground(scenes: Sequence[Inspection]) -> Iterator[tuple[Inspection, Inspection, float]]:
+def pairs_on_shared_ground(scenes: Sequence[Inspection]) -> Iterator[Pair]:
     """Yield pairs of scenes, and the share of the second that is on the ground of the first."""
     boxes = [_degree_box(scene.grid) for scene in scenes]
     for (first, first_box), (second, box) in itertools.combinations(zip(scenes, boxes, strict=True), 2):
@@ -145,7 +147,7 @@ def _pixel_metres(scene: Inspection) -> float:
     return math.nan if area is None else math.sqrt(area)
 
 
-def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) -> None:
+def warn_of_differences(scenes: Sequence[Inspection], pairs: Sequence[Pair], sensors: SensorsConfig) -> None:
     """Add warnings for scenes whose tags differ from others, or whose medians do on the same ground."""
     for name, sensor in sensors.items():
         having = [scene for scene in scenes if scene.images[name]]
@@ -155,7 +157,7 @@ def warn_of_differences(scenes: Sequence[Inspection], sensors: SensorsConfig) ->
         if sensor.kind == "reflectance":
             _warn_of_products(having, name)
             _warn_of_levels(having, name)
-    for first, second, _ in _pairs_on_shared_ground(scenes):
+    for first, second, _ in pairs:
         for name, sensor in sensors.items():
             if not first.images[name] or not second.images[name] or sensor.kind == "elevation":
                 continue

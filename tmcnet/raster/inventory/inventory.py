@@ -19,6 +19,7 @@ from tmcnet.hashing import bytes_digest, file_digest
 from tmcnet.memory import keep_freed_memory
 from tmcnet.raster.inventory.checks import check_scene
 from tmcnet.raster.inventory.comparisons import (
+    pairs_on_shared_ground,
     scale_problems,
     warn_of_differences,
     warn_of_duplicates,
@@ -117,9 +118,10 @@ def take_inventory(
                 path.unlink()
         raise InputError(_group_equal(problems))
     first = inventories[0]
-    warn_of_duplicates(scenes, first.layout in GEOREFERENCED)
+    pairs = list(pairs_on_shared_ground(scenes)) if first.layout in GEOREFERENCED else []
+    warn_of_duplicates(scenes, pairs)
     if first.layout in GEOREFERENCED:
-        warn_of_differences(scenes, sensors)
+        warn_of_differences(scenes, pairs, sensors)
     else:
         warn_of_unlike_tiles(scenes, sensors)
     warn_of_pixel_sizes(scenes)

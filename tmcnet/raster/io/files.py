@@ -27,8 +27,6 @@ from tmcnet.raster.io.geometry import (
     crs_name,
     fit_affine,
     interpolated,
-    reproject_points,
-    to_control_pixels,
     to_ground,
     to_pixels,
 )
@@ -283,9 +281,7 @@ class RasterFile:
 
         def to_mask(columns: Coordinates, rows: Coordinates) -> tuple[Coordinates, Coordinates]:
             at = to_ground(own.control, columns, rows) if own.control else own.grid.transform @ (columns, rows)
-            if not mask.control:
-                return to_pixels(mask.grid, own.grid.crs, *at)
-            return to_control_pixels(mask.control, *reproject_points(own.grid.crs, mask.grid.crs, *at))
+            return to_pixels(mask.grid, own.grid.crs, *at, control=mask.control)
 
         shape = int(inside.height), int(inside.width)
         places = interpolated(to_mask, inside.row_off, inside.col_off, *shape)

@@ -122,13 +122,17 @@ def geocentric(longitude: Coordinates, latitude: Coordinates) -> Coordinates:
     return np.stack([flat * np.cos(lon), flat * np.sin(lon), z], axis=-1)
 
 
-def to_pixels(grid: Grid, crs: str, x: Coordinates, y: Coordinates) -> tuple[Coordinates, Coordinates]:
-    """Convert map coordinates in another CRS to columns and rows of a grid.
+def to_pixels(
+    grid: Grid, crs: str, x: Coordinates, y: Coordinates, *, control: Sequence[ControlPoint] = ()
+) -> tuple[Coordinates, Coordinates]:
+    """Convert map coordinates in another CRS to columns and rows of a grid, or of an image with control points.
 
     Longitudes count modulo 360 degrees, so that a grid may cross the 180th meridian.
     """
     if grid.crs != crs:
         x, y = reproject_points(crs, grid.crs, x, y)
+    if control:
+        return to_control_pixels(control, x, y)
     if grid.is_geographic:
         middle = (grid.transform @ (grid.width / 2, grid.height / 2))[0]
         x = middle + (x - middle + 180.0) % 360.0 - 180.0

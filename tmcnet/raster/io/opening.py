@@ -60,7 +60,7 @@ _REUSED = _Reused()
 
 @contextmanager
 def reused_files(*, alone: bool) -> Iterator[None]:
-    """A context in which the first files that this thread opens stay open for the next time.
+    """A context in which the first files that this thread of a pool opens stay open for the next time.
 
     If these are files on disk that GDAL reads `alone`, it need not list their folders, nor rasterio look for
     credentials, which takes longer than to open a small file.

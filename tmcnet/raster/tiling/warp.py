@@ -13,7 +13,7 @@ from affine import Affine
 from tmcnet.raster.inventory.records import ImageRecord
 from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.gdal_tools import run_tool
-from tmcnet.raster.io.geometry import ControlPoint, Grid, reproject_points, to_control_pixels, to_pixels
+from tmcnet.raster.io.geometry import ControlPoint, Grid, to_pixels
 from tmcnet.raster.io.writer import Draft, write_draft
 
 Method: TypeAlias = Literal["average", "bilinear", "near"]
@@ -67,10 +67,7 @@ def _control_points(
     x, y, dx, dy = nodes.T
     east, north = target.transform @ (x + 0.5, y + 0.5)
     content = target.transform @ (x + dx + 0.5, y + dy + 0.5)
-    if control:
-        column, row = to_control_pixels(control, *reproject_points(target.crs, source.crs, *content))
-    else:
-        column, row = to_pixels(source, target.crs, *content)
+    column, row = to_pixels(source, target.crs, *content, control=control)
     return [tuple(point) for point in np.column_stack([column, row, east, north]).tolist()]
 
 
