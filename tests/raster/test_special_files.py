@@ -350,3 +350,36 @@ def test_a_single_pixel_of_a_common_value_of_no_data_is_named(source, random, va
     source.sheet("a,o.tif,s.tif,,train")
     source.take()
     assert "in all bands, far from all other values: declare `sensors.optical.nodata`" in rows(source)[0]["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("crs", "size", "left", "refused"),
+    [
+        (None, SIZE, 0, ""),
+        (None, SIZE // 2, 0, r"differs in size from the other files: .*m_1\.tif 48 x 48"),
+        (UTM[0], SIZE // 2, 0, ""),
+        (UTM[0], SIZE, 5000, r"m_1\.tif: is the quality mask of o_1\.tif, but covers 0% of it"),
+    ],
+)
+def test_quality_masks_of_ready_made_tiles_are_on_their_ground(source, random, crs, size, left, refused):
+    patterns = {name: f"{name[0]}_{{t}}.tif" for name in ("optical", "sar", "label")}
+    source.source = SourceConfig(layout="tiles", **patterns, masks={"optical": "m_{t}.tif"})
+    use(source)
+    sensor = source.sensors["optical"].model_copy(update={"mask_codes": [3]})
+    source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+    codes = np.where(np.arange(size) < size // 2, 3, 0).astype("u1")[None].repeat(size, axis=0)
+    for kind, array in {"o": optical(random), "s": power(random), "l": codes[:0], "m": codes}.items():
+        values = random.integers(0, 4, (SIZE, SIZE)).astype("u1") if kind == "l" else array
+        place = UTM[1] @ Affine.translation(left if kind == "m" else 0, 0) @ Affine.scale(SIZE / values.shape[-1])
+        source.write(f"{kind}_1.tif", values, crs=crs, transform=place if crs else None)
+    if refused:
+        with pytest.raises(InputError, match=refused):
+            source.take()
+    else:
+        assert source.take().records[0].images["optical"].valid_shares == [0.5]
+        assert "quality mask" not in rows(source)[0]["warnings"]
+        source.sensors = SensorsConfig(
+            optical=sensor.model_copy(update={"mask_codes": [5]}), sar=source.sensors["sar"]
+        )
+        source.take()
+        assert "no quality mask takes a pixel out of any optical tile" in rows(source)[0]["warnings"]

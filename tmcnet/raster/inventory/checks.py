@@ -334,8 +334,15 @@ def _sample(
 
 
 def _check_sizes(tile: Inspection) -> None:
-    if len({(file.grid.height, file.grid.width) for file in tile.files}) > 1:
-        sizes = ", ".join(f"{file.name} {file.grid.width} x {file.grid.height}" for file in tile.files)
+    grids = [(file.name, file.grid) for file in tile.files]
+    for name, files in tile.images.items():
+        for file in files:
+            if file.file.quality and file.file.quality_file.header.georeferenced:
+                _check_place_of_mask(tile, name, file)
+            elif file.file.quality:
+                grids.append((Path(file.file.quality).name, file.file.quality_file.header.grid))
+    if len({(grid.height, grid.width) for _, grid in grids}) > 1:
+        sizes = ", ".join(f"{name} {grid.width} x {grid.height}" for name, grid in grids)
         remedy = "Tiles are taken pixel by pixel: bring them to one grid, or use `source.layout: scenes`."
         what = f"differs in size from the other files: {sizes}"
         tile.problems.append(Problem(tile.files[0].file.label, what, remedy))
@@ -405,15 +412,8 @@ def _check_overlap(scene: Inspection) -> None:
 
 def _check_mask(scene: Inspection, name: str, image: FileSummary) -> None:
     """Check that the quality mask of an image is on its ground, and that it holds codes or bits as declared."""
+    _check_place_of_mask(scene, name, image)
     file, header, mask = image.file, image.file.quality_file.header, Path(image.file.quality).name
-    share = coverage(image.grid, header.grid)
-    if not share:
-        remedy = f"Check that this is the mask of scene {scene.entry.scene}, and its CRS."
-        what = f"is the quality mask of {image.name}, but covers 0% of it"
-        scene.problems.append(Problem(file.quality, what, remedy))
-    elif share < 1:
-        what = f"the quality mask covers {share:.1%} of the {name} image"
-        scene.warnings.append(f"{what}; outside it, code 0 is assumed")
     layers, kept = preview(file.quality, slice(None if file.quality_bits else 1), remote=file.remote)
     stored = layers[0]
     unknown = np.isnan(stored) | (~kept & (stored != header.nodata[0]) & (not header.alpha))
@@ -448,6 +448,17 @@ def _check_mask(scene: Inspection, name: str, image: FileSummary) -> None:
         scene.warnings.append(
             f"the quality mask {mask} has {header.count} bands, of which the first is read; `mask_bits` reads all"
         )
+
+
+def _check_place_of_mask(scene: Inspection, name: str, image: FileSummary) -> None:
+    share = coverage(image.grid, image.file.quality_file.header.grid)
+    if not share:
+        remedy = f"Check that this is the mask of scene {scene.entry.scene}, and its CRS."
+        what = f"is the quality mask of {image.name}, but covers 0% of it"
+        scene.problems.append(Problem(image.file.quality, what, remedy))
+    elif share < 1:
+        what = f"the quality mask covers {share:.1%} of the {name} image"
+        scene.warnings.append(f"{what}; outside it, code 0 is assumed")
 
 
 def _check_label_overlap(scene: Inspection, label: FileSummary) -> None:

@@ -124,6 +124,7 @@ def take_inventory(
         warn_of_differences(scenes, pairs, sensors)
     else:
         warn_of_unlike_tiles(scenes, sensors)
+        _warn_of_idle_masks(scenes, [record for inventory in inventories for record in inventory.records])
     warn_of_pixel_sizes(scenes)
     warn_of_palettes(scenes)
     classes = ClassTable.of((c.name, c.color) for c in labels.classes) if labels.classes else first.classes
@@ -133,6 +134,15 @@ def take_inventory(
     write_bytes(json_path, as_json(inventory))
     rows = [row for content in contents for row in content["rows"]]
     _write_csv(csv_path, rows, scenes)
+
+
+def _warn_of_idle_masks(tiles: Sequence[Inspection], records: Sequence[SceneRecord]) -> None:
+    """Add a warning for each modality all of whose ready-made tiles have a quality mask that takes nothing out."""
+    for name in records[0].images:
+        images = [record.images[name] for record in records]
+        if all(min(image.valid_shares) == 1 and image.raster.files[0].quality for image in images):
+            what = f"no quality mask takes a pixel out of any {name} tile"
+            tiles[0].warnings.append(f"{what}: check `sensors.{name}.mask_codes` and `mask_bits`")
 
 
 def find_classes(
