@@ -68,8 +68,8 @@ def caller(tmp_path: Path) -> Snakemake:
         **overrides: str,
     ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "change.yaml").write_text(change or "{}")
-        recipes = [str(ROOT / "config" / "recipes" / f"{recipe}.yaml")] if recipe else []
-        layers = [str(ROOT / "config" / "config.yaml"), *recipes, str(tmp_path / "tiny.yaml")]
+        base = ROOT / "config" / (f"recipes/{recipe}.yaml" if recipe else "config.yaml")
+        layers = [str(base), str(tmp_path / "tiny.yaml")]
         command = [
             *(str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(clone / "Snakefile")),
             *("--directory", str(tmp_path), "--cores", "1"),
