@@ -64,7 +64,7 @@ class Pixelwise(nn.Module, ABC):
 
 
 class PixelLogistic(Pixelwise):
-    """Logistic regression on standardised features. All its weights are 0 until they are loaded."""
+    """Logistic regression on scaled features. All its weights are 0 until they are loaded."""
 
     mean: Tensor
     scale: Tensor
