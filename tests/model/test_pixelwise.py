@@ -14,7 +14,7 @@ from tmcnet.model import pixelwise
 from tmcnet.model.context import ContextFeatures
 from tmcnet.model.networks import build_network
 from tmcnet.model.pixelwise import ABSENT, PixelBoosting, PixelLogistic
-from tmcnet.train.perceptron import Pixels, deviations, fit_perceptron
+from tmcnet.train.perceptron import Pixels, fit_perceptron
 from tmcnet.train.pixelwise import Fitted, _binned, _edges, _fit_logistic, _trees
 
 BANDS = {"optical": 2, "sar": 2}
@@ -114,13 +114,13 @@ def test_logistic_regression_comes_back_from_a_file(tmp_path):
 def test_a_multilayer_perceptron_learns_what_no_linear_model_can(classes):
     values = np.random.default_rng(1).normal(size=(1500, FEATURES)).astype(np.float32) * 3 + 5
     truth = (np.abs(values[:, 0] - 5) > 2).astype(int) * (classes - 1)  # of three classes, one has no label
-    pixels = Pixels(values, truth, np.ones(1500), deviations(values))
+    pixels = Pixels(values, truth, np.ones(1500))
     linear, perceptron = (
         build_network(name, "baseline", BANDS, classes, ModelConfig(context=TEXTURES))
         for name in ("pixel_logistic", "pixel_mlp")
     )
     result = Fitted()
-    _fit_logistic(linear, pixels, 20, result)
+    _fit_logistic(pixels, classes, 20, result)
     linear.load_state_dict(result.weights)
     fit_perceptron(perceptron.perceptron, pixels, 200, seed=1)
     correct = []

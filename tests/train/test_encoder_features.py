@@ -17,12 +17,11 @@ from tmcnet.evaluate.export import TOLERANCE, export_model
 from tmcnet.evaluate.trained import Trained
 from tmcnet.model.context import context_reach
 from tmcnet.model.encoder_features import COMPONENTS, EncoderFeatures
-from tmcnet.model.pixelwise import PixelLogistic
 from tmcnet.model.tmcnet import TMCNet
 from tmcnet.model.weights import save_weights
 from tmcnet.splits.files import read_list
 from tmcnet.store import TileStore
-from tmcnet.train.perceptron import Pixels, deviations
+from tmcnet.train.perceptron import Pixels
 from tmcnet.train.pixelwise import Fitted, _fit_logistic, fit_components
 
 SMALL = {"pixels": 600, "iterations": 6, "steps": 100}
@@ -116,19 +115,16 @@ def test_a_small_component_that_fits_the_labelled_tiles_by_chance_counts_little(
     values[:, 0] += truth  # a band tells the classes apart, and so does the last component
     values[:, -COMPONENTS:] *= 0.01
     values[:, -1] += 0.02 * truth
-    scale = deviations(values)
-    scale[-COMPONENTS:] = 1
     penalised, standardised = Fitted(), Fitted()
-    network = PixelLogistic(BANDS, 2, features)
-    _fit_logistic(network, Pixels(values, truth, np.ones(2000), scale), 4, penalised)
-    _fit_logistic(network, Pixels(values, truth, np.ones(2000), deviations(values) / 10), 4, standardised)
+    _fit_logistic(Pixels(values, truth, np.ones(2000), COMPONENTS), 2, 4, penalised)
+    _fit_logistic(Pixels(values, truth, np.ones(2000)), 2, 4, standardised)
     small, large = (
         (result.weights["weight"][1] / result.weights["scale"])[-1] * 0.01 for result in (penalised, standardised)
     )
     assert 0 < small < 0.1 * large
-    repeated = Pixels(*(np.concatenate([v, v]) for v in (values, truth, np.ones(2000))), scale)
+    repeated = Pixels(*(np.concatenate([v, v]) for v in (values, truth, np.ones(2000))), COMPONENTS)
     again = Fitted()
-    _fit_logistic(network, repeated, 4, again)  # more pixels of the same tiles are no more evidence
+    _fit_logistic(repeated, 2, 4, again)  # more pixels of the same tiles are no more evidence
     torch.testing.assert_close(again.weights["weight"], penalised.weights["weight"], rtol=1e-2, atol=1e-3)
 
 

@@ -11,7 +11,7 @@ from tmcnet.config import Run
 from tmcnet.model.context import Perceptron
 from tmcnet.model.pixelwise import ABSENT
 from tmcnet.model.weights import read_weights
-from tmcnet.train.perceptron import Pixels, deviations, fit_perceptron
+from tmcnet.train.perceptron import Pixels, fit_perceptron
 
 STILL = {"steps": 1, "validate_every": 1, "learning_rate": 1e-9}
 """The rest of the network stays as it is."""
@@ -24,7 +24,7 @@ def two_moons(noise: float = 0.1) -> Pixels:
     x = np.where(truth, 1 - np.cos(angle), np.cos(angle)) + random.normal(0, noise, 800)
     y = np.where(truth, 0.5 - np.sin(angle), np.sin(angle)) + random.normal(0, noise, 800)
     values = np.stack([1000 + 100 * x, 1e-3 * y, np.full(800, 7.0)], axis=1).astype(np.float32)
-    return Pixels(values, 1 + 2 * truth, np.ones(800), deviations(values))
+    return Pixels(values, 1 + 2 * truth, np.ones(800))
 
 
 def test_learns_from_features_of_any_size_and_never_predicts_a_class_without_labels():
@@ -42,7 +42,7 @@ def test_learns_from_features_of_any_size_and_never_predicts_a_class_without_lab
 def test_weights_of_pixels_count():
     torch.manual_seed(0)
     truth, weights = np.repeat([0, 1], [800, 100]), np.repeat([0.1, 8.2], [800, 100])
-    pixels = Pixels(np.zeros((900, 1), np.float32), truth, weights, np.array([np.inf]))
+    pixels = Pixels(np.zeros((900, 1), np.float32), truth, weights)
     perceptron = Perceptron(1, [4], 2)
     fit_perceptron(perceptron, pixels, 100, seed=1)
     assert perceptron(torch.zeros(1, 1)).argmax() == 1

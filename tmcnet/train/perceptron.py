@@ -50,14 +50,24 @@ class Pixels:
         values: P x F float32 features.
         truth: P class ids.
         weights: P float64, 1 on average.
-        scale: F divisors of the features: the standard deviation of each, infinity for constant ones, and 1 for
-            components of encoder maps, of which small ones stay small.
+        components: How many of the last features are components of encoder maps.
     """
 
     values: NDArray[np.float32]
     truth: NDArray[np.int64]
     weights: Floats
-    scale: Floats
+    components: int = 0
+
+    @property
+    def scale(self) -> Floats:
+        """F divisors of the features: the standard deviation of each, infinity for constant ones.
+
+        That of components is 1, so that small ones stay small.
+        """
+        found: Floats = self.values.std(axis=0, dtype=np.float64)
+        found[found <= MIN_DEVIATION] = np.inf
+        found[len(found) - self.components :] = 1
+        return found
 
 
 def pixels_per_class(counts: Counts, max_pixels: int) -> Counts:
@@ -123,16 +133,8 @@ def draw_pixels(
         images = inputs({name: image[None] for name, image in tile.images.items()})
         near = features.within(MAX_SMALL_WINDOW, sum(image.shape[1] for image in images))
         features_of_all *= near.numpy()  # no tree and no weight depends on constant features
-    scale = deviations(features_of_all)
-    if isinstance(features, EncoderFeatures):
-        scale[-COMPONENTS:] = 1
-    return Pixels(features_of_all, truth, weights / weights.mean(), scale)
-
-
-def deviations(values: NDArray[np.float32]) -> Floats:
-    """Return the standard deviations of F features, P x F; infinity for constant ones."""
-    found = values.std(axis=0, dtype=np.float64)
-    return np.where(found > MIN_DEVIATION, found, np.inf)
+    components = COMPONENTS if isinstance(features, EncoderFeatures) else 0
+    return Pixels(features_of_all, truth, weights / weights.mean(), components)
 
 
 def _places(label: NDArray[np.int64], ranks: list[NDArray[np.int64]], seen: Counts) -> NDArray[np.int64]:

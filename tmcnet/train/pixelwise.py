@@ -123,7 +123,7 @@ def fit_pixelwise(
             offset = "bias" if isinstance(network, PixelLogistic) else "base"  # is added to the logits of every pixel
             fitted.weights = {**network.state_dict(), offset: _logits(len(counts), pixels.truth[:1], [0.0])}
         elif isinstance(network, PixelLogistic):
-            _fit_logistic(network, pixels, len(set(train.names)), fitted)
+            _fit_logistic(pixels, len(counts), len(set(train.names)), fitted)
         else:
             _fit_boosting(network, pixels, val, config, seed, fitted, curves)
     fitted.weights |= _features_state(network)
@@ -155,15 +155,15 @@ def _loss(logits: Tensor, pixels: Pixels) -> float:
     return float((losses * torch.from_numpy(pixels.weights)).mean())
 
 
-def _fit_logistic(network: PixelLogistic, pixels: Pixels, tiles: int, fitted: Fitted) -> None:
+def _fit_logistic(pixels: Pixels, classes: int, tiles: int, fitted: Fitted) -> None:
     """Fit logistic regression on the scaled features of pixels of a number of tiles."""
     # here, because trainings of networks do not need scikit-learn and import this module too
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    mean, scale = pixels.values.mean(axis=0, dtype=np.float64), np.where(np.isinf(pixels.scale), 1, pixels.scale)
-    if isinstance(network.features, EncoderFeatures):
-        scale[-COMPONENTS:] *= math.sqrt(COMPONENT_PENALTY)
+    mean, scale = pixels.values.mean(axis=0, dtype=np.float64), pixels.scale
+    scale[np.isinf(scale)] = 1
+    scale[len(scale) - pixels.components :] *= math.sqrt(COMPONENT_PENALTY)
     model = LogisticRegression(C=1 / L2_PENALTY, max_iter=MAX_SOLVER_ITERATIONS)
     weights = pixels.weights * min(PIXELS_PER_TILE * tiles / len(pixels.truth), 1)
     with warnings.catch_warnings(record=True) as caught:
@@ -174,9 +174,9 @@ def _fit_logistic(network: PixelLogistic, pixels: Pixels, tiles: int, fitted: Fi
     slopes, offsets = model.coef_, model.intercept_
     if len(slopes) == 1:  # with two classes only the second has a logit; that of the first is 0
         slopes, offsets = (np.concatenate([np.zeros_like(values), values]) for values in (slopes, offsets))
-    weight = torch.zeros_like(network.weight)
+    weight = torch.zeros(classes, slopes.shape[1])
     weight[torch.from_numpy(model.classes_)] = torch.from_numpy(slopes).float()
-    bias = _logits(len(weight), model.classes_, offsets)
+    bias = _logits(classes, model.classes_, offsets)
     scaling = {"mean": torch.from_numpy(mean).float(), "scale": torch.from_numpy(scale).float()}
     fitted.weights |= {"weight": weight, "bias": bias, **scaling}
 
