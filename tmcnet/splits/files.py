@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,6 @@ REMEDY = "Restore the files, or delete `manifest.json` and run the workflow agai
 """Way out where lists or their manifest are wrong."""
 TilePoints: TypeAlias = Mapping[str, npt.NDArray[np.int64]]
 """Points by tile, P x 2: class id and number of the pixel among those of its class."""
-PixelNumbers = TypeVar("PixelNumbers", float, npt.NDArray[np.float64])
-"""Numbers of pixels, one or many."""
 
 _MAX_CRS = 20  # characters; longer ones, in WKT, are hashed in the names of blocks
 _LIST_FILE = re.compile(r"^(train|val|test)\S*_(RGB|SAR|lbl)\.txt$|^train\S*_points\.csv$")
@@ -197,7 +195,7 @@ def check_hashes(folder: Path, name: str, manifest: dict[str, Any], files: list[
 
 
 def read_tile_blocks(index: Path, manifest: Path) -> dict[str, str]:
-    """The spatial block of each tile of the index.
+    """The spatial block of each tile of the index: the one that contains its centre; blocks begin at pixel 0.
 
     A ready-made tile with a CRS is in a block on the ground, as in `group_tiles`; without one it is a block.
     """
@@ -207,12 +205,12 @@ def read_tile_blocks(index: Path, manifest: Path) -> dict[str, str]:
     columns, ground = ("tile", "scene", "row", "col", "height", "width"), ("x", "y", "pixel_x", "pixel_y")
     with reading(index):
         for tile, scene, *window, crs, x, y, pixel_x, pixel_y in read_columns(index, columns, ("crs", *ground)):
-            row, col, height, width = map(float, window)
-            place = scene
+            first_row, first_col, height, width = map(int, window)
+            place, row, col = scene, first_row + height / 2, first_col + width / 2
             if scene in ("", tile) and crs and all((x, y, pixel_x, pixel_y)):
                 place = crs if len(crs) < _MAX_CRS else bytes_digest(crs.encode())
-                row, col, height, width = -float(y) / float(pixel_y), float(x) / float(pixel_x), 0, 0
-            blocks[tile] = f"{place} {block_number(row, height, size):.0f} {block_number(col, width, size):.0f}"
+                row, col = -float(y) / float(pixel_y), float(x) / float(pixel_x)
+            blocks[tile] = f"{place} {row // size:.0f} {col // size:.0f}"
     return blocks
 
 
@@ -222,14 +220,6 @@ def read_divided(index: Path, manifest: Path) -> dict[str, str] | None:
         config = read_record(manifest)["config"]
         column = {"scenes": "scene", "column": f"field_{config.get('column')}"}.get(config.get("method", ""))
     return {row[0]: row[1] for row in read_columns(index, ("tile", column))} if column else None
-
-
-def block_number(first: PixelNumbers, length: PixelNumbers, size: int) -> PixelNumbers:
-    """Number, along an axis, of the block of `size` pixels that contains the centre of each window.
-
-    Windows are given by first pixel and length; blocks begin at pixel 0.
-    """
-    return (2 * first + length) // (2 * size)
 
 
 def require_unlabelled(splits: Path, names: Iterable[str]) -> None:

@@ -19,7 +19,6 @@ from tmcnet.config.splits import PARTS
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.seeding import generator
 from tmcnet.splits.balance import BalanceTarget, assign_in_order, balanced_assignments
-from tmcnet.splits.files import block_number
 from tmcnet.splits.index import BoolArray, FloatArray, IntArray, TileIndex, close_pairs
 
 PartArray = npt.NDArray[np.int8]
@@ -158,7 +157,7 @@ def group_tiles(index: TileIndex, config: SplitsConfig) -> Groups:
         centre[ready_made] = index.ground.centre[ready_made]
         scene = np.where(ready_made, len(scenes) + index.ground.region, scene)
         scenes = [*scenes, *index.ground.regions]
-    numbers = block_number(centre, np.zeros_like(centre), config.block_size).astype(np.int64)
+    numbers = (centre // config.block_size).astype(np.int64)
     first = numbers.min(axis=0)
     rows, cols = numbers.max(axis=0) - first + 1
     row, col = (numbers - first).T
