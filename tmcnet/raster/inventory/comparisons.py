@@ -181,13 +181,10 @@ def warn_of_unlike_tiles(tiles: Sequence[Inspection], sensors: SensorsConfig) ->
         ((usual, _),) = Counter(kinds).most_common(1)
         typical = float(np.median(known)) if (known := highs[np.isfinite(highs)]).size else math.nan
         for tile, kind, high in zip(tiles, kinds, highs.tolist(), strict=True):
-            low, ends = (
-                min(high, typical),
-                f"up to {high:.4g}, most tiles have {usual}, typically up to {typical:.4g}",
-            )
-            is_far = sensor.kind == "reflectance" and max(high, typical) > _MAX_TILE_RATIO * low > 0
-            if kind != usual or is_far:
-                tile.warnings.append(f"{name} has {kind} {ends}: check that they mean the same")
+            low, far = min(high, typical), max(high, typical)
+            if kind != usual or (sensor.kind == "reflectance" and far > _MAX_TILE_RATIO * low > 0):
+                what = f"{name} has {kind} up to {high:.4g}, most tiles have {usual}, typically up to {typical:.4g}"
+                tile.warnings.append(f"{what}: check that they mean the same")
     sizes: dict[str, list[float]] = {}
     for tile in tiles:
         sizes.setdefault(tile.grid.crs, []).append(tile.grid.pixel_size)

@@ -88,6 +88,7 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
     layer = _find_layer(path)
     rows, codes, by_name = read_label_features(path, labels, grid, layer)
     features = _polygons(path, labels, grid, rows, codes)
+    dtype = "int32" if np.abs(features.codes).max(initial=0) < -NO_CODE else "int64"
     totals: Counter[str] = Counter()
 
     def parts() -> Iterator[Block]:
@@ -96,7 +97,6 @@ def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Pa
             totals.update(labelled=int((codes != NO_CODE).sum()), overlapping=int(several.sum()))
             yield box, codes[None].astype(dtype)
 
-    dtype = "int32" if np.abs(features.codes).max(initial=0) < -NO_CODE else "int64"
     write_blocks(out, grid, RasterProfile(1, dtype, NO_CODE), parts())
     if not totals["labelled"]:
         raise _off_scene(path, len(rows))
