@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import tifffile
 from affine import Affine
 from scipy.io import netcdf_file
 
@@ -290,15 +291,54 @@ def test_labels_whose_compression_changes_codes_are_named(source, random, profil
     assert ("l: its compression changes numbers" in rows(source)[0]["warnings"]) == lossy
 
 
-def test_a_picture_that_is_to_be_turned_is_named(source, random):
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
+def test_a_picture_that_is_to_be_turned_is_named(source, random, ending):
     georeferenced_tile(source, random)
-    path = source.write("o_1.jpg", optical(random).astype("u1"), driver="JPEG", crs=None, transform=None)
-    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"
-    content = path.read_bytes()
-    path.write_bytes(content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + content[2:])
-    source.source = source.source.model_copy(update={"optical": "o_{t}.jpg"})
+    image = optical(random).astype("u1")
+    if ending == "tif":
+        tifffile.imwrite(source.root / "o_1.tif", image[0], extratags=[(274, "H", 1, 3, True)])
+    else:
+        path = source.write("o_1.jpg", image, driver="JPEG", crs=None, transform=None)
+        exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"
+        content = path.read_bytes()
+        path.write_bytes(content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + content[2:])
+    source.source = source.source.model_copy(update={"optical": f"o_{{t}}.{ending}"})
     source.take()
-    assert "o_1.jpg: by its metadata the picture is to be turned (EXIF orientation 3)" in rows(source)[0]["warnings"]
+    what = f"o_1.{ending}: by its metadata the picture is to be turned (EXIF orientation 3)"
+    assert what in rows(source)[0]["warnings"]
+
+
+def test_pictures_whose_smallest_number_is_white_are_refused_and_such_labels_named(source, random):
+    georeferenced_tile(source, random)
+    tifffile.imwrite(source.root / "l_1.tif", random.integers(0, 2, (SIZE, SIZE)) > 0, photometric="miniswhite")
+    source.take()
+    assert "l_1.tif: its smallest number is white in pictures (MINISWHITE)" in rows(source)[0]["warnings"]
+    for dtype in ("u1", "u2"):
+        tifffile.imwrite(source.root / "o_1.tif", optical(random)[0].astype(dtype), photometric="miniswhite")
+        with pytest.raises(InputError, match=r"o_1\.tif: is a picture whose smallest number is white"):
+            source.take()
+
+
+SNAP = "<Spectral_Band_Info><BAND_NAME>B2</BAND_NAME><PHYSICAL_UNIT>{}</PHYSICAL_UNIT>"
+SNAP += "<SCALING_FACTOR>{}</SCALING_FACTOR><SCALING_OFFSET>0.0</SCALING_OFFSET></Spectral_Band_Info>"
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_what_snap_says_in_its_own_tag_of_a_tiff_counts(source, random, byteorder, bigtiff):
+    georeferenced_tile(source, random)
+    use(source, scale="auto")
+    for name, array, words in (
+        ("o", optical(random)[0], ("dl", "1.0E-4")),
+        ("s", power(random), ("amplitude", "1.0")),
+    ):
+        tag = (65000, "s", 0, SNAP.format(*words), True)
+        form = {"byteorder": byteorder, "bigtiff": bigtiff, "photometric": "minisblack"}
+        tifffile.imwrite(source.root / f"{name}_1.tif", array, extratags=[tag], **form)
+    assert source.take().records[0].images["sar"].scale == "amplitude"
+    warnings = rows(source)[0]["warnings"]
+    assert "o_1.tif: its metadata state SCALING_FACTOR = 1.0E-4, which no tag applies" in warnings
+    assert "s_1.tif: its metadata" not in warnings
 
 
 @pytest.mark.parametrize("differ", [False, True])

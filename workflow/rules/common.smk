@@ -177,7 +177,7 @@ def lock_results():
 # Versions of the code by config section, and of `inventory`, `summary` and `style` (pictures of maps). Raise one, from 1,
 # when the code gives other results: jobs of the section, and what depends on them, run again. File times do not count.
 CODE_VERSIONS = {
-    "inventory": 9,
+    "inventory": 10,
     "align": 5,
     "splits": 3,
     "pretrain": 4,

@@ -72,6 +72,9 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
     if scene.label is not None and scene.label.header.is_lossy:
         what = f"{scene.label.name}: its compression changes numbers"
         scene.warnings.append(f"{what}, so that codes may be others than were written: use a label without loss")
+    if scene.label is not None and scene.label.header.colours == "MINISWHITE":
+        what = f"{scene.label.name}: its smallest number is white in pictures (MINISWHITE)"
+        scene.warnings.append(f"{what}; codes are read as stored, 0 where it is white")
     if scene.label is not None and scene.label.unknown and coder is not None:
         scene.problems.append(coder.problem(scene.label.label, scene.label.unknown))
     for name, sensor in sensors.items():
@@ -126,6 +129,10 @@ def _check_bands(scene: Inspection, name: str, sensor: SensorConfig) -> None:
         if (colours := file.header.colours) == "palette":
             what = "is a palette image: its numbers are indexes of colours, not measurements"
             scene.problems.append(Problem(file.label, what, "Convert it (`gdal_translate -expand rgb`)."))
+        elif colours == "MINISWHITE":
+            what = "is a picture whose smallest number is white (MINISWHITE), but numbers are read as stored"
+            remedy = "Convert it (`gdal_translate -expand gray`), or unmark measurements (`-colorinterp gray`)."
+            scene.problems.append(Problem(file.label, what, remedy))
         elif colours:
             what = f"is a {colours} image, whose numbers GDAL converts to red, green and blue"
             remedy = "If these are bands, read them as they are: write `GTIFF_RAW:` before the path."

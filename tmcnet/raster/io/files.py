@@ -31,7 +31,7 @@ from tmcnet.raster.io.geometry import (
     to_pixels,
 )
 from tmcnet.raster.io.opening import files_of, open_raster
-from tmcnet.raster.io.products import product_offsets
+from tmcnet.raster.io.products import TiffTags, product_offsets, tiff_tags
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
@@ -56,7 +56,8 @@ class Header:
     control: tuple[ControlPoint, ...] = ()
     names: tuple[str, ...] = ()  # description of each of these bands; empty for none
     marked: tuple[str, ...] = ()  # colour as which each of these bands is marked, such as `blue`; empty for none
-    # `palette` if the values of the first band are indexes of colours; `CMYK` or `CIELAB` if GDAL makes RGB of them
+    # `palette` if the values of the first band are indexes of colours; `CMYK` or `CIELAB` if GDAL makes RGB of them;
+    # `MINISWHITE` if the smallest number is white
     colours: str = ""
     n_images: int = 0  # number of images in it, of which this is the first; 0 for a single one
     has_geolocation: bool = False  # whether arrays give the place of each pixel
@@ -67,7 +68,7 @@ class Header:
     stated_scaling: str = ""  # scale or offset in metadata of other programs, which GDAL does not take for its tags
     stated_nodata: str = ""  # a value of no data in metadata of netCDF beside the tag, which masks nothing
     is_lossy: bool = False  # whether its compression changed the numbers, or may have
-    orientation: str = ""  # how a picture is to be turned (EXIF), which GDAL ignores; empty for upright ones
+    orientation: str = ""  # how a picture is to be turned (EXIF, TIFF), which GDAL ignores; empty for upright ones
 
     @property
     def has_scaling(self) -> bool:
@@ -154,6 +155,7 @@ class RasterFile:
         at = [band - 1 for band in bands]
         scaling, added = self._scaling(dataset, bands)
         tags, structure = dataset.tags(), dataset.tags(ns="IMAGE_STRUCTURE")
+        unread = tiff_tags(Path(files[0])) if dataset.driver == "GTiff" and files else TiffTags()
         grid = Grid(crs_name(dataset.crs) or self.crs, dataset.transform, dataset.width, dataset.height)
         has_transform = not grid.transform.is_identity
         crs, control = ("", ()) if has_transform else control_points(dataset)
@@ -176,12 +178,12 @@ class RasterFile:
             len(dataset.subdatasets),
             bool(dataset.tags(ns="GEOLOCATION")),
             tuple(added),
-            tuple(dataset.units[i] or "" for i in at),
+            tuple(dataset.units[i] or (unread.units[i] if i < len(unread.units) else "") for i in at),
             tuple(_wavelength(dataset, band) for band in bands),
-            _stated_scaling(dataset, bands, tags),
+            _stated_scaling(dataset, bands, tags) or unread.scaling,
             next((text for band in bands if (text := _missing_value(dataset, band))), ""),
             _is_lossy(dataset, structure),
-            tags.get("EXIF_Orientation", "").strip("01"),
+            tags.get("EXIF_Orientation", unread.orientation).strip("01"),
         )
 
     def _require_usable(self, dataset: DatasetReader, bands: int, files: Sequence[str]) -> None:
@@ -431,6 +433,8 @@ def _is_lossy(dataset: DatasetReader, structure: dict[str, str]) -> bool:
 def _colours(dataset: DatasetReader, band: int, structure: dict[str, str]) -> str:
     """See `Header.colours`; a palette whose colours are greys of the brightness of their indexes is none."""
     if dataset.colorinterp[band - 1] is ColorInterp.palette:
+        if structure.get("MINISWHITE") == "YES":
+            return "MINISWHITE"
         palette = dataset.colormap(band).items()
         return "" if all(colour[:3] == (index,) * 3 for index, colour in palette) else "palette"
     space = structure.get("SOURCE_COLOR_SPACE", "")
