@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
-from tmcnet.raster.inventory.checks import coverage
 from tmcnet.raster.inventory.descriptions import Statement, band_order, statements
+from tmcnet.raster.inventory.ground import coverage
 from tmcnet.raster.inventory.sample_sheet import TRAIN
 from tmcnet.raster.inventory.scan import FileSummary, Inspection
 from tmcnet.raster.io.files import numpy_type
