@@ -52,12 +52,18 @@ def parse_name(text: str, root: Path) -> Name:
     return root / text
 
 
-def is_remote(name: Name, within: tuple[Name, ...] = ()) -> bool:
+def is_remote(name: Name) -> bool:
     """Whether a raster needs the network; also a virtual raster with such a source, in another one or not."""
-    if isinstance(name, str):
-        return bool(_REMOTE.search(name))
-    sources = virtual_sources(name) if name not in within else []
-    return any(is_remote(source, (*within, name)) for source in sources)
+    return any(isinstance(one, str) and _REMOTE.search(one) for one in _with_sources(name, {}))
+
+
+def _with_sources(name: Name, found: dict[Name, None]) -> Iterable[Name]:
+    """Add a raster to those found and, if it is a virtual one, its sources and theirs."""
+    found[name] = None
+    for source in virtual_sources(main_file(name)):
+        if source not in found:
+            _with_sources(source, found)
+    return found
 
 
 def main_file(name: Name) -> Path | None:
@@ -73,9 +79,9 @@ def main_file(name: Name) -> Path | None:
     return Path(match[3]) if match and Path(match[3]).exists() else None
 
 
-def virtual_sources(path: Path) -> list[Name]:
+def virtual_sources(path: Path | None) -> list[Name]:
     """Sources of a virtual raster; nothing for other files."""
-    if path.suffix.lower() not in (".vrt", ".xml") or not path.is_file():
+    if path is None or path.suffix.lower() not in (".vrt", ".xml") or not path.is_file():
         return []
     try:
         root = ElementTree.parse(path).getroot()
@@ -225,21 +231,20 @@ def _s3_options() -> dict[str, Any]:
     return options
 
 
-def local_files(name: Name, within: tuple[Path, ...] = ()) -> list[Path]:
+def local_files(name: Name) -> list[Path]:
     """Files on disk that a raster depends on: itself, those beside it, all of a folder, sources of a virtual one."""
+    files = dict.fromkeys(file for one in _with_sources(name, {}) for file in _own_files(one))
+    return list(files) or ([name] if isinstance(name, Path) else [])  # reported where it is opened
+
+
+def _own_files(name: Name) -> list[Path]:
     path = main_file(name)
     if path is None:
-        return [name] if isinstance(name, Path) else []  # reported where it is opened
+        return []
     require_file(path)
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
-    if path.absolute() in within:
-        what = f"is a source of itself, through {' and '.join(map(str, within[within.index(path.absolute()) :]))}"
-        raise InputError(Problem(str(path), what, "Write the virtual raster again, from its real files."))
     others = [*_sidecars(path, name), *map(Path, _product_metadata(str(path)))]
-    for source in virtual_sources(path):
-        inner = local_files(source, (*within, path.absolute()))
-        others += [file for file in inner if file not in others]
     return [path, *(file for file in others if file.is_file())]
 
 

@@ -135,7 +135,7 @@ def _require_sound(dataset: DatasetReader, used: frozenset[int] | None = None, w
     _require_end(dataset)
     if dataset.driver == "netCDF":
         _require_even_axes(dataset)
-    if dataset.driver not in ("VRT", "SENTINEL2") or dataset.name in within:
+    if dataset.driver not in ("VRT", "SENTINEL2"):
         return
     text = dataset.tags(ns="xml:VRT").get("xml:VRT", "")
     for file, end in raw_ends(dataset.name, text, dataset.width, dataset.height):
@@ -146,6 +146,8 @@ def _require_sound(dataset: DatasetReader, used: frozenset[int] | None = None, w
         return
     by_itself = not _NO_BAND_SOURCES.search(text)
     taken = _bands_of_sources(dataset, text, used) if by_itself and text else {}
+    if dataset.name in (*within, *taken):
+        raise RasterioError("it is a source of itself")
     for name in dataset.files if dataset.driver == "VRT" else ():
         beside = name.startswith(dataset.name) and name[len(dataset.name) :] in ("", ".aux.xml", ".msk", ".ovr")
         bands = taken.get(name)
