@@ -27,7 +27,7 @@ from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.windowed import PointMap
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.register import estimate
-from tmcnet.raster.register.deformation import AffineMap
+from tmcnet.raster.register.alignment import AffineMap
 from tmcnet.seeding import generator
 
 PAIRS = ("cfog_1", "cfog_2", "mmim_so1", "mmim_so2", "mmim_so3")

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.register import estimate, warp
-from tmcnet.raster.register.deformation import displacements
+from tmcnet.raster.register.alignment import displacements
 
 SCENES = ("034", "101", "280")
 BINS, SIGMA = 48, 1.5

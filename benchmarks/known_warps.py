@@ -19,8 +19,7 @@ from tmcnet.config import AlignConfig, DemoConfig
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.windowed import PointMap
 from tmcnet.raster.register import estimate, warp
-from tmcnet.raster.register.alignment import Alignment
-from tmcnet.raster.register.deformation import AffineMap, rotation_and_scale
+from tmcnet.raster.register.alignment import AffineMap, Alignment, rotation_and_scale
 from tmcnet.seeding import generator
 from tmcnet.simulate.scene import simulate_scene
 

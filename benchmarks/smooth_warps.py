@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.coregistration import SEEDS, affine_through, error, pair_folders, read_pair, resample
 from benchmarks.known_warps import SMOOTH, inverse, warps
 from tmcnet.raster.register import estimate, warp
-from tmcnet.raster.register.deformation import AffineMap
+from tmcnet.raster.register.alignment import AffineMap
 
 
 def run() -> None:

@@ -12,7 +12,7 @@ from tmcnet.raster.io.windowed import (
     decimate,
     in_memory,
 )
-from tmcnet.raster.register.deformation import AffineMap
+from tmcnet.raster.register.alignment import AffineMap
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tmcnet.raster.register.alignment import NEIGHBOURHOOD_PX, Alignment, Residuals
-from tmcnet.raster.register.deformation import IDENTITY, AffineMap, on_lattice
+from tmcnet.raster.register.alignment import IDENTITY, NEIGHBOURHOOD_PX, AffineMap, Alignment, Residuals, on_lattice
 
 SHIFT = np.array([[1.0, 0.0, 3.0], [0.0, 1.0, -2.0]])
 

@@ -15,8 +15,8 @@ from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.windowed import ArrayImage, Reduced, Warped, in_memory
 from tmcnet.raster.io.writer import write_raster
 from tmcnet.raster.register import coarse_to_fine
+from tmcnet.raster.register.alignment import AffineMap, rotation_and_scale
 from tmcnet.raster.register.coarse_to_fine import estimate, global_search, warp
-from tmcnet.raster.register.deformation import AffineMap, rotation_and_scale
 from tmcnet.raster.register.model_selection import Selection, select_model
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tmcnet.raster.register.deformation import AffineMap
+from tmcnet.raster.register.alignment import AffineMap
 from tmcnet.raster.register.model_selection import (
     BENDING_MODELS,
     Correspondences,

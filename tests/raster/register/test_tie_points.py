@@ -4,7 +4,7 @@ from scipy import ndimage
 
 from tmcnet.raster.io.windowed import ArrayImage
 from tmcnet.raster.register import matching
-from tmcnet.raster.register.deformation import IDENTITY
+from tmcnet.raster.register.alignment import IDENTITY
 from tmcnet.raster.register.matching import Window
 from tmcnet.raster.register.tie_points import TiePoints, find_inliers, point_grid, pool_surfaces, rejection_reason
 

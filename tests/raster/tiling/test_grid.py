@@ -15,8 +15,7 @@ from tmcnet.errors import InputError
 from tmcnet.hashing import file_digest
 from tmcnet.raster.io import blocks
 from tmcnet.raster.io.reader import read_float, read_grid, read_labels
-from tmcnet.raster.register.alignment import Alignment
-from tmcnet.raster.register.deformation import on_lattice
+from tmcnet.raster.register.alignment import Alignment, on_lattice
 from tmcnet.raster.tiling import grid, warp
 from tmcnet.raster.tiling.grid import align_scene
 from tmcnet.raster.tiling.unchanged import require_scenes

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from tmcnet.raster.io.geometry import Grid, reproject_points
 from tmcnet.raster.io.writer import RasterProfile, write_draft
-from tmcnet.raster.register.deformation import on_lattice
+from tmcnet.raster.register.alignment import on_lattice
 from tmcnet.raster.tiling.warp import choose_method, misregistered_grid, rescaled_grid, to_dtype, warp_to_grid
 
 GRID = Grid("EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_400_000), 60, 50)

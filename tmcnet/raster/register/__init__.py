@@ -11,7 +11,7 @@ The method, from coarse to fine:
    held-out parts of the scene. Steps 3 and 4 are repeated at each level up to full resolution.
 5. `coarse_to_fine.estimate`: the correction is accepted if it moves the inliers by a pixel and more than its
    uncertainty, has a small held-out RMSE, and raises the similarity of most windows; the result is an
-   `alignment.Alignment`, with the map (`deformation`) or the reason for none.
+   `alignment.Alignment`, with the map or the reason for none.
    Without a correction the georeference is kept if the images match in place, else the pair is rejected: by the tie
    points, or where they are too few by the mean correlation of all windows, which may also show a common shift.
 """

@@ -12,10 +12,10 @@ from tmcnet.raster.io.blocks import log_line
 from tmcnet.raster.io.files import FloatArray
 from tmcnet.raster.io.windowed import ArrayImage, Image, PointMap, Reduced, Warped, as_image, in_memory
 from tmcnet.raster.register import matching
-from tmcnet.raster.register.alignment import Alignment
-from tmcnet.raster.register.deformation import (
+from tmcnet.raster.register.alignment import (
     IDENTITY,
     AffineMap,
+    Alignment,
     Array,
     at_full_scale,
     displacements,

@@ -19,7 +19,7 @@ from skimage.transform import AffineTransform
 
 from tmcnet.raster.io.files import BoolArray
 from tmcnet.raster.io.windowed import PointMap
-from tmcnet.raster.register.deformation import (
+from tmcnet.raster.register.alignment import (
     IDENTITY,
     LATTICE_NODES,
     AffineMap,

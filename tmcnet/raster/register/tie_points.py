@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from tmcnet.raster.io.files import BoolArray, FloatArray
 from tmcnet.raster.io.windowed import Image, PointMap, Warped
 from tmcnet.raster.register import matching
-from tmcnet.raster.register.deformation import IDENTITY, AffineMap, Array, at_scale, distortion
+from tmcnet.raster.register.alignment import IDENTITY, AffineMap, Array, at_scale, distortion
 from tmcnet.raster.register.matching import Points, Window
 from tmcnet.raster.register.model_selection import Correspondences, fit_model, ransac_inliers, robust_affine
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tmcnet.raster.register.deformation import (
+from tmcnet.raster.register.alignment import (
     AffineMap,
     LatticeMap,
     at_full_scale,
