@@ -211,21 +211,13 @@ class _Inspector:
         _require_usable(scene.entry, self.source, grid)
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / f"{scene.entry.scene}.tif"
-        rasterised = rasterise_labels(path, self.labels, grid, draft)
+        warnings, by_name = rasterise_labels(path, self.labels, grid, draft)
+        scene.warnings += warnings
         raster = draft.with_stem(f"{scene.entry.scene}-{file_digest(draft)[:_DIGEST]}")
         draft.replace(raster)
         scene.label_raster = Raster((RasterFile((str(raster),), str(path)),))
-        if not rasterised.by_name:
+        if not by_name:
             scene.label_names = label_names(self.folder.parent, scene.entry.scene, self.labels)
-        if rasterised.overlapping:
-            scene.warnings.append(f"features of different classes overlap on {rasterised.overlapping} label pixels")
-        if rasterised.n_small:
-            scene.warnings.append(f"{rasterised.n_small} label polygons lie between the centres of pixels: no label")
-        if rasterised.n_unusable:
-            what = "features whose geometry is missing, empty, not finite or without area: no label"
-            scene.warnings.append(f"{Path(path).name} has {rasterised.n_unusable} {what}")
-        if rasterised.n_without:
-            scene.warnings.append(f"{rasterised.n_without} label features have no `{self.labels.attribute}`: void")
 
 
 def _require_usable(entry: Entry, source: SourceConfig, grid: Grid) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,24 +34,8 @@ _MAX_EDGE_DEGREES, _MAX_EDGE_M = 0.01, 1000.0  # of polygons, so that they leave
 _WHOLE_TURN = 360 - 1e-6  # degrees from which a feature is all around the globe
 _MAX_LONGITUDE = 540.0  # more than a turn beyond the antimeridian is no longitude
 _EXTENT = re.compile(r"^Extent: [(](\S+), \S+[)] - [(](\S+),", re.MULTILINE)
-Points = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Rasterised:
-    """What was found while features were rasterised."""
-
-    n_without: int  # features near the grid whose attribute is empty; they are no label
-    n_unusable: int  # features of the file whose geometry is missing, empty, not finite or without area
-    labelled: int  # number of pixels with a label
-    overlapping: int  # number of pixels that features of different classes cover
-    n_small: int = 0  # polygons on the grid that contain no centre of a pixel
-    by_name: bool = False  # whether features name their class in place of giving a code
-
-
-class _Layer(NamedTuple):
-    name: str
-    about: str  # what `ogrinfo` prints
+Points: TypeAlias = npt.NDArray[np.float64]
+_Layer: TypeAlias = tuple[str, str]  # its name, and what `ogrinfo` prints about it
 
 
 @dataclass(frozen=True)
@@ -79,30 +63,40 @@ class _Features:
         return int((inside.all(axis=0) & (np.ceil(low - 0.5) > np.floor(high - 0.5)).any(axis=0)).sum())
 
 
-def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Path) -> Rasterised:
+def rasterise_labels(path: Path | str, labels: LabelsConfig, grid: Grid, out: Path) -> tuple[list[str], bool]:
     """Write the features of a vector file as a raster of codes, tagged with `NO_CODE` for no label.
 
     A pixel gets the code of the last feature in which its centre is. Points and lines count as far as
-    `labels.buffer`. An attribute is a code, or the name of a class; values that no class has are errors.
+    `labels.buffer`. An attribute is a code, or the name of a class; values that no class has are errors. Returns
+    warnings of what gives no label, or several, and whether features name their class in place of giving a code.
     """
     layer = _find_layer(path)
     rows, codes, by_name = read_label_features(path, labels, grid, layer)
     features = _polygons(path, labels, grid, rows, codes)
     dtype = "int32" if np.abs(features.codes).max(initial=0) < -NO_CODE else "int64"
-    totals: Counter[str] = Counter()
+    n_labelled = n_overlapping = 0
 
     def parts() -> Iterator[Block]:
+        nonlocal n_labelled, n_overlapping
         for box in block_windows(grid.height, grid.width, 4):
             codes, several = _burn(features, grid, box)
-            totals.update(labelled=int((codes != NO_CODE).sum()), overlapping=int(several.sum()))
+            n_labelled += int((codes != NO_CODE).sum())
+            n_overlapping += int(several.sum())
             yield box, codes[None].astype(dtype)
 
     write_blocks(out, grid, RasterProfile(1, dtype, NO_CODE), parts())
-    if not totals["labelled"]:
+    if not n_labelled:
         raise _off_scene(path, len(rows))
-    n_small = features.between_centres(grid)
+    n_small, n_without = features.between_centres(grid), codes.count(None)
     n_unusable = _count_unusable(path, layer, labels.buffer)
-    return Rasterised(codes.count(None), n_unusable, totals["labelled"], totals["overlapping"], n_small, by_name)
+    unusable = "features whose geometry is missing, empty, not finite or without area: no label"
+    counts = {
+        f"features of different classes overlap on {n_overlapping} label pixels": n_overlapping,
+        f"{n_small} label polygons lie between the centres of pixels: no label": n_small,
+        f"{Path(path).name} has {n_unusable} {unusable}": n_unusable,
+        f"{n_without} label features have no `{labels.attribute}`: void": n_without,
+    }
+    return [text for text, count in counts.items() if count], by_name
 
 
 def read_label_features(
@@ -196,12 +190,12 @@ def _find_layer(path: Path | str) -> _Layer:
     if len(layers) > 1:
         what = f"has {len(layers)} layers: {format_names(layers)}"
         raise InputError(Problem(str(path), what, "Keep the one that is meant (`ogr2ogr OUT IN LAYER`)."))
-    return _Layer(*next(iter(layers.items()), ("", "")))
+    return next(iter(layers.items()), ("", ""))
 
 
 def _count_unusable(path: Path | str, layer: _Layer, buffer_m: float) -> int:
     """Number of features of a layer whose geometry is missing, empty, not finite, or a polygon without area."""
-    name = layer.name.replace("\\", "\\\\").replace('"', '\\"')
+    name = layer[0].replace("\\", "\\\\").replace('"', '\\"')
     unusable = "NOT (OGR_GEOM_AREA > 0 AND OGR_GEOM_AREA < 1e300)"  # NaN is neither
     if buffer_m:  # points and lines count; their text takes longer
         words = "".join(f" OR OGR_GEOM_WKT LIKE '%{word}%'" for word in ("EMPTY", "nan", "inf"))
@@ -398,17 +392,14 @@ def _burn(features: _Features, grid: Grid, box: Box) -> tuple[npt.NDArray[np.int
     corners = np.array([transform @ (x, y) for x in (0, width) for y in (0, height)])
     low, high = corners.min(axis=0), corners.max(axis=0)
     touched = np.flatnonzero((features.boxes[:, :2] <= high).all(axis=1) & (features.boxes[:, 2:] >= low).all(axis=1))
-    codes, several = np.full((height, width), NO_CODE, np.int64), np.zeros((height, width), bool)
     if not touched.size:
-        return codes, several
-    options = {"out_shape": (height, width), "transform": transform}
+        return np.full((height, width), NO_CODE, np.int64), np.zeros((height, width), bool)
     # codes may be larger than the numbers that are burnt
     distinct, numbers = np.unique(features.codes[touched], return_inverse=True)
     pairs = [(features.shapes[i], int(number)) for i, number in zip(touched, numbers, strict=True)]
-    burnt = rasterize(pairs, fill=len(distinct), dtype="int32", **options)
-    covered = np.zeros((height, width), bool)
-    for number in range(len(distinct)):
-        mask = rasterize([shape for shape, own in pairs if own == number], dtype="uint8", **options).astype(bool)
-        several |= covered & mask
-        covered |= mask
-    return np.append(distinct, NO_CODE)[burnt], several
+    ascending = sorted(pairs, key=lambda pair: pair[1])
+    burnt, highest, lowest = (
+        rasterize(order, (height, width), len(distinct), transform=transform, dtype="int32")
+        for order in (pairs, ascending, ascending[::-1])
+    )
+    return np.append(distinct, NO_CODE)[burnt], highest != lowest
