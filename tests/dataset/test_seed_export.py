@@ -37,14 +37,18 @@ def test_round_trip(ours, tmp_path, monkeypatch, links):
     tiles, splits = ours
     export_seed_layout(tiles, splits, tmp_path / "out")
     layout = read_seed_layout(tmp_path / "out")
-    assert {t.name: t.part for t in layout.tiles} == {n: part for part, names in PARTS.items() for n in names}
-    subsets = {s: [t.name for t in layout.tiles if s in t.subsets] for s in ("R5", "R5_s2", "R100")}
+    assert {t.scene: t.fields["part"] for t in layout.tiles} == {
+        n: part for part, names in PARTS.items() for n in names
+    }
+    of = {t.scene: t.fields["subsets"].split(";") for t in layout.tiles}
+    subsets = {s: [name for name in of if s in of[name]] for s in ("R5", "R5_s2", "R100")}
     assert {f"train{s}": names for s, names in subsets.items()} == SUBSETS
     assert layout.classes == [("water", (0, 0, 255)), ("road, paved", (255, 0, 16))]
     for tile in layout.tiles:
-        assert tile.sar.read_text() == "sar" + tile.name
-        assert tile.label.read_text() == "label" + tile.name
-        assert (tile.optical.stat().st_nlink > 1) is links
+        (optical,), (sar,) = tile.images.values()
+        assert sar.read_text() == "sar" + tile.scene
+        assert tile.label[0].read_text() == "label" + tile.scene
+        assert (optical.stat().st_nlink > 1) is links
     assert (tmp_path / "out/trainR5_lbl.txt").read_text() == "s_r0_c8.tif\n"
 
 

@@ -362,7 +362,8 @@ def test_export_lays_sparse_labels_beside_the_others(world, tmp_path):
             )
             assert read_grid(path) == read_grid(store.path("label", tile))
     layout = read_seed_layout(out)
-    assert [t.name for t in layout.tiles if "P3" in t.subsets] == read_list(folder / "trainP3_RGB.txt")
+    chosen = [t.scene for t in layout.tiles if "P3" in t.fields["subsets"].split(";")]
+    assert chosen == read_list(folder / "trainP3_RGB.txt")
     points_file(folder, "trainP3_s2").unlink()
     with pytest.raises(InputError, match=r"trainP3_s2_points.csv: cannot be read"):
         export_seed_layout(store.root, folder, tmp_path / "again")

@@ -438,6 +438,6 @@ def test_export_of_own_splits_reads_back(index_at, tmp_path):
     export_seed_layout(tmp_path, tmp_path / "splits", tmp_path / "seed")
     tiles = read_seed_layout(tmp_path / "seed").tiles
     for part in ("train", "val", "test"):
-        assert [t.name for t in tiles if t.part == part] == lists[part]
+        assert [t.scene for t in tiles if t.fields["part"] == part] == lists[part]
     for subset in ("R5", "R5_s2", "R25", "R100"):
-        assert [t.name for t in tiles if subset in t.subsets] == lists[f"train{subset}"]
+        assert [t.scene for t in tiles if subset in t.fields["subsets"].split(";")] == lists[f"train{subset}"]

@@ -38,19 +38,19 @@ def test_lists_in_every_spelling(tmp_path):
         write_list(root, "trainR1", word, ["c"])
         write_list(root, "trainR5", word, ["c", "b.1"])
     layout = read_seed_layout(root)
-    assert [(t.name, t.part, t.subsets) for t in layout.tiles] == [
-        ("b.1", "train", ("R5",)),
-        ("c", "train", ("R1", "R5")),
-        ("d", "val", ()),
+    assert [(t.scene, *t.fields.values()) for t in layout.tiles] == [
+        ("b.1", "train", "R5"),
+        ("c", "train", "R1;R5"),
+        ("d", "val", ""),
     ]
-    assert layout.tiles[1].sar == root / "train_SAR" / "c.tif"
+    assert layout.tiles[1].images["sar"] == (root / "train_SAR" / "c.tif",)
     assert layout.classes is None
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff", ".TIF"])
 def test_folders_alone_suffice(tmp_path, suffix):
     root = make_folder(tmp_path, {"train": ["a"], "val": ["b"], "test": ["c"]}, suffix, lists=False)
-    assert [(t.name, t.part, t.label.name) for t in read_seed_layout(root).tiles] == [
+    assert [(t.scene, t.fields["part"], t.label[0].name) for t in read_seed_layout(root).tiles] == [
         ("a", "train", f"a{suffix}"),
         ("b", "val", f"b{suffix}"),
         ("c", "test", f"c{suffix}"),
@@ -103,7 +103,7 @@ def test_two_files_of_one_name(tmp_path):
     (root / "train_RGB" / "a.png").write_bytes(b"")
     assert "a.png, a.tif" in errors_of(root)
     write_list(root, "train", "RGB", ["a.png"])
-    assert read_seed_layout(root).tiles[0].optical.name == "a.png"
+    assert read_seed_layout(root).tiles[0].images["optical"][0].name == "a.png"
 
 
 def test_name_in_two_parts(tmp_path):

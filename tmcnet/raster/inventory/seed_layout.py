@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tmcnet.classes import ClassTable
 from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.raster.inventory.sample_sheet import TRAIN, Entry
 from tmcnet.readers import reading
 
 SeedClass = tuple[str, tuple[int, int, int]]  # name and colour (red, green, blue in 0..255) of a class
@@ -32,22 +33,13 @@ _CLASS_REMEDY = "Write a header line, then `name,r,g,b` for each class in the or
 
 
 @dataclass(frozen=True)
-class SeedTile:
-    """One tile of a seed folder: its three files, its part and the label subsets it is in (`R1`, `R5`)."""
-
-    name: str
-    optical: Path
-    sar: Path
-    label: Path
-    part: str
-    subsets: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class SeedLayout:
-    """A seed folder as found: tiles sorted by name; classes in the order of their ids, or None without a file."""
+    """A seed folder as found: tiles sorted by name, with their part and the label subsets they are in as fields.
 
-    tiles: list[SeedTile]
+    Classes are in the order of their ids, or None without a file.
+    """
+
+    tiles: list[Entry]
     classes: list[SeedClass] | None
 
 
@@ -65,13 +57,13 @@ def read_seed_layout(root: Path) -> SeedLayout:
         remedy = "The seed layout needs train_RGB, train_SAR and train_lbl, and the same of val or test."
         reader.report(root, what, remedy)
     for one, other in itertools.combinations(tiles_of, 2):
-        if both := {tile.name for tile in tiles_of[one]} & {tile.name for tile in tiles_of[other]}:
+        if both := {tile.scene for tile in tiles_of[one]} & {tile.scene for tile in tiles_of[other]}:
             what = f"{one} and {other} both have tiles {format_names(both)}"
             reader.report(root, what, "A tile belongs to one part only; take it out of the other.")
     classes = read_class_dict(root / "class_dict.txt", reader.problems)
     if reader.problems:
         raise InputError(reader.problems)
-    return SeedLayout(sorted(itertools.chain(*tiles_of.values()), key=lambda tile: tile.name), classes)
+    return SeedLayout(sorted(itertools.chain(*tiles_of.values()), key=lambda tile: tile.scene), classes)
 
 
 class _Reader:
@@ -88,7 +80,7 @@ class _Reader:
     def has(self, part: str) -> bool:
         return bool(self.lists[part]) or any((self.root / f"{part}_{word}").is_dir() for word in KINDS.values())
 
-    def tiles(self, part: str) -> list[SeedTile]:
+    def tiles(self, part: str) -> list[Entry]:
         names: dict[str, list[str]] = {}
         files: dict[str, dict[str, Path]] = {}
         for kind, word in KINDS.items():
@@ -100,8 +92,12 @@ class _Reader:
         subsets = {name: self._subset(part, name, names["optical"]) for name in sorted(self.lists[part]) if name}
         optical, sar, label = files.values()
         return [
-            SeedTile(
-                name, optical[name], sar[name], label[name], part, tuple(s for s in subsets if name in subsets[s])
+            Entry(
+                name,
+                TRAIN,
+                {"optical": (optical[name],), "sar": (sar[name],)},
+                (label[name],),
+                {"part": part, "subsets": ";".join(subset for subset in subsets if name in subsets[subset])},
             )
             for name in optical
             if name in sar and name in label

@@ -71,7 +71,7 @@ def find_entries(
     if source.layout == "demo":
         entries = _demo(source, root)
     elif source.layout == "seed":
-        entries = _seed(root)
+        entries = read_seed_layout(root).tiles
     elif source.sheet is not None:
         entries = read_sheet(Path(source.sheet), root, list(modalities))
     else:
@@ -104,19 +104,6 @@ def _demo(source: SourceConfig, root: Path) -> list[Entry]:
     return [
         Entry(f.name, TRAIN, {name: (f / f"{name}.tif",) for name in ("optical", "sar")}, (f / "label.tif",))
         for f in folders
-    ]
-
-
-def _seed(root: Path) -> list[Entry]:
-    return [
-        Entry(
-            tile.name,
-            TRAIN,
-            {"optical": (tile.optical,), "sar": (tile.sar,)},
-            (tile.label,),
-            {"part": tile.part, "subsets": ";".join(tile.subsets)},
-        )
-        for tile in read_seed_layout(root).tiles
     ]
 
 
