@@ -12,11 +12,12 @@ from scipy.io import netcdf_file
 
 from tests.raster.conftest import UTM
 from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, rows, use, write_mask
-from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig
+from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.vector import read_attributes
+from tmcnet.readers import read_rows
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -263,6 +264,21 @@ def test_places_of_files_of_a_ready_made_tile_are_compared_to_a_pixel(source, ra
     assert "l_1.tif: by its georeference up to 3 pixels from o_1.tif" in georeferenced_tile(source, random, l=shifted)
     turned = dict.fromkeys("osl", (UTM[0], SOUTH_UP))
     assert "georeference" not in georeferenced_tile(source, random, **turned)
+
+
+@pytest.mark.parametrize("lost", [["o"], ["o", "s"], ["o", "s", "l"]])
+@pytest.mark.parametrize("crs", [None, UTM[0]])
+def test_a_ready_made_tile_has_its_place_from_any_of_its_files(source, random, lost, crs):
+    georeferenced_tile(source, random)
+    nowhere = dict.fromkeys(lost, (crs, Affine.identity()))
+    for kind, array in {"o": optical(random), "s": power(random), "l": np.ones((SIZE, SIZE), "u1")}.items():
+        crs, transform = nowhere.get(kind, UTM)
+        source.write(f"{kind}_2.tif", array, crs=crs, transform=transform)
+    source.take()
+    one, other = read_rows(source.cut(TilesConfig(min_valid=0)) / "index.csv", ["crs", "x", "y"])
+    is_lost = len(lost) == 3
+    assert [other["crs"], other["x"], other["y"]] == (["", "", ""] if is_lost else [one["crs"], one["x"], one["y"]])
+    assert ("no file has CRS and transform, as those of other tiles" in rows(source)[1]["warnings"]) == is_lost
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def take_inventory(
         warn_of_differences(scenes, pairs, sensors)
     else:
         warn_of_unlike_tiles(scenes, sensors)
-        _warn_of_idle_masks(scenes, [record for inventory in inventories for record in inventory.records])
+        _warn_by_records(scenes, [record for inventory in inventories for record in inventory.records])
     warn_of_pixel_sizes(scenes)
     warn_of_palettes(scenes)
     classes = ClassTable.of((c.name, c.color) for c in labels.classes) if labels.classes else first.classes
@@ -136,8 +136,13 @@ def take_inventory(
     _write_csv(csv_path, rows, scenes)
 
 
-def _warn_of_idle_masks(tiles: Sequence[Inspection], records: Sequence[SceneRecord]) -> None:
-    """Add a warning for each modality all of whose ready-made tiles have a quality mask that takes nothing out."""
+def _warn_by_records(tiles: Sequence[Inspection], records: Sequence[SceneRecord]) -> None:
+    """Add warnings for ready-made tiles without place beside others, and for quality masks that take nothing out."""
+    some_placed = any(record.crs for record in records)
+    for tile, record in zip(tiles, records, strict=True):
+        if some_placed and not record.crs:
+            what = "no file has CRS and transform, as those of other tiles"
+            tile.warnings.append(f"{what}: this tile may show the ground of tiles in other parts")
     for name in records[0].images:
         images = [record.images[name] for record in records]
         if all(min(image.valid_shares) == 1 and image.raster.files[0].quality for image in images):

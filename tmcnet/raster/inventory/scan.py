@@ -20,7 +20,7 @@ from tmcnet.raster.io.files import BoolArray, FileWindow, FloatArray, Header, Ra
 from tmcnet.raster.io.geometry import Box, Grid, finest
 from tmcnet.raster.io.labels import LabelCoder, Unknown
 from tmcnet.raster.io.opening import open_raster
-from tmcnet.raster.io.reader import Raster
+from tmcnet.raster.io.reader import Raster, place_of_tile
 from tmcnet.raster.io.validity import ValidityMap
 
 _STRIP_VALUES = 4_000_000
@@ -153,8 +153,11 @@ class Inspection:
 
     @property
     def grid(self) -> Grid:
-        """Grid of the file of the reference modality that has the smallest pixels."""
-        return finest([file.grid for file in self.images[self.reference]])
+        """Grid of the file of the reference modality with the smallest pixels, or the place of a ready-made tile."""
+        files = self.images[self.reference]
+        if all(file.grid.crs and file.header.georeferenced for file in files):
+            return finest([file.grid for file in files])
+        return place_of_tile([file.file for file in self.files])
 
     @property
     def files(self) -> list[FileSummary]:

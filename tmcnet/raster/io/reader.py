@@ -124,6 +124,13 @@ class Raster:
                 yield box, opened.read((row - rim, column - rim, rows + 2 * rim, columns + 2 * rim))
 
 
+def place_of_tile(files: Sequence[RasterFile]) -> Grid:
+    """Grid of the first of the files of a ready-made tile with CRS and transform; else of the first, without CRS."""
+    headers = (file.header for file in files)
+    placed = next((header.grid for header in headers if header.grid.crs and header.georeferenced), None)
+    return placed or replace(files[0].header.grid, crs="")
+
+
 class OpenRaster:
     """A raster whose files are open; the tiles of a mosaic are opened as they are needed."""
 

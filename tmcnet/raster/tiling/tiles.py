@@ -26,7 +26,7 @@ from tmcnet.raster.io.files import BoolArray, ByteArray, FloatArray, pad_to_wind
 from tmcnet.raster.io.geometry import GROUND, Box, Grid, ground_columns
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import power_to_db, to_db, to_power
-from tmcnet.raster.io.reader import Raster, read_grid, read_labels
+from tmcnet.raster.io.reader import Raster, place_of_tile, read_grid, read_labels
 from tmcnet.raster.io.writer import write_bytes, write_raster, write_table
 from tmcnet.raster.register.alignment import Residuals
 from tmcnet.raster.tiling.speckle import SpeckleFilter, filter_of_tiles
@@ -81,7 +81,9 @@ def read_ready_made(
     record: SceneRecord, sensors: SensorsConfig, coder: LabelCoder, speckle: SpeckleFilter | None
 ) -> Iterator[CutTile]:
     """Read a tile that the source comes with: label decoded, backscatter in dB, the SAR image filtered if set."""
-    grid, images = record.images["optical"].raster.grid, {}
+    rasters = [image.raster for image in record.images.values()]
+    rasters = [*rasters, *([record.label] if record.label else [])] if record.crs else rasters[:1]
+    grid, images = place_of_tile([file for raster in rasters for file in raster.files]), {}
     for name, image in record.images.items():
         values, clip_db = image.raster.read_all(), sensors[name].clip_db
         if speckle is not None and name == "sar":
