@@ -38,21 +38,17 @@ _MIN_SHARED = 0.1
 """Share of a footprint from which another scene on the same ground is noted; adjacent granules share less."""
 
 
-def scale_problems(scenes: Sequence[Inspection], sensors: SensorsConfig) -> list[Problem]:
-    """Find scales that differ between scenes: one network sees them all, in decibels or as plain numbers."""
-    problems = []
+def scale_problems(scenes: Sequence[Inspection], sensors: SensorsConfig) -> Iterator[Problem]:
+    """Yield scales that differ between scenes: one network sees them all, in decibels or as plain numbers."""
     for name, sensor in sensors.items():
         where, column = f"config key `sensors.{name}.scale`", f"the column `{name}_scale` of the sample sheet"
         detected = [s for s in scenes if (s.entry.scale(name) or sensor.scale) == "auto"]
         if len(scales := _scenes_by_scale(detected, name)) > 1:
             what = f"`auto` finds different scales of backscatter ({_format_scales(scales)})"
-            problems.append(
-                Problem(where, what, f"Declare the scale, here or in {column}; or bring the files to one.")
-            )
+            yield Problem(where, what, f"Declare the scale, here or in {column}; or bring the files to one.")
         elif "none" in (scales := _scenes_by_scale(scenes, name)) and len(scales) > 1:
             what = f"leaves some scenes as they are while others become decibels ({_format_scales(scales)})"
-            problems.append(Problem(where, what, f"Correct {column}, or bring the files to one scale."))
-    return problems
+            yield Problem(where, what, f"Correct {column}, or bring the files to one scale.")
 
 
 def _scenes_by_scale(scenes: Sequence[Inspection], name: str) -> dict[str, list[str]]:

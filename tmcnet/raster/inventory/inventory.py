@@ -29,7 +29,7 @@ from tmcnet.raster.inventory.comparisons import (
 )
 from tmcnet.raster.inventory.fill import exact
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
-from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord, as_json
+from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.inventory.scan import FileSummary, Inspection, label_palette, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
@@ -40,7 +40,7 @@ from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.opening import open_raster, reused_files
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import rasterise_labels, read_label_features
-from tmcnet.raster.io.writer import write_bytes, write_table
+from tmcnet.raster.io.writer import write_table
 from tmcnet.raster.names import remote_stamps
 from tmcnet.readers import read_record, reading
 
@@ -88,11 +88,12 @@ def inspect_scenes(
     scenes = [scene for scene, _ in inspected]
     sound = [scene for scene in scenes if not scene.problems]
     records = [record for _, record in inspected if record]
-    content = Inventory(source.layout, encoding, classes, records).to_dict()
-    content["inspections"] = [scene.to_dict() for scene in scenes]
-    content["label_names"] = {scene.entry.scene: scene.label_names for scene in sound if scene.label_names}
-    content["rows"] = [_row(scene, sensors, coder) for scene in sound]
-    write_bytes(out, as_json(content))
+    Inventory(source.layout, encoding, classes, records).write(
+        out,
+        inspections=[scene.to_dict() for scene in scenes],
+        label_names={scene.entry.scene: scene.label_names for scene in sound if scene.label_names},
+        rows=[_row(scene, sensors, coder) for scene in sound],
+    )
 
 
 def take_inventory(
@@ -111,8 +112,8 @@ def take_inventory(
             inventories.append(Inventory.of(content))
             by_file.append([Inspection.of(values) for values in content["inspections"]])
     scenes = [scene for inspected in by_file for scene in inspected]
-    problems = [problem for scene in scenes for problem in scene.problems] + scale_problems(scenes, sensors)
-    if problems:
+    problems = [problem for scene in scenes for problem in scene.problems]
+    if problems := [*problems, *scale_problems(scenes, sensors)]:
         for path, inspected in zip(paths, by_file, strict=True):
             if any(scene.problems for scene in inspected):
                 path.unlink()
@@ -129,9 +130,8 @@ def take_inventory(
     warn_of_palettes(scenes)
     classes = ClassTable.of((c.name, c.color) for c in labels.classes) if labels.classes else first.classes
     records = [record for inventory in inventories for record in inventory.records]
-    inventory = Inventory(first.layout, first.label_encoding, classes, records).to_dict()
-    inventory["label_names"] = {s: names for c in contents for s, names in c.get("label_names", {}).items()}
-    write_bytes(json_path, as_json(inventory))
+    names_of = {scene: names for content in contents for scene, names in content.get("label_names", {}).items()}
+    Inventory(first.layout, first.label_encoding, classes, records).write(json_path, label_names=names_of)
     rows = [row for content in contents for row in content["rows"]]
     _write_csv(csv_path, rows, scenes)
 
@@ -282,16 +282,11 @@ def _record(scene: Inspection) -> SceneRecord:
         gap = scene.gaps.get(name, 0.0)
         images[name] = ImageRecord(scene.rasters[name], scene.scales[name], nodata, overlap, shares, cells, gap)
     place = grid.height, grid.width, grid.crs, grid.pixel_size, grid.bounds
-    digests = [*map(file_digest, _all_files(scene)), *map(bytes_digest, remote_stamps(entry.members_of_all))]
+    # files known by name, then any other that GDAL reads
+    read = [Path(name) for files in scene.images.values() for f in files for t in f.file.tiles for name in t.files]
+    by_path = {path.absolute(): path for path in (*entry.files, *(path for path in read if path.is_file()))}
+    digests = [*map(file_digest, by_path.values()), *map(bytes_digest, remote_stamps(entry.members_of_all))]
     return SceneRecord(entry.scene, entry.role, images, scene.label_raster, entry.fields, *place, digests)
-
-
-def _all_files(scene: Inspection) -> list[Path]:
-    """Files that the scene depends on: those known by name, then any other that GDAL reads."""
-    images = [file for files in scene.images.values() for file in files]
-    read = [Path(name) for file in images for tile in file.file.tiles for name in tile.files]
-    by_path = {path.absolute(): path for path in (*scene.entry.files, *(path for path in read if path.is_file()))}
-    return list(by_path.values())
 
 
 def _nodata(files: Sequence[FileSummary]) -> float | None:

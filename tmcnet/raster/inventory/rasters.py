@@ -142,16 +142,14 @@ def preview(path: str, which: slice, *, remote: bool) -> tuple[npt.NDArray[Any],
         return values, np.asarray(dataset.read_masks(bands[0], out_shape=shape) > 0)
 
 
-def mosaic_problems(mosaic: RasterFile) -> list[Problem]:
-    """Find tiles that differ from the first in CRS, bands, type of numbers, pixel grid, no data or scale."""
-    first, problems = mosaic.tiles[0], []
+def mosaic_problems(mosaic: RasterFile) -> Iterator[Problem]:
+    """Yield tiles that differ from the first in CRS, bands, type of numbers, pixel grid, no data or scale."""
+    first = mosaic.tiles[0]
     for path, tile in zip(mosaic.paths[1:], mosaic.tiles[1:], strict=True):
-        other = _differences(tile, first, mosaic.nodata is not None)
-        if other:
+        if other := _differences(tile, first, mosaic.nodata is not None):
             what = f"is mosaicked with {mosaic.paths[0].rsplit('/', 1)[-1]} but has another {' and '.join(other)}"
             remedy = f"Bring the tiles of `{mosaic.label.rsplit('/', 1)[-1]}` to one, or narrow the pattern."
-            problems.append(Problem(path, what, remedy))
-    return problems
+            yield Problem(path, what, remedy)
 
 
 def seams(mosaic: RasterFile) -> Iterator[str]:

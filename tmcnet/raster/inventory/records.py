@@ -62,11 +62,6 @@ class SceneRecord:
 _RECORDS = TypeAdapter(list[SceneRecord])
 
 
-def as_json(content: object) -> bytes:
-    """Plain values, arrays and dataclasses as JSON; NaN and infinity, which it lacks, as text."""
-    return to_json(content, inf_nan_mode="strings", fallback=_plain) + b"\n"
-
-
 def _plain(value: Any) -> object:  # noqa: ANN401 - arrays and transforms
     return value.tolist() if isinstance(value, np.ndarray) else list(value)
 
@@ -89,24 +84,16 @@ class Inventory:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Inventory:
-        """Build from the values of `to_dict` as they are read from JSON."""
+        """Build from the content of the file."""
         classes = ClassTable.of((row["name"], row["color"]) for row in content["classes"])
-        return cls(
-            content["layout"], content["label_encoding"], classes, _RECORDS.validate_python(content["entries"])
-        )
+        records = _RECORDS.validate_python(content["entries"])
+        return cls(content["layout"], content["label_encoding"], classes, records)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As values for `as_json`."""
-        return {
-            "layout": self.layout,
-            "label_encoding": self.label_encoding,
-            "classes": [{"id": c.id, "name": c.name, "color": c.color} for c in self.classes.classes],
-            "entries": self.records,
-        }
-
-    def write(self, path: Path | str) -> None:
-        """Write `inventory.json`."""
-        write_bytes(path, as_json(self.to_dict()))
+    def write(self, path: Path | str, **more: object) -> None:
+        """Write `inventory.json`, with more keys for those who read its content."""
+        own = {"layout": self.layout, "label_encoding": self.label_encoding, "classes": self.classes.classes}
+        content = own | {"entries": self.records} | more
+        write_bytes(path, to_json(content, inf_nan_mode="strings", fallback=_plain) + b"\n")
 
     def record(self, scene: str) -> SceneRecord:
         """The record of one scene."""

@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -98,7 +98,7 @@ def read_sheet(path: Path, data_root: Path, modalities: Sequence[str]) -> list[E
         raise InputError(Problem(where, what, f"The columns are {allowed}, separated by commas."))
     if not rows:
         raise InputError(Problem(where, "lists no scene", "Add a row for every scene."))
-    problems = _column_problems(where, columns, modalities)
+    problems = list(_column_problems(where, columns, modalities))
     entries = []
     for number, row in rows.items():
         entries.append(_entry(row, data_root, modalities))
@@ -140,13 +140,10 @@ def read_cells(path: Path) -> tuple[dict[int, dict[str, str]], list[str]]:
     return rows, columns
 
 
-def _column_problems(where: str, columns: Sequence[str], modalities: Sequence[str]) -> list[Problem]:
+def _column_problems(where: str, columns: Sequence[str], modalities: Sequence[str]) -> Iterator[Problem]:
     """Columns that are given twice, or that look like a misspelt column with a meaning."""
-    problems = []
-    if doubled := sorted({name for name in columns if columns.count(name) > 1}):
-        problems.append(
-            Problem(where, f"has columns twice: {format_names(doubled)}", "Rename or remove one of each.")
-        )
+    if doubled := {name for name in columns if columns.count(name) > 1}:
+        yield Problem(where, f"has columns twice: {format_names(doubled)}", "Rename or remove one of each.")
     absent = [name for name in _known_columns(modalities) if name not in columns]
     for column in columns:
         if column in _known_columns(modalities):
@@ -157,8 +154,7 @@ def _column_problems(where: str, columns: Sequence[str], modalities: Sequence[st
         rest = column.removeprefix(modality).lower()
         if close := difflib.get_close_matches(rest, rests, n=1, cutoff=_NEAR):
             remedy = f"Did you mean `{rests[close[0]]}`? Else rename the column."
-            problems.append(Problem(where, f"has the unknown column `{column}`", remedy))
-    return problems
+            yield Problem(where, f"has the unknown column `{column}`", remedy)
 
 
 def _cell(value: str | list[str] | None) -> str:
@@ -218,42 +214,41 @@ def _value(key: str, text: str, root: Path) -> Any:  # noqa: ANN401 - keys have 
     return number if usable else None
 
 
-def _row_problems(row: dict[str, str], entry: Entry) -> list[tuple[str, str]]:
-    errors: list[tuple[str, str]] = []
+def _row_problems(row: dict[str, str], entry: Entry) -> Iterator[tuple[str, str]]:
+    """What is wrong with a row, and what to do."""
     if entry.role not in (TRAIN, PREDICT):
-        errors.append((f"has the unknown role `{entry.role}`", f"Roles are {TRAIN} and {PREDICT}."))
+        yield f"has the unknown role `{entry.role}`", f"Roles are {TRAIN} and {PREDICT}."
     if "" in row:
-        errors.append(("has more cells than the sheet has columns", "Count the commas."))
+        yield "has more cells than the sheet has columns", "Count the commas."
     if not entry.scene:
-        errors.append(("has no scene name", "Fill in the column `scene`."))
+        yield "has no scene name", "Fill in the column `scene`."
     if not entry.images["optical"] and not entry.images["sar"]:
         remedy = f"Fill in both columns; scenes of role {PREDICT} need at least one of them."
-        errors.append(("names no file in `optical` and `sar`", remedy))
+        yield "names no file in `optical` and `sar`", remedy
     elif entry.role != PREDICT:
         remedy = f"Fill in the column; only scenes of role {PREDICT} may lack a sensor."
-        errors += [(f"names no file in `{name}`", remedy) for name, paths in entry.images.items() if not paths]
+        yield from ((f"names no file in `{name}`", remedy) for name, paths in entry.images.items() if not paths)
     for name, value in entry.fields.items():
         if _FORMULA.match(value):
             what = f"has `{value[:60]}` in `{name}`, which spreadsheet programs run as a formula"
-            errors.append((what, "Change how the cell begins."))
+            yield what, "Change how the cell begins."
     if len(entry.label) > 1:
-        errors.append(("names several label files", "Labels cannot be stacked; merge them first."))
+        yield "names several label files", "Labels cannot be stacked; merge them first."
     for (name, declared), key in itertools.product(entry.declared.items(), OVERRIDES):
         text = row.get(column := f"{name}_{key}", "")
         if text and key == "scale" and key not in declared:
-            errors.append((f"has the unknown scale `{text}` in `{column}`", f"Scales are {', '.join(_SCALES)}."))
+            yield f"has the unknown scale `{text}` in `{column}`", f"Scales are {', '.join(_SCALES)}."
         elif text and key not in declared:
             form = "whole numbers such as `3;8;9`" if key in _LISTS else "a number, `nan` for no data"
-            errors.append((f"has `{text}` in `{column}`", f"Write {form}, or nothing."))
+            yield f"has `{text}` in `{column}`", f"Write {form}, or nothing."
         elif text and key in _LISTS and "mask" not in declared:
-            errors.append((f"has `{column}` without `{name}_mask`", "Name the quality mask."))
+            yield f"has `{column}` without `{name}_mask`", "Name the quality mask."
     for path in entry.named:
         if (shown := hide_secrets(str(path))) != str(path):
             remedy = "Leave them out and give them to GDAL: `GDAL_HTTP_USERPWD`, or the variables of the store."
-            errors.append((f"names {shown} with a user name or password, which would be recorded", remedy))
+            yield f"names {shown} with a user name or password, which would be recorded", remedy
         if path not in entry.members and main_file(path) is None and not is_remote(path):
             pattern = isinstance(path, Path) and glob.has_magic(str(path))
             what = f"the pattern {path} matches no file" if pattern else f"the file {path} does not exist"
             remedy = "Correct the path; relative paths start at `data_root`."
-            errors.append((what, "Write `/` between folders." if "\\" in str(path) else remedy))
-    return errors
+            yield what, "Write `/` between folders." if "\\" in str(path) else remedy

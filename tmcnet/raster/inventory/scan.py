@@ -67,7 +67,7 @@ class FileSummary:
         return self.file.label
 
     def to_dict(self) -> dict[str, Any]:
-        """As values for `as_json`: what comparisons between scenes need."""
+        """What comparisons between scenes need, for `Inventory.write`."""
         values = {name: getattr(self, name) for name in ("file", "digest", "low", "high", "median")}
         return values | {"headers": self.file.tiles}
 
@@ -123,7 +123,7 @@ class Inspection:
     warnings: list[str] = field(default_factory=list)  # oddities, which are listed in the inventory
 
     def to_dict(self) -> dict[str, Any]:
-        """As values for `as_json`: what comparisons between scenes need."""
+        """What comparisons between scenes need, for `Inventory.write`."""
         scales = {name: {"scale": self.entry.scale(name)} for name in self.images}
         return {
             "entry": {"scene": self.entry.scene, "role": self.entry.role, "declared": scales},

@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -113,9 +113,8 @@ def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
     patterns = {name: Pattern.parse(f"config key `source.{name}`", text) for name, text in texts.items() if text}
     everything, name_of = find_pairs(patterns, root), patterns["optical"].name
     pairs = {key: files for key, files in everything.items() if name_of(key) not in source.exclude}
-    problems = _unpaired(pairs, patterns, label_optional=source.layout == "scenes")
-    problems += _exclude_problems(source.exclude, set(map(name_of, everything)))
-    if problems:
+    unpaired = _unpaired(pairs, patterns, label_optional=source.layout == "scenes")
+    if problems := [*unpaired, *_exclude_problems(source.exclude, set(map(name_of, everything)))]:
         raise InputError(problems)
     return [
         Entry(
@@ -130,8 +129,9 @@ def _by_patterns(source: SourceConfig, root: Path) -> list[Entry]:
     ]
 
 
-def _unpaired(pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], label_optional: bool) -> list[Problem]:
-    problems = []
+def _unpaired(
+    pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], label_optional: bool
+) -> Iterator[Problem]:
     for name, pattern in patterns.items():
         lacking = [key for key, files in pairs.items() if name not in files]
         if lacking and not (name == "label" and label_optional):
@@ -142,8 +142,7 @@ def _unpaired(pairs: dict[Key, dict[str, Path]], patterns: dict[str, Pattern], l
             remedy = "Add the missing files, or name these in `source.exclude`."
             if label_optional:
                 remedy += f" Scenes of one sensor can be mapped: list them in a sample sheet, with role {PREDICT}."
-            problems.append(Problem(pattern.where, what, remedy))
-    return problems
+            yield Problem(pattern.where, what, remedy)
 
 
 def _remote_problems(entries: Sequence[Entry]) -> list[Problem]:
@@ -157,37 +156,30 @@ def _remote_problems(entries: Sequence[Entry]) -> list[Problem]:
 
 
 def _name_problems(where: str, entries: Sequence[Entry]) -> list[Problem]:
-    problems = []
     counts = Counter(entry.scene for entry in entries)
-    doubled = [name for name, count in counts.items() if count > 1]
-    if doubled:
-        what = f"names given more than once: {format_names(doubled)}"
-        problems.append(Problem(where, what, "Give each its own name."))
     # one file on disks that ignore case, and on those that compose characters
-    spellings = Counter(unicodedata.normalize("NFC", name).casefold() for name in counts)
-    alike = [name for name in counts if spellings[unicodedata.normalize("NFC", name).casefold()] > 1]
-    if alike:
-        what = f"names that differ only in case: {format_names(alike)}"
-        problems.append(Problem(where, what, "Rename them: some disks take them for one name."))
-    odd = [repr(name) for name in counts if not re.fullmatch(r"\w[\w.+-]*", name)]
+    files = {name: unicodedata.normalize("NFC", name).casefold() for name in counts}
+    spellings = Counter(files.values())
+    doubled = [name for name, count in counts.items() if count > 1]
+    alike = [name for name, file in files.items() if spellings[file] > 1]
     long = [f"{name[:20]}... ({len(name)})" for name in counts if len(name.encode()) > MAX_NAME_BYTES]
-    if long:
-        what = f"names of more than {MAX_NAME_BYTES} bytes: {format_names(long)}"
-        problems.append(Problem(where, what, "Shorten them: files are named after them."))
-    if odd:
-        remedy = "Use letters, digits, `_`, `-`, `+` and `.` only, with a letter or digit in front."
-        problems.append(Problem(where, f"names that cannot be file names: {format_names(odd)}", remedy))
-    return problems
+    odd = [repr(name) for name in counts if not re.fullmatch(r"\w[\w.+-]*", name)]
+    letters = "Use letters, digits, `_`, `-`, `+` and `.` only, with a letter or digit in front."
+    found = (
+        ("given more than once", doubled, "Give each its own name."),
+        ("that differ only in case", alike, "Rename them: some disks take them for one name."),
+        (f"of more than {MAX_NAME_BYTES} bytes", long, "Shorten them: files are named after them."),
+        ("that cannot be file names", odd, letters),
+    )
+    return [Problem(where, f"names {what}: {format_names(names)}", remedy) for what, names, remedy in found if names]
 
 
-def _exclude_problems(exclude: Sequence[str], scenes: set[str]) -> list[Problem]:
-    problems = []
+def _exclude_problems(exclude: Sequence[str], scenes: set[str]) -> Iterator[Problem]:
     for name in exclude:
         if name not in scenes:
             close = difflib.get_close_matches(name, sorted(scenes), n=1)
             remedy = f"Did you mean `{close[0]}`?" if close else "Remove it, or correct the name."
-            problems.append(Problem("config key `source.exclude`", f"names `{name}`, which is not there", remedy))
-    return problems
+            yield Problem("config key `source.exclude`", f"names `{name}`, which is not there", remedy)
 
 
 @dataclass(frozen=True)
@@ -228,11 +220,13 @@ class Pattern:
         doubled = []
         literals = _FIELD.sub("\0", self.text).split("\0")
         # every occurrence of a field is a group; `_key` compares those of one name
-        groups = [_group(match[1].partition(":")[2]) for match in _FIELD.finditer(self.text)]
+        forms = (match[1].partition(":")[2] for match in _FIELD.finditer(self.text))
+        groups = (r"(\d+)" if form == "d" else f"([^/]{{{form or '1,'}}})" for form in forms)
         rest = (group + re.escape(part) for group, part in zip(groups, literals[1:], strict=True))
         regex = re.compile(re.escape(literals[0]) + "".join(rest))
-        starts, end = map(glob.escape, literals[:-1]), literals[-1]
-        end = glob.escape(end) if "/" in end else "".join(map(_in_any_case, end))
+        *starts, end = map(glob.escape, literals)
+        if "/" not in end:  # letters in any case
+            end = "".join(f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in end)
         # Path.glob refuses absolute patterns
         names = sorted(glob.glob("*".join([*starts, end]), root_dir=root))  # noqa: PTH207
         self._require_leading_zeros(names)
@@ -272,16 +266,6 @@ class Pattern:
             if values.setdefault(name, value) != value:
                 return None
         return tuple(values[name] for name in self.fields)
-
-
-def _in_any_case(letter: str) -> str:
-    """Pattern of `glob` for a letter in any case."""
-    return f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else glob.escape(letter)
-
-
-def _group(form: str) -> str:
-    """Regular expression of what a field matches, from what follows `:` in it."""
-    return r"(\d+)" if form == "d" else f"([^/]{{{form or '1,'}}})"
 
 
 def find_pairs(patterns: Mapping[str, Pattern], root: Path) -> dict[Key, dict[str, Path]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import csv
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN, is_vector
 from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.reader import Raster
 from tmcnet.raster.io.vector import read_attributes
-from tmcnet.raster.io.writer import write_bytes
+from tmcnet.raster.io.writer import write_bytes, write_table
 
 _WORDS = {
     "label": ("label", "labels", "lbl", "mask", "gt", "truth", "landcover"),
@@ -90,15 +88,14 @@ def write_starter(folder: Path) -> list[Path]:
         scenes = {scene: {"sar" if k == "dem" else k: paths for k, paths in f.items()} for scene, f in scenes.items()}
     kinds = [kind for kind in ("optical", "sar", "dem") if any(kind in files for files in scenes.values())]
     kinds = list(dict.fromkeys(["optical", "sar", *kinds]))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["scene", *kinds, "label", "role"])
-    for scene, files in scenes.items():
-        cells = [";".join(str(path.relative_to(folder)) for path in files.get(k, [])) for k in (*kinds, "label")]
-        table.writerow([scene, *cells, TRAIN if "label" in files else PREDICT])
+    rows = [
+        {"scene": scene, "role": TRAIN if "label" in files else PREDICT}
+        | {kind: ";".join(str(path.relative_to(folder)) for path in paths) for kind, paths in files.items()}
+        for scene, files in scenes.items()
+    ]
     if partial := [scene for scene, files in scenes.items() if not {"optical", "sar"} <= files.keys()]:
         print(f"With one sensor only: {format_names(partial)}; join rows of {targets[0]} that are one scene")
-    write_bytes(targets[0], text.getvalue().encode())
+    write_table(targets[0], ["scene", *kinds, "label", "role"], rows)
     write_bytes(targets[1], _config(folder, scenes, kinds).encode())
     return targets
 

@@ -71,12 +71,6 @@ class Raster:
         return np.result_type(*(numpy_type(file.header.dtype) for file in self.files)).name
 
     @property
-    def is_tagged_alike(self) -> bool:
-        """Whether one value means no data in all bands of all files, or none does."""
-        tags = [repr(t if f.nodata is None else f.nodata) for f in self.files for t in f.header.nodata]
-        return len(set(tags)) == 1
-
-    @property
     def control(self) -> tuple[ControlPoint, ...]:
         """Control points of the first file, where they are its georeference."""
         return self.files[0].header.control

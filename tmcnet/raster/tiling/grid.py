@@ -118,14 +118,10 @@ def align_scene(
 
 def _control_residuals(record: SceneRecord) -> dict[str, list[dict[str, float]]]:
     """Number of control points of files that have them for georeference, and how well they agree, by modality."""
-    points = {
-        name: [layer.control for layer in image.raster.layers() if layer.control]
-        for name, image in record.images.items()
-    }
     return {
         name: [{"n_points": len(control), "rmse_px": round(residual_px(control), 4)} for control in controls]
-        for name, controls in points.items()
-        if controls
+        for name, image in record.images.items()
+        if (controls := [layer.control for layer in image.raster.layers() if layer.control])
     }
 
 

@@ -52,7 +52,9 @@ def warp_to_grid(
     if nodes is not None:
         control, crs = _control_points(draft, grid, nodes, control), grid.crs
     if control:
-        source = _with_control_points(draft.path, crs, control)
+        points = [part for values in control for part in ("-gcp", *values)]
+        source = draft.path.with_suffix(".vrt")
+        run_tool("gdal_translate", "-q", "-of", "VRT", "-a_srs", crs, *points, draft.path, source)
     splines = ("-tps",) if control else ()
     options = (*speed, *splines, "-r", method, "-et", _MAX_TRANSFORM_ERROR_PX, *no_data)
     run_tool("gdalwarp", *options, source, path, step=path.stem.replace("_", " "))
@@ -69,14 +71,6 @@ def _control_points(
     content = target.transform @ (x + dx + 0.5, y + dy + 0.5)
     column, row = to_pixels(source, target.crs, *content, control=control)
     return [tuple(point) for point in np.column_stack([column, row, east, north]).tolist()]
-
-
-def _with_control_points(path: Path, crs: str, control: Sequence[ControlPoint]) -> Path:
-    """Write a virtual raster whose georeference is control points, from pixels to places in a CRS."""
-    points = [part for values in control for part in ("-gcp", *values)]
-    virtual = path.with_suffix(".vrt")
-    run_tool("gdal_translate", "-q", "-of", "VRT", "-a_srs", crs, *points, path, virtual)
-    return virtual
 
 
 def choose_method(source: Grid, target: Grid) -> Method:
@@ -125,7 +119,8 @@ def stored_dtype(name: str, image: ImageRecord) -> str:
 
     Also float32 where files differ in the value of no data, or 8-bit bands lack data at different places.
     """
-    if name != "optical" or image.scale != "none" or not image.raster.is_tagged_alike:
+    tags = {repr(tag if f.nodata is None else f.nodata) for f in image.raster.files for tag in f.header.nodata}
+    if name != "optical" or image.scale != "none" or len(tags) > 1:
         return "float32"
     dtype = exact_dtype(image.raster.dtype)
     alike = min(image.valid_shares) == 1 if len(image.raster.files) > 1 else len(set(image.valid_shares)) == 1
