@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -24,6 +27,19 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, MAX_KEPT_BYTES)
+
+
+@contextmanager
+def no_garbage_search() -> Iterator[None]:
+    """A context, or decorator, without Python's search for objects that only refer to each other.
+
+    For work that keeps many objects, which each search visits again, and makes no such cycles.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class KeptMemory:

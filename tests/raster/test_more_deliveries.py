@@ -15,7 +15,7 @@ from rasterio.warp import transform
 
 from tests.raster.conftest import UTM
 from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, rows, use, write_mask
-from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig
+from tmcnet.config import AlignConfig, LabelsConfig, SensorConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.io.gdal_tools import run_tool
 from tmcnet.raster.io.reader import read_float, read_labels
@@ -559,6 +559,27 @@ def test_a_link_without_the_files_beside_its_target_is_refused(source, random, l
         assert np.isnan(read_float(align(source) / "optical.tif")[:, :, :EMPTY]).all()
         return
     with pytest.raises(InputError, match=r"o\.tif: is a link, beside which GDAL does not find .*archive/o\.tif\.msk"):
+        source.take()
+
+
+def test_masks_beside_some_png_tiles_and_beside_the_target_of_a_link_are_found(source, random):
+    """Without files beside them, PNG files are opened without a look for such files."""
+    use(source, 1)
+    for number in range(6):
+        for kind in "osl":
+            values = random.integers(1, 4, (SIZE, SIZE)).astype("u1")
+            path = source.write(f"{kind}_{number}.png", values, crs=None, transform=None, driver="PNG")
+            if kind == "o" and number % 2:
+                write_mask(path, ".msk")
+    source.source = SourceConfig(layout="tiles", optical="o_{t}.png", sar="s_{t}.png", label="l_{t}.png")
+    source.take()
+    shares = [float(row["optical_valid_share"]) for row in rows(source)]
+    assert shares == pytest.approx([1, 1 - EMPTY / SIZE] * 3, abs=1e-6)
+    path = source.root / "s_4.png"
+    path.rename(source.root / "archive.png")
+    path.symlink_to("archive.png")
+    write_mask(source.root / "archive.png", ".msk")
+    with pytest.raises(InputError, match=r"s_4\.png: is a link, beside which GDAL does not find .*archive\.png\.msk"):
         source.take()
 
 

@@ -26,6 +26,7 @@ _MIN_GAP_RATIO = 10.0  # gap from a repeated value to all others, in units of th
 _SENTINELS = (-9999.0, -99999.0, -10000.0, -32768.0, -32767.0, -999.0, -99.0)
 """Common values of no data: for them a gap as large as the range is enough, and a single pixel."""
 _MAX_MEASUREMENT = 1e30
+_MAX_BYTES = 6  # values of so many bytes are one exact number
 _GREY_TOLERANCE = 3  # how far JPEG compression moves grey levels of fill
 
 
@@ -60,7 +61,8 @@ class Lattice:
         """Yield the bands, from 0, beside others that have only two values, and these, as masks do."""
         for number, band in enumerate(self.stored if len(self.stored) > 1 else ()):
             low, high = self.low[number], self.high[number]
-            if low < high and not ((band > low) & (band < high)).any():
+            few = band[::8, ::8]  # most bands have other values there
+            if low < high and not any(((part > low) & (part < high)).any() for part in (few, band)):
                 yield number, float(low), float(high)
 
     def equal_bands(self) -> Iterator[tuple[int, int]]:
@@ -99,7 +101,7 @@ class Lattice:
         return None
 
     def _constant_at_edge(self, bands: Sequence[str]) -> Fill | None:
-        if (found := _constant_from_edge(self.stored)) is None:
+        if (found := _constant_from_edge(self.stored, self.has_bytes)) is None:
             return None
         values, _, share = found
         if (values == values[0]).all():
@@ -149,15 +151,21 @@ class Lattice:
         return None
 
 
-def _constant_from_edge(image: Reals) -> tuple[Reals, float, float] | None:
+def _constant_from_edge(image: Reals, has_bytes: bool = False) -> tuple[Reals, float, float] | None:
     """The most frequent combination of values at the edge; its share of the edge, and of the image from there on."""
     sides = image[:, [0, -1]], image[:, :, [0, -1]]
     edge = np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1)
-    known = edge[:, np.isfinite(edge).all(axis=0)]
+    is_known = np.isfinite(edge).all(axis=0)
+    known = edge if is_known.all() else edge[:, is_known]
     if not known.size:
         return None
     # as `np.unique(known, axis=1)` would, which takes four times as long
-    known = np.sort(known) if len(known) == 1 else known[:, np.lexsort(known[::-1])]
+    if len(known) == 1:
+        known = np.sort(known)
+    elif has_bytes and len(known) <= _MAX_BYTES:
+        known = known[:, np.argsort(np.polyval(known, 256.0))]
+    else:
+        known = known[:, np.lexsort(known[::-1])]
     changes = (known[:, 1:] != known[:, :-1]).any(axis=0)
     starts = np.flatnonzero(np.concatenate([[True], changes, [True]]))
     counts = np.diff(starts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from tmcnet.classes import ClassTable
 from tmcnet.config import Config, LabelsConfig, SensorsConfig, SourceConfig
 from tmcnet.errors import InputError, Problem, format_names
 from tmcnet.hashing import bytes_digest, file_digest
-from tmcnet.memory import keep_freed_memory
+from tmcnet.memory import keep_freed_memory, no_garbage_search
 from tmcnet.raster.inventory.checks import check_scene
 from tmcnet.raster.inventory.comparisons import (
     pairs_on_shared_ground,
@@ -54,6 +53,7 @@ _IMAGE_COLUMNS = (
 _LABEL_COLUMNS = ("file", "dtype", "crs", "gsd", "overlap", "share", "scene_share", "codes")
 
 
+@no_garbage_search()
 def inspect_scenes(
     source: SourceConfig,
     sensors: SensorsConfig,
@@ -81,7 +81,6 @@ def inspect_scenes(
             path.unlink()
     if not georeferenced:
         keep_freed_memory()  # arrays of tiles are small, and made anew for each
-        gc.freeze()  # so that all that was imported is not searched for garbage again and again
     inspector = _Inspector(source, sensors, labels, coder, folder)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         inspected = list(pool.map(inspector.inspect, chosen))
@@ -96,6 +95,7 @@ def inspect_scenes(
     )
 
 
+@no_garbage_search()
 def take_inventory(
     paths: Sequence[Path], sensors: SensorsConfig, labels: LabelsConfig, json_path: Path, csv_path: Path
 ) -> None:

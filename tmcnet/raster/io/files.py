@@ -255,7 +255,7 @@ class RasterFile:
         if self.nodata is not None:
             valid = ~_equals(values, self.nodata)
         elif all(tag is None for tag in tags) and MaskFlags.nodata not in flags[bands[0] - 1]:
-            valid, coded = np.broadcast_to(np.True_, values.shape), False
+            valid, coded = np.ones(values.shape, bool), False  # a broadcast value is many times slower to use
         elif mask is None and not own.any() and values.dtype.kind != "c" and not never_equal(values.dtype, tags):
             valid = dataset.read_masks(bands, window=inside) > 0
         else:
@@ -358,7 +358,8 @@ class FileWindow:
                 target[...] = scaled.real**2 + scaled.imag**2 if power else scaled
         if self.is_scaled or self.values.dtype.kind not in "iu":
             np.copyto(result, np.nan, where=~np.isfinite(result))
-        np.copyto(result, np.nan, where=~self.valid)
+        if not self.valid.all():
+            np.copyto(result, np.nan, where=~self.valid)
         if self.mask is not None:
             np.copyto(result, np.nan, where=~self.mask)
         return result

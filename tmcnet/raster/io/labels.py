@@ -26,6 +26,7 @@ colours that are not of 8 bits."""
 
 
 _MAX_CODE = np.iinfo(np.int64).max
+_FEW_CODES = 16  # up to here it is faster to compare with each than to count in a table or to sort
 
 
 class LabelCoder:
@@ -57,6 +58,7 @@ class LabelCoder:
         table = dict(pairs)
         self._codes = np.array(sorted(table), np.int64)
         self._ids = np.array([table[code] for code in sorted(table)], np.int16)
+        self._tables: dict[np.dtype[Any], npt.NDArray[np.int16]] = {}
         self._of_classes = {code for code in table if table[code] != IGNORE}
 
     def encode(
@@ -68,8 +70,10 @@ class LabelCoder:
         """
         codes = self._keys(values)
         if codes.dtype.itemsize <= 2:
-            at, numbers = _table_places(codes)
-            ids = self._find(numbers).take(at)
+            table = self._tables.get(codes.dtype)
+            if table is None:
+                table = self._tables[codes.dtype] = self._find(_all_numbers(codes.dtype))
+            ids = table.take(codes.view(f"u{codes.dtype.itemsize}"))
         else:
             ids = self._find(codes)
         strange = (ids < 0) & valid
@@ -80,7 +84,13 @@ class LabelCoder:
 
     def count(self, values: npt.NDArray[Any]) -> Counter[int]:
         """Count pixels by code (colours packed as in `Unknown`) in values read from a file, C x H x W."""
-        counts = _tally(self._keys(values))
+        codes = self._keys(values)
+        if len(self._codes) <= _FEW_CODES:
+            pairs = ((code, np.count_nonzero(codes == code)) for code in self._codes.tolist())
+            counts = Counter({code: count for code, count in pairs if count})
+            if counts.total() == codes.size:
+                return counts
+        counts = _tally(codes)
         del counts[NOT_WHOLE]
         return counts
 
@@ -166,17 +176,15 @@ def _tally(codes: npt.NDArray[Any]) -> Counter[int]:
     if codes.dtype.kind not in "iu" or codes.dtype.itemsize > 2:
         distinct, counts = np.unique(codes, return_counts=True)
     else:
-        at, numbers = _table_places(codes)
-        table = np.bincount(at.ravel(), minlength=len(numbers))
+        numbers = _all_numbers(codes.dtype)
+        table = np.bincount(codes.view(f"u{codes.dtype.itemsize}").ravel(), minlength=len(numbers))
         distinct, counts = numbers[table > 0], table[table > 0]
     return Counter(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
 
 
-def _table_places(codes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Places of whole numbers of one or two bytes in a table of all of their type, and these in its order."""
-    unsigned = np.dtype(f"u{codes.dtype.itemsize}")
-    numbers = np.arange(np.iinfo(unsigned).max + 1).astype(unsigned).view(codes.dtype)
-    return codes.view(unsigned), numbers
+def _all_numbers(dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """All whole numbers of a type of one or two bytes, each at the place that it has as an unsigned number."""
+    return np.arange(256**dtype.itemsize).astype(f"u{dtype.itemsize}").view(dtype)
 
 
 def _pack(color: tuple[int, int, int]) -> int:

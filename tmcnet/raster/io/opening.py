@@ -27,6 +27,7 @@ from tmcnet.raster.names import band_sources, raw_ends, require_file
 
 _ONLY_REMOTE_FILE = "CPL_VSIL_CURL_ALLOWED_FILENAME"
 _NO_LIST = "GDAL_DISABLE_READDIR_ON_OPEN"
+_AS_SET = {_NO_LIST: os.environ.get(_NO_LIST, "FALSE")}
 # GDAL may not use the network before a raster of the config does; it reads this setting at every access.
 os.environ.setdefault(_ONLY_REMOTE_FILE, "none")
 # Broken files are reported as `InputError`; rasterio's log lines would only repeat it.
@@ -67,14 +68,21 @@ def reused_files(*, alone: bool) -> Iterator[None]:
     """
     if not hasenv():
         rasterio.Env().__enter__()  # of the thread: one for each scene takes as long as to open a file
-    setenv(**{_NO_LIST: "TRUE" if alone else os.environ.get(_NO_LIST, "FALSE")})
+    if not alone:
+        setenv(**_AS_SET)
     with ExitStack() as stack:
         _REUSED.stack, _REUSED.files = stack, {}
-        _REUSED.open = DatasetReader if alone else rasterio.open
+        _REUSED.open = _open_alone if alone else rasterio.open
         try:
             yield
         finally:
             vars(_REUSED).clear()
+
+
+def _open_alone(name: str, **options: str) -> DatasetReader:
+    # "TRUE" means to look for each file that may be beside it; PNG has none whose name begins with other words
+    setenv(**{_NO_LIST: "EMPTY_DIR" if name.lower().endswith(".png") else "TRUE"})
+    return DatasetReader(name, **options)
 
 
 @contextmanager
@@ -93,7 +101,7 @@ def open_raster(path: Path | str, *, remote: bool = False, **options: str) -> It
         with ExitStack() as stack:
             dataset = reused.get(key) if reused else None
             if dataset is None:
-                require_file(Path(path))
+                require_file(path)
                 dataset = stack.enter_context(_REUSED.open(str(path), **options))
                 _require_bands(path, dataset)
                 _require_sound(dataset)
@@ -255,7 +263,7 @@ def _is_whole_png(path: Path, _changed: int) -> bool:
 def files_of(path: Path | str) -> list[str]:
     """Files that GDAL reads a raster from, overviews excluded; none if it cannot be opened."""
     try:
-        with rasterio.open(path) as dataset:
+        with rasterio.Env(**_AS_SET), rasterio.open(path) as dataset:
             return [file for file in dataset.files if not file.endswith(".ovr")]
     except RasterioError:
         return []
