@@ -9,10 +9,10 @@ import re
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,13 @@ Points: TypeAlias = npt.NDArray[np.float64]
 _Layer: TypeAlias = tuple[str, str]  # its name, and what `ogrinfo` prints about it
 
 
+class _Shape(NamedTuple):
+    """A part of a geometry."""
+
+    kind: str  # `Point`, `LineString` or `Polygon`
+    lines: list[Points]  # its rings, its line or its point; N x 2 each
+
+
 @dataclass(frozen=True)
 class _Features:
     """Polygons in the CRS of the grid, in the order of the file; left, bottom, right, top of each; and its code."""
@@ -47,13 +54,12 @@ class _Features:
     codes: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, shapes: list[dict[str, Any]], codes: Sequence[int]) -> _Features:
-        # three corners without the first again are no ring to rasterio
-        closed = [[ring if ring[0] == ring[-1] else [*ring, ring[0]] for ring in s["coordinates"]] for s in shapes]
-        shapes = [shape | {"coordinates": rings} for shape, rings in zip(shapes, closed, strict=True)]
-        corners = [np.array([point for ring in shape["coordinates"] for point in ring]) for shape in shapes]
+    def of(cls, polygons: Sequence[_Shape], codes: Sequence[int]) -> _Features:
+        corners = [np.concatenate(polygon.lines) for polygon in polygons]
         boxes = np.array([[*c.min(axis=0), *c.max(axis=0)] for c in corners]).reshape(-1, 4)
-        return cls(shapes, boxes, np.array(codes, np.int64))
+        # three corners without the first again are no ring to rasterio, and more of it are no harm
+        rings = ([np.concatenate([ring, ring[:1]]).tolist() for ring in polygon.lines] for polygon in polygons)
+        return cls([{"type": "Polygon", "coordinates": of_one} for of_one in rings], boxes, np.array(codes, np.int64))
 
     def between_centres(self, grid: Grid) -> int:
         """Number of polygons on a grid whose bounding box contains no centre of a pixel."""
@@ -139,7 +145,7 @@ def read_attributes(path: Path) -> dict[str, set[str]]:
 def rasterise_area(path: Path, grid: Grid, out: Path) -> None:
     """Write the polygons of a vector file, in any CRS, as a mask: 1 where the centre of a pixel is in one, else 0."""
     shapes = [shape for row in _read(path, grid, 0) for shape in row["shapes"]]
-    shapes = [shape for shape in shapes if shape["type"] == "Polygon"]
+    shapes = [shape for shape in shapes if shape.kind == "Polygon"]
     features = _Features.of(shapes, [1] * len(shapes))
 
     def parts() -> Iterator[Block]:
@@ -157,7 +163,7 @@ def area_window(path: Path, grid: Grid, margin_m: float, step: int = 1) -> Box |
     shapes = [shape for row in _read(path, grid) for shape in row["shapes"]]
     if not shapes:
         raise InputError(Problem(str(path), "has no feature", "Draw the polygons that you want mapped."))
-    x, y = np.array([point for shape in shapes for point in _vertices(shape)]).T
+    x, y = np.concatenate([line for shape in shapes for line in shape.lines]).T
     columns, rows = to_pixels(grid, grid.crs, x, y)
     square_metres = pixel_area(grid)
     margin = margin_m / math.sqrt(square_metres) if square_metres else margin_m
@@ -166,13 +172,6 @@ def area_window(path: Path, grid: Grid, margin_m: float, step: int = 1) -> Box |
         for places, length in ((columns, grid.width), (rows, grid.height))
     )
     return (top, left, bottom - top, right - left) if top < bottom and left < right else None
-
-
-def _vertices(shape: Mapping[str, Any]) -> Iterable[Sequence[float]]:
-    coordinates = shape["coordinates"]
-    if shape["type"] == "Point":
-        return [coordinates]
-    return coordinates if shape["type"] == "LineString" else itertools.chain.from_iterable(coordinates)
 
 
 def _find_layer(path: Path | str) -> _Layer:
@@ -256,10 +255,10 @@ def _features(path: Path | str, layer: str, *options: str | float) -> list[dict[
     return [row for row in rows if row["geometry"]]
 
 
-def _require_cut(path: Path | str, shape: Mapping[str, Any]) -> tuple[float, float]:
+def _require_cut(path: Path | str, shape: _Shape) -> tuple[float, float]:
     """Longitudes of the ends of a shape in degrees; refuse one that may cross the 180th meridian uncut."""
-    longitudes = [point[0] for point in _vertices(shape)]
-    west, east = min(longitudes), max(longitudes)
+    longitudes = np.concatenate(shape.lines)[:, 0]
+    west, east = float(longitudes.min()), float(longitudes.max())
     if 180 < east - west < _WHOLE_TURN:
         what = f"has a feature from longitude {west:g} to {east:g}, which means all between if it is not cut at 180"
         raise InputError(Problem(str(path), what, "Cut it (`ogr2ogr -wrapdateline OUT IN`)."))
@@ -282,18 +281,12 @@ def _is_within_turn(grid: Grid, box: Sequence[float]) -> bool:
     return bool(np.ptp(reproject_points(grid.crs, "EPSG:4326", x, y)[0]) < 180)
 
 
-def _turned(path: Path | str, shape: dict[str, Any], box: Sequence[float]) -> Iterator[dict[str, Any]]:
+def _turned(path: Path | str, shape: _Shape, box: Sequence[float]) -> Iterator[_Shape]:
     """A shape in degrees, moved by each number of turns that brings it into a box; as it is if none does."""
     west, east = _require_cut(path, shape)
     first, last = math.ceil((box[0] - east) / 360), math.floor((box[2] - west) / 360)
     for turns in range(first, last + 1) or (0,):
-        yield shape if turns == 0 else {**shape, "coordinates": _moved(shape["coordinates"], 360.0 * turns)}
-
-
-def _moved(coordinates: Sequence[Any], east: float) -> list[Any]:
-    if isinstance(coordinates[0], Sequence):
-        return [_moved(part, east) for part in coordinates]
-    return [coordinates[0] + east, *coordinates[1:]]
+        yield _Shape(shape.kind, [line + np.array([360.0 * turns, 0.0]) for line in shape.lines])
 
 
 def _codes(path: Path | str, labels: LabelsConfig, values: Sequence[object]) -> tuple[list[int | None], bool]:
@@ -328,32 +321,32 @@ def _folded(name: str) -> str:
 def _polygons(
     path: Path | str, labels: LabelsConfig, grid: Grid, rows: Sequence[dict[str, Any]], codes: Sequence[int | None]
 ) -> _Features:
-    shapes: list[dict[str, Any]] = []
+    shapes: list[_Shape] = []
     kept: list[int] = []
     radii = _radii(labels.buffer, grid)
     for row, code in zip(rows, codes, strict=True):
         for shape in row["shapes"]:
-            kind = shape["type"]
-            if kind != "Polygon" and not labels.buffer:
+            if shape.kind != "Polygon" and not labels.buffer:
                 remedy = "Set `labels.buffer`, the distance in metres up to which points and lines count."
                 raise InputError(Problem(str(path), "holds points or lines, which cover no pixel", remedy))
             if code is not None:
-                polygons = [shape] if kind == "Polygon" else _buffer(shape["coordinates"], kind, radii)
+                polygons = [shape] if shape.kind == "Polygon" else _buffer(shape.lines[0], radii)
                 shapes += polygons
                 kept += [code] * len(polygons)
     return _Features.of(shapes, kept)
 
 
-def _simple(geometry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    kind = geometry["type"]
+def _simple(geometry: Mapping[str, Any]) -> Iterator[_Shape]:
+    kind, coordinates = geometry["type"], geometry.get("coordinates", ())
     if kind == "GeometryCollection":
         for part in geometry["geometries"]:
             yield from _simple(part)
     elif kind.startswith("Multi"):
-        for coordinates in geometry["coordinates"]:
-            yield {"type": kind.removeprefix("Multi"), "coordinates": coordinates}
-    elif geometry["coordinates"]:
-        yield {"type": kind, "coordinates": geometry["coordinates"]}
+        for part in coordinates:
+            yield from _simple({"type": kind.removeprefix("Multi"), "coordinates": part})
+    elif coordinates:
+        lines = {"Point": [[coordinates]], "LineString": [coordinates], "Polygon": coordinates}[kind]
+        yield _Shape(kind, [np.array(line, np.float64) for line in lines])
 
 
 def _radii(buffer_m: float, grid: Grid) -> Points:
@@ -368,9 +361,9 @@ def _radii(buffer_m: float, grid: Grid) -> Points:
     return buffer_m * grid.pixel_size / np.array(metres)
 
 
-def _buffer(coordinates: Sequence[Any], kind: str, radii: Points) -> list[dict[str, Any]]:
+def _buffer(line: Points, radii: Points) -> list[_Shape]:
     """Polygons of the places near a point or a line: one around each of its segments."""
-    points = np.asarray([coordinates] if kind == "Point" else coordinates, np.float64)[:, :2] / radii
+    points = line / radii
     ends = zip(points, points, strict=True) if len(points) == 1 else itertools.pairwise(points)
     angle = np.linspace(-np.pi / 2, np.pi / 2, CORNERS // 2 + 1)
     polygons = []
@@ -380,8 +373,7 @@ def _buffer(coordinates: Sequence[Any], kind: str, radii: Points) -> list[dict[s
             centre + np.stack([np.cos(angle + turn), np.sin(angle + turn)], axis=1)
             for centre, turn in ((end, heading), (start, heading + np.pi))
         ]
-        ring = np.concatenate([*halves, halves[0][:1]]) * radii
-        polygons.append({"type": "Polygon", "coordinates": [ring.tolist()]})
+        polygons.append(_Shape("Polygon", [np.concatenate(halves) * radii]))
     return polygons
 
 
