@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import Problem, format_names
 from tmcnet.raster.inventory.descriptions import misplaced, of_config, stated_scale, statements
 from tmcnet.raster.inventory.fill import share_of
-from tmcnet.raster.inventory.ground import check_georeference, check_overlap, check_sizes
+from tmcnet.raster.inventory.ground import check_georeference, check_overlap, check_sizes, on_reference
 from tmcnet.raster.inventory.rasters import seams
 from tmcnet.raster.inventory.scan import FileSummary, Inspection
 from tmcnet.raster.io.files import BoolArray, never_equal, numpy_type
-from tmcnet.raster.io.geometry import Grid, finest, to_pixels
+from tmcnet.raster.io.geometry import finest
 from tmcnet.raster.io.labels import LabelCoder
 from tmcnet.raster.io.radiometry import contradiction, detect_scale, looks_linear, to_db
 
@@ -291,36 +290,16 @@ def zero_in_both(scene: Inspection) -> float:
     if (optical.low > 0).any() or (sar.low > 0).any():
         return 0.0
     zeros, sar_zeros = ((lattice.stored == 0).all(axis=0) for lattice in (optical, sar))
-    rows, columns = np.nonzero(zeros)
-    grid, other = scene.images["optical"][0].grid, scene.images["sar"][0].grid
-    both = _sample(sar_zeros, sar.step, other, grid, rows * optical.step, columns * optical.step)
-    return float(both.sum() / zeros.size)
+    return share_of(zeros & on_reference(scene, sar_zeros, sar.step, scene.images["sar"][0].grid))
 
 
 def _gap_shares(scene: Inspection) -> dict[str, float]:
     """Share of the scene where each modality has no data in some band, but another one has all."""
-    lattice, grid = scene.lattices[scene.reference][0], scene.images[scene.reference][0].grid
     valid: dict[str, BoolArray] = {}
     for name, lattices in scene.lattices.items():
-        for layer, raster in zip(lattices, scene.rasters[name].layers(), strict=True):
-            found = np.asarray(np.isfinite(layer.stored).all(axis=0))
-            if raster.grid != grid or layer.step != lattice.step:
-                at = np.indices(lattice.stored.shape[1:]) * lattice.step
-                found = _sample(found, layer.step, raster.grid, grid, at[0], at[1])
-            valid[name] = found & valid[name] if name in valid else found
+        layers = zip(lattices, scene.rasters[name].layers(), strict=True)
+        known = ((np.asarray(np.isfinite(one.stored).all(axis=0)), one.step, layer.grid) for one, layer in layers)
+        if lattices:
+            valid[name] = np.all([on_reference(scene, *of_one) for of_one in known], axis=0)
     any_valid = np.any(list(valid.values()), axis=0)
     return {name: round(share_of(any_valid & ~of_one), 6) for name, of_one in valid.items()}
-
-
-def _sample(
-    values: BoolArray, step: int, grid: Grid, other: Grid, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
-) -> BoolArray:
-    """Values of every `step`-th pixel of one grid at pixels of another; False outside."""
-    at = rows // step, columns // step
-    if grid != other and grid.crs and other.crs:
-        x, y = to_pixels(grid, other.crs, *(other.transform @ (columns + 0.5, rows + 0.5)))
-        at = np.floor(y / step).astype(int), np.floor(x / step).astype(int)
-    inside = (at[0] >= 0) & (at[1] >= 0) & (at[0] < values.shape[0]) & (at[1] < values.shape[1])
-    sampled = np.zeros(inside.shape, bool)
-    sampled[inside] = values[at[0][inside], at[1][inside]]
-    return sampled

@@ -12,7 +12,7 @@ from tmcnet.raster.inventory.fill import share_of
 from tmcnet.raster.inventory.rasters import preview
 from tmcnet.raster.inventory.scan import FileSummary, Inspection
 from tmcnet.raster.io.files import BoolArray, numpy_type
-from tmcnet.raster.io.geometry import Coordinates, Grid, to_pixels
+from tmcnet.raster.io.geometry import Grid, to_pixels
 
 _BIT_FIELDS = {
     "QA_PIXEL": "[0, 1, 2, 3, 4] for fill, dilated cloud, cirrus, cloud and shadow",
@@ -170,25 +170,31 @@ def _check_label_overlap(scene: Inspection, label: FileSummary) -> None:
         return
     if share < 1:
         scene.warnings.append(f"label covers {share:.1%} of the {scene.reference} image; the rest is void")
-    scene.labelled_share = label.labelled_share * share
-    if label.labelled:
-        lattice, step = label.labelled
-        rows, columns = np.indices(lattice.shape) * float(step) + 0.5
-        on_scene = contains(scene.grid, label.grid, columns, rows)
-        if on_scene.any():
-            scene.labelled_share = float(lattice[on_scene].mean() * share)
+    scene.labelled_share = label.labelled_share
+    if label.labelled and label.grid != scene.grid:
+        scene.labelled_share = share_of(on_reference(scene, *label.labelled, label.grid))
     if not scene.labelled_share:
         scene.warnings.append("no pixel of the scene has a label")
+
+
+def on_reference(scene: Inspection, values: BoolArray, step: int, grid: Grid) -> BoolArray:
+    """A mask of every `step`-th pixel of a grid, at the pixels of the decimated reference image; False outside."""
+    lattice, own = scene.lattices[scene.reference][0], scene.images[scene.reference][0].grid
+    if (grid, step) == (own, lattice.step):
+        return values
+    rows, columns = np.indices(lattice.stored.shape[1:]) * float(lattice.step)
+    if grid != own and grid.crs and own.crs:
+        columns, rows = to_pixels(grid, own.crs, *(own.transform @ (columns + 0.5, rows + 0.5)))
+    row, column = (np.floor(at / step).astype(int) for at in (rows, columns))
+    inside = (row >= 0) & (column >= 0) & (row < values.shape[0]) & (column < values.shape[1])
+    sampled = np.zeros(inside.shape, bool)
+    sampled[inside] = values[row[inside], column[inside]]
+    return sampled
 
 
 def coverage(reference: Grid, other: Grid) -> float:
     """Share of the footprint of one raster that is inside another, from 33 x 33 probes."""
     along = (np.arange(_PROBES_PER_SIDE) + 0.5) / _PROBES_PER_SIDE
-    x, y = np.meshgrid(along, along)
-    return float(np.mean(contains(other, reference, x * reference.width, y * reference.height)))
-
-
-def contains(grid: Grid, other: Grid, columns: Coordinates, rows: Coordinates) -> BoolArray:
-    """Whether places of one raster, in its pixels, are inside another one."""
-    column, row = to_pixels(grid, other.crs, *(other.transform @ (columns, rows)))
-    return np.asarray((column >= 0) & (column <= grid.width) & (row >= 0) & (row <= grid.height))
+    x, y = np.meshgrid(along * reference.width, along * reference.height)
+    column, row = to_pixels(other, reference.crs, *(reference.transform @ (x, y)))
+    return share_of((column >= 0) & (column <= other.width) & (row >= 0) & (row <= other.height))
