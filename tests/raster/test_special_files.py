@@ -167,6 +167,38 @@ def test_a_fraction_as_no_data_of_whole_numbers_masks_nothing_and_is_named(sourc
     assert what in rows(source)[0]["warnings"]
 
 
+@pytest.mark.parametrize(("tag", "dtype"), [(-9999, "u2"), (256, "u1"), (65535, "i2"), (-1, "u1")])
+def test_a_declared_value_of_no_data_beyond_the_type_masks_nothing_and_is_named(source, random, tag, dtype):
+    use(source)
+    values = random.integers(0, 200, (1, SIZE, SIZE)).astype(dtype)
+    source.write("o.tif", values)
+    sensor = source.sensors["optical"].model_copy(update={"nodata": float(tag)})
+    source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    np.testing.assert_array_equal(read_float(align(source) / "optical.tif"), values)
+    assert f"o.tif: its value of no data, {tag}, is beyond the range of " in rows(source)[0]["warnings"]
+
+
+@pytest.mark.parametrize(("highest", "named"), [(100, True), (254, False)])
+@pytest.mark.parametrize("declared", [False, True])
+def test_values_of_no_data_in_some_bands_of_8_bits_are_named(source, random, highest, named, declared):
+    use(source, 2)
+    for band, rows_without in enumerate((10, 30)):
+        cover = random.integers(0, highest + 1, (SIZE, SIZE)).astype("u1")
+        cover[:rows_without] = 255
+        source.write(f"o{band}.tif", cover, nodata=None if declared else 255)
+    sensor = source.sensors["optical"].model_copy(update={"nodata": 255.0 if declared else None})
+    source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+    source.write("s.tif", power(random))
+    source.sheet("a,o0.tif;o1.tif,s.tif,,train")
+    source.take()
+    what = (
+        "of optical band b1 are 255, its value of no data, which in 8-bit images means no data only where all bands"
+    )
+    assert (what in rows(source)[0]["warnings"]) == named
+
+
 @pytest.mark.parametrize("encoding", ["ids", "rgb"])
 def test_rasters_in_a_geopackage_are_no_label_and_the_way_out_is_named(source, random, encoding):
     use(source)

@@ -42,7 +42,12 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
             scene.warnings.append(f"{what}; its pixels are read as stored")
         tags = header.nodata if file.file.nodata is None else (file.file.nodata,)
         if unused := never_equal(numpy_type(header.dtype), tags):
-            what = f"{file.name}: its value of no data, {unused[0]:g}, is no whole number, as its numbers are"
+            why = (
+                "is no whole number, as its numbers are"
+                if unused[0] % 1
+                else f"is beyond the range of {header.dtype}"
+            )
+            what = f"{file.name}: its value of no data, {unused[0]:g}, {why}"
             scene.warnings.append(f"{what}: it masks nothing")
         if file.file.alpha and not file.header.alpha:
             share = file.labelled_share if file is scene.label else file.valid_share
@@ -256,8 +261,15 @@ def _warn_of_resolutions(scene: Inspection, name: str) -> None:
 def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
     """Warn of what looks like no data, and of places where both images are zero, that nothing declares as no data."""
     for name, sensor in sensors.items():
-        first = 0
+        first, files = 0, [file.file for file in scene.images[name]]
+        tags = [tag if f.nodata is None else f.nodata for f in files for tag in f.header.nodata]
         for lattice in scene.lattices.get(name, []):
+            for number, value, share in lattice.lone_no_data(tags[first : first + len(lattice.stored)]):
+                what = (
+                    f"{share:.1%} of {name} band {sensor.bands[first + number]} are {value:g}, its value of no data,"
+                )
+                what += " which in 8-bit images means no data only where all bands have it"
+                scene.warnings.append(f"{what}: write 16 bits (`gdal_translate -ot Int16`) if it means that here")
             bands = sensor.bands[first : first + len(lattice.stored)]
             first += len(lattice.stored)
             for one, other in lattice.equal_bands():

@@ -27,6 +27,7 @@ _SENTINELS = (-9999.0, -99999.0, -10000.0, -32768.0, -32767.0, -999.0, -99.0)
 """Common values of no data: for them a gap as large as the range is enough, and a single pixel."""
 _MAX_MEASUREMENT = 1e30
 _MAX_BYTES = 6  # values of so many bytes are one exact number
+_MIN_GREY_GAP = 16  # grey levels around a value that pictures do not leave out
 _GREY_TOLERANCE = 3  # how far JPEG compression moves grey levels of fill
 
 
@@ -64,6 +65,15 @@ class Lattice:
             few = band[::8, ::8]  # most bands have other values there
             if low < high and not any(((part > low) & (part < high)).any() for part in (few, band)):
                 yield number, float(low), float(high)
+
+    def lone_no_data(self, tags: Sequence[float | None]) -> Iterator[tuple[int, float, float]]:
+        """Yield bands of 8 bits, from 0, whose value of no data counts although no other is near; it; its share."""
+        for number, (band, tag) in enumerate(zip(self.stored, tags, strict=True)) if self.has_bytes else ():
+            if tag is None or np.count_nonzero(band == tag) < _MIN_REPEATED:
+                continue
+            distances = np.abs(band[np.isfinite(band)] - tag)
+            if not (distances[distances > 0] < _MIN_GREY_GAP).any():
+                yield number, tag, share_of(distances == 0)
 
     def equal_bands(self) -> Iterator[tuple[int, int]]:
         """Yield pairs of neighbouring bands, from 0, with the same numbers, as grey pictures in three bands have."""

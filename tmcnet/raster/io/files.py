@@ -459,8 +459,12 @@ def _common_type(dataset: DatasetReader, bands: Sequence[int]) -> str:
 
 
 def never_equal(dtype: np.dtype[Any], tags: Sequence[float | None]) -> list[float]:
-    """Values of no data that no number of a type is equal to, fractions of whole numbers; NaN is no value."""
-    return [tag for tag in tags if tag is not None and dtype.kind in "iu" and math.isfinite(tag) and tag % 1]
+    """Values of no data that no number of a type of whole numbers is equal to; NaN is no value."""
+    if dtype.kind not in "iu":
+        return []
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    known = (tag for tag in tags if tag is not None and not math.isnan(tag))
+    return [tag for tag in known if not low <= tag <= high or tag % 1]
 
 
 def _equals(values: npt.NDArray[Any], nodata: float | None) -> BoolArray:
