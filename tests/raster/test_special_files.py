@@ -211,17 +211,21 @@ def test_rasters_in_a_geopackage_are_no_label_and_the_way_out_is_named(source, r
         source.take()
 
 
-def write_netcdf(path, values, step_at_gap=10.0, **attributes):
-    """Columns of 10 m, but for one step."""
-    height, width = values.shape
+def write_netcdf(path, values, step_at_gap=10.0, units="", **attributes):
+    """Columns of 10 m, but for one step; with `units` of the first axis of three."""
+    *further, height, width = values.shape
     with netcdf_file(path, "w") as file:
+        for length in further:
+            file.createDimension("t", length)
+            axis = file.createVariable("t", "i", ("t",))
+            axis[:], axis.units = np.arange(length), units
         axes = {"x": UTM[1].c + np.cumsum([5] + [10.0] * (width - 1)), "y": UTM[1].f - 5 - 10.0 * np.arange(height)}
         axes["x"][width // 3 :] += step_at_gap - 10
         for name, places in axes.items():
             file.createDimension(name, len(places))
             axis = file.createVariable(name, "d", (name,))
             axis[:], axis.units, axis.standard_name = places, "m", f"projection_{name}_coordinate"
-        variable = file.createVariable("band", values.dtype, ("y", "x"))
+        variable = file.createVariable("band", values.dtype, (*["t"] * len(further), "y", "x"))
         variable[:] = values
         for name, value in attributes.items():
             setattr(variable, name, value)
@@ -239,6 +243,18 @@ def test_a_netcdf_with_a_gap_in_its_columns_is_refused(source, random):
     write_netcdf(source.root / "o.nc", power(random), step_at_gap=60.0)
     with pytest.raises(InputError, match=r"o\.nc: its axis x is not evenly spaced: pixels are up to "):
         source.take()
+
+
+@pytest.mark.parametrize(("units", "steps"), [("days since 2021-05-01", 3), ("days since 2021-05-01", 1), ("nm", 3)])
+def test_bands_of_a_netcdf_that_are_steps_of_time_are_named(source, random, units, steps):
+    use(source, steps)
+    write_netcdf(source.root / "o.nc", power(random, steps, SIZE, SIZE), units=units)
+    source.write("s.tif", power(random))
+    source.sheet("a,o.nc,s.tif,,train")
+    source.source = source.source.model_copy(update={"crs": UTM[0]})
+    source.take()
+    is_time = steps > 1 and units != "nm"
+    assert ("o.nc: its bands are 3 steps of `t` (days since 2021-05-01)" in rows(source)[0]["warnings"]) == is_time
 
 
 def test_a_second_value_of_no_data_in_a_netcdf_is_named(source, random):

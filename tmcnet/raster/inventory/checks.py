@@ -88,6 +88,9 @@ def _check_image(scene: Inspection, name: str, file: FileSummary, georeferenced:
     header, (low, high) = file.header, file.range
     if header.n_images > 1:
         scene.warnings.append(f"{file.name}: holds {header.n_images} images, of which the first is read")
+    if header.times:
+        what = f"{file.name}: its bands are {header.count} steps of {header.times}"
+        scene.warnings.append(f"{what}: take one step (`gdal_translate -b`) if all are to be of one time")
     if header.stated_nodata and file.file.nodata is None:
         what = f"{file.name}: its metadata state {header.stated_nodata} beside its value of no data, {file.nodata:g}"
         scene.warnings.append(f"{what}: it masks nothing; declare `sensors.{name}.nodata` if it is in the file")

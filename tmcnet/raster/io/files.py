@@ -67,6 +67,7 @@ class Header:
     wavelengths: tuple[float, ...] = ()  # wavelength of the centre of each of these bands in micrometres; 0 for none
     stated_scaling: str = ""  # scale or offset in metadata of other programs, which GDAL does not take for its tags
     stated_nodata: str = ""  # a value of no data in metadata of netCDF beside the tag, which masks nothing
+    times: str = ""  # axis of time and its unit, by whose steps these bands differ, in a netCDF
     is_lossy: bool = False  # whether its compression changed the numbers, or may have
     orientation: str = ""  # how a picture is to be turned (EXIF, TIFF), which GDAL ignores; empty for upright ones
 
@@ -182,6 +183,7 @@ class RasterFile:
             tuple(_wavelength(dataset, band) for band in bands),
             _stated_scaling(dataset, bands, tags) or unread.scaling,
             next((text for band in bands if (text := _missing_value(dataset, band))), ""),
+            _time_axis(dataset, bands, tags),
             _is_lossy(dataset, structure),
             tags.get("EXIF_Orientation", unread.orientation).strip("01"),
         )
@@ -423,6 +425,16 @@ def _missing_value(dataset: DatasetReader, band: int) -> str:
     except ValueError:
         same = True  # none, or a text
     return "" if same else f"missing_value = {text}"
+
+
+def _time_axis(dataset: DatasetReader, bands: Sequence[int], tags: dict[str, str]) -> str:
+    """See `Header.times`; units of time are such as `days since 2000-01-01`, by the CF conventions."""
+    for key, unit in tags.items() if dataset.driver == "netCDF" and len(bands) > 1 else ():
+        axis, _, attribute = key.rpartition("#")
+        steps = {dataset.tags(band).get(f"NETCDF_DIM_{axis}") for band in bands}
+        if attribute == "units" and " since " in unit and len(steps) > 1:
+            return f"`{axis}` ({unit})"
+    return ""
 
 
 def _is_lossy(dataset: DatasetReader, structure: dict[str, str]) -> bool:
