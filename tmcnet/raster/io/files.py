@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,8 +29,19 @@ from tmcnet.raster.io.geometry import (
     to_ground,
     to_pixels,
 )
+from tmcnet.raster.io.metadata import (
+    TiffTags,
+    is_lossy,
+    kind_of_colours,
+    marked_colour,
+    missing_value,
+    stated_scaling,
+    tiff_tags,
+    time_axis,
+    wavelength,
+)
 from tmcnet.raster.io.opening import files_of, open_raster
-from tmcnet.raster.io.products import TiffTags, product_offsets, tiff_tags
+from tmcnet.raster.io.products import product_offsets
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 ByteArray: TypeAlias = npt.NDArray[np.uint8]
@@ -88,8 +98,6 @@ class Header:
         return any(pair != (1, 0) for pair in self.tags)
 
 
-_SCALE_NAME = re.compile(r"(^|[^a-z])(scale_?factor|add_?offset|processing_?baseline)$", re.IGNORECASE)
-_NO_CHANGE = re.compile(r"factor = 1(\.0*)?$|offset = -?0(\.0*)?$|baseline = 0[0-3]", re.IGNORECASE)
 MAX_PIXELS = 10**11  # larger files are refused at once: to read them takes hours
 _CODE_ROUNDING = 1e-6  # how far scaled codes of labels may be from whole numbers
 MAX_BLOCKS_GIB = 4  # memory for one row of blocks, the least that can be read of a compressed file
@@ -151,7 +159,7 @@ class RasterFile:
         ]
 
     def _header(self, dataset: DatasetReader) -> Header:
-        bands, files, colours = self.bands(dataset), dataset.files, dataset.colorinterp
+        bands, files, marks = self.bands(dataset), dataset.files, dataset.colorinterp
         self._require_usable(dataset, len(bands), files)
         at = [band - 1 for band in bands]
         scaling, added = self._scaling(dataset, bands)
@@ -169,22 +177,22 @@ class RasterFile:
             _common_type(dataset, bands),
             tuple(dataset.nodatavals[i] for i in at),
             tuple(scaling),
-            len(at) > 1 and colours[at[-1]] is ColorInterp.alpha,
+            len(at) > 1 and marks[at[-1]] is ColorInterp.alpha,
             dataset.block_shapes[0][0],
             tuple(file for file in files if not file.endswith(".ovr")),
             control,
             tuple(dataset.descriptions[i] or "" for i in at),
-            tuple(_marked_colour(dataset.dtypes[i], colours[i].name) for i in at),
-            _colours(dataset, bands[0], structure),
+            tuple(marked_colour(dataset.dtypes[i], marks[i].name) for i in at),
+            kind_of_colours(dataset, bands[0], structure),
             len(dataset.subdatasets),
             bool(dataset.tags(ns="GEOLOCATION")),
             tuple(added),
             tuple(dataset.units[i] or (unread.units[i] if i < len(unread.units) else "") for i in at),
-            tuple(_wavelength(dataset, band) for band in bands),
-            _stated_scaling(dataset, bands, tags) or unread.scaling,
-            next((text for band in bands if (text := _missing_value(dataset, band))), ""),
-            _time_axis(dataset, bands, tags),
-            _is_lossy(dataset, structure),
+            tuple(wavelength(dataset, band) for band in bands),
+            stated_scaling(dataset, bands, tags) or unread.scaling,
+            next((text for band in bands if (text := missing_value(dataset, band))), ""),
+            time_axis(dataset, bands, tags),
+            is_lossy(dataset, structure),
             tags.get("EXIF_Orientation", unread.orientation).strip("01"),
         )
 
@@ -395,68 +403,6 @@ def read_mosaic(file: RasterFile, inside: Window) -> FileWindow:
         valid[:, *covered] |= shown
         mask[covered] |= True if part.mask is None else part.mask
     return FileWindow(values, valid, mask, first.scaling, coded=dtype == np.uint8)
-
-
-def _wavelength(dataset: DatasetReader, band: int) -> float:
-    """See `Header.wavelengths`; ENVI gives it with its unit or without, others in the domain `IMAGERY`."""
-    tags = dataset.tags(band)
-    try:
-        if centre := dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM"):
-            return float(centre)
-        number = float(tags.get("wavelength", 0))
-    except ValueError:
-        return 0.0
-    unit = tags.get("wavelength_units", "").casefold()
-    in_nanometres = unit.startswith("n") or (not unit.startswith(("mic", "um", "µm")) and number > 100)
-    return number / 1000 if in_nanometres else number
-
-
-def _stated_scaling(dataset: DatasetReader, bands: Sequence[int], tags: dict[str, str]) -> str:
-    tags = tags | dataset.tags(ns="ENVI") | dataset.tags(bands[0])
-    named = [f"{name} = {value}" for name, value in tags.items() if _SCALE_NAME.search(name)]
-    return ", ".join(text for text in named if not _NO_CHANGE.search(text))
-
-
-def _missing_value(dataset: DatasetReader, band: int) -> str:
-    """See `Header.stated_nodata`."""
-    text, tag = dataset.tags(band).get("missing_value", ""), dataset.nodatavals[band - 1]
-    try:
-        same = tag is None or np.isclose(float(text), tag, rtol=1e-6, equal_nan=True)
-    except ValueError:
-        same = True  # none, or a text
-    return "" if same else f"missing_value = {text}"
-
-
-def _time_axis(dataset: DatasetReader, bands: Sequence[int], tags: dict[str, str]) -> str:
-    """See `Header.times`; units of time are such as `days since 2000-01-01`, by the CF conventions."""
-    for key, unit in tags.items() if dataset.driver == "netCDF" and len(bands) > 1 else ():
-        axis, _, attribute = key.rpartition("#")
-        steps = {dataset.tags(band).get(f"NETCDF_DIM_{axis}") for band in bands}
-        if attribute == "units" and " since " in unit and len(steps) > 1:
-            return f"`{axis}` ({unit})"
-    return ""
-
-
-def _is_lossy(dataset: DatasetReader, structure: dict[str, str]) -> bool:
-    is_lerc_lossy = float(structure.get("MAX_Z_ERROR", 0)) >= 0.5  # below, whole numbers are exact
-    is_jpeg = dataset.driver == "JPEG" or "JPEG" in structure.get("COMPRESSION", "")
-    return is_jpeg or is_lerc_lossy or structure.get("COMPRESSION_REVERSIBILITY") == "LOSSY"
-
-
-def _colours(dataset: DatasetReader, band: int, structure: dict[str, str]) -> str:
-    """See `Header.colours`; a palette whose colours are greys of the brightness of their indexes is none."""
-    if dataset.colorinterp[band - 1] is ColorInterp.palette:
-        if structure.get("MINISWHITE") == "YES":
-            return "MINISWHITE"
-        palette = dataset.colormap(band).items()
-        return "" if all(colour[:3] == (index,) * 3 for index, colour in palette) else "palette"
-    space = structure.get("SOURCE_COLOR_SPACE", "")
-    return space if space in ("CMYK", "CIELAB") else ""
-
-
-def _marked_colour(dtype: str, name: str) -> str:
-    """The colour as which a band is marked, such as `blue`; not of 8-bit images: GDAL marks their first bands."""
-    return "" if dtype == "uint8" or name in ("undefined", "gray", "palette", "alpha") else name
 
 
 def numpy_type(dtype: str) -> np.dtype[Any]:

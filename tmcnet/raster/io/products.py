@@ -2,17 +2,13 @@
 
 The numbers of Sentinel-2 contain an offset since processing baseline 04.00 (January 2022), given by the file
 `MTD_MSIL2A.xml` or `MTD_MSIL1C.xml` of the product. Those of Landsat Collection 2 have one scale and offset for all
-scenes (USGS, LSDS-1619, table 6-1). SNAP describes the bands of its GeoTIFFs in a tag of its own.
+scenes (USGS, LSDS-1619, table 6-1).
 """
 
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
 
 import rasterio
 from rasterio.io import DatasetReader
@@ -39,51 +35,6 @@ _NAMED = {
 }
 """Scale and offset from numbers to reflectance or temperature, by names of files; the first that fits counts."""
 WITH_OFFSET, WITHOUT_OFFSET = (1e-4, -0.1), (1e-4, 0.0)  # of Sentinel-2 since baseline 04.00, and before
-_ORIENTATION, _OF_SNAP = 274, 65000  # tags of TIFF
-_SNAP_BAND = re.compile("<Spectral_Band_Info>.*?</Spectral_Band_Info>", re.DOTALL)
-_SNAP_SCALING = re.compile("<(SCALING_FACTOR|SCALING_OFFSET|LOG10_SCALED)>([^<]*)<")
-_SNAP_NO_SCALING = ("SCALING_FACTOR = 1.0", "SCALING_OFFSET = 0.0", "LOG10_SCALED = false")
-
-
-class TiffTags(NamedTuple):
-    """What tags of the first image of a TIFF say that GDAL does not report."""
-
-    orientation: str = ""  # how the picture is to be turned, 1 to 8
-    units: tuple[str, ...] = ()  # unit of each band that SNAP wrote
-    scaling: str = ""  # scale, offset or logarithm of these bands, which the numbers still need
-
-
-def tiff_tags(path: Path) -> TiffTags:
-    """Read the tags of a TIFF on disk; nothing for other names."""
-    if not path.is_file():
-        return TiffTags()
-    found = dict(_entries(path))
-    bands = _SNAP_BAND.findall(found.get(_OF_SNAP, b"").decode(errors="replace"))
-    scaling = dict.fromkeys(" = ".join(pair) for band in bands for pair in _SNAP_SCALING.findall(band))
-    units = (re.search("<PHYSICAL_UNIT>([^<]*)<", band) for band in bands)
-    return TiffTags(
-        str(int.from_bytes(found.get(_ORIENTATION, b""))),
-        tuple(unit[1] if unit else "" for unit in units),
-        ", ".join(text for text in scaling if text not in _SNAP_NO_SCALING),
-    )
-
-
-def _entries(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield orientation, as a big-endian number, and the text of SNAP from the first directory of a TIFF."""
-    with path.open("rb") as file:
-        start = file.read(16)
-        order, is_big = "<" if start[:2] == b"II" else ">", 43 in start[2:4]
-        count, entry, at = ("Q", "HHQ8s", 8) if is_big else ("H", "HHI4s", 4)
-        offset = order + ("Q" if is_big else "I")
-        file.seek(*struct.unpack_from(offset, start, at))
-        (n_entries,) = struct.unpack(order + count, file.read(struct.calcsize(order + count)))
-        directory = file.read(n_entries * struct.calcsize(order + entry))
-        for tag, _, length, value in struct.iter_unpack(order + entry, directory):
-            if tag == _ORIENTATION:
-                yield tag, value[:2][:: -1 if order == "<" else 1]
-            elif tag == _OF_SNAP and length > len(value):
-                file.seek(*struct.unpack(offset, value))
-                yield tag, file.read(length)
 
 
 def meaning_by_name(path: str) -> tuple[float, float] | None:
