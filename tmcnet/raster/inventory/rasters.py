@@ -154,14 +154,10 @@ def mosaic_problems(mosaic: RasterFile) -> Iterator[Problem]:
 
 def seams(mosaic: RasterFile) -> Iterator[str]:
     """Describe overlapping tiles whose medians differ on the same pixels: the later one hides the earlier one."""
-    tiles = list(zip(mosaic.paths, mosaic.places, strict=True))
-    overlaps = (
-        (pair, (left, top, right, bottom))
-        for pair in itertools.combinations(tiles, 2)
-        for left, top, right, bottom in [_overlap(pair[0][1], pair[1][1])]
-        if left < right and top < bottom
-    )
-    for pair, (left, top, right, bottom) in itertools.islice(overlaps, _MAX_OVERLAPS):
+    pairs = itertools.combinations(zip(mosaic.paths, mosaic.places, strict=True), 2)
+    shared = ((pair, *map(max, *(p[:2] for _, p in pair)), *map(min, *(p[2:] for _, p in pair))) for pair in pairs)
+    overlaps = (one for one in shared if one[1] < one[3] and one[2] < one[4])
+    for pair, left, top, right, bottom in itertools.islice(overlaps, _MAX_OVERLAPS):
         values = []
         for path, (x, y, *_) in pair:
             box = left - x, top - y, min(right - left, _PREVIEW_PX), min(bottom - top, _PREVIEW_PX)
@@ -174,11 +170,6 @@ def seams(mosaic: RasterFile) -> Iterator[str]:
                 first, last = (path.rsplit("/", 1)[-1] for path, _ in pair)
                 what = f"{first} and {last} overlap with medians of {one:.4g} and {other:.4g}"
                 yield f"{what}; the latter is on top"
-
-
-def _overlap(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    """Left, top, right and bottom of what two rectangles share; empty if left or top is not smaller."""
-    return (*map(max, one[:2], other[:2]), *map(min, one[2:], other[2:]))
 
 
 def _differences(tile: Header, first: Header, declared: bool) -> list[str]:

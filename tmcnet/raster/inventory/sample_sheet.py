@@ -123,7 +123,9 @@ def read_cells(path: Path) -> tuple[dict[int, dict[str, str]], list[str]]:
             else:
                 file.seek(0)
             reader = csv.DictReader(file, delimiter=separator, skipinitialspace=True, strict=True)
-            cells = ({(k or "").strip(): _cell(v) for k, v in row.items()} for row in reader)
+            # cells beyond the header are a list, and those that a row lacks are None
+            texts = ({k: ";".join(v) if isinstance(v, list) else v or "" for k, v in row.items()} for row in reader)
+            cells = ({(k or "").strip(): text.strip() for k, text in row.items()} for row in texts)
             lines = ((before + reader.line_num, row) for row in cells)
             rows = {number: row for number, row in lines if any(row.values())}
             columns = [name.strip() for name in reader.fieldnames or []]
@@ -155,10 +157,6 @@ def _column_problems(where: str, columns: Sequence[str], modalities: Sequence[st
         if close := difflib.get_close_matches(rest, rests, n=1, cutoff=_NEAR):
             remedy = f"Did you mean `{rests[close[0]]}`? Else rename the column."
             yield Problem(where, f"has the unknown column `{column}`", remedy)
-
-
-def _cell(value: str | list[str] | None) -> str:
-    return (";".join(value) if isinstance(value, list) else value or "").strip()
 
 
 def _entry(row: dict[str, str], data_root: Path, modalities: Sequence[str]) -> Entry:

@@ -177,10 +177,17 @@ def scan_images(raster: Raster, with_cells: bool) -> tuple[list[FileSummary], li
     """
     summaries: list[FileSummary] = []
     lattices = []
-    for layer in raster.layers():
-        of_layer, lattice = _scan_layer(layer, with_cells)
+    for layer in raster.layers():  # validity of 8-bit files depends on all that are read together
+        step = -(-max(layer.shape[1:]) // LATTICE_PX)
+        statistics = [_Statistics(file, step, with_cells) for file in layer.files]
+        with layer.open() as opened:
+            for box in _strips(layer):
+                for one, part in zip(statistics, opened.parts(box), strict=True):
+                    one.add(box, part)
+        of_layer, stored = zip(*(one.finish() for one in statistics), strict=True)
         summaries += of_layer
-        lattices.append(lattice)
+        has_bytes = all(file.header.dtype == "uint8" for file in layer.files)
+        lattices.append(Lattice(step, joined(stored), has_bytes))
     return summaries, lattices
 
 
@@ -237,19 +244,6 @@ class _Statistics:
         summary.valid_cells = self._cells.cells if self._cells else []
         summary.digest = self._digest.hexdigest()
         return summary, joined(self._stored, axis=1)
-
-
-def _scan_layer(layer: Raster, with_cells: bool) -> tuple[list[FileSummary], Lattice]:
-    """Read files on one grid; validity of 8-bit files depends on all of them."""
-    step = -(-max(layer.shape[1:]) // LATTICE_PX)
-    statistics = [_Statistics(file, step, with_cells) for file in layer.files]
-    with layer.open() as opened:
-        for box in _strips(layer):
-            for one, part in zip(statistics, opened.parts(box), strict=True):
-                one.add(box, part)
-    summaries, stored = zip(*(one.finish() for one in statistics), strict=True)
-    has_bytes = all(file.header.dtype == "uint8" for file in layer.files)
-    return list(summaries), Lattice(step, joined(stored), has_bytes)
 
 
 def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:

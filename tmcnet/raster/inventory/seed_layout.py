@@ -141,17 +141,14 @@ class _Reader:
         """The file that each entry of a list means, by name."""
         chosen: dict[str, Path] = {}
         doubled: list[str] = []
-        missing: list[str] = []
         for entry in entries:
             paths = by_stem.get(_stem(entry), [])
-            exact = [path for path in paths if path.name == entry]
-            if not paths:
-                missing.append(_stem(entry))
-            elif len(paths) > 1 and not exact:
+            paths = [path for path in paths if path.name == entry] or paths
+            if len(paths) > 1:
                 doubled += [path.name for path in paths]
-            else:
-                chosen[_stem(entry)] = (exact or paths)[0]
-        if missing and folder.is_dir():
+            elif paths:
+                chosen[_stem(entry)] = paths[0]
+        if folder.is_dir() and (missing := set(map(_stem, entries)) - by_stem.keys()):
             what = f"names tiles that {folder.name} has no file for: {format_names(missing)}"
             remedy = "Add the files or take the names out of all three lists."
             self.report(folder.with_name(f"{folder.name}.txt"), what, remedy)

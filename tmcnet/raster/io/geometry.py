@@ -169,7 +169,11 @@ def pixel_area(grid: Grid) -> float | None:
     crs = CRS.from_user_input(grid.crs)
     if not (crs.is_projected or crs.is_geographic):
         return None
-    geodesic = _geodesic_area(grid)
+    # half the product of its diagonals, on the ellipsoid; NaN off the ground
+    columns, rows = np.array([[-0.5, 0.5, 0.5, -0.5], [-0.5, -0.5, 0.5, 0.5]])
+    x, y = grid.transform @ (grid.width / 2 + columns, grid.height / 2 + rows)
+    places = geocentric(*reproject_points(grid.crs, "EPSG:4326", x, y))
+    geodesic = float(np.linalg.norm(np.cross(places[2] - places[0], places[3] - places[1])) / 2)
     if crs.is_projected:
         planar = float(abs(grid.transform.determinant) * crs.linear_units_factor[1] ** 2)
         if not abs(geodesic - planar) > MAX_AREA_DISTORTION * planar:
@@ -212,14 +216,6 @@ def finest(grids: Sequence[Grid]) -> Grid:
         return grids[0]
     areas = [pixel_area(grid) or grid.pixel_size**2 for grid in grids]
     return grids[next(i for i, area in enumerate(areas) if area <= min(areas) * (1 + _EQUAL_AREAS))]
-
-
-def _geodesic_area(grid: Grid) -> float:
-    """Area on the ellipsoid of the pixel at the centre: half the product of its diagonals; NaN off the ground."""
-    corners = np.array([[-0.5, 0.5, 0.5, -0.5], [-0.5, -0.5, 0.5, 0.5]])
-    x, y = grid.transform @ (grid.width / 2 + corners[0], grid.height / 2 + corners[1])
-    places = geocentric(*reproject_points(grid.crs, "EPSG:4326", x, y))
-    return float(np.linalg.norm(np.cross(places[2] - places[0], places[3] - places[1])) / 2)
 
 
 def ground_columns(grid: Grid) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -257,7 +257,11 @@ def merge_index(
         raise InputError(_too_few([read_record(table.with_suffix(".json")) for table in tables]))
     for row in rows:
         row |= {f"share_{c.name}": row.pop(f"share_{c.id}") for c in classes.classes}
-    _remove_others(TileStore(out_root), (*modalities, "label"), {row["tile"] for row in rows if not row[RASTERS]})
+    own = {row["tile"] for row in rows if not row[RASTERS]}
+    for kind in (*modalities, "label"):
+        for path in TileStore(out_root).own_file(kind, "any").parent.glob("*.tif"):
+            if path.stem not in own:  # of earlier runs, and would be taken for a tile of this one
+                path.unlink()
     _write_index(out_root / "index.csv", rows, classes.names, fields)
     classes.write(out_root / "classes.csv")
 
@@ -271,14 +275,6 @@ def _too_few(summaries: Sequence[Mapping[str, Any]]) -> Problem:
     limits = sorted({f"({summary['min_valid']:g}) " for summary in summaries})
     what = f"{''.join(limits)}is reached by no tile: {best_share}"
     return Problem("config key `tiles.min_valid`", what, remedy)
-
-
-def _remove_others(store: TileStore, kinds: Iterable[str], tiles: Collection[str]) -> None:
-    """Remove the tiles of earlier runs, which would be taken for tiles of this one."""
-    for kind in kinds:
-        for path in store.own_file(kind, "any").parent.glob("*.tif"):
-            if path.stem not in tiles:
-                path.unlink()
 
 
 @dataclass(frozen=True)
