@@ -329,6 +329,11 @@ def test_a_ready_made_tile_has_its_place_from_any_of_its_files(source, random, l
     assert ("no file has CRS and transform, as those of other tiles" in rows(source)[1]["warnings"]) == is_lost
 
 
+def test_ready_made_tiles_with_transforms_but_no_crs_are_named(source, random):
+    warnings = georeferenced_tile(source, random, **dict.fromkeys("osl", (None, UTM[1])))
+    assert "images have transforms but no CRS, so that tiles that share ground are not known" in warnings
+
+
 @pytest.mark.parametrize(
     ("profile", "lossy"),
     [
@@ -421,19 +426,25 @@ def test_bands_with_the_same_numbers_are_named(source, random, differ):
 
 
 @pytest.mark.parametrize(
-    ("values", "warning"),
+    ("dtype", "values", "warning"),
     [
-        (lambda a: (a // 16).astype("u1"), "optical has numbers of 8 bits up to 187, most tiles have whole numbers"),
-        (lambda a: (a / 1e4).astype("f4"), "optical has real numbers up to 0.29"),
-        (lambda a: (a / 1e3).astype("u2"), "optical has whole numbers up to 2, most tiles have whole numbers"),
-        (lambda a: (a / 20).astype("i2"), ""),
+        (
+            "u2",
+            lambda a: (a // 16).astype("u1"),
+            "optical has numbers of 8 bits up to 187, most tiles have whole numbers",
+        ),
+        ("u2", lambda a: (a / 1e4).astype("f4"), "optical has real numbers up to 0.29"),
+        ("u2", lambda a: (a / 1e3).astype("u2"), "optical has whole numbers up to 2, most tiles have whole numbers"),
+        ("f4", lambda a: a / 3000, "optical has real numbers up to 0.99"),
+        ("f4", lambda a: a / 20, ""),
+        ("u2", lambda a: (a / 20).astype("i2"), ""),
     ],
 )
-def test_ready_made_tiles_in_other_units_than_most_are_named(source, random, values, warning):
+def test_ready_made_tiles_in_other_units_than_most_are_named(source, random, dtype, values, warning):
     use(source)
     source.source = SourceConfig(layout="tiles", optical="o_{t}.tif", sar="s_{t}.tif", label="l_{t}.tif")
     for number in range(4):
-        image = optical(random)
+        image = optical(random).astype(dtype)
         place = UTM[1] @ Affine.translation(number * SIZE, 0) @ Affine.scale(3 if number == 3 else 1)
         source.write(f"o_{number}.tif", values(image) if number == 1 else image, transform=place)
         source.write(f"s_{number}.tif", power(random), transform=place)

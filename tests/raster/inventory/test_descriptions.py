@@ -78,6 +78,47 @@ def test_codes_in_the_names_of_files_that_cannot_be_the_bands_of_the_config_are_
     assert (what in rows(source)[0]["warnings"]) == (order == "234")
 
 
+LANDSAT = {8: "LC08_L2SP_038034_20200501_20200820_02_T1", 7: "LE07_L2SP_038034_20030501_20200820_02_T1"}
+
+
+@pytest.mark.parametrize(
+    ("scenes", "config", "other"), [((8, 7), False, True), ((8, 8), False, False), ((7,), True, False)]
+)
+def test_one_number_of_a_band_means_other_colours_in_other_sensors(source, random, scenes, config, other):
+    use(source)
+    sensor = SensorConfig(bands=["blue", "green", "red", "nir"] if config else list("abcd"), kind="reflectance")
+    source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+    source.write("s.tif", power(random))
+    cells = []
+    for name, landsat in zip("ab", scenes, strict=False):
+        paths = [f"{name}/{LANDSAT[landsat]}_SR_B{number}.TIF" for number in (2, 3, 4, 5)]
+        cells.append(
+            f"{name},{';'.join(source.write(path, optical(random)) and path for path in paths)},s.tif,,train"
+        )
+    source.sheet(*cells)
+    source.take()
+    warnings = rows(source)[-1]["warnings"]
+    assert ("optical has B2 (green) where a has B2: use the same bands" in warnings) == other
+    assert ("but `sensors.optical.bands` calls them blue, green, red, nir" in warnings) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("S1A_IW_20190430T203520_DVP_RTC30_G_gpuned_2DB7_VV.tif", "linear"),
+        ("S1A_IW_20190430T203520_DVP_RTC30_G_gauned_2DB7_VV.tif", "amplitude"),
+        ("S1A_amplitude_VV.tif", "amplitude"),
+        ("S1A_VV.tif", "linear"),
+    ],
+)
+def test_auto_takes_the_scale_in_the_name_of_a_product(source, random, name, scale):
+    use(source, scale="auto")
+    source.write("o.tif", optical(random))
+    source.write(name, power(random))
+    source.sheet(f"a,o.tif,{name},,train")
+    assert source.take().records[0].images["sar"].scale == scale
+
+
 def test_another_polarisation_than_the_config_names_is_named(source, random):
     use(source)
     source.write("o.tif", optical(random))

@@ -29,6 +29,7 @@ _MAX_MEDIAN_RATIO = 2.5
 _MAX_MEDIAN_DIFFERENCE_DB = 6.0
 _MAX_UNIT_RATIO = 15.0  # medians on any ground that differ by a larger factor are in different units
 _MAX_TILE_RATIO = 1000.0  # largest reflectances of tiles that differ by a larger factor are in different units
+_MIN_NUMBER = 50.0  # largest value of pictures and per cents, which shares of 1 are no part of
 _MIN_MEDIAN_WITH_OFFSET = 900  # numbers of Sentinel-2; with the offset in them, half of the pixels were below -0.01
 _MIN_LANDSAT_MEDIAN = 5000  # numbers of reflectance in Landsat Collection 2 from -0.06 on; 0 is 7273
 _NOT_LANDSAT = WITHOUT_OFFSET[0], math.inf  # smaller numbers of an unknown product
@@ -178,7 +179,8 @@ def warn_of_unlike_tiles(tiles: Sequence[Inspection], sensors: SensorsConfig) ->
         typical = float(np.median(known)) if (known := highs[np.isfinite(highs)]).size else math.nan
         for tile, kind, high in zip(tiles, kinds, highs.tolist(), strict=True):
             low, far = min(high, typical), max(high, typical)
-            if kind != usual or (sensor.kind == "reflectance" and far > _MAX_TILE_RATIO * low > 0):
+            differ = far > _MAX_TILE_RATIO * low > 0 or (0 < low <= 1 and far >= _MIN_NUMBER)
+            if kind != usual or (sensor.kind == "reflectance" and differ):
                 what = f"{name} has {kind} up to {high:.4g}, most tiles have {usual}, typically up to {typical:.4g}"
                 tile.warnings.append(f"{what}: check that they mean the same")
     sizes: dict[str, list[float]] = {}
@@ -228,7 +230,8 @@ def _warn_of_other_bands(scenes: Sequence[Inspection], name: str, sensor: Sensor
             own, text = statement._replace(text="", unit=unit), f"{statement.text} {statement.unit}".strip()
             others = (said for (k, other), said in known.items() if k == n and own.contradicts(other))
             if clash := next(others, None):
-                what = f"{name} has {text} where {clash[0]} has {clash[1]}"
+                own_text = f"{text} ({', '.join(sorted(own.colours))})" if clash[1] == text else text
+                what = f"{name} has {own_text} where {clash[0]} has {clash[1]}"
                 scene.warnings.append(f"{what}: use the same bands and units")
             known.setdefault((n, own), (scene.entry.scene, text))
 

@@ -41,6 +41,13 @@ _COLOURS_OF_CODE = {
     "b12": ("swir2", "thermal"),
 }
 """What a band of this number is in Sentinel-2, Landsat 4 to 9, MODIS or ASTER."""
+_RGB, _EDGES = "blue green red", "rededge rededge rededge"
+_NUMBERINGS = {
+    r"L[CO]0?[89][_\d]|HLS\.L30": f"coastal {_RGB} nir swir1 swir2 pan cirrus thermal thermal",
+    r"L[ET]0?[457][_\d]": f"{_RGB} nir swir1 thermal swir2 pan",
+    r"T\d\d[A-Z]{3}_\d{8}T|S2[A-D]_MSIL|HLS\.S30": f"coastal {_RGB} {_EDGES} nir vapour cirrus swir1 swir2",
+}
+"""Bands in the order of their numbers, by the names of the files of a sensor."""
 _OTHER_WORDS = {"nir08": ("nir",), "swir16": ("swir1",), "swir22": ("swir2",), "swir": ("swir1", "swir2")}
 _SPELLINGS = {
     r"ultra[\W_]*blue": "coastal",
@@ -48,6 +55,7 @@ _SPELLINGS = {
     r"near[\W_]*infra[\W_]*red": "nir",
     r"(short[\W_]*wave[\W_]*infra[\W_]*red|swir)[\W_]*([12])\b": r"swir\2",
 }
+_SCALE_OF_RTC = re.compile(r"_RTC\d\d_G_[gs]([pad])")  # in the names that HyP3 of ASF gives
 _WAVELENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(nm|nanomet|um|µm|micromet)", re.IGNORECASE)
 _BAND_CODE = re.compile(r"[a-z]+\d+[a-z]?|[hv]{2}")
 _POLARISATION = re.compile(r"[hv]{2}")
@@ -92,7 +100,8 @@ def statements(files: Sequence[FileSummary], scene: str = "") -> list[Statement]
         for name, wavelength, unit in zip(names, header.wavelengths, header.units, strict=True):
             text = f"{name} {f'{wavelength:g} um' if wavelength else ''}".strip()
             polarisation = _polarisation(name or file.name, scene)
-            found.append(Statement(text or file.name, _colours(text), polarisation, unit_of(unit), bool(text)))
+            colours = _colours(text, _numbering(file.name))
+            found.append(Statement(text or file.name, colours, polarisation, unit_of(unit), bool(text)))
     return found
 
 
@@ -109,12 +118,17 @@ def _only_numbers(names: Sequence[str]) -> bool:
 
 
 def stated_scale(file: FileSummary) -> tuple[str, str]:
-    """Scale of backscatter that the descriptions or units of all bands name, and the first of these; else empty."""
+    """Scale of backscatter that descriptions or units of all bands name, or the name of the file; and that text."""
     texts = [f"{name} {unit}".strip() for name, unit in zip(file.header.names, file.header.units, strict=True)]
     scales = [{_SCALES[word] for word in _words(text) if word in _SCALES} for text in texts]
     scales = [{"db"} if "db" in of_band else of_band for of_band in scales]  # an intensity in decibels is both
     chosen = set().union(*scales)
-    return (chosen.pop(), next(filter(None, texts))) if len(chosen) == 1 and all(scales) else ("", "")
+    if len(chosen) == 1 and all(scales):
+        return chosen.pop(), next(filter(None, texts))
+    named = _SCALE_OF_RTC.search(file.name)
+    if chosen or not (named or "amplitude" in _words(file.name)):
+        return "", ""
+    return {"p": "linear", "a": "amplitude", "d": "db"}[named[1] if named else "a"], file.name
 
 
 def unit_of(text: str) -> str:
@@ -184,7 +198,13 @@ def _polarisation(text: str, but: str = "") -> str:
 
 
 @cache
-def _colours(text: str) -> frozenset[str]:
+def _numbering(name: str) -> tuple[str, ...]:
+    """Bands of the sensor of a file by its name, in the order of their numbers; empty if unknown."""
+    return next((tuple(bands.split()) for words, bands in _NUMBERINGS.items() if re.search(words, name)), ())
+
+
+@cache
+def _colours(text: str, numbering: tuple[str, ...] = ()) -> frozenset[str]:
     """The colours that a band can be by the wavelength in a text, else by its words or a code; empty if unknown."""
     if match := _WAVELENGTH.search(text):
         centre = float(match[1]) / (1000 if match[2].lower().startswith("n") else 1)
@@ -193,5 +213,6 @@ def _colours(text: str) -> frozenset[str]:
         text = re.sub(spelling, name, text, flags=re.IGNORECASE)
     words = _words(text)
     known = [_OTHER_WORDS.get(word, (word,)) for word in words if word in _RANGES_UM or word in _OTHER_WORDS]
-    known = known or [of_code for word in words if (of_code := _COLOURS_OF_CODE.get(_plain(word)))]
+    of_codes = _COLOURS_OF_CODE | {f"b{number}": (band,) for number, band in enumerate(numbering, 1)}
+    known = known or [of_codes[code] for word in words if (code := _plain(word)) in of_codes]
     return frozenset(known[0]) if len(known) == 1 else frozenset()

@@ -143,6 +143,9 @@ def _warn_by_records(tiles: Sequence[Inspection], records: Sequence[SceneRecord]
         if some_placed and not record.crs:
             what = "no file has CRS and transform, as those of other tiles"
             tile.warnings.append(f"{what}: this tile may show the ground of tiles in other parts")
+    if not some_placed and all(tile.images["optical"][0].header.georeferenced for tile in tiles):
+        what = "images have transforms but no CRS, so that tiles that share ground are not known"
+        tiles[0].warnings.append(f"{what}: assign it (`gdal_edit.py -a_srs EPSG:...`)")
     for name in records[0].images:
         images = [record.images[name] for record in records]
         if all(min(image.valid_shares) == 1 and image.raster.files[0].quality for image in images):
