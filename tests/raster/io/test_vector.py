@@ -76,6 +76,21 @@ def test_the_last_feature_is_on_top_and_overlaps_of_classes_are_counted(tmp_path
     assert warnings == ["features of different classes overlap on 200 label pixels"]
 
 
+@pytest.mark.parametrize("ending", ["gpkg", "geojson", "shp"])
+def test_many_features_have_the_order_of_the_file(tmp_path, ending):
+    random = np.random.default_rng(0)
+    left, top = random.integers(-300, 300, (2, 3000))  # most of them elsewhere, as in the label of many scenes
+    side = random.choice([5, 100], 3000)
+    classes = random.integers(1, 4, 3000)
+    features = [(square(x, y, x + s, y + s), int(c)) for x, y, s, c in zip(left, top, side, classes, strict=True)]
+    path = write(tmp_path / f"l.{ending}", *features, crs="EPSG:4326" if ending == "geojson" else GRID.crs)
+    _, codes = burn(path, tmp_path / "out.tif")
+    painted = np.full((64, 64), NO_CODE)
+    for x, y, s, c in zip(left, top, side, classes, strict=True):
+        painted[max(y, 0) : max(y + s, 0), max(x, 0) : max(x + s, 0)] = c
+    np.testing.assert_array_equal(codes, painted)
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
 def test_points_and_lines_count_up_to_their_buffer_in_metres(tmp_path, crs):
     x, y = GRID.transform @ (20, 20)

@@ -228,7 +228,9 @@ def _read(
     limits = ("-spat", *box, "-spat_srs", grid.crs) if box is not None and is_near else ()
     # straight edges are bent in another CRS
     max_edge = _MAX_EDGE_DEGREES if in_degrees else _MAX_EDGE_M
-    rows = _features(path, name, "-segmentize", max_edge, "-t_srs", grid.crs, *limits)
+    rows = _features(path, name, "-preserve_fid", "-segmentize", max_edge, "-t_srs", grid.crs, *limits)
+    if not str(path).lower().endswith((".geojson", ".json")):  # where numbers of features may have any order
+        rows.sort(key=lambda row: row.get("id", 0))  # an index of places, as in a GeoPackage, gives another order
     for row in rows:
         shapes = list(_simple(row["geometry"]))
         row["shapes"] = [t for s in shapes for t in _turned(path, s, box)] if box and grid.is_geographic else shapes
