@@ -107,11 +107,12 @@ def statements(files: Sequence[FileSummary], scene: str = "") -> list[Statement]
 
 def of_config(bands: Sequence[str]) -> list[Statement]:
     """What the names of bands in the config say of them."""
-    numbered = _only_numbers(bands)
+    numbered = _only_numbers(tuple(bands))
     return [Statement(band, _colours("" if numbered else band), _polarisation(band), "") for band in bands]
 
 
-def _only_numbers(names: Sequence[str]) -> bool:
+@cache
+def _only_numbers(names: tuple[str, ...]) -> bool:
     """Whether names only number the bands, from 0 or 1 on; then a code such as b2 means no colour."""
     plain = [_plain(name) for name in names]
     return any(plain == [f"b{n}" for n in range(first, first + len(plain))] for first in (0, 1))
@@ -158,13 +159,16 @@ def misplaced(bands: Sequence[str], files: Sequence[FileSummary]) -> Iterator[tu
         for file in files
         for band, colour in zip(file.header.names, file.header.marked, strict=True)
     ]
-    moved = [label for n, (label, band) in enumerate(described) if _described_band(band, number_of) not in (None, n)]
+    placed = ((n, label, _described_band(band, number_of)) for n, (label, band) in enumerate(described) if band)
+    moved = [label for n, label, place in placed if place not in (None, n)]
     if moved:
         texts = ", ".join(band or "nameless" for label, band in described if label == moved[0])
         yield moved[0], f"describes its bands as {texts}"
+    if len(files) != len(bands):
+        return
     named = {band: number for band, number in number_of.items() if not band.isdigit()}
     words = [set(map(_plain, _words(file.name))) & set(named) for file in files]
-    if len(files) != len(bands) or any(len(found) != 1 for found in words):
+    if any(len(found) != 1 for found in words):
         return
     order = [named[word] for found in words for word in found]
     if len(set(order)) == len(order) and order != sorted(order):
