@@ -60,7 +60,7 @@ def is_remote(name: Name) -> bool:
 def _with_sources(name: Name, found: dict[Name, None]) -> Iterable[Name]:
     """Add a raster to those found and, if it is a virtual one, its sources and theirs."""
     found[name] = None
-    for source in virtual_sources(main_file(name)):
+    for source in virtual_sources(name if isinstance(name, Path) else main_file(name)):
         if source not in found:
             _with_sources(source, found)
     return found

@@ -310,6 +310,9 @@ def zero_in_both(scene: Inspection) -> float:
 
 def _gap_shares(scene: Inspection) -> dict[str, float]:
     """Share of the scene where each modality has no data in some band, but another one has all."""
+    files = [file for of_modality in scene.images.values() for file in of_modality]
+    if all(file.valid_share == 1 and file.grid == files[0].grid for file in files):
+        return {name: 0.0 for name, lattices in scene.lattices.items() if lattices}
     valid: dict[str, BoolArray] = {}
     for name, lattices in scene.lattices.items():
         layers = zip(lattices, scene.rasters[name].layers(), strict=True)

@@ -62,18 +62,17 @@ class Lattice:
         """Yield the bands, from 0, beside others that have only two values, and these, as masks do."""
         for number, band in enumerate(self.stored if len(self.stored) > 1 else ()):
             low, high = self.low[number], self.high[number]
-            few = band[::8, ::8]  # most bands have other values there
-            if low < high and not any(((part > low) & (part < high)).any() for part in (few, band)):
+            if low < high and not _has_between(band, low, high):
                 yield number, float(low), float(high)
 
     def lone_no_data(self, tags: Sequence[float | None]) -> Iterator[tuple[int, float, float]]:
         """Yield bands of 8 bits, from 0, whose value of no data counts although no other is near; it; its share."""
         for number, (band, tag) in enumerate(zip(self.stored, tags, strict=True)) if self.has_bytes else ():
-            if tag is None or np.count_nonzero(band == tag) < _MIN_REPEATED:
+            if tag is None or _has_between(band, tag - _MIN_GREY_GAP, tag + _MIN_GREY_GAP, tag):
                 continue
-            distances = np.abs(band[np.isfinite(band)] - tag)
-            if not (distances[distances > 0] < _MIN_GREY_GAP).any():
-                yield number, tag, share_of(distances == 0)
+            is_tag = band[np.isfinite(band)] == tag
+            if np.count_nonzero(is_tag) >= _MIN_REPEATED:
+                yield number, tag, share_of(is_tag)
 
     def equal_bands(self) -> Iterator[tuple[int, int]]:
         """Yield pairs of neighbouring bands, from 0, with the same numbers, as grey pictures in three bands have."""
@@ -191,6 +190,11 @@ def _constant_from_edge(image: Reals, has_bytes: bool = False) -> tuple[Reals, f
         return None
     share = share_of(_at_edge(filled))
     return None if share < _MIN_SHARE else (values, counts.max() / edge.shape[1], share)
+
+
+def _has_between(band: Reals, low: float, high: float, but: float = math.nan) -> bool:
+    """Whether a band has numbers between two, but for one; most bands have in every 64th pixel."""
+    return any(((part > low) & (part < high) & (part != but)).any() for part in (band[::8, ::8], band))
 
 
 def share_of(mask: BoolArray) -> float:

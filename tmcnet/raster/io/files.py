@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -197,8 +198,9 @@ class RasterFile:
         )
 
     def _require_usable(self, dataset: DatasetReader, bands: int, files: Sequence[str]) -> None:
-        transform, size = dataset.get_transform(), f"{dataset.width} x {dataset.height} pixels"
-        if not all(map(math.isfinite, transform)) or dataset.transform.determinant == 0:
+        _, a, b, _, d, e = transform = dataset.get_transform()
+        size = f"{dataset.width} x {dataset.height} pixels"
+        if not all(map(math.isfinite, transform)) or a * e == b * d:
             what = f"has no usable geotransform: {', '.join(f'{value:g}' for value in transform)}"
             raise InputError(Problem(self.label, what, "Give its pixels a size (`gdal_translate -a_ullr ...`)."))
         if dataset.width * dataset.height > MAX_PIXELS:
@@ -214,8 +216,8 @@ class RasterFile:
         if (mask := f"{dataset.name}.msk") in files and dataset.mask_flag_enums[0] in no_masks:
             what = "is the mask of an image of another size, so that it has no effect"
             raise InputError(Problem(mask, what, "Remove it, or write the mask of this image."))
-        target = Path(dataset.name)
-        if len(files) == 1 and target.is_symlink() and (beside := files_of(target.resolve())[1:]):
+        is_link = len(files) == 1 and os.path.islink(dataset.name)  # noqa: PTH114 - faster than paths
+        if is_link and (beside := files_of(Path(dataset.name).resolve())[1:]):
             what = f"is a link, beside which GDAL does not find {format_names(beside)}"
             raise InputError(Problem(self.label, what, "Link these as well, or name the file that it points to."))
         rows = dataset.block_shapes[0][0]

@@ -57,8 +57,8 @@ def level_by_name(path: str) -> str:
 
 def metadata_file(path: str) -> str:
     """The metadata of the Sentinel-2 product that a band as delivered, a JP2 file, belongs to; empty for others."""
-    image = _SENTINEL_2.search(path)
-    if image is None or not path.lower().endswith(".jp2"):
+    image = _SENTINEL_2.search(path) if path.lower().endswith(".jp2") else None
+    if image is None:
         return ""
     name = "MTD_MSIL2A.xml" if image[4] else "MTD_MSIL1C.xml"
     parts = path.split("/")
@@ -97,8 +97,9 @@ def _offset(path: str, band: int) -> float:
             what = "is made of Sentinel-2 bands with and without the offset of baseline 04.00"
             raise InputError(Problem(path, what, "Write the JP2 files in the sample sheet in its place."))
         return added.pop() if added else 0.0
-    metadata, image = metadata_file(path), _SENTINEL_2.search(path)
-    if not metadata or image is None:
+    metadata = metadata_file(path)
+    image = _SENTINEL_2.search(path) if metadata else None
+    if image is None:
         return 0.0
     offsets = {_BANDS[int(number)]: float(offset) for number, offset in _ADDED.findall(read_text(metadata))}
     return offsets.get(image[3], 0.0)
