@@ -185,13 +185,13 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
         )
         scene.warnings.append(f"{what}: `{key}.scale: none` leaves them as they are, `auto` makes them dB")
     source = f"{name}_scale" if of_sheet else f"{key}.scale"
+    remedy = f"Declare `{key}.scale` as linear, amplitude, db or none, the value of no data as `{key}.nodata`, "
+    remedy += f"or the factor and offset from numbers to values as `{key}.scale_factor` and `{key}.add_offset`."
     stated = [stated_scale(file) for file in valid]
     said, text = stated[0] if len({scale for scale, _ in stated}) == 1 else ("", "")
     if declared != "auto":
         if said not in ("", declared) and declared != "none":
             scene.warnings.append(f"{name} is {said} by its description `{text}`, but `{source}` is `{declared}`")
-        remedy = f"Declare the scale that it has, the value of no data as `{key}.nodata`, "
-        remedy += f"or the factor and offset from numbers to values as `{key}.scale_factor` and `{key}.add_offset`."
         for file in valid:
             if why := contradiction(declared, *file.range):
                 what = f"`{source}: {declared}` cannot be: {why}"
@@ -202,15 +202,11 @@ def _check_scale(scene: Inspection, name: str, sensor: SensorConfig) -> str:
     scale = detect_scale(*values)
     if said == "db":
         what = f"describes its values as decibels (`{text}`), but {why}"
-        remedy = f"Declare `{key}.scale` and the value of no data; `{key}.scale_factor` if these are scaled decibels"
-        remedy += "; or give decibels their sign."
-        scene.problems.append(Problem(valid[0].file.label, what, remedy))
+        scene.problems.append(Problem(valid[0].file.label, what, f"{remedy} Or give decibels their sign."))
     elif said and scale:
         scene.warnings.append(f"{name} is {said} by its description `{text}`, but {scale} by its values, which count")
     elif scale is None:
         what = f"the scale of the backscatter cannot be detected from its values ({low:g} to {high:g})"
-        remedy = f"Declare `{key}.scale` as linear, amplitude, db or none; `{key}.nodata` if one is missing; "
-        remedy += f"and `{key}.scale_factor` if these are scaled decibels."
         scene.problems.append(Problem(valid[0].file.label, what, remedy))
     return scale or ""
 
