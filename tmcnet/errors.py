@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 MAX_NAMES = 10
@@ -37,6 +38,15 @@ class InputError(Exception):
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n".join(f"- {problem}" for problem in self.problems))
+
+
+@contextmanager
+def collecting(problems: list[Problem]) -> Iterator[None]:
+    """Add the problems of an `InputError` from inside to others, so that what comes next can add its own."""
+    try:
+        yield
+    except InputError as error:
+        problems += error.problems
 
 
 class TrainingError(Exception):

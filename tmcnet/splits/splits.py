@@ -14,7 +14,7 @@ import pandas as pd
 import tmcnet
 from tmcnet.config import SplitsConfig
 from tmcnet.config.splits import PARTS
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, collecting
 from tmcnet.hashing import table_digest
 from tmcnet.seeding import generator
 from tmcnet.splits.autocorrelation import autocorrelation
@@ -152,11 +152,9 @@ def verify(folder: Path, index: Path, config: SplitsConfig | None = None) -> lis
     tiles in two parts, in none, or doubled; label fractions or points that are not nested; parts that share pixels.
     """
     problems: list[Problem] = []
-    try:
+    with collecting(problems):
         for problem in _problems(folder, index, config):
             problems.append(problem)
-    except InputError as error:
-        problems += error.problems
     return problems
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tmcnet.classes import ClassTable
 from tmcnet.config import Config, LabelsConfig, SensorsConfig, SourceConfig
-from tmcnet.errors import InputError, Problem, format_names
+from tmcnet.errors import InputError, Problem, collecting, format_names
 from tmcnet.hashing import bytes_digest, file_digest
 from tmcnet.memory import keep_freed_memory, no_garbage_search
 from tmcnet.raster.inventory.checks import check_scene
@@ -183,11 +183,8 @@ class _Inspector:
     def inspect(self, entry: Entry) -> tuple[Inspection, SceneRecord | None]:
         """Read all files of a scene or tile through; errors become its problems, and leave it without a record."""
         scene = Inspection(entry)
-        try:
-            with reused_files(alone=entry.files == entry.members_of_all):
-                self._inspect(scene)
-        except InputError as error:
-            scene.problems += error.problems
+        with collecting(scene.problems), reused_files(alone=entry.files == entry.members_of_all):
+            self._inspect(scene)
         return scene, None if scene.problems else _record(scene)
 
     def _inspect(self, scene: Inspection) -> None:
@@ -195,18 +192,14 @@ class _Inspector:
         scene.rasters, scene.label_raster = find_rasters(entry, self.sensors, self.source, self.coder)
         for name, raster in scene.rasters.items():
             scene.images[name] = []
-            try:
+            with collecting(scene.problems):
                 scene.images[name], scene.lattices[name] = scan_images(raster, georeferenced)
-            except InputError as error:
-                scene.problems += error.problems
-        try:
+        with collecting(scene.problems):
             if entry.label and is_vector(entry.label[0]) and not scene.problems:
                 self._rasterise_label(scene)
             if scene.label_raster is not None and self.coder is not None:
                 scene.label = scan_labels(scene.label_raster.files[0], self.coder)
                 scene.palette = label_palette(scene.label)
-        except InputError as error:
-            scene.problems += error.problems
         if not scene.problems:
             check_scene(scene, self.sensors, self.coder, georeferenced)
         scene.lattices.clear()  # images in memory are only for the checks
@@ -246,14 +239,13 @@ def vector_label_problems(entries: Sequence[Entry], config: Config) -> list[Prob
     """
 
     def problems_of(entry: Entry) -> list[Problem]:
-        try:
+        problems: list[Problem] = []
+        with collecting(problems):
             images, _ = find_rasters(entry, config.sensors, config.source, None)
             grid = finest([file.header.grid for file in images["optical"].files or images["sar"].files])
             _require_usable(entry, config.source, grid)
             read_label_features(entry.label[0], config.labels, grid)
-        except InputError as error:
-            return error.problems
-        return []
+        return problems
 
     labelled = [entry for entry in entries if entry.label and is_vector(entry.label[0])]
     try:

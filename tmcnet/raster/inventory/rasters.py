@@ -15,7 +15,7 @@ from rasterio.errors import CRSError
 from rasterio.windows import Window
 
 from tmcnet.config import SensorConfig, SourceConfig
-from tmcnet.errors import InputError, Problem
+from tmcnet.errors import InputError, Problem, collecting
 from tmcnet.raster.inventory.descriptions import unit_of
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
 from tmcnet.raster.io.files import BoolArray, Header, RasterFile
@@ -61,10 +61,8 @@ def find_rasters(
             tiles = tuple(map(str, entry.members.get(path, (path,))))
             name = str(path) if len(tiles) > 1 else ""
             file = RasterFile(tiles, name, crs=source.crs or "", remote=source.remote, **declared)
-            try:
+            with collecting(problems):
                 problems.extend(mosaic_problems(file))
-            except InputError as error:
-                problems.extend(error.problems)
             made.append(file)
         return tuple(made)
 

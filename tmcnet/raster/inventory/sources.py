@@ -18,11 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from tmcnet.errors import InputError, Problem, format_names, hide_secrets
+from tmcnet.errors import InputError, Problem, collecting, format_names, hide_secrets
 from tmcnet.raster.inventory.sample_sheet import PREDICT, TRAIN, Entry, read_sheet
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.names import is_remote
-from tmcnet.readers import read_record
+from tmcnet.readers import read_json
 
 if TYPE_CHECKING:
     from tmcnet.config import LabelsConfig, SourceConfig
@@ -51,10 +51,7 @@ def label_names(results: Path, scene: str, labels: LabelsConfig) -> list[str]:
 
 @cache
 def _earlier_names(inventory: Path) -> dict[str, list[str]]:
-    try:
-        return dict(read_record(inventory).get("label_names", {}))
-    except InputError:
-        return {}
+    return dict(read_json(inventory).get("label_names", {}))
 
 
 def find_entries(
@@ -241,6 +238,11 @@ class Pattern:
             if key in by_key:
                 doubled.append(f"{by_key[key].relative_to(root)} and {name}")
             by_key.setdefault(key, root / name)
+        if not by_key:
+            folder = root.resolve()
+            end = "." if folder.is_dir() else "; that folder does not exist."
+            what = f"`{self.text}` matches no file below {folder}"
+            raise InputError(Problem(self.where, what, f"Check `data_root` and the pattern{end}"))
         if doubled:
             what = f"finds two files for the same name {len(doubled)} times: {format_names(doubled)}"
             raise InputError(Problem(self.where, what, "Remove one of each, or make the pattern more exact."))
@@ -274,24 +276,14 @@ def find_pairs(patterns: Mapping[str, Pattern], root: Path) -> dict[Key, dict[st
     problems: list[Problem] = []
     pairs: dict[Key, dict[str, Path]] = {}
     for kind, pattern in patterns.items():
-        if set(pattern.fields) != set(reference.fields) or pattern.whole != reference.whole:
-            what = f"`{pattern.text}` has other fields than `{reference.text}`"
-            remedy = "Use the same fields, with or without `:d`, in all patterns."
-            problems.append(Problem(pattern.where, what, remedy))
-            continue
-        try:
-            files = pattern.find(root)
-        except InputError as error:
-            problems.extend(error.problems)
-            continue
-        if not files:
-            folder = Path(root).resolve()
-            end = "." if folder.is_dir() else "; that folder does not exist."
-            what = f"`{pattern.text}` matches no file below {folder}"
-            problems.append(Problem(pattern.where, what, f"Check `data_root` and the pattern{end}"))
-        order = [pattern.fields.index(name) for name in reference.fields]
-        for key, path in files.items():
-            pairs.setdefault(tuple(key[i] for i in order), {})[kind] = path
+        with collecting(problems):
+            if set(pattern.fields) != set(reference.fields) or pattern.whole != reference.whole:
+                what = f"`{pattern.text}` has other fields than `{reference.text}`"
+                remedy = "Use the same fields, with or without `:d`, in all patterns."
+                raise InputError(Problem(pattern.where, what, remedy))
+            order = [pattern.fields.index(name) for name in reference.fields]
+            for key, path in pattern.find(root).items():
+                pairs.setdefault(tuple(key[i] for i in order), {})[kind] = path
     if problems:
         raise InputError(problems)
     return dict(sorted(pairs.items()))
