@@ -219,18 +219,29 @@ def test_a_band_of_labels_that_is_taken_for_a_mask_is_noted(source, random):
 
 
 @pytest.mark.parametrize("numbered_anew", [True, False])
-def test_labels_whose_palettes_number_the_same_colours_otherwise_are_named(source, random, numbered_anew):
+@pytest.mark.parametrize("kind", ["colour", "name"])
+def test_labels_that_number_the_same_colours_or_names_otherwise_are_named(source, random, numbered_anew, kind):
     use(source)
     for name, (water, land) in (("a", (1, 2)), ("b", (2, 1) if numbered_anew else (1, 2))):
         source.write(f"o{name}.tif", optical(random))
         source.write(f"s{name}.tif", power(random))
         path = source.write(f"l{name}.tif", random.integers(1, 3, (SIZE, SIZE)).astype("u1"))
-        with rasterio.open(path, "r+") as dataset:
-            dataset.write_colormap(1, {water: (0, 0, 255), land: (0, 255, 0), 3: (9, 9, 9)})
+        if kind == "colour":
+            with rasterio.open(path, "r+") as dataset:
+                dataset.write_colormap(1, {water: (0, 0, 255), land: (0, 255, 0), 3: (9, 9, 9)})
+        else:
+            names = "".join(
+                f"<Category>{({water: 'Water', land: 'Land'}).get(code, '')}</Category>" for code in range(3)
+            )
+            band = f'<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand>'
+            path.with_suffix(".tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
     source.sheet("a,oa.tif,sa.tif,la.tif,train", "b,ob.tif,sb.tif,lb.tif,train")
     source.take()
-    what = "code 1 of the label has the colour of code 2 in a: check that codes mean the same"
-    assert [what in row["warnings"] for row in rows(source)] == [False, numbered_anew]
+    what = f"code 1 of the label has the {kind} of code 2 in a: check that codes mean the same"
+    warnings = [row["warnings"] for row in rows(source)]
+    assert [what in text for text in warnings] == [False, numbered_anew]
+    what = "the label calls code 2 `Water`, but `labels.classes` gives this class the codes 1"
+    assert [what in text for text in warnings] == [False, numbered_anew and kind == "name"]
 
 
 @pytest.mark.parametrize("described", [True, False])

@@ -123,19 +123,22 @@ def warn_of_pixel_sizes(scenes: Sequence[Inspection]) -> None:
             scene.warnings.append(f"{what}. Set `align.resolution`, or resample the file")
 
 
-def warn_of_palettes(scenes: Sequence[Inspection]) -> None:
-    """Add warnings for labels whose palette gives a code the colour that another code has in the first palette.
+def warn_of_legends(scenes: Sequence[Inspection]) -> None:
+    """Add warnings for labels that give a code the colour, or the name, that another code has in the first of them.
 
     Programs that save a picture of few colours number these anew in each file.
     """
-    coloured = [scene for scene in scenes if scene.palette]
-    first = coloured[0].palette if coloured else {}
-    for scene in coloured:
-        for code, colour in scene.palette.items():
-            others = [other for other, its in first.items() if its == colour]
-            if others and code in first and code not in others:
-                what = f"code {code} of the label has the colour of code {others[0]} in {coloured[0].entry.scene}"
-                scene.warnings.append(f"{what}: check that codes mean the same")
+    for place, kind in enumerate(("colour", "name")):
+        first: dict[str, str] = {}
+        origin = ""
+        for scene in scenes:
+            own = {code: given[place] for code, given in scene.legend.items() if given[place]}
+            first, origin = (first, origin) if first else (own, scene.entry.scene)
+            for code, meaning in own.items():
+                others = [other for other, its in first.items() if its == meaning]
+                if others and code in first and code not in others:
+                    what = f"code {code} of the label has the {kind} of code {others[0]} in {origin}"
+                    scene.warnings.append(f"{what}: check that codes mean the same")
 
 
 def _pixel_metres(scene: Inspection) -> float:

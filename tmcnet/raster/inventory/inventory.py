@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from tmcnet.raster.inventory.comparisons import (
     scale_problems,
     warn_of_differences,
     warn_of_duplicates,
-    warn_of_palettes,
+    warn_of_legends,
     warn_of_pixel_sizes,
     warn_of_unlike_tiles,
 )
@@ -30,7 +30,7 @@ from tmcnet.raster.inventory.fill import exact
 from tmcnet.raster.inventory.rasters import check_crs, find_rasters
 from tmcnet.raster.inventory.records import GEOREFERENCED, ImageRecord, Inventory, SceneRecord
 from tmcnet.raster.inventory.sample_sheet import Entry, is_vector
-from tmcnet.raster.inventory.scan import FileSummary, Inspection, label_palette, scan_images, scan_labels
+from tmcnet.raster.inventory.scan import FileSummary, Inspection, label_legend, scan_images, scan_labels
 from tmcnet.raster.inventory.seed_layout import read_seed_layout
 from tmcnet.raster.inventory.sources import find_entries, label_names
 from tmcnet.raster.io.files import RasterFile
@@ -127,7 +127,7 @@ def take_inventory(
         warn_of_unlike_tiles(scenes, sensors)
         _warn_by_records(scenes, [record for inventory in inventories for record in inventory.records])
     warn_of_pixel_sizes(scenes)
-    warn_of_palettes(scenes)
+    warn_of_legends(scenes)
     classes = ClassTable.of((c.name, c.color) for c in labels.classes) if labels.classes else first.classes
     records = [record for inventory in inventories for record in inventory.records]
     names_of = {scene: names for content in contents for scene, names in content.get("label_names", {}).items()}
@@ -199,12 +199,22 @@ class _Inspector:
                 self._rasterise_label(scene)
             if scene.label_raster is not None and self.coder is not None:
                 scene.label = scan_labels(scene.label_raster.files[0], self.coder)
-                scene.palette = label_palette(scene.label)
+                scene.legend = label_legend(scene.label)
         if not scene.problems:
             check_scene(scene, self.sensors, self.coder, georeferenced)
+            scene.warnings += self._names_of_other_codes(scene)
         scene.lattices.clear()  # images in memory are only for the checks
         if scene.label:
             scene.label.labelled = None
+
+    def _names_of_other_codes(self, scene: Inspection) -> Iterator[str]:
+        """Say which codes a label calls by the name of a class that has other codes in the config."""
+        codes_of = {c.name.casefold(): c.codes for c in self.labels.classes}
+        for code, (_, name) in scene.legend.items():
+            codes = codes_of.get(name.casefold(), [])
+            if codes and int(code) not in codes:
+                what = f"the label calls code {code} `{name}`, but `labels.classes` gives this class the codes"
+                yield f"{what} {', '.join(map(str, codes))}"
 
     def _rasterise_label(self, scene: Inspection) -> None:
         """Bring a vector label to the grid of the scene, as a raster named after its content."""

@@ -19,6 +19,7 @@ from tmcnet.raster.inventory.sample_sheet import Entry
 from tmcnet.raster.io.files import BoolArray, FileWindow, FloatArray, Header, RasterFile, joined
 from tmcnet.raster.io.geometry import Box, Grid, finest
 from tmcnet.raster.io.labels import LabelCoder, Unknown
+from tmcnet.raster.io.metadata import category_names
 from tmcnet.raster.io.opening import open_raster
 from tmcnet.raster.io.reader import Raster, place_of_tile
 from tmcnet.raster.io.validity import ValidityMap
@@ -118,7 +119,8 @@ class Inspection:
     labelled_share: float = 0.0  # share of the scene that has a class
     # names of the classes when label features that give codes were first read; empty where features name their class
     label_names: list[str] = field(default_factory=list)
-    palette: dict[str, list[int]] = field(default_factory=dict)  # colour of each code of a label with a palette
+    # colour and name of each code of a label, empty where it gives none
+    legend: dict[str, list[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)  # errors, which stop the workflow
     warnings: list[str] = field(default_factory=list)  # oddities, which are listed in the inventory
 
@@ -129,7 +131,7 @@ class Inspection:
             "entry": {"scene": self.entry.scene, "role": self.entry.role, "declared": scales},
             "images": {name: [file.to_dict() for file in files] for name, files in self.images.items()},
             "scales": self.scales,
-            "palette": self.palette,
+            "legend": self.legend,
             "problems": [astuple(problem) for problem in self.problems],
             "warnings": self.warnings,
         }
@@ -141,7 +143,7 @@ class Inspection:
             Entry(images={}, **values["entry"]),
             images={name: [FileSummary.of(file) for file in files] for name, files in values["images"].items()},
             scales=values["scales"],
-            palette=values["palette"],
+            legend=values["legend"],
             problems=[Problem(*problem) for problem in values["problems"]],
             warnings=values["warnings"],
         )
@@ -266,12 +268,15 @@ def scan_labels(file: RasterFile, coder: LabelCoder) -> FileSummary:
     return summary
 
 
-def label_palette(label: FileSummary) -> dict[str, list[int]]:
-    """Colour of each code in a label file that has a palette; empty without one."""
-    with open_raster(label.file.paths[0], remote=label.file.remote) as dataset:
-        if dataset.colorinterp[0] is not ColorInterp.palette:
-            return {}
-        return {str(code): list(colour) for code, colour in dataset.colormap(1).items() if code in label.codes}
+def label_legend(label: FileSummary) -> dict[str, list[str]]:
+    """Colour and name that a label file gives its codes, by its palette and its category names; empty without any."""
+    path = label.file.paths[0]
+    with open_raster(path, remote=label.file.remote) as dataset:
+        colours = dataset.colormap(1) if dataset.colorinterp[0] is ColorInterp.palette else {}
+        has_names = dataset.driver in ("ENVI", "HFA") or any(file.endswith(".aux.xml") for file in dataset.files)
+    names = dict(enumerate(category_names(path))) if has_names else {}
+    codes = [code for code in label.codes if code in colours or names.get(code)]
+    return {str(code): [str(colours.get(code, "")), names.get(code, "")] for code in codes}
 
 
 def _strips(raster: Raster) -> Iterator[Box]:

@@ -7,8 +7,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
+import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
@@ -123,3 +125,10 @@ def kind_of_colours(dataset: DatasetReader, band: int, structure: dict[str, str]
 def marked_colour(dtype: str, name: str) -> str:
     """The colour as which a band is marked, such as `blue`; not of 8-bit images: GDAL marks their first bands."""
     return "" if dtype == "uint8" or name in ("undefined", "gray", "palette", "alpha") else name
+
+
+def category_names(path: str) -> list[str]:
+    """Names of the numbers of the first band, from 0 on, as classifications of ENVI and ERDAS have; none without."""
+    with rasterio.open(f"vrt://{path}") as dataset:  # rasterio reports no names, but a virtual raster lists them
+        band = ElementTree.fromstring(dataset.tags(ns="xml:VRT")["xml:VRT"]).find("VRTRasterBand")
+    return [] if band is None else [name.text or "" for name in band.iter("Category")]
