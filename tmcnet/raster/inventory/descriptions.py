@@ -25,29 +25,15 @@ _RANGES_UM = {
     "thermal": (3.50, 14.0),
 }
 """Wavelengths of the centre of a band of each colour; ranges overlap where sensors name them differently."""
-_COLOURS_OF_CODE = {
-    "b1": ("coastal", "blue", "red", "green"),
-    "b2": ("blue", "green", "nir", "red"),
-    "b3": ("green", "red", "blue"),
-    "b4": ("red", "nir", "green"),
-    "b5": ("nir", "rededge", "swir1"),
-    "b6": ("swir1", "rededge", "thermal"),
-    "b7": ("swir2", "rededge"),
-    "b8": ("nir", "pan"),
-    "b8a": ("nir",),
-    "b9": ("vapour", "cirrus"),
-    "b10": ("cirrus", "thermal"),
-    "b11": ("swir1", "thermal"),
-    "b12": ("swir2", "thermal"),
-}
-"""What a band of this number is in Sentinel-2, Landsat 4 to 9, MODIS or ASTER."""
 _RGB, _EDGES = "blue green red", "rededge rededge rededge"
 _NUMBERINGS = {
     r"L[CO]0?[89][_\d]|HLS\.L30": f"coastal {_RGB} nir swir1 swir2 pan cirrus thermal thermal",
     r"L[ET]0?[457][_\d]": f"{_RGB} nir swir1 thermal swir2 pan",
     r"T\d\d[A-Z]{3}_\d{8}T|S2[A-D]_MSIL|HLS\.S30": f"coastal {_RGB} {_EDGES} nir vapour cirrus swir1 swir2",
+    r"M[OY]D\d\d": "red nir blue green nir swir1 swir2",
+    r"AST_": "green red",
 }
-"""Bands in the order of their numbers, by the names of the files of a sensor."""
+"""Bands in the order of their numbers, by names of files: Landsat 8 and 9, 4 to 7, Sentinel-2, MODIS, ASTER."""
 _OTHER_WORDS = {"nir08": ("nir",), "swir16": ("swir1",), "swir22": ("swir2",), "swir": ("swir1", "swir2")}
 _SPELLINGS = {
     r"ultra[\W_]*blue": "coastal",
@@ -100,7 +86,7 @@ def statements(files: Sequence[FileSummary], scene: str = "") -> list[Statement]
         for name, wavelength, unit in zip(names, header.wavelengths, header.units, strict=True):
             text = f"{name} {f'{wavelength:g} um' if wavelength else ''}".strip()
             polarisation = _polarisation(name or file.name, scene)
-            colours = _colours(text, _numbering(file.name))
+            colours = _colours(text, _numberings(file.name))
             found.append(Statement(text or file.name, colours, polarisation, unit_of(unit), bool(text)))
     return found
 
@@ -202,13 +188,14 @@ def _polarisation(text: str, but: str = "") -> str:
 
 
 @cache
-def _numbering(name: str) -> tuple[str, ...]:
-    """Bands of the sensor of a file by its name, in the order of their numbers; empty if unknown."""
-    return next((tuple(bands.split()) for words, bands in _NUMBERINGS.items() if re.search(words, name)), ())
+def _numberings(name: str) -> tuple[str, ...]:
+    """Bands of the sensor of a file by its name, in the order of their numbers; of all sensors if it is unknown."""
+    own = tuple(bands for words, bands in _NUMBERINGS.items() if re.search(words, name))
+    return own or tuple(_NUMBERINGS.values())
 
 
 @cache
-def _colours(text: str, numbering: tuple[str, ...] = ()) -> frozenset[str]:
+def _colours(text: str, numberings: tuple[str, ...] = tuple(_NUMBERINGS.values())) -> frozenset[str]:
     """The colours that a band can be by the wavelength in a text, else by its words or a code; empty if unknown."""
     if match := _WAVELENGTH.search(text):
         centre = float(match[1]) / (1000 if match[2].lower().startswith("n") else 1)
@@ -216,7 +203,10 @@ def _colours(text: str, numbering: tuple[str, ...] = ()) -> frozenset[str]:
     for spelling, name in _SPELLINGS.items():
         text = re.sub(spelling, name, text, flags=re.IGNORECASE)
     words = _words(text)
-    known = [_OTHER_WORDS.get(word, (word,)) for word in words if word in _RANGES_UM or word in _OTHER_WORDS]
-    of_codes = _COLOURS_OF_CODE | {f"b{number}": (band,) for number, band in enumerate(numbering, 1)}
-    known = known or [of_codes[code] for word in words if (code := _plain(word)) in of_codes]
+    known = [set(_OTHER_WORDS.get(word, (word,))) for word in words if word in _RANGES_UM or word in _OTHER_WORDS]
+    of_code = {"b8a": {"nir"}}
+    for bands in numberings:
+        for number, band in enumerate(bands.split(), 1):
+            of_code.setdefault(f"b{number}", set()).add(band)
+    known = known or [of_code[code] for word in words if (code := _plain(word)) in of_code]
     return frozenset(known[0]) if len(known) == 1 else frozenset()
