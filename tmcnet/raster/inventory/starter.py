@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 from tmcnet.config import IGNORE
 from tmcnet.errors import InputError, Problem, format_names
@@ -39,9 +42,6 @@ _COLORS = (
     *("#0072b2", "#e69f00", "#009e73", "#f0e442", "#ee6677", "#66ccee"),
     *("#aa3377", "#bbbbbb", "#cc79a7", "#332288", "#117733", "#c5f0a4"),
 )
-_MEANS_MORE = re.compile(r"[\d.].*|y|n|yes|no|on|off|true|false|null", re.IGNORECASE)
-"""Band names that YAML may take for numbers or other values."""
-
 _CONFIG = """\
 # Written by `tmcnet init`; correct what it could not know, then run in this folder
 #   tmcnet check mine.yaml
@@ -158,10 +158,10 @@ def _config(folder: Path, scenes: dict[str, dict[str, list[Path]]], kinds: list[
         bands = [name if re.fullmatch(r"\w+", name) else f"b{i}" for i, name in enumerate(names, start=1)]
         colours = next((names for names in _TRUE_COLOURS if set(names) <= set(bands)), bands[:3])
         shown = colours if len(colours) == 3 else bands[:1]
-        heights = kind != "optical" and any(_kind(path.relative_to(folder)) == "dem" for path in files)
-        more = ", kind: elevation, scale: none" if heights else ", kind: backscatter, scale: auto"
-        more = "" if kind == "optical" else more
-        lines.append(f"  {kind}: {{bands: {_yaml_list(bands)}, display: {_yaml_list(shown)}{more}}}")
+        heights = any(_kind(path.relative_to(folder)) == "dem" for path in files)
+        more = {"kind": "elevation", "scale": "none"} if heights else {"kind": "backscatter", "scale": "auto"}
+        sensor = {"bands": bands, "display": shown} | ({} if kind == "optical" else more)
+        lines.append(f"  {kind}: {_yaml(sensor)}")
     files_of = [path for files in scenes.values() for path in files.get("label", [])]
     attribute, values = _attribute([path for path in files_of if is_vector(path)])
     codes = sorted({code for path in files_of if not is_vector(path) for code in _codes(path)} | _numbers(values))
@@ -169,23 +169,20 @@ def _config(folder: Path, scenes: dict[str, dict[str, list[Path]]], kinds: list[
     classes = [code for code in codes if code not in void]
     named = {max([0, *codes]) + i: name for i, name in enumerate(sorted(v for v in values if not _numbers({v})), 1)}
     named = {code: f"class_{code}" for code in classes or ([] if named else [1, 2])} | named
-    rows = [
-        f"    - {{name: {json.dumps(name, ensure_ascii=False) if code not in classes else name}, codes: [{code}], "
-        f'color: "{_color(i)}"}}'
-        for i, (code, name) in enumerate(named.items())
-    ]
+    rows = [{"name": name, "codes": [code], "color": _color(i)} for i, (code, name) in enumerate(named.items())]
     if any(line.startswith("  sar:") and "elevation" in line for line in lines):
         lines.append("align: {enabled: false} # heights cannot be matched with images")
     labelled = any("label" in files for files in scenes.values())
-    line = f"  attribute: {json.dumps(attribute)} # of the vector files, gives the code or name of a class\n" * bool(
-        attribute
-    )
-    labels = _LABELS.format(attribute=line, void=void, classes="\n".join(rows)) if labelled else _NO_LABELS
+    line = f"  attribute: {json.dumps(attribute)} # of the vector files, gives the code or name of a class\n"
+    texts = {"attribute": line if attribute else "", "classes": "\n".join(f"    - {_yaml(row)}" for row in rows)}
+    labels = _LABELS.format(void=void, **texts) if labelled else _NO_LABELS
     return _CONFIG.format(sensors="\n".join(lines), labels=labels)
 
 
-def _yaml_list(names: list[str]) -> str:
-    return f"[{', '.join(json.dumps(name) if _MEANS_MORE.fullmatch(name) else name for name in names)}]"
+def _yaml(values: dict[str, Any]) -> str:
+    """Values on one line."""
+    text: str = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+    return text.strip()
 
 
 def _band_names(path: Path) -> Sequence[str]:
