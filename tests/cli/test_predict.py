@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 import yaml
 from affine import Affine
+from rasterio.enums import ColorInterp
 
 from tmcnet.classes import ClassTable
 from tmcnet.cli import main
@@ -129,6 +131,22 @@ def test_bands_are_found_by_name(place: Path) -> None:
     (place / "turned.tif").replace(place / "optical.tif")
     assert predict(place) == 0
     assert (place / "map.tif").read_bytes() == (place / "as_trained.tif").read_bytes()
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+@pytest.mark.parametrize("mark", [ColorInterp.alpha, ColorInterp.undefined])
+def test_a_mask_beside_named_bands_is_none_of_them(
+    place: Path, order: list[int], mark: ColorInterp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, grid = place / "optical.tif", read_grid(place / "optical.tif")
+    alpha = np.where(np.arange(SIDE) < 20, 0, 65535) * np.ones((1, SIDE, 1))
+    values = read_float(path)[order] * (alpha > 0)
+    names = [*(BANDS["optical"][band] for band in order), ""]
+    write_raster(path, np.concatenate([values, alpha]).astype("u2"), grid, None, names)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.gray, ColorInterp.undefined, mark]
+    assert predict(place) == 0
+    assert "optical pixels are 0 in all bands" not in capsys.readouterr().err
 
 
 def test_other_pixel_sizes_are_resampled_and_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

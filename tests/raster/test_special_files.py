@@ -15,6 +15,7 @@ from tests.raster.test_deliveries import EMPTY, SIZE, align, optical, power, row
 from tmcnet.config import SensorConfig, SensorsConfig, SourceConfig, TilesConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.sources import find_entries
+from tmcnet.raster.io.opening import write_part
 from tmcnet.raster.io.reader import read_float
 from tmcnet.raster.io.vector import read_attributes
 from tmcnet.readers import read_rows
@@ -404,6 +405,9 @@ def test_what_snap_says_in_its_own_tag_of_a_tiff_counts(source, random, byteorde
         tag = (65000, "s", 0, SNAP.format(*words), True)
         form = {"byteorder": byteorder, "bigtiff": bigtiff, "photometric": "minisblack"}
         tifffile.imwrite(source.root / f"{name}_1.tif", array, extratags=[tag], **form)
+    assert source.take().records[0].images["sar"].scale == "amplitude"
+    source.source = source.source.model_copy(update={"sar": "s_{t}.vrt"})
+    write_part(source.root / "s_1.tif", "bands=1", source.root / "s_1.vrt")  # as for a part of a scene
     assert source.take().records[0].images["sar"].scale == "amplitude"
     warnings = rows(source)[0]["warnings"]
     assert "o_1.tif: its metadata state SCALING_FACTOR = 1.0E-4, which no tag applies" in warnings

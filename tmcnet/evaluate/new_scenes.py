@@ -27,6 +27,7 @@ from tmcnet.evaluate.trained import Trained
 from tmcnet.model.device import choose_device
 from tmcnet.model.networks import Ensemble
 from tmcnet.raster.inventory.inventory import inspect_scenes, take_inventory
+from tmcnet.raster.inventory.rasters import last_band_is_binary
 from tmcnet.raster.inventory.records import Inventory, SceneRecord
 from tmcnet.raster.inventory.sample_sheet import read_cells
 from tmcnet.raster.io.blocks import limited_cache
@@ -214,13 +215,16 @@ def _choose_bands(
         paths = [data_root / part.strip() for part in (row.get(name) or "").split(";") if part.strip()]
         if not paths or not all(path.is_file() for path in paths):
             continue  # patterns of mosaics; missing files are reported by the inventory
-        described = [
-            (renamed.get(band.lower(), band).lower(), path, number)
-            for path in paths
-            for number, band in enumerate(Raster.of(path).files[0].header.names, start=1)
-        ]
-        names = [band for band, _, _ in described]
         wanted = [band.lower() for band in sensor.bands]
+        described, masks = [], dict.fromkeys(paths, "")
+        for path in paths:
+            (file,) = Raster.of(path).files
+            bands = [renamed.get(band.lower(), band).lower() for band in file.header.names]
+            if any(bands[:-1]) and bands[-1] not in wanted and (file.header.alpha or last_band_is_binary(file)):
+                masks[path] = f",{len(bands)}"
+                bands.pop()
+            described += [(band, path, number) for number, band in enumerate(bands, start=1)]
+        names = [band for band, _, _ in described]
         if not any(names) or names == wanted:
             continue
         if set(wanted) - set(names):
@@ -234,7 +238,7 @@ def _choose_bands(
         for band in wanted:
             _, path, number = described[names.index(band)]
             chosen.append(work / f"{row['scene']}_{name}_{band}.vrt")
-            write_part(path, f"bands={number}", chosen[-1])
+            write_part(path, f"bands={number}{masks[path]}", chosen[-1])
         row[name] = ";".join(str(path.resolve()) for path in chosen)
 
 

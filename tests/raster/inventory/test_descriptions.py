@@ -10,6 +10,7 @@ from tests.raster.test_deliveries import SIZE, optical, power, rows, use
 from tmcnet.config import SensorConfig, SensorsConfig
 from tmcnet.errors import InputError
 from tmcnet.raster.inventory.descriptions import Statement, of_config, unit_of
+from tmcnet.raster.io.opening import write_part
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -116,6 +117,9 @@ def test_auto_takes_the_scale_in_the_name_of_a_product(source, random, name, sca
     source.write("o.tif", optical(random))
     source.write(name, power(random))
     source.sheet(f"a,o.tif,{name},,train")
+    assert source.take().records[0].images["sar"].scale == scale
+    write_part(source.root / name, "srcwin=0,0,90,90", source.root / "part.vrt")
+    source.sheet("a,o.tif,part.vrt,,train")
     assert source.take().records[0].images["sar"].scale == scale
 
 

@@ -112,10 +112,11 @@ def stated_scale(file: FileSummary) -> tuple[str, str]:
     chosen = set().union(*scales)
     if len(chosen) == 1 and all(scales):
         return chosen.pop(), next(filter(None, texts))
-    named = _SCALE_OF_RTC.search(file.name)
-    if chosen or not (named or "amplitude" in _words(file.name)):
-        return "", ""
-    return {"p": "linear", "a": "amplitude", "d": "db"}[named[1] if named else "a"], file.name
+    for name in [] if chosen else (path.rpartition("/")[2] for path in file.header.files):  # or of those behind a VRT
+        named = _SCALE_OF_RTC.search(name)
+        if named or "amplitude" in _words(name):
+            return {"p": "linear", "a": "amplitude", "d": "db"}[named[1] if named else "a"], name
+    return "", ""
 
 
 def unit_of(text: str) -> str:

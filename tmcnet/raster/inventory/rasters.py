@@ -114,14 +114,14 @@ def _with_alpha(files: tuple[RasterFile, ...], expected: int) -> tuple[RasterFil
     count = sum(file.header.count for file in files)
     if count <= expected:
         return files
-    for is_mask in (lambda file: file.header.alpha, _last_band_is_binary):
+    for is_mask in (lambda file: file.header.alpha, last_band_is_binary):
         masked = [file.header.count > 1 and is_mask(file) for file in files]
         if count - sum(masked) == expected:
             return tuple(replace(file, alpha=alpha) for file, alpha in zip(files, masked, strict=True))
     return files
 
 
-def _last_band_is_binary(file: RasterFile) -> bool:
+def last_band_is_binary(file: RasterFile) -> bool:
     """Whether the last band has only the values 0 and one other, or only the largest number of its type."""
     values: set[float] = set()
     for path in file.paths:

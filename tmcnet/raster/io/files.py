@@ -31,7 +31,6 @@ from tmcnet.raster.io.geometry import (
     to_pixels,
 )
 from tmcnet.raster.io.metadata import (
-    TiffTags,
     is_lossy,
     kind_of_colours,
     marked_colour,
@@ -165,7 +164,7 @@ class RasterFile:
         at = [band - 1 for band in bands]
         scaling, added = self._scaling(dataset, bands)
         tags, structure = dataset.tags(), dataset.tags(ns="IMAGE_STRUCTURE")
-        unread = tiff_tags(Path(files[0])) if dataset.driver == "GTiff" and files else TiffTags()
+        unread = tiff_tags(dataset, files)
         grid = Grid(crs_name(dataset.crs) or self.crs, dataset.transform, dataset.width, dataset.height)
         has_transform = not grid.transform.is_identity
         crs, control = ("", ()) if has_transform else control_points(dataset)
@@ -188,7 +187,7 @@ class RasterFile:
             len(dataset.subdatasets),
             bool(dataset.tags(ns="GEOLOCATION")),
             tuple(added),
-            tuple(dataset.units[i] or (unread.units[i] if i < len(unread.units) else "") for i in at),
+            tuple(dataset.units[i] or unread.units[i] for i in at),
             tuple(wavelength(dataset, band) for band in bands),
             stated_scaling(dataset, bands, tags) or unread.scaling,
             next((text for band in bands if (text := missing_value(dataset, band))), ""),

@@ -25,22 +25,24 @@ _SNAP_NO_SCALING = ("SCALING_FACTOR = 1.0", "SCALING_OFFSET = 0.0", "LOG10_SCALE
 class TiffTags(NamedTuple):
     """What tags of the first image of a TIFF say that GDAL does not report."""
 
-    orientation: str = ""  # how the picture is to be turned, 1 to 8
-    units: tuple[str, ...] = ()  # unit of each band that SNAP wrote
-    scaling: str = ""  # scale, offset or logarithm of these bands, which the numbers still need
+    orientation: str  # how the picture is to be turned, 1 to 8
+    units: tuple[str, ...]  # unit of each band that SNAP wrote; empty for none
+    scaling: str  # scale, offset or logarithm of these bands, which the numbers still need
 
 
-def tiff_tags(path: Path) -> TiffTags:
-    """Read the tags of a TIFF on disk; nothing for other names."""
-    if not path.is_file():
-        return TiffTags()
-    found = dict(_entries(path))
+def tiff_tags(dataset: DatasetReader, files: Sequence[str]) -> TiffTags:
+    """Read the tags of a TIFF on disk, or of the first one behind a virtual raster."""
+    names = [file for file in files if dataset.driver == "GTiff" or file.lower().endswith((".tif", ".tiff"))]
+    paths = [Path(name) for name in names[:1] if dataset.driver in ("GTiff", "VRT")]
+    found = {tag: content for path in paths if path.is_file() for tag, content in _entries(path)}
     bands = _SNAP_BAND.findall(found.get(_OF_SNAP, b"").decode(errors="replace"))
     scaling = dict.fromkeys(" = ".join(pair) for band in bands for pair in _SNAP_SCALING.findall(band))
-    units = (re.search("<PHYSICAL_UNIT>([^<]*)<", band) for band in bands)
+    units = [unit[1] for band in bands if (unit := re.search("<PHYSICAL_UNIT>([^<]*)<", band))]
+    if len(units) != dataset.count:  # a virtual raster may have other bands
+        units = [units[0] if len(set(units)) == 1 else ""] * dataset.count
     return TiffTags(
         str(int.from_bytes(found.get(_ORIENTATION, b""))),
-        tuple(unit[1] if unit else "" for unit in units),
+        tuple(units),
         ", ".join(text for text in scaling if text not in _SNAP_NO_SCALING),
     )
 
@@ -49,6 +51,8 @@ def _entries(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield orientation, as a big-endian number, and the text of SNAP from the first directory of a TIFF."""
     with path.open("rb") as file:
         start = file.read(16)
+        if start[:2] not in (b"II", b"MM"):
+            return
         order, is_big = "<" if start[:2] == b"II" else ">", 43 in start[2:4]
         count, entry, at = ("Q", "HHQ8s", 8) if is_big else ("H", "HHI4s", 4)
         offset = order + ("Q" if is_big else "I")
