@@ -69,8 +69,8 @@ def warn_of_duplicates(scenes: Sequence[Inspection], pairs: Sequence[Pair]) -> N
     footprints: dict[Any, str] = {}
     contents: dict[Any, str] = {}
     for scene in scenes:
-        if scene.grid.crs:
-            bounds = (scene.grid.crs, *(round(value / scene.grid.pixel_size) for value in scene.grid.bounds))
+        if (grid := scene.grid).crs:
+            bounds = (grid.crs, *(round(value / grid.pixel_size) for value in grid.bounds))
             other = footprints.setdefault(bounds, scene.entry.scene)
             if other != scene.entry.scene:
                 scene.warnings.append(f"same footprint as {other}")
@@ -186,12 +186,13 @@ def warn_of_unlike_tiles(tiles: Sequence[Inspection], sensors: SensorsConfig) ->
             if kind != usual or (sensor.kind == "reflectance" and differ):
                 what = f"{name} has {kind} up to {high:.4g}, most tiles have {usual}, typically up to {typical:.4g}"
                 tile.warnings.append(f"{what}: check that they mean the same")
+    pixels = [(grid.crs, grid.pixel_size) for grid in (tile.grid for tile in tiles)]
     sizes: dict[str, list[float]] = {}
-    for tile in tiles:
-        sizes.setdefault(tile.grid.crs, []).append(tile.grid.pixel_size)
+    for crs, size in pixels:
+        sizes.setdefault(crs, []).append(size)
     usual_sizes = {crs: float(np.median(of_crs)) for crs, of_crs in sizes.items() if crs}
-    for tile in tiles:
-        size, usual_size = tile.grid.pixel_size, usual_sizes.get(tile.grid.crs, tile.grid.pixel_size)
+    for tile, (crs, size) in zip(tiles, pixels, strict=True):
+        usual_size = usual_sizes.get(crs, size)
         if not usual_size / _MAX_PIXEL_RATIO < size < usual_size * _MAX_PIXEL_RATIO:
             tile.warnings.append(f"pixels of {size:.4g} units of the CRS; those of most tiles have {usual_size:.4g}")
 

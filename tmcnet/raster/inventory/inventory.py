@@ -288,7 +288,9 @@ def _record(scene: Inspection) -> SceneRecord:
         images[name] = ImageRecord(scene.rasters[name], scene.scales[name], nodata, overlap, shares, cells, gap)
     place = grid.height, grid.width, grid.crs, grid.pixel_size, grid.bounds
     # files known by name, then any other that GDAL reads
-    read = [Path(name) for files in scene.images.values() for f in files for t in f.file.tiles for name in t.files]
+    known = set(map(str, entry.files))
+    tiles = (tile for files in scene.images.values() for file in files for tile in file.file.tiles)
+    read = [Path(name) for tile in tiles for name in tile.files if name not in known]
     by_path = {path.absolute(): path for path in (*entry.files, *(path for path in read if path.is_file()))}
     digests = [*map(file_digest, by_path.values()), *map(bytes_digest, remote_stamps(entry.members_of_all))]
     return SceneRecord(entry.scene, entry.role, images, scene.label_raster, entry.fields, *place, digests)

@@ -212,7 +212,7 @@ def round_length(longest: float) -> float:
 
 def finest(grids: Sequence[Grid]) -> Grid:
     """The grid with the smallest pixels; the first of equals."""
-    if len(set(grids)) == 1:
+    if all(grid == grids[0] for grid in grids):
         return grids[0]
     areas = [pixel_area(grid) or grid.pixel_size**2 for grid in grids]
     return grids[next(i for i, area in enumerate(areas) if area <= min(areas) * (1 + _EQUAL_AREAS))]
