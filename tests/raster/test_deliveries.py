@@ -487,7 +487,7 @@ def test_scenes_in_object_storage_are_read_and_their_changes_noticed(source, ran
     assert after[0] == before[0] and after[1] != before[1]
 
 
-@pytest.mark.parametrize("form", ["gcps", "rpcs"])
+@pytest.mark.parametrize("form", ["gcps", "rpcs", "rpcs and corners"])
 @pytest.mark.parametrize("nodes", [False, True])
 def test_a_file_with_control_points_shows_a_landmark_in_its_place(source, monkeypatch, form, nodes):
     use(source)
@@ -497,7 +497,7 @@ def test_a_file_with_control_points_shows_a_landmark_in_its_place(source, monkey
     source.write("o.tif", np.full((SIZE, SIZE), 500, "u2"))
     turn = np.deg2rad(12)
     swath = Affine(10 * np.cos(turn), 10 * np.sin(turn), 499_950, 10 * np.sin(turn), -10 * np.cos(turn), 5_399_900)
-    if form == "rpcs":
+    if form != "gcps":
         swath = Affine(1e-4, 0, 14.999, 0, -1e-4, 48.755)
         (lon,), (lat,) = transform(UTM[0], "EPSG:4326", [place[0]], [place[1]])
         there = ~swath @ (lon, lat)
@@ -530,6 +530,9 @@ def test_a_file_with_control_points_shows_a_landmark_in_its_place(source, monkey
                 samp_den_coeff=ones,
                 **lines,
             )
+            if form == "rpcs and corners":  # rough ones, as in a NITF
+                corners = ((0, 0, 14.99, 48.76), (0, 96, 15.02, 48.76), (96, 96, 15.02, 48.74), (96, 0, 14.99, 48.74))
+                dataset.gcps = [GroundControlPoint(*corner) for corner in corners], rasterio.CRS.from_epsg(4326)
     source.sheet("a,o.tif,s.tif,,train")
     config = {}
     if nodes:

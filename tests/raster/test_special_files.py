@@ -459,6 +459,21 @@ def test_ready_made_tiles_in_other_units_than_most_are_named(source, random, dty
     assert fourth == "pixels of 30 units of the CRS; those of most tiles have 10"
 
 
+def test_constant_bands_and_other_orders_of_bands_in_ready_made_tiles_are_named(source, random):
+    georeferenced_tile(source, random)
+    use(source, 3)
+    for number, order in enumerate((["b", "g", "alpha"], ["g", "b", "alpha"]), 1):
+        image = np.concatenate([optical(random, 2), np.full((1, SIZE, SIZE), 255)]).astype("u2")
+        with rasterio.open(source.write(f"o_{number}.tif", image), "r+") as dataset:
+            dataset.descriptions = order
+    for kind in "sl":
+        (source.root / f"{kind}_2.tif").write_bytes((source.root / f"{kind}_1.tif").read_bytes())
+    source.take()
+    first, second = (row["warnings"] for row in rows(source))
+    assert "optical band b2 is 255 in all tiles" in first
+    assert "the bands of optical are g, b, alpha, those of 1 b, g, alpha" in second
+
+
 @pytest.mark.parametrize("value", [-9999, -3.4e38, 1e31])
 def test_a_single_pixel_of_a_common_value_of_no_data_is_named(source, random, value):
     use(source)

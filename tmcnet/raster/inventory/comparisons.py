@@ -176,6 +176,15 @@ def warn_of_unlike_tiles(tiles: Sequence[Inspection], sensors: SensorsConfig) ->
     """Add warnings for ready-made tiles whose numbers or pixels are of another kind than those of most tiles."""
     for name, sensor in sensors.items():
         _warn_of_other_tags(tiles, name)
+        _warn_of_other_order(tiles, name)
+        _warn_of_other_bands(tiles, name, sensor)
+        low, high = (
+            pick.reduce([np.concatenate([getattr(file, end) for file in tile.images[name]]) for tile in tiles])
+            for pick, end in ((np.fmin, "low"), (np.fmax, "high"))
+        )
+        for number in np.flatnonzero(low == high):
+            what = f"{name} band {sensor.bands[number]} is {low[number]:g} in all tiles"
+            tiles[0].warnings.append(f"{what}: leave it out of `sensors.{name}.bands`")
         kinds = [_kind_of_numbers(tile.images[name][0].header.dtype) for tile in tiles]
         highs = np.array([max(file.range[1] for file in tile.images[name]) for tile in tiles])
         ((usual, _),) = Counter(kinds).most_common(1)

@@ -35,7 +35,7 @@ ControlPoint: TypeAlias = tuple[float, float, float, float]
 Transform = Annotated[Affine, PlainValidator(lambda values: Affine(*values[:6]))]
 """An affine transform; pydantic takes it from a list of its coefficients."""
 
-_MIN_POINTS = 3
+_MIN_POINTS, _CORNERS = 3, 4
 _RPC_POINTS_PER_SIDE = 21
 WGS84_SEMI_MAJOR_M = 6_378_137.0
 WGS84_FLATTENING = 1 / 298.257223563
@@ -257,10 +257,11 @@ def _enclosing_circle(grid: Grid) -> tuple[str, str, str]:
 def control_points(dataset: DatasetReader) -> tuple[str, tuple[ControlPoint, ...]]:
     """Find the CRS and the control points of a file without transform; no points where there are none.
 
-    Rational polynomials are evaluated on a lattice at their mean height: relief displaces pixels from there.
+    Rational polynomials are evaluated on a lattice at their mean height: relief displaces pixels from there. They are
+    more accurate than corners alone, which files such as NITF have beside them.
     """
     points, crs = dataset.gcps
-    if crs and len(points) >= _MIN_POINTS:
+    if crs and len(points) >= (_MIN_POINTS if dataset.rpcs is None else _CORNERS + 1):
         return _continuous(crs, np.array([(p.col, p.row, p.x, p.y) for p in points]))
     if dataset.rpcs is None:
         return "", ()
