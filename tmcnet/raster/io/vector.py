@@ -42,7 +42,7 @@ class _Shape(NamedTuple):
     """A part of a geometry."""
 
     kind: str  # `Point`, `LineString` or `Polygon`
-    lines: list[Points]  # its rings, its line or its point; N x 2 each
+    lines: list[list[list[float]]]  # its rings, its line or its point, N x 2 each; as lists, which rasterio takes
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class _Features:
 
     @classmethod
     def of(cls, polygons: Sequence[_Shape], codes: Sequence[int]) -> _Features:
-        corners = [np.concatenate(polygon.lines) for polygon in polygons]
+        corners = [np.array(list(itertools.chain(*polygon.lines))) for polygon in polygons]
         boxes = np.array([[*c.min(axis=0), *c.max(axis=0)] for c in corners]).reshape(-1, 4)
-        # three corners without the first again are no ring to rasterio, and more of it are no harm
-        rings = ([np.concatenate([ring, ring[:1]]).tolist() for ring in polygon.lines] for polygon in polygons)
+        # three corners without the first again are no ring to rasterio
+        rings = ([line if line[0] == line[-1] else [*line, line[0]] for line in one.lines] for one in polygons)
         return cls([{"type": "Polygon", "coordinates": of_one} for of_one in rings], boxes, np.array(codes, np.int64))
 
     def between_centres(self, grid: Grid) -> int:
@@ -163,7 +163,7 @@ def area_window(path: Path, grid: Grid, margin_m: float, step: int = 1) -> Box |
     shapes = [shape for row in _read(path, grid) for shape in row["shapes"]]
     if not shapes:
         raise InputError(Problem(str(path), "has no feature", "Draw the polygons that you want mapped."))
-    x, y = np.concatenate([line for shape in shapes for line in shape.lines]).T
+    x, y = np.array([point for shape in shapes for line in shape.lines for point in line]).T
     columns, rows = to_pixels(grid, grid.crs, x, y)
     square_metres = pixel_area(grid)
     margin = margin_m / math.sqrt(square_metres) if square_metres else margin_m
@@ -259,8 +259,8 @@ def _features(path: Path | str, layer: str, *options: str | float) -> list[dict[
 
 def _require_cut(path: Path | str, shape: _Shape) -> tuple[float, float]:
     """Longitudes of the ends of a shape in degrees; refuse one that may cross the 180th meridian uncut."""
-    longitudes = np.concatenate(shape.lines)[:, 0]
-    west, east = float(longitudes.min()), float(longitudes.max())
+    longitudes = [longitude for line in shape.lines for longitude, _ in line]
+    west, east = min(longitudes), max(longitudes)
     if 180 < east - west < _WHOLE_TURN:
         what = f"has a feature from longitude {west:g} to {east:g}, which means all between if it is not cut at 180"
         raise InputError(Problem(str(path), what, "Cut it (`ogr2ogr -wrapdateline OUT IN`)."))
@@ -288,7 +288,8 @@ def _turned(path: Path | str, shape: _Shape, box: Sequence[float]) -> Iterator[_
     west, east = _require_cut(path, shape)
     first, last = math.ceil((box[0] - east) / 360), math.floor((box[2] - west) / 360)
     for turns in range(first, last + 1) or (0,):
-        yield _Shape(shape.kind, [line + np.array([360.0 * turns, 0.0]) for line in shape.lines])
+        moved = ([[x + 360.0 * turns, y] for x, y in line] for line in shape.lines)
+        yield _Shape(shape.kind, list(moved)) if turns else shape
 
 
 def _codes(path: Path | str, labels: LabelsConfig, values: Sequence[object]) -> tuple[list[int | None], bool]:
@@ -348,7 +349,7 @@ def _simple(geometry: Mapping[str, Any]) -> Iterator[_Shape]:
             yield from _simple({"type": kind.removeprefix("Multi"), "coordinates": part})
     elif coordinates:
         lines = {"Point": [[coordinates]], "LineString": [coordinates], "Polygon": coordinates}[kind]
-        yield _Shape(kind, [np.array(line, np.float64) for line in lines])
+        yield _Shape(kind, lines)
 
 
 def _radii(buffer_m: float, grid: Grid) -> Points:
@@ -363,9 +364,9 @@ def _radii(buffer_m: float, grid: Grid) -> Points:
     return buffer_m * grid.pixel_size / np.array(metres)
 
 
-def _buffer(line: Points, radii: Points) -> list[_Shape]:
+def _buffer(line: list[list[float]], radii: Points) -> list[_Shape]:
     """Polygons of the places near a point or a line: one around each of its segments."""
-    points = line / radii
+    points = np.array(line) / radii
     ends = zip(points, points, strict=True) if len(points) == 1 else itertools.pairwise(points)
     angle = np.linspace(-np.pi / 2, np.pi / 2, CORNERS // 2 + 1)
     polygons = []
@@ -375,7 +376,7 @@ def _buffer(line: Points, radii: Points) -> list[_Shape]:
             centre + np.stack([np.cos(angle + turn), np.sin(angle + turn)], axis=1)
             for centre, turn in ((end, heading), (start, heading + np.pi))
         ]
-        polygons.append(_Shape("Polygon", [np.concatenate(halves) * radii]))
+        polygons.append(_Shape("Polygon", [(np.concatenate(halves) * radii).tolist()]))
     return polygons
 
 
@@ -391,9 +392,11 @@ def _burn(features: _Features, grid: Grid, box: Box) -> tuple[npt.NDArray[np.int
     # codes may be larger than the numbers that are burnt
     distinct, numbers = np.unique(features.codes[touched], return_inverse=True)
     pairs = [(features.shapes[i], int(number)) for i, number in zip(touched, numbers, strict=True)]
-    ascending = sorted(pairs, key=lambda pair: pair[1])
-    burnt, highest, lowest = (
-        rasterize(order, (height, width), len(distinct), transform=transform, dtype="int32")
-        for order in (pairs, ascending, ascending[::-1])
-    )
-    return np.append(distinct, NO_CODE)[burnt], highest != lowest
+    options = {"out_shape": (height, width), "transform": transform}
+    burnt = rasterize(pairs, fill=len(distinct), dtype="int32", **options)
+    covered, several = np.zeros((2, height, width), bool)
+    for number in range(len(distinct)):
+        mask = rasterize([shape for shape, own in pairs if own == number], dtype="uint8", **options).astype(bool)
+        several |= covered & mask
+        covered |= mask
+    return np.append(distinct, NO_CODE)[burnt], several
