@@ -27,7 +27,7 @@ def json_digest(content: object) -> str:
 
 def file_digest(path: Path | str) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
-    with Path(path).open("rb") as file:
+    with open(path, "rb") as file:  # noqa: PTH123 - faster than by a path
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

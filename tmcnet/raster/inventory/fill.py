@@ -168,17 +168,15 @@ def _constant_from_edge(image: Reals, has_bytes: bool = False) -> tuple[Reals, f
     known = edge if is_known.all() else edge[:, is_known]
     if not known.size:
         return None
-    # as `np.unique(known, axis=1)` would, which takes four times as long
-    if len(known) == 1:
-        known = np.sort(known)
-    elif has_bytes and len(known) <= _MAX_BYTES:
-        known = known[:, np.argsort(np.polyval(known, 256.0))]
-    else:
-        known = known[:, np.lexsort(known[::-1])]
-    changes = (known[:, 1:] != known[:, :-1]).any(axis=0)
+    # as `np.unique(known, axis=1)` would, which takes many times as long
+    is_packed = len(known) == 1 or (has_bytes and len(known) <= _MAX_BYTES)
+    keys = np.polyval(known, 256.0)[None] if is_packed else known
+    ordered = np.sort(keys) if is_packed else keys[:, np.lexsort(keys[::-1])]
+    changes = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
     starts = np.flatnonzero(np.concatenate([[True], changes, [True]]))
     counts = np.diff(starts)
-    values = known[:, starts[counts.argmax()]]
+    frequent = ordered[:, starts[counts.argmax()]]
+    values = known[:, (keys == frequent[:, None]).all(axis=0).argmax()]
     filled = np.ones(image.shape[1:], bool)
     for band, value in zip(image, values, strict=True):
         filled &= band == value

@@ -261,20 +261,20 @@ class RasterFile:
             good = self._good(dataset, inside)
             mask = good if mask is None else mask & good
         tags = [dataset.nodatavals[band - 1] for band in bands]
-        own = np.array([not flags[band - 1] for band in bands])  # masks of single bands
-        coded = values.dtype == np.uint8 and not own.any()
+        own = [not flags[band - 1] for band in bands]  # masks of single bands
+        coded = values.dtype == np.uint8 and not any(own)
         if self.nodata is not None:
             valid = ~_equals(values, self.nodata)
         elif all(tag is None for tag in tags) and MaskFlags.nodata not in flags[bands[0] - 1]:
             valid, coded = np.ones(values.shape, bool), False  # a broadcast value is many times slower to use
-        elif mask is None and not own.any() and values.dtype.kind != "c" and not never_equal(values.dtype, tags):
+        elif mask is None and not any(own) and values.dtype.kind != "c" and not never_equal(values.dtype, tags):
             valid = dataset.read_masks(bands, window=inside) > 0
         else:
             # GDAL drops the tags where there is a mask, compares only the real part of complex numbers, and cuts off
             # the fraction of a tag of whole numbers
             valid = np.stack([~_equals(v, t) for v, t in zip(values, tags, strict=True)])
-        if own.any():
-            valid = valid & ((dataset.read_masks(bands, window=inside) > 0) | ~own[:, None, None])
+        if any(own):
+            valid = valid & ((dataset.read_masks(bands, window=inside) > 0) | ~np.array(own)[:, None, None])
         return FileWindow(values, valid, mask, scaling, coded)
 
     @cached_property
