@@ -181,6 +181,25 @@ def test_a_declared_value_of_no_data_beyond_the_type_masks_nothing_and_is_named(
     assert f"o.tif: its value of no data, {tag}, is beyond the range of " in rows(source)[0]["warnings"]
 
 
+@pytest.mark.parametrize("largest", [2**53 + 1, 2**53 + 2])
+def test_long_numbers_that_a_value_of_no_data_does_not_distinguish_are_refused(source, random, largest):
+    use(source)
+    values = optical(random).astype("i8")
+    values[0, :5], values[0, 5:7] = 2**53, largest
+    source.write("o.tif", values)
+    sensor = source.sensors["optical"].model_copy(update={"nodata": 2.0**53})
+    source.sensors = SensorsConfig(optical=sensor, sar=source.sensors["sar"])
+    source.write("s.tif", power(random))
+    source.sheet("a,o.tif,s.tif,,train")
+    if largest == 2**53 + 2:  # a number of double precision of its own
+        assert source.take().records[0].images["optical"].valid_shares == [1 - 5 / SIZE]
+        return
+    with pytest.raises(
+        InputError, match=r"o\.tif: holds 9007199254740992 and 9007199254740993, which its value of no"
+    ):
+        source.take()
+
+
 @pytest.mark.parametrize(("highest", "named"), [(100, True), (254, False)])
 @pytest.mark.parametrize("declared", [False, True])
 def test_values_of_no_data_in_some_bands_of_8_bits_are_named(source, random, highest, named, declared):

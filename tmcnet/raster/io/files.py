@@ -273,9 +273,19 @@ class RasterFile:
             # GDAL drops the tags where there is a mask, compares only the real part of complex numbers, and cuts off
             # the fraction of a tag of whole numbers
             valid = np.stack([~_equals(v, t) for v, t in zip(values, tags, strict=True)])
+        if values.dtype.kind in "iu" and values.dtype.itemsize > 4:
+            self._require_one_value(values, valid)
         if any(own):
             valid = valid & ((dataset.read_masks(bands, window=inside) > 0) | ~np.array(own)[:, None, None])
         return FileWindow(values, valid, mask, scaling, coded)
+
+    def _require_one_value(self, values: npt.NDArray[Any], valid: BoolArray) -> None:
+        """Refuse long numbers that are no data by value, but differ: beyond 2^53 they are compared in 53 bits."""
+        for band, kept in zip(values, valid, strict=True):
+            if (hidden := band[~kept]).size and hidden.min() != hidden.max():
+                what = f"holds {hidden.min()} and {hidden.max()}, which its value of no data does not distinguish"
+                remedy = "Write smaller numbers (`gdal_translate -ot Int32`), or no data as a mask."
+                raise InputError(Problem(self.label, what, remedy))
 
     @cached_property
     def quality_file(self) -> RasterFile:

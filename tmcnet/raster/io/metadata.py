@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 _SCALE_NAME = re.compile(r"(^|[^a-z])(scale_?factor|add_?offset|processing_?baseline)$", re.IGNORECASE)
@@ -133,6 +134,9 @@ def marked_colour(dtype: str, name: str) -> str:
 
 def category_names(path: str) -> list[str]:
     """Names of the numbers of the first band, from 0 on, as classifications of ENVI and ERDAS have; none without."""
-    with rasterio.open(f"vrt://{path}") as dataset:  # rasterio reports no names, but a virtual raster lists them
-        band = ElementTree.fromstring(dataset.tags(ns="xml:VRT")["xml:VRT"]).find("VRTRasterBand")
+    try:  # rasterio reports no names, but a virtual raster lists them
+        with rasterio.open(f"vrt://{path}") as dataset:
+            band = ElementTree.fromstring(dataset.tags(ns="xml:VRT")["xml:VRT"]).find("VRTRasterBand")
+    except RasterioError:  # paths with a question mark
+        return []
     return [] if band is None else [name.text or "" for name in band.iter("Category")]
