@@ -122,7 +122,8 @@ class SensorConfig(Section):
     `sar` if not given."""
     scale: Scale = "none"
     """Scale of backscatter values: `linear` (power), `amplitude`, `db`, `auto`, `none` (unchanged, as for 8-bit
-    pictures). `auto` is what descriptions or units in the file name, else what its values show, and is recorded.
+    pictures). `auto` is what descriptions or units in the file say, or its name (`amplitude`, or as HyP3 of ASF names
+    its products), else what its values show, and is recorded.
     `linear` and `amplitude` are converted to dB. Complex numbers are read as power. A declared scale that the values
     contradict is an error; `linear` may be as low as -0.1, as subtraction of noise leaves it."""
     scale_factor: float | None = None

@@ -246,3 +246,4 @@ def test_statements_contradict_each_other_only_where_both_say_something():
     assert not red.contradicts(vv._replace(is_described=False))  # a name of a file may have these letters
     assert not any(one.colours for one in of_config(["b1", "b2", "b3"]))  # only numbers
     assert unit_of("US survey foot") == unit_of("ft") != unit_of("Metre") == unit_of("m")
+    assert unit_of("dl") == unit_of("1") == unit_of("reflectance") != unit_of("%")

@@ -52,6 +52,7 @@ _SCALES = {
 }
 _UNITS = {
     **dict.fromkeys(("metre", "meter", "metres", "meters"), "m"),
+    **dict.fromkeys(("dl", "1", "unitless", "dimensionless", "reflectance"), "1"),
     **dict.fromkeys(("foot", "feet", "us survey foot", "ftus", "us-ft", "foot_us"), "ft"),
 }
 
