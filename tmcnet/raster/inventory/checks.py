@@ -40,8 +40,7 @@ def check_scene(scene: Inspection, sensors: SensorsConfig, coder: LabelCoder | N
         if header.orientation:
             what = f"{file.name}: by its metadata the picture is to be turned (EXIF orientation {header.orientation})"
             scene.warnings.append(f"{what}; its pixels are read as stored")
-        tags = header.nodata if file.file.nodata is None else (file.file.nodata,)
-        if unused := never_equal(numpy_type(header.dtype), tags):
+        if unused := never_equal(numpy_type(header.dtype), file.file.no_data):
             why = (
                 "is no whole number, as its numbers are"
                 if unused[0] % 1
@@ -260,8 +259,8 @@ def _warn_of_resolutions(scene: Inspection, name: str) -> None:
 def _warn_of_fill(scene: Inspection, sensors: SensorsConfig) -> None:
     """Warn of what looks like no data, and of places where both images are zero, that nothing declares as no data."""
     for name, sensor in sensors.items():
-        first, files = 0, [file.file for file in scene.images[name]]
-        tags = [tag if f.nodata is None else f.nodata for f in files for tag in f.header.nodata]
+        first = 0
+        tags = [tag for file in scene.images[name] for tag in file.file.no_data]
         for lattice in scene.lattices.get(name, []):
             for number, value, share in lattice.lone_no_data(tags[first : first + len(lattice.stored)]):
                 what = (

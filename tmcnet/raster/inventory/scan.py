@@ -93,8 +93,7 @@ class FileSummary:
     @property
     def nodata(self) -> float | None:
         """The declared value of no data, else the first tag of its bands."""
-        tags = (self.file.nodata, *self.file.header.nodata)
-        return next((tag for tag in tags if tag is not None), None)
+        return next((tag for tag in self.file.no_data if tag is not None), None)
 
 
 @dataclass

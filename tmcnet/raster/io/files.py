@@ -125,6 +125,12 @@ class RasterFile:
         """Its name for people."""
         return self.name or self.paths[0]
 
+    @property
+    def no_data(self) -> tuple[float | None, ...]:
+        """The value of each band that means no data: the declared one, else its tag; None for none."""
+        tags = self.header.nodata
+        return tags if self.nodata is None else (self.nodata,) * len(tags)
+
     @cached_property
     def header(self) -> Header:
         """What it says about itself."""

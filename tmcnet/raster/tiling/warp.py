@@ -119,7 +119,7 @@ def stored_dtype(name: str, image: ImageRecord) -> str:
 
     Also float32 where files differ in the value of no data, or 8-bit bands lack data at different places.
     """
-    tags = {repr(tag if f.nodata is None else f.nodata) for f in image.raster.files for tag in f.header.nodata}
+    tags = {repr(tag) for file in image.raster.files for tag in file.no_data}
     if name != "optical" or image.scale != "none" or len(tags) > 1:
         return "float32"
     dtype = exact_dtype(image.raster.dtype)
