@@ -178,12 +178,12 @@ def warn_of_unlike_tiles(tiles: Sequence[Inspection], sensors: SensorsConfig) ->
         _warn_of_other_tags(tiles, name)
         _warn_of_other_order(tiles, name)
         _warn_of_other_bands(tiles, name, sensor)
-        low, high = (
+        least, most = (
             pick.reduce([np.concatenate([getattr(file, end) for file in tile.images[name]]) for tile in tiles])
             for pick, end in ((np.fmin, "low"), (np.fmax, "high"))
         )
-        for number in np.flatnonzero(low == high):
-            what = f"{name} band {sensor.bands[number]} is {low[number]:g} in all tiles"
+        for number in np.flatnonzero(least == most):
+            what = f"{name} band {sensor.bands[number]} is {least[number]:g} in all tiles"
             tiles[0].warnings.append(f"{what}: leave it out of `sensors.{name}.bands`")
         kinds = [_kind_of_numbers(tile.images[name][0].header.dtype) for tile in tiles]
         highs = np.array([max(file.range[1] for file in tile.images[name]) for tile in tiles])
