@@ -439,6 +439,11 @@ def folder(name):
     return lambda wildcards: str(Path(RESULTS, name))
 
 
+# The note of the last failure, an input of the tables and the report: Snakemake counts a file as finished while inputs that
+# do not exist are all that it lacks, so those of the finished runs would stay.
+GAPS = [path for path in [f"{RESULTS}/.state/gaps.txt"] if Path(path).exists()]
+
+
 def report_gaps():
     """After a failure, write a report of the finished runs, so that one failed run does not hide the others."""
     job = {

@@ -276,6 +276,7 @@ rule summarise:
         index=INDEX,
         manifest=in_main_fold(rules.make_splits.output.manifest),
         groups=rules.group_tiles.output.groups if CONFIG.evaluate.groups else [],
+        gaps=GAPS,
     output:
         csv=f"{RESULTS}/metrics.csv",
         json=f"{RESULTS}/metrics.json",

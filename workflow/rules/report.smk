@@ -69,6 +69,7 @@ rule write_report:
         study=STUDY if TRAINABLE else [],
         maps=MAPS,
         data_version=DATA_RECORDS,
+        gaps=GAPS,
     output:
         page=report(
             f"{RESULTS}/report.html", caption="../report/page.rst", category="Report"

@@ -16,6 +16,8 @@ from tmcnet.hashing import file_digest, json_digest
 
 _NOT_SHOWN = {".state", "tiles", "report", "benchmarks", "mlartifacts"}
 """Folders of the results that are large, or change with every attempt, and do not change the report."""
+_OLD = 946_684_800
+"""1 January 2000: older than any result. Snakemake takes a time of 0 for none, and ZIP files begin with 1980."""
 
 
 def main() -> None:
@@ -77,7 +79,7 @@ def _write(job: dict[str, Any], results: Path, report: Path) -> None:
             table.unlink(missing_ok=True)  # it is of runs that no longer exist
     build(results, config, report, provenance(results, job["data_version"]))
     for path in filter(Path.exists, (report, *tables)):
-        os.utime(path, (0, 0))  # older than any input, so the next run makes them again
+        os.utime(path, (_OLD, _OLD))  # older than the note, so the next run makes them again
     print(f"{report} shows the finished runs and names the missing ones.", file=sys.stderr)
 
 
