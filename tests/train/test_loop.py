@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tmcnet.config import ComputeConfig
-from tmcnet.errors import InputError, StoppedError
+from tmcnet.errors import StoppedError
 from tmcnet.model.device import bfloat16_gain, choose_precision
 from tmcnet.train import loop as room
 from tmcnet.train.loop import LoopPlan, OptimiserPlan, StepModule, Training, write_curves
@@ -42,14 +42,13 @@ class Regression(StepModule):
         return {"loss": F.mse_loss(self.network(x), y), "size": torch.tensor(float(len(x)))}
 
 
-def train(state, batch=4, accumulate=1, dropout=0.0, log_every=2, compile=False, precision="32-true", **changes):
+def train(state, batch=4, accumulate=1, dropout=0.0, log_every=2, precision="32-true", **changes):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Linear(8, 1))
     usual = {"steps": STEPS, "learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.1, "clip_norm": math.inf}
     module = Regression(network, OptimiserPlan(**usual | changes), lambda number: rows(number * batch, batch))
     compute = ComputeConfig(accelerator="cpu", precision=precision)
-    options = {"accumulate": accumulate, "compile": compile}
-    training = Training(module, LoopPlan("test", batch, log_every, 2, state, 1, compute, 1, **options))
+    training = Training(module, LoopPlan("test", batch, log_every, 2, state, 1, compute, 1, accumulate=accumulate))
     training.run()
     return network.state_dict(), training.curves
 
@@ -254,17 +253,3 @@ def test_the_check_of_bfloat16_takes_less_than_a_second():
 
 def test_torch_knows_the_instructions_of_this_cpu():
     assert {"amx_bf16", "avx512_bf16"} <= torch.cpu.get_capabilities().keys() or platform.machine() != "x86_64"
-
-
-def test_a_compiled_network_learns_the_same(tmp_path):
-    plain, _ = train(tmp_path / "plain")
-    compiled, _ = train(tmp_path / "compiled", compile=True)
-    assert compiled.keys() == plain.keys()
-    for name, tensor in plain.items():
-        torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5)
-
-
-def test_compiling_without_a_compiler_is_told_before_training(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match="no-such-compiler"):
-        train(tmp_path, compile=True)

@@ -232,8 +232,6 @@ class PretrainConfig(Section):
     """Steps of linear warm-up of the learning rate."""
     clip_norm: float | None = Field(None, gt=0)
     """Maximum norm of the gradient of all weights; longer ones are scaled down. null: no limit."""
-    compile: bool = False
-    """Compile the network (`torch.compile`). Needs a C++ compiler and pays off in long runs."""
     probe: ProbeConfig = ProbeConfig()
     log_every: int = Field(10, ge=1)
     """Steps between two points of the loss curves."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import pickle
-import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -31,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from tmcnet import __version__
 from tmcnet.config import ComputeConfig
-from tmcnet.errors import InputError, Problem, StoppedError, TrainingError
+from tmcnet.errors import StoppedError, TrainingError
 from tmcnet.memory import KeptMemory
 from tmcnet.model.device import choose_device, choose_precision
 from tmcnet.seeding import derive_seed, generator
@@ -88,7 +86,6 @@ class LoopPlan:
         seed: Seed of what the network itself draws (dropout).
         settings: Everything else the result depends on, as text; a checkpoint of other settings is not used.
         accumulate: Batches per step, whose gradients are averaged; batch norm and losses see one batch at a time.
-        compile: Compile the network with `torch.compile`.
     """
 
     label: str
@@ -101,7 +98,6 @@ class LoopPlan:
     seed: int
     settings: str = ""
     accumulate: int = 1
-    compile: bool = False
 
 
 class StepModule(nn.Module, ABC, Generic[Batch]):
@@ -148,7 +144,7 @@ class Training(Generic[Batch]):
         curves: What is recorded.
 
     Raises:
-        InputError: If the network is to be compiled, and there is no compiler.
+        InputError: If a GPU is asked for and there is none.
     """
 
     def __init__(self, module: StepModule[Batch], plan: LoopPlan) -> None:
@@ -160,8 +156,6 @@ class Training(Generic[Batch]):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if processes() > 1:
             share_layers(module.network, plan.batch_size // processes(), self.device.type == "cuda")
-        if plan.compile:
-            _compile(module.network)
         shapes = {name: list(tensor.shape) for name, tensor in module.network.state_dict().items()}
         settings = plan.settings, plan.seed, plan.batch_size, plan.accumulate, plan.compute.precision
         self.settings = json.dumps([STATE_FORM, __version__, *settings, asdict(module.plan), shapes])
@@ -424,15 +418,6 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
         get_ema_multi_avg_fn(rate)(averages, currents, n)  # type: ignore[no-untyped-call]
 
     return AveragedModel(network, multi_avg_fn=mix, use_buffers=True).requires_grad_(False)
-
-
-def _compile(network: nn.Module) -> None:
-    """Compile a network in place, so that its tensors keep their names."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        what = f"needs a C++ compiler, but `{compiler}` is not found"
-        raise InputError(Problem("`torch.compile`", what, "Install one, name it in CXX, or do not compile."))
-    network.compile()
 
 
 def cost(device: str, began: float) -> dict[str, Any]:

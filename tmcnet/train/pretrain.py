@@ -144,7 +144,6 @@ def train(work: Pretraining) -> None:
         seed=config.seed,
         settings=json.dumps([described, statistics.to_dict(), names]),
         accumulate=config.accumulate,
-        compile=config.compile,
     )
     training = Training(module, plan)
     training.run()
