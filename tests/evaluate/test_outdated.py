@@ -1,34 +1,24 @@
 import os
 
 from tmcnet.config import Run
-from tmcnet.evaluate.summary import forget_outdated
+from tmcnet.evaluate.summary import outdated_runs
 
-NEW, REPEATED, GONE = (Run.parse(f"mssnet-corrected__random__R5__s{seed}") for seed in (1, 2, 3))
+NEW, REPEATED, COPIED, LOST, UNSCORED = (Run.parse(f"mssnet-corrected__random__R5__s{seed}") for seed in range(1, 6))
 
 
 def write(path, age):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     os.utime(path, (age, age))
-    return path
 
 
-def test_only_what_belongs_to_other_weights_goes(tmp_path):
-    scores = {
-        run: [
-            write(tmp_path / "evaluate" / run.name / "metrics.json", 200),
-            write(tmp_path / "maps" / f"{run.name}.csv", 200),
-            write(tmp_path / "maps" / "north" / f"{run.name}.tif", 200),
-            write(tmp_path / "maps" / "north" / f"{run.name}_confidence.tif", 200),
-            write(tmp_path / "maps" / "north" / f"{run.name}.png", 200),
-            write(tmp_path / "maps" / f"{run.name}_areas.csv", 200),
-            write(tmp_path / "models" / run.name / "model.safetensors", 200),
-        ]
-        for run in (NEW, REPEATED, GONE)
-    }
-    write(tmp_path / "finetune" / NEW.name / "weights.safetensors", 100)
-    write(tmp_path / "finetune" / REPEATED.name / "weights.safetensors", 300)
-    other = write(tmp_path / "maps" / "north" / "a-model-from-a-file.tif", 100)
-    assert set(forget_outdated(tmp_path, [NEW, REPEATED, GONE])) == {*scores[REPEATED], *scores[GONE]}
-    assert all(path.exists() for path in [*scores[NEW], other])
-    assert not any(path.exists() for path in [*scores[REPEATED], *scores[GONE]])
+def test_scores_are_outdated_if_the_network_was_trained_again_since(tmp_path):
+    for run, began in ((NEW, 100), (REPEATED, 300), (COPIED, 100), (LOST, 100), (UNSCORED, 100)):
+        write(tmp_path / "folds" / "2" / "logs" / "finetune" / f"{run.name}.log", began)
+        if run is not UNSCORED:
+            write(tmp_path / "evaluate" / run.name / "metrics.json", 200)
+        if run is not LOST:
+            write(tmp_path / "finetune" / run.name / "weights.safetensors", 400 if run is COPIED else began + 50)
+    files = sorted(tmp_path.rglob("*"))
+    assert outdated_runs(tmp_path, [NEW, REPEATED, COPIED, LOST, UNSCORED], ["", "folds/2"]) == {REPEATED}
+    assert sorted(tmp_path.rglob("*")) == files, "a report deletes nothing"

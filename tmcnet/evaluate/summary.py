@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tmcnet.config import Budget, EvaluateConfig, Run
-from tmcnet.config.results import MAP_ENDINGS
 from tmcnet.config.training import has_start
 from tmcnet.errors import InputError, Problem
 from tmcnet.evaluate.intervals import Interval, Resamples, difference, effects_of, holm, interval
@@ -64,6 +63,7 @@ def summarise(
     out: Path,
     classes: Sequence[str] = (),
     groups: Path | None = None,
+    outdated: Collection[Run] = (),
 ) -> None:
     """Write the tables of all runs into the folder `out`.
 
@@ -73,7 +73,8 @@ def summarise(
     means, with four decimals (`{network-variant: {method: {R5: {miou: mean}}}}`). `comparisons.csv` has paired
     differences. `groups.csv` and `group_comparisons.csv` have means and differences on the tiles of each group in the
     file `groups` (`group_tiles`), and on all others (`others_of`); groups without a labelled pixel are left out, and
-    without the file earlier ones are removed. `classes` are names by id; empty: as the runs were scored.
+    without the file earlier ones are removed. `classes` are names by id; empty: as the runs were scored. The scores
+    of `outdated` runs are left out.
 
     Raises:
         InputError: If no run was scored, or runs were scored on different test tiles or classes, or on tiles that
@@ -83,7 +84,8 @@ def summarise(
         remedy = "Add a row, or run only targets up to `pretrain`."
         raise InputError(Problem("config key `finetune.sweep`", "is empty: there is no run to score", remedy))
     files = ("metrics.json", "tiles.npz")
-    scored = [run for run in runs if all((evaluate_root / run.name / name).exists() for name in files)]
+    current = [run for run in runs if run not in outdated]
+    scored = [run for run in current if all((evaluate_root / run.name / name).exists() for name in files)]
     if not scored:
         what = f"has no scores of any of the {len(runs)} runs"
         raise InputError(Problem(str(evaluate_root), what, "Evaluate at least one run (`snakemake evaluate`)."))
@@ -191,24 +193,19 @@ def _text(value: Any) -> str:  # noqa: ANN401 - cells of any kind
     return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
-def forget_outdated(results: Path, runs: Iterable[Run], folds: Collection[str] = ("",)) -> list[Path]:
-    """Remove scores, maps and published models that are older than the network of their run, or lack it; return them.
+def outdated_runs(results: Path, runs: Iterable[Run], folds: Collection[str] = ("",)) -> set[Run]:
+    """Find runs that were trained again since they were scored: their scores may be of other settings.
 
-    If a training is repeated and fails, the scores of the earlier weights remain; they must not be mistaken for
-    results of the current config. Pooled scores need the networks of all folds.
+    The log of a training says when it began. Weights do not: they get new times when they are copied, and may be
+    deleted where a published model is kept. Pooled scores need the trainings of all folds.
     """
-    outdated = []
+    outdated = set()
     for run in runs:
-        networks = [results / fold / "finetune" / run.name / "weights.safetensors" for fold in folds]
-        made = max(path.stat().st_mtime if path.exists() else float("inf") for path in networks)
-        maps = [f"{place}{run.name}{end}.*" for place in ("", "*/") for end in ("", *MAP_ENDINGS)]
-        files = [
-            *(path for folder in ("evaluate", "models") for path in (results / folder / run.name).glob("*")),
-            *(path for pattern in maps for path in (results / "maps").glob(pattern)),
-        ]
-        outdated += [path for path in files if path.stat().st_mtime < made]
-    for path in outdated:
-        path.unlink()
+        scores = results / "evaluate" / run.name / "metrics.json"
+        logs = [results / fold / "logs" / "finetune" / f"{run.name}.log" for fold in folds]
+        began = max((log.stat().st_mtime for log in logs if log.exists()), default=0.0)
+        if scores.exists() and scores.stat().st_mtime < began:
+            outdated.add(run)
     return outdated
 
 

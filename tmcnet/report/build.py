@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.resources import files
@@ -38,16 +38,19 @@ Sections = dict[str, dict[str, Any]]
 """Values for the templates by section. `figures` (SVG) and `tables` (full precision) are also saved as files."""
 
 
-def build(results: Path, config: Config, out: Path, provenance: dict[str, str]) -> None:
+def build(
+    results: Path, config: Config, out: Path, provenance: dict[str, str], outdated: Collection[Run] = ()
+) -> None:
     """Write the report: one self-contained HTML file, and its figures and tables in `results/report`.
 
     The page names stages without results; they are no error. Without a scene to learn from it has maps only. The
-    `provenance` is what is needed to reproduce it: `version`, `git_commit`, `git_dirty`, `data_record`, ...
+    `provenance` is what is needed to reproduce it: `version`, `git_commit`, `git_dirty`, `data_record`, ... Runs that
+    are `outdated` count as missing.
 
     Raises:
         InputError: If the HTML file cannot be written.
     """
-    found = Results(results, config)
+    found = Results(results, config, outdated)
     folder = results / "report"
     shutil.rmtree(folder, ignore_errors=True)
     areas = sections_maps.areas(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ Matrix = npt.NDArray[np.float64]
 
 
 class Results:
-    """The content of a results folder, read on first use; `metric` is that of headline and verdict."""
+    """The content of a results folder, read on first use; `metric` is that of headline and verdict.
 
-    def __init__(self, root: Path, config: Config) -> None:
-        self.root = root
+    The scores and maps of `outdated` runs are not shown.
+    """
+
+    def __init__(self, root: Path, config: Config, outdated: Collection[Run] = ()) -> None:
+        self.root, self.outdated = root, outdated
         self.config = config
         self.metric = config.report.metric
         self.scores = Scores(root)
@@ -152,7 +156,8 @@ class Results:
     @cached_property
     def scored(self) -> list[Run]:
         """Evaluated runs of the sweep."""
-        return [run for run in self.config.runs if (self.root / "evaluate" / run.name / "metrics.json").exists()]
+        current = [run for run in self.config.runs if run not in self.outdated]
+        return [run for run in current if (self.root / "evaluate" / run.name / "metrics.json").exists()]
 
     @cached_property
     def missing(self) -> list[Run]:

@@ -162,7 +162,7 @@ _PICTURED_EXTREMES = 2
 
 def map_sources(results: Results) -> dict[MapSource, list[str]]:
     """Origins of the existing maps and their scenes: runs of the sweep, best mean first, then models from files."""
-    runs = sorted(results.config.runs, key=lambda run: (-_mean(results, run), -results.score(run)))
+    runs = sorted(results.scored, key=lambda run: (-_mean(results, run), -results.score(run)))
     sources = [MapSource(run.name, run) for run in runs] + [MapSource(name) for name in results.config.maps.models]
     found = {s: sorted(p.parent.name for p in (results.root / "maps").glob(f"*/{s.name}.tif")) for s in sources}
     return {source: scenes for source, scenes in found.items() if scenes}

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tmcnet.hashing import file_digest, json_digest
@@ -26,13 +28,16 @@ def main() -> None:
     results = Path(job["config"]["results_dir"])
     report, note = results / "report.html", results / ".state" / "gaps.txt"
     before = json_digest([job, *_files(results)])
-    if report.exists() and note.exists() and note.read_text() == before:
+    if report.exists() and note.exists() and note.read_text().startswith(before):
         print(f"{report} has not changed since the last failure.", file=sys.stderr)
         return
-    _write(job, results, report)
-    if report.exists():
-        note.parent.mkdir(exist_ok=True)
-        note.write_text(json_digest([job, *_files(results)]))
+    if not (results / "tiles" / "index.csv").exists():
+        return  # nothing to show yet; the message of the failed job is enough
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(f"unfinished {time.time_ns()}")  # first: whatever ends this script, the next run makes tables and report again
+    with TemporaryDirectory(dir=note.parent) as folder:
+        _write(job, results, report, Path(folder))
+    note.write_text(f"{json_digest([job, *_files(results)])} {time.time_ns()}")
 
 
 def _files(results: Path) -> Iterator[tuple[str, object]]:
@@ -48,20 +53,20 @@ def _files(results: Path) -> Iterator[tuple[str, object]]:
                 yield str(path), [found.st_mtime_ns, found.st_size]
 
 
-def _write(job: dict[str, Any], results: Path, report: Path) -> None:
+def _write(job: dict[str, Any], results: Path, report: Path, made: Path) -> None:
+    """Make tables and report in a folder, and put them in place with a time that is older than the note."""
     from _job import full_disk_of
     from _provenance import provenance
 
     from tmcnet.config import Config
     from tmcnet.errors import InputError
     from tmcnet.evaluate.groups import group_tiles
-    from tmcnet.evaluate.summary import GROUP_TABLES, TABLES, forget_outdated, summarise
+    from tmcnet.evaluate.summary import GROUP_TABLES, TABLES, outdated_runs, summarise
     from tmcnet.report import build
 
     config = Config.model_validate(job["config"])
-    tables = [results / name for name in (*TABLES, *GROUP_TABLES)]
     manifest, index = results / "splits" / "manifest.json", results / "tiles" / "index.csv"
-    forget_outdated(results, config.runs, config.splits.folders.values())
+    outdated = outdated_runs(results, config.runs, config.splits.folders.values())
     try:
         classes = [c.name for c in config.labels.classes]
         groups = results / "evaluate" / "groups.json" if config.evaluate.groups else None
@@ -69,18 +74,25 @@ def _write(job: dict[str, Any], results: Path, report: Path) -> None:
             splits = [results / folder / "splits" for folder in config.splits.folders.values()]
             bands = {name: sensor.bands for name, sensor in config.sensors.items()}
             group_tiles(index.parent, splits, config.evaluate.groups, bands, groups)
-        summarise(results / "evaluate", config.runs, index, manifest, config.evaluate, results, classes, groups)
+        scored = results / "evaluate"
+        summarise(scored, config.runs, index, manifest, config.evaluate, made, classes, groups, outdated)
     except (InputError, OSError) as error:
-        if not index.exists():
-            return  # nothing to show yet; the message of the failed job is enough
         if full_disk_of(error, results):
             raise
-        for table in tables:
-            table.unlink(missing_ok=True)  # it is of runs that no longer exist
-    build(results, config, report, provenance(results, job["data_version"]))
-    for path in filter(Path.exists, (report, *tables)):
-        os.utime(path, (_OLD, _OLD))  # older than the note, so the next run makes them again
+    for table in (*TABLES, *GROUP_TABLES):  # without new ones, those there are of runs that no longer exist
+        _replace(results / table, made / table)
+    build(results, config, made / report.name, provenance(results, job["data_version"]), outdated)
+    _replace(report, made / report.name)
     print(f"{report} shows the finished runs and names the missing ones.", file=sys.stderr)
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Put a new file in the place of an earlier one, with an old time; without a new one, remove the earlier."""
+    if new.exists():
+        os.utime(new, (_OLD, _OLD))
+        new.replace(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 try:
