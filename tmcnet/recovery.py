@@ -119,7 +119,7 @@ def find_lost(results: Path, inspected: Iterable[str], aligned: Iterable[str]) -
     made = _record_or_none(results / "tiles" / SOURCE_RECORD)
     if made is None:
         return []
-    started = [scene for scene in aligned if (results / "scenes" / scene).is_dir()]
+    started = [scene for scene in aligned if scene in made["files"] or (results / "scenes" / scene).is_dir()]
     earlier = {*made["files"], *started}
     records = [results / "inventory.json"]
     records += [results / "inventory" / f"{scene}.json" for scene in inspected if scene in earlier]

@@ -70,7 +70,7 @@ RADAR = {"bands": ["vv"], "kind": "backscatter", "scale": "db"}
         ("tiles.sise", 64, "Did you mean `size`?"),
         ("tiels", {}, "Did you mean `tiles`?"),
         ("finetune.stepz", 3, "Did you mean `steps`?"),
-        ("tiles.size", 3, "greater than or equal to 16"),
+        ("tiles.size", 3, "greater than or equal to 32"),
         ("tiles.stride", 4096, "must not exceed `size`"),
         ("splits.shares.test", 0.9, "must add up to 1"),
         ("splits.fractions", [25, 5], "must ascend"),

@@ -127,6 +127,15 @@ def test_networks_of_one_modality_have_no_covered_copies(world, tmp_path):
     assert all(torch.equal(plain[name], other[name]) for name in plain)
 
 
+@pytest.mark.parametrize(
+    ("iterations", "validated"), [(1, [1]), (3, [1, 2, 3]), (11, [1, 2, 3, 4, 6, 7, 8, 9, 10, 11])]
+)
+def test_few_boosting_rounds_are_validated_one_by_one(world, tmp_path, iterations, validated):
+    train(world, tmp_path, run_of("pixel_boosting"), pixelwise=SMALL | {"iterations": iterations})
+    curves = np.atleast_1d(np.genfromtxt(tmp_path / "curves.csv", delimiter=",", names=True))
+    assert curves["step"].tolist() == validated
+
+
 @pytest.mark.parametrize("network", PIXELWISE)
 def test_learns_and_writes_what_later_stages_need(world, tmp_path, network):
     train(world, tmp_path / "run", run_of(network), pixelwise=SMALL)

@@ -342,7 +342,7 @@ class AlignConfig(Section):
 class TilesConfig(Section):
     """How scenes are cut into tiles."""
 
-    size: int = Field(128, ge=16)
+    size: int = Field(128, ge=32)
     """Height and width of a tile in pixels."""
     stride: int = Field(128, ge=8)
     """Step between tiles in pixels; tiles overlap where it is smaller than `size`."""
@@ -369,5 +369,6 @@ class NormaliseConfig(Section):
     """Lower percentile of a band, mapped to -1."""
     high: float = Field(98.0, gt=50, le=100)
     """Upper percentile of a band, mapped to +1."""
-    clip: float = Field(1.5, ge=1)
-    """Values are clipped to plus and minus this much after scaling."""
+    clip: float = Field(1.5, ge=1, le=3)
+    """Values are clipped to plus and minus this much after scaling. Photometric augmentation and drawn clouds stay in
+    this range, and are stronger where it is wider."""

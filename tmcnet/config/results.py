@@ -74,7 +74,7 @@ class MapsConfig(Section):
 
     fractions: list[float] = []
     """Label fractions whose runs are mapped; empty: only the largest of each network."""
-    seeds: list[int] = [1]
+    seeds: list[Annotated[int, Field(ge=0)]] = [1]
     """Run seeds that are mapped."""
     window: int = Field(1024, ge=32, multiple_of=16)
     """Side of an inference window in pixels; a multiple of 16, the largest output stride."""

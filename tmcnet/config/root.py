@@ -71,8 +71,8 @@ class Config(Section):
     @field_validator("results_dir", "data_root")
     @classmethod
     def _plain(cls, path: str) -> str:
-        """`results/` and `./results` are `results`: Snakemake takes different spellings for different files."""
-        return os.path.normpath(path)
+        """`results/`, `./results` and `$PWD/results` are `results`: to Snakemake, each spelling is another file."""
+        return os.path.normpath(path).removeprefix(f"{Path.cwd()}{os.sep}")
 
     @property
     def runs(self) -> list[Run]:
@@ -131,7 +131,8 @@ def over_preset(overlay: Mapping[str, Any]) -> dict[str, Any]:
         known = ", ".join(["demo", *sorted(file.stem for file in (here / "presets").glob("*.yaml"))])
         raise InputError(Problem("config key `preset`", f"is `{name}`", f"It is one of {known}."))
     whole = _read(path)
-    if name == "demo" and (overlay.get("source") or {}).get("layout", "demo") != "demo":
+    source = overlay.get("source")
+    if name == "demo" and isinstance(source, dict) and source.get("layout", "demo") != "demo":
         for section, key in _OF_DEMO_IMAGES:
             whole.get(section, {}).pop(key, None)
     _update(whole, overlay)

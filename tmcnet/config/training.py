@@ -59,15 +59,17 @@ def _ensemble_name(value: object) -> object:
     members = value.get("ensemble")
     if list(value) != ["ensemble"] or not isinstance(members, list) or not all(isinstance(m, str) for m in members):
         raise ValueError("a network is a name or `{ensemble: [names]}`")
-    if len(set(members)) < max(len(members), 2):
+    if len(members) < 2:
         raise ValueError(f"an ensemble needs at least two different networks, not {members}")
     return AND.join(members)
 
 
 def _is_network(name: str) -> str:
-    for member in members_of(name):
-        _is_network(member)
-    if members_of(name):
+    if members := members_of(name):
+        if len(set(members)) < len(members):
+            raise ValueError(f"an ensemble needs different networks, not {members}")
+        for member in members:
+            _is_network(member)
         return name
     if only_modality(name) or name in NETWORKS:
         return name
@@ -177,7 +179,7 @@ class SweepConfig(Section):
     subsets: list[int] | None = Field(None, min_length=1)
     """Draws of the labels, counted from 1; each runs with every seed. null: run seed k uses the k-th draw, which
     covers both with the fewest runs."""
-    seeds: list[int] = Field([1, 2, 3], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([1, 2, 3], min_length=1)
     """Run seeds: initial weights, order of samples, augmentation."""
     maps: bool = True
     """Whether its runs map whole scenes; section `maps` says which of them."""
@@ -230,9 +232,9 @@ class FinetuneSettings(Section):
     """Decay per step of an exponential moving average of the weights, which is then validated and kept. null: no
     average."""
     class_weights: bool = True
-    """Weight classes by the inverse square root of their frequency in the label fraction."""
+    """Weight classes by the inverse square root of their frequency in the label fraction; `dice` takes no weights."""
     photometric: float = Field(0.25, ge=0, le=2)
-    """Strength of the photometric augmentation; 1 as in pre-training."""
+    """Strength of the photometric augmentation; 1 as in pre-training, but for the rotation of hues."""
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     """Probability that one modality of a training sample is removed."""
     cutmix: float = Field(0.0, ge=0, le=1)
@@ -276,6 +278,10 @@ class SelfTrainingConfig(Section):
     """Share of the pixels of each class, the most confident ones, whose labels are used; the others are void."""
     tiles: int = Field(4, ge=1)
     """Maximum number of unlabelled tiles for each labelled one, drawn at random."""
+
+    def _problems(self) -> Iterator[str]:
+        if self_training_round(self.start):
+            yield f"`start` is {self.start}, which has a teacher itself; use `{RANDOM_START}` or a name of `pretrain`"
 
 
 class FinetuneConfig(FinetuneSettings):

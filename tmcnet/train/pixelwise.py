@@ -210,7 +210,8 @@ def _fit_boosting(
     )
     edges = _edges(pixels.values)
     model.fit(_binned(pixels.values, edges), pixels.truth, sample_weight=pixels.weights)
-    rounds = np.unique(np.linspace(0, settings.iterations, VALIDATIONS + 1).round().astype(int)[1:])
+    validations = min(VALIDATIONS, settings.iterations)
+    rounds = np.linspace(0, settings.iterations, validations + 1).round().astype(int)[1:]
     stages = [copy.deepcopy(network, {id(network.features): network.features}) for _ in rounds]  # one encoder for all
     for stage, first, last in zip(stages, [0, *rounds], rounds, strict=False):
         stage.load_state_dict(_trees(model, edges, len(network.base), first, last) | _features_state(network))

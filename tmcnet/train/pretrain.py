@@ -126,7 +126,7 @@ def train(work: Pretraining) -> None:
     given = config.initial_weights
     described = {
         "method": work.name,
-        "pretrain": config.model_dump(mode="json", exclude={"methods", "weights"}),
+        "pretrain": config.model_dump(mode="json", exclude={"methods", "weights", "checkpoint_every"}),
         "settings": settings.model_dump(mode="json"),
         "initial_weights_sha256": None if given is None else file_digest(given),
         "model": work.model.model_dump(mode="json"),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from tmcnet.config import (
 from tmcnet.config.training import deep_context_px
 from tmcnet.errors import InputError
 from tmcnet.filesystem import correct_times, require_writable
-from tmcnet.hashing import json_digest
+from tmcnet.hashing import file_digest, json_digest
 from tmcnet.filesystem import hold_results_lock, hold_workflow_lock
 from tmcnet.model.model_file import METADATA, read_header
 from tmcnet.raster.inventory.cautions import cautions
@@ -56,6 +57,24 @@ if slurm := sys.modules.get("snakemake_executor_plugin_slurm"):
     slurm.Executor.sleep = lambda executor: asyncio.sleep(
         executor.workflow.remote_execution_settings.seconds_between_status_checks
     )
+
+
+# For its limit of new jobs a second, Snakemake (9.27) starts a clock with each job that ends, and each of them goes on looking
+# at all waiting jobs once a second: after 130 of 550 jobs that took half a core. Here one clock does.
+def look_again(scheduler, delay):
+    """Let the scheduler look at the waiting jobs after some seconds, unless it will anyway."""
+
+    def look():
+        scheduler.clock = None
+        scheduler._open_jobs.release()
+
+    if getattr(scheduler, "clock", None) is None:
+        scheduler.clock = threading.Timer(delay, look)
+        scheduler.clock.start()
+
+
+if scheduling := sys.modules.get("snakemake.scheduling.job_scheduler"):
+    scheduling.JobScheduler._schedule_reevalutation = look_again
 
 # Of the module, where another workflow uses this one. The conda environments install the package from there.
 REPOSITORY = Path(str(workflow.current_basedir)).parents[1]
@@ -149,6 +168,17 @@ SCENES = [] if TILED else sorted(ENTRIES)
 
 if missing := missing_weights(CONFIG):
     raise WorkflowError(f"The config has errors:\n{InputError(missing)}")
+
+
+# Snakemake's records say with which settings results were made.
+if workflow.is_main_process and Path(RESULTS, "splits", "manifest.json").exists():
+    if not any(Path(".snakemake", "metadata").glob("*")):
+        print(
+            f"Warning: the records of the jobs that made {RESULTS} are not in {Path('.snakemake').absolute()}, so that "
+            "changed settings repeat nothing. Start where they were made, copy `.snakemake` along with the results, or "
+            "choose another `results_dir`.",
+            file=sys.stderr,
+        )
 
 
 if not workflow.is_main_process:
@@ -270,12 +300,21 @@ SNAKEMAKE_MB = 500
 SMALL = {"mem_mb": growing(1500), "runtime": growing(30)}
 
 
+def known(scene, scenes):
+    """The entry of a scene among those of the source."""
+    if scene not in scenes:
+        raise WorkflowError(
+            f"{scene} is not a scene of the source. The scenes are: {', '.join(scenes)}."
+        )
+    return scenes[scene]
+
+
 @cache
 def size_of(scene):
     """Height and width of a scene in pixels, the same in every process; 0 for small files, which are not opened."""
     if CONFIG.source.layout == "demo":
         return CONFIG.source.demo.size, CONFIG.source.demo.size
-    entry = ENTRIES[scene]
+    entry = known(scene, ENTRIES)
     # No image takes less than a sixteenth of a byte per pixel.
     least = CONFIG.maps.strip_megapixels * 1e6 / 16
     if sum(file.stat().st_size for file in entry.files if file.is_file()) < least:
@@ -376,9 +415,23 @@ def member_weights(wildcards):
     ]
 
 
+def method_of(wildcards):
+    """The settings of a pre-training method."""
+    if wildcards.method not in CONFIG.pretrain.methods:
+        raise WorkflowError(
+            f"{wildcards.method} is not a method of `pretrain.methods`. "
+            f"The methods are: {', '.join(CONFIG.pretrain.methods) or 'none'}."
+        )
+    return CONFIG.pretrain.methods[wildcards.method].model_dump(mode="json")
+
+
 def splits_of(fold):
     """The section `splits` with the number of the tested fold."""
-    number = next(n for n, folder in FOLDS.items() if folder == fold)
+    number = next((n for n, folder in FOLDS.items() if folder == fold), None)
+    if number is None:
+        raise WorkflowError(
+            f"There is no {fold.strip(os.sep) or 'fold'} with `splits.folds: {CONFIG.splits.folds}`."
+        )
     return {**CONFIG.splits.model_dump(mode="json"), "fold": number}
 
 
@@ -479,7 +532,11 @@ def label_coding(entries):
     """What the label files of a scene mean; features of vector labels may name their class."""
     scenes = [e.scene for e in entries for path in e.label if is_vector(path)]
     names = [label_names(Path(RESULTS), scene, CONFIG.labels) for scene in scenes]
-    return {**CONFIG.labels.coding, "names": sum(names, [])}
+    coding = {**CONFIG.labels.coding, "names": sum(names, [])}
+    table = Path(DATA, "class_dict.txt")
+    if CONFIG.source.layout == "seed" and not CONFIG.labels.classes and table.exists():
+        coding["class_dict"] = file_digest(table)
+    return coding
 
 
 def row_of(entries):
@@ -489,11 +546,7 @@ def row_of(entries):
 
 def entries_of(wildcards):
     """The scene of a job; all ready-made tiles for `tiles`."""
-    if wildcards.scene not in BY_SCENE:
-        raise WorkflowError(
-            f"{wildcards.scene} is not a scene of the source. The scenes are: {', '.join(BY_SCENE)}."
-        )
-    return BY_SCENE[wildcards.scene]
+    return known(wildcards.scene, BY_SCENE)
 
 
 def unless_given(trained, given):

@@ -42,14 +42,15 @@ rule pretrain_method:
         nodes=CONFIG.compute.nodes,
         processes=CONFIG.compute.devices,
         cache_mib=round(CONFIG.compute.cache_gib * 1024),
+        checkpoint_every=CONFIG.pretrain.checkpoint_every,
     params:
         **section("model", "sensors"),
         **code_version("pretrain"),
         compute=CONFIG.compute.numerics(),
-        method=lambda wildcards: CONFIG.pretrain.methods[wildcards.method].model_dump(
-            mode="json"
+        method=method_of,
+        pretrain=CONFIG.pretrain.model_dump(
+            mode="json", exclude={"methods", "weights", "checkpoint_every"}
         ),
-        pretrain=CONFIG.pretrain.model_dump(mode="json", exclude={"methods", "weights"}),
         # A killed run resumes from here. It is not an output, because Snakemake deletes those before a job starts.
         state=lambda wildcards: f"{RESULTS}/{wildcards.fold}.state/pretrain/{wildcards.method}",
     message:

@@ -214,6 +214,12 @@ LOST = (
     if workflow.is_main_process
     else []
 )
+if LOST:
+    print(
+        f"{len(LOST)} files of early stages are lost or damaged, such as {LOST[0]}. Targets by name, such as `report`, make "
+        "them again; the path of a later file alone does not.",
+        file=sys.stderr,
+    )
 RAW = {
     name: [file for e in BY_SCENE[name] for file in e.files] for name in TRAIN_SCENES
 }

@@ -14,7 +14,9 @@ with logged(snakemake):
         normalisation=Path(snakemake.input.normalisation),
         name=snakemake.wildcards.method,
         method=MethodConfig.model_validate(snakemake.params.method),
-        config=PretrainConfig.model_validate(snakemake.params.pretrain),
+        config=PretrainConfig.model_validate(
+            {**snakemake.params.pretrain, "checkpoint_every": snakemake.resources.checkpoint_every}
+        ),
         model=ModelConfig.model_validate(snakemake.params.model),
         sensors=SensorsConfig.model_validate(snakemake.params.sensors),
         compute=ComputeConfig(

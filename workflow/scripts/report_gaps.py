@@ -34,7 +34,8 @@ def main() -> None:
     if not (results / "tiles" / "index.csv").exists():
         return  # nothing to show yet; the message of the failed job is enough
     note.parent.mkdir(exist_ok=True)
-    note.write_text(f"unfinished {time.time_ns()}")  # first: whatever ends this script, the next run makes tables and report again
+    # First: whatever ends this script, the next run makes tables and report again.
+    note.write_text(f"unfinished {time.time_ns()}")
     with TemporaryDirectory(dir=note.parent) as folder:
         _write(job, results, report, Path(folder))
     note.write_text(f"{json_digest([job, *_files(results)])} {time.time_ns()}")
