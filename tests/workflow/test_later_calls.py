@@ -11,7 +11,8 @@ TRAININGS = {"pretrain_method", "finetune_run", "evaluate_run"}
 
 def test_lost_files_are_named_because_a_path_does_not_ask_for_them(project: Project) -> None:
     next(project.results.glob("tiles/optical/*.tif")).unlink()
-    assert "Targets by name, such as `report`, make them again" in project.call("results/report.html", dry=True).stderr
+    done = project.call("results/report.html", dry=True)
+    assert "Targets by name, such as `report`, make them again" in done.stderr
     project.run("report")
     done = project.call("results/report.html", dry=True)
     assert planned_jobs(done) == {}
