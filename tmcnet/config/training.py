@@ -67,7 +67,7 @@ def _ensemble_name(value: object) -> object:
 def _is_network(name: str) -> str:
     if members := members_of(name):
         if len(set(members)) < len(members):
-            raise ValueError(f"an ensemble needs different networks, not {members}")
+            raise ValueError(f"an ensemble needs at least two different networks, not {members}")
         for member in members:
             _is_network(member)
         return name
