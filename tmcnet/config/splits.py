@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Literal, get_args
 
@@ -101,7 +100,7 @@ class SplitsConfig(Section):
             yield f"`fold` is {self.fold}, but there are {self.folds or 'no'} `folds`"
         if any(not 0 < f <= 100 for f in self.fractions):
             yield f"`fractions` are percentages above 0 and up to 100, not {self.fractions}"
-        if long := [f for f in self.fractions if not re.fullmatch(r"[0-9.]+", f"{f:g}") or float(f"{f:g}") != f]:
+        if long := [f for f in self.fractions if float(f"{f:g}") != f or "e" in f"{f:g}"]:
             yield f"`fractions` have at most six digits, because files are named by them, not {long}"
         if sorted(set(self.fractions)) != list(self.fractions):
             yield f"`fractions` must ascend without doubles, not {self.fractions}"

@@ -196,15 +196,15 @@ def _text(value: Any) -> str:  # noqa: ANN401 - cells of any kind
 def outdated_runs(results: Path, runs: Iterable[Run], folds: Collection[str] = ("",)) -> set[Run]:
     """Find runs that were trained again since they were scored: their scores may be of other settings.
 
-    The log of a training says when it began. Weights do not: they get new times when they are copied, and may be
-    deleted where a published model is kept. Pooled scores need the trainings of all folds.
+    The log of a training has its time, also if it failed. Weights do not: they get new times when they are copied,
+    and may be deleted where a published model is kept. Pooled scores need the trainings of all folds.
     """
     outdated = set()
     for run in runs:
         scores = results / "evaluate" / run.name / "metrics.json"
         logs = [results / fold / "logs" / "finetune" / f"{run.name}.log" for fold in folds]
-        began = max((log.stat().st_mtime for log in logs if log.exists()), default=0.0)
-        if scores.exists() and scores.stat().st_mtime < began:
+        trained = max((log.stat().st_mtime for log in logs if log.exists()), default=0.0)
+        if scores.exists() and scores.stat().st_mtime < trained:
             outdated.add(run)
     return outdated
 
